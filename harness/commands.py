@@ -119,21 +119,20 @@ def cli() -> None:
 
 
 def _check(asked: CheckOptions) -> int:
-    from harness.checking.console import PrintOptions, run_check
+    from harness.checking.console import run_check
     from harness.report.reported import Reported
     from harness.results.file import holds_ended
 
     with Reported(asked, worth=holds_ended) as reported:
         request = check_request_of({**vars(asked), "records": reported.results})
-        shown = PrintOptions.of(asked)
 
         def run() -> int:
-            if shown.reproducers is None:
-                return run_check(request, sys.argv[1:], shown)
+            if asked.reproducers is None:
+                return run_check(request, sys.argv[1:], asked)
             from harness.upstream.bundle import Upstream
 
             with Upstream(request) as upstream:
-                return run_check(request, sys.argv[1:], shown, upstream)
+                return run_check(request, sys.argv[1:], asked, upstream.write)
 
         def kept() -> str:
             if not request.records:

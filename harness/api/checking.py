@@ -81,17 +81,12 @@ class CheckReport(Report):
         return [*lines, reports.summary(self)]
 
     def _repr_html_(self) -> str:
-        backends = list(dict.fromkeys(r.cell.backend for r in self.results))
-        variants = list(dict.fromkeys((r.cell.dtype, r.cell.path) for r in self.results))
-        cells: dict[tuple[str, str], dict[tuple[str, str], CellResult]] = {}
-        for r in self.results:
-            cells.setdefault((r.cell.spec, r.cell.backend), {})[r.cell.dtype, r.cell.path] = r
-        rows: list[list[str | TintedText]] = []
-        for spec in dict.fromkeys(r.cell.spec for r in self.results):
-            found = [cells.get((spec, backend), {}) for backend in backends]
-            rows.append([spec, *(_entry([f[v] for v in variants if v in f]) for f in found)])
-        words = "\n".join(self._words())
-        return html_table(reports.title(self), ["system", *backends], rows, words)
+        found = reports.ResultTable(self.results)
+        rows: list[list[str | TintedText]] = [
+            [spec, *(_entry([result for result in column if result]) for column in row)]
+            for spec, row in found.rows.items()
+        ]
+        return html_table(found.title, found.columns, rows, "\n".join(self._words()))
 
     def to_pandas(self) -> DataFrame:
         """Return a row for each finding of each cell, with the fields of a record.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, Self
 
 from rich.console import Console
 
@@ -16,6 +15,7 @@ from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of, moved_
 from harness.checking.checks import FINDINGS
 from harness.checking.events import CheckEvents, Report
 from harness.checking.history import again
+from harness.checking.options import CheckOptions
 from harness.checking.pairs import recorded, statements
 from harness.checking.reproducer import check_writable, first_check, save
 from harness.checking.request import Request, choose_checks, given_record
@@ -116,41 +116,22 @@ def _only(result: CellResult, checks: tuple[str, ...]) -> CellResult:
     return replace(result, findings=findings)
 
 
-class Beside(Protocol):
-    """A writer of additional files in the folder of a reproducer."""
-
-    def write(self, folder: Path, result: CellResult) -> list[str]:
-        """Write the files, and return lines of text about them."""
-
-
-@dataclass(frozen=True)
-class PrintOptions:
-    """The options of ``harness check`` that decide what is printed, and which files are written
-    apart from the records. ``specs`` are the models as the user wrote them: names, files and
-    patterns."""
-
-    as_json: bool = False
-    verbose: bool = False
-    pairs: bool = False
-    reproducers: Path | None = None
-    baseline: Path | None = None
-    specs: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, asked: object) -> Self:
-        """Return these options from the options of any command that has them."""
-        return cls(**{each.name: getattr(asked, each.name) for each in fields(cls)})
+# A function that writes additional files into the folder of a cell's reproducer, and returns lines
+# of text about them.
+WriteFiles = Callable[[Path, CellResult], list[str]]
 
 
 def run_check(
     request: Request,
     arguments: Sequence[str],
-    shown: PrintOptions = PrintOptions(),
-    beside: Beside | None = None,
+    asked: CheckOptions,
+    write_files: WriteFiles = lambda folder, result: [],
 ) -> int:
     """Run the requested checks, print the results and return the exit code.
 
-    ``beside`` writes additional files into the folders of reproducers.
+    ``asked`` decides what is printed, and which files are written apart from the records; its
+    ``specs`` are the models as the user wrote them: names, files and patterns. ``write_files``
+    writes additional files into the folders of reproducers.
 
     Raises:
         UsageError: none of the requested checks applies.
@@ -159,15 +140,15 @@ def run_check(
     with Engine(request, progress) as engine, progress.bar:
         for told in (*engine.specs.notes, *engine.applied):
             progress.bar.line(told)
-        base = Baseline(shown.baseline, shown.specs) if shown.baseline is not None else None
+        base = Baseline(asked.baseline, asked.specs) if asked.baseline is not None else None
         if request.shard is not None:
             of = f"{len(engine.cells())} of {len(engine.whole_plan())} cells"
             progress.bar.line(f"shard {request.shard}: {of}")
-        if shown.reproducers is not None:
-            check_writable(shown.reproducers)
+        if asked.reproducers is not None:
+            check_writable(asked.reproducers)
         report = engine.run(arguments)
         compared = base.compare(engine, report, engine.head) if base is not None else None
-        reproducers = _reproducers(engine, report, shown.reproducers, beside)
+        reproducers = _reproducers(engine, report, asked.reproducers, write_files)
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
@@ -176,7 +157,7 @@ def run_check(
     for text in reports.alerts(report, engine.specs, compared) if annotating() else ():
         annotate(text)
     code = report.exit_code if compared is None else since(compared, report.exit_code)
-    if shown.as_json:
+    if asked.as_json:
         data = content(code, request, report, compared)
         if engine.specs.notes:
             data["notes"] = engine.specs.notes
@@ -184,7 +165,7 @@ def run_check(
         return code
     target = console()
     show(target, *reports.tables(report))
-    for text in _sentences(engine, report, compared, reproducers, shown):
+    for text in _sentences(engine, report, compared, reproducers, asked):
         line(target, text)
     return code
 
@@ -194,13 +175,13 @@ def _sentences(
     report: Report,
     compared: RunChanges | None,
     reproducers: Sequence[str],
-    shown: PrintOptions,
+    asked: CheckOptions,
 ) -> list[str]:
     """Return the text printed after the tables: agreement of backends, problems, the summary and
     changes."""
     plain = reports.given(engine.request, engine.specs)
     plain += reports.kept(report)
-    plain += statements(report.pairs, report.results, every=shown.pairs)
+    plain += statements(report.pairs, report.results, every=asked.pairs)
     # If a backend lacks something, report that once for all of its cells.
     unsupported = (
         f"{result.cell.backend}: unsupported: {finding.detail}"
@@ -210,10 +191,10 @@ def _sentences(
     )
     plain += [*reports.known(report), *reports.outliers(report), *dict.fromkeys(unsupported)]
     plain += [*reports.no_answers(report), *left_out(report.lacking)]
-    trouble = reports.problems(report, most=None if shown.verbose else 2)
-    plain += trouble if shown.verbose else reports.first_lines(trouble, 40)
+    trouble = reports.problems(report, most=None if asked.verbose else 2)
+    plain += trouble if asked.verbose else reports.first_lines(trouble, 40)
     plain += reproducers
-    if shown.verbose:
+    if asked.verbose:
         plain += reports.details(report)
     if engine.proofs:
         plain.append(reports.proof(engine.proofs))
@@ -247,7 +228,7 @@ def content(
 
 
 def _reproducers(
-    engine: Engine, report: Report, folder: Path | None, beside: Beside | None
+    engine: Engine, report: Report, folder: Path | None, write_files: WriteFiles
 ) -> list[str]:
     """Save a reproducer of each differing cell. Return a line per cell with the command that runs
     the cell again."""
@@ -263,7 +244,7 @@ def _reproducers(
                 case = engine.case(engine.specs[cell.spec], own=False)
                 saved = save(folder, cell, case, check)
                 lines.append(f"reproducer: harness replay {quoted(str(saved))}")
-                lines += beside.write(saved, result) if beside else []
+                lines += write_files(saved, result)
             except (
                 UsageError,
                 OracleFault,

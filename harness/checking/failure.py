@@ -1,75 +1,25 @@
-"""A failing pass: its programs and arrays, and ways to make them smaller."""
+"""Ways to make the programs and arrays of a failing pass smaller."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array, ArrayDict
-from harness.checking.reproducer import Pass, Reproducer, chosen_sizes
-from harness.errors import HarnessError, UsageError, shorten
+from harness.checking.reproducer import Failure, Pass
+from harness.errors import HarnessError
 from harness.files.kinds import GROUPS
 from harness.language.axes import FREE_SIZES
 from harness.language.wellformed import INCOMING, OUTGOING, check_program
 from harness.oracle.oracle import run as run_oracle
-from harness.oracle.patience import OracleFault
-from harness.oracle.yardstick import Expected, Reference
 from harness.program.builder import Builder
 from harness.program.ir import Node, Port, Program, Type, reads, walk_nodes
 from harness.program.passes.rebuild import renamed
 from harness.program.signature import crossing_ports, result_ports
-from harness.results.cell import Cell
 from harness.runtime.answers import Arguments
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A failing pass: the backend it ran on, its programs and its arrays."""
-
-    cell: Cell
-    training: Program
-    inference: Program
-    run: Pass
-
-    @staticmethod
-    def of(found: Reproducer) -> Failure:
-        """Return the failing pass of a reproducer."""
-        return Failure(found.cell, found.training, found.inference, found.run)
-
-    @property
-    def program(self) -> Program:
-        """The program that the pass runs."""
-        return self.training if self.run.phase == "training" else self.inference
-
-    @property
-    def free(self) -> dict[str, int]:
-        """The sizes ``batch`` and ``time``, as the arrays have them."""
-        return chosen_sizes(self.program, self.run.material)
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The sizes by name, including batch and time."""
-        return {**self.free, **self.program.sizes}
-
-    def expected(self) -> Expected:
-        """Return the oracle's results of the pass.
-
-        Raises:
-            UsageError: the oracle cannot run the program (a reproducer can hold any program).
-            OracleFault: the oracle ran out of time or memory.
-        """
-        try:
-            reference = Reference(self.training, self.inference)
-            expected = reference.expect(lambda session: [self.run.on(session)])
-            expected.noise(self.cell.dtype)
-        except (HarnessError, OracleFault):
-            raise
-        except Exception as error:
-            raise UsageError(f"its program cannot be run: {shorten(str(error), 200)}") from error
-        return expected
 
 
 def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
@@ -98,7 +48,7 @@ def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure |
         return None
     material = replace(failure.run.material, **arrays)
     run = replace(failure.run, material=material, cotangents=along)
-    return replace(failure, training=programs[0], inference=programs[1], run=run)
+    return Failure(failure.cell, programs[0], programs[1], run)
 
 
 def _cut(
@@ -227,11 +177,11 @@ def _made(
     parameters = {p.name: material.parameters[p.name] for p in made.parameters}
     statistics = {p.name: material.statistics[p.name] for p in made.statistics}
     given = Arguments(parameters, statistics, arrays, {}, {})
-    return replace(
-        failure,
-        training=replace(made, phase="training"),
-        inference=replace(made, phase="inference"),
-        run=Pass(failure.run.check, failure.run.phase, given),
+    return Failure(
+        failure.cell,
+        replace(made, phase="training"),
+        replace(made, phase="inference"),
+        Pass(failure.run.check, failure.run.phase, given),
     )
 
 

@@ -21,7 +21,7 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from harness.oracle import tolerance
 from harness.results.cell import Cell, CellResult
 from harness.results.environment import machine
 from harness.results.file import RecordError, encoded, read_records
-from harness.results.findings import VERDICTS, Verdict
+from harness.results.findings import Verdict
 from harness.results.lines import Begin, CellLine, End, Head, RequestRecord, Result, results_of
 from harness.results.records import Records
 from harness.runs.compared import became
@@ -362,45 +362,7 @@ def nothing_yet(path: Path) -> str:
     return f"there are no records in {displayed(path.absolute())} yet: every cell is run"
 
 
-def take_up(
-    plan: Sequence[Cell],
-    ended: Mapping[Cell, Iterable[CellResult]],
-    signature: Callable[[Cell], Mapping[str, str]],
-    greetings: Greetings,
-    verdicts: Collection[Verdict] = VERDICTS,
-) -> tuple[dict[Cell, CellResult], list[str]]:
-    """Return the results of a plan's cells that need no new run, and texts that say why other cells
-    run again.
-
-    For each cell, ``ended`` has its known results, the last one first. The first of them with
-    today's signature and greeting is reused, if its verdict is in ``verdicts``. ``signature``
-    returns a cell's signature today, and ``greetings`` the greetings of today's workers.
-    """
-    kept: dict[Cell, CellResult] = {}
-    reasons: Counter[str] = Counter()
-    for cell in plan:
-        told = ""
-        for result in ended.get(cell, ()):
-            reason = _reason_to_run(result, signature(cell), greetings)
-            if reason:
-                told = told or reason
-                continue
-            if result.contradicted:
-                told = told or "its records contradict each other"
-            elif result.verdict in verdicts:
-                kept[cell] = result
-            else:
-                told = told or f"the last verdict is {result.verdict}"
-            break
-        if told and cell not in kept:
-            reasons[told] += 1
-    return kept, [
-        f"{count} cells are run again: {reason}" if count > 1 else f"1 cell is run again: {reason}"
-        for reason, count in reasons.items()
-    ]
-
-
-def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
+def reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
     """Return why a cell must run again; an empty text if its signature and greeting are
     unchanged."""
     if result.signature is None or result.greeting is None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.checking.failure import ALONG, Failure, resized, segment
+from harness.checking.failure import ALONG, resized, segment
 from harness.checking.options import ReduceOptions, ReplayOptions
-from harness.checking.reproducer import Reproducer, load, write
+from harness.checking.reproducer import Failure, Reproducer, load, write
 from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import process_of
@@ -172,7 +172,7 @@ class Runner:
         cell = failure.cell
         remote = Remote(self.worker, self.seconds)
         with with_patience(Patience(self.seconds)):
-            expected = failure.expected()
+            expected = failure.by_oracle()
             programs = (failure.training, failure.inference)
             self.layers = remote.open(*programs, None, cell.path, cell.dtype, cell.device)
             return expected.deviations(failure.run.run(remote), cell.dtype)
@@ -206,7 +206,7 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
         raise UsageError(
             f"{displayed(target)} is there already: name another folder with --output, or move it"
         )
-    whole = Failure.of(load(folder))
+    whole: Failure = load(folder)
     launch = Launch(*process_of(asked, asked.backend or whole.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "reducing") as bar:
@@ -232,8 +232,8 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
         small = search.smallest(whole)
         version = worker.versions
         finding = Finding(small.run.check, runner.deviations(small)).judge()
-    expected = small.expected()
-    write(target, Reproducer(cell, small.training, small.inference, small.run, expected))
+    programs = (small.training, small.inference)
+    write(target, Reproducer(cell, *programs, small.run, small.by_oracle()))
     result = CellResult(cell, [finding], runner.layers, version=version)
     # All layers that remain in the reduced program are part of the failure.
     result.wrong_layers = tuple(runner.layers)

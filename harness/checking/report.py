@@ -43,36 +43,43 @@ def cell_text(result: CellResult) -> str:
     return f"{MARKS[result.verdict]} {shown}".strip()
 
 
-def _variants(report: Report) -> dict[tuple[str, str], str]:
-    """Return the label of each combination of dtype and path, in the order of the run."""
-    variants = dict.fromkeys((r.cell.dtype, r.cell.path) for r in report.results)
-    one_path = len({path for _, path in variants}) == 1
-    return {(dtype, path): dtype if one_path else f"{dtype} {path}" for dtype, path in variants}
+class ResultTable:
+    """The results of a run as a table with a row per spec and a column per backend. ``title`` says
+    what the numbers mean. ``variants`` has the label of each combination of dtype and path, and
+    ``rows`` the results of each spec: for each backend one result, or None, per variant. All are in
+    the order of the run."""
 
-
-def title(report: Report) -> str:
-    """Return the title of the table, which says what the numbers in it mean."""
-    return f"digits of agreement with the oracle: {' | '.join(_variants(report).values())}"
+    def __init__(self, results: Sequence[CellResult]) -> None:
+        variants = dict.fromkeys((r.cell.dtype, r.cell.path) for r in results)
+        one_path = len({path for _, path in variants}) == 1
+        self.variants = [dtype if one_path else f"{dtype} {path}" for dtype, path in variants]
+        self.title = f"digits of agreement with the oracle: {' | '.join(self.variants)}"
+        backends = dict.fromkeys(r.cell.backend for r in results)
+        self.columns = ["system", *backends]
+        by_cell = {(r.cell.spec, r.cell.backend, (r.cell.dtype, r.cell.path)): r for r in results}
+        self.rows = {
+            spec: [[by_cell.get((spec, b, variant)) for variant in variants] for b in backends]
+            for spec in dict.fromkeys(r.cell.spec for r in results)
+        }
 
 
 def tables(report: Report) -> tuple[Grid, Grid]:
     """Return the table of specs by backends in two layouts. The first has a row per spec; the
     second, for narrow terminals, a row per spec, dtype and path."""
-    results, variants = report.results, _variants(report)
-    backends = list(dict.fromkeys(r.cell.backend for r in results))
-    wide = Grid(title(report), ["system", *backends], ruled=True)
-    narrow = Grid(wide.title, ["system", "", *backends], names=2)
-    by_cell = {(r.cell.spec, r.cell.backend, r.cell.dtype, r.cell.path): r for r in results}
-    for spec in dict.fromkeys(r.cell.spec for r in results):
-        found = [[by_cell.get((spec, b, *variant)) for b in backends] for variant in variants]
-        texts = [[_entry(cell) if cell else Text("-") for cell in row] for row in found]
-        wide.rows.append([spec, *(Text(" | ").join(column) for column in zip(*texts, strict=True))])
-        labelled = zip(variants.values(), texts, strict=True)
-        narrow.rows += [[spec, label, *row] for label, row in labelled]
+    found = ResultTable(report.results)
+    wide = Grid(found.title, found.columns, ruled=True)
+    narrow = Grid(found.title, ["system", "", *found.columns[1:]], names=2)
+    for spec, row in found.rows.items():
+        texts = [[_entry(result) for result in of_backend] for of_backend in row]
+        wide.rows.append([spec, *(Text(" | ").join(column) for column in texts)])
+        labelled = zip(found.variants, *texts, strict=True)
+        narrow.rows += [[spec, *entries] for entries in labelled]
     return wide, narrow
 
 
-def _entry(result: CellResult) -> Text:
+def _entry(result: CellResult | None) -> Text:
+    if result is None:
+        return Text("-")
     return entry(cell_text(result), STYLES.get(result.verdict, "bold red"))
 
 
@@ -300,22 +307,15 @@ def markdown(report: Report, compared: RunChanges | None = None) -> str:
     found = [f"### harness check: {escaped(summary(report))}", ""]
     if compared is not None:
         found += [compared.markdown(), ""]
-    found += [escaped(title(report)), "", _table(report.results), ""]
+    results = ResultTable(report.results)
+    rows = [
+        [spec, *(" / ".join(map(cell_text, filter(None, column))) or "-" for column in row)]
+        for spec, row in results.rows.items()
+    ]
+    found += [escaped(results.title), "", table(results.columns, rows), ""]
     for result in report.results:
         if result.verdict not in PASSING:
             told = escaped(f"{result.cell}: {result.verdict}")
             found.append(f"- **{told}**: {escaped(sentences(words(result)))}")
     found += ["", *(f"- {escaped(text)}" for text in statements(report.pairs, report.results))]
     return "\n".join(found) + "\n"
-
-
-def _table(results: Sequence[CellResult]) -> str:
-    backends = list(dict.fromkeys(r.cell.backend for r in results))
-    rows: dict[str, dict[str, list[str]]] = {}
-    for result in results:
-        row = rows.setdefault(result.cell.spec, {})
-        row.setdefault(result.cell.backend, []).append(cell_text(result))
-    return table(
-        ["system", *backends],
-        [[spec, *(" / ".join(row.get(b, ["-"])) for b in backends)] for spec, row in rows.items()],
-    )

@@ -30,7 +30,7 @@ from harness.checking.checks.extremes import (
     saturated_material,
 )
 from harness.checking.checks.properties import smaller_batch
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, UsageError, shorten
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.forms import Form, Number, formed, read_json
@@ -39,7 +39,8 @@ from harness.files.npz import read_npz
 from harness.files.user_file import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes, why
 from harness.language.wellformed import check_program
 from harness.oracle.case import Case
-from harness.oracle.yardstick import Expected
+from harness.oracle.patience import OracleFault
+from harness.oracle.yardstick import Expected, Reference
 from harness.program.dims import bind
 from harness.program.ir import Phase, Program
 from harness.program.serial import decode, encode
@@ -130,13 +131,46 @@ class Meta(Form):
 
 
 @dataclass(frozen=True)
-class Reproducer:
-    """The contents of a reproducer's folder."""
+class Failure:
+    """A failing pass: the cell in which it ran, its programs and its arrays."""
 
     cell: Cell
     training: Program
     inference: Program
     run: Pass
+
+    @property
+    def program(self) -> Program:
+        """The program that the pass runs."""
+        return self.training if self.run.phase == "training" else self.inference
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes by name, including batch and time as the arrays have them."""
+        return {**chosen_sizes(self.program, self.run.material), **self.program.sizes}
+
+    def by_oracle(self) -> Expected:
+        """Return the oracle's results of the pass.
+
+        Raises:
+            UsageError: the oracle cannot run the program (a reproducer can hold any program).
+            OracleFault: the oracle ran out of time or memory.
+        """
+        try:
+            reference = Reference(self.training, self.inference)
+            expected = reference.expect(lambda session: [self.run.on(session)])
+            expected.noise(self.cell.dtype)
+        except (HarnessError, OracleFault):
+            raise
+        except Exception as error:
+            raise UsageError(f"its program cannot be run: {shorten(str(error), 200)}") from error
+        return expected
+
+
+@dataclass(frozen=True)
+class Reproducer(Failure):
+    """The contents of a reproducer's folder: a failing pass and its expected values."""
+
     expected: Expected
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 from harness.checking import history
 from harness.checking.blame import Witnesses
 from harness.checking.events import CheckEvents, Report
-from harness.checking.history import Greetings, nothing_yet, records_of, take_up
+from harness.checking.history import nothing_yet, records_of
 from harness.checking.pairs import Pairs, recorded
 from harness.checking.request import Request, slowest_first
 from harness.checking.runner import CellRunner
@@ -44,7 +44,7 @@ class Engine(CellRunner):
             ClusterError: the request is for a cluster, and there is no cluster.
         """
         super().__init__(request, events)
-        self._machines: Machines = ClusterMachines(self) if request.on else ThisMachine(self)
+        self._machines = ClusterMachines(self) if request.on else ThisMachine(self)
 
     def run(self, arguments: Sequence[str] = ()) -> Report:
         """Run every cell, and return the report. At most as many backends run at the same time as
@@ -108,10 +108,7 @@ class Engine(CellRunner):
         if not self.request.fresh:
             open_cells = [cell for cell in plan if cell not in self._results]
             found, passed_over = history.read(folder, self.request)
-            greetings = Greetings(self.request, self.workers)
-            known, reasons = history.take_up(
-                open_cells, found, self.signature, greetings, history.KEPT
-            )
+            known, reasons = self.take_up(open_cells, found, history.KEPT)
             if passed_over or reasons:
                 self.events.again([*passed_over, *reasons])
             for result in known.values():
@@ -180,19 +177,6 @@ class CellPlace(Protocol):
 RunOne = Callable[[Cell, CellPlace], None]
 
 
-class Machines(Protocol):
-    """The machines that run the cells: this machine, or the nodes of a cluster."""
-
-    def take_up(
-        self, records: Records, plan: Sequence[Cell]
-    ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded results that can be reused, and texts that say why the other recorded
-        cells run again."""
-
-    def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``left``; start no further cell after the event ``enough`` is set."""
-
-
 class ThisMachine:
     """This machine: its cells run on the workers of this process, with one thread per backend."""
 
@@ -204,19 +188,22 @@ class ThisMachine:
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Return the recorded results whose signature is unchanged, and texts that say why the
         other recorded cells run again."""
-        runner, request = self._runner, self._runner.request
-        assert request.records is not None
-        greetings = Greetings(request, runner.workers)
-        kept, reasons = take_up(plan, last_first(records.cells), runner.signature, greetings)
-        return kept, reasons if records.lines else [nothing_yet(request.records)]
+        assert self._runner.request.records is not None
+        kept, reasons = self._runner.take_up(plan, last_first(records.cells))
+        return kept, reasons if records.lines else [nothing_yet(self._runner.request.records)]
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``left``, those of the same backend one after the other. Ctrl-C ends
-        running cells."""
+        """Run the cells in ``left``, those of the same backend one after the other. Start no
+        further cell after the event ``enough`` is set. Ctrl-C ends running cells."""
         runner = self._runner
 
         def run_backend(backend: str) -> None:
-            self._run_backend(backend, left, run_one, enough)
+            for cell in left:
+                if cell.backend == backend and not runner.stopping.is_set():
+                    if enough.is_set():
+                        break
+                    run_one(cell, runner)
+            runner.workers[backend].close()
 
         pool = ThreadPoolExecutor(runner.request.jobs or len(os.sched_getaffinity(0)))
         futures = [pool.submit(run_backend, name) for name in slowest_first(runner.backends)]
@@ -237,17 +224,6 @@ class ThisMachine:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _run_backend(
-        self, backend: str, left: Iterable[Cell], run_one: RunOne, enough: threading.Event
-    ) -> None:
-        runner = self._runner
-        for cell in left:
-            if cell.backend == backend and not runner.stopping.is_set():
-                if enough.is_set():
-                    break
-                run_one(cell, runner)
-        runner.workers[backend].close()
-
 
 # On a cluster, each node has a process per backend, which stays alive between cells.
 #
@@ -258,7 +234,7 @@ HOST = "harness.checking.run:NodeCells"
 
 
 class ClusterMachines:
-    """The nodes of a cluster, which run the cells; it implements :class:`Machines`."""
+    """The nodes of a cluster, which run the cells in place of :class:`ThisMachine`."""
 
     def __init__(self, runner: CellRunner) -> None:
         """Connect to the cluster; the connection closes together with the runner.
@@ -311,7 +287,8 @@ class ClusterMachines:
         return kept, reasons
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``left``; on each node, one process runs all cells of a backend."""
+        """Run the cells in ``left``; on each node, one process runs all cells of a backend. Start
+        no further cell after the event ``enough`` is set."""
         queue = Queue(left, lambda cell: cell.backend)
         runner, request = self._runner, self._runner.request
         several, on_card = len(runner.backends) > 1, request.device != "cpu"
@@ -390,17 +367,13 @@ class NodeCells:
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Return the recorded results that can be reused, and texts that say why the other cells
         run again."""
-        by_options: dict[str, list[tuple[Task, Mapping[CellOrigin, CellBlock]]]] = {}
+        by_runner: dict[CellRunner, dict[Cell, Mapping[CellOrigin, CellBlock]]] = {}
         for task, origins in given:
-            by_options.setdefault(task.options, []).append((task, origins))
+            by_runner.setdefault(self._workers.runner(task), {})[task.cell] = origins
         kept: dict[Cell, CellResult] = {}
         reasons: list[str] = []
-        for group in by_options.values():
-            for task, _ in group:
-                runner = self._workers.runner(task)
-            ended = {task.cell: origins for task, origins in group}
-            greetings = Greetings(runner.request, runner.workers)
-            found, told = take_up([*ended], last_first(ended), runner.signature, greetings)
+        for runner, ended in by_runner.items():
+            found, told = runner.take_up([*ended], last_first(ended))
             kept |= found
             reasons += told
         return kept, reasons

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -16,7 +16,15 @@ from importlib.metadata import version
 from typing import Self
 
 from harness.checking.events import CheckEvents
-from harness.checking.history import Signatures, greeting, labelled, origins, request_record
+from harness.checking.history import (
+    Greetings,
+    Signatures,
+    greeting,
+    labelled,
+    origins,
+    reason_to_run,
+    request_record,
+)
 from harness.checking.known_differences import Differences, known_differences
 from harness.checking.own_model.run import UsersModel
 from harness.checking.pairs import group_name, group_of
@@ -33,7 +41,7 @@ from harness.oracle.complex_step import complex_step_gap
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.results.cell import Cell, CellResult, cell_name, own_fault
 from harness.results.environment import machine
-from harness.results.findings import Finding
+from harness.results.findings import VERDICTS, Finding, Verdict
 from harness.results.lines import CheckedModel, Head
 from harness.runs.plans import RunPlan
 from harness.worker.launch import Launch, usual_start_timeout
@@ -313,6 +321,42 @@ class CellRunner:
             result.signature = self.signature(result.cell)
         return result
 
+    def take_up(
+        self,
+        cells: Sequence[Cell],
+        ended: Mapping[Cell, Iterable[CellResult]],
+        verdicts: Collection[Verdict] = VERDICTS,
+    ) -> tuple[dict[Cell, CellResult], list[str]]:
+        """Return the results of cells that need no new run, and texts that say why other cells run
+        again.
+
+        For each cell, ``ended`` has its known results, the last one first. The first of them with
+        today's signature and greeting is reused, if its verdict is in ``verdicts``.
+        """
+        greetings = Greetings(self.request, self.workers)
+        kept: dict[Cell, CellResult] = {}
+        reasons: Counter[str] = Counter()
+        for cell in cells:
+            told = ""
+            for result in ended.get(cell, ()):
+                reason = reason_to_run(result, self.signature(cell), greetings)
+                if reason:
+                    told = told or reason
+                    continue
+                if result.contradicted:
+                    told = told or "its records contradict each other"
+                elif result.verdict in verdicts:
+                    kept[cell] = result
+                else:
+                    told = told or f"the last verdict is {result.verdict}"
+                break
+            if told and cell not in kept:
+                reasons[told] += 1
+        return kept, [
+            f"{count} cells are run again: {why}" if count > 1 else f"1 cell is run again: {why}"
+            for why, count in reasons.items()
+        ]
+
     def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
         """Run one cell; the worker of its backend stays alive for further cells. ``checks`` are
         patterns of check names; if it is empty, the request's patterns apply."""
@@ -323,6 +367,7 @@ class CellRunner:
             with self._lock:
                 self.events.found(cell, finding)
 
+        finding = None
         with with_patience(patience):
             try:
                 small, own = self.case(spec, own=False), self.case(spec, own=True)
@@ -341,10 +386,9 @@ class CellRunner:
                 run = CellRun(cell, small, own, worker, self.differences, subject, request.timeout)
                 run = replace(run, checks=checks or request.checks, thorough=request.thorough)
                 result = run.run(tell)
-                result.greeting = greeting(worker)
-                return result
-        tell(finding)
-        result = CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)
+        if finding is not None:
+            tell(finding)
+            result = CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)
         result.greeting = greeting(worker)
         return result
 

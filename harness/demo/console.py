@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.checking.console import PrintOptions, run_check
+from harness.checking.console import run_check
+from harness.checking.options import CheckOptions
 from harness.checking.request import Request
+from harness.command.declared import asked_for
 from harness.demo.broken import GATES, RIGHT
 from harness.demo.options import DemoOptions
 from harness.environments.columns import choose
@@ -35,7 +37,8 @@ def run_demo(asked: DemoOptions) -> int:
     texts = {"spec": SPEC, "backends": request.backends, "broken": broken, "gates": GATES}
     if not asked.as_json:
         tell(filled("harness.demo", "before.txt", **texts))
-    shown = PrintOptions(as_json=asked.as_json, reproducers=FAILURES if broken else None)
+    reproducers = FAILURES if broken else None
+    shown = asked_for(CheckOptions, {"as_json": asked.as_json, "reproducers": reproducers})
     code = run_check(request, ["demo"], shown)
     if not asked.as_json:
         tell(filled("harness.demo", "after.txt", **texts).removesuffix("\n"))

@@ -14,7 +14,7 @@ from damage import flips, mutations
 from test_mutants import BACKENDS, MUTANTS, installed
 from wording import Wording
 
-from harness.checking.failure import Failure, resized, segment
+from harness.checking.failure import resized, segment
 from harness.checking.replay import Search, measure
 from harness.checking.reproducer import load, save
 from harness.checking.request import Request, make_case
@@ -64,7 +64,7 @@ def test_what_is_left_is_one_layer_at_sizes_of_one(name: str, left: str, tmp_pat
         assert f"layers left: {left} (" in shown
     assert set(sizes(shown).values()) <= {"1", "2", "3", "gone"}
     small = load(tmp_path / "small")
-    assert measure(Failure.of(small)) < measure(Failure.of(load(folder)))
+    assert measure(small) < measure(load(folder))
     assert run("replay", tmp_path / "small")[0] == 1
     # And it is that fault: without it all agrees.
     assert run("replay", tmp_path / "small", "--backend", "numpy")[0] == 0
@@ -179,7 +179,7 @@ def test_damaged_bytes_are_told(tmp_path: Path) -> None:
 def test_every_part_of_a_program_is_one(name: str, tmp_path: Path) -> None:
     case = make_case(load_spec(name), Request(), own=False)
     cell = Cell(name, "numpy", "cpu", "float64", "native")
-    whole = Failure.of(load(save(tmp_path, cell, case, "outputs")))
+    whole = load(save(tmp_path, cell, case, "outputs"))
     made = [segment(whole, n, n + 1) for n in range(len(whole.program.nodes))]
     parts = [part for part in made if part is not None]
     assert len(parts) >= len(whole.program.calls)
@@ -187,7 +187,7 @@ def test_every_part_of_a_program_is_one(name: str, tmp_path: Path) -> None:
         check_program(part.training)
         if part.program.nodes[0].op != "call":
             continue  # a max has no gradient of its own, an extent no size that an array decides
-        values = part.expected().values
+        values = part.by_oracle().values
         assert any(n.startswith("output.") for n in values)
         assert all(np.isfinite(array).all() for array in values.values())
 
@@ -195,7 +195,7 @@ def test_every_part_of_a_program_is_one(name: str, tmp_path: Path) -> None:
 def test_sizes_are_cut_from_either_end(tmp_path: Path) -> None:
     case = make_case(load_spec("lesson6/simple_rnn"), Request(), own=False)
     cell = Cell("lesson6/simple_rnn", "numpy", "cpu", "float64", "native")
-    whole = Failure.of(load(save(tmp_path, cell, case, "outputs")))
+    whole = load(save(tmp_path, cell, case, "outputs"))
     for first in (True, False):
         small = resized(whole, "batch", 1, first=first)
         assert small is not None
@@ -238,7 +238,7 @@ def test_a_failure_is_reduced_in_the_environment_that_is_named(
 def test_a_search_ends_when_its_time_is_up(tmp_path: Path) -> None:
     case = make_case(load_spec("lesson6/simple_rnn"), Request(), own=False)
     cell = Cell("lesson6/simple_rnn", "numpy", "cpu", "float64", "native")
-    whole = Failure.of(load(save(tmp_path, cell, case, "outputs")))
+    whole = load(save(tmp_path, cell, case, "outputs"))
     search = Search(lambda failure: True, 0.0)
     assert search.smallest(whole) is whole
     assert search.tried == 0

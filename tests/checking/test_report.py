@@ -158,9 +158,11 @@ def test_at_80_columns_a_dtype_has_a_row_of_its_own() -> None:
 
 
 def test_the_title_names_the_variants(mixed: Report) -> None:
-    assert reports.title(mixed).endswith("oracle: float64 | float32")
+    assert reports.ResultTable(mixed.results).title.endswith("oracle: float64 | float32")
     both = Report([result(path="native"), result(path="equations")])
-    assert reports.title(both).endswith("oracle: float32 native | float32 equations")
+    assert reports.ResultTable(both.results).title.endswith(
+        "oracle: float32 native | float32 equations"
+    )
 
 
 # --- Words ------------------------------------------------------------------------------------

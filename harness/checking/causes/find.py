@@ -18,10 +18,10 @@ from harness.checking.checks.extremes import offset_material, tail_material
 from harness.checking.checks.thresholds import LARGE as LARGE_SIZES
 from harness.checking.checks.thresholds import large_case
 from harness.checking.checks.training import RATE, planned
-from harness.checking.failure import Failure, segment
+from harness.checking.failure import segment
 from harness.checking.first_difference import BACKWARD, FORWARD, Expectations, Location, listed
 from harness.checking.options import LocaliseOptions
-from harness.checking.reproducer import MATERIALS, Pass
+from harness.checking.reproducer import MATERIALS, Failure, Pass
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.command.declared import build
@@ -259,7 +259,7 @@ class Finder:
 
     def _wrong(self, alone: Failure) -> list[str]:
         dtype = self.context.dtype
-        expected = alone.expected().only("output.")
+        expected = alone.by_oracle().only("output.")
         material = alone.run.material
         remote = _loaded(self.context, alone.training, alone.inference, material)
         found = expected.deviations(part(remote.gradients(material), "output."), dtype)
