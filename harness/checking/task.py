@@ -14,17 +14,17 @@ from pydantic import create_model
 
 from harness.checking.history import cell_lines, request_record
 from harness.checking.options import CellOptions
+from harness.checking.reproducer import CellForm
 from harness.checking.request import Request
 from harness.checking.runner import CellRunner
 from harness.command.declared import options_of
-from harness.errors import UsageError, check_known, shorten
+from harness.errors import UsageError
 from harness.files.forms import Form, formed
 from harness.oracle.threads import one_thread
 from harness.results.cell import CELL_FIELDS, Cell, CellResult
 from harness.results.file import RecordWriter
 from harness.results.findings import PASSING, Finding, Verdict
 from harness.results.lines import Begin, RecordLine, RequestRecord
-from harness.runtime.paths import KNOWN_DTYPES, PATHS
 
 # Options that are fields of the cell itself.
 OF_A_CELL = frozenset({"specs", "backends", "paths", "device"})
@@ -34,9 +34,17 @@ OPTIONS = {
     "handler": "str",
     "service": "str",
 }
-TASK_FIELDS = (*CELL_FIELDS, "source", "options")
+# The JSON forms of the options and of a whole task; unknown fields are errors.
 _FORMS: Any = {name: (f"{kind} | None", None) for name, kind in OPTIONS.items()}
-OptionsForm = create_model("OptionsForm", __base__=Form, **_FORMS)
+_CLOSED = {"extra": "forbid"}
+OptionsForm = create_model("OptionsForm", __base__=Form, __cls_kwargs__=_CLOSED, **_FORMS)
+TaskForm = create_model(
+    "TaskForm",
+    __base__=CellForm,
+    __cls_kwargs__=_CLOSED,
+    source=(str, ...),
+    options=(OptionsForm, ...),
+)
 
 
 @dataclass(frozen=True)
@@ -64,31 +72,12 @@ class Task:
         Raises:
             UsageError: a field is missing or unknown, or has a wrong type.
         """
-        if not isinstance(record, Mapping):
-            raise UsageError(f"a cell is a dictionary, found {shorten(repr(record))}")
-        lacking = [name for name in TASK_FIELDS if name not in record]
-        strange = [*(record.keys() - {*TASK_FIELDS})]
-        if lacking or strange:
-            what = f"has no {lacking[0]}" if lacking else f"has an unknown field {strange[0]!r}"
-            raise UsageError(f"a cell {what} (its fields: {', '.join(TASK_FIELDS)})")
-        for name in (*CELL_FIELDS, "source"):
-            if not isinstance(record[name], str):
-                raise UsageError(f"{name} of a cell is a text, found {shorten(repr(record[name]))}")
-        options = record["options"]
-        if not isinstance(options, Mapping) or options.keys() - OPTIONS.keys():
-            raise UsageError(
-                f"options of a cell are a dictionary of {', '.join(OPTIONS)}, found "
-                f"{shorten(repr(options))}"
-            )
-        check_known("dtype", record["dtype"], KNOWN_DTYPES)
-        check_known("path", record["path"], PATHS)
-        cell = Cell(**{name: record[name] for name in CELL_FIELDS})
         try:
-            text = _text(options)
-            formed(json.loads(text), OptionsForm, "options of a cell")
+            formed(json.loads(_text(record)), TaskForm, "a cell")
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from None
-        return cls(cell, record["source"], text)
+        cell = Cell(**{name: record[name] for name in CELL_FIELDS})
+        return cls(cell, record["source"], _text(record["options"]))
 
     @property
     def request(self) -> Request:
