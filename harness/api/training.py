@@ -12,7 +12,6 @@ from harness.api import arguments
 from harness.api.arguments import takes_options
 from harness.api.picture import Picture
 from harness.arrays import Array
-from harness.command.declared import build
 from harness.convert import weights as files
 from harness.convert.weights import Weights
 from harness.environments.columns import one
@@ -21,14 +20,12 @@ from harness.files.forms import plain
 from harness.output.notebook import frame, html_table
 from harness.report import svg_pictures
 from harness.report.inputs import TrainedHistory, TrainedWeights
-from harness.training.console import check_place
+from harness.training.console import prepared
 from harness.training.generate.console import differences, request_of
 from harness.training.generate.request import GenerateOptions
 from harness.training.generate.writing import ReadingPace
 from harness.training.generate.writing import prepare as prepare_writer
 from harness.training.options import TrainOptions
-from harness.training.request import TrainRequest, prepare
-from harness.training.run import TrainingRun
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -201,17 +198,9 @@ def train(
         HarnessError: the spec or the text is wrong.
     """
     given = arguments.of(TrainOptions, {"spec": spec, "backend": backend, **options})
-    place, resume = given.get("weights"), given.get("resume", False)
     column, python = one(given["backend"], given.get("python"))
-    request = build(TrainRequest, {**given, "backend": column, "python": python})
-    if place is not None:
-        check_place(place, resume, given.get("force", False))
-    setup = prepare(request)
-    with TrainingRun(setup, place) as training:
-        if place is not None:
-            # Check again, because another training may have written the file since.
-            check_place(place, resume, given.get("force", False), mine=True)
-        return Trained(training.run(resume), place)
+    with prepared({**given, "backend": column, "python": python}) as training:
+        return Trained(training.run(given.get("resume", False)), training.path)
 
 
 @takes_options(GenerateOptions)

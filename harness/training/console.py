@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,21 +115,14 @@ def run_train(asked: TrainOptions) -> CommandResult | int:
     """
     column, python, environment = process_of(asked, asked.backend)
     process = {"backend": column, "python": python, "environment": environment}
-    request = build(TrainRequest, {**vars(asked), **process})
     path = asked.weights
-    if path is not None:
-        check_place(path, asked.resume, asked.force)
-    setup = prepare(request)
     progress = TrainProgress(console(error=True))
-    for told in notes_on([setup.spec]):
-        progress.bar.line(told)
-    with TrainingRun(setup, path, progress) as training:
-        if path is not None:
-            # Check again, because another training may have written there since.
-            check_place(path, asked.resume, asked.force, mine=True)
+    with prepared({**vars(asked), **process}, progress) as training:
+        for told in notes_on([training.setup.spec]):
+            progress.bar.line(told)
         try:
             with progress.bar:
-                progress.bar.step(f"starting {request.backend}")
+                progress.bar.step(f"starting {column}")
                 made = training.run(asked.resume)
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(_kept(training))
@@ -138,6 +132,25 @@ def run_train(asked: TrainOptions) -> CommandResult | int:
             return 1
     data = {"spec": made.spec, "sizes": dict(made.sizes), **made.history}
     return CommandResult(data, "" if path is None else f"weights: {displayed(path)}")
+
+
+@contextmanager
+def prepared(given: Mapping[str, Any], events: TrainEvents | None = None) -> Iterator[TrainingRun]:
+    """Check the options of a training, ``given`` by field, and hold the lock of its files.
+
+    Raises:
+        HarnessError: an option, the spec or the data are wrong, or the weights cannot be written.
+    """
+    path: Path | None = given.get("weights")
+    resume, force = given.get("resume", False), given.get("force", False)
+    request = build(TrainRequest, given)
+    if path is not None:
+        check_place(path, resume, force)
+    with TrainingRun(prepare(request), path, events) as training:
+        if path is not None:
+            # Check again, because another training may have written there since.
+            check_place(path, resume, force, mine=True)
+        yield training
 
 
 def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:
