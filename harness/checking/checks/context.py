@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -140,6 +140,11 @@ def compared(check: str, found: Found, expected: Expected, dtype: str) -> Findin
     return Finding(check, deviations)
 
 
+def named(expected: Expected, names: Container[str]) -> Expected:
+    """Return the expected values that have these names."""
+    return replace(expected, values={n: a for n, a in expected.values.items() if n in names})
+
+
 def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:
     """Return the entries whose names start with one of the prefixes."""
     return {n: a for n, a in found.items() if n.startswith(prefixes)}
@@ -164,6 +169,16 @@ def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False
     if bits:
         return a.tobytes() == b.tobytes()
     return bool(np.array_equal(a, b, equal_nan=True))
+
+
+def unequal(first: Found, later: Found, fault: str, bits: bool = False) -> list[str]:
+    """Return a fault for each result of the first call that differs in the later call, compared as
+    :func:`equal` does. ``fault`` is the message, with ``{}`` for the name of the result."""
+    return [
+        f"{fault.format(name)}{where_apart(later.get(name), array)}"
+        for name, array in first.items()
+        if not equal(array, later.get(name), bits)
+    ]
 
 
 # A repeated call must return the same bits. If the backend does not promise that (GPU atomics), the
@@ -191,11 +206,7 @@ def hold_again(
         The number of tensors that were compared bit by bit.
     """
     if context.remote.repeats:
-        finding.faults += [
-            f"{fault.format(name)}{where_apart(later.get(name), array)}"
-            for name, array in first.items()
-            if not equal(array, later.get(name))
-        ]
+        finding.faults += unequal(first, later, fault)
         return len(first)
     near = replace(expected(), values=whole(first))
     finding.deviations += [

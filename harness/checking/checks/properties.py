@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays, widened
-from harness.checking.checks.context import Context, equal, hold_again, where_apart
-from harness.checking.checks.thresholds import whole_batch, with_rows
+from harness.checking.checks.context import Context, equal, hold_again, unequal
+from harness.checking.checks.thresholds import taken, whole_batch, with_rows
 from harness.oracle.case import Case
 from harness.oracle.kinks import furthest
 from harness.oracle.tolerance import (
@@ -152,17 +152,12 @@ def _rows(found: Arrays, axes: Mapping[str, int], rows: list[int]) -> dict[int, 
 
 def _example(case: Case, row: int) -> Arguments:
     program, material = case.training, case.material
-
-    def one(ports: tuple[Port, ...], arrays: Arrays) -> ArrayDict:
-        axes = {p.name: _axis(program, p, "batch") for p in ports}
-        return {n: a if axes[n] is None else a.take([row], axes[n]) for n, a in arrays.items()}
-
     return Arguments(
         material.parameters,
         material.statistics,
-        one(program.inputs, material.inputs),
-        one(program.state, material.state),
-        one(program.targets, material.targets),
+        taken(program, program.inputs, material.inputs, [row]),
+        taken(program, program.state, material.state, [row]),
+        taken(program, program.targets, material.targets, [row]),
     )
 
 
@@ -210,11 +205,7 @@ def shapes(context: Context) -> Iterator[Finding]:
         deviations = expected.deviations(found, context.dtype)
         finding.deviations += prefixed(f"batch {batch}, time {time}: ", deviations)
     after = context.forward(case.material)
-    finding.faults += [
-        f"{n} differs after other shapes{where_apart(after.get(n), before[n])}"
-        for n in before
-        if not equal(before[n], after.get(n))
-    ]
+    finding.faults += unequal(before, after, "{} differs after other shapes")
     yield finding
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -111,16 +111,11 @@ def whole_batch(case: Case) -> Arguments | None:
 
     def made(number: int) -> Arguments:
         rows = np.random.default_rng(number).integers(0, case.batch, batch)
-
-        def repeated(ports: tuple[Port, ...], arrays: ArrayDict) -> ArrayDict:
-            return {
-                port.name: _taken(case.training, port, arrays[port.name], rows) for port in ports
-            }
-
+        program = case.training
         return replace(
             case.batch_of(batch, case.time, number),
-            inputs=repeated(case.training.inputs, case.material.inputs),
-            state=repeated(case.training.state, case.material.state),
+            inputs=taken(program, program.inputs, case.material.inputs, rows),
+            state=taken(program, program.state, case.material.state, rows),
         )
 
     return case.found_once("whole batch", lambda: furthest(case.training, map(made, range(4))))
@@ -184,33 +179,27 @@ def _repeated(
         # values as the right one.
         rows = np.random.default_rng(number).integers(0, DISTINCT, batch)
         rows %= batch
-
-        def arrays(ports: tuple[Port, ...], found: ArrayDict) -> ArrayDict:
-            return {
-                port.name: _rows(training, port, found[port.name], rows, sizes) for port in ports
-            }
-
-        inputs = arrays(training.inputs, given.inputs)
-        state = arrays(training.state, given.state)
-        return replace(given, inputs=inputs, state=state)
+        repeated: dict[str, ArrayDict] = {}
+        for group, ports in (("inputs", training.inputs), ("state", training.state)):
+            arrays = {n: np.array(a) for n, a in getattr(given, group).items()}
+            for port in ports:
+                if (bound := training.type_of(port).bound) is not None:
+                    arrays[port.name].flat[::2] = bound.resolve(sizes) - 1
+            repeated[group] = taken(training, ports, arrays, rows)
+        return replace(given, **repeated)
 
     return off_kinks(training, seed, made)
 
 
-def _rows(
-    program: Program, port: Port, array: Array, rows: Array, sizes: Mapping[str, int]
-) -> Array:
-    type_ = program.type_of(port)
-    if type_.bound is not None:
-        array = np.array(array)
-        array.flat[::2] = type_.bound.resolve(sizes) - 1
-    return _taken(program, port, array, rows)
-
-
-def _taken(program: Program, port: Port, array: Array, rows: Array) -> Array:
-    """Return the rows of an array with these numbers; the whole array if it has no batch axis."""
-    axes = [str(dim) for dim in program.type_of(port).shape]
-    return np.take(array, rows, axes.index("batch")) if "batch" in axes else array
+def taken(
+    program: Program, ports: Sequence[Port], arrays: Arrays, rows: Array | list[int]
+) -> ArrayDict:
+    """Return the rows of arrays with these numbers; an array without a batch axis stays whole."""
+    shapes = {port.name: [str(dim) for dim in program.type_of(port).shape] for port in ports}
+    return {
+        n: np.take(a, rows, shapes[n].index("batch")) if "batch" in shapes[n] else a
+        for n, a in arrays.items()
+    }
 
 
 # Learning rate of a single step: so large that the initial parameters vanish in rounding, and exact

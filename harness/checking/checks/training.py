@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
-from harness.checking.checks.context import Batches, Context, Step, hold_again
+from harness.checking.checks.context import Batches, Context, Step, hold_again, named
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import PRECISION, prefixed
 from harness.oracle.yardstick import Expected
@@ -186,7 +186,7 @@ def pipeline_forward(context: Context) -> Iterator[Finding]:
     context.steps("prepare", asked, None, 0.0, path="derived", mode="forward")
     (results,) = context.remote.call("values", first=0, count=1)
     expected = case.forward("inference", batch, ("compiled for speed", time))
-    ends = replace(expected, values={n: expected.values[n] for n in _ends(case)})
+    ends = named(expected, _ends(case))
     fast = context.finding(finding.check, results, ends).deviations
     finding.deviations += prefixed("compiled for speed, ", fast)
     yield finding
@@ -336,10 +336,5 @@ def _named(results: Batches, first: int = BATCHES + 1) -> ArrayDict:
 
 def _last(expected: Expected) -> Expected:
     """Return the losses of the second half of the steps, and all values of the last step."""
-    losses = {f"step {n}: loss" for n in range(BATCHES + 1, PIPELINE_STEPS + 1)}
-    values = {
-        n: a
-        for n, a in expected.values.items()
-        if n in losses or n.startswith(f"step {PIPELINE_STEPS}: ")
-    }
-    return replace(expected, values=values)
+    losses = (f"step {n}: loss" for n in range(BATCHES + 1, PIPELINE_STEPS + 1))
+    return expected.only(*losses, f"step {PIPELINE_STEPS}: ")

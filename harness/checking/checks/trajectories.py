@@ -16,7 +16,7 @@ from functools import cache, partial
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.checking.checks.context import Batch, Batches, Context, once, probe_case
+from harness.checking.checks.context import Batch, Batches, Context, named, once, probe_case
 from harness.checking.checks.training import MADE, TOGETHER, descended, summed
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
@@ -111,10 +111,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     seen = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), *others]
     for number in seen:
         found |= step_values(number, made[number - 1], case.material)
-    looked = tuple(f"step {number}: " for number in seen)
-    wanted = {n: a for n, a in expected.values.items() if n.startswith(looked)}
     losses = [f"step {number}: loss" for number in seen if number <= len(steps)]
-    one_by_one = _together(replace(expected, values=wanted), losses)
+    one_by_one = _together(expected.only(*(f"step {number}: " for number in seen)), losses)
     deviations = compared("one by one", _joined(found, losses), one_by_one)
     deviations += compared("from large parameters", *_from_afar(context, rule, steps[0]))
     # Compare the losses of the second half, which depend on all earlier updates, and all values
@@ -124,9 +122,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     losses = [f"step {count + i}: loss" for i in range(1, count + 1)]
     found = {n: r["loss"] for n, r in zip(losses, results, strict=True)}
     found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
-    looked = (f"step {len(steps)}: ", *losses)
-    wanted = {n: a for n, a in expected.values.items() if n.startswith(looked)}
-    in_a_row = _together(replace(expected, values=wanted), losses)
+    in_a_row = _together(expected.only(f"step {len(steps)}: ", *losses), losses)
     deviations += compared("in a row", _joined(found, losses), in_a_row)
     trained = descended(context, steps[:MADE], rule, RATE, STARTS)
     later = (_late(case, rule, steps[:TOGETHER], start) for start in STARTS)
@@ -307,7 +303,7 @@ def long_state(context: Context) -> Iterator[Finding]:
     results, _ = context.timed("forward", [{"inputs": i, "targets": {}} for i in some], None, 0.0)
     seen = [n for n in SEEN if n > len(some)]
     found = {f"batch {n}: {k}": a for n in seen for k, a in results[n - len(some) - 1].items()}
-    wanted = {n: a for n, a in expected.values.items() if n in found}
+    wanted = named(expected, found).values
     planned = context.finding("long-state", found, Expected(wanted, expected.noise))
     finding.deviations += prefixed("in a row, ", planned.deviations)
     yield finding

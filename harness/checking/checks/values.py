@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.checking.checks.context import Context, equal, part, where_apart
+from harness.checking.checks.context import Context, equal, part, unequal, where_apart
 from harness.language.initial_values import (
     check_laws,
     initial_parameters,
@@ -149,12 +149,9 @@ def held_out(context: Context) -> Iterator[Finding]:
     found = tested(lambda *arguments: whole(remote.forward(*arguments)))
     finding = context.finding("held-out", found, case.expect("held-out", run))
     after = remote.call("read")
-    finding.faults += [
-        f"{name} was changed by a pass that only tests{where_apart(after[kept].get(name), array)}"
-        for kept in ("parameters", "statistics")
-        for name, array in before[kept].items()
-        if not equal(array, after[kept].get(name))
-    ]
+    for kept in ("parameters", "statistics"):
+        fault = "{} was changed by a pass that only tests"
+        finding.faults += unequal(before[kept], after[kept], fault)
     yield finding
 
 
@@ -177,12 +174,8 @@ def carried_state(context: Context) -> Iterator[Finding]:
 
     finding = context.finding("carried-state", second_found, case.expect("carried", chained))
     again = context.forward(case.material)
-    finding.faults += [
-        f"{name} differs after another batch: state was not reset"
-        f"{where_apart(array, first_found.get(name))}"
-        for name, array in again.items()
-        if not equal(array, first_found.get(name), bits=True)
-    ]
+    fault = "{} differs after another batch: state was not reset"
+    finding.faults += unequal(first_found, again, fault, bits=True)
     yield finding
 
 

@@ -7,14 +7,14 @@ set to their mean in inference, and are drawn in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.checking.checks.context import compared, equal, where_apart
+from harness.checking.checks.context import compared, named, unequal
 from harness.checking.checks.extremes import corner_material, saturated_material
 from harness.checking.checks.properties import other_shapes
 from harness.errors import UsageError
@@ -98,7 +98,7 @@ class ModelContext:
     def expected(self, material: Arguments, key: Any, found: Tensors) -> Expected:
         """Return the values that the spec expects for the model's results."""
         key = ("a user's model", self.takes, key)
-        return of(self.case.forward("inference", self.material(material), key), found)
+        return named(self.case.forward("inference", self.material(material), key), found)
 
     def finding(self, check: str, found: Tensors, expected: Expected) -> Finding:
         """Compare results with the expected ones in the cell's dtype, as :func:`compared` does."""
@@ -106,11 +106,6 @@ class ModelContext:
 
 
 ModelCheck = Callable[[ModelContext], Iterator[Finding]]
-
-
-def of(expected: Expected, names: Container[str]) -> Expected:
-    """Return the expected values that have these names."""
-    return replace(expected, values={n: a for n, a in expected.values.items() if n in names})
 
 
 def inference(context: ModelContext) -> Iterator[Finding]:
@@ -151,7 +146,7 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
         if not n.startswith(crossing) or n in context.takes
     }
     gradients = {n: a for n, a in found.items() if n.startswith("gradient.")}
-    yield context.finding("cotangent-gradients", gradients, of(expected, wanted))
+    yield context.finding("cotangent-gradients", gradients, named(expected, wanted))
 
 
 def values(context: ModelContext) -> Iterator[Finding]:
@@ -165,13 +160,13 @@ def values(context: ModelContext) -> Iterator[Finding]:
     context.remote.load(material)
     found = context.remote.forward("training", material.inputs, material.state)
     key = ("a user's model", context.takes, "training")
-    expected = of(case.forward("training", material, key), found)
+    expected = named(case.forward("training", material, key), found)
     moved = {n: a for n, a in found.items() if n.startswith("statistics.")}
     made = {n: a for n, a in found.items() if n not in moved}
-    yield context.finding("outputs", made, of(expected, made))
+    yield context.finding("outputs", made, named(expected, made))
     if not case.training.statistics:
         return
-    statistics = of(expected, moved)
+    statistics = named(expected, moved)
     pairs = {n: (moved[n], a) for n, a in statistics.values.items()}
     context.moved.update({n: (m, a) for n, (m, a) in pairs.items() if isinstance(m, np.ndarray)})
     yield context.finding("statistics", moved, statistics)
@@ -210,12 +205,11 @@ def repeatability(context: ModelContext) -> Iterator[Finding]:
     material = context.case.material
     context.remote.load(material)
     first, second = context.forward(material), context.forward(material)
-    faults = [
-        f"{n} differs in a second call on the same numbers: something is drawn that evaluation "
-        f"does not turn off, or kept from call to call{where_apart(second.get(n), first[n])}"
-        for n in first
-        if not equal(first[n], second.get(n))
-    ]
+    fault = (
+        "{} differs in a second call on the same numbers: something is drawn that evaluation "
+        "does not turn off, or kept from call to call"
+    )
+    faults = unequal(first, second, fault)
     yield Finding("repeatability", faults=faults, held=len(first) - len(faults))
 
 
