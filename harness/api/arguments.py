@@ -24,6 +24,7 @@ Names = str | Iterable[str]
 Models = str | PathLike[str] | Spec | Iterable[str | PathLike[str] | Spec]
 Folders = str | PathLike[str] | Iterable[str | PathLike[str]]
 Numbers = int | Iterable[int]
+WHOLE_NUMBERS = "a whole number or several"
 
 
 def names(value: Names, what: str) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
     """
     found = _several(value, what, "a path or several")
     for path in found:
-        if not isinstance(path, str | PathLike) or not isinstance(fspath(path), str):
+        if not _is_path(path):
             raise refused(what, "a path or several", path)
     return tuple(map(Path, found))
 
@@ -60,18 +61,13 @@ def path(value: str | PathLike[str] | None, what: str) -> Path | None:
     """
     if value is None:
         return None
-    if not isinstance(value, str | PathLike) or not isinstance(fspath(value), str):
+    if not _is_path(value):
         raise refused(what, "a path", value)
     return Path(value)
 
 
-def numbers(value: Numbers, what: str) -> tuple[int, ...]:
-    """Return a number or several numbers as a tuple; the request checks types and ranges.
-
-    Raises:
-        UsageError: the value is neither a number nor several numbers.
-    """
-    return _several(value, what, "a whole number or several")
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | PathLike) and isinstance(fspath(value), str)
 
 
 def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
@@ -98,15 +94,6 @@ def text(value: str, what: str, wanted: str = "a name") -> str:
     return value
 
 
-def interpreters(value: Mapping[str, Any] | None, what: str = "pythons") -> dict[str, str]:
-    """Return the interpreter of each backend as a string.
-
-    Raises:
-        UsageError: a value is neither a string nor a path.
-    """
-    return {name: str(path(one, what)) for name, one in mapping(value, what).items()}
-
-
 def texts(value: Mapping[str, Any] | None, what: str) -> dict[str, str]:
     """Return strings by name.
 
@@ -117,18 +104,8 @@ def texts(value: Mapping[str, Any] | None, what: str) -> dict[str, str]:
     return {name: text(one, f"{what}, {name!r},", "a text") for name, one in found.items()}
 
 
-def variables(value: Mapping[str, Any] | None, what: str) -> dict[str, dict[str, str]]:
-    """Return the environment variables of each backend's process.
-
-    Raises:
-        UsageError: a value is not a mapping of strings.
-    """
-    found = mapping(value, what)
-    return {name: texts(one, f"{what} of {name!r}") for name, one in found.items()}
-
-
 def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-    """Return the names of specs, and the folders to search.
+    """Return the names of specs, or the paths of their files, and the folders to search.
 
     The folders are those in ``given`` and those of specs that are already loaded.
 
@@ -138,9 +115,10 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
     found, all_folders = [], list(folders(given))
     for spec in _several(specs, "specs", "a spec or several"):
         if isinstance(spec, Spec):
-            found.append(_name_of(spec))
+            known = spec.library.has("model", spec.name)
+            found.append(spec.name if known else str(spec.definition.path))
             all_folders += spec.library.folders
-        elif isinstance(spec, str | PathLike) and isinstance(fspath(spec), str):
+        elif _is_path(spec):
             found.append(fspath(spec))
         else:
             raise refused("specs", "a spec's name, the path of its file or a spec", spec)
@@ -157,13 +135,6 @@ def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[
     if len(found) != 1:
         raise refused("spec", "one spec", found)
     return found[0], all_folders
-
-
-def _name_of(spec: Spec) -> str:
-    """Return a spec's name if its library has the spec, else the path of its file."""
-    if spec.library.has("model", spec.name):
-        return spec.name
-    return str(spec.definition.path)
 
 
 def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
@@ -187,12 +158,18 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
         "tuple[Path, ...]": folders,
         "Mapping[str, int]": mapping,
         "Mapping[str, str]": texts,
-        "pythons": interpreters,
-        "Mapping[str, Mapping[str, str]]": variables,
-        "Mapping[str, tuple[int, ...]]": lambda value, what: {
-            name: numbers(one, f"size {name!r}") for name, one in mapping(value, what).items()
+        "pythons": lambda value, what: {
+            name: str(path(one, what)) for name, one in mapping(value, what).items()
         },
-        "tuple[int, ...]": numbers,
+        "Mapping[str, Mapping[str, str]]": lambda value, what: {
+            name: texts(one, f"{what} of {name!r}") for name, one in mapping(value, what).items()
+        },
+        # The request checks the types and the ranges of numbers.
+        "Mapping[str, tuple[int, ...]]": lambda value, what: {
+            name: _several(one, f"size {name!r}", WHOLE_NUMBERS)
+            for name, one in mapping(value, what).items()
+        },
+        "tuple[int, ...]": lambda value, what: _several(value, what, WHOLE_NUMBERS),
         "Path": path,
         "float SHARE": lambda value, what: share(str(value)),
         "str": lambda value, what: text(value, what, "a name" if one.kind else "a text"),
