@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 
 from harness.checking.checks import CHECKS, FINDINGS, Context
 from harness.checking.reproducer import MATERIALS, pass_of
-from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected
 from harness.results.cell import Cell, CellResult
-from harness.results.findings import PASSING, WHOLE_STEPS, Blame, Finding, Who
+from harness.results.findings import PASSING, WHOLE_STEPS, Blame, Who
 from harness.runtime.answers import IllFormed, Misfit
-from harness.worker.remote import Tensors, WorkerFault
+from harness.worker.remote import Tensors
 
 EQUATIONS = "equations"
 # The rounding errors of two correct layers add up, so the tolerance is this many times the noise.
@@ -39,19 +38,15 @@ class Witness:
     expected: Expected
 
 
-def blame(context: Context, result: CellResult) -> None:
-    """Take the first check that differs, run it on the other paths, and store who is at fault in
-    the result.
+def blame(context: Context, result: CellResult) -> Blame | None:
+    """Return who is at fault: take the first check that differs, and run it on the other paths.
 
     Raises:
         WorkerFault: another path crashed, hung or raised an error.
     """
     first = next((f for f in result.findings if f.verdict == "differ"), None)
-    if first is not None:
-        result.blame = _blamed(context, result, first)
-
-
-def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
+    if first is None:
+        return None
     if first.check == PRIMITIVES:
         return Blame(who="plugin", words=f"A primitive is wrong by itself: {first.faults[0]}")
     if result.right_if:
@@ -79,7 +74,13 @@ def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Wh
         )
     if context.path == "native":
         result.blamed_layers = at_fault(result, check)
-        label = _listed([_called(result, key) for key in result.blamed_layers])
+        # The framework's name of each layer, followed by the layer's name in the model.
+        label = _listed(
+            [
+                result.layers[key] + ("" if key == OPTIMIZER else f" (layer {key})")
+                for key in result.blamed_layers
+            ]
+        )
         result.witness = _witness(context, result, check, label)
         return "layer", (
             f"the plain equations on the same framework: it is {label}, or how the plugin calls it"
@@ -98,11 +99,6 @@ def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
             return (OPTIMIZER,)
     named = [key for key in native if key in result.wrong_layers]
     return tuple(named or [key for key in native if key != OPTIMIZER] or native)
-
-
-def _called(result: CellResult, key: str) -> str:
-    """Return the framework's name of a layer, followed by the layer's name in the model."""
-    return result.layers[key] + ("" if key == OPTIMIZER else f" (layer {key})")
 
 
 def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
@@ -187,8 +183,3 @@ def _alike(one: Witness, other: Witness) -> bool:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def unheard(fault: WorkerFault | OracleFault) -> Blame:
-    """Return the blame for a difference if running another path failed."""
-    return Blame(who="unknown", words=f"The other path could not be run: {fault}")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from harness.arrays import Arrays
-from harness.checking.blame import blame, unheard
+from harness.checking.blame import blame
 from harness.checking.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Context
 from harness.checking.first_difference import (
     Expectations,
@@ -28,7 +28,7 @@ from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
 from harness.results.cell import Cell, CellResult, Divergence, Link, own_fault
-from harness.results.findings import BROKEN, PASSING, Finding, Verdict
+from harness.results.findings import BROKEN, PASSING, Blame, Finding, Verdict
 from harness.runtime.answers import IllFormed
 from harness.runtime.precision import narrow
 from harness.runtime.session import undistinguished
@@ -164,29 +164,24 @@ class CellRun:
                 finding.seconds = time.perf_counter() - before
                 before = time.perf_counter()
                 yield finding.judge()
+            return
         except WorkerFault as fault:
-            yield _fault(name, fault.outcome, time.perf_counter() - before)
+            failure = _fault(name, fault.outcome)
         except OracleFault as fault:
-            seconds = time.perf_counter() - before
-            yield Finding(name, faults=[str(fault)], verdict=fault.verdict, seconds=seconds)
+            failure = Finding(name, faults=[str(fault)], verdict=fault.verdict)
         except IllFormed as error:
-            seconds = time.perf_counter() - before
-            yield Finding(name, faults=[str(error)], seconds=seconds).judge()
+            failure = Finding(name, faults=[str(error)]).judge()
         except CannotCheck:
             raise
         except Exception as error:
-            yield own_fault(error, name, time.perf_counter() - before)
+            failure = own_fault(error, name)
+        failure.seconds = time.perf_counter() - before
+        yield failure
 
 
-def _fault(check: str, outcome: Outcome, seconds: float = 0.0) -> Finding:
+def _fault(check: str, outcome: Outcome) -> Finding:
     verdict: Verdict = "error" if outcome.status == "ok" else outcome.status
-    return Finding(
-        check,
-        faults=[outcome.cause],
-        verdict=verdict,
-        seconds=seconds,
-        traceback=told(outcome),
-    )
+    return Finding(check, faults=[outcome.cause], verdict=verdict, traceback=told(outcome))
 
 
 # The subject of an ordinary cell is the spec's program: open a session, and find where it differs.
@@ -288,9 +283,9 @@ def _explain(run: CellRun, context: Context, result: CellResult) -> None:
     result.location = _location(run, context, result)
     try:
         # Run the other paths to find the fault.
-        blame(context, result)
+        result.blame = blame(context, result)
     except (WorkerFault, OracleFault) as fault:
-        result.blame = unheard(fault)
+        result.blame = Blame(who="unknown", words=f"The other path could not be run: {fault}")
         # Close the worker, as after a check that failed.
         run.worker.close()
 

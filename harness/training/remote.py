@@ -22,6 +22,9 @@ from harness.worker.worker import Worker
 # Checks of a worker's snapshot against the model.
 
 
+FORMS = Forms(TrainService, PREFIX)
+
+
 class TrainingError(CouldNotRun):
     """The error of a worker that fails."""
 
@@ -63,10 +66,6 @@ class TrainRemote:
         """The calls of the worker; they raise :class:`UsageError` or :class:`TrainingError`."""
         return client(TrainService, self._ask, PREFIX)
 
-    @cached_property
-    def _forms(self) -> Forms:
-        return Forms(TrainService, PREFIX)
-
     def begin(self, path: str) -> Beginning:
         """Begin a training on a path. The parameters must be loaded afterwards."""
         setup, request = self.setup, self.setup.request
@@ -85,7 +84,7 @@ class TrainRemote:
     def _ask(self, verb: str, **payload: Any) -> Any:
         request = self.setup.request
         try:
-            return answered(self.worker, self._forms, verb, payload, request.timeout).value
+            return answered(self.worker, FORMS, verb, payload, request.timeout).value
         except WorkerFault as fault:
             if (error := fault.users_error) is not None:
                 raise UsageError(f"{request.backend}: {error}") from None

@@ -156,7 +156,11 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
         name, found = declared.set, data_set(declared.set)
     else:
         path = file or _beside(spec, declared)
-        name, found = displayed(path), _arrays_of(path)
+        name, content = displayed(path), read_bytes(path, MAX_TABLE, "a file of arrays")
+        try:
+            found = read_npz(content, MAX_TABLE)
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}") from None
     arrays, sizes = _of_ports(name, program, declared, found)
     return Table(
         name,
@@ -166,14 +170,6 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
         {name: Shared([array.reshape(-1)]) for name, array in arrays.items()},
         {name: array.shape for name, array in arrays.items()},
     )
-
-
-def _arrays_of(path: Path) -> ArrayDict:
-    content = read_bytes(path, MAX_TABLE, "a file of arrays")
-    try:
-        return read_npz(content, MAX_TABLE)
-    except ValueError as error:
-        raise UsageError(f"{displayed(path)}: {error}") from None
 
 
 def _beside(spec: Spec, declared: Declared) -> Path:
