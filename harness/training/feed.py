@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,19 +90,47 @@ class Recipe:
     held_out: int = 0
 
 
-class RowFeed(ABC):
-    """Batches by row number, from ``total`` rows; ``time`` is the length of a sequence."""
+@dataclass(frozen=True, eq=False)
+class RowArray:
+    """An input or target of a model as an array ``[rows, ...]``, which batches have in ``dtype``.
+
+    If ``classes`` is not 0, the entries are indices that stand for one-hot rows of that many
+    classes. If ``shared`` is true, the array has no row axis, and all rows share it.
+    """
+
+    array: Array
+    dtype: Any
+    classes: int = 0
+    shared: bool = False
+
+
+class RowFeed:
+    """Batches by row number, from ``total`` rows; ``time`` is the length of a sequence.
+
+    ``arrays`` has the inputs and targets by ``input.NAME`` and ``target.NAME``.
+
+    Raises:
+        UsageError: there are too few rows for a batch.
+    """
 
     def __init__(
-        self, program: Program, given: Recipe, total: int, time: int, dtype: str, seed: int
+        self,
+        program: Program,
+        given: Recipe,
+        total: int,
+        time: int,
+        dtype: str,
+        seed: int,
+        arrays: Mapping[str, RowArray],
     ) -> None:
-        self.recipe, self.seed, self.total = given, seed, total
+        self.recipe, self.seed, self.total, self._arrays = given, seed, total, arrays
         self.rows = total - given.held_out
         if given.examples is not None:
             self.rows = min(self.rows, given.examples)
         self._program, self._noise = program, noise_ports(program)
         self._dtype, self._time = np.dtype(host_dtype(dtype)), time
         self._epochs: dict[int, Batches] = {}
+        self.epoch(0)  # raise now, not in the worker, if there is no batch
 
     def epoch(self, number: int) -> Batches:
         """Return the row numbers of each batch in an epoch. The order depends only on seed and
@@ -150,18 +177,25 @@ class RowFeed(ABC):
         found = {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
         return found if step is None or not self._noise else found | self._drawn(rows, step)
 
-    @abstractmethod
     def taken(self, rows: Array) -> dict[str, Array]:
         """Return the arrays of some rows; one-hot arrays are given as indices."""
+        found = {}
+        for name, one in self._arrays.items():
+            # A step gets a whole array if all rows share the array.
+            whole = (*rows.shape[:-1], *one.array.shape)
+            own = np.broadcast_to(one.array, whole) if one.shared else one.array[rows]
+            found[name] = own.astype(one.dtype, copy=False)
+        return found
 
-    @abstractmethod
     def expand(self, name: str, taken: Array) -> Array:
         """Return indices as one-hot rows if array ``name`` is one-hot, else the array itself."""
+        classes = self._arrays[name].classes
+        return hot_rows(taken, classes, self._dtype) if classes else taken
 
     @property
-    @abstractmethod
     def classes(self) -> dict[str, int]:
         """The number of classes of each one-hot array."""
+        return {name: one.classes for name, one in self._arrays.items() if one.classes}
 
     def _drawn(self, rows: Array, step: int) -> dict[str, Array]:
         """Return the noise of one step, or of all steps of ``rows`` ``[steps, batch]``."""
@@ -241,77 +275,35 @@ class Feed(RowFeed):
         self, program: Program, given: Recipe, indices: Array, dtype: str, seed: int
     ) -> None:
         cut = {"length": given.length, "stride": given.stride, "drop_last": given.drop_last}
-        total = len(column(indices, **cut))
-        super().__init__(program, given, total, given.length, dtype, seed)
-        plain = [port for port in program.inputs if port not in self._noise]
-        ports = {"input": plain, "target": program.targets}
-        self._sources = {
-            f"{group}.{port.name}": _Source(program, port, given, indices, cut, self._dtype)
-            for group, found in ports.items()
-            for port in found
+        total, largest = len(column(indices, **cut)), int(indices.max())
+
+        def array_of(port: Port) -> RowArray:
+            """Return the part of the text, ``[rows, ...]``, that an input or target gets."""
+            type_, offset = program.type_of(port), given.offsets[port.name]
+            if offset is None:
+                shape = (total, *(dim.resolve(program.sizes) for dim in type_.shape[1:]))
+                zeros = np.zeros((), host_dtype(dtype))
+                return RowArray(np.broadcast_to(zeros, shape), zeros.dtype)
+            classes = 0 if type_.bound is not None else type_.shape[-1].resolve(program.sizes)
+            wide = len(type_.shape) - (classes > 0) > 1
+            rows = (windows if wide else column)(indices, offset=offset, **cut)
+            limit = type_.bound.resolve(program.sizes) if type_.bound is not None else classes
+            # If the largest index of the text has a class, this part of the text has classes too.
+            if largest >= limit and (found := int(rows.max())) >= limit:
+                raise UsageError(
+                    f"{port.name} has {limit} classes, and the text has characters with indices "
+                    f"up to {found}"
+                )
+            return RowArray(rows, np.int64, classes)
+
+        noise = noise_ports(program)
+        arrays = {
+            f"{group}.{port.name}": array_of(port)
+            for group, ports in (("input", program.inputs), ("target", program.targets))
+            for port in ports
+            if port not in noise
         }
-        # A source that allows the largest index of the text need not check its part of the text.
-        largest = int(indices.max())
-        for source in self._sources.values():
-            source.check(largest)
-        self.epoch(0)  # raise now, not in the worker, if there is no batch
-
-    def taken(self, rows: Array) -> dict[str, Array]:
-        return {name: source(rows) for name, source in self._sources.items()}
-
-    def expand(self, name: str, taken: Array) -> Array:
-        classes = self._sources[name].classes
-        return hot_rows(taken, classes, self._dtype) if classes else taken
-
-    @property
-    def classes(self) -> dict[str, int]:
-        return {n: s.classes for n, s in self._sources.items() if s.classes}
-
-
-class _Source:
-    """An input or target of a model, which converts row numbers to its part of a batch."""
-
-    def __init__(
-        self,
-        program: Program,
-        port: Port,
-        given: Recipe,
-        text: Array,
-        cut: Mapping[str, int],
-        dtype: np.dtype[Any],
-    ) -> None:
-        type_ = program.type_of(port)
-        self._name, self._offset = port.name, given.offsets[port.name]
-        self._dtype = dtype
-        self.classes = 0
-        if self._offset is None:
-            self._tail = tuple(dim.resolve(program.sizes) for dim in type_.shape[1:])
-            return
-        if type_.bound is None:
-            self.classes = type_.shape[-1].resolve(program.sizes)
-        wide = len(type_.shape) - (self.classes > 0) > 1
-        cutter = windows if wide else column
-        self._rows = cutter(text, offset=self._offset, **cut)
-        self._limit = self.classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
-
-    def check(self, largest: int) -> None:
-        """Raise :class:`UsageError` for an index without a class.
-
-        ``largest`` is the largest index in the text.
-        """
-        if self._offset is None or largest < self._limit:
-            return
-        found = int(self._rows.max())
-        if found >= self._limit:
-            raise UsageError(
-                f"{self._name} has {self._limit} classes, and the text has characters with indices "
-                f"up to {found}"
-            )
-
-    def __call__(self, rows: Array) -> Array:
-        if self._offset is None:
-            return np.zeros((*rows.shape, *self._tail), self._dtype)
-        return self._rows[rows].astype(np.int64)
+        super().__init__(program, given, total, given.length, dtype, seed, arrays)
 
 
 def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:

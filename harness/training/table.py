@@ -24,8 +24,9 @@ from harness.program.dims import Dim, bind
 from harness.program.ir import Port, Program, Type
 from harness.program.signature import check_entries, noise_ports
 from harness.runtime.answers import WHOLE
+from harness.runtime.precision import host_dtype
 from harness.text.shared import Shared, mapped
-from harness.training.feed import Recipe, RowFeed
+from harness.training.feed import Recipe, RowArray, RowFeed
 
 # Data sets with a name. They are part of installed packages, so nothing is downloaded.
 
@@ -250,32 +251,13 @@ class TableFeed(RowFeed):
     def __init__(
         self, program: Program, given: Recipe, arrays: Arrays, dtype: str, seed: int
     ) -> None:
-        self._arrays = arrays
         sizes: dict[str, int] = {}
         ports = {f"input.{p.name}": p for p in program.inputs}
         ports |= {f"target.{p.name}": p for p in program.targets}
-        self._types = {n: program.type_of(ports[n]) for n in arrays}
+        found: dict[str, RowArray] = {}
         for name, array in arrays.items():
-            bind(name, self._types[name].shape, array.shape, program.sizes, sizes)
-        super().__init__(program, given, sizes["batch"], sizes.get("time", 1), dtype, seed)
-        self.epoch(0)  # raise now, not in the worker, if there is no batch
-
-    def taken(self, rows: Array) -> dict[str, Array]:
-        found = {}
-        for name, array in self._arrays.items():
-            type_ = self._types[name]
-            # A step gets a whole array if all rows share the array.
-            own = (
-                array[rows]
-                if has_rows(type_)
-                else np.broadcast_to(array, (*rows.shape[:-1], *array.shape))
-            )
-            found[name] = own.astype(WHOLE.get(type_.kind, self._dtype), copy=False)
-        return found
-
-    def expand(self, name: str, taken: Array) -> Array:
-        return taken
-
-    @property
-    def classes(self) -> dict[str, int]:
-        return {}
+            type_ = program.type_of(ports[name])
+            bind(name, type_.shape, array.shape, program.sizes, sizes)
+            kind = WHOLE.get(type_.kind, np.dtype(host_dtype(dtype)))
+            found[name] = RowArray(array, kind, shared=not has_rows(type_))
+        super().__init__(program, given, sizes["batch"], sizes.get("time", 1), dtype, seed, found)
