@@ -9,11 +9,10 @@ from harness.api import arguments
 from harness.api.arguments import takes_options
 from harness.checking import report as reports
 from harness.checking.console import content
-from harness.checking.events import Report
 from harness.checking.options import CellOptions, CheckOptions
 from harness.checking.request import Request
 from harness.checking.run import Engine
-from harness.checking.runner import CellRunner
+from harness.checking.runner import CellRunner, Report
 from harness.checking.task import CellReport, Task, Workers, tasks
 from harness.command.declared import asked_for
 from harness.demo.console import request_of

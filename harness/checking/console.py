@@ -13,13 +13,13 @@ from rich.console import Console
 from harness.checking import report as reports
 from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of, moved_digits, surroundings
 from harness.checking.checks import FINDINGS
-from harness.checking.events import CheckEvents, Report
 from harness.checking.history import again
 from harness.checking.options import CheckOptions
 from harness.checking.pairs import recorded, statements
 from harness.checking.reproducer import check_writable, first_check, save
 from harness.checking.request import Request, choose_checks, given_record
 from harness.checking.run import Engine
+from harness.checking.runner import CheckEvents, Report
 from harness.environments.columns import left_out
 from harness.errors import UsageError
 from harness.files import forms
@@ -196,8 +196,8 @@ def _sentences(
     plain += reproducers
     if asked.verbose:
         plain += reports.details(report)
-    if engine.proofs:
-        plain.append(reports.proof(engine.proofs))
+    if engine.cases.proofs:
+        plain.append(reports.proof(engine.cases.proofs))
     plain.append(reports.summary(report))
     if compared is not None:
         plain += compared.lines()

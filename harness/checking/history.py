@@ -22,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,6 @@ class Signatures:
         }
         self._specs: dict[str, dict[str, str]] = {}
         self._backends: dict[str, dict[str, str]] = {}
-        self._gpus: dict[str, str] = {}
 
     def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
         """Return the signature of a cell: everything on which its numbers depend, except the cell's
@@ -113,11 +113,12 @@ class Signatures:
             self._specs[spec.name] = checksums
         if cell.backend not in self._backends:
             self._backends[cell.backend] = _backend(cell.backend, self.request)
-        backend = self._backends[cell.backend]
-        if cell.device != "cpu" and not self._gpus:
-            self._gpus = {"GPUs": "; ".join(" ".join(card.values()) for card in cards())}
         gpus = {} if cell.device == "cpu" else self._gpus
-        return {**self._common, **self._specs[spec.name], **backend, **gpus}
+        return {**self._common, **self._specs[spec.name], **self._backends[cell.backend], **gpus}
+
+    @cached_property
+    def _gpus(self) -> dict[str, str]:
+        return {"GPUs": "; ".join(" ".join(card.values()) for card in cards())}
 
 
 class Greetings:

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from harness.checking.changes import CellChange
 from harness.checking.checks import AT_GIVEN, CHECKS
-from harness.checking.events import Report
 from harness.checking.history import days
 from harness.checking.pairs import Group, group_of, outlier, statements
 from harness.checking.request import Request, given_record
+from harness.checking.runner import Report
 from harness.errors import several
 from harness.files.forms import KeyPath
 from harness.files.user_file import displayed

@@ -13,11 +13,10 @@ from typing import Any, Protocol
 
 from harness.checking import history
 from harness.checking.blame import Witnesses
-from harness.checking.events import CheckEvents, Report
 from harness.checking.history import nothing_yet, records_of
 from harness.checking.pairs import Pairs, recorded
 from harness.checking.request import Request, slowest_first
-from harness.checking.runner import CellRunner
+from harness.checking.runner import CellRunner, CheckEvents, Report
 from harness.checking.task import Task, Workers, tasks
 from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost, Queue, spread
 from harness.oracle.threads import one_thread
@@ -360,7 +359,7 @@ class NodeCells:
             result = runner.run_cell(task.cell)
         if not share:
             result.outputs, result.values = {}, {}
-        return result, runner.proofs.get(task.cell.spec)
+        return result, runner.cases.proofs.get(task.cell.spec)
 
     def take_up(
         self, given: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]

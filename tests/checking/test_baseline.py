@@ -14,8 +14,8 @@ import pytest
 import warm_commands
 from places import SPECS
 
-from harness.checking.events import Report
 from harness.checking.report import markdown, places
+from harness.checking.runner import Report
 from harness.language.library import Library
 from harness.language.model import Shelf
 from harness.output import github

@@ -13,10 +13,9 @@ from sampling import sampled
 from small_models import ONE_LAYER
 
 from harness.checking import runner
-from harness.checking.events import CheckEvents
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
-from harness.checking.runner import SharedCases
+from harness.checking.runner import CheckEvents, SharedCases
 from harness.language.library import Library
 from harness.language.model import Shelf, load_spec
 from harness.oracle.case import Case
@@ -57,7 +56,7 @@ def test_memory_of_a_run_is_flat(tmp_path: Path, count: int, checks: tuple[str, 
         report = engine.run()
         assert report.exit_code == 0
         assert len(report.results) == 2 * count
-        assert len(engine.proofs) == count
+        assert len(engine.cases.proofs) == count
         assert not any(result.outputs for result in report.results)
     grown = (marks[1] - marks[0]) / (0.5 * count)
     assert grown < ALLOWED, f"{grown / 1024:.1f} KiB a spec"

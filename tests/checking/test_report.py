@@ -15,7 +15,7 @@ from rich.console import Console
 from wording import Wording
 
 from harness.checking import report as reports
-from harness.checking.events import Report
+from harness.checking.runner import Report
 from harness.oracle.tolerance import Deviation
 from harness.output.table import show
 from harness.results.cell import Cell, CellResult

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import harness
-from harness.checking.events import Report
+from harness.checking.runner import Report
 
 SPECS = Path(__file__).parents[1] / "support" / "odd_models"
 BOTH = ("float64", "float32")

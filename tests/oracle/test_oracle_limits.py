@@ -14,9 +14,9 @@ import pytest
 from time_limits import over_within
 from wording import Wording
 
-from harness.checking.events import Report
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
+from harness.checking.runner import Report
 from harness.language.model import load_spec
 from harness.oracle import patience
 from harness.oracle.case import SECONDS, Case

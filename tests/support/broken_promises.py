@@ -6,9 +6,9 @@ from typing import Any
 
 import plugin_broken_promises
 
-from harness.checking.events import Report
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.checking.runner import Report
 
 SPEC = "lesson6/three_char"
 CHECKS = ("values", "inference", "training-sgd", "pipeline", "initial-values", "aliasing")

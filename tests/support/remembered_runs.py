@@ -9,10 +9,10 @@ from typing import Any
 
 from record_lines import lines_of
 
-from harness.checking.events import CheckEvents
 from harness.checking.history import sealed
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.checking.runner import CheckEvents
 from harness.language.library import Library
 from harness.results.cell import Cell
 from harness.results.file import encoded, parsed

@@ -18,9 +18,9 @@ from process_faults.support import marked, wait_until
 from sampling import sampled
 from small_models import ONE_LAYER
 
-from harness.checking.events import Report
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.checking.runner import Report
 from harness.results.cell import CellResult
 from harness.results.findings import Verdict
 

@@ -12,9 +12,9 @@ from process_faults.support import launch
 from time_limits import over_within
 from wording import Wording
 
-from harness.checking.events import CheckEvents
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.checking.runner import CheckEvents
 from harness.errors import UsageError
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
