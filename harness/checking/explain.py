@@ -11,6 +11,7 @@ from functools import partial
 from itertools import groupby
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.checking.explain_definition import Definitions
 from harness.checking.options import ExplainOptions
@@ -27,9 +28,9 @@ from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
 from harness.program.signature import call_key, noise_ports, owner_of, variable_ports
-from harness.worker.launch import Launch
-from harness.worker.remote import Remote, WorkerFault, check_offered
-from harness.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from harness.worker.launch import Launch
 
 # Long listings are shortened: of similar repeated blocks, only the first is shown.
 
@@ -105,29 +106,26 @@ class Explained:
 
     def text(self) -> str:
         """Return the text that ``harness explain`` prints for the model."""
-        spec, program, free = self.spec, self.program, self.free
+        from harness.output.templates import filled  # Jinja2 is slow to import
+
+        program = self.program
         crossing = [
             f"  {title:8} {port.name:16} {_type(program, port)}"
             for title, ports in _ports(program).items()
             for port in ports
         ]
-        cost = [
-            f"  {title:22} {count.products:>14,} in products, {count.elementwise:>12,} elementwise"
-            for title, count in _counts(self).items()
-        ]
-        parts = [
-            f"{spec.name}: {spec.model.summary}",
-            f"source: {spec.model.source}",
-            "sizes: " + ", ".join(f"{n} {v}" for n, v in self.sizes.items()),
-            "\n".join(["in and out", *cut(crossing)]),
-            _parameters(program),
-            _listing(program),
-            _losses(spec, program),
-            "\n".join([f"operations at batch {free['batch']}, time {free['time']}", *cost]),
-        ]
-        if self.launches:
-            parts.append(_paths(self))
-        return "\n\n".join(parts)
+        text = filled(
+            "harness.checking",
+            "explain_model.txt",
+            spec=self.spec,
+            sizes=self.sizes,
+            crossing=cut(crossing),
+            parameters=_parameters(program),
+            listing=_listing(program),
+            counts=_counts(self),
+            paths={launch.backend: _paths_on(self.spec, launch) for launch in self.launches},
+        )
+        return text.rstrip("\n")
 
     def data(self) -> list[dict[str, object]]:
         """Return the explanation as plain data, for JSON."""
@@ -173,6 +171,8 @@ def run_explain(asked: ExplainOptions) -> CommandResult:
     launches = []
     variables(tuple(asked.environment), tuple)  # rejects invalid values even if no backend is named
     if asked.backends:
+        from harness.worker.launch import Launch
+
         given = of_command(vars(asked))
         launches = [
             Launch(
@@ -245,7 +245,7 @@ def _type(program: Program, port: Port) -> str:
     return f"{type_}{below}"
 
 
-def _parameters(program: Program) -> str:
+def _parameters(program: Program) -> list[str]:
     parts: list[tuple[str, list[str]]] = []
     layers: dict[str, int] = {}
     trained = 0
@@ -260,8 +260,7 @@ def _parameters(program: Program) -> str:
     total = sum(layers.values())
     lines = shortened(parts)
     lines += shortened((n, [f"  {n:24} {'':14} {own:>9,}"]) for n, own in layers.items())
-    lines.append(f"  {'total':24} {'':14} {total:>9,}  ({trained:,} trained)")
-    return "parameters\n" + "\n".join(lines)
+    return [*lines, f"  {'total':24} {'':14} {total:>9,}  ({trained:,} trained)"]
 
 
 def _law(port: Port) -> str:
@@ -274,7 +273,7 @@ def _law(port: Port) -> str:
     return " over ".join(texts) + (f", drawn with block {block}" if block else "")
 
 
-def _listing(program: Program) -> str:
+def _listing(program: Program) -> list[str]:
     parts: list[tuple[str, list[str]]] = []
     for node in program.nodes:
         # A value without a name is listed with the layer before it.
@@ -282,7 +281,7 @@ def _listing(program: Program) -> str:
         name = str(node.attributes["label"]) if node.op == "call" else next(filter(None, known), "")
         name = name or (parts[-1][0] if parts else "")
         parts.append((name, _nodes(program, [node], "  ")))
-    return "program\n" + "\n".join(shortened(parts))
+    return shortened(parts)
 
 
 def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
@@ -328,47 +327,6 @@ def _value(program: Program, number: int) -> str:
     return program.names.get(number, f"%{number}")
 
 
-def _losses(spec: Spec, program: Program) -> str:
-    lines = [f"  loss      {spec.model.loss}"] if spec.model.loss else []
-    lines += [f"  metric    {n} = {text}" for n, text in spec.model.metrics.items()]
-    if spec.update is not None:
-        attributes = ", ".join(f"{n} {v:g}" for n, v in spec.update.attributes.items())
-        lines.append(f"  optimizer {spec.update.name} ({attributes})")
-        lines += _around(spec)
-    if spec.model.training is not None:
-        phases = ", ".join(
-            f"{p.epochs} epochs at {p.learning_rate:g}" for p in spec.model.training.phases
-        )
-        lines.append(f"  phases    {phases}")
-    return "training\n" + "\n".join(lines)
-
-
-def _around(spec: Spec) -> list[str]:
-    """Return the optimizer's settings that are not plain numbers, such as parameter groups and
-    clipping."""
-    use = spec.model.optimizer
-    assert use is not None
-    said = {n: v for n, v in (use.model_extra or {}).items() if isinstance(v, str)}
-    said |= {f"total {name}": text for name, text in use.total.items()}
-    if use.gradient is not None:
-        said["g"] = use.gradient
-    if use.accumulate is not None:
-        said["update"] = f"after every {use.accumulate} steps, of the mean of their gradients"
-    if use.average is not None:
-        said["average"] = f"{use.average:g} * average + {1 - use.average:g} * p"
-    if use.schedule is not None:
-        said["learning rate"] = f"times {use.schedule}"
-    lines = [f"    {name} = {text}" for name, text in said.items()]
-    for group in use.groups:
-        own = {**(group.model_extra or {}), "schedule": group.schedule}
-        own["matrices"] = None if group.matrices else "as all others"
-        given = ", ".join(f"{n} {v}" for n, v in own.items() if v is not None)
-        patterns = group.parameters
-        names = patterns if isinstance(patterns, str) else ", ".join(patterns)
-        lines.append(f"    {names}: {given}")
-    return lines
-
-
 def _counts(found: Explained) -> dict[str, flops.Flops]:
     """Return the number of operations of a forward pass, and of a forward pass with its
     gradient."""
@@ -381,20 +339,12 @@ def _counts(found: Explained) -> dict[str, flops.Flops]:
     return counts
 
 
-def _paths(found: Explained) -> str:
-    lines = []
-    for launch in found.launches:
-        told = _paths_on(found.spec, launch)
-        if isinstance(told, str):
-            lines.append(f"  {launch.backend}: {told}")
-        else:
-            lines += [f"  {launch.backend:12} {key:24} {path}" for key, path in told.items()]
-    return "paths\n" + "\n".join(lines)
-
-
 def _paths_on(spec: Spec, launch: Launch) -> dict[str, str] | str:
     """Return by layer the code that runs it on a backend, or a text that says why that is
     unknown."""
+    from harness.worker.remote import Remote, WorkerFault, check_offered  # slow to import
+    from harness.worker.worker import Worker
+
     training, inference = spec.program("training"), spec.program("inference")
     with Worker(launch) as worker:
         try:

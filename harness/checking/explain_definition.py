@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
 import yaml
@@ -23,8 +22,6 @@ from harness.runtime.needs import own
 from harness.runtime.plugins import Origin, available
 
 KINDS = tuple(kind for kind in FOLDERS if kind != "model")
-# The fields of a definition that hold equations, in the order in which they are printed.
-EQUATIONS = ("equations", "training", "inference", "update")
 
 
 @cache
@@ -82,39 +79,22 @@ def _content(kind: str, name: str, library: Library, **how: Any) -> dict[str, An
 
 
 def _definition(kind: str, name: str, library: Library) -> str:
+    from harness.output.templates import filled  # Jinja2 is slow to import
+
     given = _content(kind, name, library)
-    matrices = given.pop("matrices", None)
-    parts = [f"{kind} {name}: {given['summary']}", f"source: {' '.join(given['source'].split())}"]
-    for title, values in given.items():
-        if isinstance(values, Mapping) and values and title not in ("scan", "scans"):
-            parts.append(_table(title, values))
-    for loop, scan in {"": given.get("scan"), **given.get("scans", {})}.items():
-        parts += _loop(loop, scan) if scan is not None else []
-    parts += [_equations(title, given[title]) for title in EQUATIONS if title in given]
-    if matrices is not None:
-        parts += [_table("slots of matrices", matrices["slots"])] if matrices["slots"] else []
-        parts.append(_equations("update of matrices", matrices["update"]))
-    if "output" in given:
-        parts.append(f"output: {given['output']}")
-    models = ", ".join(_models_with(kind, name, library))
-    return "\n\n".join([*parts, f"models that use it: {models or 'none'}"])
-
-
-def _loop(name: str, scan: Mapping[str, Any]) -> list[str]:
-    """Return the paragraphs that show a loop. If a definition has several loops, each is titled
-    with its name."""
-    over = ", ".join(f"{step} of {whole}" for step, whole in scan["over"].items())
-    way = " from the last to the first" if scan.get("reverse") is True else ""
-    title = f"{name}: each step" if name else "each step"
-    parts = [_equations(f"{title} of time{way} ({over})", scan["step"])]
-    if "output" in scan:
-        parts.append(f"{name or 'output'}: {scan['output']} of every step")
-    return parts
-
-
-def _table(title: str, values: Mapping[str, object]) -> str:
-    widest = max(map(len, values))
-    return "\n".join([title, *(f"  {n:{widest}}  {_words(v)}" for n, v in values.items())])
+    # If a definition has several loops, each is titled with its name.
+    loops = {"": given["scan"]} if "scan" in given else {}
+    text = filled(
+        "harness.checking",
+        "explain_definition.txt",
+        kind=kind,
+        of=name,
+        given=given,
+        loops={**loops, **given.get("scans", {})},
+        models=[*_models_with(kind, name, library)],
+        words=_words,
+    )
+    return text.rstrip("\n")
 
 
 def _words(value: Any) -> str:
@@ -126,10 +106,6 @@ def _words(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_words, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _equations(title: str, text: str) -> str:
-    return f"{title}\n{indent(text.strip(), '  ')}"
 
 
 def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
