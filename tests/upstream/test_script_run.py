@@ -28,7 +28,7 @@ time.sleep(60)
 PARENT = """
 import sys
 from pathlib import Path
-from harness.upstream import script
+from harness.upstream import bundle
 bundle.run(Path(sys.argv[1]), sys.executable, {})
 """
 
