@@ -6,26 +6,142 @@ two. Flax's bidirectional layers take lengths, which cannot express a mask with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
-from harness.extend import ClaimableCall, FrozenZeros, Join, Native, Part, Piece, Tensors
+from harness.extend import ClaimableCall, FrozenZeros, Join, Native, Packing, Part, Piece, Tensors
+from harness.extend.program import Dim
 
-from .flax_images import IMAGES
-from .flax_modules import (
-    ACTIVATIONS,
-    Claim,
-    Module,
-    Own,
-    kernel_and_bias,
-    known,
-    module,
-    plain,
-    then,
-)
+from .layers import AXES, POOLS
+
+# Each Flax module is built once, and gets its variables at each call.
+
+Module = Any
+# The arguments that every Flax module gets (such as ``dtype``).
+Own = Mapping[str, Any]
+# A function that returns a layer's results, from its module and its inputs, states and statistics
+# by role.
+Call = Callable[[Module, Tensors], Sequence[Any]]
+# A function that claims a layer in a dtype, or returns None.
+Claim = Callable[[ClaimableCall, str], Native | None]
+ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
+    "linear": lambda y: y,
+    **{
+        name: getattr(nnx, name)
+        for name in ("relu", "tanh", "sigmoid", "softmax", "log_softmax", "silu", "softplus")
+    },
+    "gelu": partial(nnx.gelu, approximate=False),
+    "gelu_tanh": partial(nnx.gelu, approximate=True),
+}
+
+
+def module(
+    dtype: str,
+    made: Callable[[Own], Module],
+    pieces: Mapping[str, Piece],
+    call: Call,
+    statistics: Mapping[str, str] | None = None,
+) -> Native:
+    """Return the claim of a Flax module.
+
+    ``made`` makes the module. ``pieces`` gives the packing, and ``statistics`` the role of each
+    moving statistic, by path in the module (``cell.dense_i.kernel``).
+    """
+    own = {"dtype": dtype, "param_dtype": dtype}
+    outline = nnx.eval_shape(lambda: made({**own, "rngs": nnx.Rngs(0)}))
+    graph, variables = nnx.split(outline)
+    roles = statistics or {}
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        given = {**packed, **{path: values[role] for path, role in roles.items()}}
+        filled = [
+            (path, variable.replace(given[".".join(path)].reshape(variable.shape)))
+            for path, variable in nnx.to_flat_state(variables)
+        ]
+        return call(nnx.merge(graph, nnx.from_flat_state(filled)), values)
+
+    inner = getattr(outline, "cell", outline)
+    return Native(f"flax.nnx.{type(inner).__name__}", run, Packing(pieces))
+
+
+def plain(module: Module, values: Tensors) -> Sequence[Any]:
+    """Call a module that has one input."""
+    return [module(values["x"])]
+
+
+def then(activation: str) -> Call:
+    """Return a function that calls a module with one input, and then an activation."""
+    return lambda module, values: [ACTIVATIONS[activation](module(values["x"]))]
+
+
+def kernel_and_bias(layer: ClaimableCall) -> dict[str, Piece]:
+    """Return the packing of a kernel, and of a bias if the layer has one."""
+    bias: dict[str, Piece] = {"bias": Part("b")} if "b" in layer.shapes else {}
+    return {"kernel": Part("W"), **bias}
+
+
+def known(claim: Claim) -> Claim:
+    """Restrict a claim to layers whose activations Flax has."""
+
+    def checked(layer: ClaimableCall, dtype: str) -> Native | None:
+        functions = (layer.attributes.get(n, "linear") for n in ("activation", "gate"))
+        return claim(layer, dtype) if all(f in ACTIVATIONS for f in functions) else None
+
+    return checked
+
+
+# Convolutions and pools that Flax has as modules or functions.
+
+
+def _convolution(layer: ClaimableCall, dtype: str) -> Native:
+    given, whole = layer.attributes, layer.shapes["W"]
+    stride, dilation, pad = (int(given[n]) for n in ("stride", "dilation", "padding"))
+    kernel, rank = whole[0], len(whole) - 2
+    pieces = kernel_and_bias(layer)
+    further: dict[str, Any] = {"kernel_size": whole[:rank], "strides": (stride,) * rank}
+    further |= {"kernel_dilation": (dilation,) * rank, "use_bias": "bias" in pieces}
+
+    def made(own: Own) -> Module:
+        if layer.definition == "conv2d_transpose":
+            # The transposed convolution slides over the entries with zeros between them, and over
+            # every position that a window reaches.
+            ends = dilation * (kernel - 1) - pad
+            pads = {"padding": [(ends, ends)] * rank, "transpose_kernel": True}
+            return nnx.ConvTranspose(whole[-1], whole[-2], **own, **further, **pads)
+        groups, channels, units = 1, whole[-2], whole[-1]
+        if layer.definition == "depthwise_conv2d":
+            groups, units = channels, channels * units
+        pads = {"padding": [(pad, pad)] * rank, "feature_group_count": groups}
+        return nnx.Conv(channels, units, **own, **further, **pads)
+
+    return module(dtype, made, pieces, then(given["activation"]))
+
+
+def _pool(layer: ClaimableCall, dtype: str) -> Native | None:
+    window = Dim.of(layer.attributes["window"])
+    if window.terms:
+        return None
+    stride, pad = int(layer.attributes["stride"]), int(layer.attributes["padding"])
+    pool = nnx.avg_pool if layer.definition == "avg_pool" else nnx.max_pool
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        shape, strides, pads = (window.constant,) * 2, (stride,) * 2, ((pad, pad),) * 2
+        return [pool(values["x"], window_shape=shape, strides=strides, padding=pads)]
+
+    return Native(f"flax.nnx.{pool.__name__}", run, Packing({}))
+
+
+IMAGES: Mapping[str, Claim] = {
+    **dict.fromkeys(AXES, known(_convolution)),
+    **dict.fromkeys(POOLS, _pool),
+}
+
+
+# All other layers.
 
 _SCALE: Mapping[str, Piece] = {"scale": Part("gamma"), "bias": Part("beta")}
 # By default Flax computes a variance as E[x^2] - E[x]^2, which loses precision if the mean is far

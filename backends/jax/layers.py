@@ -9,13 +9,164 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from harness.extend import ClaimableCall, Native, Packing, Tensors, narrow
+from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors, narrow
+from harness.extend.program import Dim
 
-from .attention import ATTENTION
-from .images import IMAGES
+# JAX's fused attention between own projections.
+
+Array = Any
+# A function that returns the mask arguments of jax.nn.dot_product_attention from a layer's inputs.
+Seen = Callable[[Tensors], Mapping[str, Any]]
+LABEL = "jax.nn.dot_product_attention"
+_CAUSAL = {"is_causal": True}
+
+
+def _mask(values: Tensors) -> Mapping[str, Any]:
+    return {"mask": values["mask"][:, None, None, :]}
+
+
+def _of(seen: Seen) -> Callable[[ClaimableCall], Native]:
+    """Return the claim of an attention layer that has one projection for q, k and v together."""
+
+    def claim(layer: ClaimableCall) -> Native:
+        heads = layer.attributes["heads"]
+
+        def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+            x = values["x"]
+            # Convert to the dtype of the products, because the bias may have a wider dtype.
+            three = (x @ packed["W_qkv"] + packed["b_qkv"]).astype(x.dtype)
+            # [batch, time, 3 * heads * head] -> three of [batch, time, heads, head]
+            split = three.reshape(*x.shape[:2], 3, heads, -1)
+            parts = (split[:, :, number] for number in range(3))
+            y = jax.nn.dot_product_attention(*parts, **seen(values))
+            return [y.reshape(*x.shape[:2], -1) @ packed["W_o"] + packed["b_o"]]
+
+        pieces: dict[str, Piece] = {
+            "W_qkv": Join(tuple(Part(f"W_{name}") for name in "qkv"), 1),
+            "b_qkv": Join(tuple(Part(f"b_{name}") for name in "qkv"), 0),
+            "W_o": Part("W_o"),
+            "b_o": Part("b_o"),
+        }
+        return Native(LABEL, run, Packing(pieces))
+
+    return claim
+
+
+def _turned(x: Array, cos: Array, sin: Array) -> Array:
+    """Rotate the halves of x [batch, time, heads, 2 * half] by angles [time, 1, half]."""
+    a, b = jnp.split(x, 2, -1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def _grouped_attention(layer: ClaimableCall) -> Native:
+    """Return the claim of grouped attention. JAX itself repeats the keys and values of a group."""
+    groups, each, half, base = (layer.attributes[n] for n in ("groups", "each", "half", "base"))
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        x = values["x"]
+        # The angles are always in float32, even if products have a narrower dtype.
+        places, pairs = (jnp.arange(n, dtype=jnp.float32) for n in (x.shape[1], half))
+        turn = places[:, None, None] * base ** (-pairs / half)
+        cos, sin = jnp.cos(turn).astype(x.dtype), jnp.sin(turn).astype(x.dtype)
+        three = (x @ packed["qkv"]).reshape(*x.shape[:2], -1, 2 * half)
+        q, k, v = jnp.split(three, (groups * each, groups * (each + 1)), 2)
+        q, k = _turned(q, cos, sin), _turned(k, cos, sin)
+        y = jax.nn.dot_product_attention(q, k, v, **_CAUSAL)
+        return [y.reshape(*x.shape[:2], -1) @ packed["o"]]
+
+    pieces: dict[str, Piece] = {
+        "qkv": Join(tuple(Part(f"W_{name}") for name in "qkv"), 1),
+        "o": Part("W_o"),
+    }
+    return Native(LABEL, run, Packing(pieces))
+
+
+ATTENTION: Mapping[str, Callable[[ClaimableCall], Native]] = {
+    "causal_attention": _of(lambda _: _CAUSAL),
+    "self_attention": _of(lambda _: {}),
+    "masked_attention": _of(_mask),
+    "grouped_attention": _grouped_attention,
+}
+
+
+# Convolutions and pools, each of which is one operation of XLA. If several entries are the maximum,
+# XLA's max pool gives the whole gradient to the first, as ``max_pool_first`` does. ``max_pool``
+# splits the gradient, so it is not claimed.
+
+ACTIVATIONS = {"linear": lambda y: y, "relu": jax.nn.relu, "tanh": jnp.tanh}
+# The axes of images, kernels and results. The kernel of a transposed convolution has its units
+# before its channels.
+AXES = {
+    "conv1d": ("NHC", "HIO", "NHC"),
+    "conv2d": ("NHWC", "HWIO", "NHWC"),
+    "conv2d_without_bias": ("NHWC", "HWIO", "NHWC"),
+    "depthwise_conv2d": ("NHWC", "HWIO", "NHWC"),
+    "conv2d_transpose": ("NHWC", "HWOI", "NHWC"),
+}
+
+
+def _convolution(layer: ClaimableCall) -> Native | None:
+    given, definition = layer.attributes, layer.definition
+    if given["activation"] not in ACTIVATIONS:
+        return None
+    activation, axes = ACTIVATIONS[given["activation"]], AXES[definition]
+    stride, dilation, pad = (int(given[n]) for n in ("stride", "dilation", "padding"))
+    kernel, rank = layer.shapes["W"][0], len(axes[0]) - 2
+    turned = definition == "conv2d_transpose"
+    # The transposed convolution slides over the entries with zeros between them, and over every
+    # position that a window reaches.
+    ends = dilation * (kernel - 1) - pad if turned else pad
+    steps = {"window_strides": (1 if turned else stride,) * rank}
+    steps |= {"lhs_dilation": (stride if turned else 1,) * rank}
+    steps |= {"rhs_dilation": (dilation,) * rank}
+    whole = layer.shapes["W"]
+    groups = whole[2] if definition == "depthwise_conv2d" else 1
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        weight = packed["W"]
+        if turned:
+            weight = jnp.flip(weight, (0, 1))
+        if definition == "depthwise_conv2d":
+            weight = weight.reshape((*whole[:2], 1, whole[2] * whole[3]))
+        y = jax.lax.conv_general_dilated(
+            values["x"],
+            weight,
+            padding=[(ends, ends)] * rank,
+            dimension_numbers=axes,
+            feature_group_count=groups,
+            **steps,
+        )
+        return [activation(y + packed["b"] if "b" in packed else y)]
+
+    return Native("jax.lax.conv_general_dilated", run, Packing.plain(tuple(layer.shapes)))
+
+
+def _pool(layer: ClaimableCall) -> Native | None:
+    window = Dim.of(layer.attributes["window"])
+    if window.terms:
+        return None
+    stride, pad = int(layer.attributes["stride"]), int(layer.attributes["padding"])
+    size, means = window.constant, layer.definition == "avg_pool"
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        pads = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        windows, strides = (1, size, size, 1), (1, stride, stride, 1)
+        start, reduction = (0.0, jax.lax.add) if means else (-jnp.inf, jax.lax.max)
+        found = jax.lax.reduce_window(values["x"], start, reduction, windows, strides, pads)
+        return [found / size**2 if means else found]
+
+    return Native("jax.lax.reduce_window", run, Packing({}))
+
+
+POOLS = dict.fromkeys(("avg_pool", "max_pool_first"), _pool)
+IMAGES = {**dict.fromkeys(AXES, _convolution), **POOLS}
+
+
+# The choice of a layer or a loss, and optax's losses.
 
 BIASES = ("b", "b_qkv", "b_o")
 # The spec's loss -> optax's loss, and the roles of its arguments, in order.

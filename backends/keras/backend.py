@@ -46,7 +46,7 @@ from harness.extend.executor import Plan, Session
 
 from ..jax import platforms
 from ..torch.backend import CUBLAS_REPEATS
-from . import attention, losses
+from . import attention
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager, mask_of
 from .layers import (
@@ -56,6 +56,7 @@ from .layers import (
     NORMALISES,
     RECURRENT,
     TWO_WAYS,
+    claimed_loss,
     hard_sigmoid_fifth,
     layer_arguments,
     own_name,
@@ -189,7 +190,7 @@ class Keras(Backend):
 
     def claim(self, layer: ClaimableCall) -> Native | None:
         if layer.node.attributes["kind"] == "loss":
-            return losses.claimed(self.keras, layer.definition, self.engine.wrong_losses)
+            return claimed_loss(self.keras, layer.definition, self.engine.wrong_losses)
         if layer.definition in attention.ATTENTION:
             return self._attention(layer)
         # If batch_norm is called several times, it runs as equations, because a Keras model may

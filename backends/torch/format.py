@@ -119,7 +119,7 @@ class TorchFormat(Format):
 def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
     """Return the layout of the parameters, and the state_dict key of each packed tensor and
     statistic."""
-    from .modules import natives
+    from .module import natives
 
     layout = Layout(training, {key: native for key, (_, native) in natives(training).items()})
     names = [*layout.plain, *(port.name for port in training.statistics)]
@@ -131,7 +131,7 @@ def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
 def _key(name: str) -> str:
     """Return the state_dict key of a parameter (``blocks.0.up.W``) or of a packed tensor
     (``blocks.0.up/weight``)."""
-    from .modules import attribute
+    from .module import attribute
 
     owner, _, local = name.rpartition("/" if "/" in name else ".")
     return f"{attribute(owner)}.{attribute(local)}"
