@@ -42,6 +42,16 @@ Tensor = Any
 CUBLAS_REPEATS: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
+def gradients_of(scalar: Tensor, leaves: Tensors) -> dict[str, Tensor]:
+    """Return the gradient of a scalar for each leaf; zeros if the scalar does not depend on it."""
+    if not scalar.requires_grad:
+        return {n: torch.zeros_like(t) for n, t in leaves.items()}
+    gradients = torch.autograd.grad(
+        scalar, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(leaves, gradients, strict=True))
+
+
 class Torch(Backend):
     """The implementation of the backend ``torch``."""
 
@@ -163,16 +173,7 @@ class Torch(Backend):
             leaves = {n: leaf(n, v) for n, v in variables.items()}
             with torch.enable_grad():
                 results = function(leaves, constants)
-            if results["scalar"].requires_grad:
-                found = torch.autograd.grad(
-                    results["scalar"],
-                    list(leaves.values()),
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-            else:
-                found = tuple(torch.zeros_like(v) for v in variables.values())
-            gradients = dict(zip(leaves, found, strict=True))
+            gradients = gradients_of(results["scalar"], leaves)
             return {n: r.detach() for n, r in results.items()}, gradients
 
         return run

@@ -22,6 +22,8 @@ from harness.extend.models import (
     sizes_taken,
 )
 
+from .backend import gradients_of
+
 STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
@@ -119,19 +121,9 @@ class TorchModel(OwnModel):
             results = naming(placing.call(self.module, tensors))
             directions = self._tensors({n: cotangents[n] for n in results})
             scalar = sum((results[n] * directions[n]).sum() for n in results)
-            found = self._differentiated(scalar, leaves)
+            found = gradients_of(scalar, leaves)
         arrays = {n: self.backend.numpy(t) for n, t in results.items()}
         return arrays, {n: self.backend.numpy(t) for n, t in found.items()}
-
-    def _differentiated(
-        self, scalar: Any, leaves: Mapping[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        if not scalar.requires_grad:
-            return {n: torch.zeros_like(t) for n, t in leaves.items()}
-        gradients = torch.autograd.grad(
-            scalar, list(leaves.values()), allow_unused=True, materialize_grads=True
-        )
-        return dict(zip(leaves, gradients, strict=True))
 
 
 @contextmanager
