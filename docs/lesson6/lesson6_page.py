@@ -16,10 +16,9 @@ Entry = Mapping[str, Any]
 STORIES = Path(__file__).with_name("stories.txt")
 MISTAKES = Path(__file__).with_name("mistakes.txt")
 PICTURES = """\
-In the plots of the loss, each backend has a different line width, because the curves overlap. The
-lower part of a plot shows the relative difference between a backend's loss and numpy's loss. In
-float32 this difference grows, because training increases rounding errors. In float64 the losses of
-all backends agree. See [training](training.md).
+The lower part of each plot shows the relative difference between a backend's loss and numpy's loss.
+In float32 this difference grows, because training increases rounding errors. In float64 the losses
+of all backends agree. See [training](training.md).
 
 Below each plot, the model continues the prompt twice: with the likeliest characters, then with
 characters sampled at the given temperature. The named backend trained the weights.
