@@ -127,8 +127,7 @@ def _beside_bench(systems: Mapping[str, Entry]) -> Iterator[str]:
     ]
     yield (
         f"`harness train` reaches {min(shares):.2f} to {max(shares):.2f} times the speed of "
-        f"`harness bench` (median {median(shares):.2f}). "
-        "Only `bench` keeps its batches on the device."
+        f"`harness bench` (median {median(shares):.2f})."
     )
 
 
