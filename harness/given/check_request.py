@@ -58,11 +58,11 @@ def _paths(names: Sequence[str]) -> tuple[str, ...]:
 
 # Options that cannot be used with a user's own model -> the reason.
 REFUSED: Mapping[str, str] = {
-    "on": "a model of your own is run on this machine",
-    "reproducers": "a reproducer holds the spec's program, and no model of your own",
-    "quick": "it has checks of its own, all of them quick",
-    "pairs": "there is one model, and no other backend to pair it with",
-    "repeat": "the check 'repeatability' makes each call twice",
+    "on": "your own model always runs on this machine",
+    "reproducers": "a reproducer would contain the spec's program, not your model",
+    "quick": "the checks of your own model are always quick",
+    "pairs": "your own model is compared with the oracle only",
+    "repeat": "the check 'repeatability' already makes each call twice",
 }
 OF_MODEL = ("maps", "takes", "returns")
 
@@ -78,22 +78,22 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
         for name in OF_MODEL:
             if given.get(name):
                 option = "map" if name == "maps" else name
-                raise UsageError(f"--{option} is about a model of your own: name it by --against")
+                raise UsageError(f"--{option} needs --against, which names your own model")
         return request
     for name, why in REFUSED.items():
         if given.get(name) or getattr(request, name, None):
-            raise UsageError(f"--{name} has no meaning with --against: {why}")
+            raise UsageError(f"--{name} cannot be used with --against: {why}")
     if tuple(request.paths) != ("native",):
-        raise UsageError("--path has no meaning with --against: a model of your own has one path")
+        raise UsageError("--path cannot be used with --against: your own model has only one path")
     if len(request.specs) != 1:
         found = ", ".join(request.specs) or "none"
         raise UsageError(
-            f"--against needs exactly one SPEC to hold the model against, found {found}"
+            f"--against needs exactly one SPEC to compare the model with, found {found}"
         )
     for pattern in request.checks:
         if not {*choose_checks((pattern,))} & CHECKS.keys():
             raise UsageError(
-                f"{pattern} is no check of a model of your own (those are: {', '.join(CHECKS)})"
+                f"{pattern} is not a check of your own model (allowed are: {', '.join(CHECKS)})"
             )
     own = against(
         given["against"],

@@ -51,14 +51,14 @@ def gather(
     for name, size in own.items():
         if sizes.get(name, size) != size:
             raise UsageError(
-                f"the weights are of {name}={size}, and {name}={sizes[name]} is asked for: leave "
-                "it out"
+                f"the weights have {name}={size}, but the size {name}={sizes[name]} was given: "
+                "leave this size out"
             )
     if isinstance(inputs, str | Path):
         found = read_inputs(inputs)
         for group, prefix, other in (("state", STATE, state), ("targets", TARGET, targets)):
             if other is not None and group_of(found, prefix):
-                raise UsageError(f"{group} are given twice: by themselves, and with the inputs")
+                raise UsageError(f"{group} are given twice: separately and in the file of inputs")
         state = state if state is not None else group_of(found, STATE) or None
         targets = targets if targets is not None else group_of(found, TARGET) or None
         inputs = {n: a for n, a in found.items() if not n.startswith((STATE, TARGET))}
@@ -95,7 +95,7 @@ def gather_for(
         return None
     if len(specs) != 1:
         found = f"found {', '.join(map(str, specs))}" if specs else "found none"
-        raise UsageError(f"weights and inputs are those of one spec: name it; {found}")
+        raise UsageError(f"weights and inputs need exactly one spec: name one; {found}")
     return gather(load_spec(specs[0], folders), sizes, **sources)
 
 
@@ -112,7 +112,7 @@ def read_inputs(path: str | Path) -> ArrayDict:
         raise UsageError(f"cannot read the inputs {displayed(path)!r}: {fault.reason}") from None
     except ValueError as error:
         raise UsageError(
-            f"{displayed(path)!r} holds no inputs: {error}; write one with numpy.savez"
+            f"{displayed(path)!r} is not a file of inputs: {error}; write it with numpy.savez"
         ) from None
 
 

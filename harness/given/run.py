@@ -123,7 +123,7 @@ def _check(
 ) -> None:
     """Raise :class:`UsageError` if the request of a pass is invalid."""
     if isinstance(want, str) or not want:
-        raise UsageError(f"want lists one or more of {', '.join(WANTED)}, found {want!r}")
+        raise UsageError(f"want must list one or more of {', '.join(WANTED)}, found {want!r}")
     asked: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
     asked += [(name, getattr(settings, name), known) for name, known in CHOICES.items()]
     for what, value, known in asked:
@@ -131,12 +131,12 @@ def _check(
     SEED.check(settings.seed)
     TIMEOUT.check(settings.timeout)
     if not isinstance(backend, str):
-        raise UsageError(f"a backend is asked for by its name, found {backend!r}")
+        raise UsageError(f"a backend must be given by name, found {backend!r}")
     if backend != ORACLE:
         column, _ = one(backend, settings.python)
         check_device(settings.device, (column,))
     elif (settings.dtype, settings.device) != ("float64", "cpu"):
-        raise UsageError("the oracle is numpy in float64 on the cpu: leave dtype and device out")
+        raise UsageError("the oracle always runs in float64 on the cpu: leave dtype and device out")
     program = spec.programs["training"]
     needed = [port for port in program.inputs if port not in noise_ports(program)]
     if needed and not given.arrays.inputs:

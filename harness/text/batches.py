@@ -41,7 +41,7 @@ class Batches(Sequence[IndexArray]):
             return self[place : place + 1][0]
         first, last, step = index.indices(len(self))
         if step != 1:
-            raise IndexError("the batches of an epoch come in their order: no step but 1")
+            raise IndexError("a slice of the batches of an epoch must have step 1")
         stop = min(last * self._size, self.rows)
         numbers = self._numbers(first * self._size, stop)
         return [numbers[i : i + self._size] for i in range(0, len(numbers), self._size)]

@@ -67,7 +67,7 @@ def lay_out(pieces: Callable[[], Iterable[str]]) -> Text:
     vocabulary = Vocabulary.of(_hashed(pieces(), first))
     indices = Shared(vocabulary.narrow(piece) for piece in _hashed(pieces(), second))
     if first.digest() != second.digest():
-        raise UsageError("the text was changed while it was read; do so again")
+        raise UsageError("the text changed while it was read; read it again")
     return Text(vocabulary, indices, first.hexdigest())
 
 
@@ -81,7 +81,7 @@ def _hashed(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
             raise UsageError(
                 f"the text has half a surrogate pair, U+{ord(piece[error.start]):04X}, at "
                 f"character {count + error.start + 1}, which is not a character: remove it, or "
-                "name the encoding that the text is really in"
+                "name the text's actual encoding"
             ) from None
         count += len(piece)
         yield piece
@@ -132,7 +132,7 @@ def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
     except UnicodeError as error:
         raise UsageError(
             f"the text {displayed(path)!r} is not {encoding.upper()}: {error}; "
-            "name the encoding that it is in, or convert it to UTF-8 first"
+            "name its encoding, or convert it to UTF-8 first"
         ) from None
 
 
@@ -190,8 +190,8 @@ def _check_encoding(encoding: str) -> None:
         names = {n for pair in aliases.items() for n in pair if not pair[1].endswith("_codec")}
         known = [name.replace("_", "-") for name in names - {"rot13", "rot_13", encoding}]
         raise UsageError(
-            f"{encoding!r} is not an encoding of text that Python knows"
-            f"{did_you_mean(encoding, known)}; utf-8, latin-1, cp1252 and utf-16 are some"
+            f"{encoding!r} is not a text encoding of Python"
+            f"{did_you_mean(encoding, known)}; examples are utf-8, latin-1, cp1252 and utf-16"
         ) from None
 
 
@@ -250,7 +250,7 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
         return _local(path, encoding)
     if name in NAMES and encoding.lower() not in ("utf-8", "utf8"):
         raise UsageError(
-            f"the text {name!r} is not a file of yours, so it cannot be in {encoding!r}; "
+            f"the text {name!r} is built in or downloaded, so it cannot be in {encoding!r}; "
             "leave the encoding out"
         )
     if name == "builtin":
@@ -265,7 +265,7 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
     except UsageError as error:
         if os.path.exists(name):
             raise
-        hint = f"{' and '.join(NAMES)} are texts with a name{did_you_mean(name, NAMES)}"
+        hint = f"the named texts are {' and '.join(NAMES)}{did_you_mean(name, NAMES)}"
         raise UsageError(f"{error} ({hint})") from None
 
 
@@ -300,14 +300,14 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
         cause = str(error).rpartition("Caused by ")[2]
         reason = f"{type(error).__name__}, {shorten(cause, 200)}"
     except FileFault as fault:
-        reason = f"what is kept of it cannot be used: {fault}; remove that"
+        reason = f"the cached file cannot be used: {fault}; remove this file"
     except ValueError:
-        reason = f"what came is another text, or a part of it: its sha256 is not {sha256}"
+        reason = f"the downloaded text is different or incomplete: its sha256 is not {sha256}"
     except OSError as error:
         reason = f"the cache {str(folder)!r} cannot be used: {error.strerror or error}"
     raise UsageError(
         f"cannot get the text 'nietzsche' from {url}: {reason}. Set {VARIABLE} to the path of "
-        "a copy that you have, or train on another text: a file of yours, or the built-in one"
+        "a copy, or train on a different text: a file of your own, or the built-in text"
     )
 
 
@@ -329,8 +329,8 @@ def _local(path: str, encoding: str) -> Corpus:
         raise UsageError(
             f"{VARIABLE} names {path!r}, which is not the notebook's corpus: "
             f"{len(found.text):,} characters with sha256 {found.sha256}, expected {LENGTH:,} with "
-            f"{SHA256}; name another copy, or unset it for a download, or name this file itself "
-            "as the text"
+            f"{SHA256}; set it to a right copy, or unset it to download the text, or name this "
+            "file as the text"
         )
     return found
 

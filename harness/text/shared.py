@@ -85,6 +85,6 @@ def _write(handle: int, content: memoryview) -> None:
 
 def _no_room(error: OSError) -> UsageError:
     return UsageError(
-        f"the text cannot be laid out in the folder of temporary files: {error.strerror or error}; "
-        "free some room there, or name another folder in the environment variable TMPDIR"
+        f"the text cannot be stored in the folder for temporary files: {error.strerror or error}; "
+        "free some space there, or set the environment variable TMPDIR to a different folder"
     )

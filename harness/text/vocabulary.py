@@ -31,10 +31,10 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if self.characters[:1] != (PADDING,):
-            raise UsageError(f"a vocabulary starts with the padding character {PADDING!r}")
+            raise UsageError(f"a vocabulary must start with the padding character {PADDING!r}")
         for character in self.characters:
             if len(character) != 1:
-                raise UsageError(f"a vocabulary holds single characters, not {character!r}")
+                raise UsageError(f"a vocabulary must contain single characters, not {character!r}")
         if self.characters != tuple(sorted(set(self.characters))):
             raise UsageError("the characters of a vocabulary must be distinct and ascending")
 
@@ -52,7 +52,7 @@ class Vocabulary:
                 padding = length + piece.index(PADDING)
             length += len(piece)
         if not length:
-            raise UsageError("the text is empty: there are no characters to make a vocabulary of")
+            raise UsageError("the text is empty, so it has no characters for a vocabulary")
         if padding >= 0:
             raise UsageError(
                 f"the text contains the padding character {PADDING!r} at position "
@@ -187,14 +187,14 @@ def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int,
     rows = row_count(size, length, stride, drop_last)
     if rows < 1:
         raise UsageError(
-            f"the text is too short: {size} characters, and windows of {length} with stride "
-            f"{stride} and the last {drop_last} left out need at least "
+            f"the text is too short: {size} characters, but windows of {length} with stride "
+            f"{stride}, without the last {drop_last} windows, need at least "
             f"{length + 2 + drop_last * stride}"
         )
     last = (rows - 1) * stride + offset + width - 1
     if last >= size:
         raise UsageError(
-            f"offset {offset} is too large: the last row would end at character {last}, and the "
+            f"offset {offset} is too large: the last row would end at character {last}, but the "
             f"text ends at {size - 1}; at most {offset - (last - size + 1)} is allowed"
         )
     return rows

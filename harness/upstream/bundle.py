@@ -96,7 +96,7 @@ def composed(
     """
     taken = sorted(_defined(made.module) & OWN)
     if taken:
-        raise UsageError(f"the model has something named {taken[0]}, as the script has itself")
+        raise UsageError(f"the model defines the name {taken[0]}, which the script defines too")
     lines = [
         f"{title}.",
         "",
@@ -208,15 +208,15 @@ class Upstream:
         try:
             name = format_of(backend)
             if name is None:
-                raise UsageError(f"{backend} has no format that writes source")
+                raise UsageError(f"{backend} has no export format that writes source code")
             files, shown, layers = self._script(folder, result, made, name)
         except (FormatFault, HarnessError) as fault:
-            verdict = f"There is no script without the harness: {fault}."
+            verdict = f"No script that runs without the harness was written: {fault}."
             versions = {backend: result.version or "of unknown version"}
             _put(
                 folder, "an issue", {ISSUE: (issue(result, check, verdict, versions), kinds.ISSUE)}
             )
-            return [f"  no script without the harness: {fault}"]
+            return [f"  no script that runs without the harness: {fault}"]
         # Framework functions that ran in the cell, but that the script does not call.
         called = {EQUATIONS, *(label for key, label in result.layers.items() if key in layers)}
         not_called = list(dict.fromkeys(n for n in result.layers.values() if n not in called))
@@ -411,16 +411,16 @@ def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
     """Return the conclusion from running the script. If the script agrees, neither the framework
     nor the plugin is cleared."""
     if shown.code == 1 and "results differ" in shown.printed:
-        at_fault = f"The script shows it with {name} alone: the framework's own layer is at fault."
+        at_fault = f"The script reproduces it with {name} alone: the framework's layer is at fault."
         if VARIES in shown.printed:
             at_fault += (
                 " Some passes on the same numbers agree: the result depends on something else, "
-                "such as what lies in memory."
+                "such as uninitialised memory."
             )
         return at_fault
     if shown.code in CRASHES:
         crash = CRASHES[shown.code]
-        return f"The script, with {name} alone, ends by {crash}: the framework is at fault."
+        return f"The script, with {name} alone, crashes with {crash}: the framework is at fault."
     if shown.code == 0:
         runs = f"{shown.runs} runs of {PASSES} passes"
         left = f" It does not call {', '.join(not_called)}." if not_called else ""
@@ -428,7 +428,7 @@ def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
             f"The script, with {name} alone, did not reproduce it in {runs}. This clears neither "
             f"{name} nor the plugin.{left}"
         )
-    return "The script could not be run here; what it printed is below."
+    return "The script could not be run here; its output is below."
 
 
 def write_beside(launch: Launch, folder: Path, result: CellResult) -> list[str]:

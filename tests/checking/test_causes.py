@@ -50,7 +50,7 @@ def first(found: Localised) -> str:
         ("lstm-output-not-squashed", "lstm.yaml:33", "forward: h of layer lstm, time step 0,"),
         ("loss-in-bits", "cross_entropy.yaml:7", "forward: y of layer cross_entropy"),
         ("norm-epsilon-missing-in-inference", "batch_norm.yaml:26", "forward: y of layer norm"),
-        ("lstm-cell-clipped", "lstm.yaml:32", "at the numbers of saturation: c of layer lstm"),
+        ("lstm-cell-clipped", "lstm.yaml:32", "with the data of saturation: c of layer lstm"),
     ],
 )
 def test_a_wrong_value_is_the_cause_where_all_else_agrees_with_it(
@@ -74,18 +74,21 @@ def test_two_causes_are_told_apart_from_what_follows_from_them(search: Search) -
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gradient-missing", "layer out (dense) is given a right gradient, and makes a wrong one"),
-        ("gradient-transposed", "makes a wrong one of rnn.U; what it hands on is right"),
-        ("loop-gradient-forwards", "layer rnn (simple_rnn_without_bias) is given a right gradient"),
+        ("gradient-missing", "layer out (dense) receives a right gradient and computes a wrong"),
+        (
+            "gradient-transposed",
+            "a wrong gradient of rnn.U; the gradient that it passes on is right",
+        ),
+        ("loop-gradient-forwards", "layer rnn (simple_rnn_without_bias) receives a right gradient"),
         ("state-detached-between-steps", "layer rnn ("),
-        ("gradient-over-batch", "every gradient is 0.333333 times the right one"),
+        ("gradient-over-batch", "every gradient is 0.333333 times the right gradient"),
         ("gradient-through-new-state-missing", "gradients along state."),
         # All gradients are zero there: not the right ones times a number.
         (
             "targets-of-zero-ignored",
-            "operation divide is given a right gradient, and makes a wrong",
+            "operation divide receives a right gradient and computes a wrong",
         ),
-        ("gradient-of-last-call", "right in the first call of a session, and wrong in a later"),
+        ("gradient-of-last-call", "right in the first call of a session, but wrong in a later"),
     ],
 )
 def test_a_wrong_gradient_is_found_at_the_layer_that_makes_it(
@@ -98,13 +101,13 @@ def test_a_wrong_gradient_is_found_at_the_layer_that_makes_it(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("rate-frozen", "It is as if the learning rate stayed that of the first step"),
-        ("rate-one-step-late", "It is as if the learning rate were that of the step before"),
-        ("update-twice", "It is as if every update were applied twice"),
-        ("step-not-counted", "It is as if every step counted as the first"),
-        ("slots-reset-each-step", "It is as if the slots started from zeros at every step"),
+        ("rate-frozen", "this fault: the learning rate is always that of the first step"),
+        ("rate-one-step-late", "this fault: the learning rate is that of the previous step"),
+        ("update-twice", "this fault: every update is applied twice"),
+        ("step-not-counted", "this fault: every step counts as the first"),
+        ("slots-reset-each-step", "this fault: the slots start from zeros in every step"),
         ("adam-betas-swapped", " more are the first wrong values (specs/optimizers/adam_eps"),
-        ("update-omits-biases", "sgd is given right gradients, and step 1: "),
+        ("update-omits-biases", "sgd receives right gradients, but step 1: "),
     ],
 )
 def test_an_optimizer_is_found_by_itself(search: Search, name: str, words: str) -> None:
@@ -114,8 +117,8 @@ def test_an_optimizer_is_found_by_itself(search: Search, name: str, words: str) 
 
 def test_what_only_the_loop_of_a_backend_does_wrong_is_found_at_its_layer(search: Search) -> None:
     found = search("loop-results-backwards")
-    assert "is given right values, and makes a wrong one" in first(found)
-    assert "walked step by step it is right" in first(found)
+    assert "receives right inputs and computes wrong values" in first(found)
+    assert "it is right when its operations run one by one" in first(found)
 
 
 def test_the_measurement_reaches_faults_of_every_system() -> None:
@@ -141,7 +144,7 @@ def test_the_verb_tells_the_cause_and_returns_1() -> None:
     assert code == 1
     first, second, *_ = shown.splitlines()
     assert first == "checking lesson6/first_rnn on mutants-1, float32, native"
-    assert second.endswith(": differ; looking for the cause by substitution")
+    assert second.endswith(": differ; replacing wrong values to find the cause")
     assert "lesson6/first_rnn on mutants-1, float32, native against the oracle: differs" in shown
     assert "  forward: y of layer dense_in is the first wrong value (" in shown
     assert "  at fault: plugin" in shown
@@ -149,7 +152,7 @@ def test_the_verb_tells_the_cause_and_returns_1() -> None:
 
 def test_the_verb_returns_0_where_all_agrees() -> None:
     code, shown = run("lesson6/simple_rnn", "--backend", "numpy", "--check", "values")
-    assert (code, shown.count("agrees, there is nothing to look for")) == (0, 1)
+    assert (code, shown.count("agrees, so there is no cause to find")) == (0, 1)
 
 
 def test_two_backends_that_agree() -> None:
@@ -157,7 +160,7 @@ def test_two_backends_that_agree() -> None:
     code, shown = run(*arguments, "--device", "control", "--json")
     assert code == 0
     told, answer = shown.splitlines()
-    assert told.startswith("holding lesson6/sequence_rnn on ")
+    assert told.startswith("comparing lesson6/sequence_rnn on ")
     (record,) = json.loads(answer)
     assert record["agrees"]
     assert record["against"] == BACKENDS[1]
@@ -169,7 +172,7 @@ def test_another_backend_without_the_device_runs_on_its_cpu() -> None:
     assert code == 1, shown
     assert f"lesson6/first_rnn on {BACKENDS[0]}, float32, native against numpy on its cpu" in shown
     assert "  forward: y of layer dense_in is the first wrong value (" in shown
-    assert "with the values of numpy in their places everything else agrees" in shown
+    assert "if the values of numpy replace them, everything else agrees" in shown
     code, shown = run("lesson6/first_rnn", "--backend", BACKENDS[0], *asked, "--json")
     (record,) = json.loads(shown.splitlines()[-1])
     assert (record["device"], record["against_device"]) == ("leaky-relu", "cpu")
@@ -178,7 +181,7 @@ def test_another_backend_without_the_device_runs_on_its_cpu() -> None:
 def test_a_gradient_and_a_step_against_another_backend() -> None:
     of = ["--against", "numpy", "--backend", BACKENDS[0], "--device"]
     code, shown = run("lesson6/simple_rnn", *of, "gradient-transposed")
-    assert (code, "makes a wrong one of rnn.U" in shown) == (1, True), shown
+    assert (code, "a wrong gradient of rnn.U" in shown) == (1, True), shown
     code, shown = run("lesson6/keras_gru", *of, "update-twice")
     assert (code, "  update: " in shown) == (1, True), shown
 

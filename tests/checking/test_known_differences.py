@@ -167,13 +167,13 @@ SHORT, OTHER = "down_2.short.W", "down_2.conv_1.W"
         (
             "repeatability",
             [],
-            [f"gradient.{SHORT} of call 3 is not that of call 1"],
+            [f"gradient.{SHORT} of call 3 differs from call 1"],
             "known-difference",
         ),
         ("gradients", [f"gradient.{SHORT}", f"gradient.{OTHER}"], [], "differ"),
         ("gradients", [f"gradient.{OTHER}"], [], "differ"),
         ("outputs", ["output.maps"], [], "differ"),
-        ("repeatability", [f"gradient.{SHORT}"], ["output.maps of call 3 is another"], "differ"),
+        ("repeatability", [f"gradient.{SHORT}"], ["output.maps of call 3 differs"], "differ"),
         ("training-sgd", [f"step 1: {SHORT} moved", "step 2: loss"], [], "known-difference"),
         ("training-sgd", [f"step 1: {SHORT} moved", f"step 1: {OTHER} moved"], [], "differ"),
         ("training-sgd", [f"step 2: {SHORT} moved", "step 1: loss"], [], "differ"),
@@ -209,7 +209,7 @@ def test_whole_steps_are_wrong_by_a_gradient_that_is_known_to_be() -> None:
     wrong = ["step 3: loss", f"step 4: {OTHER} moved"]
     assert judged("pipeline-training", wrong) == "differ"
     assert judged("pipeline-training", wrong, known=True) == "known-difference"
-    nan = ["step 1: loss is a number, where all parameters were NaN"]
+    nan = ["step 1: loss is a number although all parameters were NaN"]
     assert judged("pipeline-training", wrong, nan, known=True) == "differ"
 
 

@@ -46,7 +46,7 @@ ERRORS = {
     "model of a file": ("check spec", "unknown model 'spec'; did you mean the file 'spec.yaml'?"),
     "model of one's own": (
         "check --against a.py:A",
-        "--against needs exactly one SPEC to hold the model against, found none",
+        "--against needs exactly one SPEC to compare the model with, found none",
     ),
     "records": (f"check {SPEC} --baseline absent", "cannot read records from absent: no such file"),
     "results": ("compare absent absent", "cannot read absent: no such file"),

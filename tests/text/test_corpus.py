@@ -88,9 +88,9 @@ class TestDownload:
     @pytest.mark.parametrize(
         ("path", "reason"),
         [
-            ("/wrong", "what came is another text"),
-            ("/short", "what came is another text"),
-            ("/latin-1", "what came is another text"),
+            ("/wrong", "the downloaded text is different"),
+            ("/short", "the downloaded text is different"),
+            ("/latin-1", "the downloaded text is different"),
             ("/absent", "the server answered 404 Client Error: Not Found[.]"),
             ("/cut", "ConnectionError|ChunkedEncodingError"),
         ],

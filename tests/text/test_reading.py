@@ -61,9 +61,7 @@ def in_pieces(path: Path, data: bytes, encoding: str, piece: int) -> str:
         except UsageError as error:
             before, reason = str(error).split(f"is not {encoding.upper()}: ")
             assert before == f"the text {str(path)!r} "
-            return reason.removesuffix(
-                "; name the encoding that it is in, or convert it to UTF-8 first"
-            )
+            return reason.removesuffix("; name its encoding, or convert it to UTF-8 first")
 
 
 def test_all_kinds_of_encodings_are_tried() -> None:

@@ -103,7 +103,7 @@ def test_no_room_is_said() -> None:
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(UsageError, match=r"cannot be laid out .*File too large.*TMPDIR"):
+        with pytest.raises(UsageError, match=r"cannot be stored .*File too large.*TMPDIR"):
             Shared(pieces_on_a_full_disk())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -74,7 +74,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
 def test_the_script_shows_a_fault_of_the_framework(found: tuple[Result, Path]) -> None:
     run, folder = found
     assert run.exit_code == 1, run.output
-    assert "The script shows it with torch alone" in run.output
+    assert "The script reproduces it with torch alone" in run.output
     again = scripted(folder, PYTHONPATH=str(folder.parents[3] / "broken"))
     assert again.returncode == 1, again.stderr
     assert "output.logits: DIFFERS, off by " in again.stdout
@@ -111,7 +111,7 @@ def test_the_issue_has_all_that_a_maintainer_asks_for(found: tuple[Result, Path]
     assert "\n- torch " in text
     assert (folder / "reproduce.py").read_text(encoding="utf-8").strip() in text
     assert "output.logits: DIFFERS" in text
-    assert "the framework's own layer is at fault" in text
+    assert "the framework's layer is at fault" in text
 
 
 def test_the_bundle_can_still_be_replayed(found: tuple[Result, Path]) -> None:
@@ -126,7 +126,7 @@ def test_what_is_left_of_it_has_a_script_too(found: tuple[Result, Path], tmp_pat
         run = CliRunner().invoke(cli, ["reduce", str(found[1]), "-o", str(tmp_path / "small")])
     assert run.exit_code == 0, run.output
     assert "layers left: out (" in run.output
-    assert "The script shows it with torch alone" in run.output
+    assert "The script reproduces it with torch alone" in run.output
     text = (tmp_path / "small" / "issue.md").read_text(encoding="utf-8")
     assert "unknown version" not in text
     assert "\n- torch " in text
@@ -200,7 +200,7 @@ def test_a_fault_that_comes_and_goes_is_shown_and_said_to(
     small = make_case(load_spec("lesson6/simple_rnn"), Request(), own=False)
     cell = Cell(small.spec.name, "torch", "cpu", "float32", "native")
     folder, (line,) = blamed(small, cell, tmp_path / "out")
-    assert "The script shows it with torch alone" in line
+    assert "The script reproduces it with torch alone" in line
     assert "Some passes on the same numbers agree" in line
     issue = (folder / "issue.md").read_text(encoding="utf-8")
     assert "output.logits: DIFFERS in 3 of 4 passes on the same numbers, off by " in issue
@@ -221,7 +221,7 @@ def test_a_script_says_which_functions_of_the_framework_it_does_not_call(tmp_pat
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
 def test_a_script_that_crashes_shows_it_too(number: signal.Signals) -> None:
     verdict = _verdict(Shown(-number, "double free"), "torch", [])
-    assert f"ends by {number.name}: the framework is at fault" in verdict
+    assert f"crashes with {number.name}: the framework is at fault" in verdict
     for code in (None, -signal.SIGKILL, 127):
         assert _verdict(Shown(code, ""), "torch", []).startswith("The script could not be run")
 
@@ -229,8 +229,8 @@ def test_a_script_that_crashes_shows_it_too(number: signal.Signals) -> None:
 def test_a_backend_without_a_format_says_so(stateful: Case, tmp_path: Path) -> None:
     cell = Cell(stateful.spec.name, "numpy", "cpu", "float64", "native")
     folder, lines = blamed(stateful, cell, tmp_path)
-    reason = "numpy has no format that writes source"
-    assert lines == [f"  no script without the harness: {reason}"]
+    reason = "numpy has no export format that writes source code"
+    assert lines == [f"  no script that runs without the harness: {reason}"]
     assert reason in (folder / "issue.md").read_text(encoding="utf-8")
     assert not (folder / "reproduce.py").exists()
 
@@ -256,7 +256,7 @@ def test_files_of_somebody_else_stay(stateful: Case, tmp_path: Path) -> None:
 
 def test_a_model_that_has_the_scripts_own_names_is_refused() -> None:
     made = Script("import torch\n\n\ndef main(x):\n    return x\n", "")
-    with pytest.raises(UsageError, match="the model has something named main"):
+    with pytest.raises(UsageError, match="the model defines the name main"):
         composed("x", "torch", made, {}, {})
 
 

@@ -167,8 +167,10 @@ class Backward:
         if not found:
             return None
         left = listed([n.removeprefix(GRADIENT) for n in wrong])
-        left = f"others still differ: {left}" if wrong else ""
-        return substituted(found, f"gradients of {self.reference}", "all others agree", left)
+        left = f"other gradients still differ: {left}" if wrong else ""
+        return substituted(
+            found, f"gradients of {self.reference}", "all other gradients agree", left
+        )
 
     def _wrong(
         self, pulls: Mapping[str, Array], excused: set[str]
@@ -242,9 +244,9 @@ def _scaled(wrong: Mapping[str, Deviation], right: Arrays, made: Tensors) -> Cau
         scale = float(np.abs(right[name]).max()) * abs(factor)
         if not relative_error(found[name], factor * right[name], scale) < SAME:
             return None
-    what = f"every gradient is {factor:.6g} times the right one"
+    what = f"every gradient is {factor:.6g} times the right gradient"
     error = max(d.error for d in wrong.values())
-    proof = "divided by that number, all agree: it is how they begin, or are handed over"
+    proof = "divided by this factor all agree: the loss or the returned gradients are scaled"
     return Causes([Cause("backward", what, tuple(sorted(wrong)), "", error)], True, proof)
 
 
@@ -254,9 +256,9 @@ def _cause(node: Node | None, names: Sequence[str], wrong: Mapping[str, Deviatio
     what, place = f"the gradients of {shown} are wrong", ""
     if node is not None:
         place = node.place
-        what = f"{label(node)} is given a right gradient, and makes a wrong one of {shown}"
+        what = f"{label(node)} receives a right gradient and computes a wrong gradient of {shown}"
         if not any(n.startswith(f"{INPUT}{TAP}") for n in names):
-            what += "; what it hands on is right"
+            what += "; the gradient that it passes on is right"
     finite = error if np.isfinite(error) else None
     return Cause("backward", what, tuple(names), place, finite)
 

@@ -97,7 +97,7 @@ class Localised:
         where = f" on its {self.elsewhere}" if self.elsewhere else ""
         what = f"{self.cell} against {self.against}{where}"
         if self.causes is None:
-            return [f"{what}: agrees, there is nothing to look for"]
+            return [f"{what}: agrees, so there is no cause to find"]
         lines = [f"{what}: differs", *(f"  {line}" for line in self.causes.lines())]
         if self.blame:
             lines.append(f"  {self.blame}")
@@ -108,10 +108,12 @@ def substituted(found: Sequence[Cause], values: str, rest: str, left: str) -> Ca
     """Return causes whose wrong values the search has replaced by right ones. ``values`` names the
     right values in words and ``rest`` what then agrees. ``left`` says what still differs, or is
     empty."""
-    its, they = "its place", "it is the cause"
+    them, conclusion = "it", "it is the cause"
     if len(found) > 1:
-        its, they = "their places", "these are the causes"
-    return Causes(found, not left, f"with the {values} in {its} {left or f'{rest}: {they}'}")
+        them, conclusion = "them", "these are the causes"
+    return Causes(
+        found, not left, f"if the {values} replace {them}, {left or f'{rest}: {conclusion}'}"
+    )
 
 
 def label(node: Node) -> str:

@@ -87,7 +87,7 @@ class Finder:
             return found
         # The backend differs only on other values, or only in other calls.
         first = next(iter(wrong.values()))
-        what = f"ordinary values are right; what differs is in {', '.join(wrong)}: {first.detail}"
+        what = f"an ordinary pass is right; these checks differ: {', '.join(wrong)}. {first.detail}"
         return Causes.one("property", what, (*wrong, *_off(first)))
 
     def between(self) -> Causes | None:
@@ -109,7 +109,7 @@ class Finder:
         if found is None and results:
             found = self._parts(material)
             if found is None and (names := _off(*results)):
-                what = f"{listed(names)}: wrong on the way out, while every value on the way agrees"
+                what = f"{listed(names)}: wrong when returned, but every intermediate value agrees"
                 found = Causes.one("result", what, names)
         gradients = [wrong[check] for check in BACKWARD if check in wrong]
         if found is None and gradients:
@@ -120,8 +120,8 @@ class Finder:
         if found is None and training and REPEATED not in wrong:
             finding = wrong[training[0]]
             # The steps are right in a new session, but wrong in a session after other calls.
-            what = f"{listed(_off(finding)) or finding.detail}: right in a session of its own, so "
-            what += "that something is kept from other calls"
+            what = f"{listed(_off(finding)) or finding.detail}: right in a new session, so the "
+            what += "session keeps state from other calls"
             found = Causes.one("update", what, _off(finding))
         return found
 
@@ -133,15 +133,15 @@ class Finder:
             found = self._backward(material, {} if of_loss else case.cotangents)
         except WorkerFault as fault:
             what = f"wrong gradients: {listed(names)}"
-            proof = f"no gradients on the way could be had: {fault}"
+            proof = f"no gradients of intermediate values could be computed: {fault}"
             return Causes.one("backward", what, names, proof)
         found = found or self._kept(material)
         if found is not None:
             return found
         if not of_loss and (directions := self._directions(material)):
-            what = f"gradients along {listed(directions)} are wrong, those along all else are right"
+            what = f"gradients along {listed(directions)} are wrong, and all other gradients right"
             return Causes.one("backward", what, directions)
-        what = f"{listed(names)}: wrong as they are returned, while gradients on the way are right"
+        what = f"{listed(names)}: wrong when returned, but all intermediate gradients are right"
         return Causes.one("backward", what, names)
 
     def _training(self, check: str) -> Causes | None:
@@ -154,7 +154,7 @@ class Finder:
         case = self.context.case
         for number in range(1, BATCHES + 1):
             other = case.material.with_batch(case.batch_of(case.batch, case.time, number))
-            if found := self._at(other, f"batch {number + 1} of the training"):
+            if found := self._at(other, f"batch {number + 1} of training"):
                 return found
         return self._kept(case.material) or self._update(check)
 
@@ -184,7 +184,7 @@ class Finder:
         if found is None:
             return None
         causes = [
-            replace(cause, what=f"at the numbers of {where}: {cause.what}") for cause in found.found
+            replace(cause, what=f"with the data of {where}: {cause.what}") for cause in found.found
         ]
         return replace(found, found=causes)
 
@@ -251,11 +251,11 @@ class Finder:
                 continue
             if wrong:
                 what = (
-                    f"{label(node)} is given right values, and makes a wrong one of "
-                    f"{listed(wrong)}; walked step by step it is right"
+                    f"{label(node)} receives right inputs and computes wrong values of "
+                    f"{listed(wrong)}; it is right when its operations run one by one"
                 )
                 found.append(Cause("forward", what, tuple(wrong), node.place))
-        return Causes(found, True, "all other parts are right by themselves") if found else None
+        return Causes(found, True, "all other parts are right when run alone") if found else None
 
     def _wrong(self, alone: Failure) -> list[str]:
         dtype = self.context.dtype
@@ -303,8 +303,8 @@ class Finder:
         off = [d.name for d in expected.deviations(again, context.dtype) if not d.agrees]
         if not off:
             return None
-        what = f"{listed(off)}: right in the first call of a session, and wrong in a later one"
-        proof = "something is kept from the calls before it"
+        what = f"{listed(off)}: right in the first call of a session, but wrong in a later call"
+        proof = "the session keeps state from earlier calls"
         return replace(Causes.one("backward", what, off, proof), proved=True)
 
     def _update(self, check: str) -> Causes | None:
@@ -396,7 +396,7 @@ def localise(
         UsageError: the backend offers no such device or dtype.
     """
     if against is not None:
-        show(f"holding {cell} against {against}")
+        show(f"comparing {cell} with {against}")
         with with_patience(Patience(engine.request.timeout)):
             device = nearest_device(engine.workers[against], cell.device)
             other = _context(engine, replace(cell, backend=against, device=device))
@@ -409,7 +409,7 @@ def localise(
     differing = [f.check for f in result.findings if f.verdict == "differ"]
     if not differing:
         return Localised(cell, ORACLE, None)
-    show(f"{', '.join(differing)}: differ; looking for the cause by substitution")
+    show(f"{', '.join(differing)}: differ; replacing wrong values to find the cause")
     with with_patience(Patience(engine.request.timeout)):
         causes = Finder(_context(engine, cell, own=True)).of(result.findings)
     return Localised(cell, ORACLE, causes, result.blame, differing)
@@ -453,7 +453,7 @@ def run_localise(asked: LocaliseOptions) -> CommandResult:
     backend, *others = names_of(columns)
     against = others[0] if others else None
     if against == backend:
-        raise UsageError(f"{backend} is to be held against itself: name another backend")
+        raise UsageError(f"{backend} cannot be compared with itself: name a different backend")
     of_cell = {"specs": (asked.spec,), "backends": (backend, *others)}
     of_cell |= {"dtypes": (asked.dtype,), "paths": (asked.path,)}
     # In a request ``against`` means a user's own model; in this command it means a backend.

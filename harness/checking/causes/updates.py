@@ -108,7 +108,7 @@ class Linear:
             narrow = {n: np.asarray(a, dtype) for n, a in wanted.items()}
             least = max(d.tolerance for d in within.deviations(narrow, dtype))
             if effect > DECISIVE * least and all(d.agrees for d in within.deviations(own, dtype)):
-                return f"It is as if {text}"
+                return f"The results match this fault: {text}"
         return ""
 
     def changed(self, batches: Batches | None = None, **how: Any) -> Arrays:
@@ -144,26 +144,24 @@ def _empty_slots(session: Session, _: int) -> None:
 
 
 MISTAKES: Mapping[str, Callable[[Linear], Arrays]] = {
-    "the learning rate stayed that of the first step": lambda linear: linear.with_rates(
+    "the learning rate is always that of the first step": lambda linear: linear.with_rates(
         lambda rates: rates[:1] * len(rates)
     ),
-    "the learning rate were that of the step before": lambda linear: linear.with_rates(
+    "the learning rate is that of the previous step": lambda linear: linear.with_rates(
         lambda rates: [rates[0], *rates[:-1]]
     ),
-    "the learning rate were kept in float16": lambda linear: linear.with_rates(
+    "the learning rate is rounded to float16": lambda linear: linear.with_rates(
         lambda rates: [_short(rate, bits=10) for rate in rates]
     ),
-    "the learning rate were kept in bfloat16": lambda linear: linear.with_rates(
+    "the learning rate is rounded to bfloat16": lambda linear: linear.with_rates(
         lambda rates: [_short(rate, bits=7) for rate in rates]
     ),
-    "the gradient were that of the step before": _late_gradient,
-    "every step counted as the first": lambda linear: linear.changed(
+    "the gradient is that of the previous step": _late_gradient,
+    "every step counts as the first step": lambda linear: linear.changed(
         before=lambda session, _: setattr(session, "steps", 0)
     ),
-    "the slots started from zeros at every step": lambda linear: linear.changed(
-        before=_empty_slots
-    ),
-    "every update were applied twice": lambda linear: linear.changed(
+    "the slots start from zeros in every step": lambda linear: linear.changed(before=_empty_slots),
+    "every update is applied twice": lambda linear: linear.changed(
         before=lambda session, number: setattr(session, "steps", number), times=2
     ),
 }
@@ -235,20 +233,20 @@ def update_causes(
     try:
         found = linear.steps(train)
     except WorkerFault as fault:
-        proof = f"the optimizer by itself could not be run: {fault}"
+        proof = f"the optimizer alone could not be run: {fault}"
         return Causes.one("update", *wrong[:2], proof)
     alone = _first_wrong(linear.expected, found, dtype)
     if alone is None:
         proof = (
-            "with the gradients of the oracle the optimizer alone is right in every step: it is "
-            "what a step hands to the next one (state, statistics, the gradient itself)"
+            "with the oracle's gradients the optimizer alone is right in every step: a step passes "
+            "wrong values to the next step (state, statistics), or computes a wrong gradient"
         )
         return replace(Causes.one("update", *wrong[:2], proof), proved=True)
     hint = linear.hint(found, dtype)
     words, names, error = alone
-    what = f"{rule.name} is given right gradients, and {words}"
+    what = f"{rule.name} receives right gradients, but {words}"
     cause = Cause("update", what, names, _place(case, rule, names), error, hint)
-    proof = "the gradients were those of the oracle: it is the optimizer, by itself"
+    proof = "the optimizer received the oracle's gradients, so the optimizer itself is wrong"
     return Causes([cause], True, proof)
 
 

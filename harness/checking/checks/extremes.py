@@ -42,7 +42,7 @@ def extremes(context: Context) -> Iterator[Finding]:
     finding.deviations = [*_where_the_dtype_ends(finding.deviations)]
     for d in finding.deviations:
         if d.error == inf and not d.reason and isfinite(d.yardstick):
-            finding.faults.append(f"{d.name} is not finite where the oracle is")
+            finding.faults.append(f"{d.name} is not finite, but the oracle's is")
     yield finding
 
 
@@ -284,7 +284,7 @@ def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None
         finding.held += 1
         got = found.get(tensor)
         if not isinstance(got, np.ndarray) or got.shape != array.shape:
-            finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} came back")
+            finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} was returned")
             continue
         there = np.isnan(np.asarray(got, np.float64))
         lost = np.isnan(array) & ~there
@@ -294,10 +294,11 @@ def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None
         elif lost.any():
             place = [int(index) for index in np.argwhere(lost)[0]]
             finding.faults.append(
-                f"{tensor}: of NaN in {name}, {int(lost.sum())} NaN were lost, the first at {place}"
+                f"{tensor}: with NaN in {name}, {int(lost.sum())} entries are not NaN although the "
+                f"oracle's are, the first at {place}"
             )
     if wanted and not reached:
-        finding.faults.append(f"no gradient is NaN where all of {name} is")
+        finding.faults.append(f"no gradient is NaN although all of {name} is")
 
 
 # The next checks run a model on extreme values: saturated gates, data whose mean is far larger than

@@ -54,7 +54,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
         expected = case.forward("inference", material, ("example", row)).values
         scale = scales(wanted[row])
         if any(relative_error(expected[n], a, scale[n]) > 1e-9 for n, a in wanted[row].items()):
-            note = f"example {row} alone is another in the oracle too: examples are not independent"
+            note = f"example {row} alone differs in the oracle too: examples are not independent"
             yield Finding("batch-independence", note=note)
             return
         alone.append(_formed(whole(context.forward(material)), axes, expected))
@@ -111,7 +111,7 @@ def causality(context: Context) -> Iterator[Finding]:
             finding.held, finding.note = finding.held + 1, ""
             if equal(one[1], two[1]):
                 finding.faults.append(
-                    f"{name} from step {step} on does not depend on the input there"
+                    f"{name} from step {step} on does not depend on these steps' inputs"
                 )
     yield finding
 
@@ -181,7 +181,7 @@ def soak(context: Context) -> Iterator[Finding]:
     finding, expected = Finding("soak"), partial(context.case.gradients, material, "main")
     for number in range(2, context.repeat + 2):
         found = context.remote.gradients(material)
-        fault = f"call {number} gave another {{}} than call 1"
+        fault = f"call {number} returned a different {{}} than call 1"
         finding.held += hold_again(context, finding, first, found, expected, fault)
     yield finding
 
@@ -241,7 +241,7 @@ def partial_batch(context: Context) -> Iterator[Finding]:
     finding = context.finding("partial-batch", found, case.gradients(smaller, "partial"))
     after = context.remote.gradients(case.material)
     expected = partial(case.gradients, case.material, "main")
-    fault = "{} is another after a smaller batch"
+    fault = "{} differs after a smaller batch"
     finding.held += hold_again(context, finding, before, after, expected, fault)
     yield finding
 
@@ -296,10 +296,10 @@ def repeatability(context: Context) -> Iterator[Finding]:
     expected = partial(case.gradients, case.material, "main")
     forward = partial(case.forward, "inference", case.material, "main")
     for number, found in enumerate(passes[1:], start=2):
-        fault = f"{{}} of forward pass {number} is not that of the first"
+        fault = f"{{}} of forward pass {number} differs from the first pass"
         finding.held += hold_again(context, finding, passes[0], found, forward, fault)
     for number, run in enumerate(runs[1:], start=2):
-        fault = f"{{}} of call {number} is not that of call 1"
+        fault = f"{{}} of call {number} differs from call 1"
         finding.held += hold_again(context, finding, runs[0], run, expected, fault)
     yield finding
 

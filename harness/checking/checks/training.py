@@ -133,7 +133,7 @@ def _hold_inference(context: Context, finding: Finding, step: Step) -> None:
     first = context.forward(case.material)
     made = replace(case.material, parameters=held[0], statistics=held[1])
     remote.load(made)
-    fault = "{} after training is another than from the same parameters where they are loaded"
+    fault = "{} after training differs from the result after reloading the same parameters"
     expected = partial(case.forward, "inference", case.material, "main")
     hold_again(context, finding, first, context.forward(case.material), expected, fault)
 
@@ -151,7 +151,7 @@ def _hold_fresh(
     context.remote.load(material)
     (again,) = context.remote.train(batches, material.state)
     after = step_values(1, again, material)
-    fault = "{} is another after loading anew: something was kept from earlier steps"
+    fault = "{} differs after loading again: the session keeps state from earlier steps"
     hold_again(context, finding, before, after, lambda: expected, fault)
 
 
@@ -231,7 +231,7 @@ def _hold_nan(
     for loss in (f"step {number}: loss" for number in range(1, BATCHES + 1)):
         finding.held += 1
         if np.isnan(expected[loss]) and not np.isnan(found.get(loss, 0.0)).all():
-            finding.faults.append(f"{loss} is a number, where all parameters were NaN")
+            finding.faults.append(f"{loss} is a number although all parameters were NaN")
 
 
 def trained(context: Context) -> Iterator[Finding]:

@@ -40,7 +40,9 @@ def initial_values(context: Context) -> Iterator[Finding]:
         finding.held += 1
         sent, came = array.astype(context.kept), back.get(name)
         if not equal(came, sent):
-            finding.faults.append(f"{name} came back changed{where_apart(came, sent)}")
+            finding.faults.append(
+                f"{name} changed when it was loaded and read{where_apart(came, sent)}"
+            )
     if case.training.loss is not None and not context.brief:
         finding.deviations = _from_there(context, drawn)
     yield finding
@@ -150,7 +152,7 @@ def held_out(context: Context) -> Iterator[Finding]:
     finding = context.finding("held-out", found, case.expect("held-out", run))
     after = remote.call("read")
     for kept in ("parameters", "statistics"):
-        fault = "{} was changed by a pass that only tests"
+        fault = "{} was changed by an evaluation pass"
         finding.faults += unequal(before[kept], after[kept], fault)
     yield finding
 
