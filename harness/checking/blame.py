@@ -48,20 +48,20 @@ def blame(context: Context, result: CellResult) -> Blame | None:
     if first is None:
         return None
     if first.check == PRIMITIVES:
-        return Blame(who="plugin", words=f"A primitive is wrong by itself: {first.faults[0]}")
+        return Blame(who="plugin", words=f"A primitive is wrong: {first.faults[0]}")
     if result.right_if:
-        words = f"Parameters are handed over in another order: all is right if {result.right_if}"
+        words = f"Parameters are passed in the wrong order: results are right if {result.right_if}"
         return Blame(who="plugin", words=words)
     tried = []
     for path in _others(context, result.layers):
         if _agrees(replace(context, path=path, outputs={}), first.check):
             who, words = _by(context, result, first.check, path)
-            return Blame(who=who, words=f"The check {first.check} is right with {words}")
+            return Blame(who=who, words=f"The check {first.check} agrees with {words}")
         tried.append(path)
-    words = "has one path only: no layer of the framework's own runs there"
+    words = "has only one path, because no framework layer runs here"
     if tried:
         paths = f"path{'s' if len(tried) > 1 else ''} {_listed(tried)}"
-        words = f"differs on the {paths} too: what all paths share is wrong"
+        words = f"also fails on {paths}, so the fault is in code that all paths share"
     return Blame(who="plugin", words=f"The check {first.check} {words}")
 
 
@@ -69,8 +69,8 @@ def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Wh
     """Return who is at fault, and a text that says what the agreeing path runs."""
     if path == "derived":
         return "gradient", (
-            "the gradient that is derived on the equations: it is the framework's "
-            "differentiation, or how the plugin asks for it"
+            "the gradient derived from the equations, so the fault is in the framework's "
+            "differentiation, or in how the plugin calls it"
         )
     if context.path == "native":
         result.blamed_layers = at_fault(result, check)
@@ -83,10 +83,11 @@ def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Wh
         )
         result.witness = _witness(context, result, check, label)
         return "layer", (
-            f"the plain equations on the same framework: it is {label}, or how the plugin calls it"
+            "the plain equations on the same framework, so the fault is in "
+            f"{label}, or in how the plugin calls it"
         )
     with_what = "the framework's own layers" if path == "native" else "the framework's gradient"
-    return "plugin", f"{with_what}: it is the plugin's primitives"
+    return "plugin", f"{with_what}, so the fault is in the plugin's primitives"
 
 
 def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
@@ -166,7 +167,7 @@ class Witnesses:
 def _both(one: Witness, other: Witness) -> Blame:
     words = (
         f"{one.label} and {other.label} of {other.cell.backend} agree with each other, and both "
-        "differ from the equations: it is the spec's definition"
+        "differ from the equations, so the fault is in the spec's definition"
     )
     return Blame(who="spec", words=words)
 

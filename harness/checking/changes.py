@@ -150,7 +150,7 @@ def _same_sizes(around: Iterable[Differing], old: Records, new: Records) -> list
         if one and one == other:
             found.append(
                 f"both runs checked {spec} with the same equations and sizes "
-                f"({_listed(one.sizes)}): a change of the spec's own sizes does not show there"
+                f"({_listed(one.sizes)}), so they cannot show a change of the spec's own sizes"
             )
     return found
 
@@ -159,9 +159,7 @@ def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellC
     """Return the changes. If the newer run had ``begun`` a lost cell, the reason says that it did
     not finish."""
     return [
-        replace(c, reason="it was begun and not finished")
-        if c.new is None and c.cell in begun
-        else c
+        replace(c, reason="begun but not finished") if c.new is None and c.cell in begun else c
         for c in found
     ]
 
@@ -198,10 +196,10 @@ def changes_of(old: Cells, new: Cells) -> list[CellChange]:
     for cell in dict.fromkeys([*old, *new]):
         before, after = old.get(cell), new.get(cell)
         if after is None:
-            reason = "it is no longer there"
+            reason = "missing in the newer run"
             found.append(CellChange("lost", cell, True, old=before, reason=reason))
         elif before is None and after.verdict in PASSING:
-            reason = f"it is new: {after.verdict}"
+            reason = f"new cell: {after.verdict}"
             found.append(CellChange("new-cell", cell, False, new=after, reason=reason))
         else:
             found += _of_cell(before, after, made[replace(cell, dtype="")])
@@ -344,7 +342,7 @@ def _flat(head: Head) -> dict[str, object]:
     return {
         "harness": head.harness,
         **{name: getattr(head.machine, name) for name in OF_MACHINE},
-        **{f"{what} asked for": text for what, text in asked.items()},
+        **{f"requested {what}": text for what, text in asked.items()},
     }
 
 
@@ -362,7 +360,7 @@ def _asked(request: RequestRecord) -> dict[str, str | None]:
     if given := request.given:
         found |= {f"checksum of {group}": text[:SHORT] for group, text in given.sha256.items()}
         told = {"batch": given.batch, "time": given.time, "sizes": given.sizes}
-        found |= {f"{what} of given numbers": _listed(value) for what, value in told.items()}
+        found |= {f"{what} of given arrays": _listed(value) for what, value in told.items()}
     return found
 
 

@@ -61,7 +61,7 @@ class Baseline:
         self.records: Records = read_records(path)
         self.cells = self.records.of_machine(identity(), f"--baseline {self.name}")
         if not self.cells:
-            raise UsageError(f"--baseline {self.name} holds no cell that has ended")
+            raise UsageError(f"--baseline {self.name} has no finished cell")
 
     def compare(self, engine: Engine, report: Report, head: Head) -> RunChanges:
         """Return the changes since the earlier run; a cell counts as lost only if it was requested
@@ -151,7 +151,7 @@ def run_check(
         reproducers = _reproducers(engine, report, asked.reproducers, write_files)
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
-        raise UsageError(f"none of the checks asked for applies to {listed}")
+        raise UsageError(f"none of the selected checks applies to {listed}")
     if failed := summarise(reports.markdown(report, compared)):
         say(failed, error=True)
     for text in reports.alerts(report, engine.specs, compared) if annotating() else ():
@@ -249,10 +249,12 @@ def _reproducers(
                 UsageError,
                 OracleFault,
             ) as error:  # still report the results of the run
-                lines.append(f"no reproducer of {cell}: {error}")
+                lines.append(f"no reproducer written for {cell}: {error}")
         elif differing:
             words = command_line(again(cell, engine.head, differing))
-            lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {words}")
+            lines.append(
+                f"no reproducer for a difference in {', '.join(differing)}; instead run {words}"
+            )
     return lines
 
 

@@ -61,7 +61,7 @@ def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
         found += [line for _, lines in shown for line in lines]
         if shown is not alike:
             (chain, first), (_, second), (_, last) = (alike[n][0] for n in (0, 1, -1))
-            found.append(f"  {chain}.{second} to {chain}.{last}: as {chain}.{first}")
+            found.append(f"  {chain}.{second} to {chain}.{last}: same as {chain}.{first}")
     return cut(found)
 
 
@@ -208,7 +208,7 @@ def explain(
         known = [n for kind in FOLDERS for n in library.names(kind)]
         hint = library.misplaced("model", name) or did_you_mean(name, known)
         raise UsageError(
-            f"unknown model or definition {shorten(name)!r}{hint}; 'harness list' has them all"
+            f"unknown model or definition {shorten(name)!r}{hint}; 'harness list' shows all of them"
         )
     spec = load_spec(name, library.folders)
     training = spec.model.training

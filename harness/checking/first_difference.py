@@ -41,11 +41,11 @@ def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
     trades = list(_trades(parameters))
     for layer, one, other, stems in trades:
         if len(stems) > 1:
-            text = f"the gates {one} and {other} of {layer} trade places"
+            text = f"the gates {one} and {other} of {layer} are swapped"
             yield layer, text, _traded(parameters, layer, one, other, stems)
     for layer, one, other, stems in trades:
         for stem in stems:
-            text = f"{stem}_{one} and {stem}_{other} of {layer} trade places"
+            text = f"{stem}_{one} and {stem}_{other} of {layer} are swapped"
             yield layer, text, _traded(parameters, layer, one, other, [stem])
     for name, array in parameters.items():
         if array.ndim == 2 and array.shape[0] == array.shape[1]:
@@ -86,7 +86,7 @@ def _traded(
 # changed value proves nothing.
 DECISIVE = 10.0
 # The start of a hint; the description of a mistake follows.
-RIGHT_IF = "It is right if"
+RIGHT_IF = "The result is right if"
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
 UPDATE = ("training", "training-sgd")
@@ -302,7 +302,7 @@ def later_location(findings: Sequence[Finding], program: Program) -> tuple[str, 
         text = f"update: {known}; the first wrong step is {name!r}"
         return text, (owner,) if owner else ()
     return (
-        f"the forward pass on ordinary values is right; what differs is in: {', '.join(wrong)}",
+        f"the forward pass is right on ordinary values; checks that differ: {', '.join(wrong)}",
         (),
     )
 

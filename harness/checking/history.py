@@ -61,8 +61,8 @@ CHECKSUMS: Mapping[str, str] = {
     "differences": "the known differences have changed",
     "harness code": "the code of the harness has changed",
     "code": "the code of the backend has changed",
-    "machine": "it is another machine",
-    "model": "the file of the model, or what is said of it, has changed",
+    "machine": "the machine is different",
+    "model": "the file or the options of the model have changed",
 }
 # Entries that a signature has only if the backend runs on the harness' own interpreter.
 OF_OWN_INTERPRETER = ("backend",)
@@ -249,14 +249,16 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
     if not os.path.lexists(folder):
         return cells, passed_over
     if not folder.is_dir():
-        raise UsageError(f"--history takes a folder of records, and {displayed(folder)} is none")
+        raise UsageError(
+            f"--history needs a folder of record files, and {displayed(folder)} is no folder"
+        )
     wanted = request_record(request)
     found: list[CellResult] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             every = read_records(path).every_block
         except RecordError as error:
-            passed_over.append(f"passed over in the history: {error}")
+            passed_over.append(f"ignored in the history: {error}")
             continue
         # Results whose checksum matches their lines.
         whole = [b for b in every if sealed(b.begin, b.results, b.end).checksum == b.end.checksum]
@@ -264,12 +266,12 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
         now = _now()
         known = [result for result in results if result.since <= now or result.verdict not in KEPT]
         for count, why in (
-            (len(every) - len(whole), "whose checksum is wrong"),
-            (len(results) - len(known), f"which began later than now, {now}"),
+            (len(every) - len(whole), "with a wrong checksum"),
+            (len(results) - len(known), f"which began after the present time, {now}"),
         ):
             if count:
                 of = f"{several(count, 'cell')} of {displayed(path)}"
-                passed_over.append(f"passed over in the history: {of}, {why}")
+                passed_over.append(f"ignored in the history: {of}, {why}")
         found += known
     for result in sorted(found, key=lambda r: (r.since, r.verdict not in KEPT), reverse=True):
         cells.setdefault(result.cell, []).append(result)
@@ -304,7 +306,9 @@ def new_file(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make {displayed(folder)}: {error.strerror}") from None
+        raise UsageError(
+            f"cannot create the folder {displayed(folder)}: {error.strerror}"
+        ) from None
     return folder / f"{_now().replace(':', '-')}-{os.getpid()}{SUFFIX}"
 
 
@@ -352,7 +356,7 @@ def records_of(path: Path, request: Request) -> Records:
                 if before.get(name) != wanted.get(name)
             ]
             raise UsageError(
-                f"{path} holds a run with other options ({'; '.join(found)}): give the same ones, "
+                f"{path} has a run with other options ({'; '.join(found)}): use the same options, "
                 "or another record file"
             )
     return records
@@ -360,14 +364,14 @@ def records_of(path: Path, request: Request) -> Records:
 
 def nothing_yet(path: Path) -> str:
     """Return the text for a record file without results to resume from."""
-    return f"there are no records in {displayed(path.absolute())} yet: every cell is run"
+    return f"there are no records in {displayed(path.absolute())} yet: all cells are run"
 
 
 def reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
     """Return why a cell must run again; an empty text if its signature and greeting are
     unchanged."""
     if result.signature is None or result.greeting is None:
-        return "the record file does not say under what it was run"
+        return "the record file does not say under which conditions it ran"
     wanted = dict(now)
     if not LIMITED & {finding.verdict for finding in result.findings}:
         # If no check ran into a limit of time or memory, changed limits do not matter.

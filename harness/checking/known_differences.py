@@ -130,7 +130,7 @@ class Differences:
             elif finding.verdict == "agree" and entry.shown_by is None:
                 finding.verdict = "differ"
                 finding.faults.append(
-                    f"known difference {name} has vanished: take it out of {FILE}"
+                    f"known difference {name} no longer occurs: remove it from {FILE}"
                 )
             return
         if finding.verdict == "differ":
@@ -140,7 +140,7 @@ class Differences:
         """Return hints at known differences that other checks have found in this cell's layers. The
         hints do not change the verdict."""
         return [
-            f"it may be known difference {name}, which other checks have shown of {layer}: "
+            f"this may be known difference {name}, which other checks found in {layer}: "
             f"{entry.summary}"
             for name, entry in self.entries.items()
             if (match := entry.match) is not None
@@ -215,8 +215,8 @@ def _read(document: Document) -> dict[str, Difference]:
     for name, entry in entries.items():
         if entry.match is None and entry.shown_by is None:
             raise SpecError(
-                f"{name}: give 'match' for what differs, or 'shown_by' with the test that shows "
-                "what is worked around",
+                f"{name}: add 'match' to select findings that differ, or 'shown_by' with the test "
+                "that demonstrates the fault",
                 document.place_of_key(("differences", name)),
             )
     return entries

@@ -103,7 +103,7 @@ def statements(
         return [_statement(backends, found, wrong) for backends, found in by_backends.items()]
     furthest = max(pairs, key=lambda p: (p.group[1] == "float64", p.error))
     told = _statement(furthest.backends, by_backends[furthest.backends], wrong)
-    return [f"furthest apart of {len(by_backends)} pairs ({others}): {told}"]
+    return [f"largest difference of {len(by_backends)} pairs ({others}): {told}"]
 
 
 def _statement(
@@ -185,7 +185,7 @@ def outlier(members: Sequence[CellResult]) -> str:
     cell = members[0].cell
     return (
         f"{cell.spec}, {cell.dtype}: {first} is the outlier: its outputs are "
-        f"{median[first]:.1e} from the others', which are within "
+        f"{median[first]:.1e} away from the outputs of the others, which are within "
         f"{median[second]:.1e} of each other"
     )
 

@@ -204,7 +204,7 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
     target = asked.output or _beside(folder)
     if os.path.lexists(target):
         raise UsageError(
-            f"{displayed(target)} is there already: name another folder with --output, or move it"
+            f"{displayed(target)} already exists: choose another with --output, or move this folder"
         )
     whole: Failure = load(folder)
     launch = Launch(*process_of(asked, asked.backend or whole.cell.backend))
@@ -221,7 +221,7 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
             trace = fault.traceback if isinstance(fault, WorkerFault) else ""
             raise CouldNotRun(f"{name}: {fault}", trace) from None
         if all(d.agrees or d.reason for d in found):
-            raise UsageError(f"{displayed(folder)} agrees on {name}: there is nothing to reduce")
+            raise UsageError(f"{displayed(folder)} agrees on {name}, so there is nothing to reduce")
 
         def show(tried: int, candidate: Failure) -> None:
             sizes = ", ".join(f"{name} {size}" for name, size in candidate.sizes.items())
@@ -253,7 +253,9 @@ def _beside(folder: Path) -> Path:
     """
     whole = folder.resolve()
     if not whole.name:
-        raise UsageError(f"{displayed(folder)} has no name: name the new folder with --output")
+        raise UsageError(
+            f"{displayed(folder)} has no folder name: choose the new folder with --output"
+        )
     return (folder if folder.name not in ("", "..") else whole).with_name(f"{whole.name}{SUFFIX}")
 
 
@@ -280,11 +282,13 @@ def _layers(failure: Failure) -> list[str]:
 
 def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
     sizes = [
-        f"{name} {size} -> {small.sizes[name]}" if name in small.sizes else f"{name} {size} -> gone"
+        f"{name} {size} -> {small.sizes[name]}"
+        if name in small.sizes
+        else f"{name} {size} -> removed"
         for name, size in whole.sizes.items()
     ]
     left = ", ".join(_layers(small)) or "no layer"
-    over = "; the time was up" if search.over else ""
+    over = "; the time limit was reached" if search.over else ""
     return [
         f"sizes: {', '.join(sizes)}",
         f"layers left: {left} ({len(whole.program.nodes)} -> {len(small.program.nodes)} operations"
@@ -310,7 +314,7 @@ def run_replay(asked: ReplayOptions) -> CommandResult:
     """
     found = load(asked.folder)
     if not found.expected.values:
-        raise UsageError(f"{asked.folder} holds no expected values")
+        raise UsageError(f"the reproducer {asked.folder} has no expected values")
     launch = Launch(*process_of(asked, asked.backend or found.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
@@ -341,7 +345,7 @@ def run_replay(asked: ReplayOptions) -> CommandResult:
     verdict = f"differs{some}" if wrong else f"agrees in {PASSES} passes"
     place = name if cell.device == found.cell.device else f"{name} ({cell.device})"
     what = f"{cell.spec} on {place}, {cell.dtype}, check {found.run.check}"
-    lines.append(f"{what}: {verdict}; worst is {worst(deviations).name}")
+    lines.append(f"{what}: {verdict}; worst tensor: {worst(deviations).name}")
     return CommandResult(record, "\n".join(lines), code)
 
 

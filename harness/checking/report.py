@@ -102,7 +102,7 @@ def problems(report: Report, most: int | None = 2) -> list[str]:
             lines += _rows(f"{finding.check}: {finding.verdict}: {finding.detail}", "  ")
         if ran[len(ran[:most]) :]:
             others = ", ".join(f.check for f in ran[len(ran[:most]) :])
-            lines.append(f"  also: {others} (--verbose shows what they saw)")
+            lines.append(f"  also failed: {others} (details: --verbose)")
         if most is not None and any(f.traceback for f in ran):
             lines.append("  --verbose shows the traceback")
         lines += _tracebacks(ran) if most is None else []
@@ -141,7 +141,7 @@ def details(report: Report) -> list[str]:
             numbers = (
                 f"error {worst.error:.2e}, {worst.ratio:.3g} x yardstick, in {worst.name}"
                 if worst
-                else f"{f.held} held"
+                else f"{f.held} conditions held"
             )
             lines.append(f"  {f.check:22} {f.verdict:16} {f.seconds:7.3f} s  {numbers}")
             lines += _rows(f.detail, "    ") if f.detail and f.verdict in PASSING else []
@@ -154,7 +154,7 @@ def no_answers(report: Report) -> list[str]:
     if not silent:
         return []
     checks = ", ".join(dict.fromkeys(f.check for f in silent))
-    return [f"no answer, as --verbose explains: {checks} ({len(silent)} in all)"]
+    return [f"nothing to compare: {checks} ({len(silent)} results; reasons: --verbose)"]
 
 
 def known(report: Report) -> list[str]:
@@ -185,17 +185,17 @@ def given(request: Request, specs: Shelf) -> list[str]:
     drawn = [n for n, arrays in groups.items() if not arrays and n not in starts]
     record = given_record(found)
     lines = [
-        f"given: {', '.join(named)}{sources}; batch {record.batch}, time {record.time}; a "
-        "check's further batches are drawn"
+        f"given: {', '.join(named)}{sources}; batch {record.batch}, time {record.time}; "
+        "further batches of a check are random"
     ]
-    others = [f"{n} is as at the start" for n in starts] + (
-        [f"{', '.join(drawn)} drawn"] if drawn else []
+    others = [f"{n} has its initial value" for n in starts] + (
+        [f"random {', '.join(drawn)}"] if drawn else []
     )
     if others:
         lines.append(f"not given: {'; '.join(others)}")
     if request.checks == AT_GIVEN:
         own = ", ".join(name for name in CHECKS if name not in AT_GIVEN)
-        lines.append(f"not made, as they draw their own numbers: {own}")
+        lines.append(f"skipped checks, which use random data of their own: {own}")
     return lines
 
 
@@ -209,7 +209,7 @@ def proof(gaps: Mapping[str, float]) -> str:
         parts.append(f"the gradients of {specs} agree with the complex step to {max(proved):.1e}")
     if without := [name for name, gap in gaps.items() if math.isnan(gap)]:
         parts.append(
-            f"the gradients of {', '.join(without)} are not finite, and nothing proves them"
+            f"the gradients of {', '.join(without)} are not finite, so they cannot be verified"
         )
     return f"oracle: {'; '.join(parts)}"
 
@@ -225,7 +225,7 @@ def summary(report: Report) -> str:
     old = [r for r in report.results if r.kept]
     taken = f" ({len(old)} kept: {', '.join(days(old))})" if old else ""
     cells = several(len(report.results), "cell")
-    left = f"; {report.left_out} more not run, because one failed" if report.left_out else ""
+    left = f"; {report.left_out} more not run after the first failure" if report.left_out else ""
     missing = "".join(f"; not compared: {words}" for words in not_compared(report.results))
     counted = f"{compared:,} comparisons in {report.seconds:.0f} s"
     return f"{cells}: {listed}{taken}{left}{missing}; {counted}"

@@ -163,7 +163,9 @@ class Failure:
         except (HarnessError, OracleFault):
             raise
         except Exception as error:
-            raise UsageError(f"its program cannot be run: {shorten(str(error), 200)}") from error
+            raise UsageError(
+                f"the oracle cannot run its program: {shorten(str(error), 200)}"
+            ) from error
         return expected
 
 
@@ -200,7 +202,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = f"{why(error).lower()}; a folder is wanted"
+        reason = f"{why(error).lower()}; the path must be a folder"
         raise UsageError(f"cannot write reproducers to {displayed(folder)}: {reason}") from None
     for one in made:
         with suppress(OSError):  # another run is writing there already

@@ -133,7 +133,7 @@ def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str,
     ``thorough`` is set. Raise :class:`UsageError` if a pattern matches nothing."""
     known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
     if not patterns:
-        raise UsageError(f"no check is asked for (known: {', '.join(known)})")
+        raise UsageError(f"no check is selected (known: {', '.join(known)})")
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
             raise unknown("check", pattern, known)
@@ -147,18 +147,18 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
     """Raise :class:`UsageError` if a request is invalid; requests made in Python are not checked
     before."""
     if request.resume and request.records is None:
-        raise UsageError("--resume needs --records FILE: the cells to keep are in it")
+        raise UsageError("--resume needs --records FILE, the file with the cells to skip")
     if request.fresh and request.history is None:
-        raise UsageError("--fresh runs what --history holds already: give --history FOLDER")
+        raise UsageError("--fresh needs --history FOLDER: it reruns the cells in that folder")
     for name in request.specs:
         if not isinstance(name, str):
-            raise UsageError(f"a spec is asked for by its name or its file's path, found {name!r}")
+            raise UsageError(f"a spec must be a name or the path of a file, found {name!r}")
     for kind, given, known in (
         ("dtype", request.dtypes, KNOWN_DTYPES),
         ("path", request.paths, PATHS),
     ):
         if not given:
-            raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
+            raise UsageError(f"no {kind} is selected (known: {', '.join(known)})")
         for value in given:
             check_known(kind, value, known)
     check_ranges(request)
@@ -194,8 +194,8 @@ def checks_of(request: Request) -> tuple[str, ...]:
     for pattern in request.checks:
         if not {*choose_checks((pattern,))} & {*AT_GIVEN}:
             raise UsageError(
-                f"{pattern} draws its own numbers: leave it out, or leave out the weights and "
-                f"inputs (made at given ones: {', '.join(AT_GIVEN)})"
+                f"the check {pattern} uses random data of its own: omit this check, or omit the "
+                f"weights and inputs (checks that use them: {', '.join(AT_GIVEN)})"
             )
     return tuple(name for name in chosen if name in AT_GIVEN)
 
@@ -207,16 +207,16 @@ def _check_given(given: Given, dtypes: Sequence[str]) -> None:
             wrong = int(np.count_nonzero(~np.isfinite(array)))
             if wrong:
                 raise UsageError(
-                    f"{wrong:,} {which} are NaN or infinite: nothing can be compared there "
-                    "(harness.run takes them)"
+                    f"{wrong:,} {which} are NaN or infinite, so they cannot be compared "
+                    "(harness.run accepts them)"
                 )
             for dtype in dtypes:
                 most = LARGEST[host_dtype(dtype)]
                 beyond = int(np.count_nonzero(np.abs(array) > most))
                 if beyond:
                     raise UsageError(
-                        f"{beyond:,} {which} are above {most:.2g}: nothing can be compared there "
-                        f"in {dtype} (harness.run takes them)"
+                        f"{beyond:,} {which} are above {most:.2g}, so they cannot be compared "
+                        f"in {dtype} (harness.run accepts them)"
                     )
 
 

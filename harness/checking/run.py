@@ -330,8 +330,8 @@ class ClusterMachines:
         machine, code = actor.call("about")
         if code != digest("harness"):
             raise ClusterError(
-                f"the code of the harness on {node} is not that of this machine: install the same "
-                "version on all of them"
+                f"the harness on {node} has different code than on this machine: install the same "
+                "version on all nodes"
             )
         return str(machine)
 
@@ -415,7 +415,7 @@ class _Nowhere:
     """A place for a cell whose remote process was lost twice: the cell is not run."""
 
     def __init__(self, words: str) -> None:
-        self._words = f"the process that ran it was lost, and a second one too: {words}"
+        self._words = f"the process that ran this cell ended, and a second one too: {words}"
 
     def signature(self, cell: Cell) -> None:
         """Return None, so that a resumed run tries this cell again."""

@@ -150,7 +150,9 @@ class CellRun:
         starts, lost = self.worker.starts, "open"
         for name, check in opened.checks.items():
             if self.worker.starts != starts or self.worker.pid is None:
-                yield Finding(name, faults=[f"the worker was lost in {lost}"], verdict="not-run")
+                yield Finding(
+                    name, faults=[f"the worker process ended during {lost}"], verdict="not-run"
+                )
                 continue
             lost = name
             for finding in self._check(name, check):
@@ -302,7 +304,7 @@ def _location(run: CellRun, context: Context, result: CellResult) -> str:
         context.remote.load(material)
         trace = context.remote.trace("training", material)
     except WorkerFault as fault:
-        return f"no trace could be had: {fault}"
+        return f"the values could not be traced: {fault}"
     try:
         with at_work():
             expectations = Expectations(case, material, run.cell.dtype)
@@ -321,4 +323,4 @@ def _location(run: CellRun, context: Context, result: CellResult) -> str:
             result.divergence = divergence(judged, wrong, location.place, case.spec)
             return str(location)
     except OracleFault as fault:
-        return f"no place could be found: {fault}"
+        return f"the first difference could not be located: {fault}"

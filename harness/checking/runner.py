@@ -229,7 +229,7 @@ class CellRunner:
             own[spec.name] = tuple(spec.model.sizes)
         self.applied = [] if alone else check_asked(request.sizes, own)
         if request.given is not None and self.specs.names != (request.given.spec,):
-            raise UsageError(f"numbers of {request.given.spec} are given: check it, and no other")
+            raise UsageError(f"the given arrays are for {request.given.spec}: check only this spec")
         # Known differences are faults of a framework's layers, so they do not excuse a user's own
         # model.
         own_model = request.against is not None
@@ -405,7 +405,7 @@ class CellRunner:
                     told = told or reason
                     continue
                 if result.contradicted:
-                    told = told or "its records contradict each other"
+                    told = told or "its records contradict one another"
                 elif result.verdict in verdicts:
                     kept[cell] = result
                 else:

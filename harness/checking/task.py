@@ -202,8 +202,8 @@ class Workers:
             runner.with_cell(task.cell, task.source)
         if task.cell.spec not in runner.sources:
             raise UsageError(
-                f"a cell is of the spec {task.cell.spec!r}, and its source {task.source!r} is of "
-                "another one: take the two from one cell"
+                f"the spec of a cell is {task.cell.spec!r}, but its source {task.source!r} is a "
+                "different spec: take both from the same cell"
             )
         return runner
 
@@ -217,8 +217,8 @@ class Workers:
             self._written = wanted
         elif self._written != wanted:
             raise UsageError(
-                f"{self._writer.path} is the record of cells with other options (sizes, checks, "
-                "seed, ...): give these another Workers(records=...)"
+                f"{self._writer.path} has records of cells with other options (sizes, checks, "
+                "seed, ...): use another Workers(records=...) for these cells"
             )
 
     def _append(self, *lines: RecordLine, durable: bool = True) -> None:
@@ -234,7 +234,7 @@ def tasks(runner: CellRunner) -> list[Task]:
     """
     request = runner.request
     if request.given is not None:
-        raise UsageError("a cell carries no arrays: leave out weights, inputs, state and targets")
+        raise UsageError("a cell cannot contain arrays: omit weights, inputs, state and targets")
     usual = Request()
     shared = {
         name: getattr(request, name)

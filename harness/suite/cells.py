@@ -84,7 +84,7 @@ class Cells:
 
     def _result(self, cell: Cell) -> CellResult:
         if cell in self._failed:
-            text = f"{cell} came to no end: {self._failed[cell]}"
+            text = f"{cell} ended with an exception: {self._failed[cell]}"
             raise pytest.fail.Exception(text, pytrace=False)
         if cell not in self._results:
             try:
@@ -101,7 +101,7 @@ class Cells:
                     worker.close()  # this backend has no more tests
         result = self.engine.run_cell(cell, tuple(self._groups[cell]))
         if hidden := [f.check for f in result.findings if f.check not in SHOWN]:
-            raise LookupError(f"no test shows the findings {', '.join(hidden)} of {cell}")
+            raise LookupError(f"no test reports the findings {', '.join(hidden)} of {cell}")
         return result
 
 

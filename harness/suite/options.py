@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.getoption
     if not option("--backend"):
         raise pytest.UsageError(
-            "which backend? Add --backend NAME; `harness list` shows what is installed"
+            "no backend is selected: add --backend NAME; `harness list` shows installed backends"
         )
     try:
         request = check_request({one.name: _value(one, option(one.suite)) for one in OPTIONS})
@@ -108,7 +108,9 @@ def _value(one: Option, given: Any) -> Any:
     if one.word != one.name:  # positional arguments are not split at commas
         for text in given:
             if not all(name.strip() for name in text.split(",")):
-                raise pytest.UsageError(f"{one.suite}: nothing stands beside a comma of {text!r}")
+                raise pytest.UsageError(
+                    f"{one.suite}: a name is missing beside a comma of {text!r}"
+                )
         words = [name.strip() for text in given for name in text.split(",")]
     found = tuple(dict.fromkeys(map(Path, words) if "Path" in one.type else words))
     return found or one.default

@@ -102,7 +102,7 @@ def test_a_model_that_a_pattern_matched_and_that_is_gone_is_missed(tmp_path: Pat
     assert check(tmp_path, *asked, "--records", "old.jsonl").returncode == 0
     (folder / "two.yaml").unlink()
     run = check(tmp_path, *asked, "--baseline", "old.jsonl")
-    assert "nets/two on faulty-numpy, float64, native: it is no longer there" in run.stdout
+    assert "nets/two on faulty-numpy, float64, native: missing in the newer run" in run.stdout
     assert "since old.jsonl: 2 lost\n" in run.stdout
     assert run.returncode == 1
     named = check(tmp_path, "nets/one", "--specs", "mine", "--baseline", "old.jsonl")
@@ -120,7 +120,7 @@ def test_the_baseline_may_be_the_file_that_is_appended_to(folder: Path) -> None:
     ("content", "words"),
     [
         (None, "cannot read records from b.jsonl: no such file"),
-        ("", "--baseline b.jsonl holds no cell that has ended"),
+        ("", "--baseline b.jsonl has no finished cell"),
         ('{"kind":"head"}\n', "b.jsonl:1: "),
     ],
 )

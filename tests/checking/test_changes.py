@@ -258,24 +258,24 @@ GIVEN = {"sha256": {"inputs": 20 * "ab"}, "batch": 2, "time": 3, "sizes": {"hidd
 ASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "sizes": (
         {"sizes": {"hidden": 9, "vocab": 5}},
-        ["sizes asked for: hidden=8 became hidden=9, vocab=5"],
+        ["requested sizes: hidden=8 became hidden=9, vocab=5"],
     ),
-    "no sizes": ({"sizes": {}}, ["sizes asked for: none where there was hidden=8"]),
-    "a switch": ({"thorough": True}, ["thorough asked for: yes where there was none"]),
+    "no sizes": ({"sizes": {}}, ["requested sizes: none where there was hidden=8"]),
+    "a switch": ({"thorough": True}, ["requested thorough: yes where there was none"]),
     "a model": (
         {"against": OWN},
         [
-            "model asked for: net.py:Net where there was none",
-            "--map asked for: out=fc, rnn=gru where there was none",
+            "requested model: net.py:Net where there was none",
+            "requested --map: out=fc, rnn=gru where there was none",
         ],
     ),
     "given numbers": (
         {"given": GIVEN},
         [
-            "checksum of inputs asked for: abababababab where there was none",
-            "batch of given numbers asked for: 2 where there was none",
-            "time of given numbers asked for: 3 where there was none",
-            "sizes of given numbers asked for: hidden=8 where there was none",
+            "requested checksum of inputs: abababababab where there was none",
+            "requested batch of given arrays: 2 where there was none",
+            "requested time of given arrays: 3 where there was none",
+            "requested sizes of given arrays: hidden=8 where there was none",
         ],
     ),
 }

@@ -132,7 +132,7 @@ def test_operations_grow_with_time_and_sizes_can_be_given() -> None:
 def test_every_model_can_be_explained(name: str) -> None:
     text = explain(name, [], {"hidden": 7}, []).text()
     assert text.startswith(f"{name}: ")
-    for title in ("in and out", "parameters", "program", "training", "operations at"):
+    for title in ("inputs and outputs", "parameters", "program", "training", "operations at"):
         assert f"\n\n{title}" in text
 
 

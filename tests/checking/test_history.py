@@ -46,7 +46,7 @@ def test_an_edited_record_counts_for_nothing(change: Mapping[str, Any], run: Run
     told = run()
     assert sorted(told.ran) == ["one on numpy", "one on own-a", "one on own-b"]
     assert "3 cells of " in told.reasons[0]
-    assert told.reasons[0].endswith("whose checksum is wrong")
+    assert told.reasons[0].endswith("with a wrong checksum")
 
 
 def test_a_difference_that_was_edited_into_agreement_is_run(run: Run) -> None:
@@ -151,7 +151,7 @@ def test_what_began_later_than_now_passes_for_nothing(run: Run) -> None:
     told = run()
     assert len(told.ran) == 6
     assert "6 cells of " in told.reasons[0]
-    assert "which began later than now, 20" in told.reasons[0]
+    assert "which began after the present time, 20" in told.reasons[0]
     # What was run now is known from then on.
     assert run().ran == []
 
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_read_is_told_and_passed_over(text: str, run: Run)
     (run.history / "damaged.jsonl").write_text(text)
     told = run()
     assert told.ran == []
-    assert told.reasons[0].startswith("passed over in the history: ")
+    assert told.reasons[0].startswith("ignored in the history: ")
     assert "damaged.jsonl" in told.reasons[0]
 
 
@@ -232,7 +232,7 @@ def _begins(path: Path, cell: Cell) -> list[dict[str, Any]]:
 def test_a_folder_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(UsageError, match="takes a folder of records"):
+    with pytest.raises(UsageError, match="needs a folder of record files"):
         history.read(file, Request())
     with pytest.raises(UsageError, match="give --history FOLDER"):
         Engine(Request(backends=("numpy",), fresh=True))

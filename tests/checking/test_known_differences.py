@@ -274,7 +274,7 @@ def test_a_wrong_file_is_told_with_its_place(
 
 def test_the_reason_of_an_accepted_difference_is_made_of_whole_sentences(wording: Wording) -> None:
     result = CellResult(Cell("mlp", "torch", "cpu", "float32", "native"), version="torch 2.6")
-    result.location = "It is right if the gates z and r of gru trade places"
+    result.location = "The result is right if the gates z and r of gru are swapped"
     result.blame = Blame(who="plugin", words="Parameters are handed over in another order.")
     (entry,) = yaml.safe_load(accepted(result, ["outputs"]))["differences"].values()
     wording(entry["reason"])

@@ -71,17 +71,17 @@ WRONG = {
         "        super().__init__(vocab, factors, hidden)\n"
         "        self.gru = nn.GRU(factors, hidden)\n",
         "inference",
-        "The model runs over the batch where the spec runs over time",
+        "The model iterates over the batch, but the spec iterates over time",
     ),
     "softmax": (
         "    def forward(self, x):\n        return super().forward(x).softmax(-1)\n",
         "inference",
-        "It is next_chars of the spec: say --returns next_chars",
+        "It equals the output next_chars of the spec: use --returns next_chars",
     ),
     "detached": (
         "    def forward(self, x):\n        return self.fc(self.gru(self.emb(x).detach())[0])\n",
         "cotangent-gradients",
-        "gradients: the outputs are right; wrong are embed.table; right are rnn.W_z",
+        "gradients: the outputs are right; wrong: embed.table; right: rnn.W_z",
     ),
     "late": (
         "    def forward(self, x):\n"
@@ -100,7 +100,7 @@ WRONG = {
         "        assert len(x) == 3, 'three rows'\n"
         "        return super().forward(x)\n",
         "shapes",
-        "what differs is in: shapes",
+        "checks that differ: shapes",
     ),
 }
 

@@ -57,7 +57,7 @@ def test_too_many_rules_and_too_long_ones_are_told_with_their_place(
         assert len(str(caught.value)) < 500
     # A line of a file that is none of rules may be a secret: it is not quoted.
     other = model_file(tmp_path, "a=b\nroot:x:0:0:root\n", "other.map")
-    with pytest.raises(UsageError, match="a rule is OURS=THEIRS") as caught:
+    with pytest.raises(UsageError, match="a rule must be OURS=THEIRS") as caught:
         against(f"{file}:Net", maps=[str(other)])
     assert str(caught.value).startswith(f"{other}:2: ")
     assert "root:x" not in str(caught.value)
@@ -69,12 +69,12 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "a pipe": ("pipe.py:Net", (), "a named pipe"),
     "no name": ("model.py", (), "without a name"),
     "no identifier": ("model.py:a.b", (), "takes FILE.py:NAME"),
-    "weights": ("weights.pt", (), "holds weights and no model"),
+    "weights": ("weights.pt", (), "has weights but no model"),
     "another kind": ("model.txt", (), "takes FILE.py:NAME"),
     "no framework": ("plain.py:f", (), "imports no framework itself: say which one"),
     "two frameworks": ("both.py:f", (), "imports jax and torch: say which one"),
-    "no Python": ("broken.py:f", (), "is no Python: "),
-    "two backends": ("model.py:Net", ("torch", "jax"), "one framework runs"),
+    "no Python": ("broken.py:f", (), "is not valid Python: "),
+    "two backends": ("model.py:Net", ("torch", "jax"), "only one framework can run"),
     "no backend": ("model.py:Net", ("trch",), "unknown backend 'trch'; did you mean 'torch'?"),
 }
 

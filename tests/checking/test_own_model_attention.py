@@ -134,9 +134,9 @@ class NotItself(Net):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("NoScale", "It is right if the division by a number is left out in "),
-        ("AndTheNext", "It is right if the comparison holds for one more in "),
-        ("NotItself", "It is right if the comparison holds for one less in "),
+        ("NoScale", "The result is right if the division by a constant is omitted in "),
+        ("AndTheNext", "The result is right if the comparison includes one value more in "),
+        ("NotItself", "The result is right if the comparison includes one value less in "),
     ],
 )
 def test_a_mask_that_is_off_by_one_and_a_scale_that_lacks_are_told(

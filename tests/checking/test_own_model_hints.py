@@ -116,7 +116,7 @@ def test_a_function_with_an_attribute_that_others_lack_is_no_fault(
     spec = model_file(tmp_path, CURVED.replace("ACTIVATION", written), "curved.yaml")
     result = checked(torch_service, spec, f"{file}:net", "float64", maps=maps)
     assert result.verdict == "differ"
-    assert "It is right if" not in result.location
+    assert "The result is right if" not in result.location
 
 
 NORMED = TWO_LAYERS.format("{layer: batch_norm, momentum: 0.9}", 2, "y = out(first(x))")
@@ -173,8 +173,8 @@ def lost(features):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("unbiased", "It moves towards the variance of a sample, which is n / (n - 1) times"),
-        ("slow", "It is right if momentum of first is 0.97 in place of the spec's 0.9"),
+        ("unbiased", "The model uses the sample variance, which is n / (n - 1) times"),
+        ("slow", "The result is right if momentum of first is 0.97 instead of the spec's 0.9"),
         ("both", ""),
         ("lost", ""),
     ],

@@ -60,7 +60,7 @@ class Drawing(Code):
         return nn.functional.dropout(self.sampled(x, unit, POWER), 0.3, self.training)
 """
 RIGHT, VARIANCE = MODEL.replace("POWER", "0.5"), MODEL.replace("POWER", "1.0")
-TRAINING = "training: evaluation is right; in training these are wrong: output.z"
+TRAINING = "training: inference is right; wrong in training mode: output.z"
 
 
 def made(
@@ -89,7 +89,7 @@ def test_noise_that_a_model_draws_itself_is_named_as_not_compared(
 ) -> None:
     wrong = made(torch_service, tmp_path, VARIANCE, "Drawing")
     assert wrong.verdict == "agree"
-    left = ["noise not taken (sample.unit, drop.kept)", "training mode"]
+    left = ["noise not accepted (sample.unit, drop.kept)", "training mode"]
     assert list(wrong.not_compared) == left
 
 
@@ -110,7 +110,7 @@ def test_the_verdict_line_json_and_records_say_what_was_not_compared(tmp_path: P
     command += ["--check", "inference"]
     run = CliRunner().invoke(cli, [*command, "--records", str(records)])
     assert run.exit_code == 0, run.output
-    words = "noise not taken (sample.unit, drop.kept), training mode"
+    words = "noise not accepted (sample.unit, drop.kept), training mode"
     last = run.stdout.splitlines()[-1]
     assert last.startswith(f"1 cell: 1 agree; not compared: {words}; ")
     ended = [json.loads(line) for line in records.read_text().splitlines()]

@@ -62,7 +62,7 @@ def test_what_is_left_is_one_layer_at_sizes_of_one(name: str, left: str, tmp_pat
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     if left != "no layer":
         assert f"layers left: {left} (" in shown
-    assert set(sizes(shown).values()) <= {"1", "2", "3", "gone"}
+    assert set(sizes(shown).values()) <= {"1", "2", "3", "removed"}
     small = load(tmp_path / "small")
     assert measure(small) < measure(load(folder))
     assert run("replay", tmp_path / "small")[0] == 1
@@ -101,7 +101,7 @@ def test_the_folder_that_one_stands_in_has_a_name_too(
         monkeypatch.chdir(place)
         code, shown = run("reduce", Path(word))
         assert code == 2
-        assert "mine-reduced is there already" in shown
+        assert "mine-reduced already exists" in shown
     (tmp_path / "mine-reduced").rmdir()
     code, shown = run("reduce", Path(".."))
     assert code == 2
@@ -121,7 +121,7 @@ def test_nothing_is_written_over(what: str, tmp_path: Path) -> None:
         target.symlink_to(tmp_path / "nowhere")
     code, shown = run("reduce", folder, "--output", target)
     assert code == 2
-    assert "is there already" in shown
+    assert "already exists" in shown
 
 
 def test_what_agrees_is_not_reduced(tmp_path: Path, wording: Wording) -> None:
@@ -214,7 +214,7 @@ def test_a_search_tells_where_it_is_and_ends_in_its_time(tmp_path: Path) -> None
         cli, ["reduce", str(folder), "-o", str(tmp_path / "new"), "--search-timeout", "0.001"]
     )
     assert found.exit_code == 0, found.output
-    assert "; the time was up" in found.stdout
+    assert "; the time limit was reached" in found.stdout
     assert "running gradients of" in found.stderr
     assert "looking for a smaller failure (at most 0.001 s)" in found.stderr
 

@@ -174,8 +174,8 @@ def test_a_paragraph_for_each_cell_that_does_not_pass(mixed: Report, wording: Wo
     crashed = mixed.results[3]
     crashed.findings = [
         Finding("values", faults=["killed by SIGSEGV"], verdict="crashed"),
-        Finding("shapes", faults=["the worker was lost in values"], verdict="not-run"),
-        Finding("kinks", faults=["the worker was lost in values"], verdict="not-run"),
+        Finding("shapes", faults=["the worker process ended during values"], verdict="not-run"),
+        Finding("kinks", faults=["the worker process ended during values"], verdict="not-run"),
     ]
     lines = reports.problems(mixed)
     wording(
@@ -205,7 +205,7 @@ def test_details_have_a_line_for_every_check(wording: Wording) -> None:
     wording.line(head, "native (torch 2.9 ... torch.nn.RNN): agree")
     assert len(lines) == 2
     wording.line(lines[0], "1.00e-08, 0.1 ... output.y")
-    assert lines[1].endswith("4 held")
+    assert lines[1].endswith("4 conditions held")
 
 
 def test_known_differences_are_told_once(wording: Wording) -> None:

@@ -119,7 +119,7 @@ def test_replay_shows_the_fault_that_was_found(
     assert command[:2] == ["harness", "replay"]
     again = CliRunner().invoke(cli, command[1:])
     assert again.exit_code == 1, again.output
-    verdict = f"lesson6/simple_rnn on planted, float64, check {fault}: differs; worst is "
+    verdict = f"lesson6/simple_rnn on planted, float64, check {fault}: differs; worst tensor: "
     assert again.output.splitlines()[-1].startswith(verdict)
     right = CliRunner().invoke(cli, [*command[1:], "--backend", "numpy"])
     assert right.exit_code == 0, right.output
@@ -135,7 +135,7 @@ def test_replay_sees_a_fault_that_is_not_in_every_pass(
         patch.setenv("PLANTED", "second-call")
         run = CliRunner().invoke(cli, ["replay", str(folder)])
     assert run.exit_code == 1, run.output
-    assert "check gradients: differs in 1 of 3 passes; worst is " in run.output
+    assert "check gradients: differs in 1 of 3 passes; worst tensor: " in run.output
 
 
 def test_a_fault_in_no_single_pass_has_no_reproducer(
@@ -144,9 +144,9 @@ def test_a_fault_in_no_single_pass_has_no_reproducer(
     run = planted("training-sgd")
     assert run.exit_code == 1, run.output
     assert not printed(run, "reproducer: ")
-    assert printed(run, "no reproducer: ") == [
-        "no reproducer: what differs is training-sgd; run harness check lesson6/simple_rnn "
-        "--backend planted --dtype float64 --check training-sgd"
+    assert printed(run, "no reproducer for a difference in ") == [
+        "no reproducer for a difference in training-sgd; instead run harness check "
+        "lesson6/simple_rnn --backend planted --dtype float64 --check training-sgd"
     ]
     assert not (tmp_path / "re producers").exists()
 

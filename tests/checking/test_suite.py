@@ -154,7 +154,7 @@ def test_crash_fails_the_tests_of_its_cell_only(own: Path) -> None:
     assert "test_check[faulty-numpy-small-float32-gradients]" in failed
     assert not list(ET.parse(own / "junit.xml").iter("error"))
     assert "values: crashed: SIGSEGV" in run.stdout
-    assert "the worker was lost in values" in run.stdout
+    assert "the worker process ended during values" in run.stdout
 
 
 def test_a_folder_that_is_not_there_is_an_error_in_words(tmp_path: Path) -> None:
@@ -189,13 +189,16 @@ def test_github_is_told(own: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "which backend? Add --backend NAME"),
+        ([], "no backend is selected: add --backend NAME"),
         (["--backend", "nump"], "unknown backend 'nump'; did you mean 'numpy'?"),
         (["--backend", "numpy", *specs("lesson6/simple_rn")], "did you mean 'lesson6/simple_rnn'?"),
         (["--backend", "numpy", "--dtype", "float8"], "unknown dtype 'float8'"),
         (["--backend", "numpy", "--harness-path", "nativ"], "unknown path 'nativ'; did you mean"),
-        (["--backend", ","], "--backend: nothing stands beside a comma of ','"),
-        (["--backend", "numpy", "--dtype", "float32,"], "--dtype: nothing stands beside a comma"),
+        (["--backend", ","], "--backend: a name is missing beside a comma of ','"),
+        (
+            ["--backend", "numpy", "--dtype", "float32,"],
+            "--dtype: a name is missing beside a comma",
+        ),
     ],
     ids=["no backend", "backend", "spec", "dtype", "path", "only a comma", "a comma at the end"],
 )
@@ -258,5 +261,5 @@ def test_finding_without_a_test_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
             return result
 
         monkeypatch.setattr(engine, "run_cell", with_another)
-        with pytest.raises(LookupError, match="no test shows the findings other"):
+        with pytest.raises(LookupError, match="no test reports the findings other"):
             Cells(engine, [(cell, "loss")]).findings(cell, "loss")

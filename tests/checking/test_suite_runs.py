@@ -139,7 +139,7 @@ def test_what_ends_a_cell_fails_all_its_tests_at_once(
     assert "4 failed" in run.stdout
     begun = (tmp_path / "begun").read_text().splitlines()
     assert len(begun) == len({*begun}) == 2
-    assert run.stdout.count("native came to no end: Failed: Timeout (>1.0s)") == 2
+    assert run.stdout.count("native ended with an exception: Failed: Timeout (>1.0s)") == 2
 
 
 def test_names_are_the_same_wherever_it_is_run(tmp_path: Path) -> None:

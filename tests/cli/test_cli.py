@@ -161,7 +161,7 @@ def test_checks_that_do_not_apply_anywhere_are_no_success() -> None:
     arguments = ["lesson6/theano_rnn", "--backend", "numpy", "--check", "embedding-rows"]
     run = harness("check", *arguments)
     assert run.returncode == 2
-    assert "none of the checks asked for applies to lesson6/theano_rnn" in run.stderr
+    assert "none of the selected checks applies to lesson6/theano_rnn" in run.stderr
     # Beside a model that it applies to, the one that it does not apply to has no say.
     assert harness("check", "lesson6/simple_rnn", *arguments).returncode == 0
 

@@ -48,7 +48,7 @@ def test_a_planted_fault_is_named(framework: str, here: Path) -> None:
     assert found.exit_code == 1, found.output
     words = " ".join(found.output.split())
     assert "first differs at z of layer gru, time step 0" in words
-    assert "It is right if b_z and b_r of gru trade places" in words
+    assert "The result is right if b_z and b_r of gru are swapped" in words
     assert "at fault: plugin" in words
     assert "1 agree, 1 differ" in words
     folder = Path("harness-demo/lesson6/keras_gru") / f"{framework}-float32-native"

@@ -19,7 +19,10 @@ BARE = os.path.realpath(sys.executable)
 REPLAY = "harness replay 'a folder of  reproducers/simple_rnn-faulty-numpy-float32-native'"
 RUN = "harness check 'my model.yaml' --backend torch,jax --dtype float64 --check outputs"
 MESSAGES = {
-    "at the end": (f"no reproducer: what differs is outputs, loss, gradients; run {RUN}", RUN),
+    "at the end": (
+        f"no reproducer for a difference in outputs, loss, gradients; instead run {RUN}",
+        RUN,
+    ),
     "after a colon": (f"reproducer: {REPLAY}", REPLAY),
     "with more behind it": (
         "--on ray needs Ray: pip install 'backend-comparison-harness[ray]' (or leave it out)",

@@ -24,8 +24,8 @@ MAX_SOURCE = 16 << 20
 # Limits on the number of --map rules and on the characters of a rule; no model needs more.
 MOST_RULES, LONGEST_RULE = 10_000, 1_000
 FORM = (
-    "--against takes FILE.py:NAME, where NAME is a model, a class or a function of the file, or a "
-    "file of a whole model"
+    "--against takes FILE.py:NAME, where NAME is a model, class or function in the file, or a "
+    "file with a complete model"
 )
 # Suffixes of files that hold weights but no model.
 WEIGHTS = {".pt", ".pth", ".safetensors", ".h5", ".npz", ".ckpt", ".bin"}
@@ -100,7 +100,7 @@ def against(
     checksum = _checksum(path)
     if len(backends) > 1:
         raise UsageError(
-            f"one framework runs {displayed(target)}; found --backend {', '.join(backends)}"
+            f"only one framework can run {displayed(target)}; found --backend {', '.join(backends)}"
         )
     if path.suffix == PYTHON:
         framework = backends[0] if backends else _imported(path)
@@ -129,8 +129,8 @@ def _parts(target: str) -> tuple[Path, str, str]:
         raise UsageError(f"{FORM}; found {displayed(target)} without a name")
     if path.suffix.lower() in WEIGHTS:
         raise UsageError(
-            f"{displayed(target)} holds weights and no model: name the code of the model by "
-            "--against FILE.py:NAME, and give the weights by --weights"
+            f"{displayed(target)} has weights but no model: give the code of the model with "
+            "--against FILE.py:NAME, and the weights with --weights"
         )
     if path.suffix.removeprefix(".") not in {*available(), *available(FORMATS_GROUP)}:
         raise UsageError(f"{FORM} (.onnx, .keras); found {displayed(target)}")
@@ -160,7 +160,7 @@ def _imported(path: Path) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
         words = error.msg if isinstance(error, SyntaxError) else shorten(str(error))
-        raise UsageError(f"{displayed(path)} is no Python: {words}{line}") from None
+        raise UsageError(f"{displayed(path)} is not valid Python: {words}{line}") from None
     modules = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -171,9 +171,9 @@ def _imported(path: Path) -> str:
     # Files for other frameworks often import numpy as well.
     found = [name for name in found if name != "numpy"] or found
     if len(found) != 1:
-        what = f"imports {' and '.join(found)}" if found else "imports no framework itself"
+        what = f"imports {' and '.join(found)}" if found else "does not import a framework directly"
         raise UsageError(
-            f"{displayed(path)} {what}: say which one runs the model by --backend "
+            f"{displayed(path)} {what}: choose the framework of the model with --backend "
             f"({', '.join(known)})"
         )
     return found[0]
@@ -198,7 +198,7 @@ def _rules(maps: Sequence[str]) -> tuple[str, ...]:
                 f"--map takes OURS=THEIRS, or a file of such lines: cannot read {fault}"
             ) from None
         except UnicodeDecodeError:
-            raise UsageError(f"--map: {displayed(item)} is no text in UTF-8") from None
+            raise UsageError(f"--map: {displayed(item)} is not UTF-8 text") from None
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
         found += (
             _rule(line, f"{displayed(item)}:{number}")
@@ -217,5 +217,7 @@ def _rule(text: str, place: str) -> str:
             f"{place}: a rule of {len(text):,} characters; at most {LONGEST_RULE:,} are allowed"
         )
     if "=" not in text:
-        raise UsageError(f"{place}: a rule is OURS=THEIRS, such as rnn=gru; this has no '='")
+        raise UsageError(
+            f"{place}: a rule must be OURS=THEIRS, such as rnn=gru; this rule has no '='"
+        )
     return text

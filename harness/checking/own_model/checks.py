@@ -81,8 +81,8 @@ class ModelContext:
         results = [n for n in result_ports(program, "forward") if "statistics." not in n]
         missing = [n.removeprefix("output.") for n in results if n not in self.found]
         listed = (
-            ("noise not taken", self.unseen_noise),
-            ("state not taken", state),
+            ("noise not accepted", self.unseen_noise),
+            ("state not accepted", state),
             ("results not returned", missing if self.found else []),
         )
         left = [f"{what} ({', '.join(names)})" for what, names in listed if names]
@@ -206,8 +206,8 @@ def repeatability(context: ModelContext) -> Iterator[Finding]:
     context.remote.load(material)
     first, second = context.forward(material), context.forward(material)
     fault = (
-        "{} differs in a second call on the same numbers: something is drawn that evaluation "
-        "does not turn off, or kept from call to call"
+        "{} differs in a second call with the same arguments: the model uses randomness that "
+        "inference does not turn off, or keeps values between calls"
     )
     faults = unequal(first, second, fault)
     yield Finding("repeatability", faults=faults, held=len(first) - len(faults))

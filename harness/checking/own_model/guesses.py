@@ -41,11 +41,11 @@ def altered(programs: Programs) -> Iterator[tuple[str, Programs]]:
     program = programs[0]
     for place, op in _places(program, lambda node: node.op in COMPARISONS):
         for by, word in ((1.0, "more"), (-1.0, "less")):
-            text = f"the comparison holds for one {word} in {place}"
+            text = f"the comparison includes one value {word} in {place}"
             yield text, _each(programs, place, op, _further(by))
     factors = _factors(program)
     for place, op in _places(program, lambda n: n.op in SCALING and n.output in factors):
-        text = f"the {SCALING[op]} a number is left out in {place}"
+        text = f"the {SCALING[op]} a constant is omitted in {place}"
         yield text, _each(programs, place, op, _left_out)
 
 
@@ -174,7 +174,7 @@ class Hint:
         ``own``."""
         listed = " and ".join(layers) if len(layers) <= FEW else f"{len(layers)} layers"
         named = f"{attribute} of {listed}"
-        words = f"{RIGHT_IF} {named} is {other:.4g} in place of the spec's {own:.4g}"
+        words = f"{RIGHT_IF} {named} is {other:.4g} instead of the spec's {own:.4g}"
         return cls(words, layers, attribute)
 
 
@@ -210,14 +210,14 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
         return lambda: _results(_session(changed), material)
 
     if (turned := _turned(programs[1], material)) is not None:
-        words = "The model runs over the batch where the spec runs over time"
-        hint = Hint(f"{words}: its recurrent layers may want batch_first=True")
+        words = "The model iterates over the batch, but the spec iterates over time"
+        hint = Hint(f"{words}: its recurrent layers may need batch_first=True")
         yield hint, lambda: _swapped(_results(session, turned))
     for layer, text, parameters in hypotheses(material.parameters):
         yield Hint(f"{RIGHT_IF} {text}", (layer,)), at(parameters)
     for layer, parameters in _complements(material.parameters):
-        words = f"{RIGHT_IF} 1 - {UPDATE_GATE} stands for {UPDATE_GATE} in {layer}"
-        words += ": which of the old state and the candidate the gate weighs"
+        words = f"{RIGHT_IF} 1 - {UPDATE_GATE} replaces {UPDATE_GATE} in {layer}"
+        words += ": the gate can multiply the old state or the candidate state"
         yield Hint(words, (layer,)), at(parameters)
     for text, changed in chain(_other_functions(context.case), altered(programs)):
         yield Hint(f"{RIGHT_IF} {text}"), by(changed)
@@ -248,7 +248,7 @@ def _other_functions(case: Case) -> Iterator[tuple[str, Programs]]:
         except SpecError:  # the other function lacks an attribute, or rejects these shapes
             continue
         phases: tuple[Phase, Phase] = ("training", "inference")
-        yield f"{other} stands for {own}", tuple(changed.program(p, **known) for p in phases)
+        yield f"{other} replaces {own}", tuple(changed.program(p, **known) for p in phases)
 
 
 def _session(programs: Programs) -> Session:

@@ -61,7 +61,7 @@ def moved_otherwise(
         layers = tuple(dict.fromkeys(map(owner_of, wrong)))
         return Hint.of_attribute("momentum", layers, other, own)
     if all(_of_a_sample(*found[n], before[n]) for n in wrong):
-        words = "It moves towards the variance of a sample, which is n / (n - 1) times that of a"
+        words = "The model uses the sample variance, which is n / (n - 1) times the variance of a"
         return Hint(f"{words} batch of n, as torch's BatchNorm does")
     return Hint("")
 
@@ -107,7 +107,10 @@ TRIED, ENTRIES = 200, 2_000_000
 # Relative errors between these limits are typical of float32 in a model.
 LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
 # How the numbers of these checks differ from ordinary numbers, as text.
-FAR_OUT = {"saturation": "weights and inputs four times as large", "corners": "biases alone"}
+FAR_OUT = {
+    "saturation": "four times larger weights and inputs",
+    "corners": "pre-activations that equal the biases",
+}
 
 
 def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
@@ -115,7 +118,9 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
     would explain that."""
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if "repeatability" in wrong:
-        return Hint("the model gives other numbers each time, and nothing else can be said of it")
+        return Hint(
+            "the model returns different results in each call, so nothing else can be compared"
+        )
     forward = wrong.get("inference")
     first = next((d for d in forward.deviations if not d.agrees), None) if forward else None
     if forward is not None and first is not None:
@@ -128,20 +133,20 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
     if "cotangent-gradients" in wrong:
         names = [d.name for d in wrong["cotangent-gradients"].deviations if not d.agrees]
         right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
-        told = f"gradients: the outputs are right; wrong are {_listed(names)}"
-        told += f"; right are {_listed(right)}" if right else ": all of them"
+        told = f"gradients: the outputs are right; wrong: {_listed(names)}"
+        told += f"; right: {_listed(right)}" if right else " (all of them)"
         return Hint(told, _owners(names))
     if far := [name for name in FAR_OUT if name in wrong]:
         told = "; ".join(f"{name}: {FAR_OUT[name]}" for name in far)
-        return Hint(f"outputs: they are right at ordinary numbers, and wrong far out ({told})")
+        return Hint(f"outputs: right for ordinary values, wrong for unusual values ({told})")
     trained = [wrong[name] for name in ("outputs", "statistics") if name in wrong]
     if trained:
         names = [d.name for finding in trained for d in finding.deviations if not d.agrees]
-        told = f"training: evaluation is right; in training these are wrong: {_listed(names)}"
+        told = f"training: inference is right; wrong in training mode: {_listed(names)}"
         hint = moved_otherwise(context.case, context.moved, names).behind(told)
         return hint if hint.layers else replace(hint, layers=_owners(names))
     checks = ", ".join(wrong)
-    return Hint(f"the outputs and gradients are right; what differs is in: {checks}")
+    return Hint(f"the outputs and gradients are right; checks that differ: {checks}")
 
 
 def _owners(names: Sequence[str]) -> tuple[str, ...]:
@@ -174,7 +179,7 @@ def _parting(context: ModelContext, first: Deviation) -> str:
     words = (
         f"{first.name} is off by {first.error:.2e}{first.unit} in {int(off.sum()):,} of "
         f"{off.size:,} entries; "
-        f"the worst is {at}, {found[tuple(at)]:.6g} in place of {wanted[tuple(at)]:.6g}"
+        f"the worst is {at}, {found[tuple(at)]:.6g} instead of {wanted[tuple(at)]:.6g}"
     )
     words += _rows(context, first.name, off)
     axis = _axis(context, first.name, "time")
@@ -259,7 +264,7 @@ def _other_output(context: ModelContext, first: Deviation) -> str:
             error = relative_error(found, array, float(np.abs(array).max()) or 1.0)
             if error <= first.tolerance:
                 other = name.removeprefix("output.")
-                return f"It is {other} of the spec: say --returns {other}"
+                return f"It equals the output {other} of the spec: use --returns {other}"
     return ""
 
 
@@ -280,7 +285,7 @@ def _function_of(context: ModelContext, first: Deviation) -> str:
     name = first.name.removeprefix("output.")
     for label, function in functions.items():
         if relative_error(made, function(wanted), 1.0) <= DECISIVE * first.tolerance:
-            return f"It is {label}({name}): return {name} itself, as the spec does"
+            return f"It equals {label}({name}): return {name} itself, as the spec does"
     return ""
 
 
@@ -289,7 +294,7 @@ def _narrow(context: ModelContext, forward: Finding) -> str:
     float64."""
     errors = [d.error for d in forward.deviations if not d.agrees]
     if context.dtype == "float64" and all(LEAST_NARROW < error < MOST_NARROW for error in errors):
-        return "That is how far float32 is off: something in the model computes in it"
+        return "Such errors are typical of float32: part of the model computes in float32"
     return ""
 
 
@@ -372,4 +377,4 @@ def _explain(context: ModelContext, result: CellResult) -> None:
         result.location, result.wrong_layers = found.text, found.layers
         result.wrong_attribute = found.attribute
     except OracleFault as fault:
-        result.location = f"no place could be found: {fault}"
+        result.location = f"the first difference could not be located: {fault}"
