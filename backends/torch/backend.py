@@ -42,16 +42,6 @@ Tensor = Any
 CUBLAS_REPEATS: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
-def gradients_of(scalar: Tensor, leaves: Tensors) -> dict[str, Tensor]:
-    """Return the gradient of a scalar for each leaf; zeros if the scalar does not depend on it."""
-    if not scalar.requires_grad:
-        return {n: torch.zeros_like(t) for n, t in leaves.items()}
-    gradients = torch.autograd.grad(
-        scalar, list(leaves.values()), allow_unused=True, materialize_grads=True
-    )
-    return dict(zip(leaves, gradients, strict=True))
-
-
 class Torch(Backend):
     """The implementation of the backend ``torch``."""
 
@@ -159,6 +149,16 @@ class Torch(Backend):
     def settings(self) -> Mapping[str, str]:
         return {"threads": str(torch.get_num_threads()), **cuda.settings()}
 
+    def gradients_of(self, scalar: Tensor, leaves: Tensors) -> dict[str, Tensor]:
+        """Return the gradient of a scalar for each leaf; zeros if the scalar does not depend on
+        any leaf."""
+        if not scalar.requires_grad:
+            return {n: torch.zeros_like(t) for n, t in leaves.items()}
+        gradients = torch.autograd.grad(
+            scalar, list(leaves.values()), allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(leaves, gradients, strict=True))
+
     def value_and_gradient(self, function: Function) -> GradientFunction:
         # An optimizer that updates in place passes the same tensors at each step, so reuse the leaf
         # tensors.
@@ -173,7 +173,7 @@ class Torch(Backend):
             leaves = {n: leaf(n, v) for n, v in variables.items()}
             with torch.enable_grad():
                 results = function(leaves, constants)
-            gradients = gradients_of(results["scalar"], leaves)
+            gradients = self.gradients_of(results["scalar"], leaves)
             return {n: r.detach() for n, r in results.items()}, gradients
 
         return run

@@ -22,8 +22,6 @@ from harness.extend.models import (
     sizes_taken,
 )
 
-from .backend import gradients_of
-
 STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
@@ -121,7 +119,7 @@ class TorchModel(OwnModel):
             results = naming(placing.call(self.module, tensors))
             directions = self._tensors({n: cotangents[n] for n in results})
             scalar = sum((results[n] * directions[n]).sum() for n in results)
-            found = gradients_of(scalar, leaves)
+            found = self.backend.gradients_of(scalar, leaves)
         arrays = {n: self.backend.numpy(t) for n, t in results.items()}
         return arrays, {n: self.backend.numpy(t) for n, t in found.items()}
 
