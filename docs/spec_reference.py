@@ -86,7 +86,10 @@ OPERATORS = {
         "And, or and not of conditions; put each condition in brackets.",
         "(x > 0) & ~(x == 1)",
     ),
-    "[...]": ("Index, slice, step or new axis. Bounds are numbers or sizes.", "x[:, ::-1, None]"),
+    "[...]": (
+        "Index, slice, step or new axis. Bounds are integers or named sizes.",
+        "x[:, ::-1, None]",
+    ),
 }
 FUNCTIONS = {
     "exp": ("exponential function", "exp(x)"),
@@ -324,7 +327,8 @@ def page() -> str:
     ]
     lines += [*definitions("functions"), "", "## Layers", ""]
     lines += [
-        "Each use of a layer must set the attributes without a default.",
+        "Each use of a layer must set the attributes without a default. `heads` is the number of\n"
+        "attention heads, `head` their width, and `wide` the width of the hidden layer.",
         "",
     ]
     lines += [*definitions("layers"), "", "## Losses and metrics", ""]

@@ -96,7 +96,7 @@ class OptimizerUse(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     optimizer: str = key("the optimizer's name", "adam")
     schedule: str | float | None = key(
-        "a factor of the learning rate, a function of the step number `t`",
+        "multiplies the learning rate; it can depend on the step number `t`",
         "minimum(1, t / 100)",
         None,
     )
@@ -112,7 +112,7 @@ class OptimizerUse(BaseModel):
         None,
     )
     accumulate: Annotated[int, Field(ge=2)] | None = key(
-        "steps per update, which uses their mean gradient", 4, None
+        "steps per update; the update uses their mean gradient", 4, None
     )
     average: Annotated[float, Field(gt=0, lt=1)] | None = key(
         "the decay of an exponential moving average of the parameters", 0.999, None

@@ -276,7 +276,7 @@ class Source(Strict):
     """An array of the model: characters ``offset`` from the window's start, or zeros."""
 
     offset: Annotated[int, Field(ge=0)] | None = key(
-        "the position of the array's first character in the window", 1, None
+        "characters from the window's start to the array's start", 1, None
     )
     zeros: bool | None = key("with `true`, all entries are 0", True, None)
 
@@ -294,7 +294,7 @@ class Data(Strict):
         "the length and stride of the windows of text", {"length": 64, "stride": 64}
     )
     arrays: dict[Name, Source] = key(
-        "the part of the text that each input or target contains", {"target": {"offset": 1}}
+        "the characters of a window that each input or target contains", {"target": {"offset": 1}}
     )
 
 
@@ -324,7 +324,7 @@ class Model(Documented):
 
     model: ModelName = key("the name of the model in results", "my_gru")
     parameters: Positive | dict[Name, Parameter] | None = key(
-        "parameters outside all layers, or the expected parameter count, statistics included",
+        "the model's own parameters, or the expected count of parameters and statistics",
         {"scale": {"shape": [], "init": "ones"}},
         None,
     )
