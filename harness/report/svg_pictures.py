@@ -58,7 +58,7 @@ def available() -> bool:
 
 def draw_nothing() -> None:
     """Draw an empty picture; raise :class:`ImportError` if matplotlib cannot be imported."""
-    _svg(lambda axes: None, 1.0, "nothing")
+    _svg(lambda axes: None, 1.0, "nothing", "", columns=0)
 
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -88,15 +88,13 @@ def roofline(roof: Roofline) -> str:
         for number, cell in enumerate(roof.cells):
             colour, shape, _ = _look(number)
             marker = MARKERS[shape]
-            label = _plain(cell.label) if len(roof.cells) <= len(COLOURS) else None
+            label = _plain(cell.label)
             axes.plot([cell.intensity], [cell.speed], marker, color=colour, label=label)
-        axes.set_xlabel("operations per byte")
         axes.set_ylabel("operations per second")
-        axes.grid(which="both", color=INK, alpha=0.12)
-        if len(roof.cells) <= len(COLOURS):
-            _legend(axes, 2)
+        axes.grid(which="minor", color=INK, alpha=0.12)
 
-    return _svg(draw, 3.6, "roofline")
+    columns = 2 if len(roof.cells) <= len(COLOURS) else 0
+    return _svg(draw, 3.6, "roofline", "operations per byte", columns)
 
 
 def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]]) -> str:
@@ -114,11 +112,8 @@ def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]
         axes.set_xscale("log")
         axes.set_yticks(range(len(systems)), [_plain(system) for system in systems])
         axes.invert_yaxis()
-        axes.set_xlabel(unit)
-        axes.grid(color=INK, alpha=0.12)
-        _legend(axes, 4)
 
-    return _svg(draw, 1.2 + 0.3 * len(systems), "speeds")
+    return _svg(draw, 1.2 + 0.3 * len(systems), "speeds", unit, columns=4)
 
 
 def losses(trainings: Sequence[TrainedWeights]) -> str:
@@ -137,12 +132,9 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
             axes.plot(places, values, color=colour, linestyle=dashes, label=_plain(label))
             if held:
                 axes.plot(*zip(*held, strict=True), "o", color=colour, markersize=4)
-        axes.set_xlabel("epochs (dots: the loss on what is held out)")
         axes.set_ylabel("loss")
-        axes.grid(color=INK, alpha=0.12)
-        _legend(axes, 1)
 
-    return _svg(draw, 3.2, "loss")
+    return _svg(draw, 3.2, "loss", "epochs (dots: the loss on what is held out)", columns=1)
 
 
 def lines(
@@ -156,9 +148,8 @@ def lines(
         axes.locator_params("x", integer=True)
         if limit is not None:
             axes.axhline(limit, color=INK, linestyle="--", linewidth=1)
-        axes.set_xlabel(title)
 
-    return _svg(draw, 3.0, title)
+    return _svg(draw, 3.0, title, title)
 
 
 def trend(
@@ -177,10 +168,9 @@ def trend(
         _widen(axes, log)
         for place in upgrades:
             axes.axvline(place, color=INK, linestyle="--", linewidth=1)
-        axes.set_xlabel(title)
         axes.locator_params("x", integer=True)
 
-    return _svg(draw, 3.0, title)
+    return _svg(draw, 3.0, title, title)
 
 
 def _widen(axes: Axes, log: bool) -> None:
@@ -205,19 +195,6 @@ def _plot(axes: Axes, series: Mapping[str, Sequence[tuple[float, float]]]) -> No
             color=colour,
             label=_plain(name),
         )
-    axes.grid(which="major", color=INK, alpha=0.12)
-    _legend(axes, 2)
-
-
-def _legend(axes: Axes, columns: int) -> None:
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=max(1, min(columns, 6)),
-        frameon=False,
-        fontsize=8,
-        labelcolor=INK,
-    )
 
 
 def _plain(text: str) -> str:
@@ -234,7 +211,8 @@ def figure(value: float, _: float | None = None) -> str:
     return f"{value:g}"
 
 
-def _svg(draw: Draw, height: float, title: str) -> str:
+def _svg(draw: Draw, height: float, title: str, x_label: str, columns: int = 2) -> str:
+    """Return a picture of axes that ``draw`` fills, with a grid and a legend of some columns."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -257,6 +235,11 @@ def _svg(draw: Draw, height: float, title: str) -> str:
         axes.set_facecolor("none")
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
+        axes.set_xlabel(x_label)
+        axes.grid(color=INK, alpha=0.12)
+        if columns:
+            place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+            axes.legend(**place, ncols=columns, frameon=False, fontsize=8, labelcolor=INK)
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log":
                 axis.set_major_formatter(figure)
