@@ -41,12 +41,9 @@ def _claim(backend: Backend, call: ClaimableCall) -> Native | None:
     return claim
 
 
-def claimed_calls(natives: Mapping[str, Native]) -> dict[str, Claimed]:
-    """Return the functions that prepare claimed calls for the interpreter, by key."""
-    return {key: _claimed(key, native) for key, native in natives.items()}
+def claimed_call(key: str, native: Native) -> Claimed:
+    """Return the function that prepares a claimed call for the interpreter."""
 
-
-def _claimed(key: str, native: Native) -> Claimed:
     def claimed(node: Node) -> Line:
         given = _given(node, key, native)
         return _line(node, native.label, lambda values: native.run(*given(values)))

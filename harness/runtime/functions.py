@@ -16,7 +16,7 @@ from harness.program.signature import Mode, crossing_ports, result_ports, variab
 from harness.program.updates import SCALE
 from harness.runtime import promises, updates
 from harness.runtime.backend import Backend
-from harness.runtime.claimed_calls import VARIABLES, chained, claimed_calls, claims
+from harness.runtime.claimed_calls import VARIABLES, chained, claimed_call, claims
 from harness.runtime.interpreter import (
     Claimed,
     Interpreter,
@@ -278,7 +278,7 @@ class Functions:
 
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
         """Return the claimed calls of a phase by key, as the interpreter needs them."""
-        return claimed_calls(self.natives[phase])
+        return {key: claimed_call(key, native) for key, native in self.natives[phase].items()}
 
     def _chained(
         self, phase: Phase, sizes: Mapping[str, int], nodes: Sequence[Node], ends: Iterable[int]

@@ -106,19 +106,15 @@ def _unseen_times(contestant: Contestant, in_a_row: bool) -> Times:
             contestant.throughput(ROTATING)
         contestant.steps.feed(contestant.case.unseen(), beside=True)
         for number, seconds in ((1, unseen), (0, seen)):
-            _warm(contestant)
+            # Steps on the batches of the last round warm up all caches.
+            contestant.steps.turn(0)
+            contestant.throughput(2 * ROTATING)
             contestant.steps.turn(number)
             if in_a_row:
                 seconds.append(contestant.throughput(ROTATING))
             else:
                 seconds += contestant.latencies(ROTATING)[1:]
     return unseen, seen
-
-
-def _warm(contestant: Contestant) -> None:
-    """Switch back to the batches of the last round, and run steps that warm up all caches."""
-    contestant.steps.turn(0)
-    contestant.throughput(2 * ROTATING)
 
 
 def _is_slower(unseen: Sequence[float], seen: Sequence[float]) -> bool:
