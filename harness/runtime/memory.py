@@ -1,4 +1,4 @@
-"""Measure this process's resident memory, and the memory that it may still allocate, on Linux."""
+"""Measure this process's resident memory, and the memory that it may still allocate."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ from harness.program.ir import Program
 
 
 def forget_peak() -> None:
-    """Reset the kernel's record of the peak memory."""
+    """Reset the kernel's record of the peak memory; Linux only."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> int:
-    """Return the peak of resident bytes since :func:`forget_peak`, or since the start."""
-    return _status("VmHWM")
+    """Return the peak of resident bytes since :func:`forget_peak`, or since the start; Linux only.
+
+    The peak of ``resource.getrusage`` cannot be reset.
+    """
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 def resident() -> int:
     """Return the resident bytes of this process now."""
-    return _status("VmRSS")
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def available() -> int:
     """Return the bytes that this process may still allocate, on the machine and in its cgroups."""
-    machine = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    assert machine is not None
-    return min(int(machine[1]) * 1024, *_left_to_groups())
+    import psutil
+
+    return min(int(psutil.virtual_memory().available), *_left_to_groups())
 
 
 def _left_to_groups() -> list[int]:
@@ -50,12 +57,6 @@ def _left_to_groups() -> list[int]:
                 continue
             left.append(max(0, limit - used))
     return left
-
-
-def _status(name: str) -> int:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 FLOAT = 8  # bytes: the oracle computes in float64

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from mmap import PAGESIZE
 from pathlib import Path
 
 from harness.command.interrupts import before_leaving
@@ -293,11 +292,20 @@ class Process:
         return code
 
     def memory(self) -> int:
-        """Return the resident bytes of the worker and its descendants; 0 after their end."""
-        processes = _descendants(self._popen.pid)
-        if len(processes) > 1:
-            return sum(map(_proportional, processes))
-        return sum(map(_resident, processes))
+        """Return the resident bytes of the worker and its descendants; 0 after their end.
+
+        A page that n of several processes share counts as 1/n in each. A forked child shares most
+        pages with its parent, so a plain sum would count these pages twice.
+        """
+        import psutil
+
+        processes, total = _descendants(self._popen.pid), 0
+        for pid in processes:
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                alone = len(processes) == 1
+                total += process.memory_info().rss if alone else process.memory_full_info().pss
+        return total
 
     def _reported(self) -> list[int]:
         """Return the supervisor's reports so far: the worker's number, then its exit status."""
@@ -392,25 +400,6 @@ def _descendants(pid: int) -> list[int]:
     for child in children(pid):
         found += [child, *_descendants(child)]
     return found
-
-
-def _resident(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGESIZE
-    except (OSError, IndexError):
-        return 0
-
-
-def _proportional(pid: int) -> int:
-    """Return the resident bytes of a process, where a page that n processes share counts as 1/n.
-
-    A forked child shares most pages with its parent, so a plain sum would count these pages twice.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) << 10
-    return 0
 
 
 atexit.register(kill_all)
