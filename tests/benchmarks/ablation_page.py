@@ -57,15 +57,16 @@ def _cell(cells: Cells, name: str) -> str:
 
 def text(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     """Both tables, and how they were made."""
-    return f"""The *ratio* of a pass is the time of a step without the pass, divided by the time
-with the pass. Each model has a ratio for training and a ratio for forward passes. Each entry has:
+    return f"""The *speed ratio* of an optimisation pass is the time of a step without the pass,
+divided by the time with the pass. Each model has a speed ratio for training and one for forward
+passes. Each entry has:
 
-- the median of all these ratios;
-- the number of models with a ratio of {PAYS:.2f} or more in training or forward;
-- the smallest and the largest ratio, in parentheses.
+- the median of these speed ratios;
+- the number of models with a speed ratio of at least {PAYS:.2f} (lower quartile above 1);
+- the smallest and largest speed ratio, in parentheses.
 
-If a pass does not change the plan, the ratio is 1. If the same plan is measured twice, the
-ratio differs from 1 by up to 0.04. A pass stays in the harness if it saves time on at least
+If an optimisation pass does not change the plan, its speed ratio is 1. If the same plan is measured
+twice, the speed ratio differs from 1 by up to 0.04. A pass stays if it saves time on at least
 {SYSTEMS} models with the same backend.
 
 This table is for the twelve systems of Lesson 6 at batch 64, with one pass switched off at a time.
@@ -73,8 +74,8 @@ This table is for the twelve systems of Lesson 6 at batch 64, with one pass swit
 
 {table(lesson)}
 
-This table is for passes with small ratios. The models are Lesson 6, 16 other models at batch 8, and
-eight of these 16 models at batch 64. {_conditions(models)}
+This table is for passes with small speed ratios. The models are Lesson 6, 16 other models at batch
+8, and eight of these 16 models at batch 64. {_conditions(models)}
 
 {table(models)}"""
 
