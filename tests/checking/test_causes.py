@@ -196,7 +196,7 @@ def test_a_fault_of_the_other_backend_has_its_name() -> None:
 def test_all_that_was_found_is_plain_data() -> None:
     blame = Blame(who="layer", words="it is torch.gru")
     cell = Cell("a", "torch", "cpu", "float32", "native")
-    found = Localised(cell, "the oracle", Causes.one("forward", "z is wrong", ["z"]), blame)
+    found = Localised(cell, "the oracle", Causes.single("forward", "z is wrong", ["z"]), blame)
     record = json.loads(json.dumps(found.record()))
     assert record["blame"] == {"who": "layer", "words": "it is torch.gru"}
     assert record["causes"][0]["what"] == "z is wrong"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.checking.causes.cause import MOST, Cause, Causes, label, substituted
+from harness.checking.causes.cause import MOST, Cause, Causes, describe_node, replaced_causes
 from harness.checking.failure import inner_product
 from harness.checking.first_difference import listed
 from harness.checking.reproducer import chosen_sizes
@@ -49,40 +49,42 @@ def tap_names(program: Program) -> dict[int, str]:
     }
 
 
-def tapped(program: Program, cut: Collection[str] = ()) -> Program:
+def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
     """Return the program with a tap on each float value; values named in ``cut`` pass no
     gradient."""
     builder = Builder(dict(program.types), dict(program.names))
     names = tap_names(program)
-    moved: dict[int, int] = {}
+    new_values: dict[int, int] = {}
     inputs: list[Port] = []
     terms = [program.loss]
 
-    def added(name: str, value: int) -> int:
+    def add_input(name: str, value: int) -> int:
         """Add an input of the same type as a value, and return it."""
         inputs.append(Port(name, builder.value(builder.types[value])))
         return inputs[-1].value
 
     for node in program.nodes:
-        builder.nodes += renamed([node], moved)
+        builder.nodes += renamed([node], new_values)
         builder.place = node.place
         for value in node.outputs:
             if value not in names:
                 continue
-            tap, passed = added(f"{TAP}{names[value]}", value), value
+            tap, passed = add_input(f"{TAP}{names[value]}", value), value
             if names[value] in cut:
-                pull = added(f"{PULL}{names[value]}", value)
+                pull = add_input(f"{PULL}{names[value]}", value)
                 terms.append(inner_product(builder, value, pull))
                 passed = builder.emit("stop_gradient", value)
-            moved[value] = builder.emit("add", passed, tap)
+            new_values[value] = builder.emit("add", passed, tap)
     for prefix, ports in (("output.", program.outputs), ("state.", program.new_state)):
         for port in ports:
-            value = moved.get(port.value, port.value)
+            value = new_values.get(port.value, port.value)
             if builder.types[value].kind == "float":
-                direction = added(f"{ALONG}{prefix}{port.name}", value)
+                direction = add_input(f"{ALONG}{prefix}{port.name}", value)
                 terms.append(inner_product(builder, value, direction))
     results: dict[str, Any] = {
-        group: tuple(replace(p, value=moved.get(p.value, p.value)) for p in getattr(program, group))
+        group: tuple(
+            replace(p, value=new_values.get(p.value, p.value)) for p in getattr(program, group)
+        )
         for group in OUTGOING
     }
     return replace(
@@ -96,7 +98,7 @@ def tapped(program: Program, cut: Collection[str] = ()) -> Program:
     )
 
 
-def untapped(program: Program, like: Program) -> Program:
+def add_inputs(program: Program, like: Program) -> Program:
     """Return the inference program with the same inputs as ``like``; it ignores the added
     inputs."""
     builder = Builder(dict(program.types), dict(program.names))
@@ -109,18 +111,18 @@ def untapped(program: Program, like: Program) -> Program:
     return replace(program, types=builder.types, inputs=(*program.inputs, *extra))
 
 
-def _with_taps(
+def _tap_arguments(
     program: Program, material: Arguments, pulls: Arrays, along: Mapping[str, Array]
 ) -> Arguments:
     """Return the arguments of the tapped program. Taps are zeros. ``pulls`` has the gradients of
     the cut values, and ``along`` the direction of each result along which gradients are taken."""
-    bound = chosen_sizes(program, material)
+    sizes = chosen_sizes(program, material)
     inputs = dict(material.inputs)
     for port in program.inputs:
         if port.name not in inputs:
             prefix, _, name = port.name.partition(".")
-            given = {"pull": pulls, "along": along}.get(prefix, {})
-            inputs[port.name] = given.get(name, np.zeros(program.shape(port, bound)))
+            arrays = {"pull": pulls, "along": along}.get(prefix, {})
+            inputs[port.name] = arrays.get(name, np.zeros(program.shape(port, sizes)))
     return replace(material, inputs=inputs)
 
 
@@ -134,7 +136,7 @@ GRADIENT, INPUT = "gradient.", "gradient.input."
 
 
 @dataclass(frozen=True)
-class Backward:
+class BackwardSearch:
     """A search for the operations that compute wrong gradients. ``ask`` runs programs on the
     backend. ``along`` has the directions of results whose gradients are added to those of the
     loss."""
@@ -145,68 +147,70 @@ class Backward:
     dtype: str
     reference: str
     along: Mapping[str, Array]
-    others: Ask | None = None  # runs programs on a second backend, compared instead of the oracle
+    ask_second: Ask | None = (
+        None  # runs programs on a second backend, compared instead of the oracle
+    )
 
-    def causes(self) -> Causes | None:
+    def find_causes(self) -> Causes | None:
         """Return the layers that turn right gradients into a wrong one; None if all gradients are
         right."""
         pulls: dict[str, Array] = {}
-        found: list[Cause] = []
-        excused: set[str] = set()
-        wrong, right, made = self._wrong(pulls, excused)
-        if wrong and (scaled := _scaled(wrong, right, made)):
+        causes: list[Cause] = []
+        explained: set[str] = set()
+        deviations, expected, results = self._compare_gradients(pulls, explained)
+        if deviations and (scaled := _find_common_factor(deviations, expected, results)):
             return scaled
-        while wrong and len(found) < MOST:
-            cause, names = self._first(wrong)
-            found.append(cause)
-            excused |= names
+        while deviations and len(causes) < MOST:
+            cause, names = self._find_first(deviations)
+            causes.append(cause)
+            explained |= names
             for name in names:
                 if name.startswith(f"{INPUT}{TAP}"):
-                    pulls[name.removeprefix(f"{INPUT}{TAP}")] = right[name]
-            wrong, right, _ = self._wrong(pulls, excused)
-        if not found:
+                    pulls[name.removeprefix(f"{INPUT}{TAP}")] = expected[name]
+            deviations, expected, _ = self._compare_gradients(pulls, explained)
+        if not causes:
             return None
-        left = listed([n.removeprefix(GRADIENT) for n in wrong])
-        left = f"other gradients still differ: {left}" if wrong else ""
-        return substituted(
-            found, f"gradients of {self.reference}", "all other gradients agree", left
+        remaining = listed([n.removeprefix(GRADIENT) for n in deviations])
+        remaining = f"other gradients still differ: {remaining}" if deviations else ""
+        return replaced_causes(
+            causes, f"gradients of {self.reference}", "all other gradients agree", remaining
         )
 
-    def _wrong(
-        self, pulls: Mapping[str, Array], excused: set[str]
+    def _compare_gradients(
+        self, pulls: Mapping[str, Array], explained: set[str]
     ) -> tuple[dict[str, Deviation], Arrays, Tensors]:
         """Return the gradients that differ, the expected gradients, and the backend's gradients."""
-        training = tapped(self.case.training, pulls.keys())
-        programs = (training, untapped(self.case.inference, training))
-        batch = _with_taps(training, self.material, pulls, self.along)
-        expected = self._expected(programs, batch)
-        found = {n: a for n, a in self.ask(*programs, batch).items() if _is_own(n)}
-        wrong = {
+        training = add_taps(self.case.training, pulls.keys())
+        programs = (training, add_inputs(self.case.inference, training))
+        batch = _tap_arguments(training, self.material, pulls, self.along)
+        expected = self._expect_gradients(programs, batch)
+        results = {n: a for n, a in self.ask(*programs, batch).items() if _is_compared(n)}
+        deviations = {
             d.name: d
-            for d in expected.deviations(found, self.dtype)
-            if not d.agrees and d.name not in excused
+            for d in expected.deviations(results, self.dtype)
+            if not d.agrees and d.name not in explained
         }
-        return wrong, expected.values, found
+        return deviations, expected.values, results
 
-    def _expected(self, programs: tuple[Program, Program], batch: Arguments) -> Expected:
+    def _expect_gradients(self, programs: tuple[Program, Program], batch: Arguments) -> Expected:
         def run(session: Session) -> Sequence[Arrays]:
             session.load(batch.parameters, batch.statistics)
             _, gradients = session.gradients("training", batch.inputs, batch.state, batch.targets)
-            named = {f"{GRADIENT}{n}": a for n, a in gradients.items()}
-            return [{n: a for n, a in named.items() if _is_own(n)}]
+            gradients_by_name = {f"{GRADIENT}{n}": a for n, a in gradients.items()}
+            return [{n: a for n, a in gradients_by_name.items() if _is_compared(n)}]
 
         expected = Reference(*programs).expect(run)
-        if self.others is None:
+        if self.ask_second is None:
             return expected
-        found = self.others(*programs, batch)
+        results = self.ask_second(*programs, batch)
         values = {
-            n: np.asarray(found[n], np.float64) if isinstance(found.get(n), np.ndarray) else a
+            n: np.asarray(results[n], np.float64) if isinstance(results.get(n), np.ndarray) else a
             for n, a in expected.values.items()
         }
         noise = {n: 2 * e for n, e in expected.noise(self.dtype).items()}
         return Expected.within(values, noise, self.dtype)
 
-    def _first(self, wrong: Mapping[str, Deviation]) -> tuple[Cause, set[str]]:
+    def _find_first(self, wrong: Mapping[str, Deviation]) -> tuple[Cause, set[str]]:
         """Return the wrong node that is nearest to the loss, and the names of its wrong
         gradients."""
         program = self.case.training
@@ -215,55 +219,66 @@ class Backward:
         names |= {p.value: f"{INPUT}{p.name}" for p in program.inputs}
         names |= {p.value: f"{GRADIENT}state.{p.name}" for p in program.state} | taps
         # The nodes that receive a wrong gradient from the nodes after them.
-        late = {n.outputs for n in program.nodes if any(taps.get(o) in wrong for o in n.outputs)}
+        after_wrong = {
+            n.outputs for n in program.nodes if any(taps.get(o) in wrong for o in n.outputs)
+        }
         for node in reversed(program.nodes):
             # If several nodes read a value, the nodes' gradients are summed. The sum is this node's
             # fault only if all of these nodes receive right gradients.
-            made = {
+            wrong_inputs = {
                 names.get(value, "")
-                for value in (reads(node) if node.outputs not in late else ())
-                if not any(o.outputs in late for o in program.nodes if value in reads(o))
+                for value in (reads(node) if node.outputs not in after_wrong else ())
+                if not any(o.outputs in after_wrong for o in program.nodes if value in reads(o))
             }
-            if made := made & wrong.keys():
-                return _cause(node, sorted(made), wrong), made
-        return _cause(None, sorted(wrong), wrong), set(wrong)
+            if wrong_inputs := wrong_inputs & wrong.keys():
+                return _gradient_cause(node, sorted(wrong_inputs), wrong), wrong_inputs
+        return _gradient_cause(None, sorted(wrong), wrong), set(wrong)
 
 
-def _scaled(wrong: Mapping[str, Deviation], right: Arrays, made: Tensors) -> Causes | None:
+def _find_common_factor(
+    deviations: Mapping[str, Deviation], expected: Arrays, results: Tensors
+) -> Causes | None:
     """Return the cause if all gradients are the right ones times the same nonzero factor, else
     None."""
-    names = [n for n, a in right.items() if np.abs(a).max(initial=0.0) > 0]
-    found = {n: np.asarray(made[n], np.float64) for n in names if n in made}
-    if len(found) < len(names) or any(found[n].shape != right[n].shape for n in names):
+    names = [n for n, a in expected.items() if np.abs(a).max(initial=0.0) > 0]
+    actual = {n: np.asarray(results[n], np.float64) for n in names if n in results}
+    if len(actual) < len(names) or any(actual[n].shape != expected[n].shape for n in names):
         return None
-    product = sum(float((found[n] * right[n]).sum()) for n in names)
-    factor = product / sum(float((right[n] ** 2).sum()) for n in names)
+    product = sum(float((actual[n] * expected[n]).sum()) for n in names)
+    factor = product / sum(float((expected[n] ** 2).sum()) for n in names)
     if factor == 0 or not abs(factor - 1) > APART:
         return None
     for name in names:
-        scale = float(np.abs(right[name]).max()) * abs(factor)
-        if not relative_error(found[name], factor * right[name], scale) < SAME:
+        scale = float(np.abs(expected[name]).max()) * abs(factor)
+        if not relative_error(actual[name], factor * expected[name], scale) < SAME:
             return None
-    what = f"every gradient is {factor:.6g} times the right gradient"
-    error = max(d.error for d in wrong.values())
+    text = f"every gradient is {factor:.6g} times the right gradient"
+    error = max(d.error for d in deviations.values())
     proof = "divided by this factor all agree: the loss or the returned gradients are scaled"
-    return Causes([Cause("backward", what, tuple(sorted(wrong)), "", error)], True, proof)
+    return Causes([Cause("backward", text, tuple(sorted(deviations)), "", error)], True, proof)
 
 
-def _cause(node: Node | None, names: Sequence[str], wrong: Mapping[str, Deviation]) -> Cause:
-    shown = listed([n.removeprefix(INPUT).removeprefix(TAP).removeprefix(GRADIENT) for n in names])
-    error = max(wrong[name].error for name in names)
-    what, place = f"the gradients of {shown} are wrong", ""
+def _gradient_cause(
+    node: Node | None, names: Sequence[str], deviations: Mapping[str, Deviation]
+) -> Cause:
+    names_text = listed(
+        [n.removeprefix(INPUT).removeprefix(TAP).removeprefix(GRADIENT) for n in names]
+    )
+    error = max(deviations[name].error for name in names)
+    text, place = f"the gradients of {names_text} are wrong", ""
     if node is not None:
         place = node.place
-        what = f"{label(node)} receives a right gradient and computes a wrong gradient of {shown}"
+        text = (
+            f"{describe_node(node)} receives a right gradient and computes a wrong gradient of "
+            f"{names_text}"
+        )
         if not any(n.startswith(f"{INPUT}{TAP}") for n in names):
-            what += "; the gradient that it passes on is right"
+            text += "; the gradient that it passes on is right"
     finite = error if np.isfinite(error) else None
-    return Cause("backward", what, tuple(names), place, finite)
+    return Cause("backward", text, tuple(names), place, finite)
 
 
-def _is_own(name: str) -> bool:
+def _is_compared(name: str) -> bool:
     """Return whether a gradient belongs to the model. Gradients of the inputs ``pull`` and
     ``along``, which the search adds, do not."""
     inputs = name.startswith(INPUT) and not name.startswith(f"{INPUT}{TAP}")

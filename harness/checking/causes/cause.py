@@ -50,7 +50,7 @@ class Causes:
     proof: str = ""
 
     @staticmethod
-    def one(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
+    def single(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
         """Return a single cause that no replacement has proved."""
         return Causes([Cause(phase, what, tuple(names))], False, proof)
 
@@ -104,19 +104,23 @@ class Localised:
         return lines
 
 
-def substituted(found: Sequence[Cause], values: str, rest: str, left: str) -> Causes:
-    """Return causes whose wrong values the search has replaced by right ones. ``values`` names the
-    right values in words and ``rest`` what then agrees. ``left`` says what still differs, or is
-    empty."""
+def replaced_causes(causes: Sequence[Cause], values: str, rest: str, remaining: str) -> Causes:
+    """Return the causes that a search has found by replacing wrong values.
+
+    ``values`` is a text for the right values, e.g. "values of the oracle". ``rest`` says what
+    agrees after the replacement. ``remaining`` says what still differs; it is empty if all agree.
+    """
     them, conclusion = "it", "it is the cause"
-    if len(found) > 1:
+    if len(causes) > 1:
         them, conclusion = "them", "these are the causes"
     return Causes(
-        found, not left, f"if the {values} replace {them}, {left or f'{rest}: {conclusion}'}"
+        causes,
+        not remaining,
+        f"if the {values} replace {them}, {remaining or f'{rest}: {conclusion}'}",
     )
 
 
-def label(node: Node) -> str:
+def describe_node(node: Node) -> str:
     """Return the name and the definition of a layer, or the name of an operation outside of
     layers."""
     if node.op == "call":

@@ -10,8 +10,16 @@ from functools import partial
 import numpy as np
 
 from harness.arrays import Array, widened
-from harness.checking.causes.backward import Backward
-from harness.checking.causes.cause import MOST, ORACLE, Cause, Causes, Localised, label, substituted
+from harness.checking.causes.backward import BackwardSearch
+from harness.checking.causes.cause import (
+    MOST,
+    ORACLE,
+    Cause,
+    Causes,
+    Localised,
+    describe_node,
+    replaced_causes,
+)
 from harness.checking.causes.updates import step_arrays, update_causes
 from harness.checking.checks.context import Batches, Context, Step, part
 from harness.checking.checks.extremes import offset_material, tail_material
@@ -54,7 +62,7 @@ TRAINING = ("training", "training-sgd")
 # session keeps state from earlier calls.
 REPEATED = "repeatability"
 # Checks that run on other arguments than the case's, each with the function that makes them.
-ELSEWHERE: Mapping[str, Callable[[Case], Arguments | None]] = {
+OTHER_ARGUMENTS: Mapping[str, Callable[[Case], Arguments | None]] = {
     **{c: m for c, m in MATERIALS.items() if c not in (*FORWARD, *BACKWARD, *INFERENCE)},
     "tails": tail_material,
     "offset": offset_material,
@@ -73,7 +81,7 @@ class Finder:
     other: Context | None = None
     against: str = ORACLE
 
-    def of(self, findings: Sequence[Finding]) -> Causes:
+    def find_causes(self, findings: Sequence[Finding]) -> Causes:
         """Return the causes of the findings that differ.
 
         Raises:
@@ -81,70 +89,76 @@ class Finder:
         """
         wrong = {f.check: f for f in findings if f.verdict == "differ"}
         if PRIMITIVES in wrong:
-            return self._primitive(wrong[PRIMITIVES])
-        found = self._ordinary(wrong) or self._elsewhere(wrong)
-        if found is not None:
-            return found
+            return self._primitive_causes(wrong[PRIMITIVES])
+        causes = self._search_ordinary_pass(wrong) or self._search_other_arguments(wrong)
+        if causes is not None:
+            return causes
         # The backend differs only on other values, or only in other calls.
         first = next(iter(wrong.values()))
-        what = f"an ordinary pass is right; these checks differ: {', '.join(wrong)}. {first.detail}"
-        return Causes.one("property", what, (*wrong, *_off(first)))
+        text = f"an ordinary pass is right; these checks differ: {', '.join(wrong)}. {first.detail}"
+        return Causes.single("property", text, (*wrong, *_wrong_names(first)))
 
-    def between(self) -> Causes | None:
+    def compare_backends(self) -> Causes | None:
         """Return the causes of the differences between two backends; None if there are none.
 
         Raises:
             WorkerFault: a backend crashed, hung or raised an error.
         """
         material = self.context.case.material
-        found = self._forward("training", material) or self._forward("inference", material)
-        return found or self._backward(material, {}) or self._update(TRAINING[1])
+        causes = self._search_forward("training", material) or self._search_forward(
+            "inference", material
+        )
+        return causes or self._search_backward(material, {}) or self._search_updates(TRAINING[1])
 
-    def _ordinary(self, wrong: Mapping[str, Finding]) -> Causes | None:
+    def _search_ordinary_pass(self, wrong: Mapping[str, Finding]) -> Causes | None:
         material = self.context.case.material
-        found = self._forward("training", material)
-        if found is None and any(check in wrong for check in INFERENCE):
-            found = self._forward("inference", material)
+        causes = self._search_forward("training", material)
+        if causes is None and any(check in wrong for check in INFERENCE):
+            causes = self._search_forward("inference", material)
         results = [wrong[check] for check in (*FORWARD, INFERENCE[0]) if check in wrong]
-        if found is None and results:
-            found = self._parts(material)
-            if found is None and (names := _off(*results)):
-                what = f"{listed(names)}: wrong when returned, but every intermediate value agrees"
-                found = Causes.one("result", what, names)
+        if causes is None and results:
+            causes = self._search_nodes(material)
+            if causes is None and (names := _wrong_names(*results)):
+                text = f"{listed(names)}: wrong when returned, but every intermediate value agrees"
+                causes = Causes.single("result", text, names)
         gradients = [wrong[check] for check in BACKWARD if check in wrong]
-        if found is None and gradients:
-            found = self._gradients(material, _off(*gradients), BACKWARD[0] in wrong)
+        if causes is None and gradients:
+            causes = self._search_gradients(
+                material, _wrong_names(*gradients), BACKWARD[0] in wrong
+            )
         training = [check for check in TRAINING if check in wrong]
         for check in training:
-            found = found or self._training(check)
-        if found is None and training and REPEATED not in wrong:
+            causes = causes or self._search_training(check)
+        if causes is None and training and REPEATED not in wrong:
             finding = wrong[training[0]]
             # The steps are right in a new session, but wrong in a session after other calls.
-            what = f"{listed(_off(finding)) or finding.detail}: right in a new session, so the "
-            what += "session keeps state from other calls"
-            found = Causes.one("update", what, _off(finding))
-        return found
+            text = f"{listed(_wrong_names(finding)) or finding.detail}: right in a new session, so "
+            text += "the session keeps state from other calls"
+            causes = Causes.single("update", text, _wrong_names(finding))
+        return causes
 
-    def _gradients(self, material: Arguments, names: list[str], of_loss: bool) -> Causes | None:
+    def _search_gradients(
+        self, material: Arguments, names: list[str], of_loss: bool
+    ) -> Causes | None:
         """Return the causes of wrong gradients. If the backend rejects the search's changed
         programs, the returned cause only lists the wrong gradients."""
         case = self.context.case
         try:
-            found = self._backward(material, {} if of_loss else case.cotangents)
+            causes = self._search_backward(material, {} if of_loss else case.cotangents)
         except WorkerFault as fault:
-            what = f"wrong gradients: {listed(names)}"
+            text = f"wrong gradients: {listed(names)}"
             proof = f"no gradients of intermediate values could be computed: {fault}"
-            return Causes.one("backward", what, names, proof)
-        found = found or self._kept(material)
-        if found is not None:
-            return found
-        if not of_loss and (directions := self._directions(material)):
-            what = f"gradients along {listed(directions)} are wrong, and all other gradients right"
-            return Causes.one("backward", what, directions)
-        what = f"{listed(names)}: wrong when returned, but all intermediate gradients are right"
-        return Causes.one("backward", what, names)
+            return Causes.single("backward", text, names, proof)
+        causes = causes or self._search_kept_state(material)
+        if causes is not None:
+            return causes
+        if not of_loss and (directions := self._wrong_directions(material)):
+            text = f"gradients along {listed(directions)} are wrong, and all other gradients right"
+            return Causes.single("backward", text, directions)
+        text = f"{listed(names)}: wrong when returned, but all intermediate gradients are right"
+        return Causes.single("backward", text, names)
 
-    def _training(self, check: str) -> Causes | None:
+    def _search_training(self, check: str) -> Causes | None:
         """Return the causes of wrong training steps; the search tries three explanations in turn:
 
         - an operation that is wrong on a later batch,
@@ -154,140 +168,144 @@ class Finder:
         case = self.context.case
         for number in range(1, BATCHES + 1):
             other = case.material.with_batch(case.batch_of(case.batch, case.time, number))
-            if found := self._at(other, f"batch {number + 1} of training"):
-                return found
-        return self._kept(case.material) or self._update(check)
+            if causes := self._search_arguments(other, f"batch {number + 1} of training"):
+                return causes
+        return self._search_kept_state(case.material) or self._search_updates(check)
 
-    def _elsewhere(self, wrong: Mapping[str, Finding]) -> Causes | None:
-        found = None
+    def _search_other_arguments(self, wrong: Mapping[str, Finding]) -> Causes | None:
+        causes = None
         for check in wrong:
             if check == LARGE:
-                found = next(filter(None, map(self._large, LARGE_SIZES)), None)
-            elif check in ELSEWHERE:
-                material = ELSEWHERE[check](self.context.case)
-                found = self._at(material, check) if material else None
-            if found is not None:
+                causes = next(filter(None, map(self._search_large_sizes, LARGE_SIZES)), None)
+            elif check in OTHER_ARGUMENTS:
+                material = OTHER_ARGUMENTS[check](self.context.case)
+                causes = self._search_arguments(material, check) if material else None
+            if causes is not None:
                 break
-        return found
+        return causes
 
-    def _large(self, phase: Phase) -> Causes | None:
+    def _search_large_sizes(self, phase: Phase) -> Causes | None:
         case = large_case(self.context.case, self.context.own, phase)
         finder = replace(self, context=replace(self.context, case=case))
-        return finder._at(case.material, LARGE)
+        return finder._search_arguments(case.material, LARGE)
 
-    def _at(self, material: Arguments, where: str) -> Causes | None:
+    def _search_arguments(self, material: Arguments, where: str) -> Causes | None:
         try:
-            found = self._forward("training", material) or self._parts(material)
-            found = found or self._backward(material, {})
+            result = self._search_forward("training", material) or self._search_nodes(material)
+            result = result or self._search_backward(material, {})
         except WorkerFault:
             return None
-        if found is None:
+        if result is None:
             return None
         causes = [
-            replace(cause, what=f"with the data of {where}: {cause.what}") for cause in found.found
+            replace(cause, what=f"with the data of {where}: {cause.what}") for cause in result.found
         ]
-        return replace(found, found=causes)
+        return replace(result, found=causes)
 
-    def _primitive(self, finding: Finding) -> Causes:
+    def _primitive_causes(self, finding: Finding) -> Causes:
         """Return the cause for a wrong primitive, with the first values that it makes wrong."""
         cause = Cause("primitive", finding.faults[0])
         try:
-            forward = self._forward("training", self.context.case.material) or Causes(())
+            forward = self._search_forward("training", self.context.case.material) or Causes(())
         except WorkerFault:
             forward = Causes(())
         return replace(forward, found=[cause, *forward.found])
 
     # The passes that the search runs, on changed programs or with replaced values.
 
-    def _forward(self, phase: Phase, material: Arguments) -> Causes | None:
+    def _search_forward(self, phase: Phase, material: Arguments) -> Causes | None:
         """Return the forward values that are wrong although their inputs are right; None if all
         agree. The search replaces each wrong value by the right one, in all time steps. A later
         value that is still wrong is a separate cause."""
         context, loss = self.context, phase == "training"
-        others = None
+        second_values = None
         if self.other is not None:
-            values = _pass(self.other, phase, material)
-            others = {(n, s): a for n, s, a in values if isinstance(a, np.ndarray)}
+            values = _trace_pass(self.other, phase, material)
+            second_values = {(n, s): a for n, s, a in values if isinstance(a, np.ndarray)}
         expected = Expectations(
-            context.case, material, context.dtype, phase=phase, loss=loss, others=others
+            context.case, material, context.dtype, phase=phase, loss=loss, others=second_values
         )
-        wrong = expected.wrong(_pass(context, phase, material))
-        if not wrong:
+        wrong_parts = expected.wrong(_trace_pass(context, phase, material))
+        if not wrong_parts:
             return None
-        found: list[Cause] = []
-        right: set[str] = set()
-        while wrong and len(found) < MOST:
-            first = wrong[0]
-            cause = _cause(expected.located(first))
+        causes: list[Cause] = []
+        replaced: set[str] = set()
+        while wrong_parts and len(causes) < MOST:
+            first = wrong_parts[0]
+            cause = _forward_cause(expected.located(first))
             # If an equation is wrong in a second layer too, its values are replaced in all layers.
-            again = cause.place and any(cause.place == other.place for other in found)
-            found.append(cause)
-            right |= expected.names_at(cause.place) if again else {first.name}
-            instead = [
+            repeated = cause.place and any(cause.place == other.place for other in causes)
+            causes.append(cause)
+            replaced |= expected.names_at(cause.place) if repeated else {first.name}
+            replacements = [
                 (name, step, array)
                 for (name, step), array in expected.values.items()
-                if name in right and array.dtype.kind == "f"
+                if name in replaced and array.dtype.kind == "f"
             ]
-            traced = context.remote.trace(phase, material, loss=loss, instead=instead)
-            wrong = [part for part in expected.wrong(traced) if part.name not in right]
-        left = f"{wrong[0].name} still differs" if wrong else ""
-        return substituted(found, f"values of {self.against}", "everything else agrees", left)
+            traced = context.remote.trace(phase, material, loss=loss, instead=replacements)
+            wrong_parts = [part for part in expected.wrong(traced) if part.name not in replaced]
+        remaining = f"{wrong_parts[0].name} still differs" if wrong_parts else ""
+        return replaced_causes(
+            causes, f"values of {self.against}", "everything else agrees", remaining
+        )
 
-    def _parts(self, material: Arguments) -> Causes | None:
+    def _search_nodes(self, material: Arguments) -> Causes | None:
         """Return the nodes that are wrong on right inputs when the backend runs each as a program
         of its own. Unlike a trace, such a program is compiled and its loops are real loops."""
         context = self.context
         run = Pass("outputs", "training", material)
         cell = Cell("", "", context.device, context.dtype, context.path)
-        whole = Failure(cell, context.case.training, context.case.inference, run)
-        found: list[Cause] = []
-        for number, node in enumerate(whole.program.nodes):
-            alone = segment(whole, number, number + 1)
-            if alone is None or len(found) >= MOST:
+        failure = Failure(cell, context.case.training, context.case.inference, run)
+        causes: list[Cause] = []
+        for number, node in enumerate(failure.program.nodes):
+            node_failure = segment(failure, number, number + 1)
+            if node_failure is None or len(causes) >= MOST:
                 continue
             try:
-                wrong = self._wrong(alone)
+                wrong_names = self._wrong_outputs(node_failure)
             except (WorkerFault, HarnessError):
                 continue
-            if wrong:
-                what = (
-                    f"{label(node)} receives right inputs and computes wrong values of "
-                    f"{listed(wrong)}; it is right when its operations run one by one"
+            if wrong_names:
+                text = (
+                    f"{describe_node(node)} receives right inputs and computes wrong values of "
+                    f"{listed(wrong_names)}; it is right when its operations run one by one"
                 )
-                found.append(Cause("forward", what, tuple(wrong), node.place))
-        return Causes(found, True, "all other parts are right when run alone") if found else None
+                causes.append(Cause("forward", text, tuple(wrong_names), node.place))
+        return Causes(causes, True, "all other parts are right when run alone") if causes else None
 
-    def _wrong(self, alone: Failure) -> list[str]:
+    def _wrong_outputs(self, failure: Failure) -> list[str]:
         dtype = self.context.dtype
-        expected = alone.by_oracle().only("output.")
-        material = alone.run.material
-        remote = _loaded(self.context, alone.training, alone.inference, material)
-        found = expected.deviations(part(remote.gradients(material), "output."), dtype)
+        expected = failure.by_oracle().only("output.")
+        material = failure.run.material
+        remote = _open_loaded(self.context, failure.training, failure.inference, material)
+        deviations = expected.deviations(part(remote.gradients(material), "output."), dtype)
         # Leave out wrong shapes and dtypes: they do not depend on the inputs.
-        off = [d for d in found if not d.agrees and not d.reason]
-        return [d.name.removeprefix("output.") for d in off]
+        wrong = [d for d in deviations if not d.agrees and not d.reason]
+        return [d.name.removeprefix("output.") for d in wrong]
 
-    def _backward(self, material: Arguments, along: Mapping[str, Array]) -> Causes | None:
+    def _search_backward(self, material: Arguments, along: Mapping[str, Array]) -> Causes | None:
         context = self.context
-        others = partial(_gradients, self.other) if self.other else None
-        ask, dtype = partial(_gradients, context), context.dtype
-        return Backward(context.case, material, ask, dtype, self.against, along, others).causes()
+        ask_second = partial(_run_gradients, self.other) if self.other else None
+        ask, dtype = partial(_run_gradients, context), context.dtype
+        return BackwardSearch(
+            context.case, material, ask, dtype, self.against, along, ask_second
+        ).find_causes()
 
-    def _directions(self, material: Arguments) -> list[str]:
+    def _wrong_directions(self, material: Arguments) -> list[str]:
         """Return the outputs and new states whose gradients are wrong, testing them one by one."""
-        context, found = self.context, []
+        context, names = self.context, []
         case = context.case
         context.open()
         context.remote.load(material)
         for name in case.cotangents:
             along = {n: a if n == name else 0 * a for n, a in case.cotangents.items()}
             expected = case.gradients(material, f"along {name}", along).only("gradient.")
-            made = part(context.remote.gradients(material, along), "gradient.")
-            if not all(d.agrees for d in expected.deviations(made, context.dtype)):
-                found.append(name)
-        return found
+            gradients = part(context.remote.gradients(material, along), "gradient.")
+            if not all(d.agrees for d in expected.deviations(gradients, context.dtype)):
+                names.append(name)
+        return names
 
-    def _kept(self, material: Arguments) -> Causes | None:
+    def _search_kept_state(self, material: Arguments) -> Causes | None:
         """Return the cause if the first gradients of a session are right and later gradients are
         wrong."""
         context, case = self.context, self.context.case
@@ -300,14 +318,14 @@ class Finder:
         )
         if not all(d.agrees for d in expected.deviations(first, context.dtype)):
             return None
-        off = [d.name for d in expected.deviations(again, context.dtype) if not d.agrees]
-        if not off:
+        names = [d.name for d in expected.deviations(again, context.dtype) if not d.agrees]
+        if not names:
             return None
-        what = f"{listed(off)}: right in the first call of a session, but wrong in a later call"
+        text = f"{listed(names)}: right in the first call of a session, but wrong in a later call"
         proof = "the session keeps state from earlier calls"
-        return replace(Causes.one("backward", what, off, proof), proved=True)
+        return replace(Causes.single("backward", text, names, proof), proved=True)
 
-    def _update(self, check: str) -> Causes | None:
+    def _search_updates(self, check: str) -> Causes | None:
         context, case = self.context, self.context.case
         own = check == "training"
         rule = case.spec.update if own else case.spec.rule("sgd")
@@ -317,22 +335,24 @@ class Finder:
         batches, expected = planned(case, rule, rate, context.dtype)
         if self.other is not None:
             programs = (case.training, case.inference)
-            steps = _train(self.other, *programs, rule, case.material, batches)
+            steps = _run_steps(self.other, *programs, rule, case.material, batches)
             values = step_arrays(steps, case.material)
             noise = {n: 2 * e for n, e in expected.noise(context.dtype).items()}
-            wide = {n: widened(a) for n, a in values.items()}
-            expected = Expected.within(wide, noise, context.dtype)
-        return update_causes(case, rule, batches, expected, partial(_train, context), context.dtype)
+            values_float64 = {n: widened(a) for n, a in values.items()}
+            expected = Expected.within(values_float64, noise, context.dtype)
+        return update_causes(
+            case, rule, batches, expected, partial(_run_steps, context), context.dtype
+        )
 
 
-def _pass(context: Context, phase: Phase, material: Arguments) -> Sequence[Traced]:
+def _trace_pass(context: Context, phase: Phase, material: Arguments) -> Sequence[Traced]:
     """Open a session of the case's own program, load its parameters, and return the trace of one
     pass."""
-    remote = _loaded(context, context.case.training, context.case.inference, material)
+    remote = _open_loaded(context, context.case.training, context.case.inference, material)
     return remote.trace(phase, material, loss=phase == "training")
 
 
-def _loaded(
+def _open_loaded(
     context: Context,
     training: Program,
     inference: Program,
@@ -346,13 +366,13 @@ def _loaded(
     return context.remote
 
 
-def _gradients(
+def _run_gradients(
     context: Context, training: Program, inference: Program, batch: Arguments
 ) -> Tensors:
-    return part(_loaded(context, training, inference, batch).gradients(batch), "gradient.")
+    return part(_open_loaded(context, training, inference, batch).gradients(batch), "gradient.")
 
 
-def _train(
+def _run_steps(
     context: Context,
     training: Program,
     inference: Program,
@@ -360,20 +380,20 @@ def _train(
     material: Arguments,
     batches: Batches,
 ) -> Sequence[Step]:
-    remote = _loaded(context, training, inference, material, rule)
+    remote = _open_loaded(context, training, inference, material, rule)
     return remote.train(batches, material.state)
 
 
-def _cause(location: Location) -> Cause:
+def _forward_cause(location: Location) -> Cause:
     part = location.part
     step = "" if part.step is None else ","
-    what = f"{location.where}{step} is the first wrong value"
+    text = f"{location.where}{step} is the first wrong value"
     if part.reason:
-        return Cause("forward", f"{what}: {part.reason}", (part.name,), location.place)
-    return Cause("forward", what, (part.name,), location.place, part.error, location.hint)
+        return Cause("forward", f"{text}: {part.reason}", (part.name,), location.place)
+    return Cause("forward", text, (part.name,), location.place, part.error, location.hint)
 
 
-def _off(*findings: Finding) -> list[str]:
+def _wrong_names(*findings: Finding) -> list[str]:
     return [d.name for finding in findings for d in finding.deviations if not d.agrees]
 
 
@@ -399,8 +419,8 @@ def localise(
         show(f"comparing {cell} with {against}")
         with with_patience(Patience(engine.request.timeout)):
             device = nearest_device(engine.workers[against], cell.device)
-            other = _context(engine, replace(cell, backend=against, device=device))
-            causes = Finder(_context(engine, cell), other, against).between()
+            other = _make_context(engine, replace(cell, backend=against, device=device))
+            causes = Finder(_make_context(engine, cell), other, against).compare_backends()
         elsewhere = device if device != cell.device else ""
         return Localised(cell, against, causes, elsewhere=elsewhere)
     show(f"checking {cell}")
@@ -411,11 +431,11 @@ def localise(
         return Localised(cell, ORACLE, None)
     show(f"{', '.join(differing)}: differ; replacing wrong values to find the cause")
     with with_patience(Patience(engine.request.timeout)):
-        causes = Finder(_context(engine, cell, own=True)).of(result.findings)
+        causes = Finder(_make_context(engine, cell, own=True)).find_causes(result.findings)
     return Localised(cell, ORACLE, causes, result.blame, differing)
 
 
-def _context(engine: Engine, cell: Cell, own: bool = False) -> Context:
+def _make_context(engine: Engine, cell: Cell, own: bool = False) -> Context:
     """Return a context of a backend whose worker process has started.
 
     Raises:
@@ -427,37 +447,37 @@ def _context(engine: Engine, cell: Cell, own: bool = False) -> Context:
     worker = engine.workers[cell.backend]
     check_offered(worker, cell.device, cell.dtype, needed, cell.path)
     remote = Remote(worker, engine.request.timeout, spent)
-    at_own = engine.case(spec, own=True) if own else case
-    return Context(case, at_own, remote, cell.path, cell.dtype, cell.device)
+    own_case = engine.case(spec, own=True) if own else case
+    return Context(case, own_case, remote, cell.path, cell.dtype, cell.device)
 
 
 def _check_ran(result: CellResult) -> None:
     """Raise an error unless the cell's checks could compare numbers."""
-    odd = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
-    if odd is not None and all(f.verdict != "differ" for f in result.findings):
-        told = f"{result.cell.backend}: {odd.check}: {odd.verdict}: {odd.detail}"
-        raise CouldNotRun(told, odd.traceback)
+    failed = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
+    if failed is not None and all(f.verdict != "differ" for f in result.findings):
+        error_text = f"{result.cell.backend}: {failed.check}: {failed.verdict}: {failed.detail}"
+        raise CouldNotRun(error_text, failed.traceback)
     if result.findings and all(f.verdict == "unsupported" for f in result.findings):
         raise UsageError(f"{result.cell.backend}: {result.findings[0].detail}")
 
 
-def run_localise(asked: LocaliseOptions) -> CommandResult:
+def run_localise(options: LocaliseOptions) -> CommandResult:
     """Run the command ``harness localise``.
 
     Raises:
         UsageError: the spec, a backend or an option is wrong.
         CouldNotRun: a backend, or the oracle, could not be run.
     """
-    columns = tuple(filter(None, (asked.backend, asked.against)))
-    found = of_command({**vars(asked), "backends": columns})
+    columns = tuple(filter(None, (options.backend, options.against)))
+    request_options = of_command({**vars(options), "backends": columns})
     backend, *others = names_of(columns)
     against = others[0] if others else None
     if against == backend:
         raise UsageError(f"{backend} cannot be compared with itself: name a different backend")
-    of_cell = {"specs": (asked.spec,), "backends": (backend, *others)}
-    of_cell |= {"dtypes": (asked.dtype,), "paths": (asked.path,)}
+    cell_options = {"specs": (options.spec,), "backends": (backend, *others)}
+    cell_options |= {"dtypes": (options.dtype,), "paths": (options.path,)}
     # In a request ``against`` means a user's own model; in this command it means a backend.
-    request = build(Request, {**found, **of_cell, "against": None})
+    request = build(Request, {**request_options, **cell_options, "against": None})
     with Engine(request) as engine:
         cells = [cell for cell in engine.cells() if cell.backend == backend]
         try:

@@ -35,40 +35,42 @@ from harness.worker.remote import WorkerFault
 # A function that opens a session of two programs and an update rule on the backend, and returns its
 # training steps.
 Train = Callable[[Program, Program, UpdateRule, Arguments, Batches], Sequence[Step]]
-GIVEN = "given."
+GRADIENT = "given."
 LOSS = ": loss"
 
 
 def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
     """Return the values of successive training steps in one dictionary, under the names that checks
     use."""
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for number, step in enumerate(steps, start=1):
-        found |= step_values(number, step, material)
-    return found
+        arrays |= step_values(number, step, material)
+    return arrays
 
 
-class Linear:
+class OptimizerSteps:
     """Training steps of the optimizer alone, on the gradients that the oracle has in the real
     training."""
 
     def __init__(self, case: Case, rule: UpdateRule, batches: Batches) -> None:
         self.case, self.rule = case, rule
-        self.program = _linear(case.training)
+        self.program = _linear_program(case.training)
         self.inference = replace(self.program, phase="inference")
         self.material = Arguments(dict(case.material.parameters), {}, {}, {}, {})
         self.batches = [
             {
-                "inputs": {f"{GIVEN}{n}": gradient for n, gradient in gradients.items()},
+                "inputs": {f"{GRADIENT}{n}": gradient for n, gradient in gradients.items()},
                 "targets": {},
                 "learning_rate": batch["learning_rate"],
             }
-            for gradients, batch in zip(_gradients(case, rule, batches), batches, strict=True)
+            for gradients, batch in zip(
+                _oracle_gradients(case, rule, batches), batches, strict=True
+            )
         ]
         reference = Reference(self.program, self.inference, rule)
-        self.expected = reference.expect(lambda session: [self._trained(session, self.batches)])
+        self.expected = reference.expect(lambda session: [self._run_steps(session, self.batches)])
 
-    def _trained(
+    def _run_steps(
         self,
         session: Session,
         batches: Batches,
@@ -87,54 +89,56 @@ class Linear:
             steps.append({"results": made[0], **session.read()})
         return step_arrays(steps, self.material)
 
-    def steps(self, train: Train) -> Arrays:
+    def run_on_backend(self, train: Train) -> Arrays:
         """Return the values of the steps that the backend makes with this optimizer."""
         made = train(self.program, self.inference, self.rule, self.material, self.batches)
         return step_arrays(made, self.material)
 
-    def hint(self, found: Arrays, dtype: str) -> str:
+    def find_hint(self, results: Arrays, dtype: str) -> str:
         """Return the known mistake that explains the backend's steps; an empty text if none
         does."""
         for text, change in MISTAKES.items():
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
             # Leave out losses: they depend on the batches, which a mistake may change.
-            changed = {n: a for n, a in change(self).items() if not n.endswith(LOSS)}
-            wanted = {n: widened(a) for n, a in changed.items()}
-            own = {n: a for n, a in found.items() if not n.endswith(LOSS)}
-            within = Expected.within(wanted, noise, dtype)
-            scale = scales(wanted)
-            pairs = ((wanted[n], self.expected.values[n], scale[n]) for n in wanted)
+            mistaken = {n: a for n, a in change(self).items() if not n.endswith(LOSS)}
+            expected = {n: widened(a) for n, a in mistaken.items()}
+            compared = {n: a for n, a in results.items() if not n.endswith(LOSS)}
+            within = Expected.within(expected, noise, dtype)
+            scale = scales(expected)
+            pairs = ((expected[n], self.expected.values[n], scale[n]) for n in expected)
             effect = max(relative_error(*pair) for pair in pairs)
-            narrow = {n: np.asarray(a, dtype) for n, a in wanted.items()}
-            least = max(d.tolerance for d in within.deviations(narrow, dtype))
-            if effect > DECISIVE * least and all(d.agrees for d in within.deviations(own, dtype)):
+            rounded = {n: np.asarray(a, dtype) for n, a in expected.items()}
+            least = max(d.tolerance for d in within.deviations(rounded, dtype))
+            if effect > DECISIVE * least and all(
+                d.agrees for d in within.deviations(compared, dtype)
+            ):
                 return f"The results match this fault: {text}"
         return ""
 
-    def changed(self, batches: Batches | None = None, **how: Any) -> Arrays:
+    def rerun(self, batches: Batches | None = None, **how: Any) -> Arrays:
         """Return the oracle's values for changed batches, or for steps with changed arguments."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
-        return self._trained(session, batches or self.batches, **how)
+        return self._run_steps(session, batches or self.batches, **how)
 
-    def with_rates(self, change: Callable[[list[float]], list[float]]) -> Arrays:
+    def rerun_with_rates(self, change: Callable[[list[float]], list[float]]) -> Arrays:
         """Return the oracle's values with changed learning rates; ``change`` maps the list of
         rates."""
         rates = change([batch["learning_rate"] for batch in self.batches])
         pairs = zip(self.batches, rates, strict=True)
-        return self.changed([{**batch, "learning_rate": rate} for batch, rate in pairs])
+        return self.rerun([{**batch, "learning_rate": rate} for batch, rate in pairs])
 
 
-def _short(rate: float, bits: int) -> float:
+def _round_rate(rate: float, bits: int) -> float:
     """Return a learning rate rounded to ``bits`` binary digits after the leading one."""
     fraction, exponent = np.frexp(rate)
     return float(np.ldexp(np.round(np.ldexp(fraction, bits + 1)), exponent - bits - 1))
 
 
-def _late_gradient(linear: Linear) -> Arrays:
+def _delay_gradients(linear: OptimizerSteps) -> Arrays:
     before = [linear.batches[0], *linear.batches[:-1]]
     pairs = zip(linear.batches, before, strict=True)
-    return linear.changed([{**batch, "inputs": old["inputs"]} for batch, old in pairs])
+    return linear.rerun([{**batch, "inputs": old["inputs"]} for batch, old in pairs])
 
 
 def _empty_slots(session: Session, _: int) -> None:
@@ -143,31 +147,33 @@ def _empty_slots(session: Session, _: int) -> None:
             tensors[name] = 0 * tensor
 
 
-MISTAKES: Mapping[str, Callable[[Linear], Arrays]] = {
-    "the learning rate is always that of the first step": lambda linear: linear.with_rates(
+MISTAKES: Mapping[str, Callable[[OptimizerSteps], Arrays]] = {
+    "the learning rate is always that of the first step": lambda linear: linear.rerun_with_rates(
         lambda rates: rates[:1] * len(rates)
     ),
-    "the learning rate is that of the previous step": lambda linear: linear.with_rates(
+    "the learning rate is that of the previous step": lambda linear: linear.rerun_with_rates(
         lambda rates: [rates[0], *rates[:-1]]
     ),
-    "the learning rate is rounded to float16": lambda linear: linear.with_rates(
-        lambda rates: [_short(rate, bits=10) for rate in rates]
+    "the learning rate is rounded to float16": lambda linear: linear.rerun_with_rates(
+        lambda rates: [_round_rate(rate, bits=10) for rate in rates]
     ),
-    "the learning rate is rounded to bfloat16": lambda linear: linear.with_rates(
-        lambda rates: [_short(rate, bits=7) for rate in rates]
+    "the learning rate is rounded to bfloat16": lambda linear: linear.rerun_with_rates(
+        lambda rates: [_round_rate(rate, bits=7) for rate in rates]
     ),
-    "the gradient is that of the previous step": _late_gradient,
-    "every step counts as the first step": lambda linear: linear.changed(
+    "the gradient is that of the previous step": _delay_gradients,
+    "every step counts as the first step": lambda linear: linear.rerun(
         before=lambda session, _: setattr(session, "steps", 0)
     ),
-    "the slots start from zeros in every step": lambda linear: linear.changed(before=_empty_slots),
-    "every update is applied twice": lambda linear: linear.changed(
+    "the slots start from zeros in every step": lambda linear: linear.rerun(before=_empty_slots),
+    "every update is applied twice": lambda linear: linear.rerun(
         before=lambda session, number: setattr(session, "steps", number), times=2
     ),
 }
 
 
-def _gradients(case: Case, rule: UpdateRule, batches: Batches) -> Iterator[Mapping[str, Array]]:
+def _oracle_gradients(
+    case: Case, rule: UpdateRule, batches: Batches
+) -> Iterator[Mapping[str, Array]]:
     """Yield the gradients of each step of the oracle's training."""
     material = case.material
     programs = (case.training, case.inference)
@@ -181,17 +187,20 @@ def _gradients(case: Case, rule: UpdateRule, batches: Batches) -> Iterator[Mappi
         state = state_of(results)
 
 
-def _linear(program: Program) -> Program:
+def _linear_program(program: Program) -> Program:
     """Return the program of the loss ``sum(p * g)`` over all parameters; each gradient ``g`` is an
     input."""
     builder = Builder()
     parameters, inputs, terms = [], [], []
     for port in program.parameters:
         type_ = program.type_of(port)
-        value, given = builder.value(type_, port.name), builder.value(type_, f"{GIVEN}{port.name}")
+        value, gradient = (
+            builder.value(type_, port.name),
+            builder.value(type_, f"{GRADIENT}{port.name}"),
+        )
         parameters.append(replace(port, value=value))
-        inputs.append(Port(f"{GIVEN}{port.name}", given))
-        terms.append(inner_product(builder, value, given))
+        inputs.append(Port(f"{GRADIENT}{port.name}", gradient))
+        terms.append(inner_product(builder, value, gradient))
     total = reduce(partial(builder.emit, "add"), terms) if terms else None
     return Program(
         name=program.name,
@@ -223,65 +232,67 @@ def update_causes(
     """Return the causes of wrong training steps; None if all steps have the ``expected`` values.
     The steps of the optimizer alone are always compared with the oracle, even if ``expected`` comes
     from a second backend."""
-    own = step_arrays(
+    real_steps = step_arrays(
         train(case.training, case.inference, rule, case.material, batches), case.material
     )
-    wrong = _first_wrong(expected, own, dtype)
+    wrong = _find_first_wrong_step(expected, real_steps, dtype)
     if wrong is None:
         return None
-    linear = Linear(case, rule, batches)
+    linear = OptimizerSteps(case, rule, batches)
     try:
-        found = linear.steps(train)
+        alone_steps = linear.run_on_backend(train)
     except WorkerFault as fault:
         proof = f"the optimizer alone could not be run: {fault}"
-        return Causes.one("update", *wrong[:2], proof)
-    alone = _first_wrong(linear.expected, found, dtype)
-    if alone is None:
+        return Causes.single("update", *wrong[:2], proof)
+    wrong_alone = _find_first_wrong_step(linear.expected, alone_steps, dtype)
+    if wrong_alone is None:
         proof = (
             "with the oracle's gradients the optimizer alone is right in every step: a step passes "
             "wrong values to the next step (state, statistics), or computes a wrong gradient"
         )
-        return replace(Causes.one("update", *wrong[:2], proof), proved=True)
-    hint = linear.hint(found, dtype)
-    words, names, error = alone
-    what = f"{rule.name} receives right gradients, but {words}"
-    cause = Cause("update", what, names, _place(case, rule, names), error, hint)
+        return replace(Causes.single("update", *wrong[:2], proof), proved=True)
+    hint = linear.find_hint(alone_steps, dtype)
+    words, names, error = wrong_alone
+    text = f"{rule.name} receives right gradients, but {words}"
+    cause = Cause("update", text, names, _find_place(case, rule, names), error, hint)
     proof = "the optimizer received the oracle's gradients, so the optimizer itself is wrong"
     return Causes([cause], True, proof)
 
 
-def _first_wrong(
-    expected: Expected, found: Arrays, dtype: str
+def _find_first_wrong_step(
+    expected: Expected, results: Arrays, dtype: str
 ) -> tuple[str, tuple[str, ...], float | None] | None:
     """Return the wrong values of the first wrong step: a text, the names, and the largest error."""
-    off = [d for d in expected.deviations(found, dtype) if not d.agrees]
+    off = [d for d in expected.deviations(results, dtype) if not d.agrees]
     if not off:
         return None
-    first = min(map(_step, off))
-    own = [d for d in off if _step(d) == first]
+    first = min(map(_step_number, off))
+    wrong_values = [d for d in off if _step_number(d) == first]
     # Sort results before optimizer slots, and slots before the parameters that are computed from
     # them.
-    own.sort(key=lambda d: (not d.name.endswith(LOSS), d.name.endswith(" moved"), -d.ratio))
-    error = max(d.error for d in own)
-    names = tuple(d.name.partition(": ")[2] for d in own)
+    wrong_values.sort(
+        key=lambda d: (not d.name.endswith(LOSS), d.name.endswith(" moved"), -d.ratio)
+    )
+    error = max(d.error for d in wrong_values)
+    names = tuple(d.name.partition(": ")[2] for d in wrong_values)
     are = "is the first wrong value" if len(names) == 1 else "are the first wrong values"
     words = f"step {first}: {listed(names)} {are}"
     return words, names, error if np.isfinite(error) else None
 
 
-def _step(deviation: Deviation) -> int:
-    found = STEP.match(deviation.name)
-    return int(found[1]) if found else 0
+def _step_number(deviation: Deviation) -> int:
+    match = STEP.match(deviation.name)
+    return int(match[1]) if match else 0
 
 
-def _place(case: Case, rule: UpdateRule, names: Sequence[str]) -> str:
+def _find_place(case: Case, rule: UpdateRule, names: Sequence[str]) -> str:
     """Return ``file:line`` of the equation of the first wrong optimizer slot, or of the
     parameter."""
     shapes = port_shapes(case.training, case.training.parameters)
     wrong = [name.rpartition(" ") for name in names]
     owner, slot = next(((n, s) for n, _, s in wrong if s != "moved"), (wrong[0][0], ""))
-    own = rule.of(owner, len(shapes.get(owner, ())))
-    made = {port.name: port.value for port in own.new_slots}
-    wanted = made.get(slot, own.new_parameter)
-    places = (node.place for node in own.nodes if wanted in node.outputs)
+    owner_rule = rule.of(owner, len(shapes.get(owner, ())))
+    slot_values = {port.name: port.value for port in owner_rule.new_slots}
+    value = slot_values.get(slot, owner_rule.new_parameter)
+    places = (node.place for node in owner_rule.nodes if value in node.outputs)
     return next(places, "")
