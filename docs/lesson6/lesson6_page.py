@@ -92,7 +92,7 @@ def _overview(systems: Mapping[str, Entry]) -> str:
     lines = [
         "## All systems",
         "",
-        "Each entry has the training loss of the last epoch, then the held-out loss after this epoch:",
+        "Each entry has the last epoch's training loss, then the held-out loss after this epoch:",
         "",
     ]
     lines += _table(systems, backends, _losses)
