@@ -294,10 +294,10 @@ def check_meaning(case: Case) -> None:
         found = name = "" if np.isfinite(values["loss"]) else "loss"
     if found:
         word = "NaN" if np.isnan(values[found]).any() else "infinite"
-        what = f"{case.training.name}: {name} is {word} at the numbers that are drawn"
+        what = f"{case.training.name}: {name} is {word} for the test data"
         raise UsageError(
-            f"{what}, so that nothing could be compared{_origin(case)}; --inputs and --weights "
-            "take numbers at which the model means something"
+            f"{what}, so no result can be compared{_origin(case)}; use --inputs and --weights "
+            "to give numbers for which the results are finite"
         )
 
 

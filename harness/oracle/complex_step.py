@@ -75,8 +75,8 @@ def _gap(case: Case, program: Program, loss_value: int) -> float:
     worst = max(gaps, default=float("nan") if ports else 0.0)
     if worst > ALLOWED:
         raise HarnessError(
-            f"{program.name}: the oracle's gradient and the complex step are {worst:.1e} apart "
-            f"(allowed: {ALLOWED:.0e}); a derivative rule is wrong, and nothing can be checked"
+            f"{program.name}: the oracle's gradient and the complex step differ by {worst:.1e} "
+            f"(allowed: {ALLOWED:.0e}); a derivative rule is wrong, so no backend can be checked"
         )
     return worst
 

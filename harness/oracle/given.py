@@ -114,8 +114,8 @@ def given_numbers(
     for name in FREE_SIZES:
         if name in sizes and bound.get(name, sizes[name]) != sizes[name]:
             raise UsageError(
-                f"the arrays have {name} {bound[name]}, and {name}={sizes[name]} is asked for: "
-                "leave it out"
+                f"the arrays have {name} {bound[name]}, but {name}={sizes[name]} was given: "
+                "omit this size"
             )
     chosen = {n: bound.get(n, sizes.get(n)) for n in FREE_SIZES}
     return Given(
@@ -151,7 +151,9 @@ def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -
         UsageError: ``numbers`` is not a mapping from names to arrays of numbers.
     """
     if not isinstance(numbers, Mapping):
-        raise UsageError(f"{group}s are arrays by name, found {type(numbers).__name__}")
+        raise UsageError(
+            f"{group}s must be a mapping from names to arrays, found {type(numbers).__name__}"
+        )
     floats = {port.name for port in ports if program.type_of(port).kind == "float"}
     found: ArrayDict = {}
     for name, value in numbers.items():
@@ -170,7 +172,9 @@ def _check_kept(group: str, program: Program, ports: Sequence[Port], arrays: Arr
         check_arrays(group, port_shapes(program, ports), arrays)
     except UsageError as error:
         at = ", ".join(f"{name}={size}" for name, size in program.sizes.items())
-        raise UsageError(f"{error} (at {at}: give other sizes if they are others)") from None
+        raise UsageError(
+            f"{error} (at {at}: if the arrays have other sizes, give these sizes)"
+        ) from None
 
 
 def digest_of(arrays: Arrays) -> str:

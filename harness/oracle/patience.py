@@ -68,19 +68,19 @@ class Patience:
         if self._since is None:
             return
         if self.stopped.is_set():
-            raise OracleFault("the run was ended", "timeout")
+            raise OracleFault("the run was stopped", "timeout")
         if time.monotonic() > self._end:
-            raise too_slow(f"was not done in {self.limit:g} s")
+            raise too_slow(f"did not finish in {self.limit:g} s")
 
     def check(self, least: float) -> None:
         """Raise :class:`OracleFault` if less than ``least`` seconds are left."""
         left = self.left()
         if left <= 0.0:
-            raise too_slow(f"was not done in {self.limit:g} s")
+            raise too_slow(f"did not finish in {self.limit:g} s")
         if least > left:
             used = f", of which {left:.1f} s are left" if self.limit - left >= 0.1 else ""
             needed = f"{least:,.1f}" if least >= 1 else f"{least:.1g}"
-            raise too_slow(f"needs {needed} s or more, and has {self.limit:g} s{used}")
+            raise too_slow(f"needs {needed} s or more, but may use {self.limit:g} s{used}")
 
     def left(self) -> float:
         """Return the seconds that are left for the oracle."""
@@ -132,7 +132,7 @@ def _asking(need: int) -> Iterator[None]:
         left = max(0.0, _SHARE * available() - others)
         if need > left:
             raise OracleFault(
-                f"the oracle needs some {need / 2**30:,.1f} GiB of memory, and may take "
+                f"the oracle needs about {need / 2**30:,.1f} GiB of memory, but may use "
                 f"{left / 2**30:,.1f} GiB, which is not a fault of the backend; "
                 "choose smaller sizes (--size)",
                 "out-of-memory",

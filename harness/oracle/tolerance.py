@@ -99,7 +99,9 @@ class Deviation:
         if self.reason:
             return f"{self.name}: {self.reason}"
         if self.void and math.isinf(self.yardstick):
-            return f"{self.name} was not compared: it is not finite here, or rounding makes it so"
+            return (
+                f"{self.name} was not compared: it is infinite or NaN, or rounding can make it so"
+            )
         if self.void:
             return (
                 f"{self.name} was not compared: rounding alone changes it by {self.yardstick:.1e}"

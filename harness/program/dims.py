@@ -40,17 +40,17 @@ class Dim:
     def __post_init__(self) -> None:
         if len(self.terms) > MOST_TERMS:
             raise SpecError(
-                f"a size is a sum of at most {MOST_TERMS} products of sizes, "
-                f"found {len(self.terms)}: declare a size of its own for a part of the sum"
+                f"a size can be a sum of at most {MOST_TERMS} products of sizes, "
+                f"found {len(self.terms)}: declare a new size for a part of the sum"
             )
         most = max((name.count("*") + 1 for name, _ in self.terms), default=0)
         if most > MOST_FACTORS:
             raise SpecError(
-                f"a size is a product of at most {MOST_FACTORS} sizes, found {most}: declare a "
-                "size of its own for a part of the product"
+                f"a size can be a product of at most {MOST_FACTORS} sizes, found {most}: declare a "
+                "new size for a part of the product"
             )
         if max(abs(self.constant), *(abs(c) for _, c in self.terms), 0) > LARGEST:
-            raise SpecError(f"a size is a number of at most {LARGEST:,}")
+            raise SpecError(f"a size can be at most {LARGEST:,}")
 
     @staticmethod
     def of(value: Dim | int | str) -> Dim:
@@ -126,7 +126,7 @@ class Dim:
         except KeyError as error:
             (name,) = error.args
             raise UsageError(
-                f"size {name!r} of {self} has no number{did_you_mean(name, sizes)} "
+                f"the size {name!r} in {self} has no value{did_you_mean(name, sizes)} "
                 f"(known: {', '.join(sorted(sizes)) or 'none'})"
             ) from None
 
@@ -160,12 +160,12 @@ def check_shape(shape: Shape) -> None:
         SpecError: there are too many axes or size names; the error has no position.
     """
     if len(shape) > MOST_AXES:
-        raise SpecError(f"a value has at most {MOST_AXES} axes, found {len(shape)}")
+        raise SpecError(f"a value can have at most {MOST_AXES} axes, found {len(shape)}")
     named = sum(name.count("*") + 1 for dim in shape for name, _ in dim.terms)
     if named > MOST_NAMED:
         raise SpecError(
-            f"the shape of a value names sizes at most {MOST_NAMED} times, found {named}: declare "
-            "sizes of their own for its sums and products"
+            f"the shape of a value can name sizes at most {MOST_NAMED} times, found {named}: "
+            "declare new sizes for the sums and products in the shape"
         )
 
 
@@ -223,7 +223,9 @@ def bind(
         unknown = [size for size in dim.names if size not in known]
         if len(unknown) > 1:
             names = " and ".join(unknown)
-            raise UsageError(f"{name}: axis {axis} is {dim}, which does not fix {names} {whole()}")
+            raise UsageError(
+                f"{name}: axis {axis} is {dim}, which does not determine {names} {whole()}"
+            )
         if unknown:
             bound[unknown[0]] = _solved(f"{name}: axis {axis}", dim, unknown[0], length, known)
         elif dim.resolve(known) != length:
@@ -237,5 +239,5 @@ def _solved(label: str, dim: Dim, size: str, length: int, known: Mapping[str, in
     rest, one, two = (dim.resolve({**known, size: number}) for number in (0, 1, 2))
     value, remainder = divmod(int(length) - rest, one - rest) if one != rest else (0, 0)
     if remainder or value < 1 or two - one != one - rest:
-        raise UsageError(f"{label} is {dim}: no {size} of 1 or more makes that {length}")
+        raise UsageError(f"{label} is {dim}: no {size} of 1 or more gives the length {length}")
     return value

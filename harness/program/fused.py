@@ -97,5 +97,5 @@ FUSED: Mapping[str, str] = {
 # Less accurate variants of a primitive, which a backend may use in its place on every path. Plans
 # do not contain them.
 IN_PLACE: Mapping[str, str] = {
-    "loose_max": "max, which may leave NaN out: where all that is made of it has them anyway",
+    "loose_max": "max, but may ignore NaN: used only if the results are NaN anyway",
 }

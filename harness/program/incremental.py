@@ -56,7 +56,7 @@ def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Form]:
     elif node.op in _AXES and (found := _AXES[node.op](node, shapes, axis)) is not None:
         axes = found
     else:
-        raise NoRow(f"{node.op} goes over the steps, or mixes them")
+        raise NoRow(f"{node.op} cannot be computed for one time step alone")
     return list(zip(node.inputs, axes, strict=True))
 
 
@@ -189,7 +189,7 @@ class Demands:
         """Return the time axis of a value; raise :class:`NoRow` if it has none or several."""
         found, shape = times(self.types[value]), self.types[value].shape
         if len(found) != 1 or sum("time" in dim.names for dim in shape) != 1:
-            raise NoRow(f"{self.named(value)} has no axis of steps, or more than one")
+            raise NoRow(f"{self.named(value)} does not have exactly one time axis")
         return found[0]
 
     def _ask(self, form: Form) -> None:
@@ -201,7 +201,7 @@ class Demands:
             if self.types[value].kind != "float" or any(
                 port.value == value for port in self.program.inputs
             ):
-                raise NoRow(f"{self.named(value)} is read at all steps at once")
+                raise NoRow(f"{self.named(value)} is read at all time steps at once")
 
     def _needs(self, node: Node, number: int, axis: int | None) -> Iterable[Form]:
         if axis is None:
@@ -218,7 +218,7 @@ class Demands:
 
     def _of_table(self, node: Node) -> Iterable[Form]:
         if node.inputs[0] in self.moving or Dim.of(node.attributes["start"]) != Dim():
-            raise NoRow(f"{self.named(node.output)} is a slice of steps")
+            raise NoRow(f"{self.named(node.output)} is a slice of time steps")
         return [(node.inputs[0], None)]
 
     def _of_window(self, node: Node, axis: int) -> Iterable[Form]:
@@ -226,15 +226,23 @@ class Demands:
         span = Dim.of(given["dilation"][0]) * (Dim.of(given["size"][0]) - 1)
         found = [Dim.of(given[name][0]) for name in ("stride", "padding", "after")]
         if len(given["axes"]) > 1 or given["lowest"] or found != [ONE, span, Dim()]:
-            raise NoRow(f"{self.named(node.output)} has windows that do not end at their step")
+            raise NoRow(
+                f"{self.named(node.output)} has windows that do not end at the current step"
+            )
         return [(node.inputs[0], axis)]
 
     def _of_scan(self, node: Node, number: int, axis: int) -> Iterable[Form]:
         carried = node.inputs[: node.carries]
         if node.reverse or number < node.carries or axis != 0:
-            raise NoRow(f"{self.named(node.outputs[number])} is made from the end, or at the end")
+            raise NoRow(
+                f"{self.named(node.outputs[number])} comes from a reversed scan, or from the last "
+                "step of a scan"
+            )
         if not self.moving.isdisjoint(carried):
-            raise NoRow(f"the scan of {self.named(node.outputs[number])} starts from the text")
+            raise NoRow(
+                f"the initial state of the scan for {self.named(node.outputs[number])} "
+                "depends on the text"
+            )
         whole = [(value, None) for value in (*carried, *free_values(node.block))]
         return [*whole, *((value, 0) for value in node.inputs[node.carries :])]
 
@@ -253,7 +261,7 @@ def incremental(program: Program, output: str, limit: int) -> Program:
         NoRow: a step cannot be computed separately; the message says why.
     """
     if program.state:
-        raise NoRow("it keeps a state of its own")
+        raise NoRow("the model has a state")
     (wanted,) = (port.value for port in program.outputs if port.name == output)
     return _StepBuilder(Demands(program, wanted), Dim(limit)).made(output)
 
@@ -321,7 +329,9 @@ class _StepBuilder:
         if value in self.demands.moving:
             return self._kept(value)
         if node.op == "scan":
-            raise NoRow(f"{self.demands.named(value)} is a scan over steps that no text decides")
+            raise NoRow(
+                f"{self.demands.named(value)} is a scan over an axis that is not the time axis"
+            )
         inputs = [self.forms[read, None] for read in node.inputs]
         return self.build.emit(node.op, *inputs, **self._attributes(node))
 
@@ -441,7 +451,7 @@ class _StepBuilder:
 
     def _attributes(self, node: Node) -> dict[str, Any]:
         if node.op == "extent" and any("time" in Dim.of(d).names for d in node.attributes["dims"]):
-            raise NoRow("the number of steps is read")
+            raise NoRow("the model reads the number of time steps")
         return {name: self._sizes(value) for name, value in node.attributes.items()}
 
     def _sizes(self, value: Any) -> Any:

@@ -21,7 +21,8 @@ def _floats(op: str, types: tuple[Type, ...]) -> None:
     for type_ in types:
         if type_.kind != "float":
             raise TypeMismatch(
-                f"{op} needs floats, found {type_} (astype makes floats of an index or a condition)"
+                f"{op} needs floats, found {type_} (astype converts an index or a condition "
+                "to floats)"
             )
 
 
@@ -36,7 +37,9 @@ def broadcast_shapes(op: str, shapes: tuple[Shape, ...]) -> Shape:
     for axis in range(-rank, 0):
         dims = {shape[axis] for shape in shapes if len(shape) >= -axis} - {ONE}
         if len(dims) > 1:
-            raise TypeMismatch(f"{op}: shapes {' and '.join(map(shape_text, shapes))} do not fit")
+            raise TypeMismatch(
+                f"{op}: shapes {' and '.join(map(shape_text, shapes))} cannot be broadcast together"
+            )
         result.append(dims.pop() if dims else ONE)
     return tuple(result)
 
@@ -71,13 +74,13 @@ def _of_one_kind(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
     for type_ in types:
         if type_.kind != first.kind:
             raise TypeMismatch(
-                f"{op} takes values of one kind, found {first} and {type_} (astype makes floats of "
-                "an index or a condition; arange(n)[k] is the index k below n)"
+                f"{op} needs values of the same kind, found {first} and {type_} (astype converts "
+                "an index or a condition to floats; arange(n)[k] is the index k below n)"
             )
         if type_.bound != first.bound:
             raise TypeMismatch(
-                f"{op} takes indices below one size, found an index below {first.bound} and one "
-                f"below {type_.bound} (index(astype(i), n) makes an index below n of another one)"
+                f"{op} needs indices with the same bound, found an index below {first.bound} and "
+                f"one below {type_.bound} (index(astype(i), n) converts i to an index below n)"
             )
     return Type(shape, first.kind, first.bound)
 
@@ -89,21 +92,23 @@ def _first(types: tuple[Type, ...], _: Attributes) -> Type:
 def _permute(types: tuple[Type, ...], attributes: Attributes) -> Type:
     axes = attributes["axes"]
     if sorted(axes) != list(range(len(types[0].shape))):
-        raise TypeMismatch(f"permute_dims: axes {list(axes)} do not permute {types[0]}")
+        raise TypeMismatch(
+            f"permute_dims: axes {list(axes)} are not a permutation of the axes of {types[0]}"
+        )
     return Type(tuple(types[0].shape[a] for a in axes), types[0].kind, types[0].bound)
 
 
 def _broadcast(types: tuple[Type, ...], attributes: Attributes) -> Type:
     shape: Shape = attributes["shape"]
     if broadcast_shapes("broadcast_to", (types[0].shape, shape)) != shape:
-        raise TypeMismatch(f"broadcast_to: {types[0]} does not fit {shape_text(shape)}")
+        raise TypeMismatch(f"broadcast_to: {types[0]} cannot be broadcast to {shape_text(shape)}")
     return Type(shape, types[0].kind, types[0].bound)
 
 
 def _reshape(types: tuple[Type, ...], attributes: Attributes) -> Type:
     shape: Shape = attributes["shape"]
     if entries(shape) != entries(types[0].shape):
-        raise TypeMismatch(f"{shape_text(shape)} has not as many entries as {types[0]}")
+        raise TypeMismatch(f"{shape_text(shape)} does not have as many entries as {types[0]}")
     return Type(shape, types[0].kind, types[0].bound)
 
 
@@ -133,7 +138,9 @@ def _concat(types: tuple[Type, ...], attributes: Attributes) -> Type:
         rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
         if len(type_.shape) != len(first) or rest != (*first[:axis], *first[axis + 1 :]):
             listed = " and ".join(str(t) for t in types)
-            raise TypeMismatch(f"concat on axis {axis}: {listed} differ on another axis")
+            raise TypeMismatch(
+                f"concat on axis {axis}: {listed} have different lengths on another axis"
+            )
         total = total + type_.shape[axis]
     return _of_one_kind("concat", types, (*first[:axis], total, *first[axis + 1 :]))
 
@@ -166,14 +173,16 @@ def _indexed(op: str, rows: Dim, indices: Type) -> None:
     if indices.kind != "index":
         raise TypeMismatch(f"{op} needs an index input, found {indices}")
     if indices.bound != rows:
-        raise TypeMismatch(f"{op}: an index below {indices.bound} into {rows} rows")
+        raise TypeMismatch(f"{op}: the index is below {indices.bound}, but there are {rows} rows")
 
 
 def _take_along(types: tuple[Type, ...], _: Attributes) -> Type:
     table, indices = types
     _indexed("take_along_axis", table.shape[-1], indices)
     if indices.shape[:-1] != table.shape[:-1]:
-        raise TypeMismatch(f"take_along_axis: {table} and {indices} differ before the last axis")
+        raise TypeMismatch(
+            f"take_along_axis: {table} and {indices} have different axes before the last axis"
+        )
     return Type(indices.shape, table.kind, table.bound)
 
 
@@ -208,7 +217,7 @@ def _matmul(types: tuple[Type, ...], _: Attributes) -> Type:
     _floats("@", types)
     left, right = types
     if len(left.shape) < 2 or len(right.shape) < 2:
-        raise TypeMismatch(f"{left} @ {right}: both sides need two axes or more")
+        raise TypeMismatch(f"{left} @ {right}: both operands need at least two axes")
     if left.shape[-1] != right.shape[-2]:
         raise TypeMismatch(f"{left} @ {right}: {left.shape[-1]} is not {right.shape[-2]}")
     batch = (
@@ -269,7 +278,7 @@ def _addmm(types: tuple[Type, ...], attributes: Attributes) -> Type:
     added, left, right = types
     product = _matmul((left, right), attributes)
     if INFER["add"]((added, product), attributes) != product:
-        raise TypeMismatch(f"addmm: {added} does not fit {product}")
+        raise TypeMismatch(f"addmm: {added} cannot be broadcast to {product}")
     return product
 
 

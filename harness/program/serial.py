@@ -46,7 +46,7 @@ def encode(value: Any) -> Any:
         return {"class": kind.__name__, "fields": content}
     if isinstance(value, Mapping):
         return {"map": [[encode(k), encode(v)] for k, v in value.items()]}
-    raise HarnessError(f"a program cannot hold {value!r}")
+    raise HarnessError(f"a program cannot contain {value!r}")
 
 
 def encoded(value: Any) -> str:
@@ -95,7 +95,7 @@ def decode(data: Any) -> Any:
 
 def _decode(data: Any, depth: int) -> Any:
     if depth > MOST_DEPTH:
-        raise HarnessError("a program is not nested so deeply")
+        raise HarnessError("the data of the program are nested too deeply")
     if isinstance(data, list | tuple):
         return tuple([_decode(item, depth + 1) for item in data])
     if isinstance(data, Mapping):
@@ -105,14 +105,14 @@ def _decode(data: Any, depth: int) -> Any:
     # Reject integers of more than 64 bits.
     if isinstance(data, PLAIN) and not (isinstance(data, int) and abs(data) >> 63):
         return data
-    raise HarnessError(f"a program holds no {type(data).__name__} such as {shorten(repr(data))}")
+    raise HarnessError(f"a program cannot contain the {type(data).__name__} {shorten(repr(data))}")
 
 
 def _text(data: str) -> str:
     try:
         data.encode()
     except UnicodeEncodeError:
-        raise HarnessError("a program holds no text that is not Unicode") from None
+        raise HarnessError("a text in the program is not valid Unicode") from None
     return data
 
 
@@ -121,7 +121,9 @@ def _mapping(data: Mapping[str, object], depth: int) -> dict[Any, Any]:
     pairs = data["map"]
     for pair in pairs if isinstance(pairs, list | tuple) else [None]:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], PLAIN):
-            raise HarnessError("a mapping in a program is a list of pairs of a key and a value")
+            raise HarnessError(
+                "a mapping in a program must be a list of pairs of a key and a value"
+            )
         found[pair[0]] = _decode(pair[1], depth)
     return found
 
@@ -130,10 +132,12 @@ def _instance(data: Mapping[str, object], depth: int) -> Any:
     name, content = data.get("class"), data.get("fields")
     if not isinstance(name, str) or name not in CLASSES:
         found = shorten(repr(name))
-        raise HarnessError(f"a program holds no {found}; another version wrote it")
+        raise HarnessError(f"a program cannot contain {found}; another version may have written it")
     tests = _tests(CLASSES[name])
     if not isinstance(content, list | tuple) or len(content) != len(tests):
-        raise HarnessError(f"a {name} has {len(tests)} fields; another version wrote it")
+        raise HarnessError(
+            f"a {name} must have {len(tests)} fields; another version may have written it"
+        )
     values = [_decode(item, depth) for item in content]
     for (field, test), value in zip(tests.items(), values, strict=True):
         if not test(value):

@@ -52,8 +52,8 @@ def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
         if short is not None and "time" not in short.names:
             break
     raise UsageError(
-        f"{program.name}: a slice or a window needs {short} to be 0 or more, and no batch and time "
-        f"within {REACH} of {batch} and {time} make it so: give the spec other sizes"
+        f"{program.name}: a slice or a window needs {short} >= 0, but no batch and time within "
+        f"{REACH} of {batch} and {time} allow that: give the spec other sizes"
     )
 
 
@@ -272,9 +272,7 @@ def check_room(program: Program, bound: Mapping[str, int]) -> None:
     if short is not None:
         known = {**program.sizes, **bound}
         sizes = ", ".join(f"{name} {known[name]}" for name in short.names)
-        raise UsageError(
-            f"{program.name}: a slice or a window needs {short} to be 0 or more, with {sizes}"
-        )
+        raise UsageError(f"{program.name}: a slice or a window needs {short} >= 0, found {sizes}")
 
 
 def batch_ports(program: Program) -> dict[str, tuple[Port, ...]]:

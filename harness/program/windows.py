@@ -93,13 +93,15 @@ def misfit(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = Non
     shown as numbers."""
     known = {name: Dim(size) for name, size in (sizes or {}).items()}
     told = {f.name: getattr(axis, f.name).substitute(known) for f in fields(axis)}
-    found = [f"{count.substitute(known)} windows of {told['size']}"]
+    found = [f"{count.substitute(known)} windows of size {told['size']}"]
     found += [f"{name} {told[name]}" for name in ("stride", "dilation")]
     both = told["padding"] == told["after"]
     found.append(f"padding {told['padding']}" + ("" if both else f" and {told['after']}"))
     right = replace(axis, **told).count()
     hint = (
-        f"; {right} is right" if right is not None and (right.terms or right.constant > 0) else ""
+        f"; the correct number is {right}"
+        if right is not None and (right.terms or right.constant > 0)
+        else ""
     )
     return f"an axis of {told['length']} entries does not have {', '.join(found)}{hint}"
 

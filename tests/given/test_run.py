@@ -228,7 +228,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "complex": (changed("inputs", chars=[[1j]]), r"not an array of numbers, found complex128"),
     "ragged": (changed("inputs", chars=[[1], [2, 3]]), r"input 'chars' is not an array"),
-    "no mapping": (option(inputs=[[1]]), r"inputs are arrays by name, found list"),
+    "no mapping": (
+        option(inputs=[[1]]),
+        r"inputs must be a mapping from names to arrays, found list",
+    ),
     "no inputs": (without("inputs"), r"inputs are missing \(needed: chars\)"),
     "no targets": (without("targets"), r"a loss needs targets \(missing: target\): give them, or"),
     "batches": (changed("targets", target=[[1] * TIME]), r"target.target: axis 0 is batch = 2, fo"),

@@ -130,7 +130,7 @@ WRONG = {
     "long: {shape: [rows, 1]}": {
         "long: {shape: [row, 1]}": "unknown size 'row'",
         "long: {shape: [rows, 0]}": "1 entry or more",
-        "long: {shape: [columns, 1]}": r"shapes \[columns, 1\] and \[rows, 1\] do not fit",
+        "long: {shape: [columns, 1]}": r"\[columns, 1\] and \[rows, 1\] cannot be broadcast",
         "long: {shape: [1, 1]}": r"'long' is \[1, 1\], and becomes \[rows, 1\]",
         "long: nothing": "a slot starts as",
         "keep: zeros, long: zeros": "'keep' is declared in attributes too",

@@ -47,15 +47,18 @@ ALONE = {
 TOGETHER = {
     "a mean over the steps": (
         "y = a - mean(a, axis=1, keepdims=true)",
-        "has no axis of steps",
+        "does not have exactly one time axis",
     ),
-    "from the end": ("y = reverse(a)", "flip goes over the steps"),
-    "the last": ("y = last(a)", "has no axis of steps"),
-    "sums over the steps": ("y = cumsum(a, axis=1)", "goes over the steps"),
-    "the one before": ("y = concat([a[:, :1], a[:, :-1]], axis=1)", "goes over the steps"),
+    "from the end": ("y = reverse(a)", "flip cannot be computed for one time step"),
+    "the last": ("y = last(a)", "does not have exactly one time axis"),
+    "sums over the steps": ("y = cumsum(a, axis=1)", "cannot be computed for one time step"),
+    "the one before": (
+        "y = concat([a[:, :1], a[:, :-1]], axis=1)",
+        "cannot be computed for one time step",
+    ),
     "windows around": (
         "y = sum(windows(a, axes=[1], size=3, padding=1), axis=2)",
-        "windows that do not end at their step",
+        "windows that do not end at the current step",
     ),
 }
 
