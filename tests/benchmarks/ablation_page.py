@@ -66,7 +66,7 @@ passes. Each entry has:
 - the smallest and largest speed ratio, in parentheses.
 
 If an optimisation pass does not change the plan, its speed ratio is 1. If the same plan is measured
-twice, the speed ratio differs from 1 by up to 0.04. A pass stays if it saves time on at least
+twice, the speed ratio differs from 1 by up to 0.04. A pass is kept if it saves time on at least
 {SYSTEMS} models with the same backend.
 
 This table is for the twelve systems of Lesson 6 at batch 64, with one pass switched off at a time.

@@ -255,7 +255,7 @@ def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
         return
     yield from (
         f"This table shows speeds divided by the speed of {columns[0]}, without noisy speeds.",
-        "A cell is slower or faster if the 95% confidence interval of the ratio excludes 1:",
+        "A cell is slower or faster if the 95% confidence interval of the speed ratio excludes 1:",
         "",
         "| | cells | median | range | slower | faster |",
         "|---|---:|---:|---:|---:|---:|",
