@@ -59,7 +59,7 @@ FIGURES: dict[str, str] = {
     r"with ([\w-]+) primitives \|": WORDS[len(TABLE)],
     r"#stage-1-the-table\) \| (\d+) primitives": str(len(TABLE)),
     r"calls one of ([\w-]+)\sprimitives": WORDS[len(EVERY)],
-    r"of which a\sbackend\smay\slack\s(\w+)": WORDS[len(OFFERED)],
+    r"(\w+) of\swhich are optional for a backend": WORDS[len(OFFERED)],
     r"([Tt]welve|\w+) systems of(?: fast\.ai| Lesson)": WORDS[len(lesson6())],
     r"(\w+) backends run them": WORDS[len(BACKENDS)].capitalize(),
     r"([\d,]+) characters, (?:84|and a checksum)": f"{LENGTH:,}",

@@ -288,7 +288,7 @@ def test_a_share_of_a_peak_is_of_the_best_of_any_backend_and_never_above_it() ->
     ours = [p["ours"] for p in found["pairs"].values()]
     assert [side["share_of_own_peak"] for side in ours] == pytest.approx([0.8, 0.4])
     assert [side["share_of_peak"] for side in ours] == pytest.approx([8 / 15, 4 / 15])
-    assert "squares of 2048: 15 GFLOP/s by torch" in told(found["pairs"])
+    assert "2048 x 2048 x 2048: 15 GFLOP/s" in told(found["pairs"])
     assert "512 x 256 x 86: 10 GFLOP/s by torch" in render(found)
     ours[0]["products"] = 20_000_000
     set_shares(found["pairs"])
