@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from harness.api import arguments
 from harness.api.arguments import takes_options
 from harness.checking import report as reports
-from harness.checking.console import content
+from harness.checking.console import results_data
 from harness.checking.options import CellOptions, CheckOptions
 from harness.checking.request import Request
 from harness.checking.run import Engine
@@ -58,7 +58,7 @@ class CheckReport(Report):
 
     def json(self) -> Any:
         """Return what ``harness check --json`` prints, as lists and dictionaries."""
-        return plain(content(self.exit_code, self.request, self))
+        return plain(results_data(self.exit_code, self.request, self))
 
     @property
     def agrees(self) -> bool:
@@ -74,7 +74,11 @@ class CheckReport(Report):
         return shown("\n".join([text_of(*reports.tables(self)), *map(one_line, self._words())]))
 
     def _words(self) -> list[str]:
-        lines = [*reports.known(self), *reports.outliers(self), *reports.no_answers(self)]
+        lines = [
+            *reports.known(self),
+            *reports.outliers(self),
+            *reports.describe_not_applicable(self),
+        ]
         lines += left_out(self.lacking)
         lines += reports.first_lines(reports.problems(self), MOST_LINES)
         return [*lines, reports.summary(self)]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.checking.checks import CHECKS, FINDINGS, Context
-from harness.checking.reproducer import MATERIALS, pass_of
+from harness.checking.reproducer import MATERIALS, make_pass
 from harness.oracle.yardstick import Expected
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, WHOLE_STEPS, Blame, Who
@@ -34,7 +34,7 @@ class Witness:
     cell: Cell
     label: str
     check: str
-    found: Tensors
+    results: Tensors
     expected: Expected
 
 
@@ -52,20 +52,20 @@ def blame(context: Context, result: CellResult) -> Blame | None:
     if result.right_if:
         words = f"Parameters are passed in the wrong order: results are right if {result.right_if}"
         return Blame(who="plugin", words=words)
-    tried = []
-    for path in _others(context, result.layers):
-        if _agrees(replace(context, path=path, outputs={}), first.check):
-            who, words = _by(context, result, first.check, path)
-            return Blame(who=who, words=f"The check {first.check} agrees with {words}")
-        tried.append(path)
+    failed_paths = []
+    for path in _choose_paths(context, result.layers):
+        if _path_agrees(replace(context, path=path, outputs={}), first.check):
+            culprit, words = _describe_fault(context, result, first.check, path)
+            return Blame(who=culprit, words=f"The check {first.check} agrees with {words}")
+        failed_paths.append(path)
     words = "has only one path, because no framework layer runs here"
-    if tried:
-        paths = f"path{'s' if len(tried) > 1 else ''} {_listed(tried)}"
+    if failed_paths:
+        paths = f"path{'s' if len(failed_paths) > 1 else ''} {_join_names(failed_paths)}"
         words = f"also fails on {paths}, so the fault is in code that all paths share"
     return Blame(who="plugin", words=f"The check {first.check} {words}")
 
 
-def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Who, str]:
+def _describe_fault(context: Context, result: CellResult, check: str, path: str) -> tuple[Who, str]:
     """Return who is at fault, and a text that says what the agreeing path runs."""
     if path == "derived":
         return "gradient", (
@@ -75,19 +75,19 @@ def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Wh
     if context.path == "native":
         result.blamed_layers = at_fault(result, check)
         # The framework's name of each layer, followed by the layer's name in the model.
-        label = _listed(
+        label = _join_names(
             [
                 result.layers[key] + ("" if key == OPTIMIZER else f" (layer {key})")
                 for key in result.blamed_layers
             ]
         )
-        result.witness = _witness(context, result, check, label)
+        result.witness = _run_witness(context, result, check, label)
         return "layer", (
             "the plain equations on the same framework, so the fault is in "
             f"{label}, or in how the plugin calls it"
         )
-    with_what = "the framework's own layers" if path == "native" else "the framework's gradient"
-    return "plugin", f"{with_what}, so the fault is in the plugin's primitives"
+    reference = "the framework's own layers" if path == "native" else "the framework's gradient"
+    return "plugin", f"{reference}, so the fault is in the plugin's primitives"
 
 
 def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
     return tuple(named or [key for key in native if key != OPTIMIZER] or native)
 
 
-def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
+def _choose_paths(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
     """Yield the other paths, starting with the path that shares most code with the cell's own
     path."""
     claimed = any(label != EQUATIONS for label in layers.values())
@@ -118,7 +118,7 @@ def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
         yield "derived"
 
 
-def _agrees(context: Context, check: str) -> bool:
+def _path_agrees(context: Context, check: str) -> bool:
     context.open(context.case.spec.update)
     try:
         for finding in CHECKS[FINDINGS[check]](context):
@@ -129,16 +129,16 @@ def _agrees(context: Context, check: str) -> bool:
     return False
 
 
-def _witness(context: Context, result: CellResult, check: str, label: str) -> Witness | None:
+def _run_witness(context: Context, result: CellResult, check: str, label: str) -> Witness | None:
     """Return the results of the native path, to be compared with those of other backends."""
     if check not in MATERIALS:
         return None
     context.open(context.case.spec.update)
-    run = pass_of(context.case, check)
-    found = run.run(context.remote)
-    if any(isinstance(value, Misfit) for value in found.values()):
+    run = make_pass(context.case, check)
+    results = run.run(context.remote)
+    if any(isinstance(value, Misfit) for value in results.values()):
         return None
-    return Witness(result.cell, label, check, found, run.expected(context.case))
+    return Witness(result.cell, label, check, results, run.expected(context.case))
 
 
 class Witnesses:
@@ -146,25 +146,25 @@ class Witnesses:
     agree with each other, the spec's definition is at fault."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[Witness, CellResult]] = []
+        self._earlier: list[tuple[Witness, CellResult]] = []
 
-    def heard(self, result: CellResult) -> list[CellResult]:
+    def compare(self, result: CellResult) -> list[CellResult]:
         """Compare the layers of a result with those of earlier results. If they agree, blame the
         spec in both results. Return the earlier results that changed."""
         mine, result.witness = result.witness, None
         if mine is None:
             return []
         judged = []
-        for witness, earlier in self._known:
-            if _alike(mine, witness):
-                result.blame = _both(mine, witness)
-                earlier.blame = _both(witness, mine)
+        for witness, earlier in self._earlier:
+            if _layers_agree(mine, witness):
+                result.blame = _blame_spec(mine, witness)
+                earlier.blame = _blame_spec(witness, mine)
                 judged.append(earlier)
-        self._known.append((mine, result))
+        self._earlier.append((mine, result))
         return judged
 
 
-def _both(one: Witness, other: Witness) -> Blame:
+def _blame_spec(one: Witness, other: Witness) -> Blame:
     words = (
         f"{one.label} and {other.label} of {other.cell.backend} agree with each other, and both "
         "differ from the equations, so the fault is in the spec's definition"
@@ -172,15 +172,15 @@ def _both(one: Witness, other: Witness) -> Blame:
     return Blame(who="spec", words=words)
 
 
-def _alike(one: Witness, other: Witness) -> bool:
+def _layers_agree(one: Witness, other: Witness) -> bool:
     cells = [replace(w.cell, backend="") for w in (one, other)]
     if cells[0] != cells[1] or one.check != other.check or one.label == other.label:
         return False
     dtype = one.cell.dtype
     noise = {name: APART * value for name, value in one.expected.noise(dtype).items()}
-    wanted = Expected.within(other.found, noise, dtype)  # type: ignore[arg-type]
-    return all(d.agrees for d in wanted.deviations(one.found, dtype))
+    wanted = Expected.within(other.results, noise, dtype)  # type: ignore[arg-type]
+    return all(d.agrees for d in wanted.deviations(one.results, dtype))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from harness.checking.checks import FINDINGS, IN_ONE
-from harness.checking.history import CHECKSUMS, known_of_both
+from harness.checking.history import CHECKSUMS, keep_common
 from harness.checking.pairs import recorded
 from harness.oracle.tolerance import moved
 from harness.results.cell import Cell, CellResult
@@ -56,11 +56,11 @@ class CheckChange:
 
     def __str__(self) -> str:
         if self.old is None or self.new is None:
-            found = self.new or self.old
-            assert found is not None
-            return f"{self.check}: {_told(found)}" if self.new else self.check
+            finding = self.new or self.old
+            assert finding is not None
+            return f"{self.check}: {_format_finding(finding)}" if self.new else self.check
         if self.old.verdict != self.new.verdict:
-            return f"{self.check}: {self.old.verdict} became {_told(self.new)}"
+            return f"{self.check}: {self.old.verdict} became {_format_finding(self.new)}"
         before, after = (f.worst for f in (self.old, self.new))
         if before is None or after is None:
             return self.check
@@ -121,46 +121,56 @@ def compare(old: Records, new: Records) -> RunChanges:
     machines. If a file has several runs of a cell, the last one counts. If a run was interrupted,
     the cells that it did not begin count as neither lost nor new."""
     before, after = comparable(old, new)
-    around = surroundings(old.head, before, new.head, after)
+    conditions = compare_conditions(old.head, before, new.head, after)
     moved = moved_digits(before, after, (recorded(old), recorded(new)))
     begun = new.begun.keys()
     if new.stopped:
         before = {cell: result for cell, result in before.items() if cell in begun}
     if old.stopped:
         after = {cell: result for cell, result in after.items() if cell in old.begun}
-    changes = told_unfinished(changes_of(before, after), begun)
+    changes = describe_unfinished(find_changes(before, after), begun)
     limits = [
-        unreached(f"the {which} run", told)
-        for which, told in (("older", old.stopped), ("newer", new.stopped))
-        if told
+        unreached(f"the {which} run", end)
+        for which, end in (("older", old.stopped), ("newer", new.stopped))
+        if end
     ]
-    return RunChanges(around, changes, limits=limits + _same_sizes(around, old, new), moved=moved)
+    return RunChanges(
+        conditions,
+        changes,
+        limits=limits + _describe_equal_models(conditions, old, new),
+        moved=moved,
+    )
 
 
-def _same_sizes(around: Iterable[Differing], old: Records, new: Records) -> list[str]:
+def _describe_equal_models(
+    conditions: Iterable[Differing], old: Records, new: Records
+) -> list[str]:
     """Return a line for each changed spec that both runs checked with the same equations and
     sizes."""
-    found = []
+    texts = []
     models = [
         {name: model for head in records.of_kind(Head) for name, model in head.models.items()}
         for records in (old, new)
     ]
-    for spec in dict.fromkeys(spec for each in around if each.what == "spec" for spec in each.of):
-        one, other = (by_name.get(spec) for by_name in models)
-        if one and one == other:
-            found.append(
+    for spec in dict.fromkeys(
+        spec for each in conditions if each.what == "spec" for spec in each.of
+    ):
+        old_model, new_model = (by_name.get(spec) for by_name in models)
+        if old_model and old_model == new_model:
+            texts.append(
                 f"both runs checked {spec} with the same equations and sizes "
-                f"({_listed(one.sizes)}), so they cannot show a change of the spec's own sizes"
+                f"({_format_value(old_model.sizes)}), so they cannot show a change of the "
+                "spec's own sizes"
             )
-    return found
+    return texts
 
 
-def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
+def describe_unfinished(changes: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
     """Return the changes. If the newer run had ``begun`` a lost cell, the reason says that it did
     not finish."""
     return [
         replace(c, reason="begun but not finished") if c.new is None and c.cell in begun else c
-        for c in found
+        for c in changes
     ]
 
 
@@ -172,43 +182,47 @@ def moved_digits(
     before, after = (
         {
             **{str(cell): digits(result.findings) for cell, result in cells.items()},
-            **{str(pair): pair.digits for pair in found},
+            **{str(pair): pair.digits for pair in pairs_of_run},
         }
-        for cells, found in zip((old, new), pairs, strict=True)
+        for cells, pairs_of_run in zip((old, new), pairs, strict=True)
     )
     moved = [
-        MovedDigits(of, was, now)
-        for of, now in after.items()
-        if (was := before.get(of)) is not None and now is not None and f"{was:.1f}" != f"{now:.1f}"
+        MovedDigits(name, earlier, later)
+        for name, later in after.items()
+        if (earlier := before.get(name)) is not None
+        and later is not None
+        and f"{earlier:.1f}" != f"{later:.1f}"
     ]
     return sorted(moved, key=lambda each: each.new - each.old)
 
 
-def changes_of(old: Cells, new: Cells) -> list[CellChange]:
+def find_changes(old: Cells, new: Cells) -> list[CellChange]:
     """Return all changes between the cells of two runs, gravest first."""
-    found: list[CellChange] = []
+    changes: list[CellChange] = []
     # If a run includes several dtypes, some checks run in one of them only. A check is not lost if
     # another dtype of the new run made it.
-    made: dict[Cell, set[str]] = {}
+    checks_by_cell: dict[Cell, set[str]] = {}
     for cell, result in new.items():
-        once = {f.check for f in result.findings if FINDINGS.get(f.check) in IN_ONE}
-        made.setdefault(replace(cell, dtype=""), set()).update(once)
+        single_checks = {f.check for f in result.findings if FINDINGS.get(f.check) in IN_ONE}
+        checks_by_cell.setdefault(replace(cell, dtype=""), set()).update(single_checks)
     for cell in dict.fromkeys([*old, *new]):
         before, after = old.get(cell), new.get(cell)
         if after is None:
             reason = "missing in the newer run"
-            found.append(CellChange("lost", cell, True, old=before, reason=reason))
+            changes.append(CellChange("lost", cell, True, old=before, reason=reason))
         elif before is None and after.verdict in PASSING:
             reason = f"new cell: {after.verdict}"
-            found.append(CellChange("new-cell", cell, False, new=after, reason=reason))
+            changes.append(CellChange("new-cell", cell, False, new=after, reason=reason))
         else:
-            found += _of_cell(before, after, made[replace(cell, dtype="")])
-    return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
+            changes += _compare_cell(before, after, checks_by_cell[replace(cell, dtype="")])
+    return sorted(changes, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
-def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[CellChange]:
-    """Return the changes of a cell; the checks in ``made`` ran in another dtype and are not
-    lost."""
+def _compare_cell(
+    old: CellResult | None, after: CellResult, checks_elsewhere: Set[str]
+) -> list[CellChange]:
+    """Return the changes of a cell. The checks in ``checks_elsewhere`` ran in another dtype and
+    are not lost."""
     before = old or CellResult(after.cell)
     olds = {f.check: f for f in before.findings}
     news = {f.check: f for f in after.findings}
@@ -223,20 +237,26 @@ def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[
         change = CheckChange(check, olds.get(check), news.get(check))
         group = FINDINGS.get(check, check)
         none_new = was_stopped or old is None or (group in GROUPS and group in olds)
-        none_lost = is_stopped or check in made or (group in GROUPS and group in news)
-        judged = _judged(change, none_new, none_lost)
-        if judged is not None:
-            grouped.setdefault(judged, []).append(change)
+        none_lost = is_stopped or check in checks_elsewhere or (group in GROUPS and group in news)
+        kind_and_worse = _classify(change, none_new, none_lost)
+        if kind_and_worse is not None:
+            grouped.setdefault(kind_and_worse, []).append(change)
     reasons = {"lost": "no longer checked", "new-cell": "now checked too"}
     return [
         CellChange(
-            kind, after.cell, worse, _gravest_first(found), old, after, reasons.get(kind, "")
+            kind,
+            after.cell,
+            worse,
+            _sort_gravest_first(cell_changes),
+            old,
+            after,
+            reasons.get(kind, ""),
         )
-        for (kind, worse), found in grouped.items()
+        for (kind, worse), cell_changes in grouped.items()
     ]
 
 
-def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
+def _classify(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
     """Return the kind of a change, and whether it is a change for the worse; None if nothing
     changed."""
     old, new = change.old, change.new
@@ -248,9 +268,9 @@ def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind,
     if old is None:
         if new.verdict in PASSING and change.check not in ONLY_WHERE_WRONG:
             return None if none_new else ("new-cell", False)
-        return _verdicts("agree", new.verdict)
+        return _classify_verdicts("agree", new.verdict)
     if old.verdict != new.verdict:
-        return _verdicts(old.verdict, new.verdict)
+        return _classify_verdicts(old.verdict, new.verdict)
     if old.worst is None or new.worst is None:
         return None
     match moved(old.worst.ratio, new.worst.ratio):
@@ -261,7 +281,7 @@ def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind,
     return None
 
 
-def _verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
+def _classify_verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
     if new == "differ" and old in PASSING:
         return "new-difference", True
     if old not in PASSING and new in ("agree", "known-difference"):
@@ -273,7 +293,7 @@ def _verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
     return "verdict-changed", VERDICTS.index(new) > VERDICTS.index(old)
 
 
-def _gravest_first(found: list[CheckChange]) -> tuple[CheckChange, ...]:
+def _sort_gravest_first(found: list[CheckChange]) -> tuple[CheckChange, ...]:
     return tuple(sorted(found, key=lambda c: -VERDICTS.index(c.new.verdict) if c.new else 0))
 
 
@@ -291,80 +311,82 @@ def _record(finding: Finding | None) -> dict[str, object] | None:
     }
 
 
-def _told(finding: Finding) -> str:
+def _format_finding(finding: Finding) -> str:
     detail = "" if finding.verdict == "agree" else finding.detail
     return f"{finding.verdict} ({detail})" if detail else finding.verdict
 
 
-def surroundings(
+def compare_conditions(
     before: Head | None, old: Cells, after: Head | None, new: Cells
 ) -> list[Differing]:
     """Return what differs around two runs: versions, machines and options, from the heads of their
     files and from their cells."""
-    one, other = (_flat(head) if head else {} for head in (before, after))
-    found = differing(one, other)
-    told = {each.what for each in found}
-    found += (
+    old_entries, new_entries = (_flatten(head) if head else {} for head in (before, after))
+    differences = differing(old_entries, new_entries)
+    names = {each.what for each in differences}
+    differences += (
         each
         for cell in old
         if cell in new
-        for each in _around_cell(old[cell], new[cell])
-        if each.what not in told
+        for each in _compare_cell_conditions(old[cell], new[cell])
+        if each.what not in names
     )
-    return merged(found)
+    return merged(differences)
 
 
-def _around_cell(one: CellResult, other: CellResult) -> Iterator[Differing]:
-    cell, told = one.cell, set()
+def _compare_cell_conditions(one: CellResult, other: CellResult) -> Iterator[Differing]:
+    cell, names = one.cell, set()
     if one.signature is not None and other.signature is not None:
-        for each in differing(*known_of_both(one.signature, other.signature), words=CHECKSUMS):
-            told.add(each.what)
-            yield _about(each, cell)
+        for each in differing(*keep_common(one.signature, other.signature), words=CHECKSUMS):
+            names.add(each.what)
+            yield _add_owner(each, cell)
     if one.greeting is not None and other.greeting is not None:
         for each in differing(one.greeting, other.greeting, (cell.backend,), CHECKSUMS):
             # The entry ``harness`` is in the head and in the cells; in a cell it may be the code
             # that another interpreter loads.
-            if each.what not in told:
+            if each.what not in names:
                 yield each
 
 
-def _about(each: Differing, cell: Cell) -> Differing:
-    of: tuple[str, ...] = ()
+def _add_owner(each: Differing, cell: Cell) -> Differing:
+    owners: tuple[str, ...] = ()
     if each.what in OF_SPEC:
-        of = (cell.spec,)
+        owners = (cell.spec,)
     elif each.what in OF_BACKEND or each.what.startswith("--env "):
-        of = (cell.backend,)
-    return Differing(each.what, each.old, each.new, of, each.words)
+        owners = (cell.backend,)
+    return Differing(each.what, each.old, each.new, owners, each.words)
 
 
-def _flat(head: Head) -> dict[str, object]:
-    asked = _asked(head.request) if head.request else {}
+def _flatten(head: Head) -> dict[str, object]:
+    settings = _list_settings(head.request) if head.request else {}
     return {
         "harness": head.harness,
         **{name: getattr(head.machine, name) for name in OF_MACHINE},
-        **{f"requested {what}": text for what, text in asked.items()},
+        **{f"requested {what}": text for what, text in settings.items()},
     }
 
 
-def _asked(request: RequestRecord) -> dict[str, str | None]:
+def _list_settings(request: RequestRecord) -> dict[str, str | None]:
     """Return the requested settings as text. A changed model file is left out, because the
     signatures of cells show it."""
-    found: dict[str, str | None] = {
-        name: _listed(getattr(request, name))
+    settings: dict[str, str | None] = {
+        name: _format_value(getattr(request, name))
         for name in ("sizes", "checks", "seed", "thorough", "repeat", "deterministic")
     }
-    if own := request.against:
-        found["model"] = own.model
-        rules = {"--map": own.map, "--takes": own.takes, "--returns": own.returns}
-        found |= {option: _listed(values) for option, values in rules.items()}
-    if given := request.given:
-        found |= {f"checksum of {group}": text[:SHORT] for group, text in given.sha256.items()}
-        told = {"batch": given.batch, "time": given.time, "sizes": given.sizes}
-        found |= {f"{what} of given arrays": _listed(value) for what, value in told.items()}
-    return found
+    if model := request.against:
+        settings["model"] = model.model
+        rules = {"--map": model.map, "--takes": model.takes, "--returns": model.returns}
+        settings |= {option: _format_value(values) for option, values in rules.items()}
+    if arrays := request.given:
+        settings |= {f"checksum of {group}": text[:SHORT] for group, text in arrays.sha256.items()}
+        values = {"batch": arrays.batch, "time": arrays.time, "sizes": arrays.sizes}
+        settings |= {
+            f"{what} of given arrays": _format_value(value) for what, value in values.items()
+        }
+    return settings
 
 
-def _listed(value: object) -> str | None:
+def _format_value(value: object) -> str | None:
     if isinstance(value, Mapping):
         value = [f"{name}={each}" for name, each in value.items()]
     if isinstance(value, list | tuple):

@@ -46,7 +46,7 @@ def models(ctx: click.Context) -> Iterable[str]:
     current folder. For ``explain``, also return the names of all other definitions."""
     from harness.language.library import FOLDERS, Library
 
-    library = Library(_folders(ctx))
+    library = Library(_existing_folders(ctx))
     kinds = FOLDERS if ctx.info_name == "explain" else ("model",)
     files = sorted(path.name for path in Path().glob("*.yaml") if path.is_file())
     return [*files, *(name for kind in kinds for name in library.names(kind))]
@@ -65,14 +65,14 @@ def sizes(ctx: click.Context) -> Iterable[str]:
     from harness.language.model import load_spec
 
     # While the value is incomplete, click has not yet parsed the earlier arguments.
-    given = ctx.params.get("specs") or ctx.params.get("spec") or ctx.args or lesson6()
-    found: dict[str, None] = {}
-    for name in [given] if isinstance(given, str) else given:
+    names = ctx.params.get("specs") or ctx.params.get("spec") or ctx.args or lesson6()
+    size_names: dict[str, None] = {}
+    for name in [names] if isinstance(names, str) else names:
         try:
-            found.update(dict.fromkeys(load_spec(name, _folders(ctx)).model.sizes))
+            size_names.update(dict.fromkeys(load_spec(name, _existing_folders(ctx)).model.sizes))
         except HarnessError:
             continue  # the user is still typing; the command itself will report the error
-    return [f"{size}=" for size in found]
+    return [f"{size}=" for size in size_names]
 
 
 def environments(ctx: click.Context) -> Iterable[str]:
@@ -82,13 +82,13 @@ def environments(ctx: click.Context) -> Iterable[str]:
     return cache.kept()
 
 
-def wanted(ctx: click.Context) -> Iterable[str]:
+def run_results(ctx: click.Context) -> Iterable[str]:
     """Return the names of the results that a run can return; for ``upgrade``, those of the
     comparisons."""
     return ("numbers", "speed") if ctx.info_name == "upgrade" else ("outputs", "loss", "gradients")
 
 
-def _folders(ctx: click.Context) -> tuple[Path, ...]:
+def _existing_folders(ctx: click.Context) -> tuple[Path, ...]:
     return tuple(Path(f) for f in ctx.params.get("folders") or () if Path(f).is_dir())
 
 
@@ -107,5 +107,5 @@ completers.update(
     cluster=lambda ctx: ("ray", "ray://"),
     environment=environments,
     schema=lambda ctx: SCHEMAS,
-    want=wanted,
+    want=run_results,
 )

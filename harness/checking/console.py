@@ -11,12 +11,18 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.checking import report as reports
-from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of, moved_digits, surroundings
+from harness.checking.changes import (
+    ONLY_WHERE_WRONG,
+    Cells,
+    compare_conditions,
+    find_changes,
+    moved_digits,
+)
 from harness.checking.checks import FINDINGS
-from harness.checking.history import again
+from harness.checking.history import rerun_command
 from harness.checking.options import CheckOptions
 from harness.checking.pairs import recorded, statements
-from harness.checking.reproducer import check_writable, first_check, save
+from harness.checking.reproducer import check_writable, find_first_check, save
 from harness.checking.request import Request, choose_checks, given_record
 from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents, Report
@@ -66,26 +72,30 @@ class Baseline:
     def compare(self, engine: Engine, report: Report, head: Head) -> RunChanges:
         """Return the changes since the earlier run; a cell counts as lost only if it was requested
         now."""
-        new = {result.cell: engine.signed(result) for result in report.results}
+        new = {result.cell: engine.add_signature(result) for result in report.results}
         # With --fail-fast, cells that did not start do not count as lost.
-        left = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
-        old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
-        around = surroundings(self.records.head, old, head, new)
+        not_started = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
+        old = {
+            cell: result
+            for cell, result in self._select_cells(engine).items()
+            if cell not in not_started
+        }
+        conditions = compare_conditions(self.records.head, old, head, new)
         pairs = recorded(self.records), report.pairs
         moved = moved_digits(old, new, pairs)
-        return RunChanges(around, changes_of(old, new), f"since {self.name}", moved=moved)
+        return RunChanges(conditions, find_changes(old, new), f"since {self.name}", moved=moved)
 
-    def _asked_for(self, engine: Engine) -> Cells:
+    def _select_cells(self, engine: Engine) -> Cells:
         """Return the earlier run's cells, with their checks, that the present request covers. A
         request without backends or specs covers all of them. A pattern covers every spec that it
         matches, so a deleted spec counts as lost."""
         request = engine.request
         checks = choose_checks(request.checks, request.thorough)
-        others = {*engine.whole_plan()} - {*engine.cells()}  # of other shards
+        other_shards = {*engine.whole_plan()} - {*engine.cells()}  # of other shards
         return {
-            cell: _only(result, checks)
+            cell: _select_checks(result, checks)
             for cell, result in self.cells.items()
-            if cell not in others
+            if cell not in other_shards
             and (not request.backends or cell.backend in engine.backends)
             and (
                 not request.specs
@@ -98,16 +108,18 @@ class Baseline:
         }
 
 
-def since(compared: RunChanges, own: int) -> int:
-    """Return the exit code of a run that was compared with an earlier one; ``own`` is the run's
-    exit code without the comparison. Failures that the earlier run had too do not count. Code 3
-    stays 3, because a backend that could not run cannot be compared."""
+def combine_exit_codes(compared: RunChanges, exit_code: int) -> int:
+    """Return the exit code of a run that was compared with an earlier run.
+
+    ``exit_code`` is the exit code without the comparison. Failures that the earlier run also had
+    are ignored. Code 3 stays 3, because a backend that could not run cannot be compared.
+    """
     if compared.exit_code:
-        return own or 1
-    return own if own == 3 else 0
+        return exit_code or 1
+    return exit_code if exit_code == 3 else 0
 
 
-def _only(result: CellResult, checks: tuple[str, ...]) -> CellResult:
+def _select_checks(result: CellResult, checks: tuple[str, ...]) -> CellResult:
     findings = [
         f
         for f in result.findings
@@ -124,12 +136,12 @@ WriteFiles = Callable[[Path, CellResult], list[str]]
 def run_check(
     request: Request,
     arguments: Sequence[str],
-    asked: CheckOptions,
+    options: CheckOptions,
     write_files: WriteFiles = lambda folder, result: [],
 ) -> int:
     """Run the requested checks, print the results and return the exit code.
 
-    ``asked`` decides what is printed, and which files are written apart from the records; its
+    ``options`` decides what is printed, and which files are written apart from the records; its
     ``specs`` are the models as the user wrote them: names, files and patterns. ``write_files``
     writes additional files into the folders of reproducers.
 
@@ -138,50 +150,52 @@ def run_check(
     """
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
-        for told in (*engine.specs.notes, *engine.applied):
-            progress.bar.line(told)
-        base = Baseline(asked.baseline, asked.specs) if asked.baseline is not None else None
+        for note in (*engine.specs.notes, *engine.applied):
+            progress.bar.line(note)
+        baseline = (
+            Baseline(options.baseline, options.specs) if options.baseline is not None else None
+        )
         if request.shard is not None:
-            of = f"{len(engine.cells())} of {len(engine.whole_plan())} cells"
-            progress.bar.line(f"shard {request.shard}: {of}")
-        if asked.reproducers is not None:
-            check_writable(asked.reproducers)
+            part = f"{len(engine.cells())} of {len(engine.whole_plan())} cells"
+            progress.bar.line(f"shard {request.shard}: {part}")
+        if options.reproducers is not None:
+            check_writable(options.reproducers)
         report = engine.run(arguments)
-        compared = base.compare(engine, report, engine.head) if base is not None else None
-        reproducers = _reproducers(engine, report, asked.reproducers, write_files)
+        compared = baseline.compare(engine, report, engine.head) if baseline is not None else None
+        reproducers = _write_reproducers(engine, report, options.reproducers, write_files)
     if report.results and not any(r.findings for r in report.results):
-        listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
-        raise UsageError(f"none of the selected checks applies to {listed}")
-    if failed := summarise(reports.markdown(report, compared)):
-        say(failed, error=True)
-    for text in reports.alerts(report, engine.specs, compared) if annotating() else ():
+        spec_names = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
+        raise UsageError(f"none of the selected checks applies to {spec_names}")
+    if error_text := summarise(reports.markdown(report, compared)):
+        say(error_text, error=True)
+    for text in reports.annotate_failures(report, engine.specs, compared) if annotating() else ():
         annotate(text)
-    code = report.exit_code if compared is None else since(compared, report.exit_code)
-    if asked.as_json:
-        data = content(code, request, report, compared)
+    code = report.exit_code if compared is None else combine_exit_codes(compared, report.exit_code)
+    if options.as_json:
+        data = results_data(code, request, report, compared)
         if engine.specs.notes:
             data["notes"] = engine.specs.notes
         say(json.dumps(forms.plain(data)))
         return code
     target = console()
     show(target, *reports.tables(report))
-    for text in _sentences(engine, report, compared, reproducers, asked):
+    for text in _compose_lines(engine, report, compared, reproducers, options):
         line(target, text)
     return code
 
 
-def _sentences(
+def _compose_lines(
     engine: Engine,
     report: Report,
     compared: RunChanges | None,
     reproducers: Sequence[str],
-    asked: CheckOptions,
+    options: CheckOptions,
 ) -> list[str]:
     """Return the text printed after the tables: agreement of backends, problems, the summary and
     changes."""
-    plain = reports.given(engine.request, engine.specs)
-    plain += reports.kept(report)
-    plain += statements(report.pairs, report.results, every=asked.pairs)
+    lines = reports.given(engine.request, engine.specs)
+    lines += reports.kept(report)
+    lines += statements(report.pairs, report.results, every=options.pairs)
     # If a backend lacks something, report that once for all of its cells.
     unsupported = (
         f"{result.cell.backend}: unsupported: {finding.detail}"
@@ -189,30 +203,30 @@ def _sentences(
         for finding in result.findings
         if finding.verdict == "unsupported"
     )
-    plain += [*reports.known(report), *reports.outliers(report), *dict.fromkeys(unsupported)]
-    plain += [*reports.no_answers(report), *left_out(report.lacking)]
-    trouble = reports.problems(report, most=None if asked.verbose else 2)
-    plain += trouble if asked.verbose else reports.first_lines(trouble, 40)
-    plain += reproducers
-    if asked.verbose:
-        plain += reports.details(report)
+    lines += [*reports.known(report), *reports.outliers(report), *dict.fromkeys(unsupported)]
+    lines += [*reports.describe_not_applicable(report), *left_out(report.lacking)]
+    problem_lines = reports.problems(report, most=None if options.verbose else 2)
+    lines += problem_lines if options.verbose else reports.first_lines(problem_lines, 40)
+    lines += reproducers
+    if options.verbose:
+        lines += reports.details(report)
     if engine.cases.proofs:
-        plain.append(reports.proof(engine.cases.proofs))
-    plain.append(reports.summary(report))
+        lines.append(reports.proof(engine.cases.proofs))
+    lines.append(reports.summary(report))
     if compared is not None:
-        plain += compared.lines()
-    return plain
+        lines += compared.lines()
+    return lines
 
 
-def content(
+def results_data(
     code: int, request: Request, report: Report, compared: RunChanges | None = None
 ) -> dict[str, object]:
     """Return the results of a run as the data that ``--json`` prints."""
-    given = {} if request.given is None else {"given": given_record(request.given).plain()}
-    changed = {} if compared is None else {"since": compared.record()}
+    arrays = {} if request.given is None else {"given": given_record(request.given).plain()}
+    changes = {} if compared is None else {"since": compared.record()}
     return {
         "exit_code": code,
-        **given,
+        **arrays,
         "results": [line.plain() for result in report.results for line in results_of(result)],
         "pairs": [pair.plain() for pair in report.pairs],
         **({"left_out": report.left_out} if report.left_out else {}),
@@ -223,11 +237,11 @@ def content(
             if r.not_compared
         ],
         "kept": [{**r.cell.record(), "since": r.since} for r in report.results if r.kept],
-        **changed,
+        **changes,
     }
 
 
-def _reproducers(
+def _write_reproducers(
     engine: Engine, report: Report, folder: Path | None, write_files: WriteFiles
 ) -> list[str]:
     """Save a reproducer of each differing cell. Return a line per cell with the command that runs
@@ -238,22 +252,22 @@ def _reproducers(
     for result in report.results:
         cell = result.cell
         differing = [f.check for f in result.findings if f.verdict == "differ"]
-        check = first_check(result.findings)
+        check = find_first_check(result.findings)
         if check is not None:
             try:
                 case = engine.case(engine.specs[cell.spec], own=False)
-                saved = save(folder, cell, case, check)
-                lines.append(f"reproducer: harness replay {quoted(str(saved))}")
-                lines += write_files(saved, result)
+                path = save(folder, cell, case, check)
+                lines.append(f"reproducer: harness replay {quoted(str(path))}")
+                lines += write_files(path, result)
             except (
                 UsageError,
                 OracleFault,
             ) as error:  # still report the results of the run
                 lines.append(f"no reproducer written for {cell}: {error}")
         elif differing:
-            words = command_line(again(cell, engine.head, differing))
+            command = command_line(rerun_command(cell, engine.head, differing))
             lines.append(
-                f"no reproducer for a difference in {', '.join(differing)}; instead run {words}"
+                f"no reproducer for a difference in {', '.join(differing)}; instead run {command}"
             )
     return lines
 
@@ -275,19 +289,19 @@ class CheckProgress(CheckEvents):
         self.bar = Progress(console, "checking")
         self._started: set[str] = set()
         self._cells, self._ended = 0, 0
-        self._found: dict[Cell, int] = {}
+        self._finding_counts: dict[Cell, int] = {}
 
     def planned(self, cells: Sequence[Cell]) -> None:
         self._cells = len(cells)
         self.bar.plan(self._cells, forecast=self._cells >= FEW)
         self._count()
 
-    def again(self, reasons: Sequence[str]) -> None:
+    def rerunning(self, reasons: Sequence[str]) -> None:
         for reason in reasons:
             self.bar.line(reason)
 
     def began(self, cell: Cell) -> None:
-        self._found[cell] = 0
+        self._finding_counts[cell] = 0
         self.bar.doing(str(cell))
 
     def starting(self, backend: str, seconds: float) -> None:
@@ -295,23 +309,23 @@ class CheckProgress(CheckEvents):
         (self.bar.doing if backend in self._started else self.bar.step)(text)
         self._started.add(backend)
 
-    def found(self, cell: Cell, finding: Finding) -> None:
-        self._found[cell] = self._found.get(cell, 0) + 1
+    def finding_added(self, cell: Cell, finding: Finding) -> None:
+        self._finding_counts[cell] = self._finding_counts.get(cell, 0) + 1
         self._count()
 
     def ended(self, result: CellResult) -> None:
         self.bar.once(result.cell.backend, result.doubts)
-        self._found.pop(result.cell, None)
+        self._finding_counts.pop(result.cell, None)
         self._ended += 1
         if result.kept:
             # A cell that is reused from an earlier run took no time, so the forecast ignores it.
             self.bar.plan(self._cells, self._ended, forecast=self._cells >= FEW)
         self._count()
-        failing = result.verdict not in PASSING
-        if failing or not self.bar.live:
+        fails = result.verdict not in PASSING
+        if fails or not self.bar.live:
             count = "" if self.bar.live else f"{self.bar.count()}: "
             self.bar.line(f"{count}{result.cell}: {result.verdict} ({result.seconds:.1f} s)")
 
     def _count(self) -> None:
-        begun = sum(min(n / len(FINDINGS), NEARLY) for n in self._found.values())
+        begun = sum(min(n / len(FINDINGS), NEARLY) for n in self._finding_counts.values())
         self.bar.at(self._ended + begun, f"{self._ended}/{self._cells}")

@@ -43,7 +43,7 @@ MOST_LINES, LONGEST = 5000, 500
 _LINK = re.compile(r"([A-Za-z_]\w*)\.(\d+)(?![\w])")
 
 
-def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
+def shorten_blocks(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
     """Return the lines of a listing, given as pairs of a name and its lines. Repeated blocks
     (``blocks.3``) that differ only in their number are shown once."""
     # The outermost repeated block that a name belongs to, as its name and number; the name itself
@@ -54,43 +54,48 @@ def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
         (link, [line for _, lines in group for line in lines])
         for link, group in groupby(links, key=lambda part: part[0])
     ]
-    found: list[str] = []
-    for _, group in groupby(joined, key=lambda part: _form(*part)):
-        alike = [*group]
-        shown = alike if len(alike) <= MOST_ALIKE else alike[:1]
-        found += [line for _, lines in shown for line in lines]
-        if shown is not alike:
-            (chain, first), (_, second), (_, last) = (alike[n][0] for n in (0, 1, -1))
-            found.append(f"  {chain}.{second} to {chain}.{last}: same as {chain}.{first}")
-    return cut(found)
+    result: list[str] = []
+    for _, group in groupby(joined, key=lambda part: _make_block_key(*part)):
+        similar = [*group]
+        printed = similar if len(similar) <= MOST_ALIKE else similar[:1]
+        result += [line for _, lines in printed for line in lines]
+        if printed is not similar:
+            (block, first), (_, second), (_, last) = (similar[n][0] for n in (0, 1, -1))
+            result.append(f"  {block}.{second} to {block}.{last}: same as {block}.{first}")
+    return cut_lines(result)
 
 
-def cut(lines: list[str]) -> list[str]:
+def cut_lines(lines: list[str]) -> list[str]:
     """Return the lines, with an overlong listing cut to MOST_LINES and overlong lines to LONGEST
     characters."""
-    left = len(lines) - MOST_LINES
-    shown = [f"{line[:LONGEST]}..." if line[LONGEST:] else line for line in lines[:MOST_LINES]]
-    return [*shown, *([f"and {left:,} more lines (--json has all)"] if left > 0 else [])]
+    omitted = len(lines) - MOST_LINES
+    lines_shown = [
+        f"{line[:LONGEST]}..." if line[LONGEST:] else line for line in lines[:MOST_LINES]
+    ]
+    return [
+        *lines_shown,
+        *([f"and {omitted:,} more lines (--json has all)"] if omitted > 0 else []),
+    ]
 
 
-def _form(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
+def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
     """Return a key that is equal for blocks that differ only in their number. A name outside of
     repeated blocks is its own key."""
-    chain, number = link
+    block, number = link
     if not number:
-        return chain, ""
+        return block, ""
     values: dict[str, str] = {}
     text = re.sub(
-        rf"\b{re.escape(chain)}\.(\d+)\b",
-        lambda found: f"{chain}.[{int(found[1]) - int(number)}]",
+        rf"\b{re.escape(block)}\.(\d+)\b",
+        lambda found: f"{block}.[{int(found[1]) - int(number)}]",
         "\n".join(re.sub(" +", " ", line) for line in lines),
     )
     # Number values without a name in their order of appearance.
-    return chain, re.sub(r"%\d+", lambda v: values.setdefault(v[0], f"%[{len(values)}]"), text)
+    return block, re.sub(r"%\d+", lambda v: values.setdefault(v[0], f"%[{len(values)}]"), text)
 
 
 @dataclass(frozen=True)
-class Explained:
+class ModelExplanation:
     """The explanation of a model; ``free`` has the numbers of the sizes ``batch`` and ``time``.
     ``launches`` are the backends that are asked which code runs each layer."""
 
@@ -110,8 +115,8 @@ class Explained:
 
         program = self.program
         crossing = [
-            f"  {title:8} {port.name:16} {_type(program, port)}"
-            for title, ports in _ports(program).items()
+            f"  {title:8} {port.name:16} {_format_type(program, port)}"
+            for title, ports in _group_ports(program).items()
             for port in ports
         ]
         text = filled(
@@ -119,71 +124,76 @@ class Explained:
             "explain_model.txt",
             spec=self.spec,
             sizes=self.sizes,
-            crossing=cut(crossing),
-            parameters=_parameters(program),
-            listing=_listing(program),
-            counts=_counts(self),
-            paths={launch.backend: _paths_on(self.spec, launch) for launch in self.launches},
+            crossing=cut_lines(crossing),
+            parameters=_list_parameters(program),
+            listing=_list_program(program),
+            counts=_count_operations(self),
+            paths={launch.backend: _find_paths(self.spec, launch) for launch in self.launches},
         )
         return text.rstrip("\n")
 
     def data(self) -> list[dict[str, object]]:
         """Return the explanation as plain data, for JSON."""
         spec, program = self.spec, self.program
-        written = spec.model.model_dump(mode="json", exclude_none=True)
-        kept = ("summary", "source", "equations", "loss", "metrics", "optimizer", "training")
+        model = spec.model.model_dump(mode="json", exclude_none=True)
+        keys = ("summary", "source", "equations", "loss", "metrics", "optimizer", "training")
         notes = notes_on([spec])
         return [
             {
                 "kind": "model",
                 "name": spec.name,
-                **{key: written[key] for key in (*kept, "data") if key in written},
+                **{key: model[key] for key in (*keys, "data") if key in model},
                 **({"notes": notes} if notes else {}),
                 "sizes": self.sizes,
                 **{
-                    title: {port.name: _type(program, port) for port in ports}
-                    for title, ports in _ports(program).items()
+                    title: {port.name: _format_type(program, port) for port in ports}
+                    for title, ports in _group_ports(program).items()
                 },
                 "parameters": [
                     {
                         "name": port.name,
                         "shape": list(program.shape(port)),
-                        "initial": _law(port),
+                        "initial": _format_init(port),
                         "trained": port in program.parameters,
                     }
                     for port in (*program.parameters, *program.statistics)
                 ],
-                "program": _nodes(program, program.nodes, ""),
+                "program": _list_nodes(program, program.nodes, ""),
                 "operations": {
-                    title.replace(" ", "_"): asdict(count) for title, count in _counts(self).items()
+                    title.replace(" ", "_"): asdict(count)
+                    for title, count in _count_operations(self).items()
                 },
-                "paths": {launch.backend: _paths_on(spec, launch) for launch in self.launches},
+                "paths": {launch.backend: _find_paths(spec, launch) for launch in self.launches},
             }
         ]
 
 
-def run_explain(asked: ExplainOptions) -> CommandResult:
+def run_explain(options: ExplainOptions) -> CommandResult:
     """Run the command ``harness explain``.
 
     Raises:
         UsageError: nothing has that name.
     """
     launches = []
-    variables(tuple(asked.environment), tuple)  # rejects invalid values even if no backend is named
-    if asked.backends:
+    variables(
+        tuple(options.environment), tuple
+    )  # rejects invalid values even if no backend is named
+    if options.backends:
         from harness.worker.launch import Launch
 
-        given = of_command(vars(asked))
+        arguments = of_command(vars(options))
         launches = [
             Launch(
                 name,
-                given["pythons"].get(name, sys.executable),
-                given["environment"].get(name, {}),
+                arguments["pythons"].get(name, sys.executable),
+                arguments["environment"].get(name, {}),
             )
-            for name in given["backends"]
+            for name in arguments["backends"]
         ]
-    found = explain(asked.spec, asked.folders, asked.sizes, launches, partial(tell, error=True))
-    return CommandResult(found.data, "" if asked.as_json else found.text())
+    explanation = explain(
+        options.spec, options.folders, options.sizes, launches, partial(tell, error=True)
+    )
+    return CommandResult(explanation.data, "" if options.as_json else explanation.text())
 
 
 def explain(
@@ -192,7 +202,7 @@ def explain(
     sizes: Mapping[str, int],
     launches: Sequence[Launch] = (),
     note: Callable[[str], None] = lambda text: None,
-) -> Explained | Definitions:
+) -> ModelExplanation | Definitions:
     """Explain a model, or all other definitions with a name.
 
     ``note`` is called with the text of each remark on the model's definitions.
@@ -205,8 +215,8 @@ def explain(
         definitions = Definitions.of(name, library)
         if definitions.kinds:
             return definitions
-        known = [n for kind in FOLDERS for n in library.names(kind)]
-        hint = library.misplaced("model", name) or did_you_mean(name, known)
+        all_names = [n for kind in FOLDERS for n in library.names(kind)]
+        hint = library.misplaced("model", name) or did_you_mean(name, all_names)
         raise UsageError(
             f"unknown model or definition {shorten(name)!r}{hint}; 'harness list' shows all of them"
         )
@@ -216,14 +226,14 @@ def explain(
         "batch": sizes.get("batch", training.batch if training else 1),
         "time": sizes.get("time", spec.length),
     }
-    own = {n: v for n, v in sizes.items() if n not in free}
-    found = Explained(spec, spec.program("training", **own), free, launches)
+    model_sizes = {n: v for n, v in sizes.items() if n not in free}
+    explanation = ModelExplanation(spec, spec.program("training", **model_sizes), free, launches)
     for text in notes_on([spec]):
         note(text)
-    return found
+    return explanation
 
 
-def _ports(program: Program) -> dict[str, Sequence[Port]]:
+def _group_ports(program: Program) -> dict[str, Sequence[Port]]:
     noise = noise_ports(program)
     return {
         "inputs": [port for port in program.inputs if port not in noise],
@@ -234,18 +244,18 @@ def _ports(program: Program) -> dict[str, Sequence[Port]]:
     }
 
 
-def _type(program: Program, port: Port) -> str:
+def _format_type(program: Program, port: Port) -> str:
     """Return the type of an input as text: ``index [batch, time] below vocab``; for noise, its
     distribution."""
     type_ = program.type_of(port)
     below = f" below {type_.bound}" if type_.bound is not None else ""
     if port.init is not None and "noise" in port.init:
-        given = ", ".join(f"{n} {v:g}" for n, v in port.init["arguments"].items())
-        below = f" {port.init['noise']}({given})"
+        arguments = ", ".join(f"{n} {v:g}" for n, v in port.init["arguments"].items())
+        below = f" {port.init['noise']}({arguments})"
     return f"{type_}{below}"
 
 
-def _parameters(program: Program) -> list[str]:
+def _list_parameters(program: Program) -> list[str]:
     parts: list[tuple[str, list[str]]] = []
     layers: dict[str, int] = {}
     trained = 0
@@ -255,91 +265,91 @@ def _parameters(program: Program) -> list[str]:
         layers[layer] = layers.get(layer, 0) + prod(shape)
         trained += prod(shape) if port in program.parameters else 0
         kind = "" if port in program.parameters else "  (statistic)"
-        line = f"  {port.name:24} {list(shape)!s:14} {prod(shape):>9,}  {_law(port)}{kind}"
+        line = f"  {port.name:24} {list(shape)!s:14} {prod(shape):>9,}  {_format_init(port)}{kind}"
         parts.append((layer, [line]))
     total = sum(layers.values())
-    lines = shortened(parts)
-    lines += shortened((n, [f"  {n:24} {'':14} {own:>9,}"]) for n, own in layers.items())
+    lines = shorten_blocks(parts)
+    lines += shorten_blocks((n, [f"  {n:24} {'':14} {count:>9,}"]) for n, count in layers.items())
     return [*lines, f"  {'total':24} {'':14} {total:>9,}  ({trained:,} trained)"]
 
 
-def _law(port: Port) -> str:
-    stripes = (port.init or {}).get("stripes", ())
+def _format_init(port: Port) -> str:
+    blocks = (port.init or {}).get("stripes", ())
     texts = []
-    for stripe in stripes:
-        arguments = ", ".join(f"{n} {v:g}" for n, v in stripe["arguments"].items())
-        texts.append(f"{stripe['law']}({arguments})" if arguments else stripe["law"])
-    block = (port.init or {}).get("block")
-    return " over ".join(texts) + (f", drawn with block {block}" if block else "")
+    for part in blocks:
+        arguments = ", ".join(f"{n} {v:g}" for n, v in part["arguments"].items())
+        texts.append(f"{part['law']}({arguments})" if arguments else part["law"])
+    shared_block = (port.init or {}).get("block")
+    return " over ".join(texts) + (f", drawn with block {shared_block}" if shared_block else "")
 
 
-def _listing(program: Program) -> list[str]:
+def _list_program(program: Program) -> list[str]:
     parts: list[tuple[str, list[str]]] = []
     for node in program.nodes:
         # A value without a name is listed with the layer before it.
-        known = [program.names.get(output, "") for output in node.outputs]
-        name = str(node.attributes["label"]) if node.op == "call" else next(filter(None, known), "")
+        names = [program.names.get(output, "") for output in node.outputs]
+        name = str(node.attributes["label"]) if node.op == "call" else next(filter(None, names), "")
         name = name or (parts[-1][0] if parts else "")
-        parts.append((name, _nodes(program, [node], "  ")))
-    return shortened(parts)
+        parts.append((name, _list_nodes(program, [node], "  ")))
+    return shorten_blocks(parts)
 
 
-def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
+def _list_nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
     lines = []
     for node in nodes:
-        names = ", ".join(_value(program, o) for o in node.outputs)
+        names = ", ".join(_get_value_name(program, o) for o in node.outputs)
         if node.op == "call":
-            lines.append(f"{indent}{node.attributes['label']}: {_definition(node)}")
-            lines += _nodes(program, node.block.nodes, indent + "  ")
+            lines.append(f"{indent}{node.attributes['label']}: {_format_definition(node)}")
+            lines += _list_nodes(program, node.block.nodes, indent + "  ")
         elif node.op == "scan":
             first = node.inputs[node.carries]
             length = program.types[first].shape[0]
             lines.append(f"{indent}{names} = scan over {length}")
-            lines += _nodes(program, node.block.nodes, indent + "  ")
+            lines += _list_nodes(program, node.block.nodes, indent + "  ")
         else:
-            inputs = ", ".join(_value(program, i) for i in node.inputs)
-            given = ", ".join(f"{k}={_text(v)}" for k, v in node.attributes.items())
-            arguments = ", ".join(filter(None, (inputs, given)))
+            inputs = ", ".join(_get_value_name(program, i) for i in node.inputs)
+            attributes = ", ".join(f"{k}={_format_value(v)}" for k, v in node.attributes.items())
+            arguments = ", ".join(filter(None, (inputs, attributes)))
             type_ = program.types[node.output]
             lines.append(f"{indent}{names} = {node.op}({arguments})  {type_}")
     return lines
 
 
-def _definition(node: Node) -> str:
+def _format_definition(node: Node) -> str:
     """Return the name of a call's definition, with the name that backends use for it if that
     differs."""
-    own, meaning = str(node.attributes["definition"]), node.attributes["meaning"]
-    given = node.attributes["attributes"]
-    known = [] if meaning.name == own else [meaning.name]
-    known += [f"{a} {name}" for a, name in meaning.functions.items() if name != given[a]]
-    told = f", known to backends as {', '.join(known)}" if known else ""
-    shipped = Library().has(node.attributes["kind"], own)
-    return own + told + ("" if shipped else f", checksum {meaning.checksum}")
+    name, meaning = str(node.attributes["definition"]), node.attributes["meaning"]
+    attributes = node.attributes["attributes"]
+    backend_names = [] if meaning.name == name else [meaning.name]
+    backend_names += [f"{a} {n}" for a, n in meaning.functions.items() if n != attributes[a]]
+    suffix = f", known to backends as {', '.join(backend_names)}" if backend_names else ""
+    shipped = Library().has(node.attributes["kind"], name)
+    return name + suffix + ("" if shipped else f", checksum {meaning.checksum}")
 
 
-def _text(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, tuple):
-        return "[" + ", ".join(_text(item) for item in value) + "]"
+        return "[" + ", ".join(_format_value(item) for item in value) + "]"
     return str(value) if isinstance(value, Dim | int | float) else repr(value)
 
 
-def _value(program: Program, number: int) -> str:
+def _get_value_name(program: Program, number: int) -> str:
     return program.names.get(number, f"%{number}")
 
 
-def _counts(found: Explained) -> dict[str, flops.Flops]:
+def _count_operations(explanation: ModelExplanation) -> dict[str, flops.Flops]:
     """Return the number of operations of a forward pass, and of a forward pass with its
     gradient."""
-    program, sizes = found.program, found.sizes
+    program, sizes = explanation.program, explanation.sizes
     counts = {"forward and loss": flops.count(program.nodes, program.types, sizes)}
     if program.loss is not None:
-        against = list(variable_ports(program).values())
-        derived = differentiate(program, [Port("loss", program.loss)], against).program
+        variables = list(variable_ports(program).values())
+        derived = differentiate(program, [Port("loss", program.loss)], variables).program
         counts["with derived gradient"] = flops.count(derived.nodes, derived.types, sizes)
     return counts
 
 
-def _paths_on(spec: Spec, launch: Launch) -> dict[str, str] | str:
+def _find_paths(spec: Spec, launch: Launch) -> dict[str, str] | str:
     """Return by layer the code that runs it on a backend, or a text that says why that is
     unknown."""
     from harness.worker.remote import Remote, WorkerFault, check_offered  # slow to import

@@ -25,11 +25,11 @@ KINDS = tuple(kind for kind in FOLDERS if kind != "model")
 
 
 @cache
-def drawn() -> Mapping[str, str]:
+def load_distributions() -> Mapping[str, str]:
     """Return by initializer a description of its distribution."""
     text = files("harness.specs").joinpath("initializers.yaml").read_text(encoding="utf-8")
-    found: dict[str, str] = yaml.safe_load(text)
-    return found
+    texts: dict[str, str] = yaml.safe_load(text)
+    return texts
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Definitions:
     def text(self) -> str:
         """Return the text that ``harness explain`` prints for the definitions."""
         return "\n\n".join(
-            f"initializer {self.name}: {drawn()[self.name]}\n\n"
+            f"initializer {self.name}: {load_distributions()[self.name]}\n\n"
             f"arguments: {', '.join(arguments(self.name)) or 'none'}"
             if kind == "initializer"
             else _definition(kind, self.name, self.library)
@@ -63,63 +63,67 @@ class Definitions:
         return [
             {"kind": kind, "name": self.name}
             | (
-                {"summary": drawn()[self.name], "arguments": [*arguments(self.name)]}
+                {"summary": load_distributions()[self.name], "arguments": [*arguments(self.name)]}
                 if kind == "initializer"
                 else {
-                    **_content(kind, self.name, self.library, mode="json"),
-                    "models": [*_models_with(kind, self.name, self.library)],
+                    **_load_content(kind, self.name, self.library, mode="json"),
+                    "models": [*_find_models(kind, self.name, self.library)],
                 }
             )
             for kind in self.kinds
         ]
 
 
-def _content(kind: str, name: str, library: Library, **how: Any) -> dict[str, Any]:
+def _load_content(kind: str, name: str, library: Library, **how: Any) -> dict[str, Any]:
     return library.find(kind, name).content.model_dump(exclude_none=True, **how)
 
 
 def _definition(kind: str, name: str, library: Library) -> str:
     from harness.output.templates import filled  # Jinja2 is slow to import
 
-    given = _content(kind, name, library)
+    content = _load_content(kind, name, library)
     # If a definition has several loops, each is titled with its name.
-    loops = {"": given["scan"]} if "scan" in given else {}
+    loops = {"": content["scan"]} if "scan" in content else {}
     text = filled(
         "harness.checking",
         "explain_definition.txt",
         kind=kind,
         of=name,
-        given=given,
-        loops={**loops, **given.get("scans", {})},
-        models=[*_models_with(kind, name, library)],
-        words=_words,
+        given=content,
+        loops={**loops, **content.get("scans", {})},
+        models=[*_find_models(kind, name, library)],
+        words=_format_value,
     )
     return text.rstrip("\n")
 
 
-def _words(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Return a mapping from a file as text: ``[features, units], init glorot_uniform, block W``."""
     if isinstance(value, Mapping):
-        shape = [_words(value["shape"])] if "shape" in value else []
+        shape = [_format_value(value["shape"])] if "shape" in value else []
         rest = {k: v for k, v in value.items() if k != "shape" and v != {}}
-        return ", ".join([*shape, *(f"{k} {_words(v)}" for k, v in rest.items())])
+        return ", ".join([*shape, *(f"{k} {_format_value(v)}" for k, v in rest.items())])
     if isinstance(value, list):
-        return f"[{', '.join(map(_words, value))}]"
+        return f"[{', '.join(map(_format_value, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
+def _find_models(kind: str, name: str, library: Library) -> Iterable[str]:
     """Yield the models that name a definition directly, in their layers, optimizer or equations."""
     for model in library.names("model"):
-        given = library.model(model).content.model_dump(exclude_none=True)
+        content = library.model(model).content.model_dump(exclude_none=True)
         if kind == "layer":
-            named = any(use["layer"] == name for use in given.get("layers", {}).values())
+            is_used = any(use["layer"] == name for use in content.get("layers", {}).values())
         elif kind == "optimizer":
-            named = given.get("optimizer", {}).get("optimizer") == name
+            is_used = content.get("optimizer", {}).get("optimizer") == name
         else:
-            texts = [given.get("equations", ""), given.get("loss", ""), str(given.get("layers"))]
-            named = any(f"{name}(" in text or f"'{name}'" in text for text in texts)
-        if named:
+            texts = [
+                content.get("equations", ""),
+                content.get("loss", ""),
+                str(content.get("layers")),
+            ]
+            is_used = any(f"{name}(" in text or f"'{name}'" in text for text in texts)
+        if is_used:
             yield model
 
 
@@ -129,66 +133,68 @@ def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
 DEFINED = {folder: kind for kind, folder in FOLDERS.items()}
 
 
-def run_list(asked: ListOptions) -> CommandResult:
+def run_list(options: ListOptions) -> CommandResult:
     """Run the command ``harness list`` for the requested kinds, or for all."""
-    chosen = [kind for kind in LISTED if getattr(asked, kind)]
+    chosen = [kind for kind in LISTED if getattr(options, kind)]
     kinds = chosen or LISTED
     # The text is slow because it needs every definition, so it is made only if it is printed.
-    text = "" if asked.as_json else as_text(kinds, asked.folders, described=bool(chosen))
-    return CommandResult(as_data(kinds, asked.folders), text)
+    text = "" if options.as_json else list_text(kinds, options.folders, described=bool(chosen))
+    return CommandResult(list_data(kinds, options.folders), text)
 
 
-def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object]:
+def list_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object]:
     """Return by kind the plugins, with the packages that they come from, or the names of the
     definitions."""
     library = Library(folders)
-    found: dict[str, object] = {}
+    entries: dict[str, object] = {}
     for kind in kinds:
         if kind in DEFINED:
-            found[DEFINED[kind]] = library.names(DEFINED[kind])
+            entries[DEFINED[kind]] = library.names(DEFINED[kind])
         elif kind == "initializers":
-            found["initializer"] = tuple(drawn())
+            entries["initializer"] = tuple(load_distributions())
         else:
-            lacking = own() if kind == "backends" else {}
-            found[kind] = {
+            missing = own() if kind == "backends" else {}
+            entries[kind] = {
                 name: {
                     "distribution": o.distribution,
                     "version": o.version,
                     "module": o.module,
-                    **({"runs": name not in lacking} if kind == "backends" else {}),
-                    **({"install": lacking[name]} if name in lacking else {}),
+                    **({"runs": name not in missing} if kind == "backends" else {}),
+                    **({"install": missing[name]} if name in missing else {}),
                 }
-                for name, o in _plugins(kind).items()
+                for name, o in _find_plugins(kind).items()
             }
-    return found
+    return entries
 
 
-def as_text(kinds: Sequence[str], folders: tuple[Path, ...], described: bool) -> str:
+def list_text(kinds: Sequence[str], folders: tuple[Path, ...], described: bool) -> str:
     """Return a paragraph of text for each kind; with ``described``, include the summary of each
     definition."""
     library = Library(folders)
-    return "\n".join(line for kind in kinds for line in _lines(kind, library, described))
+    return "\n".join(line for kind in kinds for line in _format_kind(kind, library, described))
 
 
-def _lines(kind: str, library: Library, described: bool) -> Iterator[str]:
+def _format_kind(kind: str, library: Library, described: bool) -> Iterator[str]:
     yield kind
     if kind in DEFINED:
         rows = dict.fromkeys(library.names(DEFINED[kind]), "")
         if described:
             rows = {n: library.find(DEFINED[kind], n).content.summary for n in rows}
     elif kind == "initializers":
-        rows = {name: meaning if described else "" for name, meaning in drawn().items()}
+        rows = {
+            name: meaning if described else "" for name, meaning in load_distributions().items()
+        }
     else:
-        lacking = own() if kind == "backends" else {}
+        missing = own() if kind == "backends" else {}
         rows = {
             n: f"{o.distribution} {o.version} ({o.module})"
-            + (f"; cannot run, its framework is missing: {lacking[n]}" if n in lacking else "")
-            for n, o in _plugins(kind).items()
+            + (f"; cannot run, its framework is missing: {missing[n]}" if n in missing else "")
+            for n, o in _find_plugins(kind).items()
         }
     widest = max(map(len, rows), default=0)
     for name, text in rows.items():
         yield f"  {name:{widest}}  {' '.join(text.split())}".rstrip()
 
 
-def _plugins(kind: str) -> dict[str, Origin]:
+def _find_plugins(kind: str) -> dict[str, Origin]:
     return available() if kind == "backends" else available(FORMATS_GROUP)

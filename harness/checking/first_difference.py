@@ -1,6 +1,6 @@
 """The place at which a cell first differs from the oracle: phase, value, layer, equation and time
 step. The phases are forward (:class:`Expectations`), then backward and update
-(:func:`later_location`). If a phase is wrong, later phases are wrong because of it."""
+(:func:`describe_later_phases`). If a phase is wrong, later phases are wrong because of it."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ from harness.worker.remote import Traced
 def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
     """Yield possible mistakes in passing parameters: the layer, a description, and the parameters
     after that mistake."""
-    trades = list(_trades(parameters))
-    for layer, one, other, stems in trades:
+    pairs = list(_find_gate_pairs(parameters))
+    for layer, first, second, stems in pairs:
         if len(stems) > 1:
-            text = f"the gates {one} and {other} of {layer} are swapped"
-            yield layer, text, _traded(parameters, layer, one, other, stems)
-    for layer, one, other, stems in trades:
+            text = f"the gates {first} and {second} of {layer} are swapped"
+            yield layer, text, _swap_gates(parameters, layer, first, second, stems)
+    for layer, first, second, stems in pairs:
         for stem in stems:
-            text = f"{stem}_{one} and {stem}_{other} of {layer} are swapped"
-            yield layer, text, _traded(parameters, layer, one, other, [stem])
+            text = f"{stem}_{first} and {stem}_{second} of {layer} are swapped"
+            yield layer, text, _swap_gates(parameters, layer, first, second, [stem])
     for name, array in parameters.items():
         if array.ndim == 2 and array.shape[0] == array.shape[1]:
             layer, local = owner_of(name), local_of(name)
             yield layer, f"{local} of {layer} is transposed", {**parameters, name: array.T}
 
 
-def _trades(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
+def _find_gate_pairs(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
     """Yield pairs of gates of a layer, with the prefixes (W, U, b) of the parameters whose shapes
     are equal for both gates."""
     gates: dict[str, dict[str, list[str]]] = {}
@@ -63,23 +63,28 @@ def _trades(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
         if stem:
             gates.setdefault(layer, {}).setdefault(gate, []).append(stem)
     for layer, stems in gates.items():
-        for one, other in itertools.combinations(stems, 2):
+        for first, second in itertools.combinations(stems, 2):
             shapes = {
-                stem: {parameters[f"{layer}.{stem}_{gate}"].shape for gate in (one, other)}
-                for stem in stems[one]
-                if stem in stems[other]
+                stem: {parameters[f"{layer}.{stem}_{gate}"].shape for gate in (first, second)}
+                for stem in stems[first]
+                if stem in stems[second]
             }
-            yield layer, one, other, [stem for stem, both in shapes.items() if len(both) == 1]
+            yield (
+                layer,
+                first,
+                second,
+                [stem for stem, shapes_of_gates in shapes.items() if len(shapes_of_gates) == 1],
+            )
 
 
-def _traded(
-    parameters: ArrayDict, layer: str, one: str, other: str, stems: Sequence[str]
+def _swap_gates(
+    parameters: ArrayDict, layer: str, first_gate: str, second_gate: str, stems: Sequence[str]
 ) -> dict[str, Array]:
-    traded = dict(parameters)
+    swapped = dict(parameters)
     for stem in stems:
-        first, second = f"{layer}.{stem}_{one}", f"{layer}.{stem}_{other}"
-        traded[first], traded[second] = parameters[second], parameters[first]
-    return traded
+        first, second = f"{layer}.{stem}_{first_gate}", f"{layer}.{stem}_{second_gate}"
+        swapped[first], swapped[second] = parameters[second], parameters[first]
+    return swapped
 
 
 # A hypothesis must change a value by more than this many tolerances. Otherwise agreement with the
@@ -111,7 +116,7 @@ class TracedPart:
         """The error relative to the largest entry of the expected value."""
         if self.reason:
             return np.inf
-        return relative_error(self.found, self.expected, _size(self.expected))
+        return relative_error(self.found, self.expected, _largest_entry(self.expected))
 
     @property
     def agrees(self) -> bool:
@@ -190,13 +195,13 @@ class Expectations:
             trace = session.trace(self.phase, material.inputs, material.state, targets)
         return {(name, step): array for name, step, array in trace}
 
-    def judged(self, found: Sequence[Traced]) -> list[TracedPart]:
+    def judge(self, traced: Sequence[Traced]) -> list[TracedPart]:
         """Return the parts of a trace that the oracle has too, in the order of computation. A part
         with a wrong shape or dtype has a ``reason``. If a native layer returns a whole sequence,
         each time step is compared alone."""
         parts: list[TracedPart] = []
         noise: dict[TracedPart, float] = {}
-        for name, step, array in found:
+        for name, step, array in traced:
             key = (name, step)
             if key not in self.values:
                 continue
@@ -205,53 +210,54 @@ class Expectations:
                 empty = np.empty(0)
                 parts.append(TracedPart(name, step, key, ..., empty, empty, reason))
                 continue
-            whole = step is None and array.ndim == 3
-            for at in range(array.shape[1]) if whole else (step,):
-                index = (slice(None), at) if whole else ...
-                wanted, true = self.values[key][index], self._true[key][index]
+            is_sequence = step is None and array.ndim == 3
+            for at in range(array.shape[1]) if is_sequence else (step,):
+                index = (slice(None), at) if is_sequence else ...
+                expected, oracle_value = self.values[key][index], self._true[key][index]
                 errors = (
-                    relative_error(trace[key][index], true, _size(true)) for trace in self._rough
+                    relative_error(trace[key][index], oracle_value, _largest_entry(oracle_value))
+                    for trace in self._rough
                 )
-                parts.append(TracedPart(name, at, key, index, array[index], wanted))
+                parts.append(TracedPart(name, at, key, index, array[index], expected))
                 noise[parts[-1]] = self._ways * max(errors)
         typical = at_least_typical(noise)
         floor = FLOOR * PRECISION[self.dtype]
         return [replace(part, allowed=K * max(typical.get(part, 0.0), floor)) for part in parts]
 
-    def wrong(self, found: Sequence[Traced]) -> list[TracedPart]:
+    def wrong(self, trace: Sequence[Traced]) -> list[TracedPart]:
         """Return the wrong parts of a trace, in the order of computation."""
-        return [part for part in self.judged(found) if not part.agrees]
+        return [part for part in self.judge(trace) if not part.agrees]
 
-    def located(self, part: TracedPart) -> Location:
+    def locate(self, part: TracedPart) -> Location:
         """Return the location of a wrong part: its equation, and a mistake that would explain
         it."""
         place = self._places.get(undistinguished(part.name), "")
-        return Location(part, place, "" if part.reason else self._right_if(part))
+        return Location(part, place, "" if part.reason else self._find_explanation(part))
 
     def names_at(self, place: str) -> set[str]:
         """Return the names of the values that the equation at ``place`` computes, in all layers
         that contain it."""
         return {n for n, _ in self.values if self._places.get(undistinguished(n)) == place}
 
-    def _right_if(self, part: TracedPart) -> str:
+    def _find_explanation(self, part: TracedPart) -> str:
         """Return the description of the first mistake with which the oracle computes the backend's
         value; empty if there is none."""
         for _, text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)
             trace = self._oracle(material, "float64")
             changed = trace[part.key][part.index]
-            effect = relative_error(changed, part.expected, _size(part.expected))
-            error = relative_error(part.found, changed, _size(changed))
+            effect = relative_error(changed, part.expected, _largest_entry(part.expected))
+            error = relative_error(part.found, changed, _largest_entry(changed))
             if error <= part.allowed and effect > DECISIVE * part.allowed:
                 return text
         return ""
 
 
-def _size(array: Array) -> float:
+def _largest_entry(array: Array) -> float:
     return float(np.max(np.abs(array), initial=0.0)) or 1.0
 
 
-def makers(program: Program, value: str, right: Collection[str]) -> tuple[str, ...]:
+def find_makers(program: Program, value: str, right: Collection[str]) -> tuple[str, ...]:
     """Return the layers and losses on which a wrong result or value depends, in order. Values in
     ``right`` are known to be right; the search stops at them."""
     results = {f"output.{port.name}": port.value for port in program.outputs}
@@ -259,23 +265,25 @@ def makers(program: Program, value: str, right: Collection[str]) -> tuple[str, .
     results |= {name: number for number, name in program.names.items()}
     if program.loss is not None:
         results["loss"] = program.loss
-    wrong, found = {results.get(value)}, list[str]()
+    wrong, calls = {results.get(value)}, list[str]()
     for node in reversed(program.nodes):
         if wrong.isdisjoint(node.outputs):
             continue
         if node.op == "call":
-            found.append(call_key(node))
+            calls.append(call_key(node))
         wrong.update(n for n in reads(node) if program.names.get(n) not in right)
-    return tuple(reversed(found))
+    return tuple(reversed(calls))
 
 
-def wrong_result(findings: Sequence[Finding]) -> str:
+def find_wrong_result(findings: Sequence[Finding]) -> str:
     """Return the name of the first result of the forward pass that differs; empty if all agree."""
-    wrong = _deviating({f.check: f for f in findings if f.verdict == "differ"}, FORWARD)
+    wrong = _find_deviations({f.check: f for f in findings if f.verdict == "differ"}, FORWARD)
     return wrong[0].name if wrong else ""
 
 
-def later_location(findings: Sequence[Finding], program: Program) -> tuple[str, tuple[str, ...]]:
+def describe_later_phases(
+    findings: Sequence[Finding], program: Program
+) -> tuple[str, tuple[str, ...]]:
     """Return a text on what is wrong if every traced value agrees, and the layers that the text
     names.
 
@@ -285,21 +293,21 @@ def later_location(findings: Sequence[Finding], program: Program) -> tuple[str, 
     the parameter with the largest error.
     """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
-    if untraced := [d.name for d in _deviating(wrong, FORWARD)]:
+    if untraced := [d.name for d in _find_deviations(wrong, FORWARD)]:
         return f"forward: every traced value agrees; wrong results: {listed(untraced)}", ()
-    if gradients := {d.name for d in _deviating(wrong, BACKWARD)}:
+    if gradients := {d.name for d in _find_deviations(wrong, BACKWARD)}:
         names = [p.name for p in reversed(program.parameters) if f"gradient.{p.name}" in gradients]
-        named = listed(_with_layers(names, program) or sorted(gradients))
-        text = f"backward: the forward pass is right; wrong gradients: {named}"
+        gradient_text = listed(_add_definitions(names, program) or sorted(gradients))
+        text = f"backward: the forward pass is right; wrong gradients: {gradient_text}"
         return text, tuple(dict.fromkeys(filter(None, map(owner_of, names))))
-    if steps := [d for d in _deviating(wrong, UPDATE) if d.name.startswith("step ")]:
-        right = any(f.check in BACKWARD and f.verdict in PASSING for f in findings)
-        known = "gradients are right" if right else "gradients were not compared"
-        first = min(_step(d) for d in steps)
-        name = worst([d for d in steps if _step(d) == first]).name
+    if steps := [d for d in _find_deviations(wrong, UPDATE) if d.name.startswith("step ")]:
+        gradients_pass = any(f.check in BACKWARD and f.verdict in PASSING for f in findings)
+        gradients_text = "gradients are right" if gradients_pass else "gradients were not compared"
+        first = min(_parse_step(d) for d in steps)
+        name = worst([d for d in steps if _parse_step(d) == first]).name
         # The names look like ``step 1: rnn.W moved``.
         owner = owner_of(name.partition(": ")[2].partition(" ")[0])
-        text = f"update: {known}; the first wrong step is {name!r}"
+        text = f"update: {gradients_text}; the first wrong step is {name!r}"
         return text, (owner,) if owner else ()
     return (
         f"the forward pass is right on ordinary values; checks that differ: {', '.join(wrong)}",
@@ -307,16 +315,16 @@ def later_location(findings: Sequence[Finding], program: Program) -> tuple[str, 
     )
 
 
-def _deviating(wrong: Mapping[str, Finding], checks: Sequence[str]) -> list[Deviation]:
-    found = [wrong[check] for check in checks if check in wrong]
-    return [d for finding in found for d in finding.deviations if not d.agrees]
+def _find_deviations(wrong: Mapping[str, Finding], checks: Sequence[str]) -> list[Deviation]:
+    findings = [wrong[check] for check in checks if check in wrong]
+    return [d for finding in findings for d in finding.deviations if not d.agrees]
 
 
-def _step(deviation: Deviation) -> int:
+def _parse_step(deviation: Deviation) -> int:
     return int(deviation.name.removeprefix("step ").partition(":")[0])
 
 
-def _with_layers(names: Sequence[str], program: Program) -> list[str]:
+def _add_definitions(names: Sequence[str], program: Program) -> list[str]:
     """Return the names of the parameters whose gradients are wrong, each with its layer's
     definition."""
     layers = {

@@ -80,21 +80,27 @@ class Signatures:
 
     def __init__(self, request: Request, differences: Differences) -> None:
         self.request = request
-        own = machine()
+        this_machine = machine()
         self._common = {
             "harness": version("backend-comparison-harness"),
             "harness code": digest("harness"),
             "K": str(tolerance.K),
             "numpy of the oracle": version("numpy"),
             "Python of the oracle": platform.python_version(),
-            "differences": _checksum({n: d.model_dump() for n, d in differences.entries.items()}),
+            "differences": _compute_checksum(
+                {n: d.model_dump() for n, d in differences.entries.items()}
+            ),
             "--timeout": str(request.timeout),
             "--memory": str(request.memory_limit),
-            **{name: str(getattr(own, name)) for name in ("host", "cpu", "architecture")},
-            "machine": own.id,
+            **{name: str(getattr(this_machine, name)) for name in ("host", "cpu", "architecture")},
+            "machine": this_machine.id,
             "service": request.handler or request.service,
-            **({"model": _checksum(request.against.record().plain())} if request.against else {}),
-            "usable cores": str(own.usable_cores),
+            **(
+                {"model": _compute_checksum(request.against.record().plain())}
+                if request.against
+                else {}
+            ),
+            "usable cores": str(this_machine.usable_cores),
             # If several dtypes are requested, some checks run in one of them only, so the list of
             # dtypes matters.
             "dtypes": ", ".join(request.dtypes),
@@ -107,12 +113,15 @@ class Signatures:
         """Return the signature of a cell: everything on which its numbers depend, except the cell's
         own fields."""
         if spec.name not in self._specs:
-            own = spec.model.model_dump(exclude=PROSE)
+            content = spec.model.model_dump(exclude=PROSE)
             sizes = [case_sizes(spec, self.request, own=case) for case in (False, True)]
-            checksums = {"spec": _checksum([fingerprint(spec), own]), "sizes": _checksum(sizes)}
+            checksums = {
+                "spec": _compute_checksum([fingerprint(spec), content]),
+                "sizes": _compute_checksum(sizes),
+            }
             self._specs[spec.name] = checksums
         if cell.backend not in self._backends:
-            self._backends[cell.backend] = _backend(cell.backend, self.request)
+            self._backends[cell.backend] = _sign_backend(cell.backend, self.request)
         gpus = {} if cell.device == "cpu" else self._gpus
         return {**self._common, **self._specs[spec.name], **self._backends[cell.backend], **gpus}
 
@@ -127,19 +136,19 @@ class Greetings:
 
     def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
         self.request, self.workers = request, workers
-        self._asked: dict[str, Mapping[str, str]] = {}
+        self._greetings: dict[str, Mapping[str, str]] = {}
         self._started: set[str] = set()
 
     def now(self, backend: str, recorded: Mapping[str, str]) -> Mapping[str, str]:
         """Return a backend's greeting today; empty if its worker cannot be started."""
-        if self._asked.get(backend) != recorded and backend not in self._started:
-            if self._is_own(backend) and _installed(backend, recorded) == recorded:
-                self._asked[backend] = recorded
+        if self._greetings.get(backend) != recorded and backend not in self._started:
+            if self._is_own(backend) and _read_versions(backend, recorded) == recorded:
+                self._greetings[backend] = recorded
             else:
                 self._started.add(backend)
                 worker = self.workers[backend]
-                self._asked[backend] = (greeting(worker) or {}) if worker.start().ok else {}
-        return self._asked[backend]
+                self._greetings[backend] = (greeting(worker) or {}) if worker.start().ok else {}
+        return self._greetings[backend]
 
     def _is_own(self, backend: str) -> bool:
         variables = self.request.environment.get(backend, {})
@@ -154,18 +163,18 @@ def greeting(worker: Worker) -> dict[str, str] | None:
     if hello is None:
         return None
     versions = {name: str(text) for name, text in hello.get("versions", {}).items()}
-    said = {"Python": "python", "code": "code", "harness code": "harness"}
-    return {**versions, **{name: str(hello.get(entry, "")) for name, entry in said.items()}}
+    entries = {"Python": "python", "code": "code", "harness code": "harness"}
+    return {**versions, **{name: str(hello.get(entry, "")) for name, entry in entries.items()}}
 
 
 def origins(columns: Iterable[str]) -> dict[str, str]:
     """Return for each backend the package that it comes from, with its version."""
-    known = available()
-    found = {name: known.get(backend_of(name)) for name in columns}
-    return {name: f"{o.distribution} {o.version}" for name, o in found.items() if o is not None}
+    installed = available()
+    by_column = {name: installed.get(backend_of(name)) for name in columns}
+    return {name: f"{o.distribution} {o.version}" for name, o in by_column.items() if o is not None}
 
 
-def labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
+def describe_labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
     """Return the backend and the interpreter of each worker whose name differs from its backend's
     name."""
     return {
@@ -177,16 +186,16 @@ def labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return texts that say how two signatures, or two greetings, differ."""
-    before, now = known_of_both(before, now)
-    found = []
+    before, now = keep_common(before, now)
+    texts = []
     for name in dict.fromkeys([*before, *now]):
         old, new = before.get(name), now.get(name)
         if old != new:
-            found.append(CHECKSUMS.get(name, f"{name} {became(old, new)}"))
-    return found
+            texts.append(CHECKSUMS.get(name, f"{name} {became(old, new)}"))
+    return texts
 
 
-def known_of_both(
+def keep_common(
     one: Mapping[str, str], other: Mapping[str, str]
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Return two signatures. If their interpreters differ, entries that only one of them has are
@@ -198,35 +207,35 @@ def known_of_both(
     return first, second
 
 
-def _backend(name: str, request: Request) -> dict[str, str]:
+def _sign_backend(name: str, request: Request) -> dict[str, str]:
     origin = {**available(FORMATS_GROUP), **available()}[backend_of(name)]
     python = request.pythons.get(name, sys.executable)
-    found = {"interpreter": python}
+    signature = {"interpreter": python}
     if python == sys.executable:
-        found["backend"] = f"{origin.distribution} {origin.version}"
+        signature["backend"] = f"{origin.distribution} {origin.version}"
     variables = request.environment.get(name, {})
-    return {**found, **{f"--env {variable}": text for variable, text in variables.items()}}
+    return {**signature, **{f"--env {variable}": text for variable, text in variables.items()}}
 
 
-def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
+def _read_versions(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
     """Return the recorded greeting with the versions that are installed here; entries that are not
     installed are left out."""
-    found = {
+    versions = {
         "Python": platform.python_version(),
         "code": code(backend_of(backend)),
         "harness code": digest("harness"),
     }
     for name in recorded:
         try:
-            own, (public, plus, _) = version(name), recorded[name].partition("+")
+            installed, (public, plus, _) = version(name), recorded[name].partition("+")
             # Keep the recorded version if it only adds a local part (``2.1.0+cpu``).
-            found.setdefault(name, recorded[name] if plus and own == public else own)
+            versions.setdefault(name, recorded[name] if plus and installed == public else installed)
         except (PackageNotFoundError, ValueError):  # an empty name raises ValueError
             continue
-    return found
+    return versions
 
 
-def _checksum(data: Any) -> str:
+def _compute_checksum(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -245,40 +254,44 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
         UsageError: the path is no folder.
     """
     cells: dict[Cell, list[CellResult]] = {}
-    passed_over: list[str] = []
+    ignored: list[str] = []
     if not os.path.lexists(folder):
-        return cells, passed_over
+        return cells, ignored
     if not folder.is_dir():
         raise UsageError(
             f"--history needs a folder of record files, and {displayed(folder)} is no folder"
         )
-    wanted = request_record(request)
-    found: list[CellResult] = []
+    request_of_run = request_record(request)
+    all_results: list[CellResult] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
-            every = read_records(path).every_block
+            blocks = read_records(path).every_block
         except RecordError as error:
-            passed_over.append(f"ignored in the history: {error}")
+            ignored.append(f"ignored in the history: {error}")
             continue
         # Results whose checksum matches their lines.
-        whole = [b for b in every if sealed(b.begin, b.results, b.end).checksum == b.end.checksum]
-        results = [block.result() for block in whole if block.head and block.head.request == wanted]
+        intact = [b for b in blocks if seal(b.begin, b.results, b.end).checksum == b.end.checksum]
+        results = [
+            block.result()
+            for block in intact
+            if block.head and block.head.request == request_of_run
+        ]
         now = _now()
-        known = [result for result in results if result.since <= now or result.verdict not in KEPT]
-        for count, why in (
-            (len(every) - len(whole), "with a wrong checksum"),
-            (len(results) - len(known), f"which began after the present time, {now}"),
+        usable = [result for result in results if result.since <= now or result.verdict not in KEPT]
+        for count, reason in (
+            (len(blocks) - len(intact), "with a wrong checksum"),
+            (len(results) - len(usable), f"which began after the present time, {now}"),
         ):
             if count:
-                of = f"{several(count, 'cell')} of {displayed(path)}"
-                passed_over.append(f"ignored in the history: {of}, {why}")
-        found += known
-    for result in sorted(found, key=lambda r: (r.since, r.verdict not in KEPT), reverse=True):
+                count_text = f"{several(count, 'cell')} of {displayed(path)}"
+                ignored.append(f"ignored in the history: {count_text}, {reason}")
+        all_results += usable
+    for result in sorted(all_results, key=lambda r: (r.since, r.verdict not in KEPT), reverse=True):
         cells.setdefault(result.cell, []).append(result)
-    return cells, passed_over
+    return cells, ignored
 
 
-def sealed(begin: Begin, results: Sequence[Result], end: End) -> End:
+def seal(begin: Begin, results: Sequence[Result], end: End) -> End:
     """Return the last line of a cell, with a checksum of all lines of the cell."""
     content = hashlib.sha256()
     # The checksum leaves out the blame, which a later cell may change, and the fields that
@@ -293,7 +306,7 @@ def sealed(begin: Begin, results: Sequence[Result], end: End) -> End:
 def cell_lines(begin: Begin, result: CellResult) -> list[CellLine]:
     """Return all lines of a cell; the last line has the checksum of all lines."""
     results = [*results_of(result)]
-    return [begin, *results, sealed(begin, results, End.of(result))]
+    return [begin, *results, seal(begin, results, End.of(result))]
 
 
 def new_file(folder: Path) -> Path:
@@ -327,9 +340,9 @@ def _now() -> str:
 
 def request_record(request: Request) -> RequestRecord:
     """Return the settings that two runs must share if one run may reuse results of the other."""
-    found = {one.name: getattr(request, one.name) for one in DECIDING}
+    settings = {one.name: getattr(request, one.name) for one in DECIDING}
     return RequestRecord(
-        **{**found, "sizes": dict(sorted(request.sizes.items()))},
+        **{**settings, "sizes": dict(sorted(request.sizes.items()))},
         against=request.against.record() if request.against else None,
         given=given_record(request.given) if request.given else None,
     )
@@ -346,23 +359,23 @@ def records_of(path: Path, request: Request) -> Records:
     if not path.exists():
         return Records(())
     records = read_records(path)
-    asked = request_record(request)
+    expected = request_record(request)
     for head in records.of_kind(Head):
-        if head.request != asked:
-            wanted, before = asked.plain(), head.request.plain() if head.request else {}
-            found = [
-                f"{name} {json.dumps(before.get(name))}, now {json.dumps(wanted.get(name))}"
-                for name in dict.fromkeys([*before, *wanted])
-                if before.get(name) != wanted.get(name)
+        if head.request != expected:
+            new, old = expected.plain(), head.request.plain() if head.request else {}
+            differing = [
+                f"{name} {json.dumps(old.get(name))}, now {json.dumps(new.get(name))}"
+                for name in dict.fromkeys([*old, *new])
+                if old.get(name) != new.get(name)
             ]
             raise UsageError(
-                f"{path} has a run with other options ({'; '.join(found)}): use the same options, "
-                "or another record file"
+                f"{path} has a run with other options ({'; '.join(differing)}): use the same "
+                "options, or another record file"
             )
     return records
 
 
-def nothing_yet(path: Path) -> str:
+def describe_missing_records(path: Path) -> str:
     """Return the text for a record file without results to resume from."""
     return f"there are no records in {displayed(path.absolute())} yet: all cells are run"
 
@@ -372,36 +385,38 @@ def reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetin
     unchanged."""
     if result.signature is None or result.greeting is None:
         return "the record file does not say under which conditions it ran"
-    wanted = dict(now)
+    conditions = dict(now)
     if not LIMITED & {finding.verdict for finding in result.findings}:
         # If no check ran into a limit of time or memory, changed limits do not matter.
-        wanted |= {name: text for name, text in result.signature.items() if name in LIMITS}
-    differing = changes(result.signature, wanted)
+        conditions |= {name: text for name, text in result.signature.items() if name in LIMITS}
+    differing = changes(result.signature, conditions)
     if not differing:
         differing = changes(result.greeting, greetings.now(result.cell.backend, result.greeting))
     return ", ".join(differing)
 
 
-def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
+def rerun_command(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
     """Return the words of the command that runs a cell again, with the options of the run that has
     this head. If ``checks`` is empty, the command names the same checks as that run."""
     head = head or Head.model_construct(environment={})
     request = head.request or RequestRecord()
-    own = request.against
+    model = request.against
     # A user's own model has a name such as ``torch@model.Gru``; its backend is the part before @.
-    backend = backend_of(cell.backend) if own else cell.backend
+    backend = backend_of(cell.backend) if model else cell.backend
     spec, environment = head.sources.get(cell.spec, cell.spec), head.environment
     words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
-    words += _words(paths=[cell.path], device=cell.device)
+    words += _format_options(paths=[cell.path], device=cell.device)
     words += [word for option in (*head.files.items(), *head.limits.items()) for word in option]
-    mapped = {"maps": own.map, "takes": own.takes, "returns": own.returns} if own else {}
+    mapped = {"maps": model.map, "takes": model.takes, "returns": model.returns} if model else {}
     variables = [f"{backend}:{n}={v}" for n, v in environment.get(cell.backend, {}).items()]
-    words += _words(**mapped, folders=head.folders, environment=variables)
-    asked = request.model_copy(update={"checks": checks}) if checks else request
-    return words + [word for one in DECIDING for word in one.words(getattr(asked, one.name, None))]
+    words += _format_options(**mapped, folders=head.folders, environment=variables)
+    shown_request = request.model_copy(update={"checks": checks}) if checks else request
+    return words + [
+        word for one in DECIDING for word in one.words(getattr(shown_request, one.name, None))
+    ]
 
 
-def _words(**values: object) -> list[str]:
+def _format_options(**values: object) -> list[str]:
     """Return the command-line words of ``check`` for options, which are given by field name."""
-    known = {one.name: one for one in options_of(CheckOptions)}
-    return [word for name, value in values.items() for word in known[name].words(value)]
+    options = {one.name: one for one in options_of(CheckOptions)}
+    return [word for name, value in values.items() for word in options[name].words(value)]

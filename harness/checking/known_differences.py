@@ -33,15 +33,15 @@ from harness.runtime.native import calls_by_layer
 # A user accepts a difference with entries in ``known_differences.yaml``; this is their draft.
 
 
-def accepted(result: CellResult, checks: Sequence[str]) -> str:
+def draft_entries(result: CellResult, checks: Sequence[str]) -> str:
     """Return the draft of a file that accepts the findings of some checks of a cell. Each check has
     its own entry, because an entry that matches an agreeing check counts as a fault."""
     cell, entries = result.cell, {}
     location, blame = result.location, result.blame.words if result.blame else ""
     words = f"{location.rstrip('.')}. {blame}" if location and blame else location or blame
     for check in checks:
-        named = f"{cell.backend}-{cell.spec}-{cell.dtype}-{check}".lower()
-        name = re.sub(r"[^a-z0-9]+", "-", named).strip("-")
+        text_name = f"{cell.backend}-{cell.spec}-{cell.dtype}-{check}".lower()
+        name = re.sub(r"[^a-z0-9]+", "-", text_name).strip("-")
         fields = {"backend": cell.backend, "spec": cell.spec, "dtype": cell.dtype}
         fields |= {"path": cell.path, "check": check, "version": result.version}
         entries[name] = {
@@ -114,19 +114,19 @@ class Differences:
         for name, entry in self.entries.items():
             if entry.match is None or not _matches(entry.match, result, finding.check):
                 continue
-            told = f"known difference {name}: {entry.summary}"
+            excuse = f"known difference {name}: {entry.summary}"
             if finding.verdict == "differ":
-                named = entry.match.parameter
+                parameter = entry.match.parameter
                 # Results of whole steps may be wrong because of a gradient that the same entry
                 # excuses.
-                later = finding.check == WHOLE_STEPS and not finding.faults
-                if named and not (
-                    _only_gradients(finding, _names(entry.match, result, program))
-                    or (later and any(f.excuse == told for f in result.findings))
+                only_steps = finding.check == WHOLE_STEPS and not finding.faults
+                if parameter and not (
+                    _is_wrong_only_in(finding, _find_parameters(entry.match, result, program))
+                    or (only_steps and any(f.excuse == excuse for f in result.findings))
                 ):
                     continue
-                finding.verdict, finding.excuse = "known-difference", told
-                finding.faults.append(told)
+                finding.verdict, finding.excuse = "known-difference", excuse
+                finding.faults.append(excuse)
             elif finding.verdict == "agree" and entry.shown_by is None:
                 finding.verdict = "differ"
                 finding.faults.append(
@@ -134,9 +134,9 @@ class Differences:
                 )
             return
         if finding.verdict == "differ":
-            finding.faults += self._of_its_layers(result, program)
+            finding.faults += self._list_hints(result, program)
 
-    def _of_its_layers(self, result: CellResult, program: Program) -> list[str]:
+    def _list_hints(self, result: CellResult, program: Program) -> list[str]:
         """Return hints at known differences that other checks have found in this cell's layers. The
         hints do not change the verdict."""
         return [
@@ -145,28 +145,28 @@ class Differences:
             for name, entry in self.entries.items()
             if (match := entry.match) is not None
             and (layer := match.layer) != "*"
-            and (match.parameter is None or _names(match, result, program))
+            and (match.parameter is None or _find_parameters(match, result, program))
             and _matches(match.model_copy(update={"spec": "*", "check": "*"}), result, "")
         ]
 
 
 def _matches(match: Match, result: CellResult, check: str) -> bool:
-    found = {**result.cell.record(), "check": check, "version": result.version}
-    found["backend"] = backend_of(result.cell.backend)
-    return all(fnmatchcase(text, getattr(match, name)) for name, text in found.items()) and any(
-        _ran(match, label)
+    fields = {**result.cell.record(), "check": check, "version": result.version}
+    fields["backend"] = backend_of(result.cell.backend)
+    return all(fnmatchcase(text, getattr(match, name)) for name, text in fields.items()) and any(
+        _matches_layer(match, label)
         for label in result.layers.values() or [""]  # the session could not be opened
     )
 
 
-def _ran(match: Match, label: str) -> bool:
+def _matches_layer(match: Match, label: str) -> bool:
     """Return whether a pattern matches one of the framework functions that ran a layer."""
     return any(fnmatchcase(part, match.layer) for part in label.split(", "))
 
 
-def _names(match: Match, result: CellResult, program: Program) -> frozenset[str]:
+def _find_parameters(match: Match, result: CellResult, program: Program) -> frozenset[str]:
     """Return the names of the parameters in a program that an entry matches."""
-    wanted = match.parameter or ParameterMatch()
+    patterns = match.parameter or ParameterMatch()
 
     def fits(value: object, pattern: object) -> bool:
         # Write the attribute as a spec does: 2, not 2.0.
@@ -175,25 +175,27 @@ def _names(match: Match, result: CellResult, program: Program) -> frozenset[str]
     return frozenset(
         f"{key}.{local}"
         for key, (layer, *_) in calls_by_layer(program).items()
-        if _ran(match, result.layers.get(key, ""))
-        and fnmatchcase(layer.definition, wanted.definition)
+        if _matches_layer(match, result.layers.get(key, ""))
+        and fnmatchcase(layer.definition, patterns.definition)
         and all(
             name in layer.attributes and fits(layer.attributes[name], pattern)
-            for name, pattern in wanted.attributes.items()
+            for name, pattern in patterns.attributes.items()
         )
         for local, shape in layer.shapes.items()
-        if fnmatchcase(", ".join(map(str, shape)), wanted.shape)
+        if fnmatchcase(", ".join(map(str, shape)), patterns.shape)
     )
 
 
-def _only_gradients(finding: Finding, names: frozenset[str]) -> bool:
+def _is_wrong_only_in(finding: Finding, names: frozenset[str]) -> bool:
     """Return whether a finding is wrong only in gradients of these parameters. In training, only
     the first wrong step counts, because later steps start from its result."""
     wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
-    steps = [int(found[1]) if (found := STEP.search(text)) else 0 for text in wrong]
-    first = [text for text, step in zip(wrong, steps, strict=True) if step == min(steps)]
-    named = {*names, *(f"gradient.{name}" for name in names)}
-    return bool(wrong) and all(named.intersection(text.split()) for text in first)
+    step_numbers = [int(found[1]) if (found := STEP.search(text)) else 0 for text in wrong]
+    first = [
+        text for text, step in zip(wrong, step_numbers, strict=True) if step == min(step_numbers)
+    ]
+    excused = {*names, *(f"gradient.{name}" for name in names)}
+    return bool(wrong) and all(excused.intersection(text.split()) for text in first)
 
 
 def known_differences(folders: Iterable[Path] = ()) -> Differences:
@@ -201,16 +203,16 @@ def known_differences(folders: Iterable[Path] = ()) -> Differences:
     (``known_differences.yaml``)."""
     entries: dict[str, Difference] = {}
     shipped = files("harness.specs").joinpath(FILE)
-    entries.update(_read(parse(shipped.read_text(encoding="utf-8"), f"specs/{FILE}")))
+    entries.update(_read_entries(parse(shipped.read_text(encoding="utf-8"), f"specs/{FILE}")))
     for folder in folders:
         for name in (FORMER, FILE):
             # If the path is no regular file, loading it reports the error.
             if os.path.lexists(folder / name):
-                entries.update(_read(load(folder / name)))
+                entries.update(_read_entries(load(folder / name)))
     return Differences(entries)
 
 
-def _read(document: Document) -> dict[str, Difference]:
+def _read_entries(document: Document) -> dict[str, Difference]:
     entries = validate(document, DifferenceFile).differences
     for name, entry in entries.items():
         if entry.match is None and entry.shown_by is None:

@@ -29,7 +29,7 @@ class Pairs:
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         groups = [group_of(cell) for cell in cells]
-        self._left, self._sizes = Counter(groups), Counter(groups)
+        self._remaining, self._sizes = Counter(groups), Counter(groups)
         self._order = [*dict.fromkeys(cell.backend for cell in cells)]
         self._ended: dict[Group, list[CellResult]] = {group: [] for group in groups}
         self.outliers: dict[Group, str] = dict.fromkeys(groups, "")
@@ -41,21 +41,21 @@ class Pairs:
         members = self._ended[group]
         pairs = [self._pair(other, result) for other in members if other.values and result.values]
         members.append(result)
-        self._left[group] -= 1
+        self._remaining[group] -= 1
         if self._sizes[group] < FEWEST:
             result.outputs = {}
-        if not self._left[group]:
-            self.outliers[group] = outlier(members)
+        if not self._remaining[group]:
+            self.outliers[group] = find_outlier(members)
             for member in members:
                 member.values, member.outputs = {}, {}
             del self._ended[group]
         return pairs
 
-    def _pair(self, one: CellResult, other: CellResult) -> Pair:
-        first, second = sorted((one, other), key=lambda r: self._order.index(r.cell.backend))
-        error, worst = _distance(first.values, second.values)
+    def _pair(self, result: CellResult, other: CellResult) -> Pair:
+        first, second = sorted((result, other), key=lambda r: self._order.index(r.cell.backend))
+        error, worst = _find_largest_error(first.values, second.values)
         backends = first.cell.backend, second.cell.backend
-        spec, dtype, path, device = group_of(one.cell)
+        spec, dtype, path, device = group_of(result.cell)
         return Pair(
             spec=spec,
             dtype=dtype,
@@ -70,15 +70,15 @@ class Pairs:
 def recorded(records: Records) -> list[Pair]:
     """Return the pairs in a record file. If a cell ran again later, its earlier pairs are left
     out."""
-    found: dict[tuple[Group, frozenset[str]], Pair] = {}
+    pairs: dict[tuple[Group, frozenset[str]], Pair] = {}
     for line in records.lines:
         if isinstance(line, Begin):
             group = group_of(line.cell)
-            for key in [k for k in found if k[0] == group and line.backend in k[1]]:
-                del found[key]
+            for key in [k for k in pairs if k[0] == group and line.backend in k[1]]:
+                del pairs[key]
         elif isinstance(line, Pair):
-            found[line.group, frozenset(line.backends)] = line
-    return list(found.values())
+            pairs[line.group, frozenset(line.backends)] = line
+    return list(pairs.values())
 
 
 def statements(
@@ -100,13 +100,13 @@ def statements(
     for pair in pairs:
         by_backends.setdefault(pair.backends, []).append(pair)
     if every or len(by_backends) <= FEW:
-        return [_statement(backends, found, wrong) for backends, found in by_backends.items()]
-    furthest = max(pairs, key=lambda p: (p.group[1] == "float64", p.error))
-    told = _statement(furthest.backends, by_backends[furthest.backends], wrong)
-    return [f"largest difference of {len(by_backends)} pairs ({others}): {told}"]
+        return [_describe_pair(backends, found, wrong) for backends, found in by_backends.items()]
+    worst = max(pairs, key=lambda p: (p.group[1] == "float64", p.error))
+    text = _describe_pair(worst.backends, by_backends[worst.backends], wrong)
+    return [f"largest difference of {len(by_backends)} pairs ({others}): {text}"]
 
 
-def _statement(
+def _describe_pair(
     backends: tuple[str, str], pairs: Sequence[Pair], wrong: Mapping[Cell, float | None]
 ) -> str:
     variants: dict[tuple[str, str], list[Pair]] = {}
@@ -116,24 +116,27 @@ def _statement(
     several_systems = len({pair.group[0] for pair in pairs}) > 1
     agree: list[str] = []
     differ: list[str] = []
-    for (dtype, path), found in variants.items():
-        worst = max(found, key=lambda p: p.error)
-        where = f"{worst.group[0]}: {worst.worst}" if several_systems else worst.worst
-        what = f"{dtype} {path}" if several_paths else dtype
+    for (dtype, path), members in variants.items():
+        worst = max(members, key=lambda p: p.error)
+        place = f"{worst.group[0]}: {worst.worst}" if several_systems else worst.worst
+        variant = f"{dtype} {path}" if several_paths else dtype
         # If both backends are wrong in the same way, they agree with each other. They also agree if
         # one of them is wrong only in a result that pairs do not compare.
-        known = (wrong.get(cell) for cell in worst.cells)
-        if any(own is not None and worst.digits < own + 1 for own in known):
-            differ.append(f"{what} ({worst.digits:.1f} digits in {where})")
+        errors = (wrong.get(cell) for cell in worst.cells)
+        if any(
+            digits_of_cell is not None and worst.digits < digits_of_cell + 1
+            for digits_of_cell in errors
+        ):
+            differ.append(f"{variant} ({worst.digits:.1f} digits in {place})")
         else:
             unit = "" if agree else " digits"
-            agree.append(f"{worst.digits:.1f}{unit} in {what} ({where})")
+            agree.append(f"{worst.digits:.1f}{unit} in {variant} ({place})")
     parts = [f"agree to {', '.join(agree)}"] if agree else []
     parts += [f"differ in {', '.join(differ)}"] if differ else []
     return f"{backends[0]} and {backends[1]} {' and '.join(parts)}"
 
 
-def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:
+def _find_largest_error(one: Arrays, other: Arrays) -> tuple[float, str]:
     """Return the largest relative error between two backends, and the tensor that has it. The error
     is infinite if shapes differ, or if only one backend returns the tensor."""
     sizes = [scales(arrays) for arrays in (one, other)]
@@ -167,7 +170,7 @@ def group_name(cell: Cell) -> tuple[str, ...]:
     return (f"{cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
-def outlier(members: Sequence[CellResult]) -> str:
+def find_outlier(members: Sequence[CellResult]) -> str:
     """Return a line about the backend whose outputs differ from those of all others; empty if there
     is none."""
     members = [m for m in members if m.outputs]
@@ -176,7 +179,7 @@ def outlier(members: Sequence[CellResult]) -> str:
     # Use the lower median. With three backends, each of the two that agree is near one backend and
     # far from another.
     median = {
-        m.cell.backend: median_low([_output_gap(m, o) for o in members if o is not m])
+        m.cell.backend: median_low([_compute_output_error(m, o) for o in members if o is not m])
         for m in members
     }
     first, second, *_ = sorted(median, key=median.__getitem__, reverse=True)
@@ -190,7 +193,7 @@ def outlier(members: Sequence[CellResult]) -> str:
     )
 
 
-def _output_gap(one: CellResult, other: CellResult) -> float:
+def _compute_output_error(one: CellResult, other: CellResult) -> float:
     """Return the largest difference between outputs, relative to the larger output. It is infinite
     if shapes differ, or if outputs differ and are not all finite."""
     worst = 0.0

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.checking.failure import ALONG, resized, segment
 from harness.checking.options import ReduceOptions, ReplayOptions
+from harness.checking.reduction import ALONG, extract_segment, resize
 from harness.checking.reproducer import Failure, Reproducer, load, write
 from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
@@ -61,24 +61,24 @@ class Search:
         """Return the smallest failure that the search finds."""
         for _ in range(ROUNDS):
             before = measure(failure)
-            failure = self._nodes(self._sizes(failure))
+            failure = self._reduce_nodes(self._reduce_sizes(failure))
             if measure(failure) == before or self.over:
                 break
         return failure
 
-    def _sizes(self, failure: Failure) -> Failure:
+    def _reduce_sizes(self, failure: Failure) -> Failure:
         """Reduce the sizes one by one: batch and time first, then the largest size."""
         sizes = failure.sizes
         order = sorted(sizes, key=lambda name: (name not in FREE_SIZES, -sizes[name], name))
         for name in order:
-            failure = self._size(failure, name)
+            failure = self._reduce_size(failure, name)
         return failure
 
-    def _size(self, failure: Failure, name: str) -> Failure:
+    def _reduce_size(self, failure: Failure, name: str) -> Failure:
         """Reduce one size: try 1, then subtract as much as possible, starting with half of the
         size."""
         size = failure.sizes.get(name, 1)
-        smallest = self._accepted(resized(failure, name, 1, first=f) for f in (True, False))
+        smallest = self._find_failing(resize(failure, name, 1, first=f) for f in (True, False))
         if size > 1 and smallest is not None:
             return smallest
         step = size // 2
@@ -87,8 +87,8 @@ class Search:
             if size - step < 1:
                 step = min(step // 2, size - 1)
                 continue
-            smaller = self._accepted(
-                resized(failure, name, size - step, first=f) for f in (True, False)
+            smaller = self._find_failing(
+                resize(failure, name, size - step, first=f) for f in (True, False)
             )
             if smaller is None:
                 step //= 2
@@ -96,13 +96,13 @@ class Search:
                 failure = smaller
         return failure
 
-    def _nodes(self, failure: Failure) -> Failure:
+    def _reduce_nodes(self, failure: Failure) -> Failure:
         """Reduce the program to a single wrong node, or to a sequence of nodes that is wrong."""
         count = len(failure.program.nodes)
         if count < 2 or any(p.name.startswith(ALONG) for p in failure.program.inputs):
             return failure  # already reduced to a part
         order = sorted(range(count), key=lambda n: failure.program.nodes[n].op != "call")
-        alone = self._accepted(segment(failure, n, n + 1) for n in order)
+        alone = self._find_failing(extract_segment(failure, n, n + 1) for n in order)
         if alone is not None:
             return alone
         start, stop = 0, count
@@ -113,7 +113,7 @@ class Search:
                 (
                     part
                     for part in parts
-                    if part[0] < part[1] and self._stays(segment(failure, *part))
+                    if part[0] < part[1] and self._still_fails(extract_segment(failure, *part))
                 ),
                 None,
             )
@@ -123,12 +123,12 @@ class Search:
                 start, stop = smaller
         if (start, stop) == (0, count):
             return failure
-        return segment(failure, start, stop) or failure
+        return extract_segment(failure, start, stop) or failure
 
-    def _accepted(self, candidates: Iterator[Failure | None]) -> Failure | None:
-        return next((c for c in candidates if c is not None and self._stays(c)), None)
+    def _find_failing(self, candidates: Iterator[Failure | None]) -> Failure | None:
+        return next((c for c in candidates if c is not None and self._still_fails(c)), None)
 
-    def _stays(self, candidate: Failure | None) -> bool:
+    def _still_fails(self, candidate: Failure | None) -> bool:
         if candidate is None or self.over:
             return False
         self.tried += 1
@@ -172,7 +172,7 @@ class Runner:
         cell = failure.cell
         remote = Remote(self.worker, self.seconds)
         with with_patience(Patience(self.seconds)):
-            expected = failure.by_oracle()
+            expected = failure.run_oracle()
             programs = (failure.training, failure.inference)
             self.layers = remote.open(*programs, None, cell.path, cell.dtype, cell.device)
             return expected.deviations(failure.run.run(remote), cell.dtype)
@@ -188,10 +188,10 @@ class Runner:
 
 # A function that writes additional files into a reproducer's folder, for a backend with this
 # launch, and returns lines about them.
-Beside = Callable[[Launch, Path, CellResult], list[str]]
+WriteFiles = Callable[[Launch, Path, CellResult], list[str]]
 
 
-def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
+def run_reduce(options: ReduceOptions, write_files: WriteFiles) -> CommandResult:
     """Run the command ``harness reduce``: make a reproducer smaller, and write the result to a new
     folder.
 
@@ -200,50 +200,52 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
             exists already.
         CouldNotRun: the backend, or the oracle, could not be run.
     """
-    folder = asked.folder
-    target = asked.output or _beside(folder)
+    folder = options.folder
+    target = options.output or _choose_target(folder)
     if os.path.lexists(target):
         raise UsageError(
             f"{displayed(target)} already exists: choose another with --output, or move this folder"
         )
-    whole: Failure = load(folder)
-    launch = Launch(*process_of(asked, asked.backend or whole.cell.backend))
+    original: Failure = load(folder)
+    launch = Launch(*process_of(options, options.backend or original.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "reducing") as bar:
-        runner = Runner(worker, asked.timeout)
-        bar.step(f"running {whole.run.check} of {whole.cell.spec} on {name}")
-        programs = (whole.training, whole.inference)
+        runner = Runner(worker, options.timeout)
+        bar.step(f"running {original.run.check} of {original.cell.spec} on {name}")
+        programs = (original.training, original.inference)
         try:
-            cell = placed(worker, whole.cell, asked.device, programs)
-            whole = replace(whole, cell=cell)
-            found = runner.deviations(whole)
+            cell = place_cell(worker, original.cell, options.device, programs)
+            original = replace(original, cell=cell)
+            deviations = runner.deviations(original)
         except (WorkerFault, OracleFault) as fault:
             trace = fault.traceback if isinstance(fault, WorkerFault) else ""
             raise CouldNotRun(f"{name}: {fault}", trace) from None
-        if all(d.agrees or d.reason for d in found):
+        if all(d.agrees or d.reason for d in deviations):
             raise UsageError(f"{displayed(folder)} agrees on {name}, so there is nothing to reduce")
 
         def show(tried: int, candidate: Failure) -> None:
             sizes = ", ".join(f"{name} {size}" for name, size in candidate.sizes.items())
             bar.doing(f"pass {tried}: {sizes}")
 
-        search = Search(runner.differs, asked.search_timeout, show)
+        search = Search(runner.differs, options.search_timeout, show)
         bar.step(f"looking for a smaller failure (at most {search.seconds:g} s)")
-        small = search.smallest(whole)
+        reduced = search.smallest(original)
         version = worker.versions
-        finding = Finding(small.run.check, runner.deviations(small)).judge()
-    programs = (small.training, small.inference)
-    write(target, Reproducer(cell, *programs, small.run, small.by_oracle()))
+        finding = Finding(reduced.run.check, runner.deviations(reduced)).judge()
+    programs = (reduced.training, reduced.inference)
+    write(target, Reproducer(cell, *programs, reduced.run, reduced.run_oracle()))
     result = CellResult(cell, [finding], runner.layers, version=version)
     # All layers that remain in the reduced program are part of the failure.
     result.wrong_layers = tuple(runner.layers)
-    more = beside(launch, target, result)
-    lines = _told(whole, small, search)
-    lines += [f"reproducer: harness replay {quoted(str(target))}", *more]
-    return CommandResult(_record(target, cell, whole, small, search, more), "\n".join(lines))
+    notes = write_files(launch, target, result)
+    lines = _describe_reduction(original, reduced, search)
+    lines += [f"reproducer: harness replay {quoted(str(target))}", *notes]
+    return CommandResult(
+        _make_record(target, cell, original, reduced, search, notes), "\n".join(lines)
+    )
 
 
-def _beside(folder: Path) -> Path:
+def _choose_target(folder: Path) -> Path:
     """Return the path of the new folder, next to the old one.
 
     The paths ``.`` and ``..`` and symbolic links are resolved to get the old folder's name.
@@ -251,49 +253,56 @@ def _beside(folder: Path) -> Path:
     Raises:
         UsageError: the folder has no name.
     """
-    whole = folder.resolve()
-    if not whole.name:
+    resolved = folder.resolve()
+    if not resolved.name:
         raise UsageError(
             f"{displayed(folder)} has no folder name: choose the new folder with --output"
         )
-    return (folder if folder.name not in ("", "..") else whole).with_name(f"{whole.name}{SUFFIX}")
+    return (folder if folder.name not in ("", "..") else resolved).with_name(
+        f"{resolved.name}{SUFFIX}"
+    )
 
 
-def _record(
-    target: Path, cell: Cell, whole: Failure, small: Failure, search: Search, more: Sequence[str]
+def _make_record(
+    target: Path,
+    cell: Cell,
+    original: Failure,
+    reduced: Failure,
+    search: Search,
+    notes: Sequence[str],
 ) -> dict[str, object]:
     """Return the result of a reduction for ``--json``, with numbers ``before`` and ``after`` it."""
     return {
         "folder": os.fspath(target),
         **cell.record(),
-        "check": small.run.check,
-        "sizes": {"before": dict(whole.sizes), "after": dict(small.sizes)},
-        "layers": {"before": _layers(whole), "after": _layers(small)},
+        "check": reduced.run.check,
+        "sizes": {"before": dict(original.sizes), "after": dict(reduced.sizes)},
+        "layers": {"before": _list_layers(original), "after": _list_layers(reduced)},
         "passes": search.tried,
         "time_was_up": search.over,
-        "notes": list(more),
+        "notes": list(notes),
     }
 
 
-def _layers(failure: Failure) -> list[str]:
+def _list_layers(failure: Failure) -> list[str]:
     nodes = (node for node in failure.program.nodes if node.op == "call")
     return [str(node.attributes["label"]) for node in nodes]
 
 
-def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
+def _describe_reduction(original: Failure, reduced: Failure, search: Search) -> list[str]:
     sizes = [
-        f"{name} {size} -> {small.sizes[name]}"
-        if name in small.sizes
+        f"{name} {size} -> {reduced.sizes[name]}"
+        if name in reduced.sizes
         else f"{name} {size} -> removed"
-        for name, size in whole.sizes.items()
+        for name, size in original.sizes.items()
     ]
-    left = ", ".join(_layers(small)) or "no layer"
-    over = "; the time limit was reached" if search.over else ""
+    layers = ", ".join(_list_layers(reduced)) or "no layer"
+    time_text = "; the time limit was reached" if search.over else ""
     return [
         f"sizes: {', '.join(sizes)}",
-        f"layers left: {left} ({len(whole.program.nodes)} -> {len(small.program.nodes)} operations"
-        f" outside of layers)",
-        f"{search.tried} passes tried{over}",
+        f"layers left: {layers} ({len(original.program.nodes)} -> {len(reduced.program.nodes)} "
+        "operations outside of layers)",
+        f"{search.tried} passes tried{time_text}",
     ]
 
 
@@ -304,7 +313,7 @@ def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
 PASSES = 3
 
 
-def run_replay(asked: ReplayOptions) -> CommandResult:
+def run_replay(options: ReplayOptions) -> CommandResult:
     """Run the command ``harness replay``: the exit code is 0 if all passes agree, 1 if one differs.
 
     Raises:
@@ -312,40 +321,45 @@ def run_replay(asked: ReplayOptions) -> CommandResult:
             needs.
         CouldNotRun: the backend cannot be run.
     """
-    found = load(asked.folder)
-    if not found.expected.values:
-        raise UsageError(f"the reproducer {asked.folder} has no expected values")
-    launch = Launch(*process_of(asked, asked.backend or found.cell.backend))
+    reproducer = load(options.folder)
+    if not reproducer.expected.values:
+        raise UsageError(f"the reproducer {options.folder} has no expected values")
+    launch = Launch(*process_of(options, options.backend or reproducer.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
         remote = Remote(worker, CELL_SECONDS)
         try:
             bar.step(f"starting {name}")
-            programs = (found.training, found.inference)
-            cell = placed(worker, found.cell, asked.device, programs)
+            programs = (reproducer.training, reproducer.inference)
+            cell = place_cell(worker, reproducer.cell, options.device, programs)
             remote.open(*programs, None, cell.path, cell.dtype, cell.device)
-            bar.step(f"running {found.run.check} of {cell.spec}")
+            bar.step(f"running {reproducer.run.check} of {cell.spec}")
             passes = [
-                found.expected.deviations(found.run.run(remote), cell.dtype) for _ in range(PASSES)
+                reproducer.expected.deviations(reproducer.run.run(remote), cell.dtype)
+                for _ in range(PASSES)
             ]
         except WorkerFault as fault:
             raise CouldNotRun(f"{name}: {fault}", fault.traceback) from None
-    wrong = [one for one in passes if not all(d.agrees for d in one)]
+    wrong = [
+        deviations_of_pass
+        for deviations_of_pass in passes
+        if not all(d.agrees for d in deviations_of_pass)
+    ]
     deviations, code = (wrong or passes)[0], int(bool(wrong))
-    record = {"exit_code": code, **cell.record(), "check": found.run.check}
+    record = {"exit_code": code, **cell.record(), "check": reproducer.run.check}
     record |= {"agrees": not wrong, "passes": PASSES, "wrong_passes": len(wrong)}
     record |= {"worst": worst(deviations).name, "tensors": [_tensor_record(d) for d in deviations]}
     lines = []
     for d in deviations:
         if not d.agrees:
             point = f"; {d.point}" if d.point else ""
-            what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick{point}"
-            lines.append(f"{d.name}: {d.reason or what}")
-    some = f" in {len(wrong)} of {PASSES} passes" if 0 < len(wrong) < PASSES else ""
-    verdict = f"differs{some}" if wrong else f"agrees in {PASSES} passes"
-    place = name if cell.device == found.cell.device else f"{name} ({cell.device})"
-    what = f"{cell.spec} on {place}, {cell.dtype}, check {found.run.check}"
-    lines.append(f"{what}: {verdict}; worst tensor: {worst(deviations).name}")
+            text = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick{point}"
+            lines.append(f"{d.name}: {d.reason or text}")
+    count_text = f" in {len(wrong)} of {PASSES} passes" if 0 < len(wrong) < PASSES else ""
+    verdict = f"differs{count_text}" if wrong else f"agrees in {PASSES} passes"
+    place = name if cell.device == reproducer.cell.device else f"{name} ({cell.device})"
+    text = f"{cell.spec} on {place}, {cell.dtype}, check {reproducer.run.check}"
+    lines.append(f"{text}: {verdict}; worst tensor: {worst(deviations).name}")
     return CommandResult(record, "\n".join(lines), code)
 
 
@@ -361,7 +375,7 @@ def _tensor_record(deviation: Deviation) -> dict[str, object]:
     }
 
 
-def placed(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Program]) -> Cell:
+def place_cell(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Program]) -> Cell:
     """Return the cell in which a reproducer runs on a worker's backend: ``device``, or the
     reproducer's own device.
 
@@ -373,8 +387,8 @@ def placed(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Pr
         UsageError: the worker does not offer what the cell needs.
     """
     backend = worker.launch.backend
-    wanted = device or cell.device
+    chosen = device or cell.device
     if device is None and backend != cell.backend:
-        wanted = nearest_device(worker, wanted)
-    check_offered(worker, wanted, cell.dtype, programs)
-    return replace(cell, backend=backend, device=wanted)
+        chosen = nearest_device(worker, chosen)
+    check_offered(worker, chosen, cell.dtype, programs)
+    return replace(cell, backend=backend, device=chosen)

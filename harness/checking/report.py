@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.checking.changes import CellChange
 from harness.checking.checks import AT_GIVEN, CHECKS
 from harness.checking.history import days
-from harness.checking.pairs import Group, group_of, outlier, statements
+from harness.checking.pairs import Group, find_outlier, group_of, statements
 from harness.checking.request import Request, given_record
 from harness.checking.runner import Report
 from harness.errors import several
@@ -39,8 +39,8 @@ def cell_text(result: CellResult) -> str:
     """Return a cell's entry in the table: its digits of agreement (``15.6``), with its verdict if
     it does not agree (``DIFFER 2.1``)."""
     number = digits(result.findings)
-    shown = "" if number is None else f"{number:.1f}"
-    return f"{MARKS[result.verdict]} {shown}".strip()
+    digits_text = "" if number is None else f"{number:.1f}"
+    return f"{MARKS[result.verdict]} {digits_text}".strip()
 
 
 class ResultTable:
@@ -66,18 +66,20 @@ class ResultTable:
 def tables(report: Report) -> tuple[Grid, Grid]:
     """Return the table of specs by backends in two layouts. The first has a row per spec; the
     second, for narrow terminals, a row per spec, dtype and path."""
-    found = ResultTable(report.results)
-    wide = Grid(found.title, found.columns, ruled=True)
-    narrow = Grid(found.title, ["system", "", *found.columns[1:]], names=2)
-    for spec, row in found.rows.items():
-        texts = [[_entry(result) for result in of_backend] for of_backend in row]
-        wide.rows.append([spec, *(Text(" | ").join(column) for column in texts)])
-        labelled = zip(found.variants, *texts, strict=True)
+    results = ResultTable(report.results)
+    wide = Grid(results.title, results.columns, ruled=True)
+    narrow = Grid(results.title, ["system", "", *results.columns[1:]], names=2)
+    for spec, row in results.rows.items():
+        texts = [[_format_entry(result) for result in of_backend] for of_backend in row]
+        wide.rows.append(
+            [spec, *(Text(" | ").join(texts_of_backend) for texts_of_backend in texts)]
+        )
+        labelled = zip(results.variants, *texts, strict=True)
         narrow.rows += [[spec, *entries] for entries in labelled]
     return wide, narrow
 
 
-def _entry(result: CellResult | None) -> Text:
+def _format_entry(result: CellResult | None) -> Text:
     if result is None:
         return Text("-")
     return entry(cell_text(result), STYLES.get(result.verdict, "bold red"))
@@ -99,7 +101,7 @@ def problems(report: Report, most: int | None = 2) -> list[str]:
             lines.append(f"  {result.blame}")
         ran = [f for f in failing if f.verdict != "not-run"]
         for finding in ran[:most]:
-            lines += _rows(f"{finding.check}: {finding.verdict}: {finding.detail}", "  ")
+            lines += _indent_lines(f"{finding.check}: {finding.verdict}: {finding.detail}", "  ")
         if ran[len(ran[:most]) :]:
             others = ", ".join(f.check for f in ran[len(ran[:most]) :])
             lines.append(f"  also failed: {others} (details: --verbose)")
@@ -119,12 +121,12 @@ def _tracebacks(findings: Sequence[Finding]) -> list[str]:
         if finding.traceback:
             checks.setdefault(finding.traceback, []).append(finding.check)
     lines = []
-    for text, named in checks.items():
-        lines += _rows(f"traceback of {', '.join(named)}:\n{text.rstrip()}", "  ")
+    for text, check_names in checks.items():
+        lines += _indent_lines(f"traceback of {', '.join(check_names)}:\n{text.rstrip()}", "  ")
     return lines
 
 
-def _rows(text: str, margin: str) -> list[str]:
+def _indent_lines(text: str, margin: str) -> list[str]:
     """Split a text into lines, and indent all lines but the first more deeply."""
     return indent(text, f"{margin}  ", lambda _: True)[2:].split("\n")
 
@@ -134,8 +136,8 @@ def details(report: Report) -> list[str]:
     lines = []
     for result in report.results:
         paths = ", ".join(f"{k}: {v}" for k, v in result.layers.items())
-        kept = f", kept from {result.since}" if result.kept else ""
-        lines.append(f"{result.cell} ({result.version}; {paths}): {result.verdict}{kept}")
+        reused_text = f", kept from {result.since}" if result.kept else ""
+        lines.append(f"{result.cell} ({result.version}; {paths}): {result.verdict}{reused_text}")
         for f in result.findings:
             worst = f.worst
             numbers = (
@@ -144,23 +146,25 @@ def details(report: Report) -> list[str]:
                 else f"{f.held} conditions held"
             )
             lines.append(f"  {f.check:22} {f.verdict:16} {f.seconds:7.3f} s  {numbers}")
-            lines += _rows(f.detail, "    ") if f.detail and f.verdict in PASSING else []
+            lines += _indent_lines(f.detail, "    ") if f.detail and f.verdict in PASSING else []
     return lines
 
 
-def no_answers(report: Report) -> list[str]:
+def describe_not_applicable(report: Report) -> list[str]:
     """Return a line with the names of the checks that had nothing to compare."""
-    silent = [f for r in report.results for f in r.findings if f.verdict == "not-applicable"]
-    if not silent:
+    not_applicable = [
+        f for r in report.results for f in r.findings if f.verdict == "not-applicable"
+    ]
+    if not not_applicable:
         return []
-    checks = ", ".join(dict.fromkeys(f.check for f in silent))
-    return [f"nothing to compare: {checks} ({len(silent)} results; reasons: --verbose)"]
+    checks = ", ".join(dict.fromkeys(f.check for f in not_applicable))
+    return [f"nothing to compare: {checks} ({len(not_applicable)} results; reasons: --verbose)"]
 
 
 def known(report: Report) -> list[str]:
     """Return the texts of the known differences that were found."""
-    found = (finding.excuse for result in report.results for finding in result.findings)
-    return list(dict.fromkeys(filter(None, found)))
+    excuses = (finding.excuse for result in report.results for finding in result.findings)
+    return list(dict.fromkeys(filter(None, excuses)))
 
 
 def outliers(report: Report) -> list[str]:
@@ -168,34 +172,42 @@ def outliers(report: Report) -> list[str]:
     groups: dict[Group, list[CellResult]] = {}
     for result in report.results:
         groups.setdefault(group_of(result.cell), []).append(result)
-    return [*report.outliers, *filter(None, map(outlier, groups.values()))]
+    return [*report.outliers, *filter(None, map(find_outlier, groups.values()))]
 
 
 def given(request: Request, specs: Shelf) -> list[str]:
     """Return lines that say which arrays the user gave, which were drawn, and at which sizes; empty
     if the user gave none."""
-    found = request.given
-    if found is None:
+    arrays_given = request.given
+    if arrays_given is None:
         return []
-    program = specs[found.spec].programs["training"]
-    groups = {name: arrays for name, arrays in found.groups().items() if getattr(program, name)}
-    named = [f"{group} (sha256 {digest[:12]})" for group, digest in found.digests.items()]
-    sources = f" of {', '.join(map(displayed, found.files.values()))}" if found.files else ""
-    starts = [n for n in groups if n == "state" and found.arrays.inputs and not groups[n]]
-    drawn = [n for n, arrays in groups.items() if not arrays and n not in starts]
-    record = given_record(found)
+    program = specs[arrays_given.spec].programs["training"]
+    groups = {
+        name: arrays for name, arrays in arrays_given.groups().items() if getattr(program, name)
+    }
+    group_texts = [
+        f"{group} (sha256 {digest[:12]})" for group, digest in arrays_given.digests.items()
+    ]
+    sources = (
+        f" of {', '.join(map(displayed, arrays_given.files.values()))}"
+        if arrays_given.files
+        else ""
+    )
+    initial = [n for n in groups if n == "state" and arrays_given.arrays.inputs and not groups[n]]
+    random = [n for n, arrays in groups.items() if not arrays and n not in initial]
+    record = given_record(arrays_given)
     lines = [
-        f"given: {', '.join(named)}{sources}; batch {record.batch}, time {record.time}; "
+        f"given: {', '.join(group_texts)}{sources}; batch {record.batch}, time {record.time}; "
         "further batches of a check are random"
     ]
-    others = [f"{n} has its initial value" for n in starts] + (
-        [f"random {', '.join(drawn)}"] if drawn else []
+    further = [f"{n} has its initial value" for n in initial] + (
+        [f"random {', '.join(random)}"] if random else []
     )
-    if others:
-        lines.append(f"not given: {'; '.join(others)}")
+    if further:
+        lines.append(f"not given: {'; '.join(further)}")
     if request.checks == AT_GIVEN:
-        own = ", ".join(name for name in CHECKS if name not in AT_GIVEN)
-        lines.append(f"skipped checks, which use random data of their own: {own}")
+        skipped = ", ".join(name for name in CHECKS if name not in AT_GIVEN)
+        lines.append(f"skipped checks, which use random data of their own: {skipped}")
     return lines
 
 
@@ -207,9 +219,9 @@ def proof(gaps: Mapping[str, float]) -> str:
     parts = []
     if proved:
         parts.append(f"the gradients of {specs} agree with the complex step to {max(proved):.1e}")
-    if without := [name for name, gap in gaps.items() if math.isnan(gap)]:
+    if infinite := [name for name, gap in gaps.items() if math.isnan(gap)]:
         parts.append(
-            f"the gradients of {', '.join(without)} are not finite, so they cannot be verified"
+            f"the gradients of {', '.join(infinite)} are not finite, so they cannot be verified"
         )
     return f"oracle: {'; '.join(parts)}"
 
@@ -221,14 +233,14 @@ def summary(report: Report) -> str:
     compared = sum(f.comparisons for r in ran for f in r.findings)
     for result in report.results:
         counts[result.verdict] = counts.get(result.verdict, 0) + 1
-    listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
-    old = [r for r in report.results if r.kept]
-    taken = f" ({len(old)} kept: {', '.join(days(old))})" if old else ""
+    counts_text = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
+    reused = [r for r in report.results if r.kept]
+    reused_text = f" ({len(reused)} kept: {', '.join(days(reused))})" if reused else ""
     cells = several(len(report.results), "cell")
-    left = f"; {report.left_out} more not run after the first failure" if report.left_out else ""
+    not_run = f"; {report.left_out} more not run after the first failure" if report.left_out else ""
     missing = "".join(f"; not compared: {words}" for words in not_compared(report.results))
-    counted = f"{compared:,} comparisons in {report.seconds:.0f} s"
-    return f"{cells}: {listed}{taken}{left}{missing}; {counted}"
+    work = f"{compared:,} comparisons in {report.seconds:.0f} s"
+    return f"{cells}: {counts_text}{reused_text}{not_run}{missing}; {work}"
 
 
 def kept(report: Report) -> list[str]:
@@ -238,11 +250,13 @@ def kept(report: Report) -> list[str]:
         return []
     lines = []
     for backend in dict.fromkeys(r.cell.backend for r in report.results):
-        own = [r for r in report.results if r.cell.backend == backend]
-        old = [r for r in own if r.kept]
-        told = [f"{len(own) - len(old)} run now"] if len(own) > len(old) else []
-        told += [f"{words} kept" for words in days(old)]
-        lines.append(f"{backend}: {', '.join(told)}")
+        of_backend = [r for r in report.results if r.cell.backend == backend]
+        reused = [r for r in of_backend if r.kept]
+        texts = (
+            [f"{len(of_backend) - len(reused)} run now"] if len(of_backend) > len(reused) else []
+        )
+        texts += [f"{day_count} kept" for day_count in days(reused)]
+        lines.append(f"{backend}: {', '.join(texts)}")
     return lines
 
 
@@ -259,32 +273,36 @@ def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
 # step.
 
 
-def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> list[str]:
+def annotate_failures(
+    report: Report, specs: Shelf, compared: RunChanges | None = None
+) -> list[str]:
     """Return GitHub annotations for failing cells, at the wrong line of a spec or at the model's
     name. After a comparison with an older run, only changes for the worse are errors; other
     failures are warnings."""
     failing = {r.cell: r for r in report.results if r.verdict not in PASSING}
-    found: list[str] = []
+    annotations: list[str] = []
     if compared is not None:
         for change in compared.changes:
             if isinstance(change, CellChange) and change.worse:
                 failed = failing.pop(change.cell, None)
-                at = places(failed, specs) if failed else ()
-                found.append(github.annotation(compared.what, str(change), at))
+                positions = places(failed, specs) if failed else ()
+                annotations.append(github.annotation(compared.what, str(change), positions))
     level = "error" if compared is None else "warning"
     for cell, result in failing.items():
-        at = places(result, specs)
-        found.append(
-            github.annotation(f"{cell}: {result.verdict}", "\n".join(words(result)), at, level)
+        positions = places(result, specs)
+        annotations.append(
+            github.annotation(
+                f"{cell}: {result.verdict}", "\n".join(words(result)), positions, level
+            )
         )
-    return github.few(found)
+    return github.few(annotations)
 
 
 def words(result: CellResult) -> list[str]:
     """Return where a cell differs, who is at fault, and the first failing check."""
     fault = result.first_fault
-    seen = f"{fault.check}: {fault.verdict}: {fault.detail}" if fault else ""
-    return [*filter(None, (result.location, str(result.blame or ""), seen))]
+    check_text = f"{fault.check}: {fault.verdict}: {fault.detail}" if fault else ""
+    return [*filter(None, (result.location, str(result.blame or ""), check_text))]
 
 
 def places(result: CellResult, specs: Shelf) -> Iterator[str]:
@@ -304,18 +322,18 @@ def places(result: CellResult, specs: Shelf) -> Iterator[str]:
 
 def markdown(report: Report, compared: RunChanges | None = None) -> str:
     """Return a report of the run in Markdown: the counts, the table, and the failures."""
-    found = [f"### harness check: {escaped(summary(report))}", ""]
+    lines = [f"### harness check: {escaped(summary(report))}", ""]
     if compared is not None:
-        found += [compared.markdown(), ""]
+        lines += [compared.markdown(), ""]
     results = ResultTable(report.results)
     rows = [
         [spec, *(" / ".join(map(cell_text, filter(None, column))) or "-" for column in row)]
         for spec, row in results.rows.items()
     ]
-    found += [escaped(results.title), "", table(results.columns, rows), ""]
+    lines += [escaped(results.title), "", table(results.columns, rows), ""]
     for result in report.results:
         if result.verdict not in PASSING:
-            told = escaped(f"{result.cell}: {result.verdict}")
-            found.append(f"- **{told}**: {escaped(sentences(words(result)))}")
-    found += ["", *(f"- {escaped(text)}" for text in statements(report.pairs, report.results))]
-    return "\n".join(found) + "\n"
+            title = escaped(f"{result.cell}: {result.verdict}")
+            lines.append(f"- **{title}**: {escaped(sentences(words(result)))}")
+    lines += ["", *(f"- {escaped(text)}" for text in statements(report.pairs, report.results))]
+    return "\n".join(lines) + "\n"

@@ -89,23 +89,23 @@ class Pass:
         remote.load(self.material)
         if self.phase == "inference":
             return remote.forward("inference", self.material.inputs, self.material.state)
-        found = remote.gradients(self.material, self.cotangents)
-        return found if self.cotangents is None else part(found, "gradient.")
+        results = remote.gradients(self.material, self.cotangents)
+        return results if self.cotangents is None else part(results, "gradient.")
 
-    def on(self, session: Session) -> Arrays:
+    def run_in_session(self, session: Session) -> Arrays:
         """Run the pass in a session of this process."""
-        given = self.material
-        session.load(given.parameters, given.statistics)
+        arguments = self.material
+        session.load(arguments.parameters, arguments.statistics)
         if self.phase == "inference":
-            return session.forward("inference", given.inputs, given.state)
-        batch = (given.inputs, given.state, given.targets)
+            return session.forward("inference", arguments.inputs, arguments.state)
+        batch = (arguments.inputs, arguments.state, arguments.targets)
         results, gradients = session.gradients("training", *batch, self.cotangents)
-        found = {f"gradient.{n}": a for n, a in gradients.items()}
-        return found if self.cotangents is not None else results | found
+        named_gradients = {f"gradient.{n}": a for n, a in gradients.items()}
+        return named_gradients if self.cotangents is not None else results | named_gradients
 
     def expected(self, case: Case) -> Expected:
         """Return the oracle's results of the pass."""
-        return case.expect(("reproducer", self.check), self.on)
+        return case.expect(("reproducer", self.check), self.run_in_session)
 
 
 class CellForm(Form):
@@ -147,9 +147,9 @@ class Failure:
     @property
     def sizes(self) -> dict[str, int]:
         """The sizes by name, including batch and time as the arrays have them."""
-        return {**chosen_sizes(self.program, self.run.material), **self.program.sizes}
+        return {**bind_sizes(self.program, self.run.material), **self.program.sizes}
 
-    def by_oracle(self) -> Expected:
+    def run_oracle(self) -> Expected:
         """Return the oracle's results of the pass.
 
         Raises:
@@ -158,7 +158,7 @@ class Failure:
         """
         try:
             reference = Reference(self.training, self.inference)
-            expected = reference.expect(lambda session: [self.run.on(session)])
+            expected = reference.expect(lambda session: [self.run.run_in_session(session)])
             expected.noise(self.cell.dtype)
         except (HarnessError, OracleFault):
             raise
@@ -176,14 +176,14 @@ class Reproducer(Failure):
     expected: Expected
 
 
-def first_check(findings: Iterable[Finding]) -> str | None:
+def find_first_check(findings: Iterable[Finding]) -> str | None:
     """Return the name of the first differing check that consists of a single pass; None if there is
     none."""
     differing = (f.check for f in findings if f.verdict == "differ")
     return next((check for check in differing if check in MATERIALS), None)
 
 
-def pass_of(case: Case, check: str) -> Pass:
+def make_pass(case: Case, check: str) -> Pass:
     """Return the pass of a check; the check must be in :data:`MATERIALS`."""
     return Pass(
         check,
@@ -196,7 +196,7 @@ def pass_of(case: Case, check: str) -> Pass:
 def check_writable(folder: Path) -> None:
     """Raise :class:`UsageError` unless reproducers can be written to the folder. If the test has to
     create the folder, the folder is removed again."""
-    made = [one for one in (folder, *folder.parents) if not os.path.exists(one)]
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -204,12 +204,12 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         reason = f"{why(error).lower()}; the path must be a folder"
         raise UsageError(f"cannot write reproducers to {displayed(folder)}: {reason}") from None
-    for one in made:
+    for path in missing:
         with suppress(OSError):  # another run is writing there already
-            one.rmdir()
+            path.rmdir()
 
 
-def folder_of(folder: Path, cell: Cell) -> Path:
+def choose_folder(folder: Path, cell: Cell) -> Path:
     """Return the folder of a cell's reproducer, such as
     ``failures/lesson6/keras_gru/torch-float32-native``."""
     # The name of a model may have several parts ("a/b"). Each part is a folder, so "a/b" and "a-b"
@@ -220,30 +220,33 @@ def folder_of(folder: Path, cell: Cell) -> Path:
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
     """Write the reproducer of a check that is in :data:`MATERIALS`, and return its folder. Each
     file is written completely or not at all. Raise :class:`UsageError` if writing fails."""
-    target = folder_of(folder, cell)
-    run = pass_of(case, check)
-    write(target, Reproducer(cell, case.training, case.inference, run, run.expected(case)))
+    target = choose_folder(folder, cell)
+    failing_pass = make_pass(case, check)
+    write(
+        target,
+        Reproducer(cell, case.training, case.inference, failing_pass, failing_pass.expected(case)),
+    )
     return target
 
 
-def write(target: Path, made: Reproducer) -> None:
+def write(target: Path, reproducer: Reproducer) -> None:
     """Write a reproducer into a folder, each file completely or not at all.
 
     Raises:
         UsageError: a file cannot be written, or a file of another kind has that name.
     """
-    run, expected = made.run, made.expected
+    run, expected = reproducer.run, reproducer.expected
     groups = {group: getattr(run.material, group) for group in GROUPS}
     groups |= {"cotangents": run.cotangents or {}, "expected": expected.values}
     meta = {
-        "cell": made.cell.record(),
+        "cell": reproducer.cell.record(),
         "check": run.check,
         "phase": run.phase,
-        "noise": dict(expected.noise(made.cell.dtype)),
-        "training": encode(made.training),
-        "inference": encode(made.inference),
+        "noise": dict(expected.noise(reproducer.cell.dtype)),
+        "training": encode(reproducer.training),
+        "inference": encode(reproducer.inference),
     }
-    arrays = packed(groups)
+    arrays = pack(groups)
     try:
         target.mkdir(parents=True, exist_ok=True)
         places = (target / ARRAYS, kinds.ARRAYS), (target / PROGRAM, kinds.PROGRAM)
@@ -255,10 +258,10 @@ def write(target: Path, made: Reproducer) -> None:
         raise UsageError(f"cannot write a reproducer to {target}: {error}") from None
 
 
-def packed(groups: Mapping[str, Arrays]) -> bytes:
+def pack(groups: Mapping[str, Arrays]) -> bytes:
     """Return the bytes of an ``.npz`` archive whose arrays are named ``group/name``."""
     arrays: dict[str, Any] = {
-        f"{g}/{n}": a for g, found in groups.items() for n, a in found.items()
+        f"{g}/{n}": a for g, group in groups.items() for n, a in group.items()
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -269,43 +272,43 @@ def load(folder: Path) -> Reproducer:
     """Read a reproducer; raise :class:`UsageError` if the folder has none."""
     try:
         text = read_bytes(folder / PROGRAM, MAX_PROGRAM, "a reproducer's program")
-        packed = read_bytes(folder / ARRAYS, MAX_ARRAYS, "a reproducer's arrays")
+        pack = read_bytes(folder / ARRAYS, MAX_ARRAYS, "a reproducer's arrays")
         meta = formed(read_json(text, PROGRAM), Meta, PROGRAM)
-        found = _reproducer(meta, read_npz(packed, MAX_ARRAYS))
-        _check(found)
-        return found
+        reproducer = _build_reproducer(meta, read_npz(pack, MAX_ARRAYS))
+        _check_reproducer(reproducer)
+        return reproducer
     except (ValueError, HarnessError) as error:
         raise UsageError(f"{displayed(folder)} holds no reproducer: {error}") from None
 
 
-def chosen_sizes(program: Program, material: Arguments) -> dict[str, int]:
+def bind_sizes(program: Program, material: Arguments) -> dict[str, int]:
     """Return the sizes ``batch`` and ``time``, as the arrays of a batch have them.
 
     Raises:
         UsageError: the shape of an array does not fit another array or the program.
     """
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for group in ("inputs", "state", "targets"):
         arrays = getattr(material, group)
         for port in getattr(program, group):
             if port.name in arrays:
                 shape = program.type_of(port).shape
-                bind(port.name, shape, arrays[port.name].shape, program.sizes, found)
-    return found
+                bind(port.name, shape, arrays[port.name].shape, program.sizes, sizes)
+    return sizes
 
 
-def _check(found: Reproducer) -> None:
+def _check_reproducer(reproducer: Reproducer) -> None:
     """Raise :class:`HarnessError` if a program is invalid, or if the arrays do not fit the
     programs."""
-    material = found.run.material
-    for program in (found.training, found.inference):
+    material = reproducer.run.material
+    for program in (reproducer.training, reproducer.inference):
         check_program(program)
-        needed = GROUPS if program.phase == "training" else GROUPS[:-1]
-        for group in needed:
+        groups = GROUPS if program.phase == "training" else GROUPS[:-1]
+        for group in groups:
             for port in getattr(program, group):
                 if port.name not in getattr(material, group):
                     raise UsageError(f"there is no array {group}/{port.name}")
-        bound = chosen_sizes(program, material)
+        bound = bind_sizes(program, material)
         for group in ("parameters", "statistics"):
             for port in getattr(program, group):
                 array, shape = getattr(material, group)[port.name], program.type_of(port).shape
@@ -313,7 +316,7 @@ def _check(found: Reproducer) -> None:
         check_fits(program, bound.get("batch", 1), bound.get("time", 1), {})
 
 
-def _reproducer(meta: Meta, arrays: Arrays) -> Reproducer:
+def _build_reproducer(meta: Meta, arrays: Arrays) -> Reproducer:
     groups = {
         group: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{group}/")}
         for group in ARCHIVED

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.checking.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
 from harness.checking.options import RunOptions
-from harness.checking.own_model.asked import Against
+from harness.checking.own_model.against import Against
 from harness.command.declared import check_ranges
 from harness.command.ranges import MEMORY, SIZES
 from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
@@ -66,46 +66,46 @@ def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
 def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
     """Return the sizes of a case, its batch size and its number of time steps. If the user gave
     arrays, their sizes are returned."""
-    numbers = request.given
-    if numbers is not None:
-        return numbers.sizes, numbers.batch or SMALL_BATCH, numbers.time or SMALL_TIME
-    given = known_sizes(spec.model.sizes, request.sizes)
-    named = {n: size for n, size in given.items() if n not in FREE_SIZES}
+    arrays = request.given
+    if arrays is not None:
+        return arrays.sizes, arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
+    requested = known_sizes(spec.model.sizes, request.sizes)
+    model_sizes = {n: size for n, size in requested.items() if n not in FREE_SIZES}
     if own:
         training = spec.model.training
         time = spec.length
         batch = min(training.batch, OWN_BATCH) if training else OWN_BATCH
-        sizes: Mapping[str, int] = named
+        sizes: Mapping[str, int] = model_sizes
     else:
         batch, time = SMALL_BATCH, SMALL_TIME
-        sizes = small_sizes(spec, named)
-    if "time" not in given:
-        batch, time = nearest_sizes(spec.program(**sizes), given.get("batch", batch), time)
-    return sizes, given.get("batch", batch), given.get("time", time)
+        sizes = small_sizes(spec, model_sizes)
+    if "time" not in requested:
+        batch, time = nearest_sizes(spec.program(**sizes), requested.get("batch", batch), time)
+    return sizes, requested.get("batch", batch), requested.get("time", time)
 
 
-def given_record(given: Given) -> GivenNumbers:
+def given_record(arrays: Given) -> GivenNumbers:
     """Return the entry that describes the user's arrays in a record and in the report's JSON."""
-    batch, time = given.batch or SMALL_BATCH, given.time or SMALL_TIME
-    sizes = dict(given.sizes)
-    return GivenNumbers(sha256=dict(given.digests), batch=batch, time=time, sizes=sizes)
+    batch, time = arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
+    sizes = dict(arrays.sizes)
+    return GivenNumbers(sha256=dict(arrays.digests), batch=batch, time=time, sizes=sizes)
 
 
-def small_sizes(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
-    """Return small, distinct numbers for the sizes that are not ``given``, at most as large as the
+def small_sizes(spec: Spec, fixed: Mapping[str, int]) -> dict[str, int]:
+    """Return small, distinct numbers for the sizes that are not ``fixed``, at most as large as the
     spec's. If the model does not accept a smaller size, as for an axis with sliding windows, the
     spec's number is used."""
-    small = {**_smaller(spec), **given}
-    if _can_be(spec, small):
+    small = {**_shrink_sizes(spec), **fixed}
+    if _accepts_sizes(spec, small):
         return small
-    sizes = {**spec.model.sizes, **given}
+    sizes = {**spec.model.sizes, **fixed}
     for name, size in small.items():
-        if _can_be(spec, {**sizes, name: size}):
+        if _accepts_sizes(spec, {**sizes, name: size}):
             sizes[name] = size
     return sizes
 
 
-def _can_be(spec: Spec, sizes: Mapping[str, int]) -> bool:
+def _accepts_sizes(spec: Spec, sizes: Mapping[str, int]) -> bool:
     try:
         spec.program(**sizes)
     except SpecError:
@@ -113,17 +113,17 @@ def _can_be(spec: Spec, sizes: Mapping[str, int]) -> bool:
     return True
 
 
-def _smaller(spec: Spec) -> dict[str, int]:
-    taken = {SMALL_BATCH, SMALL_TIME, *SMALL_SIZES.values()}
-    deciding = spec.program().structural
+def _shrink_sizes(spec: Spec) -> dict[str, int]:
+    used = {SMALL_BATCH, SMALL_TIME, *SMALL_SIZES.values()}
+    structural = spec.program().structural
     sizes = {}
     for name, own in spec.model.sizes.items():
         small = SMALL_SIZES.get(name)
         if small is None:
-            small = next(n for n in range(5, 10_000) if n not in taken)
-            taken.add(small)
+            small = next(n for n in range(5, 10_000) if n not in used)
+            used.add(small)
         # Two repeated blocks are enough: more blocks take longer and test nothing else.
-        sizes[name] = min(2 if name in deciding else small, own)
+        sizes[name] = min(2 if name in structural else small, own)
     return sizes
 
 
@@ -137,10 +137,10 @@ def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str,
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
             raise unknown("check", pattern, known)
-    found = {n for pattern in patterns for n in fnmatch.filter(known, pattern)}
-    wanted = {FINDINGS.get(name, name) for name in found}
-    dear = frozenset() if thorough else THOROUGH.difference(patterns)
-    return tuple(name for name in CHECKS if name in wanted - dear)
+    matching = {n for pattern in patterns for n in fnmatch.filter(known, pattern)}
+    selected = {FINDINGS.get(name, name) for name in matching}
+    slow = frozenset() if thorough else THOROUGH.difference(patterns)
+    return tuple(name for name in CHECKS if name in selected - slow)
 
 
 def check_request(request: Request, backends: Sequence[str]) -> None:
@@ -153,27 +153,27 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
     for name in request.specs:
         if not isinstance(name, str):
             raise UsageError(f"a spec must be a name or the path of a file, found {name!r}")
-    for kind, given, known in (
+    for kind, values, allowed in (
         ("dtype", request.dtypes, KNOWN_DTYPES),
         ("path", request.paths, PATHS),
     ):
-        if not given:
-            raise UsageError(f"no {kind} is selected (known: {', '.join(known)})")
-        for value in given:
-            check_known(kind, value, known)
+        if not values:
+            raise UsageError(f"no {kind} is selected (known: {', '.join(allowed)})")
+        for value in values:
+            check_known(kind, value, allowed)
     check_ranges(request)
     check_device(request.device, backends)
     if request.given is not None:
-        _check_given(request.given, request.dtypes)
+        _check_arrays(request.given, request.dtypes)
     if request.memory_limit is not None:
         MEMORY.check(request.memory_limit)
     for size, number in request.sizes.items():
         SIZES.check(number, f"size {size!r}")
-    for option, named in (
+    for option, backend_names in (
         ("interpreter", tuple(request.pythons)),
         ("environment", tuple(request.environment)),
     ):
-        for name in named:
+        for name in backend_names:
             if name not in backends:
                 raise UsageError(
                     f"an {option} is given for {name!r}, which is not checked"
@@ -188,7 +188,7 @@ def checks_of(request: Request) -> tuple[str, ...]:
     Raises:
         UsageError: a pattern matches no check, or only checks that do not use the user's arrays.
     """
-    chosen = choose_checks(request.checks)
+    names = choose_checks(request.checks)
     if request.given is None:
         return request.checks
     for pattern in request.checks:
@@ -197,31 +197,33 @@ def checks_of(request: Request) -> tuple[str, ...]:
                 f"the check {pattern} uses random data of its own: omit this check, or omit the "
                 f"weights and inputs (checks that use them: {', '.join(AT_GIVEN)})"
             )
-    return tuple(name for name in chosen if name in AT_GIVEN)
+    return tuple(name for name in names if name in AT_GIVEN)
 
 
-def _check_given(given: Given, dtypes: Sequence[str]) -> None:
+def _check_arrays(given: Given, dtypes: Sequence[str]) -> None:
     for group in fields(given.arrays):
         for name, array in getattr(given.arrays, group.name).items():
-            which = f"of the {array.size:,} numbers of {name} ({group.name})"
-            wrong = int(np.count_nonzero(~np.isfinite(array)))
-            if wrong:
+            count_text = f"of the {array.size:,} numbers of {name} ({group.name})"
+            invalid = int(np.count_nonzero(~np.isfinite(array)))
+            if invalid:
                 raise UsageError(
-                    f"{wrong:,} {which} are NaN or infinite, so they cannot be compared "
+                    f"{invalid:,} {count_text} are NaN or infinite, so they cannot be compared "
                     "(harness.run accepts them)"
                 )
             for dtype in dtypes:
-                most = LARGEST[host_dtype(dtype)]
-                beyond = int(np.count_nonzero(np.abs(array) > most))
-                if beyond:
+                largest = LARGEST[host_dtype(dtype)]
+                too_large = int(np.count_nonzero(np.abs(array) > largest))
+                if too_large:
                     raise UsageError(
-                        f"{beyond:,} {which} are above {most:.2g}, so they cannot be compared "
-                        f"in {dtype} (harness.run accepts them)"
+                        f"{too_large:,} {count_text} are above {largest:.2g}, so they cannot be "
+                        f"compared in {dtype} (harness.run accepts them)"
                     )
 
 
 def slowest_first(names: Sequence[str]) -> list[str]:
     """Return the backends in the order in which they should start, so that slow ones do not end up
     running alone. Keras on JAX comes first, then JAX and Keras, then the others, and numpy last."""
-    slow = ("keras", "jax")
-    return sorted(names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow)))
+    slow_parts = ("keras", "jax")
+    return sorted(
+        names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow_parts))
+    )

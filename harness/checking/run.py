@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from harness.checking import history
 from harness.checking.blame import Witnesses
-from harness.checking.history import nothing_yet, records_of
+from harness.checking.history import describe_missing_records, records_of
 from harness.checking.pairs import Pairs, recorded
 from harness.checking.request import Request, slowest_first
 from harness.checking.runner import CellRunner, CheckEvents, Report
@@ -52,74 +52,76 @@ class Engine(CellRunner):
         plan = self.cells()
         self.events.planned(plan)
         self._writer = RecordWriter(self.request.records) if self.request.records else None
-        self._results = self._taken_up(plan)
-        remembered = self._remembered(plan)
-        self._results |= remembered
-        left = [cell for cell in plan if cell not in self._results]
-        self.cases.plan(cell.spec for cell in left)
+        self._results = self._resume(plan)
+        reused = self._read_history(plan)
+        self._results |= reused
+        remaining = [cell for cell in plan if cell not in self._results]
+        self.cases.plan(cell.spec for cell in remaining)
         self._witnesses = Witnesses()
-        self._enough = threading.Event()
-        self._pairs = Pairs(left)
+        self._stop_early = threading.Event()
+        self._pairs = Pairs(remaining)
         try:
-            self.head = self.new_head(arguments, planned=len(left))
+            self.head = self.new_head(arguments, planned=len(remaining))
             self._write(self.head)
-            for result in remembered.values():
+            for result in reused.values():
                 begin = Begin.of(result.cell, result.signature, result.since)
                 self._write(*history.cell_lines(begin, result))
-            if left and self._new is not None:
-                self._new.append(self.head)
-            self._machines.run(left, self._run_one, self._enough)
+            if remaining and self._history_writer is not None:
+                self._history_writer.append(self.head)
+            self._machines.run(remaining, self._run_planned, self._stop_early)
             seconds = time.monotonic() - started
             self._write(Done(seconds=round(seconds, 3)))
         finally:
             self.close()
-            for writer in filter(None, (self._writer, self._new)):
+            for writer in filter(None, (self._writer, self._history_writer)):
                 writer.close()
-        place = {cell: number for number, cell in enumerate(plan)}
-        pairs = sorted(self._found_pairs, key=lambda pair: [place[cell] for cell in pair.cells])
+        order = {cell: number for number, cell in enumerate(plan)}
+        pairs = sorted(self._found_pairs, key=lambda pair: [order[cell] for cell in pair.cells])
         lines = [line for line in self._pairs.outliers.values() if line]
-        found = [self._results[cell] for cell in plan if cell in self._results]
-        left_out = len(plan) - len(found)
-        return Report(found, lines, pairs, left_out, self.lacking, seconds)
+        results = [self._results[cell] for cell in plan if cell in self._results]
+        left_out = len(plan) - len(results)
+        return Report(results, lines, pairs, left_out, self.lacking, seconds)
 
-    def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
+    def _resume(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         """Return the results of cells that the record file already has; empty without
         ``resume``."""
         self._found_pairs: list[Pair] = []
         if not self.request.resume or self.request.records is None:
             return {}
         records = records_of(self.request.records, self.request)
-        kept, reasons = self._machines.take_up(records, plan)
-        self.events.again(reasons)
-        self._found_pairs = [p for p in recorded(records) if all(cell in kept for cell in p.cells)]
-        for result in kept.values():
+        reused, reasons = self._machines.reuse_results(records, plan)
+        self.events.rerunning(reasons)
+        self._found_pairs = [
+            p for p in recorded(records) if all(cell in reused for cell in p.cells)
+        ]
+        for result in reused.values():
             self.events.ended(result)
-        return kept
+        return reused
 
-    def _remembered(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
+    def _read_history(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         """Return the results of cells that agreed earlier under the same conditions; empty without
         ``history``."""
-        self._new: RecordWriter | None = None
+        self._history_writer: RecordWriter | None = None
         folder = self.request.history
         if folder is None:
             return {}
-        known: dict[Cell, CellResult] = {}
+        reused: dict[Cell, CellResult] = {}
         if not self.request.fresh:
             open_cells = [cell for cell in plan if cell not in self._results]
-            found, passed_over = history.read(folder, self.request)
-            known, reasons = self.take_up(open_cells, found, history.KEPT)
-            if passed_over or reasons:
-                self.events.again([*passed_over, *reasons])
-            for result in known.values():
+            recorded, ignored = history.read(folder, self.request)
+            reused, reasons = self.reuse_results(open_cells, recorded, history.KEPT)
+            if ignored or reasons:
+                self.events.rerunning([*ignored, *reasons])
+            for result in reused.values():
                 self.events.ended(result)
-        if len(self._results) + len(known) < len(plan):
-            self._new = RecordWriter(history.new_file(folder))
-        return known
+        if len(self._results) + len(reused) < len(plan):
+            self._history_writer = RecordWriter(history.new_file(folder))
+        return reused
 
-    def _run_one(self, cell: Cell, place: CellPlace) -> None:
+    def _run_planned(self, cell: Cell, place: CellPlace) -> None:
         """Run a cell on its machine, write its lines to the record, and report its events."""
-        kept = self._writer or self._new
-        begin = Begin.of(cell, place.signature(cell) if kept else None)
+        writer = self._writer or self._history_writer
+        begin = Begin.of(cell, place.signature(cell) if writer else None)
         # This line only shows which cells were running when a run was killed, so do not wait for
         # the disk.
         self._write(begin, durable=False)
@@ -132,20 +134,20 @@ class Engine(CellRunner):
         with self._lock:
             self._results[cell] = result
             judged = [
-                BlameLine(**vars(each.cell), blame=each.blame)
-                for each in self._witnesses.heard(result)
-                if each.blame
+                BlameLine(**vars(earlier.cell), blame=earlier.blame)
+                for earlier in self._witnesses.compare(result)
+                if earlier.blame
             ]
             pairs = self._pairs.ended(result)
             self._found_pairs += pairs
         if self.request.fail_fast and result.verdict not in PASSING:
-            self._enough.set()
-        _, *lines = history.cell_lines(begin, result) if kept else [begin]
+            self._stop_early.set()
+        _, *lines = history.cell_lines(begin, result) if writer else [begin]
         self._write(*pairs, *judged, *lines)
         with self._lock:
             self.events.ended(result)
-        if self._new is not None:
-            self._new.append(begin, *lines)
+        if self._history_writer is not None:
+            self._history_writer.append(begin, *lines)
         for finding in result.findings:
             finding.settle()
 
@@ -182,22 +184,24 @@ class ThisMachine:
     def __init__(self, runner: CellRunner) -> None:
         self._runner = runner
 
-    def take_up(
+    def reuse_results(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Return the recorded results whose signature is unchanged, and texts that say why the
         other recorded cells run again."""
         assert self._runner.request.records is not None
-        kept, reasons = self._runner.take_up(plan, last_first(records.cells))
-        return kept, reasons if records.lines else [nothing_yet(self._runner.request.records)]
+        reused, reasons = self._runner.reuse_results(plan, last_first(records.cells))
+        return reused, reasons if records.lines else [
+            describe_missing_records(self._runner.request.records)
+        ]
 
-    def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``left``, those of the same backend one after the other. Start no
+    def run(self, remaining: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
+        """Run the cells in ``remaining``, those of the same backend one after the other. Start no
         further cell after the event ``enough`` is set. Ctrl-C ends running cells."""
         runner = self._runner
 
         def run_backend(backend: str) -> None:
-            for cell in left:
+            for cell in remaining:
                 if cell.backend == backend and not runner.stopping.is_set():
                     if enough.is_set():
                         break
@@ -248,57 +252,59 @@ class ClusterMachines:
         assert runner.request.on is not None
         self._cluster = runner.closing.enter_context(Cluster(runner.request.on))
 
-    def take_up(
+    def reuse_results(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Return recorded results that can be reused: each machine is asked about the cells that it
         ran itself."""
         ended = records.cells
-        kept: dict[Cell, CellResult] = {}
+        reused: dict[Cell, CellResult] = {}
         reasons: list[str] = []
-        asked: set[str] = set()
+        machines: set[str] = set()
         for node in self._cluster.nodes():
             with self._cluster.actor(node, HOST, cpus=0) as actor:
                 try:
                     machine = self._machine(actor, node)
                     # The cells that this machine ran, except those whose result another machine
                     # already reuses.
-                    of = {
+                    by_origin = {
                         c: {o: b for o, b in ended[c].items() if o.machine == machine}
                         for c in plan
-                        if c in ended and c not in kept
+                        if c in ended and c not in reused
                     }
-                    mine = {cell: origins for cell, origins in of.items() if origins}
-                    if machine in asked or not mine:
+                    own = {cell: origins for cell, origins in by_origin.items() if origins}
+                    if machine in machines or not own:
                         continue
-                    asked.add(machine)
-                    found, told = actor.call("take_up", [(self._tasks[c], mine[c]) for c in mine])
+                    machines.add(machine)
+                    results, texts = actor.call(
+                        "reuse_results", [(self._tasks[c], own[c]) for c in own]
+                    )
                 except Lost:
                     continue
-            kept |= found
-            reasons += told
+            reused |= results
+            reasons += texts
         elsewhere = sum(
-            cell in ended and cell not in kept and not {o.machine for o in ended[cell]} & asked
+            cell in ended and cell not in reused and not {o.machine for o in ended[cell]} & machines
             for cell in plan
         )
         if elsewhere:
             reasons.append(f"{elsewhere} cells are run again: their machine is not in the cluster")
-        return kept, reasons
+        return reused, reasons
 
-    def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``left``; on each node, one process runs all cells of a backend. Start
-        no further cell after the event ``enough`` is set."""
-        queue = Queue(left, lambda cell: cell.backend)
+    def run(self, remaining: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
+        """Run the cells in ``remaining``. On each node, one process runs all cells of a backend.
+        After the event ``enough`` is set, no further cell starts."""
+        queue = Queue(remaining, lambda cell: cell.backend)
         runner, request = self._runner, self._runner.request
-        several, on_card = len(runner.backends) > 1, request.device != "cpu"
+        share, on_card = len(runner.backends) > 1, request.device != "cpu"
 
         def slots(node: ClusterNode) -> int:
-            most = node.gpus if on_card else node.cpus
-            return min(most, len(runner.backends), request.jobs or most)
+            limit = node.gpus if on_card else node.cpus
+            return min(limit, len(runner.backends), request.jobs or limit)
 
         def work(node: ClusterNode, backend: str) -> None:
             with self._cluster.actor(node, HOST, gpus=int(on_card)) as actor:
-                place = _There(actor, self._tasks, runner.cases.proofs, share=several)
+                place = _RemotePlace(actor, self._tasks, runner.cases.proofs, share=share)
                 timeout = runner.workers[backend].launch.start_timeout
                 runner.starting(f"{backend} on {node}", timeout)
                 self._machine(actor, node)
@@ -307,7 +313,7 @@ class ClusterMachines:
                         run_one(cell, place)
                     except Lost as lost:
                         if not queue.lost(cell) and not runner.stopping.is_set():
-                            run_one(cell, _Nowhere(f"{lost} (last on {node})"))
+                            run_one(cell, _LostPlace(f"{lost} (last on {node})"))
                             queue.done(cell)
                         raise
                     queue.done(cell)
@@ -361,57 +367,57 @@ class NodeCells:
             result.outputs, result.values = {}, {}
         return result, runner.cases.proofs.get(task.cell.spec)
 
-    def take_up(
-        self, given: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
+    def reuse_results(
+        self, recorded: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Return the recorded results that can be reused, and texts that say why the other cells
         run again."""
         by_runner: dict[CellRunner, dict[Cell, Mapping[CellOrigin, CellBlock]]] = {}
-        for task, origins in given:
+        for task, origins in recorded:
             by_runner.setdefault(self._workers.runner(task), {})[task.cell] = origins
-        kept: dict[Cell, CellResult] = {}
+        reused: dict[Cell, CellResult] = {}
         reasons: list[str] = []
         for runner, ended in by_runner.items():
-            found, told = runner.take_up([*ended], last_first(ended))
-            kept |= found
-            reasons += told
-        return kept, reasons
+            results, texts = runner.reuse_results([*ended], last_first(ended))
+            reused |= results
+            reasons += texts
+        return reused, reasons
 
 
-class _There:
+class _RemotePlace:
     """A place on a node of the cluster, which calls the remote :class:`NodeCells`."""
 
     def __init__(
-        self, actor: Actor, given: Mapping[Cell, Task], proofs: dict[str, float], share: bool
+        self, actor: Actor, tasks: Mapping[Cell, Task], proofs: dict[str, float], share: bool
     ) -> None:
-        self._actor, self._tasks, self._proofs, self._share = actor, given, proofs, share
+        self._actor, self._tasks, self._proofs, self._share = actor, tasks, proofs, share
         self._begun: tuple[Cell, Any] | None = None
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
         """Return everything on which the cell's numbers depend on that node; also start to run the
         cell."""
-        asked = self._actor.begin("signature", self._tasks[cell])
+        pending = self._actor.begin("signature", self._tasks[cell])
         self._begin(cell)
-        found: Mapping[str, str] = self._actor.result(asked)
-        return found
+        signature: Mapping[str, str] = self._actor.result(pending)
+        return signature
 
     def run_cell(self, cell: Cell) -> CellResult:
         """Return the cell's result; raise :class:`Lost` if the remote process has ended."""
         if self._begun is None or self._begun[0] != cell:
             self._begin(cell)
         assert self._begun is not None
-        (_, begun), self._begun = self._begun, None
-        result, proof = self._actor.result(begun)
+        (_, pending), self._begun = self._begun, None
+        result, proof = self._actor.result(pending)
         if proof is not None:
             self._proofs[cell.spec] = proof
-        found: CellResult = result
-        return found
+        cell_result: CellResult = result
+        return cell_result
 
     def _begin(self, cell: Cell) -> None:
         self._begun = cell, self._actor.begin("run", self._tasks[cell], self._share)
 
 
-class _Nowhere:
+class _LostPlace:
     """A place for a cell whose remote process was lost twice: the cell is not run."""
 
     def __init__(self, words: str) -> None:

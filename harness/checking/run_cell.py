@@ -14,9 +14,9 @@ from harness.checking.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Co
 from harness.checking.first_difference import (
     Expectations,
     TracedPart,
-    later_location,
-    makers,
-    wrong_result,
+    describe_later_phases,
+    find_makers,
+    find_wrong_result,
 )
 from harness.checking.known_differences import Differences
 from harness.checking.request import choose_checks
@@ -63,10 +63,10 @@ class Subject(Protocol):
     def needs(self, case: Case) -> tuple[Program | UpdateRule | None, ...]:
         """Return the programs and update rules whose primitives the backend must offer."""
 
-    def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
+    def open(self, run: CellRun, names: Sequence[str], result: CellResult) -> OpenedSubject:
         """Open the subject on the worker of ``run``, and set the layers of ``result``.
 
-        Return the opened subject, with the checks named in ``asked``.
+        Return the opened subject, with the checks named in ``names``.
 
         Raises:
             WorkerFault: the subject could not be opened.
@@ -89,15 +89,15 @@ class CellRun:
     checks: tuple[str, ...] = ("*",)
     thorough: bool = False
 
-    def run(self, tell: Callable[[Finding], None] = lambda _: None) -> CellResult:
-        """Run the cell's checks, and call ``tell`` with each finding. An error in the backend
+    def run(self, report: Callable[[Finding], None] = lambda _: None) -> CellResult:
+        """Run the cell's checks, and call ``report`` with each finding. An error in the backend
         becomes a finding. An error in the harness becomes a finding too, and ends this cell
         only."""
         result = CellResult(self.cell)
         started = time.perf_counter()
-        for finding in self._guarded(result):
+        for finding in self._catch_errors(result):
             result.findings.append(finding)
-            tell(finding)
+            report(finding)
         # After a failure, the device may fail in all later calls of this process. So the next cell
         # gets a new process.
         if any(f.verdict in BROKEN for f in result.findings):
@@ -105,9 +105,9 @@ class CellRun:
         result.seconds = time.perf_counter() - started
         return result
 
-    def _guarded(self, result: CellResult) -> Iterator[Finding]:
+    def _catch_errors(self, result: CellResult) -> Iterator[Finding]:
         try:
-            for finding in self._findings(result):
+            for finding in self._yield_findings(result):
                 self.differences.apply(result, finding, self.case.training)
                 yield finding
         except CannotCheck:
@@ -116,11 +116,11 @@ class CellRun:
             result.could_not_run = True
             yield own_fault(error)
 
-    def _findings(self, result: CellResult) -> Iterator[Finding]:
+    def _yield_findings(self, result: CellResult) -> Iterator[Finding]:
         started = self.worker.start()
         if not started.ok:
             result.could_not_run = True
-            yield _fault("start", started)
+            yield _make_finding("start", started)
             return
         hello = self.worker.hello or {}
         result.doubts = hello.get("doubts", ())
@@ -131,35 +131,35 @@ class CellRun:
         if lacking:
             yield Finding("open", faults=[lacking], verdict="unsupported")
             return
-        asked = choose_checks(self.checks, self.thorough)
+        names = choose_checks(self.checks, self.thorough)
         try:
-            opened = self.subject.open(self, asked, result)
+            opened = self.subject.open(self, names, result)
         except WorkerFault as fault:
             result.could_not_run = fault.outcome.status != "error" or fault.cannot_start
-            yield _fault("open", fault.outcome)
+            yield _make_finding("open", fault.outcome)
             return
-        yield from self._checked(opened, asked)
+        yield from self._run_checks(opened, names)
         result.not_compared = tuple(opened.not_compared())
         result.outputs, result.values = opened.outputs, opened.values
         if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
             opened.explain(result)
 
-    def _checked(self, opened: OpenedSubject, asked: Sequence[str]) -> Iterator[Finding]:
+    def _run_checks(self, opened: OpenedSubject, names: Sequence[str]) -> Iterator[Finding]:
         """Yield the findings of the checks. If the worker process ends, the remaining checks do not
         run."""
-        starts, lost = self.worker.starts, "open"
+        starts, running = self.worker.starts, "open"
         for name, check in opened.checks.items():
             if self.worker.starts != starts or self.worker.pid is None:
                 yield Finding(
-                    name, faults=[f"the worker process ended during {lost}"], verdict="not-run"
+                    name, faults=[f"the worker process ended during {running}"], verdict="not-run"
                 )
                 continue
-            lost = name
-            for finding in self._check(name, check):
-                if name in asked or finding.verdict not in PASSING:
+            running = name
+            for finding in self._run_check(name, check):
+                if name in names or finding.verdict not in PASSING:
                     yield finding
 
-    def _check(self, name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    def _run_check(self, name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
         before = time.perf_counter()
         try:
             for finding in check():
@@ -168,7 +168,7 @@ class CellRun:
                 yield finding.judge()
             return
         except WorkerFault as fault:
-            failure = _fault(name, fault.outcome)
+            failure = _make_finding(name, fault.outcome)
         except OracleFault as fault:
             failure = Finding(name, faults=[str(fault)], verdict=fault.verdict)
         except IllFormed as error:
@@ -181,7 +181,7 @@ class CellRun:
         yield failure
 
 
-def _fault(check: str, outcome: Outcome) -> Finding:
+def _make_finding(check: str, outcome: Outcome) -> Finding:
     verdict: Verdict = "error" if outcome.status == "ok" else outcome.status
     return Finding(check, faults=[outcome.cause], verdict=verdict, traceback=told(outcome))
 
@@ -193,35 +193,37 @@ def _fault(check: str, outcome: Outcome) -> Finding:
 AROUND, MOST = 2, 60
 
 
-def divergence(
+def describe_divergence(
     judged: Sequence[TracedPart], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
     """Return the errors and tolerances of all traced values, and an excerpt of the file with the
     wrong equation. ``first`` is the first wrong value. ``place`` is ``file:line`` of its equation,
     or empty."""
-    links: dict[str, Link] = {}
+    worst: dict[str, Link] = {}
     steps = []
     for part in judged:
         error, allowed = part.error, part.allowed
-        before = links.get(part.name)
-        if before is None or error / allowed > before.error / before.allowed:
-            links[part.name] = Link(value=part.name, error=float(error), allowed=float(allowed))
+        earlier = worst.get(part.name)
+        if earlier is None or error / allowed > earlier.error / earlier.allowed:
+            worst[part.name] = Link(value=part.name, error=float(error), allowed=float(allowed))
         if part.name == first.name and part.step is not None:
             steps.append((part.step, error, allowed))
-    begin = max(0, min([*links].index(first.name) - MOST // 2, len(links) - MOST))
-    found = Divergence(
+    first_link = max(0, min([*worst].index(first.name) - MOST // 2, len(worst) - MOST))
+    divergence = Divergence(
         first=first.name,
-        links=tuple(links.values())[begin : begin + MOST],
+        links=tuple(worst.values())[first_link : first_link + MOST],
         steps=tuple(steps),
     )
     file, _, line = place.rpartition(":")
     lines = spec.document.lines if file == spec.document.file else spec.library.lines(file)
     if not lines or not line.isdecimal():
-        return found
-    at = int(line)
-    start = max(1, at - AROUND)
-    excerpt = {"file": file, "line": at, "start": start}
-    return found.model_copy(update={**excerpt, "lines": tuple(lines[start - 1 : at + AROUND])})
+        return divergence
+    number = int(line)
+    start = max(1, number - AROUND)
+    excerpt = {"file": file, "line": number, "start": start}
+    return divergence.model_copy(
+        update={**excerpt, "lines": tuple(lines[start - 1 : number + AROUND])}
+    )
 
 
 # The check of single primitives. It runs in every cell; unless requested, it is reported only if it
@@ -241,7 +243,7 @@ class SpecOnBackend:
         """Return the program for training, the program for inference, and the update rule."""
         return (case.training, case.inference, case.spec.update)
 
-    def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
+    def open(self, run: CellRun, names: Sequence[str], result: CellResult) -> OpenedSubject:
         """Open a session on the backend, as :meth:`Subject.open` says."""
         remote, cell = Remote(run.worker, run.timeout, spent), run.cell
         context = Context(
@@ -252,18 +254,18 @@ class SpecOnBackend:
             cell.dtype,
             cell.device,
             repeat=self.repeat,
-            brief=cell.dtype == "float64" and self._elsewhere("float32", run),
+            brief=cell.dtype == "float64" and self._runs_elsewhere("float32", run),
         )
         result.layers = context.open(run.case.spec.update)
-        wanted = [name for name in asked if self._is_for(name, run)]
+        selected = [name for name in names if self._applies(name, run)]
         return OpenedSubject(
-            {name: partial(CHECKS[name], context) for name in (PRIMITIVES, *wanted)},
+            {name: partial(CHECKS[name], context) for name in (PRIMITIVES, *selected)},
             partial(_explain, run, context),
             context.outputs,
             context.values,
         )
 
-    def _is_for(self, check: str, run: CellRun) -> bool:
+    def _applies(self, check: str, run: CellRun) -> bool:
         """Return whether a check runs in this cell's dtype. If the run has several dtypes, some
         checks run in one of them only. Checks that the user names run in every dtype."""
         dtype = run.cell.dtype
@@ -271,10 +273,10 @@ class SpecOnBackend:
             return False
         if check in NOT_NARROW and narrow(dtype):
             return False
-        enough = IN_ONE.get(check, dtype)
-        return enough == dtype or not self._elsewhere(enough, run)
+        only_dtype = IN_ONE.get(check, dtype)
+        return only_dtype == dtype or not self._runs_elsewhere(only_dtype, run)
 
-    def _elsewhere(self, dtype: str, run: CellRun) -> bool:
+    def _runs_elsewhere(self, dtype: str, run: CellRun) -> bool:
         """Return whether another cell of the run makes all checks in ``dtype``."""
         if dtype == run.cell.dtype or run.checks != ("*",):
             return False
@@ -282,7 +284,7 @@ class SpecOnBackend:
 
 
 def _explain(run: CellRun, context: Context, result: CellResult) -> None:
-    result.location = _location(run, context, result)
+    result.location = _locate(run, context, result)
     try:
         # Run the other paths to find the fault.
         result.blame = blame(context, result)
@@ -292,7 +294,7 @@ def _explain(run: CellRun, context: Context, result: CellResult) -> None:
         run.worker.close()
 
 
-def _location(run: CellRun, context: Context, result: CellResult) -> str:
+def _locate(run: CellRun, context: Context, result: CellResult) -> str:
     """Return the text that says where the forward pass first differs from the oracle, or else which
     phase differs."""
     case, material = run.case, run.case.material
@@ -308,19 +310,19 @@ def _location(run: CellRun, context: Context, result: CellResult) -> str:
     try:
         with at_work():
             expectations = Expectations(case, material, run.cell.dtype)
-            judged = expectations.judged(trace)
-            wrong = next((part for part in judged if not part.agrees), None)
+            parts = expectations.judge(trace)
+            wrong = next((part for part in parts if not part.agrees), None)
             if wrong is None:
-                name, right = wrong_result(result.findings), {p.name for p in judged}
-                result.wrong_layers = makers(case.training, name, right) if name else ()
-                text, result.named_layers = later_location(result.findings, case.training)
+                name, correct = find_wrong_result(result.findings), {p.name for p in parts}
+                result.wrong_layers = find_makers(case.training, name, correct) if name else ()
+                text, result.named_layers = describe_later_phases(result.findings, case.training)
                 return text
-            location = expectations.located(wrong)
-            right = {p.name for p in judged if p.agrees} - {wrong.name}
-            made = makers(case.training, undistinguished(wrong.name), right)
-            result.wrong_layers = (location.layer,) if location.layer else made
+            location = expectations.locate(wrong)
+            correct = {p.name for p in parts if p.agrees} - {wrong.name}
+            layers = find_makers(case.training, undistinguished(wrong.name), correct)
+            result.wrong_layers = (location.layer,) if location.layer else layers
             result.right_if, result.place = location.right_if, location.place
-            result.divergence = divergence(judged, wrong, location.place, case.spec)
+            result.divergence = describe_divergence(parts, wrong, location.place, case.spec)
             return str(location)
     except OracleFault as fault:
         return f"the first difference could not be located: {fault}"

@@ -18,8 +18,8 @@ from typing import Self
 from harness.checking.history import (
     Greetings,
     Signatures,
+    describe_labelled,
     greeting,
-    labelled,
     origins,
     reason_to_run,
     request_record,
@@ -56,7 +56,7 @@ class CheckEvents:
     def planned(self, cells: Sequence[Cell]) -> None:
         """Receive all planned cells before the first cell starts."""
 
-    def again(self, reasons: Sequence[str]) -> None:
+    def rerunning(self, reasons: Sequence[str]) -> None:
         """Receive the reasons why cells that have results run again, before the first cell
         starts."""
 
@@ -66,7 +66,7 @@ class CheckEvents:
     def starting(self, backend: str, seconds: float) -> None:
         """Receive that a backend's process starts, which may take up to ``seconds`` seconds."""
 
-    def found(self, cell: Cell, finding: Finding) -> None:
+    def finding_added(self, cell: Cell, finding: Finding) -> None:
         """Receive a finding of a running cell."""
 
     def ended(self, result: CellResult) -> None:
@@ -123,8 +123,8 @@ class SharedCases:
     """The cases of a run by spec; each is made once and shared by all backends. ``proofs`` has for
     each spec the distance of the oracle's gradients from those of the complex-step method."""
 
-    def __init__(self, request: Request, kept: int = KEPT) -> None:
-        self.request, self.kept = request, kept
+    def __init__(self, request: Request, capacity: int = KEPT) -> None:
+        self.request, self.capacity = request, capacity
         self.proofs: dict[str, float] = {}
         self._cases: OrderedDict[str, dict[bool, Case]] = OrderedDict()
         self._faults: dict[str, OracleFault] = {}
@@ -153,41 +153,43 @@ class SharedCases:
         Raises:
             OracleFault: the oracle could not make the case, now or at an earlier call.
         """
-        with self._turn(spec.name):
+        with self._get_lock(spec.name):
             if spec.name in self._faults:
                 raise self._faults[spec.name]
-            found = self._used(spec.name).get(own)
-            if found is None:
+            case = self._get_cases(spec.name).get(own)
+            if case is None:
                 try:
-                    found = self._made(spec, own)
+                    case = self._make_case(spec, own)
                 except OracleFault as fault:
                     self._faults[spec.name] = fault
                     raise
-                self._used(spec.name)[own] = found
-            return found
+                self._get_cases(spec.name)[own] = case
+            return case
 
-    def _made(self, spec: Spec, own: bool) -> Case:
+    def _make_case(self, spec: Spec, own: bool) -> Case:
         case = make_case(spec, self.request, own=own)
         if not own and spec.name not in self.proofs:
             if case.given is None:
                 check_meaning(case)
             # The user's numbers may lie on a kink or overflow, so test the oracle's gradients on
             # drawn numbers.
-            drawn = replace(self.request, given=None)
-            proved = case if case.given is None else make_case(spec, drawn, own=False)
-            self.proofs[spec.name] = complex_step_gap(proved)
+            random_request = replace(self.request, given=None)
+            checked_case = (
+                case if case.given is None else make_case(spec, random_request, own=False)
+            )
+            self.proofs[spec.name] = complex_step_gap(checked_case)
         return case
 
-    def _used(self, spec: str) -> dict[bool, Case]:
+    def _get_cases(self, spec: str) -> dict[bool, Case]:
         """Return the cases of a spec, and mark the spec as the most recently used."""
         with self._lock:
             entry = self._cases.setdefault(spec, {})
             self._cases.move_to_end(spec)
-            while len(self._cases) > self.kept:
+            while len(self._cases) > self.capacity:
                 self._cases.popitem(last=False)
             return entry
 
-    def _turn(self, spec: str) -> threading.Lock:
+    def _get_lock(self, spec: str) -> threading.Lock:
         """Return the lock of a spec: one thread makes the spec's case while others wait."""
         with self._lock:
             return self._turns.setdefault(spec, threading.Lock())
@@ -267,13 +269,13 @@ class CellRunner:
         Raises:
             UsageError: there are fewer cells than shards.
         """
-        whole, shard = self.whole_plan(), self.request.shard
+        all_cells, shard = self.whole_plan(), self.request.shard
         if shard is None:
-            return whole
+            return all_cells
         # Keep cells that are compared with each other in one shard, unless a shard would then be
         # empty.
-        together = len({group_of(cell) for cell in whole}) >= shard.count
-        return shard.part(whole, group_name if together else cell_name, "cell")
+        keep_groups = len({group_of(cell) for cell in all_cells}) >= shard.count
+        return shard.part(all_cells, group_name if keep_groups else cell_name, "cell")
 
     def whole_plan(self) -> list[Cell]:
         """Return the cells of all shards together."""
@@ -286,7 +288,7 @@ class CellRunner:
             for path in request.paths
         ]
 
-    def with_cell(self, cell: Cell, source: str) -> Self:
+    def add_cell(self, cell: Cell, source: str) -> Self:
         """Add the backend and the spec of another cell; ``source`` is the spec's name or file.
 
         Raises:
@@ -323,29 +325,31 @@ class CellRunner:
             files=self._files(),
             limits=self._limits(),
             plan=RunPlan.of(axes, self.request.shard),
-            models=dict(map(self._told, self.specs.names[:MOST_MODELS])),
+            models=dict(map(self._describe_model, self.specs.names[:MOST_MODELS])),
             notes=tuple(self.specs.notes),
-            columns=labelled(self.workers),
+            columns=describe_labelled(self.workers),
             planned=planned,
         )
 
-    def _told(self, name: str) -> tuple[str, CheckedModel]:
+    def _describe_model(self, name: str) -> tuple[str, CheckedModel]:
         """Return the name of a model, and its entry in the first line of a record file."""
-        model, known = self.specs[name].model, {}
+        model, all_sizes = self.specs[name].model, {}
         if self.request.against is None:  # a user's own model decides which sizes it can have
             sizes, batch, time_ = case_sizes(self.specs[name], self.request, own=False)
-            known = {**model.sizes, **sizes, "batch": batch, "time": time_}
+            all_sizes = {**model.sizes, **sizes, "batch": batch, "time": time_}
         layers = {name: use.layer for name, use in model.layers.items()}
-        attributes = {name: self._changed(use) for name, use in model.layers.items()}
+        attributes = {
+            name: self._list_changed_attributes(use) for name, use in model.layers.items()
+        }
         return name, CheckedModel(
-            sizes=known,
+            sizes=all_sizes,
             layers=layers,
             attributes={name: found for name, found in attributes.items() if found},
             equations=model.equations,
             loss=model.loss or "",
         )
 
-    def _changed(self, use: LayerUse) -> dict[str, str]:
+    def _list_changed_attributes(self, use: LayerUse) -> dict[str, str]:
         """Return the attributes of a layer that differ from their defaults, as text; sizes are left
         out."""
         defaults = content(self.specs.library.find("layer", use.layer), Layer).attributes
@@ -356,17 +360,17 @@ class CellRunner:
         }
 
     def _files(self) -> dict[str, str]:
-        given, own = self.request.given, self.request.against
-        found = {option: str(path) for option, path in (given.files if given else {}).items()}
-        return found if own is None else {"--against": own.target, **found}
+        arrays, own = self.request.given, self.request.against
+        files = {option: str(path) for option, path in (arrays.files if arrays else {}).items()}
+        return files if own is None else {"--against": own.target, **files}
 
     def _limits(self) -> dict[str, str]:
         """Return the limits of time and memory that the user set, as command-line options and
         values."""
-        given = self.request
-        found = {} if given.timeout == Request.timeout else {"--timeout": f"{given.timeout:g}"}
-        memory = given.memory_limit
-        return found if memory is None else {**found, "--memory": str(-(-memory // 2**20))}
+        request = self.request
+        limits = {} if request.timeout == Request.timeout else {"--timeout": f"{request.timeout:g}"}
+        memory = request.memory_limit
+        return limits if memory is None else {**limits, "--memory": str(-(-memory // 2**20))}
 
     @cached_property
     def _signatures(self) -> Signatures:
@@ -376,44 +380,44 @@ class CellRunner:
         """Return the signature of a cell: everything on which its numbers depend."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
-    def signed(self, result: CellResult) -> CellResult:
+    def add_signature(self, result: CellResult) -> CellResult:
         """Add the signature to a result of this run, and return the result."""
         if result.signature is None:
             result.signature = self.signature(result.cell)
         return result
 
-    def take_up(
+    def reuse_results(
         self,
         cells: Sequence[Cell],
-        ended: Mapping[Cell, Iterable[CellResult]],
+        recorded: Mapping[Cell, Iterable[CellResult]],
         verdicts: Collection[Verdict] = VERDICTS,
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Return the results of cells that need no new run, and texts that say why other cells run
         again.
 
-        For each cell, ``ended`` has its known results, the last one first. The first of them with
-        today's signature and greeting is reused, if its verdict is in ``verdicts``.
+        For each cell, ``recorded`` has the results of earlier runs, the latest first. The latest
+        result with today's signature and greeting is reused if its verdict is in ``verdicts``.
         """
         greetings = Greetings(self.request, self.workers)
-        kept: dict[Cell, CellResult] = {}
+        reused: dict[Cell, CellResult] = {}
         reasons: Counter[str] = Counter()
         for cell in cells:
-            told = ""
-            for result in ended.get(cell, ()):
+            reason_text = ""
+            for result in recorded.get(cell, ()):
                 reason = reason_to_run(result, self.signature(cell), greetings)
                 if reason:
-                    told = told or reason
+                    reason_text = reason_text or reason
                     continue
                 if result.contradicted:
-                    told = told or "its records contradict one another"
+                    reason_text = reason_text or "its records contradict one another"
                 elif result.verdict in verdicts:
-                    kept[cell] = result
+                    reused[cell] = result
                 else:
-                    told = told or f"the last verdict is {result.verdict}"
+                    reason_text = reason_text or f"the last verdict is {result.verdict}"
                 break
-            if told and cell not in kept:
-                reasons[told] += 1
-        return kept, [
+            if reason_text and cell not in reused:
+                reasons[reason_text] += 1
+        return reused, [
             f"{count} cells are run again: {why}" if count > 1 else f"1 cell is run again: {why}"
             for why, count in reasons.items()
         ]
@@ -426,7 +430,7 @@ class CellRunner:
 
         def tell(finding: Finding) -> None:
             with self._lock:
-                self.events.found(cell, finding)
+                self.events.finding_added(cell, finding)
 
         finding = None
         with with_patience(patience):

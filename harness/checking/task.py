@@ -73,23 +73,23 @@ class Task:
             UsageError: a field is missing or unknown, or has a wrong type.
         """
         try:
-            formed(json.loads(_text(record)), TaskForm, "a cell")
+            formed(json.loads(_dump_json(record)), TaskForm, "a cell")
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from None
         cell = Cell(**{name: record[name] for name in CELL_FIELDS})
-        return cls(cell, record["source"], _text(record["options"]))
+        return cls(cell, record["source"], _dump_json(record["options"]))
 
     @property
     def request(self) -> Request:
         """The request that consists of this cell only."""
         options: dict[str, object] = json.loads(self.options)
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in options.items()
         }
-        if "folders" in given:
-            given["folders"] = tuple(map(Path, given["folders"]))
+        if "folders" in arguments:
+            arguments["folders"] = tuple(map(Path, arguments["folders"]))
         cell = self.cell
-        return Request((self.source,), (cell.backend,), device=cell.device, **given)
+        return Request((self.source,), (cell.backend,), device=cell.device, **arguments)
 
     def __str__(self) -> str:
         return str(self.cell)
@@ -199,7 +199,7 @@ class Workers:
             runner = self._runners.get(task.options)
             if runner is None:
                 runner = self._runners[task.options] = CellRunner(task.request, alone=True)
-            runner.with_cell(task.cell, task.source)
+            runner.add_cell(task.cell, task.source)
         if task.cell.spec not in runner.sources:
             raise UsageError(
                 f"the spec of a cell is {task.cell.spec!r}, but its source {task.source!r} is a "
@@ -210,12 +210,12 @@ class Workers:
     def _begin_record(self, runner: CellRunner) -> None:
         if self._writer is None:
             return
-        wanted = request_record(runner.request)
+        request = request_record(runner.request)
         if self._written is None:
             # Leave out the plan: this class does not know which cells the caller will run.
             self._append(runner.new_head().model_copy(update={"plan": None}))
-            self._written = wanted
-        elif self._written != wanted:
+            self._written = request
+        elif self._written != request:
             raise UsageError(
                 f"{self._writer.path} has records of cells with other options (sizes, checks, "
                 "seed, ...): use another Workers(records=...) for these cells"
@@ -235,31 +235,35 @@ def tasks(runner: CellRunner) -> list[Task]:
     request = runner.request
     if request.given is not None:
         raise UsageError("a cell cannot contain arrays: omit weights, inputs, state and targets")
-    usual = Request()
+    defaults = Request()
     shared = {
         name: getattr(request, name)
         for name in OPTIONS
-        if getattr(request, name) != getattr(usual, name)
+        if getattr(request, name) != getattr(defaults, name)
     }
     if "folders" in shared:
         shared["folders"] = [os.path.abspath(path) for path in shared["folders"]]
-    texts = {name: _text(_own(shared, name)) for name in runner.backends}
+    options_by_backend = {
+        name: _dump_json(_select_options(shared, name)) for name in runner.backends
+    }
     # Names, or absolute paths, which are valid in every folder.
     sources = {
-        spec: asked if runner.specs.library.has("model", asked) else os.path.abspath(asked)
-        for spec, asked in runner.sources.items()
+        spec: source if runner.specs.library.has("model", source) else os.path.abspath(source)
+        for spec, source in runner.sources.items()
     }
-    return [Task(cell, sources[cell.spec], texts[cell.backend]) for cell in runner.cells()]
+    return [
+        Task(cell, sources[cell.spec], options_by_backend[cell.backend]) for cell in runner.cells()
+    ]
 
 
-def _own(options: Mapping[str, Any], backend: str) -> dict[str, object]:
+def _select_options(options: Mapping[str, Any], backend: str) -> dict[str, object]:
     """Return the options with only those interpreters and variables that are for this backend."""
-    found = dict(options)
+    selected = dict(options)
     for name in ("pythons", "environment"):
-        mine = {key: value for key, value in found.pop(name, {}).items() if key == backend}
-        found |= {name: mine} if mine else {}
-    return found
+        own = {key: value for key, value in selected.pop(name, {}).items() if key == backend}
+        selected |= {name: own} if own else {}
+    return selected
 
 
-def _text(options: Mapping[str, object]) -> str:
+def _dump_json(options: Mapping[str, object]) -> str:
     return json.dumps(options, sort_keys=True, separators=(",", ":"))

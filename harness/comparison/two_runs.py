@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.checking import changes as checks
-from harness.checking.changes import Cells, changes_of, moved_digits, surroundings, told_unfinished
+from harness.checking.changes import (
+    Cells,
+    compare_conditions,
+    describe_unfinished,
+    find_changes,
+    moved_digits,
+)
 from harness.command.outcome import CommandResult
 from harness.comparison.options import CompareOptions
 from harness.errors import UsageError, did_you_mean
@@ -112,12 +118,12 @@ def of_cells(
     # Leave out the interpreter, which always differs, and for different backends their code as
     # well.
     own = {"interpreter"}
-    around = surroundings(None, renamed, None, after)
+    around = compare_conditions(None, renamed, None, after)
     if backend_of(old) != backend_of(new):
         own |= {"backend", "code"}
         around = [d for d in around if d.what.startswith("--env ") or _of_both(d)]
     around = [d for d in around if d.what not in own]
-    changes = told_unfinished(changes_of(renamed, after), begun or frozenset())
+    changes = describe_unfinished(find_changes(renamed, after), begun or frozenset())
     moved = moved_digits(renamed, after)
     return RunChanges(around, changes, f"from {old} to {new}", moved=moved)
 

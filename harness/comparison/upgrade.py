@@ -99,7 +99,7 @@ def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunCh
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
         report = engine.run(("upgrade", old, new))
-    cells = {result.cell: engine.signed(result) for result in report.results}
+    cells = {result.cell: engine.add_signature(result) for result in report.results}
     found = of_cells(cells, old, new, "this run")
 
     def draw(out: Any) -> None:

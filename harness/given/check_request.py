@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from harness.checking.options import DTYPES
-from harness.checking.own_model.asked import against
+from harness.checking.own_model.against import against
 from harness.checking.own_model.checks import CHECKS
 from harness.checking.request import QUICK, Request, choose_checks
 from harness.errors import UsageError, unknown

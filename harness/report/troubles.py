@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.checking.checks import FINDINGS
-from harness.checking.history import again
-from harness.checking.known_differences import accepted
+from harness.checking.history import rerun_command
+from harness.checking.known_differences import draft_entries
 from harness.output.shell import command_line
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
@@ -92,7 +92,7 @@ def _trouble(result: CellResult, head: Head | None) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
     # Rerun only the failed checks, because all checks of a cell may take many times as long.
-    again_ = command_line(again(result.cell, head, _runnable(found)))
+    again_ = command_line(rerun_command(result.cell, head, _runnable(found)))
     # A user's own model has no reproducer, and no known differences.
     own = head is not None and head.request is not None and head.request.against
     differs = [f for f in found if f.verdict == "differ"] if not own else []
@@ -106,11 +106,11 @@ def _trouble(result: CellResult, head: Head | None) -> Trouble:
         tracebacks=list(dict.fromkeys(f.traceback for f in found if f.traceback)),
         command=again_,
         reproducer=command_line(
-            [*again(result.cell, head, _runnable(differs)), "--reproducers", "reproducers"]
+            [*rerun_command(result.cell, head, _runnable(differs)), "--reproducers", "reproducers"]
         )
         if differs
         else "",
-        known=accepted(result, [f.check for f in differs]) if differs else "",
+        known=draft_entries(result, [f.check for f in differs]) if differs else "",
         **_parted(result.divergence),
     )
 

@@ -41,7 +41,7 @@ class Cells:
         self._in_turn = len(turns) == len({*turns})
         self._results: dict[Cell, CellResult] = {}
         self._failed: dict[Cell, str] = {}
-        self._counted: dict[Cell, set[str]] = {}
+        self._counted_checks: dict[Cell, set[str]] = {}
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
         """Return a cell's findings for one check, and its failures before the first check.
@@ -52,8 +52,8 @@ class Cells:
             pytest.fail.Exception: the run of the cell already ended with an exception in an earlier
                 test.
         """
-        found = self._result(cell).findings
-        return [f for f in found if f.check in (check, FINDINGS[check], *BEFORE)]
+        findings = self._get_result(cell).findings
+        return [f for f in findings if f.check in (check, FINDINGS[check], *BEFORE)]
 
     def has_run(self, cell: Cell) -> bool:
         """Return whether a cell ran to its end and so has results."""
@@ -62,27 +62,27 @@ class Cells:
     def location(self, cell: Cell) -> str:
         """Return where the cell's forward pass first differs from the oracle; an empty text if it
         agrees."""
-        return self._result(cell).location
+        return self._get_result(cell).location
 
     def places(self, cell: Cell) -> Iterator[str]:
         """Yield ``file:line`` of the equation or layer at fault, and of the cell's model."""
-        return places(self._result(cell), self.engine.specs)
+        return places(self._get_result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
         """Return the duration of a check in a cell. The time that all checks of the cell share
         counts for the first check that asks."""
-        result = self._result(cell)
-        counted = self._counted.setdefault(cell, set())
-        found = 0.0
+        result = self._get_result(cell)
+        counted = self._counted_checks.setdefault(cell, set())
+        seconds = 0.0
         if not counted:
-            found = max(0.0, result.seconds - sum(f.seconds for f in result.findings))
+            seconds = max(0.0, result.seconds - sum(f.seconds for f in result.findings))
         for finding in self.findings(cell, check):
-            found += 0.0 if finding.check in counted else finding.seconds
+            seconds += 0.0 if finding.check in counted else finding.seconds
             counted.add(finding.check)
         counted.add("")  # marks the shared time as counted
-        return found
+        return seconds
 
-    def _result(self, cell: Cell) -> CellResult:
+    def _get_result(self, cell: Cell) -> CellResult:
         if cell in self._failed:
             text = f"{cell} ended with an exception: {self._failed[cell]}"
             raise pytest.fail.Exception(text, pytrace=False)
@@ -105,7 +105,7 @@ class Cells:
         return result
 
 
-def identity(cell: Cell) -> str:
+def name_cell(cell: Cell) -> str:
     """Return the name of a cell in tests, which differs for each backend:
     ``torch-lesson6/simple_rnn-float32``."""
     usual = {"native", "cpu"}
@@ -113,11 +113,11 @@ def identity(cell: Cell) -> str:
     return "-".join([cell.backend, cell.spec, cell.dtype, *further])
 
 
-def tests(engine: Engine) -> Mapping[str, tuple[Cell, str]]:
+def list_tests(engine: Engine) -> Mapping[str, tuple[Cell, str]]:
     """Return the cell and the check of each test in an engine's plan, by the parameters in the
     test's name."""
     return {
-        f"{identity(cell)}-{check}": (cell, check) for cell in engine.cells() for check in FINDINGS
+        f"{name_cell(cell)}-{check}": (cell, check) for cell in engine.cells() for check in FINDINGS
     }
 
 
@@ -132,7 +132,7 @@ def parameters(nodeid: str) -> str:
 # contains its cell as plain data, because with pytest-xdist it comes from a different process.
 
 
-class Told:
+class ReportCollector:
     """A pytest plugin that collects the reports of a session. ``tests`` has the cell and the check
     of each test, by the parameters in the test's name."""
 
@@ -172,7 +172,7 @@ class Told:
         """Fail the session if no test of a backend compared anything, e.g. because all of them were
         skipped."""
         whole = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
-        if whole and not _is_part(session.config):
+        if whole and not _is_xdist_worker(session.config):
             asked = {backend_of(report) for report in self.reports}
             compared = {backend_of(report) for report in self.reports if was_compared(report)}
             if asked != compared or not asked:
@@ -180,7 +180,7 @@ class Told:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write annotations and the summary of the workflow step if the session runs on GitHub."""
-        if _is_part(terminalreporter.config):
+        if _is_xdist_worker(terminalreporter.config):
             return
         if annotating():
             found = [
@@ -193,7 +193,7 @@ class Told:
             terminalreporter.write_line(shown(trouble))
 
 
-def _is_part(config: pytest.Config) -> bool:
+def _is_xdist_worker(config: pytest.Config) -> bool:
     """Return whether this process is a worker of pytest-xdist, whose reports the main process
     collects."""
     return hasattr(config, "workerinput")
@@ -218,8 +218,10 @@ def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
     for report in reports:
         row = rows.setdefault(report.harness["cell"]["spec"], {})
         row.setdefault(backend_of(report), []).append(report)
-    entries = [[spec, *(_counted(row.get(b, [])) for b in backends)] for spec, row in rows.items()]
-    found = [f"### harness suite: {_counted(reports)}", ""]
+    entries = [
+        [spec, *(_format_counts(row.get(b, [])) for b in backends)] for spec, row in rows.items()
+    ]
+    found = [f"### harness suite: {_format_counts(reports)}", ""]
     found += [table(["system", *backends], entries), ""]
     for title, message, _ in failures(reports):
         found.append(f"- **{escaped(title)}**: {escaped(message)}")
@@ -240,7 +242,7 @@ def failures(reports: Iterable[Any]) -> list[tuple[str, str, Sequence[str]]]:
     return found
 
 
-def _counted(reports: Sequence[Any]) -> str:
+def _format_counts(reports: Sequence[Any]) -> str:
     counts: Mapping[str, int] = {
         "failed": sum(report.failed for report in reports),
         "passed": sum(report.passed for report in reports),

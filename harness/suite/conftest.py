@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from harness.suite.cells import ENGINE, Cells, tests
+from harness.suite.cells import ENGINE, Cells, list_tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise the test with the engine's plan; without any parameters if pytest runs no
     tests."""
     engine = metafunc.config.stash.get(ENGINE, None)
-    planned = tests(engine) if engine is not None else {}
+    planned = list_tests(engine) if engine is not None else {}
     values = [pytest.param(*given, id=name) for name, given in planned.items()]
     metafunc.parametrize(("cell", "check"), values)
 

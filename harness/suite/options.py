@@ -17,34 +17,36 @@ from harness.errors import HarnessError
 from harness.output.printing import shown
 
 # If one of these options is set, pytest prints information and runs no test.
-TELLING = ("help", "version", "markers", "showfixtures", "cacheshow")
+INFORMING = ("help", "version", "markers", "showfixtures", "cacheshow")
 # The options of ``harness check`` that the suite has as well.
 OPTIONS = [one for one in options_of(CellOptions) if one.suite]
 # Values of ``--dist`` with which pytest-xdist runs each test in one process only.
-SPREADING = ("load", "loadfile", "loadgroup", "loadscope", "worksteal")
+DISTRIBUTED = ("load", "loadfile", "loadgroup", "loadscope", "worksteal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add those options of ``harness check`` that the suite has; most names begin with
     ``--harness``."""
     group = parser.getgroup("harness.suite", "checks of a backend against the oracle")
-    for one in OPTIONS:
-        several = one.type.startswith("tuple")
+    for declared in OPTIONS:
+        several = declared.type.startswith("tuple")
         # The suite needs ``--backend``, so the help must not say that all backends are the default.
-        told = one.help if one.name != "backends" else "Backends to check."
-        more: dict[str, Any] = {"help": told.removesuffix(".")}
-        if one.shown:
-            more["help"] += f" (default: {', '.join(one.default) if several else one.default})"
-        if one.type == "bool":
-            more["action"] = "store_true"
+        help_text = declared.help if declared.name != "backends" else "Backends to check."
+        settings: dict[str, Any] = {"help": help_text.removesuffix(".")}
+        if declared.shown:
+            settings["help"] += (
+                f" (default: {', '.join(declared.default) if several else declared.default})"
+            )
+        if declared.type == "bool":
+            settings["action"] = "store_true"
         else:
-            name = re.sub("[^A-Z]", "", one.metavar or one.kind.upper())
-            more |= {"metavar": name or "NUMBER", "default": one.default}
+            name = re.sub("[^A-Z]", "", declared.metavar or declared.kind.upper())
+            settings |= {"metavar": name or "NUMBER", "default": declared.default}
         if several:
-            more |= {"action": "append", "default": []}
-        if one.allowed is not None:
-            more["type"] = _number(one.allowed)
-        group.addoption(one.suite, **more)
+            settings |= {"action": "append", "default": []}
+        if declared.allowed is not None:
+            settings["type"] = _make_reader(declared.allowed)
+        group.addoption(declared.suite, **settings)
 
 
 @pytest.hookimpl(trylast=True)
@@ -54,11 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
     Raises:
         UsageError: no backend is named, or the request is invalid. (This is pytest's class.)
     """
-    if any(getattr(config.option, name, None) for name in TELLING):
+    if any(getattr(config.option, name, None) for name in INFORMING):
         return
     from harness.checking.run import Engine
     from harness.given.check_request import check_request
-    from harness.suite.cells import ENGINE, Told, tests
+    from harness.suite.cells import ENGINE, ReportCollector, list_tests
 
     option = config.getoption
     if not option("--backend"):
@@ -66,12 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
             "no backend is selected: add --backend NAME; `harness list` shows installed backends"
         )
     try:
-        request = check_request({one.name: _value(one, option(one.suite)) for one in OPTIONS})
+        request = check_request({one.name: _read_value(one, option(one.suite)) for one in OPTIONS})
         config.stash[ENGINE] = Engine(request)
     except HarnessError as error:
         raise pytest.UsageError(shown(str(error))) from None
-    told = Told(request.backends, tests(config.stash[ENGINE]))
-    config.pluginmanager.register(told, "harness-suite-told")
+    collector = ReportCollector(request.backends, list_tests(config.stash[ENGINE]))
+    config.pluginmanager.register(collector, "harness-suite-told")
 
 
 def pytest_pycollect_makemodule(
@@ -83,40 +85,40 @@ def pytest_pycollect_makemodule(
 
     if not module_path.samefile(Path(__file__).with_name("test_checks.py")):
         return None
-    made: pytest.Module = pytest.Module.from_parent(parent, path=module_path, nodeid=NAME)
-    return made
+    module: pytest.Module = pytest.Module.from_parent(parent, path=module_path, nodeid=NAME)
+    return module
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Return a scheduler for pytest-xdist that runs all tests of a model in the same process."""
-    from harness.suite.cells import ENGINE, tests
+    from harness.suite.cells import ENGINE, list_tests
 
-    if config.getoption("dist") not in SPREADING:
+    if config.getoption("dist") not in DISTRIBUTED:
         return None
     from harness.suite.scheduling import CellScheduling
 
-    return CellScheduling(config, log, tests(config.stash[ENGINE]))
+    return CellScheduling(config, log, list_tests(config.stash[ENGINE]))
 
 
-def _value(one: Option, given: Any) -> Any:
+def _read_value(declared: Option, given: Any) -> Any:
     """Return the value of an option. A list may be given as a repeated option, or separated by
     commas."""
-    if not one.type.startswith("tuple"):
-        return one.read(given) if given is not None else None
-    words = given
-    if one.word != one.name:  # positional arguments are not split at commas
+    if not declared.type.startswith("tuple"):
+        return declared.read(given) if given is not None else None
+    names = given
+    if declared.word != declared.name:  # positional arguments are not split at commas
         for text in given:
             if not all(name.strip() for name in text.split(",")):
                 raise pytest.UsageError(
-                    f"{one.suite}: a name is missing beside a comma of {text!r}"
+                    f"{declared.suite}: a name is missing beside a comma of {text!r}"
                 )
-        words = [name.strip() for text in given for name in text.split(",")]
-    found = tuple(dict.fromkeys(map(Path, words) if "Path" in one.type else words))
-    return found or one.default
+        names = [name.strip() for text in given for name in text.split(",")]
+    values = tuple(dict.fromkeys(map(Path, names) if "Path" in declared.type else names))
+    return values or declared.default
 
 
-def _number(allowed: Range) -> Callable[[str], float]:
+def _make_reader(allowed: Range) -> Callable[[str], float]:
 
     def read(text: str) -> float:
         try:

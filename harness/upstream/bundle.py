@@ -19,7 +19,7 @@ from harness.arrays import ArrayDict, Arrays
 from harness.checking import replay
 from harness.checking.blame import EQUATIONS
 from harness.checking.options import ReduceOptions
-from harness.checking.reproducer import Reproducer, chosen_sizes, load, packed
+from harness.checking.reproducer import Reproducer, bind_sizes, load, pack
 from harness.checking.request import Request
 from harness.command.outcome import CommandResult
 from harness.convert import formats
@@ -262,7 +262,7 @@ class Upstream:
             text = composed(title(result, made.run.check), name, scripted, limits, own)
             groups = {"inputs": material.inputs, "state": material.state}
             groups["cotangents"] = along if scripted.gradients else {}
-            given = packed({**groups, "expected": {n: array for n, (array, _) in wanted.items()}})
+            given = pack({**groups, "expected": {n: array for n, (array, _) in wanted.items()}})
             contents = {
                 ARRAYS: (given, kinds.ARRAYS),
                 FILE: (text.encode() + b"\n# " + kinds.EXPORTED + b"\n", kinds.EXPORT),
@@ -364,7 +364,7 @@ def _put(
 def _along(made: Reproducer) -> ArrayDict:
     """Return a random direction for each output and new state, along which gradients are
     compared."""
-    sizes = chosen_sizes(made.inference, made.run.material)
+    sizes = bind_sizes(made.inference, made.run.material)
     return cotangents(made.inference, sizes.get("batch", 1), sizes.get("time", 1), 0)
 
 

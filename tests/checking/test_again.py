@@ -10,7 +10,7 @@ import numpy as np
 from users_models import GRU, NET, model_file
 from wording import Wording
 
-from harness.checking.history import again
+from harness.checking.history import rerun_command
 from harness.checking.request import Request
 from harness.checking.runner import CellRunner
 from harness.given.check_request import of_model
@@ -20,7 +20,7 @@ from harness.given.files import gather_for
 def shown(request: Request) -> str:
     """The command of the first cell of a request."""
     with CellRunner(request) as runner:
-        return shlex.join(again(runner.cells()[0], runner.new_head()))
+        return shlex.join(rerun_command(runner.cells()[0], runner.new_head()))
 
 
 def test_a_spec_in_a_file_is_asked_for_by_its_file(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_checks_that_were_asked_for_are_asked_for_again() -> None:
     found = shown(request)
     assert found.endswith(" --check loss --check 'grad*'")
     with CellRunner(request) as runner:
-        words = again(runner.cells()[0], runner.new_head(), ("outputs",))
+        words = rerun_command(runner.cells()[0], runner.new_head(), ("outputs",))
     assert words[-2:] == ["--check", "outputs"]
     assert "loss" not in words
 

@@ -127,7 +127,7 @@ def test_events_tell_the_run_in_order_and_the_worker_stays_warm() -> None:
         def began(self, cell: Cell) -> None:
             self.told.append(f"began {cell.dtype}")
 
-        def found(self, cell: Cell, finding: Finding) -> None:
+        def finding_added(self, cell: Cell, finding: Finding) -> None:
             self.told.append(finding.check)
 
         def ended(self, result: CellResult) -> None:

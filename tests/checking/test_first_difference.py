@@ -53,7 +53,7 @@ def forward_location(case: Case, m: Any, trace: Any, dtype: str) -> Location | N
     """Where a trace of a training pass first parts from the oracle."""
     expectations = Expectations(case, m, dtype)
     wrong = expectations.wrong(trace)
-    return expectations.located(wrong[0]) if wrong else None
+    return expectations.locate(wrong[0]) if wrong else None
 
 
 def located(

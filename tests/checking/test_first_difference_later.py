@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from wording import Wording
 
-from harness.checking.first_difference import Expectations, later_location, makers
+from harness.checking.first_difference import Expectations, describe_later_phases, find_makers
 from harness.checking.request import Request, make_case
 from harness.language.model import load_spec
 from harness.oracle.case import Case
@@ -30,10 +30,10 @@ def finding(check: str, *names: str, right: tuple[str, ...] = (), **errors: floa
 
 def test_only_layers_that_a_wrong_value_depends_on_are_named(lstm: Case) -> None:
     program = lstm.training
-    assert makers(program, "hidden_states", ()) == ("embed", "norm", "lstm")
-    assert makers(program, "hidden_states", ["norm/y"]) == ("lstm",)
-    assert makers(program, "output.logits", ["hidden_states"]) == ("out",)
-    assert makers(program, "loss", ["out/y"]) == ("sparse_cross_entropy",)
+    assert find_makers(program, "hidden_states", ()) == ("embed", "norm", "lstm")
+    assert find_makers(program, "hidden_states", ["norm/y"]) == ("lstm",)
+    assert find_makers(program, "output.logits", ["hidden_states"]) == ("out",)
+    assert find_makers(program, "loss", ["out/y"]) == ("sparse_cross_entropy",)
 
 
 def test_wrong_gradients_are_named_from_the_loss_on(lstm: Case, wording: Wording) -> None:
@@ -43,20 +43,22 @@ def test_wrong_gradients_are_named_from_the_loss_on(lstm: Case, wording: Wording
         finding("cotangent-gradients", "gradient.embed.table", "gradient.norm.beta"),
         finding("training-sgd", "step 1: embed.table moved"),
     ]
-    text, layers = later_location(findings, lstm.training)
+    text, layers = describe_later_phases(findings, lstm.training)
     wording(text, "gradients: gradient.norm.beta (batch_norm), gradient.embed.table")
     assert layers == ("norm", "embed")
 
 
 def test_a_layer_of_a_chain_has_its_own_definition() -> None:
     program = load_spec("resnet").program()
-    words, _ = later_location([finding("gradients", "gradient.third.0.norm_1.beta")], program)
+    words, _ = describe_later_phases(
+        [finding("gradients", "gradient.third.0.norm_1.beta")], program
+    )
     assert words.endswith("wrong gradients: gradient.third.0.norm_1.beta (batch_norm)")
 
 
 def test_three_wrong_gradients_are_named_at_most(lstm: Case, wording: Wording) -> None:
     names = [f"gradient.{port.name}" for port in lstm.training.parameters[:-2]]
-    words, _ = later_location([finding("gradients", *names)], lstm.training)
+    words, _ = describe_later_phases([finding("gradients", *names)], lstm.training)
     wording.line(
         words,
         "gradients: gradient.lstm.b_o ... gradient.lstm.b_g"
@@ -72,16 +74,19 @@ def test_the_first_wrong_step_is_named(lstm: Case, wording: Wording) -> None:
     extreme = finding("extremes", "loss")
     known = finding("gradients", "gradient.embed.table")
     known.verdict = "known-difference"
-    text, layers = later_location([right, late, extreme], lstm.training)
+    text, layers = describe_later_phases([right, late, extreme], lstm.training)
     wording(text, "gradients ... 'step 3: out.b v'")
     assert layers == ("out",)
-    wording(later_location([late, early], lstm.training)[0], "gradients ... 'step 2: out.b moved'")
-    assert later_location([known, late, early], lstm.training)[1] == ("out",)
+    wording(
+        describe_later_phases([late, early], lstm.training)[0],
+        "gradients ... 'step 2: out.b moved'",
+    )
+    assert describe_later_phases([known, late, early], lstm.training)[1] == ("out",)
 
 
 def test_results_that_are_not_traced_are_named(lstm: Case, wording: Wording) -> None:
     findings = [finding("loss", "loss"), finding("gradients", "gradient.out.W")]
-    wording(later_location(findings, lstm.training)[0], "forward ... agrees ... loss")
+    wording(describe_later_phases(findings, lstm.training)[0], "forward ... agrees ... loss")
 
 
 def test_checks_on_other_values_are_named(lstm: Case, wording: Wording) -> None:
@@ -91,7 +96,7 @@ def test_checks_on_other_values_are_named(lstm: Case, wording: Wording) -> None:
         Finding("kinks", faults=["a corner is cut"]).judge(),
         Finding("causality", held=1).judge(),
     ]
-    wording(later_location(findings, lstm.training)[0], "forward ... differs")
+    wording(describe_later_phases(findings, lstm.training)[0], "forward ... differs")
 
 
 # --- Native layers, places --------------------------------------------------------------------

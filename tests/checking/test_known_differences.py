@@ -15,7 +15,7 @@ from harness.checking.known_differences import (
     Difference,
     Differences,
     Match,
-    accepted,
+    draft_entries,
     known_differences,
 )
 from harness.errors import SpecError
@@ -276,5 +276,5 @@ def test_the_reason_of_an_accepted_difference_is_made_of_whole_sentences(wording
     result = CellResult(Cell("mlp", "torch", "cpu", "float32", "native"), version="torch 2.6")
     result.location = "The result is right if the gates z and r of gru are swapped"
     result.blame = Blame(who="plugin", words="Parameters are handed over in another order.")
-    (entry,) = yaml.safe_load(accepted(result, ["outputs"]))["differences"].values()
+    (entry,) = yaml.safe_load(draft_entries(result, ["outputs"]))["differences"].values()
     wording(entry["reason"])

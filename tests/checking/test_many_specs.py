@@ -114,7 +114,7 @@ def test_with_more_specs_than_are_kept_a_case_is_made_once_for_each_pass(
     counted = made(monkeypatch)
     names = folder_of(tmp_path, 5)
     specs = [load_spec(name, (tmp_path,)) for name in names]
-    cases = SharedCases(Request(), kept=2)
+    cases = SharedCases(Request(), capacity=2)
     cases.plan(name for name in names for _ in range(2))
     for _ in range(2):
         for spec in specs:

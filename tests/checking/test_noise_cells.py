@@ -45,7 +45,7 @@ def test_a_reproducer_holds_the_noise(case: Case, tmp_path: Path, check: str) ->
     backend = pytest.importorskip("harness.backends.numpy.backend").Numpy()
     backend.use("cpu", "float64")
     session = Session(backend, found.training, found.inference, dtype="float64", path="derived")
-    results = found.run.on(session)
+    results = found.run.run_in_session(session)
     assert worst(found.expected.deviations(results, "float64")).agrees
 
 

@@ -11,7 +11,7 @@ from users_models import GRU, NET, model_file
 from wording import Wording
 
 import harness
-from harness.checking.own_model.asked import against
+from harness.checking.own_model.against import against
 from harness.checking.request import Request
 from harness.errors import UsageError
 from harness.given.check_request import of_model

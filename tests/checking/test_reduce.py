@@ -14,7 +14,7 @@ from damage import flips, mutations
 from test_mutants import BACKENDS, MUTANTS, installed
 from wording import Wording
 
-from harness.checking.failure import resized, segment
+from harness.checking.reduction import extract_segment, resize
 from harness.checking.replay import Search, measure
 from harness.checking.reproducer import load, save
 from harness.checking.request import Request, make_case
@@ -180,14 +180,14 @@ def test_every_part_of_a_program_is_one(name: str, tmp_path: Path) -> None:
     case = make_case(load_spec(name), Request(), own=False)
     cell = Cell(name, "numpy", "cpu", "float64", "native")
     whole = load(save(tmp_path, cell, case, "outputs"))
-    made = [segment(whole, n, n + 1) for n in range(len(whole.program.nodes))]
+    made = [extract_segment(whole, n, n + 1) for n in range(len(whole.program.nodes))]
     parts = [part for part in made if part is not None]
     assert len(parts) >= len(whole.program.calls)
     for part in parts:
         check_program(part.training)
         if part.program.nodes[0].op != "call":
             continue  # a max has no gradient of its own, an extent no size that an array decides
-        values = part.by_oracle().values
+        values = part.run_oracle().values
         assert any(n.startswith("output.") for n in values)
         assert all(np.isfinite(array).all() for array in values.values())
 
@@ -197,13 +197,13 @@ def test_sizes_are_cut_from_either_end(tmp_path: Path) -> None:
     cell = Cell("lesson6/simple_rnn", "numpy", "cpu", "float64", "native")
     whole = load(save(tmp_path, cell, case, "outputs"))
     for first in (True, False):
-        small = resized(whole, "batch", 1, first=first)
+        small = resize(whole, "batch", 1, first=first)
         assert small is not None
         row = slice(0, 1) if first else slice(-1, None)
         wanted = whole.run.material.inputs["chars"][row]
         np.testing.assert_array_equal(small.run.material.inputs["chars"], wanted)
-    assert resized(whole, "batch", 100, first=True) is None
-    narrow = resized(whole, "vocab", 2, first=True)
+    assert resize(whole, "batch", 100, first=True) is None
+    narrow = resize(whole, "vocab", 2, first=True)
     assert narrow is not None
     assert narrow.run.material.inputs["chars"].max() < 2
 

@@ -19,10 +19,10 @@ from harness.checking.checks import extremes
 from harness.checking.reproducer import (
     GROUPS,
     MATERIALS,
-    first_check,
-    folder_of,
+    choose_folder,
+    find_first_check,
     load,
-    pass_of,
+    make_pass,
     save,
     write_whole,
 )
@@ -80,7 +80,7 @@ def test_every_check_that_is_one_pass_comes_back(case: Case, tmp_path: Path, che
     if check in extremes.INDICES:
         case = make_case(load_spec("lesson6/simple_rnn"), Request(), own=False)
     found = load(save(tmp_path, CELL, case, check))
-    wanted = pass_of(case, check)
+    wanted = make_pass(case, check)
     assert (found.run.check, found.run.phase) == (check, wanted.phase)
     np.testing.assert_equal(vars(found.run.material), vars(wanted.material))
     np.testing.assert_equal(found.run.cotangents, wanted.cotangents)
@@ -93,8 +93,8 @@ def test_the_first_check_that_differs_and_is_one_pass_is_saved() -> None:
     training, kinks, corners = (
         Finding(check, verdict="differ") for check in ("training", "kinks", "corners")
     )
-    assert first_check([agrees, known, training, kinks, corners]) == "kinks"
-    assert first_check([agrees, known, training]) is None
+    assert find_first_check([agrees, known, training, kinks, corners]) == "kinks"
+    assert find_first_check([agrees, known, training]) is None
 
 
 def test_a_folder_holds_two_files_and_no_pickle(folder: Path) -> None:
@@ -131,7 +131,7 @@ def test_pages_name_the_folders_that_are_written(page: Path) -> None:
         assert (dtype in KNOWN_DTYPES, path in PATHS) == (True, True)
         assert Library().has("model", spec) or page.name != "README.md"
         cell = replace(CELL, spec=spec, backend=backend, dtype=dtype, path=path)
-        assert os.fspath(folder_of(Path("failures"), cell)) == folder
+        assert os.fspath(choose_folder(Path("failures"), cell)) == folder
 
 
 @pytest.mark.parametrize("name", ["arrays.npz", "program.json"])

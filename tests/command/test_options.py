@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from places import ROOT
 from wording import Wording
 
-from harness.checking.explain_definition import Definitions, drawn
+from harness.checking.explain_definition import Definitions, load_distributions
 from harness.checking.options import LISTED, CheckOptions
 from harness.checking.request import QUICK
 from harness.command.declared import values
@@ -316,7 +316,7 @@ def test_a_wrong_variable_is_refused_without_a_backend() -> None:
 
 
 def test_explain_and_list_know_every_definition(wording: Wording) -> None:
-    assert set(drawn()) == set(initializers.names())
+    assert set(load_distributions()) == set(initializers.names())
     library = Library()
     for kind in FOLDERS:
         for name in library.names(kind) if kind != "model" else ():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.checking.own_model.asked import against
+from harness.checking.own_model.against import against
 from harness.runtime.own_model.renames import Rename, view_of
 
 RULES = b"rnn = gru\na.*.W=gru.kernel[0:3, 1].T  # one"

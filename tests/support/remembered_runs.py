@@ -9,7 +9,7 @@ from typing import Any
 
 from record_lines import lines_of
 
-from harness.checking.history import sealed
+from harness.checking.history import seal
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents
@@ -42,7 +42,7 @@ class Told(CheckEvents):
         self.reasons: list[str] = []
         self.ran: list[str] = []
 
-    def again(self, reasons: Sequence[str]) -> None:
+    def rerunning(self, reasons: Sequence[str]) -> None:
         self.reasons += reasons
 
     def began(self, cell: Cell) -> None:
@@ -115,5 +115,5 @@ def sealed_anew(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             open_cells.setdefault(key, []).append(line)
             if line["kind"] == "end":
                 begin, *results, end = (parsed(json.dumps(x).encode()) for x in open_cells.pop(key))
-                line = json.loads(encoded(sealed(begin, results, end).plain()))
+                line = json.loads(encoded(seal(begin, results, end).plain()))
         yield line

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checking.known_differences import Differences
-from harness.checking.own_model.asked import Against, against
+from harness.checking.own_model.against import Against, against
 from harness.checking.own_model.run import UsersModel
 from harness.checking.request import Request, make_case
 from harness.checking.run_cell import CellRun

@@ -12,9 +12,9 @@ import numpy as np
 
 from harness.arrays import Array, Arrays
 from harness.checking.causes.cause import MOST, Cause, Causes, describe_node, replaced_causes
-from harness.checking.failure import inner_product
 from harness.checking.first_difference import listed
-from harness.checking.reproducer import chosen_sizes
+from harness.checking.reduction import add_inner_product
+from harness.checking.reproducer import bind_sizes
 from harness.language.wellformed import OUTGOING
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, relative_error
@@ -72,7 +72,7 @@ def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
             tap, passed = add_input(f"{TAP}{names[value]}", value), value
             if names[value] in cut:
                 pull = add_input(f"{PULL}{names[value]}", value)
-                terms.append(inner_product(builder, value, pull))
+                terms.append(add_inner_product(builder, value, pull))
                 passed = builder.emit("stop_gradient", value)
             new_values[value] = builder.emit("add", passed, tap)
     for prefix, ports in (("output.", program.outputs), ("state.", program.new_state)):
@@ -80,7 +80,7 @@ def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
             value = new_values.get(port.value, port.value)
             if builder.types[value].kind == "float":
                 direction = add_input(f"{ALONG}{prefix}{port.name}", value)
-                terms.append(inner_product(builder, value, direction))
+                terms.append(add_inner_product(builder, value, direction))
     results: dict[str, Any] = {
         group: tuple(
             replace(p, value=new_values.get(p.value, p.value)) for p in getattr(program, group)
@@ -116,7 +116,7 @@ def _tap_arguments(
 ) -> Arguments:
     """Return the arguments of the tapped program. Taps are zeros. ``pulls`` has the gradients of
     the cut values, and ``along`` the direction of each result along which gradients are taken."""
-    sizes = chosen_sizes(program, material)
+    sizes = bind_sizes(program, material)
     inputs = dict(material.inputs)
     for port in program.inputs:
         if port.name not in inputs:

@@ -26,9 +26,9 @@ from harness.checking.checks.extremes import offset_material, tail_material
 from harness.checking.checks.thresholds import LARGE as LARGE_SIZES
 from harness.checking.checks.thresholds import large_case
 from harness.checking.checks.training import RATE, planned
-from harness.checking.failure import segment
 from harness.checking.first_difference import BACKWARD, FORWARD, Expectations, Location, listed
 from harness.checking.options import LocaliseOptions
+from harness.checking.reduction import extract_segment
 from harness.checking.reproducer import MATERIALS, Failure, Pass
 from harness.checking.request import Request
 from harness.checking.run import Engine
@@ -232,7 +232,7 @@ class Finder:
         replaced: set[str] = set()
         while wrong_parts and len(causes) < MOST:
             first = wrong_parts[0]
-            cause = _forward_cause(expected.located(first))
+            cause = _forward_cause(expected.locate(first))
             # If an equation is wrong in a second layer too, its values are replaced in all layers.
             repeated = cause.place and any(cause.place == other.place for other in causes)
             causes.append(cause)
@@ -258,7 +258,7 @@ class Finder:
         failure = Failure(cell, context.case.training, context.case.inference, run)
         causes: list[Cause] = []
         for number, node in enumerate(failure.program.nodes):
-            node_failure = segment(failure, number, number + 1)
+            node_failure = extract_segment(failure, number, number + 1)
             if node_failure is None or len(causes) >= MOST:
                 continue
             try:
@@ -275,7 +275,7 @@ class Finder:
 
     def _wrong_outputs(self, failure: Failure) -> list[str]:
         dtype = self.context.dtype
-        expected = failure.by_oracle().only("output.")
+        expected = failure.run_oracle().only("output.")
         material = failure.run.material
         remote = _open_loaded(self.context, failure.training, failure.inference, material)
         deviations = expected.deviations(part(remote.gradients(material), "output."), dtype)

@@ -13,8 +13,8 @@ import numpy as np
 from harness.arrays import Array, Arrays, widened
 from harness.checking.causes.cause import Cause, Causes
 from harness.checking.checks.context import Batches, Step
-from harness.checking.failure import inner_product
 from harness.checking.first_difference import DECISIVE, listed
+from harness.checking.reduction import add_inner_product
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.oracle import Oracle
 from harness.oracle.tolerance import Deviation, relative_error, scales
@@ -200,7 +200,7 @@ def _linear_program(program: Program) -> Program:
         )
         parameters.append(replace(port, value=value))
         inputs.append(Port(f"{GRADIENT}{port.name}", gradient))
-        terms.append(inner_product(builder, value, gradient))
+        terms.append(add_inner_product(builder, value, gradient))
     total = reduce(partial(builder.emit, "add"), terms) if terms else None
     return Program(
         name=program.name,

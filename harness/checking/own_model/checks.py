@@ -33,8 +33,8 @@ from harness.worker.remote import Remote, Tensors, WorkerFault
 @dataclass(frozen=True)
 class ModelContext:
     """A user's model that a worker has loaded for the checks of ``case``. ``takes`` are the
-    arguments of its call, such as ``input.chars``. ``found`` are the results of its first call.
-    ``moved`` has the moving statistics after a training pass: the model's, and the spec's."""
+    arguments of its call, such as ``input.chars``. ``results`` are the results of its first call.
+    ``statistics`` has the moving statistics after a training pass: the model's, and the spec's."""
 
     case: Case
     remote: Remote
@@ -42,8 +42,8 @@ class ModelContext:
     takes: tuple[str, ...] = ()
     differentiates: bool = True
     trains: bool = False
-    found: dict[str, Array | Misfit] = field(default_factory=dict)
-    moved: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    results: dict[str, Array | Misfit] = field(default_factory=dict)
+    statistics: dict[str, tuple[Array, Array]] = field(default_factory=dict)
 
     def material(self, material: Arguments, *, noisy: bool = False) -> Arguments:
         """Return the arguments that the model accepts; noise is set to its mean unless
@@ -59,7 +59,7 @@ class ModelContext:
         return replace(material, inputs=inputs, state=state)
 
     @property
-    def unseen_noise(self) -> list[str]:
+    def rejected_noise(self) -> list[str]:
         """The names of the spec's noise inputs that the model does not accept."""
         names = (port.name for port in noise_ports(self.case.training))
         return [name for name in names if f"input.{name}" not in self.takes]
@@ -69,7 +69,7 @@ class ModelContext:
         """True if a training pass can be compared. The spec must have moving statistics or noise.
         The model must accept the noise, and must update the statistics."""
         program = self.case.training
-        if self.unseen_noise or not (program.statistics or noise_ports(program)):
+        if self.rejected_noise or not (program.statistics or noise_ports(program)):
             return False
         return self.trains or not program.statistics
 
@@ -79,30 +79,30 @@ class ModelContext:
         program = self.case.inference
         state = [f"state.{p.name}" for p in program.state if f"state.{p.name}" not in self.takes]
         results = [n for n in result_ports(program, "forward") if "statistics." not in n]
-        missing = [n.removeprefix("output.") for n in results if n not in self.found]
-        listed = (
-            ("noise not accepted", self.unseen_noise),
+        missing = [n.removeprefix("output.") for n in results if n not in self.results]
+        groups = (
+            ("noise not accepted", self.rejected_noise),
             ("state not accepted", state),
-            ("results not returned", missing if self.found else []),
+            ("results not returned", missing if self.results else []),
         )
-        left = [f"{what} ({', '.join(names)})" for what, names in listed if names]
+        parts = [f"{what} ({', '.join(names)})" for what, names in groups if names]
         trains = self.has_training or not (self.trains or self.case.training.statistics)
-        left += [] if trains else ["training mode"]
-        return left if self.differentiates else [*left, "gradients"]
+        parts += [] if trains else ["training mode"]
+        return parts if self.differentiates else [*parts, "gradients"]
 
     def forward(self, material: Arguments) -> Tensors:
         """Run inference on the batch in ``material``; parameters must be loaded already."""
         material = self.material(material)
         return self.remote.forward("inference", material.inputs, material.state)
 
-    def expected(self, material: Arguments, key: Any, found: Tensors) -> Expected:
+    def expected(self, material: Arguments, key: Any, results: Tensors) -> Expected:
         """Return the values that the spec expects for the model's results."""
         key = ("a user's model", self.takes, key)
-        return named(self.case.forward("inference", self.material(material), key), found)
+        return named(self.case.forward("inference", self.material(material), key), results)
 
-    def finding(self, check: str, found: Tensors, expected: Expected) -> Finding:
+    def finding(self, check: str, results: Tensors, expected: Expected) -> Finding:
         """Compare results with the expected ones in the cell's dtype, as :func:`compared` does."""
-        return compared(check, found, expected, self.dtype)
+        return compared(check, results, expected, self.dtype)
 
 
 ModelCheck = Callable[[ModelContext], Iterator[Finding]]
@@ -112,9 +112,9 @@ def inference(context: ModelContext) -> Iterator[Finding]:
     """Compare the outputs and the new state of the model."""
     material = context.case.material
     context.remote.load(material)
-    found = context.forward(material)
-    context.found.update(found)
-    yield context.finding("inference", found, context.expected(material, "main", found))
+    results = context.forward(material)
+    context.results.update(results)
+    yield context.finding("inference", results, context.expected(material, "main", results))
 
 
 def cotangents(context: ModelContext) -> Iterator[Finding]:
@@ -123,10 +123,10 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
         return
     case, material = context.case, context.material(context.case.material)
     context.remote.load(material)
-    found = context.remote.gradients(material, case.cotangents, "inference")
+    results = context.remote.gradients(material, case.cotangents, "inference")
     program = case.inference
     along: dict[str, Array] = {
-        name: case.cotangents[name] if name in found else np.zeros_like(case.cotangents[name])
+        name: case.cotangents[name] if name in results else np.zeros_like(case.cotangents[name])
         for name in result_ports(program, "forward")
         if name in case.cotangents
     }
@@ -137,7 +137,7 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
         results, gradients = session.gradients("inference", inputs, state, {}, along)
         return results | {f"gradient.{n}": a for n, a in gradients.items()}
 
-    returned = sorted(n for n in found if not n.startswith("gradient."))
+    returned = sorted(n for n in results if not n.startswith("gradient."))
     expected = case.expect(("a user's model", "gradients", context.takes, *returned), run)
     crossing = ("input.", "state.")
     wanted = {
@@ -145,7 +145,7 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
         for n in variable_ports(program)
         if not n.startswith(crossing) or n in context.takes
     }
-    gradients = {n: a for n, a in found.items() if n.startswith("gradient.")}
+    gradients = {n: a for n, a in results.items() if n.startswith("gradient.")}
     yield context.finding("cotangent-gradients", gradients, named(expected, wanted))
 
 
@@ -158,18 +158,20 @@ def values(context: ModelContext) -> Iterator[Finding]:
         return
     material = context.material(case.material, noisy=True)
     context.remote.load(material)
-    found = context.remote.forward("training", material.inputs, material.state)
+    results = context.remote.forward("training", material.inputs, material.state)
     key = ("a user's model", context.takes, "training")
-    expected = named(case.forward("training", material, key), found)
-    moved = {n: a for n, a in found.items() if n.startswith("statistics.")}
-    made = {n: a for n, a in found.items() if n not in moved}
-    yield context.finding("outputs", made, named(expected, made))
+    expected = named(case.forward("training", material, key), results)
+    statistics = {n: a for n, a in results.items() if n.startswith("statistics.")}
+    outputs = {n: a for n, a in results.items() if n not in statistics}
+    yield context.finding("outputs", outputs, named(expected, outputs))
     if not case.training.statistics:
         return
-    statistics = named(expected, moved)
-    pairs = {n: (moved[n], a) for n, a in statistics.values.items()}
-    context.moved.update({n: (m, a) for n, (m, a) in pairs.items() if isinstance(m, np.ndarray)})
-    yield context.finding("statistics", moved, statistics)
+    expected_statistics = named(expected, statistics)
+    pairs = {n: (statistics[n], a) for n, a in expected_statistics.values.items()}
+    context.statistics.update(
+        {n: (m, a) for n, (m, a) in pairs.items() if isinstance(m, np.ndarray)}
+    )
+    yield context.finding("statistics", statistics, expected_statistics)
 
 
 # Factor of float inputs that saturates activations.
@@ -184,19 +186,19 @@ def saturation(context: ModelContext) -> Iterator[Finding]:
     6."""
     far = saturated_material(context.case)
     inputs = {n: a * FAR if a.dtype.kind == "f" else a for n, a in far.inputs.items()}
-    yield _far_out(context, "saturation", replace(far, inputs=inputs))
+    yield _compare_unusual(context, "saturation", replace(far, inputs=inputs))
 
 
 def corners(context: ModelContext) -> Iterator[Finding]:
     """Compare outputs at pre-activations that equal the biases."""
-    yield _far_out(context, "corners", corner_material(context.case))
+    yield _compare_unusual(context, "corners", corner_material(context.case))
 
 
-def _far_out(context: ModelContext, check: str, material: Arguments) -> Finding:
+def _compare_unusual(context: ModelContext, check: str, material: Arguments) -> Finding:
     context.remote.load(material)
-    found = context.forward(material)
+    results = context.forward(material)
     return context.finding(
-        check, found, context.expected(material, check, found).at_least(ROUNDING)
+        check, results, context.expected(material, check, results).at_least(ROUNDING)
     )
 
 
@@ -229,9 +231,9 @@ def shapes(context: ModelContext) -> Iterator[Finding]:
             cause = outcome.message if outcome.kind == UsageError.__name__ else outcome.cause
             finding.faults.append(f"batch {batch}, time {time}: {cause}")
             continue
-        found = outcome.value
-        expected = context.expected(material, (batch, time), found)
-        deviations = expected.deviations(found, context.dtype)
+        results = outcome.value
+        expected = context.expected(material, (batch, time), results)
+        deviations = expected.deviations(results, context.dtype)
         finding.deviations += prefixed(f"batch {batch}, time {time}: ", deviations)
     yield finding
 

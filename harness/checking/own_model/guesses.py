@@ -34,41 +34,41 @@ SCALING = {"multiply": "product with", "divide": "division by"}
 FUNCTIONS = ("functions/", "losses/")
 
 
-def altered(programs: Programs) -> Iterator[tuple[str, Programs]]:
+def alter_programs(programs: Programs) -> Iterator[tuple[str, Programs]]:
     """Yield a description of each change, with the changed programs. A change affects all nodes
     that come from one line of a spec file. It makes a comparison off by one, as in a mask, or
     leaves out a constant factor, such as the scale of attention."""
     program = programs[0]
-    for place, op in _places(program, lambda node: node.op in COMPARISONS):
-        for by, word in ((1.0, "more"), (-1.0, "less")):
+    for place, op in _find_places(program, lambda node: node.op in COMPARISONS):
+        for shift, word in ((1.0, "more"), (-1.0, "less")):
             text = f"the comparison includes one value {word} in {place}"
-            yield text, _each(programs, place, op, _further(by))
-    factors = _factors(program)
-    for place, op in _places(program, lambda n: n.op in SCALING and n.output in factors):
+            yield text, _change_programs(programs, place, op, _shift_comparison(shift))
+    factors = _find_factors(program)
+    for place, op in _find_places(program, lambda n: n.op in SCALING and n.output in factors):
         text = f"the {SCALING[op]} a constant is omitted in {place}"
-        yield text, _each(programs, place, op, _left_out)
+        yield text, _change_programs(programs, place, op, _drop_factor)
 
 
-def with_constant(
+def replace_constant(
     programs: Programs, own: float, other: float, layers: Collection[str]
 ) -> Programs:
     """Return programs in which some layers use the constant ``other`` in place of ``own``."""
 
-    def changed(node: Node) -> Sequence[Node]:
+    def replace_node(node: Node) -> Sequence[Node]:
         if node.op != "constant" or node.attributes.get("value") != own:
             return (node,)
         return (replace(node, attributes={**node.attributes, "value": other}),)
 
     return tuple(
-        _mapped(program, changed, lambda call: call.attributes.get("instance") in layers)
+        _map_nodes(program, replace_node, lambda call: call.attributes.get("instance") in layers)
         for program in programs
     )
 
 
-def _places(program: Program, wanted: Callable[[Node], bool]) -> dict[tuple[str, str], None]:
+def _find_places(program: Program, accepts: Callable[[Node], bool]) -> dict[tuple[str, str], None]:
     """Return the ``file:line`` and the operation of the wanted nodes, in order and without
     repetition."""
-    nodes = (node for node in walk_nodes(program.nodes) if len(node.outputs) == 1 and wanted(node))
+    nodes = (node for node in walk_nodes(program.nodes) if len(node.outputs) == 1 and accepts(node))
     return dict.fromkeys(
         (node.place, node.op)
         for node in nodes
@@ -76,38 +76,38 @@ def _places(program: Program, wanted: Callable[[Node], bool]) -> dict[tuple[str,
     )
 
 
-def _factors(program: Program) -> dict[int, int]:
+def _find_factors(program: Program) -> dict[int, int]:
     """Return, for each product or quotient of a value and a constant, the number of the value that
     is scaled."""
     numbers: set[int] = set()
-    found: dict[int, int] = {}
+    scaled: dict[int, int] = {}
     for node in walk_nodes(program.nodes):
         if node.body is not None:
             continue
         if all(value in numbers for value in node.inputs):  # or there are no inputs
             numbers.update(value for value in node.outputs if not program.types[value].shape)
         elif node.op in SCALING:
-            one, other = node.inputs
-            if other in numbers:
-                found[node.output] = one
-            elif one in numbers and node.op == "multiply":
-                found[node.output] = other
-    return found
+            left, right = node.inputs
+            if right in numbers:
+                scaled[node.output] = left
+            elif left in numbers and node.op == "multiply":
+                scaled[node.output] = right
+    return scaled
 
 
-def _further(by: float) -> Change:
+def _shift_comparison(shift: float) -> Change:
     """Return a change that adds a number to the right side of a comparison ``left < right``."""
 
     def change(program: Program) -> Callable[[Node], Sequence[Node]]:
         new = count(max(program.types) + 1)
 
         def changed(node: Node) -> Sequence[Node]:
-            one, more = next(new), next(new)
+            number, total = next(new), next(new)
             left, right = node.inputs
             return (
-                Node("constant", (), (one,), {"value": by}),
-                Node("add", (right, one), (more,)),
-                replace(node, inputs=(left, more)),
+                Node("constant", (), (number,), {"value": shift}),
+                Node("add", (right, number), (total,)),
+                replace(node, inputs=(left, total)),
             )
 
         return changed
@@ -115,8 +115,8 @@ def _further(by: float) -> Change:
     return change
 
 
-def _left_out(program: Program) -> Callable[[Node], Sequence[Node]]:
-    factors = _factors(program)
+def _drop_factor(program: Program) -> Callable[[Node], Sequence[Node]]:
+    factors = _find_factors(program)
 
     def changed(node: Node) -> Sequence[Node]:
         value = factors.get(node.output)
@@ -128,15 +128,17 @@ def _left_out(program: Program) -> Callable[[Node], Sequence[Node]]:
     return changed
 
 
-def _each(programs: Programs, place: str, op: str, change: Change) -> Programs:
-    def one(program: Program) -> Program:
-        changed = change(program)
-        return _mapped(program, lambda n: changed(n) if (n.place, n.op) == (place, op) else (n,))
+def _change_programs(programs: Programs, place: str, op: str, change: Change) -> Programs:
+    def change_program(program: Program) -> Program:
+        change_node = change(program)
+        return _map_nodes(
+            program, lambda n: change_node(n) if (n.place, n.op) == (place, op) else (n,)
+        )
 
-    return tuple(map(one, programs))
+    return tuple(map(change_program, programs))
 
 
-def _mapped(
+def _map_nodes(
     program: Program,
     change: Callable[[Node], Sequence[Node]],
     within: Callable[[Node], bool] | None = None,
@@ -144,16 +146,16 @@ def _mapped(
     """Return a program with each node changed, loop bodies included. With ``within``, only nodes
     inside the calls that it accepts are changed."""
 
-    def one(node: Node, inside: bool) -> Sequence[Node]:
+    def map_node(node: Node, inside: bool) -> Sequence[Node]:
         if node.body is None:
             return change(node) if inside else (node,)
         inside = inside or (within is not None and within(node))
-        return (replace(node, body=replace(node.body, nodes=every(node.body.nodes, inside))),)
+        return (replace(node, body=replace(node.body, nodes=map_all(node.body.nodes, inside))),)
 
-    def every(nodes: Sequence[Node], inside: bool) -> tuple[Node, ...]:
-        return tuple(new for node in nodes for new in one(node, inside))
+    def map_all(nodes: Sequence[Node], inside: bool) -> tuple[Node, ...]:
+        return tuple(new for node in nodes for new in map_node(node, inside))
 
-    return replace(program, nodes=every(program.nodes, within is None))
+    return replace(program, nodes=map_all(program.nodes, within is None))
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Hint:
     layers: Sequence[str] = ()
     attribute: str = ""
 
-    def behind(self, text: str) -> Hint:
+    def with_prefix(self, text: str) -> Hint:
         """Return the hint with another text before it."""
         return replace(self, text=f"{text}. {self.text}" if self.text else text)
 
@@ -172,9 +174,9 @@ class Hint:
     def of_attribute(cls, attribute: str, layers: Sequence[str], other: float, own: float) -> Hint:
         """Return the hint that an attribute of some layers has the value ``other`` instead of
         ``own``."""
-        listed = " and ".join(layers) if len(layers) <= FEW else f"{len(layers)} layers"
-        named = f"{attribute} of {listed}"
-        words = f"{RIGHT_IF} {named} is {other:.4g} instead of the spec's {own:.4g}"
+        layers_text = " and ".join(layers) if len(layers) <= FEW else f"{len(layers)} layers"
+        subject = f"{attribute} of {layers_text}"
+        words = f"{RIGHT_IF} {subject} is {other:.4g} instead of the spec's {own:.4g}"
         return cls(words, layers, attribute)
 
 
@@ -187,7 +189,7 @@ FEW = 4
 # Values of epsilon that frameworks and papers use.
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
 # Pairs of a function, and a function that is often used in its place by mistake.
-TAKEN_FOR = (
+CONFUSED = (
     *permutations(("gelu", "gelu_tanh"), 2),
     *permutations(("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"), 2),
     *permutations(("relu", "gelu", "silu", "leaky_relu"), 2),
@@ -201,42 +203,42 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
     """Yield all guesses, the likeliest first."""
     material = context.material(context.case.material)
     programs = (context.case.training, context.case.inference)
-    session = _session(programs)
+    session = _make_session(programs)
 
-    def at(parameters: ArrayDict) -> Callable[[], ArrayDict]:
-        return partial(_results, session, replace(material, parameters=parameters))
+    def with_parameters(parameters: ArrayDict) -> Callable[[], ArrayDict]:
+        return partial(_run_inference, session, replace(material, parameters=parameters))
 
-    def by(changed: Programs) -> Callable[[], ArrayDict]:
-        return lambda: _results(_session(changed), material)
+    def with_programs(changed: Programs) -> Callable[[], ArrayDict]:
+        return lambda: _run_inference(_make_session(changed), material)
 
-    if (turned := _turned(programs[1], material)) is not None:
+    if (swapped := _swap_batch_and_time(programs[1], material)) is not None:
         words = "The model iterates over the batch, but the spec iterates over time"
         hint = Hint(f"{words}: its recurrent layers may need batch_first=True")
-        yield hint, lambda: _swapped(_results(session, turned))
+        yield hint, lambda: _swap_axes(_run_inference(session, swapped))
     for layer, text, parameters in hypotheses(material.parameters):
-        yield Hint(f"{RIGHT_IF} {text}", (layer,)), at(parameters)
-    for layer, parameters in _complements(material.parameters):
+        yield Hint(f"{RIGHT_IF} {text}", (layer,)), with_parameters(parameters)
+    for layer, parameters in _negate_gates(material.parameters):
         words = f"{RIGHT_IF} 1 - {UPDATE_GATE} replaces {UPDATE_GATE} in {layer}"
         words += ": the gate can multiply the old state or the candidate state"
-        yield Hint(words, (layer,)), at(parameters)
-    for text, changed in chain(_other_functions(context.case), altered(programs)):
-        yield Hint(f"{RIGHT_IF} {text}"), by(changed)
-    for own, layers in sorted(_epsilons(programs[1]).items()):
+        yield Hint(words, (layer,)), with_parameters(parameters)
+    for text, changed in chain(_replace_functions(context.case), alter_programs(programs)):
+        yield Hint(f"{RIGHT_IF} {text}"), with_programs(changed)
+    for own, layers in sorted(_find_epsilons(programs[1]).items()):
         # Change epsilon in all layers that share its value, then in each of these layers alone.
         alone = [(layer,) for layer in layers] if len(layers) <= FEW else []
-        for some in dict.fromkeys([layers, *alone]):
+        for group in dict.fromkeys([layers, *alone]):
             for other in EPSILONS:
                 if other != own:
-                    changed = with_constant(programs, own, other, some)
-                    yield Hint.of_attribute("epsilon", some, other, own), by(changed)
+                    changed = replace_constant(programs, own, other, group)
+                    yield Hint.of_attribute("epsilon", group, other, own), with_programs(changed)
 
 
-def _other_functions(case: Case) -> Iterator[tuple[str, Programs]]:
+def _replace_functions(case: Case) -> Iterator[tuple[str, Programs]]:
     """Yield guesses that the model uses a different function, with the programs that use that
     function."""
     spec, sizes = case.spec, case.training.sizes
-    known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
-    for own, other in TAKEN_FOR:
+    model_sizes = {n: v for n, v in sizes.items() if n in spec.model.sizes}
+    for own, other in CONFUSED:
         if not spec.library.was_read("function", own):
             continue
         folders = spec.library.folders
@@ -248,19 +250,19 @@ def _other_functions(case: Case) -> Iterator[tuple[str, Programs]]:
         except SpecError:  # the other function lacks an attribute, or rejects these shapes
             continue
         phases: tuple[Phase, Phase] = ("training", "inference")
-        yield f"{other} replaces {own}", tuple(changed.program(p, **known) for p in phases)
+        yield f"{other} replaces {own}", tuple(changed.program(p, **model_sizes) for p in phases)
 
 
-def _session(programs: Programs) -> Session:
+def _make_session(programs: Programs) -> Session:
     return Session(Oracle(), *programs, path="equations", dtype="float64")
 
 
-def _results(session: Session, material: Arguments) -> ArrayDict:
+def _run_inference(session: Session, material: Arguments) -> ArrayDict:
     session.load(material.parameters, material.statistics)
     return session.forward("inference", material.inputs, material.state)
 
 
-def _turned(program: Program, material: Arguments) -> Arguments | None:
+def _swap_batch_and_time(program: Program, material: Arguments) -> Arguments | None:
     """Return the arguments with the first two axes of each input swapped. None if the first two
     axes of an input are not batch and time, or if the model has a state."""
     for port in program.inputs:
@@ -269,14 +271,14 @@ def _turned(program: Program, material: Arguments) -> Arguments | None:
             return None
     if material.state or not material.inputs:
         return None
-    return replace(material, inputs=_swapped(material.inputs))
+    return replace(material, inputs=_swap_axes(material.inputs))
 
 
-def _swapped(arrays: ArrayDict) -> ArrayDict:
+def _swap_axes(arrays: ArrayDict) -> ArrayDict:
     return {n: np.swapaxes(a, 0, 1) if a.ndim > 1 else a for n, a in arrays.items()}
 
 
-def _complements(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
+def _negate_gates(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
     """Yield each layer with an update gate, and parameters with which that gate becomes 1 minus the
     gate. The parameters of the gate are negated, and sigmoid(-x) is 1 - sigmoid(x)."""
     layers: dict[str, list[str]] = {}
@@ -288,11 +290,11 @@ def _complements(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
         yield layer, {**parameters, **negated}
 
 
-def _epsilons(program: Program) -> dict[float, tuple[str, ...]]:
-    found: dict[float, tuple[str, ...]] = {}
+def _find_epsilons(program: Program) -> dict[float, tuple[str, ...]]:
+    layers_by_epsilon: dict[float, tuple[str, ...]] = {}
     for node in walk_nodes(program.nodes):
-        given = node.attributes.get("attributes", {}) if node.op == "call" else {}
-        value, layer = given.get("epsilon"), node.attributes.get("instance")
-        if isinstance(value, float) and layer and layer not in found.get(value, ()):
-            found[value] = (*found.get(value, ()), str(layer))
-    return found
+        attributes = node.attributes.get("attributes", {}) if node.op == "call" else {}
+        value, layer = attributes.get("epsilon"), node.attributes.get("instance")
+        if isinstance(value, float) and layer and layer not in layers_by_epsilon.get(value, ()):
+            layers_by_epsilon[value] = (*layers_by_epsilon.get(value, ()), str(layer))
+    return layers_by_epsilon

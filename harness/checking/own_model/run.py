@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.arrays import Array, Arrays
 from harness.checking.first_difference import DECISIVE, listed
-from harness.checking.own_model.asked import Against
+from harness.checking.own_model.against import Against
 from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext
 from harness.checking.own_model.guesses import Hint, guesses
 from harness.checking.run_cell import CannotCheck, CellRun, OpenedSubject
@@ -36,8 +36,8 @@ PREFIX = "statistics."
 LEFT, WHOLE = 1e-4, 1e-2
 
 
-def moved_otherwise(
-    case: Case, moved: Mapping[str, tuple[Array, Array]], names: Sequence[str]
+def explain_statistics(
+    case: Case, statistics: Mapping[str, tuple[Array, Array]], names: Sequence[str]
 ) -> Hint:
     """Return a hint that the model uses a different momentum or the sample variance, if that
     explains all differences.
@@ -51,23 +51,23 @@ def moved_otherwise(
     if len(wrong) < len(names) or not wrong:
         return Hint("")
     before = case.material.statistics
-    found = {n: moved[f"{PREFIX}{n}"] for n in wrong if f"{PREFIX}{n}" in moved}
-    comparable = (m.shape == w.shape and np.isfinite(m).all() for m, w in found.values())
-    if len(found) < len(wrong) or not all(comparable):
+    pairs = {n: statistics[f"{PREFIX}{n}"] for n in wrong if f"{PREFIX}{n}" in statistics}
+    comparable = (m.shape == w.shape and np.isfinite(m).all() for m, w in pairs.values())
+    if len(pairs) < len(wrong) or not all(comparable):
         return Hint("")
-    others = {*_momenta(case, found, before)}
+    others = {*_find_momenta(case, pairs, before)}
     if len(others) == 1 and None not in others:
         own, other = next(pair for pair in others if pair)
         layers = tuple(dict.fromkeys(map(owner_of, wrong)))
         return Hint.of_attribute("momentum", layers, other, own)
-    if all(_of_a_sample(*found[n], before[n]) for n in wrong):
+    if all(_uses_sample_variance(*pairs[n], before[n]) for n in wrong):
         words = "The model uses the sample variance, which is n / (n - 1) times the variance of a"
         return Hint(f"{words} batch of n, as torch's BatchNorm does")
     return Hint("")
 
 
-def _momenta(
-    case: Case, found: Mapping[str, tuple[Array, Array]], before: Arrays
+def _find_momenta(
+    case: Case, pairs: Mapping[str, tuple[Array, Array]], before: Arrays
 ) -> Iterator[tuple[float, float] | None]:
     """Yield for each tensor the spec's momentum and the momentum that explains the model's values;
     None if no momentum explains them."""
@@ -76,30 +76,32 @@ def _momenta(
         for node in case.training.calls
         if "instance" in node.attributes
     }
-    for name, (made, wanted) in found.items():
+    for name, (actual, expected) in pairs.items():
         momentum = own.get(owner_of(name))
         if not isinstance(momentum, float | int):
             yield None
             continue
-        way = (before[name] - wanted).ravel()
-        share = float(way @ (made - wanted).ravel() / (way @ way)) if way.any() else 0.0
-        left = np.abs(made - wanted - share * (before[name] - wanted)).max()
-        fits = left <= LEFT * np.abs(made - wanted).max()
+        decay = (before[name] - expected).ravel()
+        share = float(decay @ (actual - expected).ravel() / (decay @ decay)) if decay.any() else 0.0
+        unexplained = np.abs(actual - expected - share * (before[name] - expected)).max()
+        fits = unexplained <= LEFT * np.abs(actual - expected).max()
         other = round(momentum + share * (1 - momentum), 6)
         yield (momentum, other) if fits else None
 
 
-def _of_a_sample(made: Array, wanted: Array, before: Array) -> bool:
+def _uses_sample_variance(actual: Array, expected: Array, before: Array) -> bool:
     """Return whether the model used the sample variance, which is n / (n - 1) times the batch's
     variance."""
-    off = (made - wanted).ravel()
-    known = np.stack([wanted.ravel(), before.ravel()], 1)
-    if len(off) < 3 or not off.any():
+    error = (actual - expected).ravel()
+    basis = np.stack([expected.ravel(), before.ravel()], 1)
+    if len(error) < 3 or not error.any():
         return False
-    shares = np.linalg.lstsq(known, off, rcond=None)[0]
-    left = np.abs(off - known @ shares).max()
+    shares = np.linalg.lstsq(basis, error, rcond=None)[0]
+    unexplained = np.abs(error - basis @ shares).max()
     count = 1 + 1 / shares[0] if shares[0] > 0 else 0.0
-    return bool(left <= LEFT * np.abs(off).max() and abs(count - round(count)) < WHOLE * count)
+    return bool(
+        unexplained <= LEFT * np.abs(error).max() and abs(count - round(count)) < WHOLE * count
+    )
 
 
 # At most this many guesses are tried, and only if the case has at most this many numbers.
@@ -113,7 +115,7 @@ FAR_OUT = {
 }
 
 
-def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
+def locate(context: ModelContext, findings: Sequence[Finding]) -> Hint:
     """Return a hint: which tensors differ, from which time step on, and which change of the spec
     would explain that."""
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
@@ -124,125 +126,125 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
     forward = wrong.get("inference")
     first = next((d for d in forward.deviations if not d.agrees), None) if forward else None
     if forward is not None and first is not None:
-        hint = _hint(context, forward) or Hint(
-            _other_output(context, first)
-            or _function_of(context, first)
-            or _narrow(context, forward)
+        hint = _test_guesses(context, forward) or Hint(
+            _match_other_output(context, first)
+            or _match_function(context, first)
+            or _match_float32(context, forward)
         )
-        return hint.behind(f"outputs: {_parting(context, first)}")
+        return hint.with_prefix(f"outputs: {_describe_difference(context, first)}")
     if "cotangent-gradients" in wrong:
         names = [d.name for d in wrong["cotangent-gradients"].deviations if not d.agrees]
         right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
-        told = f"gradients: the outputs are right; wrong: {_listed(names)}"
-        told += f"; right: {_listed(right)}" if right else " (all of them)"
-        return Hint(told, _owners(names))
-    if far := [name for name in FAR_OUT if name in wrong]:
-        told = "; ".join(f"{name}: {FAR_OUT[name]}" for name in far)
-        return Hint(f"outputs: right for ordinary values, wrong for unusual values ({told})")
+        text = f"gradients: the outputs are right; wrong: {_join_names(names)}"
+        text += f"; right: {_join_names(right)}" if right else " (all of them)"
+        return Hint(text, _find_layers(names))
+    if unusual := [name for name in FAR_OUT if name in wrong]:
+        text = "; ".join(f"{name}: {FAR_OUT[name]}" for name in unusual)
+        return Hint(f"outputs: right for ordinary values, wrong for unusual values ({text})")
     trained = [wrong[name] for name in ("outputs", "statistics") if name in wrong]
     if trained:
         names = [d.name for finding in trained for d in finding.deviations if not d.agrees]
-        told = f"training: inference is right; wrong in training mode: {_listed(names)}"
-        hint = moved_otherwise(context.case, context.moved, names).behind(told)
-        return hint if hint.layers else replace(hint, layers=_owners(names))
+        text = f"training: inference is right; wrong in training mode: {_join_names(names)}"
+        hint = explain_statistics(context.case, context.statistics, names).with_prefix(text)
+        return hint if hint.layers else replace(hint, layers=_find_layers(names))
     checks = ", ".join(wrong)
     return Hint(f"the outputs and gradients are right; checks that differ: {checks}")
 
 
-def _owners(names: Sequence[str]) -> tuple[str, ...]:
+def _find_layers(names: Sequence[str]) -> tuple[str, ...]:
     own = (name.removeprefix("gradient.").removeprefix(PREFIX) for name in names)
     return tuple(dict.fromkeys(filter(None, map(owner_of, own))))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return listed([name.removeprefix("gradient.") for name in names], most=6)
 
 
-def _expected(context: ModelContext) -> dict[str, Array]:
-    return dict(context.expected(context.case.material, "main", context.found).values)
+def _get_expected(context: ModelContext) -> dict[str, Array]:
+    return dict(context.expected(context.case.material, "main", context.results).values)
 
 
-def _parting(context: ModelContext, first: Deviation) -> str:
+def _describe_difference(context: ModelContext, first: Deviation) -> str:
     """Return how a tensor differs, as text: the number of wrong entries, the worst entry, and the
     time steps."""
-    made = context.found[first.name]
-    if first.reason or not isinstance(made, np.ndarray):
+    result = context.results[first.name]
+    if first.reason or not isinstance(result, np.ndarray):
         return str(first)
-    found = made.astype(np.float64)
-    wanted = _expected(context)[first.name].astype(np.float64)
-    scale = scales({first.name: wanted})[first.name]
+    actual = result.astype(np.float64)
+    expected = _get_expected(context)[first.name].astype(np.float64)
+    scale = scales({first.name: expected})[first.name]
     with np.errstate(all="ignore"):
-        gap = np.abs(found - wanted)
-    off = ~(gap <= first.tolerance * scale)
+        gap = np.abs(actual - expected)
+    wrong = ~(gap <= first.tolerance * scale)
     worst = int(np.argmax(np.where(np.isnan(gap), np.inf, gap)))
-    at = [int(i) for i in np.unravel_index(worst, wanted.shape)] if wanted.ndim else []
-    words = (
-        f"{first.name} is off by {first.error:.2e}{first.unit} in {int(off.sum()):,} of "
-        f"{off.size:,} entries; "
-        f"the worst is {at}, {found[tuple(at)]:.6g} instead of {wanted[tuple(at)]:.6g}"
+    index = [int(i) for i in np.unravel_index(worst, expected.shape)] if expected.ndim else []
+    text = (
+        f"{first.name} is off by {first.error:.2e}{first.unit} in {int(wrong.sum()):,} of "
+        f"{wrong.size:,} entries; "
+        f"the worst is {index}, {actual[tuple(index)]:.6g} instead of {expected[tuple(index)]:.6g}"
     )
-    words += _rows(context, first.name, off)
-    axis = _axis(context, first.name, "time")
+    text += _describe_rows(context, first.name, wrong)
+    axis = _find_axis(context, first.name, "time")
     if axis is None:
-        return words
-    steps = np.flatnonzero(off.any(axis=tuple(a for a in range(off.ndim) if a != axis)))
-    count = off.shape[axis]
+        return text
+    steps = np.flatnonzero(wrong.any(axis=tuple(a for a in range(wrong.ndim) if a != axis)))
+    count = wrong.shape[axis]
     if not steps.size:
-        return words
-    since = f"from time step {steps[0]} of {count} on" if steps[0] else "from the first time step"
+        return text
+    start = f"from time step {steps[0]} of {count} on" if steps[0] else "from the first time step"
     missing = sorted(set(range(int(steps[0]), count)) - {int(n) for n in steps})
-    return f"{words}; it differs {since}{f', but not at {missing}' if missing else ''}"
+    return f"{text}; it differs {start}{f', but not index {missing}' if missing else ''}"
 
 
-def _axis(context: ModelContext, name: str, size: str) -> int | None:
+def _find_axis(context: ModelContext, name: str, size: str) -> int | None:
     program = context.case.inference
     value = result_ports(program, "forward")[name]
     shape = program.types[value].shape
     return next((n for n, dim in enumerate(shape) if str(dim) == size), None)
 
 
-def _rows(context: ModelContext, name: str, off: Array) -> str:
+def _describe_rows(context: ModelContext, name: str, wrong: Array) -> str:
     """Return the numbers of the wrong rows as text, if other rows of the batch are right. If an
     integer input has one value in exactly these rows, such as length 0, the text says so."""
-    axis = _axis(context, name, "batch")
+    axis = _find_axis(context, name, "batch")
     if axis is None:
         return ""
-    rows = off.any(axis=tuple(a for a in range(off.ndim) if a != axis))
+    rows = wrong.any(axis=tuple(a for a in range(wrong.ndim) if a != axis))
     if rows.all() or not rows.any():
         return ""
     numbers = ", ".join(str(n) for n in np.flatnonzero(rows))
-    told = f", only in row{'s' if rows.sum() > 1 else ''} {numbers} of the batch"
+    text = f", only in row{'s' if rows.sum() > 1 else ''} {numbers} of the batch"
     for port in context.case.inference.inputs:
         given = context.case.material.inputs[port.name]
         if given.shape == rows.shape and given.dtype.kind == "i":
-            same = {int(n) for n in given[rows]}
-            if len(same) == 1 and not same & {int(n) for n in given[~rows]}:
-                told += f", where {port.name} is {same.pop()}"
-    return told
+            values = {int(n) for n in given[rows]}
+            if len(values) == 1 and not values & {int(n) for n in given[~rows]}:
+                text += f", where {port.name} is {values.pop()}"
+    return text
 
 
-def _hint(context: ModelContext, forward: Finding) -> Hint | None:
+def _test_guesses(context: ModelContext, forward: Finding) -> Hint | None:
     """Return the hint of the first guess with which the spec gives the model's results; None if
     there is none."""
     if context.case.entries > ENTRIES:
         return None
-    wanted = _expected(context)
-    found = {n: a for n, a in context.found.items() if isinstance(a, np.ndarray)}
-    compared = [d for d in forward.deviations if not d.reason and d.name in found]
-    scale = scales(wanted)
+    expected = _get_expected(context)
+    actual = {n: a for n, a in context.results.items() if isinstance(a, np.ndarray)}
+    compared = [d for d in forward.deviations if not d.reason and d.name in actual]
+    scale = scales(expected)
     for number, (hint, changed) in enumerate(guesses(context)):
         if number == TRIED or not compared:
             break
         values = changed()
-        same_form = all(values[d.name].shape == wanted[d.name].shape for d in compared)
+        same_form = all(values[d.name].shape == expected[d.name].shape for d in compared)
         # A guess must change the results by more than the tolerance. Otherwise agreement would
         # prove nothing.
         if same_form and all(
-            relative_error(found[d.name], values[d.name], scale[d.name]) <= d.tolerance
+            relative_error(actual[d.name], values[d.name], scale[d.name]) <= d.tolerance
             for d in compared
         ):
             effect = max(
-                relative_error(values[d.name], wanted[d.name], scale[d.name]) / d.tolerance
+                relative_error(values[d.name], expected[d.name], scale[d.name]) / d.tolerance
                 for d in compared
             )
             if effect > DECISIVE:
@@ -250,28 +252,30 @@ def _hint(context: ModelContext, forward: Finding) -> Hint | None:
     return None
 
 
-def _other_output(context: ModelContext, first: Deviation) -> str:
+def _match_other_output(context: ModelContext, first: Deviation) -> str:
     """Return a hint if the output equals a different output of the spec; otherwise an empty
     text."""
-    found = context.found[first.name]
-    if first.reason or not isinstance(found, np.ndarray):
+    result = context.results[first.name]
+    if first.reason or not isinstance(result, np.ndarray):
         return ""
     case = context.case
     material = context.material(case.material)
-    every = case.forward("inference", material, ("a user's model", context.takes, "main")).values
-    for name, array in every.items():
-        if name != first.name and array.shape == found.shape:
-            error = relative_error(found, array, float(np.abs(array).max()) or 1.0)
+    all_outputs = case.forward(
+        "inference", material, ("a user's model", context.takes, "main")
+    ).values
+    for name, array in all_outputs.items():
+        if name != first.name and array.shape == result.shape:
+            error = relative_error(result, array, float(np.abs(array).max()) or 1.0)
             if error <= first.tolerance:
                 other = name.removeprefix("output.")
                 return f"It equals the output {other} of the spec: use --returns {other}"
     return ""
 
 
-def _function_of(context: ModelContext, first: Deviation) -> str:
+def _match_function(context: ModelContext, first: Deviation) -> str:
     """Return a hint if the output is softmax, log_softmax or sigmoid of the spec's output."""
-    made = context.found[first.name]
-    if first.reason or not isinstance(made, np.ndarray) or not made.ndim:
+    result = context.results[first.name]
+    if first.reason or not isinstance(result, np.ndarray) or not result.ndim:
         return ""
     # Imported here because importing SciPy takes a fifth of the start-up time of a command.
     from scipy.special import expit, log_softmax, softmax
@@ -281,15 +285,15 @@ def _function_of(context: ModelContext, first: Deviation) -> str:
         "log_softmax": partial(log_softmax, axis=-1),
         "sigmoid": expit,
     }
-    wanted = _expected(context)[first.name].astype(np.float64)
+    expected = _get_expected(context)[first.name].astype(np.float64)
     name = first.name.removeprefix("output.")
     for label, function in functions.items():
-        if relative_error(made, function(wanted), 1.0) <= DECISIVE * first.tolerance:
+        if relative_error(result, function(expected), 1.0) <= DECISIVE * first.tolerance:
             return f"It equals {label}({name}): return {name} itself, as the spec does"
     return ""
 
 
-def _narrow(context: ModelContext, forward: Finding) -> str:
+def _match_float32(context: ModelContext, forward: Finding) -> str:
     """Return a hint if the model's errors are typical of float32 although the cell's dtype is
     float64."""
     errors = [d.error for d in forward.deviations if not d.agrees]
@@ -314,16 +318,16 @@ class UsersModel:
         program."""
         return ()
 
-    def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
+    def open(self, run: CellRun, names: Sequence[str], result: CellResult) -> OpenedSubject:
         """Open the model at small sizes if it accepts them, otherwise at the spec's own sizes. The
         interface is :class:`.run_cell.Subject`."""
         remote = Remote(run.worker, run.timeout, spent, FORMS)
-        with self._users_errors():
-            context = self._attached(run, remote, result)
-        checks = {n: partial(self._made, CHECKS[n], context) for n in CHECKS if n in asked}
+        with self._catch_user_errors():
+            context = self._attach(run, remote, result)
+        checks = {n: partial(self._run_check, CHECKS[n], context) for n in CHECKS if n in names}
         return OpenedSubject(checks, partial(_explain, context), not_compared=context.not_compared)
 
-    def _attached(self, run: CellRun, remote: Remote, result: CellResult) -> ModelContext:
+    def _attach(self, run: CellRun, remote: Remote, result: CellResult) -> ModelContext:
         place, sizes, cell = self.against.place(), dict(run.own.training.sizes), run.cell
         free = remote.call("describe", **place, sizes=sizes)["sizes"]
         case = run.case if {*sizes} <= {*free} else run.own
@@ -338,8 +342,10 @@ class UsersModel:
             takes=list(self.against.takes),
             returns=list(self.against.returns),
         )
-        kept = {"kept": shorten(", ".join(attached["kept"]), KEPT)} if attached["kept"] else {}
-        result.layers = {"model": attached["label"], **kept}
+        kept_arrays = (
+            {"kept": shorten(", ".join(attached["kept"]), KEPT)} if attached["kept"] else {}
+        )
+        result.layers = {"model": attached["label"], **kept_arrays}
         return ModelContext(
             case,
             remote,
@@ -349,12 +355,12 @@ class UsersModel:
             trains=attached["trains"],
         )
 
-    def _made(self, check: ModelCheck, context: ModelContext) -> Iterator[Finding]:
-        with self._users_errors():
+    def _run_check(self, check: ModelCheck, context: ModelContext) -> Iterator[Finding]:
+        with self._catch_user_errors():
             yield from check(context)
 
     @contextmanager
-    def _users_errors(self) -> Iterator[None]:
+    def _catch_user_errors(self) -> Iterator[None]:
         """Turn an error in the user's model or options into the end of the run.
 
         Raises:
@@ -373,8 +379,8 @@ class UsersModel:
 def _explain(context: ModelContext, result: CellResult) -> None:
     try:
         with at_work():
-            found = located(context, result.findings)
-        result.location, result.wrong_layers = found.text, found.layers
-        result.wrong_attribute = found.attribute
+            hint = locate(context, result.findings)
+        result.location, result.wrong_layers = hint.text, hint.layers
+        result.wrong_attribute = hint.attribute
     except OracleFault as fault:
         result.location = f"the first difference could not be located: {fault}"

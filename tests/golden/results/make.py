@@ -79,7 +79,7 @@ def make_records() -> None:
     from small_models import ONE_LAYER
     from users_models import GRU, NET, RULES, model_file
 
-    from harness.checking.own_model.asked import against
+    from harness.checking.own_model.against import against
     from harness.checking.request import Request
     from harness.checking.run import Engine
 

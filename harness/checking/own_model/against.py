@@ -96,14 +96,14 @@ def against(
         UsageError: there is no such file, it holds no model, or the framework that runs it is
             unknown.
     """
-    path, name, parameters = _parts(target)
-    checksum = _checksum(path)
+    path, name, parameters = _split_target(target)
+    checksum = _compute_checksum(path)
     if len(backends) > 1:
         raise UsageError(
             f"only one framework can run {displayed(target)}; found --backend {', '.join(backends)}"
         )
     if path.suffix == PYTHON:
-        framework = backends[0] if backends else _imported(path)
+        framework = backends[0] if backends else _find_framework(path)
     else:
         framework = backends[0] if backends else path.suffix.removeprefix(".")
     if framework not in available(FORMATS_GROUP) or backend_of(framework) in available():
@@ -112,18 +112,18 @@ def against(
     label = OTHERS.sub("_", ".".join(filter(None, (path.stem, name))))
     column = f"{backend_of(framework)}@{label}"
     chosen = tuple(takes), tuple(returns)
-    return Against(path, name, parameters, column, is_format, checksum, _rules(maps), *chosen)
+    return Against(path, name, parameters, column, is_format, checksum, _read_rules(maps), *chosen)
 
 
-def _parts(target: str) -> tuple[Path, str, str]:
+def _split_target(target: str) -> tuple[Path, str, str]:
     """Split ``FILE.py:NAME[:PARAMETERS]``; for a file of another kind, return its path and empty
     texts."""
-    found = re.fullmatch(r"(.+\.py):([^:/]*)(?::([^:/]*))?", target)
-    if found is not None:
-        names = [n for n in found.groups()[1:] if n is not None]
+    match = re.fullmatch(r"(.+\.py):([^:/]*)(?::([^:/]*))?", target)
+    if match is not None:
+        names = [n for n in match.groups()[1:] if n is not None]
         if not all(n.isidentifier() for n in names):
             raise UsageError(f"{FORM}; found {displayed(target)}")
-        return Path(found[1]), names[0], names[1] if len(names) > 1 else ""
+        return Path(match[1]), names[0], names[1] if len(names) > 1 else ""
     path = Path(target)
     if path.suffix == PYTHON:
         raise UsageError(f"{FORM}; found {displayed(target)} without a name")
@@ -137,19 +137,19 @@ def _parts(target: str) -> tuple[Path, str, str]:
     return path, "", ""
 
 
-def _checksum(path: Path) -> str:
-    found = hashlib.sha256()
+def _compute_checksum(path: Path) -> str:
+    digest = hashlib.sha256()
     try:
         for piece in read_pieces(path, MAX_WEIGHTS, "a model"):
-            found.update(piece)
+            digest.update(piece)
     except FileFault as fault:
         raise UsageError(f"cannot read the model {displayed(path)}: {fault.reason}") from None
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
-def _imported(path: Path) -> str:
+def _find_framework(path: Path) -> str:
     """Return the only installed backend that a file imports. The file is parsed, not executed."""
-    known = available()
+    backends = available()
     try:
         source = read_bytes(path, MAX_SOURCE, "a Python file")
         with warnings.catch_warnings():
@@ -159,37 +159,41 @@ def _imported(path: Path) -> str:
         raise UsageError(f"cannot read the model {displayed(path)}: {fault.reason}") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-        words = error.msg if isinstance(error, SyntaxError) else shorten(str(error))
-        raise UsageError(f"{displayed(path)} is not valid Python: {words}{line}") from None
+        error_text = error.msg if isinstance(error, SyntaxError) else shorten(str(error))
+        raise UsageError(f"{displayed(path)} is not valid Python: {error_text}{line}") from None
     modules = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             modules.add(node.module.partition(".")[0])
-    found = sorted(modules & known.keys())
+    frameworks = sorted(modules & backends.keys())
     # Files for other frameworks often import numpy as well.
-    found = [name for name in found if name != "numpy"] or found
-    if len(found) != 1:
-        what = f"imports {' and '.join(found)}" if found else "does not import a framework directly"
-        raise UsageError(
-            f"{displayed(path)} {what}: choose the framework of the model with --backend "
-            f"({', '.join(known)})"
+    frameworks = [name for name in frameworks if name != "numpy"] or frameworks
+    if len(frameworks) != 1:
+        problem = (
+            f"imports {' and '.join(frameworks)}"
+            if frameworks
+            else "does not import a framework directly"
         )
-    return found[0]
+        raise UsageError(
+            f"{displayed(path)} {problem}: choose the framework of the model with --backend "
+            f"({', '.join(backends)})"
+        )
+    return frameworks[0]
 
 
-def _rules(maps: Sequence[str]) -> tuple[str, ...]:
+def _read_rules(maps: Sequence[str]) -> tuple[str, ...]:
     """Return the rules of ``--map``, and those in files that it names: one per line, ``#`` begins a
     comment.
 
     Raises:
         UsageError: a file cannot be read; there are too many rules, or one is too long.
     """
-    found: list[str] = []
+    rules: list[str] = []
     for item in maps:
         if "=" in item:
-            found.append(_rule(item, "--map"))
+            rules.append(_check_rule(item, "--map"))
             continue
         try:
             text = read_bytes(item, MAX_SOURCE, "rules of --map").decode()
@@ -200,17 +204,17 @@ def _rules(maps: Sequence[str]) -> tuple[str, ...]:
         except UnicodeDecodeError:
             raise UsageError(f"--map: {displayed(item)} is not UTF-8 text") from None
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
-        found += (
-            _rule(line, f"{displayed(item)}:{number}")
+        rules += (
+            _check_rule(line, f"{displayed(item)}:{number}")
             for number, line in enumerate(lines, start=1)
             if line
         )
-    if len(found) > MOST_RULES:
-        raise UsageError(f"--map: {len(found):,} rules; at most {MOST_RULES:,} are allowed")
-    return tuple(found)
+    if len(rules) > MOST_RULES:
+        raise UsageError(f"--map: {len(rules):,} rules; at most {MOST_RULES:,} are allowed")
+    return tuple(rules)
 
 
-def _rule(text: str, place: str) -> str:
+def _check_rule(text: str, place: str) -> str:
     # Do not quote a line of the file in the message: a wrong path may name a private file.
     if len(text) > LONGEST_RULE:
         raise UsageError(

@@ -22,7 +22,7 @@ from harness.program.signature import crossing_ports, result_ports
 from harness.runtime.answers import Arguments
 
 
-def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
+def resize(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
     """Return the failure with a size changed, keeping the first or the last entries of each array.
     None if the program does not allow the size, or if an array has too few entries."""
     sizes = {**failure.sizes, name: size}
@@ -36,14 +36,18 @@ def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure |
             check_program(program)
         arrays: dict[str, ArrayDict] = {}
         for group in GROUPS:
-            both = (failure.inference, failure.training)
-            types = {port.name: p.type_of(port) for p in both for port in getattr(p, group)}
-            arrays[group] = _cut(getattr(failure.run.material, group), types, sizes, first)
+            programs_of_failure = (failure.inference, failure.training)
+            types = {
+                port.name: p.type_of(port)
+                for p in programs_of_failure
+                for port in getattr(p, group)
+            }
+            arrays[group] = _cut_arrays(getattr(failure.run.material, group), types, sizes, first)
         along = failure.run.cotangents
         if along is not None:
             values = result_ports(failure.program, "forward")
             types = {name: failure.program.types[value] for name, value in values.items()}
-            along = _cut(along, types, sizes, first)
+            along = _cut_arrays(along, types, sizes, first)
     except (HarnessError, ValueError):
         return None
     material = replace(failure.run.material, **arrays)
@@ -51,18 +55,20 @@ def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure |
     return Failure(failure.cell, programs[0], programs[1], run)
 
 
-def _cut(
+def _cut_arrays(
     arrays: ArrayDict, types: Mapping[str, Type], sizes: Mapping[str, int], first: bool
 ) -> ArrayDict:
-    found = {}
+    cut_arrays = {}
     for name, type_ in types.items():
         if name in arrays:
-            cut = _part(arrays[name], tuple(dim.resolve(sizes) for dim in type_.shape), first)
-            found[name] = cut if type_.bound is None else cut % type_.bound.resolve(sizes)
-    return found
+            array = _cut_array(
+                arrays[name], tuple(dim.resolve(sizes) for dim in type_.shape), first
+            )
+            cut_arrays[name] = array if type_.bound is None else array % type_.bound.resolve(sizes)
+    return cut_arrays
 
 
-def _part(array: Array, shape: tuple[int, ...], first: bool) -> Array:
+def _cut_array(array: Array, shape: tuple[int, ...], first: bool) -> Array:
     """Return the first or the last entries of an array along every axis, as many as ``shape``
     says."""
     if len(shape) != array.ndim or any(n > m for n, m in zip(shape, array.shape, strict=True)):
@@ -84,25 +90,25 @@ VALUE, ALONG = "value.", "along."
 SEED = 20
 
 
-def segment(failure: Failure, start: int, stop: int) -> Failure | None:
+def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
     """Return the nodes from ``start`` to ``stop`` as a failure with a program of its own. None if
     other nodes use no float result of these nodes, or if the nodes form no valid program."""
     program = failure.program
     nodes = program.nodes[start:stop]
-    made = {value for node in nodes for value in node.outputs}
-    read = dict.fromkeys(v for node in nodes for v in reads(node) if v not in made)
-    others = [node for node in program.nodes if node not in nodes]
-    wanted = {v for node in others for v in reads(node)} | _results(program)
-    outputs = [v for v in made if v in wanted and program.types[v].kind == "float"]
+    produced = {value for node in nodes for value in node.outputs}
+    read = dict.fromkeys(v for node in nodes for v in reads(node) if v not in produced)
+    other_nodes = [node for node in program.nodes if node not in nodes]
+    needed = {v for node in other_nodes for v in reads(node)} | _list_results(program)
+    outputs = [v for v in produced if v in needed and program.types[v].kind == "float"]
     if not outputs:
         return None
     try:
-        return _made(failure, nodes, list(read), sorted(outputs), _values(failure))
+        return _build_failure(failure, nodes, list(read), sorted(outputs), _compute_values(failure))
     except (HarnessError, KeyError, ValueError):
         return None
 
 
-def _values(failure: Failure) -> Mapping[int, Array]:
+def _compute_values(failure: Failure) -> Mapping[int, Array]:
     """Return the values that the oracle computes outside of loops, by number."""
     program, material = failure.program, failure.run.material
     groups: dict[str, Mapping[str, Array]] = {
@@ -118,15 +124,15 @@ def _values(failure: Failure) -> Mapping[int, Array]:
         if port.name in groups[prefix]
     }
     # Without targets, the values of the loss and of nodes that use it are unknown.
-    known, nodes = set(env), []
+    computed, nodes = set(env), []
     for node in program.nodes:
-        if known.issuperset(reads(node)):
-            known.update(node.outputs)
+        if computed.issuperset(reads(node)):
+            computed.update(node.outputs)
             nodes.append(node)
     return run_oracle(nodes, env, failure.sizes)
 
 
-def _made(
+def _build_failure(
     failure: Failure,
     nodes: Sequence[Node],
     read: Sequence[int],
@@ -135,28 +141,28 @@ def _made(
 ) -> Failure:
     program, material = failure.program, failure.run.material
     builder = Builder(dict(program.types), dict(program.names))
-    kept = {p.value: p for p in (*program.parameters, *program.statistics)}
+    variables = {p.value: p for p in (*program.parameters, *program.statistics)}
     inputs: list[Port] = []
     arrays: dict[str, Array] = {}
     for value in read:
-        if value in kept:
+        if value in variables:
             continue
         if program.types[value].kind == "bool":
             raise ValueError("a truth value is not an input")
-        port = Port(f"{VALUE}{_name(program, value)}", value)
+        port = Port(f"{VALUE}{_name_value(program, value)}", value)
         inputs.append(port)
-        arrays[port.name] = _single(values[value])
+        arrays[port.name] = _round_to_float32(values[value])
     builder.nodes += nodes
     loss = None
     random = np.random.default_rng(SEED)
     for value in outputs:
         along = builder.value(program.types[value])
-        port = Port(f"{ALONG}{_name(program, value)}", along)
+        port = Port(f"{ALONG}{_name_value(program, value)}", along)
         inputs.append(port)
-        arrays[port.name] = _single(random.normal(size=np.shape(values[value])))
-        term = inner_product(builder, value, along)
+        arrays[port.name] = _round_to_float32(random.normal(size=np.shape(values[value])))
+        term = add_inner_product(builder, value, along)
         loss = term if loss is None else builder.emit("add", loss, term)
-    made = replace(
+    reduced = replace(
         program,
         nodes=tuple(builder.nodes),
         types=builder.types,
@@ -164,31 +170,31 @@ def _made(
         inputs=tuple(inputs),
         targets=(),
         state=(),
-        parameters=tuple(kept[v] for v in read if kept.get(v) in program.parameters),
-        statistics=tuple(kept[v] for v in read if kept.get(v) in program.statistics),
-        outputs=tuple(Port(_name(program, value), value) for value in outputs),
+        parameters=tuple(variables[v] for v in read if variables.get(v) in program.parameters),
+        statistics=tuple(variables[v] for v in read if variables.get(v) in program.statistics),
+        outputs=tuple(Port(_name_value(program, value), value) for value in outputs),
         new_state=(),
         new_statistics=(),
         metrics=(),
         loss=loss,
     )
-    made = pruned(made)
-    check_program(made)
-    parameters = {p.name: material.parameters[p.name] for p in made.parameters}
-    statistics = {p.name: material.statistics[p.name] for p in made.statistics}
-    given = Arguments(parameters, statistics, arrays, {}, {})
+    reduced = prune(reduced)
+    check_program(reduced)
+    parameters = {p.name: material.parameters[p.name] for p in reduced.parameters}
+    statistics = {p.name: material.statistics[p.name] for p in reduced.statistics}
+    arguments = Arguments(parameters, statistics, arrays, {}, {})
     return Failure(
         failure.cell,
-        replace(made, phase="training"),
-        replace(made, phase="inference"),
-        Pass(failure.run.check, failure.run.phase, given),
+        replace(reduced, phase="training"),
+        replace(reduced, phase="inference"),
+        Pass(failure.run.check, failure.run.phase, arguments),
     )
 
 
-def pruned(program: Program) -> Program:
+def prune(program: Program) -> Program:
     """Return the program without unused values and sizes; the remaining values are numbered anew.
     Code that adds nodes to a program relies on consecutive numbers."""
-    used = {port.value for _, port in crossing_ports(program)} | _results(program)
+    used = {port.value for _, port in crossing_ports(program)} | _list_results(program)
     for node in walk_nodes(program.nodes):
         used |= {*node.inputs, *node.outputs}
         if node.body is not None:
@@ -213,23 +219,23 @@ def pruned(program: Program) -> Program:
     )
 
 
-def _results(program: Program) -> set[int]:
-    found = {port.value for group in OUTGOING for port in getattr(program, group)}
-    return found | ({program.loss} if program.loss is not None else set())
+def _list_results(program: Program) -> set[int]:
+    values = {port.value for group in OUTGOING for port in getattr(program, group)}
+    return values | ({program.loss} if program.loss is not None else set())
 
 
-def inner_product(builder: Builder, one: int, other: int) -> int:
+def add_inner_product(builder: Builder, left: int, right: int) -> int:
     """Add nodes that compute the inner product of two values, and return its number."""
-    product = builder.emit("multiply", one, other)
+    product = builder.emit("multiply", left, right)
     axes = tuple(range(len(builder.types[product].shape)))
     return builder.emit("sum", product, axis=axes, keepdims=False) if axes else product
 
 
-def _name(program: Program, value: int) -> str:
+def _name_value(program: Program, value: int) -> str:
     return program.names.get(value, f"v{value}").replace("/", ".")
 
 
-def _single(array: Array) -> Array:
+def _round_to_float32(array: Array) -> Array:
     """Return the array rounded to float32, so that it has the same numbers in float32 and
     float64."""
     wide = np.asarray(array)
