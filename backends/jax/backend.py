@@ -49,8 +49,8 @@ def _narrow(array: Array) -> Array:
     narrowed = array.astype(np.int32)
     if not np.array_equal(narrowed, array):
         raise UsageError(
-            f"an index array in a float32 session of jax holds {np.max(array)}; "
-            f"allowed are indices up to {np.iinfo(np.int32).max}"
+            f"an index array has the value {np.max(array)} in a float32 session of jax; "
+            f"the largest allowed index is {np.iinfo(np.int32).max}"
         )
     return narrowed
 
@@ -84,8 +84,8 @@ class Jax(Backend):
         if not jax.config.jax_enable_x64:
             if array.dtype == np.float64:
                 raise UsageError(
-                    "a float64 array in a float32 session of jax, which would round it; "
-                    "convert it, or open a float64 session"
+                    "jax would round this float64 array in a float32 session; "
+                    "convert the array to float32, or open a float64 session"
                 )
             if array.dtype == np.int64:
                 array = _narrow(array)

@@ -116,10 +116,10 @@ def _key(name: str) -> str:
 
 @contextmanager
 def _arrays(path: Path) -> Iterator[dict[str, Declared]]:
-    hint = "write one with numpy.savez, its keys as in rnn/W"
+    hint = "write one with numpy.savez, with keys such as rnn/W"
     with reading(path, "an npz file", hint), opened(path, MAX_WEIGHTS, "an npz file") as file:
         if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
-            raise UsageError(f"{path} is one array; an npz file with arrays by name is wanted")
+            raise UsageError(f"{path} is a single array; expected an npz file of named arrays")
     with reading(path, "an npz file", hint), archive(path, "an npz file") as parts:
         yield {name.removesuffix(".npy"): _declared(parts, name) for name in parts.names}
 
@@ -133,9 +133,9 @@ def _declared(parts: Archive, name: str) -> Declared:
         shape, is_fortran, dtype = reader(head)
     # A header is Python text: a damaged one can raise any exception.
     except Exception as error:
-        raise Damaged(f"{shorten(name)} has no header of an array: {error}") from None
+        raise Damaged(f"{shorten(name)} has no valid array header: {error}") from None
     if dtype.hasobject:
-        raise Damaged(f"{shorten(name)} holds objects of Python, which are never read")
+        raise Damaged(f"{shorten(name)} contains Python objects, which are never read")
     start = head.tell()
 
     def load() -> Array:
@@ -144,7 +144,7 @@ def _declared(parts: Archive, name: str) -> Declared:
         try:
             numbers = np.frombuffer(data, dtype, count, start)
         except ValueError as error:
-            raise Damaged(f"{shorten(name)} is cut off: {error}") from None
+            raise Damaged(f"{shorten(name)} is truncated: {error}") from None
         ordered = numbers.reshape(shape, order="F" if is_fortran else "C")
         return ordered.astype(dtype.newbyteorder("="))
 

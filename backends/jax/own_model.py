@@ -52,21 +52,21 @@ class JaxModels(OwnModels):
     ) -> OwnModel:
         if not file.name:
             raise UsageError(
-                f"{file} is no Python file: jax takes FILE.py:NAME, where NAME is a function of "
+                f"{file} is not a Python file: jax needs FILE.py:NAME, where NAME is a function of "
                 "parameters and inputs"
             )
         function = getattr(found, "apply", found)
         if not callable(function):
             raise UsageError(
-                f"{file} is of {type(found).__name__}: name a function of parameters and inputs"
+                f"{file} is a {type(found).__name__}: name a function of parameters and inputs"
             )
         tree = parameters
         if parameters is None:
             parts = [name for name in wanted if "[" in name or "(" in name]
             if parts:
                 raise UsageError(
-                    f"--map: {parts[0]} is a part of an array, whose shape nothing tells: name the "
-                    f"parameters too, {file}:PARAMETERS"
+                    f"--map: {parts[0]} is part of an array whose shape is unknown: name the "
+                    f"parameters too, as in {file}:PARAMETERS"
                 )
             tree = _nested({n: np.zeros(entry.shape) for n, entry in wanted.items()})
         elif callable(parameters):

@@ -67,7 +67,7 @@ def start(jax: Any, device: str) -> Any:
             jax.extend.backend.clear_backends()
     found = jax.local_devices(backend=wanted)
     if (card or 0) >= len(found):
-        raise UsageError(f"jax sees {len(found)} of the cards, and {device!r} is none of them")
+        raise UsageError(f"jax can use {len(found)} of the GPUs, but not {device!r}")
     return found[card or 0]
 
 

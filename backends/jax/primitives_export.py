@@ -30,8 +30,8 @@ def _places(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
     attributes, axes = node.attributes, node.attributes["axes"]
     if axes != tuple(range(axes[0], axes[-1] + 1)):
         raise UsageError(
-            f"cannot be written as source for jax: {node.op} over axes {list(axes)}, which are no "
-            "neighbours; bring them side by side with permute_dims"
+            f"cannot be written as source for jax: {node.op} over axes {list(axes)}, which are not "
+            "adjacent; make them adjacent with permute_dims"
         )
     columns = zip(counts, *(attributes[n] for n in ("size", "stride", "dilation")), strict=True)
     for number, (count, size, step, apart) in enumerate(columns):

@@ -46,7 +46,7 @@ def layers(config: str) -> dict[str, tuple[str, str]]:
         if not all(isinstance(n, str) and isinstance(c, str) for n, c in kept):
             raise TypeError("a name is not text")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"its config.json is not that of a model: {error!r}") from None
+        raise Damaged(f"its config.json does not describe a model: {error!r}") from None
     found, used = {}, dict[str, int]()
     for name, kind in kept:
         group = _snake(kind)
@@ -91,7 +91,7 @@ def declared(file: Any, group: str, layer: str, inner: Sequence[str], index: int
         # may be misleading.
         name = _child(place, "vars", h5py.Group).attrs.get("name", layer)
         if name != layer:
-            raise Damaged(f"its variables are of {shorten(str(name))!r}, not of {layer!r}")
+            raise Damaged(f"its variables belong to {shorten(str(name))!r}, not to {layer!r}")
     for step in (*inner, "vars"):
         place = _child(place, step, h5py.Group)
     dataset = _child(place, str(index), h5py.Dataset)
@@ -120,7 +120,7 @@ def _child(place: Any, name: str, kind: Any) -> Any:
     except Exception as error:
         raise Damaged(f"it has no {name} in {place.name}: {error}") from None
     if not isinstance(found, kind):
-        raise Damaged(f"{place.name} has no {kind.__name__.lower()} {name!r} of its own")
+        raise Damaged(f"{place.name} has no {kind.__name__.lower()} {name!r} in this file")
     return found
 
 
@@ -129,11 +129,11 @@ def _check(dataset: Any) -> None:
     chunks."""
     name = dataset.name
     if dataset.shape is None or dataset.external or dataset.is_virtual:
-        raise Damaged(f"the numbers of {name} are not in the file")
+        raise Damaged(f"the values of {name} are stored outside of the file")
     created = dataset.id.get_create_plist()
     used = {created.get_filter(number)[0] for number in range(created.get_nfilters())}
     if used - FILTERS:
-        raise Damaged(f"{name} is packed by filters of somebody else")
+        raise Damaged(f"{name} is compressed with an unknown filter")
     if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > CHUNK:
         raise Damaged(f"the chunks of {name} are too large")
 
@@ -174,12 +174,12 @@ def declared_of(
         if not kind:
             names = ", ".join(map(shorten, there))
             raise UsageError(
-                f"{path} has no layer {wanted.name!r}, which holds {key} of {program.name}; "
+                f"{path} has no layer {wanted.name!r}, which should have {key} of {program.name}; "
                 f"it has {names}"
             )
         if kind != type(wanted).__name__:
             raise UsageError(
-                f"{path}: layer {wanted.name!r} is to be a {type(wanted).__name__}; "
+                f"{path}: layer {wanted.name!r} must be a {type(wanted).__name__}; "
                 f"found a {shorten(kind)}"
             )
         inner = ("cell",) if hasattr(wanted, "cell") else ()
@@ -190,10 +190,10 @@ def declared_of(
             one = declared(file, group, wanted.name, inner, index)
             if one.shape != tuple(variable.shape) or one.dtype not in FLOATS:
                 raise UsageError(
-                    f"{path}: layer {wanted.name!r} is to have {variable.name} of shape "
-                    f"{list(variable.shape)}, float32 or float64, as a {kind} has; found "
-                    f"{shorten(str(list(one.shape)))} of {shorten(one.dtype)} (other sizes than "
-                    "the spec's are given by --size)"
+                    f"{path}: layer {wanted.name!r} must have {variable.name} of shape "
+                    f"{list(variable.shape)}, float32 or float64, as in a {kind}; found "
+                    f"{shorten(str(list(one.shape)))} of {shorten(one.dtype)} (if the "
+                    "sizes differ from the spec's, use --size)"
                 )
             found[f"{key}/{variable.name}"] = one
     return found

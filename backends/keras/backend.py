@@ -78,7 +78,7 @@ class Keras(Backend):
             raise HarnessError(
                 f"backend {name!r} needs Keras on {engine}, but Keras runs on "
                 f"{keras.backend.backend()} in this process; set KERAS_BACKEND={engine} before "
-                "keras is imported, and give each Keras backend a process of its own"
+                "keras is imported, and run each Keras backend in its own process"
             )
         self.name, self.keras, self.engine = name, keras, ENGINES[engine]()
         self._engine_name = engine

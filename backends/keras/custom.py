@@ -172,7 +172,7 @@ def _arguments(
             if place is None:
                 raise UsageError(
                     f"{program.name} cannot become a Keras model: its equations need the length "
-                    f"of {size}, and no input has an axis of just that length; add one that has"
+                    f"of {size}, but no input has an axis of this length; add an input that has"
                 )
             values.append(place[0])
     # A Keras layer must have at least one input, so add one.

@@ -79,9 +79,9 @@ class KerasFormat(Format):
         if dtype != "float64" or self.engine == "tensorflow":
             return ""
         return (
-            f"on {self.engine}, Keras rounds float64 to float32 on the way "
+            f"on {self.engine}, Keras rounds float64 values to float32 "
             "(https://github.com/keras-team/keras/issues/23704): export with "
-            "KERAS_BACKEND=tensorflow, or weights of float32; a file is for every engine"
+            "KERAS_BACKEND=tensorflow, or export float32 weights; every engine loads the file"
         )
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
@@ -108,12 +108,12 @@ class KerasFormat(Format):
         """Raise an error unless the module may be written and its name can be imported."""
         if not module.stem.isidentifier():
             raise UsageError(
-                f"{spec} needs a Python module beside its .keras file, and {module.name} could not "
+                f"{spec} needs a Python module beside its .keras file, and {module.name} cannot "
                 "be imported; choose a name of letters, digits and _ that begins with a letter"
             )
         if module.exists() and not _is_ours(module):
             raise UsageError(
-                f"{spec} needs a Python module beside its .keras file, but {module} is there and "
+                f"{spec} needs a Python module beside its .keras file, but {module} exists and "
                 "was not written by an export; choose another name"
             )
 
@@ -124,8 +124,8 @@ class KerasFormat(Format):
             if instance not in built.layers:
                 raise UsageError(
                     f"{exported.spec} cannot become a Keras model: no output depends on {instance}"
-                    ", and a Keras model has no other layers; make an output of what it gives, "
-                    "by an equation (kept = 1 * weights), or export to torch, jax or onnx"
+                    ", and a Keras model only has layers that an output needs; add an equation "
+                    "that returns its result (kept = 1 * weights), or export to torch, jax or onnx"
                 )
             native = built.natives.get(instance)
             packed = {**own, **native.packing.pack(own)} if native else own
@@ -148,7 +148,7 @@ class KerasFormat(Format):
             config = text(parts, "config.json")
             spec = spec_of(parts, NOTES)
             if spec not in (None, training.name):
-                raise UsageError(f"{path} is of {spec}, not of {training.name}")
+                raise UsageError(f"{path} has weights of {spec}, not of {training.name}")
             built = self.models.build(self.backend, training, _dtype(config))
             wanted = {
                 f"{key}/{variable.name}": tuple(variable.shape)
@@ -271,8 +271,8 @@ def _check_known(path: Path, config: str, defined: Mapping[str, Any]) -> None:
     unknown = [name for name in _registered(config).values() if name not in defined]
     if unknown:
         raise UsageError(
-            f"{path} has {', '.join(map(shorten, unknown))}, which is neither Keras' own nor "
-            "written by an export of this model"
+            f"{path} has {', '.join(map(shorten, unknown))}, which neither Keras nor "
+            "an export of this model defines"
         )
 
 

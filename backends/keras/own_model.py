@@ -55,13 +55,13 @@ class KerasOwnModels(OwnModels):
             model = made(file, file.name, found, sizes) if self._makes(found) else found
         if not isinstance(model, self.keras.Model):
             raise UsageError(
-                f"{file} gives {type(model).__name__}, and a keras.Model is wanted: name one, or "
-                "a function that makes one"
+                f"{file} returns {type(model).__name__}, not a keras.Model: name a model, or "
+                "a function that returns a model"
             )
         if not model.built:
             raise UsageError(
-                f"the model of {file} has no weights yet: give it keras.Input, or call it once "
-                "where it is made"
+                f"the model of {file} has no weights yet: build it with keras.Input, or call it "
+                "once when you create it"
             )
         return KerasModel(model, self.backend)
 
@@ -72,8 +72,8 @@ class KerasOwnModels(OwnModels):
         except Exception as error:
             cause = shorten(str(error).rpartition("Exception encountered: ")[2], 300)
             raise UsageError(
-                f"Keras cannot load it: {type(error).__name__}: {cause}; of classes of your own "
-                "name the Python file instead, FILE.py:NAME"
+                f"Keras cannot load it: {type(error).__name__}: {cause}; if it uses "
+                "your own classes, name the Python file instead: FILE.py:NAME"
             ) from None
 
 

@@ -93,8 +93,8 @@ class TensorFlowEngine:
                 config.set_visible_devices([], "GPU")
         elif card >= len(config.list_logical_devices("GPU")):
             raise UsageError(
-                f"TensorFlow has no card {card} in this process; it has started "
-                f"{len(config.list_logical_devices('GPU'))} of them: its log says why"
+                f"TensorFlow cannot use GPU {card} in this process; it has started "
+                f"{len(config.list_logical_devices('GPU'))} GPUs: see TensorFlow's log"
             )
         config.experimental.enable_tensor_float_32_execution(dtype == "tf32")
         if self.deterministic:

@@ -17,7 +17,7 @@ def check_one_file(model: Any, name: str) -> None:
     for tensor in _external(model):
         places = ", ".join(e.value for e in tensor.external_data if e.key == "location")
         raise UsageError(
-            f"{name} keeps {shorten(tensor.name) or 'a constant'} in another file, "
+            f"{name} stores {shorten(tensor.name) or 'a constant'} in another file, "
             f"{shorten(places)}; save it as one file, with "
             "onnx.save_model(model, FILE, save_as_external_data=False)"
         )

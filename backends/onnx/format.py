@@ -83,7 +83,7 @@ class Onnx(Format):
         size = sum(array.nbytes for array in arrays.values())
         if size > LIMIT:
             raise UsageError(
-                f"{exported.spec}: {size:,} bytes of parameters are more than one ONNX file holds "
+                f"{exported.spec}: {size:,} bytes of parameters exceed the limit of an ONNX file "
                 f"({LIMIT:,}); export to another format, or in float32"
             )
         helper = self.onnx.helper
@@ -108,7 +108,7 @@ class Onnx(Format):
             model = self._load(path, bytes_of(wanted))
             spec = next((p.value for p in model.metadata_props if p.key == "spec"), training.name)
             if spec != training.name:
-                raise UsageError(f"{path} is of {shorten(spec)}, not of {training.name}")
+                raise UsageError(f"{path} has weights of {shorten(spec)}, not of {training.name}")
             declared = self._declared(path, model)
             _check(path, training, wanted, declared)
             found = read_arrays(path, {name: declared[name] for name in wanted}, wanted)
@@ -186,16 +186,16 @@ def _check(
     if missing:
         raise UsageError(
             f"{path} lacks {', '.join(missing)} of {program.name}; it has "
-            f"{shorten(', '.join(sorted(found)), 300) or 'no initializers'}. Read the file that "
-            "was exported, not one that another tool has optimised"
+            f"{shorten(', '.join(sorted(found)), 300) or 'no initializers'}. Read the "
+            "exported file, not a file that another tool has optimised"
         )
     for name, shape in wanted.items():
         one = found[name]
         if one.shape != shape or one.dtype not in FLOATS:
             raise UsageError(
                 f"{path}: {name} of {program.name} has shape {list(shape)} and dtype float32 or "
-                f"float64; found {shorten(str(list(one.shape)))} of {one.dtype} (other sizes than "
-                "the spec's are given by --size)"
+                f"float64; found {shorten(str(list(one.shape)))} of {one.dtype} (if the sizes "
+                "differ from the spec's, use --size)"
             )
 
 

@@ -224,7 +224,7 @@ class Graph:
                 return self._before("Shape", [value], f"length/{size}", start=axis, end=axis + 1)
         raise UsageError(
             f"{self.program.name} cannot become an ONNX graph: its equations need the length of "
-            f"{size}, and no input has an axis of just that length; add one that has"
+            f"{size}, but no input has an axis of this length; add an input that has"
         )
 
     def shape(self, dims: Shape) -> str:

@@ -56,9 +56,9 @@ class OnnxModel(OwnModel):
         try:
             self.proto.ParseFromString(read_bytes(path, MAX_WEIGHTS, "an ONNX file"))
         except decode_error as error:
-            raise UsageError(f"it is no ONNX file: {error}") from None
+            raise UsageError(f"it is not an ONNX file: {error}") from None
         if not self.proto.graph.node:
-            raise UsageError("it is no ONNX file: it has no graph")
+            raise UsageError("it is not an ONNX file: it has no graph")
         self.initializers = {t.name: t for t in self.proto.graph.initializer}
         check_one_file(self.proto, "it")
         producer = shorten(self.proto.producer_name or "an unknown producer")

@@ -68,8 +68,8 @@ def overlap_add(graph: Graph, node: Node, inputs: list[str], output: str) -> Non
     known = graph.program.sizes
     if any(set(shape[axis].names) - known.keys() for axis in axes):
         raise UsageError(
-            f"{graph.program.name} cannot become an ONNX graph: overlap_add adds up windows whose "
-            "number the arrays decide; give the axis a size"
+            f"{graph.program.name} cannot become an ONNX graph: overlap_add needs a fixed "
+            "number of windows; give the axis a size"
         )
     names = ("size", "stride", "dilation", "padding", "length")
     columns = [_numbers(graph, node, name) for name in names]

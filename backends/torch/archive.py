@@ -85,7 +85,7 @@ def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
     state_dict."""
     found = [name for name in archive.names if name.endswith("/data.pkl")]
     if len(found) != 1 or found[0].count("/") != 1:
-        raise Damaged("it is not an archive that torch.save has written")
+        raise Damaged("it is not an archive written by torch.save")
     folder = found[0].partition("/")[0]
     state = _described(archive.part(found[0], DESCRIBED))
     told = f"{folder}/byteorder" in archive.names and archive.part(f"{folder}/byteorder", 16)
@@ -96,7 +96,7 @@ def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
             dtype = np.dtype(tensor.storage.dtype)
             size = tensor.storage.count * dtype.itemsize
             if size > max(4 * wanted, SPARE):
-                raise Damaged(f"a tensor is a part of {size:,} bytes; save a clone of it")
+                raise Damaged(f"a tensor is a view of {size:,} bytes; save a clone of the tensor")
             data = archive.part(f"{folder}/data/{tensor.storage.key}", size)
             return _strided(np.frombuffer(data, dtype.newbyteorder(order)), tensor)
 
@@ -129,11 +129,11 @@ def _described(data: bytes) -> dict[str, Tensor]:
     except Exception as error:
         raise Damaged(f"its pickle is damaged: {type(error).__name__}: {error}") from None
     if not isinstance(found, dict):
-        raise Damaged(f"it holds {_article(found)}, not tensors by name")
+        raise Damaged(f"it contains {_article(found)}, not named tensors")
     odd = sorted({type(v).__name__ for v in found.values() if not isinstance(v, Tensor)})
     if odd or not all(isinstance(key, str) for key in found):
-        held = ", ".join(odd or ["keys that are not names"])
-        raise Damaged(f"it holds a dict with {held}, not tensors by name")
+        held = ", ".join(odd or ["keys that are not strings"])
+        raise Damaged(f"it contains a dict with {held}, not named tensors")
     return found
 
 
@@ -159,19 +159,19 @@ class _Descriptions(pickle._Unpickler):
             return _parameter
         if module == "torch" and name in STORAGES:
             return _Kind(STORAGES[name])
-        raise Damaged(f"it asks for {module}.{name}, which no plain state_dict does")
+        raise Damaged(f"it names {module}.{name}, which a plain state_dict never does")
 
     def persistent_load(self, pid: Any) -> Storage:
         match pid:
             case ("storage", _Kind() as kind, str() as key, str(), int() as count) if count >= 0:
                 return Storage(kind.dtype, key, count)
-        raise Damaged("its pickle names a storage as torch does not")
+        raise Damaged("its pickle describes a storage differently from torch.save")
 
     def load_build(self) -> None:
         """Skip attributes that a pickle sets on a dict, such as ``_metadata`` of a state_dict."""
         self.stack.pop()
         if not isinstance(self.stack[-1], OrderedDict):
-            raise Damaged("its pickle sets attributes of something else than a dict")
+            raise Damaged("its pickle sets attributes of an object that is not a dict")
 
     dispatch[pickle.BUILD[0]] = load_build
 
@@ -181,16 +181,16 @@ def _tensor(
 ) -> Tensor:
     counts = [offset, *shape, *strides]
     if not isinstance(storage, Storage) or len(shape) != len(strides):
-        raise Damaged("its pickle describes a tensor as torch does not")
+        raise Damaged("its pickle describes a tensor differently from torch.save")
     if any(type(n) is not int or n < 0 for n in counts):
         raise Damaged("a tensor has negative sizes")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if math.prod(shape) and last >= storage.count:
-        raise Damaged("a tensor goes beyond its storage")
+        raise Damaged("a tensor reaches beyond the end of its storage")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 def _parameter(data: Tensor, *_: Any) -> Tensor:
     if not isinstance(data, Tensor):
-        raise Damaged("its pickle describes a parameter as torch does not")
+        raise Damaged("its pickle describes a parameter differently from torch.save")
     return data

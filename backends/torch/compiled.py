@@ -76,14 +76,14 @@ def compiled(
     places = max((prod(size.resolve(plan.sizes) for size in each) for each in windows), default=0)
     if places > MOST_PLACES:
         raise UsageError(
-            f"sums over windows of {places} places, and more than {MOST_PLACES}, keep "
-            "torch.compile for minutes: take derived"
+            f"the plan sums windows of {places} entries; with more than {MOST_PLACES}, "
+            "torch.compile takes minutes: use the path derived"
         )
     count = plan.operations.total()
     if count > MOST:
         raise UsageError(
-            f"a step has {count:,} operations with its loops unrolled, and more than {MOST:,} keep "
-            "torch.compile for long: take derived"
+            f"a step has {count:,} operations with unrolled loops; with more than {MOST:,}, "
+            "torch.compile takes too long: use the path derived"
         )
 
     def function(inputs: Tensors, _: Tensors) -> Tensors:
@@ -143,12 +143,12 @@ class _Compiled:
         with torch.no_grad():
             graph = make_fx(in_a_row, decomposition_table=DECOMPOSED)(*example)
         if any(ONEDNN_BACKWARD in str(node.target) for node in graph.graph.nodes):
-            raise UsageError("torch.compile cannot train oneDNN's LSTM: take native")
+            raise UsageError("torch.compile cannot train oneDNN's LSTM: use the path native")
         calls = sum(node.op == "call_function" for node in graph.graph.nodes)
         if self._most is not None and calls > self._most:
             raise UsageError(
-                f"a step makes {calls:,} calls of torch, and more than {self._most:,} keep "
-                "torch.compile for long: take native"
+                f"a step makes {calls:,} calls of torch; with more than {self._most:,}, "
+                "torch.compile takes too long: use the path native"
             )
         for node in graph.graph.nodes:
             node.meta.clear()  # the compiler cannot use the tracer's metadata
@@ -177,7 +177,7 @@ def _translated(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[
     except TorchDynamoException as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(
-            f"torch.compile cannot take this step ({reason}): take another path"
+            f"torch.compile cannot compile this step ({reason}): use another path"
         ) from error
     return deterministic(made) if exact else made
 
@@ -200,11 +200,11 @@ def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:
 def _check(device: str) -> None:
     if device != "cpu":
         raise UsageError(
-            f"torch.compile was tried on the CPU only, and this is {device}: take derived"
+            f"torch.compile is supported on the CPU only, not on {device}: use the path derived"
         )
     if not has_compiler():
         listed = " or ".join(COMPILERS)
-        raise UsageError(f"torch.compile needs a compiler of C++ ({listed}): take derived")
+        raise UsageError(f"torch.compile needs a C++ compiler ({listed}): use the path derived")
 
 
 def quiet(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -65,8 +65,8 @@ class TorchFormat(Format):
         for name in sorted(layout.frozen):
             if np.any(packed[name] != 0):
                 raise UsageError(
-                    f"{path}: {keys[name]} is not zero, and {training.name} has one bias there; "
-                    "add it to the other bias of that layer, and make it zero"
+                    f"{path}: {keys[name]} is not zero, but {training.name} has one bias "
+                    "here; add these values to the layer's other bias, and set them to zero"
                 )
         statistics = {port.name: packed.pop(port.name) for port in training.statistics}
         return layout.unpack(packed), statistics

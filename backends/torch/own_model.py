@@ -44,8 +44,8 @@ class TorchModels(OwnModels):
     ) -> OwnModel:
         if not file.name:
             raise UsageError(
-                f"{file} is no Python file: torch takes FILE.py:NAME, where NAME is a module, its "
-                "class, or a function that makes one"
+                f"{file} is not a Python file: torch needs FILE.py:NAME, where NAME is a module, a "
+                "module class, or a function that returns a module"
             )
         torch.manual_seed(0)
         dtype = torch.float64 if self.backend.double else torch.float32
@@ -53,21 +53,21 @@ class TorchModels(OwnModels):
         if not isinstance(found, torch.nn.Module):
             if not callable(found):
                 raise UsageError(
-                    f"{file} is of {type(found).__name__}: name a torch.nn.Module, its class, or a "
-                    "function that makes one"
+                    f"{file} is a {type(found).__name__}: name a torch.nn.Module, a module class, "
+                    "or a function that returns a module"
                 )
             with _default(dtype):
                 module = made(file, file.name, found, sizes)
         if not isinstance(module, torch.nn.Module):
             raise UsageError(
-                f"{file} gives {type(module).__name__}, and a torch.nn.Module is wanted: name one, "
-                "its class, or a function that makes one"
+                f"{file} returns {type(module).__name__}, not a torch.nn.Module: name a module, "
+                "a module class, or a function that returns a module"
             )
         lazy = [n for n, p in module.named_parameters() if torch.nn.parameter.is_lazy(p)]
         if lazy:
             raise UsageError(
-                f"{file} has parameters without a shape ({lazy[0]}): call it once as it is made, "
-                "so that its lazy modules have theirs"
+                f"{file} has parameters without a shape ({lazy[0]}): call the model once "
+                "when you create it, so that its lazy modules get their shapes"
             )
         return TorchModel(module.to(self.backend.device, dtype), dtype, self.backend)
 

@@ -54,8 +54,8 @@ def overlap_add(e: Emitter, node: Node) -> str:
     even = attributes["padding"] == attributes["after"]
     if attributes["axes"] != (1, 2) or len(shape) != 6 or not even:
         raise UsageError(
-            "cannot be written as source for torch: overlap_add of other values than "
-            "[batch, rows, columns, channels], or padded on one side; export to onnx, which has it"
+            "cannot be written as source for torch: overlap_add needs [batch, rows, columns, "
+            "channels] and symmetric padding; export to onnx, which has no such limits"
         )
     _, rows, columns, *sizes, channels = shape
     whole = channels * sizes[0] * sizes[1]

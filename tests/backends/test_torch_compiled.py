@@ -162,7 +162,7 @@ def test_a_function_of_too_many_calls_is_refused_at_its_first(torch: Backend) ->
 
     function = torch.compile_native(long)
     number = torch.tensor(np.ones(2, "f4"))
-    with pytest.raises(UsageError, match=r"makes 1,501 calls of torch, .* take native"):
+    with pytest.raises(UsageError, match=r"makes 1,501 calls of torch; .* use the path native"):
         function({"x": number}, {"y": number})
 
 
@@ -178,7 +178,7 @@ def test_what_the_compiler_cannot_take_is_refused_in_words(
     monkeypatch.setattr(inductor, "compile", refuse)
     torch.use("cpu", "float32")
     function = torch.compile_native(lambda variables, constants: {"x": variables["a"] * 3.25})
-    with pytest.raises(UsageError, match=r"cannot take this step \(no such kernel\): take ano"):
+    with pytest.raises(UsageError, match=r"cannot compile this step \(no such kernel\): use ano"):
         function({"a": torch.tensor(np.ones(7, "f4"))}, {})
 
 

@@ -201,9 +201,9 @@ REFUSED = {
     "no name": (NET, "Nett", RULES, "has no 'Nett'; did you mean 'Net'? (it has: Net)"),
     "raises": ("import torch\nraise KeyError('x')\n", "Net", (), "KeyError: 'x' (line 2)"),
     "exits": ("import torch, sys\nsys.exit(3)\n", "Net", (), "SystemExit: 3 (line 2)"),
-    "no module": ("import torch\nNet = 3\n", "Net", (), "is of int: name a torch.nn.Module"),
+    "no module": ("import torch\nNet = 3\n", "Net", (), "is a int: name a torch.nn.Module"),
     "makes none": (
-        "import torch\ndef Net():\n    return 3\n", "Net", (), "gives int, and a torch.nn.Module"
+        "import torch\ndef Net():\n    return 3\n", "Net", (), "returns int, not a torch.nn.Module"
     ),
     "needs more": (
         "import torch\ndef Net(vocab, width):\n    pass\n", "Net", (),

@@ -45,11 +45,11 @@ ARRAYS: dict[str, tuple[bytes, str]] = {
     "too large": (header("'<f4'", "(1000000000000,)"), "found [1000000000000]"),
     "huge number": (header("'<f4'", f"({'9' * 4000},)"), "found [9"),
     "negative": (header("'<f4'", "(-86,)"), "found [-86]"),
-    "no shape": (header("'<f4'", "'x'"), "no header of an array"),
-    "code": (header("__import__('os')", "(86,)"), "no header of an array"),
-    "long header": (header("'<f4'", "(86,)", 0xFFFFFFF0), "no header of an array"),
-    "cut off": (array_bytes(np.zeros(86, np.float32))[:-4], "is cut off"),
-    "no array": (b"text", "no header of an array"),
+    "no shape": (header("'<f4'", "'x'"), "no valid array header"),
+    "code": (header("__import__('os')", "(86,)"), "no valid array header"),
+    "long header": (header("'<f4'", "(86,)", 0xFFFFFFF0), "no valid array header"),
+    "cut off": (array_bytes(np.zeros(86, np.float32))[:-4], "is truncated"),
+    "no array": (b"text", "no valid array header"),
     "too long": (array_bytes(np.zeros(86, np.float32)) + bytes(9), "where 472 are the most"),
 }
 

@@ -167,14 +167,14 @@ def _virtual(file: Any) -> None:
 
 
 DATASETS: dict[str, tuple[Callable[[Any], None], str]] = {
-    "soft link": (_linked("soft"), "has no dataset '0' of its own"),
-    "external link": (_linked("external"), "has no dataset '0' of its own"),
+    "soft link": (_linked("soft"), "has no dataset '0' in this file"),
+    "external link": (_linked("external"), "has no dataset '0' in this file"),
     "external file": (
         lambda f: _replaced(f, shape=(8, 86), dtype="f4", external=[("/etc/passwd", 0, 2752)]),
-        "are not in the file",
+        "are stored outside of the file",
     ),
-    "virtual": (_virtual, "are not in the file"),
-    "empty": (lambda f: _replaced(f, dtype="f4", shape=None), "are not in the file"),
+    "virtual": (_virtual, "are stored outside of the file"),
+    "empty": (lambda f: _replaced(f, dtype="f4", shape=None), "are stored outside of the file"),
     "too large": (
         lambda f: _replaced(f, shape=(1 << 20, 1 << 20), dtype="f4", chunks=(64, 64)),
         "found [1048576, 1048576] of float32",
@@ -195,12 +195,12 @@ DATASETS: dict[str, tuple[Callable[[Any], None], str]] = {
     "bool": (lambda f: _replaced(f, shape=(8, 86), dtype="?"), "of bool"),
     "complex": (lambda f: _replaced(f, shape=(8, 86), dtype="c8"), "of complex64"),
     "double": (lambda f: _replaced(f, shape=(8, 86), dtype="f8"), "all must be of one dtype"),
-    "a group": (lambda f: (f.pop(OUT), f.create_group(OUT)), "has no dataset '0' of its own"),
+    "a group": (lambda f: (f.pop(OUT), f.create_group(OUT)), "has no dataset '0' in this file"),
     "another name": (
         lambda f: f["layers/dense/vars"].attrs.__setitem__("name", "other"),
-        "its variables are of 'other', not of 'out'",
+        "its variables belong to 'other', not to 'out'",
     ),
-    "nothing": (lambda f: f.pop("layers"), "/ has no group 'layers' of its own"),
+    "nothing": (lambda f: f.pop("layers"), "/ has no group 'layers' in this file"),
 }
 
 

@@ -86,9 +86,9 @@ def _tensors() -> dict[str, tuple[Callable[[Any, Any], Any], str]]:
         "bool": (lambda t, x: x.bool(), "bool; allowed"),
         "complex": (lambda t, x: x.cfloat(), "complex64; allowed"),
         "bfloat16": (lambda t, x: x.bfloat16(), "bfloat16; allowed"),
-        "sparse": (lambda t, x: x.to_sparse(), "cannot be read as a state_dict: it asks for"),
+        "sparse": (lambda t, x: x.to_sparse(), "cannot be read as a state_dict: it names"),
         "meta": (lambda t, x: x.to("meta"), "cannot be read as a state_dict: "),
-        "no tensor": (lambda t, x: 3, "a dict with int, not tensors"),
+        "no tensor": (lambda t, x: 3, "a dict with int, not named tensors"),
         "part of a large one": (
             lambda t, x: t.zeros(1 << 25)[: x.numel()].view(x.shape),
             "save a clone of it",

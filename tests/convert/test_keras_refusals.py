@@ -72,11 +72,14 @@ def _no_weights(members: dict[str, bytes]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_other, "is of lesson6/simple_rnn, not of lesson6/stateful_lstm"),
-        (_renamed, "has no layer 'lstm', which holds lstm of lesson6/stateful_lstm; it has chars"),
-        (_narrow, "layer 'out' is to have kernel of shape [7, 11], float32 or float64"),
-        (_foreign, "has mish_of_mine, which is neither Keras' own nor written by an export"),
-        (_damaged, "layer 'lstm' is to be a LSTM; found a LTSM"),
+        (_other, "has weights of lesson6/simple_rnn, not of lesson6/stateful_lstm"),
+        (
+            _renamed,
+            "has no layer 'lstm', which should have lstm of lesson6/stateful_lstm; it has",
+        ),
+        (_narrow, "layer 'out' must have kernel of shape [7, 11], float32 or float64"),
+        (_foreign, "has mish_of_mine, which neither Keras nor an export"),
+        (_damaged, "layer 'lstm' must be a LSTM; found a LTSM"),
         (_no_weights, "cannot be read as a .keras file: it has no model.weights.h5"),
     ],
 )
@@ -145,7 +148,7 @@ def test_a_module_must_have_a_name_that_python_imports(
 ) -> None:
     case, path = saved
     payload = {"exported": case.exported.payload(), "path": str(path.with_name("lstm-2.keras"))}
-    assert "lstm-2.py could not be imported" in refused(worker, "write", **payload)
+    assert "lstm-2.py cannot be imported" in refused(worker, "write", **payload)
 
 
 def test_a_layer_that_no_output_needs_has_no_place(
