@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from harness.arrays import ArrayDict, Arrays
-from harness.checking.checks.context import part
+from harness.checking.checks.context import select_prefixes
 from harness.checking.checks.extremes import (
     INDICES,
     corner_material,
@@ -90,7 +90,7 @@ class Pass:
         if self.phase == "inference":
             return remote.forward("inference", self.material.inputs, self.material.state)
         results = remote.gradients(self.material, self.cotangents)
-        return results if self.cotangents is None else part(results, "gradient.")
+        return results if self.cotangents is None else select_prefixes(results, "gradient.")
 
     def run_in_session(self, session: Session) -> Arrays:
         """Run the pass in a session of this process."""

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from record_lines import lines_of
 from wording import Wording
 
-from harness.checking.checks.context import where_apart
+from harness.checking.checks.context import describe_first_difference
 from harness.cli import cli
 from harness.oracle.tolerance import deviation
 
@@ -84,10 +84,12 @@ def test_what_should_have_the_same_bits_names_the_first_entry_that_has_not(
     wording: Wording,
 ) -> None:
     first = np.array([[0.0, np.nan], [2.0, 3.0]])
-    assert where_apart(first, first.copy()) == ""
+    assert describe_first_difference(first, first.copy()) == ""
     later = np.array([[0.0, np.nan], [2.0, 4.0]])
-    wording(where_apart(later, first), "[1, 1] ... 4 ... 3 (1 ... 4")
-    assert where_apart(later[0], first) == where_apart(None, first) == ""
+    wording(describe_first_difference(later, first), "[1, 1] ... 4 ... 3 (1 ... 4")
+    assert (
+        describe_first_difference(later[0], first) == describe_first_difference(None, first) == ""
+    )
 
 
 # --- A primitive that a framework lacks in one dtype ------------------------------------------

@@ -35,8 +35,8 @@ def cases(name: str, **sizes: int) -> tuple[Case, Case]:
 
 
 def test_every_function_has_a_promise_and_values_to_hold_it_to() -> None:
-    exact = functions._exact(functions._case("functions", EVERY))
-    further = functions._exact(functions._case("further", EVERY))
+    exact = functions._compute_exact(functions._make_case("functions", EVERY))
+    further = functions._compute_exact(functions._make_case("further", EVERY))
     assert (set(exact), set(further)) == (
         set(functions.promises("functions")),
         set(functions.promises("further")),
@@ -47,11 +47,13 @@ def test_every_function_has_a_promise_and_values_to_hold_it_to() -> None:
 
 
 def test_a_backend_is_asked_for_what_it_offers() -> None:
-    asked = {port.name for port in functions._case("further", EVERY - {"erf"}).inference.outputs}
+    asked = {
+        port.name for port in functions._make_case("further", EVERY - {"erf"}).inference.outputs
+    }
     assert set(functions.promises("further")) - asked == {"erf_of_x", "gelu_of_x", "gelu_of_dense"}
-    least = functions._case("further", frozenset()).inference
+    least = functions._make_case("further", frozenset()).inference
     assert {"cubes", "silu_of_x", "joint"} <= {port.name for port in least.outputs}
-    assert not functions._offers(least.nodes)
+    assert not functions._optional_primitives(least.nodes)
 
 
 def test_an_index_fills_targets_too() -> None:
@@ -78,20 +80,22 @@ def test_an_entry_is_held_to_its_promise(
 ) -> None:
     found = np.array([0.5, value, np.inf, np.nan], dtype)
     exact = np.array([0.5, 1.0, np.inf, np.nan], np.longdouble)
-    assert functions._deviation("x", found, exact, promise, dtype, True).agrees == agrees
+    assert functions._measure_error("x", found, exact, promise, dtype, True).agrees == agrees
 
 
 def test_what_is_below_the_smallest_normal_number_may_be_zero_unless_it_is_promised() -> None:
     zero, exact = np.zeros(1, np.float32), np.array([2.0**-130], np.longdouble)
     for promised in (False, True):
-        found = functions._deviation("x", zero, exact, functions.Promise(8), "float32", promised)
+        found = functions._measure_error(
+            "x", zero, exact, functions.Promise(8), "float32", promised
+        )
         assert found.agrees is not promised
 
 
 def test_a_result_of_another_shape_or_dtype_differs() -> None:
     exact = np.ones(3, np.longdouble)
     for wrong in (np.ones(2, np.float32), np.ones(3), None, "text"):
-        found = functions._deviation("x", wrong, exact, functions.Promise(8), "float32", False)
+        found = functions._measure_error("x", wrong, exact, functions.Promise(8), "float32", False)
         assert found.reason
 
 
@@ -127,7 +131,7 @@ def test_of_a_single_class_each_row_may_leave_a_rounding() -> None:
     )
     for case, rows in ((alone, 30), (several, 0)):
         plain = case.gradients(case.material, "main")
-        found = thresholds.with_rows(plain, case.batch * case.time)
+        found = thresholds.add_row_noise(plain, case.batch * case.time)
         for dtype, unit in (("float32", 2.0**-24), ("float64", 2.0**-53)):
             before, after = plain.measured(dtype), found.measured(dtype)
             assert all(after[n] == max(before[n], rows * unit) for n in after if "gradient." in n)

@@ -14,7 +14,7 @@ from needed import need
 from harness.arrays import Arrays
 from harness.backends.numpy.backend import Numpy
 from harness.checking.checks import Context, properties
-from harness.checking.checks.context import hold_again
+from harness.checking.checks.context import compare_repetition
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
 from harness.language.model import load_spec
@@ -88,7 +88,9 @@ def test_what_is_missing_from_a_later_call_differs(case: Case) -> None:
     for repeats in (True, False):
         finding = Finding("soak")
         context: Any = SimpleNamespace(remote=SimpleNamespace(repeats=repeats), dtype="float32")
-        hold_again(context, finding, first, {}, lambda: case.gradients(case.material, "main"), "{}")
+        compare_repetition(
+            context, finding, first, {}, lambda: case.gradients(case.material, "main"), "{}"
+        )
         assert finding.judge().verdict == "differ"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.checking.checks.training import RATE, stable
+from harness.checking.checks.training import RATE, find_stable_rate
 from harness.oracle.yardstick import Expected
 
 
@@ -19,13 +19,13 @@ def test_the_rate_is_one_at_which_what_is_compared_is_stable() -> None:
         end = {"step 20: loss": np.zeros(3)}
         return Expected(end, lambda _: {**early, "step 20: loss": rate**2})
 
-    rate, _ = stable(RATE, "float32", steps)
+    rate, _ = find_stable_rate(RATE, "float32", steps)
     assert rate == tried[-1] < RATE / 16
     assert rate == pytest.approx(RATE / 16 ** (len(tried) - 1))
 
 
 def test_a_rate_that_is_stable_is_taken_as_it_is() -> None:
-    rate, _ = stable(
+    rate, _ = find_stable_rate(
         RATE, "float32", lambda _: Expected({"loss": np.zeros(3)}, lambda _: {"loss": 0})
     )
     assert rate == pytest.approx(RATE)

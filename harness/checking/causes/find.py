@@ -21,11 +21,11 @@ from harness.checking.causes.cause import (
     replaced_causes,
 )
 from harness.checking.causes.updates import step_arrays, update_causes
-from harness.checking.checks.context import Batches, Context, Step, part
+from harness.checking.checks.context import Batches, Context, Step, select_prefixes
 from harness.checking.checks.extremes import offset_material, tail_material
 from harness.checking.checks.thresholds import LARGE as LARGE_SIZES
 from harness.checking.checks.thresholds import large_case
-from harness.checking.checks.training import RATE, planned
+from harness.checking.checks.training import RATE, plan_steps
 from harness.checking.first_difference import BACKWARD, FORWARD, Expectations, Location, listed
 from harness.checking.options import LocaliseOptions
 from harness.checking.reduction import extract_segment
@@ -278,7 +278,9 @@ class Finder:
         expected = failure.run_oracle().only("output.")
         material = failure.run.material
         remote = _open_loaded(self.context, failure.training, failure.inference, material)
-        deviations = expected.deviations(part(remote.gradients(material), "output."), dtype)
+        deviations = expected.deviations(
+            select_prefixes(remote.gradients(material), "output."), dtype
+        )
         # Leave out wrong shapes and dtypes: they do not depend on the inputs.
         wrong = [d for d in deviations if not d.agrees and not d.reason]
         return [d.name.removeprefix("output.") for d in wrong]
@@ -300,7 +302,7 @@ class Finder:
         for name in case.cotangents:
             along = {n: a if n == name else 0 * a for n, a in case.cotangents.items()}
             expected = case.gradients(material, f"along {name}", along).only("gradient.")
-            gradients = part(context.remote.gradients(material, along), "gradient.")
+            gradients = select_prefixes(context.remote.gradients(material, along), "gradient.")
             if not all(d.agrees for d in expected.deviations(gradients, context.dtype)):
                 names.append(name)
         return names
@@ -314,7 +316,8 @@ class Finder:
         expected = case.gradients(material, "main").only("gradient.")
         other = material.with_batch(case.batch_of(case.batch, case.time))
         first, _, again = (
-            part(context.remote.gradients(m), "gradient.") for m in (material, other, material)
+            select_prefixes(context.remote.gradients(m), "gradient.")
+            for m in (material, other, material)
         )
         if not all(d.agrees for d in expected.deviations(first, context.dtype)):
             return None
@@ -332,7 +335,7 @@ class Finder:
         if rule is None:
             return None
         rate = rule.attributes["learning_rate"] if own else RATE
-        batches, expected = planned(case, rule, rate, context.dtype)
+        batches, expected = plan_steps(case, rule, rate, context.dtype)
         if self.other is not None:
             programs = (case.training, case.inference)
             steps = _run_steps(self.other, *programs, rule, case.material, batches)
@@ -369,7 +372,9 @@ def _open_loaded(
 def _run_gradients(
     context: Context, training: Program, inference: Program, batch: Arguments
 ) -> Tensors:
-    return part(_open_loaded(context, training, inference, batch).gradients(batch), "gradient.")
+    return select_prefixes(
+        _open_loaded(context, training, inference, batch).gradients(batch), "gradient."
+    )
 
 
 def _run_steps(

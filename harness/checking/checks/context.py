@@ -32,7 +32,7 @@ Batch = Mapping[str, Any]
 Batches = Sequence[Batch]
 Step = Mapping[str, Any]
 # Results by name. A Misfit replaces a result that is no array of the right type.
-Found = Mapping[str, Array | Misfit]
+Results = Mapping[str, Array | Misfit]
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,16 @@ class Context:
         case, setting = self.case, (self.path, self.dtype, self.device)
         return self.remote.open(case.training, case.inference, rule, *setting)
 
-    def opened(self, case: Case, rule: UpdateRule | None = None) -> Context:
+    def open_case(self, case: Case, rule: UpdateRule | None = None) -> Context:
         """Open a session of another case, load its parameters and return its context."""
         context = replace(self, case=case)
         context.open(rule)
         context.remote.load(case.material)
         return context
 
-    def finding(self, check: str, found: Found, expected: Expected) -> Finding:
-        """Compare results with the expected ones in the cell's dtype, as :func:`compared` does."""
-        return compared(check, found, expected, self.dtype)
+    def finding(self, check: str, found: Results, expected: Expected) -> Finding:
+        """Compare results with the expected results, in the dtype of the cell."""
+        return compare_results(check, found, expected, self.dtype)
 
     def compare_gradients(self, check: str, material: Arguments, expected: Expected) -> Finding:
         """Compare the loss, the other results and all gradients of the loss for given arguments."""
@@ -91,7 +91,7 @@ class Context:
         """Run inference on the batch in ``material``; parameters must be loaded already."""
         return self.remote.forward("inference", material.inputs, material.state)
 
-    def timed(
+    def run_pipeline(
         self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float
     ) -> tuple[list[ArrayDict], Step]:
         """Prepare a pipeline of batches and run its steps, as :meth:`run_twice` does."""
@@ -108,9 +108,9 @@ class Context:
 
     def prepare(self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float) -> None:
         """Prepare a pipeline of the case without running a step."""
-        self.steps("prepare", batches, rule, rate, path=self.path, mode=mode, quick=True)
+        self.call_worker("prepare", batches, rule, rate, path=self.path, mode=mode, quick=True)
 
-    def steps(
+    def call_worker(
         self, verb: str, batches: Batches, rule: UpdateRule | None, rate: float, **further: Any
     ) -> Any:
         """Call a method of the worker that starts steps of this case, and return its answer."""
@@ -131,34 +131,36 @@ class Context:
         )
 
 
-def compared(check: str, found: Found, expected: Expected, dtype: str) -> Finding:
+def compare_results(check: str, results: Results, expected: Expected, dtype: str) -> Finding:
     """Compare all expected values with the results; a result that is not expected is a fault."""
-    deviations = expected.deviations(found, dtype)
+    deviations = expected.deviations(results, dtype)
     if deviations:
-        furthest = deviations.index(worst(deviations))
-        deviations[furthest] = expected.spread(deviations[furthest], found)
+        worst_index = deviations.index(worst(deviations))
+        deviations[worst_index] = expected.spread(deviations[worst_index], results)
     return Finding(check, deviations)
 
 
-def named(expected: Expected, names: Container[str]) -> Expected:
+def select_names(expected: Expected, names: Container[str]) -> Expected:
     """Return the expected values that have these names."""
     return replace(expected, values={n: a for n, a in expected.values.items() if n in names})
 
 
-def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:
+def select_prefixes(entries: Mapping[str, T], *prefixes: str) -> dict[str, T]:
     """Return the entries whose names start with one of the prefixes."""
-    return {n: a for n, a in found.items() if n.startswith(prefixes)}
+    return {n: a for n, a in entries.items() if n.startswith(prefixes)}
 
 
-def where_apart(found: Array | Misfit | None, expected: Array | Misfit | None) -> str:
+def describe_first_difference(
+    actual: Array | Misfit | None, expected: Array | Misfit | None
+) -> str:
     """Return ": " and the first entry in which two arrays differ. Return an empty text if the
     arrays are equal, differ in shape, or are not arrays."""
-    if not isinstance(found, np.ndarray) or not isinstance(expected, np.ndarray):
+    if not isinstance(actual, np.ndarray) or not isinstance(expected, np.ndarray):
         return ""
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         return ""
-    other = np.asarray((found != expected) & ~(np.isnan(found) & np.isnan(expected)))
-    return f": {worst_point(found, expected, other, 0.0)}" if other.any() else ""
+    differs = np.asarray((actual != expected) & ~(np.isnan(actual) & np.isnan(expected)))
+    return f": {worst_point(actual, expected, differs, 0.0)}" if differs.any() else ""
 
 
 def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False) -> bool:
@@ -171,11 +173,11 @@ def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False
     return bool(np.array_equal(a, b, equal_nan=True))
 
 
-def unequal(first: Found, later: Found, fault: str, bits: bool = False) -> list[str]:
+def list_differences(first: Results, later: Results, fault: str, bits: bool = False) -> list[str]:
     """Return a fault for each result of the first call that differs in the later call, compared as
     :func:`equal` does. ``fault`` is the message, with ``{}`` for the name of the result."""
     return [
-        f"{fault.format(name)}{where_apart(later.get(name), array)}"
+        f"{fault.format(name)}{describe_first_difference(later.get(name), array)}"
         for name, array in first.items()
         if not equal(array, later.get(name), bits)
     ]
@@ -185,11 +187,11 @@ def unequal(first: Found, later: Found, fault: str, bits: bool = False) -> list[
 # results must agree within the tolerance.
 
 
-def hold_again(
+def compare_repetition(
     context: Context,
     finding: Finding,
-    first: Found,
-    later: Found,
+    first: Results,
+    later: Results,
     expected: Callable[[], Expected],
     fault: str,
 ) -> int:
@@ -206,11 +208,12 @@ def hold_again(
         The number of tensors that were compared bit by bit.
     """
     if context.remote.repeats:
-        finding.faults += unequal(first, later, fault)
+        finding.faults += list_differences(first, later, fault)
         return len(first)
-    near = replace(expected(), values=whole(first))
+    expected_again = replace(expected(), values=whole(first))
     finding.deviations += [
-        replace(d, name=fault.format(d.name)) for d in near.deviations(later, context.dtype)
+        replace(d, name=fault.format(d.name))
+        for d in expected_again.deviations(later, context.dtype)
     ]
     return 0
 
@@ -221,31 +224,31 @@ def hold_again(
 # A probe gives the same result for every model. It runs once in each worker process, and all cells
 # with the same dtype, device and path share the result.
 
-_known: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDictionary()
+_results_by_worker: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
-def once(context: Context, key: Hashable, ask: Callable[[], T]) -> T:
+def run_once_per_worker(context: Context, key: Hashable, compute: Callable[[], T]) -> T:
     """Return ``ask()``, calling it only once per worker process, device, dtype, path and key."""
     worker = context.remote.worker
-    known = _known.setdefault(worker, {})
-    full = (worker.starts, context.device, context.dtype, context.path, key)
-    if full not in known:
-        known[full] = ask()
-    found: T = known[full]
-    return found
+    results = _results_by_worker.setdefault(worker, {})
+    full_key = (worker.starts, context.device, context.dtype, context.path, key)
+    if full_key not in results:
+        results[full_key] = compute()
+    result: T = results[full_key]
+    return result
 
 
 @cache
-def probe(name: str) -> Spec:
+def load_probe(name: str) -> Spec:
     """Load a model from ``specs/probes/``."""
     text = files("harness.specs.probes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return load_spec(f"probe/{name}", overrides={("model", f"probe/{name}"): text})
 
 
-def probe_case(name: str, batch: int, make: Callable[[Program], Arguments]) -> Case:
+def make_probe_case(name: str, batch: int, make: Callable[[Program], Arguments]) -> Case:
     """Return the case of a probe; ``make`` builds its parameters and batch, which are not drawn."""
 
-    def made(training: Program, _: Program, seed: int) -> tuple[int, Arguments]:
+    def draw_arguments(training: Program, _: Program, seed: int) -> tuple[int, Arguments]:
         return seed, make(training)
 
-    return Case(probe(name), {}, batch, 1, drawing=made)
+    return Case(load_probe(name), {}, batch, 1, drawing=draw_arguments)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import ArrayDict
-from harness.checking.checks.context import Context, part
+from harness.checking.checks.context import Context, select_prefixes
 from harness.oracle.case import Case
 from harness.oracle.kinks import finite, furthest
 from harness.oracle.tolerance import ROUNDOFF, Deviation, prefixed
@@ -30,7 +30,7 @@ INDICES = {"index-zero": 0, "repeated-index": 1, "last-index": -1}
 ERRORS_FOR_BAD_INPUT = ("UsageError", "IndexError", "ValueError", "InvalidArgumentError")
 
 
-def _compared(context: Context, check: str, material: Arguments) -> Finding:
+def _compare_at(context: Context, check: str, material: Arguments) -> Finding:
     expected = context.case.gradients(material, check).where_rounding_decides()
     return context.compare_gradients(check, material, expected)
 
@@ -38,15 +38,15 @@ def _compared(context: Context, check: str, material: Arguments) -> Finding:
 def extremes(context: Context) -> Iterator[Finding]:
     """Compare results with the last layer's weights times 1,024, so that ``exp`` of the logits
     overflows in float32."""
-    finding = _compared(context, "extremes", extreme_material(context.case))
-    finding.deviations = [*_where_the_dtype_ends(finding.deviations)]
+    finding = _compare_at(context, "extremes", extreme_material(context.case))
+    finding.deviations = [*_accept_overflow(finding.deviations)]
     for d in finding.deviations:
         if d.error == inf and not d.reason and isfinite(d.yardstick):
             finding.faults.append(f"{d.name} is not finite, but the oracle's is")
     yield finding
 
 
-def _where_the_dtype_ends(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
+def _accept_overflow(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
     """Accept a gradient that is not finite if some gradient of the oracle has no correct digit left
     in this dtype.
 
@@ -54,15 +54,15 @@ def _where_the_dtype_ends(deviations: Sequence[Deviation]) -> Iterator[Deviation
     softmax). In a backward pass the overflow may then happen one layer earlier or later.
     """
     gradients = [d for d in deviations if d.name.startswith("gradient.")]
-    over = any(d.yardstick >= 1 for d in gradients)
+    overflowed = any(d.yardstick >= 1 for d in gradients)
     for d in deviations:
-        ended = over and d in gradients and d.error == inf and not d.reason
-        yield replace(d, yardstick=inf, tolerance=inf) if ended else d
+        accepted = overflowed and d in gradients and d.error == inf and not d.reason
+        yield replace(d, yardstick=inf, tolerance=inf) if accepted else d
 
 
 def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
     """Return the arguments with the last layer's weights times ``factor``, a power of two."""
-    last = last_layer(case)
+    last = last_layer_prefix(case)
     arrays = case.material.parameters
     parameters = {n: a * factor if n.startswith(last) else a for n, a in arrays.items()}
     return replace(case.material, parameters=parameters)
@@ -71,26 +71,26 @@ def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
 def saturation(context: Context) -> Iterator[Finding]:
     """Compare results at saturated activations: state and inner matrices are about 4 times as large
     as usual."""
-    yield _compared(context, "saturation", saturated_material(context.case))
+    yield _compare_at(context, "saturation", saturated_material(context.case))
 
 
 def saturated_material(case: Case) -> Arguments:
     """Return the arguments of :func:`saturation`, scaled by a factor of :data:`SATURATING`."""
-    return case.found_once("saturation", lambda: _most_saturated(case))
+    return case.found_once("saturation", lambda: _choose_saturated(case))
 
 
-def _most_saturated(case: Case) -> Arguments:
+def _choose_saturated(case: Case) -> Arguments:
     programs = (case.training, case.inference)
     for factors in SATURATING:
-        materials = [_saturated(case, factor) for factor in factors]
-        usable = [material for material in materials if finite(*programs, material)]
+        candidates = [_scale_arguments(case, factor) for factor in factors]
+        usable = [material for material in candidates if finite(*programs, material)]
         if usable:
             break
-    return furthest(case.training, usable or materials)
+    return furthest(case.training, usable or candidates)
 
 
-def _saturated(case: Case, factor: float) -> Arguments:
-    last = last_layer(case)
+def _scale_arguments(case: Case, factor: float) -> Arguments:
+    last = last_layer_prefix(case)
     parameters = {
         n: a * factor if a.ndim > 1 and not n.startswith(last) else a
         for n, a in case.material.parameters.items()
@@ -99,7 +99,7 @@ def _saturated(case: Case, factor: float) -> Arguments:
     return replace(case.material, parameters=parameters, state=state)
 
 
-def last_layer(case: Case) -> str:
+def last_layer_prefix(case: Case) -> str:
     """Return the prefix of the last layer's parameter names (``out.``); "." if no layer has
     parameters."""
     parameters = case.training.parameters
@@ -110,15 +110,15 @@ def kinks(context: Context) -> Iterator[Finding]:
     """Compare results at pre-activations exactly on a kink: first all 0 (relu'(0) = 0), then other
     kinks."""
     case = context.case
-    yield _compared(context, "kinks", kink_material(case))
-    yield _compared(context, "corners", corner_material(case))
+    yield _compare_at(context, "kinks", kink_material(case))
+    yield _compare_at(context, "corners", corner_material(case))
 
 
 def corner_material(case: Case) -> Arguments:
     """Return arguments whose pre-activations equal the biases, which are set to :data:`CORNERS`.
     Matrices are 0, except those of the last layer and embedding tables. Each bias vector starts
     with a different entry of :data:`CORNERS`."""
-    last = last_layer(case)
+    last = last_layer_prefix(case)
     parameters = {}
     for number, port in enumerate(case.training.parameters):
         array = np.array(case.material.parameters[port.name])
@@ -134,9 +134,9 @@ def is_table(name: str) -> bool:
     return name.endswith(".table")
 
 
-def starts_at(port: Port, *laws: str) -> bool:
+def starts_at(port: Port, *distributions: str) -> bool:
     stripes = (port.init or {}).get("stripes", ())
-    return bool(stripes) and stripes[0]["law"] in laws
+    return bool(stripes) and stripes[0]["law"] in distributions
 
 
 def kink_material(case: Case) -> Arguments:
@@ -162,7 +162,7 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
     if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
         return
     for check, value in INDICES.items():
-        yield _compared(context, check, index_material(case, value))
+        yield _compare_at(context, check, index_material(case, value))
 
 
 def index_material(case: Case, value: int) -> Arguments:
@@ -170,14 +170,14 @@ def index_material(case: Case, value: int) -> Arguments:
     index."""
     program, material = case.training, case.material
 
-    def filled(ports: tuple[Port, ...], arrays: ArrayDict) -> ArrayDict:
+    def fill_indices(ports: tuple[Port, ...], arrays: ArrayDict) -> ArrayDict:
         bounds = class_counts(case, ports)
         return {
             n: np.full_like(a, value % bounds[n]) if n in bounds else a for n, a in arrays.items()
         }
 
-    inputs = filled(program.inputs, material.inputs)
-    return replace(material, inputs=inputs, targets=filled(program.targets, material.targets))
+    inputs = fill_indices(program.inputs, material.inputs)
+    return replace(material, inputs=inputs, targets=fill_indices(program.targets, material.targets))
 
 
 def bad_index(context: Context) -> Iterator[Finding]:
@@ -192,28 +192,28 @@ def bad_index(context: Context) -> Iterator[Finding]:
     finding = Finding("bad-index")
     for name in list(bounds)[:2]:
         for value in (bounds[name], -1):
-            _refused(context, finding, name, value, "forward", phase="inference")
+            _check_index_error(context, finding, name, value, "forward", phase="inference")
     expected = case.forward("inference", case.material, "main")
     later = context.finding(finding.check, context.forward(case.material), expected)
     finding.deviations += prefixed("after a bad index, ", later.deviations)
     if case.training.loss is not None:
         name, targets = next(iter(bounds)), case.material.targets
-        asked = {"phase": "training", "targets": targets}
-        _refused(context, finding, name, bounds[name], "gradients", **asked)
+        arguments = {"phase": "training", "targets": targets}
+        _check_index_error(context, finding, name, bounds[name], "gradients", **arguments)
         expected = case.gradients(case.material, "main")
         later = context.finding(finding.check, context.remote.gradients(case.material), expected)
         finding.deviations += prefixed("after a training of a bad index, ", later.deviations)
     yield finding
 
 
-def _refused(
-    context: Context, finding: Finding, name: str, value: int, verb: str, **asked: Any
+def _check_index_error(
+    context: Context, finding: Finding, name: str, value: int, verb: str, **arguments: Any
 ) -> None:
     """Check that a call of the worker raises an error if one index of an input is out of range."""
     material = context.case.material
     inputs = {n: np.array(a) for n, a in material.inputs.items()}
     inputs[name].flat[0] = value
-    outcome = context.remote.outcome(verb, inputs=inputs, state=material.state, **asked)
+    outcome = context.remote.outcome(verb, inputs=inputs, state=material.state, **arguments)
     finding.held += 1
     if outcome.status == "ok":
         finding.faults.append(f"{name} = {value} was accepted")
@@ -245,10 +245,10 @@ def nan(context: Context) -> Iterator[Finding]:
     finding = Finding("nan")
     names = [port.name for port in case.training.parameters]
     if len(names) > ONE_BY_ONE:
-        ends = {name for alike in by_kind(names) for name in (alike[0], alike[-1])}
+        ends = {name for group in by_kind(names) for name in (group[0], group[-1])}
         names = [name for name in names if name in ends]
     for name in names:
-        _hold_nan(context, finding, "parameters", name)
+        _check_nan_spreads(context, finding, "parameters", name)
     yield finding
 
 
@@ -264,12 +264,12 @@ def nan_inputs(context: Context) -> Iterator[Finding]:
     finding = Finding("nan-inputs")
     for group, ports in groups.items():
         for port in ports:
-            _hold_nan(context, finding, group, port.name)
+            _check_nan_spreads(context, finding, group, port.name)
     if finding.held:
         yield finding
 
 
-def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None:
+def _check_nan_spreads(context: Context, finding: Finding, group: str, name: str) -> None:
     """Fill one argument with NaN and check that outputs, losses and gradients become NaN."""
     case = context.case
     arrays = getattr(case.material, group)
@@ -279,25 +279,27 @@ def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None
     expected = case.gradients(material, f"nan in {group}: {name}").values
     context.remote.load(material)
     found = context.remote.gradients(material)
-    wanted = reached = False
-    for tensor, array in part(expected, "output.", "loss", "metric.", "gradient.").items():
+    expects_nan = found_nan = False
+    for tensor, array in select_prefixes(
+        expected, "output.", "loss", "metric.", "gradient."
+    ).items():
         finding.held += 1
-        got = found.get(tensor)
-        if not isinstance(got, np.ndarray) or got.shape != array.shape:
+        actual = found.get(tensor)
+        if not isinstance(actual, np.ndarray) or actual.shape != array.shape:
             finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} was returned")
             continue
-        there = np.isnan(np.asarray(got, np.float64))
-        lost = np.isnan(array) & ~there
+        is_nan = np.isnan(np.asarray(actual, np.float64))
+        not_nan = np.isnan(array) & ~is_nan
         if tensor.startswith("gradient."):
-            wanted = wanted or bool(np.isnan(array).all())
-            reached = reached or bool(there.any())
-        elif lost.any():
-            place = [int(index) for index in np.argwhere(lost)[0]]
+            expects_nan = expects_nan or bool(np.isnan(array).all())
+            found_nan = found_nan or bool(is_nan.any())
+        elif not_nan.any():
+            place = [int(index) for index in np.argwhere(not_nan)[0]]
             finding.faults.append(
-                f"{tensor}: with NaN in {name}, {int(lost.sum())} entries are not NaN although the "
-                f"oracle's are, the first at {place}"
+                f"{tensor}: with NaN in {name}, {int(not_nan.sum())} entries are not NaN although "
+                f"the oracle's are, the first at {place}"
             )
-    if wanted and not reached:
+    if expects_nan and not found_nan:
         finding.faults.append(f"no gradient is NaN although all of {name} is")
 
 
@@ -322,10 +324,10 @@ def tails(context: Context) -> Iterator[Finding]:
     """Compare results at pre-activations of up to 1,000 and a state about 64 times as large as
     usual. Saturating functions must not overflow, and unbounded functions must not be clipped."""
     case = context.case
-    if not any(_is_bias(case, port) for port in _inner(case)):
+    if not any(_is_bias(case, port) for port in _inner_parameters(case)):
         return
     material = tail_material(case)
-    expected = case.gradients(material, "tails").at_least(least(case))
+    expected = case.gradients(material, "tails").at_least(least_noise(case))
     yield context.compare_gradients("tails", material, expected)
 
 
@@ -334,7 +336,7 @@ def tail_material(case: Case) -> Arguments:
     embedding tables. Biases are :data:`TAILS`. Every second number of the state is multiplied by
     :data:`FAR_STATE`."""
     parameters = dict(case.material.parameters)
-    for number, port in enumerate(_inner(case)):
+    for number, port in enumerate(_inner_parameters(case)):
         array = np.array(parameters[port.name])
         if _is_bias(case, port):
             array[:] = np.resize(np.roll(TAILS, number), array.shape)
@@ -347,8 +349,8 @@ def tail_material(case: Case) -> Arguments:
     return replace(case.material, parameters=parameters, state=state)
 
 
-def _inner(case: Case) -> list[Port]:
-    last = last_layer(case)
+def _inner_parameters(case: Case) -> list[Port]:
+    last = last_layer_prefix(case)
     return [port for port in case.training.parameters if not port.name.startswith(last)]
 
 
@@ -378,18 +380,20 @@ def far_material(case: Case) -> Arguments | None:
     tables = {n for n in material.parameters if is_table(n)}
     if not inputs | tables:
         return None
-    inner = {n: a for n, a in material.parameters.items() if not n.startswith(last_layer(case))}
-    matrices = {n for n, a in inner.items() if a.ndim > 1}
+    inner_parameters = {
+        n: a for n, a in material.parameters.items() if not n.startswith(last_layer_prefix(case))
+    }
+    matrices = {n for n, a in inner_parameters.items() if a.ndim > 1}
 
-    def made(factor: float) -> Arguments:
+    def scale_inputs(factor: float) -> Arguments:
         parameters = {
             n: a * factor if n in tables else a / factor if n in matrices else a
             for n, a in material.parameters.items()
         }
-        given = {n: a * factor if n in inputs else a for n, a in material.inputs.items()}
-        return replace(material, parameters=parameters, inputs=given)
+        scaled_inputs = {n: a * factor if n in inputs else a for n, a in material.inputs.items()}
+        return replace(material, parameters=parameters, inputs=scaled_inputs)
 
-    return case.found_once("far-inputs", lambda: furthest(case.training, map(made, FAR)))
+    return case.found_once("far-inputs", lambda: furthest(case.training, map(scale_inputs, FAR)))
 
 
 def offset(context: Context) -> Iterator[Finding]:
@@ -404,7 +408,7 @@ def offset(context: Context) -> Iterator[Finding]:
     expected = context.case.gradients(material, "offset")
     values = {n: a for n, a in expected.values.items() if not n.startswith("gradient.")}
     yield context.finding(
-        "offset", found, replace(expected, values=values).at_least(least(context.case))
+        "offset", found, replace(expected, values=values).at_least(least_noise(context.case))
     )
 
 
@@ -412,20 +416,20 @@ def offset_material(case: Case) -> Arguments | None:
     """Return the arguments with :data:`OFFSET` added to everything that is normalised. The first
     square root in the program marks the first normalisation. Float inputs are moved, and the tables
     and biases that are read before that root. None if the program has no square root."""
-    before = _before_a_root(case)
-    if before is None:
+    read_before = _values_before_root(case)
+    if read_before is None:
         return None
-    moved = {
+    shifted = {
         port.name
         for port in case.training.parameters
-        if port.value in before and (is_table(port.name) or _is_bias(case, port))
+        if port.value in read_before and (is_table(port.name) or _is_bias(case, port))
     }
-    parameters = {n: a + OFFSET if n in moved else a for n, a in case.material.parameters.items()}
+    parameters = {n: a + OFFSET if n in shifted else a for n, a in case.material.parameters.items()}
     inputs = {n: a + OFFSET if a.dtype.kind == "f" else a for n, a in case.material.inputs.items()}
     return replace(case.material, parameters=parameters, inputs=inputs)
 
 
-def _before_a_root(case: Case) -> set[int] | None:
+def _values_before_root(case: Case) -> set[int] | None:
     """Return the values that are read before the first square root; None if there is no square
     root."""
     read: set[int] = set()
@@ -436,10 +440,10 @@ def _before_a_root(case: Case) -> set[int] | None:
     return None
 
 
-def least(case: Case) -> float:
+def least_noise(case: Case) -> float:
     """Return the least noise for values of about 1,000. A normalisation may compute ``x * a - mean
     * a``, whose rounding error is relative to the size of ``x``."""
-    return NOISE if _before_a_root(case) is None else OFFSET * ROUNDOFF
+    return NOISE if _values_before_root(case) is None else OFFSET * ROUNDOFF
 
 
 def minus_infinity(context: Context) -> Iterator[Finding]:
@@ -465,7 +469,7 @@ def masked_material(case: Case) -> Arguments | None:
     biases = [
         port
         for port in case.training.parameters
-        if port.name.startswith(last_layer(case)) and _is_bias(case, port)
+        if port.name.startswith(last_layer_prefix(case)) and _is_bias(case, port)
     ]
     if not biases:
         return None

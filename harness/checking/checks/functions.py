@@ -20,7 +20,13 @@ import numpy.typing as npt
 import yaml
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.checking.checks.context import Context, Found, once, probe, probe_case
+from harness.checking.checks.context import (
+    Context,
+    Results,
+    load_probe,
+    make_probe_case,
+    run_once_per_worker,
+)
 from harness.oracle import oracle
 from harness.oracle.case import Case
 from harness.oracle.draw import draw, single
@@ -80,15 +86,15 @@ def points() -> Array:
     NaN."""
     tiny = [0.0, 2.0**-149, 2.0**-130, 2.0**-126]
     near = [np.logspace(-30, -1, 30), np.linspace(0.0513, 20.0133, 397)]
-    found = single(np.concatenate([tiny, *near, ENDS, FAR, FURTHEST]))
-    return np.concatenate([found, -found, [np.inf, -np.inf, np.nan]])
+    positive_points = single(np.concatenate([tiny, *near, ENDS, FAR, FURTHEST]))
+    return np.concatenate([positive_points, -positive_points, [np.inf, -np.inf, np.nan]])
 
 
-def material(program: Program) -> Arguments:
+def function_material(program: Program) -> Arguments:
     """Return the arguments of ``probe/functions``."""
     x = points()
     count, random = len(x), np.random.default_rng(13)
-    given = draw(program, count, 1, 13)
+    drawn = draw(program, count, 1, 13)
     a, b = random.choice([-1, 1], (2, count)) * np.exp2(random.uniform(-40, 40, (2, count)))
     # Divisions by signed zeros and infinities, and results below the smallest normal number.
     a[:8] = [1, -1, 1, 0.0, np.inf, -np.inf, 1.5 * 2.0**-126, 2.0**-100]
@@ -96,7 +102,7 @@ def material(program: Program) -> Arguments:
     columns = {
         "x": x,
         "exponents": np.concatenate([x[abs(x) > 87], np.linspace(-87, 87, 401)]),
-        "positive": _positive(),
+        "positive": _positive_points(),
         "base": random.uniform(0.5, 1, count) ** 0.1,
         "power": random.integers(1, 200, count),
         "a": a,
@@ -105,10 +111,10 @@ def material(program: Program) -> Arguments:
     # Indices: every row, and the last row more than 64 times.
     indices = np.arange(count) % CLASSES
     indices[:100] = CLASSES - 1
-    inputs = _columns(columns, count) | {
+    inputs = _as_columns(columns, count) | {
         "logits": single(_logits(random)),
         "tall_rows": single(random.normal(size=(130, CLASSES))),
-        "lost_rows": single(_lost_rows(random)),
+        "lost_rows": single(_nan_rows(random)),
         "indices": indices,
         "wanted": np.array([299, 256, 255, 0, 128, 64]),
         # Group 0 of rows has NaN, groups 1 and 2 have infinities, and all other groups are finite.
@@ -118,26 +124,26 @@ def material(program: Program) -> Arguments:
         "frames": single(random.normal(size=(6, 16, 5))),
         "in_order": np.sort(random.integers(0, CLASSES, 128)),
     }
-    return replace(given, parameters=_parameters(given.parameters), inputs=inputs)
+    return replace(drawn, parameters=_unit_parameters(drawn.parameters), inputs=inputs)
 
 
-def further(program: Program) -> Arguments:
+def further_material(program: Program) -> Arguments:
     """Return the arguments of ``probe/further``."""
     x, random = points(), np.random.default_rng(17)
     count = len(x)
-    given = draw(program, count, 1, 17)
+    drawn = draw(program, count, 1, 17)
     columns = {
         "x": x,
         # Leave out the largest and smallest numbers: frameworks multiply before they divide, and
         # may flush denormals to 0.
         "bounded": x[(x == 0) | np.isnan(x) | (abs(x) >= 2.0**-126) & (abs(x) <= 1e30)],
-        "jumps": _jumps(),
+        "jumps": _rounding_points(),
         "signed": np.concatenate([[0.0, -1.0, 1.0, -2.0, -3.5], random.normal(size=count) * 4]),
         "times": np.arange(count) % 9,
-        "positive": _positive(),
+        "positive": _positive_points(),
         "tiny": np.exp2(np.arange(-149.0, -126.0)) * [[1], [1.5]],
     }
-    inputs = _columns(columns, count) | {
+    inputs = _as_columns(columns, count) | {
         "logits": single(_logits(random)),
         "addends": single(_addends(random)),
         "keys": single(_keys(random)),
@@ -145,27 +151,27 @@ def further(program: Program) -> Arguments:
         # Values far below 0: the padding of a maximum must be lower than these.
         "image": single(random.normal(size=(6, 9, 11, 70)) - 3e4),
     }
-    return replace(given, parameters=_parameters(given.parameters), inputs=inputs)
+    return replace(drawn, parameters=_unit_parameters(drawn.parameters), inputs=inputs)
 
 
-def _columns(columns: Mapping[str, npt.ArrayLike], count: int) -> ArrayDict:
+def _as_columns(columns: Mapping[str, npt.ArrayLike], count: int) -> ArrayDict:
     return {name: single(np.resize(values, count)[:, None]) for name, values in columns.items()}
 
 
-def _positive() -> Array:
+def _positive_points() -> Array:
     """Return arguments for logarithms and roots: the whole range of float32, and many numbers near
     1."""
-    every = [0, np.inf, 1], np.logspace(-37, 38.4, 300), np.linspace(0.5, 2, 300)
-    return np.concatenate(every)
+    ranges = [0, np.inf, 1], np.logspace(-37, 38.4, 300), np.linspace(0.5, 2, 300)
+    return np.concatenate(ranges)
 
 
-def _jumps() -> Array:
+def _rounding_points() -> Array:
     """Return arguments for rounding functions: integers, the floats next to them, halves, and
     floats so large that all are integers."""
     whole = np.concatenate([np.arange(-60.0, 61.0), [3e4, 4e4, 2.0**23 - 1, 3e9, 3e38]])
-    near = np.nextafter(whole[whole != 0].astype(np.float32), np.float32(-np.inf))
-    found = np.concatenate([whole, near, whole[:121] + 0.5])
-    return np.concatenate([[np.inf, -np.inf, np.nan, -0.0], found, -found])
+    next_lower = np.nextafter(whole[whole != 0].astype(np.float32), np.float32(-np.inf))
+    positive_points = np.concatenate([whole, next_lower, whole[:121] + 0.5])
+    return np.concatenate([[np.inf, -np.inf, np.nan, -0.0], positive_points, -positive_points])
 
 
 def _addends(random: np.random.Generator) -> Array:
@@ -178,7 +184,7 @@ def _addends(random: np.random.Generator) -> Array:
     return rows
 
 
-def _lost_rows(random: np.random.Generator) -> Array:
+def _nan_rows(random: np.random.Generator) -> Array:
     """Return rows of which every second has NaN, and two of the others infinity. There are more
     numbers than XLA processes as one block on a CPU."""
     rows = random.normal(size=(130, CLASSES))
@@ -209,15 +215,15 @@ def _logits(random: np.random.Generator) -> Array:
     return np.asarray(logits)
 
 
-def _parameters(drawn: Mapping[str, Array]) -> ArrayDict:
+def _unit_parameters(drawn: Mapping[str, Array]) -> ArrayDict:
     """Return parameters with which a layer of one unit returns the activation of its input."""
     unit = {n: np.full_like(a, n.endswith(".W")) for n, a in drawn.items()}
     return unit | {n: a for n, a in drawn.items() if n.startswith(DRAWN)}
 
 
-Run = Callable[[Context, Arrays], Found]
+Run = Callable[[Context, Arrays], Results]
 # Name of a probe -> the function that returns its arguments.
-MATERIAL = {"functions": material, "further": further}
+MATERIAL = {"functions": function_material, "further": further_material}
 
 
 def functions(context: Context) -> Iterator[Finding]:
@@ -225,52 +231,57 @@ def functions(context: Context) -> Iterator[Finding]:
     Functions that need optional primitives are tested only if the checked model uses such a
     primitive."""
     finding = Finding("functions")
-    for name in MATERIAL if _offers(context.case.training.nodes) else ("functions",):
-        finding.deviations += once(context, name, partial(_functions, context, name))
+    for name in MATERIAL if _optional_primitives(context.case.training.nodes) else ("functions",):
+        finding.deviations += run_once_per_worker(
+            context, name, partial(_compare_probe, context, name)
+        )
     yield finding
 
 
-def _functions(context: Context, name: str) -> list[Deviation]:
+def _compare_probe(context: Context, name: str) -> list[Deviation]:
     """Compare the outputs of a probe in a new session; leave out outputs that need a primitive
     which the backend lacks."""
     remote = context.remote
-    own = context.opened(_case(name, offers_of(remote.worker.hello or {}, context.dtype)))
+    own = context.open_case(_make_case(name, offers_of(remote.worker.hello or {}, context.dtype)))
     return [
-        *_deviations(own, name, _walked),
-        *prefixed("planned ", _deviations(own, name, _planned)),
+        *_compare_outputs(own, name, _run_in_session),
+        *prefixed("planned ", _compare_outputs(own, name, _run_as_plan)),
     ]
 
 
-def _walked(context: Context, inputs: Arrays) -> Found:
+def _run_in_session(context: Context, inputs: Arrays) -> Results:
     return context.remote.forward("inference", inputs, {})
 
 
-def _planned(context: Context, inputs: Arrays) -> Found:
-    (found,), _ = context.timed("forward", [{"inputs": inputs, "targets": {}}], None, 0.0)
+def _run_as_plan(context: Context, inputs: Arrays) -> Results:
+    (found,), _ = context.run_pipeline("forward", [{"inputs": inputs, "targets": {}}], None, 0.0)
     return found
 
 
-def _deviations(context: Context, name: str, run: Run) -> list[Deviation]:
+def _compare_outputs(context: Context, name: str, run: Run) -> list[Deviation]:
     """Return the deviation of each output of a probe. The first wrong outputs come with the
     function call that gives them."""
-    exact, inputs = _exact(context.case), context.case.material.inputs
-    found = _compared(context, name, run(context, inputs), exact)
-    wrong = [d for d in found if d.point is not None][:SHOWN]
-    told = {d.name: _with_call(context, name, run, d, exact[d.name]) for d in wrong}
-    return [told.get(d.name, d) for d in found]
+    exact, inputs = _compute_exact(context.case), context.case.material.inputs
+    deviations = _compare_with_exact(context, name, run(context, inputs), exact)
+    wrong = [d for d in deviations if d.point is not None][:SHOWN]
+    with_calls = {d.name: _add_call(context, name, run, d, exact[d.name]) for d in wrong}
+    return [with_calls.get(d.name, d) for d in deviations]
 
 
-def _compared(context: Context, name: str, found: Found, exact: Arrays) -> list[Deviation]:
+def _compare_with_exact(
+    context: Context, name: str, results: Results, exact: Arrays
+) -> list[Deviation]:
     denormals = context.remote.denormals
-    promised, rounded = promises(name), narrow(context.dtype)
+    allowed, narrows_products = promises(name), narrow(context.dtype)
     return [
-        _deviation(n, found.get(f"output.{n}"), a, promised[n], context.kept, denormals)
+        _measure_error(n, results.get(f"output.{n}"), a, allowed[n], context.kept, denormals)
         for n, a in exact.items()
-        if not (rounded and OF_LAYERS.fullmatch(n)) and (denormals or n not in OF_DENORMALS)
+        if not (narrows_products and OF_LAYERS.fullmatch(n))
+        and (denormals or n not in OF_DENORMALS)
     ]
 
 
-def _with_call(
+def _add_call(
     context: Context, name: str, run: Run, deviation: Deviation, exact: Array
 ) -> Deviation:
     """Return the deviation with the text of its wrong call and the call's arguments. If each row of
@@ -278,76 +289,86 @@ def _with_call(
     vectors and for the remainder, so the row may then be right."""
     point, case = deviation.point, context.case
     assert point is not None
-    equations = dict(line.split(" = ", 1) for line in probe(name).model.equations.splitlines())
+    equations = dict(line.split(" = ", 1) for line in load_probe(name).model.equations.splitlines())
     call = equations[deviation.name]
     if exact.shape != (case.batch, 1):
-        words = f"{call} at {list(point.place)} gave"
-        return replace(deviation, point=replace(point, words=words))
+        text = f"{call} at {list(point.place)} gave"
+        return replace(deviation, point=replace(point, words=text))
     row = slice(point.place[0], point.place[0] + 1)
     inputs = {n: a[row] if len(a) == case.batch else a for n, a in case.material.inputs.items()}
-    kept = np.dtype(context.kept).type
-    for given in set(re.findall(r"\w+", call)) & inputs.keys():
-        call = re.sub(rf"\b{given}\b", str(kept(inputs[given].item())), call)
-    (alone,) = _compared(context, name, run(context, inputs), {deviation.name: exact[row]})
+    dtype = np.dtype(context.kept).type
+    for name_of_input in set(re.findall(r"\w+", call)) & inputs.keys():
+        call = re.sub(rf"\b{name_of_input}\b", str(dtype(inputs[name_of_input].item())), call)
+    (alone,) = _compare_with_exact(
+        context, name, run(context, inputs), {deviation.name: exact[row]}
+    )
     note = "right in a tensor of 1 entry" if alone.agrees else "also in a tensor of 1 entry"
     return replace(deviation, point=replace(point, words=f"{call} gave", note=note))
 
 
-def _deviation(
-    name: str, found: Any, exact: Array, promise: Promise, dtype: str, denormals: bool
+def _measure_error(
+    name: str, result: Any, exact: Array, promise: Promise, dtype: str, denormals: bool
 ) -> Deviation:
     """Return the largest error of one output, compared with the allowed error of each entry."""
     limits = np.finfo(dtype)
-    unit = float(limits.eps) / 2
-    array = tensor(found)
+    roundoff = float(limits.eps) / 2
+    array = tensor(result)
     if isinstance(array, Misfit) or array.shape != exact.shape or array.dtype != dtype:
         # This is not an array of the right shape and dtype, so only those are compared.
-        return compare({name: found}, {name: np.zeros(exact.shape)}, {}, dtype)[0]
+        return compare({name: result}, {name: np.zeros(exact.shape)}, {}, dtype)[0]
     with np.errstate(all="ignore"):
-        right = np.where(abs(exact) > limits.max, np.copysign(np.inf, exact), exact)
-        same = (array == right) | (np.isnan(array) & np.isnan(right))
-        gap = abs(array - right)
+        expected = np.where(abs(exact) > limits.max, np.copysign(np.inf, exact), exact)
+        is_equal = (array == expected) | (np.isnan(array) & np.isnan(expected))
+        difference = abs(array - expected)
         # Denormal numbers have fewer digits, or are flushed to 0.
-        lost = 2 * limits.smallest_subnormal if denormals else limits.tiny
-        error = gap / np.maximum(abs(right), max(promise.least, float(limits.tiny)))
-        error = np.where(same | (gap <= lost), 0, np.nan_to_num(error, nan=np.inf, posinf=np.inf))
-    worst, allowed = float(np.max(error)), promise.units * unit
-    point = worst_point(array, right, error, allowed) if worst > allowed else None
-    return Deviation(name, worst, unit, allowed, point=point)
+        smallest = 2 * limits.smallest_subnormal if denormals else limits.tiny
+        error = difference / np.maximum(abs(expected), max(promise.least, float(limits.tiny)))
+        error = np.where(
+            is_equal | (difference <= smallest), 0, np.nan_to_num(error, nan=np.inf, posinf=np.inf)
+        )
+    largest, allowed = float(np.max(error)), promise.units * roundoff
+    point = worst_point(array, expected, error, allowed) if largest > allowed else None
+    return Deviation(name, largest, roundoff, allowed, point=point)
 
 
 @cache
-def _case(name: str, offers: frozenset[str]) -> Case:
+def _make_case(name: str, offers: frozenset[str]) -> Case:
     """Return the case of a probe, without outputs that need an optional primitive which the backend
     does not offer."""
-    case = probe_case(name, len(points()), MATERIAL[name])
-    case.training, case.inference = (_fitting(p, offers) for p in (case.training, case.inference))
+    case = make_probe_case(name, len(points()), MATERIAL[name])
+    case.training, case.inference = (
+        _drop_unsupported(p, offers) for p in (case.training, case.inference)
+    )
     return case
 
 
-def _fitting(program: Program, offers: frozenset[str]) -> Program:
+def _drop_unsupported(program: Program, offers: frozenset[str]) -> Program:
     """Return a program without its loss and without outputs that need a primitive that is not in
     ``offers``."""
     nodes = program.nodes
     outputs = tuple(
-        port for port in program.outputs if _offers(needed_nodes(nodes, [port.value])) <= offers
+        port
+        for port in program.outputs
+        if _optional_primitives(needed_nodes(nodes, [port.value])) <= offers
     )
-    kept = needed_nodes(nodes, [port.value for port in outputs])
-    return replace(program, nodes=kept, outputs=outputs, loss=None)
+    nodes_kept = needed_nodes(nodes, [port.value for port in outputs])
+    return replace(program, nodes=nodes_kept, outputs=outputs, loss=None)
 
 
-def _offers(nodes: tuple[Node, ...]) -> set[str]:
+def _optional_primitives(nodes: tuple[Node, ...]) -> set[str]:
     """Return the optional primitives that the nodes use."""
     return {node.op for node in walk_nodes(nodes) if node.op in OFFERED}
 
 
 @cache
-def _exact(case: Case) -> Mapping[str, Array]:
+def _compute_exact(case: Case) -> Mapping[str, Array]:
     groups = {"": case.material.parameters, "input.": case.material.inputs}
-    env = {}
+    values_by_number = {}
     for prefix, port in crossing_ports(case.inference):
         array = groups[prefix][port.name]
-        env[port.value] = array.astype(np.longdouble) if array.dtype.kind == "f" else array
+        values_by_number[port.value] = (
+            array.astype(np.longdouble) if array.dtype.kind == "f" else array
+        )
     sizes = {**case.inference.sizes, "batch": case.batch}
-    values = oracle.run(case.inference.nodes, env, sizes, "longdouble")
+    values = oracle.run(case.inference.nodes, values_by_number, sizes, "longdouble")
     return {port.name: values[port.value] for port in case.inference.outputs}

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays, widened
-from harness.checking.checks.context import Context, equal, hold_again, unequal
-from harness.checking.checks.thresholds import taken, whole_batch, with_rows
+from harness.checking.checks.context import Context, compare_repetition, equal, list_differences
+from harness.checking.checks.thresholds import add_row_noise, take_rows, whole_batch
 from harness.oracle.case import Case
 from harness.oracle.kinks import furthest
 from harness.oracle.tolerance import (
@@ -40,30 +40,34 @@ ROWS = 4
 def batch_independence(context: Context) -> Iterator[Finding]:
     """Compare inference on a whole batch with inference on its examples one by one."""
     case = context.case
-    axes = _axes(case, "batch")
+    axes = _find_axes(case, "batch")
     if not axes or not fits(case.inference, 1, case.time):
         return
     rows = sorted({round(r) for r in np.linspace(0, case.batch - 1, ROWS)})
     main = case.forward("inference", case.material, "main")
-    wanted = _rows(main.values, axes, rows)
-    alone: list[Arrays] = []
+    expected_rows = _take_examples(main.values, axes, rows)
+    single_results: list[Arrays] = []
     context.remote.load(case.material)
-    found = _rows(_formed(whole(context.forward(case.material)), axes, main.values), axes, rows)
+    batch_rows = _take_examples(
+        _check_shapes(whole(context.forward(case.material)), axes, main.values), axes, rows
+    )
     for row in rows:
-        material = _example(case, row)
+        material = _take_example(case, row)
         expected = case.forward("inference", material, ("example", row)).values
-        scale = scales(wanted[row])
-        if any(relative_error(expected[n], a, scale[n]) > 1e-9 for n, a in wanted[row].items()):
+        scale = scales(expected_rows[row])
+        if any(
+            relative_error(expected[n], a, scale[n]) > 1e-9 for n, a in expected_rows[row].items()
+        ):
             note = f"example {row} alone differs in the oracle too: examples are not independent"
             yield Finding("batch-independence", note=note)
             return
-        alone.append(_formed(whole(context.forward(material)), axes, expected))
+        single_results.append(_check_shapes(whole(context.forward(material)), axes, expected))
     finding = Finding("batch-independence")
     # Both results have rounding errors, so the noise is doubled.
     noise = {name: 2 * main.noise(context.dtype)[name] for name in axes}
-    joined = {n: np.concatenate([a[n] for a in alone], axis) for n, axis in axes.items()}
+    joined = {n: np.concatenate([a[n] for a in single_results], axis) for n, axis in axes.items()}
     together = {
-        n: widened(np.concatenate([found[row][n] for row in rows], axis))
+        n: widened(np.concatenate([batch_rows[row][n] for row in rows], axis))
         for n, axis in axes.items()
     }
     finding.deviations = compare(joined, together, noise, context.kept)
@@ -74,94 +78,105 @@ def causality(context: Context) -> Iterator[Finding]:
     """Change later inputs, and check that earlier outputs change only if the oracle's outputs do.
     Outputs that depend on the changed inputs in the oracle must change."""
     case = context.case
-    axes = _axes(case, "time")
-    timed = {p.name: a for p in case.inference.inputs for a in [_axis(case.inference, p, "time")]}
+    axes = _find_axes(case, "time")
+    timed = {
+        p.name: a for p in case.inference.inputs for a in [_find_axis(case.inference, p, "time")]
+    }
     if not axes or all(axis is None for axis in timed.values()):
         return
     step = case.time // 2
     other = case.batch_of(case.batch, case.time, 2)
-    given = case.material.inputs
+    inputs_before = case.material.inputs
     inputs = {
         # The changed inputs of the later steps come from a different batch.
         name: np.concatenate(
-            [_halves(given[name], axis, step)[0], _halves(other.inputs[name], axis, step)[1]], axis
+            [
+                _split_steps(inputs_before[name], axis, step)[0],
+                _split_steps(other.inputs[name], axis, step)[1],
+            ],
+            axis,
         )
         for name, axis in timed.items()
         if axis is not None
     }
-    changed = replace(case.material, inputs={**given, **inputs})
+    changed = replace(case.material, inputs={**inputs_before, **inputs})
     main = case.forward("inference", case.material, "main")
-    truths = [main.values, case.forward("inference", changed, "later steps changed").values]
+    oracle_runs = [main.values, case.forward("inference", changed, "later steps changed").values]
     context.remote.load(case.material)
-    runs = [_formed(whole(context.forward(m)), axes, main.values) for m in (case.material, changed)]
+    runs = [
+        _check_shapes(whole(context.forward(m)), axes, main.values)
+        for m in (case.material, changed)
+    ]
     finding = Finding("causality", note=f"all outputs before step {step} depend on later inputs")
     noise, scale = main.noise(context.dtype), scales(main.values)
     for name, axis in axes.items():
-        before, after = (_halves(run[name], axis, step) for run in truths)
-        one, two = (_halves(run[name], axis, step) for run in runs)
+        before, after = (_split_steps(run[name], axis, step) for run in oracle_runs)
+        first, second = (_split_steps(run[name], axis, step) for run in runs)
         if np.array_equal(before[0], after[0], equal_nan=True) and before[0].size:
             finding.held, finding.note = finding.held + 1, ""
-            if not equal(one[0], two[0]):
+            if not equal(first[0], second[0]):
                 finding.faults.append(
                     f"{name} before step {step} depends on the input at {step} or later"
                 )
         # A change that is smaller than the rounding error may be invisible.
-        seen = K * max(noise[name], FLOOR * PRECISION[context.dtype])
-        if relative_error(after[1], before[1], scale[name]) > seen:
+        visible = K * max(noise[name], FLOOR * PRECISION[context.dtype])
+        if relative_error(after[1], before[1], scale[name]) > visible:
             finding.held, finding.note = finding.held + 1, ""
-            if equal(one[1], two[1]):
+            if equal(first[1], second[1]):
                 finding.faults.append(
                     f"{name} from step {step} on does not depend on these steps' inputs"
                 )
     yield finding
 
 
-def _axis(program: Program, port: Port, dim: str) -> int | None:
+def _find_axis(program: Program, port: Port, dim: str) -> int | None:
     names = [str(d) for d in program.type_of(port).shape]
     return names.index(dim) if dim in names else None
 
 
-def _axes(case: Case, dim: str) -> dict[str, int]:
+def _find_axes(case: Case, dim: str) -> dict[str, int]:
     """Return by output name the index of the axis ``dim``. For "batch", new states are included."""
     program = case.inference
     ports = {f"output.{p.name}": p for p in program.outputs}
     if dim == "batch":
         ports |= {f"state.{p.name}": p for p in program.new_state}
-    axes = {name: _axis(program, port, dim) for name, port in ports.items()}
+    axes = {name: _find_axis(program, port, dim) for name, port in ports.items()}
     return {name: axis for name, axis in axes.items() if axis is not None}
 
 
-def _formed(found: Arrays, names: Mapping[str, int], like: Arrays) -> Arrays:
+def _check_shapes(results: Arrays, names: Mapping[str, int], expected: Arrays) -> Arrays:
     """Return the results that are named, after checking that their shapes equal the oracle's.
 
     Raises:
         IllFormed: a result is missing or has another shape.
     """
     for name in names:
-        if name not in found:
+        if name not in results:
             raise IllFormed(f"{name}: nothing was returned")
-        if found[name].shape != like[name].shape:
-            shapes = f"{list(like[name].shape)}, found {list(found[name].shape)}"
+        if results[name].shape != expected[name].shape:
+            shapes = f"{list(expected[name].shape)}, found {list(results[name].shape)}"
             raise IllFormed(f"{name}: expected shape {shapes}")
-    return found
+    return results
 
 
-def _rows(found: Arrays, axes: Mapping[str, int], rows: list[int]) -> dict[int, ArrayDict]:
-    return {row: {n: found[n].take([row], axis) for n, axis in axes.items()} for row in rows}
+def _take_examples(
+    arrays: Arrays, axes: Mapping[str, int], rows: list[int]
+) -> dict[int, ArrayDict]:
+    return {row: {n: arrays[n].take([row], axis) for n, axis in axes.items()} for row in rows}
 
 
-def _example(case: Case, row: int) -> Arguments:
+def _take_example(case: Case, row: int) -> Arguments:
     program, material = case.training, case.material
     return Arguments(
         material.parameters,
         material.statistics,
-        taken(program, program.inputs, material.inputs, [row]),
-        taken(program, program.state, material.state, [row]),
-        taken(program, program.targets, material.targets, [row]),
+        take_rows(program, program.inputs, material.inputs, [row]),
+        take_rows(program, program.state, material.state, [row]),
+        take_rows(program, program.targets, material.targets, [row]),
     )
 
 
-def _halves(array: Array, axis: int, step: int) -> tuple[Array, Array]:
+def _split_steps(array: Array, axis: int, step: int) -> tuple[Array, Array]:
     early, late = np.split(array, [step], axis)
     return early, late
 
@@ -182,7 +197,7 @@ def soak(context: Context) -> Iterator[Finding]:
     for number in range(2, context.repeat + 2):
         found = context.remote.gradients(material)
         fault = f"call {number} returned a different {{}} than call 1"
-        finding.held += hold_again(context, finding, first, found, expected, fault)
+        finding.held += compare_repetition(context, finding, first, found, expected, fault)
     yield finding
 
 
@@ -205,7 +220,7 @@ def shapes(context: Context) -> Iterator[Finding]:
         deviations = expected.deviations(found, context.dtype)
         finding.deviations += prefixed(f"batch {batch}, time {time}: ", deviations)
     after = context.forward(case.material)
-    finding.faults += unequal(before, after, "{} differs after other shapes")
+    finding.faults += list_differences(before, after, "{} differs after other shapes")
     yield finding
 
 
@@ -221,11 +236,11 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
     has_time = any("time" in d.names for t in case.inference.types.values() for d in t.shape)
     if has_time:
         smaller, longer = max(case.batch - 1, 1), case.time + 1
-        wanted = [(1, case.time), (case.batch, 1), (longer, longer), (smaller, case.time)]
+        pairs = [(1, case.time), (case.batch, 1), (longer, longer), (smaller, case.time)]
     else:
-        wanted = [(1, 1), (case.batch + 2, 1)]
-    found = (nearest_sizes(case.inference, batch, time) for batch, time in wanted)
-    return list(dict.fromkeys(found))
+        pairs = [(1, 1), (case.batch + 2, 1)]
+    accepted = (nearest_sizes(case.inference, batch, time) for batch, time in pairs)
+    return list(dict.fromkeys(accepted))
 
 
 def partial_batch(context: Context) -> Iterator[Finding]:
@@ -242,7 +257,7 @@ def partial_batch(context: Context) -> Iterator[Finding]:
     after = context.remote.gradients(case.material)
     expected = partial(case.gradients, case.material, "main")
     fault = "{} differs after a smaller batch"
-    finding.held += hold_again(context, finding, before, after, expected, fault)
+    finding.held += compare_repetition(context, finding, before, after, expected, fault)
     yield finding
 
 
@@ -260,7 +275,7 @@ def single_example(context: Context) -> Iterator[Finding]:
     deviations: list[Deviation] = []
     if whole is not None:
         rows = max((len(a) for a in whole.inputs.values() if a.ndim), default=1)
-        expected = with_rows(case.gradients(whole, "whole batch"), rows * case.time)
+        expected = add_row_noise(case.gradients(whole, "whole batch"), rows * case.time)
         deviations = context.finding("single-example", found, expected).deviations
     drawn = (case.batch_of(batch, time, number) for number in range(5, 9))
     alone = case.found_once("single-example", lambda: furthest(case.training, drawn))
@@ -286,10 +301,10 @@ def repeatability(context: Context) -> Iterator[Finding]:
     again must reset the session."""
     case = context.case
     finding = Finding("repeatability")
-    many = FEWER if context.dtype == "float64" else PASSES
+    pass_count = FEWER if context.dtype == "float64" else PASSES
     context.remote.load(case.material)
     runs = [context.remote.gradients(case.material)]
-    passes = [context.forward(case.material) for _ in range(many)]
+    passes = [context.forward(case.material) for _ in range(pass_count)]
     runs.append(context.remote.gradients(case.material))
     context.remote.load(case.material)
     runs += [context.remote.gradients(case.material) for _ in range(2)]
@@ -297,10 +312,10 @@ def repeatability(context: Context) -> Iterator[Finding]:
     forward = partial(case.forward, "inference", case.material, "main")
     for number, found in enumerate(passes[1:], start=2):
         fault = f"{{}} of forward pass {number} differs from the first pass"
-        finding.held += hold_again(context, finding, passes[0], found, forward, fault)
+        finding.held += compare_repetition(context, finding, passes[0], found, forward, fault)
     for number, run in enumerate(runs[1:], start=2):
         fault = f"{{}} of call {number} differs from call 1"
-        finding.held += hold_again(context, finding, runs[0], run, expected, fault)
+        finding.held += compare_repetition(context, finding, runs[0], run, expected, fault)
     yield finding
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Context
-from harness.checking.checks.extremes import extreme_material, least, offset_material
+from harness.checking.checks.extremes import extreme_material, least_noise, offset_material
 from harness.errors import SpecError
 from harness.oracle.case import Case, entries_of, step_values
 from harness.oracle.draw import draw
@@ -47,38 +47,38 @@ MANY, ENTRIES = 17, 600_000
 MOST = 4_000_000
 # Users' sizes are often multiples of this number, and kernels may have special code for multiples.
 TILE = 16
-_cases: WeakKeyDictionary[Case, dict[Phase, Case]] = WeakKeyDictionary()
-_numerous: WeakKeyDictionary[Case, Case | None] = WeakKeyDictionary()
-_making = Lock()
+_large_cases: WeakKeyDictionary[Case, dict[Phase, Case]] = WeakKeyDictionary()
+_numerous_cases: WeakKeyDictionary[Case, Case | None] = WeakKeyDictionary()
+_lock = Lock()
 
 
 def large_case(case: Case, own: Case, phase: Phase) -> Case:
     """Return the large case of a spec for a phase; the case is cached, and all backends share
     it."""
-    with _making:
-        cases = _cases.setdefault(case, {})
+    with _lock:
+        cases = _large_cases.setdefault(case, {})
         if phase not in cases:
             units, time = LARGE[phase]
-            sizes = _sizes(case, own, units)
+            sizes = _large_sizes(case, own, units)
             batch = own.batch if case.batch == own.batch else units
             time = own.time if case.time == own.time else time
             batch, time = nearest_sizes(case.spec.program(**sizes), batch, time)
-            drawing = partial(_repeated, batch=batch, time=time)
+            drawing = partial(_draw_repeated, batch=batch, time=time)
             cases[phase] = Case(case.spec, sizes, batch, time, case.seed, drawing=drawing)
         return cases[phase]
 
 
-def _sizes(case: Case, own: Case, units: int) -> dict[str, int]:
+def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
     """Return large numbers for the sizes that the user has not set; sizes that the user has set
     stay."""
-    program, free = case.training, _free(case, own)
-    inner = [n for n in free if n not in _classes(program)]
-    classes = count(CLASSES if inner[1:] else CLASSES - REMAINDER, TILE)
+    program, changeable = case.training, _changeable_sizes(case, own)
+    inner_sizes = [n for n in changeable if n not in _class_sizes(program)]
+    classes = count(CLASSES if inner_sizes[1:] else CLASSES - REMAINDER, TILE)
     others = count(OTHERS, TILE)
     sizes = dict(own.training.sizes)
-    for name in (n for n in sizes if n in free):
-        if name in inner:
-            sizes[name] = units if name == inner[0] else next(others)
+    for name in (n for n in sizes if n in changeable):
+        if name in inner_sizes:
+            sizes[name] = units if name == inner_sizes[0] else next(others)
         else:
             sizes[name] = next(classes)
     try:
@@ -91,13 +91,13 @@ def _sizes(case: Case, own: Case, units: int) -> dict[str, int]:
 def numerous_case(case: Case, own: Case) -> Case | None:
     """Return the case whose smallest sizes are raised to 17 or more; None if no size can be
     raised."""
-    with _making:
-        if case not in _numerous:
-            sizes, made = _more(case, own), None
+    with _lock:
+        if case not in _numerous_cases:
+            sizes, result = _raise_small_sizes(case, own), None
             if sizes != case.training.sizes:
-                made = Case(case.spec, sizes, case.batch, case.time, case.seed)
-            _numerous[case] = made
-        return _numerous[case]
+                result = Case(case.spec, sizes, case.batch, case.time, case.seed)
+            _numerous_cases[case] = result
+        return _numerous_cases[case]
 
 
 def whole_batch(case: Case) -> Arguments | None:
@@ -109,34 +109,36 @@ def whole_batch(case: Case) -> Arguments | None:
     if not batch or entries_of(case.training, batch, case.time) > MOST:
         return None
 
-    def made(number: int) -> Arguments:
+    def make_batch(number: int) -> Arguments:
         rows = np.random.default_rng(number).integers(0, case.batch, batch)
         program = case.training
         return replace(
             case.batch_of(batch, case.time, number),
-            inputs=taken(program, program.inputs, case.material.inputs, rows),
-            state=taken(program, program.state, case.material.state, rows),
+            inputs=take_rows(program, program.inputs, case.material.inputs, rows),
+            state=take_rows(program, program.state, case.material.state, rows),
         )
 
-    return case.found_once("whole batch", lambda: furthest(case.training, map(made, range(4))))
+    return case.found_once(
+        "whole batch", lambda: furthest(case.training, map(make_batch, range(4)))
+    )
 
 
-def _free(case: Case, own: Case) -> dict[str, int]:
+def _changeable_sizes(case: Case, own: Case) -> dict[str, int]:
     """Return the sizes that are smaller in the case than in the spec, largest first."""
     sizes = own.training.sizes
-    free = {
+    changeable = {
         n: size
         for n, size in sizes.items()
         if case.training.sizes[n] != size and n not in case.training.structural
     }
-    return {n: sizes[n] for n in sorted(free, key=free.__getitem__, reverse=True)}
+    return {n: sizes[n] for n in sorted(changeable, key=changeable.__getitem__, reverse=True)}
 
 
-def _more(case: Case, own: Case) -> dict[str, int]:
+def _raise_small_sizes(case: Case, own: Case) -> dict[str, int]:
     """Return numbers above 16 for small sizes of the spec, smallest first. A size is raised only if
     the model accepts it and then has at most :data:`ENTRIES` numbers."""
     program, stated = case.training, case.spec.model.sizes
-    few = {
+    small_sizes = {
         n: size
         for n, size in program.sizes.items()
         if size == own.training.sizes[n] == stated.get(n)
@@ -144,19 +146,19 @@ def _more(case: Case, own: Case) -> dict[str, int]:
         and n not in program.structural
     }
     sizes, numbers = dict(program.sizes), count(MANY)
-    for name in sorted(few, key=few.__getitem__):
-        tried = {**sizes, name: next(numbers)}
+    for name in sorted(small_sizes, key=small_sizes.__getitem__):
+        trial = {**sizes, name: next(numbers)}
         try:
-            made = case.spec.program(**tried)
+            program_of_trial = case.spec.program(**trial)
         except SpecError:  # e.g. a part may not be larger than the whole
             continue
-        entries = entries_of(made, case.batch, case.time)
-        if entries <= ENTRIES and fits(made, case.batch, case.time):
-            sizes = tried
+        entries = entries_of(program_of_trial, case.batch, case.time)
+        if entries <= ENTRIES and fits(program_of_trial, case.batch, case.time):
+            sizes = trial
     return sizes
 
 
-def _classes(program: Program) -> set[str]:
+def _class_sizes(program: Program) -> set[str]:
     """Return the names of sizes that count classes: upper bounds of indices, and last axes of
     targets."""
     types = [program.type_of(port) for port in (*program.inputs, *program.targets)]
@@ -165,7 +167,7 @@ def _classes(program: Program) -> set[str]:
     return bounds | {str(t.shape[-1]) for t in targets if t.bound is None and t.shape}
 
 
-def _repeated(
+def _draw_repeated(
     training: Program, _: Program, seed: int, *, batch: int, time: int
 ) -> tuple[int, Arguments]:
     """Draw a batch that repeats a few examples, with all values away from kinks. Half of the
@@ -173,25 +175,25 @@ def _repeated(
     :data:`harness.oracle.kinks.Drawing`."""
     sizes = {**training.sizes, "batch": batch, "time": time}
 
-    def made(number: int) -> Arguments:
-        given = draw(training, batch, time, number)
+    def draw_batch(number: int) -> Arguments:
+        drawn = draw(training, batch, time, number)
         # Repeat the rows in random order. In a regular order, a wrong row would often have the same
         # values as the right one.
         rows = np.random.default_rng(number).integers(0, DISTINCT, batch)
         rows %= batch
         repeated: dict[str, ArrayDict] = {}
         for group, ports in (("inputs", training.inputs), ("state", training.state)):
-            arrays = {n: np.array(a) for n, a in getattr(given, group).items()}
+            arrays = {n: np.array(a) for n, a in getattr(drawn, group).items()}
             for port in ports:
                 if (bound := training.type_of(port).bound) is not None:
                     arrays[port.name].flat[::2] = bound.resolve(sizes) - 1
-            repeated[group] = taken(training, ports, arrays, rows)
-        return replace(given, **repeated)
+            repeated[group] = take_rows(training, ports, arrays, rows)
+        return replace(drawn, **repeated)
 
-    return off_kinks(training, seed, made)
+    return off_kinks(training, seed, draw_batch)
 
 
-def taken(
+def take_rows(
     program: Program, ports: Sequence[Port], arrays: Arrays, rows: Array | list[int]
 ) -> ArrayDict:
     """Return the rows of arrays with these numbers; an array without a batch axis stays whole."""
@@ -219,25 +221,31 @@ def large_sizes(context: Context) -> Iterator[Finding]:
     finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
     if not (steps and remote.automatic):
-        opened = context.opened(case)
-        finding = opened.compare_gradients("large-sizes", case.material, _expected(case))
+        opened_context = context.open_case(case)
+        finding = opened_context.compare_gradients(
+            "large-sizes", case.material, _expected_results(case)
+        )
     if steps:
-        finding.deviations += _of_a_step(context, case)
-    context.opened(other)
-    finding.deviations += prefixed("inference, ", _tested(context, other, other.material, "main"))
+        finding.deviations += _compare_step(context, case)
+    context.open_case(other)
+    finding.deviations += prefixed(
+        "inference, ", _compare_inference(context, other, other.material, "main")
+    )
     factor = FACTORS.get(context.dtype, FACTOR)
-    far_out = {"far logits": extreme_material(other, factor)}
+    far_arguments = {"far logits": extreme_material(other, factor)}
     if (moved := offset_material(other)) is not None:
-        far_out["far from zero"] = moved
-    for word, material in far_out.items():
+        far_arguments["far from zero"] = moved
+    for label, material in far_arguments.items():
         remote.load(material)
-        tested = _tested(context, other, material, (word, factor), least(other))
-        finding.deviations += prefixed(f"{word}, ", tested)
+        deviations = _compare_inference(
+            context, other, material, (label, factor), least_noise(other)
+        )
+        finding.deviations += prefixed(f"{label}, ", deviations)
     finding.sizes = f"{case.sizes_text}; inference at {other.sizes_text}"
     yield finding
 
 
-def _tested(
+def _compare_inference(
     context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
 ) -> list[Deviation]:
     """Compare outputs and loss of inference at extreme values; the noise is at least ``floor``. A
@@ -248,21 +256,23 @@ def _tested(
     return context.finding("large-sizes", found, expected).deviations
 
 
-def _of_a_step(context: Context, case: Case) -> list[Deviation]:
+def _compare_step(context: Context, case: Case) -> list[Deviation]:
     """Compare one training step. If training differs from inference, also compare a forward pass in
     training mode."""
-    remote, expected = context.remote, _expected(case)
+    remote, expected = context.remote, _expected_results(case)
     deviations: list[Deviation] = []
     # True if the model computes different results in training and in inference.
     has_phases = case.training.statistics or noise_ports(case.training)
     if remote.automatic and has_phases:
-        context.opened(case)
+        context.open_case(case)
         found = remote.forward("training", case.material.inputs, case.material.state)
         trained = expected.only("output.", "state.", "statistics.")
         deviations += context.finding("large-sizes", found, trained).deviations
-    stepped = _stepped(replace(context, case=case), expected.values)
-    others = context.finding("large-sizes", stepped, _rounded(case, expected, stepped))
-    return deviations + prefixed("whole step, ", others.deviations)
+    step_results = _run_step(replace(context, case=case), expected.values)
+    step_finding = context.finding(
+        "large-sizes", step_results, _add_parameter_rounding(case, expected, step_results)
+    )
+    return deviations + prefixed("whole step, ", step_finding.deviations)
 
 
 def large_counts(context: Context) -> Iterator[Finding]:
@@ -271,17 +281,17 @@ def large_counts(context: Context) -> Iterator[Finding]:
     case = numerous_case(context.case, context.own)
     if case is None:
         return
-    context = context.opened(case)
-    finding = context.compare_gradients("large-counts", case.material, _expected(case))
+    context = context.open_case(case)
+    finding = context.compare_gradients("large-counts", case.material, _expected_results(case))
     finding.sizes = case.sizes_text
     yield finding
 
 
-def _expected(case: Case) -> Expected:
-    return with_rows(case.gradients(case.material, "main"), case.batch * case.time)
+def _expected_results(case: Case) -> Expected:
+    return add_row_noise(case.gradients(case.material, "main"), case.batch * case.time)
 
 
-def with_rows(expected: Expected, rows: int) -> Expected:
+def add_row_noise(expected: Expected, rows: int) -> Expected:
     """Return the expected values; if all gradients are 0, with noise that grows with the number of
     rows.
 
@@ -293,12 +303,12 @@ def with_rows(expected: Expected, rows: int) -> Expected:
     return expected.at_least(ROUNDOFF * rows, "gradient.")
 
 
-def _rounded(case: Case, expected: Expected, stepped: Arrays) -> Expected:
+def _add_parameter_rounding(case: Case, expected: Expected, step_results: Arrays) -> Expected:
     """Return the expected values of a step, with the rounding errors of its large parameters as
     noise."""
-    values = {n: a for n, a in expected.values.items() if n in stepped}
+    values = {n: a for n, a in expected.values.items() if n in step_results}
     scale = scales(values)
-    read = {
+    read_noise = {
         f"gradient.{n}": float(np.abs(a).max()) * FLOOR / RATE / scale[f"gradient.{n}"]
         for n, a in case.material.parameters.items()
         if f"gradient.{n}" in values
@@ -306,31 +316,31 @@ def _rounded(case: Case, expected: Expected, stepped: Arrays) -> Expected:
 
     def measured(base: str) -> dict[str, float]:
         noise = expected.measured(base)
-        return {n: noise[n] + read.get(n, 0.0) * PRECISION[base] for n in values}
+        return {n: noise[n] + read_noise.get(n, 0.0) * PRECISION[base] for n in values}
 
     return Expected(values, measured)
 
 
-def _stepped(context: Context, expected: Arrays) -> ArrayDict:
+def _run_step(context: Context, expected: Arrays) -> ArrayDict:
     """Return the loss of one step of gradient descent, and the gradients computed from the change
     of the parameters."""
     material = context.case.material
     batches = [{"inputs": material.inputs, "targets": material.targets}]
     # Prepare the step with a batch of zeros, which the real batch then overwrites.
     zeros = [
-        {k: {n: np.zeros_like(a) for n, a in given.items()} for k, given in batches[0].items()}
+        {k: {n: np.zeros_like(a) for n, a in arrays.items()} for k, arrays in batches[0].items()}
     ]
     context.prepare("train", zeros, context.case.spec.rule("sgd"), RATE)
     context.remote.call("feed", batches=batches)
     (results,) = context.remote.call("values", first=0, count=1)
     step = {"results": results, **context.remote.call("parameters")}
     values = step_values(1, step, material)
-    found = {"loss": values["step 1: loss"]}
+    results = {"loss": values["step 1: loss"]}
     for name in material.parameters:
         if f"gradient.{name}" in expected:
-            moved = values[f"step 1: {name} moved"]
-            found[f"gradient.{name}"] = moved * moved.dtype.type(-1 / RATE)
-    return found
+            change = values[f"step 1: {name} moved"]
+            results[f"gradient.{name}"] = change * change.dtype.type(-1 / RATE)
+    return results
 
 
 def strides(context: Context) -> Iterator[Finding]:
@@ -338,7 +348,7 @@ def strides(context: Context) -> Iterator[Finding]:
     results as contiguous arrays. Inference, results of training and gradients are compared."""
     case = context.case
     material = case.material
-    found = context.remote.call(
+    results_by_call = context.remote.call(
         "strided",
         parameters=material.parameters,
         statistics=material.statistics,
@@ -347,8 +357,8 @@ def strides(context: Context) -> Iterator[Finding]:
         targets=material.targets,
     )
     forward = case.forward("inference", material, "main")
-    every = (forward, forward, case.gradients(material, "main"))
+    expected_by_call = (forward, forward, case.gradients(material, "main"))
     finding = Finding("strides")
-    for results, expected in zip(found, every, strict=True):
+    for results, expected in zip(results_by_call, expected_by_call, strict=True):
         finding.deviations += context.finding("strides", results, expected).deviations
     yield finding

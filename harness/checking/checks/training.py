@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
-from harness.checking.checks.context import Batches, Context, Step, hold_again, named
+from harness.checking.checks.context import Batches, Context, Step, compare_repetition, select_names
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import PRECISION, prefixed
 from harness.oracle.yardstick import Expected
@@ -38,16 +38,16 @@ def own_optimizer(context: Context) -> Iterator[Finding]:
     update = context.case.spec.update
     if update is None or context.dtype != "float64":
         return
-    yield _train(context, "training", update, update.attributes["learning_rate"])
+    yield _compare_steps(context, "training", update, update.attributes["learning_rate"])
 
 
 def sgd(context: Context) -> Iterator[Finding]:
     """Compare training steps with gradient descent. Parameters then change by a multiple of the
     gradient, so no division hides an error of the gradient."""
-    yield _train(context, "training-sgd", context.case.spec.rule("sgd"), RATE)
+    yield _compare_steps(context, "training-sgd", context.case.spec.rule("sgd"), RATE)
 
 
-def stable(
+def find_stable_rate(
     rate: float, dtype: str, expected: Callable[[float], Expected]
 ) -> tuple[float, Expected]:
     """Return the largest learning rate with which training is stable, of ``rate`` divided by powers
@@ -57,16 +57,16 @@ def stable(
     float32 number, because some frameworks store the rate in float32.
     """
     best: tuple[float, float, Expected] | None = None
-    for smaller in range(RATES_TRIED):
-        tried = float(np.float32(rate / 16**smaller))
-        found = expected(tried)
-        noise = found.noise(dtype)
+    for power in range(RATES_TRIED):
+        candidate = float(np.float32(rate / 16**power))
+        result = expected(candidate)
+        noise = result.noise(dtype)
         # Use the noise of the compared values only: it also shows training that diverges in its
         # last steps. A small step of a large parameter is mostly rounding as well.
-        compared = [noise[name] for name in found.values]
-        typical = median(compared) if all(map(np.isfinite, compared)) else np.inf
+        noise_values = [noise[name] for name in result.values]
+        typical = median(noise_values) if all(map(np.isfinite, noise_values)) else np.inf
         if best is None or typical < best[0]:
-            best = typical, tried, found
+            best = typical, candidate, result
         elif best[0] < np.inf:
             break
         if typical < STABLE * PRECISION[dtype]:
@@ -84,61 +84,64 @@ def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
     return [{"inputs": m.inputs, "targets": m.targets} for m in (first, *others)]
 
 
-def planned(case: Case, rule: UpdateRule, rate: float, dtype: str) -> tuple[Batches, Expected]:
+def plan_steps(case: Case, rule: UpdateRule, rate: float, dtype: str) -> tuple[Batches, Expected]:
     """Return the batches with their learning rates, and the oracle's results of training on
     them."""
     drawn = batches_of(case, STEPS)
 
     def batches_at(rate: float) -> Batches:
         rates = [rate if number < STEPS // 2 else rate / 8 for number in range(STEPS)]
-        return [{**batch, "learning_rate": own} for batch, own in zip(drawn, rates, strict=True)]
+        return [
+            {**batch, "learning_rate": own_rate}
+            for batch, own_rate in zip(drawn, rates, strict=True)
+        ]
 
-    rate, expected = stable(
+    rate, expected = find_stable_rate(
         rate, dtype, lambda rate: case.train(rule, batches_at(rate), case.material, rate)
     )
     return batches_at(rate), expected
 
 
-def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Finding:
+def _compare_steps(context: Context, check: str, rule: UpdateRule, rate: float) -> Finding:
     material = context.case.material
-    batches, expected = planned(context.case, rule, rate, context.dtype)
+    batches, expected = plan_steps(context.case, rule, rate, context.dtype)
     context.remote.call("use_rule", rule=encoded(rule))
     context.remote.load(material)
     finding = Finding(check)
     before: Arrays = {}
     state: Arrays = material.state
-    for number, given in enumerate(batches, start=1):
+    for number, batch in enumerate(batches, start=1):
         # Use one call per step: a call with several steps would keep the parameters and slots of
         # all of them in memory.
-        (step,) = context.remote.train([given], state)
-        state, found = state_of(step["results"]), step_values(number, step, material)
-        expected_now = expected.only(f"step {number}: ")
-        finding.deviations += context.finding(check, found, expected_now).deviations
-        before = before or found
+        (step,) = context.remote.train([batch], state)
+        state, values = state_of(step["results"]), step_values(number, step, material)
+        expected_step = expected.only(f"step {number}: ")
+        finding.deviations += context.finding(check, values, expected_step).deviations
+        before = before or values
         if number == STEPS // 2:
             # A held-out pass between training steps must not change later steps.
             context.forward(material)
-    _hold_inference(context, finding, step)
-    _hold_fresh(context, finding, batches[:1], before, expected.only("step 1: "))
+    _check_inference_after_training(context, finding, step)
+    _check_reset(context, finding, batches[:1], before, expected.only("step 1: "))
     return finding
 
 
-def _hold_inference(context: Context, finding: Finding, step: Step) -> None:
+def _check_inference_after_training(context: Context, finding: Finding, step: Step) -> None:
     """Check that inference directly after training equals inference after the trained parameters
     are loaded again."""
     case, remote = context.case, context.remote
-    held = step["parameters"], step["statistics"]
-    if any(isinstance(tensor, Misfit) for tensors in held for tensor in tensors.values()):
+    trained = step["parameters"], step["statistics"]
+    if any(isinstance(tensor, Misfit) for tensors in trained for tensor in tensors.values()):
         return  # already reported for the step, and cannot be loaded
     first = context.forward(case.material)
-    made = replace(case.material, parameters=held[0], statistics=held[1])
-    remote.load(made)
+    reloaded = replace(case.material, parameters=trained[0], statistics=trained[1])
+    remote.load(reloaded)
     fault = "{} after training differs from the result after reloading the same parameters"
     expected = partial(case.forward, "inference", case.material, "main")
-    hold_again(context, finding, first, context.forward(case.material), expected, fault)
+    compare_repetition(context, finding, first, context.forward(case.material), expected, fault)
 
 
-def _hold_fresh(
+def _check_reset(
     context: Context,
     finding: Finding,
     batches: Batches,
@@ -152,7 +155,7 @@ def _hold_fresh(
     (again,) = context.remote.train(batches, material.state)
     after = step_values(1, again, material)
     fault = "{} differs after loading again: the session keeps state from earlier steps"
-    hold_again(context, finding, before, after, lambda: expected, fault)
+    compare_repetition(context, finding, before, after, lambda: expected, fault)
 
 
 # The next checks run steps as ``harness bench`` and ``harness train`` do: as a compiled plan with
@@ -164,8 +167,8 @@ BATCHES, PIPELINE_STEPS = 2, 4
 # TRAINED steps overwrite each of the batches that an executor keeps in memory. TOGETHER is the
 # number of steps per call. One more call continues from there, so MADE is the total number of
 # steps.
-TRAINED, TOGETHER = 16, 8
-MADE = TRAINED + TOGETHER
+FIRST_STEPS, STEPS_PER_CALL = 16, 8
+TOTAL_STEPS = FIRST_STEPS + STEPS_PER_CALL
 # Time steps of these batches: few, because compiling is slow and unrolls the time steps. ``harness
 # train`` itself checks its first training steps at the full sizes.
 TIME = 2
@@ -178,15 +181,17 @@ def pipeline_forward(context: Context) -> Iterator[Finding]:
     case = context.case
     _, time = nearest_sizes(case.inference, case.batch, min(case.time, TIME))
     batches = batches_of(case, BATCHES, time if case.given is None else case.time)
-    found, _ = context.timed("forward", batches, None, 0.0)
-    finding = context.finding("pipeline-forward", _named(found), _forward(context, batches))
+    results, _ = context.run_pipeline("forward", batches, None, 0.0)
+    finding = context.finding(
+        "pipeline-forward", _join_steps(results), _expect_forward(context, batches)
+    )
 
     batch = replace(case.batch_of(case.batch, time), state=case.material.state)
-    asked = [{"inputs": batch.inputs, "targets": batch.targets}]
-    context.steps("prepare", asked, None, 0.0, path="derived", mode="forward")
+    batches_of_one = [{"inputs": batch.inputs, "targets": batch.targets}]
+    context.call_worker("prepare", batches_of_one, None, 0.0, path="derived", mode="forward")
     (results,) = context.remote.call("values", first=0, count=1)
     expected = case.forward("inference", batch, ("compiled for speed", time))
-    ends = named(expected, _ends(case))
+    ends = select_names(expected, _end_names(case))
     fast = context.finding(finding.check, results, ends).deviations
     finding.deviations += prefixed("compiled for speed, ", fast)
     yield finding
@@ -198,24 +203,24 @@ def pipeline(context: Context) -> Iterator[Finding]:
     optimizer in float64, and gradient descent in other dtypes."""
     if context.case.spec.update is None:
         return
-    batches, (rule, rate) = batches_of(context.case, BATCHES), _rule(context)
-    rate, expected = stable(
-        rate, context.dtype, lambda r: _last(_pipeline_expected(context, batches, rule, r))
+    batches, (rule, rate) = batches_of(context.case, BATCHES), _choose_rule(context)
+    rate, expected = find_stable_rate(
+        rate, context.dtype, lambda r: _select_last(_expect_pipeline(context, batches, rule, r))
     )
 
     context.prepare("train", batches, rule, rate)
     finding = Finding("pipeline-training")
     if context.case.training.parameters:
-        _hold_nan(context, finding, batches, rule, rate)
+        _check_nan_losses(context, finding, batches, rule, rate)
         context.remote.call("restart")
-    found, after = context.run_twice(BATCHES)
-    step = {"results": found[-1], **after}
-    values = {**_named(found), **step_values(PIPELINE_STEPS, step, context.case.material)}
+    results, after = context.run_twice(BATCHES)
+    step = {"results": results[-1], **after}
+    values = {**_join_steps(results), **step_values(PIPELINE_STEPS, step, context.case.material)}
     finding.deviations = context.finding(finding.check, values, expected).deviations
     yield finding
 
 
-def _hold_nan(
+def _check_nan_losses(
     context: Context, finding: Finding, batches: Batches, rule: UpdateRule, rate: float
 ) -> None:
     """Run steps of the prepared pipeline with NaN in all parameters, and check that the losses are
@@ -224,13 +229,13 @@ def _hold_nan(
     material = context.case.material
     parameters = {n: np.full_like(a, np.nan) for n, a in material.parameters.items()}
     context.remote.call("restart", parameters=parameters)
-    found = _named(context.remote.call("values", first=0, count=BATCHES), 1)
+    results = _join_steps(context.remote.call("values", first=0, count=BATCHES), 1)
     steps = [{**batch, "learning_rate": rate} for batch in batches]
-    given = replace(material, parameters=parameters)
-    expected = context.case.train(rule, steps, given, ("a step of NaN", rate)).values
+    nan_arguments = replace(material, parameters=parameters)
+    expected = context.case.train(rule, steps, nan_arguments, ("a step of NaN", rate)).values
     for loss in (f"step {number}: loss" for number in range(1, BATCHES + 1)):
         finding.held += 1
-        if np.isnan(expected[loss]) and not np.isnan(found.get(loss, 0.0)).all():
+        if np.isnan(expected[loss]) and not np.isnan(results.get(loss, 0.0)).all():
             finding.faults.append(f"{loss} is a number although all parameters were NaN")
 
 
@@ -245,17 +250,17 @@ def trained(context: Context) -> Iterator[Finding]:
     if case.spec.update is None:
         return
     _, time = nearest_sizes(case.training, case.batch, min(case.time, TIME))
-    (rule, rate), batches = _rule(context), batches_of(case, MADE, time)
+    (rule, rate), batches = _choose_rule(context), batches_of(case, TOTAL_STEPS, time)
 
     def steps_at(rate: float) -> Expected:
         steps = [{**batch, "learning_rate": rate} for batch in batches]
-        return summed(case.train(rule, steps, case.material, ("trained", rate)))
+        return sum_losses(case.train(rule, steps, case.material, ("trained", rate)))
 
-    rate, expected = stable(rate, context.dtype, steps_at)
-    yield context.finding("trained", descended(context, batches, rule, rate), expected)
+    rate, expected = find_stable_rate(rate, context.dtype, steps_at)
+    yield context.finding("trained", run_like_train(context, batches, rule, rate), expected)
 
 
-def _rule(context: Context) -> tuple[UpdateRule, float]:
+def _choose_rule(context: Context) -> tuple[UpdateRule, float]:
     """Return the update rule and its learning rate: the spec's own in float64, otherwise gradient
     descent. An optimizer such as Adam divides gradients by gradients, so rounding errors stay small
     in float64 only."""
@@ -265,29 +270,37 @@ def _rule(context: Context) -> tuple[UpdateRule, float]:
     return spec.update, spec.update.attributes["learning_rate"]
 
 
-def descended(
+def run_like_train(
     context: Context,
     batches: Batches,
     rule: UpdateRule,
     rate: float,
     starts: Sequence[int] = (),
 ) -> ArrayDict:
-    """Return the results of :data:`MADE` training steps, run as ``harness train`` runs them. For
-    each step count in ``starts``, also return the results of :data:`TOGETHER` steps that start with
-    that step count."""
-    found = context.steps("descend", batches, rule, rate, many=TOGETHER, starts=list(starts))
-    values: ArrayDict = {"sum of losses": np.asarray(found["total"], context.kept)}
-    made = {MADE: found, **{n + TOGETHER: f for n, f in zip(starts, found["later"], strict=True)}}
-    for number, left in made.items():
-        values |= step_values(number, {"results": {}, **left}, context.case.material)
+    """Run :data:`TOTAL_STEPS` training steps as ``harness train`` does, and return the values after
+    the last step.
+
+    For each step count in ``starts``, also run :data:`STEPS_PER_CALL` steps that start with this
+    step count, and return the values after the last of them.
+    """
+    results = context.call_worker(
+        "descend", batches, rule, rate, many=STEPS_PER_CALL, starts=list(starts)
+    )
+    values: ArrayDict = {"sum of losses": np.asarray(results["total"], context.kept)}
+    results_by_step = {
+        TOTAL_STEPS: results,
+        **{n + STEPS_PER_CALL: f for n, f in zip(starts, results["later"], strict=True)},
+    }
+    for number, end_values in results_by_step.items():
+        values |= step_values(number, {"results": {}, **end_values}, context.case.material)
     return values
 
 
-def summed(expected: Expected) -> Expected:
-    """Return the values expected after :data:`MADE` steps; the sum of the losses replaces the
+def sum_losses(expected: Expected) -> Expected:
+    """Return the values expected after :data:`TOTAL_STEPS` steps; the sum of the losses replaces the
     losses."""
-    losses = [f"step {n}: loss" for n in range(1, MADE + 1)]
-    values = {n: a for n, a in expected.values.items() if n.startswith(f"step {MADE}: ")}
+    losses = [f"step {n}: loss" for n in range(1, TOTAL_STEPS + 1)]
+    values = {n: a for n, a in expected.values.items() if n.startswith(f"step {TOTAL_STEPS}: ")}
     values.pop(losses[-1])
     values["sum of losses"] = np.asarray(sum(expected.values[n] for n in losses))
 
@@ -298,43 +311,41 @@ def summed(expected: Expected) -> Expected:
     return Expected(values, measured)
 
 
-def _pipeline_expected(
-    context: Context, batches: Batches, rule: UpdateRule, rate: float
-) -> Expected:
+def _expect_pipeline(context: Context, batches: Batches, rule: UpdateRule, rate: float) -> Expected:
     steps = [{**batches[i % BATCHES], "learning_rate": rate} for i in range(PIPELINE_STEPS)]
     return context.case.train(rule, steps, context.case.material, ("pipeline", rate))
 
 
-def _ends(case: Case) -> list[str]:
+def _end_names(case: Case) -> list[str]:
     """Return the names of the outputs that a pipeline of forward passes returns."""
     return [n for n in result_ports(case.inference, "ends") if n.startswith("output.")]
 
 
-def _forward(context: Context, batches: Batches) -> Expected:
+def _expect_forward(context: Context, batches: Batches) -> Expected:
     """Return the expected outputs of the second half of the steps. Each step starts from the state
     that the previous step returned."""
-    material, wanted = context.case.material, _ends(context.case)
+    material, names = context.case.material, _end_names(context.case)
 
     def run(session: Session) -> Arrays:
         session.load(material.parameters, material.statistics)
         state: Arrays = material.state
         results = []
         for number in range(PIPELINE_STEPS):
-            found = session.forward("inference", batches[number % BATCHES]["inputs"], state)
-            state = state_of(found)
-            results.append({n: found[n] for n in wanted})
-        return _named(results[BATCHES:])
+            step_results = session.forward("inference", batches[number % BATCHES]["inputs"], state)
+            state = state_of(step_results)
+            results.append({n: step_results[n] for n in names})
+        return _join_steps(results[BATCHES:])
 
     return context.case.expect("pipeline-forward", run)
 
 
-def _named(results: Batches, first: int = BATCHES + 1) -> ArrayDict:
+def _join_steps(results: Batches, first: int = BATCHES + 1) -> ArrayDict:
     """Return the results of successive steps in one dictionary. The number of the first step is
     ``first``."""
     return {f"step {first + i}: {n}": a for i, r in enumerate(results) for n, a in r.items()}
 
 
-def _last(expected: Expected) -> Expected:
+def _select_last(expected: Expected) -> Expected:
     """Return the losses of the second half of the steps, and all values of the last step."""
     losses = (f"step {n}: loss" for n in range(BATCHES + 1, PIPELINE_STEPS + 1))
     return expected.only(*losses, f"step {PIPELINE_STEPS}: ")

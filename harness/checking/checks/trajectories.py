@@ -16,8 +16,15 @@ from functools import cache, partial
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.checking.checks.context import Batch, Batches, Context, named, once, probe_case
-from harness.checking.checks.training import MADE, TOGETHER, descended, summed
+from harness.checking.checks.context import (
+    Batch,
+    Batches,
+    Context,
+    make_probe_case,
+    run_once_per_worker,
+    select_names,
+)
+from harness.checking.checks.training import STEPS_PER_CALL, TOTAL_STEPS, run_like_train, sum_losses
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
 from harness.oracle.tolerance import PRECISION, Deviation, compare, prefixed
@@ -82,10 +89,12 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
         return
     # Replace the optimizer's learning rate: each step below has a learning rate of its own.
     rule = replace(rule, attributes={**rule.attributes, "learning_rate": RATE})
-    rule = _on_the_point(rule)
+    rule = _assign_groups(rule)
     key = ("optimizer-steps", digest(rule))
     finding = Finding("optimizer-steps")
-    finding.deviations = list(once(context, key, lambda: _optimizer_steps(context, rule)))
+    finding.deviations = list(
+        run_once_per_worker(context, key, lambda: _optimizer_steps(context, rule))
+    )
     yield finding
 
 
@@ -93,43 +102,49 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     """Return the deviations of the steps, run in each of the three ways in new sessions. In narrow
     dtypes the gradients are exact and updates are compared in float32. So the backend must keep
     parameters, slots and the step number in float32."""
-    case, remote = _point(), context.remote
-    steps, alone = _steps(context, rule)
+    case, remote = _make_case(), context.remote
+    steps, alone = _make_batches(context, rule)
     broken = f"step {len(alone)}: " if np.isnan(alone[-1]["inputs"]["x"]).any() else "none: "
     # Matrix products inside an optimizer (Muon) have the narrow dtype, like all matrix products.
     multiplies = any(node.op in PRODUCTS for node in walk_nodes(rule.every_node))
-    compared = partial(_compared, context, multiplies, broken)
+    compared = partial(_compare_values, context, multiplies, broken)
     count = len(steps) // 2
     expected = case.train(rule, alone, case.material, ("steps", context.narrowed, len(alone)))
     if context.dtype == "float16":
-        expected = _left_out(expected, len(alone))
+        expected = _skip_last_step(expected, len(alone))
 
-    context.opened(case, rule)
-    found: ArrayDict = {}
-    made = remote.train(alone, case.material.state)
-    others = range(len(steps) + 1, len(alone) + 1)
-    seen = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), *others]
-    for number in seen:
-        found |= step_values(number, made[number - 1], case.material)
-    losses = [f"step {number}: loss" for number in seen if number <= len(steps)]
-    one_by_one = _together(expected.only(*(f"step {number}: " for number in seen)), losses)
-    deviations = compared("one by one", _joined(found, losses), one_by_one)
-    deviations += compared("from large parameters", *_from_afar(context, rule, steps[0]))
+    context.open_case(case, rule)
+    values: ArrayDict = {}
+    results_by_step = remote.train(alone, case.material.state)
+    last_steps = range(len(steps) + 1, len(alone) + 1)
+    compared_steps = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), *last_steps]
+    for number in compared_steps:
+        values |= step_values(number, results_by_step[number - 1], case.material)
+    losses = [f"step {number}: loss" for number in compared_steps if number <= len(steps)]
+    one_by_one = _expect_joined_losses(
+        expected.only(*(f"step {number}: " for number in compared_steps)), losses
+    )
+    deviations = compared("one by one", _join_losses(values, losses), one_by_one)
+    deviations += compared("from large parameters", *_step_from_large(context, rule, steps[0]))
     # Compare the losses of the second half, which depend on all earlier updates, and all values
     # after the last step.
     context = replace(context, case=case)
-    results, after = context.timed("train", steps[:count], rule, RATE)
+    results, after = context.run_pipeline("train", steps[:count], rule, RATE)
     losses = [f"step {count + i}: loss" for i in range(1, count + 1)]
-    found = {n: r["loss"] for n, r in zip(losses, results, strict=True)}
-    found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
-    in_a_row = _together(expected.only(f"step {len(steps)}: ", *losses), losses)
-    deviations += compared("in a row", _joined(found, losses), in_a_row)
-    trained = descended(context, steps[:MADE], rule, RATE, STARTS)
-    later = (_late(case, rule, steps[:TOGETHER], start) for start in STARTS)
-    return deviations + compared("as trained", trained, _merged(summed(expected), *later))
+    values = {n: r["loss"] for n, r in zip(losses, results, strict=True)}
+    values |= step_values(len(steps), {"results": results[-1], **after}, case.material)
+    expected_in_a_row = _expect_joined_losses(
+        expected.only(f"step {len(steps)}: ", *losses), losses
+    )
+    deviations += compared("in a row", _join_losses(values, losses), expected_in_a_row)
+    trained = run_like_train(context, steps[:TOTAL_STEPS], rule, RATE, STARTS)
+    later = (_expect_late_steps(case, rule, steps[:STEPS_PER_CALL], start) for start in STARTS)
+    return deviations + compared(
+        "as trained", trained, _merge_expected(sum_losses(expected), *later)
+    )
 
 
-def _late(case: Case, rule: UpdateRule, steps: Batches, start: int) -> Expected:
+def _expect_late_steps(case: Case, rule: UpdateRule, steps: Batches, start: int) -> Expected:
     """Return the values expected after the last of some steps, with ``start`` as the number of
     earlier steps."""
     last = f"step {start + len(steps)}: "
@@ -137,28 +152,29 @@ def _late(case: Case, rule: UpdateRule, steps: Batches, start: int) -> Expected:
     return replace(expected, values={n: a for n, a in expected.values.items() if "loss" not in n})
 
 
-def _merged(*parts: Expected) -> Expected:
+def _merge_expected(*parts: Expected) -> Expected:
     values = {n: a for part in parts for n, a in part.values.items()}
 
     def measured(dtype: str) -> dict[str, float]:
-        found = ((part, part.measured(dtype)) for part in parts)
-        return {name: noise[name] for part, noise in found for name in part.values}
+        noise_by_part = ((part, part.measured(dtype)) for part in parts)
+        return {name: noise[name] for part, noise in noise_by_part for name in part.values}
 
     return Expected(values, measured)
 
 
-def _steps(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
+def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
     """Return two lists of batches: those that all three ways run, each batch twice, and those of
     the steps that run one by one."""
     narrowed = context.narrowed
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
-    given = _gradients(count, narrowed)
-    broken = np.array(given[0])
+    gradients = _make_gradients(count, narrowed)
+    broken = np.array(gradients[0])
     broken[0, BROKEN] = np.nan
     # float16 cannot hold large gradients that are multiplied by the loss scale.
-    large = given[0] if narrowed else LARGE * np.where(SIZES, given[0], 1)
+    large = gradients[0] if narrowed else LARGE * np.where(SIZES, gradients[0], 1)
     *batches, far, last = (
-        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
+        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE}
+        for x in (*gradients, large, broken)
     )
     steps = [*batches, *batches]
     rates = [{**batches[0], "learning_rate": rate} for rate in (SLOWER, 0.0)]
@@ -169,46 +185,49 @@ def _steps(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
     return steps, alone
 
 
-def _on_the_point(rule: UpdateRule) -> UpdateRule:
+def _assign_groups(rule: UpdateRule) -> UpdateRule:
     """Return the optimizer with its parameter groups assigned to the probe's parameters in turn,
     because the spec's patterns match none of the probe's names."""
     rules = [None, *rule.groups.values()]
-    names = [port.name for port in _point().training.parameters]
-    dealt = {name: rules[number % len(rules)] for number, name in enumerate(names)}
-    return replace(rule, groups={n: group for n, group in dealt.items() if group is not None})
+    names = [port.name for port in _make_case().training.parameters]
+    assigned = {name: rules[number % len(rules)] for number, name in enumerate(names)}
+    return replace(rule, groups={n: group for n, group in assigned.items() if group is not None})
 
 
-def _compared(
+def _compare_values(
     context: Context,
     multiplies: bool,
     broken: str,
-    way: str,
-    found: Arrays,
+    label: str,
+    results: Arrays,
     expected: Expected,
 ) -> list[Deviation]:
     # Leave out denormal values, because XLA flushes them to 0. In narrow dtypes also leave out
     # losses, because a loss is a rounded product.
-    least = np.finfo(context.kept).tiny
-    left_out = {n for n, a in expected.values.items() if 0 < np.abs(a).max() < least}
+    smallest = np.finfo(context.kept).tiny
+    left_out = {n for n, a in expected.values.items() if 0 < np.abs(a).max() < smallest}
     left_out |= {n for n in expected.values if context.narrowed and "loss" in n}
-    wanted, found = (
-        {n: a for n, a in some.items() if n not in left_out} for some in (expected.values, found)
+    expected_values, results = (
+        {n: a for n, a in arrays.items() if n not in left_out}
+        for arrays in (expected.values, results)
     )
     measured = expected.noise(context.dtype if multiplies else context.kept)
-    noise = {n: max(measured[n], NOISE * PRECISION[context.kept]) for n in wanted}
+    noise = {n: max(measured[n], NOISE * PRECISION[context.kept]) for n in expected_values}
     # If the spec's own values are not finite (g / g with a gradient of 0), they are not compared.
     # The NaN of the last step is compared if all earlier values are finite.
     infinite = {n for n, a in expected.values.items() if not np.isfinite(a).all()}
     if any(not n.startswith(broken) for n in infinite):
-        noise |= dict.fromkeys(wanted.keys() & infinite, np.inf)
-    return prefixed(f"{way}, ", compare(found, wanted, noise, context.kept))
+        noise |= dict.fromkeys(expected_values.keys() & infinite, np.inf)
+    return prefixed(f"{label}, ", compare(results, expected_values, noise, context.kept))
 
 
-def _from_afar(context: Context, rule: UpdateRule, batch: Batch) -> tuple[ArrayDict, Expected]:
+def _step_from_large(
+    context: Context, rule: UpdateRule, batch: Batch
+) -> tuple[ArrayDict, Expected]:
     """Return the parameters after one step from very large parameters, and the expected parameters.
     The step is tiny compared with these parameters, so only a backend that clips them differs. The
     step runs in the open session."""
-    case, narrowed = _point(), context.narrowed
+    case, narrowed = _make_case(), context.narrowed
     far = single(AWAY / (2**10 if narrowed else 1))
     parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
     material = replace(case.material, parameters=parameters)
@@ -217,24 +236,24 @@ def _from_afar(context: Context, rule: UpdateRule, batch: Batch) -> tuple[ArrayD
         session.use_rule(rule)
         session.load(parameters, material.statistics)
         session.step(batch["inputs"], material.state, batch["targets"], batch["learning_rate"])
-        found: Mapping[str, Array] = session.read()["parameters"]
-        return found
+        trained: Mapping[str, Array] = session.read()["parameters"]
+        return trained
 
     context.remote.load(material)
     (step,) = context.remote.train([batch], material.state)
     return step["parameters"], case.expect(("far", digest(rule), narrowed), run)
 
 
-def _joined(found: Arrays, losses: Sequence[str]) -> ArrayDict:
-    rest = {name: array for name, array in found.items() if name not in losses}
-    return {**rest, LOSSES: np.concatenate([np.ravel(found[name]) for name in losses])}
+def _join_losses(values: Arrays, losses: Sequence[str]) -> ArrayDict:
+    others = {name: array for name, array in values.items() if name not in losses}
+    return {**others, LOSSES: np.concatenate([np.ravel(values[name]) for name in losses])}
 
 
-def _together(expected: Expected, losses: Sequence[str]) -> Expected:
+def _expect_joined_losses(expected: Expected, losses: Sequence[str]) -> Expected:
     """Return the expected values with all losses in one array, whose noise is relative to the
     largest loss. A loss sums many terms, so a single loss can be nearly 0 and then has few correct
     digits."""
-    values = _joined(expected.values, losses)
+    values = _join_losses(expected.values, losses)
     sizes = np.abs(values[LOSSES])
 
     def measured(dtype: str) -> dict[str, float]:
@@ -245,7 +264,7 @@ def _together(expected: Expected, losses: Sequence[str]) -> Expected:
     return Expected(values, measured)
 
 
-def _left_out(expected: Expected, last: int) -> Expected:
+def _skip_last_step(expected: Expected, last: int) -> Expected:
     """Return the values expected in float16, where the last step changes neither parameters nor
     slots. Its gradients are not finite, so loss scaling skips the step. Without loss scaling, only
     the entry :data:`BROKEN` would change."""
@@ -258,27 +277,27 @@ def _left_out(expected: Expected, last: int) -> Expected:
 
 
 @cache
-def _point() -> Case:
+def _make_case() -> Case:
     def make(program: Program) -> Arguments:
         # Parameters start at zero, so that adding a small step to them is exact.
-        given = draw(program, BATCH, 1, 0)
-        return replace(given, parameters={n: 0 * a for n, a in given.parameters.items()})
+        drawn = draw(program, BATCH, 1, 0)
+        return replace(drawn, parameters={n: 0 * a for n, a in drawn.parameters.items()})
 
-    return probe_case("steps", BATCH, make)
+    return make_probe_case("steps", BATCH, make)
 
 
-def _gradients(count: int, narrowed: bool) -> Array:
+def _make_gradients(count: int, narrowed: bool) -> Array:
     """Return gradients of shape ``[count, batch, entries]`` whose entries have about the same size
     at all steps. Values and signs differ between steps, except at :data:`STILL` and :data:`AGAIN`.
     If ``narrowed``, each value has seven bits, so that the sum over a batch has eight."""
     random = np.random.default_rng(7)
-    found = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
+    gradients = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
     if narrowed:
         unit = np.exp2(np.floor(np.log2(np.where(SIZES, SIZES, 1)))) / 16
-        found = single(np.clip(np.round(found / unit), -127, 127) * unit)
-    found[STILL, :, 1] = 0.0
-    found[AGAIN] = found[AGAIN - 1]
-    return found
+        gradients = single(np.clip(np.round(gradients / unit), -127, 127) * unit)
+    gradients[STILL, :, 1] = 0.0
+    gradients[AGAIN] = gradients[AGAIN - 1]
+    return gradients
 
 
 def long_state(context: Context) -> Iterator[Finding]:
@@ -287,37 +306,45 @@ def long_state(context: Context) -> Iterator[Finding]:
     case, start = context.case, context.case.material.state
     if not start:
         return
-    some = [case.batch_of(case.batch, case.time, n + 10).inputs for n in range(CARRIED // 2)]
-    batches = [*some, *some]
+    half = [case.batch_of(case.batch, case.time, n + 10).inputs for n in range(CARRIED // 2)]
+    batches = [*half, *half]
 
-    def chained(session: Session) -> Mapping[str, Array]:
+    def run_oracle(session: Session) -> Mapping[str, Array]:
         session.load(case.material.parameters, case.material.statistics)
-        return _carried(partial(session.forward, "inference"), batches, start)
+        return _run_carried(partial(session.forward, "inference"), batches, start)
 
     def forward(inputs: Arrays, state: Arrays) -> ArrayDict:
         return whole(context.remote.forward("inference", inputs, state))
 
     context.remote.load(case.material)
-    expected = case.expect("long-state", chained)
-    finding = context.finding("long-state", _carried(forward, batches, start), expected)
-    results, _ = context.timed("forward", [{"inputs": i, "targets": {}} for i in some], None, 0.0)
-    seen = [n for n in SEEN if n > len(some)]
-    found = {f"batch {n}: {k}": a for n in seen for k, a in results[n - len(some) - 1].items()}
-    wanted = named(expected, found).values
-    planned = context.finding("long-state", found, Expected(wanted, expected.noise))
-    finding.deviations += prefixed("in a row, ", planned.deviations)
+    expected = case.expect("long-state", run_oracle)
+    finding = context.finding("long-state", _run_carried(forward, batches, start), expected)
+    results, _ = context.run_pipeline(
+        "forward", [{"inputs": i, "targets": {}} for i in half], None, 0.0
+    )
+    compared_batches = [n for n in SEEN if n > len(half)]
+    second_half = {
+        f"batch {n}: {k}": a
+        for n in compared_batches
+        for k, a in results[n - len(half) - 1].items()
+    }
+    expected_second_half = select_names(expected, second_half).values
+    pipeline_finding = context.finding(
+        "long-state", second_half, Expected(expected_second_half, expected.noise)
+    )
+    finding.deviations += prefixed("in a row, ", pipeline_finding.deviations)
     yield finding
 
 
-def _carried(
+def _run_carried(
     forward: Callable[[Arrays, Arrays], ArrayDict], batches: Sequence[Arrays], state: Arrays
 ) -> ArrayDict:
     """Return the results of the batches :data:`SEEN`; each batch starts from the state that the
     previous one returned."""
-    found: ArrayDict = {}
+    values: ArrayDict = {}
     for number, inputs in enumerate(batches, start=1):
         results = forward(inputs, state)
         state = state_of(results)
         if number in SEEN:
-            found |= {f"batch {number}: {n}": a for n, a in results.items()}
-    return found
+            values |= {f"batch {number}: {n}": a for n, a in results.items()}
+    return values

@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.checking.checks.context import Context, equal, part, unequal, where_apart
+from harness.checking.checks.context import (
+    Context,
+    describe_first_difference,
+    equal,
+    list_differences,
+    select_prefixes,
+)
 from harness.language.initial_values import (
     check_laws,
     initial_parameters,
@@ -35,20 +41,21 @@ def initial_values(context: Context) -> Iterator[Finding]:
     finding = Finding("initial-values", faults=faults, held=len(own.parameters))
     drawn = initial_parameters(case.training, case.seed)
     context.remote.call("load", parameters=drawn, statistics=case.material.statistics)
-    back = context.remote.call("read")["parameters"]
+    read_back = context.remote.call("read")["parameters"]
     for name, array in drawn.items():
         finding.held += 1
-        sent, came = array.astype(context.kept), back.get(name)
-        if not equal(came, sent):
+        sent, returned = array.astype(context.kept), read_back.get(name)
+        if not equal(returned, sent):
             finding.faults.append(
-                f"{name} changed when it was loaded and read{where_apart(came, sent)}"
+                f"{name} changed when it was loaded and read"
+                f"{describe_first_difference(returned, sent)}"
             )
     if case.training.loss is not None and not context.brief:
-        finding.deviations = _from_there(context, drawn)
+        finding.deviations = _compare_at_start(context, drawn)
     yield finding
 
 
-def _from_there(context: Context, drawn: ArrayDict) -> list[Deviation]:
+def _compare_at_start(context: Context, drawn: ArrayDict) -> list[Deviation]:
     """Compare a pass at the initial values of training: scales are 1; biases, states and means are
     0."""
     case, remote = context.case, context.remote
@@ -56,8 +63,8 @@ def _from_there(context: Context, drawn: ArrayDict) -> list[Deviation]:
     state = initial_state(case.training, case.batch)
     start = replace(case.material, parameters=drawn, statistics=statistics, state=state)
     remote.load(start)
-    tested = remote.forward("inference", start.inputs, state)
-    deviations = context.finding("", tested, case.forward("inference", start, "start")).deviations
+    results = remote.forward("inference", start.inputs, state)
+    deviations = context.finding("", results, case.forward("inference", start, "start")).deviations
     expected = case.gradients(start, "start").of_finite_gradients()
     deviations += context.finding("", remote.gradients(start), expected).deviations
     return prefixed("at the start, ", deviations)
@@ -89,8 +96,8 @@ def values(context: Context) -> Iterator[Finding]:
     case = context.case
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main")
-    found = context.remote.gradients(case.material)
-    for name, array in found.items():
+    results = context.remote.gradients(case.material)
+    for name, array in results.items():
         if not isinstance(array, Misfit) and expected.tells(name, context.dtype):
             context.values[name] = array
     for check, prefixes in (
@@ -100,9 +107,9 @@ def values(context: Context) -> Iterator[Finding]:
         ("statistics", ("statistics.",)),
         ("gradients", ("gradient.",)),
     ):
-        wanted = expected.only(*prefixes)
-        if wanted.values:
-            yield context.finding(check, part(found, *prefixes), wanted)
+        expected_group = expected.only(*prefixes)
+        if expected_group.values:
+            yield context.finding(check, select_prefixes(results, *prefixes), expected_group)
 
 
 def cotangents(context: Context) -> Iterator[Finding]:
@@ -110,8 +117,8 @@ def cotangents(context: Context) -> Iterator[Finding]:
     case = context.case
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main", case.cotangents).only("gradient.")
-    found = context.remote.gradients(case.material, case.cotangents)
-    yield context.finding("cotangent-gradients", part(found, "gradient."), expected)
+    gradients = context.remote.gradients(case.material, case.cotangents)
+    yield context.finding("cotangent-gradients", select_prefixes(gradients, "gradient."), expected)
 
 
 def inference(context: Context) -> Iterator[Finding]:
@@ -120,7 +127,7 @@ def inference(context: Context) -> Iterator[Finding]:
     context.remote.load(case.material)
     expected = case.forward("inference", case.material, "main")
     found = context.forward(case.material)
-    outputs = part(found, "output.")
+    outputs = select_prefixes(found, "output.")
     context.outputs.update({n: a for n, a in outputs.items() if not isinstance(a, Misfit)})
     yield context.finding("inference", found, expected)
 
@@ -133,27 +140,29 @@ def held_out(context: Context) -> Iterator[Finding]:
         return
     batches = (case.material, case.batch_of(case.batch, case.time, 4))
 
-    def tested(forward: Callable[..., Arrays]) -> ArrayDict:
-        found: ArrayDict = {}
+    def evaluate(forward: Callable[..., Arrays]) -> ArrayDict:
+        values: ArrayDict = {}
         state: Arrays = case.material.state
         for number, batch in enumerate(batches, start=1):
             results = forward("inference", batch.inputs, state, batch.targets)
             state = state_of(results)
-            found |= {f"batch {number}: {n}": a for n, a in part(results, *TESTED).items()}
-        return found
+            values |= {
+                f"batch {number}: {n}": a for n, a in select_prefixes(results, *TESTED).items()
+            }
+        return values
 
     def run(session: Session) -> Mapping[str, Array]:
         session.load(case.material.parameters, case.material.statistics)
-        return tested(session.forward)
+        return evaluate(session.forward)
 
     remote.load(case.material)
     before = remote.call("read")
-    found = tested(lambda *arguments: whole(remote.forward(*arguments)))
-    finding = context.finding("held-out", found, case.expect("held-out", run))
+    results = evaluate(lambda *arguments: whole(remote.forward(*arguments)))
+    finding = context.finding("held-out", results, case.expect("held-out", run))
     after = remote.call("read")
-    for kept in ("parameters", "statistics"):
+    for group in ("parameters", "statistics"):
         fault = "{} was changed by an evaluation pass"
-        finding.faults += unequal(before[kept], after[kept], fault)
+        finding.faults += list_differences(before[group], after[group], fault)
     yield finding
 
 
@@ -165,19 +174,19 @@ def carried_state(context: Context) -> Iterator[Finding]:
         return
     second = case.batch_of(case.batch, case.time)
     context.remote.load(case.material)
-    first_found = context.forward(case.material)
-    carried = state_of(whole(first_found))
-    second_found = context.remote.forward("inference", second.inputs, carried)
+    first_results = context.forward(case.material)
+    carried = state_of(whole(first_results))
+    second_results = context.remote.forward("inference", second.inputs, carried)
 
-    def chained(session: Session) -> Arrays:
+    def run_oracle(session: Session) -> Arrays:
         session.load(case.material.parameters, case.material.statistics)
         results = session.forward("inference", case.material.inputs, case.material.state)
         return session.forward("inference", second.inputs, state_of(results))
 
-    finding = context.finding("carried-state", second_found, case.expect("carried", chained))
+    finding = context.finding("carried-state", second_results, case.expect("carried", run_oracle))
     again = context.forward(case.material)
     fault = "{} differs after another batch: state was not reset"
-    finding.faults += unequal(first_found, again, fault, bits=True)
+    finding.faults += list_differences(first_results, again, fault, bits=True)
     yield finding
 
 
@@ -186,6 +195,6 @@ def own_sizes(context: Context) -> Iterator[Finding]:
     the small sizes of other checks."""
     own = context.own
     expected = own.gradients(own.material, "main")
-    finding = context.opened(own).compare_gradients("own-sizes", own.material, expected)
+    finding = context.open_case(own).compare_gradients("own-sizes", own.material, expected)
     finding.sizes = own.sizes_text
     yield finding

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.checking.checks.context import compared, named, unequal
+from harness.checking.checks.context import compare_results, list_differences, select_names
 from harness.checking.checks.extremes import corner_material, saturated_material
 from harness.checking.checks.properties import other_shapes
 from harness.errors import UsageError
@@ -98,11 +98,11 @@ class ModelContext:
     def expected(self, material: Arguments, key: Any, results: Tensors) -> Expected:
         """Return the values that the spec expects for the model's results."""
         key = ("a user's model", self.takes, key)
-        return named(self.case.forward("inference", self.material(material), key), results)
+        return select_names(self.case.forward("inference", self.material(material), key), results)
 
     def finding(self, check: str, results: Tensors, expected: Expected) -> Finding:
-        """Compare results with the expected ones in the cell's dtype, as :func:`compared` does."""
-        return compared(check, results, expected, self.dtype)
+        """Compare results with the expected ones in the cell's dtype, as :func:`compare_results` does."""
+        return compare_results(check, results, expected, self.dtype)
 
 
 ModelCheck = Callable[[ModelContext], Iterator[Finding]]
@@ -146,7 +146,7 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
         if not n.startswith(crossing) or n in context.takes
     }
     gradients = {n: a for n, a in results.items() if n.startswith("gradient.")}
-    yield context.finding("cotangent-gradients", gradients, named(expected, wanted))
+    yield context.finding("cotangent-gradients", gradients, select_names(expected, wanted))
 
 
 def values(context: ModelContext) -> Iterator[Finding]:
@@ -160,13 +160,13 @@ def values(context: ModelContext) -> Iterator[Finding]:
     context.remote.load(material)
     results = context.remote.forward("training", material.inputs, material.state)
     key = ("a user's model", context.takes, "training")
-    expected = named(case.forward("training", material, key), results)
+    expected = select_names(case.forward("training", material, key), results)
     statistics = {n: a for n, a in results.items() if n.startswith("statistics.")}
     outputs = {n: a for n, a in results.items() if n not in statistics}
-    yield context.finding("outputs", outputs, named(expected, outputs))
+    yield context.finding("outputs", outputs, select_names(expected, outputs))
     if not case.training.statistics:
         return
-    expected_statistics = named(expected, statistics)
+    expected_statistics = select_names(expected, statistics)
     pairs = {n: (statistics[n], a) for n, a in expected_statistics.values.items()}
     context.statistics.update(
         {n: (m, a) for n, (m, a) in pairs.items() if isinstance(m, np.ndarray)}
@@ -211,7 +211,7 @@ def repeatability(context: ModelContext) -> Iterator[Finding]:
         "{} differs in a second call with the same arguments: the model uses randomness that "
         "inference does not turn off, or keeps values between calls"
     )
-    faults = unequal(first, second, fault)
+    faults = list_differences(first, second, fault)
     yield Finding("repeatability", faults=faults, held=len(first) - len(faults))
 
 
