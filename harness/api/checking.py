@@ -15,7 +15,7 @@ from harness.checking.run import Engine
 from harness.checking.runner import CellRunner, Report
 from harness.checking.task import CellReport, Task, Workers, tasks
 from harness.command.declared import asked_for
-from harness.demo.console import request_of
+from harness.demo.console import demo_request
 from harness.demo.options import DemoOptions
 from harness.environments.columns import left_out
 from harness.files.forms import plain
@@ -152,7 +152,7 @@ def run_demo(**options: Unpack[DemoKeywords]) -> CheckReport:
     Raises:
         UsageError: there is no such backend.
     """
-    request = request_of(asked_for(DemoOptions, arguments.of(DemoOptions, dict(options))))
+    request = demo_request(asked_for(DemoOptions, arguments.of(DemoOptions, dict(options))))
     with Engine(request) as engine:
         return CheckReport.of(engine.run(), request)
 

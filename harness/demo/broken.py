@@ -25,20 +25,20 @@ def handler(backend: Backend) -> Callable[[str, Any], Any]:
     if backend.name == RIGHT:
         return answer
 
-    def broken(verb: str, payload: Any) -> Any:
-        given = payload.get("parameters") if isinstance(payload, dict) else None
-        if isinstance(given, Mapping):
-            payload = {**payload, "parameters": _traded(given)}
+    def answer_with_fault(verb: str, payload: Any) -> Any:
+        parameters = payload.get("parameters") if isinstance(payload, dict) else None
+        if isinstance(parameters, Mapping):
+            payload = {**payload, "parameters": _swap_biases(parameters)}
         return answer(verb, payload)
 
-    return broken
+    return answer_with_fault
 
 
-def _traded(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    one, other = (f".{gate}" for gate in GATES)
-    found = dict(parameters)
+def _swap_biases(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    first, second = (f".{gate}" for gate in GATES)
+    swapped = dict(parameters)
     for name in parameters:
-        partner = name.removesuffix(one) + other
-        if name.endswith(one) and partner in found:
-            found[name], found[partner] = parameters[partner], parameters[name]
-    return found
+        partner = name.removesuffix(first) + second
+        if name.endswith(first) and partner in swapped:
+            swapped[name], swapped[partner] = parameters[partner], parameters[name]
+    return swapped

@@ -21,10 +21,10 @@ CHECKS = ("values", "training-sgd", "batch-independence", "causality")
 # The reproducer of a planted fault is written to this folder, in the current folder.
 FAILURES = Path("harness-demo")
 # The frameworks that the demo prefers; the framework that starts fastest comes first.
-LIKED = ("torch", "jax", "keras")
+PREFERRED = ("torch", "jax", "keras")
 
 
-def run_demo(asked: DemoOptions) -> int:
+def run_demo(options: DemoOptions) -> int:
     """Check one model on numpy and one framework, and return the exit code.
 
     With a planted fault, a reproducer is written to the folder :data:`FAILURES`.
@@ -32,29 +32,31 @@ def run_demo(asked: DemoOptions) -> int:
     Raises:
         UsageError: there is no such backend, or the reproducer's folder cannot be written.
     """
-    request = request_of(asked)
-    broken = request.backends[-1] if asked.broken else ""
-    texts = {"spec": SPEC, "backends": request.backends, "broken": broken, "gates": GATES}
-    if not asked.as_json:
+    request = demo_request(options)
+    broken_backend = request.backends[-1] if options.broken else ""
+    texts = {"spec": SPEC, "backends": request.backends, "broken": broken_backend, "gates": GATES}
+    if not options.as_json:
         tell(filled("harness.demo", "before.txt", **texts))
-    reproducers = FAILURES if broken else None
-    shown = asked_for(CheckOptions, {"as_json": asked.as_json, "reproducers": reproducers})
-    code = run_check(request, ["demo"], shown)
-    if not asked.as_json:
+    reproducers = FAILURES if broken_backend else None
+    check_options = asked_for(
+        CheckOptions, {"as_json": options.as_json, "reproducers": reproducers}
+    )
+    code = run_check(request, ["demo"], check_options)
+    if not options.as_json:
         tell(filled("harness.demo", "after.txt", **texts).removesuffix("\n"))
     return code
 
 
-def request_of(asked: DemoOptions) -> Request:
+def demo_request(options: DemoOptions) -> Request:
     """Return the request of the check that the demo runs.
 
     Raises:
         UsageError: there is no such backend.
     """
-    backend = asked.backend
+    backend = options.backend
     if backend is None:
-        able = choose(()).names
-        backend = next((name for name in LIKED if name in able), RIGHT)
+        installed = choose(()).names
+        backend = next((name for name in PREFERRED if name in installed), RIGHT)
     columns = choose((RIGHT, backend))
     return Request(
         (SPEC,),
@@ -63,5 +65,5 @@ def request_of(asked: DemoOptions) -> Request:
         sizes=SIZES,
         pythons=columns.pythons,
         checks=CHECKS,
-        service="harness.demo.broken:handler" if asked.broken else SERVICE,
+        service="harness.demo.broken:handler" if options.broken else SERVICE,
     )

@@ -19,32 +19,32 @@ from harness.runtime.paths import PATHS
 FIELDS = {each.name for each in fields(Request)} - {"against"}
 
 
-def check_request(given: Mapping[str, Any]) -> Request:
+def check_request(options: Mapping[str, Any]) -> Request:
     """Return the request for options, which are given by the field names of :class:`.CheckOptions`.
 
     Raises:
         UsageError: an option has an unknown value, or two options exclude each other.
         HarnessError: a spec, or a file, is wrong.
     """
-    specs = Library(given.get("folders", ())).matching(given.get("specs", ()))
-    sources = {name: given.get(name) for name in ("inputs", "state", "targets")}
-    own = gather_for(
+    specs = Library(options.get("folders", ())).matching(options.get("specs", ()))
+    sources = {name: options.get(name) for name in ("inputs", "state", "targets")}
+    given_arrays = gather_for(
         specs,
-        given.get("folders", ()),
-        given.get("sizes", {}),
-        parameters=given.get("weights"),
+        options.get("folders", ()),
+        options.get("sizes", {}),
+        parameters=options.get("weights"),
         **sources,
     )
-    found = {**given, "given": own, **({"specs": specs} if specs else {})}
-    if "paths" in given:
-        found["paths"] = _paths(given["paths"])
-    if given.get("quick"):
-        found = {**QUICK, **found}
-    request = Request(**{name: value for name, value in found.items() if name in FIELDS})
-    return of_model(request, given)
+    fields_given = {**options, "given": given_arrays, **({"specs": specs} if specs else {})}
+    if "paths" in options:
+        fields_given["paths"] = _check_paths(options["paths"])
+    if options.get("quick"):
+        fields_given = {**QUICK, **fields_given}
+    request = Request(**{name: value for name, value in fields_given.items() if name in FIELDS})
+    return apply_own_model(request, options)
 
 
-def _paths(names: Sequence[str]) -> tuple[str, ...]:
+def _check_paths(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the paths without repetition; raise :class:`UsageError` for an unknown
     name."""
     for name in names:
@@ -67,51 +67,51 @@ REFUSED: Mapping[str, str] = {
 OF_MODEL = ("maps", "takes", "returns")
 
 
-def of_model(request: Request, given: Mapping[str, Any]) -> Request:
+def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
     """Return the request for the option ``--against``; without that option, return the request
     unchanged.
 
     Raises:
         UsageError: the model is invalid, or an option needs or excludes ``--against``.
     """
-    if given.get("against") is None:
+    if options.get("against") is None:
         for name in OF_MODEL:
-            if given.get(name):
+            if options.get(name):
                 option = "map" if name == "maps" else name
                 raise UsageError(f"--{option} needs --against, which names your own model")
         return request
     for name, why in REFUSED.items():
-        if given.get(name) or getattr(request, name, None):
+        if options.get(name) or getattr(request, name, None):
             raise UsageError(f"--{name} cannot be used with --against: {why}")
     if tuple(request.paths) != ("native",):
         raise UsageError("--path cannot be used with --against: your own model has only one path")
     if len(request.specs) != 1:
-        found = ", ".join(request.specs) or "none"
+        spec_names = ", ".join(request.specs) or "none"
         raise UsageError(
-            f"--against needs exactly one SPEC to compare the model with, found {found}"
+            f"--against needs exactly one SPEC to compare the model with, found {spec_names}"
         )
     for pattern in request.checks:
         if not {*choose_checks((pattern,))} & CHECKS.keys():
             raise UsageError(
                 f"{pattern} is not a check of your own model (allowed are: {', '.join(CHECKS)})"
             )
-    own = against(
-        given["against"],
+    own_model = against(
+        options["against"],
         request.backends,
-        *(given.get(name, ()) for name in OF_MODEL),
+        *(options.get(name, ()) for name in OF_MODEL),
     )
-    framework = backend_of(own.column)
+    framework = backend_of(own_model.column)
     # The arrays in a model file have one dtype, usually float32.
-    one = not own.name and tuple(request.dtypes) == DTYPES
+    single_dtype = not own_model.name and tuple(request.dtypes) == DTYPES
     return replace(
         request,
-        dtypes=("float32",) if one else request.dtypes,
-        backends=(own.column,),
-        pythons=_of(request.pythons, framework, own.column),
-        environment=_of(request.environment, framework, own.column),
-        against=own,
+        dtypes=("float32",) if single_dtype else request.dtypes,
+        backends=(own_model.column,),
+        pythons=_select_framework(request.pythons, framework, own_model.column),
+        environment=_select_framework(request.environment, framework, own_model.column),
+        against=own_model,
     )
 
 
-def _of(by_backend: Mapping[str, Any], framework: str, column: str) -> dict[str, Any]:
+def _select_framework(by_backend: Mapping[str, Any], framework: str, column: str) -> dict[str, Any]:
     return {column: by_backend[framework]} if framework in by_backend else {}

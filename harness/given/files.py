@@ -47,29 +47,33 @@ def gather(
         for option, source in (("--weights", parameters), ("--inputs", inputs))
         if isinstance(source, str | Path)
     }
-    own, arrays = _parameters(spec, parameters)
-    for name, size in own.items():
+    own_sizes, arrays = _read_parameters(spec, parameters)
+    for name, size in own_sizes.items():
         if sizes.get(name, size) != size:
             raise UsageError(
                 f"the weights have {name}={size}, but the size {name}={sizes[name]} was given: "
                 "leave this size out"
             )
     if isinstance(inputs, str | Path):
-        found = read_inputs(inputs)
+        file_arrays = read_inputs(inputs)
         for group, prefix, other in (("state", STATE, state), ("targets", TARGET, targets)):
-            if other is not None and group_of(found, prefix):
+            if other is not None and group_of(file_arrays, prefix):
                 raise UsageError(f"{group} are given twice: separately and in the file of inputs")
-        state = state if state is not None else group_of(found, STATE) or None
-        targets = targets if targets is not None else group_of(found, TARGET) or None
-        inputs = {n: a for n, a in found.items() if not n.startswith((STATE, TARGET))}
+        state = state if state is not None else group_of(file_arrays, STATE) or None
+        targets = targets if targets is not None else group_of(file_arrays, TARGET) or None
+        inputs = {n: a for n, a in file_arrays.items() if not n.startswith((STATE, TARGET))}
         _check_prefixes(spec, inputs)
-    moving = [port.name for port in spec.programs["training"].statistics]
-    statistics = {n: arrays[n] for n in moving if n in arrays} if arrays else None
-    trained = {n: a for n, a in arrays.items() if n not in moving} if arrays is not None else None
+    statistic_names = [port.name for port in spec.programs["training"].statistics]
+    statistics = {n: arrays[n] for n in statistic_names if n in arrays} if arrays else None
+    parameter_arrays = (
+        {n: a for n, a in arrays.items() if n not in statistic_names}
+        if arrays is not None
+        else None
+    )
     return given_numbers(
         spec,
-        {**own, **sizes},
-        parameters=trained,
+        {**own_sizes, **sizes},
+        parameters=parameter_arrays,
         statistics=statistics or None,
         inputs=inputs,
         state=state,
@@ -119,22 +123,22 @@ def read_inputs(path: str | Path) -> ArrayDict:
 def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
     """Raise :class:`UsageError` if the name of a target or a state in a file lacks its prefix."""
     program = spec.programs["training"]
-    own = {port.name for port in program.inputs}
+    input_names = {port.name for port in program.inputs}
     for prefix, ports in ((STATE, program.state), (TARGET, program.targets)):
-        for name in (port.name for port in ports if port.name in inputs.keys() - own):
+        for name in (port.name for port in ports if port.name in inputs.keys() - input_names):
             raise UsageError(
                 f"unknown input {name!r}: {name} is a {prefix[:-1]} of {spec.name}; in a file of "
                 f"inputs name it {prefix}{name}"
             )
 
 
-def _parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
+def _read_parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
     """Return the sizes that a source of parameters declares, and its arrays by name, statistics
     included."""
     if not isinstance(source, str | Path):
         return {}, source
     if weights.is_plain(source):
         return {}, weights.load_plain(source)
-    found = weights.load(source)
-    weights.check(found, spec)
-    return found.sizes, {**found.parameters, **found.statistics}
+    weights_file = weights.load(source)
+    weights.check(weights_file, spec)
+    return weights_file.sizes, {**weights_file.parameters, **weights_file.statistics}

@@ -88,23 +88,23 @@ def run_once(
     Raises:
         HarnessError: the request is invalid, or the backend could not be run.
     """
-    _check(spec, backend, given, want, settings)
+    _check_request(spec, backend, given, want, settings)
     programs = (
         spec.program("training", **given.sizes),
         spec.program("inference", **given.sizes),
     )
-    material = _whole(programs[0], given, settings.seed)
+    material = _complete_arguments(programs[0], given, settings.seed)
     batch, time = given.batch or 1, given.time or spec.length
     check_fits(programs[0], batch, time, {})
     if backend == ORACLE:
         entries = entries_of(programs[0], batch, time)
         patience = Patience(settings.timeout)
         with with_patience(patience), at_work(entries * BYTES, entries * SECONDS):
-            ran = _on_oracle(programs, material, want, settings.phase)
+            outcome = _run_on_oracle(programs, material, want, settings.phase)
     else:
-        ran = _on_backend(backend, programs, material, want, settings)
-    results, gradients, paths = ran
-    chosen = {"batch": given.batch, "time": given.time}
+        outcome = _run_on_backend(backend, programs, material, want, settings)
+    results, gradients, paths = outcome
+    given_sizes = {"batch": given.batch, "time": given.time}
     outputs = "outputs" in want
     return PassResult(
         outputs=group_of(results, "output.") if outputs else {},
@@ -114,20 +114,20 @@ def run_once(
         metrics={n: float(a) for n, a in group_of(results, "metric.").items() if "loss" in want},
         gradients=gradients,
         paths=paths,
-        sizes={**given.sizes, **{n: size for n, size in chosen.items() if size is not None}},
+        sizes={**given.sizes, **{n: size for n, size in given_sizes.items() if size is not None}},
     )
 
 
-def _check(
+def _check_request(
     spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
 ) -> None:
     """Raise :class:`UsageError` if the request of a pass is invalid."""
     if isinstance(want, str) or not want:
         raise UsageError(f"want must list one or more of {', '.join(WANTED)}, found {want!r}")
-    asked: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
-    asked += [(name, getattr(settings, name), known) for name, known in CHOICES.items()]
-    for what, value, known in asked:
-        check_known(what, value, known)
+    choices: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
+    choices += [(name, getattr(settings, name), allowed) for name, allowed in CHOICES.items()]
+    for option, value, allowed in choices:
+        check_known(option, value, allowed)
     SEED.check(settings.seed)
     TIMEOUT.check(settings.timeout)
     if not isinstance(backend, str):
@@ -140,21 +140,21 @@ def _check(
     program = spec.programs["training"]
     needed = [port for port in program.inputs if port not in noise_ports(program)]
     if needed and not given.arrays.inputs:
-        raise UsageError(f"inputs are missing (needed: {_names(needed)})")
+        raise UsageError(f"inputs are missing (needed: {_join_names(needed)})")
     if set(want) - {"outputs"}:
         instead = 'or want only ("outputs",)'
         if program.loss is None:
             raise UsageError(f"{spec.name} declares no loss: declare one, {instead}")
         if program.targets and not given.arrays.targets:
-            missing = _names(program.targets)
+            missing = _join_names(program.targets)
             raise UsageError(f"a loss needs targets (missing: {missing}): give them, {instead}")
 
 
-def _names(ports: Any) -> str:
+def _join_names(ports: Any) -> str:
     return ", ".join(port.name for port in ports)
 
 
-def _whole(program: Program, given: Given, seed: int) -> Arguments:
+def _complete_arguments(program: Program, given: Given, seed: int) -> Arguments:
     """Return all arguments of a pass. Noise and missing arrays have the values with which training
     starts."""
     arrays = given.arrays
@@ -168,12 +168,12 @@ def _whole(program: Program, given: Given, seed: int) -> Arguments:
     )
 
 
-Ran = tuple[Mapping[str, Array], ArrayDict, dict[str, str]]
+PassOutcome = tuple[Mapping[str, Array], ArrayDict, dict[str, str]]
 
 
-def _on_oracle(
+def _run_on_oracle(
     programs: tuple[Program, Program], material: Arguments, want: Collection[str], phase: Phase
-) -> Ran:
+) -> PassOutcome:
     session = Session(Oracle(), *programs, path="derived", dtype="float64")
     session.load(material.parameters, material.statistics)
     inputs, state, targets = material.inputs, material.state, material.targets
@@ -184,25 +184,27 @@ def _on_oracle(
     return results, {}, session.paths()
 
 
-def _on_backend(
+def _run_on_backend(
     backend: str,
     programs: tuple[Program, Program],
     material: Arguments,
     want: Collection[str],
-    how: Settings,
-) -> Ran:
-    with Worker(Launch(*one(backend, how.python), how.environment)) as worker:
-        remote = Remote(worker, how.timeout, spent)
+    settings: Settings,
+) -> PassOutcome:
+    with Worker(Launch(*one(backend, settings.python), settings.environment)) as worker:
+        remote = Remote(worker, settings.timeout, spent)
         try:
-            check_offered(worker, how.device, how.dtype, programs)
-            paths = remote.open(*programs, None, how.path, how.dtype, how.device)
+            check_offered(worker, settings.device, settings.dtype, programs)
+            paths = remote.open(*programs, None, settings.path, settings.dtype, settings.device)
             remote.load(material)
             if "gradients" in want:
-                found = whole(remote.gradients(material, phase=how.phase))
-                return found, group_of(found, "gradient."), paths
+                results = whole(remote.gradients(material, phase=settings.phase))
+                return results, group_of(results, "gradient."), paths
             targets = material.targets if "loss" in want else None
-            found = whole(remote.forward(how.phase, material.inputs, material.state, targets))
-            return found, {}, paths
+            results = whole(
+                remote.forward(settings.phase, material.inputs, material.state, targets)
+            )
+            return results, {}, paths
         except WorkerFault as fault:
             raise BackendError(f"{backend}: {fault}", fault.traceback) from None
         except IllFormed as error:
@@ -212,7 +214,7 @@ def _on_backend(
 # The command ``harness run``: its output, files and exit codes.
 
 
-def run_run(asked: PassOptions) -> CommandResult:
+def run_run(options: PassOptions) -> CommandResult:
     """Run the command ``harness run``: run one pass, and write its results.
 
     Raises:
@@ -220,21 +222,21 @@ def run_run(asked: PassOptions) -> CommandResult:
         HarnessError: a spec, a file or an option is wrong.
         BackendError: the backend could not be run.
     """
-    backend, _, own = asked.backend.partition("=")
-    python, environment = process_of(asked, backend, own)
-    spec = load_spec(asked.spec, asked.folders)
-    given = gather(spec, asked.sizes, parameters=asked.parameters, inputs=asked.inputs)
-    settings = build(Settings, {**vars(asked), "python": python, "environment": environment})
-    if asked.output is not None:
+    backend, _, interpreter = options.backend.partition("=")
+    python, environment = process_of(options, backend, interpreter)
+    spec = load_spec(options.spec, options.folders)
+    given = gather(spec, options.sizes, parameters=options.parameters, inputs=options.inputs)
+    settings = build(Settings, {**vars(options), "python": python, "environment": environment})
+    if options.output is not None:
         try:
-            kinds.check_place(asked.output, kinds.ARRAYS_OF_RUN)
+            kinds.check_place(options.output, kinds.ARRAYS_OF_RUN)
         except FileFault as fault:
-            what = f"cannot write the results to {displayed(asked.output)}: {fault.reason}"
-            raise UsageError(what) from None
-    result = run_once(spec, backend, given, asked.want or WANTED, settings)
+            error_text = f"cannot write the results to {displayed(options.output)}: {fault.reason}"
+            raise UsageError(error_text) from None
+    result = run_once(spec, backend, given, options.want or WANTED, settings)
     arrays = arrays_of(result)
-    if asked.output is not None:
-        _write(asked.output, arrays)
+    if options.output is not None:
+        _write_arrays(options.output, arrays)
     return CommandResult(document(result, arrays), text_of(result, arrays))
 
 
@@ -247,13 +249,15 @@ def arrays_of(result: PassResult) -> ArrayDict:
         "metric": result.metrics,
         "gradient": result.gradients,
     }
-    found = {
-        f"{group}.{n}": np.asarray(a) for group, given in groups.items() for n, a in given.items()
+    arrays = {
+        f"{group}.{n}": np.asarray(a)
+        for group, group_arrays in groups.items()
+        for n, a in group_arrays.items()
     }
-    return found if result.loss is None else {**found, "loss": np.asarray(result.loss)}
+    return arrays if result.loss is None else {**arrays, "loss": np.asarray(result.loss)}
 
 
-def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     with zipfile.ZipFile(buffer, "a") as archive:
@@ -283,6 +287,8 @@ def text_of(result: PassResult, arrays: ArrayDict) -> str:
     lines = [f"at {', '.join(f'{n} {size}' for n, size in result.sizes.items())}; {paths}"]
     for name, array in arrays.items():
         # Show the value of a scalar, and the shape and dtype of an array.
-        shown = f"{float(array):.9g}" if not array.shape else f"{list(array.shape)} {array.dtype}"
-        lines.append(f"{name} {shown}")
+        value_text = (
+            f"{float(array):.9g}" if not array.shape else f"{list(array.shape)} {array.dtype}"
+        )
+        lines.append(f"{name} {value_text}")
     return "\n".join(lines)

@@ -43,14 +43,14 @@ class Batches(Sequence[IndexArray]):
         if step != 1:
             raise IndexError("a slice of the batches of an epoch must have step 1")
         stop = min(last * self._size, self.rows)
-        numbers = self._numbers(first * self._size, stop)
+        numbers = self._row_numbers(first * self._size, stop)
         return [numbers[i : i + self._size] for i in range(0, len(numbers), self._size)]
 
     def rows_of(self, first: int, last: int) -> int:
         """Return the total number of rows of batches ``first`` to ``last - 1``."""
         return min(last * self._size, self.rows) - min(first * self._size, self.rows)
 
-    def _numbers(self, start: int, stop: int) -> IndexArray:
+    def _row_numbers(self, start: int, stop: int) -> IndexArray:
         if self._order == "sequential":
             return np.arange(start, stop)
         return self._shuffled[start:stop].astype(np.int64)
@@ -82,6 +82,6 @@ def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epo
     if size < 1:
         raise UsageError(f"the batch size must be at least 1, not {size}")
     if rows < (size if whole_only else 1):
-        kind = f"a whole batch of {size}" if whole_only else "a batch"
-        raise UsageError(f"{rows} rows are too few for {kind}")
+        smallest_batch = f"a whole batch of {size}" if whole_only else "a batch"
+        raise UsageError(f"{rows} rows are too few for {smallest_batch}")
     return Batches(rows, size, order, whole_only, seed, epoch)

@@ -55,7 +55,7 @@ class Text:
         return self.vocabulary.decode(self.indices.array)
 
 
-def lay_out(pieces: Callable[[], Iterable[str]]) -> Text:
+def store_text(pieces: Callable[[], Iterable[str]]) -> Text:
     """Join pieces of text into a :class:`Text`. ``pieces`` is called twice and yields the same
     pieces each time, so that they need not stay in memory.
 
@@ -64,14 +64,14 @@ def lay_out(pieces: Callable[[], Iterable[str]]) -> Text:
             changed between the two calls.
     """
     first, second = hashlib.sha256(), hashlib.sha256()
-    vocabulary = Vocabulary.of(_hashed(pieces(), first))
-    indices = Shared(vocabulary.narrow(piece) for piece in _hashed(pieces(), second))
+    vocabulary = Vocabulary.of(_hash_pieces(pieces(), first))
+    indices = Shared(vocabulary.narrow(piece) for piece in _hash_pieces(pieces(), second))
     if first.digest() != second.digest():
         raise UsageError("the text changed while it was read; read it again")
     return Text(vocabulary, indices, first.hexdigest())
 
 
-def _hashed(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
+def _hash_pieces(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
     count = 0
     for piece in pieces:
         try:
@@ -103,8 +103,8 @@ def builtin_text() -> str:
             "this Python was packaged without pydoc_data, the source of the built-in text; "
             "give the path of a UTF-8 text instead"
         ) from None
-    whole = "\n\n".join(topics[name] for name in sorted(topics))
-    return "".join(_unix_newlines([whole]))
+    joined = "\n\n".join(topics[name] for name in sorted(topics))
+    return "".join(_unix_newlines([joined]))
 
 
 def read_text(path: str | Path, encoding: str = "utf-8") -> str:
@@ -126,7 +126,7 @@ def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
     # Decode bytes here: text mode would use the locale's encoding. The number of distinct
     # characters, and so every shape of the model, depends on the encoding.
     try:
-        yield from _unix_newlines(_decoded(read_pieces(path, MAX_TEXT, "a text"), encoding))
+        yield from _unix_newlines(_decode_pieces(read_pieces(path, MAX_TEXT, "a text"), encoding))
     except FileFault as fault:
         raise UsageError(f"cannot read the text {displayed(path)!r}: {fault.reason}") from None
     except UnicodeError as error:
@@ -136,25 +136,25 @@ def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
         ) from None
 
 
-def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
+def _decode_pieces(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
     """Decode pieces of bytes one by one; errors have the positions that ``bytes.decode`` would
     report for the joined bytes."""
-    name, counted, pieces = _without_mark(pieces, codecs.lookup(encoding).name)
-    decode = _decoder(name)
+    name, offset, pieces = _drop_mark(pieces, codecs.lookup(encoding).name)
+    decode = _make_decoder(name)
     if decode is None:
         pieces, decode = iter([b"".join(pieces)]), lambda piece, _: piece.decode(name)
     for piece in chain(pieces, [b""]):
-        counted += len(piece)
+        offset += len(piece)
         try:
             yield decode(piece, not piece)
         except UnicodeDecodeError as error:
             # The error's bytes (`error.object`) end with the last byte that was read.
-            place = counted - len(error.object) + error.start
-            found = error.object[error.start]
-            raise UnicodeError(f"byte 0x{found:02x} at offset {place} ({error.reason})") from None
+            place = offset - len(error.object) + error.start
+            byte = error.object[error.start]
+            raise UnicodeError(f"byte 0x{byte:02x} at offset {place} ({error.reason})") from None
 
 
-def _without_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[bytes]]:
+def _drop_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[bytes]]:
     """Drop a byte-order mark, if there is one; return the encoding, the offset and the pieces of
     the bytes after it."""
     if name not in MARKS:
@@ -162,13 +162,13 @@ def _without_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterato
     first = b""
     while len(first) < LONGEST and (piece := next(pieces, b"")):
         first += piece
-    for mark, marked, counted in MARKS[name]:
+    for mark, encoding, offset in MARKS[name]:
         if first.startswith(mark):
-            return marked, counted, chain([first[len(mark) :]], pieces)
+            return encoding, offset, chain([first[len(mark) :]], pieces)
     return UNMARKED[name], 0, chain([first], pieces)
 
 
-def _decoder(name: str) -> Callable[[bytes, bool], str] | None:
+def _make_decoder(name: str) -> Callable[[bytes, bool], str] | None:
     """Return the encoding's incremental decoder, a function (piece, is_last) -> text; None if the
     encoding can only decode a whole text."""
     make = codecs.lookup(name).incrementaldecoder
@@ -225,10 +225,10 @@ class Corpus:
         """The characters of the text."""
         return self.text.vocabulary
 
-    def told(self) -> dict[str, str]:
+    def describe_location(self) -> dict[str, str]:
         """Return the location of the text's indices, from which
-        :func:`harness.text.shared.mapped` maps them."""
-        return self.text.indices.told()
+        :func:`harness.text.shared.map_vector` maps them."""
+        return self.text.indices.describe_location()
 
     def summary(self) -> str:
         """Return the length of the text and of its vocabulary, as words for a message."""
@@ -247,7 +247,7 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
         UsageError: the text is unknown, cannot be read or decoded, or has a wrong checksum.
     """
     if name == "nietzsche" and (path := os.environ.get(VARIABLE)):
-        return _local(path, encoding)
+        return _read_local(path, encoding)
     if name in NAMES and encoding.lower() not in ("utf-8", "utf8"):
         raise UsageError(
             f"the text {name!r} is built in or downloaded, so it cannot be in {encoding!r}; "
@@ -255,13 +255,13 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
         )
     if name == "builtin":
         source = f"pydoc_data.topics of Python {platform.python_version()}"
-        return _known(name, builtin_text(), source)
+        return _make_corpus(name, builtin_text(), source)
     if name == "nietzsche":
-        return _known(name, download(URL, SHA256), URL)
+        return _make_corpus(name, download(URL, SHA256), URL)
     try:
         # Printable, even if the file's name contains bytes that are not text.
-        shown = displayed(name)
-        return _file(shown, name, encoding)
+        shown_name = displayed(name)
+        return _read_file(shown_name, name, encoding)
     except UsageError as error:
         if os.path.exists(name):
             raise
@@ -289,10 +289,10 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
     try:
         if os.path.lexists(folder / "nietzsche.txt"):  # a user may have replaced it
             check_regular(folder / "nietzsche.txt", MAX_TEXT, "a text")
-        kept = pooch.retrieve(
+        cached_file = pooch.retrieve(
             url, f"sha256:{sha256}", "nietzsche.txt", folder, downloader=_with_unix_newlines
         )
-        return read_text(kept)
+        return read_text(cached_file)
     except HTTPError as error:
         reason = f"the server answered {str(error).partition(' for url')[0]}"
     except RequestException as error:
@@ -320,24 +320,24 @@ def _with_unix_newlines(url: str, path: str, _: object) -> None:
     file.write_bytes(file.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
 
 
-def _local(path: str, encoding: str) -> Corpus:
+def _read_local(path: str, encoding: str) -> Corpus:
     try:
-        found = _file("nietzsche", path, encoding)
+        local = _read_file("nietzsche", path, encoding)
     except UsageError as error:
         raise UsageError(f"{VARIABLE} is set: {error}; correct it, or unset it") from None
-    if found.sha256 != SHA256:
+    if local.sha256 != SHA256:
         raise UsageError(
             f"{VARIABLE} names {path!r}, which is not the notebook's corpus: "
-            f"{len(found.text):,} characters with sha256 {found.sha256}, expected {LENGTH:,} with "
+            f"{len(local.text):,} characters with sha256 {local.sha256}, expected {LENGTH:,} with "
             f"{SHA256}; set it to a right copy, or unset it to download the text, or name this "
             "file as the text"
         )
-    return found
+    return local
 
 
-def _known(name: str, text: str, source: str) -> Corpus:
-    return Corpus(name, lay_out(lambda: [text]), source)
+def _make_corpus(name: str, text: str, source: str) -> Corpus:
+    return Corpus(name, store_text(lambda: [text]), source)
 
 
-def _file(name: str, path: str, encoding: str) -> Corpus:
-    return Corpus(name, lay_out(lambda: text_pieces(path, encoding)), displayed(path))
+def _read_file(name: str, path: str, encoding: str) -> Corpus:
+    return Corpus(name, store_text(lambda: text_pieces(path, encoding)), displayed(path))

@@ -35,7 +35,7 @@ class Shared:
             try:
                 file = undo.enter_context(tempfile.TemporaryFile(buffering=0))
             except OSError as error:
-                raise _no_room(error) from None
+                raise _disk_error(error) from None
             for piece in pieces:
                 dtype = piece.dtype
                 _write(file.fileno(), np.ascontiguousarray(piece).data.cast("B"))
@@ -47,22 +47,22 @@ class Shared:
     def __len__(self) -> int:
         return len(self.array)
 
-    def told(self) -> dict[str, str]:
-        """Return the vector's location for :func:`mapped`, valid while this object lives."""
+    def describe_location(self) -> dict[str, str]:
+        """Return the vector's location for :func:`map_vector`, valid while this object lives."""
         place = f"/proc/{os.getpid()}/fd/{self._handle}"
         return {"place": place, "dtype": self.array.dtype.str}
 
 
-def mapped(told: Mapping[str, str]) -> Array:
-    """Map the vector of another process; ``told`` is the result of that process's
-    :meth:`Shared.told`.
+def map_vector(location: Mapping[str, str]) -> Array:
+    """Map the vector of another process; ``location`` is the result of that process's
+    :meth:`Shared.describe_location`.
 
     Raises:
         OSError: the process that created the vector has ended.
     """
-    handle = os.open(told["place"], os.O_RDONLY | os.O_CLOEXEC)
+    handle = os.open(location["place"], os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _map(handle, np.dtype(told["dtype"]))
+        return _map(handle, np.dtype(location["dtype"]))
     finally:
         os.close(handle)  # the mapping stays
 
@@ -80,10 +80,10 @@ def _write(handle: int, content: memoryview) -> None:
         while content:
             content = content[os.write(handle, content) :]
     except OSError as error:
-        raise _no_room(error) from None
+        raise _disk_error(error) from None
 
 
-def _no_room(error: OSError) -> UsageError:
+def _disk_error(error: OSError) -> UsageError:
     return UsageError(
         f"the text cannot be stored in the folder for temporary files: {error.strerror or error}; "
         "free some space there, or set the environment variable TMPDIR to a different folder"

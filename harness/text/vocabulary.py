@@ -90,9 +90,9 @@ class Vocabulary:
     def _table(self) -> Array:
         """The index of each Unicode code point; ``len(self)`` for an unknown one. The last entry
         stands for all higher code points."""
-        known = _code_points("".join(self.characters))
-        table = np.full(int(known[-1]) + 2, len(self), np.min_scalar_type(len(self)))
-        table[known] = np.arange(len(self))
+        points = _code_points("".join(self.characters))
+        table = np.full(int(points[-1]) + 2, len(self), np.min_scalar_type(len(self)))
+        table[points] = np.arange(len(self))
         return table
 
     def decode(self, indices: npt.ArrayLike) -> str:
@@ -152,7 +152,7 @@ def windows(indices: Array, length: int, stride: int, offset: int = 0, drop_last
         UsageError: the text is too short for one row, a row would pass the end of the text, or an
             argument is out of range.
     """
-    rows = _row_count(len(indices), length, stride, offset, drop_last, width=length)
+    rows = _check_rows(len(indices), length, stride, offset, drop_last, width=length)
     every = np.lib.stride_tricks.sliding_window_view(indices, length)
     return every[offset::stride][:rows]
 
@@ -166,7 +166,7 @@ def column(indices: Array, length: int, stride: int, offset: int = 0, drop_last:
     Raises:
         UsageError: for the reasons for which ``windows`` raises it.
     """
-    rows = _row_count(len(indices), length, stride, offset, drop_last, width=1)
+    rows = _check_rows(len(indices), length, stride, offset, drop_last, width=1)
     return indices[offset::stride][:rows]
 
 
@@ -176,14 +176,16 @@ def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
     return len(range(0, size - 1 - length, stride)) - drop_last
 
 
-def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int, width: int) -> int:
+def _check_rows(
+    size: int, length: int, stride: int, offset: int, drop_last: int, width: int
+) -> int:
     """Check the arguments of :func:`windows` or :func:`column`; return the number of rows. A row
     takes ``width`` characters."""
     smallest = {"length": (length, 1), "stride": (stride, 1), "offset": (offset, 0)}
     smallest["drop_last"] = (drop_last, 0)
-    for name, (value, least) in smallest.items():
-        if value < least:
-            raise UsageError(f"{name} must be at least {least}, not {value}")
+    for name, (value, minimum) in smallest.items():
+        if value < minimum:
+            raise UsageError(f"{name} must be at least {minimum}, not {value}")
     rows = row_count(size, length, stride, drop_last)
     if rows < 1:
         raise UsageError(

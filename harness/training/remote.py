@@ -77,7 +77,7 @@ class TrainRemote:
             dtype=request.dtype,
             device=request.device,
             recipe=asdict(setup.recipe),
-            text=setup.data.told(),
+            text=setup.data.describe_location(),
             seed=request.seed,
         )
 

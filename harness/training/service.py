@@ -18,7 +18,7 @@ from harness.runtime.answers import Beginning, MemoryAnswer, Snapshot
 from harness.runtime.backend import Backend
 from harness.runtime.session import open_session
 from harness.runtime.training_steps import TrainingSteps
-from harness.text.shared import mapped
+from harness.text.shared import map_vector
 from harness.training.feed import Feed, Recipe, RowFeed
 from harness.training.table import TableFeed, mapped_arrays
 
@@ -81,7 +81,7 @@ class TrainService:
         if "arrays" in text:
             self._feed = TableFeed(program, given, mapped_arrays(text), session.dtype, seed)
         else:
-            self._feed = Feed(program, given, mapped(text), session.dtype, seed)
+            self._feed = Feed(program, given, map_vector(text), session.dtype, seed)
         self._steps = TrainingSteps(session, self._feed)
         self.backend.forget_device_memory()
         settings = promises.texts(self.backend.settings(), "settings()")

@@ -25,7 +25,7 @@ from harness.program.ir import Port, Program, Type
 from harness.program.signature import check_entries, noise_ports
 from harness.runtime.answers import WHOLE
 from harness.runtime.precision import host_dtype
-from harness.text.shared import Shared, mapped
+from harness.text.shared import Shared, map_vector
 from harness.training.feed import Recipe, RowArray, RowFeed
 
 # Data sets with a name. They are part of installed packages, so nothing is downloaded.
@@ -121,11 +121,11 @@ class Table:
     unit: str = "rows"
     other: str = "other data"
 
-    def told(self) -> dict[str, object]:
+    def describe_location(self) -> dict[str, object]:
         """Return the arguments of :func:`mapped_arrays` for another process."""
         return {
             "arrays": {
-                name: {**shared.told(), "shape": list(self.shapes[name])}
+                name: {**shared.describe_location(), "shape": list(self.shapes[name])}
                 for name, shared in self.arrays.items()
             }
         }
@@ -141,7 +141,7 @@ class Table:
 
 def mapped_arrays(told: Mapping[str, Any]) -> dict[str, Array]:
     """Map the arrays of another process. Raise OSError if that process has ended."""
-    return {n: mapped(one).reshape(one["shape"]) for n, one in told["arrays"].items()}
+    return {n: map_vector(one).reshape(one["shape"]) for n, one in told["arrays"].items()}
 
 
 def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -> Table:

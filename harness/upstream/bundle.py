@@ -72,7 +72,7 @@ VARIES = " passes on the same numbers"
 
 
 @dataclass(frozen=True)
-class Shown:
+class ScriptOutcome:
     """The outcome of running a script. ``code`` is the exit code; None if the script took too long
     or used too much memory. ``runs`` is the number of processes that ran the script; in all but the
     last, the results agreed."""
@@ -82,10 +82,10 @@ class Shown:
     runs: int = 1
 
 
-def composed(
+def compose_script(
     title: str,
     framework: str,
-    made: Script,
+    script: Script,
     allowed: Mapping[str, float],
     environment: Mapping[str, str],
 ) -> str:
@@ -94,9 +94,11 @@ def composed(
     Raises:
         UsageError: the model uses a name that the script defines.
     """
-    taken = sorted(_defined(made.module) & OWN)
-    if taken:
-        raise UsageError(f"the model defines the name {taken[0]}, which the script defines too")
+    taken_names = sorted(_defined_names(script.module) & OWN)
+    if taken_names:
+        raise UsageError(
+            f"the model defines the name {taken_names[0]}, which the script defines too"
+        )
     lines = [
         f"{title}.",
         "",
@@ -108,24 +110,24 @@ def composed(
         FILE,
         docstring="\n".join(docstring(lines)),
         environment=[(text(name), text(value)) for name, value in environment.items()],
-        module=_without_docstring(made.module),
+        module=_remove_docstring(script.module),
         allowed=[(text(name), repr(float(limit))) for name, limit in allowed.items()],
-        source=made.source,
+        source=script.source,
     )
 
 
-def _defined(module: str) -> set[str]:
+def _defined_names(module: str) -> set[str]:
     """Return the names that a module's source defines at its top level."""
-    found = set()
+    names = set()
     for node in ast.parse(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Assign):
-            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return found
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
 
 
-def _without_docstring(module: str) -> str:
+def _remove_docstring(module: str) -> str:
     first, *_ = ast.parse(module).body
     if isinstance(first, ast.Expr):
         module = "\n".join(module.splitlines()[first.end_lineno :])
@@ -134,28 +136,28 @@ def _without_docstring(module: str) -> str:
 
 def run_until_it_differs(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
-) -> Shown:
+) -> ScriptOutcome:
     """Run a folder's script in new processes until its results differ, at most :data:`RUNS` times.
     A kernel that reads uninitialised memory may be right in one process by chance."""
     for number in range(1, RUNS + 1):
-        shown = replace(run(folder, python, environment, memory), runs=number)
-        if shown.code != 0:
+        outcome = replace(run_script(folder, python, environment, memory), runs=number)
+        if outcome.code != 0:
             break
-    return shown
+    return outcome
 
 
-def run(
+def run_script(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
-) -> Shown:
+) -> ScriptOutcome:
     """Run the script of a folder in a process of its own. A supervisor process ends the script
     after :data:`PATIENCE` seconds, or if its resident memory exceeds ``memory`` bytes."""
     # Resolve the path of the interpreter here, because PYTHONPATH may be relative to the folder in
     # which the script runs.
     command = [shutil.which(python) or python, "-P", str(folder / FILE)]
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    ended = exchange.run(command, variables, PATIENCE, memory or MEMORY)
-    separator = "\n" if ended.cause and ended.printed[-1:] not in ("", "\n") else ""
-    return Shown(ended.code, f"{ended.printed[-KEPT:]}{separator}{ended.cause}")
+    process = exchange.run(command, variables, PATIENCE, memory or MEMORY)
+    separator = "\n" if process.cause and process.printed[-1:] not in ("", "\n") else ""
+    return ScriptOutcome(process.code, f"{process.printed[-KEPT:]}{separator}{process.cause}")
 
 
 STEM, ISSUE = "model", "issue.md"
@@ -174,8 +176,8 @@ def format_of(backend: str) -> str | None:
     if origin is None:
         return None
     package = origin.module.rpartition(".")[0]
-    for name, known in formats.available().items():
-        if package and known.module.rpartition(".")[0] == package:
+    for name, origin_of_format in formats.available().items():
+        if package and origin_of_format.module.rpartition(".")[0] == package:
             return name
     return None
 
@@ -203,46 +205,48 @@ class Upstream:
             UsageError: a file cannot be written.
             OracleFault: the oracle ran out of time or memory.
         """
-        made = load(folder)
-        backend, check = result.cell.backend, made.run.check
+        reproducer = load(folder)
+        backend, check = result.cell.backend, reproducer.run.check
         try:
             name = format_of(backend)
             if name is None:
                 raise UsageError(f"{backend} has no export format that writes source code")
-            files, shown, layers = self._script(folder, result, made, name)
+            files, outcome, layers = self._write_script(folder, result, reproducer, name)
         except (FormatFault, HarnessError) as fault:
             verdict = f"No script that runs without the harness was written: {fault}."
             versions = {backend: result.version or "of unknown version"}
-            _put(
-                folder, "an issue", {ISSUE: (issue(result, check, verdict, versions), kinds.ISSUE)}
+            _write_files(
+                folder,
+                "an issue",
+                {ISSUE: (issue_text(result, check, verdict, versions), kinds.ISSUE)},
             )
             return [f"  no script that runs without the harness: {fault}"]
         # Framework functions that ran in the cell, but that the script does not call.
         called = {EQUATIONS, *(label for key, label in result.layers.items() if key in layers)}
         not_called = list(dict.fromkeys(n for n in result.layers.values() if n not in called))
-        verdict = _verdict(shown, name, not_called)
+        verdict = _describe_outcome(outcome, name, not_called)
         source = (folder / FILE).read_text(encoding="utf-8")
         versions = self._callers[backend].versions
-        text = issue(result, check, verdict, versions, source, shown.printed, files)
-        _put(folder, "an issue", {ISSUE: (text, kinds.ISSUE)})
+        text = issue_text(result, check, verdict, versions, source, outcome.printed, files)
+        _write_files(folder, "an issue", {ISSUE: (text, kinds.ISSUE)})
         return [f"  {verdict} (python {folder / FILE}; the issue is {ISSUE})"]
 
-    def _script(
-        self, folder: Path, result: CellResult, made: Reproducer, name: str
-    ) -> tuple[list[str], Shown, Collection[str]]:
+    def _write_script(
+        self, folder: Path, result: CellResult, reproducer: Reproducer, name: str
+    ) -> tuple[list[str], ScriptOutcome, Collection[str]]:
         """Write and run the script. Return its files, the outcome of running it, and the layers for
         which it calls the framework's own layer."""
         cell = result.cell
-        caller = self._caller(cell.backend, name)
-        material, along = made.run.material, _along(made)
+        caller = self._get_caller(cell.backend, name)
+        material, along = reproducer.run.material, _random_directions(reproducer)
         # The reproducer's model with its parameters and statistics.
         parameters, statistics = (
             {n: np.asarray(a, cell.dtype, order="C") for n, a in arrays.items()}
             for arrays in (material.parameters, material.statistics)
         )
-        programs = (made.training, made.inference)
-        exported = Exported(made.training.name, *programs, parameters, statistics)
-        expected = _expected(made, along)
+        programs = (reproducer.training, reproducer.inference)
+        exported = Exported(reproducer.training.name, *programs, parameters, statistics)
+        expected = _expect_results(reproducer, along)
         with staging(folder / STEM) as new:
             place = new / f"{STEM}{caller.call('suffix')}"
             payload = exported.payload()
@@ -253,34 +257,36 @@ class Upstream:
                 for n, a in expected.values.items()
                 if n.removeprefix(IN_GRADIENT) in exported.parameters
             }
-            scripted = Script(
+            script = Script(
                 **caller.call("script", exported=payload, path=str(place), gradients=gradients)
             )
-            wanted = _renamed(expected, gradients, scripted.gradients, cell.dtype)
+            renamed = _rename_results(expected, gradients, script.gradients, cell.dtype)
             own = plugins.environment(backend_of(cell.backend))
-            limits = {n: limit for n, (_, limit) in wanted.items()}
-            text = composed(title(result, made.run.check), name, scripted, limits, own)
+            limits = {n: limit for n, (_, limit) in renamed.items()}
+            text = compose_script(
+                issue_title(result, reproducer.run.check), name, script, limits, own
+            )
             groups = {"inputs": material.inputs, "state": material.state}
-            groups["cotangents"] = along if scripted.gradients else {}
-            given = pack({**groups, "expected": {n: array for n, (array, _) in wanted.items()}})
+            groups["cotangents"] = along if script.gradients else {}
+            given = pack({**groups, "expected": {n: array for n, (array, _) in renamed.items()}})
             contents = {
                 ARRAYS: (given, kinds.ARRAYS),
                 FILE: (text.encode() + b"\n# " + kinds.EXPORTED + b"\n", kinds.EXPORT),
             }
-            _put(folder, "a script", contents, files)
+            _write_files(folder, "a script", contents, files)
         memory, variables = self.request.memory_limit, self._variables(cell.backend)
-        python = self._python(cell.backend)
-        shown = run_until_it_differs(folder, python, variables, memory)
-        return [ARRAYS, *(file.name for file in files)], shown, scripted.layers
+        python = self._interpreter(cell.backend)
+        outcome = run_until_it_differs(folder, python, variables, memory)
+        return [ARRAYS, *(file.name for file in files)], outcome, script.layers
 
-    def _caller(self, backend: str, name: str) -> Caller:
+    def _get_caller(self, backend: str, name: str) -> Caller:
         if backend not in self._callers:
             self._callers[backend] = Caller(
-                name, self._python(backend), PATIENCE, self._variables(backend)
+                name, self._interpreter(backend), PATIENCE, self._variables(backend)
             )
         return self._callers[backend]
 
-    def _python(self, backend: str) -> str:
+    def _interpreter(self, backend: str) -> str:
         return self.request.pythons.get(backend, sys.executable)
 
     def _variables(self, backend: str) -> dict[str, str]:
@@ -290,21 +296,21 @@ class Upstream:
         }
 
 
-def title(result: CellResult, check: str) -> str:
+def issue_title(result: CellResult, check: str) -> str:
     """Return one line with the layer at fault, the tensor that is most wrong, and its error."""
     cell = result.cell
     keys = result.blamed_layers or result.wrong_layers or result.named_layers
     if result.blame and result.blame.who not in ("layer", "spec"):
         keys = ()
-    native = [n for key, n in result.layers.items() if n != EQUATIONS and key in keys]
-    whose = ", ".join(dict.fromkeys(native)) or cell.backend
-    finding = _finding(result, check)
+    function_names = [n for key, n in result.layers.items() if n != EQUATIONS and key in keys]
+    functions = ", ".join(dict.fromkeys(function_names)) or cell.backend
+    finding = _find_finding(result, check)
     worst = finding.worst if finding else None
-    off = f"{worst.name} off by {worst.error:.1e}{worst.unit}" if worst else f"{check} off"
-    return f"{whose}: {off} in {cell.dtype}"
+    difference = f"{worst.name} off by {worst.error:.1e}{worst.unit}" if worst else f"{check} off"
+    return f"{functions}: {difference} in {cell.dtype}"
 
 
-def issue(
+def issue_text(
     result: CellResult,
     check: str,
     verdict: str,
@@ -316,12 +322,12 @@ def issue(
     """Return an issue in Markdown: title, versions, script, expected values and values found.
     ``verdict`` says whether the issue should be sent, and to which project. ``files`` are the files
     that the script reads."""
-    finding = _finding(result, check)
+    finding = _find_finding(result, check)
     text = filled(
         "harness.upstream",
         ISSUE,
         mark=kinds.ISSUED.decode().rstrip("\n"),
-        title=title(result, check),
+        title=issue_title(result, check),
         verdict=verdict,
         blame=result.blame,
         versions=versions,
@@ -335,24 +341,24 @@ def issue(
     return text.encode("utf-8", "replace")
 
 
-def _finding(result: CellResult, check: str) -> Finding | None:
+def _find_finding(result: CellResult, check: str) -> Finding | None:
     return next((f for f in result.findings if f.check == check), None)
 
 
-def _put(
+def _write_files(
     folder: Path,
     what: str,
     contents: Mapping[str, tuple[bytes, kinds.FileKind]],
-    moved: Sequence[Path] = (),
+    moved_files: Sequence[Path] = (),
 ) -> None:
     """Write contents and move files into a folder; do not overwrite files of a different kind."""
     try:
-        for file in moved:
+        for file in moved_files:
             kinds.mark_export(file)
             kinds.check_kind(folder / file.name, kinds.EXPORT)
         for name, (_, kind) in contents.items():
             kinds.check_kind(folder / name, kind)
-        for file in moved:
+        for file in moved_files:
             os.replace(file, folder / file.name)
         for name, (content, _) in contents.items():
             write_whole(folder / name, content)
@@ -361,31 +367,31 @@ def _put(
         raise UsageError(f"cannot write {what} to {folder}: {error}") from None
 
 
-def _along(made: Reproducer) -> ArrayDict:
+def _random_directions(reproducer: Reproducer) -> ArrayDict:
     """Return a random direction for each output and new state, along which gradients are
     compared."""
-    sizes = bind_sizes(made.inference, made.run.material)
-    return cotangents(made.inference, sizes.get("batch", 1), sizes.get("time", 1), 0)
+    sizes = bind_sizes(reproducer.inference, reproducer.run.material)
+    return cotangents(reproducer.inference, sizes.get("batch", 1), sizes.get("time", 1), 0)
 
 
-def _expected(made: Reproducer, along: ArrayDict) -> Expected:
+def _expect_results(reproducer: Reproducer, along: ArrayDict) -> Expected:
     """Return the expected results of inference, and the gradients along the directions
     ``along``."""
-    material = made.run.material
+    material = reproducer.run.material
 
-    def run(session: Session) -> list[Arrays]:
+    def run_session(session: Session) -> list[Arrays]:
         session.load(material.parameters, material.statistics)
         results, gradients = session.gradients(
             "inference", material.inputs, material.state, {}, along
         )
-        kept = {n: a for n, a in results.items() if n.startswith(("output.", "state."))}
-        return [kept | {f"{IN_GRADIENT}{n}": g for n, g in gradients.items()}]
+        returned = {n: a for n, a in results.items() if n.startswith(("output.", "state."))}
+        return [returned | {f"{IN_GRADIENT}{n}": g for n, g in gradients.items()}]
 
-    return Reference(made.training, made.inference).expect(run)
+    return Reference(reproducer.training, reproducer.inference).expect(run_session)
 
 
-def _renamed(
-    expected: Expected, neutral: Arrays, named: Arrays, dtype: str
+def _rename_results(
+    expected: Expected, gradients: Arrays, script_gradients: Arrays, dtype: str
 ) -> dict[str, tuple[Any, float]]:
     """Return the expected arrays and their tolerances under the script's names; arrays whose
     expected values are only rounding noise are left out."""
@@ -395,43 +401,45 @@ def _renamed(
         for name in expected.values
         if K * max(noise[name], FLOOR * PRECISION[dtype]) < VOID
     }
-    found = {
+    renamed = {
         name: (array, limits[name])
         for name, array in expected.values.items()
         if name in limits and not name.startswith(IN_GRADIENT)
     }
     # A framework's tensor may combine several gradients; it gets the largest of their tolerances.
-    own = [limits[f"{IN_GRADIENT}{n}"] for n in neutral if f"{IN_GRADIENT}{n}" in limits]
-    for name, array in named.items() if own else ():
-        found[f"{IN_GRADIENT}{name}"] = (array, max(own))
-    return found
+    gradient_limits = [
+        limits[f"{IN_GRADIENT}{n}"] for n in gradients if f"{IN_GRADIENT}{n}" in limits
+    ]
+    for name, array in script_gradients.items() if gradient_limits else ():
+        renamed[f"{IN_GRADIENT}{name}"] = (array, max(gradient_limits))
+    return renamed
 
 
-def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
+def _describe_outcome(outcome: ScriptOutcome, name: str, not_called: Sequence[str]) -> str:
     """Return the conclusion from running the script. If the script agrees, neither the framework
     nor the plugin is cleared."""
-    if shown.code == 1 and "results differ" in shown.printed:
+    if outcome.code == 1 and "results differ" in outcome.printed:
         at_fault = f"The script reproduces it with {name} alone: the framework's layer is at fault."
-        if VARIES in shown.printed:
+        if VARIES in outcome.printed:
             at_fault += (
                 " Some passes on the same numbers agree: the result depends on something else, "
                 "such as uninitialised memory."
             )
         return at_fault
-    if shown.code in CRASHES:
-        crash = CRASHES[shown.code]
+    if outcome.code in CRASHES:
+        crash = CRASHES[outcome.code]
         return f"The script, with {name} alone, crashes with {crash}: the framework is at fault."
-    if shown.code == 0:
-        runs = f"{shown.runs} runs of {PASSES} passes"
-        left = f" It does not call {', '.join(not_called)}." if not_called else ""
+    if outcome.code == 0:
+        runs = f"{outcome.runs} runs of {PASSES} passes"
+        not_called_text = f" It does not call {', '.join(not_called)}." if not_called else ""
         return (
             f"The script, with {name} alone, did not reproduce it in {runs}. This clears neither "
-            f"{name} nor the plugin.{left}"
+            f"{name} nor the plugin.{not_called_text}"
         )
     return "The script could not be run here; its output is below."
 
 
-def write_beside(launch: Launch, folder: Path, result: CellResult) -> list[str]:
+def write_script_and_issue(launch: Launch, folder: Path, result: CellResult) -> list[str]:
     """Write a script and an issue into the folder of one reproducer; return lines that say what the
     script showed."""
     name, environment = launch.backend, dict(launch.environment)
@@ -440,11 +448,11 @@ def write_beside(launch: Launch, folder: Path, result: CellResult) -> list[str]:
         return upstream.write(folder, result)
 
 
-def run_reduce(asked: ReduceOptions) -> CommandResult:
+def run_reduce(options: ReduceOptions) -> CommandResult:
     """Run ``harness reduce``: reduce a reproducer, and write a script and an issue into the new
     folder.
 
     Raises:
         HarnessError: the folder has no reproducer that differs, or the backend cannot be run.
     """
-    return replay.run_reduce(asked, write_beside)
+    return replay.run_reduce(options, write_script_and_issue)

@@ -13,7 +13,7 @@ from wording import Wording
 from harness.checking.history import rerun_command
 from harness.checking.request import Request
 from harness.checking.runner import CellRunner
-from harness.given.check_request import of_model
+from harness.given.check_request import apply_own_model
 from harness.given.files import gather_for
 
 
@@ -40,7 +40,7 @@ def test_a_model_of_a_users_own_is_asked_for_as_it_was(tmp_path: Path, wording: 
         "takes": ("chars",),
         "returns": ("logits",),
     }
-    request = of_model(Request(specs=(str(spec),), dtypes=("float32",)), given)
+    request = apply_own_model(Request(specs=(str(spec),), dtypes=("float32",)), given)
     found = shown(request)
     wording(
         found,
@@ -50,7 +50,7 @@ def test_a_model_of_a_users_own_is_asked_for_as_it_was(tmp_path: Path, wording: 
     # It asks for what the first run asked for.
     words = shlex.split(found)
     maps = tuple(words[n + 1] for n, word in enumerate(words) if word == "--map")
-    repeated = of_model(replace(request, against=None), {**given, "maps": maps})
+    repeated = apply_own_model(replace(request, against=None), {**given, "maps": maps})
     assert repeated.against == request.against
 
 

@@ -13,7 +13,7 @@ from wording import Wording
 from harness.checking.report import places
 from harness.checking.request import Request
 from harness.errors import UsageError
-from harness.given.check_request import of_model
+from harness.given.check_request import apply_own_model
 from harness.language.library import Library
 from harness.language.model import Shelf
 from harness.runtime.own_model.service import OwnModelService
@@ -52,7 +52,7 @@ def test_a_right_model_agrees(
     assert verdicts(result) == dict.fromkeys(CHECKS, "agree")
     # A report prints a command that asks for each finding by its name.
     request = Request(specs=(str(spec),), checks=tuple(verdicts(result)))
-    of_model(request, {"against": f"{file}:Net"})
+    apply_own_model(request, {"against": f"{file}:Net"})
     gradients = next(f for f in result.findings if f.check == "cotangent-gradients")
     assert {d.name for d in gradients.deviations} == {
         "gradient.embed.table",

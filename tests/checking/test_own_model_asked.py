@@ -14,7 +14,7 @@ import harness
 from harness.checking.own_model.against import against
 from harness.checking.request import Request
 from harness.errors import UsageError
-from harness.given.check_request import of_model
+from harness.given.check_request import apply_own_model
 
 
 def test_a_python_file_is_run_by_what_it_imports(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_file_of_rules_that_cannot_be_read_is_told(
 def asked(tmp_path: Path, request: Request, **more: Any) -> Request:
     file = model_file(tmp_path, NET)
     usual = {"against": f"{file}:Net", "maps": (), "takes": (), "returns": ()}
-    return of_model(request, {**usual, **more})
+    return apply_own_model(request, {**usual, **more})
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_numpy_stays_right() -> None:
 
 def test_what_has_no_such_gates_is_handed_over_as_it_is() -> None:
     one = {"rnn.W": np.ones(2), "gru.b_z": np.zeros(1), "other.b_r": np.ones(1)}
-    assert broken._traded(one) == one
+    assert broken._swap_biases(one) == one
 
 
 def test_no_such_backend_is_told(wording: Wording) -> None:

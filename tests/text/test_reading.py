@@ -18,7 +18,7 @@ from wording import Wording
 from harness.errors import UsageError
 from harness.files import user_file
 from harness.text import corpus
-from harness.text.corpus import lay_out, read_text
+from harness.text.corpus import read_text, store_text
 from harness.text.vocabulary import PADDING, Vocabulary
 
 SAMPLE = "née\r\nß\r\n\r\u043f\u0440\u0438 \u6f22\u5b57 \U0001f600 end\r"
@@ -101,7 +101,7 @@ def test_bytes_that_are_no_text_fail_where_they_would(
     )
 )
 def test_what_is_laid_out_is_the_text(pieces: list[str]) -> None:
-    text, made = "".join(pieces), lay_out(lambda: pieces)
+    text, made = "".join(pieces), store_text(lambda: pieces)
     assert str(made) == text
     assert len(made) == len(text)
     assert made.vocabulary == Vocabulary.of(text)
@@ -113,19 +113,19 @@ def test_what_is_laid_out_is_the_text(pieces: list[str]) -> None:
 def test_indices_take_the_bytes_that_they_need(characters: int, dtype: str) -> None:
     distinct = (*range(1, 0xD800), *range(0xE000, 80_000))[:characters]
     text = "".join(map(chr, distinct)).replace("\r", "\n")
-    made = lay_out(lambda: ["ab", text])
+    made = store_text(lambda: ["ab", text])
     assert made.indices.array.dtype == np.dtype(dtype)
     assert str(made) == f"ab{text}"
 
 
 def test_the_padding_is_found_in_a_later_piece(wording: Wording) -> None:
     with wording.raises(UsageError, "'\\x00' ... 6"):
-        lay_out(lambda: ["ab", "", "cde", f"f{PADDING}{PADDING}", PADDING])
+        store_text(lambda: ["ab", "", "cde", f"f{PADDING}{PADDING}", PADDING])
 
 
 def test_no_text_is_refused(wording: Wording) -> None:
     with wording.raises(UsageError):
-        lay_out(lambda: iter(()))
+        store_text(lambda: iter(()))
 
 
 @pytest.mark.parametrize("second", ["abd", "ab", "abcd", "acb", "ab\u2028"])
@@ -136,7 +136,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(second: str, wording: W
         yield next(texts)
 
     with wording.raises(UsageError):
-        lay_out(pieces)
+        store_text(pieces)
 
 
 def test_a_text_that_is_too_long_is_refused(

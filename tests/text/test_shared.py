@@ -15,13 +15,13 @@ import pytest
 from wording import Wording
 
 from harness.errors import UsageError
-from harness.text.shared import Shared, mapped
+from harness.text.shared import Shared, map_vector
 
 PIECES = [np.arange(3, dtype=np.uint16), np.empty(0, np.uint16), np.array([65535, 7], np.uint16)]
 OTHER = """
 import sys
-from harness.text.shared import mapped
-array = mapped({{"place": {place!r}, "dtype": {dtype!r}}})
+from harness.text.shared import map_vector
+array = map_vector({{"place": {place!r}, "dtype": {dtype!r}}})
 print("mapped", flush=True)
 sys.stdin.readline()
 print(array.tolist(), array.flags.writeable)
@@ -31,7 +31,7 @@ import sys
 import numpy as np
 from harness.text.shared import Shared
 shared = Shared([np.arange(100_000, dtype=np.uint8)])
-print(shared.told()["place"], flush=True)
+print(shared.describe_location()["place"], flush=True)
 sys.stdin.readline()
 """
 
@@ -56,7 +56,7 @@ def test_the_pieces_are_one_vector_that_nobody_can_change() -> None:
 
 def test_another_process_reads_it_even_when_this_one_has_let_go() -> None:
     shared = Shared(PIECES)
-    with process(OTHER.format(**shared.told())) as other:
+    with process(OTHER.format(**shared.describe_location())) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "mapped\n"
         del shared
@@ -65,12 +65,12 @@ def test_another_process_reads_it_even_when_this_one_has_let_go() -> None:
 
 def test_an_empty_vector() -> None:
     shared = Shared([np.empty(0, np.uint8)])
-    assert mapped(shared.told()).tolist() == []
+    assert map_vector(shared.describe_location()).tolist() == []
 
 
 def test_the_mapping_outlives_the_object_and_no_descriptor_does() -> None:
     shared = Shared(PIECES)
-    array, place = mapped(shared.told()), Path(shared.told()["place"])
+    array, place = map_vector(shared.describe_location()), Path(shared.describe_location()["place"])
     assert place.exists()
     gone = weakref.ref(shared)
     del shared
@@ -84,7 +84,7 @@ def test_nothing_is_left_however_a_process_ends(end: int | None, tmp_path: Path)
     with process(HOLDER, TMPDIR=str(tmp_path)) as holder:
         assert holder.stdout is not None
         place = holder.stdout.readline().strip()
-        assert mapped({"place": place, "dtype": "|u1"})[:3].tolist() == [0, 1, 2]
+        assert map_vector({"place": place, "dtype": "|u1"})[:3].tolist() == [0, 1, 2]
         assert Path(place).readlink().parent == tmp_path, "the test looks in another folder"
         assert list(tmp_path.iterdir()) == []
         if end is None:

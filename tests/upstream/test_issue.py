@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.oracle.tolerance import Deviation
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import Blame, Finding
-from harness.upstream.bundle import issue, title
+from harness.upstream.bundle import issue_text, issue_title
 
 OFF = "output.y off by 5.0e-01 of its largest entry in float32"
 EVIL = "<script>alert(1)</script> [x](http://e.org) @everyone #1 `y` ```\n# head\x1b[31m"
@@ -21,7 +21,7 @@ def result(name: str = "lesson6/x") -> CellResult:
 
 def test_no_text_of_a_stranger_is_markup() -> None:
     texts = ({EVIL: EVIL}, "x = 1", "````\nout", [EVIL])
-    text = issue(result(EVIL), "outputs", EVIL, *texts).decode()
+    text = issue_text(result(EVIL), "outputs", EVIL, *texts).decode()
     assert "<script>" not in text.replace("\\<script", "")
     assert "@everyone" not in text
     assert "\x1b" not in text
@@ -36,9 +36,9 @@ def test_the_title_names_the_layer_that_is_at_fault() -> None:
     made.layers = {"rnn": "torch.gru", "out": "torch.linear"}
     made.blame = Blame(who="layer", words="it is torch.gru (layer rnn), or how the plugin calls it")
     made.blamed_layers = ("rnn",)
-    assert title(made, "outputs") == f"torch.gru: {OFF}"
+    assert issue_title(made, "outputs") == f"torch.gru: {OFF}"
     made.blame, made.blamed_layers = None, ()
     made.wrong_layers = ("rnn",)
-    assert title(made, "outputs") == f"torch.gru: {OFF}"
+    assert issue_title(made, "outputs") == f"torch.gru: {OFF}"
     made.wrong_layers = ()
-    assert title(made, "outputs") == f"lesson6/x: {OFF}"
+    assert issue_title(made, "outputs") == f"lesson6/x: {OFF}"

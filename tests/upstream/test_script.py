@@ -25,7 +25,13 @@ from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import Finding
-from harness.upstream.bundle import Shown, Upstream, _verdict, composed, format_of
+from harness.upstream.bundle import (
+    ScriptOutcome,
+    Upstream,
+    _describe_outcome,
+    compose_script,
+    format_of,
+)
 
 # A framework whose linear layer is a thousandth too large: whoever imports torch gets it.
 BROKEN = """
@@ -220,10 +226,12 @@ def test_a_script_says_which_functions_of_the_framework_it_does_not_call(tmp_pat
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
 def test_a_script_that_crashes_shows_it_too(number: signal.Signals) -> None:
-    verdict = _verdict(Shown(-number, "double free"), "torch", [])
+    verdict = _describe_outcome(ScriptOutcome(-number, "double free"), "torch", [])
     assert f"crashes with {number.name}: the framework is at fault" in verdict
     for code in (None, -signal.SIGKILL, 127):
-        assert _verdict(Shown(code, ""), "torch", []).startswith("The script could not be run")
+        assert _describe_outcome(ScriptOutcome(code, ""), "torch", []).startswith(
+            "The script could not be run"
+        )
 
 
 def test_a_backend_without_a_format_says_so(stateful: Case, tmp_path: Path) -> None:
@@ -257,13 +265,13 @@ def test_files_of_somebody_else_stay(stateful: Case, tmp_path: Path) -> None:
 def test_a_model_that_has_the_scripts_own_names_is_refused() -> None:
     made = Script("import torch\n\n\ndef main(x):\n    return x\n", "")
     with pytest.raises(UsageError, match="the model defines the name main"):
-        composed("x", "torch", made, {}, {})
+        compose_script("x", "torch", made, {}, {})
 
 
 def test_text_stays_text_in_a_script() -> None:
     evil = 'a"""\nimport os\n\\'
     made = Script('"""x"""\nimport torch\n', "def run(i, s, c):\n    return {}\n")
-    text = composed(evil, evil, made, {evil: 1.0}, {evil: evil})
+    text = compose_script(evil, evil, made, {evil: 1.0}, {evil: evil})
     compile(text, "script", "exec")
     lines = [line for line in text.splitlines() if line.startswith("import ")]
     assert sorted(lines) == ["import numpy as np", "import os", "import sys", "import torch"]

@@ -29,21 +29,21 @@ PARENT = """
 import sys
 from pathlib import Path
 from harness.upstream import bundle
-bundle.run(Path(sys.argv[1]), sys.executable, {})
+bundle.run_script(Path(sys.argv[1]), sys.executable, {})
 """
 
 
-def shown(folder: Path, source: str, memory: int | None = None) -> bundle.Shown:
+def shown(folder: Path, source: str, memory: int | None = None) -> bundle.ScriptOutcome:
     (folder / bundle.FILE).write_text(source)
-    return bundle.run(folder, sys.executable, {"SCRIPT_MARK": str(folder)}, memory)
+    return bundle.run_script(folder, sys.executable, {"SCRIPT_MARK": str(folder)}, memory)
 
 
 def test_a_script_gives_its_exit_code_and_what_it_printed(tmp_path: Path, wording: Wording) -> None:
     source = "import os, sys\nprint('out')\nos.write(2, b'err')\nsys.exit(1)"
-    assert shown(tmp_path, source) == bundle.Shown(1, "out\nerr")
+    assert shown(tmp_path, source) == bundle.ScriptOutcome(1, "out\nerr")
     killed = shown(tmp_path, "import os\nprint('out', flush=True)\nos.kill(os.getpid(), 11)")
     assert (killed.code, killed.printed.startswith("out\n")) == (-signal.SIGSEGV, True)
-    missing = bundle.run(tmp_path, "/nowhere/python", {})
+    missing = bundle.run_script(tmp_path, "/nowhere/python", {})
     assert missing.code not in (0, 1)
     wording.line(missing.printed, "/nowhere/python")
 
@@ -75,7 +75,7 @@ def test_nothing_is_left_of_a_script_that_hangs(
     monkeypatch.setattr(bundle, "PATIENCE", 1.5)
     with over_within(10.0):
         found = shown(tmp_path, HANGING)
-    assert found == bundle.Shown(None, "started\nno answer in 1.5 s")
+    assert found == bundle.ScriptOutcome(None, "started\nno answer in 1.5 s")
     assert marked(str(tmp_path)) == []
 
 

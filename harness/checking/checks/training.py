@@ -164,9 +164,8 @@ def _check_reset(
 # The first half of the steps, one for each batch, runs in one call if the backend supports that. In
 # the second half, the check reads the results of each step.
 BATCHES, PIPELINE_STEPS = 2, 4
-# TRAINED steps overwrite each of the batches that an executor keeps in memory. TOGETHER is the
-# number of steps per call. One more call continues from there, so MADE is the total number of
-# steps.
+# The first FIRST_STEPS steps overwrite each of the batches that an executor keeps in memory. One
+# more call then runs STEPS_PER_CALL further steps.
 FIRST_STEPS, STEPS_PER_CALL = 16, 8
 TOTAL_STEPS = FIRST_STEPS + STEPS_PER_CALL
 # Time steps of these batches: few, because compiling is slow and unrolls the time steps. ``harness
@@ -297,8 +296,8 @@ def run_like_train(
 
 
 def sum_losses(expected: Expected) -> Expected:
-    """Return the values expected after :data:`TOTAL_STEPS` steps; the sum of the losses replaces the
-    losses."""
+    """Return the values expected after :data:`TOTAL_STEPS` steps, with the sum of losses instead
+    of each loss."""
     losses = [f"step {n}: loss" for n in range(1, TOTAL_STEPS + 1)]
     values = {n: a for n, a in expected.values.items() if n.startswith(f"step {TOTAL_STEPS}: ")}
     values.pop(losses[-1])

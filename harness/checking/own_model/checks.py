@@ -101,7 +101,7 @@ class ModelContext:
         return select_names(self.case.forward("inference", self.material(material), key), results)
 
     def finding(self, check: str, results: Tensors, expected: Expected) -> Finding:
-        """Compare results with the expected ones in the cell's dtype, as :func:`compare_results` does."""
+        """Compare results with the expected results, in the dtype of the cell."""
         return compare_results(check, results, expected, self.dtype)
 
 
