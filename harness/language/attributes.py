@@ -107,7 +107,7 @@ def _read(
     if isinstance(default, bool):
         value = handed if isinstance(handed, bool) else value
         if not isinstance(value, bool):
-            raise SpecError(f"attribute {name!r} is true or false, found {_show(value)}", at)
+            raise SpecError(f"attribute {name!r} must be true or false, found {_show(value)}", at)
         return value
     if isinstance(default, str):
         if isinstance(handed, FunctionName):
@@ -116,7 +116,7 @@ def _read(
             return value
         known = sorted([*BUILTINS, *library.names("function")])
         if not isinstance(value, str):
-            raise SpecError(f"attribute {name!r} names a function, found {_show(value)}", at)
+            raise SpecError(f"attribute {name!r} must name a function, found {_show(value)}", at)
         if value not in known:
             if name not in given.values:
                 at = given.definition.place_of(("attributes", name))
@@ -133,7 +133,7 @@ def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float
         return float(value)
     if isinstance(value, Dim):
         return value if value.terms else float(value.constant)
-    told = f"attribute {name!r} is a number, found {_show(value)}"
+    told = f"attribute {name!r} must be a number, found {_show(value)}"
     if not isinstance(value, str) or not known:
         raise SpecError(told, at)
     try:
@@ -149,8 +149,8 @@ def _no_function(hints: Hints, name: str, value: str, known: Collection[str]) ->
     found = shorten(value)
     if not is_name(value):
         return (
-            f"attribute {name!r} is 'size', a number, true or false, or the name of a function, "
-            f"found {found!r}"
+            f"attribute {name!r} must be 'size', a number, true or false, or the name of a "
+            f"function, found {found!r}"
         )
     hint = did_you_mean(value, known)
     if value in hints.functions:
@@ -158,9 +158,9 @@ def _no_function(hints: Hints, name: str, value: str, known: Collection[str]) ->
         if hint.startswith("; write "):
             hint += f" in a function of your own, functions/{value}.yaml in a folder of --specs"
     if value.lower() in ("none", "identity"):
-        hint = "; the function that does nothing is 'linear'"
+        hint = "; the identity function is 'linear'"
     listed = known_names(known, hint, "harness list --functions")
-    return f"attribute {name!r} names a function, found {found!r}{hint}{listed}"
+    return f"attribute {name!r} must name a function, found {found!r}{hint}{listed}"
 
 
 def number_of(
@@ -182,14 +182,14 @@ def number_of(
             numbers = [n for n, a in attributes.items() if isinstance(a, float)]
             size = f", a size ({found})" if isinstance(found, Dim) else ""
             raise SpecError(
-                f"{argument} is a number or an attribute that is one, found {shorten(value)!r}"
+                f"{argument} must be a number or a numeric attribute, found {shorten(value)!r}"
                 f"{size}{did_you_mean(value, numbers)} (known: {', '.join(numbers) or 'none'})",
                 place,
             )
         used.add(value)
         value = found
     if not math.isfinite(value):
-        raise SpecError(f"{argument} is a finite number, found {value}", place)
+        raise SpecError(f"{argument} must be a finite number, found {value}", place)
     return float(value)
 
 
@@ -227,7 +227,7 @@ def inputs_of(
     """
     if len(expr.arguments) > len(inputs):
         count = len(expr.arguments)
-        named = f"; give {attributes[0]} by its name, {attributes[0]}=..." if attributes else ""
+        named = f"; pass {attributes[0]} by name, {attributes[0]}=..." if attributes else ""
         raise SpecError(
             f"{expr.function} takes {', '.join(inputs) or 'no arguments'}; found {count} "
             f"argument{'s' * (count > 1)}{named}",
@@ -299,4 +299,4 @@ def _attribute(name: str, default: bool | float | str, value: Expr, scope: Scope
     what = "true or false" if isinstance(default, bool) else what
     if isinstance(value, Name) and isinstance(scope.names.get(value.id), Dim):
         what += f"; {value.id!r} is a size"
-    raise SpecError(f"attribute {name!r} is {what}", value.place)
+    raise SpecError(f"attribute {name!r} must be {what}", value.place)

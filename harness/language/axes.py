@@ -27,18 +27,18 @@ def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
     is not an expression of ``known`` sizes."""
     if isinstance(given, int) and not isinstance(given, bool):
         if given < 1:
-            raise SpecError(f"an axis has 1 entry or more, found {given}", place)
+            raise SpecError(f"an axis must have at least 1 entry, found {given}", place)
         with placed(place):
             return Dim(given)
     if not isinstance(given, str):
         found = "a list or mapping" if isinstance(given, list | dict) else shorten(repr(given))
         raise SpecError(
-            f"expected a size, a whole number, or a sum or product of those, found {found}", place
+            f"expected a size, an integer, or a sum or product of those, found {found}", place
         )
 
     dim = size_of(parse_expression(given, Located(place)), known)
     if not dim.terms and dim.constant < 1:
-        raise SpecError(f"an axis has 1 entry or more, found {given} = {dim}", place)
+        raise SpecError(f"an axis must have at least 1 entry, found {given} = {dim}", place)
     return dim
 
 
@@ -73,8 +73,8 @@ def _size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
         left, right = size_of(expression.left, known), size_of(expression.right, known)
         return _OPERATORS[expression.operator](left, right)
     raise SpecError(
-        "an axis is a size, a whole number, or a sum or product of those; in place of a quotient "
-        "declare a size of its own, and write its product for the whole",
+        "an axis must be a size, an integer, or a sum or product of those; instead of units / 2, "
+        "declare a size half, and write 2 * half for units",
         expression.place,
     )
 
@@ -113,7 +113,7 @@ def read_dims(
         if axis != REST:
             result.append(read_dim(axis, known, place_of(number)))
         elif rest.dims is None:
-            raise SpecError("no input's shape has a '...' to take this from", place_of(number))
+            raise SpecError("'...' needs an input with '...' in its shape", place_of(number))
         else:
             result.extend(rest.dims)
     return tuple(result)
@@ -137,7 +137,7 @@ def match(
     declared = f"declared {axes_text(axes)}"
     plain = [a for a in axes if a != REST]
     if len(shape) < len(plain) or (len(plain) == len(axes) and len(shape) != len(plain)):
-        raise fail(f"{label} is {declared}, found {shape_text(shape)}: another number of axes")
+        raise fail(f"{label} is {declared}, found {shape_text(shape)}: a different number of axes")
     if REST in axes:
         start = list(axes).index(REST)
         stop = len(shape) - (len(axes) - 1 - start)
@@ -209,7 +209,7 @@ def check_entries(document: Document, declared: schema.Input, path: KeyPath) -> 
     given = [key for key in KEYS if getattr(declared, key) not in (None, False)]
     if len(given) > 1:
         raise SpecError(
-            f"an input has one of {', '.join(KEYS)}; found {' and '.join(given)}",
+            f"an input can have only one of {', '.join(KEYS)}; found {' and '.join(given)}",
             document.place_of_key((*path, given[1])),
         )
 
@@ -272,6 +272,6 @@ def check_asked(
             )
         listed = ", ".join(having) if len(having) <= NAMED else f"{len(having)} specs"
         others = len(sizes) - len(having)
-        lacking = "1 other has none" if others == 1 else f"{others} others have none"
-        told.append(f"--size {name} applies to {listed}; {lacking} of that name")
+        lacking = "1 other spec has" if others == 1 else f"{others} other specs have"
+        told.append(f"--size {name} applies to {listed}; {lacking} no such size")
     return told

@@ -52,12 +52,15 @@ def _integer(expr: Expr, scope: Scope) -> int:
             scope.used.add(name)
             if number.is_integer():
                 return int(number)
-            raise SpecError(f"an axis is a whole number; {name!r} is {number:g}", expr.place)
+            raise SpecError(f"an axis must be an integer; {name!r} is {number:g}", expr.place)
         case Name(name) if isinstance(size := scope.names.get(name), Dim):
-            raise SpecError(f"an axis is a whole number such as -1; {name!r} is {size}", expr.place)
+            raise SpecError(
+                f"an axis must be an integer such as -1; {name!r} is {size}", expr.place
+            )
         case _:
             raise SpecError(
-                "an axis is a whole number such as -1, or an attribute that is one", expr.place
+                "an axis must be an integer such as -1, or an attribute that is an integer",
+                expr.place,
             )
 
 
@@ -76,7 +79,7 @@ def truth_of(keyword: str, expr: Expr, scope: Scope) -> bool:
         case Name(name) if name in TRUTHS and name not in scope.names:
             return TRUTHS[name]
         case _:
-            raise SpecError(f"{keyword} is true or false", expr.place)
+            raise SpecError(f"{keyword} must be true or false", expr.place)
 
 
 def axis_of(expr: Expr, rank: int, scope: Scope) -> int:
@@ -109,7 +112,7 @@ def axes_of(
         return (axis_of(given, rank, scope),)
     axes = tuple(sorted(axis_of(item, rank, scope) for item in given.items))
     if not axes or len(set(axes)) < len(axes):
-        raise SpecError("axis=[...] lists one axis or more, each once", given.place)
+        raise SpecError("axis=[...] must list at least one axis, each only once", given.place)
     return axes
 
 
@@ -119,9 +122,9 @@ def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope)
     if dims is None:
         raise SpecError("axis=... needs a '...' in the shape of an input", given.place)
     if not dims:
-        raise SpecError("'...' stands for no axis at all in this call", given.place)
+        raise SpecError("'...' stands for no axes in this call", given.place)
     if len(starts) > 1:
-        raise SpecError("'...' stands in several positions: give the axes as numbers", given.place)
+        raise SpecError("'...' has several positions: give the axes as numbers", given.place)
     (start,) = starts
     stop = start + len(dims)
     if evaluator.type_of(value).shape[start:stop] != dims:
@@ -171,13 +174,13 @@ def _given(
     type_ = evaluator.type_of(value)
     if type_.kind != "float" and expr.function not in MOVES:
         raise SpecError(
-            f"{expr.function} needs floats, found {evaluator.tell(value)}; astype(i) gives an "
-            "index or a condition as floats",
+            f"{expr.function} needs floats, found {evaluator.tell(value)}; convert an index "
+            "or a condition with astype(i)",
             expr.place,
         )
     if not type_.shape:
         raise SpecError(
-            f"{expr.function} needs one axis or more, found {evaluator.tell(value)}", expr.place
+            f"{expr.function} needs at least one axis, found {evaluator.tell(value)}", expr.place
         )
     rank = len(type_.shape)
     axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else rank - 1
@@ -247,7 +250,7 @@ def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     value, below = evaluator.tensor(expr.arguments[0], scope), scope.size(expr.arguments[1])
     type_ = evaluator.type_of(value)
     if not below.terms and below.constant < 1:
-        raise SpecError(f"an index is below 1 or more, found {below}", expr.place)
+        raise SpecError(f"the bound of an index must be at least 1, found {below}", expr.place)
     if type_.kind != "float":
         raise SpecError(f"index takes floats, found {evaluator.tell(value)}", expr.place)
     numbers = evaluator.floats(evaluator.emit("arange", place=expr.place, stop=below))
@@ -266,7 +269,7 @@ def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int
     k, length = scope.size(count), evaluator.type_of(value).shape[-1]
     room = length - k
     if not room.terms and room.constant < 0:
-        raise SpecError(f"the {k} largest of {length} entries: there are fewer", count.place)
+        raise SpecError(f"there are no {k} largest of {length} entries", count.place)
     order = _order(evaluator, value, True, expr)
     last = len(evaluator.type_of(order).shape) - 1
     chosen = evaluator.builder.slice_axis(order, last, 0, k)
@@ -291,7 +294,7 @@ def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
     type_ = evaluator.type_of(value)
     if not type_.shape:
-        raise SpecError(f"take needs one axis or more, found {evaluator.tell(value)}", expr.place)
+        raise SpecError(f"take needs at least one axis, found {evaluator.tell(value)}", expr.place)
     rank, more = len(type_.shape), len(evaluator.type_of(index).shape)
     axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else 0
     _hold_places(evaluator, expr, type_, axis, index)
@@ -330,14 +333,14 @@ def _hold_places(evaluator: LanguageValues, expr: Call, value: Type, axis: int, 
     if found.kind != "index":
         return  # the primitive reports this error
     if found.bound != length:
-        below = f"is below {found.bound}, and that axis has {length} entries"
-        raise SpecError(f"{told} {below} (index(astype(i), {length}) cuts off)", expr.place)
+        below = f"is below {found.bound}, but that axis has {length} entries"
+        raise SpecError(f"{told} {below} (index(astype(i), {length}) clips it)", expr.place)
     rest = _without(value.shape, axis)
     own = found.shape if len(found.shape) < len(value.shape) else _without(found.shape, axis)
     if expr.function == "take_along_axis" and own != rest:
         raise SpecError(
-            f"{told} has other axes beside it; whole rows are taken by take(x, i, axis={axis}), "
-            "and rows of each example's own by one_hot(i, n) @ x",
+            f"{told} has different other axes; for whole rows use take(x, i, axis={axis}), and "
+            "for different rows in each example one_hot(i, n) @ x",
             expr.place,
         )
 
@@ -363,7 +366,7 @@ def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else 0
     if wanted.shape[axis : axis + more] != found.shape:
         raise SpecError(
-            f"segment_sum: the index has other axes than x has from axis {axis} on: {told}",
+            f"segment_sum: the index and x have different axes from axis {axis} of x on: {told}",
             expr.place,
         )
     rest = (*range(axis), *range(axis + more, rank))

@@ -30,7 +30,7 @@ def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     keywords = arity(expr, 1, ("axes", "size", *STEPS, "length", "lowest"))
     value, attributes = _framed(evaluator, expr, keywords, scope)
     if "lowest" in keywords and keywords["lowest"] != Number(1, place=expr.place):
-        raise SpecError("lowest is 1, or left out", keywords["lowest"].place)
+        raise SpecError("lowest must be 1 or left out", keywords["lowest"].place)
     attributes["lowest"] = "lowest" in keywords
     shape, count = evaluator.type_of(value).shape, len(attributes["axes"])
     if "length" not in keywords:
@@ -53,7 +53,7 @@ def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     if found != attributes["size"]:
         told = ", ".join(map(str, attributes["size"]))
         raise SpecError(
-            f"the axes behind axis {axes[-1]} are those of the windows, [{told}]: "
+            f"the axes after axis {axes[-1]} must be those of the windows, [{told}]: "
             f"{evaluator.tell(value)}",
             expr.place,
         )
@@ -78,8 +78,8 @@ def _framed(
     if evaluator.type_of(value).kind != "float":
         raise SpecError(
             f"{expr.function} needs floats, found {evaluator.tell(value)}; "
-            "astype(i) gives an index or a condition as floats; rows that are looked up by indices "
-            "have windows too, as in windows(take(table, i), axes=[1], size=3)",
+            "convert an index or a condition with astype(i); for windows of looked-up rows, write "
+            "windows(take(table, i), axes=[1], size=3)",
             expr.place,
         )
     rank = len(evaluator.type_of(value).shape)
@@ -87,7 +87,7 @@ def _framed(
     items = given.items if isinstance(given, List) else (given,)
     axes = tuple(axis_of(item, rank, scope) for item in items)
     if not axes or list(axes) != sorted(set(axes)):
-        raise SpecError("axes=[...] lists axes in their order, each once", given.place)
+        raise SpecError("axes=[...] must list axes in ascending order, each only once", given.place)
     attributes: dict[str, Any] = {"axes": axes}
     attributes["size"] = _each(keywords["size"], "size", 1, len(axes), scope)
     for name in STEPS:
@@ -108,7 +108,7 @@ def _each(given: Expr, name: str, least: int, count: int, scope: Scope) -> tuple
     items = given.items if isinstance(given, List) else (given,) * count
     if len(items) != count:
         raise SpecError(
-            f"{name} has one entry for each of the {count} axes, found {len(items)}", given.place
+            f"{name} needs one entry for each of the {count} axes, found {len(items)}", given.place
         )
     return tuple(_whole(item, name, least, scope) for item in items)
 
@@ -122,12 +122,12 @@ def _whole(given: Expr, name: str, least: int, scope: Scope) -> Dim:
         if isinstance(number, float) and number.is_integer():
             known[each] = Dim(int(number))
         elif isinstance(number, float):
-            raise SpecError(f"{name} is a whole number, found {each} = {number:g}", given.place)
+            raise SpecError(f"{name} must be an integer, found {each} = {number:g}", given.place)
     dim = size_of(given, known)
     scope.used.update(names_in(given))
     if not dim.terms and dim.constant < least:
         told = f"{given.id} = {dim}" if isinstance(given, Name) else str(dim)
-        raise SpecError(f"{name} is {least} or more, found {told}", given.place)
+        raise SpecError(f"{name} must be at least {least}, found {told}", given.place)
     return dim
 
 
@@ -137,13 +137,13 @@ def _count(axis: WindowedAxis, expr: Call) -> Dim:
         whole = (
             f"declare the axis as a multiple of the stride, as in {axis.stride} * half"
             if not axis.stride.terms
-            else f"of a stride that is a size it is known where the axis with its padding, less a "
-            f"window, is a multiple of it or 1 less, and that is {axis.beyond()} here: give the "
-            "stride as a number"
+            else f"if the stride is a size, the axis plus padding minus one window must be a "
+            f"multiple of the stride or 1 less, found {axis.beyond()}: give the stride as a "
+            "number"
         )
         raise SpecError(
-            f"how many windows fit into {axis.length} entries by steps of {axis.stride} is no sum "
-            f"or product of sizes: {whole}, or the number of windows as a size, in length=[...]",
+            f"the number of windows in {axis.length} entries with stride {axis.stride} is not a "
+            f"sum or product of sizes: {whole}, or the number of windows as a size in length=[...]",
             expr.place,
         )
     return count
@@ -181,8 +181,8 @@ def _reduction(op: str) -> Builtin:
         keep = "keepdims" in keywords and truth_of("keepdims", keywords["keepdims"], scope)
         if op in ("mean", "var") and evaluator.type_of(value).kind != "float":
             raise SpecError(
-                f"{op} needs floats, found {evaluator.tell(value)}; astype makes floats of an "
-                "index or a condition",
+                f"{op} needs floats, found {evaluator.tell(value)}; convert an index or a "
+                "condition with astype",
                 expr.place,
             )
         if op == "var":
@@ -241,7 +241,7 @@ def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     arity(expr, 1)
     value = evaluator.tensor(expr.arguments[0], scope)
     if evaluator.type_of(value).kind == "float":
-        raise SpecError(f"these are floats already: {evaluator.tell(value)}", expr.place)
+        raise SpecError(f"these values are already floats: {evaluator.tell(value)}", expr.place)
     return evaluator.floats(value)
 
 
@@ -267,7 +267,7 @@ def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     if product(parts) != shape[axis]:
         told = " * ".join(f"({p})" if " " in str(p) else str(p) for p in parts)
         raise SpecError(
-            f"axis {axis} has {shape[axis]} entries, and {told} is another number: declare the "
+            f"axis {axis} has {shape[axis]} entries, and {told} is a different number: declare the "
             f"size as that product: {evaluator.tell(value)}",
             sizes.place,
         )
@@ -287,7 +287,7 @@ def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     first, stop = found[0], found[0] + len(found)
     if found != list(range(first, stop)):
         raise SpecError(
-            f"merge joins neighbours in their order, found axes {found}: bring them side by side "
+            f"merge needs adjacent axes in ascending order, found axes {found}: reorder them "
             "with permute_dims",
             axes.place,
         )

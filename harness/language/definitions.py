@@ -59,7 +59,7 @@ def _check_attributes(document: Document, spec: Optimizer) -> None:
     for name in spec.attributes:
         if name in USE_NAMES:
             at = document.place_of_key(("attributes", name))
-            raise SpecError(f"{name!r} is taken: a model says something else by that name", at)
+            raise SpecError(f"{name!r} is reserved: it is a key of a model's 'optimizer'", at)
 
 
 def _check_slots(document: Document, spec: Optimizer, matrices: Matrices) -> None:
@@ -71,9 +71,9 @@ def _check_slots(document: Document, spec: Optimizer, matrices: Matrices) -> Non
         for section, names in sections.items():
             if name in names:
                 first = document.place_of_key((section, name))
-                raise SpecError(f"{name!r} is declared in {section} too, at {first}", at)
+                raise SpecError(f"{name!r} is also declared in {section}, at {first}", at)
         if name in (*BUILTINS, *UPDATE_NAMES, *MATRIX_NAMES):
-            raise SpecError(f"{name!r} is taken: it is a name of the language", at)
+            raise SpecError(f"{name!r} is reserved: it is a name of the language", at)
 
 
 def check_distinct(
@@ -95,9 +95,9 @@ def check_distinct(
             at = document.place_of_key((section, name))
             if name in seen:
                 first = document.place_of_key((seen[name], name))
-                raise SpecError(f"{name!r} is declared in {seen[name]} too, at {first}", at)
+                raise SpecError(f"{name!r} is also declared in {seen[name]}, at {first}", at)
             if name in taken:
-                raise SpecError(f"{name!r} is taken: it is a name of the language", at)
+                raise SpecError(f"{name!r} is reserved: it is a name of the language", at)
             seen[name] = section
 
 
@@ -108,10 +108,10 @@ def _check_form(document: Document, layer: schema.Layer) -> None:
     forms = [layer.equations is not None, layer.scan is not None, phased]
     root = document.place_of_key(("layer",))
     if sum(forms) != 1 or (phased and (layer.training is None or layer.inference is None)):
-        message = "a layer has 'equations', or 'scan', or both 'training' and 'inference'"
+        message = "a layer needs 'equations', or 'scan', or both 'training' and 'inference'"
         raise SpecError(message, root)
     if (layer.scan is None) == (layer.output is None):
-        raise SpecError("'output' stands beside the equations, or inside 'scan'", root)
+        raise SpecError("'output' must be next to the equations, or inside 'scan'", root)
     if layer.state and layer.scan is None and not layer.scans:
         raise SpecError("'state' needs a 'scan'", document.place_of_key(("state",)))
     if layer.scans:
@@ -132,7 +132,7 @@ def _check_unusual(document: Document, layer: schema.Layer) -> None:
             at = document.place_of_key(("unusual", name))
             hint = did_you_mean(name, numbers)
             known = ", ".join(numbers) or "none"
-            raise SpecError(f"{name!r} is no attribute with a number{hint} (known: {known})", at)
+            raise SpecError(f"{name!r} is not a numeric attribute{hint} (known: {known})", at)
 
 
 def _check_loss(document: Document, loss: schema.Loss) -> None:
@@ -152,8 +152,8 @@ def _check_layers(document: Document, layer: schema.Layer) -> None:
         if layer.scan is not None or layer.scans:
             form = "'scans'" if layer.scans else "'scan'"
         raise SpecError(
-            f"'layers' are called in 'equations', found {form}: put that form, with its state or "
-            "statistics, into a layer of its own, and name it under 'layers'",
+            f"'layers' need 'equations', found {form}: move that part, with its state or "
+            "statistics, to a separate layer, and list that layer under 'layers'",
             at,
         )
 
@@ -163,7 +163,7 @@ def _check_scans(document: Document, layer: schema.Layer) -> None:
     exactly one scan."""
     if layer.equations is None:
         at = document.place_of_key(("scans",))
-        raise SpecError("'scans' stand beside 'equations', which read their outputs by name", at)
+        raise SpecError("'scans' need 'equations', which read their outputs by name", at)
     carried: dict[str, str] = {}
     for name, scan in layer.scans.items():
         path = ("scans", name)
@@ -174,21 +174,21 @@ def _check_scans(document: Document, layer: schema.Layer) -> None:
                 hint = did_you_mean(state, layer.state)
                 raise SpecError(f"{state!r} is not declared under 'state'{hint}", at)
             if state in carried:
-                raise SpecError(f"state {state!r} is carried by {carried[state]!r} already", at)
+                raise SpecError(f"state {state!r} is already carried by {carried[state]!r}", at)
             carried[state] = name
     for state in layer.state:
         if state not in carried:
             at = document.place_of_key(("state", state))
-            raise SpecError(f"state {state!r} is in the 'carries' of no scan", at)
+            raise SpecError(f"state {state!r} is not in the 'carries' of any scan", at)
 
 
 def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan, path: KeyPath) -> None:
     if not scan.over:
         at = document.place_of((*path, "over"))
-        raise SpecError("a scan needs an input to go over, as in {x_t: x}", at)
+        raise SpecError("a scan needs an input to loop over, as in {x_t: x}", at)
     if next(iter(scan.over.values())) in layer.noise:
         at = document.place_of((*path, "over", next(iter(scan.over))))
-        raise SpecError("what a scan goes over first is an input; name noise after it", at)
+        raise SpecError("the first entry of 'over' must be an input; list noise after it", at)
     _check_slices(document, layer, scan.over, path)
 
 
@@ -199,7 +199,9 @@ def _check_slices(
     for name in over:
         if name in declared or name in BUILTINS:
             at = document.place_of_key((*path, "over", name))
-            raise SpecError(f"{name!r} is declared already; call the slice something else", at)
+            raise SpecError(
+                f"{name!r} is already declared; choose a different name for the slice", at
+            )
 
 
 def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
@@ -221,10 +223,10 @@ def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.
                 raise SpecError(f"axis {axis!r} has the name of something that is not a size", at)
             if axis != REST and not isinstance(axis, int) and not is_name(axis):
                 raise SpecError(
-                    f"an input's axis is a name, a whole number or '...', found {axis!r}", at
+                    f"an input's axis must be a name, an integer or '...', found {axis!r}", at
                 )
         if axes.count(REST) > 1:
             raise SpecError(
-                f"only one '...' can stand in a shape, found {axes_text(axes)}",
+                f"a shape can have only one '...', found {axes_text(axes)}",
                 document.place_of(path),
             )

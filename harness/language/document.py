@@ -80,14 +80,14 @@ _OR_QUOTE = "or put it in quotes if it is text"
 _BOOLEANS = {"true": True, "false": False}
 _REFUSED = [
     (r"null|Null|NULL|~", "a value is missing"),
-    (r"true|false", f"write true or false in small letters, {_OR_QUOTE}"),
+    (r"true|false", f"write true or false in lower case, {_OR_QUOTE}"),
     (r"yes|no|on|off", f"this is ambiguous in YAML; write true or false, {_OR_QUOTE}"),
     (r"[-+]?\.(inf|nan)", f"only finite numbers are allowed; write a decimal number, {_OR_QUOTE}"),
     (r"[-+]?0[xob][0-9a-f_]+", f"write a decimal number, {_OR_QUOTE}"),
     (r"[-+]?0[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?", f"leave out the leading zeros, {_OR_QUOTE}"),
     (r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])++(\.[0-9_]*)?", f"write a plain number, {_OR_QUOTE}"),
     (r"[-+]?(?=[0-9.]*_)\.?[0-9][0-9_.]*(e[-+]?[0-9_]+)?", f"leave out the '_', {_OR_QUOTE}"),
-    (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t ].*)?", "put a date in quotes"),
+    (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t ].*)?", "put the date in quotes"),
 ]
 _TRAPS = [(re.compile(pattern, re.IGNORECASE | re.ASCII), hint) for pattern, hint in _REFUSED]
 
@@ -239,14 +239,14 @@ class _Builder:
     def start_document(self, event: yaml.DocumentStartEvent, place: Place) -> None:
         self.documents += 1
         if self.documents > 1:
-            raise SpecError("a file holds one document; remove this '---'", place)
+            raise SpecError("a spec file can have only one document; remove this '---'", place)
         if event.version or event.tags:
             raise SpecError("directives ('%...') are not allowed in a spec", place)
 
     def check(self, event: yaml.NodeEvent, place: Place) -> None:
         self.count += 1
         if self.count > MAX_NODES:
-            raise SpecError(f"more than {MAX_NODES:,} keys and values in one file", place)
+            raise SpecError(f"this file has more than {MAX_NODES:,} keys and values", place)
         if event.anchor is not None:
             mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
             found = repr(shorten(mark + event.anchor))
@@ -294,7 +294,7 @@ class _Builder:
         if isinstance(data, list | dict):
             self.frames.append(_Frame(path, data))
             if len(self.frames) > MAX_DEPTH:
-                raise SpecError(f"nested more than {MAX_DEPTH} deep", place)
+                raise SpecError(f"this is nested more than {MAX_DEPTH} levels deep", place)
 
     def scalar(self, event: yaml.ScalarEvent, place: Place) -> Scalar:
         text = event.value
@@ -319,11 +319,11 @@ class _Builder:
             if not isinstance(value, str):
                 continue
             if value.startswith("("):
-                return f": a list has square brackets, as in [batch, time]; found {value!r} before"
+                return f": write lists in square brackets, as [batch, time]; found {value!r} before"
             if value.count("(") > value.count(")"):
                 return (
-                    ": inside of {...} a comma ends a value; put what holds one in quotes, or on a "
-                    f"line of its own without the braces; found {shorten(value)!r} before"
+                    ": a comma inside {...} ends a value; quote a value that contains a comma, or "
+                    f"write it on a separate line without braces; found {shorten(value)!r} before"
                 )
         return ""
 
@@ -409,7 +409,7 @@ def parse(text: str, file: str) -> Document:
     """Parse the text of a spec file; ``file`` is the name of the file in messages. Raises SpecError
     if the text is not strict YAML."""
     if len(text) > MAX_BYTES:
-        message = f"{len(text):,} characters are too many for a spec; at most {MAX_BYTES:,}"
+        message = f"the spec has {len(text):,} characters; at most {MAX_BYTES:,} are allowed"
         raise SpecError(message, Place(file))
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return Document(file, read_nodes(text, file), tuple(text.split("\n")))

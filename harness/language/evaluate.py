@@ -92,8 +92,8 @@ class Evaluator(LanguageValues):
             for target, value in zip(assignment.targets, values, strict=True):
                 if target.id in BUILTINS:
                     raise SpecError(
-                        f"{target.id!r} is taken: it is a function of the language; "
-                        "choose another name",
+                        f"{target.id!r} is reserved: it is a function of the language; "
+                        "choose a different name",
                         target.place,
                     )
                 scope.assign(target, value)
@@ -115,13 +115,13 @@ class Evaluator(LanguageValues):
             if count == len(results):
                 return results
             raise SpecError(
-                f"{expr.function} gives {len(results)} results; {count} names are assigned",
+                f"{expr.function} returns {len(results)} results; {count} names are assigned",
                 assignment.place,
             )
         if count > 1:
             raise SpecError(
-                f"only a call of a layer has several results, and {', '.join(SEVERAL)}: "
-                "a tensor is taken apart by indices, as in a = x[0]",
+                f"only a call of a layer returns several results, and {', '.join(SEVERAL)}: "
+                "to split a tensor use indices, as in a = x[0]",
                 assignment.place,
             )
         return [self.tensor(assignment.value, scope)]
@@ -133,9 +133,9 @@ class Evaluator(LanguageValues):
             SpecError: the expression has no value, or the program is too large or nested too deep.
         """
         if self._depth >= MAX_DEPTH:
-            raise SpecError(f"more than {MAX_DEPTH} levels of functions deep", expr.place)
+            raise SpecError(f"functions are nested more than {MAX_DEPTH} levels deep", expr.place)
         if len(self.builder.types) > MAX_VALUES:
-            raise SpecError(f"the equations come to more than {MAX_VALUES:,} values", expr.place)
+            raise SpecError(f"the equations compute more than {MAX_VALUES:,} values", expr.place)
         self._depth += 1
         with self.at(expr.place):
             value = self._tensor(expr, scope)
@@ -242,7 +242,7 @@ class Evaluator(LanguageValues):
         if len(self._inside) >= MAX_FUNCTIONS:
             chain = " -> ".join([*self._inside[:3], "..."])
             raise SpecError(
-                f"functions call each other more than {MAX_FUNCTIONS} deep: {chain}", expr.place
+                f"function calls are nested more than {MAX_FUNCTIONS} deep: {chain}", expr.place
             )
         definition = self.library.find("function", name, expr.place)
         spec = content(definition, schema.Function)
@@ -355,8 +355,8 @@ class Evaluator(LanguageValues):
                 # Suggest a number only if the size is an attribute, which the model can set.
                 hint = f" (write {size}: {most})" if size in inner.names else ""
                 raise self.failure(values[name], expr.place)(
-                    f"{owner}: {name} is an index below {told}{known + wanted.more}, "
-                    f"found one below {found.bound}{hint}"
+                    f"{owner}: {name} must be an index below {told}{known + wanted.more}, "
+                    f"found an index below {found.bound}{hint}"
                 )
 
     def result(self, scope: Scope, name: str, place: Place) -> int:
@@ -382,7 +382,7 @@ def _unknown_function(
         declared = content(library.find("layer", name), schema.Layer).attributes
         sizes = "".join(f", {n}: ..." for n, default in declared.items() if default == "size")
         return (
-            f"{name!r} is a layer: name it under 'layers', as in "
+            f"{name!r} is a layer: declare it under 'layers', as in "
             f"'{name}_1: {{layer: {name}{sizes}}}', and call that name"
         )
     known, layers = tuple(known), tuple(layers)

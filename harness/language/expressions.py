@@ -52,7 +52,7 @@ def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
     """Check the tokens of a text and return the text without comments. Raises SpecError at the
     first invalid token."""
     if len(text) > MAX_BLOCK:
-        message = f"{len(text):,} characters of equations; at most {MAX_BLOCK:,} are allowed"
+        message = f"the equations have {len(text):,} characters; at most {MAX_BLOCK:,} are allowed"
         raise SpecError(message, locate(0, 0))
     # The language has no quoted text, so '#' always starts a comment.
     lines = [line.partition("#")[0] for line in text.split("\n")]
@@ -69,7 +69,9 @@ class _Checker:
     def check(self, lines: list[str]) -> None:
         for number, line in enumerate(lines):
             if len(line) > MAX_LINE:
-                message = f"a line of {len(line):,} characters; at most {MAX_LINE:,} are allowed"
+                message = (
+                    f"this line has {len(line):,} characters; at most {MAX_LINE:,} are allowed"
+                )
                 raise SpecError(message, self.locate(number, MAX_LINE))
             for match in _TOKEN.finditer(line):
                 if match.lastgroup in ("refused", "other"):
@@ -84,7 +86,7 @@ class _Checker:
     def token(self, kind: str, source: str, place: Place) -> None:
         self.signs = self.signs + 1 if source in ("+", "-", "~") else 0
         if self.signs > MAX_SIGNS:
-            raise SpecError(f"more than {MAX_SIGNS} signs in a row", place)
+            raise SpecError(f"there are more than {MAX_SIGNS} signs in a row", place)
         match kind:
             case "name":
                 _check_name(source, place)
@@ -105,16 +107,16 @@ class _Checker:
 
     def close(self, source: str, place: Place) -> None:
         if not self.brackets:
-            raise SpecError(f"{source!r} closes nothing", place)
+            raise SpecError(f"{source!r} has no opening bracket", place)
         opened, where = self.brackets.pop()
         if _CLOSING[opened] != source:
-            message = f"expected {_CLOSING[opened]!r} to close {opened!r} of {where}"
+            message = f"expected {_CLOSING[opened]!r} to close {opened!r} at {where}"
             raise SpecError(f"{message}, found {source!r}", place)
 
 
 def _check_name(name: str, place: Place) -> None:
     if keyword.iskeyword(name) and name != "None":
-        hint = shipped_hints().words.get(name, "it is a word of Python's own; choose another name")
+        hint = shipped_hints().words.get(name, "it is a Python keyword; choose a different name")
         raise SpecError(f"{name!r} is not part of the language; {hint}", place)
     if len(name) > LONGEST:
         message = f"a name has at most {LONGEST} characters, found {len(name)}: {shorten(name)!r}"
@@ -136,10 +138,7 @@ def _refusal(match: re.Match[str]) -> str:
         module, name = before is not None and before.group(1) in _MODULES, behind.group(1)
         written = f"write {name}(...)" if module else f"write {name}(x, ...)"
         told = hints.after_dot.get(name) or hints.functions.get(name, written)
-        return (
-            f"what stands behind a dot is not part of the language: {told}; "
-            f"found '.{shorten(name)}'"
-        )
+        return f"names after a dot are not part of the language: {told}; found '.{shorten(name)}'"
     called_with = _BEFORE.search(line[: match.start()])
     if source in "'\"" and called_with is not None and called_with.group(1) in hints.functions:
         told = hints.functions[called_with.group(1)]
@@ -187,7 +186,9 @@ def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
     module = reader.parse("exec")
     assert isinstance(module, ast.Module)
     if not module.body:
-        raise SpecError("no equation here; write one a line, as in 'y = x @ W + b'", locate(0, 0))
+        raise SpecError(
+            "there is no equation here; write one per line, as 'y = x @ W + b'", locate(0, 0)
+        )
     return tuple(map(reader.assignment, module.body))
 
 
@@ -197,7 +198,9 @@ def parse_expression(text: str, locate: Locate) -> tree.Expr:
     text is not an expression of the language."""
     reader = _Reader(text, locate)
     if not reader.code.strip():
-        raise SpecError("no expression here; write one, as in 'mean(x, axis=-1)'", locate(0, 0))
+        raise SpecError(
+            "there is no expression here; write one, as 'mean(x, axis=-1)'", locate(0, 0)
+        )
     parsed = reader.parse("eval")
     assert isinstance(parsed, ast.Expression)
     return reader.expression(parsed.body)
@@ -230,7 +233,7 @@ class _Reader:
         """Return a hint if a line looks like the continuation of the previous line; else ""."""
         begun = any(text.strip() for text in self.lines[:line])
         more = mode == "eval" or self.lines[line].lstrip()[:1] in (*"+-*/@&|.,)]",)
-        return "; what goes on in the next line stands in brackets" if begun and more else ""
+        return "; put an expression of several lines in brackets" if begun and more else ""
 
     def place(self, node: _Placed) -> Place:
         return self.locate(node.lineno - 1, node.col_offset)
@@ -250,7 +253,7 @@ class _Reader:
             told = "expected 'name = expression' or 'a, b = call(...)'"
             raise self.error(statement, told + self.goes_on("exec", statement.lineno - 1))
         if len(statement.targets) > 1:
-            raise self.error(statement, "expected one '=' a line")
+            raise self.error(statement, "expected one '=' per line")
         target = statement.targets[0]
         names = target.elts if isinstance(target, ast.Tuple) else [target]
         value = self.expression(statement.value)
@@ -271,7 +274,7 @@ class _Reader:
     def expression(self, node: ast.expr) -> tree.Expr:
         self.depth += 1
         if self.depth > MAX_TREE_DEPTH:
-            raise self.error(node, f"more than {MAX_TREE_DEPTH} levels deep; use several equations")
+            raise self.error(node, f"nested more than {MAX_TREE_DEPTH} deep; use several equations")
         try:
             return self.convert(node)
         finally:
@@ -376,4 +379,4 @@ class _Reader:
             case ast.UnaryOp(ast.USub(), ast.Constant(int(value))) if value <= MAX_INTEGER:
                 return -value
             case _:
-                raise self.error(node, "an index must be a whole number, a slice of them or '...'")
+                raise self.error(node, "an index must be an integer, a slice or '...'")

@@ -68,7 +68,7 @@ class Fixed:
         place = tuple(int(axis) for axis in wrong[0])
         return (
             f"{len(wrong)} of {values.size} values are wrong, the first at {list(place)}: "
-            f"{values[place]:.7g}, and {wanted[place]:.7g} is right"
+            f"{values[place]:.7g}, expected {wanted[place]:.7g}"
         )
 
 
@@ -176,8 +176,8 @@ def _mean_fault(deviations: FloatArray, law: Independent) -> str | None:
     if abs(mean) <= limit:
         return None
     return (
-        f"the mean is {law.mean + mean * law.std:.6g}, and {law.mean:.6g} "
-        f"+- {limit * law.std:.2g} is right"
+        f"the mean is {law.mean + mean * law.std:.6g}, expected {law.mean:.6g} "
+        f"+- {limit * law.std:.2g}"
     )
 
 
@@ -191,7 +191,7 @@ def _std_fault(deviations: FloatArray, law: Independent) -> str | None:
         return None
     return (
         f"the standard deviation is {law.std * math.sqrt(square / count):.6g}, "
-        f"and {law.std:.6g} is right"
+        f"expected {law.std:.6g}"
     )
 
 
@@ -205,7 +205,7 @@ def _shape_fault(deviations: FloatArray, law: Independent) -> str | None:
     limit = math.sqrt((math.log(2) - LOG_ALARM) / (2 * count))
     if gap <= limit:
         return None
-    return f"the distribution has another shape: its function is {gap:.3g} off, limit {limit:.3g}"
+    return f"the distribution has a different shape: its CDF is off by {gap:.3g}, limit {limit:.3g}"
 
 
 def identity_matrix(shape: Shape) -> FloatArray:
@@ -231,7 +231,7 @@ def uniform(low: float, high: float) -> Independent:
         UsageError: low is not below high.
     """
     if not low < high:
-        raise UsageError(f"uniform needs low < high, not low = {low:g} and high = {high:g}")
+        raise UsageError(f"uniform needs low < high, found low = {low:g} and high = {high:g}")
     root = math.sqrt(3)
     half = (high - low) / 2
     return Independent(
@@ -259,7 +259,7 @@ def normal(std: float) -> Independent:
         UsageError: std is not above 0.
     """
     if not std > 0:
-        raise UsageError(f"normal needs std > 0, not {std:g}")
+        raise UsageError(f"normal needs std > 0, found {std:g}")
     return Independent(
         mean=0.0,
         std=std,
@@ -296,7 +296,7 @@ def uniform_fan(fan: float) -> Independent:
         UsageError: fan is not above 0.
     """
     if not fan > 0:
-        raise UsageError(f"uniform_fan needs fan > 0, not {fan:g}")
+        raise UsageError(f"uniform_fan needs fan > 0, found {fan:g}")
     return limited(1 / math.sqrt(fan))
 
 
@@ -350,14 +350,14 @@ class Law:
         if set(self.arguments) != set(wanted):
             raise UsageError(
                 f"initializer {self.name!r} takes {list(wanted) or 'no arguments'}, "
-                f"not {sorted(self.arguments)}"
+                f"found {sorted(self.arguments)}"
             )
         for name, value in self.arguments.items():
             if not math.isfinite(value):
-                raise UsageError(f"{name} of {self.name!r} must be finite, not {value}")
+                raise UsageError(f"{name} of {self.name!r} must be finite, found {value}")
         for name in ("fan_in", "fan_out"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UsageError(f"{name} must be at least 1, found {getattr(self, name)}")
         self.distribution()
 
     def check_axes(self, count: int) -> None:

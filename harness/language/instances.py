@@ -56,12 +56,14 @@ def read_init(
         law = _law(init, len(shape), known, place)
         return {"stripes": ({"rows": shape[0] if shape else Dim(1), **law},), "block": block}
     if not shape or not init:
-        raise SpecError(f"stripes need rows to share out, and this is {shape_text(shape)}", place)
+        raise SpecError(
+            f"a list of row groups needs groups and rows, found {shape_text(shape)}", place
+        )
     rows = [read_dim(part.rows, sizes, place) for part in init]
     laws = [_law(part.init, len(shape), known, place) for part in init]
     total = sum(rows, Dim())
     if total != shape[0]:
-        raise SpecError(f"the stripes have {total} rows, the parameter {shape[0]}", place)
+        raise SpecError(f"the groups have {total} rows, the parameter has {shape[0]}", place)
     stripes = tuple({"rows": n, **law} for n, law in zip(rows, laws, strict=True))
     return {"stripes": stripes, "block": block}
 
@@ -81,7 +83,7 @@ def _law(
     given = {init: {}} if isinstance(init, str) else init
     if len(given) != 1:
         listed = ", ".join(given) or "none"
-        raise SpecError(f"one initializer, as in {{normal: {{std: 0.1}}}}; found {listed}", place)
+        raise SpecError(f"give one initializer, as {{normal: {{std: 0.1}}}}; found {listed}", place)
     ((name, values),) = given.items()
     try:
         wanted = arguments(name)
@@ -233,10 +235,10 @@ def make_noise(
 def _not_yet(call: LayerCall, owner: Instance, name: str) -> SpecError:
     if name in owner.layer.parameters:
         return SpecError(
-            f"{owner.name} has the parameters of this layer, and is called later: call it before",
+            f"{owner.name} owns the parameters of this layer: call it before this layer",
             call.place,
         )
-    known = ", ".join(owner.layer.parameters) or "none of its own"
+    known = ", ".join(owner.layer.parameters) or "none"
     return SpecError(
         f"{owner.layer.layer} has no parameter {name!r} to share (it has {known})",
         call.instance.place_of(("shares",)),
@@ -261,7 +263,7 @@ def _initial(
 def _check_shared(full: str, made: Shape, shape: Shape, first: Place, place: Place) -> None:
     if made != shape:
         raise SpecError(
-            f"{full} is shared: {shape_text(made)} since the call at {first}, "
+            f"{full} is shared: its shape is {shape_text(made)} in the call at {first}, and "
             f"{shape_text(shape)} here",
             place,
         )
@@ -272,8 +274,8 @@ def _check_fixed(full: str, shape: Shape, place: Place) -> None:
         for name in dim.names:
             if name in FREE_SIZES:
                 raise SpecError(
-                    f"{full} would be {shape_text(shape)}: a parameter cannot depend on {name}, "
-                    "which the arrays decide",
+                    f"{full} would have shape {shape_text(shape)}: a parameter's shape cannot "
+                    f"depend on {name}, which the input arrays decide",
                     place,
                 )
 
@@ -350,7 +352,7 @@ class LayerMaker:
         for kind in ("function", "loss"):
             if self.library.has(kind, name):
                 at = owner.document.place_of_key(("layers", name))
-                raise SpecError(f"{name!r} is taken: it is a {kind}", at)
+                raise SpecError(f"{name!r} is already the name of a {kind}", at)
 
     def _instance(self, owner: Owner, name: str, use: schema.LayerUse) -> Instance:
         at = owner.document.place_of(("layers", name, "layer"))
@@ -371,7 +373,7 @@ class LayerMaker:
         links = 1 if use.repeat is None else self._links(owner, name, use.repeat)
         self.count += links
         if self.count > MAX_LAYERS:
-            raise SpecError(f"the layers come to more than {MAX_LAYERS:,}", at)
+            raise SpecError(f"there are more than {MAX_LAYERS:,} layers", at)
         if use.repeat is not None:
             instance.chain = True
             instance.inner = {
@@ -426,9 +428,9 @@ class LayerMaker:
         if names[-1] in names[:-1]:
             circle = inside[names.index(names[-1]) :]
             told = " -> ".join(f"{name} ({place})" for name, place in circle)
-            raise SpecError(f"a layer cannot hold itself: {told}", at)
+            raise SpecError(f"a layer cannot contain itself: {told}", at)
         if len(names) > MAX_NESTED:
-            raise SpecError(f"layers hold each other more than {MAX_NESTED} deep", at)
+            raise SpecError(f"layers are nested more than {MAX_NESTED} levels deep", at)
 
     def _links(self, owner: Owner, name: str, repeat: int | str) -> int:
         at = owner.document.place_of(("layers", name, "repeat"))
@@ -436,14 +438,14 @@ class LayerMaker:
         for size in dim.names:
             if size in FREE_SIZES:
                 raise SpecError(
-                    f"repeat is {dim}, and {size} is decided by the arrays: there cannot be more "
-                    "or fewer parameters for other arrays",
+                    f"repeat is {dim}, but {size} depends on the input arrays, and the number of "
+                    "parameters cannot depend on them",
                     at,
                 )
         self.structural.update(dim.names)
         links = dim.resolve(self.numbers)
         if links < 1:
-            raise SpecError(f"repeat is {dim} = {links}: a chain has 1 layer or more", at)
+            raise SpecError(f"repeat is {dim} = {links}; it must be at least 1", at)
         return links
 
 
@@ -453,19 +455,21 @@ def _share(owner: Owner, name: str, use: schema.LayerUse, found: Mapping[str, In
     known = [n for n in found if n != name]
     if use.shares not in known:
         hint = did_you_mean(use.shares, known)
-        raise SpecError(f"no other layer {use.shares!r} here{hint} (known: {', '.join(known)})", at)
+        raise SpecError(
+            f"there is no other layer {use.shares!r}{hint} (known: {', '.join(known)})", at
+        )
     instance, other = found[name], found[use.shares]
     parts = (instance.layer, other.layer)
     chained = instance.chain or other.chain or other.shares is not None
     if chained or any(part.layers or part.statistics or not part.parameters for part in parts):
         raise SpecError(
             f"{use.layer} cannot share the parameters of {other.layer.layer}: both must be single "
-            "layers with parameters of their own, and without statistics",
+            "layers that own parameters and have no statistics",
             at,
         )
     if use.init:
         raise SpecError(
-            f"parameters that are shared are drawn once: give 'init' at {use.shares!r}",
+            f"shared parameters are initialised once: set 'init' in {use.shares!r}",
             owner.document.place_of_key(("layers", name, "init")),
         )
     instance.shares, instance.name, instance.parameters = other, other.name, other.parameters
@@ -486,8 +490,8 @@ def _no_parameter(
     at = document.place_of_key(("layers", name, "init", parameter))
     if layer.layers:
         own = f"own parameter {parameter!r} (known: {', '.join(layer.parameters)})"
-        has = own if layer.parameters else "parameters but those of its layers"
-        return SpecError(f"{kind} has no {has}: give 'init' under 'layers' in its own file", at)
+        has = own if layer.parameters else "parameters except those of its layers"
+        return SpecError(f"{kind} has no {has}: set 'init' under 'layers' in its own file", at)
     known = ", ".join(layer.parameters) or "none"
     hint = did_you_mean(parameter, layer.parameters)
     return SpecError(f"{kind} has no parameter {parameter!r}{hint} (known: {known})", at)

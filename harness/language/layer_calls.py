@@ -121,8 +121,8 @@ class LayerEvaluator(Evaluator):
         states = scope.layers[expr.function].layer.state
         names = ", ".join(("y", *states)[: len(results)])
         raise SpecError(
-            f"{expr.function} gives {several(len(results), 'result')}, its output, then its state; "
-            f"{count} names are assigned: write '{names} = {expr.function}(...)'",
+            f"{expr.function} returns {several(len(results), 'result')}, the output and the "
+            f"states; {count} names are assigned: write '{names} = {expr.function}(...)'",
             assignment.place,
         )
 
@@ -276,8 +276,8 @@ class LayerEvaluator(Evaluator):
         for attribute, value in attributes.items():
             if value != part.attributes[attribute]:
                 raise SpecError(
-                    f"{part.name} is shared: {attribute} is {part.attributes[attribute]} since an "
-                    f"earlier call, {value} here",
+                    f"{part.name} is shared: {attribute} was {part.attributes[attribute]} in an "
+                    f"earlier call, and is {value} here",
                     call.place,
                 )
 
@@ -341,7 +341,7 @@ class LayerEvaluator(Evaluator):
                 call.values[name] = self.builder.emit("broadcast_to", fill, shape=shape)
             elif self.type_of(call.values[name]) != Type(shape):
                 raise self.failure(call.values[name], call.place)(
-                    f"{call.instance.name}: state {name} is {shape_text(shape)}"
+                    f"{call.instance.name}: state {name} must have shape {shape_text(shape)}"
                 )
 
     def several_scans(self, call: LayerCall) -> list[int]:
@@ -390,7 +390,7 @@ class LayerEvaluator(Evaluator):
             found = call.instance.attributes.get(reverse)
             if not isinstance(found, bool):
                 raise SpecError(
-                    f"reverse is true, false, or an attribute that is, found {reverse!r}",
+                    f"reverse must be true, false or a boolean attribute, found {reverse!r}",
                     loop.document.place_of((*path, "reverse")),
                 )
             scope.used.add(reverse)

@@ -59,8 +59,8 @@ def declaring(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Pl
 def clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
     """Return the error for a name at ``place`` that another file declares too, at ``other``."""
     return SpecError(
-        f"{kind} {name!r} stands in another file, too: {other}. Under one name the results of the "
-        f"two could not be told apart: give one of them another name",
+        f"{kind} {name!r} is also declared in another file: {other}. Results are stored by name, "
+        f"so give one of the two a different name",
         place,
     )
 
@@ -130,7 +130,7 @@ class Library:
         for folder in self.folders:
             # Path.is_dir raises if a folder is not accessible or its name is too long.
             if not os.path.isdir(folder):
-                raise UsageError(f"there is no folder {displayed(folder)!r} of definitions")
+                raise UsageError(f"the folder {displayed(folder)!r} of definitions does not exist")
 
     @cached_property
     def hints(self) -> Hints:
@@ -188,13 +188,13 @@ class Library:
             if path.is_file():
                 wanted = f"{FOLDERS[kind]}/{name}.yaml"
                 return (
-                    f"; {displayed(path)} is not read: a folder has its {FOLDERS[kind]} as {wanted}"
+                    f"; {displayed(path)} is not read: {FOLDERS[kind]} must be in a file {wanted}"
                 )
         beside = Path(place.file).parent if place else Path()
         for folder in (beside, beside.parent, Path()):
             path = folder / FOLDERS[kind] / f"{name}.yaml"
             if path.is_file():
-                return f"; {displayed(path)} is read with --specs {displayed(folder)}"
+                return f"; to read {displayed(path)}, add --specs {displayed(folder)}"
         return ""
 
     def _only(self, kind: str, found: Definition) -> Definition:
@@ -312,7 +312,7 @@ def _checked(kind: str, document: Document, name: str | None) -> Definition:
     content = validate(document, KINDS[kind])
     found = getattr(content, kind)
     if name is not None and found != name:
-        message = f"{kind} {found!r} stands in a file named {name!r}: the two must be the same"
+        message = f"{kind} {found!r} is in a file named {name!r}: the two names must be the same"
         raise SpecError(message, document.place_of((kind,)))
     check_definition(document, content)
     return Definition(document, content)

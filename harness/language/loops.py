@@ -67,12 +67,13 @@ def slices_of(made: Evaluator, loop: DeclaredLoop) -> Carried:
         value = loop.scope.value(source)
         type_, axis = made.type_of(value), loop.axis
         if len(type_.shape) <= axis:
-            raise made.failure(value, at)(f"a scan goes over axis {axis}, and there is none")
+            raise made.failure(value, at)(f"the scan loops over axis {axis}, which is missing")
         loop.scope.used.add(source)
         lengths.append(type_.shape[axis])
         if lengths[-1] != lengths[0]:
             raise made.failure(value, at)(
-                f"the inputs of a scan have the same length, found {lengths[-1]} after {lengths[0]}"
+                f"the inputs of a scan must have the same length, found {lengths[-1]} "
+                f"after {lengths[0]}"
             )
         rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
         one = Type(rest, type_.kind, type_.bound)
@@ -112,7 +113,11 @@ def run_loop(
         at = document.place_of((*loop.path, "output"))
         results = [made.result(scope, output, at)]
         if len(made.type_of(results[0]).shape) < (axis := loop.axis):
-            told = "the axis batch" if axis == 1 else f"{axis} axes, after which the steps come"
+            told = (
+                "the axis batch"
+                if axis == 1
+                else f"at least {axis} axes before the axis of the steps"
+            )
             raise made.failure(results[0], at)(f"the output of a step needs {told}")
     check_read(equations, scope, names)
     check_assigned(scope, names, document, "state", "state")
@@ -143,5 +148,5 @@ def check_kept(
     if found != wanted:
         at = scope.assigned.get(name) or document.place_of_key((section, name))
         raise made.failure(after, at)(
-            f"{SINGULAR[section]} {name!r} is {wanted}, and cannot become {found}"
+            f"{SINGULAR[section]} {name!r} has type {wanted}, which cannot change to {found}"
         )

@@ -55,8 +55,8 @@ def bring_in(
     for section in NAMED:
         if OWN in getattr(model, section):
             raise SpecError(
-                f"{OWN!r} is taken: the model's own parameters are {OWN}.{next(iter(own))} and so "
-                "on; choose another name",
+                f"{OWN!r} is reserved: the model's own parameters are {OWN}.{next(iter(own))} "
+                "and so on; choose a different name",
                 document.place_of_key((section, OWN)),
             )
     layer = schema.Layer.model_construct(
@@ -158,7 +158,7 @@ class Lowering:
         for name in self.model.sizes:
             if name in FREE_SIZES:
                 at = self.document.place_of_key(("sizes", name))
-                raise SpecError(f"{name!r} is taken: it is what the arrays decide", at)
+                raise SpecError(f"{name!r} is reserved: the input arrays decide this size", at)
 
     def _ports(
         self, section: str, declared: Mapping[str, schema.Input] | Mapping[str, schema.State]
@@ -225,8 +225,8 @@ class Lowering:
             first = found.setdefault(instance.name.replace(".", "_"), instance.name)
             if first != instance.name:
                 raise SpecError(
-                    f"{first} and {instance.name} have one name in files of frameworks, "
-                    "where '.' becomes '_': rename one",
+                    f"{first} and {instance.name} have the same name in exported files, "
+                    "where '.' becomes '_': rename one of them",
                     instance.place_of(("layer",)),
                 )
 
@@ -247,7 +247,7 @@ class Lowering:
             value, wanted = scope.value(port.name), self.evaluator.type_of(port.value)
             if self.evaluator.type_of(value) != wanted:
                 raise self.evaluator.failure(value, scope.assigned[port.name])(
-                    f"state {port.name!r} is {wanted}, and cannot become "
+                    f"state {port.name!r} has type {wanted}, which cannot change to "
                     f"{self.evaluator.type_of(value)}"
                 )
 
@@ -277,11 +277,13 @@ class Lowering:
         value = self.evaluator.tensor(parse_expression(text, self.document.locator(path)), scope)
         found = self.evaluator.type_of(value)
         if found.kind != "float":
-            raise SpecError(f"{path[-1]} is one float, found {found}", self.document.place_of(path))
+            raise SpecError(
+                f"{path[-1]} must be a float, found {found}", self.document.place_of(path)
+            )
         if found.shape:
             shape = shape_text(found.shape)
             raise SpecError(
-                f"{path[-1]} is one number: reduce {shape} with mean(...) or sum(...)",
+                f"{path[-1]} must be one number: reduce {shape} with mean(...) or sum(...)",
                 self.document.place_of(path),
             )
         return value

@@ -43,14 +43,14 @@ OF_MATRICES = frozenset({"matmul", "permute_dims", "expand_dims", "squeeze"})
 
 # Error messages for primitives that are not allowed.
 _OF_ENTRIES = (
-    "{} is not elementwise, and an optimizer's update must be: backends run it on tensors of any "
+    "{} is not elementwise, but an optimizer's update must be: backends run it on tensors of any "
     "shape (allowed: + - * / ** < <= > >= == !=, exp, log, tanh, sqrt, erf, sin, cos, floor, "
-    "where, stop_gradient, functions made of them, and sum, max, mean and var over the whole "
-    "tensor; for matrices alone see 'matrices')"
+    "where, stop_gradient, functions of these, and sum, max, mean and var over the whole "
+    "tensor; an update for matrices goes in 'matrices')"
 )
 _OF_MATRICES = (
-    "an update of matrices has no {} (allowed: what is elementwise, @, permute_dims, expand_dims, "
-    "and sum, max, mean and var, over axes or over all)"
+    "an update of matrices cannot use {} (allowed: elementwise operations, @, permute_dims, "
+    "expand_dims, and sum, max, mean and var over some or all axes)"
 )
 
 
@@ -103,7 +103,7 @@ class UpdateEvaluator(Evaluator):
         """
         value = self.tensor(expr, scope)
         if (found := self.type_of(value)) != wanted:
-            raise SpecError(f"{what} is {wanted}, found {found}", expr.place)
+            raise SpecError(f"{what} must be {wanted}, found {found}", expr.place)
         return value
 
     def call(self, expr: Call, scope: Scope) -> int:
@@ -115,10 +115,10 @@ class UpdateEvaluator(Evaluator):
         axis = dict(expr.keywords).get("axis")
         if axis is not None and expr.function in REDUCTIONS and not self.matrices:
             raise SpecError(
-                f"{expr.function} over some axes is not elementwise, and an optimizer's update "
-                "must be: it is one rule for parameters with any number of axes, so leave out "
-                f"axis=, and {expr.function} is over the whole tensor; what is done with matrices "
-                "alone is the update of 'matrices'",
+                f"{expr.function} over some axes is not elementwise, but an optimizer's update "
+                "must be, because parameters can have any number of axes: leave out axis=, so that "
+                f"{expr.function} is over the whole tensor, or write an update for matrices in "
+                "'matrices'",
                 axis.place,
             )
         return super().call(expr, scope)
@@ -249,7 +249,7 @@ class RuleLowering:
             found = around.expression(around.gradient, ("optimizer", "gradient"))
             names["g"] = self.evaluator.typed(found, scope, "'gradient'", self.type)
             if "g" not in scope.used:
-                raise SpecError("'gradient' makes use of g", found.place)
+                raise SpecError("'gradient' must use g", found.place)
         check_used(scope, around.total, around.document, ("optimizer", "total"), "total")
         if around.schedule is not None:
             factor = self._of_step("'schedule'", *around.schedule)
@@ -259,7 +259,9 @@ class RuleLowering:
     def _total(self, name: str, expression: Expr, scope: Scope) -> None:
         """Bind ``name`` to the sum of an expression over all entries of all parameters."""
         if name in scope.names:
-            raise SpecError(f"{name!r} is taken: give the total another name", expression.place)
+            raise SpecError(
+                f"{name!r} is in use: give the total a different name", expression.place
+            )
         part = self.evaluator.typed(expression, scope, f"total {name!r}", self.type)
         axes = tuple(range(len(self.type.shape)))
         whole = self.builder.emit("sum", part, axis=axes, keepdims=False)
@@ -273,8 +275,8 @@ class RuleLowering:
         for name, (text, path) in self.around.given.items():
             if name == "learning_rate":
                 raise SpecError(
-                    f"attribute {name!r} is a number, found {shorten(repr(text))}: phases of a "
-                    "training set it anew; give what it is multiplied by at step t as 'schedule'",
+                    f"attribute {name!r} must be a number, found {shorten(repr(text))}: training "
+                    "phases set it; write a factor that depends on step t in 'schedule'",
                     self.around.document.place_of(path),
                 )
             found[name] = self._of_step(repr(name), text, path)
@@ -314,7 +316,7 @@ class RuleLowering:
             known = [*STARTS, *self.attributes]
             hint = did_you_mean(str(given), known)
             raise SpecError(
-                f"a slot starts as {', '.join(STARTS)}, a number or the value of an attribute, "
+                f"a slot must start as {', '.join(STARTS)}, a number or the value of an attribute, "
                 f"found {shorten(repr(given))}{hint}",
                 self.definition.document.place_of((*self.path, "slots", slot)),
             )
@@ -331,11 +333,11 @@ class RuleLowering:
         check_assigned(scope, self.part.slots, document, slots, "slot")
         update = document.place_of((*self.path, "update"))
         if "p" not in scope.assigned or "g" not in scope.used:
-            raise SpecError("an update assigns p, and makes use of g", update)
+            raise SpecError("an update must assign p and use g", update)
         for name, value in {"p": self.values["p"], **self.slots}.items():
             given, found = self.builder.types[value], self.evaluator.type_of(scope.value(name))
             if found != given:
-                raise SpecError(f"{name!r} is {given}, and becomes {found}", scope.assigned[name])
+                raise SpecError(f"{name!r} is {given}, but becomes {found}", scope.assigned[name])
 
 
 def lower_use(library: Library, use: OptimizerUse, document: Document) -> UpdateRule:
@@ -353,8 +355,8 @@ def lower_use(library: Library, use: OptimizerUse, document: Document) -> Update
         own = dict(group.model_extra or {})
         if "learning_rate" in own:
             told = (
-                "a group has no learning rate of its own, as phases of a training set that: give "
-                "'schedule', what the rate is multiplied by, as in schedule: 0.1"
+                "a group cannot set the learning rate, because training phases set it: give a "
+                "factor of the rate in 'schedule', as in schedule: 0.1"
             )
             raise SpecError(told, document.place_of_key((*at, "learning_rate")))
         schedule = use.schedule if group.schedule is None else group.schedule
@@ -362,11 +364,11 @@ def lower_use(library: Library, use: OptimizerUse, document: Document) -> Update
         of_own = {name: (*at, name) for name in own}
         made = _one(library, use, document, given | own, paths | of_own, schedule, path)
         if not own and group.schedule is None and group.matrices:
-            told = "a group gives attributes or a schedule of its own, found none"
+            told = "a group must set attributes or a schedule, found neither"
             raise SpecError(told, document.place_of(at))
         if not group.matrices:
             if made.matrices is None:
-                told = f"{use.optimizer} does with matrices what it does with all: leave this out"
+                told = f"{use.optimizer} has no separate update for matrices: leave this out"
                 raise SpecError(told, document.place_of((*at, "matrices")))
             made = replace(made, matrices=None)
         for pattern in group.patterns:
@@ -415,7 +417,7 @@ def lower_update(
     definition = library.find("optimizer", name, at)
     spec, document = content(definition, Optimizer), definition.document
     if "learning_rate" not in spec.attributes:
-        raise SpecError("an optimizer has a learning_rate", document.place_of(("attributes",)))
+        raise SpecError("an optimizer needs a learning_rate", document.place_of(("attributes",)))
     around = around or Around(document)
     plain = {n: v for n, v in given.items() if n not in around.given or n not in spec.attributes}
     owner = GivenAttributes(
@@ -442,7 +444,7 @@ def lower_update(
 def _check_rate(rate: Any, at: Place) -> None:
     if isinstance(rate, float) and rate < 0:
         raise SpecError(
-            f"a learning rate is 0 or more, found {rate:g}: steps go down the gradient; "
-            "where they are to go up, change the sign of the loss",
+            f"a learning rate must be at least 0, found {rate:g}: steps go down the gradient; "
+            "to go up, change the sign of the loss",
             at,
         )

@@ -214,7 +214,7 @@ class _DefinitionReader:
             at = document.place_of(("layers", name))
             if use.layer in self.library.reading:
                 circle = " -> ".join([*self.library.reading, use.layer])
-                raise SpecError(f"a layer cannot hold itself: {circle}", at)
+                raise SpecError(f"a layer cannot contain itself: {circle}", at)
             declared = content(self.library.find("layer", use.layer, at), schema.Layer).attributes
             values = {**declared, **(use.model_extra or {})}
             kinds = sorted(declared.items())

@@ -40,8 +40,8 @@ def notes(library: Library) -> list[str]:
     told = []
     for (kind, name), (place, shipped) in library.replaced.items():
         same = known(library, kind, name) == name
-        means = "means the same" if same else "means something else: no backend has it as its own"
-        told.append(f"{kind} {name!r} is that of {place}, not of {shipped}, and {means}")
+        means = "is equivalent" if same else "differs: no backend has a native version of it"
+        told.append(f"{kind} {name!r} comes from {place} instead of {shipped}, and {means}")
     return [*told, *(f"{place}: {text}" for place, text in library.unusual.items())]
 
 
@@ -107,7 +107,9 @@ class Spec:
                     at,
                 )
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise SpecError(f"size {name!r} is a whole number from 1 on, found {size!r}", at)
+                raise SpecError(
+                    f"size {name!r} must be an integer of at least 1, found {size!r}", at
+                )
         deciding = self.programs[phase].structural
         built = self._lower({n: size for n, size in sizes.items() if n in deciding})
         program = built[phase].with_sizes(**sizes)
@@ -150,7 +152,9 @@ class Spec:
         if isinstance(declared, int) and declared != total:
             listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             at = self.document.place_of(("parameters",))
-            raise SpecError(f"{declared:,} parameters are declared, found {total:,}: {listed}", at)
+            raise SpecError(
+                f"the spec declares {declared:,} parameters, found {total:,}: {listed}", at
+            )
 
     def _update(self) -> UpdateRule | None:
         use = self.model.optimizer
@@ -177,16 +181,16 @@ class Spec:
                 own |= matched
                 if not matched:
                     raise SpecError(
-                        f"{shorten(repr(pattern))} is the name of no parameter; '*' stands for "
-                        f"any part of one (known: {', '.join(names)})",
+                        f"{shorten(repr(pattern))} matches no parameter; '*' stands for any "
+                        f"characters (known: {', '.join(names)})",
                         at,
                     )
             if own <= taken:
                 told = (
-                    "groups before this one have all of its parameters "
-                    f"({', '.join(sorted(own))}), and the first that has one counts: put it first"
+                    "earlier groups match all parameters of this group "
+                    f"({', '.join(sorted(own))}), and the first match applies: move it first"
                     if own
-                    else "a group is of some parameters: give a pattern of their names"
+                    else "this group has no parameters: give a pattern of parameter names"
                 )
                 raise SpecError(told, at)
             taken |= own
@@ -205,13 +209,13 @@ class Spec:
                 continue
             given = {**self.model.inputs, **self.model.targets}[name]
             if given.at_most is not None or given.boolean:
-                raise SpecError(f"{name!r} holds lengths or a mask, which no text gives", at)
+                raise SpecError(f"{name!r} has lengths or a mask, which text cannot give", at)
             if (source.offset is None) == (not source.zeros):
-                raise SpecError(f"{name}: give either offset or zeros", at)
+                raise SpecError(f"{name}: set either offset or zeros", at)
         for name in wanted if isinstance(self.model.data, schema.Data) else ():
             if name not in arrays:
                 at = self.document.place_of(("data", "arrays"))
-                raise SpecError(f"no array for {name!r}", at)
+                raise SpecError(f"'arrays' has no entry for {name!r}", at)
 
 
 def load_spec(

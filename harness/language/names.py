@@ -26,19 +26,19 @@ def _name(pattern: str, words: str) -> tuple[Callable[[str], str], WithJsonSchem
         if not compiled.fullmatch(value):
             likely = re.sub(r"\s+", "_", value.strip())
             hint = f"; write {likely}" if compiled.fullmatch(likely) else ""
-            raise ValueError(f"a name is {words}, found {shorten(value)!r}{hint}")
+            raise ValueError(f"a name must be {words}; found {shorten(value)!r}{hint}")
         return value
 
     return check, WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
 _check_free_name, _name_schema = _name(
-    _LETTERS, f"letters, digits and '_', of which the first is a letter, and at most {LONGEST}"
+    _LETTERS, f"letters, digits and '_', starting with a letter, at most {LONGEST} characters"
 )
 _check_model_name, _model_schema = _name(
     _PATH,
     "one to four parts with '/' between them, each of letters, digits, '_' and '-', "
-    f"of which the first is not '-', and at most {LONGEST}",
+    f"not starting with '-', at most {LONGEST} characters",
 )
 
 
@@ -46,8 +46,8 @@ def _check_name(value: str) -> str:
     _check_free_name(value)
     if keyword.iskeyword(value):
         raise ValueError(
-            f"{value!r} is a word of Python's own, which equations cannot name: write "
-            f"{value.lower()}_1, or choose another name"
+            f"{value!r} is a Python keyword, which equations cannot use: write "
+            f"{value.lower()}_1, or choose a different name"
         )
     return value
 

@@ -54,11 +54,11 @@ def read_law(
     given = {declared.law: {}} if isinstance(declared.law, str) else declared.law
     if len(given) != 1:
         listed = ", ".join(given) or "none"
-        raise SpecError(f"one law, as in {{bernoulli: {{keep: 0.9}}}}; found {listed}", place)
+        raise SpecError(f"give one law, as {{bernoulli: {{keep: 0.9}}}}; found {listed}", place)
     ((name, values),) = given.items()
     if name not in LAWS:
         raise SpecError(
-            f"unknown law {shorten(name)!r} of noise{did_you_mean(name, LAWS)} "
+            f"unknown noise distribution {shorten(name)!r}{did_you_mean(name, LAWS)} "
             f"(known: {', '.join(LAWS)})",
             place,
         )
@@ -66,7 +66,9 @@ def read_law(
         if argument not in LAWS[name]:
             hint = did_you_mean(argument, LAWS[name])
             raise SpecError(
-                f"{name} has no {shorten(argument)!r}{hint} (known: {', '.join(LAWS[name])})", place
+                f"{name} has no argument {shorten(argument)!r}{hint} "
+                f"(known: {', '.join(LAWS[name])})",
+                place,
             )
     arguments = {}
     for argument, default in LAWS[name].items():
@@ -80,15 +82,16 @@ def read_law(
 
 def _check(name: str, given: Mapping[str, float], place: Place) -> None:
     if name == "normal" and given["std"] <= 0:
-        raise SpecError(f"std of normal noise is above 0, found {given['std']:g}", place)
+        raise SpecError(f"std of normal noise must be above 0, found {given['std']:g}", place)
     if name == "uniform" and given["low"] >= given["high"]:
         raise SpecError(
-            f"low of uniform noise is below high, found {given['low']:g} and {given['high']:g}",
+            f"low of uniform noise must be below high, found {given['low']:g} "
+            f"and {given['high']:g}",
             place,
         )
     if name == "bernoulli" and not 0 < given["keep"] <= 1:
         raise SpecError(
-            f"keep of bernoulli noise is above 0 and at most 1, found {given['keep']:g}", place
+            f"keep of bernoulli noise must be above 0 and at most 1, found {given['keep']:g}", place
         )
 
 

@@ -84,7 +84,7 @@ def _side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int
 def _check_whole(side: tree.Expr, scope: Scope) -> None:
     if not is_whole(side, scope):
         raise SpecError(
-            "an index is compared with an index, a whole number or a size, or a sum or product of "
+            "an index can be compared with an index, an integer or a size, or a sum or product of "
             "these; write astype(i) to compare it with floats",
             side.place,
         )
@@ -124,7 +124,7 @@ def condition(evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: 
     if evaluator.type_of(value).kind != "bool":
         use = f"joins conditions, each in brackets, as in (a < b) {operator} (c < d)"
         if operator == "~":
-            use = "turns a condition, in brackets, as in ~(a < b)"
+            use = "negates a condition in brackets, as in ~(a < b)"
         raise SpecError(f"'{operator}' {use}; found {evaluator.tell(value)}", expr.place)
     return evaluator.floats(value)
 
@@ -193,7 +193,9 @@ def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Plac
         )
     summed = first.shape[-1], second.shape[-2:][0]
     if summed[0] != summed[1]:
-        raise SpecError(f"{first} @ {second}: {summed[0]} is not {summed[1]}: {told}", place)
+        raise SpecError(
+            f"{first} @ {second}: the lengths {summed[0]} and {summed[1]} differ: {told}", place
+        )
 
 
 # Indices and slices: ``x[:, -1]``, ``x[:, ::-1]``, ``x[..., :half]``, ``x[:, None]``.
@@ -211,9 +213,9 @@ def indexed(
     rank = len(evaluator.type_of(value).shape)
     given = sum(not isinstance(item, tree.Rest | tree.NewAxis) for item in items)
     if given > rank:
-        raise SpecError(f"{given} indices for {evaluator.tell(value)}", place)
+        raise SpecError(f"there are {given} indices for {evaluator.tell(value)}", place)
     if sum(isinstance(item, tree.Rest) for item in items) > 1:
-        raise SpecError("only one '...' can stand in an index", place)
+        raise SpecError("an index can have only one '...'", place)
     axis = 0
     for item in items:
         if isinstance(item, tree.Rest):
@@ -251,8 +253,8 @@ def _position(item: tree.IndexItem, length: Dim, scope: Scope) -> Dim:
         return Dim(given) if given >= 0 else length + given
     if not is_whole(given, scope):
         raise SpecError(
-            "an index is a whole number, a size, a slice of them or '...'; take(x, i, axis=0) "
-            "gives the rows that an index says, take_along_axis(x, i, axis=-1) one entry of each",
+            "an index must be an integer, a size, a slice or '...'; to index with an array, use "
+            "take(x, i, axis=0) for rows, take_along_axis(x, i, axis=-1) for one entry of each row",
             item.place,
         )
     return _bound(given, length, Dim(), scope)
@@ -268,7 +270,7 @@ def _sliced(
             raise SpecError("'::-1' reverses a whole axis: leave start and stop out", item.place)
         return evaluator.builder.emit("flip", value, axis=axis)
     if step < 1:
-        raise SpecError(f"a slice's step is -1, or 1 or more, found {step}", item.place)
+        raise SpecError(f"a slice's step must be -1 or at least 1, found {step}", item.place)
     start = _bound(item.start, length, Dim(), scope)
     stop = _bound(item.stop, length, length, scope)
     if not (stop - start).terms and (stop - start).constant < 1:
@@ -276,7 +278,7 @@ def _sliced(
     for bound in (start, stop):
         if not (length.terms or bound.terms) and not 0 <= bound.constant <= length.constant:
             raise SpecError(
-                f"this slice goes beyond axis {axis} of {evaluator.tell(value)}", item.place
+                f"this slice exceeds axis {axis} of {evaluator.tell(value)}", item.place
             )
     part = evaluator.builder.slice_axis(value, axis, start, stop)
     evaluator.places.setdefault(part, item.place)
@@ -290,8 +292,8 @@ def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: P
     length = shape[axis]
     if any(c % step for c in (length.constant, *(c for _, c in length.terms))):
         raise SpecError(
-            f"a step of {step} goes over {length} entries, which is no multiple of it: say so in "
-            f"the size, as in {step} * half, or cut the axis before",
+            f"a step of {step} does not divide {length} entries: write the size as a multiple, as "
+            f"in {step} * half, or shorten the axis first",
             place,
         )
     count = Dim(length.constant // step, tuple((n, c // step) for n, c in length.terms))

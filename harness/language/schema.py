@@ -31,8 +31,8 @@ class Input(Strict):
     # What to write instead of keys from the frameworks.
     INSTEAD: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("dtype", "type"),
-        "whole numbers are declared by 'index: SIZE', truth values by 'boolean: true'; floats have "
-        "the dtype of the run",
+        "declare integers with 'index: SIZE' and booleans with 'boolean: true'; the dtype of "
+        "floats is chosen when the model runs",
     )
 
     shape: Axes = key("the length of each axis", ["batch", "time"])

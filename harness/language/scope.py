@@ -81,12 +81,13 @@ class Scope:
         if name in self.assigned:
             raise SpecError(
                 f"{name!r} is assigned twice; the first time at {self.assigned[name]}; "
-                "give one of the two another name",
+                "give one of the two a different name",
                 target.place,
             )
         if name in self.names and name not in self.changing:
             raise SpecError(
-                f"{name!r} cannot be assigned: it is given; choose another name", target.place
+                f"{name!r} cannot be assigned: it has a value; choose a different name",
+                target.place,
             )
 
     def assign(self, target: Name, value: int) -> None:

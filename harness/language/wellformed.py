@@ -30,19 +30,19 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
     """
     sizes = program.sizes
     for value, type_ in program.types.items():
-        told = f"{program.names.get(value, 'a value')} is {shape_text(type_.shape)}"
+        told = f"{program.names.get(value, 'a value')} has shape {shape_text(type_.shape)}"
         entries = 1
         for dim in type_.shape:
             number = _number(dim, sizes)
             if number is not None and number < 1:
                 raise SpecError(
-                    f"{told}, where {dim} = {number}: an axis has 1 entry or more",
+                    f"{told}, where {dim} = {number}: an axis needs at least 1 entry",
                     places.get(value, otherwise),
                 )
             entries *= number or 1
         if entries > LARGEST:
             raise SpecError(
-                f"{told}: no array has that many entries; at most {LARGEST:,}",
+                f"{told}: an array can have at most {LARGEST:,} entries",
                 places.get(value, otherwise),
             )
     for node in walk_nodes(program.nodes):
@@ -52,7 +52,9 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
                 if number is not None and number < least:
                     at = places.get(node.output, otherwise)
                     told = f"{getattr(axis, name)} = {number}"
-                    raise SpecError(f"{name} of {node.op} is {least} or more, found {told}", at)
+                    raise SpecError(
+                        f"{name} of {node.op} must be at least {least}, found {told}", at
+                    )
             rooms = [_number(room, sizes) for room in axis.room(count)]
             if any(room is not None and room < 0 for room in rooms):
                 at = places.get(node.output, otherwise)
@@ -65,7 +67,7 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
             room = _number(high - low, sizes)
             if room is not None and room < 0:
                 raise SpecError(
-                    f"this goes beyond the axis of {_number(length, sizes) or length} entries: "
+                    f"this slice exceeds the axis of {_number(length, sizes) or length} entries: "
                     f"{start} to {stop}",
                     places.get(node.output, otherwise),
                 )
@@ -74,7 +76,7 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
             rows = _number(stripe["rows"], sizes)
             if rows is not None and rows < 1:
                 at = places.get(port.value, otherwise)
-                raise SpecError(f"{port.name}: a stripe of {stripe['rows']} = {rows} rows", at)
+                raise SpecError(f"{port.name}: a group of {stripe['rows']} = {rows} rows", at)
 
 
 def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
@@ -99,8 +101,8 @@ def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) 
             if name not in told and any(name in dim.names for dim in dims):
                 raise SpecError(
                     f"{program.names.get(value, 'this')} needs {name!r}, which the arrays decide, "
-                    f"and no input or state has an axis of it: give one that axis, or declare a "
-                    "size of another name",
+                    f"but no input or state has that axis: add the axis to one, or declare a "
+                    "size with a different name",
                     places.get(value, otherwise),
                 )
 
@@ -215,7 +217,7 @@ def _check_node(program: Program, known: set[int], node: Node) -> None:
     # Shape and kind must match. The bound of an index may differ.
     wanted = program.types[output]
     if (found.shape, found.kind) != (wanted.shape, wanted.kind):
-        raise MalformedProgram(f"{node.op} gives {found}, and value {output} is {wanted}")
+        raise MalformedProgram(f"{node.op} returns {found}, but value {output} is {wanted}")
 
 
 def _check_body(program: Program, known: set[int], node: Node) -> None:
@@ -231,7 +233,7 @@ def _check_body(program: Program, known: set[int], node: Node) -> None:
     _require(inner, body.outputs, "a body")
     if node.op == "call":
         if body.outputs != node.outputs:
-            raise MalformedProgram("a call's results are not those of its body")
+            raise MalformedProgram("the results of a call differ from those of its body")
         _check_call(node)
         known |= inner
     else:
@@ -244,19 +246,21 @@ def _check_call(node: Node) -> None:
     for name in ("label", "definition", *(["instance"] if "instance" in given else [])):
         if not isinstance(given.get(name), str):
             found = shorten(repr(given.get(name)))
-            raise MalformedProgram(f"{name!r} of a call is a text, found {found}")
+            raise MalformedProgram(f"{name!r} of a call must be text, found {found}")
     for name in ("roles", "results"):
         texts = given.get(name)
         if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
-            raise MalformedProgram(f"{name!r} of a call are texts, found {shorten(repr(texts))}")
+            raise MalformedProgram(
+                f"{name!r} of a call must be texts, found {shorten(repr(texts))}"
+            )
     if len(given["roles"]) != len(node.inputs):
         raise MalformedProgram(
             f"a call of {shorten(given['label'])} has {len(node.inputs)} inputs and "
-            f"{len(given['roles'])} roles of them"
+            f"{len(given['roles'])} roles"
         )
     if not isinstance(given.get("attributes"), Mapping):
         found = shorten(repr(given.get("attributes")))
-        raise MalformedProgram(f"'attributes' of a call are a mapping, found {found}")
+        raise MalformedProgram(f"'attributes' of a call must be a mapping, found {found}")
 
 
 def _check_scan(program: Program, node: Node, body: Block) -> None:
@@ -265,14 +269,16 @@ def _check_scan(program: Program, node: Node, body: Block) -> None:
     count, reverse = node.attributes.get("carries"), node.attributes.get("reverse")
     fits = len(body.inputs) == len(node.inputs) and isinstance(reverse, bool)
     if not isinstance(count, int) or not 0 <= count < len(node.inputs) or not fits:
-        raise MalformedProgram("a scan has carried values, then sequences, and its body as many")
+        raise MalformedProgram(
+            "a scan needs carried values, then sequences; its body needs as many inputs"
+        )
     if len(body.outputs) != len(node.outputs) or len(body.outputs) < count:
-        raise MalformedProgram("a scan gives what its body gives")
+        raise MalformedProgram("a scan must have as many results as its body")
     length = _length(program, node.inputs[count])
     types = program.types
     for outer, within in zip(node.inputs[count:], body.inputs[count:], strict=True):
         if _length(program, outer) != length:
-            raise MalformedProgram("the sequences of a scan are not of one length")
+            raise MalformedProgram("the sequences of a scan have different lengths")
         _agree(types.get(within), Type(types[outer].shape[1:], types[outer].kind))
     for outer, within, after in zip(node.inputs[:count], body.inputs, body.outputs, strict=False):
         _agree(types.get(within), types[outer])
@@ -286,10 +292,10 @@ def _check_scan(program: Program, node: Node, body: Block) -> None:
 def _length(program: Program, value: int) -> Dim:
     shape = program.types[value].shape
     if not shape:
-        raise MalformedProgram("a scan goes over an axis, and this has none")
+        raise MalformedProgram("a sequence of a scan needs at least one axis")
     return shape[0]
 
 
 def _agree(found: Type | None, wanted: Type) -> None:
     if found is None or (found.shape, found.kind) != (wanted.shape, wanted.kind):
-        raise MalformedProgram(f"a scan carries {wanted}, and its body has {found}")
+        raise MalformedProgram(f"a scan needs {wanted}, but its body has {found}")

@@ -201,7 +201,7 @@ def test_messages_show_found_and_right(wording: Wording) -> None:
     signs = np.sign(drawn("normal")) * 0.4
     signs[:2] = drawn("normal")[:2] * 1.4
     signs[0, 0] = 1.7
-    assert "another shape" in check_law(signs, law)
+    assert "a different shape" in check_law(signs, law)
     wording(check_law(2 * EYE, law_of("orthogonal")))
     wording(check_law(2 * EYE.T, law_of("orthogonal")))
 

@@ -114,7 +114,7 @@ def test_the_fingerprint_of_a_spec_has_the_nodes_and_not_their_names_for_backend
 
 
 @pytest.mark.parametrize(
-    ("case", "told"), [(OTHER[0], "means something else"), (SAME[4], "means the same")]
+    ("case", "told"), [(OTHER[0], "differs: no backend"), (SAME[4], "is equivalent")]
 )
 def test_every_run_says_whether_a_folder_changes_what_a_name_means(
     case: tuple[str, str, str, str], told: str, tmp_path: Path

@@ -146,14 +146,14 @@ def test_what_they_are_used_for_is_what_the_layer_means() -> None:
             MODEL,
             {"stem": STEM.replace("parameters:", "statistics:")
              .replace("equations:", "inference: y = embed(x)\ntraining:")},
-            "'layers' are ... 'equations' ... 'training' ... 'inference'",
+            "'layers' need ... 'equations' ... 'training' ... 'inference'",
         ),
         (
             MODEL,
             {"stem": STEM.replace("equations: |", "scan:\n  over: {x_t: x}\n  step: |")
              .replace("e = embed(x)", "  e = embed(x_t)").replace("  y = c", "    y = c")
              .replace("output: y", "  output: y")},
-            "'layers' are ... 'equations' ... 'scan'",
+            "'layers' need ... 'equations' ... 'scan'",
         ),
     ],
 )  # fmt: skip

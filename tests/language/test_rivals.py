@@ -235,8 +235,8 @@ def test_a_file_beside_a_model_that_asks_for_it_is_named(
         (tmp_path / file).write_text(text)
         path = model(tmp_path / room / f"{name}.yaml")
         path.write_text(path.read_text().replace(shipped, own))
-        with pytest.raises(SpecError, match=rf"{file} is read with --specs {tmp_path}"):
+        with pytest.raises(SpecError, match=rf"to read .*{file}, add --specs {tmp_path}"):
             load_spec(str(path))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SpecError, match=r"; layers/own.yaml is read with --specs \. "):
+    with pytest.raises(SpecError, match=r"; to read layers/own.yaml, add --specs \. "):
         load_spec(str(Path(room) / "asking.yaml"))

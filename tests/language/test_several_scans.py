@@ -165,7 +165,7 @@ def test_scans_stand_beside_equations(wording: Wording) -> None:
     with pytest.raises(SpecError, match="'equations'"):
         own(alone + "output: y\n")
     inside = LAYER.replace("equations:", "layers:\n  out: {layer: dense, units: 2}\nequations:")
-    with wording.raises(SpecError, "'layers' are ... 'equations' ... 'scans'"):
+    with wording.raises(SpecError, "'layers' need ... 'equations' ... 'scans'"):
         own(inside)
 
 
