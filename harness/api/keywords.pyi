@@ -8,8 +8,8 @@ from os import PathLike
 from typing import TypedDict
 
 from harness.api.arguments import Folders, Names, Numbers
-from harness.oracle.given import Numbers as Arrays
-from harness.oracle.given import Source
+from harness.oracle.user_arrays import Numbers as Arrays
+from harness.oracle.user_arrays import Source
 from harness.program.ir import Phase
 
 class CellKeywords(TypedDict, total=False):

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from harness.checking.checks import FINDINGS, IN_ONE
 from harness.checking.history import CHECKSUMS, keep_common
 from harness.checking.pairs import recorded
-from harness.oracle.tolerance import moved
+from harness.oracle.tolerance import accuracy_change
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
 from harness.results.lines import Head, Pair, RequestRecord
@@ -273,7 +273,7 @@ def _classify(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kin
         return _classify_verdicts(old.verdict, new.verdict)
     if old.worst is None or new.worst is None:
         return None
-    match moved(old.worst.ratio, new.worst.ratio):
+    match accuracy_change(old.worst.ratio, new.worst.ratio):
         case "lost":
             return "accuracy-lost", True
         case "gained":

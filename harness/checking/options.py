@@ -16,8 +16,8 @@ from harness.command.ranges import CELL_SECONDS, JOBS, MEMORY_MIB, REPEAT, TIMEO
 from harness.runs.shards import Shard
 
 if TYPE_CHECKING:
-    from harness.oracle.given import Numbers as Arrays
-    from harness.oracle.given import Source
+    from harness.oracle.user_arrays import Numbers as Arrays
+    from harness.oracle.user_arrays import Source
 
 # The dtypes that are checked if none are asked for.
 DTYPES = ("float64", "float32")

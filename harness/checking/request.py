@@ -18,7 +18,7 @@ from harness.errors import SpecError, UsageError, check_known, did_you_mean, unk
 from harness.language.axes import FREE_SIZES, known_sizes
 from harness.language.model import Spec
 from harness.oracle.case import Case
-from harness.oracle.given import Given
+from harness.oracle.user_arrays import UserArrays
 from harness.program.signature import nearest_sizes
 from harness.results.lines import GivenNumbers
 from harness.runtime.labels import backend_of, check_device
@@ -52,7 +52,7 @@ class Request(RunOptions):
 
     handler: str | None = None
     service: str = SERVICE
-    given: Given | None = None
+    given: UserArrays | None = None
     against: Against | None = None
 
 
@@ -84,7 +84,7 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
     return sizes, requested.get("batch", batch), requested.get("time", time)
 
 
-def given_record(arrays: Given) -> GivenNumbers:
+def given_record(arrays: UserArrays) -> GivenNumbers:
     """Return the entry that describes the user's arrays in a record and in the report's JSON."""
     batch, time = arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
     sizes = dict(arrays.sizes)
@@ -200,7 +200,7 @@ def checks_of(request: Request) -> tuple[str, ...]:
     return tuple(name for name in names if name in AT_GIVEN)
 
 
-def _check_arrays(given: Given, dtypes: Sequence[str]) -> None:
+def _check_arrays(given: UserArrays, dtypes: Sequence[str]) -> None:
     for group in fields(given.arrays):
         for name, array in getattr(given.arrays, group.name).items():
             count_text = f"of the {array.size:,} numbers of {name} ({group.name})"

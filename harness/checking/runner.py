@@ -35,7 +35,7 @@ from harness.language.axes import check_asked
 from harness.language.library import Library, content, lesson6
 from harness.language.model import Shelf, Spec
 from harness.language.schema import Layer, LayerUse
-from harness.oracle.case import Case, check_meaning
+from harness.oracle.case import Case, check_finite_results
 from harness.oracle.complex_step import complex_step_gap
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.results.cell import Cell, CellResult, cell_name, own_fault
@@ -170,7 +170,7 @@ class SharedCases:
         case = make_case(spec, self.request, own=own)
         if not own and spec.name not in self.proofs:
             if case.given is None:
-                check_meaning(case)
+                check_finite_results(case)
             # The user's numbers may lie on a kink or overflow, so test the oracle's gradients on
             # drawn numbers.
             random_request = replace(self.request, given=None)

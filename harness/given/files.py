@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_INPUTS, FileFault, displayed, read_bytes
 from harness.language.model import Spec, load_spec
-from harness.oracle.given import Given, Numbers, Source, given_numbers
+from harness.oracle.user_arrays import UserArrays, Numbers, Source, check_user_arrays
 from harness.program.signature import group_of
 
 # In a file of inputs, the names of states and targets have these prefixes. Names of inputs have no
@@ -29,7 +29,7 @@ def gather(
     inputs: Source = None,
     state: Numbers = None,
     targets: Numbers = None,
-) -> Given:
+) -> UserArrays:
     """Read a user's arrays from mappings and files, and check that they fit a spec.
 
     ``sizes`` replace the spec's own sizes. ``parameters`` must include all moving statistics or
@@ -40,7 +40,7 @@ def gather(
         UsageError: the user gave a kind of array or a size twice, or a file of inputs cannot be
             read.
         HarnessError: another file cannot be read, or the arrays do not fit the spec, as in
-            :func:`~harness.oracle.given.given_numbers`.
+            :func:`~harness.oracle.user_arrays.check_user_arrays`.
     """
     files = {
         option: Path(source)
@@ -70,7 +70,7 @@ def gather(
         if arrays is not None
         else None
     )
-    return given_numbers(
+    return check_user_arrays(
         spec,
         {**own_sizes, **sizes},
         parameters=parameter_arrays,
@@ -87,7 +87,7 @@ def gather_for(
     folders: Sequence[str | Path],
     sizes: Mapping[str, int],
     **sources: Any,
-) -> Given | None:
+) -> UserArrays | None:
     """Read a user's arrays for the only spec of a request, as :func:`gather` does; return None if
     the user gave no arrays.
 

@@ -12,8 +12,8 @@ from harness.command.declared import option
 from harness.command.ranges import CELL_SECONDS
 
 if TYPE_CHECKING:
-    from harness.oracle.given import Numbers as Arrays
-    from harness.oracle.given import Source
+    from harness.oracle.user_arrays import Numbers as Arrays
+    from harness.oracle.user_arrays import Source
     from harness.program.ir import Phase
 
 

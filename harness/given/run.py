@@ -29,7 +29,7 @@ from harness.language.initial_values import initial_parameters, initial_state, i
 from harness.language.model import Spec, load_spec
 from harness.language.noise import noise_of
 from harness.oracle.case import BYTES, SECONDS, entries_of
-from harness.oracle.given import Given
+from harness.oracle.user_arrays import UserArrays
 from harness.oracle.oracle import Oracle
 from harness.oracle.patience import Patience, at_work, spent, with_patience
 from harness.program.ir import Phase, Program
@@ -81,7 +81,7 @@ class PassResult:
 
 
 def run_once(
-    spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
+    spec: Spec, backend: str, given: UserArrays, want: Collection[str], settings: Settings
 ) -> PassResult:
     """Run one pass and return its results, as :func:`harness.run` does.
 
@@ -119,7 +119,7 @@ def run_once(
 
 
 def _check_request(
-    spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
+    spec: Spec, backend: str, given: UserArrays, want: Collection[str], settings: Settings
 ) -> None:
     """Raise :class:`UsageError` if the request of a pass is invalid."""
     if isinstance(want, str) or not want:
@@ -154,7 +154,7 @@ def _join_names(ports: Any) -> str:
     return ", ".join(port.name for port in ports)
 
 
-def _complete_arguments(program: Program, given: Given, seed: int) -> Arguments:
+def _complete_arguments(program: Program, given: UserArrays, seed: int) -> Arguments:
     """Return all arguments of a pass. Noise and missing arrays have the values with which training
     starts."""
     arrays = given.arrays

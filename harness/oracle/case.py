@@ -86,12 +86,12 @@ class Case:
     ) -> None:
         self.given = given
         self.spec, self.batch, self.time = spec, batch, time
-        known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
-        self.training = with_loss(spec.program("training", **known))
-        self.inference = spec.program("inference", **known)
+        sizes_of_spec = {n: v for n, v in sizes.items() if n in spec.model.sizes}
+        self.training = with_loss(spec.program("training", **sizes_of_spec))
+        self.inference = spec.program("inference", **sizes_of_spec)
         self.entries = entries_of(self.training, batch, time)
-        self._known: dict[Any, Expected] = {}
-        self._found: dict[str, Arguments] = {}
+        self._expected: dict[Any, Expected] = {}
+        self._arguments: dict[str, Arguments] = {}
         # The last error for lack of time or memory, and the run of the harness that had it.
         self._fault: tuple[OracleFault, object] | None = None
         self._lock = threading.RLock()
@@ -99,7 +99,7 @@ class Case:
             self.training,
             self.inference,
             orders=FEW if self.entries > LARGE else OTHERS,
-            guard=self._guarded,
+            guard=self._exclusive,
         )
         with at_work(self.entries * BYTES, self.entries * SECONDS):
             drawing = drawing or partial(drawn, batch=batch, time=time, given=given)
@@ -119,18 +119,18 @@ class Case:
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
         """Draw a different batch of the given sizes; parameters and statistics stay the same."""
         with at_work(self.entries * BYTES):
-            other = draw(self.training, batch, time, self.seed + 7919 * seed, turned=seed)
+            other = draw(self.training, batch, time, self.seed + 7919 * seed, rotation=seed)
         return self.material.with_batch(other)
 
-    def found_once(self, key: str, find: Callable[[], Arguments]) -> Arguments:
+    def cached_arguments(self, key: str, compute: Callable[[], Arguments]) -> Arguments:
         """Return the test arrays cached under ``key``; the first call computes them by ``find``."""
         with self._lock:
-            if key not in self._found:
-                self._found[key] = find()
-            return self._found[key]
+            if key not in self._arguments:
+                self._arguments[key] = compute()
+            return self._arguments[key]
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """Let one thread at a time run the oracle. If the oracle fails for lack of time or memory,
         raise the same error again until this run of the harness ends."""
         with at_work(), self._lock:
@@ -153,9 +153,9 @@ class Case:
 
     def _expect(self, key: Any, run: Run) -> Expected:
         with at_work(), self._lock:
-            if key not in self._known:
-                self._known[key] = self._reference.expect(run)
-            return self._known[key]
+            if key not in self._expected:
+                self._expected[key] = self._reference.expect(run)
+            return self._expected[key]
 
     def forward(
         self, phase: Phase, material: Arguments, key: Any, targets: Arrays | None = None
@@ -209,7 +209,7 @@ class Case:
                 step = {"results": results, **session.read()}
                 yield step_values(number, step, material)
 
-        return beside_start(
+        return with_parameter_rounding(
             self._expect(("train", digest(rule), key, start), run), material.parameters
         )
 
@@ -219,9 +219,9 @@ def entries_of(program: Program, batch: int, time: int) -> int:
     free = {"batch": batch, "time": time}
     ports = (*program.parameters, *program.statistics, *program.inputs, *program.state)
     sizes = {**program.sizes, **free}
-    kept = (output for node in program.nodes for output in node.outputs)
+    outputs = (output for node in program.nodes for output in node.outputs)
     return sum(prod(program.shape(port, free)) for port in ports) + sum(
-        prod(resolve_shape(program.types[output].shape, sizes)) for output in kept
+        prod(resolve_shape(program.types[output].shape, sizes)) for output in outputs
     )
 
 
@@ -237,16 +237,16 @@ def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> di
     The change is compared and not the parameter, because a step is much smaller than the parameter.
     """
     prefix = f"step {number}: "
-    found = {f"{prefix}{n}": a for n, a in step["results"].items() if n == "loss"}
+    values = {f"{prefix}{n}": a for n, a in step["results"].items() if n == "loss"}
     for name, array in step["parameters"].items():
-        found[f"{prefix}{name} moved"] = _moved(array, material.parameters.get(name))
-    found.update({f"{prefix}{n}": a for n, a in step["statistics"].items()})
+        values[f"{prefix}{name} moved"] = _change_of(array, material.parameters.get(name))
+    values.update({f"{prefix}{n}": a for n, a in step["statistics"].items()})
     for slot, arrays in step["slots"].items():
-        found.update({f"{prefix}{n} {slot}": a for n, a in arrays.items()})
-    return found
+        values.update({f"{prefix}{n} {slot}": a for n, a in arrays.items()})
+    return values
 
 
-def beside_start(expected: Expected, parameters: Arrays) -> Expected:
+def with_parameter_rounding(expected: Expected, parameters: Arrays) -> Expected:
     """Raise the noise of each parameter's change to at least the rounding error of the parameter.
     The measured noise may be too small by luck if the parameter has few numbers."""
     sizes = {f"{n} moved": float(np.abs(a).max(initial=0.0)) for n, a in parameters.items()}
@@ -254,30 +254,32 @@ def beside_start(expected: Expected, parameters: Arrays) -> Expected:
     @cache
     def measured(dtype: str) -> dict[str, float]:
         noise, scale = expected.measured(dtype), scales(expected.values)
-        one = ROUNDOFF * PRECISION[host_dtype(dtype)]
-        least = {n: one * sizes.get(n.partition(": ")[2], 0.0) / scale[n] for n in noise}
-        return {n: max(error, least[n]) for n, error in noise.items()}
+        rounding_error = ROUNDOFF * PRECISION[host_dtype(dtype)]
+        least_noise = {
+            n: rounding_error * sizes.get(n.partition(": ")[2], 0.0) / scale[n] for n in noise
+        }
+        return {n: max(error, least_noise[n]) for n, error in noise.items()}
 
     return replace(expected, measured=measured)
 
 
-def _moved(array: Any, start: Array | None) -> Any:
+def _change_of(array: Any, start: Array | None) -> Any:
     """Return the change of a parameter; return an array of a wrong shape unchanged, because the
     comparison reports it."""
     if start is None or isinstance(array, Misfit) or array.shape != start.shape:
         return array
-    moved = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)
+    change = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)
     # For an array without axes, the difference is a numpy scalar.
-    return np.asarray(moved).astype(array.dtype)
+    return np.asarray(change).astype(array.dtype)
 
 
-__all__ = ["Case", "Expected", "beside_start", "entries_of", "state_of", "step_values"]
+__all__ = ["Case", "Expected", "entries_of", "state_of", "step_values", "with_parameter_rounding"]
 
 
 # Rejection of models whose compared values are all infinite or NaN.
 
 
-def check_meaning(case: Case) -> None:
+def check_finite_results(case: Case) -> None:
     """Reject a model whose results are not finite, because they cannot be compared.
 
     Raises:
@@ -287,21 +289,21 @@ def check_meaning(case: Case) -> None:
     if case.spec.model.loss is None:
         values = case.forward("inference", case.material, "main").values
         floats = {n: array for n, array in values.items() if array.size and array.dtype.kind == "f"}
-        found = next((n for n, array in floats.items() if not np.isfinite(array).any()), "")
-        name = found.partition(".")[2]
+        value_name = next((n for n, array in floats.items() if not np.isfinite(array).any()), "")
+        name = value_name.partition(".")[2]
     else:
         values = case.gradients(case.material, "main").values
-        found = name = "" if np.isfinite(values["loss"]) else "loss"
-    if found:
-        word = "NaN" if np.isnan(values[found]).any() else "infinite"
-        what = f"{case.training.name}: {name} is {word} for the test data"
+        value_name = name = "" if np.isfinite(values["loss"]) else "loss"
+    if value_name:
+        word = "NaN" if np.isnan(values[value_name]).any() else "infinite"
+        problem = f"{case.training.name}: {name} is {word} for the test data"
         raise UsageError(
-            f"{what}, so no result can be compared{_origin(case)}; use --inputs and --weights "
-            "to give numbers for which the results are finite"
+            f"{problem}, so no result can be compared{_first_non_finite(case)}; use --inputs and "
+            "--weights to give numbers for which the results are finite"
         )
 
 
-def _origin(case: Case) -> str:
+def _first_non_finite(case: Case) -> str:
     """Describe the first named value with an entry that is not finite, and its equation; return ""
     if all entries are finite."""
     program, material = case.training, case.material
@@ -310,10 +312,14 @@ def _origin(case: Case) -> str:
     with at_work(), np.errstate(all="ignore"):
         trace = session.trace("training", material.inputs, material.state, material.targets)
     for name, _, array in trace:
-        off = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(0, np.bool_)
-        if off.any():
+        not_finite = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(0, np.bool_)
+        if not_finite.any():
             place = places(program).get(undistinguished(name))
             where = f" ({place})" if place else ""
-            many = f"in {int(off.sum()):,} of its {off.size:,} entries" if off.size > 1 else ""
+            many = (
+                f"in {int(not_finite.sum()):,} of its {not_finite.size:,} entries"
+                if not_finite.size > 1
+                else ""
+            )
             return f": the first value that is not finite is {name}{where} {many}".rstrip()
     return ""

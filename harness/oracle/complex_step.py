@@ -41,37 +41,39 @@ def complex_step_gap(case: Case) -> float:
         return 0.0
     # Memory for a complex and a real number per value, and for three copies of the parameters.
     with at_work(case.entries * 80):
-        return _gap(case, case.training, case.training.loss)
+        return _largest_gap(case, case.training, case.training.loss)
 
 
-def _gap(case: Case, program: Program, loss_value: int) -> float:
+def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
     expected = case.gradients(case.material, "main")
     gradients = expected.values
-    env, sizes = _environment(case)
+    values, sizes = _environment(case)
     nodes = needed_nodes(program.nodes, [loss_value])
     gaps: list[float] = []
     ports = variable_ports(program)
-    for names in _together(list(ports)):
+    for names in _variable_groups(list(ports)):
         directions = {
-            n: generator(case.seed, f"direction {n}").normal(size=env[ports[n].value].shape)
+            n: generator(case.seed, f"direction {n}").normal(size=values[ports[n].value].shape)
             for n in names
         }
-        shifted = {ports[n].value: env[ports[n].value] + 1j * STEP * directions[n] for n in names}
-        loss = oracle.run(nodes, {**env, **shifted}, sizes, "complex128")[loss_value]
+        shifted = {
+            ports[n].value: values[ports[n].value] + 1j * STEP * directions[n] for n in names
+        }
+        loss = oracle.run(nodes, {**values, **shifted}, sizes, "complex128")[loss_value]
         with np.errstate(all="ignore"):  # overflow on purpose
             terms = [gradients[f"gradient.{n}"] * directions[n] for n in names]
             gap = abs(float(np.imag(loss)) / STEP - sum(float(t.sum()) for t in terms))
-            added = sum(float(np.abs(t).sum()) for t in terms)
+            magnitude = sum(float(np.abs(t).sum()) for t in terms)
         if not np.isfinite(gap):
             continue
-        if gap > ALLOWED * added:
+        if gap > ALLOWED * magnitude:
             # If a gradient is zero except for rounding errors (e.g. of a bias before a
             # normalisation), compare the gap with the measured rounding error.
             for name in names:
                 key = f"gradient.{name}"
                 rounding = K * expected.noise("float64")[key] * scales(gradients)[key]
-                added += rounding * float(np.abs(directions[name]).sum()) / ALLOWED
-        gaps.append(gap / max(added, 1e-300) if gap else 0.0)
+                magnitude += rounding * float(np.abs(directions[name]).sum()) / ALLOWED
+        gaps.append(gap / max(magnitude, 1e-300) if gap else 0.0)
     worst = max(gaps, default=float("nan") if ports else 0.0)
     if worst > ALLOWED:
         raise HarnessError(
@@ -81,7 +83,7 @@ def _gap(case: Case, program: Program, loss_value: int) -> float:
     return worst
 
 
-def _together(names: Sequence[str]) -> list[list[str]]:
+def _variable_groups(names: Sequence[str]) -> list[list[str]]:
     """Group the variables: one variable per group, or the same variable of all blocks if there are
     many variables.
 
@@ -91,8 +93,8 @@ def _together(names: Sequence[str]) -> list[list[str]]:
     """
     if len(names) <= ONE_BY_ONE:
         return [[name] for name in names]
-    alike = by_kind(names)
-    return [[*chain(*alike[start::ONE_BY_ONE])] for start in range(min(ONE_BY_ONE, len(alike)))]
+    similar = by_kind(names)
+    return [[*chain(*similar[start::ONE_BY_ONE])] for start in range(min(ONE_BY_ONE, len(similar)))]
 
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
@@ -106,7 +108,7 @@ def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
         "state.": material.state,
         "statistics.": material.statistics,
     }
-    env = {}
+    values = {}
     for prefix, port in crossing_ports(program):
-        env[port.value] = groups[prefix][port.name]
-    return env, {**program.sizes, "batch": case.batch, "time": case.time}
+        values[port.value] = groups[prefix][port.name]
+    return values, {**program.sizes, "batch": case.batch, "time": case.time}

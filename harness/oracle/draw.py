@@ -15,7 +15,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict
 from harness.language.initializers import generator
 from harness.language.noise import draw_noise
-from harness.oracle.patience import look
+from harness.oracle.patience import check_time
 from harness.program.ir import Port, Program
 from harness.program.signature import length_ports, noise_ports, result_ports
 from harness.runtime.answers import Arguments
@@ -28,19 +28,19 @@ def single(array: Array) -> Array:
 
 
 def draw(
-    program: Program, batch: int, time: int, seed: int, gain: float = 1.0, turned: int = 0
+    program: Program, batch: int, time: int, seed: int, gain: float = 1.0, rotation: int = 0
 ) -> Arguments:
     """Draw the parameters, statistics, inputs, state and targets of a program for one batch.
-    ``gain``, a power of two, multiplies all parameters with two or more axes. ``turned`` is the
+    ``gain``, a power of two, multiplies all parameters with two or more axes. ``rotation`` is the
     number of rows by which the rows of masks and lengths are rotated."""
     sizes = {"batch": batch, "time": time}
     parameters = {p.name: parameter(program, p, seed) for p in program.parameters}
     return Arguments(
         parameters={n: a * gain if a.ndim > 1 else a for n, a in parameters.items()},
         statistics={p.name: parameter(program, p, seed) for p in program.statistics},
-        inputs={p.name: data(program, p, sizes, seed, turned) for p in program.inputs},
+        inputs={p.name: data(program, p, sizes, seed, rotation) for p in program.inputs},
         state={p.name: data(program, p, sizes, seed) for p in program.state},
-        targets={p.name: target(program, p, sizes, seed, turned) for p in program.targets},
+        targets={p.name: target(program, p, sizes, seed, rotation) for p in program.targets},
     )
 
 
@@ -52,7 +52,7 @@ def parameter(program: Program, port: Port, seed: int) -> Array:
     Entries of a vector lie between 0.4 and 1.4 if its initial value is 1 (scales and variances).
     Entries of other vectors have a random sign and a magnitude between 0.2 and 0.7.
     """
-    look()
+    check_time()
     shape = program.shape(port)
     random = generator(seed, port.name)
     if len(shape) >= 2:
@@ -69,7 +69,7 @@ def _starts_at_one(port: Port) -> bool:
 
 
 def data(
-    program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
+    program: Program, port: Port, sizes: Mapping[str, int], seed: int, rotation: int = 0
 ) -> Array:
     """Draw an input or a state: noise from its distribution, valid indices or masks, or normally
     distributed floats."""
@@ -78,66 +78,68 @@ def data(
         return draw_noise(port.init or {}, shape, port.name, seed, 0)
     random = generator(seed, f"{port.name} {shape}")
     if type_.kind != "float":
-        return _whole(program, port, sizes, random, turned)
+        return _draw_integers(program, port, sizes, random, rotation)
     return single(random.normal(size=shape) * 0.7)
 
 
-def _whole(
+def _draw_integers(
     program: Program,
     port: Port,
     sizes: Mapping[str, int],
     random: np.random.Generator,
-    turned: int,
+    rotation: int,
 ) -> Array:
     """Draw a mask, lengths or indices that cover the whole allowed range.
 
     The first three rows of a mask are True for all steps, for no step, and for the first step only.
-    If ``turned`` is odd, the third row is True for the first half of the steps. The rows are then
-    rotated by ``turned``. For lengths, :func:`_lengths` chooses the first three rows.
+    If ``rotation`` is odd, the third row is True for the first half of the steps. The rows are then
+    rotated by ``rotation``. For lengths, :func:`_first_lengths` chooses the first three rows.
     """
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if type_.bound is None:
         mask = random.integers(0, 2, shape).astype(np.bool_)
         rows = mask.reshape(shape[0], -1) if shape else mask.reshape(1, 1)
-        some = max(rows.shape[1] // 2, 1) if turned % 2 else 1
-        for row, kept in zip(rows, (None, 0, some), strict=False):
+        third_length = max(rows.shape[1] // 2, 1) if rotation % 2 else 1
+        for row, length in zip(rows, (None, 0, third_length), strict=False):
             row[:] = False
-            row[:kept] = True
-        return np.roll(mask, turned, 0) if shape else mask
+            row[:length] = True
+        return np.roll(mask, rotation, 0) if shape else mask
     bound = type_.bound.resolve({**program.sizes, **sizes})
-    found = random.integers(0, bound, shape)
+    indices = random.integers(0, bound, shape)
     if port in length_ports(program):
-        some_rows = _lengths(program, port, sizes, turned)[: found.size]
-        found.flat[: len(some_rows)] = some_rows
-        found = np.roll(found, turned, 0) if shape else found
-    return found
+        first_lengths = _first_lengths(program, port, sizes, rotation)[: indices.size]
+        indices.flat[: len(first_lengths)] = first_lengths
+        indices = np.roll(indices, rotation, 0) if shape else indices
+    return indices
 
 
-def _lengths(program: Program, port: Port, sizes: Mapping[str, int], turned: int) -> list[int]:
-    """Return the first three lengths: the maximum, 0, and 1. If ``turned`` is odd, the third length
-    is half the maximum.
+def _first_lengths(
+    program: Program, port: Port, sizes: Mapping[str, int], rotation: int
+) -> list[int]:
+    """Return the first three lengths: the maximum, 0, and 1. If ``rotation`` is odd, the third
+    length is half the maximum.
 
     A model may have two inputs of lengths, e.g. ``ctc``: the number of steps, then the number of
-    labels. If ``turned`` is even, the rows then have: the maximum of steps and of labels; one step
-    more than labels; one label more than steps.
+    labels. If ``rotation`` is even, the rows then have: the maximum of steps and of labels; one
+    step more than labels; one label more than steps.
     """
     known = {**program.sizes, **sizes}
-    most = {}
-    for one in length_ports(program):
-        bound = program.type_of(one).bound
+    largest = {}
+    for length_port in length_ports(program):
+        bound = program.type_of(length_port).bound
         assert bound is not None
-        most[one.name] = bound.resolve(known) - 1
-    own = most[port.name]
-    if len(most) == 1 or turned % 2:
-        return [own, 0, max((own + 1) // 2, 1) if turned % 2 else 1]
-    steps, *labels = most.values()
+        largest[length_port.name] = bound.resolve(known) - 1
+    own = largest[port.name]
+    if len(largest) == 1 or rotation % 2:
+        return [own, 0, max((own + 1) // 2, 1) if rotation % 2 else 1]
+    steps, *labels = largest.values()
     spare, short = min(steps - 1, *labels), min(2, *labels)
-    more = list(most).index(port.name) == 0
-    return [own, spare + more, short - more]
+    is_first = list(largest).index(port.name) == 0
+    return [own, spare + is_first, short - is_first]
 
 
 def target(
-    program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
+    program: Program, port: Port, sizes: Mapping[str, int], seed: int, rotation: int = 0
 ) -> Array:
     """Draw a target: class indices, a mask, or floats. Each row of a float target is 0.75 at a
     random class plus 0.25 at a second random class, so that it sums to exactly 1. A float target
@@ -145,20 +147,20 @@ def target(
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     random = generator(seed, f"target {port.name} {shape}")
     if type_.kind != "float":
-        return _whole(program, port, sizes, random, turned)
+        return _draw_integers(program, port, sizes, random, rotation)
     if not shape:
         return single(np.asarray(random.normal()))
-    most, least = (random.integers(0, shape[-1], shape[:-1]) for _ in range(2))
-    return 0.75 * one_hot(most, shape[-1]) + 0.25 * one_hot(least, shape[-1])
+    likely, unlikely = (random.integers(0, shape[-1], shape[:-1]) for _ in range(2))
+    return 0.75 * one_hot(likely, shape[-1]) + 0.25 * one_hot(unlikely, shape[-1])
 
 
 def cotangents(program: Program, batch: int, time: int, seed: int) -> ArrayDict:
     """Draw a random cotangent (the gradient that flows into a backward pass) for every output and
     new state. Cotangents of ones would hide errors: the gradient of the sum of a softmax is 0."""
     sizes = {**program.sizes, "batch": batch, "time": time}
-    found = {}
+    arrays = {}
     for name, value in result_ports(program, "forward").items():
         if name.startswith(("output.", "state.")):
             shape = tuple(d.resolve(sizes) for d in program.types[value].shape)
-            found[name] = single(generator(seed, f"cotangent {name}").normal(size=shape))
-    return found
+            arrays[name] = single(generator(seed, f"cotangent {name}").normal(size=shape))
+    return arrays

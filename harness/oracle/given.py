@@ -50,12 +50,12 @@ class Given:
     def over(self, drawn: Arguments, program: Program) -> Arguments:
         """Return the drawn arrays, replaced by the user's arrays where there are any. If the user
         gives inputs but no state, the state is the initial state."""
-        found = {group: array or getattr(drawn, group) for group, array in self.groups().items()}
+        groups = {group: array or getattr(drawn, group) for group, array in self.groups().items()}
         # Inputs of the user may lack the noise, which is then drawn.
-        found["inputs"] = {**drawn.inputs, **self.arrays.inputs}
+        groups["inputs"] = {**drawn.inputs, **self.arrays.inputs}
         if self.arrays.inputs and not self.arrays.state:
-            found["state"] = started(program, drawn.state)
-        return Arguments(**found)
+            groups["state"] = started(program, drawn.state)
+        return Arguments(**groups)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -94,43 +94,46 @@ def given_numbers(
             an index is out of range, or two arrays have different batches or lengths.
         SpecError: the spec has no size of that name.
     """
-    own = {n: size for n, size in sizes.items() if n not in FREE_SIZES}
-    program = spec.program("training", **own)
-    kept: dict[str, ArrayDict] = {}
+    model_sizes = {n: size for n, size in sizes.items() if n not in FREE_SIZES}
+    program = spec.program("training", **model_sizes)
+    groups: dict[str, ArrayDict] = {}
     for group, ports, numbers in (
         ("parameter", program.parameters, parameters),
         ("statistic", program.statistics, statistics),
     ):
-        kept[group] = {}
+        groups[group] = {}
         if numbers is not None:
-            kept[group] = _arrays(group, program, ports, numbers)
-            _check_kept(group, program, ports, kept[group])
+            groups[group] = _arrays(group, program, ports, numbers)
+            _check_kept(group, program, ports, groups[group])
     batch = {
         group: _arrays(group, program, batch_ports(program)[group], numbers)
         for group, numbers in (("input", inputs), ("state", state), ("target", targets))
         if numbers is not None
     }
-    bound = check_batch(_without_missing_noise(program, batch.get("input")), batch)
+    array_sizes = check_batch(_without_missing_noise(program, batch.get("input")), batch)
     for name in FREE_SIZES:
-        if name in sizes and bound.get(name, sizes[name]) != sizes[name]:
+        if name in sizes and array_sizes.get(name, sizes[name]) != sizes[name]:
             raise UsageError(
-                f"the arrays have {name} {bound[name]}, but {name}={sizes[name]} was given: "
+                f"the arrays have {name} {array_sizes[name]}, but {name}={sizes[name]} was given: "
                 "omit this size"
             )
-    chosen = {n: bound.get(n, sizes.get(n)) for n in FREE_SIZES}
+    free_sizes = {n: array_sizes.get(n, sizes.get(n)) for n in FREE_SIZES}
     return Given(
         spec.name,
         dict(program.sizes),
         Arguments(
-            kept["parameter"],
-            kept["statistic"],
+            groups["parameter"],
+            groups["statistic"],
             *(
-                {n: a.astype(np.int64) if a.dtype.kind in "iu" else a for n, a in own.items()}
-                for own in (batch.get(group, {}) for group in batch_ports(program))
+                {
+                    n: a.astype(np.int64) if a.dtype.kind in "iu" else a
+                    for n, a in model_sizes.items()
+                }
+                for model_sizes in (batch.get(group, {}) for group in batch_ports(program))
             ),
         ),
-        chosen["batch"],
-        chosen["time"],
+        free_sizes["batch"],
+        free_sizes["time"],
         dict(files or {}),
     )
 
@@ -140,8 +143,8 @@ def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Progra
     inputs at all, return the program unchanged."""
     if inputs is None:
         return program
-    left = {port.name for port in noise_ports(program)} - inputs.keys()
-    return replace(program, inputs=tuple(p for p in program.inputs if p.name not in left))
+    missing = {port.name for port in noise_ports(program)} - inputs.keys()
+    return replace(program, inputs=tuple(p for p in program.inputs if p.name not in missing))
 
 
 def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -> ArrayDict:
@@ -155,7 +158,7 @@ def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -
             f"{group}s must be a mapping from names to arrays, found {type(numbers).__name__}"
         )
     floats = {port.name for port in ports if program.type_of(port).kind == "float"}
-    found: ArrayDict = {}
+    arrays: ArrayDict = {}
     for name, value in numbers.items():
         try:
             array = np.asarray(value)
@@ -163,24 +166,24 @@ def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -
             raise UsageError(f"{group} {name!r} is not an array: {error}") from None
         if array.dtype.kind not in NUMBERS:
             raise UsageError(f"{group} {name!r} is not an array of numbers, found {array.dtype}")
-        found[name] = array.astype(np.float64) if name in floats else array
-    return found
+        arrays[name] = array.astype(np.float64) if name in floats else array
+    return arrays
 
 
 def _check_kept(group: str, program: Program, ports: Sequence[Port], arrays: ArrayDict) -> None:
     try:
         check_arrays(group, port_shapes(program, ports), arrays)
     except UsageError as error:
-        at = ", ".join(f"{name}={size}" for name, size in program.sizes.items())
+        sizes = ", ".join(f"{name}={size}" for name, size in program.sizes.items())
         raise UsageError(
-            f"{error} (at {at}: if the arrays have other sizes, give these sizes)"
+            f"{error} (at {sizes}: if the arrays have other sizes, give these sizes)"
         ) from None
 
 
 def digest_of(arrays: Arrays) -> str:
     """Return the sha256 (hex) over the names, dtypes, shapes and bytes (in C order) of arrays."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
-        found.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        digest.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -31,28 +31,28 @@ Compare = Callable[[Array, Array], Array]
 ORDERED = ("less", "less_equal")
 
 
-class Watching(Oracle):
+class ComparisonRecorder(Oracle):
     """The oracle with a record of all comparisons and of the smallest gap between their operands.
 
-    ``margin`` is the smallest gap, relative to the size of the operands. ``doubt`` is the smallest
-    gap above 0, because operands that are equal on purpose are equal in every backend.
+    ``margin`` is the smallest gap, relative to the size of the operands. ``positive_margin`` is the
+    smallest gap above 0, because operands that are equal on purpose are equal in every backend.
     ``decisions`` lists the results of all comparisons, sorts and floors in order of execution.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        watched = {op: self._watched(TABLE[op]) for op in ORDERED}
-        self._table = {**self._table, **watched, "equal": self._kept(TABLE["equal"])}
+        watched = {op: self._recorded_with_gap(TABLE[op]) for op in ORDERED}
+        self._table = {**self._table, **watched, "equal": self._recorded(TABLE["equal"])}
         self._table["floor"] = self._floor
         self._table["argsort"] = self._argsort
         self.forget()
 
     def forget(self) -> None:
         """Delete the record of comparisons."""
-        self.margin = self.doubt = np.inf
+        self.margin = self.positive_margin = np.inf
         self.decisions: list[Array] = []
 
-    def _kept(self, compare: Compare) -> Compare:
+    def _recorded(self, compare: Compare) -> Compare:
         def run(a: Array, b: Array) -> Array:
             self.decisions.append(compare(a, b))
             return self.decisions[-1]
@@ -74,8 +74,8 @@ class Watching(Oracle):
         self.decisions.append(order)
         return np.asarray(order)
 
-    def _watched(self, compare: Compare) -> Compare:
-        kept = self._kept(compare)
+    def _recorded_with_gap(self, compare: Compare) -> Compare:
+        kept = self._recorded(compare)
 
         def run(a: Array, b: Array) -> Array:
             self._near(a, b)
@@ -88,10 +88,10 @@ class Watching(Oracle):
         size = max(_size(a), _size(b), 1e-300)
         self.margin = min(self.margin, float(np.min(gaps, initial=np.inf)) / size)
         positive = np.min(gaps, initial=np.inf, where=gaps > 0)
-        self.doubt = min(self.doubt, float(positive) / size)
+        self.positive_margin = min(self.positive_margin, float(positive) / size)
 
 
-class Wavering(Oracle):
+class FlippedComparisons(Oracle):
     """The oracle with flipped comparisons: operands that nearly agree give the opposite result.
 
     In a model with millions of relus, some inputs are always close to 0. The effect of rounding
@@ -102,8 +102,8 @@ class Wavering(Oracle):
     def __init__(self) -> None:
         super().__init__()
         self.begin(0.0)
-        self._table = {**self._table, **{op: self._turned(TABLE[op]) for op in ORDERED}}
-        self._table["argsort"] = self._exchanged
+        self._table = {**self._table, **{op: self._flipped(TABLE[op]) for op in ORDERED}}
+        self._table["argsort"] = self._swapped_argsort
 
     def begin(self, band: float, beyond: float = 0.0) -> None:
         """Start to flip comparisons of operands with a gap above ``beyond`` and at most ``band``,
@@ -111,7 +111,7 @@ class Wavering(Oracle):
         self._band, self._beyond = band, beyond
         self.nearest, self.furthest = np.inf, 0.0
 
-    def _turned(self, compare: Compare) -> Compare:
+    def _flipped(self, compare: Compare) -> Compare:
         def run(a: Array, b: Array) -> Array:
             near = self._near(np.abs(np.subtract(a, b)), max(_size(a), _size(b)))
             return np.asarray(compare(a, b) ^ near)
@@ -129,26 +129,29 @@ class Wavering(Oracle):
             self.furthest = max(self.furthest, float(np.max(gaps[near])) / size)
         return np.asarray(near)
 
-    def _exchanged(self, x: Array) -> Array:
+    def _swapped_argsort(self, x: Array) -> Array:
         """Compute argsort with neighbours swapped if their gap is in the band; an entry is swapped
         at most once."""
         order = np.array(TABLE["argsort"](x))
         ordered = np.take_along_axis(x, order, -1)
         near = self._near(ordered[..., 1:] - ordered[..., :-1], _size(x))
-        for place in range(near.shape[-1]):
-            here = near[..., place] & ~near[..., place - 1] if place else near[..., place]
-            first, second = order[..., place].copy(), order[..., place + 1].copy()
-            order[..., place] = np.where(here, second, first)
-            order[..., place + 1] = np.where(here, first, second)
+        for position in range(near.shape[-1]):
+            swapped = (
+                near[..., position] & ~near[..., position - 1] if position else near[..., position]
+            )
+            first, second = order[..., position].copy(), order[..., position + 1].copy()
+            order[..., position] = np.where(swapped, second, first)
+            order[..., position + 1] = np.where(swapped, first, second)
         return order
 
 
-class Rivals(Oracle):
+class MaximumRecorder(Oracle):
     """The oracle with a record of the smallest gap between the largest and the second-largest entry
     over all calls of ``max``.
 
     ``gap`` is relative to the size of the operand; gaps of 0 (ties) are ignored. The class
-    :class:`Watching` cannot measure this gap, because it sees only comparisons with the maximum.
+    :class:`ComparisonRecorder` cannot measure this gap, because it sees only comparisons with the
+    maximum.
     """
 
     def __init__(self) -> None:
@@ -175,7 +178,7 @@ def _size(array: Array) -> float:
 def kink_margin(program: Program, material: Arguments) -> float:
     """Return the smallest gap between the operands of a comparison in a forward pass, relative to
     the size of the operands."""
-    oracle = Watching()
+    oracle = ComparisonRecorder()
     session = Session(oracle, program, program, path="equations", dtype="float64")
     with at_work():
         session.load(material.parameters, material.statistics)
@@ -214,28 +217,28 @@ def drawn(
     ``given`` bound, this function is a :data:`Drawing`."""
     tries = 1 if given is not None and given.decides_forward else SEEDS_TRIED
 
-    def make(gain: float, number: int) -> Arguments:
+    def draw_once(gain: float, number: int) -> Arguments:
         material = draw(training, batch, time, number, gain)
         return material if given is None else given.over(material, training)
 
     for gain in GAINS:
-        number, material = off_kinks(training, seed, partial(make, gain), tries)
+        number, material = off_kinks(training, seed, partial(draw_once, gain), tries)
         if finite(training, inference, material):
             break
     return number, material
 
 
 def off_kinks(
-    program: Program, seed: int, make: Callable[[int], Arguments], tries: int = SEEDS_TRIED
+    program: Program, seed: int, draw_once: Callable[[int], Arguments], tries: int = SEEDS_TRIED
 ) -> tuple[int, Arguments]:
     """Draw test arrays with up to ``tries`` seeds, by ``make``; return the first seed whose arrays
     avoid all kinks (or the seed with the largest margin), and its arrays."""
     best: tuple[float, int, Arguments] | None = None
-    for number in range(seed * SEEDS_TRIED, seed * SEEDS_TRIED + tries):
-        material = make(number)
+    for candidate_seed in range(seed * SEEDS_TRIED, seed * SEEDS_TRIED + tries):
+        material = draw_once(candidate_seed)
         margin = kink_margin(program, material)
         if best is None or margin > best[0]:
-            best = (margin, number, material)
+            best = (margin, candidate_seed, material)
         if margin >= KINK_MARGIN:
             break
     assert best is not None

@@ -31,11 +31,11 @@ def erf(x: Array) -> Array:
     """Compute the error function of each entry, as the C library does. A complex entry adds the
     first Taylor term in the imaginary part, which is exact for a complex step."""
     x = np.asarray(x)
-    whole = np.asarray(_ERF(np.asarray(x.real, np.float64)), np.float64)
+    real = np.asarray(_ERF(np.asarray(x.real, np.float64)), np.float64)
     if not np.iscomplexobj(x):
-        return whole.astype(x.dtype)
+        return real.astype(x.dtype)
     slope = (2 / math.sqrt(math.pi)) * np.exp(-x.real * x.real)
-    return np.asarray(whole + 1j * x.imag * slope)
+    return np.asarray(real + 1j * x.imag * slope)
 
 
 def _reversed_matmul(a: Array, b: Array) -> Array:
@@ -51,9 +51,9 @@ def _one_by_one(a: Array, b: Array) -> Array:
     """
     size = max(1, -(-len(b) // MOST_ROWS))
     total = np.zeros((len(a), b.shape[-1]), a.dtype)
-    product, made = np.multiply if size == 1 else np.matmul, np.empty_like(total)
+    product, buffer = np.multiply if size == 1 else np.matmul, np.empty_like(total)
     for start in range(0, len(b), size):
-        total += product(a[:, start : start + size], b[start : start + size], made)
+        total += product(a[:, start : start + size], b[start : start + size], buffer)
     return total
 
 
@@ -195,11 +195,11 @@ def _overlap_add(x: Array, axes: tuple[int, ...], **each: tuple[int, ...]) -> Ar
     lengths = {axis: sum(pad) for axis, pad in zip(axes, pads, strict=True)}
     for axis, places in zip(axes, _places(**{**each, "length": counts}), strict=True):
         rows = np.moveaxis(x, (axis, axes[-1] + 1), (0, 1))
-        whole = np.zeros((lengths[axis], *rows.shape[2:]), x.dtype)
-        np.add.at(whole, places, rows)
+        padded = np.zeros((lengths[axis], *rows.shape[2:]), x.dtype)
+        np.add.at(padded, places, rows)
         start = each["padding"][axes.index(axis)]
-        kept = whole[start : start + each["length"][axes.index(axis)]]
-        x = np.moveaxis(kept, 0, axis)
+        unpadded = padded[start : start + each["length"][axes.index(axis)]]
+        x = np.moveaxis(unpadded, 0, axis)
     return x
 
 
@@ -213,20 +213,20 @@ def _places(
     """Return for each axis the positions of the window entries in the padded axis, shape
     ``[number of windows, window size]``."""
     return [
-        np.arange(count)[:, None] * step + np.arange(entries) * apart
-        for entries, step, apart, count in zip(size, stride, dilation, length, strict=True)
+        np.arange(count)[:, None] * step + np.arange(entries) * distance
+        for entries, step, distance, count in zip(size, stride, dilation, length, strict=True)
     ]
 
 
 def _max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     """Return the maximum of the real parts over ``axis``. The imaginary part of the result is the
     mean over all tied entries, because the gradient of max is divided equally among ties."""
-    most = np.asarray(np.max(np.real(x), axis=axis, keepdims=True))
+    largest = np.asarray(np.max(np.real(x), axis=axis, keepdims=True))
     if np.iscomplexobj(x):
-        tied = np.real(x) == most
+        tied = np.real(x) == largest
         count = np.sum(tied, axis=axis, keepdims=True)
-        most = most + 1j * np.sum(np.imag(x) * tied, axis=axis, keepdims=True) / count
-    return most if keepdims else np.asarray(np.squeeze(most, axis))
+        largest = largest + 1j * np.sum(np.imag(x) * tied, axis=axis, keepdims=True) / count
+    return largest if keepdims else np.asarray(np.squeeze(largest, axis))
 
 
 _PRIMITIVES: Mapping[str, Callable[..., Any]] = {

@@ -24,7 +24,7 @@ _SMALL = 64 << 20
 # The share of the available memory that the oracle may use; the workers need the rest.
 _SHARE = 0.8
 # Bytes that each thread has reserved. A thread may not have allocated all of them yet.
-_asked: dict[int, int] = {}
+_reserved_bytes: dict[int, int] = {}
 
 
 class OracleFault(HarnessError):
@@ -63,24 +63,32 @@ class Patience:
             self.spent += time.monotonic() - self._since
             self._since = None
 
-    def look(self) -> None:
+    def check_time(self) -> None:
         """Raise :class:`OracleFault` if the time limit has passed or the run was stopped."""
         if self._since is None:
             return
         if self.stopped.is_set():
             raise OracleFault("the run was stopped", "timeout")
         if time.monotonic() > self._end:
-            raise too_slow(f"did not finish in {self.limit:g} s")
+            raise time_fault(f"did not finish in {self.limit:g} s")
 
-    def check(self, least: float) -> None:
+    def check(self, needed_seconds: float) -> None:
         """Raise :class:`OracleFault` if less than ``least`` seconds are left."""
-        left = self.left()
-        if left <= 0.0:
-            raise too_slow(f"did not finish in {self.limit:g} s")
-        if least > left:
-            used = f", of which {left:.1f} s are left" if self.limit - left >= 0.1 else ""
-            needed = f"{least:,.1f}" if least >= 1 else f"{least:.1g}"
-            raise too_slow(f"needs {needed} s or more, but may use {self.limit:g} s{used}")
+        seconds_left = self.left()
+        if seconds_left <= 0.0:
+            raise time_fault(f"did not finish in {self.limit:g} s")
+        if needed_seconds > seconds_left:
+            left_text = (
+                f", of which {seconds_left:.1f} s are left"
+                if self.limit - seconds_left >= 0.1
+                else ""
+            )
+            needed_text = (
+                f"{needed_seconds:,.1f}" if needed_seconds >= 1 else f"{needed_seconds:.1g}"
+            )
+            raise time_fault(
+                f"needs {needed_text} s or more, but may use {self.limit:g} s{left_text}"
+            )
 
     def left(self) -> float:
         """Return the seconds that are left for the oracle."""
@@ -113,7 +121,7 @@ def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
     """
     patience = _current.get() or Patience(math.inf)
     try:
-        with _asking(need):
+        with _reserved(need):
             patience.check(least)
             with patience.working():
                 yield
@@ -122,29 +130,31 @@ def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
-def _asking(need: int) -> Iterator[None]:
+def _reserved(need: int) -> Iterator[None]:
     """Reserve ``need`` bytes during the ``with`` block; memory that other threads have reserved is
     not available."""
-    own = threading.get_ident()
-    before = _asked.get(own, 0)
+    thread_id = threading.get_ident()
+    before = _reserved_bytes.get(thread_id, 0)
     if need > max(_SMALL, before):
-        others = sum(asked for thread, asked in tuple(_asked.items()) if thread != own)
-        left = max(0.0, _SHARE * available() - others)
-        if need > left:
+        reserved_by_others = sum(
+            reserved for thread, reserved in tuple(_reserved_bytes.items()) if thread != thread_id
+        )
+        available_bytes = max(0.0, _SHARE * available() - reserved_by_others)
+        if need > available_bytes:
             raise OracleFault(
                 f"the oracle needs about {need / 2**30:,.1f} GiB of memory, but may use "
-                f"{left / 2**30:,.1f} GiB, which is not a fault of the backend; "
+                f"{available_bytes / 2**30:,.1f} GiB, which is not a fault of the backend; "
                 "choose smaller sizes (--size)",
                 "out-of-memory",
             )
-    _asked[own] = max(need, before)
+    _reserved_bytes[thread_id] = max(need, before)
     try:
         yield
     finally:
         if before:
-            _asked[own] = before
+            _reserved_bytes[thread_id] = before
         else:
-            _asked.pop(own, None)
+            _reserved_bytes.pop(thread_id, None)
 
 
 def spent() -> float:
@@ -159,11 +169,11 @@ def this_run() -> object:
     return object() if patience is None else patience.stopped
 
 
-def look() -> None:
+def check_time() -> None:
     """Raise :class:`OracleFault` if the oracle's time limit in this thread has passed."""
     patience = _current.get()
     if patience is not None:
-        patience.look()
+        patience.check_time()
 
 
 def patient(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,13 +185,13 @@ def patient(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*arguments: Any, **named: Any) -> Any:  # a small primitive takes no longer than this
         patience = current()
         if patience is not None:
-            patience.look()
+            patience.check_time()
         return function(*arguments, **named)
 
     return run
 
 
-def too_slow(how: str) -> OracleFault:
+def time_fault(how: str) -> OracleFault:
     """Return the error for an oracle that is too slow; its text is "the oracle " plus ``how``."""
     return OracleFault(
         f"the oracle {how}, which is not a fault of the backend; "

@@ -41,13 +41,13 @@ FURTHEST = 1e6
 # products before it uses them.
 RECENT_PRODUCTS = 4
 # Rounding error of a sum of n terms, in units in the last place, divided by sqrt(n).
-WALK = 0.3
+SUM_ERROR = 0.3
 
 
-def walked(terms: int) -> float:
+def sum_error(terms: int) -> float:
     """Return the typical rounding error of a sum of ``terms`` terms that are added one by one, in
     units in the last place of the sum (Higham 2002, 4.2)."""
-    return float(max(1.0, WALK * terms**0.5))
+    return float(max(1.0, SUM_ERROR * terms**0.5))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Softmax:
     maximum (``shift``) that the softmax subtracts."""
 
     op: str
-    made: Array
+    result: Array
     shift: Array
 
 
@@ -65,7 +65,7 @@ class _Product:
     """A matrix product, possibly multiplied or divided by other arrays. ``size()`` returns the
     magnitude of the summed terms for each entry. ``weighted`` is True if a softmax is a factor."""
 
-    made: Array
+    result: Array
     size: Callable[[], Array]
     weighted: bool = False
 
@@ -84,7 +84,7 @@ class Attention:
         self._products: deque[_Product] = deque(maxlen=RECENT_PRODUCTS)
         self._weights: list[Array] = []
 
-    def watched(self, op: str, function: Callable[..., Any]) -> Callable[..., Array]:
+    def wrap(self, op: str, function: Callable[..., Any]) -> Callable[..., Array]:
         """Wrap the function of an operation, so that sums in attention get the rounding error that
         fused attention would have."""
 
@@ -103,7 +103,7 @@ class Attention:
     def _off(self, y: Array, x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
         softmax = self._softmax
         product = self._product_of(x)
-        if softmax is not None and x is softmax.made and y.size == softmax.shift.size:
+        if softmax is not None and x is softmax.result and y.size == softmax.shift.size:
             shift = np.abs(softmax.shift.reshape(y.shape))
             size = np.where(shift < FURTHEST, shift * y / 2, 0.0)
         elif product is not None and product.weighted:
@@ -113,32 +113,32 @@ class Attention:
         return np.asarray(y + self._signs(y.shape) * np.finfo(y.dtype).eps * size, y.dtype)
 
     def _follow_softmax(self, op: str, y: Array, operands: tuple[Any, ...]) -> None:
-        begun = self._softmax
+        softmax = self._softmax
         if op == "max":
             self._softmax = _Softmax(op, y, y)
-        elif begun is not None and operands[-1] is begun.made and NEXT.get(begun.op) == op:
-            self._softmax = _Softmax(op, y, begun.shift)
+        elif softmax is not None and operands[-1] is softmax.result and NEXT.get(softmax.op) == op:
+            self._softmax = _Softmax(op, y, softmax.shift)
             if op == "divide":
                 self._weights.append(y)
 
     def _follow_product(self, op: str, y: Array, operands: tuple[Any, ...]) -> None:
         if op == "matmul":
             a, b = operands
-            units = walked(a.shape[-1])
+            units = sum_error(a.shape[-1])
             self._products.append(_Product(y, lambda: units * (np.abs(a) @ np.abs(b))))
-        elif made := self._product_of(operands[0]):
+        elif product := self._product_of(operands[0]):
             if op == "negative":
-                self._products.append(_Product(y, made.size, made.weighted))
+                self._products.append(_Product(y, product.size, product.weighted))
             elif op in ("divide", "multiply"):
-                self._products.append(self._scaled(made, y, operands[1], op))
+                self._products.append(self._scaled(product, y, operands[1], op))
 
-    def _product_of(self, made: Array) -> _Product | None:
+    def _product_of(self, array: Array) -> _Product | None:
         """Return the tracked product whose result is this array object; None if there is none."""
-        return next((product for product in self._products if made is product.made), None)
+        return next((product for product in self._products if array is product.result), None)
 
     def _scaled(self, product: _Product, y: Array, factor: Any, op: str) -> _Product:
         with_factor = np.divide if op == "divide" else np.multiply
-        weighted = product.weighted or any(factor is one for one in self._weights)
+        weighted = product.weighted or any(factor is weights for weights in self._weights)
         return _Product(y, lambda: with_factor(product.size(), np.abs(factor)), weighted)
 
 
@@ -147,13 +147,13 @@ ROUNDED = (
     *("sum", "cumulative_sum", "matmul", "tensordot"),
 )
 # Operations whose results differ between libraries even for a single number.
-ALONE = frozenset({"power", "exp", "log", "tanh"})
+LIBRARY_DEPENDENT = frozenset({"power", "exp", "log", "tanh"})
 # Factor for the error of a run with random rounding, which is larger than that of any library.
 SHARE = 0.25
-SHAKEN = 2.0**-22
-# Number of runs with different random signs if a tensor of at most LUCKY numbers consists only of
-# rounding errors.
-THROWS, LUCKY = 4, 8
+PERTURBATION = 2.0**-22
+# Number of runs with different random signs if a tensor of at most FEW_ENTRIES numbers consists
+# only of rounding errors.
+REPETITIONS, FEW_ENTRIES = 4, 8
 # Operations that can return exact integers if their operands are integers below FARTHEST, the limit
 # of float32. Results are not tested for integers if they have more than MOST entries, or if no
 # integer is among their FIRST entries.
@@ -178,20 +178,25 @@ TERMS: Mapping[str, Callable[..., int]] = {
 }
 
 
-def _counted(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
+def _exact_integers(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
     """Return a mask of the entries that are exact integers computed from integers, which have no
     rounding error; None if the operation or the result is not tested."""
     literal = op != "power" or np.ndim(arguments[1]) == 0
-    if op not in COUNTING or not literal or y.size > MOST or not _whole(y.ravel()[:FIRST]).any():
+    if (
+        op not in COUNTING
+        or not literal
+        or y.size > MOST
+        or not _are_integers(y.ravel()[:FIRST]).any()
+    ):
         return None
     if op not in ENTRYWISE:
-        return np.broadcast_to(np.all(_whole(arguments[0])), y.shape) & _whole(y)
-    first, second = map(_whole, arguments)
-    return first & second & _whole(y)
+        return np.broadcast_to(np.all(_are_integers(arguments[0])), y.shape) & _are_integers(y)
+    first, second = map(_are_integers, arguments)
+    return first & second & _are_integers(y)
 
 
-def _whole(given: Any) -> Array:
-    numbers = np.asarray(given)
+def _are_integers(values: Any) -> Array:
+    numbers = np.asarray(values)
     return np.asarray((numbers == np.rint(numbers)) & (np.abs(numbers) < FARTHEST))
 
 
@@ -211,29 +216,29 @@ class Rounded(Oracle):
         super().__init__()
         self._attention = Attention(self._signs)
         self.begin(())
-        decided = {op: self._decided(TABLE[op]) for op in (*ORDERED, "equal", "argsort", "floor")}
-        off = {op: self._off(op, TERMS.get(op, _one)) for op in ROUNDED}
+        replayed = {op: self._replayed(TABLE[op]) for op in (*ORDERED, "equal", "argsort", "floor")}
+        moved = {op: self._off(op, TERMS.get(op, _one)) for op in ROUNDED}
         if narrow(dtype):
             # Move products by a unit of the narrow dtype: rounding would remove smaller changes.
-            off |= {op: self._coarsely_off(TABLE[op], dtype) for op in PRODUCTS}
-        self._table = {**self._table, **off, **decided}
-        self._table |= {op: self._attention.watched(op, self._table[op]) for op in WATCHED}
+            moved |= {op: self._moved_product(TABLE[op], dtype) for op in PRODUCTS}
+        self._table = {**self._table, **moved, **replayed}
+        self._table |= {op: self._attention.wrap(op, self._table[op]) for op in WATCHED}
 
-    def begin(self, decisions: Sequence[Array] | None, coins: int = 0) -> None:
+    def begin(self, decisions: Sequence[Array] | None, seed: int = 0) -> None:
         """Prepare a new run. ``decisions`` are the recorded results of comparisons, or None;
-        ``coins`` is the seed of the random signs."""
-        self._coins = np.random.default_rng(coins)
+        ``seed`` is the seed of the random signs."""
+        self._random = np.random.default_rng(seed)
         self._decisions = None if decisions is None else iter(decisions)
         self._attention.begin()
 
-    def _decided(self, compare: Callable[..., Any]) -> Callable[..., Any]:
+    def _replayed(self, compare: Callable[..., Any]) -> Callable[..., Any]:
         def run(*operands: Any) -> Any:
             return compare(*operands) if self._decisions is None else next(self._decisions)
 
         return run
 
     def _off(self, op: str, terms: Callable[..., int]) -> Callable[..., Array]:
-        function, alone = TABLE[op], op in ALONE
+        function, alone = TABLE[op], op in LIBRARY_DEPENDENT
 
         def run(*arguments: Any, **attributes: Any) -> Array:
             y = np.asarray(function(*arguments, **attributes))
@@ -248,37 +253,41 @@ class Rounded(Oracle):
                     # base in float32 and others in float64; 1 - beta ** t magnifies the difference.
                     base, exponent = arguments
                     return np.asarray(function(base * (1 + np.finfo(y.dtype).eps), exponent))
-            off = self._nudge(y, np.finfo(y.dtype).eps * walked(terms(*arguments, **attributes)))
-            counted = _counted(op, arguments, y)
-            return off if counted is None else np.where(counted, y, off)
+            moved = self._nudge(
+                y, np.finfo(y.dtype).eps * sum_error(terms(*arguments, **attributes))
+            )
+            exact = _exact_integers(op, arguments, y)
+            return moved if exact is None else np.where(exact, y, moved)
 
         return run
 
-    def _coarsely_off(self, product: Callable[..., Any], dtype: str) -> Callable[..., Array]:
+    def _moved_product(self, product: Callable[..., Any], dtype: str) -> Callable[..., Array]:
         """Wrap a product so that its result is moved by the largest rounding error of a narrow
         dtype."""
-        most = ROUNDOFF * PRECISION[dtype]
-        return lambda *a, **attributes: self._nudge(np.asarray(product(*a, **attributes)), most)
+        largest_error = ROUNDOFF * PRECISION[dtype]
+        return lambda *a, **attributes: self._nudge(
+            np.asarray(product(*a, **attributes)), largest_error
+        )
 
     def _nudge(self, y: Array, size: float) -> Array:
         """Move each number up or down by the relative ``size``. Equal numbers move in the same
         direction, because repeated examples have equal rounding errors, which a mean over examples
         does not cancel."""
-        whole = np.dtype(f"u{y.itemsize}").type
+        unsigned = np.dtype(f"u{y.itemsize}").type
         highest = 8 * y.itemsize - 1
-        top, odd = whole(1 << highest), whole(self._coins.integers(1 << highest) | 1)
-        made = np.array(y)
-        bits = made.view(whole)
+        top, odd = unsigned(1 << highest), unsigned(self._random.integers(1 << highest) | 1)
+        result = np.array(y)
+        bits = result.view(unsigned)
         bits *= odd  # the highest bit of the product depends on all bits
         bits &= top
-        bits |= np.asarray(size, y.dtype).view(whole)
-        made += 1
-        made *= y
-        return made
+        bits |= np.asarray(size, y.dtype).view(unsigned)
+        result += 1
+        result *= y
+        return result
 
     def _signs(self, shape: tuple[int, ...]) -> Array:
         count = prod(shape)
-        bits = np.frombuffer(self._coins.bytes(-(-count // 8)), np.uint8)
+        bits = np.frombuffer(self._random.bytes(-(-count // 8)), np.uint8)
         up = np.unpackbits(bits, count=count).reshape(shape).view(np.int8)
         return np.asarray(up * np.int8(2) - np.int8(1))
 
@@ -305,21 +314,21 @@ class Narrowed(Oracle):
         self._table = {**self._table, **{op: activation(TABLE[op]) for op in ACTIVE}, "sum": total}
 
 
-def lucky(values: Arrays) -> list[str]:
+def few_lost_entries(values: Arrays) -> list[str]:
     """Return the names of tensors that have few entries and consist only of rounding errors. One
     run with random rounding may miss these errors by luck, so several runs are needed."""
-    return [name for name in without_size(values) if values[name].size <= LUCKY]
+    return [name for name in without_size(values) if values[name].size <= FEW_ENTRIES]
 
 
-def repeated(values: Arrays) -> bool:
+def has_equal_rows(values: Arrays) -> bool:
     """Return whether all rows of any output are equal. All results then depend on few numbers, and
     one run with random rounding may miss their errors by luck."""
     outputs = (a for n, a in values.items() if n.startswith("output.") and a.ndim)
     return any(bool((a == a[:1]).all()) for a in outputs)
 
 
-def shaken(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:
+def perturbed(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:
     """Move each parameter up or down by about four units in the last place of a dtype. A training
     from these parameters shows how much rounding errors change a long training."""
-    size = SHAKEN * PRECISION[dtype]
+    size = PERTURBATION * PRECISION[dtype]
     return {n: a * (1 + size * random.choice((-1.0, 1.0), a.shape)) for n, a in parameters.items()}

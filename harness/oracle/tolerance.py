@@ -64,9 +64,9 @@ class WorstEntry:
     def __str__(self) -> str:
         entry = f"entry {list(self.place)} is" if self.place else "it is"
         count = f"{self.off} of {self.entries} entries off" if self.entries > 1 else ""
-        more = ", ".join(filter(None, [count, self.note]))
+        details = ", ".join(filter(None, [count, self.note]))
         numbers = f"{self.words or entry} {self.found}, expected {self.expected}"
-        return f"{numbers} ({more})" if more else numbers
+        return f"{numbers} ({details})" if details else numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +137,19 @@ def scales(expected: Arrays) -> dict[str, float]:
     :data:`THOUSANDTH` of the largest magnitude in all tensors of its kind (:func:`kind_of`). The
     scale is 1 if all tensors of a kind are 0.
     """
-    own, kind = _sizes(expected)
-    beside = {n: THOUSANDTH * kind[n] if _is_lost(s, kind[n]) else s for n, s in own.items()}
-    return {name: size or 1.0 for name, size in beside.items()}
+    magnitudes, kind_magnitudes = _sizes(expected)
+    scale = {
+        n: THOUSANDTH * kind_magnitudes[n] if _is_lost(s, kind_magnitudes[n]) else s
+        for n, s in magnitudes.items()
+    }
+    return {name: size or 1.0 for name, size in scale.items()}
 
 
 def without_size(expected: Arrays) -> list[str]:
     """Return the names of tensors that consist only of rounding errors, e.g. the gradient of a bias
     before a normalisation: their entries are tiny relative to other tensors of the same kind."""
-    own, kind = _sizes(expected)
-    return [name for name, size in own.items() if _is_lost(size, kind[name])]
+    magnitudes, kind_magnitudes = _sizes(expected)
+    return [name for name, size in magnitudes.items() if _is_lost(size, kind_magnitudes[name])]
 
 
 def _is_lost(size: float, largest: float) -> bool:
@@ -160,20 +163,20 @@ def noise_without_size(dtype: str) -> float:
     The noise is :data:`ROUNDINGS` rounding errors, limited so that the tensor is still compared. In
     a narrow dtype it is one rounding error, with which the tensor is not compared.
     """
-    one = ROUNDOFF / THOUSANDTH * PRECISION[dtype]
-    return one if narrow(dtype) else min(ROUNDINGS * one, VOID / (2 * K))
+    rounding_error = ROUNDOFF / THOUSANDTH * PRECISION[dtype]
+    return rounding_error if narrow(dtype) else min(ROUNDINGS * rounding_error, VOID / (2 * K))
 
 
 def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
     """Return two mappings by tensor name: the largest magnitude in the tensor, and the largest
     magnitude in all tensors of its kind."""
-    own: dict[str, float] = {}
+    magnitudes: dict[str, float] = {}
     kinds: dict[tuple[str, str], float] = {}
     for name, array in expected.items():
-        own[name] = _largest(array)
+        magnitudes[name] = _largest(array)
         kind = kind_of(name)
-        kinds[kind] = max(kinds.get(kind, 0.0), own[name])
-    return own, {name: kinds[kind_of(name)] for name in own}
+        kinds[kind] = max(kinds.get(kind, 0.0), magnitudes[name])
+    return magnitudes, {name: kinds[kind_of(name)] for name in magnitudes}
 
 
 def _largest(array: Array) -> float:
@@ -230,14 +233,14 @@ def relative_error(found: Array, expected: Array, scale: float) -> float:
 def worst_point(found: Array, expected: Array, errors: Array, allowed: float) -> WorstEntry:
     """Return the entry with the largest error. ``errors`` has the relative error of each entry;
     entries with an error above ``allowed`` are counted. All arrays have the same shape."""
-    place = tuple(int(index) for index in np.unravel_index(np.argmax(errors), errors.shape))
-    pair = found[place], expected[place]
-    numbers = [f"{float(number):.6g}" for number in pair]
+    position = tuple(int(index) for index in np.unravel_index(np.argmax(errors), errors.shape))
+    values = found[position], expected[position]
+    numbers = [f"{float(number):.6g}" for number in values]
     if numbers[0] == numbers[1]:  # equal in six digits: show all
         with np.errstate(all="ignore"):
-            numbers = [str(found.dtype.type(number)) for number in pair]
-    off = int(np.count_nonzero(~(errors <= allowed)))
-    return WorstEntry(place, numbers[0], numbers[1], off, errors.size)
+            numbers = [str(found.dtype.type(number)) for number in values]
+    wrong_count = int(np.count_nonzero(~(errors <= allowed)))
+    return WorstEntry(position, numbers[0], numbers[1], wrong_count, errors.size)
 
 
 def _errors(found: Array, expected: Array, scale: float) -> Array:
@@ -265,8 +268,8 @@ def spread(found: Array, expected: Array, scale: float, tolerance: float) -> tup
         )
         decade = np.floor(np.log10(gap[~same] / (scale * tolerance)))
     decade = np.nan_to_num(decade, nan=DECADES, posinf=DECADES)
-    places = np.clip(decade, -DECADES - 1, DECADES).astype(int) + DECADES + 2
-    counts = np.bincount(places, minlength=2 * DECADES + 3)
+    bins = np.clip(decade, -DECADES - 1, DECADES).astype(int) + DECADES + 2
+    counts = np.bincount(bins, minlength=2 * DECADES + 3)
     counts[0] = np.count_nonzero(same)
     return tuple(counts.tolist())
 
@@ -284,9 +287,9 @@ def deviation(
     yardstick = max(noise, FLOOR * PRECISION[dtype])
     tolerance = K * yardstick
     array = tensor(found)
-    wrong = wrong_form(array, np.asarray(expected), dtype)
-    if wrong or isinstance(array, Misfit):
-        return Deviation(name, float("inf"), yardstick, tolerance, wrong)
+    reason = wrong_form(array, np.asarray(expected), dtype)
+    if reason or isinstance(array, Misfit):
+        return Deviation(name, float("inf"), yardstick, tolerance, reason)
     exact = np.asarray(expected, np.float64)
     error = relative_error(array, exact, scale)
     compared = Deviation(name, error, yardstick, tolerance, telling=telling(yardstick, dtype))
@@ -304,9 +307,11 @@ def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
         return found.reason
     if found.shape != expected.shape:
         return f"expected shape {list(expected.shape)}, found {list(found.shape)}"
-    wanted = np.dtype(dtype) if expected.dtype.kind == "f" else expected.dtype
-    same = found.dtype.kind == wanted.kind and (wanted.kind != "f" or found.dtype == wanted)
-    return "" if same else f"expected dtype {wanted}, found {found.dtype}"
+    dtype_expected = np.dtype(dtype) if expected.dtype.kind == "f" else expected.dtype
+    matches = found.dtype.kind == dtype_expected.kind and (
+        dtype_expected.kind != "f" or found.dtype == dtype_expected
+    )
+    return "" if matches else f"expected dtype {dtype_expected}, found {found.dtype}"
 
 
 def compare(
@@ -352,5 +357,5 @@ def prefixed(words: str, deviations: Iterable[Deviation]) -> list[Deviation]:
 
 def _beyond(deviation: Deviation) -> tuple[bool, bool, float]:
     ratio = deviation.ratio
-    tells = not deviation.agrees or deviation.telling
-    return not deviation.agrees, tells, math.inf if math.isnan(ratio) else ratio
+    is_telling = not deviation.agrees or deviation.telling
+    return not deviation.agrees, is_telling, math.inf if math.isnan(ratio) else ratio

@@ -6,7 +6,7 @@ error of a tensor in these runs is its noise. Three more kinds of runs may incre
 
 - runs with random rounding of each result (:class:`.rounding.Rounded`)
 - a run with exact zeros for sums that are 0 in exact arithmetic (:class:`WithoutZeroSums`)
-- runs with flipped comparisons, if rounding may flip them (:class:`.kinks.Wavering`)
+- runs with flipped comparisons, if rounding may flip them (:class:`.kinks.FlippedComparisons`)
 """
 
 from __future__ import annotations
@@ -20,9 +20,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.arrays import Array, Arrays, widened
-from harness.oracle.kinks import KINKS, Rivals, Watching, Wavering
+from harness.oracle.kinks import KINKS, ComparisonRecorder, FlippedComparisons, MaximumRecorder
 from harness.oracle.oracle import ORDERS, TABLE, Oracle
-from harness.oracle.rounding import SHARE, THROWS, Narrowed, Rounded, lucky, repeated
+from harness.oracle.rounding import (
+    REPETITIONS,
+    SHARE,
+    Narrowed,
+    Rounded,
+    few_lost_entries,
+    has_equal_rows,
+)
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
@@ -58,7 +65,7 @@ VANISHING = 2.0**-32
 _sum = TABLE["sum"]
 
 
-class ZeroSumWatching(Watching):
+class ZeroSumRecorder(ComparisonRecorder):
     """The oracle with a record of comparisons, and of results of sums that are 0 in exact
     arithmetic.
 
@@ -68,25 +75,25 @@ class ZeroSumWatching(Watching):
 
     def __init__(self) -> None:
         super().__init__()
-        self._table = {**self._table, "sum": self._watched_sum}
+        self._table = {**self._table, "sum": self._recorded_sum}
 
     def forget(self) -> None:
         """Delete the record of comparisons and zeros."""
         super().forget()
         self.zeros: list[Array | None] = []
 
-    def _watched_sum(self, x: Array, **attributes: Any) -> Array:
+    def _recorded_sum(self, x: Array, **attributes: Any) -> Array:
         total = np.asarray(_sum(x, **attributes))
-        zero = None
+        zeros = None
         if total.dtype.kind == "f" and total.size < x.size:
             magnitude = np.asarray(_sum(np.abs(x), **attributes))
-            zero = (magnitude > 0) & (np.abs(total) <= VANISHING * magnitude)
-        self.zeros.append(zero if zero is not None and zero.any() else None)
+            zeros = (magnitude > 0) & (np.abs(total) <= VANISHING * magnitude)
+        self.zeros.append(zeros if zeros is not None and zeros.any() else None)
         return total
 
 
 class WithoutZeroSums(Oracle):
-    """The oracle with exact zeros for the entries that :class:`ZeroSumWatching` recorded."""
+    """The oracle with exact zeros for the entries that :class:`ZeroSumRecorder` recorded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,8 +118,8 @@ FEW = ("reversed",)
 "plain" is the oracle itself and shows no rounding error."""
 OTHERS = tuple(order for order in ORDERS if order != "plain")
 # Rounding may flip a float32 comparison if the gap between its operands, relative to the larger
-# operand, is at most DOUBTFUL or at most DOUBTS times the typical noise.
-DOUBTFUL, DOUBTS = 1e-6, 6.0
+# operand, is at most SMALL_GAP or at most NOISE_GAP times the typical noise.
+SMALL_GAP, NOISE_GAP = 1e-6, 6.0
 NEXT = 1 + 1e-6  # the smallest gap times NEXT excludes only the comparison with this gap
 
 
@@ -156,8 +163,8 @@ class Expected:
     def tells(self, name: str, dtype: str) -> bool:
         """Return whether the tensor of a name shows how well two computations agree; see
         :func:`.tolerance.telling`."""
-        kept = host_dtype(dtype)
-        return telling(self.measured(kept).get(name, 0.0), kept)
+        dtype_of_result = host_dtype(dtype)
+        return telling(self.measured(dtype_of_result).get(name, 0.0), dtype_of_result)
 
     def deviations(self, found: Mapping[str, object], dtype: str) -> list[Deviation]:
         """Compare found values with the expected values; return one deviation per expected and per
@@ -239,8 +246,8 @@ class Reference:
         self._programs, self._rule = (training, inference), rule
         self._orders, self._kind, self._guard = tuple(orders), kind, guard
         self._sessions: dict[Oracle, Session] = {}
-        self._ways: dict[str, _Ways] = {}
-        self._watching = ZeroSumWatching()
+        self._noise_oracles: dict[str, _NoiseOracles] = {}
+        self._watching = ZeroSumRecorder()
         self.oracle = self._session(self._watching, "float64")
 
     def expect(self, run: Run) -> Expected:
@@ -250,14 +257,14 @@ class Reference:
             self._watching.forget()
             parts = (part for part in run(self.oracle))
             values = {n: widened(a) for part in parts for n, a in part.items()}
-            doubt, zeros = self._watching.doubt, self._watching.zeros
+            positive_margin, zeros = self._watching.positive_margin, self._watching.zeros
             self._watching.forget()
             self.oracle.forget()
 
         @cache
         def measured(dtype: str) -> Noise:
             with self._guard():
-                return self._noise(run, values, doubt, zeros, dtype)
+                return self._noise(run, values, positive_margin, zeros, dtype)
 
         return Expected(values, measured)
 
@@ -265,60 +272,74 @@ class Reference:
         self,
         run: Run,
         values: Arrays,
-        doubt: float,
+        positive_margin: float,
         zeros: Sequence[Array | None],
         dtype: str,
     ) -> Noise:
-        scale, noise, few = scales(values), dict.fromkeys(values, 0.0), lucky(values)
+        scale, noise, lost_names = (
+            scales(values),
+            dict.fromkeys(values, 0.0),
+            few_lost_entries(values),
+        )
         # Errors of these tensors are not multiplied by SHARE. Optimizers divide tensors in `few` by
         # their own size; in float64, all values depend on the result.
-        thrown = (values if dtype == "float64" else few) if few else ()
+        undamped = (values if dtype == "float64" else lost_names) if lost_names else ()
 
-        def stray(session: Session, share: float = 1.0, most: float = np.inf) -> None:
-            whole = thrown if share == SHARE else ()
+        def add_errors(session: Session, share: float = 1.0, largest: float = np.inf) -> None:
+            full_names = undamped if share == SHARE else ()
             for part in run(session):
                 for name, array in part.items():
                     error = relative_error(array, values[name], scale[name])
-                    if error <= most:
-                        noise[name] = max(noise[name], error * (1.0 if name in whole else share))
+                    if error <= largest:
+                        noise[name] = max(
+                            noise[name], error * (1.0 if name in full_names else share)
+                        )
             session.forget()
 
-        if dtype not in self._ways:
+        if dtype not in self._noise_oracles:
             orders = [Oracle(order) for order in self._orders]
             narrowed = [Narrowed(dtype)] if narrow(dtype) else []
-            self._ways[dtype] = _Ways([*orders, *narrowed], Rounded(dtype))
-        ways = self._ways[dtype]
-        ways.plain.forget()
-        stray(self._session(ways.plain, dtype))
-        for coins in range(THROWS if few or repeated(values) else 1):
-            ways.rounded.begin(ways.plain.decisions, coins)
-            stray(self._session(ways.rounded, dtype), SHARE)
+            self._noise_oracles[dtype] = _NoiseOracles([*orders, *narrowed], Rounded(dtype))
+        oracles = self._noise_oracles[dtype]
+        oracles.plain.forget()
+        add_errors(self._session(oracles.plain, dtype))
+        for seed in range(REPETITIONS if lost_names or has_equal_rows(values) else 1):
+            oracles.rounded.begin(oracles.plain.decisions, seed)
+            add_errors(self._session(oracles.rounded, dtype), SHARE)
         if narrow(dtype):
-            ways.rounded.begin(None)
-            stray(self._session(ways.rounded, dtype), SHARE)
-        ways.rounded.begin(())
-        ways.plain.forget()
-        for oracle in ways.orders:
-            stray(self._session(oracle, dtype))
+            oracles.rounded.begin(None)
+            add_errors(self._session(oracles.rounded, dtype), SHARE)
+        oracles.rounded.begin(())
+        oracles.plain.forget()
+        for oracle in oracles.orders:
+            add_errors(self._session(oracle, dtype))
         # Not in float16: loss scaling adds more sums, so the recorded zeros do not fit the sums.
         if dtype != "float16" and any(zero is not None for zero in zeros):
-            ways.without_zero_sums.begin(zeros)
+            oracles.without_zero_sums.begin(zeros)
             # Ignore infinite errors: a backend that divides by such a sum must compute it.
-            stray(self._session(ways.without_zero_sums, dtype), 1.0, np.finfo(np.float64).max)
-        typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
-        band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
-        if doubt <= band:
-            wavering, beyond = ways.wavering, 0.0
+            add_errors(
+                self._session(oracles.without_zero_sums, dtype), 1.0, np.finfo(np.float64).max
+            )
+        typical_noise = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
+        band = max(SMALL_GAP * PRECISION[dtype], NOISE_GAP * typical_noise)
+        if positive_margin <= band:
+            flipped, lower = oracles.flipped, 0.0
             for _ in range(2):  # flip all, then all but the nearest: two flips may cancel
-                wavering.begin(band, beyond)
+                flipped.begin(band, lower)
                 # Ignore infinite errors: a flipped lower bound may give log(0), which no rounding
                 # error does.
-                stray(self._session(wavering, dtype), 1 / KINKS, np.finfo(np.float64).max)
-                beyond = NEXT * wavering.nearest
-                if beyond >= wavering.furthest:
+                add_errors(self._session(flipped, dtype), 1 / KINKS, np.finfo(np.float64).max)
+                lower = NEXT * flipped.nearest
+                if lower >= flipped.furthest:
                     break
         metrics = [name for name in noise if name.startswith("metric.")]
-        if metrics and narrow(dtype) and (doubt <= band or self._rivals(run, ways.rivals) <= band):
+        if (
+            metrics
+            and narrow(dtype)
+            and (
+                positive_margin <= band or self._smallest_maximum_gap(run, oracles.maximum) <= band
+            )
+        ):
             # Rounding decides which class is the most likely, so a metric that counts correct
             # classes is not compared.
             noise |= dict.fromkeys(metrics, np.inf)
@@ -329,7 +350,7 @@ class Reference:
             noise |= dict.fromkeys(gradients, np.inf)
         return noise
 
-    def _rivals(self, run: Run, oracle: Rivals) -> float:
+    def _smallest_maximum_gap(self, run: Run, oracle: MaximumRecorder) -> float:
         """Compute ``run`` in float64; return the smallest gap between the two largest entries in
         any call of ``max``."""
         oracle.forget()
@@ -350,14 +371,14 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class _Ways:
+class _NoiseOracles:
     """The oracles that measure noise in one dtype; each of them computes in a different way."""
 
     orders: Sequence[Oracle]
     rounded: Rounded
-    plain: Watching = field(default_factory=Watching)
-    wavering: Wavering = field(default_factory=Wavering)
-    rivals: Rivals = field(default_factory=Rivals)
+    plain: ComparisonRecorder = field(default_factory=ComparisonRecorder)
+    flipped: FlippedComparisons = field(default_factory=FlippedComparisons)
+    maximum: MaximumRecorder = field(default_factory=MaximumRecorder)
     without_zero_sums: WithoutZeroSums = field(default_factory=WithoutZeroSums)
 
 
@@ -365,8 +386,8 @@ def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda na
     """Return the difference of each value between two runs that differ only by rounding, as noise.
     ``kind`` groups names for :func:`at_least_typical`."""
     scale = scales(values)
-    found = {n: relative_error(others[n], a, scale[n]) for n, a in values.items()}
-    return at_least_typical(found, kind)
+    noise = {n: relative_error(others[n], a, scale[n]) for n, a in values.items()}
+    return at_least_typical(noise, kind)
 
 
 def at_least_typical(

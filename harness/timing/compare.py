@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
 from harness.errors import UsageError, several, shorten
-from harness.oracle.tolerance import moved
+from harness.oracle.tolerance import accuracy_change
 from harness.results.environment import Environment
 from harness.results.speeds import NoSpeed, SpeedEntry, SpeedFile, Timed
 from harness.runs.compared import Differing, RunChanges, differing, merged, unreached
@@ -256,7 +256,7 @@ def _of_cell(name: str, before: Timed, after: Timed, threshold: float) -> Iterat
     if ratios[0] is None or ratios[1] is None:
         return
     told = f"off by {ratios[0]:.2g} times the yardstick, now {ratios[1]:.2g} times"
-    match moved(ratios[0], ratios[1]):
+    match accuracy_change(ratios[0], ratios[1]):
         case "lost":
             yield SpeedChange("accuracy-lost", name, True, old, new, found, told)
         case "gained":

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.arrays import Array, Arrays
 from harness.language.model import fingerprint
-from harness.oracle.case import beside_start, state_of, step_values
+from harness.oracle.case import state_of, step_values, with_parameter_rounding
 from harness.oracle.draw import data, draw, target
 from harness.oracle.tolerance import Deviation
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference
@@ -143,7 +143,7 @@ class TimedCase:
     def expected(self) -> Expected:
         """The expected results of the compared steps, with the rounding error of the dtype."""
         expected = self._reference.expect(lambda session: [self.run(session)])
-        return beside_start(expected, self.material.parameters)
+        return with_parameter_rounding(expected, self.material.parameters)
 
     def means_nothing(self) -> bool:
         """Return whether no comparison is possible: a loss or all outputs are not finite."""
@@ -160,7 +160,7 @@ class TimedCase:
         when it is needed.
         """
         expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
-        return beside_start(expected, left["parameters"])
+        return with_parameter_rounding(expected, left["parameters"])
 
     def run(self, session: Session) -> dict[str, Array]:
         """Run the compared steps in a session, and return their results by name."""

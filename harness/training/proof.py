@@ -22,12 +22,12 @@ import numpy as np
 from harness.arrays import Array, ArrayDict
 from harness.errors import HarnessError, UsageError
 from harness.language.initial_values import initial_parameters, initial_state, initial_statistics
-from harness.oracle.case import beside_start, state_of, step_values
+from harness.oracle.case import state_of, step_values, with_parameter_rounding
 from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
-from harness.oracle.rounding import shaken
+from harness.oracle.rounding import perturbed
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation
 from harness.oracle.tolerance import worst as furthest
-from harness.oracle.yardstick import FEW, Expected, Reference, apart
+from harness.oracle.yardstick import FEW, Expected, Reference, noise_between
 from harness.output.shell import command_line
 from harness.program.signature import group_of
 from harness.program.updates import UPDATES
@@ -139,7 +139,7 @@ class _Proof:
                 f"learning rate of {self.rate:g}, so nothing was trained: look at the optimizer's "
                 "equations, and at the rate"
             )
-        expected = beside_start(expected, self.parameters)
+        expected = with_parameter_rounding(expected, self.parameters)
         found = self._made(self.parameters, [(*step, 1) for step in self.shown])
         deviations = expected.deviations(found, self.dtype)
         # Rounding errors grow over the steps and may flip a relu, so compare each step separately.
@@ -154,7 +154,7 @@ class _Proof:
             total = sum(self.remote.calls.run(rate, 0, batch, 1))
             after = self.remote.calls.snapshot()
             step = partial(self._following, number=number, left=left)
-            expected = beside_start(reference.expect(step), left["parameters"])
+            expected = with_parameter_rounding(reference.expect(step), left["parameters"])
             found = self._values(number + 1, total, after, left["parameters"])
             found |= _states(number + 1, after["state"])
             deviations += expected.deviations(found, self.dtype)
@@ -184,9 +184,9 @@ class _Proof:
         """Compare the steps of one sum, made in few calls, with the same steps one by one."""
         row = self._made(self.parameters, [(self.rate, 0, self.many)])
         single = self._made(self.parameters, self._calls(self.many))
-        start = shaken(self.parameters, self.dtype, np.random.default_rng(0))
+        start = perturbed(self.parameters, self.dtype, np.random.default_rng(0))
         # Measure the rounding error: make the same steps from parameters with other last digits.
-        noise = apart(single, self._made(start, self._calls(self.many)))
+        noise = noise_between(single, self._made(start, self._calls(self.many)))
         least = FLOOR * PRECISION[self.dtype] * self.many
         noise = {n: max(e, least) for n, e in noise.items()}
         expected = Expected.within(single, noise, self.dtype)

@@ -19,7 +19,7 @@ from harness.files.npz import read_npz
 from harness.files.user_file import MAX_TABLE, FileFault, displayed, read_bytes
 from harness.language import schema
 from harness.language.model import Spec
-from harness.oracle.given import digest_of
+from harness.oracle.user_arrays import digest_of
 from harness.program.dims import Dim, bind
 from harness.program.ir import Port, Program, Type
 from harness.program.signature import check_entries, noise_ports

@@ -13,7 +13,13 @@ from wording import Wording
 from harness.errors import SpecError
 from harness.oracle.case import Case
 from harness.oracle.complex_step import ALLOWED, complex_step_gap
-from harness.oracle.kinks import KINK_MARGIN, Rivals, Watching, Wavering, kink_margin
+from harness.oracle.kinks import (
+    KINK_MARGIN,
+    ComparisonRecorder,
+    FlippedComparisons,
+    MaximumRecorder,
+    kink_margin,
+)
 from harness.oracle.oracle import TABLE
 from harness.oracle.rounding import Rounded
 
@@ -130,12 +136,12 @@ def test_results_are_counted(wording: Wording) -> None:
 
 def test_an_order_is_a_comparison_that_rounding_may_turn() -> None:
     x = np.array([[0.0, 1.0, 1.0 + 1e-9, 1.0 + 2e-9, 5.0], [4.0, 3.0, 2.0, 1.0, 0.0]])
-    watching, wavering, rounded = Watching(), Wavering(), Rounded()
+    watching, wavering, rounded = ComparisonRecorder(), FlippedComparisons(), Rounded()
     for op in ("floor", "argsort"):
         watching.primitives[op](x)
     watching.primitives["less"](x, x[:, :1])
     assert watching.margin == 0
-    assert 0 < watching.doubt < 1e-9
+    assert 0 < watching.positive_margin < 1e-9
     rounded.begin(watching.decisions)
     for op, operands in (("floor", [x]), ("argsort", [-x]), ("less", [x, x])):
         found = rounded.primitives[op](*operands)
@@ -149,7 +155,7 @@ def test_an_order_is_a_comparison_that_rounding_may_turn() -> None:
 
 
 def test_the_second_largest_is_seen_and_what_ties_is_not() -> None:
-    rivals = Rivals()
+    rivals = MaximumRecorder()
     x = np.array([[2.0, 2.0, 1.0], [0.0, 1.5, 1.5 + 1e-6]])
     for axis, shape in (((1,), (2,)), ((0, 1), ())):
         found = rivals.primitives["max"](x, axis=axis, keepdims=False)

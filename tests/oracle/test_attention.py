@@ -19,7 +19,7 @@ EPS = np.finfo("float64").eps
 def ops() -> dict[str, Callable[..., Array]]:
     """The oracle's operations, watched, and none of them off by itself."""
     attention = Attention(np.ones)
-    return {op: attention.watched(op, TABLE[op]) for op in WATCHED}
+    return {op: attention.wrap(op, TABLE[op]) for op in WATCHED}
 
 
 def softmax(ops: dict[str, Any], x: Array) -> Array:

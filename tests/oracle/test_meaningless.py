@@ -11,7 +11,7 @@ from wording import Wording
 from harness.checking.request import Request, make_case
 from harness.errors import UsageError
 from harness.language.model import load_spec
-from harness.oracle.case import Case, check_meaning
+from harness.oracle.case import Case, check_finite_results
 
 LOSS = "targets:\n  t: {shape: [batch, 2]}\nloss: mean(squared_error(y, t))\n"
 
@@ -36,9 +36,9 @@ def test_a_model_without_numbers_is_refused(
     tmp_path: Path, equation: str, loss: str, words: str, wording: Wording
 ) -> None:
     with wording.raises(UsageError, words):
-        check_meaning(case(tmp_path, equation, loss))
+        check_finite_results(case(tmp_path, equation, loss))
 
 
 @pytest.mark.parametrize("equation", ["s", "where(arange(2)[None, :] < 1, s, log(s - s))"])
 def test_a_model_some_of_whose_outputs_are_numbers_is_not(tmp_path: Path, equation: str) -> None:
-    check_meaning(case(tmp_path, equation, ""))
+    check_finite_results(case(tmp_path, equation, ""))

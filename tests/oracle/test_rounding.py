@@ -8,9 +8,9 @@ import pytest
 from harness.checking.checks.extremes import index_material
 from harness.checking.request import Request, make_case
 from harness.language.model import load_spec
-from harness.oracle.kinks import Watching
+from harness.oracle.kinks import ComparisonRecorder
 from harness.oracle.oracle import TABLE
-from harness.oracle.rounding import Narrowed, Rounded, repeated
+from harness.oracle.rounding import Narrowed, Rounded, has_equal_rows
 from harness.oracle.tolerance import K
 from harness.runtime.precision import rounded_to
 
@@ -90,10 +90,10 @@ def test_equal_numbers_are_off_alike_and_others_by_a_coin(dtype: str) -> None:
 
 def test_examples_that_repeat_are_known() -> None:
     rows = np.arange(6.0).reshape(3, 2)
-    assert not repeated({"output.y": rows})
-    assert repeated({"output.y": rows[:1]})
-    assert repeated({"output.y": np.repeat(rows[:1], 5, axis=0)})
-    assert not repeated({"gradient.W": np.zeros((3, 2)), "output.y": rows})
+    assert not has_equal_rows({"output.y": rows})
+    assert has_equal_rows({"output.y": rows[:1]})
+    assert has_equal_rows({"output.y": np.repeat(rows[:1], 5, axis=0)})
+    assert not has_equal_rows({"gradient.W": np.zeros((3, 2)), "output.y": rows})
 
 
 @pytest.mark.parametrize("batch", [1, 33])
@@ -131,7 +131,7 @@ def test_nobody_rounds_what_counts() -> None:
 
 def test_a_step_falls_where_the_plain_run_has_it() -> None:
     """floor of a whole number that was computed is that number, however it is rounded."""
-    plain, rounded = Watching(), Rounded()
+    plain, rounded = ComparisonRecorder(), Rounded()
     halves = (np.arange(20.0) * 0.7, np.array(0.7))
     told = plain.primitives["floor"](plain.primitives["divide"](*halves))
     rounded.begin(plain.decisions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.oracle.kinks import ORDERED, Wavering
+from harness.oracle.kinks import ORDERED, FlippedComparisons
 from harness.oracle.oracle import TABLE
 from harness.oracle.yardstick import NEXT
 
@@ -15,7 +15,7 @@ from harness.oracle.yardstick import NEXT
 def test_a_band_may_be_wider_than_a_dtype_is(dtype: str, band: float) -> None:
     """The typical noise of a model that overflows is; two of the operands are equal, and stay."""
     a, b = np.array([1.0, 2.0, 7.0], dtype), np.array([1.0, 2.1, 9.0], dtype)
-    wavering = Wavering()
+    wavering = FlippedComparisons()
     wavering.begin(band)
     for op in ORDERED:
         turned = wavering.primitives[op](a, b) != TABLE[op](a, b)
@@ -26,7 +26,7 @@ def test_a_band_may_be_wider_than_a_dtype_is(dtype: str, band: float) -> None:
 
 def test_what_is_beside_an_infinite_operand_is_near() -> None:
     a, b = np.array([1.0, 2.0]), np.array([np.inf, 2.5])
-    wavering = Wavering()
+    wavering = FlippedComparisons()
     wavering.begin(0.2)
     turned = wavering.primitives["less"](a, b) != TABLE["less"](a, b)
     assert turned.tolist() == [True, True]
@@ -34,7 +34,7 @@ def test_what_is_beside_an_infinite_operand_is_near() -> None:
 
 def test_all_but_the_nearest() -> None:
     a, b = np.array([1.0, 2.0, 8.0, 4.0]), np.array([1.0, 2.1, 8.8, 4.0])
-    wavering = Wavering()
+    wavering = FlippedComparisons()
     wavering.begin(0.2)
     wavering.primitives["less"](a, b)
     assert (wavering.nearest, wavering.furthest) == pytest.approx((0.1 / 8.8, 0.8 / 8.8))

@@ -10,7 +10,7 @@ from harness.checking.request import Request, make_case
 from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.oracle import TABLE
-from harness.oracle.yardstick import WithoutZeroSums, ZeroSumWatching
+from harness.oracle.yardstick import WithoutZeroSums, ZeroSumRecorder
 
 # The mean is 5,000 times the standard deviation, and a gradient sums terms that cancel.
 SPEC = """
@@ -56,7 +56,7 @@ def test_the_fused_backward_formula_of_batch_normalization_is_no_fault(tmp_path:
 def test_zero_sums_are_recorded_entry_by_entry_and_left_out() -> None:
     x = np.array([[1.0, 2.0], [-1.0, 2.0]]) + 1e-13
     attributes = {"axis": (0,), "keepdims": False}
-    watching, without = ZeroSumWatching(), WithoutZeroSums()
+    watching, without = ZeroSumRecorder(), WithoutZeroSums()
     for array in (x, np.zeros((2, 2)), np.ones((1, 2)), np.ones((2, 2), bool)):
         watching.primitives["sum"](array, **attributes)
     first, *others = watching.zeros

@@ -12,7 +12,7 @@ import numpy as np
 from harness.arrays import ArrayDict
 from harness.checking.checks.context import Context, select_prefixes
 from harness.oracle.case import Case
-from harness.oracle.kinks import finite, furthest
+from harness.oracle.kinks import farthest_from_kinks, has_finite_results
 from harness.oracle.tolerance import ROUNDOFF, Deviation, prefixed
 from harness.program.ir import Port, walk_nodes
 from harness.program.signature import ONE_BY_ONE, by_kind, float_inputs, owner_of
@@ -76,17 +76,17 @@ def saturation(context: Context) -> Iterator[Finding]:
 
 def saturated_material(case: Case) -> Arguments:
     """Return the arguments of :func:`saturation`, scaled by a factor of :data:`SATURATING`."""
-    return case.found_once("saturation", lambda: _choose_saturated(case))
+    return case.cached_arguments("saturation", lambda: _choose_saturated(case))
 
 
 def _choose_saturated(case: Case) -> Arguments:
     programs = (case.training, case.inference)
     for factors in SATURATING:
         candidates = [_scale_arguments(case, factor) for factor in factors]
-        usable = [material for material in candidates if finite(*programs, material)]
+        usable = [material for material in candidates if has_finite_results(*programs, material)]
         if usable:
             break
-    return furthest(case.training, usable or candidates)
+    return farthest_from_kinks(case.training, usable or candidates)
 
 
 def _scale_arguments(case: Case, factor: float) -> Arguments:
@@ -393,7 +393,7 @@ def far_material(case: Case) -> Arguments | None:
         scaled_inputs = {n: a * factor if n in inputs else a for n, a in material.inputs.items()}
         return replace(material, parameters=parameters, inputs=scaled_inputs)
 
-    return case.found_once("far-inputs", lambda: furthest(case.training, map(scale_inputs, FAR)))
+    return case.cached_arguments("far-inputs", lambda: farthest_from_kinks(case.training, map(scale_inputs, FAR)))
 
 
 def offset(context: Context) -> Iterator[Finding]:

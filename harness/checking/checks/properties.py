@@ -12,7 +12,7 @@ from harness.arrays import Array, ArrayDict, Arrays, widened
 from harness.checking.checks.context import Context, compare_repetition, equal, list_differences
 from harness.checking.checks.thresholds import add_row_noise, take_rows, whole_batch
 from harness.oracle.case import Case
-from harness.oracle.kinks import furthest
+from harness.oracle.kinks import farthest_from_kinks
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
@@ -278,7 +278,7 @@ def single_example(context: Context) -> Iterator[Finding]:
         expected = add_row_noise(case.gradients(whole, "whole batch"), rows * case.time)
         deviations = context.finding("single-example", found, expected).deviations
     drawn = (case.batch_of(batch, time, number) for number in range(5, 9))
-    alone = case.found_once("single-example", lambda: furthest(case.training, drawn))
+    alone = case.cached_arguments("single-example", lambda: farthest_from_kinks(case.training, drawn))
     found = context.remote.gradients(alone)
     finding = context.finding("single-example", found, case.gradients(alone, "single-example"))
     finding.deviations += prefixed("whole batch, ", deviations)

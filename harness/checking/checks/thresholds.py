@@ -18,7 +18,7 @@ from harness.checking.checks.extremes import extreme_material, least_noise, offs
 from harness.errors import SpecError
 from harness.oracle.case import Case, entries_of, step_values
 from harness.oracle.draw import draw
-from harness.oracle.kinks import furthest, off_kinks
+from harness.oracle.kinks import farthest_from_kinks, off_kinks
 from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, Deviation, prefixed, scales
 from harness.oracle.yardstick import Expected
 from harness.program.ir import Phase, Port, Program
@@ -118,8 +118,8 @@ def whole_batch(case: Case) -> Arguments | None:
             state=take_rows(program, program.state, case.material.state, rows),
         )
 
-    return case.found_once(
-        "whole batch", lambda: furthest(case.training, map(make_batch, range(4)))
+    return case.cached_arguments(
+        "whole batch", lambda: farthest_from_kinks(case.training, map(make_batch, range(4)))
     )
 
 

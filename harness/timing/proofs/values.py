@@ -10,9 +10,9 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.oracle.case import step_values
-from harness.oracle.rounding import shaken
+from harness.oracle.rounding import perturbed
 from harness.oracle.tolerance import Deviation, K, digits, worst
-from harness.oracle.yardstick import Expected, apart
+from harness.oracle.yardstick import Expected, noise_between
 from harness.timing.contestant import Contestant, Played, Refused
 from harness.timing.workload import ROTATING, SECRET, Left, TimedCase, kind
 
@@ -70,7 +70,7 @@ def check_timed_way(contestant: Contestant) -> None:
     deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
     if not all(d.agrees for d in deviations):
         again = _singly(contestant, calls, reads, _shaken(contestant), until=1)
-        noise = apart(expected, again, kind)
+        noise = noise_between(expected, again, kind)
         deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
     furthest = worst(deviations)
     contestant.record.timed_way = {
@@ -136,7 +136,7 @@ def _again(contestant: Contestant, played: Played) -> Deviation:
         return furthest
     shaken_start = _shaken(contestant)
     again = _singly(contestant, played.calls, played.reads, shaken_start, until)
-    rounding = apart(expected, again, kind)
+    rounding = noise_between(expected, again, kind)
     noise = {n: max(rounding[n], share) for n, share in noise.items()}
     return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
 
@@ -198,7 +198,7 @@ def _named(index: int, results: Mapping[str, Array]) -> ArrayDict:
 def _shaken(contestant: Contestant) -> ArrayDict:
     """Return the initial parameters with different last digits, drawn secretly."""
     random = np.random.default_rng(SECRET.getrandbits(64))
-    return shaken(contestant.case.material.parameters, contestant.case.dtype, random)
+    return perturbed(contestant.case.material.parameters, contestant.case.dtype, random)
 
 
 def _told(furthest: Deviation) -> dict[str, object]:
