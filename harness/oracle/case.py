@@ -20,11 +20,11 @@ from harness.arrays import Array, Arrays
 from harness.errors import UsageError
 from harness.language.model import Spec
 from harness.oracle.draw import cotangents, draw
-from harness.oracle.given import Given
-from harness.oracle.kinks import Drawing, drawn
+from harness.oracle.kinks import Drawing, draw_off_kinks
 from harness.oracle.oracle import Oracle
 from harness.oracle.patience import OracleFault, at_work, this_run
 from harness.oracle.tolerance import PRECISION, ROUNDOFF, scales
+from harness.oracle.user_arrays import UserArrays
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference, Run
 from harness.program.builder import Builder
 from harness.program.dims import resolve_shape
@@ -81,7 +81,7 @@ class Case:
         batch: int,
         time: int,
         seed: int = 0,
-        given: Given | None = None,
+        given: UserArrays | None = None,
         drawing: Drawing | None = None,
     ) -> None:
         self.given = given
@@ -102,7 +102,7 @@ class Case:
             guard=self._exclusive,
         )
         with at_work(self.entries * BYTES, self.entries * SECONDS):
-            drawing = drawing or partial(drawn, batch=batch, time=time, given=given)
+            drawing = drawing or partial(draw_off_kinks, batch=batch, time=time, given=given)
             self.seed, self.material = drawing(self.training, self.inference, seed)
             self.cotangents = cotangents(self.training, batch, time, self.seed)
 

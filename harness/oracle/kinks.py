@@ -14,9 +14,9 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.oracle.draw import draw
-from harness.oracle.given import Given
 from harness.oracle.oracle import TABLE, Oracle
 from harness.oracle.patience import at_work
+from harness.oracle.user_arrays import UserArrays
 from harness.program.ir import Program
 from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
@@ -186,7 +186,7 @@ def kink_margin(program: Program, material: Arguments) -> float:
     return oracle.margin
 
 
-def furthest(program: Program, materials: Iterable[Arguments]) -> Arguments:
+def farthest_from_kinks(program: Program, materials: Iterable[Arguments]) -> Arguments:
     """Return the first arguments with a margin of at least :data:`KINK_MARGIN` from all kinks, or
     the arguments with the largest margin if there are none."""
     return max(materials, key=lambda material: min(kink_margin(program, material), KINK_MARGIN))
@@ -203,14 +203,14 @@ GAINS = (1.0, 2.0**-2, 2.0**-4, 2.0**-8)
 Drawing = Callable[[Program, Program, int], tuple[int, Arguments]]
 
 
-def drawn(
+def draw_off_kinks(
     training: Program,
     inference: Program,
     seed: int,
     *,
     batch: int,
     time: int,
-    given: Given | None = None,
+    given: UserArrays | None = None,
 ) -> tuple[int, Arguments]:
     """Draw test arrays that avoid all kinks, with the largest weights for which float32 does not
     overflow. The user's arrays (``given``) replace the drawn ones. With ``batch``, ``time`` and
@@ -223,7 +223,7 @@ def drawn(
 
     for gain in GAINS:
         number, material = off_kinks(training, seed, partial(draw_once, gain), tries)
-        if finite(training, inference, material):
+        if has_finite_results(training, inference, material):
             break
     return number, material
 
@@ -245,7 +245,7 @@ def off_kinks(
     return best[1], best[2]
 
 
-def finite(training: Program, inference: Program, material: Arguments) -> bool:
+def has_finite_results(training: Program, inference: Program, material: Arguments) -> bool:
     """Return whether a forward pass in float32 has only finite results."""
     session = Session(Oracle(), training, inference, path="equations", dtype="float32")
     session.load(material.parameters, material.statistics)

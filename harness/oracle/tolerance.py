@@ -330,7 +330,7 @@ def compare(
     ]
 
 
-def moved(old: float, new: float) -> Literal["lost", "gained", ""]:
+def accuracy_change(old: float, new: float) -> Literal["lost", "gained", ""]:
     """Return "lost" or "gained" if the accuracy changed between two runs by more than rounding
     explains; otherwise "".
 

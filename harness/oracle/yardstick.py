@@ -382,7 +382,9 @@ class _NoiseOracles:
     without_zero_sums: WithoutZeroSums = field(default_factory=WithoutZeroSums)
 
 
-def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: "") -> Noise:
+def noise_between(
+    values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: ""
+) -> Noise:
     """Return the difference of each value between two runs that differ only by rounding, as noise.
     ``kind`` groups names for :func:`at_least_typical`."""
     scale = scales(values)

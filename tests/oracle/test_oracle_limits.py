@@ -195,7 +195,7 @@ def test_what_others_have_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> N
         thread.join()
     with at_work(700 << 20):
         pass
-    assert patience._asked == {}
+    assert patience._reserved_bytes == {}
 
 
 def test_time_is_counted_once_and_only_while_at_work() -> None:

@@ -32,7 +32,7 @@ Source = Mapping[str, Any] | str | Path | None
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class UserArrays:
     """The user's arrays for a spec, in groups (e.g. parameters); a missing group is empty.
 
     Arrays are float64, int64 (indices) or bool (masks), and their shapes fit the spec at ``sizes``.
@@ -72,7 +72,7 @@ class Given:
         return {f.name: getattr(self.arrays, f.name) for f in fields(Arguments)}
 
 
-def given_numbers(
+def check_user_arrays(
     spec: Spec,
     sizes: Mapping[str, int],
     *,
@@ -82,8 +82,8 @@ def given_numbers(
     state: Numbers = None,
     targets: Numbers = None,
     files: Mapping[str, Path] | None = None,
-) -> Given:
-    """Check the user's arrays against a spec, and convert them to a :class:`Given`.
+) -> UserArrays:
+    """Check the user's arrays against a spec, and convert them to a :class:`UserArrays`.
 
     Each group maps names to values that numpy can convert to arrays. A group is None or holds all
     of its arrays; only noise may be missing among the inputs. ``sizes`` are the sizes that differ
@@ -118,7 +118,7 @@ def given_numbers(
                 "omit this size"
             )
     free_sizes = {n: array_sizes.get(n, sizes.get(n)) for n in FREE_SIZES}
-    return Given(
+    return UserArrays(
         spec.name,
         dict(program.sizes),
         Arguments(
