@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_INPUTS, FileFault, displayed, read_bytes
 from harness.language.model import Spec, load_spec
-from harness.oracle.user_arrays import UserArrays, Numbers, Source, check_user_arrays
+from harness.oracle.user_arrays import Numbers, Source, UserArrays, check_user_arrays
 from harness.program.signature import group_of
 
 # In a file of inputs, the names of states and targets have these prefixes. Names of inputs have no

@@ -29,9 +29,9 @@ from harness.language.initial_values import initial_parameters, initial_state, i
 from harness.language.model import Spec, load_spec
 from harness.language.noise import noise_of
 from harness.oracle.case import BYTES, SECONDS, entries_of
-from harness.oracle.user_arrays import UserArrays
 from harness.oracle.oracle import Oracle
 from harness.oracle.patience import Patience, at_work, spent, with_patience
+from harness.oracle.user_arrays import UserArrays
 from harness.program.ir import Phase, Program
 from harness.program.signature import group_of, noise_ports
 from harness.runtime.answers import Arguments, IllFormed, whole

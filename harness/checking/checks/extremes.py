@@ -393,7 +393,9 @@ def far_material(case: Case) -> Arguments | None:
         scaled_inputs = {n: a * factor if n in inputs else a for n, a in material.inputs.items()}
         return replace(material, parameters=parameters, inputs=scaled_inputs)
 
-    return case.cached_arguments("far-inputs", lambda: farthest_from_kinks(case.training, map(scale_inputs, FAR)))
+    return case.cached_arguments(
+        "far-inputs", lambda: farthest_from_kinks(case.training, map(scale_inputs, FAR))
+    )
 
 
 def offset(context: Context) -> Iterator[Finding]:

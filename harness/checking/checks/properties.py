@@ -278,7 +278,9 @@ def single_example(context: Context) -> Iterator[Finding]:
         expected = add_row_noise(case.gradients(whole, "whole batch"), rows * case.time)
         deviations = context.finding("single-example", found, expected).deviations
     drawn = (case.batch_of(batch, time, number) for number in range(5, 9))
-    alone = case.cached_arguments("single-example", lambda: farthest_from_kinks(case.training, drawn))
+    alone = case.cached_arguments(
+        "single-example", lambda: farthest_from_kinks(case.training, drawn)
+    )
     found = context.remote.gradients(alone)
     finding = context.finding("single-example", found, case.gradients(alone, "single-example"))
     finding.deviations += prefixed("whole batch, ", deviations)
