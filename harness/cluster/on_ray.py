@@ -65,8 +65,8 @@ def address_of(on: str) -> str:
     scheme, separator, address = on.partition("://")
     if scheme != "ray" or bool(separator) != bool(address):
         raise UsageError(
-            f"--on takes ray, for the cluster that this machine is in, or ray://HOST:PORT with the "
-            f"address that 'ray start --head' printed; found {on!r}"
+            f"--on takes ray (the cluster of this machine) or ray://HOST:PORT (the address that "
+            f"'ray start --head' prints), found {on!r}"
         )
     return address or "auto"
 
@@ -102,8 +102,8 @@ class Cluster:
             where = "on this machine" if address == "auto" else f"at {address}"
             first = str(error).strip().partition("\n")[0]
             raise ClusterError(
-                f"there is no Ray cluster {where} that can be used: {first} ('ray start --head' "
-                "starts one, and prints its address)"
+                f"there is no usable Ray cluster {where}: {first} ('ray start --head' starts a "
+                "cluster and prints its address)"
             ) from None
         finally:
             for number, handler in handlers.items():
@@ -181,7 +181,8 @@ def _check_reached(address: str) -> None:
     except (OSError, ValueError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise ClusterError(
-            f"nothing answers at ray://{address}: {why}; 'ray start --head' prints the address of "
+            f"no cluster answers at ray://{address}: {why}; 'ray start --head' prints "
+            "the address of "
             "a cluster, HOST:PORT"
         ) from None
 
@@ -391,7 +392,7 @@ def spread(
             queue.wait(LOOK)
             if not queue.finished and not any(thread.is_alive() for thread in threads):
                 why = f": {given_up[-1]}" if given_up else ""
-                raise ClusterError(f"no node of the cluster can do what is left{why}")
+                raise ClusterError(f"no node of the cluster can do the remaining work{why}")
     except BaseException:
         queue.stop()
         raise

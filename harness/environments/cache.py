@@ -120,7 +120,7 @@ def at(folder: Path) -> MadeEnvironment | None:
         about = formed(content, About)
     except (FileFault, Malformed) as fault:
         raise UsageError(
-            f"{displayed(path)} is not one that 'harness env' wrote: {fault}; remove the folder"
+            f"{displayed(path)} was not written by 'harness env': {fault}; remove the folder"
         ) from None
     return MadeEnvironment(folder, about)
 
@@ -146,24 +146,26 @@ def interpreter(column: str) -> str:
     make = f"harness env {backend}=={label}"
     if found is None and not label[:1].isdigit():
         raise UsageError(
-            f"{label!r} of {column} is no version: write one, such as {backend}==2.6.0, or name an "
-            f"interpreter, {column}=/path/to/python"
+            f"{label!r} in {column} is not a version: write a version, such as "
+            f"{backend}==2.6.0, or "
+            f"an interpreter, {column}=/path/to/python"
         )
     if found is None and label == _installed(backend):
         raise UsageError(
-            f"there is no environment of {column}, but {label} is installed: write {backend} (or "
-            f"make it all the same with '{make}')"
+            f"there is no environment {column}, but version {label} is installed: write "
+            f"{backend}, or "
+            f"make the environment with '{make}'"
         )
     if found is None:
         raise NoEnvironment(
-            f"there is no environment of {column}: make it with '{make}', or name an interpreter, "
+            f"there is no environment {column}: make it with '{make}', or write an interpreter, "
             f"{column}=/path/to/python",
             [column],
         )
     if not found.is_of_today:
         raise NoEnvironment(
-            f"the environment of {column} has another harness ({found.about.harness}, of "
-            f"{found.about.made}) than runs here: make it again with '{make}'",
+            f"environment {column} contains different code of the harness ({found.about.harness}, "
+            f"made {found.about.made}): make it again with '{make}'",
             [column],
         )
     return found.python

@@ -24,7 +24,7 @@ from harness.runtime.plugins import available
 
 # The allowed spellings of a column, for messages.
 FORMS = (
-    "write torch, torch==2.12 or torch@2.12 (a version that 'harness env' has made), or "
+    "write torch, torch==2.12 or torch@2.12 (an environment from 'harness env'), or "
     "torch@LABEL=/path/to/python"
 )
 
@@ -141,7 +141,7 @@ def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, d
 def left_out(lacking: Mapping[str, str]) -> list[str]:
     """Return a sentence for each backend that is left out, with its install command."""
     return [
-        f"{name} is left out, its framework is not installed: {how}"
+        f"{name} is skipped, because its framework is not installed: {how}"
         for name, how in lacking.items()
     ]
 
@@ -174,7 +174,7 @@ def _read(item: str) -> tuple[str, str]:
         raise UsageError(f"{needs.unknown_backend(backend)}{forms}")
     if at and not LABEL.fullmatch(label):
         raise UsageError(
-            f"{shorten(item)!r}: after '@' or '==' stands a label of at most 100 letters, digits, "
+            f"{shorten(item)!r}: the label after '@' or '==' may have at most 100 letters, digits, "
             f"'.', '_' and '-', found {shorten(label)!r}; {FORMS}"
         )
     if VERSION.fullmatch(python):
@@ -182,5 +182,5 @@ def _read(item: str) -> tuple[str, str]:
             f"{item!r} names the interpreter {python!r}; write {backend}=={python} for a version"
         )
     if item.endswith("="):
-        raise UsageError(f"{item!r} names no interpreter after the '='; {FORMS}")
+        raise UsageError(f"{item!r} has no interpreter after '='; {FORMS}")
     return name, python

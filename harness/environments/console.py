@@ -28,7 +28,7 @@ def run_env(asked: EnvOptions) -> CommandResult:
     words = asked.words
     if asked.remove:
         if not words:
-            raise UsageError("--remove removes which? 'harness env' lists what there is")
+            raise UsageError("--remove needs the name of an environment; 'harness env' lists them")
         columns = [wanted.column_of(word) for word in words]
         for column in columns:
             make.folder_of(column)
@@ -44,7 +44,7 @@ def run_env(asked: EnvOptions) -> CommandResult:
     lines = (
         f"{_line(found)}, {_size(found.folder) / MIB:,.0f} MiB",
         f"use it with: --backend {found.about.column}",
-        f"which is:    --backend {found.about.column}={found.python}",
+        f"same as:     --backend {found.about.column}={found.python}",
     )
     return CommandResult(_record(found), "\n".join(lines))
 
@@ -86,11 +86,14 @@ def _listed() -> CommandResult:
         tell(text, error=True)
     lines = []
     for one in found.values():
-        outdated = "" if one.is_of_today else " (of another harness: make it again)"
+        outdated = (
+            "" if one.is_of_today else " (contains different code of the harness: make it again)"
+        )
         lines.append(f"{_line(one)}, made {one.about.made}{outdated}")
     if not found and not damaged:
         lines = [
-            f"no environment is in {displayed(cache.root())}; 'harness env torch==2.6' makes one"
+            f"there are no environments in {displayed(cache.root())}; make one with "
+            "'harness env torch==2.6'"
         ]
     return CommandResult([_record(one) for one in found.values()], "\n".join(lines))
 

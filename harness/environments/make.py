@@ -47,7 +47,7 @@ def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) 
     except OSError as error:
         raise UsageError(f"cannot make {displayed(folder.parent)}: {error.strerror}") from None
     _check_no_link(folder)
-    with held(folder, "make another one"):
+    with held(folder, "make a different environment"):
         there = None if force else cache.at(folder)
         if there is not None and there.is_of_today:
             _check_same(there, wanted, python)
@@ -74,7 +74,7 @@ def folder_of(column: str) -> Path:
     folder = cache.root() / column
     if not folder.is_dir():
         known = ", ".join(cache.kept()) or "none"
-        raise UsageError(f"there is no environment of {column} (there are: {known})")
+        raise UsageError(f"there is no environment {column} (existing: {known})")
     _check_no_link(folder)
     return folder
 
@@ -86,7 +86,7 @@ def remove(column: str) -> Path:
         UsageError: there is no such folder, it is a symbolic link, or another process is making it.
     """
     folder = folder_of(column)
-    with held(folder, "remove it then"):
+    with held(folder, "remove it later"):
         # Remove the marker first: an interrupted removal then leaves no seemingly complete
         # environment.
         (folder / cache.ABOUT).unlink(missing_ok=True)
@@ -97,8 +97,8 @@ def remove(column: str) -> Path:
 def _check_no_link(folder: Path) -> None:
     if folder.is_symlink():
         raise UsageError(
-            f"{displayed(folder)} is a link to {displayed(os.readlink(folder))}, which "
-            "'harness env' did not make: remove the link yourself"
+            f"{displayed(folder)} is a symbolic link to {displayed(os.readlink(folder))}; "
+            "'harness env' did not make this link: remove it yourself"
         )
 
 
@@ -123,7 +123,7 @@ def _install(
     with tempfile.TemporaryDirectory() as place:
         wheels = [str(pack(found, Path(place))) for found in wanted.packed]
         _run([*install, *wheels, *wanted.requirements], folder.parent)
-    tell(f"trying {wanted.backend}")
+    tell(f"testing {wanted.backend}")
     printed = _run([own, "-P", "-m", "harness.environments.proof", wanted.backend], folder.parent)
     said = json.loads(printed.splitlines()[-1])
     wrong = contradiction(wanted.column, said["versions"])
@@ -151,7 +151,7 @@ def _run(command: Sequence[str], folder: Path) -> str:
         raise NotMade(f"cannot run {command[0]!r}: {error.strerror}") from None
     if ran.returncode:
         said = (ran.stderr.strip() or ran.stdout.strip()).splitlines()[-SHOWN:]
-        raise NotMade("\n".join([f"this failed: {' '.join(command)}", *said]))
+        raise NotMade("\n".join([f"command failed: {' '.join(command)}", *said]))
     return ran.stdout
 
 
@@ -161,11 +161,11 @@ def _check_same(there: MadeEnvironment, wanted: Wanted, python: str) -> None:
         asked = _run([python, "-I", "-c", ask], Path()).strip()
         if asked != there.about.python:
             raise UsageError(
-                f"an environment of {wanted.column} is there, of Python {there.about.python}, and "
-                f"{python} is Python {asked}: add --force to make it anew"
+                f"environment {wanted.column} exists and has Python {there.about.python}, but "
+                f"{python} is Python {asked}: add --force to replace the environment"
             )
     if tuple(there.about.requirements) != wanted.requirements:
         raise UsageError(
-            f"an environment of {wanted.column} is there, made with "
-            f"{', '.join(there.about.requirements)}: add --force to make it anew"
+            f"environment {wanted.column} exists, but was made with "
+            f"{', '.join(there.about.requirements)}: add --force to replace it"
         )

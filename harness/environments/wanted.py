@@ -44,8 +44,8 @@ def distribution(name: str) -> Distribution:
     found = next((d for d in distributions(name=name) if d.read_text("RECORD")), None)
     if found is None:
         raise UsageError(
-            f"no installer has written down the files of {name}, so that it cannot be put into "
-            "another environment: install it there yourself, and name its interpreter "
+            f"the installer of {name} recorded no list of files, so it cannot be copied into "
+            "another environment: install it there yourself, and name that interpreter "
             "(--backend torch@2.6=/path/to/python)"
         )
     return found
@@ -127,7 +127,7 @@ def read(words: Sequence[str]) -> Wanted:
             chosen[canonicalize_name(Requirement(word).name)] = word
         except InvalidRequirement as error:
             raise UsageError(
-                f"{word!r} is not a requirement of pip's: {str(error).splitlines()[0]}"
+                f"{word!r} is not a pip requirement: {str(error).splitlines()[0]}"
             ) from None
     return Wanted(
         f"{backend}@{version.removesuffix('.*')}",
@@ -149,7 +149,7 @@ def column_of(word: str) -> str:
         _pinned(word)
     if not LABEL.fullmatch(label):
         raise UsageError(
-            "an environment is removed as BACKEND@VERSION, the version of at most 100 letters, "
+            "--remove takes BACKEND@VERSION, where the version has at most 100 letters, "
             f"digits, '.', '_' and '-', found {shorten(word)!r}"
         )
     return column
@@ -163,7 +163,7 @@ def _pinned(word: str, after: str = "") -> tuple[str, str]:
         apart = len(parts) == 2 and parts[1][0].isdigit()
         hint = f"; write {'=='.join(parts)}" if apart else ""
         raise UsageError(
-            f"an environment is asked for as BACKEND==VERSION or BACKEND@VERSION, such as "
+            f"write an environment as BACKEND==VERSION or BACKEND@VERSION, such as "
             f"torch==2.6.0, found {shorten(word)!r}{hint}"
         )
     if backend not in installed(ENTRY_POINT_GROUP):

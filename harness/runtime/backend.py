@@ -152,7 +152,9 @@ class Backend(ABC):
             ("dtype", dtype, self.dtypes()),
         ):
             if value not in offered:
-                raise UsageError(f"{self.name} has no {what} {value!r} (has: {', '.join(offered)})")
+                raise UsageError(
+                    f"{self.name} has no {what} {value!r} (it has: {', '.join(offered)})"
+                )
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
@@ -202,7 +204,7 @@ class Backend(ABC):
         Raises:
             UsageError: there is no compiler, or it cannot compile this plan.
         """
-        raise UsageError(f"{self.name} has no compiler of whole plans: take another path")
+        raise UsageError(f"{self.name} cannot compile whole plans: use another path")
 
     def compile_native(self, function: F) -> F:
         """Compile a function that calls the framework's own layers, for path ``native-compiled``.
@@ -213,7 +215,7 @@ class Backend(ABC):
             UsageError: there is no compiler. If compiling fails in the first call, the returned
                 function raises this error.
         """
-        raise UsageError(f"{self.name} has no compiler of its own layers: take another path")
+        raise UsageError(f"{self.name} cannot compile its own layers: use another path")
 
     def advance(self, step: Advance) -> Advance:
         """Return a faster version of a step. All calls have the shapes of the first call."""
@@ -386,13 +388,13 @@ def doubts(backend: object) -> list[str]:
         near = get_close_matches(name, OFFERS - own, 1, ALIKE) if name[0] != "_" else []
         if near:
             hint = f"did you mean {near[0]!r}?"
-            found.append(f"{name!r} is no method of a backend, and never called; {hint}")
+            found.append(f"{name!r} is not a method of a backend, so it is never called; {hint}")
     for what, given, known in (
-        ("the table", backend.primitives, EVERY),
+        ("the table of primitives", backend.primitives, EVERY),
         ("fused", backend.fused, {**FUSED, **IN_PLACE}),
     ):
         for name in given:
             if name not in known:
                 hint = did_you_mean(name, [one for one in known if one not in given])
-                found.append(f"{name!r} of {what} is no operation, and never called{hint}")
+                found.append(f"{name!r} in {what} is not an operation, so it is never called{hint}")
     return [shorten(text, LONGEST) for text in found[:MOST_TEXTS]]

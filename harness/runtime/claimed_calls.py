@@ -36,7 +36,7 @@ def _claim(backend: Backend, call: ClaimableCall) -> Native | None:
     claim = backend.claim(call)
     if claim is not None:
         source = f"claim() of {call.definition}"
-        promises.instance(claim, Native, source, "a Native, or None,")
+        promises.instance(claim, Native, source, "a Native, or None")
         promises.instance(claim.packing, Packing, f"the packing of {source}", "a Packing")
     return claim
 

@@ -49,7 +49,7 @@ def inner_product(table: Table, results: Tensors, constants: Tensors) -> Any:
 
 
 T = TypeVar("T")
-COMPILED = "what compile() made"
+COMPILED = "the function from compile()"
 
 
 class Functions:
@@ -163,8 +163,8 @@ class Functions:
     def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
         if self.natives[phase]:
             raise UsageError(
-                f"{self.backend.name} claims {', '.join(self.natives[phase])} and has no automatic "
-                "differentiation: what is inside a claimed call cannot be derived"
+                f"{self.backend.name} claims {', '.join(self.natives[phase])} but has no automatic "
+                "differentiation: the harness cannot differentiate a claimed call"
             )
         program = self.programs[phase]
         results, against = result_ports(program, mode), variable_ports(program)

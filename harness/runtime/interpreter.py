@@ -24,7 +24,7 @@ Table = Mapping[str, Callable[..., Any]]
 # interpreter may use it.
 LOOSE = "loose_max"
 NOTHING: Attributes = MappingProxyType({})
-NOTHING_MADE = "it returned None; a tensor is wanted"
+NOTHING_MADE = "it returned None; expected a tensor"
 Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
 Values = dict[int, Any]
 # A prepared node: a function that adds the node's results to the values.

@@ -43,7 +43,7 @@ def contradiction(column: str, versions: Mapping[str, str]) -> str:
     if not found or any(_is_one_of(wanted, version) for version in found.values()):
         return ""
     answered = ", ".join(f"{n} {version}" for n, version in found.items())
-    return f"{column} was asked for, and {answered} answered"
+    return f"{column} was requested, but {answered} answered"
 
 
 def _is_one_of(wanted: SpecifierSet, version: str) -> bool:

@@ -85,6 +85,6 @@ def check_fits(program: Program, batch: int, time: int, given: Mapping[str, int]
     if needed > free:
         listed = ", ".join(f"{name} {size:,}" for name, size in {**sizes, **given}.items())
         raise UsageError(
-            f"{program.name} needs {needed / GIB:,.1f} GiB of memory or more with {listed}, and "
-            f"{free / GIB:,.1f} GiB are free here: give smaller sizes"
+            f"{program.name} needs {needed / GIB:,.1f} GiB of memory or more with {listed}, but "
+            f"only {free / GIB:,.1f} GiB are free: use smaller sizes"
         )

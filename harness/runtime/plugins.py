@@ -100,8 +100,8 @@ def _strings(name: str, hook: str) -> dict[str, str]:
     )
     if not strings:
         raise BrokenBackend(
-            f"backend {name!r} is broken: {hook} returned {wanted!r}; a mapping of "
-            "strings to strings is wanted"
+            f"backend {name!r} is broken: {hook} returned {wanted!r}; expected a "
+            "mapping of strings to strings"
         )
     return dict(wanted)
 
@@ -187,7 +187,7 @@ class PluginKind:
         if name not in found:
             names = ", ".join(sorted(found)) or "none"
             hint = did_you_mean(name, found)
-            raise self.unknown(f"unknown {self.noun} {name!r}{hint}; installed are: {names}")
+            raise self.unknown(f"unknown {self.noun} {name!r}{hint}; installed: {names}")
         origin, entry = found[name]
         if origin.rivals:
             claims = ", ".join((origin.distribution, *origin.rivals))

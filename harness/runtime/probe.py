@@ -213,7 +213,7 @@ class Probe:
             raised = self._raised(call.op, error)
             if call.op not in OFFERED:
                 return raised
-            hint = f"if the framework has no {call.op} in {session.dtype}, let lacks() name it"
+            hint = f"if the framework has no {call.op} in {session.dtype}, list it in lacks()"
             return f"{raised}; {hint}"
         return self._wrong(session, made, call.result, text)
 
@@ -222,21 +222,21 @@ class Probe:
         try:
             found = tuple(int(length) for length in shape)  # type: ignore[union-attr]
         except Exception:
-            return f"{text} gave a {type(made).__name__} whose shape is not a tuple of numbers"
+            return f"{text} returned a {type(made).__name__} whose shape is not a tuple of numbers"
         if found != form.shape:
-            return f"{text} gave shape {list(found)}; {list(form.shape)} is right"
+            return f"{text} returned shape {list(found)}; expected {list(form.shape)}"
         try:
-            values = array(session.backend.numpy(made), f"what {text} gave")
+            values = array(session.backend.numpy(made), f"the result of {text}")
         except ContractError as error:
             return str(error)
         except Exception as error:
-            return self._raised(f"numpy() of what {text} gave", error)
+            return self._raised(f"numpy() of the result of {text}", error)
         if values.shape != form.shape:
-            return f"{text} came back with shape {list(values.shape)}; {list(form.shape)} is right"
+            return f"numpy() of {text} has shape {list(values.shape)}; expected {list(form.shape)}"
         others = {"index": "int64", "bool": "bool"}
         wanted = others.get(form.kind, host_dtype(session.dtype))
         right = wanted == values.dtype.name or values.dtype.kind in KINDS.get(form.kind, "")
-        return "" if right else f"{text} gave dtype {values.dtype}; {wanted} is right"
+        return "" if right else f"{text} returned dtype {values.dtype}; expected {wanted}"
 
     def _raised(self, what: str, error: Exception) -> str:
         self.traceback = "".join(traceback.format_exception(error))

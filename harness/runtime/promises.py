@@ -43,7 +43,7 @@ def instance(value: T, kind: type[Any], source: str, wanted: str) -> T:
         ContractError: the value has another type.
     """
     if not isinstance(value, kind):
-        raise ContractError(f"{source} returned {described(value)}; {wanted} is wanted")
+        raise ContractError(f"{source} returned {described(value)}; expected {wanted}")
     return value
 
 
@@ -54,7 +54,7 @@ def function(value: F, source: str) -> F:
         ContractError: the value cannot be called.
     """
     if not callable(value):
-        raise ContractError(f"{source} returned {described(value)}; a function is wanted")
+        raise ContractError(f"{source} returned {described(value)}; expected a function")
     return value
 
 
@@ -75,7 +75,7 @@ def pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
         ContractError: the value does not have two entries.
     """
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ContractError(f"{source} returned {described(value)}; {wanted} are wanted")
+        raise ContractError(f"{source} returned {described(value)}; expected {wanted}")
     return value[0], value[1]
 
 
@@ -89,7 +89,8 @@ def table(value: Any) -> Mapping[str, Callable[..., Any]]:
     for name, primitive in value.items():
         if not callable(primitive):
             raise ContractError(
-                f"{name!r} of the table is {described(primitive)}; a function is wanted"
+                f"{name!r} in the table of primitives is {described(primitive)}; "
+                "expected a function"
             )
     found: Mapping[str, Callable[..., Any]] = value
     return found
@@ -117,9 +118,9 @@ def memory(value: Any, source: str) -> int | None:
     """
     if value is None:
         return None
-    whole = instance(value, Integral, source, "a number of bytes, or None,")
+    whole = instance(value, Integral, source, "a number of bytes, or None")
     if not 0 <= whole < MOST_BYTES:
-        raise ContractError(f"{source} returned a number of bytes that no machine has")
+        raise ContractError(f"{source} returned more bytes than any machine has")
     return int(whole)
 
 
@@ -132,7 +133,7 @@ def names(value: Any, source: str) -> list[str]:
     listed = isinstance(value, Sequence | frozenset | set) and not isinstance(value, str | bytes)
     if not listed or not all(isinstance(name, str) for name in value):
         found = repr(value) if isinstance(value, str) else described(value)
-        raise ContractError(f"{source} returned {found}; a list of names is wanted")
+        raise ContractError(f"{source} returned {found}; expected a list of names")
     return list(value)
 
 
@@ -148,7 +149,7 @@ def lacking(backend: Any, dtype: str) -> list[str]:
     found = names(getattr(backend, "lacks", lambda _: ())(dtype), source)
     for name in found:
         if name not in OFFERED:
-            what = "which every backend must have" if name in TABLE else "which is no primitive"
+            what = "which every backend must have" if name in TABLE else "which is not a primitive"
             raise ContractError(f"{source} names {name!r}, {what}; allowed: {', '.join(OFFERED)}")
     return found
 
@@ -161,7 +162,7 @@ def each(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
     """
     if not isinstance(values, tuple | list) or len(values) != len(nodes):
         found = f"{len(values)} results" if isinstance(values, tuple | list) else described(values)
-        raise ContractError(f"{source} returned {found}; {len(nodes)} results are wanted")
+        raise ContractError(f"{source} returned {found}; expected {len(nodes)}")
     return values
 
 
@@ -173,7 +174,7 @@ def array(value: Any, name: str) -> Array:
     """
     if not isinstance(value, np.ndarray | np.generic):
         raise ContractError(
-            f"numpy() returned {described(value)} for {name}; a numpy array is wanted"
+            f"numpy() returned {described(value)} for {name}; expected a numpy array"
         )
     if not travels(value.dtype):
         raise ContractError(f"numpy() returned an array of dtype {value.dtype} for {name}")

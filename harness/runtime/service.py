@@ -230,7 +230,7 @@ class SessionService(StepService):
         for array in given.values():
             array += 1.0
         again = self.session.forward("inference", own_calls[0]["inputs"], own_calls[0]["state"])
-        faults += _changed("output", kept, again, "when the caller wrote to the arrays it loaded")
+        faults += _changed("output", kept, again, "when the caller changed the loaded arrays")
         return faults
 
 
@@ -256,7 +256,7 @@ def _changed(what: str, before: Arrays, after: Arrays, when: str) -> list[str]:
 
 def _misspelt(table: Table, missing: Sequence[str]) -> str:
     pairs = ((name, closest(name, missing)) for name in table if name not in TABLE)
-    likely = [f"{name!r} may be meant for {near!r}" for name, near in pairs if near]
+    likely = [f"{name!r} may be a misspelling of {near!r}" for name, near in pairs if near]
     return f"; {', '.join(likely)}" if likely else ""
 
 
@@ -272,7 +272,7 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
     promises.instance(backend, Backend, "harness_backend", "a harness.extend.Backend")
     if not isinstance(getattr(backend, "name", None), str):
         kind = type(backend).__name__
-        raise ContractError(f"{kind}.name is not text; the name of its entry point is wanted")
+        raise ContractError(f"{kind}.name is not a string; expected the name of the entry point")
     table = promises.table(backend.primitives)
     promises.instance(backend.fused, Mapping, "fused", "a dictionary of functions by name")
     missing = [primitive for primitive in TABLE if primitive not in table]

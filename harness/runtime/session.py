@@ -410,7 +410,7 @@ def open_session(
         backend.numpy(backend.tensor(np.ones((2, 3), host_dtype(dtype))))
     except Exception as error:
         raise CannotStart(
-            f"it cannot make and read a tensor: {type(error).__name__}: {error}"
+            f"it cannot create a tensor and read it back: {type(error).__name__}: {error}"
         ) from error
     programs = (decoded(training), decoded(inference))
     return make_session(backend, *programs, path=path, dtype=dtype, rule=rule and decoded(rule))
@@ -427,6 +427,6 @@ def make_session(
     made = backend.session(training, inference, **choices)
     if made is None:
         return Session(backend, training, inference, **choices)
-    wanted = "a harness.extend.executor.Session, or None,"
+    wanted = "a harness.extend.executor.Session, or None"
     found: Session = promises.instance(made, Session, "session()", wanted)
     return found

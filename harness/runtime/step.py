@@ -25,7 +25,7 @@ from harness.runtime.updates import STEP
 Purpose = Literal["train", "forward"]
 # The name among the carried tensors of the state of a framework's own optimizer, an opaque object.
 OPTIMIZER = "optimizer"
-RUN = "what execute() made"
+RUN = "the function from execute()"
 # Errors that occur if a plan returns wrong results.
 BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
 
@@ -84,7 +84,7 @@ def make_step(
     """
     backend, model = session.backend.name, session.programs["training"].name
     if session.path == "native-compiled" and not session.natives["training"]:
-        raise UsageError(f"{backend} runs no layer of its own in {model}: take compiled")
+        raise UsageError(f"{backend} has no native layer in {model}: use path compiled")
     if purpose == "forward":
         return _forward(session, batch, state)
     if session.rule is None:
@@ -180,8 +180,8 @@ def _planned_training(
     assert session.rule is not None
     if session.optimizer is not None:
         raise UsageError(
-            f"{session.backend.name} claims {session.optimizer.label} and has no automatic "
-            "differentiation: a step with a derived gradient takes the optimizer's equations"
+            f"{session.backend.name} claims {session.optimizer.label} but has no automatic "
+            "differentiation: a step with a derived gradient needs the optimizer's equations"
         )
     plan = training_plan(
         session.programs["training"],

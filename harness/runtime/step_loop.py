@@ -303,7 +303,7 @@ class Pipeline:
         stacked = self._last is not None and self._last.stacked
         count = len(self._batches) if stacked else 1
         if not self._read or back >= count:
-            raise UsageError(f"no results are kept of the step {back} before the last")
+            raise UsageError(f"the results of the step {back} before the last were not kept")
         return {n: a[count - 1 - back] for n, a in self._read.items()} if stacked else self._read
 
     def copying(self) -> float:

@@ -109,7 +109,7 @@ class PeakMeter:
         started = time.perf_counter()
         made = multiply(a, b)
         made = cast(made, dtype=wide) if narrow(self.dtype) else made
-        found = promises.array(self.backend.numpy(made), "what matmul gave")
+        found = promises.array(self.backend.numpy(made), "the result of matmul")
         taken = time.perf_counter() - started
         same = self.backend.tensor(np.array(found))
         self.backend.wait({"same": same})
@@ -118,7 +118,8 @@ class PeakMeter:
         taken -= time.perf_counter() - started
         if not _is_product(found, left, right):
             raise promises.ContractError(
-                f"what matmul gave of {list(left.shape)} and {list(right.shape)} is not the product"
+                f"the result of matmul of {list(left.shape)} and {list(right.shape)} is "
+                "not the product"
             )
         return taken
 

@@ -95,10 +95,10 @@ def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimiz
         return None
     found = backend.claim_optimizer(rule.by_meaning())
     if found is not None:
-        wanted = "a NativeOptimizer, or None,"
+        wanted = "a NativeOptimizer, or None"
         promises.instance(found, NativeOptimizer, "claim_optimizer()", wanted)
         if found.clips and clipping(rule) is None:
-            raise promises.ContractError(f"{found.label} clips gradients, and the model does not")
+            raise promises.ContractError(f"{found.label} clips gradients, but the model does not")
     return found
 
 

@@ -88,7 +88,7 @@ def answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> A
         count = wanted if isinstance(wanted, int) else len(wanted)
         entries = found[mark.within] if mark.within else found
         if len(entries) != count:
-            raise IllFormed(f"answer: {count} entries are wanted, found {len(entries)}")
+            raise IllFormed(f"answer: expected {count} entries, found {len(entries)}")
     return found
 
 
@@ -101,12 +101,12 @@ def greeted(value: Any, backend: str) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = formed(_GREETING, value)
     except IllFormed as error:
-        raise IllFormed(f"its greeting is not a greeting: {error}") from None
+        raise IllFormed(f"the greeting of the worker is malformed: {error}") from None
     if found["backend"] != backend:
         raise IllFormed(
-            f"backend {backend!r} was asked for, and {found['backend']!r} answered: in the module "
-            f"that the plugin's entry point {backend!r} names, write name = {backend!r} in the "
-            "class"
+            f"backend {backend!r} was requested, but {found['backend']!r} answered: in the module "
+            f"of the plugin's entry point {backend!r}, set name = {backend!r} in the class of the "
+            "backend"
         )
     return found
 

@@ -81,7 +81,7 @@ def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[m
     ):
         if size > most:
             raise Unencodable(
-                f"the message has {size:,} bytes, more than the {most:,} of a {whole}"
+                f"the message has {size:,} bytes; at most {most:,} are allowed in a {whole}"
             )
     head = memoryview(_HEADER.pack(len(body), array_bytes) + body)
     return [head, *(_bytes_of(array) for array in arrays if array.nbytes)]
@@ -189,8 +189,9 @@ class FrameReader:
         ):
             if announced > allowed:
                 raise FrameError(
-                    f"a {what} of {announced:,} bytes is announced, and {allowed:,} are allowed; "
-                    "something else than a frame was written to the socket?"
+                    f"a {what} of {announced:,} bytes is announced, but only {allowed:,} "
+                    "are allowed; "
+                    "did other code write to the socket?"
                 )
         body = bytearray(size)
         if size:
@@ -222,12 +223,12 @@ class _Arrays:
 
     def _scalar(self, dtype: np.dtype[Any], content: Any) -> Any:
         if not isinstance(content, bytes) or len(content) != dtype.itemsize:
-            raise FrameError(f"a number of dtype {dtype} has other than {dtype.itemsize} bytes")
+            raise FrameError(f"a number of dtype {dtype} does not have {dtype.itemsize} bytes")
         return np.frombuffer(content, dtype)[0]
 
     def _array(self, dtype: np.dtype[Any], shape: Any) -> Array:
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise FrameError(f"an array of shape {shorten(repr(shape))} is announced")
+            raise FrameError(f"an array of the invalid shape {shorten(repr(shape))} is announced")
         self.budget -= math.prod(shape) * dtype.itemsize
         if self.budget < 0:
             raise FrameError("the arrays of a frame are larger than its header says")
@@ -273,7 +274,7 @@ def _extension(arrays: list[Array], value: Any) -> Any:
         if isinstance(value, number):
             return number(value)
     raise Unencodable(
-        f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot travel; "
+        f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot be sent; "
         "numbers, strings, bytes, lists, dicts and plain numpy arrays can"
     )
 
@@ -281,8 +282,8 @@ def _extension(arrays: list[Array], value: Any) -> Any:
 def _dtype_name(dtype: np.dtype[Any]) -> str:
     if not travels(dtype):
         raise Unencodable(
-            f"an array of dtype {dtype} cannot travel: only numpy's own plain dtypes can; convert "
-            "it, or view it as unsigned integers of its width"
+            f"an array of dtype {dtype} cannot be sent: only numpy's own plain dtypes can; convert "
+            "it, or view it as unsigned integers of the same width"
         )
     return dtype.str
 
@@ -291,7 +292,7 @@ def _plain_dtype(name: Any) -> np.dtype[Any]:
     dtype = dtype_named(name) if isinstance(name, str) else None
     if dtype is None:
         shown = shorten(repr(name))
-        raise FrameError(f"an array of dtype {shown} is announced, which cannot travel")
+        raise FrameError(f"an array of dtype {shown} is announced, which cannot be sent")
     return dtype
 
 

@@ -409,7 +409,7 @@ os.register_at_fork(after_in_child=_forget_parent)
 def exit_cause(code: int | None, when: str) -> str:
     """Describe an exit code and when the process ended; for a signal, return its name."""
     if code is None:
-        return "it ended, and the kernel still holds it"
+        return "it was killed, but the kernel has not ended it yet"
     if code >= 0:
         return f"exit code {code} {when}"
     try:

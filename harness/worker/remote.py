@@ -90,7 +90,7 @@ def not_offered(
     if lacking:
         (op, *_), offered = lacking, hello.get("primitives", ())
         where = f" in {dtype}" if op in offered else ""
-        return f"the model does not fit: it needs {op} ({OFFERED[op]}), which is not offered{where}"
+        return f"the model needs {op} ({OFFERED[op]}), which is not offered{where}"
     for kind, wanted in (("device", device), ("dtype", dtype)):
         offered = hello.get(f"{kind}s", ())
         if wanted not in offered:

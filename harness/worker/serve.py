@@ -149,14 +149,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.worker.serve", description=__doc__)
     parser.add_argument("--backend", required=True, help="name of the backend to serve")
     parser.add_argument("--fd", required=True, type=int, help="number of the inherited socket")
-    parser.add_argument("--service", help="module:function that answers with the backend")
-    parser.add_argument("--handler", help="module:function that answers in its place")
-    parser.add_argument("--cores", type=int, help="how many cores it may use")
     parser.add_argument(
-        "--deterministic", action="store_true", help="the same call is to give the same bits"
+        "--service",
+        help="module:function that gets the backend and returns the function that answers",
+    )
+    parser.add_argument("--handler", help="module:function that gets only the name of the backend")
+    parser.add_argument("--cores", type=int, help="number of cores that the worker may use")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="make identical calls give identical bits"
     )
     parser.add_argument(
-        "--environment-set", action="store_true", help="the plugin's environment is in place"
+        "--environment-set",
+        action="store_true",
+        help="the plugin's environment variables are already set",
     )
     return parser
 
@@ -245,7 +250,7 @@ def _serve_one(
     if lost:
         # Importing them again would make second copies, with other classes and settings.
         told = f"{len(lost)} modules, such as {lost[0]}, were removed from sys.modules or replaced"
-        error = LostModules(f"{told} during this call: its process is ended")
+        error = LostModules(f"{told} during this call: the worker process ends")
         reply |= {**_failure(error), "spent": True}
     try:
         # A plugin's text may hold any characters: escape them.

@@ -44,7 +44,7 @@ def hint(python: str, backend: str, said: str) -> str:
     own = distribution(HARNESS)
     if _OLD.search(said):
         least = str(own.metadata["Requires-Python"]).lstrip(">=")
-        return f"; {python} is older than Python {least}, which the harness wants"
+        return f"; {python} is older than Python {least}, which the harness requires"
     if not _LACKS.search(said) and "UnknownBackend" not in said:
         return ""
     origin = plugins.available().get(backend)
@@ -78,7 +78,7 @@ class Outcome:
     """The outcome of one call.
 
     - ``value`` is the result of a successful call.
-    - ``cause`` describes a failure: "SIGSEGV", "exit code 0 in mid-call", "no answer in 4.0 s",
+    - ``cause`` describes a failure: "SIGSEGV", "exit code 0 during the call", "no answer in 4.0 s",
       "ValueError: ...".
     - ``log`` is the last 64 KiB of output during the call; ``log_bytes`` is the size of all
       output.
@@ -204,7 +204,7 @@ class Worker:
         outcome = replace(outcome, start_failed=True)
         self._failed_starts += 1
         if outcome.status == "timeout" or self._failed_starts == _STARTS_TRIED:
-            cause = f"not started again after this: {outcome.cause}"
+            cause = f"not restarted after this failure: {outcome.cause}"
             self._last_word = replace(outcome, cause=cause, kind="", seconds=0.0)
         return outcome
 
@@ -244,11 +244,11 @@ class Worker:
         try:
             answer = exchange(process, request, timeout, self.launch.memory_limit)
             if not is_answer(answer, self._calls if request else GREETING):
-                raise LostWorker("crashed", "it sent something else than the answer to this call")
+                raise LostWorker("crashed", "it sent a message that is not the answer to this call")
         except LostWorker as lost:
             seconds = time.monotonic() - started
             return self._buried(
-                process, "in mid-call" if request else "at its start", lost, seconds
+                process, "during the call" if request else "at its start", lost, seconds
             )
         except BaseException:
             # After Ctrl-C during a call, the late answer must not be taken for the answer of a

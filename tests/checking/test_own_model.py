@@ -207,40 +207,40 @@ REFUSED = {
     ),
     "needs more": (
         "import torch\ndef Net(vocab, width):\n    pass\n", "Net", (),
-        "Net takes width, and the spec has no size of that name (it has: vocab, factors, hidden)",
+        "Net takes width, but the spec has no size of that name (it has: vocab, factors, hidden)",
     ),
     "left over": (
         f"{NET}        \n\nclass More(Net):\n    def __init__(self, vocab, factors, hidden):\n"
         "        super().__init__(vocab, factors, hidden)\n"
         "        self.scale = nn.Parameter(torch.ones(3))\n",
-        "More", RULES, "the spec has nothing for scale [3]",
+        "More", RULES, "the spec has no counterpart for scale [3]",
     ),
     "other sizes": (
-        f"{NET}\n\nnet = Net(11, 5, 7)\n", "net", RULES, "say --size vocab=11,factors=5,hidden=7"
+        f"{NET}\n\nnet = Net(11, 5, 7)\n", "net", RULES, "use --size vocab=11,factors=5,hidden=7"
     ),
     "other shape": (
         f"{NET}\n\nclass Turned(Net):\n    def forward(self, x):\n"
         "        return super().forward(x).transpose(1, 2)\n",
-        "Turned", RULES, "logits is [3, 4, 11] in the spec, and the model returns [3, 11, 4]; its",
+        "Turned", RULES, "logits is [3, 4, 11] in the spec, but the model returns [3, 11, 4]; the",
     ),
     "other dtype": (
         f"{NET}\n\nclass Half(Net):\n    def forward(self, x):\n"
         "        return super().forward(x).half()\n",
-        "Half", RULES, "logits is float16 in the model, asked for in float64",
+        "Half", RULES, "logits is float16 in the model, expected float64",
     ),
     "coarse dtype": (
         f"{NET}\n\nclass Coarse(Net):\n    def forward(self, x):\n"
         "        return super().forward(x).bfloat16()\n",
-        "Coarse", RULES, "logits is bfloat16 in the model, asked for in float64",
+        "Coarse", RULES, "logits is bfloat16 in the model, expected float64",
     ),
     "an array": (
         f"{NET}\n\nclass Bare(Net):\n    def forward(self, x):\n"
         "        return super().forward(x).detach().numpy()\n",
-        "Bare", RULES, "logits is ndarray in the model: let it return a Tensor",
+        "Bare", RULES, "logits is ndarray in the model: return a Tensor",
     ),
     "nothing": (
         f"{NET}\n\nclass Mute(Net):\n    def forward(self, x):\n        super().forward(x)\n",
-        "Mute", RULES, "the model returns None, in which there is no tensor",
+        "Mute", RULES, "the model returns None, which contains no tensor",
     ),
     "lazy": (
         f"{NET}\n\nclass Lazy(Net):\n    def __init__(self, vocab, factors, hidden):\n"
@@ -251,11 +251,11 @@ REFUSED = {
     "too many": (
         f"{NET}\n\nclass Many(Net):\n    def forward(self, x):\n"
         "        return (super().forward(x),) * 3\n",
-        "Many", RULES, "returns 3 tensors, and the spec has 2 outputs (logits, next_chars)",
+        "Many", RULES, "returns 3 tensors, but the spec has 2 outputs (logits, next_chars)",
     ),
     "raises when called": (
         f"{NET}\n\nclass Bad(Net):\n    def forward(self, x):\n        return x @ x\n",
-        "Bad", RULES, "raised as it was called: RuntimeError: ",
+        "Bad", RULES, "raised an error when called: RuntimeError: ",
     ),
     "wrong rule": (NET, "Net", (*RULES, "lost=x"), "the spec has no 'lost'"),
     "wrong place": (NET, "Net", ("out.weight=fd.weight", *RULES), "did you mean 'fc.weight'?"),
@@ -263,7 +263,7 @@ REFUSED = {
         "from torch import nn\nimport torch\n\n\nclass Net(nn.Module):\n"
         "    def __init__(self, vocab, factors, hidden):\n        super().__init__()\n"
         "        self.w = nn.Parameter(torch.ones(vocab, hidden))\n",
-        "Net", ("out.W=w",), "it is transposed; say --map out.W=w.T",
+        "Net", ("out.W=w",), "it is transposed; use --map out.W=w.T",
     ),
 }  # fmt: skip
 

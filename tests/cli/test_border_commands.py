@@ -125,7 +125,7 @@ def test_a_state_of_another_shape_is_not_sent_on() -> None:
         ("read-narrow", "snapshot: parameter embed.table: expected shape [86, 42], found [1]"),
         ("read-integers", "snapshot: parameter embed.table: expected floats, found int64"),
         ("settings-list", "begin: ContractError: settings() returned a value of type list"),
-        ("memory-huge", "device_memory() returned a number of bytes that no machine has"),
+        ("memory-huge", "device_memory() returned more bytes than any machine has"),
         ("paths-list", "begin: IllFormed: answer['paths']: Input should be a valid dictionary"),
         ("primitive-signature", "argument 'shape' (in the primitive broadcast_to("),
         ("versions-list", "cannot be started: ContractError: versions() returned a value"),
@@ -187,8 +187,8 @@ def test_bench_refuses_what_came_back_and_measures_the_others(quick: None) -> No
     assert found["nothing"].measured, found["nothing"].reason
     for fault, words in {
         "execute-empty": "nothing was returned",
-        "execute-none": "execute() returned None; a function is wanted",
-        "advance-none": "advance() returned None; a function is wanted",
+        "execute-none": "execute() returned None; expected a function",
+        "advance-none": "advance() returned None; expected a function",
         "settings-list": "settings() returned a value of type list",
         "paths-list": "prepare: IllFormed: answer['paths']: Input should be a valid dictionary",
     }.items():

@@ -265,7 +265,7 @@ def test_an_upgrade_is_one_command(wording: Wording) -> None:
     wrong = f"numpy@1.0={sys.executable}"
     code, out, _ = run("upgrade", "numpy", wrong, SPEC, "--quick", "--want", "numbers")
     assert code == 3
-    assert "numpy@1.0 was asked for" in out
+    assert "numpy@1.0 was requested" in out
 
 
 def test_what_is_no_upgrade() -> None:

@@ -175,7 +175,7 @@ def test_a_version_has_two_spellings_wherever_a_column_is_asked_for(
     assert "--backend" not in str(missing.value)
     # What is no version, or is installed, is told before anything is made.
     for column, words in (
-        ("numpy==abc", "'abc' of numpy@abc is no version"),
+        ("numpy==abc", "'abc' in numpy@abc is not a version"),
         (f"numpy=={np.__version__}", f"{np.__version__} is installed: write numpy "),
     ):
         with pytest.raises(UsageError, match=re.escape(words)) as told:

@@ -108,7 +108,7 @@ def test_an_environment_is_made_found_listed_and_removed(
 def test_what_cannot_be_installed_leaves_nothing(surroundings: Mapping[str, str]) -> None:
     failed = env(("numpy==0.0.1",), surroundings)
     assert failed.returncode == 3
-    assert "this failed:" in failed.stderr
+    assert "command failed:" in failed.stderr
     assert "numpy==0.0.1" in failed.stderr
     assert not (cache.root() / "numpy@0.0.1").exists()
     assert cache.kept() == {}

@@ -33,7 +33,7 @@ MESSAGES = {
         "env/bin/python -m pip install x==1.0",
     ),
     "in quotation marks": (
-        "there is no environment of torch@2.6.0: make it with 'harness env torch==2.6.0', or not",
+        "there is no environment torch@2.6.0: make it with 'harness env torch==2.6.0', or not",
         "harness env torch==2.6.0",
     ),
     "in backticks": (

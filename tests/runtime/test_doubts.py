@@ -112,7 +112,9 @@ def test_a_check_and_a_training_say_it_once(
         run = CliRunner().invoke(cli, [*command, *words])
         assert run.exit_code == 0, run.output
         for told in (
-            "misspelt: 'value_and_gradients' is no method of a backend, and never called; did you",
-            "misspelt: 'tahn' of the table is no operation, and never called",
+            "misspelt: 'value_and_gradients' is not a method of a backend, so it is "
+            "never called; did you",
+            "misspelt: 'tahn' in the table of primitives is not an operation, so it is "
+            "never called",
         ):
             assert run.output.count(told) == 1, run.output

@@ -172,7 +172,7 @@ def test_what_is_returned_has_names(wording: Wording) -> None:
     for wrong, words in (
         ([y, h], "returns 2 tensors"),
         ({"x": y}, "returns 'x', and none of that"),
-        ("text", "returns str where a tensor is wanted"),
+        ("text", "returns str instead of a tensor"),
     ):
         with pytest.raises(UsageError, match=words):
             results.named(wrong)

@@ -169,7 +169,7 @@ def test_aliased_parameters_are_found(case: Case) -> None:
     faults = aliasing(case, Aliasing())
     assert faults
     assert {f.rpartition(" was changed ")[2] for f in faults} == {
-        "when the caller wrote to the arrays it loaded"
+        "when the caller changed the loaded arrays"
     }
     assert any(f.startswith("output output.next_chars was") for f in faults)
 

@@ -196,7 +196,7 @@ def test_a_path_that_ends_its_process_costs_itself_only(wording: Wording) -> Non
     assert result.record.path != "native"
     native, derived, *_ = result.record.candidates
     assert (native["right"], derived["right"]) == (False, True)
-    said = "crashed: throughput: exit code 3 in mid-call"
+    said = "crashed: throughput: exit code 3 during the call"
     wording.line(native["reason"], "3")
     assert any(doubt.startswith(f"native was not timed: {said}") for doubt in result.record.doubts)
     # Where no path is left it is the process that is told of.

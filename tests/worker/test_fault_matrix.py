@@ -64,7 +64,7 @@ EXPECTED = {
     1: Expected("crashed", "SIGSEGV"),
     3: Expected("crashed", "SIGKILL", VALUES),
     4: Expected("timeout", "no answer in"),
-    6: Expected("crashed", "exit code 0 in mid-call"),
+    6: Expected("crashed", "exit code 0 during the call"),
     8: Expected("out-of-memory", "is over the limit of"),
     12: Expected("differ", "expected shape [3, 4], found [1, 3, 4]", ("loss", "gradients")),
     14: Expected("differ", "output.logits", ("loss", "gradients")),

@@ -43,8 +43,8 @@ def test_greeting_tells_who_serves() -> None:
 START_FAILURES = {
     "impostor": (
         "error",
-        "backend 'victim' was asked for, and 'another' answered: in the module that the plugin's "
-        "entry point 'victim' names, write name = 'victim' in the class",
+        "backend 'victim' was requested, but 'another' answered: in the module of the plugin's "
+        "entry point 'victim', set name = 'victim' in the class of the backend",
     ),
     "missing_framework": ("error", "ModuleNotFoundError: No module named 'framework'"),
     "leave": ("error", "SystemExit: no device found"),

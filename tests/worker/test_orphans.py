@@ -54,7 +54,7 @@ ENDS = {
     "closed": None,
     "kill_self": ("crashed", "SIGKILL"),
     "segfault": ("crashed", "SIGSEGV"),
-    "leave": ("crashed", "exit code 3 in mid-call"),
+    "leave": ("crashed", "exit code 3 during the call"),
     "hold_gil": ("timeout", "no answer in 0.5 s"),
     "stop_self": ("timeout", "no answer in 0.5 s"),
     # Its children hold the socket still.

@@ -52,7 +52,7 @@ class ModelFile:
         assert loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[MODULE] = module
-        told(self, "raised as it was imported", lambda: loader.exec_module(module))
+        told(self, "raised an error during import", lambda: loader.exec_module(module))
         return self._named(module, self.name), self._named(module, self.parameters)
 
     def _named(self, module: Any, name: str) -> Any:
@@ -149,11 +149,11 @@ def made(file: ModelFile, name: str, found: Any, sizes: Mapping[str, int], **mor
     ]
     if lacking:
         raise UsageError(
-            f"{name} takes {', '.join(lacking)}, and the spec has no size of that name (it has: "
-            f"{', '.join(sizes) or 'none'}): give it a default, or name a function that makes the "
-            "model"
+            f"{name} takes {', '.join(lacking)}, but the spec has no size of that name (it has: "
+            f"{', '.join(sizes) or 'none'}): add a default value, or name a function that makes "
+            "the model"
         )
-    return told(file, f"raised as {name} was called", lambda: found(**given))
+    return told(file, f"raised an error in the call of {name}", lambda: found(**given))
 
 
 # A function that converts the return value of a call to tensors by name (``output.NAME``).
@@ -315,8 +315,8 @@ def reshaped(name: str, tensor: Any, wanted: tuple[int, ...], reshape: Any) -> A
         return tensor
     if name.startswith("state.") and [n for n in shape if n != 1] == [n for n in wanted if n != 1]:
         return reshape(tensor, wanted)
-    order = "; its axes stand in another order" if sorted(shape) == sorted(wanted) else ""
+    order = "; the axes have another order" if sorted(shape) == sorted(wanted) else ""
     raise UsageError(
-        f"{name.removeprefix('output.')} is {list(wanted)} in the spec, and the model returns "
+        f"{name.removeprefix('output.')} is {list(wanted)} in the spec, but the model returns "
         f"{list(shape)}{order}"
     )

@@ -83,26 +83,26 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
     found = view.shape(sides.entries[view.key].shape)
     sizes = ", ".join(f"{n}={v}" for n, v in sides.program.sizes.items())
     words = (
-        f"{name} is {list(shape)} in the spec (at {sizes}), and {view} of the model is "
+        f"{name} is {list(shape)} in the spec (with {sizes}), but {view} of the model is "
         f"{list(found)}"
     )
     whole = sides.entries[view.key].shape
     if view.is_cut(whole):
         return (
-            f"{words}: its slice goes beyond {view.key}, which is {list(whole)} there; give the "
-            "sizes that the rule is for by --size"
+            f"{words}: its slice exceeds {view.key}, which has shape {list(whole)}; set the "
+            "sizes for which the rule holds with --size"
         )
     if view.axes is None and (turn := _turn(found, shape)):
         order = "it is transposed" if turn == ".T" else "its channels come first"
-        return f"{words}: {order}; say --map {quoted(f'{name}={view}{turn}')}"
+        return f"{words}: {order}; use --map {quoted(f'{name}={view}{turn}')}"
     if sorted(found) == sorted(shape):
         return (
-            f"{words}: its axes stand in another order; say "
-            f"--map '{name}={view.key}.transpose(...)' with the axes as numpy counts them"
+            f"{words}: its axes have another order; use "
+            f"--map '{name}={view.key}.transpose(...)' with axis numbers as in numpy"
         )
     such = _sizes(sides)
-    asked = f"say --size {such}" if such else "give the sizes that the model has by --size"
-    return f"{words}: {asked}, or name another part of it by --map"
+    asked = f"use --size {such}" if such else "set the sizes of the model with --size"
+    return f"{words}: {asked}, or select another part with --map"
 
 
 def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
@@ -156,21 +156,21 @@ def unmatched(
     ``left`` are the trained arrays among them.
     """
     listed = [f"{key} {list(sides.entries[key].shape)}" for key in left]
-    without = f"the spec has nothing for {_some(listed)}"
+    without = f"the spec has no counterpart for {_some(listed)}"
     if not missing:
         return (
-            f"{without}: declare it in the spec, or keep it from training (a buffer, a constant), "
-            "and it stays as it is"
+            f"{without}: declare it in the spec, or exclude it from training (as a buffer or a "
+            "constant), so that it keeps its values"
         )
     parts = [f"the model lacks {_some(_by_layer(sides, missing))}"]
     if left:
         parts.append(without)
     else:
         others = [f"{key} {list(sides.entries[key].shape)}" for key in kept]
-        parts.append(f"it has {_some(others) or 'nothing'} beside what is found")
+        parts.append(f"its unmatched arrays: {_some(others) or 'none'}")
     guesses = list(dict.fromkeys(_guesses(sides, missing, left or kept)))
     such = " ".join(f"--map {quoted(g)}" for g in guesses) or "--map OURS=THEIRS"
-    return f"{'; '.join(parts)}. Say which is which: {such}"
+    return f"{'; '.join(parts)}. Match the names with: {such}"
 
 
 def _by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
@@ -350,7 +350,7 @@ def _place(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
         found = view.shape(whole)
     except (IndexError, ValueError) as error:
         raise UsageError(
-            f"--map: {view} cannot be taken of {view.key} {list(whole)}: {error}"
+            f"--map: {view} is not a part of {view.key} {list(whole)}: {error}"
         ) from None
     if not fits(found, shape):
         raise UsageError(misfit(sides, dotted(name), shape, view))
@@ -372,9 +372,9 @@ def _left_over(sides: Sides, places: Iterable[tuple[str, Placement]]) -> list[st
         part = place.view.of(owners[key])
         if part.any():
             raise UsageError(
-                f"{' and '.join([*names[key], name])} are all in {key} of the model, where "
-                "one would write over the other: if they are one parameter, have the spec "
-                "share it (shares:), else give each its part by --map, such as "
+                f"{' and '.join([*names[key], name])} use the same entries of {key} in the "
+                "model: if they are one parameter, share it in the spec (shares:); otherwise "
+                "give each of them a different part with --map, such as "
                 f"{dotted(name)}={key}[0:4]"
             )
         part[...] = True

@@ -151,7 +151,7 @@ def _index(text: str, whole: str) -> tuple[Any, ...]:
         matches = [BOUND.fullmatch(part) for part in parts]
         if len(parts) > 3 or not all(matches) or (len(parts) == 1 and not item.strip()):
             raise UsageError(
-                f"--map: {whole!r} has {item.strip()!r} among its slices; allowed are numbers and "
+                f"--map: {whole!r} has the invalid index {item.strip()!r}; allowed are numbers and "
                 "slices, such as [0, 3:7]"
             )
         numbers = [int(m[1]) if m and m[1] else None for m in matches]

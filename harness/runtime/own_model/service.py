@@ -69,8 +69,8 @@ def placing(
         return Placing((), {**inputs, **more})
     if takes is not None and len(takes) < len(inputs):
         raise UsageError(
-            f"the spec has {len(inputs)} inputs ({', '.join(inputs)}), and the model takes "
-            f"{len(takes)} ({', '.join(takes) or 'none'}): say what it takes by --takes"
+            f"the spec has {len(inputs)} inputs ({', '.join(inputs)}), but the model takes "
+            f"{len(takes)} ({', '.join(takes) or 'none'}): list its arguments with --takes"
         )
     return Placing(tuple(inputs.values()), more)
 
@@ -143,7 +143,7 @@ class Results:
         leaves = list(_leaves(returned))
         if not leaves:
             raise UsageError(
-                f"the model returns {shorten(repr(returned), 40)}, in which there is no tensor "
+                f"the model returns {shorten(repr(returned), 40)}, which contains no tensor "
                 f"(the spec has: {', '.join(self.known)})"
             )
         keyed = {key: tensor for key, tensor in leaves if key is not None}
@@ -164,8 +164,8 @@ class Results:
                     break
         if not found:
             raise UsageError(
-                f"the model returns {', '.join(map(repr, keyed))}, and none of that is an output "
-                f"of the spec (it has: {', '.join(self.known)})"
+                f"the model returns {', '.join(map(repr, keyed))}, but none of these names is an "
+                f"output of the spec (it has: {', '.join(self.known)})"
             )
         return found
 
@@ -186,8 +186,8 @@ class Results:
         listed = ", ".join(n.removeprefix("output.") for n in first)
         count = "--returns names" if self.asked else "the spec has"
         raise UsageError(
-            f"the model returns {several(len(plain), 'tensor')}, and {count} "
-            f"{several(len(first), 'output')} ({listed}): say what it returns, in order, by "
+            f"the model returns {several(len(plain), 'tensor')}, but {count} "
+            f"{several(len(first), 'output')} ({listed}): list its results in order with "
             "--returns, or return a dictionary"
         )
 
@@ -204,13 +204,13 @@ def _leaves(returned: Any, key: str | None = None) -> Iterator[tuple[str | None,
         yield key, returned
     elif returned is not None:
         raise UsageError(
-            f"the model returns {type(returned).__name__} where a tensor is wanted: it may return "
-            "a tensor, and dictionaries, lists and tuples of them"
+            f"the model returns {type(returned).__name__} instead of a tensor: it may return "
+            "tensors, and dictionaries, lists and tuples of tensors"
         )
 
 
 Payload = dict[str, Any]
-CALLED = "raised as it was called"
+CALLED = "raised an error when called"
 
 
 class OwnModelService:
@@ -225,7 +225,7 @@ class OwnModelService:
         self.name, self.served = name, served
         opener = served.own_models()
         if opener is None:
-            raise UsageError(f"{name} runs no models of users; name another by --backend")
+            raise UsageError(f"{name} cannot run models of users; choose another with --backend")
         self.opener: OwnModels = opener
         self._file: ModelFile | None = None
         self._loaded: tuple[Any, Any] = (None, None)
@@ -353,7 +353,7 @@ class OwnModelService:
                 if not isinstance(tensor, self.model.tensor):
                     raise UsageError(
                         f"{name.removeprefix('output.')} is {type(tensor).__name__} in the model: "
-                        f"let it return a {self.model.tensor.__name__}"
+                        f"return a {self.model.tensor.__name__}"
                     )
                 self._hold_dtype(name, tensor.dtype)
             return {n: self.model.shaped(n, t, shapes[n]) for n, t in found.items()}
@@ -369,10 +369,10 @@ class OwnModelService:
         """Raise :class:`UsageError` if a tensor has floats of another dtype than the session's."""
         found = getattr(dtype, "name", str(dtype).rpartition(".")[2])
         if "float" in found and found != self.dtype:
-            other = f", or ask for --dtype {found}" if found in self.opener.dtypes else ""
+            other = f", or use --dtype {found}" if found in self.opener.dtypes else ""
             raise UsageError(
-                f"{name.removeprefix('output.')} is {found} in the model, asked for in "
-                f"{self.dtype}: let it compute in the dtype of its weights and inputs{other}"
+                f"{name.removeprefix('output.')} is {found} in the model, expected "
+                f"{self.dtype}: compute in the dtype of the weights and inputs{other}"
             )
 
 
