@@ -17,7 +17,7 @@ from harness.language.wellformed import INCOMING, OUTGOING, check_program
 from harness.oracle.oracle import run as run_oracle
 from harness.program.builder import Builder
 from harness.program.ir import Node, Port, Program, Type, reads, walk_nodes
-from harness.program.passes.rebuild import renamed
+from harness.program.passes.rebuild import renumber
 from harness.program.signature import crossing_ports, result_ports
 from harness.runtime.answers import Arguments
 
@@ -213,7 +213,7 @@ def prune(program: Program) -> Program:
         types=types,
         names={new[v]: n for v, n in program.names.items() if v in used},
         sizes={n: s for n, s in program.sizes.items() if n in sizes or n in text},
-        nodes=renamed(program.nodes, new),
+        nodes=renumber(program.nodes, new),
         loss=None if program.loss is None else new[program.loss],
         **groups,
     )

@@ -12,7 +12,7 @@ from harness.language.operators import chosen
 from harness.language.scope import LanguageValues, Scope, names_in
 from harness.language.tree import Call, Expr, List, Name, Number
 from harness.program.dims import ONE, Dim, product
-from harness.program.windows import WindowedAxis, misfit, windowed_axes
+from harness.program.windows import WindowedAxis, misfit_text, windowed_axes
 
 # Windows: ``windows(x, axes=[1, 2], size=[3, 3], stride=2, padding=1)`` and ``overlap_add``.
 
@@ -138,7 +138,7 @@ def _count(axis: WindowedAxis, expr: Call) -> Dim:
             f"declare the axis as a multiple of the stride, as in {axis.stride} * half"
             if not axis.stride.terms
             else f"if the stride is a size, the axis plus padding minus one window must be a "
-            f"multiple of the stride or 1 less, found {axis.beyond()}: give the stride as a "
+            f"multiple of the stride or 1 less, found {axis.after_first()}: give the stride as a "
             "number"
         )
         raise SpecError(
@@ -157,7 +157,7 @@ def _checked(
     for axis, count in windowed_axes(op, evaluator.type_of(value).shape, attributes):
         for room in axis.room(count):
             if not room.terms and room.constant < 0:
-                raise SpecError(f"{misfit(axis, count)}: {evaluator.tell(value)}", expr.place)
+                raise SpecError(f"{misfit_text(axis, count)}: {evaluator.tell(value)}", expr.place)
     return evaluator.emit(op, value, place=expr.place, **attributes)
 
 

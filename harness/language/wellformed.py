@@ -13,7 +13,7 @@ from harness.language.axes import FREE_SIZES
 from harness.program.dims import LARGEST, Dim, shape_text
 from harness.program.infer import INFER, TypeMismatch
 from harness.program.ir import Block, Node, Port, Program, Type, walk_nodes
-from harness.program.windows import WindowedAxis, misfit, windowed_axes
+from harness.program.windows import WindowedAxis, misfit_text, windowed_axes
 
 # Detection of impossible sizes, as far as they do not depend on arrays.
 
@@ -58,7 +58,7 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
             rooms = [_number(room, sizes) for room in axis.room(count)]
             if any(room is not None and room < 0 for room in rooms):
                 at = places.get(node.output, otherwise)
-                raise SpecError(misfit(axis, count, sizes), at)
+                raise SpecError(misfit_text(axis, count, sizes), at)
         if node.op != "slice":
             continue
         length = program.types[node.inputs[0]].shape[node.attributes["axis"]]

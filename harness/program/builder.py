@@ -80,8 +80,8 @@ class Builder:
         length = self.types[sequences[0]].shape[0]
         count = len(carries)
         last = [self.value(self.types[c]) for c in carries]
-        made = [self.types[output] for output in body.outputs[count:]]
-        stacked = [self.value(Type((length, *t.shape), t.kind, t.bound)) for t in made]
+        types = [self.types[output] for output in body.outputs[count:]]
+        stacked = [self.value(Type((length, *t.shape), t.kind, t.bound)) for t in types]
         attributes = {"carries": count, "reverse": reverse}
         inputs = (*carries, *sequences)
         self.append(Node("scan", inputs, (*last, *stacked), attributes, body, self.place))
@@ -103,12 +103,12 @@ class Builder:
     def reduce_to(self, value: int, shape: Shape) -> int:
         """Append the sum over all axes along which ``shape`` was broadcast to the value's shape.
         The result has the shape ``shape``."""
-        found = self.types[value].shape
-        extra = len(found) - len(shape)
+        value_shape = self.types[value].shape
+        extra = len(value_shape) - len(shape)
         axes = tuple(range(extra)) + tuple(
             axis + extra
             for axis, dim in enumerate(shape)
-            if dim == ONE and found[axis + extra] != ONE
+            if dim == ONE and value_shape[axis + extra] != ONE
         )
         if axes and len(axes) == extra:
             value = self.emit("sum", value, axis=axes, keepdims=False)

@@ -57,10 +57,10 @@ def clipping(rule: UpdateRule) -> Clipping | None:
     maximum(c, norm)`` and ``where(norm < c, g, g * c / norm)`` are the same clipping. A square may
     be ``g * g`` or ``g ** 2``, and a root ``sqrt(x)`` or ``x ** 0.5``.
     """
-    return None if rule.fed is None else _FedGradient(rule).clipping(rule.fed)
+    return None if rule.fed is None else _GradientEquation(rule).clipping(rule.fed)
 
 
-class _FedGradient:
+class _GradientEquation:
     def __init__(self, rule: UpdateRule) -> None:
         self.gradient = rule.gradient
         self.nodes = {value: node for node in rule.own_nodes for value in node.outputs}
@@ -68,9 +68,9 @@ class _FedGradient:
 
     def clipping(self, value: int) -> Clipping | None:
         """Return the clipping whose result is ``value``, or None."""
-        return self._by_value(value) or self._chosen(value) or self._scaled(value)
+        return self._match_value(value) or self._match_where(value) or self._match_scaled(value)
 
-    def _by_value(self, value: int) -> Clipping | None:
+    def _match_value(self, value: int) -> Clipping | None:
         """Match ``maximum(minimum(g, c), -c)`` or ``minimum(maximum(g, -c), c)``. The constant must
         be the second operand: as the first operand it would replace NaN, unlike in frameworks."""
         outer = self._bound(value)
@@ -83,44 +83,52 @@ class _FedGradient:
             return None
         return Clipping("value", high)
 
-    def _chosen(self, value: int) -> Clipping | None:
+    def _match_where(self, value: int) -> Clipping | None:
         """Match ``where(norm < c, g, g * c / norm)``."""
         node = self._node(value, "where")
         compared = self._node(node.inputs[0], "less", "less_equal") if node is not None else None
         if node is None or compared is None:
             return None
-        least, most = map(self._product, compared.inputs)
-        kept, cut = node.inputs[1:]
-        if least is not None and not least.factors:
-            least, most, kept, cut = most, least, cut, kept
-        made = self._product(cut)
-        if least is None or most is None or made is None or kept != self.gradient or most.factors:
+        smaller, larger = map(self._product, compared.inputs)
+        unclipped, clipped = node.inputs[1:]
+        if smaller is not None and not smaller.factors:
+            smaller, larger, unclipped, clipped = larger, smaller, clipped, unclipped
+        product = self._product(clipped)
+        if (
+            smaller is None
+            or larger is None
+            or product is None
+            or unclipped != self.gradient
+            or larger.factors
+        ):
             return None
-        norm = self._norm_of(made.factors, -1)
-        if norm is None or least.factors != {(norm, 1)}:
+        norm = self._norm_of(product.factors, -1)
+        if norm is None or smaller.factors != {(norm, 1)}:
             return None
-        return self._made(norm, made.number, most.number / least.number)
+        return self._norm_clipping(norm, product.number, larger.number / smaller.number)
 
-    def _scaled(self, value: int) -> Clipping | None:
+    def _match_scaled(self, value: int) -> Clipping | None:
         """Match ``g * minimum(1, c / norm)``, or ``g * c / maximum(c, norm)``."""
-        made = self._product(value)
-        rest = made.factors - {(self.gradient, 1)} if made is not None else frozenset()
-        if made is None or len(made.factors) != 2 or len(rest) != 1:
+        product = self._product(value)
+        other_factors = (
+            product.factors - {(self.gradient, 1)} if product is not None else frozenset()
+        )
+        if product is None or len(product.factors) != 2 or len(other_factors) != 1:
             return None
-        ((factor, power),) = rest
+        ((factor, power),) = other_factors
         bound = self._bound(factor) if isinstance(factor, int) else None
         if bound is None or (bound[0], power) not in {("min", 1), ("max", -1)}:
             return None
-        one, other = map(self._product, bound[1:])
-        if one is None or other is None:
+        bound_limit, bound_norm = map(self._product, bound[1:])
+        if bound_limit is None or bound_norm is None:
             return None
-        if one.factors:
-            one, other = other, one
-        norm = self._norm_of(other.factors | {(self.gradient, 1)}, -power)
-        if norm is None or one.factors or made.number * one.number**power != 1:
+        if bound_limit.factors:
+            bound_limit, bound_norm = bound_norm, bound_limit
+        norm = self._norm_of(bound_norm.factors | {(self.gradient, 1)}, -power)
+        if norm is None or bound_limit.factors or product.number * bound_limit.number**power != 1:
             return None
-        limit = made.number * other.number**power
-        return self._made(norm, limit, limit)
+        limit = product.number * bound_norm.number**power
+        return self._norm_clipping(norm, limit, limit)
 
     def _norm_of(self, factors: Factors, power: int) -> _Norm | None:
         """Return the norm if the factors are exactly the gradient and a norm to the power
@@ -129,7 +137,7 @@ class _FedGradient:
         return norms[0] if norms and factors == {(self.gradient, 1), (norms[0], power)} else None
 
     @staticmethod
-    def _made(norm: _Norm, limit: float, begins: float) -> Clipping | None:
+    def _norm_clipping(norm: _Norm, limit: float, begins: float) -> Clipping | None:
         """Return the clipping by a norm, or None if the norm above which gradients are clipped
         (``begins``) differs from the norm after clipping (``limit``)."""
         by = "global_norm" if norm.whole_model else "norm"
@@ -144,39 +152,42 @@ class _FedGradient:
         if node.op == "constant":
             number = float(node.attributes["value"])
             return _Factored(number) if LEAST <= number <= MOST else None
-        one, other = map(self._product, node.inputs)
-        if one is None or other is None:
+        left, right = map(self._product, node.inputs)
+        if left is None or right is None:
             return None
         power = 1 if node.op == "multiply" else -1
-        number = one.number * other.number**power
-        factors = frozenset((factor, power * own) for factor, own in other.factors)
-        known = {factor for factor, _ in one.factors} & {factor for factor, _ in factors}
+        number = left.number * right.number**power
+        factors = frozenset((factor, power * exponent) for factor, exponent in right.factors)
+        repeated = {factor for factor, _ in left.factors} & {factor for factor, _ in factors}
         return (
-            _Factored(number, one.factors | factors)
-            if not known and LEAST <= number <= MOST
+            _Factored(number, left.factors | factors)
+            if not repeated and LEAST <= number <= MOST
             else None
         )
 
     def _norm(self, value: int) -> _Norm | None:
         """Match ``sqrt(sum of g * g)``, with or without an added epsilon."""
         added = self._node(value, "add")
-        for norm, more in (added.inputs, added.inputs[::-1]) if added is not None else ():
-            epsilon, found = self._number(more), self._norm(norm)
-            if epsilon is not None and found is not None:
-                return found._replace(epsilon=found.epsilon + epsilon)
+        for norm, other in (added.inputs, added.inputs[::-1]) if added is not None else ():
+            epsilon, inner_norm = self._number(other), self._norm(norm)
+            if epsilon is not None and inner_norm is not None:
+                return inner_norm._replace(epsilon=inner_norm.epsilon + epsilon)
         squares = self._power(value, ROOT)
         if squares in self.totals:
-            summed, whole = self._node(self.totals[squares], "sum"), True
+            summed, whole_model = self._node(self.totals[squares], "sum"), True
         else:
-            summed, whole = (self._node(squares, "sum") if squares is not None else None), False
+            summed, whole_model = (
+                (self._node(squares, "sum") if squares is not None else None),
+                False,
+            )
         if summed is None:
             return None
         squared = summed.inputs[0]
         node = self._node(squared, "multiply")
         if self._power(squared, SQUARE) == self.gradient:
-            return _Norm(whole)
+            return _Norm(whole_model)
         of_two = node is not None and node.inputs == (self.gradient, self.gradient)
-        return _Norm(whole) if of_two else None
+        return _Norm(whole_model) if of_two else None
 
     def _power(self, value: int, exponent: float) -> int | None:
         """Return x if a value is ``x ** exponent``, otherwise None."""
@@ -191,15 +202,15 @@ class _FedGradient:
         compared = self._node(node.inputs[0], "less", "less_equal") if node is not None else None
         if node is None or compared is None:
             return None
-        one, other = node.inputs[1:]
-        if compared.inputs == (one, other):
-            return "min", one, other
-        return ("max", one, other) if compared.inputs == (other, one) else None
+        first, second = node.inputs[1:]
+        if compared.inputs == (first, second):
+            return "min", first, second
+        return ("max", first, second) if compared.inputs == (second, first) else None
 
     def _number(self, value: int) -> float | None:
         """Return the number if a value is a positive constant, otherwise None."""
-        found = self._product(value)
-        return None if found is None or found.factors else found.number
+        product = self._product(value)
+        return None if product is None or product.factors else product.number
 
     def _node(self, value: int, *ops: str) -> Node | None:
         node = self.nodes.get(value)

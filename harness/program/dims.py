@@ -68,8 +68,8 @@ class Dim:
         terms = dict(self.terms)
         for name, coefficient in other.terms:
             terms[name] = terms.get(name, 0) + coefficient
-        kept = tuple(sorted((name, c) for name, c in terms.items() if c))
-        return Dim(self.constant + other.constant, kept)
+        nonzero = tuple(sorted((name, c) for name, c in terms.items() if c))
+        return Dim(self.constant + other.constant, nonzero)
 
     def __mul__(self, factor: Dim | int) -> Dim:
         terms: dict[str, int] = {}
@@ -90,7 +90,7 @@ class Dim:
         if by.constant or len(by.terms) != 1 or self.constant:
             return None
         ((product_, coefficient),) = by.terms
-        found = Dim()
+        quotient = Dim()
         for term, c in self.terms:
             names = term.split("*")
             for name in product_.split("*"):
@@ -100,8 +100,8 @@ class Dim:
             if c % coefficient:
                 return None
             rest = Dim.of("*".join(names)) if names else ONE
-            found = found + rest * (c // coefficient)
-        return found
+            quotient = quotient + rest * (c // coefficient)
+        return quotient
 
     def __str__(self) -> str:
         parts = [name if c == 1 else f"{c}*{name}" for name, c in self.terms]
@@ -215,7 +215,7 @@ def bind(
             f"{len(found)} axes instead of {len(shape)}"
         )
 
-    def whole() -> str:
+    def shapes_text() -> str:
         return f"(expected shape {shape_text(shape)}, found {list(found)})"
 
     for axis, (dim, length) in enumerate(zip(shape, found, strict=True)):
@@ -224,16 +224,16 @@ def bind(
         if len(unknown) > 1:
             names = " and ".join(unknown)
             raise UsageError(
-                f"{name}: axis {axis} is {dim}, which does not determine {names} {whole()}"
+                f"{name}: axis {axis} is {dim}, which does not determine {names} {shapes_text()}"
             )
         if unknown:
-            bound[unknown[0]] = _solved(f"{name}: axis {axis}", dim, unknown[0], length, known)
+            bound[unknown[0]] = _solve_size(f"{name}: axis {axis}", dim, unknown[0], length, known)
         elif dim.resolve(known) != length:
-            wanted = f"{dim} = {dim.resolve(known)}" if dim.names else str(dim)
-            raise UsageError(f"{name}: axis {axis} is {wanted}, found {length} {whole()}")
+            expected = f"{dim} = {dim.resolve(known)}" if dim.names else str(dim)
+            raise UsageError(f"{name}: axis {axis} is {expected}, found {length} {shapes_text()}")
 
 
-def _solved(label: str, dim: Dim, size: str, length: int, known: Mapping[str, int]) -> int:
+def _solve_size(label: str, dim: Dim, size: str, length: int, known: Mapping[str, int]) -> int:
     """Return the number for ``size`` with which ``dim`` equals the axis ``length`` of an array;
     ``dim`` must be linear in this size."""
     rest, one, two = (dim.resolve({**known, size: number}) for number in (0, 1, 2))

@@ -18,7 +18,7 @@ from harness.program.ir import Node, reads
 
 # Elementwise operations whose result is NaN if any operand is NaN. ``power`` is excluded, because
 # 1 ** NaN is 1.
-PASSING = frozenset(
+NAN_PASSING = frozenset(
     {*("add", "subtract", "multiply", "divide", "negative", "exp", "log", "tanh", "sqrt")}
     | {"stop_gradient", "broadcast_to"}
 )
@@ -32,11 +32,11 @@ def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
     read = [{*reads(node)} for node in nodes]
     last = {value: number for number, values in enumerate(read) for value in values}
     last.update(dict.fromkeys(ends, len(nodes)))
-    found = (n for n, node in enumerate(nodes) if node.op == "max" and node.attributes["keepdims"])
-    return frozenset(nodes[n].output for n in found if _is_loose(n, nodes, read, last))
+    maxima = (n for n, node in enumerate(nodes) if node.op == "max" and node.attributes["keepdims"])
+    return frozenset(nodes[n].output for n in maxima if _may_ignore_nan(n, nodes, read, last))
 
 
-def _is_loose(
+def _may_ignore_nan(
     number: int, nodes: Sequence[Node], read: Sequence[Set[int]], last: Mapping[int, int]
 ) -> bool:
     """Return whether all results that depend on a maximum are NaN in rows with NaN, even if the
@@ -46,38 +46,38 @@ def _is_loose(
     operations that pass NaN on, until other operands bring the NaN back. ``last`` has the index of
     the last node that reads each value.
     """
-    most = nodes[number]
+    maximum = nodes[number]
     # Values in ``entries`` are NaN at the entries where the maximum's operand is NaN; values in
     # ``rows`` are NaN in the whole row. Values in ``lacking`` may lack the NaN; ``until`` is the
     # index of the last node that reads one of them.
-    entries, rows, lacking = set(most.inputs), set[int](), {most.output}
-    until = last.get(most.output, number)
+    entries, rows, lacking = set(maximum.inputs), set[int](), {maximum.output}
+    until = last.get(maximum.output, number)
     while number < until:
         number += 1
         if number == len(nodes):
             return False
-        node, given = nodes[number], read[number]
-        if (node.op == "sum" and given <= entries and _alike(node, most)) or (
-            node.op in PASSING and given & rows
+        node, operands = nodes[number], read[number]
+        if (node.op == "sum" and operands <= entries and _reduce_same_axes(node, maximum)) or (
+            node.op in NAN_PASSING and operands & rows
         ):
             rows.add(node.output)
-        elif node.op in PASSING or (
+        elif node.op in NAN_PASSING or (
             # The node takes entries from the last axis of such a value, so rows remain rows.
             node.op == "take_along_axis" and node.inputs[0] in lacking
         ):
-            if given & entries and node.op in PASSING:
+            if operands & entries and node.op in NAN_PASSING:
                 entries.add(node.output)
-            if given & lacking:
+            if operands & lacking:
                 lacking.add(node.output)
                 until = max(until, last.get(node.output, number))
-        elif given & lacking:
+        elif operands & lacking:
             return False
     return True
 
 
-def _alike(total: Node, most: Node) -> bool:
+def _reduce_same_axes(total: Node, maximum: Node) -> bool:
     return bool(total.attributes["keepdims"]) and (
-        tuple(total.attributes["axis"]) == tuple(most.attributes["axis"])
+        tuple(total.attributes["axis"]) == tuple(maximum.attributes["axis"])
     )
 
 

@@ -36,14 +36,14 @@ from harness.program.primitives import ELEMENTWISE
 # The parts of its operands that a node needs to compute one entry along an axis of its output.
 
 # A pair (value, axis) stands for a single entry along the axis, or with None for the whole value.
-Form = tuple[int, int | None]
+Part = tuple[int, int | None]
 
 
 class NoRow(Exception):
     """A step cannot be computed separately; the message names the value and the reason."""
 
 
-def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Form]:
+def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Part]:
     """Return what a node needs of each operand to compute one entry along an axis of its output:
     one entry along an axis, or the whole operand.
 
@@ -53,8 +53,8 @@ def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Form]:
     shapes = [types[value].shape for value in node.inputs]
     if node.op in _ALIGNED:
         axes = _aligned(shapes, types[node.output].shape, axis)
-    elif node.op in _AXES and (found := _AXES[node.op](node, shapes, axis)) is not None:
-        axes = found
+    elif node.op in _AXES and (operand_axes := _AXES[node.op](node, shapes, axis)) is not None:
+        axes = operand_axes
     else:
         raise NoRow(f"{node.op} cannot be computed for one time step alone")
     return list(zip(node.inputs, axes, strict=True))
@@ -64,32 +64,34 @@ _ALIGNED = ELEMENTWISE | {"astype", "stop_gradient", "broadcast_to"}
 Axes = Sequence[int | None]
 
 
-def _aligned(shapes: Sequence[Shape], made: Shape, axis: int) -> Axes:
+def _aligned(shapes: Sequence[Shape], result: Shape, axis: int) -> Axes:
     """Return for each operand of an elementwise node the axis that corresponds to ``axis`` of the
     result, or None if the operand lacks this axis or has length 1 there."""
-    found: list[int | None] = []
+    axes: list[int | None] = []
     for shape in shapes:
-        own = axis - (len(made) - len(shape))
-        found.append(own if own >= 0 and shape[own] == made[axis] else None)
-    return found
+        operand_axis = axis - (len(result) - len(shape))
+        axes.append(
+            operand_axis if operand_axis >= 0 and shape[operand_axis] == result[axis] else None
+        )
+    return axes
 
 
 def _reshape(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
     """Return the operand's axis that becomes ``axis`` in a reshape; None if the reshape splits or
     merges this axis."""
-    shape, made = shapes[0], node.attributes["shape"]
-    wanted = (entries(made[:axis]), made[axis], entries(made[axis + 1 :]))
-    for own, dim in enumerate(shape):
-        if (entries(shape[:own]), dim, entries(shape[own + 1 :])) == wanted:
-            return [own]
+    shape, result = shapes[0], node.attributes["shape"]
+    split = (entries(result[:axis]), result[axis], entries(result[axis + 1 :]))
+    for operand_axis, dim in enumerate(shape):
+        if (entries(shape[:operand_axis]), dim, entries(shape[operand_axis + 1 :])) == split:
+            return [operand_axis]
     return None
 
 
-def _reduced(node: Node, shapes: Sequence[Shape], axis: int) -> Axes:
+def _reduction(node: Node, shapes: Sequence[Shape], axis: int) -> Axes:
     if node.attributes["keepdims"]:
         return [axis]
-    kept = [a for a in range(len(shapes[0])) if a not in node.attributes["axis"]]
-    return [kept[axis]]
+    remaining = [a for a in range(len(shapes[0])) if a not in node.attributes["axis"]]
+    return [remaining[axis]]
 
 
 def _matmul(_: Node, shapes: Sequence[Shape], axis: int) -> Axes:
@@ -103,11 +105,11 @@ def _matmul(_: Node, shapes: Sequence[Shape], axis: int) -> Axes:
     return _aligned(outer, broadcast_shapes("@", outer), axis)
 
 
-def _along_another(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
+def _other_axis(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
     """Return ``axis`` for each operand of a node that works along one of its axes (e.g. ``flip``);
     None if the node works along ``axis`` itself."""
-    own = node.attributes.get("axis", len(shapes[0]) - 1)
-    return None if axis == own else [axis] * len(shapes)
+    worked_axis = node.attributes.get("axis", len(shapes[0]) - 1)
+    return None if axis == worked_axis else [axis] * len(shapes)
 
 
 def _windows(node: Node, _: Sequence[Shape], axis: int) -> Axes | None:
@@ -122,14 +124,14 @@ _AXES: Mapping[str, Callable[[Node, Sequence[Shape], int], Axes | None]] = {
     "expand_dims": lambda node, _, axis: [axis - (axis > node.attributes["axis"])],
     "squeeze": lambda node, _, axis: [axis + (axis >= node.attributes["axis"])],
     "reshape": _reshape,
-    "sum": _reduced,
-    "max": _reduced,
+    "sum": _reduction,
+    "max": _reduction,
     "matmul": _matmul,
     "take": lambda _, shapes, axis: [None, axis] if axis < len(shapes[1]) else None,
     "one_hot": lambda _, shapes, axis: [axis] if axis < len(shapes[0]) else None,
     "windows": _windows,
     **dict.fromkeys(
-        ("concat", "slice", "flip", "cumulative_sum", "argsort", "take_along_axis"), _along_another
+        ("concat", "slice", "flip", "cumulative_sum", "argsort", "take_along_axis"), _other_axis
     ),
 }
 
@@ -139,14 +141,14 @@ _AXES: Mapping[str, Callable[[Node, Sequence[Shape], int], Axes | None]] = {
 TIME = Dim.of("time")
 
 
-def times(type_: Type) -> list[int]:
+def time_axes(type_: Type) -> list[int]:
     """Return the numbers of a type's axes that have the dimension ``time``."""
     return [axis for axis, dim in enumerate(type_.shape) if dim == TIME]
 
 
-def special(node: Node, axis: int) -> str:
-    """Return the kind of a node that needs special code to compute a row, e.g. "window"; return ""
-    if the same operation on the operands' rows computes the row."""
+def special_kind(node: Node, axis: int) -> str:
+    """Return the kind of a node that needs special code to compute a row, e.g. "window";
+    return "" if the same operation on the operands' rows computes the row."""
     if node.op == "slice" and node.attributes["axis"] == axis:
         return "table"
     if node.op == "windows" and axis in node.attributes["axes"]:
@@ -154,12 +156,12 @@ def special(node: Node, axis: int) -> str:
     return node.op if node.op in ("arange", "scan") else ""
 
 
-class Demands:
+class StepNeeds:
     """The values that are needed to compute one step of the output ``value``.
 
     ``nodes`` are the needed nodes. ``moving`` are the values that depend on inputs with a time
-    axis. ``asked`` has the needed parts of each value: the time axis if a row is needed, and None
-    if the whole value is needed.
+    axis. ``needed_parts`` has the needed parts of each value: the time axis if a row is needed, and
+    None if the whole value is needed.
 
     Raises:
         NoRow: a step cannot be computed separately.
@@ -168,70 +170,70 @@ class Demands:
     def __init__(self, program: Program, value: int) -> None:
         self.program, self.types = program, program.types
         self.nodes = needed_nodes(inline_calls(program.nodes), [value])
-        self.moving = {p.value for p in program.inputs if times(self.types[p.value])}
+        self.moving = {p.value for p in program.inputs if time_axes(self.types[p.value])}
         for node in self.nodes:
             if not self.moving.isdisjoint(reads(node)):
                 self.moving.update(node.outputs)
-        self.asked: dict[int, set[int | None]] = {}
-        self.wanted: Form = (value, self._only(value))
-        self._ask(self.wanted)
+        self.needed_parts: dict[int, set[int | None]] = {}
+        self.result: Part = (value, self._time_axis(value))
+        self._add_need(self.result)
         for node in reversed(self.nodes):
             for number, output in enumerate(node.outputs):
-                for axis in tuple(self.asked.get(output, ())):
-                    for form in self._needs(node, number, axis):
-                        self._ask(form)
+                for axis in tuple(self.needed_parts.get(output, ())):
+                    for part in self._operand_parts(node, number, axis):
+                        self._add_need(part)
 
     def named(self, value: int) -> str:
         """Return the name of a value, or a description of its type, for a message."""
         return self.program.names.get(value, f"a value {self.types[value]}")
 
-    def _only(self, value: int) -> int:
+    def _time_axis(self, value: int) -> int:
         """Return the time axis of a value; raise :class:`NoRow` if it has none or several."""
-        found, shape = times(self.types[value]), self.types[value].shape
-        if len(found) != 1 or sum("time" in dim.names for dim in shape) != 1:
+        axes, shape = time_axes(self.types[value]), self.types[value].shape
+        if len(axes) != 1 or sum("time" in dim.names for dim in shape) != 1:
             raise NoRow(f"{self.named(value)} does not have exactly one time axis")
-        return found[0]
+        return axes[0]
 
-    def _ask(self, form: Form) -> None:
-        value, axis = form
-        forms = self.asked.setdefault(value, set())
-        forms.add(axis)
+    def _add_need(self, part: Part) -> None:
+        value, axis = part
+        parts = self.needed_parts.setdefault(value, set())
+        parts.add(axis)
         if axis is None and value in self.moving:
-            forms.add(self._only(value))
+            parts.add(self._time_axis(value))
             if self.types[value].kind != "float" or any(
                 port.value == value for port in self.program.inputs
             ):
                 raise NoRow(f"{self.named(value)} is read at all time steps at once")
 
-    def _needs(self, node: Node, number: int, axis: int | None) -> Iterable[Form]:
+    def _operand_parts(self, node: Node, number: int, axis: int | None) -> Iterable[Part]:
         if axis is None:
-            kept = node.outputs[number] in self.moving
-            return [] if kept else [(value, None) for value in reads(node)]
-        kind = special(node, axis)
+            is_moving = node.outputs[number] in self.moving
+            return [] if is_moving else [(value, None) for value in reads(node)]
+        kind = special_kind(node, axis)
         if kind == "arange":
             return []
         if not kind:
             return row_inputs(node, axis, self.types)
         if kind == "scan":
-            return self._of_scan(node, number, axis)
-        return self._of_table(node) if kind == "table" else self._of_window(node, axis)
+            return self._scan_parts(node, number, axis)
+        return self._table_parts(node) if kind == "table" else self._window_parts(node, axis)
 
-    def _of_table(self, node: Node) -> Iterable[Form]:
+    def _table_parts(self, node: Node) -> Iterable[Part]:
         if node.inputs[0] in self.moving or Dim.of(node.attributes["start"]) != Dim():
             raise NoRow(f"{self.named(node.output)} is a slice of time steps")
         return [(node.inputs[0], None)]
 
-    def _of_window(self, node: Node, axis: int) -> Iterable[Form]:
-        given = node.attributes
-        span = Dim.of(given["dilation"][0]) * (Dim.of(given["size"][0]) - 1)
-        found = [Dim.of(given[name][0]) for name in ("stride", "padding", "after")]
-        if len(given["axes"]) > 1 or given["lowest"] or found != [ONE, span, Dim()]:
+    def _window_parts(self, node: Node, axis: int) -> Iterable[Part]:
+        attributes = node.attributes
+        span = Dim.of(attributes["dilation"][0]) * (Dim.of(attributes["size"][0]) - 1)
+        framing = [Dim.of(attributes[name][0]) for name in ("stride", "padding", "after")]
+        if len(attributes["axes"]) > 1 or attributes["lowest"] or framing != [ONE, span, Dim()]:
             raise NoRow(
                 f"{self.named(node.output)} has windows that do not end at the current step"
             )
         return [(node.inputs[0], axis)]
 
-    def _of_scan(self, node: Node, number: int, axis: int) -> Iterable[Form]:
+    def _scan_parts(self, node: Node, number: int, axis: int) -> Iterable[Part]:
         carried = node.inputs[: node.carries]
         if node.reverse or number < node.carries or axis != 0:
             raise NoRow(
@@ -262,23 +264,23 @@ def incremental(program: Program, output: str, limit: int) -> Program:
     """
     if program.state:
         raise NoRow("the model has a state")
-    (wanted,) = (port.value for port in program.outputs if port.name == output)
-    return _StepBuilder(Demands(program, wanted), Dim(limit)).made(output)
+    (value,) = (port.value for port in program.outputs if port.name == output)
+    return _StepBuilder(StepNeeds(program, value), Dim(limit)).build_program(output)
 
 
 @dataclass
 class _StepBuilder:
-    demands: Demands
+    needs: StepNeeds
     limit: Dim
     build: Builder = field(default_factory=Builder)
-    forms: dict[Form, int] = field(default_factory=dict)
+    parts: dict[Part, int] = field(default_factory=dict)
     state: list[tuple[Port, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.program = self.demands.program
-        self.types, self.asked = self.program.types, self.demands.asked
+        self.program = self.needs.program
+        self.types, self.needed_parts = self.program.types, self.needs.needed_parts
 
-    def made(self, output: str) -> Program:
+    def build_program(self, output: str) -> Program:
         """Build and return the program of one step."""
         program = self.program
         groups = {
@@ -288,10 +290,10 @@ class _StepBuilder:
         names = {port.name for port in program.inputs}
         name = POSITION if POSITION not in names else f"{POSITION}_of_the_step"
         self.position = self.build.value(Type((ONE,), "index", self.limit), name)
-        for node in self.demands.nodes:
+        for node in self.needs.nodes:
             self.build.place = node.place
-            self._make(node)
-        result = self.forms[self.demands.wanted]
+            self._compute(node)
+        result = self.parts[self.needs.result]
         return Program(
             name=program.name,
             phase=program.phase,
@@ -310,51 +312,53 @@ class _StepBuilder:
             structural=program.structural,
         )
 
-    def _make(self, node: Node) -> None:
+    def _compute(self, node: Node) -> None:
         for number, value in enumerate(node.outputs):
-            axes = sorted(self.asked.get(value, ()), key=lambda axis: (axis is None, axis))
+            axes = sorted(self.needed_parts.get(value, ()), key=lambda axis: (axis is None, axis))
             for axis in axes:
-                form = (value, axis)
-                if form in self.forms:
+                part = (value, axis)
+                if part in self.parts:
                     continue
                 if axis is None:
-                    self.forms[form] = self._whole(node, value)
+                    self.parts[part] = self._whole(node, value)
                     continue
-                make = getattr(self, f"_{special(node, axis) or 'row'}")
-                self.forms[form] = make(node, number, axis)
+                make = getattr(self, f"_{special_kind(node, axis) or 'row'}")
+                self.parts[part] = make(node, number, axis)
 
     def _whole(self, node: Node, value: int) -> int:
         """Return the whole value; if it depends on inputs with a time axis, return the cache with
         its steps so far."""
-        if value in self.demands.moving:
-            return self._kept(value)
+        if value in self.needs.moving:
+            return self._cached(value)
         if node.op == "scan":
             raise NoRow(
-                f"{self.demands.named(value)} is a scan over an axis that is not the time axis"
+                f"{self.needs.named(value)} is a scan over an axis that is not the time axis"
             )
-        inputs = [self.forms[read, None] for read in node.inputs]
+        inputs = [self.parts[read, None] for read in node.inputs]
         return self.build.emit(node.op, *inputs, **self._attributes(node))
 
     def _row(self, node: Node, _: int, axis: int) -> int:
-        inputs = [self.forms[form] for form in row_inputs(node, axis, self.types)]
+        inputs = [self.parts[part] for part in row_inputs(node, axis, self.types)]
         attributes = self._attributes(node)
         if "shape" in attributes:
             shape = attributes["shape"]
             attributes["shape"] = (*shape[:axis], ONE, *shape[axis + 1 :])
         return self.build.emit(node.op, *inputs, **attributes)
 
-    def _kept(self, value: int) -> int:
+    def _cached(self, value: int) -> int:
         """Return the cache of a value, with the row of the current step written into it."""
-        (axis,) = times(self.types[value])
-        before = self._state(self._sized(self.types[value]))
+        (axis,) = time_axes(self.types[value])
+        before = self._state(self._with_limit(self.types[value]))
         emit = self.build.emit
         steps = emit("astype", emit("arange", stop=self.limit))
-        here = emit("equal", steps, emit("astype", self.position))
+        is_current = emit("equal", steps, emit("astype", self.position))
         for _ in self.types[value].shape[axis + 1 :]:
-            here = emit("expand_dims", here, axis=len(self.build.types[here].shape))
-        made = emit("where", here, self.forms[value, axis], before)
-        self.state[-1] = (self.state[-1][0], made)
-        return made
+            is_current = emit(
+                "expand_dims", is_current, axis=len(self.build.types[is_current].shape)
+            )
+        cache = emit("where", is_current, self.parts[value, axis], before)
+        self.state[-1] = (self.state[-1][0], cache)
+        return cache
 
     def _arange(self, *_: object) -> int:
         return self.position
@@ -362,69 +366,71 @@ class _StepBuilder:
     def _table(self, node: Node, _: int, axis: int) -> int:
         """Return the row of a table at the current position. It is computed as the sum over all
         rows, multiplied by 1 at the position and by 0 elsewhere."""
-        emit, table = self.build.emit, self.forms[node.inputs[0], None]
+        emit, table = self.build.emit, self.parts[node.inputs[0], None]
         rank, rows = len(self.build.types[table].shape), self.build.types[table].shape[axis]
         steps = emit("astype", emit("arange", stop=rows))
-        here = emit("astype", emit("equal", steps, emit("astype", self.position)))
+        is_current = emit("astype", emit("equal", steps, emit("astype", self.position)))
         for _ in range(axis + 1, rank):
-            here = emit("expand_dims", here, axis=len(self.build.types[here].shape))
-        return emit("sum", emit("multiply", table, here), axis=(axis,), keepdims=True)
+            is_current = emit(
+                "expand_dims", is_current, axis=len(self.build.types[is_current].shape)
+            )
+        return emit("sum", emit("multiply", table, is_current), axis=(axis,), keepdims=True)
 
     def _window(self, node: Node, _: int, axis: int) -> int:
-        emit, given = self.build.emit, node.attributes
-        row = self.forms[node.inputs[0], axis]
-        size, dilation = Dim.of(given["size"][0]), Dim.of(given["dilation"][0])
+        emit, attributes = self.build.emit, node.attributes
+        row = self.parts[node.inputs[0], axis]
+        size, dilation = Dim.of(attributes["size"][0]), Dim.of(attributes["dilation"][0])
         span = dilation * (size - 1)
         if span != Dim():
-            type_ = self._sized(self.types[node.inputs[0]])
+            type_ = self._with_limit(self.types[node.inputs[0]])
             shape = (*type_.shape[:axis], span, *type_.shape[axis + 1 :])
-            before = self._started(self.build.zeros(shape), replace(type_, shape=shape))
+            before = self._state_from(self.build.zeros(shape), replace(type_, shape=shape))
             row = emit("concat", before, row, axis=axis)
             last = emit("slice", row, axis=axis, start=ONE, stop=span + 1)
             self.state[-1] = (self.state[-1][0], last)
-        changed = {"padding": (Dim(),), "after": (Dim(),), "length": (ONE,)}
-        return emit("windows", row, **{**self._attributes(node), **changed})
+        new_attributes = {"padding": (Dim(),), "after": (Dim(),), "length": (ONE,)}
+        return emit("windows", row, **{**self._attributes(node), **new_attributes})
 
     def _scan(self, node: Node, number: int, _: int) -> int:
-        count, kept = node.carries, len(self.state)
-        starts = [self.forms[value, None] for value in node.inputs[:count]]
-        carried = [self._started(start, self.build.types[start]) for start in starts]
-        rows = [self.forms[value, 0] for value in node.inputs[count:]]
+        count, first_state = node.carries, len(self.state)
+        starts = [self.parts[value, None] for value in node.inputs[:count]]
+        carried = [self._state_from(start, self.build.types[start]) for start in starts]
+        rows = [self.parts[value, 0] for value in node.inputs[count:]]
         last, stacked = self.build.scan(self._body(node.block, {}), carried, rows)
-        for place, value in enumerate(last):
-            self.state[kept + place] = (self.state[kept + place][0], value)
-        for value, found in zip(node.outputs[count:], stacked, strict=True):
-            self.forms[value, 0] = found
+        for index, value in enumerate(last):
+            self.state[first_state + index] = (self.state[first_state + index][0], value)
+        for value, stack in zip(node.outputs[count:], stacked, strict=True):
+            self.parts[value, 0] = stack
         return stacked[number - count]
 
-    def _body(self, block: Block, around: Mapping[int, int]) -> Block:
+    def _body(self, block: Block, outer_values: Mapping[int, int]) -> Block:
         """Copy the body of a loop, with new values and with ``limit`` instead of the time size.
         ``around`` maps outer values to the new values."""
-        at = dict(around)
+        new_values = dict(outer_values)
 
         def new(value: int) -> int:
-            at[value] = self.build.value(self._sized(self.types[value]))
-            return at[value]
+            new_values[value] = self.build.value(self._with_limit(self.types[value]))
+            return new_values[value]
 
         def old(value: int) -> int:
-            return at[value] if value in at else self.forms[value, None]
+            return new_values[value] if value in new_values else self.parts[value, None]
 
         inputs = tuple(map(new, block.inputs))
         nodes = []
         for node in block.nodes:
             read = tuple(map(old, node.inputs))
-            body = None if node.body is None else self._body(node.body, at)
+            body = None if node.body is None else self._body(node.body, new_values)
             outputs = tuple(map(new, node.outputs))
             nodes.append(Node(node.op, read, outputs, self._attributes(node), body, node.place))
         return Block(inputs, tuple(nodes), tuple(map(old, block.outputs)))
 
     def _state(self, type_: Type) -> int:
         name = f"kept.{len(self.state)}"
-        made = self.build.value(type_, name)
-        self.state.append((Port(name, made), made))
-        return made
+        value = self.build.value(type_, name)
+        self.state.append((Port(name, value), value))
+        return value
 
-    def _started(self, start: int, type_: Type) -> int:
+    def _state_from(self, start: int, type_: Type) -> int:
         """Add a state to the program; return its value before the step, which is ``start`` at
         position 0."""
         emit, before = self.build.emit, self._state(type_)
@@ -435,17 +441,17 @@ class _StepBuilder:
         """Return the port in the program of one step that replaces ``port``; its time axis has
         length 1."""
         type_, value = self.types[port.value], port.value
-        if axes := times(type_):
+        if axes := time_axes(type_):
             (axis,) = axes
             shape = (*type_.shape[:axis], ONE, *type_.shape[axis + 1 :])
-            made = self.build.value(replace(self._sized(type_), shape=shape), port.name)
-            self.forms[value, axis] = made
+            new_value = self.build.value(replace(self._with_limit(type_), shape=shape), port.name)
+            self.parts[value, axis] = new_value
         else:
-            made = self.build.value(self._sized(type_), port.name)
-            self.forms[value, None] = made
-        return Port(port.name, made, port.init)
+            new_value = self.build.value(self._with_limit(type_), port.name)
+            self.parts[value, None] = new_value
+        return Port(port.name, new_value, port.init)
 
-    def _sized(self, type_: Type) -> Type:
+    def _with_limit(self, type_: Type) -> Type:
         bound = None if type_.bound is None else self._sizes(type_.bound)
         return replace(type_, shape=self._sizes(type_.shape), bound=bound)
 

@@ -64,10 +64,10 @@ def _where(types: tuple[Type, ...], _: Attributes) -> Type:
     if types[0].kind != "bool":
         raise TypeMismatch(f"where needs a condition such as a < b, found {types[0]}")
     shape = broadcast_shapes("where", tuple(t.shape for t in types))
-    return _of_one_kind("where", types[1:], shape)
+    return _common_type("where", types[1:], shape)
 
 
-def _of_one_kind(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
+def _common_type(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
     """Return the common type of operands, with ``shape``; raise :class:`TypeMismatch` unless all
     are floats, all are conditions, or all are indices with the same bound."""
     first = types[0]
@@ -85,7 +85,7 @@ def _of_one_kind(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
     return Type(shape, first.kind, first.bound)
 
 
-def _first(types: tuple[Type, ...], _: Attributes) -> Type:
+def _float_of_first(types: tuple[Type, ...], _: Attributes) -> Type:
     return Type(types[0].shape)
 
 
@@ -137,12 +137,12 @@ def _concat(types: tuple[Type, ...], attributes: Attributes) -> Type:
     for type_ in types:
         rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
         if len(type_.shape) != len(first) or rest != (*first[:axis], *first[axis + 1 :]):
-            listed = " and ".join(str(t) for t in types)
+            types_text = " and ".join(str(t) for t in types)
             raise TypeMismatch(
-                f"concat on axis {axis}: {listed} have different lengths on another axis"
+                f"concat on axis {axis}: {types_text} have different lengths on another axis"
             )
         total = total + type_.shape[axis]
-    return _of_one_kind("concat", types, (*first[:axis], total, *first[axis + 1 :]))
+    return _common_type("concat", types, (*first[:axis], total, *first[axis + 1 :]))
 
 
 def _slice(types: tuple[Type, ...], attributes: Attributes) -> Type:
@@ -165,11 +165,11 @@ def _same(types: tuple[Type, ...], _: Attributes) -> Type:
 
 def _take(types: tuple[Type, ...], _: Attributes) -> Type:
     table, indices = types
-    _indexed("take", table.shape[0], indices)
+    _check_index("take", table.shape[0], indices)
     return Type((*indices.shape, *table.shape[1:]), table.kind, table.bound)
 
 
-def _indexed(op: str, rows: Dim, indices: Type) -> None:
+def _check_index(op: str, rows: Dim, indices: Type) -> None:
     if indices.kind != "index":
         raise TypeMismatch(f"{op} needs an index input, found {indices}")
     if indices.bound != rows:
@@ -178,7 +178,7 @@ def _indexed(op: str, rows: Dim, indices: Type) -> None:
 
 def _take_along(types: tuple[Type, ...], _: Attributes) -> Type:
     table, indices = types
-    _indexed("take_along_axis", table.shape[-1], indices)
+    _check_index("take_along_axis", table.shape[-1], indices)
     if indices.shape[:-1] != table.shape[:-1]:
         raise TypeMismatch(
             f"take_along_axis: {table} and {indices} have different axes before the last axis"
@@ -192,7 +192,7 @@ def _argsort(types: tuple[Type, ...], _: Attributes) -> Type:
 
 
 def _one_hot(types: tuple[Type, ...], attributes: Attributes) -> Type:
-    _indexed("one_hot", attributes["classes"], types[0])
+    _check_index("one_hot", attributes["classes"], types[0])
     return Type((*types[0].shape, attributes["classes"]))
 
 
@@ -246,7 +246,7 @@ INFER: Mapping[str, Infer] = {
     **{op: _elementwise(op) for op in ("add", "subtract", "multiply", "divide", "power")},
     **{op: _comparison(op) for op in ("less", "less_equal", "equal")},
     "where": _where,
-    "astype": _first,
+    "astype": _float_of_first,
     "permute_dims": _permute,
     "broadcast_to": _broadcast,
     "reshape": _reshape,
@@ -284,7 +284,7 @@ def _addmm(types: tuple[Type, ...], attributes: Attributes) -> Type:
 
 # Functions that infer the types of fused operations (:mod:`harness.program.fused`).
 FUSED_TYPES: Mapping[str, Infer] = {
-    **dict.fromkeys(("sigmoid", "relu", "clip", "scatter_add", "softmax"), _first),
+    **dict.fromkeys(("sigmoid", "relu", "clip", "scatter_add", "softmax"), _float_of_first),
     **{f"{op}_gradient": INFER["add"] for op in ("sigmoid", "tanh", "relu", "clip")},
     "addmm": _addmm,
     "log_sum_exp": lambda types, _: Type((*types[0].shape[:-1], ONE)),

@@ -221,15 +221,15 @@ def needed(
     values)`` returns the item without the parts that compute none of these values.
     """
     live = set(wanted)
-    kept: list[T] = []
+    items_needed: list[T] = []
     for item in reversed(tuple(items)):
         if live.isdisjoint(writes(item)):
             continue
         if narrowed is not None:
             item = narrowed(item, live)
-        kept.append(item)
+        items_needed.append(item)
         live.update(reads(item))
-    return tuple(reversed(kept))
+    return tuple(reversed(items_needed))
 
 
 def needed_nodes(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:

@@ -30,10 +30,10 @@ class Known(Protocol):
 
 def relu(g: Known, inputs: Sequence[int]) -> Found | None:
     """Match ``where(x <= 0, 0, x) -> relu(x)``."""
-    found = _bound(g, inputs)
-    if found is None or found[1] != 0 or not found[2]:
+    bound = _bound(g, inputs)
+    if bound is None or bound[1] != 0 or not bound[2]:
         return None
-    return "relu", found[0], {}
+    return "relu", bound[0], {}
 
 
 def clip(g: Known, inputs: Sequence[int]) -> Found | None:
@@ -93,11 +93,11 @@ def _bound(g: Known, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
     return None
 
 
-def _times(g: Known, value: int, figure: float) -> int | None:
+def _times(g: Known, value: int, factor: float) -> int | None:
     """Return x if a value is the number ``figure`` times x; otherwise None."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
-        if g.number(a) == figure:
+        if g.number(a) == factor:
             return b
     return None
 
@@ -107,9 +107,9 @@ def _shifted(g: Known, value: int) -> int | None:
     node = g.node(value, "subtract")
     if node is None:
         return None
-    whole = g.node(node.inputs[1], "stop_gradient")  # before differentiation
-    most = g.node(node.inputs[1] if whole is None else whole.inputs[0], "max")
-    if most is None or most.inputs != node.inputs[:1] or not _last(g, most):
+    stopped = g.node(node.inputs[1], "stop_gradient")  # before differentiation
+    maximum = g.node(node.inputs[1] if stopped is None else stopped.inputs[0], "max")
+    if maximum is None or maximum.inputs != node.inputs[:1] or not _last(g, maximum):
         return None
     return node.inputs[0]
 

@@ -56,10 +56,10 @@ class Plan:
     def operations(self) -> Counter[str]:
         """The number of times that each operation runs in a step. Operations in a loop run once for
         each step of the loop."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for node, times in runs(self.nodes, self.types, self.sizes):
-            found[node.op] += times
-        return found
+            counts[node.op] += times
+        return counts
 
 
 def forward_plan(
@@ -80,7 +80,7 @@ def forward_plan(
     outputs = result_ports(program, "ends")
     nodes = _with_literal_zeros(inline_calls(program.nodes))
     nodes = optimise(nodes, outputs.values(), builder, sizes, fused, moved=moved, fuses=fuses)
-    return _plan(program, builder, nodes, sizes, dtype, outputs, {})
+    return _build_plan(program, builder, nodes, sizes, dtype, outputs, {})
 
 
 def training_plan(
@@ -109,9 +109,9 @@ def training_plan(
     results = result_ports(program, "step")
     nodes = _with_literal_zeros(inline_calls(program.nodes))
     nodes = optimise(nodes, results.values(), builder, sizes, fused, final=False, fuses=fuses)
-    whole = replace(program, nodes=nodes, types=builder.types, names=builder.names)
+    optimised = replace(program, nodes=nodes, types=builder.types, names=builder.names)
     (loss,) = (Port(n, v) for n, v in results.items() if n == "loss")
-    derivative = differentiate(whole, [loss], program.parameters, results.values(), fused)
+    derivative = differentiate(optimised, [loss], program.parameters, results.values(), fused)
     builder = Builder(dict(derivative.program.types), dict(derivative.program.names))
     (seed,) = derivative.seeds
     seeds = () if scales else (Node("constant", (), (seed.value,), {"value": 1.0}),)
@@ -121,20 +121,20 @@ def training_plan(
     }
     if scales:
         gradients = {n: builder.emit("divide", g, seed.value) for n, g in gradients.items()}
-    further, updated = _updates(program, rule, gradients, builder, step, learning_rate)
-    further["step"] = step
+    carried, updated = _append_updates(program, rule, gradients, builder, step, learning_rate)
+    carried["step"] = step
     if scales:
-        further |= {SCALE: seed.value, GOOD: builder.value(Type(()), GOOD)}
-        before = {p.name: p.value for p in program.parameters} | further
+        carried |= {SCALE: seed.value, GOOD: builder.value(Type(()), GOOD)}
+        before = {p.name: p.value for p in program.parameters} | carried
         updated = guarded(builder, gradients, before, updated)
     if total:
-        further[TOTAL] = builder.value(Type(()), TOTAL)
-        updated[TOTAL] = builder.emit("add", further[TOTAL], results["loss"])
+        carried[TOTAL] = builder.value(Type(()), TOTAL)
+        updated[TOTAL] = builder.emit("add", carried[TOTAL], results["loss"])
     results |= updated
-    nodes = (*seeds, *derivative.program.nodes, *_differences(builder.nodes, dtype))
+    nodes = (*seeds, *derivative.program.nodes, *_fold_differences(builder.nodes, dtype))
     longest = LONGEST_FUSED if fuses else None
     nodes = optimise(nodes, results.values(), builder, sizes, fused, fuses=fuses, longest=longest)
-    return _plan(program, builder, nodes, sizes, dtype, results, further)
+    return _build_plan(program, builder, nodes, sizes, dtype, results, carried)
 
 
 def _with_literal_zeros(nodes: Iterable[Node]) -> tuple[Node, ...]:
@@ -146,21 +146,21 @@ def _with_literal_zeros(nodes: Iterable[Node]) -> tuple[Node, ...]:
     nodes = tuple(nodes)
     every = tuple(walk_nodes(nodes))
     zeros = {n.output for n in every if n.op == "constant" and n.attributes["value"] == 0}
-    whole = {node.output for node in every if node.op == "astype"}
-    return tuple(_zero_kept(node, zeros, whole) for node in nodes) if zeros else nodes
+    finite = {node.output for node in every if node.op == "astype"}
+    return tuple(_with_difference(node, zeros, finite) for node in nodes) if zeros else nodes
 
 
-def _zero_kept(node: Node, zeros: set[int], whole: set[int]) -> Node:
+def _with_difference(node: Node, zeros: set[int], finite: set[int]) -> Node:
     if node.body is not None:
-        inner = tuple(_zero_kept(one, zeros, whole) for one in node.body.nodes)
+        inner = tuple(_with_difference(inner_node, zeros, finite) for inner_node in node.body.nodes)
         return replace(node, body=replace(node.body, nodes=inner))
     others = [value for value in node.inputs if value not in zeros]
-    if node.op != "multiply" or len(others) != 1 or others[0] in whole:
+    if node.op != "multiply" or len(others) != 1 or others[0] in finite:
         return node
     return replace(node, op="subtract", inputs=(others[0], others[0]))
 
 
-def _updates(
+def _append_updates(
     program: Program,
     rule: UpdateRule,
     gradients: Mapping[str, int],
@@ -178,29 +178,29 @@ def _updates(
     rules: dict[str, UpdateRule] = {}
     for parameter in program.parameters:
         shape = builder.types[parameter.value].shape
-        own = rules[parameter.name] = rule.of(parameter.name, len(shape))
-        env = values[parameter.name] = {
-            own.parameter: parameter.value,
-            own.gradient: gradients[parameter.name],
-            own.step: step,
-            own.learning_rate: rate,
+        own_rule = rules[parameter.name] = rule.of(parameter.name, len(shape))
+        rule_values = values[parameter.name] = {
+            own_rule.parameter: parameter.value,
+            own_rule.gradient: gradients[parameter.name],
+            own_rule.step: step,
+            own_rule.learning_rate: rate,
         }
-        for slot in own.slots:
-            env[slot.value] = slots[f"{slot.name}.{parameter.name}"] = builder.value(
-                type_at(own, slot.value, shape)
+        for slot in own_rule.slots:
+            rule_values[slot.value] = slots[f"{slot.name}.{parameter.name}"] = builder.value(
+                type_at(own_rule, slot.value, shape)
             )
     for number in range(len(rule.totals)):
-        _add_total(number, rules, values, builder)
-    for name, env in values.items():
-        own = rules[name]
-        _copy(own, own.nodes, env, builder)
-        updated[name] = env[own.new_parameter]
-        for slot in own.new_slots:
-            updated[f"{slot.name}.{name}"] = env[slot.value]
+        _append_total(number, rules, values, builder)
+    for name, rule_values in values.items():
+        own_rule = rules[name]
+        _append_rule(own_rule, own_rule.nodes, rule_values, builder)
+        updated[name] = rule_values[own_rule.new_parameter]
+        for slot in own_rule.new_slots:
+            updated[f"{slot.name}.{name}"] = rule_values[slot.value]
     return slots, updated
 
 
-def _differences(nodes: Iterable[Node], dtype: str) -> Iterator[Node]:
+def _fold_differences(nodes: Iterable[Node], dtype: str) -> Iterator[Node]:
     """Replace differences of constants by constants, computed in the dtype of the plan.
 
     In the first step of Adam, a factor 1 - 0.999 is divided by 1 - 0.999 ** t with t = 1. These
@@ -218,7 +218,7 @@ def _differences(nodes: Iterable[Node], dtype: str) -> Iterator[Node]:
         yield node
 
 
-def _add_total(
+def _append_total(
     number: int,
     rules: Mapping[str, UpdateRule],
     values: Mapping[str, dict[int, int]],
@@ -226,18 +226,20 @@ def _add_total(
 ) -> None:
     """Append a sum over all parameters (e.g. of squared gradients), and make it known to the update
     rule of each parameter. ``number`` is its index in ``UpdateRule.totals``."""
-    whole = None
+    sum_of_parts = None
     for name, env in values.items():
-        own = rules[name]
-        total = own.totals[number]
-        _copy(own, total.nodes, env, builder)
+        own_rule = rules[name]
+        total = own_rule.totals[number]
+        _append_rule(own_rule, total.nodes, env, builder)
         part = env[total.part]
-        whole = part if whole is None else builder.emit("add", whole, part)
+        sum_of_parts = part if sum_of_parts is None else builder.emit("add", sum_of_parts, part)
     for name, env in values.items():
-        env[rules[name].totals[number].value] = cast(int, whole)
+        env[rules[name].totals[number].value] = cast(int, sum_of_parts)
 
 
-def _copy(rule: UpdateRule, nodes: Iterable[Node], env: dict[int, int], builder: Builder) -> None:
+def _append_rule(
+    rule: UpdateRule, nodes: Iterable[Node], env: dict[int, int], builder: Builder
+) -> None:
     """Append the nodes of an update rule for one parameter. ``env`` maps the rule's values to
     values of the plan."""
     shape = builder.types[env[rule.parameter]].shape
@@ -248,32 +250,32 @@ def _copy(rule: UpdateRule, nodes: Iterable[Node], env: dict[int, int], builder:
         builder.append(replace(node, inputs=inputs, outputs=tuple(env[o] for o in node.outputs)))
 
 
-def _plan(
+def _build_plan(
     program: Program,
     builder: Builder,
     nodes: tuple[Node, ...],
     sizes: Mapping[str, int],
     dtype: str,
     outputs: Mapping[str, int],
-    further: Mapping[str, int],
+    carried_inputs: Mapping[str, int],
 ) -> Plan:
     inputs = {f"{prefix}{p.name}": p.value for prefix, p in crossing_ports(program)}
-    inputs |= further
+    inputs |= carried_inputs
     used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())
     # Keep an input if an output has the same name, even if the step does not read the input. E.g. a
     # slot with coefficient 0, or a state that depends only on the batch.
     inputs = {n: value for n, value in inputs.items() if value in used or n in outputs}
     carried = {name: name for name in outputs if name in inputs}
-    nodes, inputs, orders = _ordered(nodes, inputs)
+    nodes, inputs, orders = _permute_inputs(nodes, inputs)
     return Plan(program.name, builder.types, sizes, dtype, nodes, inputs, outputs, carried, orders)
 
 
-def _ordered(
+def _permute_inputs(
     nodes: tuple[Node, ...], inputs: Mapping[str, int]
 ) -> tuple[tuple[Node, ...], dict[str, int], dict[str, tuple[int, ...]]]:
     """Replace batch inputs that the plan permutes by permuted inputs; return the nodes, the inputs
     and the permutations. Nodes that read the unpermuted input read the inverse permutation."""
-    taken, orders, back = dict(inputs), {}, []
+    new_inputs, orders, inverses = dict(inputs), {}, []
     for name, value in inputs.items():
         if not name.startswith(BATCH):
             continue
@@ -284,7 +286,7 @@ def _ordered(
         (move,) = moves
         axes = move.attributes["axes"]
         nodes = tuple(node for node in nodes if node is not move)
-        taken[name], orders[name] = move.output, axes
+        new_inputs[name], orders[name] = move.output, axes
         if len(readers) > 1:
-            back.append(Node("permute_dims", (move.output,), (value,), {"axes": inverse(axes)}))
-    return (*back, *nodes), taken, orders
+            inverses.append(Node("permute_dims", (move.output,), (value,), {"axes": inverse(axes)}))
+    return (*inverses, *nodes), new_inputs, orders

@@ -22,7 +22,7 @@ CLASSES: Mapping[str, type] = {
 NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in CLASSES.values()}
 MOST_DEPTH = 100
 # Size of the cache of decoded texts: enough for the checks of a cell and of some earlier cells.
-KEPT = 64
+CACHED_TEXTS = 64
 # The cache of encoded programs: ``id`` of a program -> a weak reference, and the encoded text. The
 # reference removes the entry when the program is deleted.
 _texts: dict[int, tuple[weakref.ref[Program], str]] = {}
@@ -64,7 +64,7 @@ def encoded(value: Any) -> str:
     return _texts[number][1]
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=CACHED_TEXTS)
 def decoded(text: str) -> Any:
     """Convert a text of :func:`encoded` back to its value; equal texts give the same object.
 
@@ -99,16 +99,18 @@ def _decode(data: Any, depth: int) -> Any:
     if isinstance(data, list | tuple):
         return tuple([_decode(item, depth + 1) for item in data])
     if isinstance(data, Mapping):
-        return _mapping(data, depth + 1) if "map" in data else _instance(data, depth + 1)
+        return (
+            _decode_mapping(data, depth + 1) if "map" in data else _decode_instance(data, depth + 1)
+        )
     if isinstance(data, str):
-        return _text(data)
+        return _decode_text(data)
     # Reject integers of more than 64 bits.
     if isinstance(data, PLAIN) and not (isinstance(data, int) and abs(data) >> 63):
         return data
     raise HarnessError(f"a program cannot contain the {type(data).__name__} {shorten(repr(data))}")
 
 
-def _text(data: str) -> str:
+def _decode_text(data: str) -> str:
     try:
         data.encode()
     except UnicodeEncodeError:
@@ -116,24 +118,26 @@ def _text(data: str) -> str:
     return data
 
 
-def _mapping(data: Mapping[str, object], depth: int) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
+def _decode_mapping(data: Mapping[str, object], depth: int) -> dict[Any, Any]:
+    mapping: dict[Any, Any] = {}
     pairs = data["map"]
     for pair in pairs if isinstance(pairs, list | tuple) else [None]:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], PLAIN):
             raise HarnessError(
                 "a mapping in a program must be a list of pairs of a key and a value"
             )
-        found[pair[0]] = _decode(pair[1], depth)
-    return found
+        mapping[pair[0]] = _decode(pair[1], depth)
+    return mapping
 
 
-def _instance(data: Mapping[str, object], depth: int) -> Any:
+def _decode_instance(data: Mapping[str, object], depth: int) -> Any:
     name, content = data.get("class"), data.get("fields")
     if not isinstance(name, str) or name not in CLASSES:
-        found = shorten(repr(name))
-        raise HarnessError(f"a program cannot contain {found}; another version may have written it")
-    tests = _tests(CLASSES[name])
+        name_text = shorten(repr(name))
+        raise HarnessError(
+            f"a program cannot contain {name_text}; another version may have written it"
+        )
+    tests = _field_tests(CLASSES[name])
     if not isinstance(content, list | tuple) or len(content) != len(tests):
         raise HarnessError(
             f"a {name} must have {len(tests)} fields; another version may have written it"
@@ -146,24 +150,24 @@ def _instance(data: Mapping[str, object], depth: int) -> Any:
 
 
 @cache
-def _tests(cls: type) -> Mapping[str, Test]:
+def _field_tests(cls: type) -> Mapping[str, Test]:
     hints = get_type_hints(cls)
-    return {field.name: _test(hints[field.name]) for field in fields(cls)}
+    return {field.name: _type_test(hints[field.name]) for field in fields(cls)}
 
 
-def _test(hint: Any) -> Test:
+def _type_test(hint: Any) -> Test:
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return lambda value: True
     if origin is Literal:
         return lambda value: isinstance(value, str) and value in inner
     if origin in (Union, types.UnionType):
-        tests = [_test(part) for part in inner]
+        tests = [_type_test(part) for part in inner]
         return lambda value: any(test(value) for test in tests)
     if origin is tuple:
-        return _tuple_test([_test(part) for part in inner if part is not ...], ... in inner)
+        return _tuple_test([_type_test(part) for part in inner if part is not ...], ... in inner)
     if origin is not None:  # a mapping
-        key, item = map(_test, inner)
+        key, item = map(_type_test, inner)
         return lambda value: (
             isinstance(value, dict) and all(key(k) and item(v) for k, v in value.items())
         )

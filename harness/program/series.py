@@ -24,10 +24,10 @@ def erf_series() -> tuple[tuple[float, ...], ...]:
 
 
 def _around(x: float) -> list[float]:
-    found = [math.erf(x)]
+    coefficients = [math.erf(x)]
     bell = 2 / math.sqrt(math.pi) * math.exp(-x * x)
     before, hermite = 0.0, 1.0
     for n in range(TERMS - 1):
-        found.append((-1) ** n * hermite * bell / math.factorial(n + 1))
+        coefficients.append((-1) ** n * hermite * bell / math.factorial(n + 1))
         before, hermite = hermite, 2 * x * hermite - 2 * n * before
-    return found
+    return coefficients

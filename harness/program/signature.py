@@ -19,7 +19,7 @@ from harness.program.ir import Node, Port, Program, needed_nodes
 REACH = 1024
 
 
-def lacking(program: Program, sizes: Mapping[str, int]) -> Dim | None:
+def first_negative(program: Program, sizes: Mapping[str, int]) -> Dim | None:
     """Return the first dimension in ``program.room`` that is negative at these sizes, or None."""
     known = {**program.sizes, **sizes}
     for dim in program.room:
@@ -30,7 +30,7 @@ def lacking(program: Program, sizes: Mapping[str, int]) -> Dim | None:
 
 def fits(program: Program, batch: int, time: int) -> bool:
     """Return whether the slices and windows of a model fit this batch size and length."""
-    return lacking(program, {"batch": batch, "time": time}) is None
+    return first_negative(program, {"batch": batch, "time": time}) is None
 
 
 def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
@@ -40,30 +40,30 @@ def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
     Raises:
         UsageError: the model allows no sizes that differ by less than :data:`REACH`.
     """
-    short = None
+    negative = None
     for length in _around(time):
-        short = lacking(program, {"time": length})
-        if short is not None:
+        negative = first_negative(program, {"time": length})
+        if negative is not None:
             continue
         for rows in _around(batch):
-            short = lacking(program, {"batch": rows, "time": length})
-            if short is None:
+            negative = first_negative(program, {"batch": rows, "time": length})
+            if negative is None:
                 return rows, length
-        if short is not None and "time" not in short.names:
+        if negative is not None and "time" not in negative.names:
             break
     raise UsageError(
-        f"{program.name}: a slice or a window needs {short} >= 0, but no batch and time within "
+        f"{program.name}: a slice or a window needs {negative} >= 0, but no batch and time within "
         f"{REACH} of {batch} and {time} allow that: give the spec other sizes"
     )
 
 
-def _around(wanted: int) -> Iterable[int]:
+def _around(center: int) -> Iterable[int]:
     """Yield positive numbers in order of their distance from ``wanted``, up to :data:`REACH`."""
-    yield wanted
+    yield center
     for off in range(1, REACH):
-        if wanted - off >= 1:
-            yield wanted - off
-        yield wanted + off
+        if center - off >= 1:
+            yield center - off
+        yield center + off
 
 
 # Selections of a program's results, see `result_ports`. The last two are for timing: the results of
@@ -188,19 +188,19 @@ def group_of(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def check_names(group: str, wanted: Iterable[str], given: Mapping[str, object]) -> None:
+def check_names(group: str, expected: Iterable[str], arrays: Mapping[str, object]) -> None:
     """Check that the ``given`` names are exactly the ``wanted`` names.
 
     Raises:
         UsageError: a name is missing or unknown.
     """
-    wanted = list(wanted)
-    for name in wanted:
-        if name not in given:
-            raise UsageError(f"{group} {name!r} is missing (needed: {', '.join(wanted)})")
-    for name in given:
-        if name not in wanted:
-            raise UsageError(f"unknown {group} {name!r} (known: {', '.join(wanted) or 'none'})")
+    expected = list(expected)
+    for name in expected:
+        if name not in arrays:
+            raise UsageError(f"{group} {name!r} is missing (needed: {', '.join(expected)})")
+    for name in arrays:
+        if name not in expected:
+            raise UsageError(f"unknown {group} {name!r} (known: {', '.join(expected) or 'none'})")
 
 
 def port_shapes(
@@ -210,17 +210,19 @@ def port_shapes(
     return {port.name: program.shape(port, sizes) for port in ports}
 
 
-def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], given: Arrays) -> None:
+def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], arrays: Arrays) -> None:
     """Check the names and shapes of arrays.
 
     Raises:
         UsageError: an array is missing, is unknown or has a wrong shape.
     """
-    check_names(group, shapes, given)
+    check_names(group, shapes, arrays)
     for name, shape in shapes.items():
-        found = np.shape(given[name])
-        if found != shape:
-            raise UsageError(f"{group} {name}: expected shape {list(shape)}, found {list(found)}")
+        found_shape = np.shape(arrays[name])
+        if found_shape != shape:
+            raise UsageError(
+                f"{group} {name}: expected shape {list(shape)}, found {list(found_shape)}"
+            )
 
 
 def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int]:
@@ -234,20 +236,20 @@ def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int
             range.
     """
     bound: dict[str, int] = {}
-    for group, given in groups.items():
+    for group, arrays in groups.items():
         ports = batch_ports(program)[group]
-        check_names(group, [p.name for p in ports], given)
+        check_names(group, [p.name for p in ports], arrays)
         for port in ports:
-            name, shape = f"{group}.{port.name}", np.shape(given[port.name])
+            name, shape = f"{group}.{port.name}", np.shape(arrays[port.name])
             bind(name, program.type_of(port).shape, shape, program.sizes, bound)
         for port in ports:
-            check_entries(program, port, f"{group}.{port.name}", given[port.name], bound)
+            check_entries(program, port, f"{group}.{port.name}", arrays[port.name], bound)
     check_room(program, bound)
     return bound
 
 
 def check_entries(
-    program: Program, port: Port, name: str, given: Any, sizes: Mapping[str, int]
+    program: Program, port: Port, name: str, values: Any, sizes: Mapping[str, int]
 ) -> None:
     """Check the entries of an array for a port that holds indices or booleans. ``sizes`` has the
     sizes that arrays decide.
@@ -255,7 +257,7 @@ def check_entries(
     Raises:
         UsageError: an index is not an integer or out of range, or a condition is not a boolean.
     """
-    type_, array = program.type_of(port), np.asarray(given)
+    type_, array = program.type_of(port), np.asarray(values)
     if type_.bound is not None:
         check_index(name, array, type_.bound.resolve({**program.sizes, **sizes}))
     elif type_.kind == "bool" and array.dtype.kind != "b":
@@ -268,11 +270,13 @@ def check_room(program: Program, bound: Mapping[str, int]) -> None:
     Raises:
         UsageError: a slice or a window does not fit.
     """
-    short = lacking(program, bound)
-    if short is not None:
+    negative = first_negative(program, bound)
+    if negative is not None:
         known = {**program.sizes, **bound}
-        sizes = ", ".join(f"{name} {known[name]}" for name in short.names)
-        raise UsageError(f"{program.name}: a slice or a window needs {short} >= 0, found {sizes}")
+        sizes = ", ".join(f"{name} {known[name]}" for name in negative.names)
+        raise UsageError(
+            f"{program.name}: a slice or a window needs {negative} >= 0, found {sizes}"
+        )
 
 
 def batch_ports(program: Program) -> dict[str, tuple[Port, ...]]:

@@ -35,7 +35,7 @@ def guarded(
     builder: Builder,
     gradients: Mapping[str, int],
     before: Mapping[str, int],
-    made: Mapping[str, int],
+    new_values: Mapping[str, int],
 ) -> dict[str, int]:
     """Return the values after a step with loss scaling: the new values ``made`` if all gradients
     are finite, otherwise the values ``before`` the step. The result includes the next
@@ -52,12 +52,12 @@ def guarded(
     more = builder.emit("add", good, builder.constant(1.0))
     grows = builder.emit("equal", more, builder.constant(float(GROWS)))
     after = {
-        **made,
+        **new_values,
         SCALE: builder.emit("where", grows, builder.emit("multiply", scale, two), scale),
         GOOD: builder.emit("where", grows, zero, more),
     }
-    instead = {**before, SCALE: builder.emit("multiply", scale, half), GOOD: zero}
-    return {n: builder.emit("where", finite, v, instead[n]) for n, v in after.items()}
+    skipped = {**before, SCALE: builder.emit("multiply", scale, half), GOOD: zero}
+    return {n: builder.emit("where", finite, v, skipped[n]) for n, v in after.items()}
 
 
 # The types of a parameter in update rules: one row of entries, or a matrix with two axes.
@@ -128,9 +128,11 @@ class UpdateRule:
         """Return the rule for a parameter with ``rank`` axes: the first rule in ``groups`` whose
         pattern matches the name, otherwise this rule. For two axes, use its ``matrices``, if any.
         """
-        named = (rule for pattern, rule in self.groups.items() if fnmatchcase(parameter, pattern))
-        found = next(named, self)
-        return found if found.matrices is None or rank != 2 else found.matrices
+        matching = (
+            rule for pattern, rule in self.groups.items() if fnmatchcase(parameter, pattern)
+        )
+        chosen = next(matching, self)
+        return chosen if chosen.matrices is None or rank != 2 else chosen.matrices
 
     @property
     def every_rule(self) -> Iterator[UpdateRule]:
@@ -159,15 +161,15 @@ class UpdateRule:
 
 def by_rank(rule: UpdateRule) -> bool:
     """Return whether the optimizer has a different rule for parameters with two axes."""
-    return any(one.matrices is not None for one in rule.every_rule)
+    return any(each.matrices is not None for each in rule.every_rule)
 
 
 def by_parameter(rule: UpdateRule) -> bool:
     """Return whether the update depends on which entries belong to which parameter. If it does not,
     the rule can also update a tensor into which a framework packs several parameters."""
     sums = {total.part for total in rule.totals}
-    made = (node.op for node in rule.own_nodes if sums.isdisjoint(node.outputs))
-    return bool(rule.groups) or by_rank(rule) or not REDUCING.isdisjoint(made)
+    ops = (node.op for node in rule.own_nodes if sums.isdisjoint(node.outputs))
+    return bool(rule.groups) or by_rank(rule) or not REDUCING.isdisjoint(ops)
 
 
 def at_shape(
@@ -176,26 +178,26 @@ def at_shape(
     """Return nodes of a rule, adapted to a parameter of the given shape. A reduction over a vector
     becomes a reduction over all axes. For matrices, the sizes of rows and columns become numbers.
     """
-    return tuple(_at(rule, node, shape) if node.op in REDUCING else node for node in nodes)
+    return tuple(_adapt_node(rule, node, shape) if node.op in REDUCING else node for node in nodes)
 
 
-def _at(rule: UpdateRule, node: Node, shape: Sequence[Dim | int]) -> Node:
+def _adapt_node(rule: UpdateRule, node: Node, shape: Sequence[Dim | int]) -> Node:
     of_matrices = rule.types[rule.parameter] == MATRIX
     if node.op == "extent":
         dims: Shape = node.attributes["dims"]
         if of_matrices:
-            return replace(node, attributes={"dims": _known(dims, shape)})
+            return replace(node, attributes={"dims": _with_numbers(dims, shape)})
         return replace(node, attributes={"dims": tuple(map(Dim.of, shape)) if dims else ()})
     if of_matrices or not rule.types[node.inputs[0]].shape:
         return node
     return replace(node, attributes={**node.attributes, "axis": tuple(range(len(shape)))})
 
 
-def _known(dims: Shape, shape: Sequence[Dim | int]) -> Shape:
+def _with_numbers(dims: Shape, shape: Sequence[Dim | int]) -> Shape:
     """Replace the symbolic numbers of rows and columns in ``dims`` by the shape of a matrix."""
     names = [name for dim in MATRIX.shape for name in dim.names]
-    known = dict(zip(names, map(Dim.of, shape), strict=True))
-    return tuple(dim.substitute(known) for dim in dims)
+    numbers = dict(zip(names, map(Dim.of, shape), strict=True))
+    return tuple(dim.substitute(numbers) for dim in dims)
 
 
 def type_at(rule: UpdateRule, value: int, shape: Shape) -> Type:
@@ -204,15 +206,15 @@ def type_at(rule: UpdateRule, value: int, shape: Shape) -> Type:
     if not type_.shape:
         return type_
     if rule.types[rule.parameter] == MATRIX:
-        return replace(type_, shape=_known(type_.shape, shape))
+        return replace(type_, shape=_with_numbers(type_.shape, shape))
     return replace(type_, shape=(ONE,) * len(shape) if type_.shape == (ONE,) else shape)
 
 
 def slot_entries(rule: UpdateRule, parameters: Mapping[str, Sequence[int]]) -> int:
     """Return how many numbers the slots of an optimizer hold in total; ``parameters`` are shapes by
     name."""
-    kept = slot_shapes(rule, parameters).values()
-    return sum(prod(shape) for shapes in kept for shape in shapes.values())
+    slots = slot_shapes(rule, parameters).values()
+    return sum(prod(shape) for shapes in slots for shape in shapes.values())
 
 
 def slot_shapes(
@@ -220,10 +222,10 @@ def slot_shapes(
 ) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return the shapes of all slots: slot name -> parameter name -> shape. A parameter is missing
     if its rule does not have the slot. ``parameters`` are shapes by name."""
-    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in parameters.items():
-        own, dims = rule.of(name, len(shape)), tuple(map(Dim.of, shape))
-        for slot in own.slots:
-            made = type_at(own, slot.value, dims).shape
-            found.setdefault(slot.name, {})[name] = tuple(dim.resolve({}) for dim in made)
-    return found
+        own_rule, dims = rule.of(name, len(shape)), tuple(map(Dim.of, shape))
+        for slot in own_rule.slots:
+            slot_shape = type_at(own_rule, slot.value, dims).shape
+            shapes.setdefault(slot.name, {})[name] = tuple(dim.resolve({}) for dim in slot_shape)
+    return shapes

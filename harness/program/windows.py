@@ -37,8 +37,8 @@ class FramedAxis(NamedTuple):
 
 def framed_axes(framing: Mapping[str, Sequence[int]]) -> tuple[FramedAxis, ...]:
     """Return the windowed axes of a ``windows`` or ``overlap_add`` node from its attributes."""
-    columns = (framing[name] for name in EACH)
-    return tuple(FramedAxis(*axis) for axis in zip(*columns, strict=True))
+    values = (framing[name] for name in EACH)
+    return tuple(FramedAxis(*axis) for axis in zip(*values, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class WindowedAxis:
     def room(self, count: Dim) -> tuple[Dim, Dim]:
         """Return two numbers that are at least 0 if exactly ``count`` windows fit the padded axis:
         the entries that the windows leave over, and ``stride - 1`` minus these entries."""
-        left = self.length + self.padding + self.after - self.covered(count)
-        return left, self.stride - 1 - left
+        rest = self.length + self.padding + self.after - self.covered(count)
+        return rest, self.stride - 1 - rest
 
-    def beyond(self) -> Dim:
+    def after_first(self) -> Dim:
         """Return how many entries of the padded axis follow the first window."""
         return self.length + self.padding + self.after - self.covered(ONE)
 
@@ -74,36 +74,38 @@ class WindowedAxis:
         The number contains floor(left / stride), and dimensions have no quotients. For left =
         stride * a + c, the quotient is a + floor(c / stride).
         """
-        left = self.beyond()
+        rest = self.after_first()
         if self.stride == ONE:
-            return left + 1
+            return rest + 1
         if self.stride.terms:
             # If the stride is symbolic, floor(c / s) is known only for c = 0 and c = -1.
-            whole = (left - left.constant).divided(self.stride)
-            known = left.constant in (0, -1)
-            return whole + left.constant + 1 if whole is not None and known else None
-        if any(c % self.stride.constant for _, c in left.terms):
+            quotient = (rest - rest.constant).divided(self.stride)
+            is_constant = rest.constant in (0, -1)
+            return quotient + rest.constant + 1 if quotient is not None and is_constant else None
+        if any(c % self.stride.constant for _, c in rest.terms):
             return None
         step = self.stride.constant
-        return Dim(left.constant // step + 1, tuple((name, c // step) for name, c in left.terms))
+        return Dim(rest.constant // step + 1, tuple((name, c // step) for name, c in rest.terms))
 
 
-def misfit(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = None) -> str:
+def misfit_text(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = None) -> str:
     """Return the message that an axis does not have exactly ``count`` windows. Known ``sizes`` are
     shown as numbers."""
     known = {name: Dim(size) for name, size in (sizes or {}).items()}
-    told = {f.name: getattr(axis, f.name).substitute(known) for f in fields(axis)}
-    found = [f"{count.substitute(known)} windows of size {told['size']}"]
-    found += [f"{name} {told[name]}" for name in ("stride", "dilation")]
-    both = told["padding"] == told["after"]
-    found.append(f"padding {told['padding']}" + ("" if both else f" and {told['after']}"))
-    right = replace(axis, **told).count()
+    framing = {f.name: getattr(axis, f.name).substitute(known) for f in fields(axis)}
+    parts = [f"{count.substitute(known)} windows of size {framing['size']}"]
+    parts += [f"{name} {framing[name]}" for name in ("stride", "dilation")]
+    is_symmetric = framing["padding"] == framing["after"]
+    parts.append(
+        f"padding {framing['padding']}" + ("" if is_symmetric else f" and {framing['after']}")
+    )
+    correct = replace(axis, **framing).count()
     hint = (
-        f"; the correct number is {right}"
-        if right is not None and (right.terms or right.constant > 0)
+        f"; the correct number is {correct}"
+        if correct is not None and (correct.terms or correct.constant > 0)
         else ""
     )
-    return f"an axis of {told['length']} entries does not have {', '.join(found)}{hint}"
+    return f"an axis of {framing['length']} entries does not have {', '.join(parts)}{hint}"
 
 
 def windowed_axes(
@@ -111,10 +113,10 @@ def windowed_axes(
 ) -> Iterator[tuple[WindowedAxis, Dim]]:
     """Yield each windowed axis of a ``windows`` or ``overlap_add`` node, with its number of
     windows. ``shape`` is the shape of the operand."""
-    columns = (attributes[name] for name in EACH)
-    for axis, size, stride, dilation, padding, after, length in zip(*columns, strict=True):
-        whole, count = (shape[axis], length) if op == "windows" else (length, shape[axis])
-        dims = map(Dim.of, (whole, size, stride, dilation, padding, after))
+    values = (attributes[name] for name in EACH)
+    for axis, size, stride, dilation, padding, after, length in zip(*values, strict=True):
+        axis_length, count = (shape[axis], length) if op == "windows" else (length, shape[axis])
+        dims = map(Dim.of, (axis_length, size, stride, dilation, padding, after))
         yield WindowedAxis(*dims), Dim.of(count)
 
 
@@ -140,9 +142,9 @@ def overlap_shape(shape: Shape, attributes: Attributes) -> Shape:
 
 def pads_of(attributes: Attributes, rank: int) -> list[tuple[Any, Any]]:
     """Return (padding before, padding after) for each axis of a value with ``rank`` axes."""
-    both = zip(attributes["padding"], attributes["after"], strict=True)
-    known = dict(zip(attributes["axes"], both, strict=True))
-    return [known.get(axis, (0, 0)) for axis in range(rank)]
+    pads = zip(attributes["padding"], attributes["after"], strict=True)
+    by_axis = dict(zip(attributes["axes"], pads, strict=True))
+    return [by_axis.get(axis, (0, 0)) for axis in range(rank)]
 
 
 def order_of_taken(axes: Sequence[int], rank: int) -> list[int]:

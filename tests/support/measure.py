@@ -199,7 +199,7 @@ class Term:
             products = [g.node(i, "matmul") is not None for i in node.inputs]
             if biases._row_of_weight in rules and any(products):
                 return any(g.rank(i) == 1 for i in node.inputs)
-            return loops._beside in rules and all(products)
+            return loops._join_products in rules and all(products)
 
         return sum(redex(n) for n in self.distinct(node))
 

@@ -21,7 +21,7 @@ from harness.oracle.tolerance import Deviation, relative_error
 from harness.oracle.yardstick import Expected, Reference
 from harness.program.builder import Builder
 from harness.program.ir import Node, Port, Program, reads
-from harness.program.passes.rebuild import renamed
+from harness.program.passes.rebuild import renumber
 from harness.program.signature import noise_ports
 from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
@@ -64,7 +64,7 @@ def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
         return inputs[-1].value
 
     for node in program.nodes:
-        builder.nodes += renamed([node], new_values)
+        builder.nodes += renumber([node], new_values)
         builder.place = node.place
         for value in node.outputs:
             if value not in names:

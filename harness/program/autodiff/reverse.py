@@ -38,14 +38,14 @@ def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
             result.append(node)
             continue
         inside = set(node.block.inputs)
-        kept: list[Node] = []
+        dependent: list[Node] = []
         for inner in node.block.nodes:
             if inside.intersection(reads(inner)):
-                kept.append(inner)
+                dependent.append(inner)
                 inside.update(inner.outputs)
             else:
                 result.append(inner)
-        result.append(replace(node, body=replace(node.block, nodes=tuple(kept))))
+        result.append(replace(node, body=replace(node.block, nodes=tuple(dependent))))
     return tuple(result)
 
 
@@ -55,13 +55,13 @@ def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
     active = set(against)
     for node in nodes:
         if node.op == "scan":
-            _activate_scan(node, node.block, active)
+            _activate_loop(node, node.block, active)
         elif node.op not in CONSTANT and active.intersection(node.inputs):
             active.update(node.outputs)
     return active
 
 
-def _activate_scan(node: Node, body: Block, active: set[int]) -> None:
+def _activate_loop(node: Node, body: Block, active: set[int]) -> None:
     carries = node.carries
     active.update(b for b, i in zip(body.inputs, node.inputs, strict=True) if i in active)
     while True:
@@ -93,14 +93,14 @@ class SliceCotangent:
 def rows(pieces: Sequence[SliceCotangent]) -> list[list[SliceCotangent]]:
     """Group slices so that the slices of a group do not overlap. Slices with symbolic sizes are in
     one group only if they cannot overlap for any sizes."""
-    found: list[list[SliceCotangent]] = []
+    groups: list[list[SliceCotangent]] = []
     for piece in sorted(pieces, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
-        row = next((r for r in found if _not_negative(piece.start - r[-1].stop)), None)
+        row = next((r for r in groups if _not_negative(piece.start - r[-1].stop)), None)
         if row is None:
-            found.append([piece])
+            groups.append([piece])
         else:
             row.append(piece)
-    return found
+    return groups
 
 
 def _not_negative(dim: Dim) -> bool:
@@ -147,7 +147,7 @@ class Reverse:
         """Return the value number under which the backward pass can read a forward value."""
         return value
 
-    def made_by(self, value: int, op: str) -> bool:
+    def is_computed_by(self, value: int, op: str) -> bool:
         """Return whether one of the forward nodes computes ``value`` with the operation ``op``."""
         return any(node.op == op and value in node.outputs for node in self.forward)
 
@@ -166,7 +166,7 @@ class Reverse:
         if self.active(value):
             self.pieces.setdefault(value, []).append(SliceCotangent(axis, start, stop, cotangent))
 
-    def settle(self, value: int) -> int | None:
+    def combine_parts(self, value: int) -> int | None:
         """Combine all collected parts of a value's cotangent and return it; None if there are no
         parts."""
         pieces = self.pieces.pop(value, [])
@@ -200,14 +200,14 @@ class Reverse:
 
     def cotangent(self, value: int, shape: Shape) -> int:
         """Return the whole cotangent of a value; zeros of ``shape`` if no part was collected."""
-        found = self.settle(value)
-        return self.builder.zeros(shape) if found is None else found
+        combined = self.combine_parts(value)
+        return self.builder.zeros(shape) if combined is None else combined
 
     def run(self, nodes: Sequence[Node]) -> None:
         """Apply the derivative rules to the nodes, from the last node to the first."""
         for node in reversed(tuple(nodes)):
             self.builder.place = node.place
-            if all(self.settle(o) is None for o in node.outputs):
+            if all(self.combine_parts(o) is None for o in node.outputs):
                 continue
             if node.op == "scan":
                 self._scan(node)
@@ -230,7 +230,7 @@ class _ScanReverse(Reverse):
         self.node, self.body = node, node.block
         self.count: int = node.carries
         self.local = set(self.body.inputs).union(*(n.outputs for n in self.body.nodes))
-        self.made = {o: n for n in self.body.nodes for o in n.outputs}
+        self.makers = {o: n for n in self.body.nodes for o in n.outputs}
         self.slices: dict[int, int] = {}  # forward value -> its slice in the backward body
         self.views: dict[int, int] = {}  # forward value -> the same view in the backward body
         self.products: list[tuple[int, int, int]] = []  # weight, left forward value, cotangent
@@ -254,12 +254,12 @@ class _ScanReverse(Reverse):
             self.slices[value] = self.builder.value(self.builder.types[value])
         return self.slices[value]
 
-    def made_by(self, value: int, op: str) -> bool:
-        return value in self.made and self.made[value].op == op
+    def is_computed_by(self, value: int, op: str) -> bool:
+        return value in self.makers and self.makers[value].op == op
 
     def _view(self, value: int) -> Node | None:
         """Return the body's node that computes a value, if its operation is a view; else None."""
-        node = self.made.get(value)
+        node = self.makers.get(value)
         return node if node is not None and node.op in VIEWS else None
 
     def add(self, value: int, cotangent: int) -> None:
@@ -311,30 +311,30 @@ class _ScanReverse(Reverse):
         leaving = [
             self.cotangent(v, types[v].shape) for v in (self.body.inputs[i] for i in carried)
         ]
-        wanted = [v for v in self.body.inputs[count:] if self.settle(v) is not None]
-        given = [self.cotangents[v] for v in wanted]
+        read_sequences = [v for v in self.body.inputs[count:] if self.combine_parts(v) is not None]
+        sequence_cotangents = [self.cotangents[v] for v in read_sequences]
         extra = list(dict.fromkeys([c for _, _, c in self.products] + [c for _, c in self.sums]))
         residuals = list(self.slices)
         inputs = [*entering, *arriving, *(self.slices[v] for v in residuals)]
-        block = b.end(inputs, [*leaving, *given, *extra])
-        augmented, whole = self._augment(residuals)
-        sequences = [*(c for _, c in stacks), *(whole[v] for v in residuals)]
+        block = b.end(inputs, [*leaving, *sequence_cotangents, *extra])
+        augmented, stack_of = self._augment(residuals)
+        sequences = [*(c for _, c in stacks), *(stack_of[v] for v in residuals)]
         last, stacked = b.scan(block, start, sequences, reverse=not self.node.reverse)
         results = [(self.node.inputs[i], c) for i, c in zip(carried, last, strict=True)]
-        position = {v: self.node.inputs[self.body.inputs.index(v)] for v in wanted}
-        results += [(position[v], c) for v, c in zip(wanted, stacked, strict=False)]
-        by_step = dict(zip(extra, stacked[len(wanted) :], strict=True))
-        results += self._captures(whole, by_step)
+        position = {v: self.node.inputs[self.body.inputs.index(v)] for v in read_sequences}
+        results += [(position[v], c) for v, c in zip(read_sequences, stacked, strict=False)]
+        by_step = dict(zip(extra, stacked[len(read_sequences) :], strict=True))
+        results += self._captured_gradients(stack_of, by_step)
         return results, augmented
 
-    def _captures(
-        self, whole: Mapping[int, int], by_step: Mapping[int, int]
+    def _captured_gradients(
+        self, stack_of: Mapping[int, int], by_step: Mapping[int, int]
     ) -> list[tuple[int, int]]:
         results = []
         for weight, left, cotangent in self.products:
             rank = len(self.builder.types[left].shape)
             axes = tuple(range(rank))
-            stacks = (whole[left], by_step[cotangent])
+            stacks = (stack_of[left], by_step[cotangent])
             results.append((weight, self.emit("tensordot", *stacks, axes=(axes, axes))))
         for value, cotangent in self.sums:
             results.append((value, self.emit("sum", by_step[cotangent], axis=(0,), keepdims=False)))
@@ -346,12 +346,14 @@ class _ScanReverse(Reverse):
         sequences = dict(
             zip(self.body.inputs[self.count :], self.node.inputs[self.count :], strict=True)
         )
-        whole = {v: sequences[v] for v in residuals if v in sequences}
+        stack_of = {v: sequences[v] for v in residuals if v in sequences}
         length = self.builder.types[self.node.inputs[self.count]].shape[0]
         added = [v for v in residuals if v not in sequences]
         for value in added:
             inner = self.builder.types[value]
-            whole[value] = self.builder.value(Type((length, *inner.shape), inner.kind, inner.bound))
+            stack_of[value] = self.builder.value(
+                Type((length, *inner.shape), inner.kind, inner.bound)
+            )
         body = replace(self.body, outputs=(*self.body.outputs, *added))
-        outputs = (*self.node.outputs, *(whole[v] for v in added))
-        return replace(self.node, body=body, outputs=outputs), whole
+        outputs = (*self.node.outputs, *(stack_of[v] for v in added))
+        return replace(self.node, body=body, outputs=outputs), stack_of

@@ -20,11 +20,11 @@ from harness.program.ir import Node
 # The derivative of erf at 0.
 SLOPE = 2 / sqrt(pi)
 # A rule for a node whose only differentiable operand is the first; returns its cotangent.
-Passed = Callable[[Reverse, Node, int], int]
+FirstOperandRule = Callable[[Reverse, Node, int], int]
 
 
-def _to_first(passed: Passed) -> Rule:
-    return lambda r, node, g: r.add(node.inputs[0], passed(r, node, g))
+def _to_first(cotangent_of: FirstOperandRule) -> Rule:
+    return lambda r, node, g: r.add(node.inputs[0], cotangent_of(r, node, g))
 
 
 def _operand_shape(r: Reverse, node: Node) -> Shape:
@@ -145,7 +145,7 @@ def _take_along_axis(r: Reverse, node: Node, g: int) -> None:
     shape = r.builder.types[indices].shape
     last = len(shape) - 1
     classes = r.builder.types[table].shape[-1]
-    if r.made_by(indices, "argsort"):
+    if r.is_computed_by(indices, "argsort"):
         # The indices are a permutation of the row; their argsort is the inverse permutation.
         undone = r.emit("argsort", r.emit("astype", r.see(indices)))
         r.add(table, r.emit("take_along_axis", g, undone))
@@ -224,7 +224,7 @@ def _clip(r: Reverse, node: Node, g: int) -> None:
     r.add(node.inputs[0], r.emit("where", r.emit("less_equal", high, y), zero, above))
 
 
-PASSED: Mapping[str, Passed] = {
+FIRST_OPERAND: Mapping[str, FirstOperandRule] = {
     "exp": lambda r, node, g: r.emit("multiply", g, r.see(node.output)),
     "log": lambda r, node, g: r.emit("divide", g, r.see(node.inputs[0])),
     "sqrt": lambda r, node, g: r.emit(
@@ -245,7 +245,7 @@ PASSED: Mapping[str, Passed] = {
     "segment_sum": lambda r, node, g: r.emit("take", g, r.see(node.inputs[1])),
 }
 RULES: Mapping[str, Rule] = {
-    **{op: _to_first(passed) for op, passed in PASSED.items()},
+    **{op: _to_first(cotangent_of) for op, cotangent_of in FIRST_OPERAND.items()},
     "tanh": _tanh,
     "add": _add,
     "subtract": _subtract,

@@ -33,8 +33,8 @@ def merged(*tables: Rules) -> dict[str, tuple[Rule, ...]]:
     first."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for table in tables:
-        for op, some in table.items():
-            rules[op] = (*rules.get(op, ()), *some)
+        for op, own_rules in table.items():
+            rules[op] = (*rules.get(op, ()), *own_rules)
     return rules
 
 
@@ -75,13 +75,13 @@ def optimise(
     With ``fuses``, elementwise operations stay in their loop, because the compiler fuses them
     there. If ``longest`` is given, loops of more steps are not unrolled.
     """
-    with _uncollected():
+    with _without_garbage_collector():
         choices = (tuple(fused), final, moved, fuses, longest)
         return _optimised(nodes, tuple(wanted), builder, sizes, *choices)
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def _without_garbage_collector() -> Iterator[None]:
     """Disable Python's garbage collector during the ``with`` block. Passes create millions of
     objects and almost no cycles; the search for cycles took a quarter of the time."""
     enabled = gc.isenabled()
@@ -109,55 +109,55 @@ def _optimised(
     simplify, tabled = SIMPLIFY[stay], TABLES[stay]
 
     early = merged(fuse.rules_of(fuse.EARLY, fused), simplify)
-    late, of_products = (fuse.rules_of(found, fused) for found in (fuse.LATE, fuse.PRODUCTS))
+    late, of_products = (fuse.rules_of(stage, fused) for stage in (fuse.LATE, fuse.PRODUCTS))
     # The result of the last rules, and the rules that do not change it.
-    settled: tuple[Node, ...] = ()
+    unchanged: tuple[Node, ...] = ()
     idle: tuple[Rules, ...] = ()
 
-    def rebuilt(before: tuple[Node, ...], rules: Iterable[Rules]) -> tuple[Node, ...]:
-        known = merged(*rules, FINAL) if final else merged(*rules)
+    def rebuild(before: tuple[Node, ...], rules: Iterable[Rules]) -> tuple[Node, ...]:
+        all_rules = merged(*rules, FINAL) if final else merged(*rules)
         lifts = loops.lifts if moved else None
         sinks = loops.sinks_products if fuses else loops.sinks
-        return rebuild_nodes(before, wanted, builder, sizes, known, lifts, sinks)
+        return rebuild_nodes(before, wanted, builder, sizes, all_rules, lifts, sinks)
 
-    def again(before: tuple[Node, ...], *rules: Rules) -> tuple[Node, ...]:
-        nonlocal settled, idle
-        if settled is not before:
-            settled, idle = before, ()
+    def apply_rules(before: tuple[Node, ...], *rules: Rules) -> tuple[Node, ...]:
+        nonlocal unchanged, idle
+        if unchanged is not before:
+            unchanged, idle = before, ()
         new = [rule for rule in rules if not any(rule is other for other in idle)]
         # Idle rules are tried again only after other rules have changed something.
-        if len(new) == len(rules) or (new and rebuilt(before, new) != before):
-            found = rebuilt(before, rules)
-            if found != before:
-                return found
+        if len(new) == len(rules) or (new and rebuild(before, new) != before):
+            result = rebuild(before, rules)
+            if result != before:
+                return result
         idle = (*idle, *new)
         return before
 
-    def less_moved(before: tuple[Node, ...]) -> tuple[Node, ...]:
-        least = layouts.moved(before, builder, sizes)
-        for other in layouts.turned(before, wanted, builder):
-            found = again(other, tabled, transposes.SINKING)
-            if layouts.moved(found, builder, sizes) < least:
-                return less_moved(found)
+    def with_fewest_moves(before: tuple[Node, ...]) -> tuple[Node, ...]:
+        least = layouts.count_moved(before, builder, sizes)
+        for variant in layouts.permuted_variants(before, wanted, builder):
+            result = apply_rules(variant, tabled, transposes.SINKING)
+            if layouts.count_moved(result, builder, sizes) < least:
+                return with_fewest_moves(result)
         return before
 
     for rules in (early, tabled):
-        current = again(current, rules)
-    current = less_moved(current)
+        current = apply_rules(current, rules)
+    current = with_fewest_moves(current)
     for _ in range(3):
-        current = again(current, tabled)
+        current = apply_rules(current, tabled)
         joined = products.join(current, builder, sizes, fuses) if moved or stay else current
         if joined == current:
             break
         current = joined
-    current = again(current, biases.RULES, tabled)
+    current = apply_rules(current, biases.RULES, tabled)
     if final:
-        whole = len(current)
+        node_count = len(current)
         current = unroll.unrolled(current, builder, sizes, longest or unroll.LONGEST, every=moved)
-        for _ in range(2 if len(current) != whole else 1):
-            current = again(current, tabled, classes.FACTORS, unroll.RULES)
+        for _ in range(2 if len(current) != node_count else 1):
+            current = apply_rules(current, tabled, classes.FACTORS, unroll.RULES)
         if late:
-            current = rebuilt(current, (late, tabled))
+            current = rebuild(current, (late, tabled))
         if of_products:
-            current = again(current, of_products, late, tabled)
+            current = apply_rules(current, of_products, late, tabled)
     return current

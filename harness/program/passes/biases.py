@@ -23,7 +23,7 @@ def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
         if product is None or g.uses[value] > 1 or g.shape(bias) != g.shape(value)[-1:]:
             continue
         rows, weight = product.inputs
-        if g.rank(weight) != 2 or not _given(g, rows):
+        if g.rank(weight) != 2 or not _is_wide_input(g, rows):
             continue
         if g.count(rows) + g.count(weight) <= g.count(value):
             ones = g.full(1.0, (*g.shape(rows)[:-1], ONE))
@@ -33,7 +33,7 @@ def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
     return None
 
 
-def _given(g: Rewriter, value: int) -> bool:
+def _is_wide_input(g: Rewriter, value: int) -> bool:
     """Return whether a value is an input of the program with more than two axes (an input with two
     axes may be a weight), possibly permuted."""
     node = g.node(value, "permute_dims")

@@ -84,20 +84,20 @@ def _scaled(g: Rewriter, value: int) -> tuple[int, int] | None:
 
 def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Rewrite ``(c * x) @ W -> x @ (c * W)``, if the weight W is smaller than x."""
-    found = _scaled(g, inputs[0])
-    if found is None or g.rank(inputs[1]) != 2 or g.count(inputs[1]) >= g.count(inputs[0]):
+    scaled = _scaled(g, inputs[0])
+    if scaled is None or g.rank(inputs[1]) != 2 or g.count(inputs[1]) >= g.count(inputs[0]):
         return None
-    return g.emit("matmul", found[1], g.emit("multiply", found[0], inputs[1]))
+    return g.emit("matmul", scaled[1], g.emit("multiply", scaled[0], inputs[1]))
 
 
 def _scaled_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Move a constant factor out of a sum or a product over rows: ``sum(c * x) -> c * sum(x)``."""
     for position, value in enumerate(inputs):
-        found = _scaled(g, value)
-        if found is not None:
-            rest = (*inputs[:position], found[1], *inputs[position + 1 :])
+        scaled = _scaled(g, value)
+        if scaled is not None:
+            rest = (*inputs[:position], scaled[1], *inputs[position + 1 :])
             op = "tensordot" if len(inputs) == 2 else "sum"
-            return g.emit("multiply", found[0], g.apply(op, rest, attributes))
+            return g.emit("multiply", scaled[0], g.apply(op, rest, attributes))
     return None
 
 

@@ -13,8 +13,8 @@ def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -
     """Return the rule that replaces a pattern, which ``find`` matches, by one fused operation."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        found = find(g, inputs)
-        return None if found is None else g.emit(found[0], found[1], **found[2])
+        match = find(g, inputs)
+        return None if match is None else g.emit(match[0], match[1], **match[2])
 
     return rule
 

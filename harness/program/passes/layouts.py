@@ -23,99 +23,99 @@ from harness.program.primitives import ELEMENTWISE
 SAME_AXES = frozenset({*ELEMENTWISE, "relu", "clip", "sigmoid", "astype", "stop_gradient"})
 
 
-def moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> int:
+def count_moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> int:
     """Count the array entries that all permutations outside loops move; permutations of program
     inputs are not counted."""
-    made = {o for node in nodes for o in node.outputs}
-    found = (n.output for n in nodes if n.op == "permute_dims" and n.inputs[0] in made)
-    return sum(prod(d.resolve(sizes) for d in builder.types[v].shape) for v in found)
+    computed = {o for node in nodes for o in node.outputs}
+    permuted = (n.output for n in nodes if n.op == "permute_dims" and n.inputs[0] in computed)
+    return sum(prod(d.resolve(sizes) for d in builder.types[v].shape) for v in permuted)
 
 
-def turned(
+def permuted_variants(
     nodes: Sequence[Node], wanted: Sequence[int], builder: Builder
 ) -> Iterator[tuple[Node, ...]]:
     """For each value that is read both permuted and unpermuted: yield the program that computes
     this value in permuted order."""
-    made = {o: node for node in nodes for o in node.outputs}
+    makers = {o: node for node in nodes for o in node.outputs}
     uses = Counter([*wanted, *(v for node in nodes for v in reads(node))])
-    fixed: set[tuple[int, Axes]] = set()
+    impossible: set[tuple[int, Axes]] = set()
     for node in nodes:
         if node.op != "permute_dims" or uses[node.inputs[0]] < 2:
             continue
         axes: Axes = tuple(node.attributes["axes"])
-        upwards = _Upwards(builder, made, fixed=fixed)
-        if node.inputs[0] in made and upwards.turn(node.inputs[0], axes, node.output):
-            covered = upwards.covered()
+        permuted = _PermutedOperands(builder, makers, impossible=impossible)
+        if node.inputs[0] in makers and permuted.permute(node.inputs[0], axes, node.output):
+            covered = permuted.covered()
             rest = (n for n in nodes if n is not node and covered.isdisjoint(n.outputs))
-            yield in_order([*upwards.nodes, *upwards.back(), *rest])
+            yield in_order([*permuted.nodes, *permuted.back(), *rest])
 
 
 @dataclass
-class _Upwards:
+class _PermutedOperands:
     """A value and its operands, recomputed in a different order of axes. ``found`` maps (old value,
     axes) to the new value."""
 
     builder: Builder
-    made: Mapping[int, Node]
+    makers: Mapping[int, Node]
     nodes: list[Node] = field(default_factory=list)
-    found: dict[tuple[int, Axes], int] = field(default_factory=dict)
+    new_values: dict[tuple[int, Axes], int] = field(default_factory=dict)
     # Pairs (value, axes): values that cannot be computed in this order of axes.
-    fixed: set[tuple[int, Axes]] = field(default_factory=set)
+    impossible: set[tuple[int, Axes]] = field(default_factory=set)
 
     def covered(self) -> set[int]:
         """Return the old values that have been replaced."""
-        return {value for value, _ in self.found}
+        return {value for value, _ in self.new_values}
 
     def back(self) -> list[Node]:
         """Return permutation nodes that compute the old values from the new values."""
-        first = {old: (new, axes) for (old, axes), new in reversed(self.found.items())}
+        first = {old: (new, axes) for (old, axes), new in reversed(self.new_values.items())}
         return [
             Node("permute_dims", (new,), (old,), {"axes": inverse(axes)})
             for old, (new, axes) in first.items()
         ]
 
-    def turn(self, value: int, axes: Axes, number: int) -> bool:
+    def permute(self, value: int, axes: Axes, number: int) -> bool:
         """Compute ``value`` with its axes permuted by ``axes``, as the value ``number``; return
         False if that is impossible."""
-        own, waiting = (value, axes), [(value, axes)]
-        while waiting:
-            key = waiting[-1]
-            if self._settled(key):
-                waiting.pop()
+        goal, pending = (value, axes), [(value, axes)]
+        while pending:
+            key = pending[-1]
+            if self._is_done(key):
+                pending.pop()
                 continue
-            node = self.made[key[0]]
+            node = self.makers[key[0]]
             operands = self._operands(node, key[1])
-            turned = [k for k in operands or () if k[1] and self.rank(k[0]) == len(k[1])]
-            missing = [k for k in turned if not self._settled(k)]
-            if operands is None or not self.fixed.isdisjoint(turned):
-                self.fixed.add(key)
+            permuted = [k for k in operands or () if k[1] and self.rank(k[0]) == len(k[1])]
+            missing = [k for k in permuted if not self._is_done(k)]
+            if operands is None or not self.impossible.isdisjoint(permuted):
+                self.impossible.add(key)
             elif missing:
-                waiting += missing
+                pending += missing
             else:
                 inputs = tuple(self._in_order(*operand) for operand in operands)
-                new = replace(node, inputs=inputs, attributes=_turned_attributes(node, key[1]))
-                self.found[key] = self.emit(new, *key, number if key == own else None)
-        return own in self.found
+                new = replace(node, inputs=inputs, attributes=_permuted_attributes(node, key[1]))
+                self.new_values[key] = self.emit(new, *key, number if key == goal else None)
+        return goal in self.new_values
 
-    def _settled(self, key: tuple[int, Axes]) -> bool:
+    def _is_done(self, key: tuple[int, Axes]) -> bool:
         """Return whether nothing is left to do for (value, axes): the permuted value exists, is
         impossible, or the value is a program input."""
-        return key in self.found or key in self.fixed or key[0] not in self.made
+        return key in self.new_values or key in self.impossible or key[0] not in self.makers
 
     def _operands(self, node: Node, axes: Axes) -> list[tuple[int, Axes]] | None:
         """Return pairs (operand, axes) from which a node computes its result in the order ``axes``;
         None if that is impossible. Empty axes leave an operand unchanged."""
         rank, inputs = len(axes), node.inputs
         if node.op in SAME_AXES:
-            return [(i, () if _stays(self.rank(i), axes) else axes) for i in inputs]
+            return [(i, () if _is_unchanged(self.rank(i), axes) else axes) for i in inputs]
         if node.op == "matmul" and self.rank(inputs[1]) == 2 and axes[-1] == rank - 1:
             return [(inputs[0], axes), (inputs[1], ())]
         if node.op in ("sum", "max") and node.attributes["keepdims"]:
             return [(inputs[0], axes)]
         if node.op in ("take", "one_hot"):
-            own = self.rank(inputs[-1])
-            if axes[own:] == tuple(range(own, rank)):
-                return [*((i, ()) for i in inputs[:-1]), (inputs[-1], axes[:own])]
+            index_rank = self.rank(inputs[-1])
+            if axes[index_rank:] == tuple(range(index_rank, rank)):
+                return [*((i, ()) for i in inputs[:-1]), (inputs[-1], axes[:index_rank])]
         return None
 
     def _in_order(self, value: int, axes: Axes) -> int:
@@ -123,8 +123,8 @@ class _Upwards:
         leading axes of length 1."""
         if not axes:
             return value
-        if (value, axes) in self.found:
-            return self.found[value, axes]
+        if (value, axes) in self.new_values:
+            return self.new_values[value, axes]
         missing, type_ = len(axes) - self.rank(value), self.builder.types[value]
         if missing:
             shape = (*[ONE] * missing, *type_.shape)
@@ -149,15 +149,15 @@ class _Upwards:
         return len(self.builder.types[value].shape)
 
 
-def _stays(rank: int, axes: Axes) -> bool:
+def _is_unchanged(rank: int, axes: Axes) -> bool:
     """Return whether the permutation ``axes`` of a result leaves an operand with ``rank`` axes
     unchanged."""
     first = len(axes) - rank
     return axes[first:] == tuple(range(first, len(axes)))
 
 
-def _turned_attributes(node: Node, axes: Axes) -> Attributes:
+def _permuted_attributes(node: Node, axes: Axes) -> Attributes:
     if node.op not in ("sum", "max"):
         return node.attributes
-    gone = (inverse(axes)[axis] for axis in node.attributes["axis"])
-    return {**node.attributes, "axis": tuple(sorted(gone))}
+    reduced = (inverse(axes)[axis] for axis in node.attributes["axis"])
+    return {**node.attributes, "axis": tuple(sorted(reduced))}

@@ -49,8 +49,8 @@ def sinks(g: Rewriter, node: Node) -> bool:
     if node.op != "sum" and node.op not in ELEMENTWISE:
         return False
     depth = g.depth(node.output)
-    made = [i for i in (*node.inputs, node.output) if g.depth(i) == depth]
-    return _at_once(g.steps(depth), max(map(g.count, made)))
+    loop_values = [i for i in (*node.inputs, node.output) if g.depth(i) == depth]
+    return _at_once(g.steps(depth), max(map(g.count, loop_values)))
 
 
 def _at_once(steps: int, count: int) -> bool:
@@ -70,18 +70,18 @@ def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
     terms = _terms(g, inputs, depth)
     early = _early_terms(g, terms, depth)
     first = set(early)
-    late = [term for term in terms if term not in first]
-    if len(early) < 2 or not late or _summed(g, inputs, depth, early):
+    other_terms = [term for term in terms if term not in first]
+    if len(early) < 2 or not other_terms or _is_summed(g, inputs, depth, early):
         return None
     total = early[0]
-    for term in (*early[1:], *late):
+    for term in (*early[1:], *other_terms):
         total = g.emit("add", total, term)
     return total
 
 
 def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
     if depth:
-        ranks = [_when_known(g, term, depth) for term in terms]
+        ranks = [_availability(g, term, depth) for term in terms]
     else:
         counts = [g.count(term) for term in terms]
         most = max(counts)
@@ -101,25 +101,25 @@ def _parts(
 
     An inner sum is followed by its own terms. A sum that another node reads too is a term.
     """
-    waiting = list(reversed(inputs))
-    while waiting:
-        value = waiting.pop()
+    pending = list(reversed(inputs))
+    while pending:
+        value = pending.pop()
         node = g.node(value, "add")
         if node is not None and g.depth(value) == depth and g.uses[value] <= 1:
             yield value, node.inputs
-            waiting += reversed(node.inputs)
+            pending += reversed(node.inputs)
         else:
             yield value, None
 
 
-def _summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]) -> bool:
+def _is_summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]) -> bool:
     """Return whether an inner sum already adds exactly the terms in ``early``."""
     # The number of early terms in each inner sum; any other term makes the number negative.
     counts: dict[int, int] = {}
-    known = set(early)
+    early_terms = set(early)
     for value, part in reversed([*_parts(g, inputs, depth)]):
         if part is None:
-            counts[value] = 1 if value in known else -len(early)
+            counts[value] = 1 if value in early_terms else -len(early)
         else:
             counts[value] = sum(counts[operand] for operand in part)
             if counts[value] == len(early):
@@ -127,7 +127,7 @@ def _summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]
     return False
 
 
-def _when_known(g: Rewriter, value: int, depth: int) -> int:
+def _availability(g: Rewriter, value: int, depth: int) -> int:
     """Return when a term can be computed: 0 before the loop, 1 for all steps before the loop (it
     depends on sequences), 2 only inside the loop."""
     if g.depth(value) < depth:
@@ -135,7 +135,7 @@ def _when_known(g: Rewriter, value: int, depth: int) -> int:
     return 1 if value in g.scopes[depth].slices else 2
 
 
-def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _scale_weights(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Rewrite ``c * (x @ W + b) -> x @ (c * W) + c * b``, if the weights are smaller than the
     products."""
     for number, value in (inputs, inputs[::-1]):
@@ -143,8 +143,8 @@ def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
             continue
         depth = g.depth(value)
         terms = _terms(g, (value,), depth)
-        products = [t for t in terms if _scalable(g, t, value)]
-        if not products or not all(t in products or _early(g, t, value) for t in terms):
+        products = [t for t in terms if _has_small_weight(g, t, value)]
+        if not products or not all(t in products or _is_cheap_to_scale(g, t, value) for t in terms):
             continue
         scaled = []
         for term in terms:
@@ -161,7 +161,7 @@ def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
     return None
 
 
-def _scalable(g: Rewriter, term: int, value: int) -> bool:
+def _has_small_weight(g: Rewriter, term: int, value: int) -> bool:
     """Return whether a term is a product whose weight is small, so that scaling the weight is
     faster than scaling the products."""
     node = g.node(term, "matmul")
@@ -171,15 +171,15 @@ def _scalable(g: Rewriter, term: int, value: int) -> bool:
     return g.depth(weight) == 0 and 2 * g.count(weight) <= steps * g.count(value)
 
 
-def _early(g: Rewriter, term: int, value: int) -> bool:
+def _is_cheap_to_scale(g: Rewriter, term: int, value: int) -> bool:
     """Return whether scaling a term takes little time, because the term is small or is computed
     before the loop."""
     depth = g.depth(value)
     small = 8 * g.count(term) <= g.count(value)
-    return small or (depth > 0 and _when_known(g, term, depth) < 2)
+    return small or (depth > 0 and _availability(g, term, depth) < 2)
 
 
-def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _split_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Rewrite ``[x, h] @ [W; U] -> x @ W + h @ U`` in a loop, if a part such as ``x @ W`` can be
     computed before the loop."""
     joined = g.node(inputs[0], "concat")
@@ -187,8 +187,8 @@ def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
     if joined is None or not depth or g.rank(inputs[1]) != 2:
         return None
     last = g.rank(inputs[0]) - 1
-    known = [_when_known(g, part, depth) < 2 for part in joined.inputs]
-    if joined.attributes["axis"] != last or not any(known):
+    is_early = [_availability(g, part, depth) < 2 for part in joined.inputs]
+    if joined.attributes["axis"] != last or not any(is_early):
         return None
     start, total = Dim(), None
     for part in joined.inputs:
@@ -200,7 +200,7 @@ def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
     return total
 
 
-def _beside(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _join_products(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Join two products with weights in a loop: ``x @ W + h @ U -> [x, h] @ [W; U]``."""
     first, second = (g.node(value, "matmul") for value in inputs)
     if first is None or second is None or any(g.uses[value] > 1 for value in inputs):
@@ -215,8 +215,8 @@ def _beside(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
     return g.emit("matmul", g.emit("concat", left, right, axis=last), weight)
 
 
-RULES: Mapping[str, Sequence[Rule]] = {"add": (_sum_order,), "matmul": (_of_joined,)}
+RULES: Mapping[str, Sequence[Rule]] = {"add": (_sum_order,), "matmul": (_split_product,)}
 # Rules that replace the rules above if products stay in their loops and loops are not unrolled.
-STAYING: Mapping[str, Sequence[Rule]] = {"add": (_beside,)}
+STAYING: Mapping[str, Sequence[Rule]] = {"add": (_join_products,)}
 # Rules that change patterns of fused operations, and therefore run after those are found.
-SCALES: Mapping[str, Sequence[Rule]] = {"multiply": (_scaled,)}
+SCALES: Mapping[str, Sequence[Rule]] = {"multiply": (_scale_weights,)}

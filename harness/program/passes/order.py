@@ -12,56 +12,56 @@ from harness.program.ir import Node, reads
 
 def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...]:
     """Select nodes of a group, in order, such that no selected node depends on another."""
-    places = {id(node): 1 << i for i, node in enumerate(group)}
-    behind: dict[int, int] = {}
+    bits = {id(node): 1 << i for i, node in enumerate(group)}
+    ancestors: dict[int, int] = {}
     chosen: list[Node] = []
-    taken = 0
+    chosen_bits = 0
     for node in nodes:
-        before = 0
+        own_ancestors = 0
         for value in reads(node):
-            before |= behind.get(value, 0)
-        own = places.get(id(node), 0)
-        if own and not before & taken:
+            own_ancestors |= ancestors.get(value, 0)
+        own = bits.get(id(node), 0)
+        if own and not own_ancestors & chosen_bits:
             chosen.append(node)
-            taken |= own
+            chosen_bits |= own
         for output in node.outputs:
-            behind[output] = before | own
-    kept = {id(node) for node in chosen}
-    return tuple(node for node in group if id(node) in kept)
+            ancestors[output] = own_ancestors | own
+    chosen_ids = {id(node) for node in chosen}
+    return tuple(node for node in group if id(node) in chosen_ids)
 
 
-def apart(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]:
+def are_independent(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]:
     """Return for each group whether none of its nodes depends on another node of the group."""
-    own: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    places: dict[int, list[tuple[int, int]]] = defaultdict(list)
     masks, bit = [0] * len(groups), 1
     for number, group in enumerate(groups):
         for node in group:
-            own[id(node)].append((number, bit))
+            places[id(node)].append((number, bit))
             masks[number] |= bit
             bit <<= 1
-    behind: dict[int, int] = {}
-    found = [True] * len(groups)
+    ancestors: dict[int, int] = {}
+    results = [True] * len(groups)
     for node in nodes:
-        before = 0
+        own_ancestors = 0
         for value in reads(node):
-            before |= behind.get(value, 0)
-        here = before
-        for number, place in own.get(id(node), ()):
-            found[number] &= not before & masks[number]
+            own_ancestors |= ancestors.get(value, 0)
+        here = own_ancestors
+        for number, place in places.get(id(node), ()):
+            results[number] &= not own_ancestors & masks[number]
             here |= place
         for output in node.outputs:
-            behind[output] = here
-    return found
+            ancestors[output] = here
+    return results
 
 
 def acyclic(nodes: Sequence[Node], groups: Iterable[Sequence[Node]]) -> bool:
     """Return whether the dependencies have no cycle if each group is merged into one node."""
-    one = {id(node): id(group[0]) for group in groups for node in group}
-    maker = {o: one.get(id(node), id(node)) for node in nodes for o in node.outputs}
+    merged = {id(node): id(group[0]) for group in groups for node in group}
+    maker = {o: merged.get(id(node), id(node)) for node in nodes for o in node.outputs}
     needs: dict[int, set[int]] = defaultdict(set)
     for node in nodes:
-        whole = one.get(id(node), id(node))
-        needs[whole] |= {maker[v] for v in reads(node) if v in maker}
+        merged_id = merged.get(id(node), id(node))
+        needs[merged_id] |= {maker[v] for v in reads(node) if v in maker}
     try:
         TopologicalSorter(needs).prepare()
     except CycleError:
@@ -75,10 +75,10 @@ def in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
     maker = {o: i for i, node in enumerate(nodes) for o in node.outputs}
     needs = [{maker[v] for v in reads(node) if v in maker} for node in nodes]
     readers: dict[int, list[int]] = defaultdict(list)
-    for i, some in enumerate(needs):
-        for j in some:
+    for i, sources in enumerate(needs):
+        for j in sources:
             readers[j].append(i)
-    ready = [i for i, some in enumerate(needs) if not some]
+    ready = [i for i, sources in enumerate(needs) if not sources]
     result = []
     while ready:
         i = heapq.heappop(ready)

@@ -16,7 +16,7 @@ from typing import Any
 from harness.program.builder import Builder
 from harness.program.dims import ONE, Dim
 from harness.program.ir import Block, Node
-from harness.program.passes.order import acyclic, apart, in_order, independent
+from harness.program.passes.order import acyclic, are_independent, in_order, independent
 from harness.program.passes.rewriter import COMMUTATIVE, joined_type
 from harness.program.primitives import ELEMENTWISE
 
@@ -66,7 +66,7 @@ class SliceFinder:
 
     def __init__(self, nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> None:
         self.nodes, self.builder, self.sizes = nodes, builder, sizes
-        self.made = {o: n for n in nodes for o in n.outputs}
+        self.makers = {o: n for n in nodes for o in n.outputs}
         self.slices = {n.output for n in nodes if n.op == "slice"}
 
     def count(self, value: int) -> int:
@@ -80,7 +80,7 @@ class SliceFinder:
         """Return the value as a :class:`Slice`, if a slice node computes it; otherwise None."""
         if value not in self.slices:
             return None
-        node = self.made[value]
+        node = self.makers[value]
         start, stop = (Dim.of(node.attributes[name]) for name in ("start", "stop"))
         return Slice(node.inputs[0], node.attributes["axis"], start, stop)
 
@@ -117,34 +117,34 @@ class SliceFinder:
         """Return the node as a candidate for merging, if one of its operands is a slice."""
         if node.body is not None or self.slices.isdisjoint(node.inputs):
             return None
-        found = [self.as_slice(i) for i in node.inputs]
-        for position, cut in enumerate(found):
+        slices = [self.as_slice(i) for i in node.inputs]
+        for position, cut in enumerate(slices):
             if cut is None:
                 continue
             axis = self.out_axis(node, position, cut.axis)
             if axis is not None:
-                return self._with_axis(node, found, axis)
+                return self._with_axis(node, slices, axis)
         return None
 
-    def _with_axis(self, node: Node, found: Sequence[Slice | None], axis: int) -> Candidate | None:
+    def _with_axis(self, node: Node, slices: Sequence[Slice | None], axis: int) -> Candidate | None:
         columns: list[int | None] = []
         cuts: list[Slice | None] = []
         key: list[Any] = [node.op, axis, repr(sorted(node.attributes.items()))]
-        for position, (value, cut) in enumerate(zip(node.inputs, found, strict=True)):
-            own = self._own_axis(node, position, value, axis)
-            if own is None:
+        for position, (value, cut) in enumerate(zip(node.inputs, slices, strict=True)):
+            own_axis = self._own_axis(node, position, value, axis)
+            if own_axis is None:
                 columns.append(None)
                 cuts.append(None)
                 key.append(("shared", value))
-            elif cut is not None and cut.axis == own:
-                columns.append(own)
+            elif cut is not None and cut.axis == own_axis:
+                columns.append(own_axis)
                 cuts.append(cut)
-                key.append(("slice", cut.source, own))
-            elif self._cheap(value, node):
-                columns.append(own)
+                key.append(("slice", cut.source, own_axis))
+            elif self._is_small(value, node):
+                columns.append(own_axis)
                 cuts.append(None)
                 shape = list(self.builder.types[value].shape)
-                shape[own] = ONE
+                shape[own_axis] = ONE
                 key.append(("own", tuple(shape)))
             else:
                 return None
@@ -163,7 +163,7 @@ class SliceFinder:
             return axis
         return None
 
-    def _cheap(self, value: int, node: Node) -> bool:
+    def _is_small(self, value: int, node: Node) -> bool:
         """Return whether joining an operand that is not a slice takes little time compared with the
         node."""
         index = self.builder.types[value].kind == "index"
@@ -199,7 +199,7 @@ def _siblings(run: Sequence[Candidate]) -> Siblings:
 
 
 # Operations that often follow a product, and do not show for what the product is used.
-PASSING = frozenset({"add", "subtract", "take"})
+CHAINED = frozenset({"add", "subtract", "take"})
 
 
 def join(
@@ -227,11 +227,11 @@ class _Joiner:
 
     def run(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
         nodes = _slices_first(nodes)
-        while groups := self._find(nodes):
-            nodes = _slices_first(self._joined(nodes, groups))
+        while groups := self._find_groups(nodes):
+            nodes = _slices_first(self._merge_groups(nodes, groups))
         return nodes
 
-    def _find(self, nodes: Sequence[Node]) -> list[Siblings]:
+    def _find_groups(self, nodes: Sequence[Node]) -> list[Siblings]:
         """Return groups of nodes that can be merged in one pass: nodes on neighbouring slices if
         there are any, otherwise matrix products."""
         finder = SliceFinder(nodes, self.builder, self.sizes)
@@ -240,14 +240,16 @@ class _Joiner:
             candidate = finder.candidate(node)
             if candidate is not None:
                 buckets[candidate.key].append(candidate)
-        groups = [g for some in buckets.values() for g in finder.runs(some)]
+        groups = [g for bucket in buckets.values() for g in finder.runs(bucket)]
         # Largest group first: merging small groups first could split the largest group.
         products = sorted(self._products(nodes, finder), key=lambda g: -len(g.nodes))
-        for some in filter(None, (groups, products)):
-            alone = apart(nodes, [g.nodes for g in some])
-            free = _disjoint(g for g, is_apart in zip(some, alone, strict=True) if is_apart)
-            if free:
-                return free if acyclic(nodes, [g.nodes for g in free]) else free[:1]
+        for bucket in filter(None, (groups, products)):
+            independent_groups = are_independent(nodes, [g.nodes for g in bucket])
+            disjoint = _disjoint(
+                g for g, is_apart in zip(bucket, independent_groups, strict=True) if is_apart
+            )
+            if disjoint:
+                return disjoint if acyclic(nodes, [g.nodes for g in disjoint]) else disjoint[:1]
         return []
 
     def _products(self, nodes: Sequence[Node], finder: SliceFinder) -> Iterator[Siblings]:
@@ -259,71 +261,73 @@ class _Joiner:
         for node in nodes:
             if node.op != "matmul" or len(types[node.inputs[1]].shape) != 2:
                 continue
-            if self._given(node.inputs[1], finder, node):
+            if self._is_cheap_to_join(node.inputs[1], finder, node):
                 left[node.inputs[0], loops.get(node.output)].append(node)
             if self.body is None:
                 right[(node.inputs[1], types[node.inputs[0]].shape[1:])].append(node)
-        shared = [some for some in left.values() if len(some) > 1]
+        shared = [products for products in left.values() if len(products) > 1]
         users = _users(nodes) if shared else {}
-        for some in shared:
-            axis = len(types[some[0].output].shape) - 1
-            yield Siblings(_in_kinds(some, users), (None, 1), axis)
-        for some in right.values():
-            chosen = independent(nodes, some) if len(some) > 1 else ()
+        for products in shared:
+            axis = len(types[products[0].output].shape) - 1
+            yield Siblings(_sort_by_use(products, users), (None, 1), axis)
+        for products in right.values():
+            chosen = independent(nodes, products) if len(products) > 1 else ()
             if len(chosen) > 1:
                 yield Siblings(chosen, (0, None), 0)
 
-    def _given(self, weight: int, finder: SliceFinder, node: Node) -> bool:
+    def _is_cheap_to_join(self, weight: int, finder: SliceFinder, node: Node) -> bool:
         """Return whether joining this right operand with others takes little time. In a loop, the
         weight must be loop-invariant; outside loops, it must not be larger than the product."""
         if self.body is not None:
-            return weight not in finder.made and weight not in self.body.inputs
+            return weight not in finder.makers and weight not in self.body.inputs
         return finder.count(weight) <= finder.count(node.output)
 
-    def _joined(self, nodes: Sequence[Node], groups: Iterable[Siblings]) -> tuple[Node, ...]:
-        made = {o: n for n in nodes for o in n.outputs}
+    def _merge_groups(self, nodes: Sequence[Node], groups: Iterable[Siblings]) -> tuple[Node, ...]:
+        makers = {o: n for n in nodes for o in n.outputs}
         places = {id(node): i for i, node in enumerate(nodes)}
-        kept = [[node] for node in nodes]
+        replacements = [[node] for node in nodes]
         for siblings in groups:
-            at = [places[id(node)] for node in siblings.nodes]
-            for place in at:
-                kept[place] = []
-            kept[max(at)] = self._as_one(siblings, made)
-        return in_order([node for some in kept for node in some])
+            positions = [places[id(node)] for node in siblings.nodes]
+            for place in positions:
+                replacements[place] = []
+            replacements[max(positions)] = self._merge(siblings, makers)
+        return in_order([node for new_nodes in replacements for node in new_nodes])
 
-    def _as_one(self, siblings: Siblings, made: Mapping[int, Node]) -> list[Node]:
+    def _merge(self, siblings: Siblings, makers: Mapping[int, Node]) -> list[Node]:
         """Return the nodes that replace a group: its joined operands, one merged node, and slices
         of the merged result."""
         added: list[Node] = []
         operands = []
         for position, axis in enumerate(siblings.columns):
             values = [node.inputs[position] for node in siblings.nodes]
-            operands.append(values[0] if axis is None else self._column(values, axis, made, added))
+            operands.append(
+                values[0] if axis is None else self._join_operand(values, axis, makers, added)
+            )
         first, types = siblings.nodes[0], self.builder.types
         shape = list(types[first.output].shape)
         lengths = [types[node.output].shape[siblings.axis] for node in siblings.nodes]
         shape[siblings.axis] = sum(lengths[1:], lengths[0])
-        whole = self.builder.value(replace(types[first.output], shape=tuple(shape)))
-        added.append(replace(first, inputs=tuple(operands), outputs=(whole,)))
+        merged = self.builder.value(replace(types[first.output], shape=tuple(shape)))
+        added.append(replace(first, inputs=tuple(operands), outputs=(merged,)))
         start = Dim()
         for node, length in zip(siblings.nodes, lengths, strict=True):
             cut = {"axis": siblings.axis, "start": start, "stop": start + length}
-            added.append(Node("slice", (whole,), node.outputs, cut, place=node.place))
+            added.append(Node("slice", (merged,), node.outputs, cut, place=node.place))
             start = start + length
         return added
 
-    def _column(
-        self, values: Sequence[int], axis: int, made: Mapping[int, Node], added: list[Node]
+    def _join_operand(
+        self, values: Sequence[int], axis: int, makers: Mapping[int, Node], added: list[Node]
     ) -> int:
         """Return the joined operand: a single slice if the operands are neighbouring slices of one
         value, otherwise their concatenation. New nodes are appended to ``added``."""
-        parts = [made.get(v) for v in values]
+        parts = [makers.get(v) for v in values]
         first, last = parts[0], parts[-1]
         if first is not None and last is not None and _neighbours(parts, axis):
             cut = {**first.attributes, "stop": last.attributes["stop"]}
             source = first.inputs[0]
-            whole = self.builder.types[source].shape[axis]
-            if Dim.of(cut["start"]) == Dim() and Dim.of(cut["stop"]) == whole:
+            length_of_source = self.builder.types[source].shape[axis]
+            if Dim.of(cut["start"]) == Dim() and Dim.of(cut["stop"]) == length_of_source:
                 return source
             node = replace(first, attributes=cut, outputs=())
             length = Dim.of(cut["stop"]) - Dim.of(cut["start"])
@@ -339,13 +343,13 @@ class _Joiner:
 
 def _disjoint(groups: Iterable[Siblings]) -> list[Siblings]:
     """Keep only groups that share no node with an earlier group."""
-    found, taken = [], set[int]()
+    selected, used = [], set[int]()
     for siblings in groups:
-        own = set(map(id, siblings.nodes))
-        if taken.isdisjoint(own):
-            found.append(siblings)
-            taken |= own
-    return found
+        ids = set(map(id, siblings.nodes))
+        if used.isdisjoint(ids):
+            selected.append(siblings)
+            used |= ids
+    return selected
 
 
 def _slices_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
@@ -383,8 +387,8 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
         for value in node.inputs:
             users[value].append(node)
         if node.body is not None:
-            for value, some in _users(node.body.nodes).items():
-                users[value] += some
+            for value, readers in _users(node.body.nodes).items():
+                users[value] += readers
             for whole, value in zip(node.inputs, node.body.inputs, strict=True):
                 users[whole] = [n for n in users[whole] if n is not node] + users[value]
     return users
@@ -402,13 +406,13 @@ def _loops(nodes: Sequence[Node]) -> dict[int, int]:
     return {value: min(loops) for value, loops in ends.items() if len(loops) == 1}
 
 
-def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:
+def _sort_by_use(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:
     """Sort products so that products whose results are used by the same operations are neighbours.
 
     Among these, products are sorted by the sum that reads them. The products with a cell's input
     and the products with its state therefore have the same order of gates.
     """
-    ends = [_end(node.output, users) for node in nodes]
+    ends = [_last_in_chain(node.output, users) for node in nodes]
     kinds = [
         tuple(sorted(f"{n.op} {sorted(n.attributes.items())!r}" for n in users.get(end, ())))
         for end in ends
@@ -418,11 +422,11 @@ def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[N
     return tuple(nodes[place] for place in places)
 
 
-def _end(value: int, users: Mapping[int, list[Node]]) -> int:
+def _last_in_chain(value: int, users: Mapping[int, list[Node]]) -> int:
     """Follow a value through sums and takes, as long as it has a single reader; return the result
     of the last of these nodes."""
     readers = users.get(value, [])
-    while len(readers) == 1 and readers[0].op in PASSING:
+    while len(readers) == 1 and readers[0].op in CHAINED:
         value = readers[0].output
         readers = users.get(value, [])
     return value

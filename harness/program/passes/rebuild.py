@@ -43,8 +43,8 @@ class Rebuild:
 
     def _bind(self, old: int, new: int, uses: Mapping[int, int]) -> None:
         self.env[old] = new
-        known = self.rewriter.uses
-        known[new] = known.get(new, 0) + uses.get(old, 0)
+        uses_of_new = self.rewriter.uses
+        uses_of_new[new] = uses_of_new.get(new, 0) + uses.get(old, 0)
 
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
         g, body, count = self.rewriter, node.block, node.carries
@@ -58,10 +58,12 @@ class Rebuild:
             self._bind(value, self._slice(whole, depth, value), uses)
         self.run(body.nodes, uses)
         after = [self._new(o) for o in body.outputs]
-        held = set(after[:count]).union(*map(reads, needed_nodes(scope.nodes, after[:count])))
-        stacks = self._needed_stacks(scope, depth, after[count:], held)
-        inside = covered(g, stacks)
-        stacks = [v for v in stacks if v not in inside]
+        carried_needs = set(after[:count]).union(
+            *map(reads, needed_nodes(scope.nodes, after[:count]))
+        )
+        stacks = self._needed_stacks(scope, depth, after[count:], carried_needs)
+        contained = find_contained(g, stacks)
+        stacks = [v for v in stacks if v not in contained]
         numbers = dict(zip(after[count:], node.outputs[count:], strict=True))
         results = [
             numbers[v] if v in numbers else g.builder.value(g.stacked_type(v, wholes[0]))
@@ -72,11 +74,11 @@ class Rebuild:
         g.end(node, carries, starts, outputs, [*node.outputs[:count], *results])
         for last in node.outputs[:count]:
             self._bind(last, last, uses)
-        known = {**scope.slices, **dict(zip(stacks, results, strict=True))}
-        for value, (whole, cut) in inside.items():
-            known[value] = g.apply("slice", (known[whole],), cut)
+        stack_of = {**scope.slices, **dict(zip(stacks, results, strict=True))}
+        for value, (whole, cut) in contained.items():
+            stack_of[value] = g.apply("slice", (stack_of[whole],), cut)
         for old, value in zip(node.outputs[count:], after[count:], strict=True):
-            self._bind(old, self._whole(value, depth, known, wholes[0]), uses)
+            self._bind(old, self._stack_of(value, depth, stack_of, wholes[0]), uses)
 
     def _slice(self, whole: int, depth: int, number: int) -> int:
         """Return the slice of a sequence at the current step of a loop. Rewrite ``x[:, a:b][t] ->
@@ -90,66 +92,66 @@ class Rebuild:
         return g.apply("slice", (joined,), {**part.attributes, "axis": axis})
 
     def _needed_stacks(
-        self, scope: LoopScope, depth: int, wanted: Sequence[int], held: set[int]
+        self, scope: LoopScope, depth: int, wanted: Sequence[int], carried_needs: set[int]
     ) -> list[int]:
         """Return the values of a loop's body that the loop must stack, so that all wanted stacks
         can be computed after the loop."""
-        made = {o: n for n in scope.nodes for o in n.outputs}
-        found: dict[int, None] = {}
-        stack = list(wanted)
-        while stack:
-            value = stack.pop(0)
+        makers = {o: n for n in scope.nodes for o in n.outputs}
+        needed: dict[int, None] = {}
+        pending = list(wanted)
+        while pending:
+            value = pending.pop(0)
             if value in scope.slices or self.rewriter.depth(value) < depth:
                 continue
-            node = made.get(value)
-            if node is None or value in held or not self._sunk(node):
-                found[value] = None
+            node = makers.get(value)
+            if node is None or value in carried_needs or not self._is_sunk(node):
+                needed[value] = None
             else:
-                stack.extend(node.inputs)
-        return list(found)
+                pending.extend(node.inputs)
+        return list(needed)
 
-    def _sunk(self, node: Node) -> bool:
+    def _is_sunk(self, node: Node) -> bool:
         return node.op != "scan" and self.sinks is not None and self.sinks(self.rewriter, node)
 
-    def _whole(self, value: int, depth: int, known: dict[int, int], like: int) -> int:
+    def _stack_of(self, value: int, depth: int, stacks: dict[int, int], like: int) -> int:
         """Return the stack of a value of a loop's body over all steps, computed after the loop."""
-        waiting = [value]
-        while waiting:
-            inner = waiting[-1]
-            missing = self._lacking(inner, depth, known)
-            waiting += missing
+        pending = [value]
+        while pending:
+            inner = pending[-1]
+            missing = self._missing_operands(inner, depth, stacks)
+            pending += missing
             if not missing:
-                known[waiting.pop()] = self._stacked(inner, depth, known, like)
-        return known[value]
+                stacks[pending.pop()] = self._compute_stack(inner, depth, stacks, like)
+        return stacks[value]
 
-    def _lacking(self, value: int, depth: int, known: Mapping[int, int]) -> list[int]:
+    def _missing_operands(self, value: int, depth: int, stacks: Mapping[int, int]) -> list[int]:
         """Return the operands in the loop's body whose stacks are still missing to compute the
         stack of a value."""
         g = self.rewriter
-        if value in known or g.depth(value) < depth:
+        if value in stacks or g.depth(value) < depth:
             return []
-        return [i for i in g.made[value].inputs if g.depth(i) == depth and i not in known]
+        return [i for i in g.made[value].inputs if g.depth(i) == depth and i not in stacks]
 
-    def _stacked(self, value: int, depth: int, known: Mapping[int, int], like: int) -> int:
+    def _compute_stack(self, value: int, depth: int, stacks: Mapping[int, int], like: int) -> int:
         """Compute a value's stack from the stacks of its operands, which must be ``known``."""
         g = self.rewriter
-        if value in known:
-            return known[value]
+        if value in stacks:
+            return stacks[value]
         if g.depth(value) < depth:
             return g.emit("broadcast_to", value, shape=(g.shape(like)[0], *g.shape(value)))
         node = g.made[value]
         step = [g.depth(i) == depth for i in node.inputs]
-        whole = [known[i] if s else i for i, s in zip(node.inputs, step, strict=True)]
-        return g.batched(node.op, whole, step, node.attributes)
+        operands = [stacks[i] if s else i for i, s in zip(node.inputs, step, strict=True)]
+        return g.batched(node.op, operands, step, node.attributes)
 
 
-def covered(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
+def find_contained(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
     """Return stacks that are slices of other stacks, as a mapping: value -> (other value,
     attributes of the slice)."""
-    found: dict[int, tuple[int, dict[str, Any]]] = {}
+    contained: dict[int, tuple[int, dict[str, Any]]] = {}
     for whole in stacks:
         node = g.node(whole, "concat")
-        if node is None or whole in found:
+        if node is None or whole in contained:
             continue
         axis, ends = node.attributes["axis"], [Dim()]
         for part in node.inputs:
@@ -160,10 +162,10 @@ def covered(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str
             parts = inner.inputs if inner is not None and same else (value,)
             for first in range(len(node.inputs) - len(parts) + 1):
                 last = first + len(parts)
-                if value != whole and value not in found and node.inputs[first:last] == parts:
+                if value != whole and value not in contained and node.inputs[first:last] == parts:
                     cut = {"axis": axis + 1, "start": ends[first], "stop": ends[last]}
-                    found[value] = (whole, cut)
-    return {v: w for v, w in found.items() if w[0] not in found}
+                    contained[value] = (whole, cut)
+    return {v: w for v, w in contained.items() if w[0] not in contained}
 
 
 def rebuild_nodes(
@@ -183,23 +185,23 @@ def rebuild_nodes(
     count = sum(1 for _ in walk_nodes(nodes))
     pass_ = Rebuild(Rewriter(builder, sizes, rules, lifts, most=MOST * (1 + count)), sinks)
     pass_.run(nodes, count_uses(nodes, wanted))
-    return _named(pass_.rewriter, {w: pass_.env.get(w, w) for w in wanted})
+    return _renumber_results(pass_.rewriter, {w: pass_.env.get(w, w) for w in wanted})
 
 
-def _named(rewriter: Rewriter, wanted: Mapping[int, int]) -> tuple[Node, ...]:
+def _renumber_results(rewriter: Rewriter, wanted: Mapping[int, int]) -> tuple[Node, ...]:
     """Return the rewriter's nodes, renumbered so that each wanted value has its old number."""
     names: dict[int, int] = {}
     aliases = []
-    for own, found in wanted.items():
-        if own == found:
+    for old, new in wanted.items():
+        if old == new:
             continue
-        if found in rewriter.made and found not in names and found not in wanted:
-            names[found] = own
+        if new in rewriter.made and new not in names and new not in wanted:
+            names[new] = old
         else:
-            axes = tuple(range(rewriter.rank(found)))
-            aliases.append(Node("permute_dims", (found,), (own,), {"axes": axes}))
-    nodes = renamed(rewriter.scopes[0].nodes, names)
-    return prune((*nodes, *renamed(aliases, names)), wanted)
+            axes = tuple(range(rewriter.rank(new)))
+            aliases.append(Node("permute_dims", (new,), (old,), {"axes": axes}))
+    nodes = renumber(rewriter.scopes[0].nodes, names)
+    return prune((*nodes, *renumber(aliases, names)), wanted)
 
 
 def prune(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
@@ -222,12 +224,12 @@ def _pruned_loop(node: Node, live: set[int]) -> Node:
         if more <= carries:
             break
         carries |= more
-    kept = sorted(carries)
+    kept_carries = sorted(carries)
     sequences = [i for i in range(count, len(body.inputs)) if body.inputs[i] in read] or [count]
-    inputs = tuple(node.inputs[i] for i in (*kept, *sequences))
-    block = Block(tuple(body.inputs[i] for i in (*kept, *sequences)), inner, tuple(outputs))
-    results = tuple(node.outputs[i] for i in (*kept, *stacks))
-    attributes = {**node.attributes, "carries": len(kept)}
+    inputs = tuple(node.inputs[i] for i in (*kept_carries, *sequences))
+    block = Block(tuple(body.inputs[i] for i in (*kept_carries, *sequences)), inner, tuple(outputs))
+    results = tuple(node.outputs[i] for i in (*kept_carries, *stacks))
+    attributes = {**node.attributes, "carries": len(kept_carries)}
     return replace(node, inputs=inputs, outputs=results, attributes=attributes, body=block)
 
 
@@ -245,7 +247,7 @@ def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
     return Counter(chain(wanted, read(nodes)))
 
 
-def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:
+def renumber(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:
     """Return the nodes with values renumbered by ``names``, also inside bodies."""
     result: list[Node] = []
     for node in nodes if names else ():
@@ -256,7 +258,7 @@ def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]
         if body is not None:
             body = Block(
                 tuple(names.get(v, v) for v in body.inputs),
-                renamed(body.nodes, names),
+                renumber(body.nodes, names),
                 tuple(names.get(v, v) for v in body.outputs),
             )
         inputs = tuple(names.get(v, v) for v in node.inputs)

@@ -125,17 +125,21 @@ def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
     inner = g.node(value, "concat")
     if inner is not None and inner.attributes["axis"] == axis:
         return inner.inputs
-    cut = g.node(value, "slice")
-    row = g.node(cut.inputs[0], "concat") if cut is not None else None
-    if cut is None or row is None or {cut.attributes["axis"], row.attributes["axis"]} != {axis}:
+    slice_node = g.node(value, "slice")
+    concat = g.node(slice_node.inputs[0], "concat") if slice_node is not None else None
+    if (
+        slice_node is None
+        or concat is None
+        or {slice_node.attributes["axis"], concat.attributes["axis"]} != {axis}
+    ):
         return (value,)
     ends = [Dim()]
-    for part in row.inputs:
+    for part in concat.inputs:
         ends.append(ends[-1] + g.shape(part)[axis])
-    start, stop = Dim.of(cut.attributes["start"]), Dim.of(cut.attributes["stop"])
+    start, stop = Dim.of(slice_node.attributes["start"]), Dim.of(slice_node.attributes["stop"])
     if start not in ends or stop not in ends:
         return (value,)
-    return row.inputs[ends.index(start) : ends.index(stop)]
+    return concat.inputs[ends.index(start) : ends.index(stop)]
 
 
 def _adjacent(g: Rewriter, left: int, right: int, axis: int) -> int | None:

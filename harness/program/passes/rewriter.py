@@ -44,7 +44,7 @@ class LoopScope:
     """
 
     nodes: list[Node] = field(default_factory=list)
-    found: dict[Any, int] = field(default_factory=dict)
+    by_key: dict[Any, int] = field(default_factory=dict)
     slices: dict[int, int] = field(default_factory=dict)
     sequences: dict[int, int] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class Rewriter:
     place: str = ""
     # How many more rules may be applied, and the keys of nodes that are being rewritten.
     most: int = MOST
-    open: set[Any] = field(default_factory=set)
+    in_progress: set[Any] = field(default_factory=set)
 
     # --- Facts about a value
 
@@ -146,21 +146,21 @@ class Rewriter:
             liftable = all(i in scope.slices for i in local)
             if liftable and self.lifts(self, op, inputs, attributes):
                 return self._lift(op, inputs, attributes, depth)
-        number = scope.found.get(key)
+        number = scope.by_key.get(key)
         if number is not None:
             return number
         if old is not None and inputs == old.inputs and old.output not in self.made:
             node = old  # the usual case: reuse the node, and do not infer its type again
         else:
-            node = self._made(op, inputs, attributes, old)
+            node = self._new_node(op, inputs, attributes, old)
         number = node.output
         scope.nodes.append(node)
-        scope.found[key] = number
+        scope.by_key[key] = number
         self.made[number] = node
         self.home[number] = depth
         return number
 
-    def _made(
+    def _new_node(
         self,
         op: str,
         inputs: tuple[int, ...],
@@ -179,16 +179,21 @@ class Rewriter:
         self, key: Any, op: str, inputs: tuple[int, ...], attributes: Attributes
     ) -> int | None:
         rules = self.rules.get(op)
-        if not rules or key in self.open or len(self.open) >= DEEPEST or self.most <= 0:
+        if (
+            not rules
+            or key in self.in_progress
+            or len(self.in_progress) >= DEEPEST
+            or self.most <= 0
+        ):
             return None
-        self.open.add(key)
+        self.in_progress.add(key)
         same = None
         for rule in rules:
             same = rule(self, inputs, attributes)
             if same is not None:
                 self.most -= 1
                 break
-        self.open.remove(key)
+        self.in_progress.remove(key)
         return same
 
     def _lift(self, op: str, inputs: tuple[int, ...], attributes: Attributes, depth: int) -> int:

@@ -10,7 +10,7 @@ from harness.program.passes.rewriter import Rewriter, Rule
 from harness.program.primitives import BINARY, UNARY
 
 
-def _chosen(g: Rewriter, value: int) -> tuple[int, int] | None:
+def _large_take(g: Rewriter, value: int) -> tuple[int, int] | None:
     """Return (table, indices) if a value is a take with more indices than the table has rows;
     otherwise None."""
     node = g.node(value, "take")
@@ -24,7 +24,7 @@ def _chosen(g: Rewriter, value: int) -> tuple[int, int] | None:
 
 def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Rewrite ``table[i] @ W -> (table @ W)[i]``."""
-    chosen = _chosen(g, inputs[0])
+    chosen = _large_take(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2 or g.rank(inputs[1]) != 2:
         return None
     return g.emit("take", g.emit("matmul", chosen[0], inputs[1]), chosen[1])
@@ -34,16 +34,16 @@ def _elementwise(op: str) -> Rule:
     """Return the rule ``f(table[i], b) -> f(table, b)[i]`` for an elementwise operation f."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        found = [_chosen(g, i) for i in inputs]
-        if found.count(None) == len(found):
+        takes = [_large_take(g, i) for i in inputs]
+        if takes.count(None) == len(takes):
             return None
-        chosen = [c for c in found if c is not None]
+        chosen = [c for c in takes if c is not None]
         if len({c[1] for c in chosen}) > 1:
             return None
         rank = max(g.rank(c[0]) for c in chosen)
         shape = g.shape(next(c[0] for c in chosen if g.rank(c[0]) == rank))
         operands = []
-        for value, choice in zip(inputs, found, strict=True):
+        for value, choice in zip(inputs, takes, strict=True):
             if choice is None and not _fits_rows(g, value, shape):
                 return None
             operands.append(value if choice is None else choice[0])
@@ -61,18 +61,18 @@ def _fits_rows(g: Rewriter, value: int, table: tuple[Dim, ...]) -> bool:
 def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Rewrite ``where(table[i] <= 0, 0, table[i]) -> where(table <= 0, 0, table)[i]``."""
     compared = g.node(inputs[0], "less_equal", "less")
-    found = [_chosen(g, i) for i in inputs[1:]]
+    takes = [_large_take(g, i) for i in inputs[1:]]
     if compared is None:
         return None
-    tests = [_chosen(g, i) for i in compared.inputs]
-    chosen = [c for c in (*tests, *found) if c is not None]
-    if not any(tests) or not any(found) or len(set(chosen)) > 1:
+    tests = [_large_take(g, i) for i in compared.inputs]
+    chosen = [c for c in (*tests, *takes) if c is not None]
+    if not any(tests) or not any(takes) or len(set(chosen)) > 1:
         return None
     table, indices = chosen[0]
-    whole = [*zip(compared.inputs, tests, strict=True), *zip(inputs[1:], found, strict=True)]
-    if not all(c is not None or _fits_rows(g, v, g.shape(table)) for v, c in whole):
+    operands = [*zip(compared.inputs, tests, strict=True), *zip(inputs[1:], takes, strict=True)]
+    if not all(c is not None or _fits_rows(g, v, g.shape(table)) for v, c in operands):
         return None
-    rows = [v if c is None else table for v, c in whole]
+    rows = [v if c is None else table for v, c in operands]
     condition = g.apply(compared.op, tuple(rows[:2]), compared.attributes)
     return g.emit("take", g.emit("where", condition, *rows[2:]), indices)
 
@@ -80,7 +80,7 @@ def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Rewrite ``sum(table[i]) -> counts(i) @ table``, with the number of times that each row is
     taken."""
-    chosen = _chosen(g, inputs[0])
+    chosen = _large_take(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2:
         return None
     table, indices = chosen

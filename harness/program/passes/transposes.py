@@ -16,7 +16,7 @@ from harness.program.passes.rewriter import Rewriter, Rule
 from harness.program.primitives import BINARY, COMPARISONS, UNARY
 
 
-def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:
+def _movable(g: Rewriter, value: int) -> tuple[int, Axes] | None:
     """Return (operand, axes) if a value is a permutation that these rules move; otherwise None."""
     node = g.node(value, "permute_dims")
     if node is None or _given(g, node.inputs[0]):
@@ -35,13 +35,13 @@ def _given(g: Rewriter, value: int) -> bool:
 def _elementwise(op: str) -> Rule:
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for value in inputs:
-            found = _moved(g, value)
-            if found is not None:
+            movable = _movable(g, value)
+            if movable is not None:
                 break
-        if found is None or len(found[1]) < max(map(g.rank, inputs)):
+        if movable is None or len(movable[1]) < max(map(g.rank, inputs)):
             return None
-        axes = found[1]
-        operands = [_unmoved(g, value, axes) for value in inputs]
+        axes = movable[1]
+        operands = [_unpermuted(g, value, axes) for value in inputs]
         if None in operands:
             return None
         plain = tuple(o for o in operands if o is not None)
@@ -50,16 +50,16 @@ def _elementwise(op: str) -> Rule:
     return rule
 
 
-def _unmoved(g: Rewriter, value: int, axes: Axes) -> int | None:
+def _unpermuted(g: Rewriter, value: int, axes: Axes) -> int | None:
     """Return the value that becomes ``value`` when permuted by ``axes``, if it needs no large
     permutation; otherwise None."""
-    moved = _moved(g, value)
-    if moved is not None and moved[1] == axes:
-        return moved[0]
-    rank, whole = g.rank(value), len(axes)
-    if axes[whole - rank :] == tuple(range(whole - rank, whole)):
+    movable = _movable(g, value)
+    if movable is not None and movable[1] == axes:
+        return movable[0]
+    rank, length = g.rank(value), len(axes)
+    if axes[length - rank :] == tuple(range(length - rank, length)):
         return value
-    if rank == whole and _given(g, value):
+    if rank == length and _given(g, value):
         return g.emit("permute_dims", value, axes=inverse(axes))
     return None
 
@@ -70,14 +70,14 @@ def _sinking(op: str) -> Rule:
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for place, value in enumerate(inputs):
-            moved = _moved(g, value)
-            if moved is None or g.uses[value] > 1:
+            movable = _movable(g, value)
+            if movable is None or g.uses[value] > 1:
                 continue
-            axes, rest = moved[1], (*inputs[:place], *inputs[place + 1 :])
+            axes, rest = movable[1], (*inputs[:place], *inputs[place + 1 :])
             if any(g.rank(i) >= len(axes) for i in rest):
                 continue
-            turned = [_widened(g, i, inverse(axes)) for i in rest]
-            operands = (*turned[:place], moved[0], *turned[place:])
+            permuted = [_widened(g, i, inverse(axes)) for i in rest]
+            operands = (*permuted[:place], movable[0], *permuted[place:])
             return g.emit("permute_dims", g.apply(op, operands, attributes), axes=axes)
         return None
 
@@ -100,23 +100,23 @@ def _widened(g: Rewriter, value: int, axes: Axes) -> int:
 Below = Callable[[Rewriter, int, Axes, Attributes], "tuple[int, Axes] | None"]
 
 
-def _through(below: Below) -> Rule:
+def _past(below: Below) -> Rule:
     """Return the rule ``f(x.T) -> f(x).T``, in which ``below`` computes f."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        moved = _moved(g, inputs[0])
-        found = None if moved is None else below(g, *moved, attributes)
-        return None if found is None else g.emit("permute_dims", found[0], axes=found[1])
+        movable = _movable(g, inputs[0])
+        result = None if movable is None else below(g, *movable, attributes)
+        return None if result is None else g.emit("permute_dims", result[0], axes=result[1])
 
     return rule
 
 
 def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Rewrite ``x.T @ W -> (x @ W).T``, if the permutation does not move the last axis."""
-    moved = _moved(g, inputs[0])
-    if moved is None or g.rank(inputs[1]) != 2 or moved[1][-1] != len(moved[1]) - 1:
+    movable = _movable(g, inputs[0])
+    if movable is None or g.rank(inputs[1]) != 2 or movable[1][-1] != len(movable[1]) - 1:
         return None
-    return g.emit("permute_dims", g.emit("matmul", moved[0], inputs[1]), axes=moved[1])
+    return g.emit("permute_dims", g.emit("matmul", movable[0], inputs[1]), axes=movable[1])
 
 
 def _same_axes(op: str) -> Below:
@@ -144,9 +144,9 @@ def _reduction(op: str) -> Below:
 
 
 def _squeeze(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
-    gone = axes[attributes["axis"]]
-    kept = tuple(a - (a > gone) for a in axes if a != gone)
-    return g.emit("squeeze", value, axis=gone), kept
+    removed = axes[attributes["axis"]]
+    kept = tuple(a - (a > removed) for a in axes if a != removed)
+    return g.emit("squeeze", value, axis=removed), kept
 
 
 def _expand(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
@@ -178,15 +178,15 @@ def _take(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
 
 
 def _take_along(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    moved = _moved(g, inputs[0])
-    if moved is None or moved[1][-1] != len(moved[1]) - 1:
+    movable = _movable(g, inputs[0])
+    if movable is None or movable[1][-1] != len(movable[1]) - 1:
         return None
-    indices = g.emit("permute_dims", inputs[1], axes=inverse(moved[1]))
-    found = g.emit("take_along_axis", moved[0], indices)
-    return g.emit("permute_dims", found, axes=moved[1])
+    indices = g.emit("permute_dims", inputs[1], axes=inverse(movable[1]))
+    taken = g.emit("take_along_axis", movable[0], indices)
+    return g.emit("permute_dims", taken, axes=movable[1])
 
 
-def _of_expanded(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _past_expansion(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Rewrite ``expand(x).T -> expand(x.T)``, if x is a program input and the new axis is the last
     axis before and after the permutation."""
     (value,), axes = inputs, tuple(attributes["axes"])
@@ -207,13 +207,13 @@ SINKING: Mapping[str, Sequence[Rule]] = {
 }
 RULES: Mapping[str, Sequence[Rule]] = {
     **{op: (_elementwise(op),) for op in (*UNARY, *BINARY, *COMPARISONS, "where")},
-    **{op: (_through(_same_axes(op)),) for op in ("stop_gradient", "astype")},
-    **{op: (_through(_one_axis(op)),) for op in ("slice", "flip")},
-    **{op: (_through(_reduction(op)),) for op in ("sum", "max")},
+    **{op: (_past(_same_axes(op)),) for op in ("stop_gradient", "astype")},
+    **{op: (_past(_one_axis(op)),) for op in ("slice", "flip")},
+    **{op: (_past(_reduction(op)),) for op in ("sum", "max")},
     "matmul": (_product,),
-    "squeeze": (_through(_squeeze),),
-    "expand_dims": (_through(_expand),),
-    "broadcast_to": (_through(_broadcast),),
-    "permute_dims": (_take, _of_expanded),
+    "squeeze": (_past(_squeeze),),
+    "expand_dims": (_past(_expand),),
+    "broadcast_to": (_past(_broadcast),),
+    "permute_dims": (_take, _past_expansion),
     "take_along_axis": (_take_along,),
 }

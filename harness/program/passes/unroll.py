@@ -13,7 +13,7 @@ from harness.program.dims import ONE, Attributes, Dim
 from harness.program.flops import steps_of
 from harness.program.ir import Node, Type
 from harness.program.passes.algebra import common_shape
-from harness.program.passes.rebuild import renamed
+from harness.program.passes.rebuild import renumber
 from harness.program.passes.rewriter import Rewriter, Rule
 
 # The largest number of steps of a loop that is unrolled. The second limit is for training with a
@@ -34,18 +34,18 @@ def unrolled(
 ) -> tuple[Node, ...]:
     """Unroll loops of at most ``longest`` steps, and replace all symbolic sizes by numbers. Without
     ``every``, loops that carry many numbers (:data:`LARGE`) are not unrolled."""
-    nodes = _numbered(nodes, sizes)
-    known: dict[int, tuple[Type, Type]] = {}  # by id; the value keeps the object alive
+    nodes = _with_numbers(nodes, sizes)
+    numbered: dict[int, tuple[Type, Type]] = {}  # by id; the value keeps the object alive
     for value, type_ in builder.types.items():
-        if id(type_) not in known:
+        if id(type_) not in numbered:
             shape, bound = (_number(x, sizes) for x in (type_.shape, type_.bound))
-            known[id(type_)] = type_, Type(shape, type_.kind, bound)
-        builder.types[value] = known[id(type_)][1]
+            numbered[id(type_)] = type_, Type(shape, type_.kind, bound)
+        builder.types[value] = numbered[id(type_)][1]
     result: list[Node] = []
     for node in nodes:
         short = node.op == "scan" and steps_of(node, builder.types, sizes) <= longest
         if short and (every or not carries_much([node], builder, sizes)):
-            result += _UnrolledSteps(node, builder).written(steps_of(node, builder.types, sizes))
+            result += _UnrolledSteps(node, builder).unroll(steps_of(node, builder.types, sizes))
         else:
             result.append(node)
     return tuple(result)
@@ -61,12 +61,12 @@ def carries_much(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, in
     return any(node.op == "scan" and carried(node) >= LARGE for node in nodes)
 
 
-def _numbered(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node, ...]:
+def _with_numbers(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node, ...]:
     result = []
     for node in nodes:
         body = node.body
         if body is not None:
-            body = replace(body, nodes=_numbered(body.nodes, sizes))
+            body = replace(body, nodes=_with_numbers(body.nodes, sizes))
         if node.attributes:
             attributes = {name: _number(value, sizes) for name, value in node.attributes.items()}
             if body is not None or attributes != node.attributes:
@@ -78,14 +78,14 @@ def _numbered(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node, ..
 def _number(value: Any, sizes: Mapping[str, int]) -> Any:
     """Replace size names by numbers in a dimension, or in a tuple of dimensions."""
     if isinstance(value, Dim):
-        return _counted(value.resolve(sizes))
+        return _shared_dim(value.resolve(sizes))
     if isinstance(value, tuple):
         return tuple(_number(item, sizes) for item in value)
     return value
 
 
 @cache
-def _counted(number: int) -> Dim:
+def _shared_dim(number: int) -> Dim:
     """Return a dimension that is a number. Equal numbers give the same object, because shapes of
     identical objects are compared faster."""
     return Dim(number)
@@ -103,9 +103,9 @@ def _defined(nodes: Iterable[Node]) -> Iterator[int]:
 class _UnrolledSteps:
     def __init__(self, node: Node, builder: Builder) -> None:
         self.node, self.body, self.builder = node, node.block, builder
-        self.made: list[Node] = []
+        self.nodes: list[Node] = []
 
-    def written(self, steps: int) -> list[Node]:
+    def unroll(self, steps: int) -> list[Node]:
         count = self.node.carries
         carried = self.node.inputs[:count]
         rows: dict[int, Sequence[int]] = {}
@@ -115,12 +115,12 @@ class _UnrolledSteps:
             carried, rows[step] = outputs[:count], outputs[count:]
         for value, last in zip(self.node.outputs, carried, strict=False):
             axes = tuple(range(len(self.builder.types[last].shape)))
-            self.made.append(Node("permute_dims", (last,), (value,), {"axes": axes}))
+            self.nodes.append(Node("permute_dims", (last,), (value,), {"axes": axes}))
         columns = zip(*(rows[step] for step in order), strict=True)
         for value, column in zip(self.node.outputs[count:], columns, strict=True):
             wide = [self._expanded(row) for row in column]
-            self.made.append(Node("concat", tuple(wide), (value,), {"axis": 0}))
-        return self.made
+            self.nodes.append(Node("concat", tuple(wide), (value,), {"axis": 0}))
+        return self.nodes
 
     def _step(self, step: int, carried: Sequence[int]) -> tuple[int, ...]:
         count = len(carried)
@@ -128,7 +128,7 @@ class _UnrolledSteps:
         env = dict(zip(self.body.inputs, (*carried, *slices), strict=True))
         types = self.builder.types
         env |= {value: self.builder.value(types[value]) for value in _defined(self.body.nodes)}
-        self.made += renamed(self.body.nodes, env)
+        self.nodes += renumber(self.body.nodes, env)
         return tuple(env.get(v, v) for v in self.body.outputs)
 
     def _slice(self, sequence: int, step: int) -> int:
@@ -136,14 +136,14 @@ class _UnrolledSteps:
         cut = {"axis": 0, "start": Dim(step), "stop": Dim(step + 1)}
         row = self.builder.value(replace(type_, shape=(ONE, *type_.shape[1:])))
         value = self.builder.value(replace(type_, shape=type_.shape[1:]))
-        self.made.append(Node("slice", (sequence,), (row,), cut))
-        self.made.append(Node("squeeze", (row,), (value,), {"axis": 0}))
+        self.nodes.append(Node("slice", (sequence,), (row,), cut))
+        self.nodes.append(Node("squeeze", (row,), (value,), {"axis": 0}))
         return value
 
     def _expanded(self, value: int) -> int:
         type_ = self.builder.types[value]
         wide = self.builder.value(Type((ONE, *type_.shape), type_.kind, type_.bound))
-        self.made.append(Node("expand_dims", (value,), (wide,), {"axis": 0}))
+        self.nodes.append(Node("expand_dims", (value,), (wide,), {"axis": 0}))
         return wide
 
 
@@ -163,23 +163,23 @@ def _zeros(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
     return g.full(0.0, common_shape(g, inputs))
 
 
-def _first_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _drop_zero_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Drop an initial state of zeros from a product over all steps: ``[0; h].T @ [a; b] -> h.T @
     b``."""
     left, right = inputs
-    row = g.node(left, "concat")
-    if row is None or row.attributes["axis"] != 0 or g.number(row.inputs[0]) != 0:
+    concat = g.node(left, "concat")
+    if concat is None or concat.attributes["axis"] != 0 or g.number(concat.inputs[0]) != 0:
         return None
-    if any(0 not in axes for axes in attributes["axes"]) or len(row.inputs) < 2:
+    if any(0 not in axes for axes in attributes["axes"]) or len(concat.inputs) < 2:
         return None
-    rest = g.emit("concat", *row.inputs[1:], axis=0)
-    count, whole = g.shape(row.inputs[0])[0], g.shape(right)[0]
-    later = g.emit("slice", right, axis=0, start=count, stop=whole)
+    rest = g.emit("concat", *concat.inputs[1:], axis=0)
+    count, length = g.shape(concat.inputs[0])[0], g.shape(right)[0]
+    later = g.emit("slice", right, axis=0, start=count, stop=length)
     return g.emit("tensordot", rest, later, **attributes)
 
 
 RULES: Mapping[str, Sequence[Rule]] = {
     "matmul": (_zero_product,),
     "multiply": (_zeros,),
-    "tensordot": (_first_rows,),
+    "tensordot": (_drop_zero_rows,),
 }
