@@ -104,7 +104,7 @@ def measured(names: Iterable[str]) -> Iterator[Judged]:
             except Exception as error:  # an exception of any kind counts as not found
                 yield Judged(name, "failed", "", False, False, f"{type(error).__name__}: {error}")
                 continue
-            cause = causes.found[0] if causes else None
+            cause = causes.items[0] if causes else None
             yield judged(name, cause, bool(causes and causes.proved), rows)
 
 

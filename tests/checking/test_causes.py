@@ -41,7 +41,7 @@ def search() -> Iterator[Search]:
 
 def first(found: Localised) -> str:
     assert found.causes is not None
-    return str(found.causes.found[0])
+    return str(found.causes.items[0])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_wrong_value_is_the_cause_where_all_else_agrees_with_it(
 def test_two_causes_are_told_apart_from_what_follows_from_them(search: Search) -> None:
     found = search("characters-swapped").causes
     assert found is not None
-    assert [cause.names for cause in found.found] == [("embed_2/y",), ("embed_3/y",)]
+    assert [cause.names for cause in found.items] == [("embed_2/y",), ("embed_3/y",)]
     assert found.proved
 
 

@@ -45,7 +45,7 @@ class Causes:
     """Causes in the order in which they occur. ``proof`` says what agrees after the causes are
     replaced by right values. ``proved`` is true if everything else then agrees."""
 
-    found: Sequence[Cause]
+    items: Sequence[Cause]
     proved: bool = False
     proof: str = ""
 
@@ -56,7 +56,7 @@ class Causes:
 
     def lines(self) -> list[str]:
         """Return the causes and the proof as lines of text."""
-        return [*map(str, self.found), self.proof] if self.proof else [*map(str, self.found)]
+        return [*map(str, self.items), self.proof] if self.proof else [*map(str, self.items)]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Localised:
             "against": self.against,
             "against_device": self.elsewhere or None,
             "agrees": causes is None,
-            "causes": [asdict(cause) for cause in causes.found] if causes else [],
+            "causes": [asdict(cause) for cause in causes.items] if causes else [],
             "proved": bool(causes and causes.proved),
             "proof": causes.proof if causes else "",
             "blame": self.blame.model_dump() if self.blame else None,

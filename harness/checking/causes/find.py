@@ -198,9 +198,9 @@ class Finder:
         if result is None:
             return None
         causes = [
-            replace(cause, what=f"with the data of {where}: {cause.what}") for cause in result.found
+            replace(cause, what=f"with the data of {where}: {cause.what}") for cause in result.items
         ]
-        return replace(result, found=causes)
+        return replace(result, items=causes)
 
     def _primitive_causes(self, finding: Finding) -> Causes:
         """Return the cause for a wrong primitive, with the first values that it makes wrong."""
@@ -209,7 +209,7 @@ class Finder:
             forward = self._search_forward("training", self.context.case.material) or Causes(())
         except WorkerFault:
             forward = Causes(())
-        return replace(forward, found=[cause, *forward.found])
+        return replace(forward, items=[cause, *forward.items])
 
     # The passes that the search runs, on changed programs or with replaced values.
 

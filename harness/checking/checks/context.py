@@ -57,7 +57,7 @@ class Context:
     brief: bool = False
 
     @property
-    def kept(self) -> str:
+    def float_dtype(self) -> str:
         """The dtype of all floats except operands of matrix products."""
         return host_dtype(self.dtype)
 

@@ -274,7 +274,7 @@ def _compare_with_exact(
     denormals = context.remote.denormals
     allowed, narrows_products = promises(name), narrow(context.dtype)
     return [
-        _measure_error(n, results.get(f"output.{n}"), a, allowed[n], context.kept, denormals)
+        _measure_error(n, results.get(f"output.{n}"), a, allowed[n], context.float_dtype, denormals)
         for n, a in exact.items()
         if not (narrows_products and OF_LAYERS.fullmatch(n))
         and (denormals or n not in OF_DENORMALS)
@@ -296,7 +296,7 @@ def _add_call(
         return replace(deviation, point=replace(point, words=text))
     row = slice(point.place[0], point.place[0] + 1)
     inputs = {n: a[row] if len(a) == case.batch else a for n, a in case.material.inputs.items()}
-    dtype = np.dtype(context.kept).type
+    dtype = np.dtype(context.float_dtype).type
     for name_of_input in set(re.findall(r"\w+", call)) & inputs.keys():
         call = re.sub(rf"\b{name_of_input}\b", str(dtype(inputs[name_of_input].item())), call)
     (alone,) = _compare_with_exact(

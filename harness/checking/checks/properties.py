@@ -70,7 +70,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
         n: widened(np.concatenate([batch_rows[row][n] for row in rows], axis))
         for n, axis in axes.items()
     }
-    finding.deviations = compare(joined, together, noise, context.kept)
+    finding.deviations = compare(joined, together, noise, context.float_dtype)
     yield finding
 
 

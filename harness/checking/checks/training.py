@@ -285,7 +285,7 @@ def run_like_train(
     results = context.call_worker(
         "descend", batches, rule, rate, many=STEPS_PER_CALL, starts=list(starts)
     )
-    values: ArrayDict = {"sum of losses": np.asarray(results["total"], context.kept)}
+    values: ArrayDict = {"sum of losses": np.asarray(results["total"], context.float_dtype)}
     results_by_step = {
         TOTAL_STEPS: results,
         **{n + STEPS_PER_CALL: f for n, f in zip(starts, results["later"], strict=True)},

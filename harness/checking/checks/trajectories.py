@@ -204,21 +204,21 @@ def _compare_values(
 ) -> list[Deviation]:
     # Leave out denormal values, because XLA flushes them to 0. In narrow dtypes also leave out
     # losses, because a loss is a rounded product.
-    smallest = np.finfo(context.kept).tiny
+    smallest = np.finfo(context.float_dtype).tiny
     left_out = {n for n, a in expected.values.items() if 0 < np.abs(a).max() < smallest}
     left_out |= {n for n in expected.values if context.narrowed and "loss" in n}
     expected_values, results = (
         {n: a for n, a in arrays.items() if n not in left_out}
         for arrays in (expected.values, results)
     )
-    measured = expected.noise(context.dtype if multiplies else context.kept)
-    noise = {n: max(measured[n], NOISE * PRECISION[context.kept]) for n in expected_values}
+    measured = expected.noise(context.dtype if multiplies else context.float_dtype)
+    noise = {n: max(measured[n], NOISE * PRECISION[context.float_dtype]) for n in expected_values}
     # If the spec's own values are not finite (g / g with a gradient of 0), they are not compared.
     # The NaN of the last step is compared if all earlier values are finite.
     infinite = {n for n, a in expected.values.items() if not np.isfinite(a).all()}
     if any(not n.startswith(broken) for n in infinite):
         noise |= dict.fromkeys(expected_values.keys() & infinite, np.inf)
-    return prefixed(f"{label}, ", compare(results, expected_values, noise, context.kept))
+    return prefixed(f"{label}, ", compare(results, expected_values, noise, context.float_dtype))
 
 
 def _step_from_large(

@@ -44,7 +44,7 @@ def initial_values(context: Context) -> Iterator[Finding]:
     read_back = context.remote.call("read")["parameters"]
     for name, array in drawn.items():
         finding.held += 1
-        sent, returned = array.astype(context.kept), read_back.get(name)
+        sent, returned = array.astype(context.float_dtype), read_back.get(name)
         if not equal(returned, sent):
             finding.faults.append(
                 f"{name} changed when it was loaded and read"
