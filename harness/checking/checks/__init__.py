@@ -1,6 +1,6 @@
-"""The checks: each compares one backend with the oracle, or with itself, on one case. A check is a
-function from a :class:`Context` to findings; :data:`CHECKS` runs them in order. The name of a
-finding says which fault the check looks for."""
+"""Checks that compare a backend with the oracle, or with itself, on one case: a model at fixed
+sizes with all its arrays. A check is a function that takes a :class:`Context` and yields findings.
+The functions of :data:`CHECKS` run in this order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The context of a check: the cell, its backend session, and helper functions that checks share."""
+"""The arguments of a check (a model, its arrays and a backend's session), and helper functions that
+checks share."""
 
 from __future__ import annotations
 
@@ -37,11 +38,12 @@ Results = Mapping[str, Array | Misfit]
 
 @dataclass(frozen=True)
 class Context:
-    """The arguments of every check: a cell's case, and the worker that runs it on a backend.
+    """Arguments of every check: a case, i.e. a model at fixed sizes with its arrays, and the worker
+    that runs the case on a backend.
 
     ``case`` has small sizes and ``own`` the spec's sizes. ``repeat`` is the number of repetitions
-    in the check ``soak``. ``brief`` is true in a float64 cell if a float32 cell of the same run
-    makes all checks.
+    in the check ``soak``. ``brief`` is true in a float64 cell if the same command also makes all
+    checks in float32; some checks then do less.
     """
 
     case: Case
@@ -58,21 +60,23 @@ class Context:
 
     @property
     def float_dtype(self) -> str:
-        """The dtype of all floats except operands of matrix products."""
+        """The dtype of all floats except the operands of matrix products."""
         return host_dtype(self.dtype)
 
     @property
     def narrowed(self) -> bool:
-        """True if operands of matrix products have a narrower dtype than other floats."""
+        """True if the operands of matrix products have a narrower dtype than all other floats."""
         return bool(narrow(self.dtype))
 
     def open(self, rule: UpdateRule | None = None) -> dict[str, str]:
-        """Open a session of the case; return by layer name the code that runs it."""
+        """Open a session of the case. Return, for each layer, the name of the code that runs the
+        layer."""
         case, setting = self.case, (self.path, self.dtype, self.device)
         return self.remote.open(case.training, case.inference, rule, *setting)
 
     def open_case(self, case: Case, rule: UpdateRule | None = None) -> Context:
-        """Open a session of another case, load its parameters and return its context."""
+        """Open a session of a different case, load the parameters of that case, and return its
+        context."""
         context = replace(self, case=case)
         context.open(rule)
         context.remote.load(case.material)
@@ -83,37 +87,41 @@ class Context:
         return compare_results(check, found, expected, self.dtype)
 
     def compare_gradients(self, check: str, material: Arguments, expected: Expected) -> Finding:
-        """Compare the loss, the other results and all gradients of the loss for given arguments."""
+        """Load the given arguments, and compare the loss, all other results and all gradients of
+        the loss with the expected values."""
         self.remote.load(material)
         return self.finding(check, self.remote.gradients(material), expected)
 
     def forward(self, material: Arguments) -> Tensors:
-        """Run inference on the batch in ``material``; parameters must be loaded already."""
+        """Run inference on the batch in ``material``. The session must already have the
+        parameters."""
         return self.remote.forward("inference", material.inputs, material.state)
 
     def run_pipeline(
         self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float
     ) -> tuple[list[ArrayDict], Step]:
-        """Prepare a pipeline of batches and run its steps, as :meth:`run_twice` does."""
+        """Prepare a pipeline that holds the batches, and run its steps as :meth:`run_twice`
+        does."""
         self.prepare(mode, batches, rule, rate)
         return self.run_twice(len(batches))
 
     def run_twice(self, count: int) -> tuple[list[ArrayDict], Step]:
-        """Run ``2 * count`` steps of a prepared pipeline that has ``count`` batches. Return the
-        results of the second half of the steps. Also return the parameters, statistics and
-        optimizer slots after the last step."""
+        """Run ``2 * count`` steps of a prepared pipeline with ``count`` batches, so that each batch
+        is used twice. Return the results of the second half of the steps, and then the parameters,
+        statistics and optimizer slots after the last step."""
         call = self.remote.call
         call("throughput", first=0, count=count)
         return call("values", first=count, count=count), call("parameters")
 
     def prepare(self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float) -> None:
-        """Prepare a pipeline of the case without running a step."""
+        """Prepare a pipeline of steps of the case. No step runs yet."""
         self.call_worker("prepare", batches, rule, rate, path=self.path, mode=mode, quick=True)
 
     def call_worker(
         self, verb: str, batches: Batches, rule: UpdateRule | None, rate: float, **further: Any
     ) -> Any:
-        """Call a method of the worker that starts steps of this case, and return its answer."""
+        """Call the worker's method ``verb`` with the programs and arrays of the case, the batches
+        and the update rule. Return the worker's answer."""
         material = self.case.material
         return self.remote.call(
             verb,
@@ -132,7 +140,8 @@ class Context:
 
 
 def compare_results(check: str, results: Results, expected: Expected, dtype: str) -> Finding:
-    """Compare all expected values with the results; a result that is not expected is a fault."""
+    """Compare results with all expected values. A result that the oracle does not have is a
+    fault."""
     deviations = expected.deviations(results, dtype)
     if deviations:
         worst_index = deviations.index(worst(deviations))
@@ -141,20 +150,20 @@ def compare_results(check: str, results: Results, expected: Expected, dtype: str
 
 
 def select_names(expected: Expected, names: Container[str]) -> Expected:
-    """Return the expected values that have these names."""
+    """Return only the expected values whose names are in ``names``."""
     return replace(expected, values={n: a for n, a in expected.values.items() if n in names})
 
 
 def select_prefixes(entries: Mapping[str, T], *prefixes: str) -> dict[str, T]:
-    """Return the entries whose names start with one of the prefixes."""
+    """Return the entries of a dictionary whose names start with one of the prefixes."""
     return {n: a for n, a in entries.items() if n.startswith(prefixes)}
 
 
 def describe_first_difference(
     actual: Array | Misfit | None, expected: Array | Misfit | None
 ) -> str:
-    """Return ": " and the first entry in which two arrays differ. Return an empty text if the
-    arrays are equal, differ in shape, or are not arrays."""
+    """Describe the first entry in which two arrays differ, as a text that starts with ": ". Return
+    an empty text if the arrays are equal or differ in shape, or if a value is not an array."""
     if not isinstance(actual, np.ndarray) or not isinstance(expected, np.ndarray):
         return ""
     if actual.shape != expected.shape:
@@ -164,8 +173,9 @@ def describe_first_difference(
 
 
 def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False) -> bool:
-    """Return whether two arrays have the same numbers (NaN equals NaN), or the same bytes with
-    ``bits``. Two results that are not arrays can be equal too."""
+    """Return whether two results have the same numbers (NaN equals NaN), or the same bytes if
+    ``bits`` is true. Two results that are not arrays are equal if they are wrong in the same
+    way."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return isinstance(a, Misfit) and isinstance(b, Misfit) and a == b
     if bits:
@@ -174,8 +184,9 @@ def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False
 
 
 def list_differences(first: Results, later: Results, fault: str, bits: bool = False) -> list[str]:
-    """Return a fault for each result of the first call that differs in the later call, compared as
-    :func:`equal` does. ``fault`` is the message, with ``{}`` for the name of the result."""
+    """Return a message for each result of the first call that differs in the later call. The
+    function :func:`equal` compares the results. ``fault`` is the message, with ``{}`` for a
+    result's name."""
     return [
         f"{fault.format(name)}{describe_first_difference(later.get(name), array)}"
         for name, array in first.items()
@@ -228,7 +239,8 @@ _results_by_worker: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDict
 
 
 def run_once_per_worker(context: Context, key: Hashable, compute: Callable[[], T]) -> T:
-    """Return ``ask()``, calling it only once per worker process, device, dtype, path and key."""
+    """Return the result of ``compute()``, which is called once for each worker process, device,
+    dtype, path and key. Later calls return the stored result."""
     worker = context.remote.worker
     results = _results_by_worker.setdefault(worker, {})
     full_key = (worker.starts, context.device, context.dtype, context.path, key)
@@ -240,13 +252,14 @@ def run_once_per_worker(context: Context, key: Hashable, compute: Callable[[], T
 
 @cache
 def load_probe(name: str) -> Spec:
-    """Load a model from ``specs/probes/``."""
+    """Load a probe, i.e. a small test model of the harness, from ``specs/probes/``."""
     text = files("harness.specs.probes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return load_spec(f"probe/{name}", overrides={("model", f"probe/{name}"): text})
 
 
 def make_probe_case(name: str, batch: int, make: Callable[[Program], Arguments]) -> Case:
-    """Return the case of a probe; ``make`` builds its parameters and batch, which are not drawn."""
+    """Return the case of a probe. ``make`` returns its parameters and batch, which replace the
+    usual random arrays."""
 
     def draw_arguments(training: Program, _: Program, seed: int) -> tuple[int, Arguments]:
         return seed, make(training)

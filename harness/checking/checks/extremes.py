@@ -36,8 +36,8 @@ def _compare_at(context: Context, check: str, material: Arguments) -> Finding:
 
 
 def extremes(context: Context) -> Iterator[Finding]:
-    """Compare results with the last layer's weights times 1,024, so that ``exp`` of the logits
-    overflows in float32."""
+    """Compare results after multiplying the last layer's weights by 1,024, so that ``exp`` of the
+    logits overflows in float32."""
     finding = _compare_at(context, "extremes", extreme_material(context.case))
     finding.deviations = [*_accept_overflow(finding.deviations)]
     for d in finding.deviations:
@@ -47,11 +47,11 @@ def extremes(context: Context) -> Iterator[Finding]:
 
 
 def _accept_overflow(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
-    """Accept a gradient that is not finite if some gradient of the oracle has no correct digit left
-    in this dtype.
+    """Accept gradients that are not finite, if some gradient of the oracle has no correct digit in
+    this dtype.
 
     float16 often overflows. float32 overflows if the equations do (``exp`` of logits, ``log`` of a
-    softmax). In a backward pass the overflow may then happen one layer earlier or later.
+    softmax). The backward pass may then overflow one layer earlier or later than the oracle's.
     """
     gradients = [d for d in deviations if d.name.startswith("gradient.")]
     overflowed = any(d.yardstick >= 1 for d in gradients)
@@ -61,7 +61,8 @@ def _accept_overflow(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
 
 
 def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
-    """Return the arguments with the last layer's weights times ``factor``, a power of two."""
+    """Return the case's arguments with the last layer's weights multiplied by ``factor``, a power
+    of two."""
     last = last_layer_prefix(case)
     arrays = case.material.parameters
     parameters = {n: a * factor if n.startswith(last) else a for n, a in arrays.items()}
@@ -69,13 +70,14 @@ def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
 
 
 def saturation(context: Context) -> Iterator[Finding]:
-    """Compare results at saturated activations: state and inner matrices are about 4 times as large
-    as usual."""
+    """Compare results at saturated activations: the state and the weight matrices, except those of
+    the last layer, are about 4 times as large as usual."""
     yield _compare_at(context, "saturation", saturated_material(context.case))
 
 
 def saturated_material(case: Case) -> Arguments:
-    """Return the arguments of :func:`saturation`, scaled by a factor of :data:`SATURATING`."""
+    """Return the arguments of the check :func:`saturation`: weight matrices and state are
+    multiplied by a factor of :data:`SATURATING`."""
     return case.cached_arguments("saturation", lambda: _choose_saturated(case))
 
 
@@ -100,24 +102,24 @@ def _scale_arguments(case: Case, factor: float) -> Arguments:
 
 
 def last_layer_prefix(case: Case) -> str:
-    """Return the prefix of the last layer's parameter names (``out.``); "." if no layer has
-    parameters."""
+    """Return the prefix of the last layer's parameter names, e.g. ``out.``. Return "." if no layer
+    has parameters."""
     parameters = case.training.parameters
     return owner_of(parameters[-1].name) + "." if parameters else "."
 
 
 def kinks(context: Context) -> Iterator[Finding]:
-    """Compare results at pre-activations exactly on a kink: first all 0 (relu'(0) = 0), then other
-    kinks."""
+    """Compare results at pre-activations exactly on a kink: first on the kink at 0 (relu'(0) = 0),
+    then on other kinks."""
     case = context.case
     yield _compare_at(context, "kinks", kink_material(case))
     yield _compare_at(context, "corners", corner_material(case))
 
 
 def corner_material(case: Case) -> Arguments:
-    """Return arguments whose pre-activations equal the biases, which are set to :data:`CORNERS`.
-    Matrices are 0, except those of the last layer and embedding tables. Each bias vector starts
-    with a different entry of :data:`CORNERS`."""
+    """Return arguments whose pre-activations equal the biases, and set the biases to
+    :data:`CORNERS`. All matrices are 0, except those of the last layer and embedding tables. Each
+    bias vector starts with a different entry of :data:`CORNERS`."""
     last = last_layer_prefix(case)
     parameters = {}
     for number, port in enumerate(case.training.parameters):
@@ -140,8 +142,8 @@ def starts_at(port: Port, *distributions: str) -> bool:
 
 
 def kink_material(case: Case) -> Arguments:
-    """Return arguments at the kink: zero biases, inputs and states; half of the embedding rows
-    zero."""
+    """Return arguments at the kink: biases, inputs and states are zero, and half of the embedding
+    rows are zero."""
     parameters = {}
     for port in case.training.parameters:
         array = np.array(case.material.parameters[port.name])
@@ -156,8 +158,8 @@ def kink_material(case: Case) -> Arguments:
 
 
 def embedding_rows(context: Context) -> Iterator[Finding]:
-    """Compare batches in which every index is the same, also in targets: all 0, then all 1, then
-    all the last index. Most embedding rows are therefore not used."""
+    """Compare three batches in which all indices of inputs and targets are the same: 0, then 1,
+    then the last index. Most embedding rows are therefore unused."""
     case = context.case
     if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
         return
@@ -166,8 +168,8 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
 
 
 def index_material(case: Case, value: int) -> Arguments:
-    """Return the arguments with ``value`` for every index, also in targets; -1 means the last
-    index."""
+    """Return the arguments with each index of inputs and targets set to ``value``; -1 means the
+    last index."""
     program, material = case.training, case.material
 
     def fill_indices(ports: tuple[Port, ...], arrays: ArrayDict) -> ArrayDict:
@@ -181,8 +183,8 @@ def index_material(case: Case, value: int) -> Arguments:
 
 
 def bad_index(context: Context) -> Iterator[Finding]:
-    """Check that the backend raises an error for an index out of range. Clamping or wrapping the
-    index, or returning a row of zeros, is a fault. Later calls in the session must give the same
+    """Check that the backend raises an error for an index out of range. It is a fault to clamp or
+    wrap the index, or to return a row of zeros. Later calls in the session must give the same
     results as before."""
     case = context.case
     bounds = class_counts(case, case.training.inputs)
@@ -209,7 +211,8 @@ def bad_index(context: Context) -> Iterator[Finding]:
 def _check_index_error(
     context: Context, finding: Finding, name: str, value: int, verb: str, **arguments: Any
 ) -> None:
-    """Check that a call of the worker raises an error if one index of an input is out of range."""
+    """Set one index of the input ``name`` to the invalid ``value``, and check that the worker's
+    method ``verb`` raises an error."""
     material = context.case.material
     inputs = {n: np.array(a) for n, a in material.inputs.items()}
     inputs[name].flat[0] = value
@@ -222,7 +225,7 @@ def _check_index_error(
 
 
 def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
-    """Return the number of allowed indices of each input or target that holds indices."""
+    """Return, for each input or target that holds indices, the number of allowed indices."""
     program = case.training
     types = {port.name: program.type_of(port) for port in ports}
     sizes = {**program.sizes, "batch": case.batch, "time": case.time}
@@ -230,14 +233,15 @@ def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
 
 
 def nan(context: Context) -> Iterator[Finding]:
-    """Fill one parameter with NaN and check that every output and loss that depends on it is NaN.
+    """Fill one parameter with NaN, and check that every output and loss that depends on this
+    parameter is NaN.
 
-    The check tests each parameter alone. If there are many, it tests the parameters of the first
-    and last repeated block only.
+    The check repeats this for each parameter. If the model has many parameters, the check tests
+    only those of the first and the last repeated block.
 
-    If a gradient of the oracle is all NaN, at least one gradient of the backend must have NaN.
-    Other gradients need not: the slope of relu at NaN is 0 or 1 by definition. Embedding rows that
-    are not used may have a gradient of 0.
+    If a gradient of the oracle is all NaN, at least one gradient of the backend must contain NaN.
+    The other gradients may be finite: the slope of relu at NaN is 0 or 1 by definition, and unused
+    embedding rows may have a gradient of 0.
     """
     case = context.case
     if not case.training.parameters:
@@ -253,8 +257,8 @@ def nan(context: Context) -> Iterator[Finding]:
 
 
 def nan_inputs(context: Context) -> Iterator[Finding]:
-    """Fill float inputs, then the state, then the first parameter with NaN, and check as in
-    :func:`nan`."""
+    """Fill the first parameter, each float input and each state with NaN, one at a time, and check
+    the results as in :func:`nan`."""
     program = context.case.training
     groups = {
         "parameters": program.parameters[:1],
@@ -270,7 +274,8 @@ def nan_inputs(context: Context) -> Iterator[Finding]:
 
 
 def _check_nan_spreads(context: Context, finding: Finding, group: str, name: str) -> None:
-    """Fill one argument with NaN and check that outputs, losses and gradients become NaN."""
+    """Fill one argument with NaN, and check that the NaN reaches outputs, losses and gradients as
+    in the oracle."""
     case = context.case
     arrays = getattr(case.material, group)
     material = replace(
@@ -332,9 +337,9 @@ def tails(context: Context) -> Iterator[Finding]:
 
 
 def tail_material(case: Case) -> Arguments:
-    """Return the arguments of :func:`tails`. Matrices are 0, except those of the last layer and
-    embedding tables. Biases are :data:`TAILS`. Every second number of the state is multiplied by
-    :data:`FAR_STATE`."""
+    """Return the arguments of the check :func:`tails`. Matrices are 0, except those of the last
+    layer and embedding tables. Biases are :data:`TAILS`. Every second number of the state is
+    multiplied by :data:`FAR_STATE`."""
     parameters = dict(case.material.parameters)
     for number, port in enumerate(_inner_parameters(case)):
         array = np.array(parameters[port.name])
@@ -355,15 +360,15 @@ def _inner_parameters(case: Case) -> list[Port]:
 
 
 def _is_bias(case: Case, port: Port) -> bool:
-    """Return whether a parameter is a vector that starts at 0, or at 1 as the bias of a forget
-    gate."""
+    """Return whether a parameter is a vector that is initialised with zeros, or with ones like the
+    bias of a forget gate."""
     return len(case.training.type_of(port).shape) == 1 and starts_at(port, "zeros", "ones")
 
 
 def far_inputs(context: Context) -> Iterator[Finding]:
-    """Compare results at inputs and embedding tables about 64 times as large, and matrices divided
-    by the same factor. Pre-activations stay in their usual range, so only a backend that clips an
-    input or an embedding differs."""
+    """Compare results at inputs and embedding tables that are about 64 times as large as usual. The
+    matrices are divided by the same factor, so pre-activations stay in their usual range. Only a
+    backend that clips inputs or embeddings differs."""
     material = far_material(context.case)
     if material is None:
         return
@@ -372,9 +377,9 @@ def far_inputs(context: Context) -> Iterator[Finding]:
 
 
 def far_material(case: Case) -> Arguments | None:
-    """Return the arguments of :func:`far_inputs`; None if the model has no float inputs and no
-    embedding tables. Noise inputs are not scaled. The factor is the one in :data:`FAR` that keeps
-    values furthest from kinks."""
+    """Return the arguments of the check :func:`far_inputs`; None if the model has neither float
+    inputs nor embedding tables. Noise inputs are not scaled. Of the factors in :data:`FAR`, the
+    function uses the factor that keeps values furthest from kinks."""
     material = case.material
     inputs = {port.name for port in float_inputs(case.training)}
     tables = {n for n in material.parameters if is_table(n)}
@@ -399,9 +404,9 @@ def far_material(case: Case) -> Arguments | None:
 
 
 def offset(context: Context) -> Iterator[Finding]:
-    """Compare a normalisation on data whose mean is a thousand times their standard deviation. Only
-    a forward pass is compared. The values have lost three digits, so some of them cross a kink, and
-    gradients jump there."""
+    """Compare the forward pass of a normalisation on data whose mean is a thousand times the
+    standard deviation. Gradients are not compared: the values have lost three digits, so some
+    values cross a kink, where gradients jump."""
     material = offset_material(context.case)
     if material is None:
         return
@@ -415,9 +420,10 @@ def offset(context: Context) -> Iterator[Finding]:
 
 
 def offset_material(case: Case) -> Arguments | None:
-    """Return the arguments with :data:`OFFSET` added to everything that is normalised. The first
-    square root in the program marks the first normalisation. Float inputs are moved, and the tables
-    and biases that are read before that root. None if the program has no square root."""
+    """Return the arguments with :data:`OFFSET` added to everything that is normalised; None if the
+    program has no square root. The first square root in the program marks the first normalisation.
+    The offset is added to all float inputs, and to embedding tables and biases that are read before
+    this square root."""
     read_before = _values_before_root(case)
     if read_before is None:
         return None
@@ -432,8 +438,8 @@ def offset_material(case: Case) -> Arguments | None:
 
 
 def _values_before_root(case: Case) -> set[int] | None:
-    """Return the values that are read before the first square root; None if there is no square
-    root."""
+    """Return the numbers of the values that are read before the program's first square root; None
+    if the program has no square root."""
     read: set[int] = set()
     for node in case.training.nodes:
         if any(inner.op == "sqrt" for inner in walk_nodes([node])):
@@ -443,14 +449,15 @@ def _values_before_root(case: Case) -> set[int] | None:
 
 
 def least_noise(case: Case) -> float:
-    """Return the least noise for values of about 1,000. A normalisation may compute ``x * a - mean
-    * a``, whose rounding error is relative to the size of ``x``."""
+    """Return the smallest noise to assume at extreme values; it is larger if the model normalises.
+    A normalisation may compute ``x * a - mean * a``, whose rounding error is relative to the size
+    of ``x``."""
     return NOISE if _values_before_root(case) is None else OFFSET * ROUNDOFF
 
 
 def minus_infinity(context: Context) -> Iterator[Finding]:
-    """Compare results with an excluded class: its logit is -inf, its probability is 0, and no
-    output is NaN."""
+    """Compare results with a masked class: its logit is -inf, its probability is 0, and no output
+    is NaN."""
     case = context.case
     material = masked_material(case)
     if material is None:
@@ -466,8 +473,8 @@ def minus_infinity(context: Context) -> Iterator[Finding]:
 
 
 def masked_material(case: Case) -> Arguments | None:
-    """Return the arguments with one entry of the last bias at -inf, and without targets of that
-    class. None if the last layer has no bias."""
+    """Return the arguments with one entry of the last bias set to -inf, and with targets that never
+    select this class. Return None if the last layer has no bias."""
     biases = [
         port
         for port in case.training.parameters

@@ -2,8 +2,8 @@
 dtype's range.
 
 Random weights give pre-activations of at most about 16, so a model does not show errors of its
-functions at larger arguments. Nor does it show an error in one entry of a thousand, which is
-smaller than the noise of the tensor.
+functions at larger arguments. A model also hides an error in one of a thousand entries, because
+that error is smaller than the noise of the whole tensor.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ CLASSES, LOST = 300, 200
 
 @dataclass(frozen=True)
 class Promise:
-    """The allowed error of each entry of a result: ``units`` times the roundoff, relative to the
-    entry's size or to ``least``, whichever is larger. The numbers are in
+    """The allowed error of each entry of a function's result: ``units`` times the roundoff,
+    relative to the size of the entry, or to ``least`` if that is larger. The numbers are in
     ``specs/probes/promises.yaml``."""
 
     units: float
@@ -64,7 +64,7 @@ class Promise:
 
 @cache
 def promises(probe: str) -> Mapping[str, Promise]:
-    """Return the allowed errors of a probe's outputs, by the output's name."""
+    """Return, for each output of a probe, its allowed error."""
     text = files("harness.specs.probes").joinpath("promises.yaml").read_text(encoding="utf-8")
     return {
         name: Promise(row["units"], row.get("least", 0.0))
@@ -82,8 +82,8 @@ OF_LAYERS = re.compile(r"joined|joined_128|steps_16|rows|rows_in_order|.*_of_den
 
 
 def points() -> Array:
-    """Return test arguments of both signs from the smallest to the largest float32, infinities and
-    NaN."""
+    """Return test arguments of both signs, from the smallest to the largest float32, with
+    infinities and NaN."""
     tiny = [0.0, 2.0**-149, 2.0**-130, 2.0**-126]
     near = [np.logspace(-30, -1, 30), np.linspace(0.0513, 20.0133, 397)]
     positive_points = single(np.concatenate([tiny, *near, ENDS, FAR, FURTHEST]))
@@ -91,7 +91,7 @@ def points() -> Array:
 
 
 def function_material(program: Program) -> Arguments:
-    """Return the arguments of ``probe/functions``."""
+    """Return the parameters and inputs of the model ``probe/functions``."""
     x = points()
     count, random = len(x), np.random.default_rng(13)
     drawn = draw(program, count, 1, 13)
@@ -128,7 +128,7 @@ def function_material(program: Program) -> Arguments:
 
 
 def further_material(program: Program) -> Arguments:
-    """Return the arguments of ``probe/further``."""
+    """Return the parameters and inputs of the model ``probe/further``."""
     x, random = points(), np.random.default_rng(17)
     count = len(x)
     drawn = draw(program, count, 1, 17)
@@ -159,15 +159,15 @@ def _as_columns(columns: Mapping[str, npt.ArrayLike], count: int) -> ArrayDict:
 
 
 def _positive_points() -> Array:
-    """Return arguments for logarithms and roots: the whole range of float32, and many numbers near
-    1."""
+    """Return arguments for logarithms and roots: numbers from the whole range of float32, and many
+    numbers near 1."""
     ranges = [0, np.inf, 1], np.logspace(-37, 38.4, 300), np.linspace(0.5, 2, 300)
     return np.concatenate(ranges)
 
 
 def _rounding_points() -> Array:
     """Return arguments for rounding functions: integers, the floats next to them, halves, and
-    floats so large that all are integers."""
+    floats so large that all of them are integers."""
     whole = np.concatenate([np.arange(-60.0, 61.0), [3e4, 4e4, 2.0**23 - 1, 3e9, 3e38]])
     next_lower = np.nextafter(whole[whole != 0].astype(np.float32), np.float32(-np.inf))
     positive_points = np.concatenate([whole, next_lower, whole[:121] + 0.5])
@@ -175,8 +175,8 @@ def _rounding_points() -> Array:
 
 
 def _addends(random: np.random.Generator) -> Array:
-    """Return rows for sums: small numbers, integers, and rows with one NaN or infinity. The entries
-    before that NaN or infinity have a finite sum."""
+    """Return rows for sums: random numbers, integers, and rows with one NaN or one infinity. The
+    entries before this NaN or infinity have a finite sum."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(-9, 10, CLASSES)
     rows[2, LOST] = np.nan
@@ -185,8 +185,8 @@ def _addends(random: np.random.Generator) -> Array:
 
 
 def _nan_rows(random: np.random.Generator) -> Array:
-    """Return rows of which every second has NaN, and two of the others infinity. There are more
-    numbers than XLA processes as one block on a CPU."""
+    """Return rows of random numbers: every second row has a NaN, and two other rows have an
+    infinity. The array has more numbers than XLA processes as one block on a CPU."""
     rows = random.normal(size=(130, CLASSES))
     rows[::2, LOST] = np.nan
     rows[1, LOST], rows[3, LOST] = np.inf, -np.inf
@@ -194,8 +194,8 @@ def _nan_rows(random: np.random.Generator) -> Array:
 
 
 def _keys(random: np.random.Generator) -> Array:
-    """Return rows to sort: distinct, tied, constant, signed zeros, infinities, NaN, nearly
-    equal."""
+    """Return rows for sorting: distinct numbers, ties, a constant, signed zeros, infinities and
+    NaN, and nearly equal numbers."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(0, 7, CLASSES)
     rows[2] = 1.5
@@ -206,8 +206,8 @@ def _keys(random: np.random.Generator) -> Array:
 
 
 def _logits(random: np.random.Generator) -> Array:
-    """Return rows of logits: near each other, far apart, masked, equal, of a single class, and far
-    from 0."""
+    """Return rows of logits: close together, far apart, masked with -inf, all equal, with one
+    possible class, and far from 0."""
     logits = random.normal(size=(6, CLASSES)) * np.array([[5], [300], [1], [0], [1], [1]])
     logits[2, ::3] = -np.inf
     logits[4, : CLASSES - 1] = -np.inf
@@ -216,7 +216,8 @@ def _logits(random: np.random.Generator) -> Array:
 
 
 def _unit_parameters(drawn: Mapping[str, Array]) -> ArrayDict:
-    """Return parameters with which a layer of one unit returns the activation of its input."""
+    """Return parameters with which a layer of one unit only applies its activation: weights are 1
+    and biases 0. Layers in :data:`DRAWN` keep their random parameters."""
     unit = {n: np.full_like(a, n.endswith(".W")) for n, a in drawn.items()}
     return unit | {n: a for n, a in drawn.items() if n.startswith(DRAWN)}
 
@@ -227,9 +228,9 @@ MATERIAL = {"functions": function_material, "further": further_material}
 
 
 def functions(context: Context) -> Iterator[Finding]:
-    """Compare each function at about a thousand points, in a session and as a compiled plan.
-    Functions that need optional primitives are tested only if the checked model uses such a
-    primitive."""
+    """Compare each function at about a thousand points, once in a session and once as a compiled
+    plan. Functions that need optional primitives are tested only if the checked model uses an
+    optional primitive."""
     finding = Finding("functions")
     for name in MATERIAL if _optional_primitives(context.case.training.nodes) else ("functions",):
         finding.deviations += run_once_per_worker(
@@ -239,8 +240,8 @@ def functions(context: Context) -> Iterator[Finding]:
 
 
 def _compare_probe(context: Context, name: str) -> list[Deviation]:
-    """Compare the outputs of a probe in a new session; leave out outputs that need a primitive
-    which the backend lacks."""
+    """Open a session of a probe and compare its outputs, except outputs that need a primitive which
+    the backend lacks."""
     remote = context.remote
     own = context.open_case(_make_case(name, offers_of(remote.worker.hello or {}, context.dtype)))
     return [
@@ -259,8 +260,8 @@ def _run_as_plan(context: Context, inputs: Arrays) -> Results:
 
 
 def _compare_outputs(context: Context, name: str, run: Run) -> list[Deviation]:
-    """Return the deviation of each output of a probe. The first wrong outputs come with the
-    function call that gives them."""
+    """Return the deviation of each output of a probe. The deviations of the first wrong outputs
+    also show the function call that is wrong."""
     exact, inputs = _compute_exact(context.case), context.case.material.inputs
     deviations = _compare_with_exact(context, name, run(context, inputs), exact)
     wrong = [d for d in deviations if d.point is not None][:SHOWN]
@@ -284,9 +285,11 @@ def _compare_with_exact(
 def _add_call(
     context: Context, name: str, run: Run, deviation: Deviation, exact: Array
 ) -> Deviation:
-    """Return the deviation with the text of its wrong call and the call's arguments. If each row of
-    the batch is one call, run the wrong row once more alone. Kernels use different code for whole
-    vectors and for the remainder, so the row may then be right."""
+    """Return the deviation with the text of the wrong call, e.g. ``sqrt(inf) gave``.
+
+    If each row of the batch is one call, the function runs the wrong row again, alone. The row may
+    then be right, because kernels use different code for whole vectors and for the remainder.
+    """
     point, case = deviation.point, context.case
     assert point is not None
     equations = dict(line.split(" = ", 1) for line in load_probe(name).model.equations.splitlines())
@@ -309,7 +312,8 @@ def _add_call(
 def _measure_error(
     name: str, result: Any, exact: Array, promise: Promise, dtype: str, denormals: bool
 ) -> Deviation:
-    """Return the largest error of one output, compared with the allowed error of each entry."""
+    """Return the largest error of one output, relative to the entry, together with the allowed
+    error."""
     limits = np.finfo(dtype)
     roundoff = float(limits.eps) / 2
     array = tensor(result)
@@ -343,8 +347,8 @@ def _make_case(name: str, offers: frozenset[str]) -> Case:
 
 
 def _drop_unsupported(program: Program, offers: frozenset[str]) -> Program:
-    """Return a program without its loss and without outputs that need a primitive that is not in
-    ``offers``."""
+    """Return a program without its loss, and without outputs that need an optional primitive which
+    is not in ``offers``."""
     nodes = program.nodes
     outputs = tuple(
         port

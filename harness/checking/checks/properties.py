@@ -1,4 +1,5 @@
-"""Checks of properties that every correct backend has, whatever the model computes."""
+"""Checks of properties that every correct backend has, whatever the model computes, e.g.
+causality."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ ROWS = 4
 
 
 def batch_independence(context: Context) -> Iterator[Finding]:
-    """Compare inference on a whole batch with inference on its examples one by one."""
+    """Compare inference on a whole batch with inference on single examples of this batch."""
     case = context.case
     axes = _find_axes(case, "batch")
     if not axes or not fits(case.inference, 1, case.time):
@@ -75,8 +76,8 @@ def batch_independence(context: Context) -> Iterator[Finding]:
 
 
 def causality(context: Context) -> Iterator[Finding]:
-    """Change later inputs, and check that earlier outputs change only if the oracle's outputs do.
-    Outputs that depend on the changed inputs in the oracle must change."""
+    """Change the inputs of later time steps. Earlier outputs may change only if the oracle's
+    outputs do. Later outputs must change if the oracle's outputs do."""
     case = context.case
     axes = _find_axes(case, "time")
     timed = {
@@ -135,7 +136,8 @@ def _find_axis(program: Program, port: Port, dim: str) -> int | None:
 
 
 def _find_axes(case: Case, dim: str) -> dict[str, int]:
-    """Return by output name the index of the axis ``dim``. For "batch", new states are included."""
+    """Return, for each output that has the axis ``dim``, the index of this axis. For "batch", new
+    states are included."""
     program = case.inference
     ports = {f"output.{p.name}": p for p in program.outputs}
     if dim == "batch":
@@ -145,7 +147,7 @@ def _find_axes(case: Case, dim: str) -> dict[str, int]:
 
 
 def _check_shapes(results: Arrays, names: Mapping[str, int], expected: Arrays) -> Arrays:
-    """Return the results that are named, after checking that their shapes equal the oracle's.
+    """Check that all named results have the oracle's shapes, and return the results.
 
     Raises:
         IllFormed: a result is missing or has another shape.
@@ -185,8 +187,8 @@ def _split_steps(array: Array, axis: int, step: int) -> tuple[Array, Array]:
 
 
 def soak(context: Context) -> Iterator[Finding]:
-    """Repeat results and gradients of one batch ``--repeat`` times. If the backend promises to
-    repeat bits, all repetitions must have the same bits. Otherwise they must agree within the
+    """Compute results and gradients of one batch again, ``--repeat`` times. If the backend promises
+    to repeat bits, all repetitions must have the same bits. Otherwise they must agree within the
     tolerance."""
     if not context.repeat:
         return
@@ -207,8 +209,8 @@ PASSES, FEWER = 20, 4
 
 
 def shapes(context: Context) -> Iterator[Finding]:
-    """Compare other batch sizes and sequence lengths in one session, then repeat the first
-    batch."""
+    """Compare inference at several batch sizes and sequence lengths in one session. Then repeat the
+    first batch, whose results must not have changed."""
     case = context.case
     context.remote.load(case.material)
     before = context.forward(case.material)
@@ -225,12 +227,12 @@ def shapes(context: Context) -> Iterator[Finding]:
 
 
 def other_shapes(case: Case) -> list[tuple[int, int]]:
-    """Return pairs of batch size and number of time steps, or the nearest pairs that the model
-    accepts:
+    """Return pairs (batch size, number of time steps) for the check :func:`shapes`. If the model
+    does not accept a pair, the nearest accepted pair replaces it. The pairs are:
 
     - one example,
     - one time step,
-    - equally many examples and steps, more than before,
+    - equally many examples and time steps, more than in the case,
     - a smaller batch.
     """
     has_time = any("time" in d.names for t in case.inference.types.values() for d in t.shape)
@@ -244,8 +246,8 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
 
 
 def partial_batch(context: Context) -> Iterator[Finding]:
-    """Compare loss and gradients of a smaller last batch, whose loss must be averaged over its own
-    size. Then repeat the full batch, as the next epoch does."""
+    """Compare loss and gradients of a batch with one example less, whose loss must be averaged over
+    the smaller batch. Then repeat the full batch, as the next epoch does."""
     case = context.case
     if not can_be_smaller(case):
         return
@@ -263,8 +265,8 @@ def partial_batch(context: Context) -> Iterator[Finding]:
 
 def single_example(context: Context) -> Iterator[Finding]:
     """Compare results and gradients of one example with one time step, or of the smallest batch
-    that the model accepts. The session first computes a batch of the spec's training size, which is
-    compared as well."""
+    that the model accepts. Before that, the session computes a batch of the spec's training size,
+    which is compared as well."""
     case = context.case
     batch, time = nearest_sizes(case.training, 1, 1)
     if (batch, time) == (case.batch, case.time):
@@ -288,7 +290,7 @@ def single_example(context: Context) -> Iterator[Finding]:
 
 
 def can_be_smaller(case: Case) -> bool:
-    """Return whether the model accepts a batch with one example less."""
+    """Return whether the model accepts a batch with one example less than the case has."""
     return case.batch > 1 and fits(case.training, case.batch - 1, case.time)
 
 
@@ -298,9 +300,9 @@ def smaller_batch(case: Case) -> Arguments:
 
 
 def repeatability(context: Context) -> Iterator[Finding]:
-    """Check that repeated calls and many forward passes in a row return the same bits. If the
-    backend does not promise to repeat bits, the results must only agree. Loading the parameters
-    again must reset the session."""
+    """Check that repeated calls, and many forward passes in a row, return the same bits. If the
+    backend does not promise to repeat bits, the results must only agree within the tolerance.
+    Loading the parameters again must reset the session."""
     case = context.case
     finding = Finding("repeatability")
     pass_count = FEWER if context.dtype == "float64" else PASSES

@@ -53,8 +53,8 @@ _lock = Lock()
 
 
 def large_case(case: Case, own: Case, phase: Phase) -> Case:
-    """Return the large case of a spec for a phase; the case is cached, and all backends share
-    it."""
+    """Return the case of a spec with large sizes for a phase. The case is cached, so all backends
+    use the same case."""
     with _lock:
         cases = _large_cases.setdefault(case, {})
         if phase not in cases:
@@ -69,8 +69,7 @@ def large_case(case: Case, own: Case, phase: Phase) -> Case:
 
 
 def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
-    """Return large numbers for the sizes that the user has not set; sizes that the user has set
-    stay."""
+    """Return the sizes of the large case. Sizes that the user has set stay unchanged."""
     program, changeable = case.training, _changeable_sizes(case, own)
     inner_sizes = [n for n in changeable if n not in _class_sizes(program)]
     classes = count(CLASSES if inner_sizes[1:] else CLASSES - REMAINDER, TILE)
@@ -89,8 +88,8 @@ def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
 
 
 def numerous_case(case: Case, own: Case) -> Case | None:
-    """Return the case whose smallest sizes are raised to 17 or more; None if no size can be
-    raised."""
+    """Return a case in which small sizes, e.g. the number of attention heads, are raised to 17 or
+    more. Return None if no size can be raised."""
     with _lock:
         if case not in _numerous_cases:
             sizes, result = _raise_small_sizes(case, own), None
@@ -101,9 +100,9 @@ def numerous_case(case: Case, own: Case) -> Case | None:
 
 
 def whole_batch(case: Case) -> Arguments | None:
-    """Return a batch of the spec's training batch size, made of random rows of the small case.
-    These rows keep values away from kinks; targets are drawn. None if the spec states no batch
-    size, or if the batch would be too large."""
+    """Return a batch of the spec's training batch size, made of random rows of the small case and
+    new random targets. These rows keep values away from kinks. Return None if the spec states no
+    batch size, or if the batch would be too large."""
     training = case.spec.model.training
     batch = 0 if training is None else nearest_sizes(case.training, training.batch, case.time)[0]
     if not batch or entries_of(case.training, batch, case.time) > MOST:
@@ -124,7 +123,7 @@ def whole_batch(case: Case) -> Arguments | None:
 
 
 def _changeable_sizes(case: Case, own: Case) -> dict[str, int]:
-    """Return the sizes that are smaller in the case than in the spec, largest first."""
+    """Return the spec's sizes that differ from the sizes of the small case, largest first."""
     sizes = own.training.sizes
     changeable = {
         n: size
@@ -135,8 +134,9 @@ def _changeable_sizes(case: Case, own: Case) -> dict[str, int]:
 
 
 def _raise_small_sizes(case: Case, own: Case) -> dict[str, int]:
-    """Return numbers above 16 for small sizes of the spec, smallest first. A size is raised only if
-    the model accepts it and then has at most :data:`ENTRIES` numbers."""
+    """Return the sizes of the case, with small sizes raised above 16, smallest first. A size is
+    raised only if the model accepts the larger size and then has at most :data:`ENTRIES`
+    numbers."""
     program, stated = case.training, case.spec.model.sizes
     small_sizes = {
         n: size
@@ -159,8 +159,8 @@ def _raise_small_sizes(case: Case, own: Case) -> dict[str, int]:
 
 
 def _class_sizes(program: Program) -> set[str]:
-    """Return the names of sizes that count classes: upper bounds of indices, and last axes of
-    targets."""
+    """Return the names of sizes that count classes: the bounds of indices, and the last axes of
+    targets that hold no indices."""
     types = [program.type_of(port) for port in (*program.inputs, *program.targets)]
     bounds = {str(type_.bound) for type_ in types if type_.bound is not None}
     targets = [program.type_of(port) for port in program.targets]
@@ -171,7 +171,7 @@ def _draw_repeated(
     training: Program, _: Program, seed: int, *, batch: int, time: int
 ) -> tuple[int, Arguments]:
     """Draw a batch that repeats a few examples, with all values away from kinks. Half of the
-    indices in the batch are the last index. The arguments are those of
+    batch's indices are the last index. The signature is that of
     :data:`harness.oracle.kinks.Drawing`."""
     sizes = {**training.sizes, "batch": batch, "time": time}
 
@@ -196,7 +196,8 @@ def _draw_repeated(
 def take_rows(
     program: Program, ports: Sequence[Port], arrays: Arrays, rows: Array | list[int]
 ) -> ArrayDict:
-    """Return the rows of arrays with these numbers; an array without a batch axis stays whole."""
+    """Return the rows with the given numbers of each array. An array without a batch axis stays
+    whole."""
     shapes = {port.name: [str(dim) for dim in program.type_of(port).shape] for port in ports}
     return {
         n: np.take(a, rows, shapes[n].index("batch")) if "batch" in shapes[n] else a
@@ -214,9 +215,9 @@ FACTOR = 2.0**10
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients at sizes larger than typical buffers and tiles of kernels. In
-    float32 a whole training step runs as well. If the framework's autodiff computes the gradients,
-    they are compared through that step only."""
+    """Compare results and gradients at sizes larger than the usual buffers and tiles of kernels. In
+    float32, the check also runs a whole training step. If the framework's autodiff computes the
+    gradients, only this step compares them in float32."""
     case, other = (large_case(context.case, context.own, phase) for phase in LARGE)
     finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
@@ -248,8 +249,9 @@ def large_sizes(context: Context) -> Iterator[Finding]:
 def _compare_inference(
     context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
 ) -> list[Deviation]:
-    """Compare outputs and loss of inference at extreme values; the noise is at least ``floor``. A
-    kernel for large sizes may overflow or cancel where the kernel for small sizes does not."""
+    """Compare outputs and loss of inference for given arguments, with a noise of at least
+    ``floor``. A kernel for large sizes may overflow or cancel although the kernel for small sizes
+    does not."""
     targets = None if case.inference.loss is None else material.targets
     expected = case.forward("inference", material, key, targets).at_least(floor)
     found = context.remote.forward("inference", material.inputs, material.state, targets)
@@ -257,8 +259,8 @@ def _compare_inference(
 
 
 def _compare_step(context: Context, case: Case) -> list[Deviation]:
-    """Compare one training step. If training differs from inference, also compare a forward pass in
-    training mode."""
+    """Compare one training step at large sizes. If training differs from inference and the
+    framework's autodiff computes the gradients, also compare a forward pass in training mode."""
     remote, expected = context.remote, _expected_results(case)
     deviations: list[Deviation] = []
     # True if the model computes different results in training and in inference.
@@ -276,8 +278,8 @@ def _compare_step(context: Context, case: Case) -> list[Deviation]:
 
 
 def large_counts(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients in a new session with small sizes, such as the number of
-    attention heads, raised above 16."""
+    """Compare results and gradients in a new session in which small sizes, e.g. the number of
+    attention heads, are raised above 16."""
     case = numerous_case(context.case, context.own)
     if case is None:
         return
@@ -292,11 +294,11 @@ def _expected_results(case: Case) -> Expected:
 
 
 def add_row_noise(expected: Expected, rows: int) -> Expected:
-    """Return the expected values; if all gradients are 0, with noise that grows with the number of
+    """Return the expected values. If all gradients are 0, their noise grows with the number of
     rows.
 
-    If the loss does not depend on any parameter, as with a single class, the backend's gradients
-    are rounding errors, one for each row. The errors may have the same sign in all rows.
+    If the loss depends on no parameter, as with a single class, the backend's gradients are sums of
+    rounding errors, one for each row. The errors may have the same sign in all rows.
     """
     if any(gradient.any() for gradient in expected.only("gradient.").values.values()):
         return expected
@@ -304,8 +306,8 @@ def add_row_noise(expected: Expected, rows: int) -> Expected:
 
 
 def _add_parameter_rounding(case: Case, expected: Expected, step_results: Arrays) -> Expected:
-    """Return the expected values of a step, with the rounding errors of its large parameters as
-    noise."""
+    """Return the expected results of a step. The noise of each gradient includes the rounding error
+    of the large parameters from which the gradient is computed."""
     values = {n: a for n, a in expected.values.items() if n in step_results}
     scale = scales(values)
     read_noise = {
@@ -322,8 +324,8 @@ def _add_parameter_rounding(case: Case, expected: Expected, step_results: Arrays
 
 
 def _run_step(context: Context, expected: Arrays) -> ArrayDict:
-    """Return the loss of one step of gradient descent, and the gradients computed from the change
-    of the parameters."""
+    """Run one step of gradient descent. Return its loss, and the gradients computed from the change
+    of each parameter."""
     material = context.case.material
     batches = [{"inputs": material.inputs, "targets": material.targets}]
     # Prepare the step with a batch of zeros, which the real batch then overwrites.
@@ -345,7 +347,7 @@ def _run_step(context: Context, expected: Arrays) -> ArrayDict:
 
 def strides(context: Context) -> Iterator[Finding]:
     """Check that arrays with gaps or reversed axes, and tensors that are views, give the same
-    results as contiguous arrays. Inference, results of training and gradients are compared."""
+    results as contiguous arrays. The check compares inference, training results and gradients."""
     case = context.case
     material = case.material
     results_by_call = context.remote.call(

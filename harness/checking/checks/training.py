@@ -32,9 +32,9 @@ RATES_TRIED = 5
 
 
 def own_optimizer(context: Context) -> Iterator[Finding]:
-    """Compare training steps with the spec's own optimizer; after half of the steps, its learning
-    rate is divided by 8. The check runs in float64 only: Adam divides a gradient by the gradient's
-    size, and so amplifies rounding errors."""
+    """Compare training steps with the spec's own optimizer. After half of the steps, the learning
+    rate is divided by 8. The check runs in float64 only: Adam divides each gradient by the
+    gradient's size, which amplifies rounding errors."""
     update = context.case.spec.update
     if update is None or context.dtype != "float64":
         return
@@ -42,16 +42,16 @@ def own_optimizer(context: Context) -> Iterator[Finding]:
 
 
 def sgd(context: Context) -> Iterator[Finding]:
-    """Compare training steps with gradient descent. Parameters then change by a multiple of the
-    gradient, so no division hides an error of the gradient."""
+    """Compare training steps with plain gradient descent. Each parameter then changes by a multiple
+    of its gradient, so no division hides a wrong gradient."""
     yield _compare_steps(context, "training-sgd", context.case.spec.rule("sgd"), RATE)
 
 
 def find_stable_rate(
     rate: float, dtype: str, expected: Callable[[float], Expected]
 ) -> tuple[float, Expected]:
-    """Return the largest learning rate with which training is stable, of ``rate`` divided by powers
-    of 16, and its expected result.
+    """Return the largest learning rate at which training is stable, and the expected results at
+    this rate. The candidates are ``rate`` divided by powers of 16.
 
     If training diverges, results are only rounding errors after a few steps. The returned rate is a
     float32 number, because some frameworks store the rate in float32.
@@ -76,8 +76,8 @@ def find_stable_rate(
 
 
 def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
-    """Return ``inputs`` and ``targets`` of several batches. The first is the case's own batch,
-    unless ``time`` differs from the case's number of time steps."""
+    """Return the ``inputs`` and ``targets`` of ``count`` batches. The first batch is the case's own
+    batch, unless ``time`` differs from the case's number of time steps."""
     time = time or case.time
     others = (case.batch_of(case.batch, time, n) for n in range(1, count))
     first = case.material if time == case.time else case.batch_of(case.batch, time, count)
@@ -85,8 +85,8 @@ def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
 
 
 def plan_steps(case: Case, rule: UpdateRule, rate: float, dtype: str) -> tuple[Batches, Expected]:
-    """Return the batches with their learning rates, and the oracle's results of training on
-    them."""
+    """Return batches with a learning rate for each, and the oracle's results of training on these
+    batches."""
     drawn = batches_of(case, STEPS)
 
     def batches_at(rate: float) -> Batches:
@@ -127,8 +127,8 @@ def _compare_steps(context: Context, check: str, rule: UpdateRule, rate: float) 
 
 
 def _check_inference_after_training(context: Context, finding: Finding, step: Step) -> None:
-    """Check that inference directly after training equals inference after the trained parameters
-    are loaded again."""
+    """Check that inference directly after training gives the same results as inference after
+    loading the trained parameters again."""
     case, remote = context.case, context.remote
     trained = step["parameters"], step["statistics"]
     if any(isinstance(tensor, Misfit) for tensors in trained for tensor in tensors.values()):
@@ -174,9 +174,9 @@ TIME = 2
 
 
 def pipeline_forward(context: Context) -> Iterator[Finding]:
-    """Compare forward passes in a pipeline, and one pass of the plan that is compiled for speed.
-    ``harness bench`` times that plan if it is the fastest way; ``harness train`` uses it to
-    evaluate held-out data."""
+    """Compare forward passes that run in a pipeline, and one pass of the plan that is compiled for
+    speed. If this plan is the fastest way to run the model, ``harness bench`` times the plan.
+    ``harness train`` uses the plan to evaluate held-out data."""
     case = context.case
     _, time = nearest_sizes(case.inference, case.batch, min(case.time, TIME))
     batches = batches_of(case, BATCHES, time if case.given is None else case.time)
@@ -197,9 +197,9 @@ def pipeline_forward(context: Context) -> Iterator[Finding]:
 
 
 def pipeline(context: Context) -> Iterator[Finding]:
-    """Compare training steps in a pipeline, after steps with NaN in all parameters. With the NaN,
-    all losses must be NaN; after a restart, no NaN may remain. The steps use the spec's own
-    optimizer in float64, and gradient descent in other dtypes."""
+    """Compare training steps in a pipeline. Before them, the check runs steps with NaN in all
+    parameters: the losses must be NaN, and no NaN may remain after a restart. The steps use the
+    spec's own optimizer in float64, and gradient descent in other dtypes."""
     if context.case.spec.update is None:
         return
     batches, (rule, rate) = batches_of(context.case, BATCHES), _choose_rule(context)
@@ -239,11 +239,11 @@ def _check_nan_losses(
 
 
 def trained(context: Context) -> Iterator[Finding]:
-    """Compare training steps as ``harness train`` runs them: with the derived gradient, compiled
+    """Compare training steps that run as in ``harness train``: with the derived gradient, compiled
     for speed.
 
-    Batches overwrite each other, several steps run in one call, and the device sums the losses. The
-    steps use the spec's own optimizer in float64, and gradient descent in other dtypes.
+    Batches overwrite each other in memory, several steps run in one call, and the device sums the
+    losses. The steps use the spec's own optimizer in float64, and gradient descent in other dtypes.
     """
     case = context.case
     if case.spec.update is None:
@@ -260,9 +260,9 @@ def trained(context: Context) -> Iterator[Finding]:
 
 
 def _choose_rule(context: Context) -> tuple[UpdateRule, float]:
-    """Return the update rule and its learning rate: the spec's own in float64, otherwise gradient
-    descent. An optimizer such as Adam divides gradients by gradients, so rounding errors stay small
-    in float64 only."""
+    """Return the update rule of a check and its learning rate: the spec's own rule in float64,
+    otherwise gradient descent. An optimizer such as Adam divides gradients by gradients, so its
+    rounding errors are small in float64 only."""
     spec = context.case.spec
     if spec.update is None or context.dtype != "float64":
         return spec.rule("sgd"), RATE
@@ -321,8 +321,8 @@ def _end_names(case: Case) -> list[str]:
 
 
 def _expect_forward(context: Context, batches: Batches) -> Expected:
-    """Return the expected outputs of the second half of the steps. Each step starts from the state
-    that the previous step returned."""
+    """Return the outputs expected in the second half of a pipeline's steps. Each step starts from
+    the state that the previous step returned."""
     material, names = context.case.material, _end_names(context.case)
 
     def run(session: Session) -> Arrays:
@@ -339,12 +339,12 @@ def _expect_forward(context: Context, batches: Batches) -> Expected:
 
 
 def _join_steps(results: Batches, first: int = BATCHES + 1) -> ArrayDict:
-    """Return the results of successive steps in one dictionary. The number of the first step is
-    ``first``."""
+    """Return the results of successive steps as one dictionary, with names such as ``step 3:
+    loss``. ``first`` is the number of the first step."""
     return {f"step {first + i}: {n}": a for i, r in enumerate(results) for n, a in r.items()}
 
 
 def _select_last(expected: Expected) -> Expected:
-    """Return the losses of the second half of the steps, and all values of the last step."""
+    """Return only the losses of the second half of the steps, and all values of the last step."""
     losses = (f"step {n}: loss" for n in range(BATCHES + 1, PIPELINE_STEPS + 1))
     return expected.only(*losses, f"step {PIPELINE_STEPS}: ")

@@ -1,5 +1,5 @@
-"""Checks of faults that show late: after many optimizer steps, or after many batches that each
-start from the previous batch's state.
+"""Checks of faults that appear late: after many optimizer steps, or after many batches that each
+start from the state of the previous batch.
 
 Four steps do not show a bias correction that is wrong from step 11 on, or an update that is skipped
 in every fifth step. A hundred steps of a network are slow. Therefore the optimizer trains
@@ -80,9 +80,9 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 
     - one by one,
     - in a pipeline,
-    - as in ``harness train``, also from late step counts.
+    - as in ``harness train``, also starting from large step counts.
 
-    If a float32 cell of the run makes all steps, the float64 cell makes only few.
+    If the same command also checks all steps in float32, the float64 cell makes only few steps.
     """
     rule = context.case.spec.update
     if rule is None:
@@ -99,8 +99,8 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 
 
 def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
-    """Return the deviations of the steps, run in each of the three ways in new sessions. In narrow
-    dtypes the gradients are exact and updates are compared in float32. So the backend must keep
+    """Run the steps in each of the three ways in new sessions, and return all deviations. In narrow
+    dtypes, gradients are exact and updates are compared in float32. So the backend must keep
     parameters, slots and the step number in float32."""
     case, remote = _make_case(), context.remote
     steps, alone = _make_batches(context, rule)
@@ -145,8 +145,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
 
 
 def _expect_late_steps(case: Case, rule: UpdateRule, steps: Batches, start: int) -> Expected:
-    """Return the values expected after the last of some steps, with ``start`` as the number of
-    earlier steps."""
+    """Return the values expected after the last of some steps, if ``start`` other steps came
+    before."""
     last = f"step {start + len(steps)}: "
     expected = case.train(rule, steps, case.material, "late", start).only(last)
     return replace(expected, values={n: a for n, a in expected.values.items() if "loss" not in n})
@@ -163,8 +163,8 @@ def _merge_expected(*parts: Expected) -> Expected:
 
 
 def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
-    """Return two lists of batches: those that all three ways run, each batch twice, and those of
-    the steps that run one by one."""
+    """Return two lists of batches. All three ways run the first list, which has each batch twice.
+    The second list is for the steps that run one by one."""
     narrowed = context.narrowed
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
     gradients = _make_gradients(count, narrowed)
@@ -186,8 +186,8 @@ def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]
 
 
 def _assign_groups(rule: UpdateRule) -> UpdateRule:
-    """Return the optimizer with its parameter groups assigned to the probe's parameters in turn,
-    because the spec's patterns match none of the probe's names."""
+    """Return the optimizer with its parameter groups assigned to the probe's parameters in turn.
+    The spec's own patterns match no name in the probe."""
     rules = [None, *rule.groups.values()]
     names = [port.name for port in _make_case().training.parameters]
     assigned = {name: rules[number % len(rules)] for number, name in enumerate(names)}
@@ -224,9 +224,9 @@ def _compare_values(
 def _step_from_large(
     context: Context, rule: UpdateRule, batch: Batch
 ) -> tuple[ArrayDict, Expected]:
-    """Return the parameters after one step from very large parameters, and the expected parameters.
-    The step is tiny compared with these parameters, so only a backend that clips them differs. The
-    step runs in the open session."""
+    """Make one step from very large parameters in the open session, and return the new parameters
+    and the expected parameters. The step is tiny compared with the parameters, so only a backend
+    that clips parameters differs."""
     case, narrowed = _make_case(), context.narrowed
     far = single(AWAY / (2**10 if narrowed else 1))
     parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
@@ -251,8 +251,8 @@ def _join_losses(values: Arrays, losses: Sequence[str]) -> ArrayDict:
 
 def _expect_joined_losses(expected: Expected, losses: Sequence[str]) -> Expected:
     """Return the expected values with all losses in one array, whose noise is relative to the
-    largest loss. A loss sums many terms, so a single loss can be nearly 0 and then has few correct
-    digits."""
+    largest loss. A loss is a sum of many terms, so a single loss can be nearly 0 and then has few
+    correct digits."""
     values = _join_losses(expected.values, losses)
     sizes = np.abs(values[LOSSES])
 
@@ -265,8 +265,8 @@ def _expect_joined_losses(expected: Expected, losses: Sequence[str]) -> Expected
 
 
 def _skip_last_step(expected: Expected, last: int) -> Expected:
-    """Return the values expected in float16, where the last step changes neither parameters nor
-    slots. Its gradients are not finite, so loss scaling skips the step. Without loss scaling, only
+    """Return the values expected in float16, where loss scaling skips the last step because its
+    gradients are not finite. Parameters and slots then stay the same. Without loss scaling, only
     the entry :data:`BROKEN` would change."""
     values = dict(expected.values)
     for name in expected.values:
@@ -287,8 +287,8 @@ def _make_case() -> Case:
 
 
 def _make_gradients(count: int, narrowed: bool) -> Array:
-    """Return gradients of shape ``[count, batch, entries]`` whose entries have about the same size
-    at all steps. Values and signs differ between steps, except at :data:`STILL` and :data:`AGAIN`.
+    """Return gradients of shape ``[count, batch, entries]``. Each entry has about the same size in
+    all steps, but its value and sign differ, except in the steps :data:`STILL` and :data:`AGAIN`.
     If ``narrowed``, each value has seven bits, so that the sum over a batch has eight."""
     random = np.random.default_rng(7)
     gradients = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
@@ -301,8 +301,8 @@ def _make_gradients(count: int, narrowed: bool) -> Array:
 
 
 def long_state(context: Context) -> Iterator[Finding]:
-    """Compare the results of twenty batches, each starting from the state that the previous batch
-    returned. The batches run with one call per batch, and in a pipeline."""
+    """Compare the results of twenty batches, each of which starts from the state that the previous
+    batch returned. The batches run with one call per batch, and then in a pipeline."""
     case, start = context.case, context.case.material.state
     if not start:
         return
@@ -339,8 +339,8 @@ def long_state(context: Context) -> Iterator[Finding]:
 def _run_carried(
     forward: Callable[[Arrays, Arrays], ArrayDict], batches: Sequence[Arrays], state: Arrays
 ) -> ArrayDict:
-    """Return the results of the batches :data:`SEEN`; each batch starts from the state that the
-    previous one returned."""
+    """Return the results of the batches :data:`SEEN`. Each batch starts from the state that the
+    previous batch returned."""
     values: ArrayDict = {}
     for number, inputs in enumerate(batches, start=1):
         results = forward(inputs, state)

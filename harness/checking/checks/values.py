@@ -30,9 +30,9 @@ from harness.runtime.session import Session
 
 
 def initial_values(context: Context) -> Iterator[Finding]:
-    """Check the distributions of initial values, drawn at the spec's own sizes. Load the drawn
-    values: the backend must return the same bits, in the cell's dtype. Then compare a pass and its
-    gradients at these values."""
+    """Check the distributions of the initial values, drawn at the spec's own sizes. Then load
+    initial values and read them back: the backend must return the same bits, in the cell's dtype.
+    Finally compare a pass and its gradients at these values."""
     case = context.case
     own = context.own.training
     if not own.parameters:
@@ -74,8 +74,8 @@ def _compare_at_start(context: Context, drawn: ArrayDict) -> list[Deviation]:
 
 
 def primitives(context: Context) -> Iterator[Finding]:
-    """Test each primitive that the model uses, with the types that the model uses. Each primitive
-    is tested once per worker process."""
+    """Test the shape and the dtype of each primitive's result, with the types that the model uses.
+    Each primitive is tested once per worker process."""
     case = context.case
     probed = context.remote.call("primitives", batch=case.batch, time=case.time)
     yield Finding(
@@ -113,7 +113,8 @@ def values(context: Context) -> Iterator[Finding]:
 
 
 def cotangents(context: Context) -> Iterator[Finding]:
-    """Compare gradients of all outputs and new states along a random direction."""
+    """Compare vector-Jacobian products: gradients of all outputs and new states along a random
+    direction."""
     case = context.case
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main", case.cotangents).only("gradient.")
@@ -122,7 +123,8 @@ def cotangents(context: Context) -> Iterator[Finding]:
 
 
 def inference(context: Context) -> Iterator[Finding]:
-    """Compare an inference pass, which uses the moving statistics instead of the batch's own."""
+    """Compare an inference pass, which uses the moving statistics instead of the batch's
+    statistics."""
     case = context.case
     context.remote.load(case.material)
     expected = case.forward("inference", case.material, "main")
@@ -134,7 +136,8 @@ def inference(context: Context) -> Iterator[Finding]:
 
 def held_out(context: Context) -> Iterator[Finding]:
     """Compare the losses and metrics of two held-out batches in inference mode. The second batch
-    starts from the state that the first returned. Parameters and statistics must not change."""
+    starts from the state that the first batch returned. The evaluation must not change parameters
+    or statistics."""
     case, remote = context.case, context.remote
     if case.inference.loss is None:
         return
@@ -167,8 +170,8 @@ def held_out(context: Context) -> Iterator[Finding]:
 
 
 def carried_state(context: Context) -> Iterator[Finding]:
-    """Compare two batches, the second starting from the state that the first returned. Then repeat
-    the first."""
+    """Compare two batches, of which the second starts from the state that the first batch returned.
+    Then run the first batch again: its results must not change."""
     case = context.case
     if not case.material.state:
         return
@@ -191,8 +194,8 @@ def carried_state(context: Context) -> Iterator[Finding]:
 
 
 def own_sizes(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients of the loss in a new session at the spec's own sizes, not at
-    the small sizes of other checks."""
+    """Compare results and gradients of the loss in a new session at the spec's own sizes. Most
+    other checks use small sizes."""
     own = context.own
     expected = own.gradients(own.material, "main")
     finding = context.open_case(own).compare_gradients("own-sizes", own.material, expected)
