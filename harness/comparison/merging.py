@@ -54,15 +54,15 @@ def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> 
     files."""
     if not (output.exists() and output.stat().st_size) or any(map(output.samefile, files)):
         return
-    instead = "remove it, name another --output, or give it among the files to keep its cells"
+    instead = "remove it, choose another --output, or list it among the files to keep its cells"
     try:
         lost = merge([*files, output]).cells - merged.cells
     except HarnessError as error:
         raise UsageError(f"cannot replace {displayed(output)}: {error}; {instead}") from None
     if lost:
         raise UsageError(
-            f"cannot replace {displayed(output)}: none of the files has {several(lost, 'cell')} of "
-            f"it; {instead}"
+            f"cannot replace {displayed(output)}: it has {several(lost, 'cell')} that none of the "
+            f"files has; {instead}"
         )
 
 
@@ -88,7 +88,7 @@ def _kind(files: Sequence[Path]) -> kinds.FileKind:
         kind = next((kind for kind in KINDS if kind.name == name), None)
         if kind is None:
             raise UsageError(
-                f"cannot merge {displayed(path)}: this is {name}; give files of "
+                f"cannot merge {displayed(path)}: the file is {name}; give files of "
                 "'harness check --records', or files of 'harness bench --records'"
             )
         found.setdefault(kind.name, (kind, path))
@@ -97,6 +97,6 @@ def _kind(files: Sequence[Path]) -> kinds.FileKind:
         other, second = others[0]
         raise UsageError(
             f"{displayed(path)} is {first.name}, and {displayed(second)} is {other.name}: give "
-            "files of one kind"
+            "files of the same kind"
         )
     return first

@@ -44,14 +44,14 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
     if isinstance(first, Records) and isinstance(second, Records):
         for path, records in ((old, first), (new, second)):
             if not records.cells:
-                raise UsageError(f"{displayed(path)} holds no cell that has ended")
+                raise UsageError(f"{displayed(path)} contains no finished cell")
         return checks.compare(first, second)
     if isinstance(first, Records) or isinstance(second, Records):
         told = (
             f"{displayed(path)} is {NAMES[isinstance(content, Records)]}"
             for path, content in ((old, first), (new, second))
         )
-        raise UsageError(f"{', and '.join(told)}: give two files of one kind")
+        raise UsageError(f"{', and '.join(told)}: give two files of the same kind")
     for path, content in ((old, first), (new, second)):
         speeds.check_cells(content, displayed(path))
     return speeds.compare(first, second, threshold)
@@ -71,7 +71,7 @@ def load(path: Path) -> Records | SpeedFile:
             return read_records(path)
         if not head.startswith(b"{"):
             raise UsageError(
-                f"cannot compare {name}: this is {kinds.described(path)}; give two files of "
+                f"cannot compare {name}: the file is {kinds.described(path)}; give two files of "
                 "'harness check --records', or two of 'harness bench --records'"
             )
     except FileFault as fault:
@@ -154,11 +154,11 @@ def _check(columns: Iterable[str], old: str, new: str, where: str) -> None:
     for name in (old, new):
         if name not in known:
             raise UsageError(
-                f"{where} has no column {name!r}{did_you_mean(name, known)} "
+                f"{where} has no backend {name!r}{did_you_mean(name, known)} "
                 f"(it has: {', '.join(known)})"
             )
     if old == new:
-        raise UsageError(f"{old} is to be held against itself: name another column")
+        raise UsageError(f"cannot compare {old} with itself: give two different backends")
 
 
 def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
@@ -186,9 +186,9 @@ def run_compare(asked: CompareOptions) -> CommandResult:
     new, columns = asked.new, asked.between
     if (new is None) == (columns is None):
         raise UsageError(
-            "give two files, or one and '--between OLD NEW', two columns of it"
+            "give two files, or one file and '--between OLD NEW' with two of its backends"
             if new is None
-            else "--between is of two columns of one file, and two files are given"
+            else "--between compares two backends of one file, but two files are given"
         )
     if new is not None:
         found = compare(asked.old, new, asked.threshold)

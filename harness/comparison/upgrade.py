@@ -78,12 +78,12 @@ def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
     one, other = (backend_of(as_label(column).partition("=")[0]) for column in columns)
     if one != other:
         raise UsageError(
-            f"upgrade takes two versions of one backend, found {one} and {other}; hold two "
-            f"backends against each other with 'harness check --backend {one},{other}'"
+            f"upgrade takes two versions of one backend, found {one} and {other}; compare two "
+            f"backends with 'harness check --backend {one},{other}'"
         )
     found = choose_or_make(columns)
     if len(found.names) < 2:
-        raise UsageError(f"{found.names[0]} is to be held against itself: name another version")
+        raise UsageError(f"cannot compare {found.names[0]} with itself: give two versions")
     quick = QUICK if asked.quick else {}
     chosen = Library(asked.folders).matching(asked.specs) or quick.get("specs", ())
     common: dict[str, Any] = {"specs": chosen, "folders": asked.folders}

@@ -63,7 +63,7 @@ def _form_of(output: Path) -> str:
         return ENDINGS[output.suffix.lower()]
     except KeyError:
         raise UsageError(
-            f"{displayed(output)}: a report is a file that ends in {', '.join(ENDINGS)}"
+            f"{displayed(output)}: unknown format; use a name that ends in {', '.join(ENDINGS)}"
         ) from None
 
 
@@ -71,21 +71,21 @@ def _check_room(form: str, inputs: Inputs, asked: ReportOptions) -> None:
     """Raise :class:`UsageError` if the format cannot show one of the options or input files."""
     if form != "html" and asked.history is not None:
         raise UsageError(
-            "--history is drawn on a page: give --output a name that ends in .html, or leave "
-            "--history out"
+            "only an HTML report can show --history: choose an --output that ends in .html, or "
+            "omit --history"
         )
     if form != "junit":
         return
     if asked.bases:
         raise UsageError(
-            "JUnit's form has no place for what changed since --base: give --output a name that "
-            "ends in .html or .md, or leave --base out"
+            "a JUnit report cannot show changes since --base: choose an --output that ends in "
+            ".html or .md, or omit --base"
         )
     strays = ", ".join([run.name for run in inputs.benches] + [t.name for t in inputs.trainings])
     if strays:
         raise UsageError(
-            "JUnit's form is of checks: give a file of 'check --records' and leave out "
-            f"{strays}, or give --output a name that ends in .html or .md"
+            "a JUnit report can show only checks: give a file of 'check --records' and omit "
+            f"{strays}, or choose an --output that ends in .html or .md"
         )
 
 
@@ -94,7 +94,7 @@ def _check_baseline(name: str, inputs: Inputs) -> None:
     from harness.timing.console import check_reference
 
     if not inputs.benches:
-        raise UsageError("--relative-to is about speeds: give results of 'harness bench'")
+        raise UsageError("--relative-to needs speeds: give results of 'harness bench'")
     timed = {speed.params.backend for run in inputs.benches for speed in run.file.benchmarks}
     check_reference(name, sorted(timed))
 
@@ -110,7 +110,7 @@ def check_output(output: Path, form: str) -> None:
     except ImportError as error:
         raise UsageError(
             f"cannot write {displayed(output)}: matplotlib is installed but cannot be imported "
-            f"({error}); repair it, or uninstall it: the page then has no curves"
+            f"({error}); repair it, or uninstall it to get a page without plots"
         ) from None
 
 
@@ -127,12 +127,12 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
         if named != form:
             raise UsageError(
                 f"{option} {displayed(output)}: a name that ends in {output.suffix} is for "
-                f"--{named}; choose another name, or give --{named}"
+                f"--{named}; choose another name, or use --{named}"
             )
         before = places.setdefault(os.path.realpath(output), option)
         if before != option:
             raise UsageError(
-                f"{before} and {option} both name {displayed(output)}: give each a file of its own"
+                f"{before} and {option} both name {displayed(output)}: give each another file"
             )
         check_output(output, form)
 

@@ -65,7 +65,7 @@ def headline(inputs: Inputs, news: News | None) -> Headline:
         sentence = sentence or told
     against = ""
     if news is not None:
-        against = f"against {news.sentence}"
+        against = f"compared with {news.sentence}"
         lines += news.limits
         if news.exit_code and tone != "bad":
             tone = "bad"
@@ -101,7 +101,7 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     if lost:
         return "broken", f"{lost} {of} could not be run", lines
     if not results:
-        return "broken", "No cell has ended", lines
+        return "broken", "No cell was finished", lines
     silent = sum(not any(f.verdict in COMPARED for f in r.findings) for r in results)
     stop = ", and then it stopped" if check.records.stopped else ""
     if silent == len(results):
@@ -141,10 +141,10 @@ def _agreed(results: Sequence[CellResult], compared: int, *, whole: bool) -> str
     """Say how many cells agree or have only known differences; ``whole`` if these are all cells."""
     known = sum(result.verdict == "known-difference" for result in results)
     if compared == 1 and whole:
-        return "It differs as is known" if known else "It agrees"
+        return "It has a known difference" if known else "It agrees"
     verb = "agree" if compared > 1 else "agrees"
     if known == compared:
-        verb = "differ as is known" if compared > 1 else "differs as is known"
+        verb = "have known differences" if compared > 1 else "has a known difference"
     elif known:
-        verb += ", or differ as is known"
+        verb += ", or have known differences"
     return f"{'All ' if whole else ''}{several(compared, 'cell')} {verb}"

@@ -181,7 +181,7 @@ class RunHistory:
         moving = sorted(self.rates.items(), key=lambda item: -_moved(item[1]))
         several = {name: points for name, points in moving[:MOST_LINES] if len(points) > 1}
         if several:
-            title = "run; speed, of the cells that moved the most (dashed: an upgrade)"
+            title = "run; speed of the cells that changed most (dashed: an upgrade)"
             found.append(svg_pictures.trend(title, several, self.upgrades, log=True))
         return found
 
@@ -195,7 +195,7 @@ def history(folder: Path) -> RunHistory:
     """
     if not folder.is_dir():
         raise UsageError(
-            f"{displayed(folder)} is not a folder: give one with the files of older runs"
+            f"{displayed(folder)} is not a folder: give a folder with files of older runs"
         )
     runs: list[CheckRun | BenchRun] = []
     for path in sorted(folder.iterdir()):
@@ -207,7 +207,7 @@ def history(folder: Path) -> RunHistory:
             assert isinstance(run, CheckRun | BenchRun)
             runs.append(run)
     if not runs:
-        raise UsageError(f"{displayed(folder)} holds no records and no results of earlier runs")
+        raise UsageError(f"{displayed(folder)} contains no records or results of earlier runs")
     found, before = RunHistory(), dict[str, str]()
     for number, run in enumerate(sorted(runs, key=lambda run: run.started), start=1):
         changed = {

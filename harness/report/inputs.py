@@ -174,8 +174,9 @@ def gather(paths: Sequence[Path], what: str = "a report") -> Inputs:
     if len(checks) > 1:
         named = ", ".join(run.name for run in checks)
         raise UsageError(
-            f"{what} is of one run, and {named} are records of {len(checks)}; join those of shards "
-            "and machines with 'harness merge', and give older ones with --base or --history"
+            f"{what} takes the records of one run, and {named} are records of {len(checks)} runs; "
+            "join shards and machines with 'harness merge', or give older runs with --base or "
+            "--history"
         )
     return Inputs(checks[0] if checks else None, benches, trainings)
 
@@ -200,7 +201,7 @@ def read_any(path: Path) -> CheckRun | BenchRun | TrainedWeights:
         return BenchRun(displayed(path), json_file.read(path))
     if kind in (kinds.WEIGHTS.name, kinds.CHECKPOINT.name):
         return _training(path, kinds.WEIGHTS if kind == kinds.WEIGHTS.name else kinds.CHECKPOINT)
-    raise UsageError(f"{displayed(path)}: this is {kind}; a report is made of {WANTED}")
+    raise UsageError(f"{displayed(path)}: this is {kind}; a report needs {WANTED}")
 
 
 def _training(path: Path, kind: kinds.FileKind) -> TrainedWeights:
@@ -208,7 +209,7 @@ def _training(path: Path, kind: kinds.FileKind) -> TrainedWeights:
 
     found = weights.load(path, kind)
     if not found.history:
-        raise UsageError(f"{displayed(path)} was imported, and has no curve; leave it out")
+        raise UsageError(f"{displayed(path)} was imported, so it has no loss curve; omit it")
     try:
         history = formed(dict(found.history), TrainedHistory, "history")
     except Malformed as error:

@@ -37,7 +37,7 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
         told = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.told]
         told[MOST_CHANGES:] = _more(len(told) - MOST_CHANGES)
         if news.folded:
-            told.append(f"- {len(news.folded)} that are not worse")
+            told.append(f"- {len(news.folded)} changes that are not worse")
         lines += ["", *told]
     if news is not None and news.moved:
         told = [f"- {plain(text)}" for text in shown_digits(news.moved)]

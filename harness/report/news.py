@@ -61,21 +61,21 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
     names = []
     if old.trainings:
         raise UsageError(
-            f"{old.trainings[0].name} are weights, and --base is of records or speeds: give "
-            "weights beside the other files, and their curves are drawn together"
+            f"{old.trainings[0].name} contains weights, but --base takes records or speeds: list "
+            "weights with the newer files, and the report draws all loss curves together"
         )
     if old.check is not None:
         if inputs.check is None:
-            raise UsageError(f"{old.check.name} are records: give the newer ones, too")
+            raise UsageError(f"{old.check.name} contains records: also give the newer records")
         found.append(checks.compare(old.check.records, inputs.check.records))
         names.append(f"{old.check.name} ({old.check.started})")
     if old.benches and not inputs.benches:
-        raise UsageError(f"{old.benches[0].name} are speeds: give the newer ones, too")
+        raise UsageError(f"{old.benches[0].name} contains speeds: also give the newer speeds")
     if len(old.benches) > len(inputs.benches):
         named = ", ".join(run.name for run in old.benches)
         raise UsageError(
-            f"--base gives {len(old.benches)} files of speeds ({named}), and there are newer ones "
-            f"in {len(inputs.benches)}: give one for each"
+            f"--base gives {len(old.benches)} files of speeds ({named}), but the number of newer "
+            f"files of speeds is {len(inputs.benches)}: give a newer file for each older file"
         )
     for before, after in zip(old.benches, inputs.benches, strict=False):
         found.append(speeds.compare(before.file, after.file))

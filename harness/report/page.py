@@ -155,8 +155,8 @@ SCRIPTS = ("report.js", "matrix.js", "histogram.js")
 # The number of differences whose details are expanded at first.
 OPENED = 4
 MISSING = (
-    "Pictures are left out: install matplotlib with "
-    'pip install "backend-comparison-harness[report]", and make the page again.'
+    "Plots are missing: install matplotlib with "
+    'pip install "backend-comparison-harness[report]", and write the report again.'
 )
 
 
@@ -302,7 +302,7 @@ def _metrics(inputs: Inputs) -> Markup | None:
                 series.setdefault(label, []).append((float(epoch.epoch), value))
     if not series:
         return None
-    return Markup(svg_pictures.trend("epochs: metrics on what is held out", series, (), log=False))
+    return Markup(svg_pictures.trend("epochs: metrics on held-out data", series, (), log=False))
 
 
 def _history(history: RunHistory | None, drawn: bool) -> dict[str, object] | None:

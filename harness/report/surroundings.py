@@ -10,7 +10,7 @@ from harness.results.environment import Machine
 from harness.results.lines import CheckedModel
 from harness.runs.compared import Differing
 
-TRAINED = ("training", "epochs", "loss", "held out", "metrics held out")
+TRAINED = ("training", "epochs", "loss", "held-out loss", "held-out metrics")
 
 
 def trained(trainings: Sequence[TrainedWeights]) -> list[list[str]]:

@@ -134,7 +134,7 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
                 axes.plot(*zip(*held, strict=True), "o", color=colour, markersize=4)
         axes.set_ylabel("loss")
 
-    return _svg(draw, 3.2, "loss", "epochs (dots: the loss on what is held out)", columns=1)
+    return _svg(draw, 3.2, "loss", "epochs (dots: loss on held-out data)", columns=1)
 
 
 def lines(

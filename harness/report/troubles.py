@@ -24,7 +24,7 @@ FAULTS: Mapping[str, str] = {
     "plugin": "The plugin is at fault.",
     "gradient": "The framework's gradient is at fault.",
     "spec": "The spec is at fault.",
-    "unknown": "Who is at fault is not known.",
+    "unknown": "It is not known which part is at fault.",
 }
 
 

@@ -137,9 +137,6 @@ def not_compared(results: Iterable[CellResult]) -> list[str]:
 
 def own_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
     """Return the finding for an exception in the harness itself, in a check or in a whole cell."""
-    words = (
-        "the harness could not judge this, which is a fault of its own: "
-        f"{type(error).__name__}: {error}"
-    )
+    words = f"error in the harness itself, not in the backend: {type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
     return Finding(check, faults=[words], verdict="error", seconds=seconds, traceback=trace)

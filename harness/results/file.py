@@ -68,8 +68,8 @@ class RecordWriter:
                 raise RecordError(f"cannot write to {self.path}: {error.strerror}") from None
         if written < len(line):
             raise RecordError(
-                f"cannot write to {self.path}: only {written} of {len(line)} bytes were taken; "
-                "the disk is full, or a limit on file sizes is reached. Earlier lines are whole."
+                f"cannot write to {self.path}: only {written} of {len(line)} bytes were written; "
+                "the disk is full, or a file-size limit is reached. Earlier lines are intact."
             )
 
     def close(self) -> None:
@@ -189,11 +189,11 @@ def parsed(text: bytes) -> RecordLine | None:
     except ValueError:
         raise ValueError("not JSON; only the last line may be incomplete") from None
     if not isinstance(found, dict) or not isinstance(kind := found.get("kind"), str):
-        raise ValueError("no record: it has no kind")
+        raise ValueError("not a record: the field 'kind' is missing")
     if kind == "head" and found.get("schema") != SCHEMA_VERSION:
         raise ValueError(
-            f"schema {found.get('schema')!r} is unknown, and {SCHEMA_VERSION} is what this version "
-            "of the harness reads"
+            f"schema {found.get('schema')!r} is unknown; {SCHEMA_VERSION} is the only schema that "
+            "this version of the harness reads"
         )
     form = FORMS.get(kind)
     return None if form is None else formed(found, form, kind)

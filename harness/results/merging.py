@@ -69,8 +69,8 @@ class Merged:
     def lines(self, place: str) -> list[str]:
         """Return the remarks as lines of text; ``place`` is the name of the merged file."""
         found = [
-            f"{name}: {_cells(count)} of it {'is' if count == 1 else 'are'} in another file too, "
-            "with the same outcome: kept once"
+            f"{name}: {_cells(count)} {'is' if count == 1 else 'are'} also in another file, with "
+            "the same outcome; each is kept once"
             for name, count in self.duplicates.items()
         ]
         found += [*self.contradictions, *self.notes]
@@ -78,7 +78,7 @@ class Merged:
         files = several(self.files, "file")
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
         found.append(
-            f"{self.kind}: {_cells(self.cells)} of {files}, from {machines}, in {place}"
+            f"{self.kind}: {_cells(self.cells)} from {files} and {machines}, in {place}"
             + (f": {counts}" if counts else "")
         )
         told = [
@@ -109,8 +109,8 @@ def check_alike(
         ]
         if told:
             raise UsageError(
-                f"{first} and {name} are of runs with other options ({'; '.join(told)}): merge "
-                "those of the same options"
+                f"{first} and {name} are from runs with different options ({'; '.join(told)}): "
+                "merge only runs with the same options"
             )
 
 
@@ -126,8 +126,8 @@ def models_apart(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
             files.setdefault(spec, {})[name] = None
             models.setdefault(spec, set()).add(model)
     return [
-        f"{spec}: the results in {', '.join(files[spec])} are of {len(of_it)} models of this "
-        "name (the spec, sizes of its own or what the harness makes of them differ); all are kept"
+        f"{spec}: the results in {', '.join(files[spec])} are from {len(of_it)} different "
+        "models with this name (the spec, its sizes or the generated program differ); all are kept"
         for spec, of_it in models.items()
         if len(of_it) > 1
     ]
@@ -147,8 +147,8 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
     for name, records in files.items():
         if records.lines and not isinstance(records.lines[0], Head):
             raise RecordError(
-                f"{name}:1: a record file begins with a line of kind 'head', which says what was "
-                f"planned; found {records.lines[0].kind!r}: give the whole file"
+                f"{name}:1: a record file must begin with a line of kind 'head', which describes "
+                f"the plan; found {records.lines[0].kind!r}: give the complete file"
             )
     heads = _distinct([h for records in files.values() for h in records.of_kind(Head)])
     asked = [
@@ -194,7 +194,7 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
         contradictions=[*models_apart(models), *merging.contradictions],
         shards=shards,
         missing=missing,
-        notes=[f"{torn} of the files end in an incomplete line, left out"] if torn else [],
+        notes=[f"{torn} of the files end in an incomplete line, which is left out"] if torn else [],
     )
 
 
@@ -235,7 +235,7 @@ def _contradiction(
         for check in dict.fromkeys([*first.verdicts, *verdicts])
         if first.verdicts.get(check) != verdicts.get(check)
     )
-    told = [str(side.get(check, "not there")) for side in (first.verdicts, verdicts)]
+    told = [str(side.get(check, "missing")) for side in (first.verdicts, verdicts)]
     return (
         f"{cell} ({origin.version or 'not started'} on {origin.host}): {check} is {told[0]} in "
         f"{other}, and {told[1]} in {name}; both are kept"

@@ -171,8 +171,8 @@ class Records:
             if wanted != machine and len(machines) > 1:
                 hosts = ", ".join(sorted({origin.host for origin in origins}))
                 raise UsageError(
-                    f"{what} holds {cell} from {len(machines)} machines ({hosts}), and this is "
-                    "none of them: give the records of one"
+                    f"{what} contains {cell} from {len(machines)} machines ({hosts}), but not from "
+                    "this machine: give the records of only one machine"
                 )
             found[cell] = [b for o, b in origins.items() if o.machine == wanted][-1].result()
         return found

@@ -46,8 +46,8 @@ class Differing:
 def became(old: str | None, new: str | None) -> str:
     """Return a text that says how an entry changed; None stands for a missing value."""
     if old is None:
-        return f"{new} where there was {NONE}"
-    return f"{NONE} where there was {old}" if new is None else f"{old} became {new}"
+        return f"now {new} (before: {NONE})"
+    return f"now {NONE} (before: {old})" if new is None else f"{old} became {new}"
 
 
 def differing(
@@ -85,7 +85,7 @@ def _text(value: object) -> str:
 def unreached(which: str, how: str) -> str:
     """Return a text that says that a run's other cells are not compared; ``how`` says how it
     ended."""
-    return f"{which} was {how}: the others are not compared"
+    return f"{which} was {how}: the other cells are not compared"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Change(Protocol):
 
 
 UNCHANGED = "nothing changed"
-MOVED = "digits of agreement that moved"
+MOVED = "changed digits of agreement"
 # The singular and the plural of each kind of change.
 HEADINGS: Mapping[str, tuple[str, str]] = {
     "new-difference": ("new difference", "new differences"),
@@ -145,7 +145,7 @@ def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure
     elif worse or others:
         told = worse or f"nothing is worse: {others}"
     elif moved:
-        told = "nothing got worse; digits moved"
+        told = "nothing got worse; some digits changed"
     else:
         return f"{unsure}; nothing else changed" if unsure else UNCHANGED
     return f"{told}; {unsure}" if unsure else told
@@ -186,7 +186,7 @@ class RunChanges:
 
     def lines(self) -> list[str]:
         """Return lines of text: the environment, the changes under headings, and their numbers."""
-        found = [*self.limits, *(f"not the same: {each}" for each in self.environment)]
+        found = [*self.limits, *(f"different: {each}" for each in self.environment)]
         for heading, changes in self._headed().items():
             found += [f"{heading}:", *(f"  {change}" for change in changes)]
         if self.moved:
@@ -202,7 +202,7 @@ class RunChanges:
         if self.moved:
             found += [f"{MOVED}:", "", *(f"- {escaped(text)}" for text in self._shown()), ""]
         if self.environment:
-            found += ["not the same:", "", *(f"- {escaped(str(e))}" for e in self.environment), ""]
+            found += ["different:", "", *(f"- {escaped(str(e))}" for e in self.environment), ""]
         return "\n".join(found)
 
     def record(self) -> dict[str, object]:

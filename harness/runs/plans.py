@@ -77,7 +77,9 @@ class Plans:
             for count, numbers in _by_count(found).items():
                 if count > 1:
                     others = sorted({*range(1, count + 1)} - numbers)
-                    more = f": not {', '.join(f'{n}/{count}' for n in others)}" if others else ""
+                    more = (
+                        f": missing {', '.join(f'{n}/{count}' for n in others)}" if others else ""
+                    )
                     lines.append(f"{len(numbers)} of {count} shards{more}")
                     absent += len(others)
             if digest not in self.names:
@@ -87,8 +89,8 @@ class Plans:
         named = set().union(*self.names.values())
         if len(self.names) < len(self.cells) > 1:
             lines.append(
-                f"{len(self.cells)} plans are joined, not all of which name their cells: more may "
-                "be missing"
+                f"{len(self.cells)} plans are joined, and some do not list their cells: more cells "
+                "may be missing"
             )
         return max(least, len(named - {*ended})), lines
 

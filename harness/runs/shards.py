@@ -52,8 +52,7 @@ class Shard:
         if len(items) < self.count:
             raise UsageError(
                 f"--shard {self}: the run has {several(len(items), kind)}, too few for "
-                f"{self.count} shards; give --shard 1/{len(items)} to {len(items)}/{len(items)} at "
-                "most"
+                f"{self.count} shards; use --shard 1/{len(items)} to {len(items)}/{len(items)}"
             )
         names = sorted({(*name(item),) for item in items}, key=_dealt)
         mine = {*names[self.number - 1 :: self.count]}

@@ -57,6 +57,6 @@ def slowed(record: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     return [
-        f"not to be relied on: the card slowed down while it was timed ({', '.join(found)}); let "
-        "it cool, see nvidia-smi -q -d PERFORMANCE, and measure again"
+        f"not to be relied on: the GPU slowed down during the timing ({', '.join(found)}); let "
+        "it cool (see nvidia-smi -q -d PERFORMANCE), and measure again"
     ]

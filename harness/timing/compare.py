@@ -62,8 +62,8 @@ class SpeedChange:
         assert self.new is not None
         old, new = (f"{seconds * 1e3:.4g} ms" for seconds in (self.old, self.new))
         if not self.baseline:
-            return f"{self.speed} as fast as before: {old} a step became {new}"
-        return f"{self.speed} as fast as {self.baseline}: {new} a step, and {old} there"
+            return f"{self.speed} as fast as before: {old} per step became {new}"
+        return f"{self.speed} as fast as {self.baseline}: {new} per step instead of {old}"
 
     def record(self) -> dict[str, object]:
         """Return the change as plain data."""
@@ -107,16 +107,16 @@ def changes(
             found += _of_cell(name, one, other, threshold)
         elif isinstance(one, Timed):
             reason = (
-                f"it no longer has a speed: {other.outcome}" if other else "it is no longer there"
+                f"it no longer has a speed: {other.outcome}" if other else "the cell is missing now"
             )
             found.append(SpeedChange("lost", name, True, old=one.stats.median, reason=reason))
         elif isinstance(other, Timed):
-            told = f"{other.stats.median * 1e3:.4g} ms a step"
+            told = f"{other.stats.median * 1e3:.4g} ms per step"
             kind: Kind = "repaired" if one else "new-cell"
-            reason = f"it had no speed ({one.outcome}), now {told}" if one else f"it is new: {told}"
+            reason = f"it had no speed ({one.outcome}), now {told}" if one else f"new cell: {told}"
             found.append(SpeedChange(kind, name, False, new=other.stats.median, reason=reason))
         elif isinstance(other, NoSpeed) and one is None:
-            reason = f"it is new, and has no speed: {other.reason}"
+            reason = f"new cell without a speed: {other.reason}"
             found.append(SpeedChange("new-cell", name, other.status in FAILED, reason=reason))
     found = [replace(change, baseline=baseline) for change in found]
     return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
@@ -142,7 +142,7 @@ def compare(
 def check_cells(content: SpeedFile, name: str) -> None:
     """Raise :class:`UsageError` if a file has no cells."""
     if not content.entries:
-        raise UsageError(f"{name} holds no cell that was timed")
+        raise UsageError(f"{name} contains no timed cell")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Unsure:
 
     def __str__(self) -> str:
         cells = self.once + len(self.doubted)
-        told = f"nothing can be said of the speed of {cells} of {several(self.of, 'cell')}"
+        told = f"changes of speed are unknown for {cells} of {several(self.of, 'cell')}"
         return told if cells else ""
 
     @property
@@ -168,16 +168,16 @@ class Unsure:
         found = []
         if once := self.once:
             found.append(
-                f"{several(once, 'cell')} {'was' if once == 1 else 'were'} timed in one round, "
-                "which does not tell how sure a speed is: nothing is said of a change (time with "
-                "--rounds 2 or more)"
+                f"{several(once, 'cell')} {'was' if once == 1 else 'were'} timed in only one "
+                "round, so the noise is unknown and no change of speed is reported (use --rounds 2 "
+                "or more)"
             )
         if self.doubted:
             named = [f"{name} ({why})" for name, why in self.doubted.items()]
             more = len(named) - MOST_DOUBTED
             named[MOST_DOUBTED:] = [f"and {more} more"] if more > 0 else []
             found.append(
-                f"{len(self.doubted)} of {several(self.of, 'cell')} cannot be relied on: "
+                f"unreliable speeds in {len(self.doubted)} of {several(self.of, 'cell')}: "
                 f"{', '.join(named)}"
             )
         return found
@@ -206,7 +206,7 @@ def _why_doubted(pair: tuple[Timed, Timed]) -> str:
         for doubt in entry.extra_info.doubts:
             if worthless([doubt]):
                 reason = doubt.removeprefix(WORTHLESS).lstrip(": ").partition(";")[0]
-                return f"the {which} figure: {shorten(reason, MOST_REASON)}"
+                return f"the {which} speed: {shorten(reason, MOST_REASON)}"
     return ""
 
 
@@ -268,7 +268,7 @@ def _doubted(entries: Mapping[str, Timed]) -> str:
     found = [n for n, e in entries.items() if worthless(e.extra_info.doubts)]
     if not found:
         return ""
-    return f"{' and '.join(found)} {'figures are' if found[1:] else 'figure is'} {WORTHLESS}"
+    return f"{' and '.join(found)} {'speeds are' if found[1:] else 'speed is'} {WORTHLESS}"
 
 
 def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Differing]:
@@ -293,7 +293,7 @@ def _models(old: SpeedFile, new: SpeedFile) -> list[Differing]:
     found: list[Differing] = []
     for spec in before.keys() & after.keys():
         if before[spec] and after[spec]:  # missing in older files
-            words = {"model": "the spec, or sizes of its own, have changed"}
+            words = {"model": "the spec or its sizes have changed"}
             found += differing({"model": before[spec]}, {"model": after[spec]}, (spec,), words)
     return merged(sorted(found, key=lambda each: each.of))
 

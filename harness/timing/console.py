@@ -51,7 +51,7 @@ class BenchProgress(BenchEvents):
         self._count()
 
     def expecting(self, group: Group) -> None:
-        self.bar.doing(f"{group.cell('oracle')}: what must come of it")
+        self.bar.doing(f"{group.cell('oracle')}: computing the expected results")
 
     def doing(self, result: TimedResult, what: str) -> None:
         (self.bar.step if what == "preparing" else self.bar.now)(f"{result.cell}: {what}")
@@ -150,8 +150,11 @@ def relative_lines(content: SpeedFile, reference: str) -> list[str]:
     """Return lines with each cell's speed relative to ``reference``, and each backend's mean."""
     found = relative(content, reference)
     if not found:
-        return [f"nothing has a speed beside one of {reference}"]
-    told = [f"95% confidence in brackets: {reference} is 1", *map(str, found)]
+        return [f"no cell has a speed that can be compared with {reference}"]
+    told = [
+        f"speeds relative to {reference}, with 95% confidence intervals in brackets",
+        *map(str, found),
+    ]
     for backend in dict.fromkeys(each.backend for each in found):
         speeds = [each.speed.value for each in found if each.backend == backend]
         if len(speeds) > 1:
@@ -178,12 +181,12 @@ def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Pr
     planned = len(bench.plan.cells)
     so_far = f"{len(done)} of {planned} cells {'is' if len(done) == 1 else 'are'} done"
     if target is None:
-        return f"{so_far}, and were not kept (--records FILE keeps them)"
+        return f"{so_far}; the results were not saved (--records FILE saves them)"
     try:
         write(target, _document(bench, arguments, planned))
     except HarnessError as error:
         return f"{so_far}; {error}"
-    return f"{so_far}, and in {displayed(target)}"
+    return f"{so_far}; the results are in {displayed(target)}"
 
 
 def results_exit_code(results: Sequence[TimedResult]) -> int:
@@ -213,11 +216,11 @@ class _Printer:
             self.lines(["--verbose shows the traceback"])
         self.lines(
             [
-                "thousand characters (samples, where a model reads none) per second, ± half the "
-                "quartile range; below: the path that ran, and (x8) how many steps one call makes; "
-                "the digits in which the worst tensor (in training, also how far a parameter "
-                "moved) agrees with the oracle; *: the fastest, or indistinguishable from it (of "
-                "figures to be relied on)",
+                "Speeds are in thousand characters per second (samples, if a model reads no "
+                "characters), ± half the interquartile range. Below: the path, with the number of "
+                "steps per call (e.g. x8), and the digits in which the worst tensor agrees with "
+                "the oracle (in training also parameter updates). *: the fastest reliable speed, "
+                "or equal to it within the noise",
                 *sweep.lines(sweep.slopes(results)),
                 *sweep.gain_lines(sweep.gains(results)),
             ]

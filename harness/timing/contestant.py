@@ -276,7 +276,7 @@ class Contestant:
             raised = fault.outcome.status == "error" and not fault.outcome.start_failed
             self._lose("refused" if raised else "broken", fault_text(fault), fault.traceback)
         except Exception as error:
-            words = "the harness could not measure this, which is a fault of its own: "
+            words = "error in the harness itself, not in the backend: "
             trace = "".join(traceback.format_exception(error))
             self._lose("broken", f"{words}{type(error).__name__}: {error}", trace)
 

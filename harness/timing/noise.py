@@ -48,8 +48,8 @@ def warning(load: float, cores: int) -> str:
     if load <= BUSY * cores:
         return ""
     return (
-        f"warning: the machine has other work already, a load of {load:.1f} on {cores} cores: "
-        "speeds will not be relied on until that is done"
+        f"warning: load {load:.1f} on {cores} cores: "
+        "speeds measured now are marked as not to be relied on"
     )
 
 
@@ -58,8 +58,8 @@ def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
     found = []
     if spread_of(rate) > SPREAD:
         found.append(
-            f"{WORTHLESS}: its rounds lie ±{spread_of(rate):.0%} apart "
-            f"(up to {SPREAD:.0%} is a figure); measure it again, with more --rounds"
+            f"{WORTHLESS}: its rounds vary by ±{spread_of(rate):.0%} "
+            f"(allowed: ±{SPREAD:.0%}); measure it again with more --rounds"
         )
     if other := other_work(load, cores):
         found.append(f"{WORTHLESS}: {other}")
@@ -73,10 +73,10 @@ def other_work(load: Load, cores: int) -> str:
         ("after", load.end, load.own),
     ):
         if total - own > BUSY * cores:
-            part = f", of which the run itself makes up to {own:.0f}" if round(own) else ""
+            part = f", of which this run itself may cause {own:.0f}" if round(own) else ""
             return (
-                f"the machine had other work, a load of {total:.1f} on "
-                f"{cores} cores {when} it was timed{part}"
+                f"other processes were running: load {total:.1f} on "
+                f"{cores} cores {when} the timing{part}"
             )
     return ""
 
@@ -107,9 +107,7 @@ class SpeedRatio:
 
     def __str__(self) -> str:
         if not math.isfinite(self.high):
-            return (
-                f"{_digits(self.value, self.value)} times (of one round: nobody knows how surely)"
-            )
+            return f"{_digits(self.value, self.value)} times (one round: no confidence interval)"
         width = self.high - self.low
         value, low, high = (_digits(v, width) for v in (self.value, self.low, self.high))
         return f"{value} times ({low} to {high})"

@@ -123,11 +123,11 @@ def check_request(request: BenchRequest) -> None:
         ("mode", request.modes, MODES),
     ):
         if not given:
-            raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
+            raise UsageError(f"no {kind} is given (known: {', '.join(known)})")
         for value in given:
             check_known(kind, value, known)
     if not request.batches:
-        raise UsageError("no batch size is asked for")
+        raise UsageError("no batch size is given")
     numbers = {"batch": request.batches, "time": request.times, **request.sizes}
     for name, wanted in numbers.items():
         for number in wanted:
@@ -143,7 +143,7 @@ def groups_of(request: BenchRequest) -> list[Group]:
     specs = load_specs(request.specs or lesson6(), request.folders)
     for name in request.sizes:
         if name in FREE_SIZES:
-            raise UsageError(f"size {name!r} has an option of its own: --{name}")
+            raise UsageError(f"size {name!r} has its own option: --{name}")
     check_asked(request.sizes, {spec.name: spec.model.sizes for spec in specs}, free=())
     groups = []
     for spec in specs:

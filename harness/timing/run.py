@@ -27,8 +27,8 @@ from harness.worker.worker import Worker
 Keep = Callable[[Sequence[TimedResult], SpeedFile | None], None]
 
 NO_NUMBER = (
-    "what the oracle makes of the steps is infinite or NaN, so that nothing could be compared; "
-    "harness check says where it begins"
+    "the oracle's results are infinite or NaN, so nothing can be compared; "
+    "'harness check' shows the first such value"
 )
 
 
@@ -242,7 +242,7 @@ class ClusterTimer:
 
     def _given_up(self, number: int, why: str) -> tuple[list[TimedResult], SpeedFile]:
         """Return all cells of a group as broken, because two processes that timed it were lost."""
-        words = f"the process that timed it was lost, and a second one too: {why}"
+        words = f"two processes that timed this cell were lost: {why}"
         plan, group = self._plan, self._plan.groups[number]
         found = [TimedResult(group.cell(e.label), e, "broken", words) for e in plan.entries]
         return found, document(self._request, found, plan=plan.record())

@@ -75,7 +75,7 @@ def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
     path = f"{result.record.path}{f' x{many}' if many > 1 else ''}"
     # The digits of the worst tensor. Tensors that consist of rounding errors are ignored.
     digits = result.record.values["digits"]
-    right = "no digits told" if digits is None else f"{digits:.1f} digits"
+    right = "digits unknown" if digits is None else f"{digits:.1f} digits"
     return f"{speed}\n{path}\n{right}"
 
 

@@ -206,7 +206,7 @@ def test_two_columns_of_a_check_are_compared(tmp_path: Path, wording: Wording) -
     for wrong, words in (
         ({}, "give two runs, or one file and between="),
         ({"new": kept, "between": ("numpy", "torch")}, "two columns of one file, and two runs"),
-        ({"between": ("numpy", "jax")}, "has no column 'jax'"),
+        ({"between": ("numpy", "jax")}, "has no backend 'jax'"),
         ({"between": "numpy"}, "between takes two names of columns, found 'numpy'"),
     ):
         with pytest.raises(HarnessError, match=words):

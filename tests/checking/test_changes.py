@@ -224,7 +224,7 @@ def test_what_is_not_the_same_around_two_runs(base: Records, wording: Wording) -
     wording(found[1], "0 ... 1")
     assert set(found[2:4]) == {
         f"the spec has changed: {SPEC}",
-        "--env OMP_NUM_THREADS of numpy: 1 where there was none",
+        "--env OMP_NUM_THREADS of numpy: now 1 (before: none)",
     }
     assert found[4].startswith("numpy of numpy: ")
 
@@ -260,22 +260,22 @@ ASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"sizes": {"hidden": 9, "vocab": 5}},
         ["requested sizes: hidden=8 became hidden=9, vocab=5"],
     ),
-    "no sizes": ({"sizes": {}}, ["requested sizes: none where there was hidden=8"]),
-    "a switch": ({"thorough": True}, ["requested thorough: yes where there was none"]),
+    "no sizes": ({"sizes": {}}, ["requested sizes: now none (before: hidden=8)"]),
+    "a switch": ({"thorough": True}, ["requested thorough: now yes (before: none)"]),
     "a model": (
         {"against": OWN},
         [
-            "requested model: net.py:Net where there was none",
-            "requested --map: out=fc, rnn=gru where there was none",
+            "requested model: now net.py:Net (before: none)",
+            "requested --map: now out=fc, rnn=gru (before: none)",
         ],
     ),
     "given numbers": (
         {"given": GIVEN},
         [
-            "requested checksum of inputs: abababababab where there was none",
-            "requested batch of given arrays: 2 where there was none",
-            "requested time of given arrays: 3 where there was none",
-            "requested sizes of given arrays: hidden=8 where there was none",
+            "requested checksum of inputs: now abababababab (before: none)",
+            "requested batch of given arrays: now 2 (before: none)",
+            "requested time of given arrays: now 3 (before: none)",
+            "requested sizes of given arrays: now hidden=8 (before: none)",
         ],
     ),
 }

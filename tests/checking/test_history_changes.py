@@ -106,7 +106,7 @@ def test_a_variable_and_the_number_of_threads(
     before = os.environ.get(name)
     monkeypatch.setenv(name, "1")
     (reason,) = run().reasons
-    told = "1 where there was none" if before is None else f"{before} became 1"
+    told = "now 1 (before: none)" if before is None else f"{before} became 1"
     assert reason == f"6 cells are run again: variable {name} {told}"
 
 

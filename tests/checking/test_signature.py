@@ -124,13 +124,13 @@ def test_known_differences(run: Run) -> None:
 
 def test_a_variable_of_the_environment(run: Run) -> None:
     run.more["environment"] = {"numpy": {"OMP_NUM_THREADS": "1"}}
-    words = "--env OMP_NUM_THREADS 1 where there was none"
+    words = "--env OMP_NUM_THREADS now 1 (before: none)"
     assert run().reasons == [f"2 cells are run again: {words}"]
 
 
 def test_a_variable_of_the_surroundings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_OF_A_TEST", "3")
-    words = "variable TF_OF_A_TEST 3 where there was none"
+    words = "variable TF_OF_A_TEST now 3 (before: none)"
     assert run().reasons == [f"2 cells are run again: {words}"]
 
 
@@ -141,7 +141,7 @@ def test_names_that_no_package_has(run: Run) -> None:
 
     rewritten(run.folder / "r.jsonl", odd)
     (reason,) = run().reasons
-    assert "none where there was 1" in reason
+    assert "now none (before: 1)" in reason
 
 
 def test_another_interpreter_is_asked_itself(run: Run, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ ERRORS = {
     "records": (f"check {SPEC} --baseline absent", "cannot read records from absent: no such file"),
     "results": ("compare absent absent", "cannot read absent: no such file"),
     "report": ("report absent -o x.html", "cannot read absent: no such file"),
-    "output": ("report absent -o x.pdf", "x.pdf: a report is a file that ends in"),
+    "output": ("report absent -o x.pdf", "x.pdf: unknown format; use a name that ends in"),
     "reproducer": ("replay absent", "absent holds no reproducer"),
     "weights": (f"check {SPEC} --weights absent", "cannot read the weights 'absent': no such file"),
     "settings": ("list", "{folder}/pyproject.toml:2:1: there is no option 'backed'"),

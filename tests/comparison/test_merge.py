@@ -183,8 +183,11 @@ def test_cells_of_another_run_are_not_replaced(shards: list[Path], tmp_path: Pat
     output = tmp_path / "all.jsonl"
     other = elsewhere(second, output).read_bytes()
     for content, words in (
-        (other, "none of the files has 2 cells of it; remove it, name another --output"),
-        (other.replace(b'"seed": 0', b'"seed": 1'), "are of runs with other options (seed 0 and"),
+        (other, "it has 2 cells that none of the files has; remove it, choose another --output"),
+        (
+            other.replace(b'"seed": 0', b'"seed": 1'),
+            "from runs with different options (seed 0 and",
+        ),
         (other.replace(b'"backend":', b'"backed":'), "all.jsonl:2: "),
     ):
         output.write_bytes(content)

@@ -85,7 +85,7 @@ def test_a_dtype_is_chosen_without_script(browser: Browser, folder: Path) -> Non
     assert page.locator("#filter").is_hidden()
     # The baseline that was asked for is shown, and cannot be chosen.
     assert page.locator("#speed .track").first.is_visible()
-    assert page.locator("#beside").inner_text() == "beside torch"
+    assert page.locator("#beside").inner_text() == "relative to torch"
     assert page.locator("#baseline").is_hidden()
     page.get_by_text("as numbers").first.click()
     assert "512 k (507 to 517), 2.00 times" in page.locator("#speed .numbers").inner_text()
@@ -150,7 +150,7 @@ def test_the_baseline_of_speeds_is_chosen_on_the_page(opened: Page, wording: Wor
 
     assert abs(place("torch") - one()) < 8 < place("numpy") - one()
     picker.select_option("numpy")
-    assert opened.locator("#beside").inner_text() == "beside numpy"
+    assert opened.locator("#beside").inner_text() == "relative to numpy"
     wording(unit.inner_text(), "numpy")
     assert ", 1.00 times" in numbers.inner_text()
     assert ", 0.50 times" in numbers.inner_text()

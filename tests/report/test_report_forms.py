@@ -54,9 +54,9 @@ def judged(files: Path, place: Path, *verdicts: str) -> Path:
     [
         (["agree"] * 4, "✓ All 4 cells agree"),
         (["agree"], "✓ It agrees"),
-        (["known-difference"], "✓ It differs as is known"),
-        (["known-difference"] * 2, "✓ All 2 cells differ as is known"),
-        (["agree", "known-difference"], "✓ All 2 cells agree, or differ as is known"),
+        (["known-difference"], "✓ It has a known difference"),
+        (["known-difference"] * 2, "✓ All 2 cells have known differences"),
+        (["agree", "known-difference"], "✓ All 2 cells agree, or have known differences"),
         (["unsupported"] * 4, "⚠ Nothing was compared in 4 cells"),
         (["not-applicable"], "⚠ Nothing was compared in 1 cell"),
         (

@@ -48,7 +48,7 @@ def test_a_page_has_all_parts_in_order(files: Path, tmp_path: Path, wording: Wor
     wording.line(text, "jax</b> ... differs ... 1: loss")
     assert text.count("<svg") >= 3
     # torch takes twice as long as the baseline.
-    assert "beside numpy" in text
+    assert "relative to numpy" in text
     assert ", 0.50 times" in text
     # Nothing from elsewhere, and no script but the page's own.
     assert not re.search(r"(src|href)=\"(?!#)", text)
@@ -91,7 +91,7 @@ def test_a_page_says_which_digits_moved_as_compare_does(
         backend="numpy",
     )
     text = page(tmp_path, records, "--base", older)
-    wording.line(text, "worse; digits moved")
+    wording.line(text, "worse; some digits changed")
     wording.line(text, "agreement that moved")
     assert "<li>lesson6/first_rnn on numpy, float32, native: " in text
     assert made(records, "--base", older, "-o", tmp_path / "out.md").exit_code == 0

@@ -224,11 +224,11 @@ def test_metrics_of_what_is_held_out_have_a_curve_and_a_column() -> None:
     history = TrainedHistory(backend="numpy", epochs=epochs)
     shown = report_page(Inputs(trainings=[TrainedWeights("a.safetensors", "digit", history)]))
     assert "accuracy of digit on numpy (a.safetensors)" in shown
-    assert "<th>metrics held out</th>" in shown
+    assert "<th>held-out metrics</th>" in shown
     assert "<td>accuracy 0.5</td>" in shown
     plain = history.model_copy(update={"epochs": [EpochFigures(epoch=1, loss=1.0, curve=[1.0])]})
     shown = report_page(Inputs(trainings=[TrainedWeights("a.safetensors", "digit", plain)]))
-    assert "metrics on what is held out" not in shown
+    assert "metrics on held-out data" not in shown
 
 
 def test_no_two_of_many_series_look_alike() -> None:

@@ -56,7 +56,9 @@ def test_many_changes_for_the_better_are_folded(
     text = page(tmp_path, new, "--base", old)
     changes = text.partition('<section id="changes">')[2].partition("</section>")[0]
     # Of each new system two cells differ: those are worse, and in sight.
-    before, folded, after = changes.partition("<details><summary>28 that are not worse</summary>")
+    before, folded, after = changes.partition(
+        "<details><summary>28 changes that are not worse</summary>"
+    )
     assert folded
     assert before.count('<b class="bad">') == 28
     assert before.count('<b class="good">') == 0

@@ -99,7 +99,7 @@ def test_what_is_missing_is_told() -> None:
     plan = RunPlan(cells=144, digest="a")
     plans = Plans.of([plan.model_copy(update={"shard": f"{n}/4"}) for n in (1, 2, 4)])
     names = [*map(str, range(144))]
-    assert plans.told(names[:108]) == (36, ["3 of 4 shards: not 3/4"])
+    assert plans.told(names[:108]) == (36, ["3 of 4 shards: missing 3/4"])
     assert Plans.of([plan]).told(names) == (0, [])
 
 
@@ -107,7 +107,7 @@ def test_what_is_missing_of_several_plans_is_counted_by_name() -> None:
     first = RunPlan.of([["a", "b"], ["x", "y"]], Shard(1, 2))
     second = RunPlan.of([["b", "c"], ["y"]], Shard(1, 1))
     there = [joined(name) for name in ("ax", "ay", "by")]
-    told = ["1 of 2 shards: not 2/2"]
+    told = ["1 of 2 shards: missing 2/2"]
     assert Plans.of([first, second]).told(there) == (2, told)  # bx and cy
     assert Plans.of([first]).told([*there, joined("zz")]) == (1, told)
     assert Plans.of([first, second]).told([joined(n) for n in ("ax", "ay", "bx", "by", "cy")]) == (
@@ -125,4 +125,4 @@ def test_a_plan_that_does_not_name_its_cells_is_counted(axes: object, wording: W
     missing, told = Plans.of([unnamed, other]).told([joined("ax"), joined("by")])
     assert missing == 1
     wording(told[-1])
-    assert Plans.of([unnamed]).told([joined("ax")]) == (1, ["1 of 2 shards: not 2/2"])
+    assert Plans.of([unnamed]).told([joined("ax")]) == (1, ["1 of 2 shards: missing 2/2"])

@@ -237,7 +237,7 @@ def test_command(tmp_path: Path) -> None:
     # Another machine is what files are compared for.
     code, out, _ = run(str(old), str(moved))
     assert code == 0
-    assert "not the same: processor: " in out
+    assert "different: processor: " in out
     code, out, _ = run(str(old), str(slow), "--json")
     content = json.loads(out)
     (change,) = content["changes"]

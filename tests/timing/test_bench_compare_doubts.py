@@ -33,7 +33,7 @@ def test_nothing_is_said_to_be_unchanged_where_no_figure_can_be_relied_on(wordin
         wording.line(found.sentence, "4 ... 5")
         (told,) = found.limits
         wording.line(told, "4 ... 5 ... lesson6/sequence_rnn[numpy-")
-        assert told.count(f" (the {which} figure: the machine had other work)") == 3
+        assert told.count(f" (the {which} speed: the machine had other work)") == 3
         assert told.endswith(", and 1 more")
         assert told in found.lines()
         wording.line(found.markdown(), "4 of 5")

@@ -210,7 +210,7 @@ def test_a_table_says_where_no_digits_are_told() -> None:
     cell = result()
     cell.record.values = {**cell.record.values, "digits": None}
     (grid,), _ = table.grids([cell])
-    assert grid.rows[0][1].endswith("\nno digits told")
+    assert grid.rows[0][1].endswith("\ndigits unknown")
 
 
 def test_one_round_has_no_spread() -> None:

@@ -23,8 +23,8 @@ PYTHONPATH = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONP
 SETTINGS = {"PYTHONPATH": PYTHONPATH, **thread_settings(1)}
 SIZES = {"hidden": (64,), "vocab": (17,), "factors": (5,)}
 # Words of the refusals.
-LEFT = "as they are timed, step"
-LESS = "does less where nobody reads"
+LEFT = "timed steps, step"
+LESS = "computes less if results are not read"
 CACHE = "answers from a cache"
 KNOWN = "differs: step"
 CLOCK = "its clock goes wrong"

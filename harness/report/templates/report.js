@@ -40,7 +40,7 @@ function beside(chart, name) {
   }
 }
 baseline?.addEventListener("change", () => {
-  document.getElementById("beside").textContent = baseline.value ? `beside ${baseline.value}` : "";
+  document.getElementById("beside").textContent = baseline.value ? `relative to ${baseline.value}` : "";
   for (const chart of all(".chart")) beside(chart, baseline.value);
 });
 

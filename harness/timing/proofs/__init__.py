@@ -16,7 +16,7 @@ from harness.timing.proofs.values import check_again, check_rounds, check_step, 
 # The order matters: once other batches are fed, the batches of the last round are lost.
 PROOFS = (
     ("waits for work", check_waits),
-    ("clock is true", check_clock),
+    ("clock is correct", check_clock),
     ("unread steps take time", check_pace),
     ("no cache", check_unseen),
     ("handing over", check_handing_over),

@@ -43,8 +43,8 @@ def check_hardware(
             return
         if tried == PEAK_TRIES:
             raise Refused(
-                f"faster than the hardware: a step takes {seconds:.3g} s, and its matrix products "
-                f"at {HARDWARE:g} times the measured peak take {least:.3g} s"
+                f"faster than the hardware: a step takes {seconds:.3g} s, but its matrix products "
+                f"would take longer even at {HARDWARE:g} times the measured peak: {least:.3g} s"
             )
         peak = max(peak, again())
 
@@ -83,8 +83,8 @@ def check_unseen(contestant: Contestant) -> None:
             return
     ratio = max(found["ratio"] for found in contestant.record.unseen.values())
     raise Refused(
-        f"answers from a cache: a step on a batch that it has not seen takes {ratio:.3g} times "
-        "as long as on one that it has"
+        f"answers from a cache: a step on a new batch takes {ratio:.3g} times as long as a step "
+        "on a known batch"
     )
 
 
@@ -158,8 +158,8 @@ def check_handing_over(contestant: Contestant) -> None:
     contestant.record.handing_over = {"seconds": taken, "allowed": allowed, "step": step}
     if taken > allowed:
         raise Refused(
-            f"works before the clock starts: to hand over {ROTATING} batches takes {taken:.3g} s "
-            f"beside the steps (allowed: {allowed:.3g} s), and a step on one of them {step:.3g} s"
+            f"works before the clock starts: feeding {ROTATING} batches takes {taken:.3g} s in "
+            f"addition to the steps (allowed: {allowed:.3g} s), and one step takes {step:.3g} s"
         )
 
 
@@ -209,8 +209,8 @@ def check_clock(contestant: Contestant) -> None:
     contestant.record.clock = {"told": told, "passed": passed, "allowed": allowed}
     if passed - told > allowed:
         raise Refused(
-            f"its clock goes wrong: over the better half of its rounds it tells of {told:.4g} s "
-            f"where {passed:.4g} s have passed, of which messages explain {allowed:.2g} s"
+            f"its clock goes wrong: in the better half of the rounds the worker reports {told:.4g} "
+            f"s, but {passed:.4g} s have passed (allowed difference: {allowed:.2g} s)"
         )
 
 
@@ -266,10 +266,11 @@ def check_pace(contestant: Contestant) -> None:
     contestant.record.pace = asdict(middle) | shares
     if less(paces, on_processors, LEAST_PROCESSOR):
         raise Refused(
-            f"does less where nobody reads: in a row a step takes {middle.row:.3g} s "
-            f"({middle.row_processor:.3g} s of processors), and alone {middle.begun:.3g} s to "
-            f"begin and {middle.done:.3g} s more until its results are there, of which reading is "
-            f"{middle.again:.3g} s ({middle.alone_processor:.3g} s of processors)"
+            f"computes less if results are not read: a step in a row takes {middle.row:.3g} s "
+            f"(processor time: {middle.row_processor:.3g} s); a single step takes "
+            f"{middle.begun:.3g} s to start and {middle.done:.3g} s more until its results are "
+            f"there, of which reading takes {middle.again:.3g} s (processor time: "
+            f"{middle.alone_processor:.3g} s)"
         )
 
 
@@ -393,8 +394,8 @@ def _unconvincing(found: Scaling) -> str:
     after, alone = found.step_after, found.step_alone
     if after - alone > max(LINEAR * found.seconds, alone):
         return (
-            f"{FACTOR * found.steps} steps are said to be done after {found.seconds:.3g} s, "
-            f"and one step more then takes {after:.3g} s instead of {alone:.3g} s"
+            f"the worker reports that {FACTOR * found.steps} steps are done after "
+            f"{found.seconds:.3g} s, but the next step takes {after:.3g} s instead of {alone:.3g} s"
         )
     return ""
 

@@ -105,8 +105,8 @@ def check_rounds(contestant: Contestant) -> None:
         first, again = one.reading or (0.0, 0.0)
         if first - again > allowed:
             raise Refused(
-                f"leaves work for later: to read what a round of {one.seconds:.3g} s has left "
-                f"takes {first:.3g} s, and {again:.3g} s a second time"
+                f"leaves work for later: after a round of {one.seconds:.3g} s, reading its values "
+                f"takes {first:.3g} s, but {again:.3g} s the second time"
             )
 
 
@@ -208,8 +208,8 @@ def _told(furthest: Deviation) -> dict[str, object]:
 def _refusal(steps: int, furthest: Deviation) -> str:
     what = furthest.reason or f"is off by {furthest.error:.2e} (allowed: {furthest.tolerance:.2e})"
     return (
-        f"differs: after {steps} steps as they are timed, {furthest.name} {what} "
-        "from that after the same steps one by one"
+        f"differs: after {steps} timed steps, {furthest.name} {what} "
+        "compared with the same steps run one at a time"
     )
 
 
@@ -311,7 +311,7 @@ def check_values(contestant: Contestant) -> None:
     told = [d for d in deviations if not d.void]
     if not told:
         raise Refused(
-            f"nobody can tell whether it is right: in {case.dtype} every result of its steps is "
+            f"cannot be verified: in {case.dtype} every result of its steps is "
             "lost in rounding, or not finite"
         )
     furthest = worst(deviations)
