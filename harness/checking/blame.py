@@ -1,8 +1,8 @@
 """The search for the code behind a difference, by running the same backend on its other paths.
 
-A backend runs a model with the framework's own layers, with the equations, or with the gradient
-derived from the equations. If one path differs from the oracle and another path agrees, the fault
-is in code that only the first path uses.
+A backend has up to three paths: the framework's own layers, the spec's equations, and the equations
+with a gradient derived by the harness. If one path differs from the oracle and a second path
+agrees, the fault is in code that only the first path uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from harness.runtime.answers import IllFormed, Misfit
 from harness.worker.remote import Tensors
 
 EQUATIONS = "equations"
-# The rounding errors of two correct layers add up, so the tolerance is this many times the noise.
+# To compare two layers with each other, the noise is multiplied by this factor, because the
+# rounding errors of both layers add up.
 APART = 2.0
 PRIMITIVES = "primitives"
 OPTIMIZER = "optimizer"
@@ -28,8 +29,8 @@ TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 @dataclass(frozen=True)
 class Witness:
-    """The results of a framework's own layers that differ from the oracle. On the same framework,
-    the equations agree with the oracle."""
+    """The results of a framework's own layers that differ from the oracle, although the equations
+    agree with the oracle on the same framework."""
 
     cell: Cell
     label: str
@@ -39,10 +40,10 @@ class Witness:
 
 
 def blame(context: Context, result: CellResult) -> Blame | None:
-    """Return who is at fault: take the first check that differs, and run it on the other paths.
+    """Run the first differing check on the backend's other paths, and return the party at fault.
 
     Raises:
-        WorkerFault: another path crashed, hung or raised an error.
+        WorkerFault: a run on another path crashed, hung or raised an error.
     """
     first = next((f for f in result.findings if f.verdict == "differ"), None)
     if first is None:
@@ -66,7 +67,7 @@ def blame(context: Context, result: CellResult) -> Blame | None:
 
 
 def _describe_fault(context: Context, result: CellResult, check: str, path: str) -> tuple[Who, str]:
-    """Return who is at fault, and a text that says what the agreeing path runs."""
+    """Return the party at fault, and a text that describes the code of the agreeing ``path``."""
     if path == "derived":
         return "gradient", (
             "the gradient derived from the equations, so the fault is in the framework's "
@@ -74,7 +75,7 @@ def _describe_fault(context: Context, result: CellResult, check: str, path: str)
         )
     if context.path == "native":
         result.blamed_layers = at_fault(result, check)
-        # The framework's name of each layer, followed by the layer's name in the model.
+        # List the framework's name of each layer, and the layer's name in the model.
         label = _join_names(
             [
                 result.layers[key] + ("" if key == OPTIMIZER else f" (layer {key})")
@@ -91,8 +92,8 @@ def _describe_fault(context: Context, result: CellResult, check: str, path: str)
 
 
 def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
-    """Return the names, in the model, of the framework's own layers that cause a difference on the
-    native path. If the cause is unknown, return all of the framework's own layers."""
+    """Return the model's names of the framework layers that cause a difference on the native path.
+    If the cause is unknown, return the names of all framework layers."""
     native = [key for key, label in result.layers.items() if label != EQUATIONS]
     if check in TRAINING and OPTIMIZER in native:
         before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
@@ -103,7 +104,7 @@ def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
 
 
 def _choose_paths(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
-    """Yield the other paths, starting with the path that shares most code with the cell's own
+    """Yield the backend's other paths, starting with the path that shares most code with the cell's
     path."""
     claimed = any(label != EQUATIONS for label in layers.values())
     if context.path == "native" and claimed:
@@ -130,7 +131,8 @@ def _path_agrees(context: Context, check: str) -> bool:
 
 
 def _run_witness(context: Context, result: CellResult, check: str, label: str) -> Witness | None:
-    """Return the results of the native path, to be compared with those of other backends."""
+    """Run a check on the native path, and return its results, which are later compared with other
+    backends; None if the results cannot be compared."""
     if check not in MATERIALS:
         return None
     context.open(context.case.spec.update)
@@ -142,15 +144,15 @@ def _run_witness(context: Context, result: CellResult, check: str, label: str) -
 
 
 class Witnesses:
-    """The framework layers that differ from the equations so far. If the layers of two frameworks
-    agree with each other, the spec's definition is at fault."""
+    """The framework layers that have differed from the equations so far in this run. If the layers
+    of two frameworks agree with each other, the spec's definition is at fault."""
 
     def __init__(self) -> None:
         self._earlier: list[tuple[Witness, CellResult]] = []
 
     def compare(self, result: CellResult) -> list[CellResult]:
-        """Compare the layers of a result with those of earlier results. If they agree, blame the
-        spec in both results. Return the earlier results that changed."""
+        """Compare the layers of a result with the layers of earlier results. If two layers agree,
+        blame the spec in both results. Return the earlier results that changed."""
         mine, result.witness = result.witness, None
         if mine is None:
             return []

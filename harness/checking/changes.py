@@ -1,6 +1,5 @@
-"""Changes from one run of checks to another: verdicts, accuracy, cells and checks. The two runs may
-come from different versions and machines. Nothing in this module prints. ``docs/records.md``
-explains the rules."""
+"""Changes from an older run of checks to a newer run: verdicts, accuracy, cells and checks. The two
+runs may come from different versions and machines. ``docs/records.md`` explains the rules."""
 
 from __future__ import annotations
 
@@ -27,17 +26,18 @@ Kind = Literal[
     "accuracy-gained",
     "new-cell",
 ]
-# The kinds of changes, from grave to harmless; the output has the same order.
+# The kinds of changes, from grave to harmless. The output lists changes in this order.
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# Findings that exist only if something is wrong. A group of several findings has a finding with the
-# group's name only if the check failed before its first comparison.
+# Findings that exist only if something is wrong. A check with several findings (a group) has a
+# finding with the check's own name only if the check failed before its first comparison.
 GROUPS = frozenset(FINDINGS.values()) - frozenset(FINDINGS)
 ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives", *GROUPS})
-# If a cell has one of these findings, it stopped there and has no later findings.
+# A cell stops at one of these findings and has no later findings.
 BEFORE = frozenset({"oracle", "start", "open"})
-# Verdicts of checks that did not run; if such a check disappears, nothing is lost.
+# Verdicts of checks that did not run. If such a check disappears, this is not a change.
 NOT_MADE = frozenset({"not-applicable", "unsupported", "not-run"})
-# Entries of a signature that describe a spec or a backend. All other entries describe the run.
+# Entries of a signature that describe a spec or a backend. All other entries describe the whole
+# run.
 OF_SPEC = frozenset({"spec", "sizes"})
 OF_BACKEND = frozenset({"backend", "interpreter"})
 OF_MACHINE = ("host", "cpu", "usable_cores", "architecture")
@@ -47,8 +47,8 @@ SHORT = 12
 
 @dataclass(frozen=True)
 class CheckChange:
-    """The findings of a check of one cell in both runs; None if a run has no finding of that
-    check."""
+    """The findings of one check of one cell in the old and in the new run; None if a run has no
+    finding of this check."""
 
     check: str
     old: Finding | None
@@ -70,14 +70,14 @@ class CheckChange:
         )
 
     def record(self) -> dict[str, object]:
-        """Return the change as plain data."""
+        """Return the change as plain data, for JSON."""
         return {"check": self.check, "old": _record(self.old), "new": _record(self.new)}
 
 
 @dataclass(frozen=True)
 class CellChange:
-    """A change of a cell, with the checks that changed; without checks if the whole cell changed.
-    ``old`` and ``new`` are the cell's results. A result is None if that run does not have the
+    """A change of a cell. ``checks`` has the checks that changed; it is empty if the whole cell is
+    lost or new. ``old`` and ``new`` are the cell's results in both runs; None if a run has no such
     cell."""
 
     kind: Kind
@@ -90,7 +90,7 @@ class CellChange:
 
     @property
     def words(self) -> str:
-        """The text of the change, without the name of the cell."""
+        """The change as text, without the name of the cell."""
         if not self.checks:
             return self.reason
         if self.kind in ("lost", "new-cell"):
@@ -100,7 +100,7 @@ class CellChange:
         return f"{first}{further}"
 
     def record(self) -> dict[str, object]:
-        """Return the change as plain data."""
+        """Return the change as plain data, for JSON."""
         return {
             "kind": self.kind,
             "worse": self.worse,
@@ -117,9 +117,9 @@ Cells = Mapping[Cell, CellResult]
 
 
 def compare(old: Records, new: Records) -> RunChanges:
-    """Return all changes between two record files, gravest first, and the changes of versions and
-    machines. If a file has several runs of a cell, the last one counts. If a run was interrupted,
-    the cells that it did not begin count as neither lost nor new."""
+    """Return the changes between two record files, gravest first, and the changes of versions and
+    machines. If a file has several runs of a cell, the last run is compared. If a run was
+    interrupted, the cells that it did not begin are ignored."""
     before, after = comparable(old, new)
     conditions = compare_conditions(old.head, before, new.head, after)
     moved = moved_digits(before, after, (recorded(old), recorded(new)))
@@ -145,8 +145,8 @@ def compare(old: Records, new: Records) -> RunChanges:
 def _describe_equal_models(
     conditions: Iterable[Differing], old: Records, new: Records
 ) -> list[str]:
-    """Return a line for each changed spec that both runs checked with the same equations and
-    sizes."""
+    """Return a line for each spec whose file changed although both runs checked the same equations
+    and sizes."""
     texts = []
     models = [
         {name: model for head in records.of_kind(Head) for name, model in head.models.items()}
@@ -166,8 +166,8 @@ def _describe_equal_models(
 
 
 def describe_unfinished(changes: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
-    """Return the changes. If the newer run had ``begun`` a lost cell, the reason says that it did
-    not finish."""
+    """Return the changes with the reason "begun but not finished" for each lost cell that the newer
+    run had ``begun``."""
     return [
         replace(c, reason="begun but not finished") if c.new is None and c.cell in begun else c
         for c in changes
@@ -177,8 +177,8 @@ def describe_unfinished(changes: Iterable[CellChange], begun: Set[Cell]) -> list
 def moved_digits(
     old: Cells, new: Cells, pairs: tuple[Iterable[Pair], Iterable[Pair]] = ((), ())
 ) -> list[MovedDigits]:
-    """Return the cells and ``pairs`` whose printed number of agreeing digits changed, largest loss
-    first."""
+    """Return the cells and the ``pairs`` of backends whose printed number of agreeing digits
+    changed, largest loss first."""
     before, after = (
         {
             **{str(cell): digits(result.findings) for cell, result in cells.items()},
@@ -199,8 +199,8 @@ def moved_digits(
 def find_changes(old: Cells, new: Cells) -> list[CellChange]:
     """Return all changes between the cells of two runs, gravest first."""
     changes: list[CellChange] = []
-    # If a run includes several dtypes, some checks run in one of them only. A check is not lost if
-    # another dtype of the new run made it.
+    # In a run with several dtypes, some checks run in only one dtype. A check is not lost if it ran
+    # in another dtype of the new run.
     checks_by_cell: dict[Cell, set[str]] = {}
     for cell, result in new.items():
         single_checks = {f.check for f in result.findings if FINDINGS.get(f.check) in IN_ONE}
@@ -226,7 +226,8 @@ def _compare_cell(
     before = old or CellResult(after.cell)
     olds = {f.check: f for f in before.findings}
     news = {f.check: f for f in after.findings}
-    # A cell that could not start has no checks. Report one change for the cell, not one per check.
+    # A cell that could not start has no checks. Report one change for the cell, not one for each
+    # check.
     was_stopped, is_stopped = (
         any(f.check in BEFORE and f.verdict != "unsupported" for f in result.findings)
         for result in (before, after)
@@ -257,7 +258,7 @@ def _compare_cell(
 
 
 def _classify(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
-    """Return the kind of a change, and whether it is a change for the worse; None if nothing
+    """Return the kind of a check's change, and True if the change is for the worse; None if nothing
     changed."""
     old, new = change.old, change.new
     if new is None:
@@ -287,7 +288,7 @@ def _classify_verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
     if old not in PASSING and new in ("agree", "known-difference"):
         return "repaired", False
     if new in PASSING:
-        # A known difference is accepted, because its entry gives a reason. If a check no longer
+        # Known differences are accepted, because their entries give reasons. If a check no longer
         # runs, the change is for the worse.
         return "verdict-changed", old not in NOT_MADE and new in NOT_MADE
     return "verdict-changed", VERDICTS.index(new) > VERDICTS.index(old)
@@ -319,8 +320,8 @@ def _format_finding(finding: Finding) -> str:
 def compare_conditions(
     before: Head | None, old: Cells, after: Head | None, new: Cells
 ) -> list[Differing]:
-    """Return what differs around two runs: versions, machines and options, from the heads of their
-    files and from their cells."""
+    """Return the differing conditions of two runs: versions, machines and options. They come from
+    the first lines (heads) of the record files and from the cells."""
     old_entries, new_entries = (_flatten(head) if head else {} for head in (before, after))
     differences = differing(old_entries, new_entries)
     names = {each.what for each in differences}
@@ -342,8 +343,8 @@ def _compare_cell_conditions(one: CellResult, other: CellResult) -> Iterator[Dif
             yield _add_owner(each, cell)
     if one.greeting is not None and other.greeting is not None:
         for each in differing(one.greeting, other.greeting, (cell.backend,), CHECKSUMS):
-            # The entry ``harness`` is in the head and in the cells; in a cell it may be the code
-            # that another interpreter loads.
+            # The entry ``harness`` is in the head and in the cells. In a cell, it can be the code
+            # that a different interpreter loads.
             if each.what not in names:
                 yield each
 
@@ -367,8 +368,8 @@ def _flatten(head: Head) -> dict[str, object]:
 
 
 def _list_settings(request: RequestRecord) -> dict[str, str | None]:
-    """Return the requested settings as text. A changed model file is left out, because the
-    signatures of cells show it."""
+    """Return the settings of a request as texts by name, e.g. ``seed``. The checksum of a user's
+    model file is left out, because the signatures of cells have it."""
     settings: dict[str, str | None] = {
         name: _format_value(getattr(request, name))
         for name in ("sizes", "checks", "seed", "thorough", "repeat", "deterministic")

@@ -1,4 +1,4 @@
-"""Shell completion: the possible values of options and arguments, by their kind."""
+"""Shell completion: the possible values of each kind of option or argument."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TEXTS = ("builtin", "nietzsche")
 
 
 def backends(ctx: click.Context) -> Iterable[str]:
-    """Return the backends whose framework is installed, and the framework versions that have
-    environments."""
+    """Return the backends whose framework is installed, and the framework versions that are
+    installed in environments, e.g. ``torch@2.6``."""
     from harness.environments import cache
     from harness.runtime.needs import own
     from harness.runtime.plugins import available
@@ -42,8 +42,8 @@ def formats(ctx: click.Context) -> Iterable[str]:
 
 
 def models(ctx: click.Context) -> Iterable[str]:
-    """Return the names of models, including those in the folders given, and the YAML files of the
-    current folder. For ``explain``, also return the names of all other definitions."""
+    """Return the names of models, including models in the folders on the command line, and the YAML
+    files in the current folder. For ``explain``, also return the names of all other definitions."""
     from harness.language.library import FOLDERS, Library
 
     library = Library(_existing_folders(ctx))
@@ -60,11 +60,11 @@ def checks(ctx: click.Context) -> Iterable[str]:
 
 
 def sizes(ctx: click.Context) -> Iterable[str]:
-    """Return the names of the sizes that the specs on the command line have."""
+    """Return the names of the sizes of the specs on the command line."""
     from harness.language.library import lesson6
     from harness.language.model import load_spec
 
-    # While the value is incomplete, click has not yet parsed the earlier arguments.
+    # During completion, click has not yet parsed all arguments; the rest is in ``ctx.args``.
     names = ctx.params.get("specs") or ctx.params.get("spec") or ctx.args or lesson6()
     size_names: dict[str, None] = {}
     for name in [names] if isinstance(names, str) else names:
@@ -76,15 +76,15 @@ def sizes(ctx: click.Context) -> Iterable[str]:
 
 
 def environments(ctx: click.Context) -> Iterable[str]:
-    """Return the names of the environments that exist."""
+    """Return the names of the installed environments."""
     from harness.environments import cache
 
     return cache.kept()
 
 
 def run_results(ctx: click.Context) -> Iterable[str]:
-    """Return the names of the results that a run can return; for ``upgrade``, those of the
-    comparisons."""
+    """Return the values of ``--want``: results of a model, or for ``upgrade`` kinds of
+    comparison."""
     return ("numbers", "speed") if ctx.info_name == "upgrade" else ("outputs", "loss", "gradients")
 
 

@@ -1,4 +1,4 @@
-"""Running checks from the command line: progress during the run, tables and text at its end."""
+"""The command ``harness check``: progress during the run, and tables and text at its end."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ from harness.runs.compared import RunChanges
 
 
 class Baseline:
-    """The earlier run of ``check --baseline``. Its file is read before the new run begins, because
-    the new run may append to that file."""
+    """The earlier run that ``check --baseline`` compares with. Its record file is read before the
+    new run begins, because the new run may append to the same file."""
 
     def __init__(self, path: Path, patterns: Sequence[str] = ()) -> None:
         """Read the earlier run from its record file.
 
-        If a spec was deleted since and one of the ``patterns`` matches its name, the spec's cells
-        count as lost.
+        If a spec has been deleted since and one of the ``patterns`` matches its name, the cells of
+        this spec count as lost.
 
         Raises:
-            UsageError: the file has no finished cell, or a cell was run on several machines,
-                but not on this one.
+            UsageError: the file has no finished cell, or a cell ran on several machines, but not on
+                this machine.
             RecordError: the file cannot be read.
         """
         self.name = displayed(path)
@@ -70,10 +70,10 @@ class Baseline:
             raise UsageError(f"--baseline {self.name} has no finished cell")
 
     def compare(self, engine: Engine, report: Report, head: Head) -> RunChanges:
-        """Return the changes since the earlier run; a cell counts as lost only if it was requested
-        now."""
+        """Return the changes since the earlier run. A missing cell counts as lost only if the new
+        run requested it."""
         new = {result.cell: engine.add_signature(result) for result in report.results}
-        # With --fail-fast, cells that did not start do not count as lost.
+        # After a stop by --fail-fast, cells that did not start do not count as lost.
         not_started = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
         old = {
             cell: result
@@ -86,12 +86,12 @@ class Baseline:
         return RunChanges(conditions, find_changes(old, new), f"since {self.name}", moved=moved)
 
     def _select_cells(self, engine: Engine) -> Cells:
-        """Return the earlier run's cells, with their checks, that the present request covers. A
-        request without backends or specs covers all of them. A pattern covers every spec that it
-        matches, so a deleted spec counts as lost."""
+        """Return the cells of the earlier run that the new request covers, with the requested
+        checks. A request without backends or specs covers all backends or specs. A pattern covers
+        every spec that it matches, including deleted specs."""
         request = engine.request
         checks = choose_checks(request.checks, request.thorough)
-        other_shards = {*engine.whole_plan()} - {*engine.cells()}  # of other shards
+        other_shards = {*engine.whole_plan()} - {*engine.cells()}  # cells of other shards
         return {
             cell: _select_checks(result, checks)
             for cell, result in self.cells.items()
@@ -129,7 +129,7 @@ def _select_checks(result: CellResult, checks: tuple[str, ...]) -> CellResult:
 
 
 # A function that writes additional files into the folder of a cell's reproducer, and returns lines
-# of text about them.
+# of text about these files.
 WriteFiles = Callable[[Path, CellResult], list[str]]
 
 
@@ -141,12 +141,12 @@ def run_check(
 ) -> int:
     """Run the requested checks, print the results and return the exit code.
 
-    ``options`` decides what is printed, and which files are written apart from the records; its
-    ``specs`` are the models as the user wrote them: names, files and patterns. ``write_files``
-    writes additional files into the folders of reproducers.
+    ``options`` selects the output, and the files to write besides the records. ``options.specs``
+    are the models as the user wrote them: names, files and patterns. ``write_files`` writes
+    additional files into the folders of reproducers.
 
     Raises:
-        UsageError: none of the requested checks applies.
+        UsageError: none of the selected checks applies to the specs.
     """
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
@@ -191,12 +191,13 @@ def _compose_lines(
     reproducers: Sequence[str],
     options: CheckOptions,
 ) -> list[str]:
-    """Return the text printed after the tables: agreement of backends, problems, the summary and
-    changes."""
+    """Return the lines printed after the tables: agreement between backends, problems, reproducers,
+    the summary, and changes since the baseline."""
     lines = reports.given(engine.request, engine.specs)
     lines += reports.kept(report)
     lines += statements(report.pairs, report.results, every=options.pairs)
-    # If a backend lacks something, report that once for all of its cells.
+    # If a backend does not support a primitive, a dtype or a device, report this once for all
+    # cells.
     unsupported = (
         f"{result.cell.backend}: unsupported: {finding.detail}"
         for result in report.results
@@ -221,7 +222,7 @@ def _compose_lines(
 def results_data(
     code: int, request: Request, report: Report, compared: RunChanges | None = None
 ) -> dict[str, object]:
-    """Return the results of a run as the data that ``--json`` prints."""
+    """Return the results of a run as the plain data that ``--json`` prints."""
     arrays = {} if request.given is None else {"given": given_record(request.given).plain()}
     changes = {} if compared is None else {"since": compared.record()}
     return {
@@ -244,8 +245,8 @@ def results_data(
 def _write_reproducers(
     engine: Engine, report: Report, folder: Path | None, write_files: WriteFiles
 ) -> list[str]:
-    """Save a reproducer of each differing cell. Return a line per cell with the command that runs
-    the cell again."""
+    """Write a reproducer for each differing cell. Return for each cell a line with the command that
+    runs the reproducer or the cell again."""
     lines: list[str] = []
     if folder is None:
         return lines
@@ -274,16 +275,14 @@ def _write_reproducers(
 
 # The progress of the checks, printed on standard error.
 
-# The progress counts an unfinished cell as at most this share of a cell, even if most of its checks
-# have ended.
+# The progress bar counts an unfinished cell as at most this share of a finished cell.
 NEARLY = 0.95
-# The progress bar forecasts no end for runs with fewer cells, because their durations differ too
-# much.
+# A run with fewer cells has no forecast of its end, because the durations of cells differ too much.
 FEW = 10
 
 
 class CheckProgress(CheckEvents):
-    """The progress display: a bar on a terminal, otherwise a line for each cell."""
+    """The progress display: a bar on a terminal, or else a line for each cell."""
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "checking")
@@ -318,7 +317,7 @@ class CheckProgress(CheckEvents):
         self._finding_counts.pop(result.cell, None)
         self._ended += 1
         if result.kept:
-            # A cell that is reused from an earlier run took no time, so the forecast ignores it.
+            # The forecast ignores reused cells, because they take no time.
             self.bar.plan(self._cells, self._ended, forecast=self._cells >= FEW)
         self._count()
         fails = result.verdict not in PASSING

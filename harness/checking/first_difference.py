@@ -32,12 +32,12 @@ from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session, places, undistinguished
 from harness.worker.remote import Traced
 
-# Hypotheses are mistakes that a plugin may make when it passes parameters to the framework.
+# A hypothesis is a mistake that a plugin may make when it passes parameters to the framework.
 
 
 def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
-    """Yield possible mistakes in passing parameters: the layer, a description, and the parameters
-    after that mistake."""
+    """Yield mistakes that a plugin may make with parameters: the layer, a description, and the
+    parameters with this mistake, e.g. with two gates swapped."""
     pairs = list(_find_gate_pairs(parameters))
     for layer, first, second, stems in pairs:
         if len(stems) > 1:
@@ -54,8 +54,8 @@ def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
 
 
 def _find_gate_pairs(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Yield pairs of gates of a layer, with the prefixes (W, U, b) of the parameters whose shapes
-    are equal for both gates."""
+    """Yield pairs of gates of the same layer, with the name prefixes (W, U, b) of the parameters
+    that have equal shapes in both gates."""
     gates: dict[str, dict[str, list[str]]] = {}
     for name in parameters:
         layer, local = owner_of(name), local_of(name)
@@ -87,10 +87,10 @@ def _swap_gates(
     return swapped
 
 
-# A hypothesis must change a value by more than this many tolerances. Otherwise agreement with the
-# changed value proves nothing.
+# A hypothesis must change a value by more than this many tolerances. Otherwise both the changed and
+# the unchanged value could agree with the backend.
 DECISIVE = 10.0
-# The start of a hint; the description of a mistake follows.
+# A hint consists of this text and the description of a mistake.
 RIGHT_IF = "The result is right if"
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
@@ -99,8 +99,8 @@ UPDATE = ("training", "training-sgd")
 
 @dataclass(frozen=True, eq=False)
 class TracedPart:
-    """A traced value, or one time step of it, with its expected value and tolerance. If the value
-    has a wrong shape or dtype, ``reason`` says so, and the numbers are not compared."""
+    """A traced value of a backend, or one time step of the value, with the expected value and the
+    tolerance. If the shape or dtype is wrong, ``reason`` says so, and no numbers are compared."""
 
     name: str
     step: int | None
@@ -113,7 +113,7 @@ class TracedPart:
 
     @property
     def error(self) -> float:
-        """The error relative to the largest entry of the expected value."""
+        """The largest error, relative to the largest entry of the expected value."""
         if self.reason:
             return np.inf
         return relative_error(self.found, self.expected, _largest_entry(self.expected))
@@ -126,8 +126,8 @@ class TracedPart:
 
 @dataclass(frozen=True)
 class Location:
-    """The place of the first wrong value with a name, in the order of computation. ``right_if``
-    describes a change of parameters that would explain the value."""
+    """The place of the first wrong value in the order of computation. ``place`` is ``file:line`` of
+    its equation. ``right_if`` describes a mistake with parameters that would explain the value."""
 
     part: TracedPart
     place: str
@@ -140,7 +140,7 @@ class Location:
 
     @property
     def hint(self) -> str:
-        """The change that would explain the value, as a sentence."""
+        """The mistake that would explain the value, as a sentence."""
         return f"{RIGHT_IF} {self.right_if}" if self.right_if else ""
 
     @property
@@ -162,9 +162,9 @@ Values = Mapping[tuple[str, int | None], Array]
 
 
 class Expectations:
-    """The oracle's values of a training pass by name and time step, and their noise in a dtype. To
-    compare two backends, pass the second backend's values as ``others``: they replace the oracle's,
-    and the noise is doubled."""
+    """The oracle's values of a pass by name and time step, and their rounding noise in a dtype. To
+    compare two backends, pass the values of the second backend as ``others``. These values then
+    replace the oracle's values, and the noise is doubled."""
 
     def __init__(
         self,
@@ -196,9 +196,9 @@ class Expectations:
         return {(name, step): array for name, step, array in trace}
 
     def judge(self, traced: Sequence[Traced]) -> list[TracedPart]:
-        """Return the parts of a trace that the oracle has too, in the order of computation. A part
-        with a wrong shape or dtype has a ``reason``. If a native layer returns a whole sequence,
-        each time step is compared alone."""
+        """Compare a trace with the oracle, and return its parts in the order of computation. Values
+        that the oracle does not have are left out. If a framework layer returns a whole sequence,
+        each time step is a separate part."""
         parts: list[TracedPart] = []
         noise: dict[TracedPart, float] = {}
         for name, step, array in traced:
@@ -229,19 +229,19 @@ class Expectations:
         return [part for part in self.judge(trace) if not part.agrees]
 
     def locate(self, part: TracedPart) -> Location:
-        """Return the location of a wrong part: its equation, and a mistake that would explain
-        it."""
+        """Find the equation of a wrong part, and a mistake with parameters that would explain the
+        part's value."""
         place = self._places.get(undistinguished(part.name), "")
         return Location(part, place, "" if part.reason else self._find_explanation(part))
 
     def names_at(self, place: str) -> set[str]:
-        """Return the names of the values that the equation at ``place`` computes, in all layers
-        that contain it."""
+        """Return the names of the values that the equation at ``place`` (``file:line``) computes,
+        in all layers with this equation."""
         return {n for n, _ in self.values if self._places.get(undistinguished(n)) == place}
 
     def _find_explanation(self, part: TracedPart) -> str:
-        """Return the description of the first mistake with which the oracle computes the backend's
-        value; empty if there is none."""
+        """Return the description of the first mistake with which the oracle computes the same value
+        as the backend; an empty text if no mistake explains the value."""
         for _, text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)
             trace = self._oracle(material, "float64")
@@ -258,8 +258,8 @@ def _largest_entry(array: Array) -> float:
 
 
 def find_makers(program: Program, value: str, right: Collection[str]) -> tuple[str, ...]:
-    """Return the layers and losses on which a wrong result or value depends, in order. Values in
-    ``right`` are known to be right; the search stops at them."""
+    """Return the layers and losses on which a wrong result or value depends, in the order of
+    computation. The search goes backwards and stops at the values in ``right``, which are right."""
     results = {f"output.{port.name}": port.value for port in program.outputs}
     results |= {f"state.{port.name}": port.value for port in program.new_state}
     results |= {name: number for number, name in program.names.items()}
@@ -276,7 +276,8 @@ def find_makers(program: Program, value: str, right: Collection[str]) -> tuple[s
 
 
 def find_wrong_result(findings: Sequence[Finding]) -> str:
-    """Return the name of the first result of the forward pass that differs; empty if all agree."""
+    """Return the name of the first result of the forward pass that differs; an empty text if all
+    results agree."""
     wrong = _find_deviations({f.check: f for f in findings if f.verdict == "differ"}, FORWARD)
     return wrong[0].name if wrong else ""
 
@@ -284,13 +285,12 @@ def find_wrong_result(findings: Sequence[Finding]) -> str:
 def describe_later_phases(
     findings: Sequence[Finding], program: Program
 ) -> tuple[str, tuple[str, ...]]:
-    """Return a text on what is wrong if every traced value agrees, and the layers that the text
-    names.
+    """Describe the first wrong phase if all traced values agree. Also return the layers that the
+    description names, the likeliest cause first.
 
-    The text describes the first wrong phase: results that are not traced (a loss), then gradients,
-    then updates. If all of these are right on ordinary values, the text lists the checks that
-    differ. The first layer is the likeliest cause: the layer nearest to the loss, or the layer of
-    the parameter with the largest error.
+    The phases are: results that are not traced (e.g. a loss), then gradients, then updates. If all
+    phases are right on ordinary values, the text lists the checks that differ. The likeliest cause
+    is the layer nearest to the loss, or the layer of the parameter with the largest error.
     """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if untraced := [d.name for d in _find_deviations(wrong, FORWARD)]:
@@ -325,8 +325,8 @@ def _parse_step(deviation: Deviation) -> int:
 
 
 def _add_definitions(names: Sequence[str], program: Program) -> list[str]:
-    """Return the names of the parameters whose gradients are wrong, each with its layer's
-    definition."""
+    """Return the parameters' gradients as texts with the layer's definition, e.g.
+    ``gradient.out.W (dense)``."""
     layers = {
         str(node.attributes["instance"]): str(node.attributes["definition"])
         for node in program.calls
@@ -336,6 +336,6 @@ def _add_definitions(names: Sequence[str], program: Program) -> list[str]:
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names as text, with the number of those left out."""
+    """Join the first names, and add the number of omitted names: ``a, b, c and 2 more``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

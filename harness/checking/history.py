@@ -1,15 +1,15 @@
 """Reuse of results from a folder of record files: cells that agreed do not run again until
 something changes.
 
-A result is reused only if nothing has changed that its numbers depend on: the request, and the
-signature and greeting below. Of several runs under the same
-conditions, the last one decides, whatever the order of files and lines.
+A result is reused only if all conditions on which its numbers depend are unchanged: the request,
+the signature and the greeting (see below). If a cell ran several times under the same conditions,
+the last run decides, whatever the order of files and lines.
 
 - A cell runs again if its last run did not pass. If two runs began in the same second, a run that
   did not pass counts as the last.
-- A run that began in the future had a wrong clock, so its passing results are ignored.
-- The lines of a cell carry a checksum, so that incomplete or edited lines are ignored.
-- Unreadable files are reported and skipped. At worst, more cells run than necessary.
+- If a run began later than now, its clock was wrong, and its passing results are ignored.
+- A cell's lines have a checksum. Cells with incomplete or edited lines are ignored.
+- Unreadable files are reported and skipped. Their cells run again.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ from harness.worker.cards import cards
 from harness.worker.serve import reported
 from harness.worker.worker import Worker
 
-# The conditions on which a cell's numbers depend. A recorded result is reused only if they are
-# unchanged. A *signature* is known before a cell runs. A *greeting* comes from the worker when it
-# starts. Both map names to texts, which go into the record and into messages about changes.
+# The conditions on which a cell's numbers depend. A recorded result is reused only if all
+# conditions are unchanged. A *signature* has the conditions that are known before a cell runs. A
+# *greeting* has the versions that a worker reports when it starts. Signatures and greetings map
+# names to texts, which are written to records and to messages about changes.
 
-# Entries that are checksums: messages only say that they changed, and do not show the values.
+# Entries of signatures and greetings whose values are checksums -> the message if they have
+# changed.
 CHECKSUMS: Mapping[str, str] = {
     "spec": "the spec has changed",
     "sizes": "the sizes have changed",
@@ -64,19 +66,19 @@ CHECKSUMS: Mapping[str, str] = {
     "machine": "the machine is different",
     "model": "the file or the options of the model have changed",
 }
-# Entries that a signature has only if the backend runs on the harness' own interpreter.
+# Entries of a signature that exist only if the backend runs on the interpreter of the harness.
 OF_OWN_INTERPRETER = ("backend",)
-# Entries that are limits. They matter only if a verdict is one of :data:`LIMITED`.
+# Entries of a signature that are limits. They matter only if a verdict is one of :data:`LIMITED`.
 LIMITS = ("--timeout", "--memory")
 LIMITED = frozenset({"timeout", "out-of-memory", "not-run"})
-# Variables that change which packages an interpreter finds. If one is set for a worker, the harness
-# cannot know the worker's versions without starting it.
+# Environment variables that change which packages an interpreter finds. If the user sets one of
+# them for a worker, the harness must start the worker to get its versions.
 SEARCHING = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PATH")
 PROSE = {"summary", "source"}
 
 
 class Signatures:
-    """The signatures of all cells of a run."""
+    """The signatures of the cells of a run, i.e. the conditions on which their numbers depend."""
 
     def __init__(self, request: Request, differences: Differences) -> None:
         self.request = request
@@ -101,8 +103,8 @@ class Signatures:
                 else {}
             ),
             "usable cores": str(this_machine.usable_cores),
-            # If several dtypes are requested, some checks run in one of them only, so the list of
-            # dtypes matters.
+            # In a run with several dtypes, some checks run in only one dtype, so the list of dtypes
+            # matters.
             "dtypes": ", ".join(request.dtypes),
             **{f"variable {name}": text for name, text in reported(os.environ).items()},
         }
@@ -110,8 +112,8 @@ class Signatures:
         self._backends: dict[str, dict[str, str]] = {}
 
     def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
-        """Return the signature of a cell: everything on which its numbers depend, except the cell's
-        own fields."""
+        """Return the signature of a cell: all conditions on which its numbers depend, except the
+        fields of the cell."""
         if spec.name not in self._specs:
             content = spec.model.model_dump(exclude=PROSE)
             sizes = [case_sizes(spec, self.request, own=case) for case in (False, True)]
@@ -131,8 +133,9 @@ class Signatures:
 
 
 class Greetings:
-    """The greetings of a run's workers. A worker is started to get its greeting only if it runs on
-    another interpreter, or if the recorded versions differ from those installed here."""
+    """The greetings of a run's workers, i.e. the versions that they report. A worker is started for
+    its greeting only if it runs on a different interpreter, or if the recorded versions differ from
+    the installed versions."""
 
     def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
         self.request, self.workers = request, workers
@@ -140,7 +143,7 @@ class Greetings:
         self._started: set[str] = set()
 
     def now(self, backend: str, recorded: Mapping[str, str]) -> Mapping[str, str]:
-        """Return a backend's greeting today; empty if its worker cannot be started."""
+        """Return a backend's present greeting; empty if its worker cannot be started."""
         if self._greetings.get(backend) != recorded and backend not in self._started:
             if self._is_own(backend) and _read_versions(backend, recorded) == recorded:
                 self._greetings[backend] = recorded
@@ -157,8 +160,8 @@ class Greetings:
 
 
 def greeting(worker: Worker) -> dict[str, str] | None:
-    """Return the versions and checksums in a worker's greeting on which numbers depend; None if the
-    worker never started."""
+    """Return the versions and checksums that a worker reported at its start; None if the worker
+    never started."""
     hello = worker.hello
     if hello is None:
         return None
@@ -168,15 +171,15 @@ def greeting(worker: Worker) -> dict[str, str] | None:
 
 
 def origins(columns: Iterable[str]) -> dict[str, str]:
-    """Return for each backend the package that it comes from, with its version."""
+    """Return the package and version of each backend's plugin, e.g. ``my-backend 1.0``."""
     installed = available()
     by_column = {name: installed.get(backend_of(name)) for name in columns}
     return {name: f"{o.distribution} {o.version}" for name, o in by_column.items() if o is not None}
 
 
 def describe_labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
-    """Return the backend and the interpreter of each worker whose name differs from its backend's
-    name."""
+    """Return the backend and the interpreter of each worker that has a label, e.g.
+    ``torch@2.6``."""
     return {
         name: {"backend": backend_of(name), "interpreter": worker.launch.python}
         for name, worker in workers.items()
@@ -185,7 +188,7 @@ def describe_labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return texts that say how two signatures, or two greetings, differ."""
+    """Return a text for each entry in which two signatures, or two greetings, differ."""
     before, now = keep_common(before, now)
     texts = []
     for name in dict.fromkeys([*before, *now]):
@@ -198,8 +201,8 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def keep_common(
     one: Mapping[str, str], other: Mapping[str, str]
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return two signatures. If their interpreters differ, entries that only one of them has are
-    left out."""
+    """Return two signatures. If their interpreters differ, leave out the entries
+    :data:`OF_OWN_INTERPRETER` that only one signature has."""
     if one.get("interpreter") == other.get("interpreter"):
         return one, other
     hidden = {name for name in OF_OWN_INTERPRETER if (name in one) != (name in other)}
@@ -218,8 +221,8 @@ def _sign_backend(name: str, request: Request) -> dict[str, str]:
 
 
 def _read_versions(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
-    """Return the recorded greeting with the versions that are installed here; entries that are not
-    installed are left out."""
+    """Return the entries of a recorded greeting with the versions that are installed here. Packages
+    that are not installed are left out."""
     versions = {
         "Python": platform.python_version(),
         "code": code(backend_of(backend)),
@@ -228,7 +231,7 @@ def _read_versions(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
     for name in recorded:
         try:
             installed, (public, plus, _) = version(name), recorded[name].partition("+")
-            # Keep the recorded version if it only adds a local part (``2.1.0+cpu``).
+            # The recorded version may only add a local part (``2.1.0+cpu``); then use it unchanged.
             versions.setdefault(name, recorded[name] if plus and installed == public else installed)
         except (PackageNotFoundError, ValueError):  # an empty name raises ValueError
             continue
@@ -245,13 +248,11 @@ KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
 
 
 def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], list[str]]:
-    """Return the results in a folder of record files from runs with the same request; for each
-    cell, the last run comes first.
-
-    Also return texts about the files and cells that are ignored.
+    """Return the results of runs with the same request in a folder of record files. For each cell,
+    the last run comes first. Also return a text for each ignored file or group of cells.
 
     Raises:
-        UsageError: the path is no folder.
+        UsageError: the path is not a folder.
     """
     cells: dict[Cell, list[CellResult]] = {}
     ignored: list[str] = []
@@ -269,7 +270,7 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
         except RecordError as error:
             ignored.append(f"ignored in the history: {error}")
             continue
-        # Results whose checksum matches their lines.
+        # Cells whose checksum matches their lines.
         intact = [b for b in blocks if seal(b.begin, b.results, b.end).checksum == b.end.checksum]
         results = [
             block.result()
@@ -292,9 +293,9 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
 
 
 def seal(begin: Begin, results: Sequence[Result], end: End) -> End:
-    """Return the last line of a cell, with a checksum of all lines of the cell."""
+    """Return the last line of a cell with the checksum of all lines of the cell."""
     content = hashlib.sha256()
-    # The checksum leaves out the blame, which a later cell may change, and the fields that
+    # The checksum does not cover the blame, which a later cell may change, and the fields that
     # ``harness merge`` adds.
     for line in (begin, *results, end):
         fields = {n: v for n, v in line.plain().items() if n not in ("copy", "started", "checksum")}
@@ -304,14 +305,14 @@ def seal(begin: Begin, results: Sequence[Result], end: End) -> End:
 
 
 def cell_lines(begin: Begin, result: CellResult) -> list[CellLine]:
-    """Return all lines of a cell; the last line has the checksum of all lines."""
+    """Return the record lines of a cell; the last line has the checksum of all of them."""
     results = [*results_of(result)]
     return [begin, *results, seal(begin, results, End.of(result))]
 
 
 def new_file(folder: Path) -> Path:
-    """Return the path of a new file in a history folder, for the results of this run; create the
-    folder.
+    """Return the path of a new record file in a history folder. Create the folder if it does not
+    exist.
 
     Raises:
         UsageError: the folder cannot be created.
@@ -326,7 +327,7 @@ def new_file(folder: Path) -> Path:
 
 
 def days(results: Sequence[CellResult]) -> Iterator[str]:
-    """Yield the number of reused cells per day: ``8 from 2026-11-26``."""
+    """Yield a text for each day with the number of results from that day: ``8 from 2026-11-26``."""
     counts = Counter(result.since[:10] for result in results)
     yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
 
@@ -335,11 +336,12 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-# An interrupted run is resumed from its record file, which has the finished cells.
+# A record file has the finished cells of an interrupted run, which can be resumed.
 
 
 def request_record(request: Request) -> RequestRecord:
-    """Return the settings that two runs must share if one run may reuse results of the other."""
+    """Return the settings of a request that must be equal if a run reuses results of an earlier
+    run."""
     settings = {one.name: getattr(request, one.name) for one in DECIDING}
     return RequestRecord(
         **{**settings, "sizes": dict(sorted(request.sizes.items()))},
@@ -349,12 +351,12 @@ def request_record(request: Request) -> RequestRecord:
 
 
 def records_of(path: Path, request: Request) -> Records:
-    """Read the record file of a run with the same request; return empty records if there is no
-    file.
+    """Read the record file of a run that had the same request. Return empty records if the file
+    does not exist.
 
     Raises:
         RecordError: the file cannot be read, or a line lacks fields of its kind.
-        UsageError: the file comes from a run with other sizes, checks or seed.
+        UsageError: the file has a run with different sizes, checks or seed.
     """
     if not path.exists():
         return Records(())
@@ -376,18 +378,18 @@ def records_of(path: Path, request: Request) -> Records:
 
 
 def describe_missing_records(path: Path) -> str:
-    """Return the text for a record file without results to resume from."""
+    """Return the message about a record file that has no results yet."""
     return f"there are no records in {displayed(path.absolute())} yet: all cells are run"
 
 
 def reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
-    """Return why a cell must run again; an empty text if its signature and greeting are
-    unchanged."""
+    """Return a text that says why a cell must run again; an empty text if its signature and
+    greeting are unchanged."""
     if result.signature is None or result.greeting is None:
         return "the record file does not say under which conditions it ran"
     conditions = dict(now)
     if not LIMITED & {finding.verdict for finding in result.findings}:
-        # If no check ran into a limit of time or memory, changed limits do not matter.
+        # Changed limits do not matter if no check exceeded a limit of time or memory.
         conditions |= {name: text for name, text in result.signature.items() if name in LIMITS}
     differing = changes(result.signature, conditions)
     if not differing:
@@ -396,12 +398,13 @@ def reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetin
 
 
 def rerun_command(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
-    """Return the words of the command that runs a cell again, with the options of the run that has
-    this head. If ``checks`` is empty, the command names the same checks as that run."""
+    """Return the words of the ``harness check`` command that runs a cell again. The command has the
+    options of the run whose record file begins with ``head``. If ``checks`` is empty, the command
+    names the same checks as that run."""
     head = head or Head.model_construct(environment={})
     request = head.request or RequestRecord()
     model = request.against
-    # A user's own model has a name such as ``torch@model.Gru``; its backend is the part before @.
+    # A user's own model is named e.g. ``torch@model.Gru``; its backend is the part before @.
     backend = backend_of(cell.backend) if model else cell.backend
     spec, environment = head.sources.get(cell.spec, cell.spec), head.environment
     words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
@@ -417,6 +420,6 @@ def rerun_command(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> 
 
 
 def _format_options(**values: object) -> list[str]:
-    """Return the command-line words of ``check`` for options, which are given by field name."""
+    """Return the command-line words for options of ``check``, which are passed by field name."""
     options = {one.name: one for one in options_of(CheckOptions)}
     return [word for name, value in values.items() for word in options[name].words(value)]

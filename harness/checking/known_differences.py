@@ -2,10 +2,10 @@
 framework's issue.
 
 An entry changes the verdict of matching findings from ``differ`` to ``known-difference``. If a
-matching finding agrees, the framework has been repaired, and the check reports that the entry must
-be removed. This does not apply to entries with ``shown_by``, because such a difference appears at
-some sizes only. With ``parameter``, an entry covers wrong gradients of some parameters. If anything
-else in the finding is wrong, the finding still differs.
+matching finding agrees, the framework has been repaired, and the check fails with a request to
+remove the entry. Entries with ``shown_by`` are exempt, because their differences appear only at
+some sizes. With ``parameter``, an entry covers wrong gradients of some parameters. If anything else
+in the finding is wrong, the finding still differs.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from harness.results.findings import STEP, WHOLE_STEPS, Finding
 from harness.runtime.labels import backend_of
 from harness.runtime.native import calls_by_layer
 
-# A user accepts a difference with entries in ``known_differences.yaml``; this is their draft.
+# A user accepts a difference with an entry in ``known_differences.yaml``. The harness drafts the
+# entry.
 
 
 def draft_entries(result: CellResult, checks: Sequence[str]) -> str:
-    """Return the draft of a file that accepts the findings of some checks of a cell. Each check has
-    its own entry, because an entry that matches an agreeing check counts as a fault."""
+    """Draft a ``known_differences.yaml`` that accepts the findings of some checks of a cell. Each
+    check has its own entry, because an entry that matches an agreeing check is an error."""
     cell, entries = result.cell, {}
     location, blame = result.location, result.blame.words if result.blame else ""
     words = f"{location.rstrip('.')}. {blame}" if location and blame else location or blame
@@ -55,14 +56,14 @@ def draft_entries(result: CellResult, checks: Sequence[str]) -> str:
     return text
 
 
-# The file's name in ``specs/`` and in a user's folders, and its former name in a user's folders.
+# The present name of the file, and its former name, which users' folders may still have.
 FILE, FORMER = "known_differences.yaml", "differences.yaml"
 
 
 class ParameterMatch(Strict):
-    """Shell patterns that select the parameters whose gradients are wrong. The patterns match the
-    definition of the parameter's layer, the layer's attributes by name, and the parameter's shape
-    (``1, 1, [1-7], *``)."""
+    """Shell patterns that select the parameters whose gradients are wrong. They match the
+    definition of the parameter's layer, attributes of this layer, and the parameter's shape, e.g.
+    ``1, 1, [1-7], *``."""
 
     definition: str = "*"
     attributes: Mapping[str, int | str] = {}
@@ -84,9 +85,9 @@ class Match(Strict):
 
 
 class Difference(Strict):
-    """A fault of a framework. ``shown_by`` names the test that demonstrates the fault, and that
-    fails after the framework is repaired. Without ``match``, the harness works around the fault.
-    With both, the fault appears at some sizes only."""
+    """A fault of a framework. ``shown_by`` names a test that demonstrates the fault and fails once
+    the framework is repaired. An entry without ``match`` is a fault that the backend works around.
+    An entry with ``match`` and ``shown_by`` is a fault that appears only at some sizes."""
 
     summary: str
     reason: str
@@ -104,21 +105,21 @@ class DifferenceFile(Strict):
 
 @dataclass
 class Differences:
-    """The known differences by name: those that ship with the harness, and those of a user."""
+    """The known differences by name: entries of the harness and entries of the user."""
 
     entries: dict[str, Difference] = field(default_factory=dict)
 
     def apply(self, result: CellResult, finding: Finding, program: Program) -> None:
-        """Change the verdict of a finding if a known difference matches; ``program`` is the checked
-        program."""
+        """Change the verdict of a finding if a known difference matches. ``program`` is the program
+        that the check ran."""
         for name, entry in self.entries.items():
             if entry.match is None or not _matches(entry.match, result, finding.check):
                 continue
             excuse = f"known difference {name}: {entry.summary}"
             if finding.verdict == "differ":
                 parameter = entry.match.parameter
-                # Results of whole steps may be wrong because of a gradient that the same entry
-                # excuses.
+                # The result of an optimizer step may be wrong because of a gradient that the same
+                # entry excuses.
                 only_steps = finding.check == WHOLE_STEPS and not finding.faults
                 if parameter and not (
                     _is_wrong_only_in(finding, _find_parameters(entry.match, result, program))
@@ -137,8 +138,8 @@ class Differences:
             finding.faults += self._list_hints(result, program)
 
     def _list_hints(self, result: CellResult, program: Program) -> list[str]:
-        """Return hints at known differences that other checks have found in this cell's layers. The
-        hints do not change the verdict."""
+        """Return hints that a known difference of one of the cell's layers may be the cause. Hints
+        do not change the verdict."""
         return [
             f"this may be known difference {name}, which other checks found in {layer}: "
             f"{entry.summary}"
@@ -160,16 +161,17 @@ def _matches(match: Match, result: CellResult, check: str) -> bool:
 
 
 def _matches_layer(match: Match, label: str) -> bool:
-    """Return whether a pattern matches one of the framework functions that ran a layer."""
+    """Return whether an entry's pattern matches one of the framework functions in ``label``, which
+    ran a layer."""
     return any(fnmatchcase(part, match.layer) for part in label.split(", "))
 
 
 def _find_parameters(match: Match, result: CellResult, program: Program) -> frozenset[str]:
-    """Return the names of the parameters in a program that an entry matches."""
+    """Return the names of a program's parameters that an entry matches."""
     patterns = match.parameter or ParameterMatch()
 
     def fits(value: object, pattern: object) -> bool:
-        # Write the attribute as a spec does: 2, not 2.0.
+        # Write a number like in a spec: 2, not 2.0.
         return fnmatchcase(f"{value:g}" if isinstance(value, float) else str(value), str(pattern))
 
     return frozenset(
@@ -187,8 +189,8 @@ def _find_parameters(match: Match, result: CellResult, program: Program) -> froz
 
 
 def _is_wrong_only_in(finding: Finding, names: frozenset[str]) -> bool:
-    """Return whether a finding is wrong only in gradients of these parameters. In training, only
-    the first wrong step counts, because later steps start from its result."""
+    """Return whether a finding is wrong only in the gradients of the parameters ``names``. In
+    training, only the first wrong step is examined, because later steps start from its result."""
     wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
     step_numbers = [int(found[1]) if (found := STEP.search(text)) else 0 for text in wrong]
     first = [
@@ -199,14 +201,14 @@ def _is_wrong_only_in(finding: Finding, names: frozenset[str]) -> bool:
 
 
 def known_differences(folders: Iterable[Path] = ()) -> Differences:
-    """Return the known differences that ship with the harness and those in a user's folders
-    (``known_differences.yaml``)."""
+    """Read the known differences of the harness, and those in the ``known_differences.yaml`` files
+    of the user's folders."""
     entries: dict[str, Difference] = {}
     shipped = files("harness.specs").joinpath(FILE)
     entries.update(_read_entries(parse(shipped.read_text(encoding="utf-8"), f"specs/{FILE}")))
     for folder in folders:
         for name in (FORMER, FILE):
-            # If the path is no regular file, loading it reports the error.
+            # If the path is not a regular file, ``load`` reports the error.
             if os.path.lexists(folder / name):
                 entries.update(_read_entries(load(folder / name)))
     return Differences(entries)

@@ -1,6 +1,6 @@
 """The options of ``check`` and of the commands about models, cells and reproducers.
 
-Imports nothing that takes time: the command line must start at once.
+This module imports nothing slow, because the command line must start quickly.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from harness.oracle.user_arrays import Numbers as Arrays
     from harness.oracle.user_arrays import Source
 
-# The dtypes that are checked if none are asked for.
+# The dtypes of a run if the user selects none.
 DTYPES = ("float64", "float32")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class CellOptions:
-    """Options that select the cells and say how each is run. Empty ``specs`` mean all of Lesson 6,
-    empty ``backends`` all that are installed."""
+    """Options that select cells and control how each cell runs. Empty ``specs`` select all models
+    of Lesson 6, and empty ``backends`` select all installed backends."""
 
     specs: tuple[str, ...] = shared.specs(suite="--harness-spec")
     backends: tuple[str, ...] = shared.backends(suite="--backend")
@@ -98,7 +98,7 @@ DECIDING = tuple(one for one in options_of(CellOptions) if one.decides)
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class RunOptions(CellOptions):
-    """How the cells are run as a whole, and what is kept of them."""
+    """Options of the whole run: parallelism, records, and reuse of earlier results."""
 
     shard: Shard | None = shared.shard()
     on: str | None = shared.on()

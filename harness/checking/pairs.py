@@ -1,6 +1,6 @@
-"""Comparison of backends with each other, without the oracle: the number of digits to which they
-agree. Each pair is compared on all results of the training pass in the check ``values``: outputs,
-loss, state, statistics and gradients."""
+"""Comparison of backends with each other, without the oracle: the number of digits in which their
+results agree. Each pair of backends is compared on all results of the training pass in the check
+``values``: outputs, loss, state, statistics and gradients."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from harness.results.findings import PASSING, digits
 from harness.results.lines import Begin, Pair
 from harness.results.records import Records
 
-# If a run has at most this many pairs of backends, all of them are reported.
+# A report lists all pairs of backends if there are at most this many.
 FEW = 3
 
 
 class Pairs:
-    """The comparisons between the backends of a run, made as cells end. ``outliers`` has a line for
-    each group of cells in which one backend differs from all others. The results of cells stay in
-    memory until all cells of their group have ended."""
+    """The comparisons between the backends of a run. They are made when cells end. A group of cells
+    differs in the backend only. ``outliers`` has a line for each group in which one backend differs
+    from all others. The results of a group stay in memory until all its cells have ended."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         groups = [group_of(cell) for cell in cells]
@@ -35,8 +35,8 @@ class Pairs:
         self.outliers: dict[Group, str] = dict.fromkeys(groups, "")
 
     def ended(self, result: CellResult) -> list[Pair]:
-        """Return the comparisons of a finished cell with the cells of its group that finished
-        earlier."""
+        """Compare a finished cell with the cells of its group that finished earlier, and return the
+        comparisons."""
         group = group_of(result.cell)
         members = self._ended[group]
         pairs = [self._pair(other, result) for other in members if other.values and result.values]
@@ -68,8 +68,8 @@ class Pairs:
 
 
 def recorded(records: Records) -> list[Pair]:
-    """Return the pairs in a record file. If a cell ran again later, its earlier pairs are left
-    out."""
+    """Return the comparisons of backends in a record file. If a cell ran again later, its earlier
+    comparisons are left out."""
     pairs: dict[tuple[Group, frozenset[str]], Pair] = {}
     for line in records.lines:
         if isinstance(line, Begin):
@@ -88,12 +88,12 @@ def statements(
     every: bool = False,
     others: str = "--pairs shows all",
 ) -> list[str]:
-    """Return a line per pair of backends: the number of digits to which they agree, and the results
-    in which they differ.
+    """Return a line for each pair of backends: the number of digits in which they agree, and the
+    results in which they differ.
 
-    ``results`` are used to find cells that differ from the oracle. If there are many pairs, only
-    the pair that is furthest apart is reported, unless ``every`` is set. ``others`` then says how
-    to see all pairs.
+    ``results`` show which cells differ from the oracle. If there are many pairs, only the pair with
+    the largest difference is reported, unless ``every`` is set. This line then contains the text
+    ``others``, which says how to see all pairs.
     """
     wrong = {r.cell: digits(r.findings) for r in results if r.verdict == "differ"}
     by_backends: dict[tuple[str, str], list[Pair]] = {}
@@ -120,8 +120,8 @@ def _describe_pair(
         worst = max(members, key=lambda p: p.error)
         place = f"{worst.group[0]}: {worst.worst}" if several_systems else worst.worst
         variant = f"{dtype} {path}" if several_paths else dtype
-        # If both backends are wrong in the same way, they agree with each other. They also agree if
-        # one of them is wrong only in a result that pairs do not compare.
+        # Two backends that are wrong in the same way agree with each other. They also agree if one
+        # of them is wrong only in a result that is not compared here.
         errors = (wrong.get(cell) for cell in worst.cells)
         if any(
             digits_of_cell is not None and worst.digits < digits_of_cell + 1
@@ -137,8 +137,9 @@ def _describe_pair(
 
 
 def _find_largest_error(one: Arrays, other: Arrays) -> tuple[float, str]:
-    """Return the largest relative error between two backends, and the tensor that has it. The error
-    is infinite if shapes differ, or if only one backend returns the tensor."""
+    """Return the largest relative error between the tensors of two backends, and the name of the
+    worst tensor. The error is infinite if shapes differ, or if only one backend returns a
+    tensor."""
     sizes = [scales(arrays) for arrays in (one, other)]
     worst = (0.0, next(iter(one), ""))
     for name in dict.fromkeys([*one, *other]):
@@ -151,33 +152,35 @@ def _find_largest_error(one: Arrays, other: Arrays) -> tuple[float, str]:
     return worst
 
 
-# An outlier is a backend whose outputs differ from those of all others, which agree with each
-# other.
+# An outlier is a backend whose outputs differ from the outputs of all other backends, while these
+# agree with each other.
 
 FEWEST = 3
-"""The least number of backends in a group for which outliers are computed."""
+"""The least number of backends in a group in which outliers are searched."""
 
 Group = tuple[str, str, str, str]
 
 
 def group_of(cell: Cell) -> Group:
-    """Return all fields of a cell except the backend; cells with the same fields form a group."""
+    """Return all fields of a cell except the backend. Cells for which they are equal form a
+    group."""
     return (cell.spec, cell.dtype, cell.path, cell.device)
 
 
 def group_name(cell: Cell) -> tuple[str, ...]:
-    """Return the name of a group of cells; the fields that decide its cost come first."""
+    """Return the name of a cell's group, as parts. The fields that decide the cost of a cell come
+    first."""
     return (f"{cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
 def find_outlier(members: Sequence[CellResult]) -> str:
-    """Return a line about the backend whose outputs differ from those of all others; empty if there
-    is none."""
+    """Return a line about the backend whose outputs differ from the outputs of all others; an empty
+    text if there is no such backend."""
     members = [m for m in members if m.outputs]
     if len(members) < FEWEST or all(m.verdict in PASSING for m in members):
         return ""
-    # Use the lower median. With three backends, each of the two that agree is near one backend and
-    # far from another.
+    # Use the lower median: with three backends, each backend of the agreeing pair is near one
+    # backend and far from the other.
     median = {
         m.cell.backend: median_low([_compute_output_error(m, o) for o in members if o is not m])
         for m in members
@@ -194,8 +197,8 @@ def find_outlier(members: Sequence[CellResult]) -> str:
 
 
 def _compute_output_error(one: CellResult, other: CellResult) -> float:
-    """Return the largest difference between outputs, relative to the larger output. It is infinite
-    if shapes differ, or if outputs differ and are not all finite."""
+    """Return the largest difference between the outputs of two cells, relative to the largest
+    entry. The result is infinite if shapes differ, or if differing outputs are not all finite."""
     worst = 0.0
     for name, array in one.outputs.items():
         if name not in other.outputs or array.shape != other.outputs[name].shape:

@@ -1,4 +1,4 @@
-"""Ways to make the programs and arrays of a failing pass smaller."""
+"""Reduction of a failing pass: cutting its arrays, and extracting a part of its program."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from harness.runtime.answers import Arguments
 
 
 def resize(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
-    """Return the failure with a size changed, keeping the first or the last entries of each array.
-    None if the program does not allow the size, or if an array has too few entries."""
+    """Change a size of a failure by cutting its arrays. With ``first``, the first entries of each
+    array remain, otherwise the last. Return None if the program does not allow the size, or if an
+    array has too few entries."""
     sizes = {**failure.sizes, name: size}
     programs = [failure.training, failure.inference]
     if any(name in program.structural for program in programs):
@@ -69,8 +70,8 @@ def _cut_arrays(
 
 
 def _cut_array(array: Array, shape: tuple[int, ...], first: bool) -> Array:
-    """Return the first or the last entries of an array along every axis, as many as ``shape``
-    says."""
+    """Cut an array to a smaller ``shape``. With ``first``, the first entries along every axis
+    remain, otherwise the last."""
     if len(shape) != array.ndim or any(n > m for n, m in zip(shape, array.shape, strict=True)):
         raise ValueError(f"{list(array.shape)} has no part of shape {list(shape)}")
     index = tuple(
@@ -79,11 +80,11 @@ def _cut_array(array: Array, shape: tuple[int, ...], first: bool) -> Array:
     return np.ascontiguousarray(array[index]).reshape(shape)
 
 
-# A segment is a program made of some nodes of another program. Values that the nodes read become
-# inputs, and their results become outputs.
+# A segment is a program that consists of some consecutive nodes of a larger program. Values that
+# the nodes read become inputs, and values that later nodes use become outputs.
 #
 # The inputs have the values that the oracle computes. The loss is ``sum(output * along)`` over all
-# outputs, and ``along`` is an input. So a training pass returns both results and gradients.
+# outputs, where ``along`` is a random input. So a training pass returns results and gradients.
 
 VALUE, ALONG = "value.", "along."
 # Seed of the random arrays ``along``; it must differ from the seeds of cases.
@@ -91,8 +92,8 @@ SEED = 20
 
 
 def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """Return the nodes from ``start`` to ``stop`` as a failure with a program of its own. None if
-    other nodes use no float result of these nodes, or if the nodes form no valid program."""
+    """Make a failure whose program has only the nodes from ``start`` to ``stop``. Return None if no
+    other node uses a float result of these nodes, or if the nodes are no valid program."""
     program = failure.program
     nodes = program.nodes[start:stop]
     produced = {value for node in nodes for value in node.outputs}
@@ -109,7 +110,7 @@ def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
 
 
 def _compute_values(failure: Failure) -> Mapping[int, Array]:
-    """Return the values that the oracle computes outside of loops, by number."""
+    """Run the oracle, and return all values of the program outside of loops, by value number."""
     program, material = failure.program, failure.run.material
     groups: dict[str, Mapping[str, Array]] = {
         "": material.parameters,
@@ -123,7 +124,7 @@ def _compute_values(failure: Failure) -> Mapping[int, Array]:
         for prefix, port in crossing_ports(program)
         if port.name in groups[prefix]
     }
-    # Without targets, the values of the loss and of nodes that use it are unknown.
+    # Without targets, the loss and the nodes that use the loss cannot be computed.
     computed, nodes = set(env), []
     for node in program.nodes:
         if computed.issuperset(reads(node)):
@@ -192,8 +193,8 @@ def _build_failure(
 
 
 def prune(program: Program) -> Program:
-    """Return the program without unused values and sizes; the remaining values are numbered anew.
-    Code that adds nodes to a program relies on consecutive numbers."""
+    """Remove unused values and sizes from a program. The remaining values get consecutive numbers,
+    which :class:`Builder` needs to add nodes."""
     used = {port.value for _, port in crossing_ports(program)} | _list_results(program)
     for node in walk_nodes(program.nodes):
         used |= {*node.inputs, *node.outputs}
@@ -225,7 +226,8 @@ def _list_results(program: Program) -> set[int]:
 
 
 def add_inner_product(builder: Builder, left: int, right: int) -> int:
-    """Add nodes that compute the inner product of two values, and return its number."""
+    """Add nodes that compute the inner product of two values, and return the number of the
+    product."""
     product = builder.emit("multiply", left, right)
     axes = tuple(range(len(builder.types[product].shape)))
     return builder.emit("sum", product, axis=axes, keepdims=False) if axes else product
@@ -236,7 +238,6 @@ def _name_value(program: Program, value: int) -> str:
 
 
 def _round_to_float32(array: Array) -> Array:
-    """Return the array rounded to float32, so that it has the same numbers in float32 and
-    float64."""
+    """Round a float array to float32, so that it has the same numbers in float32 and float64."""
     wide = np.asarray(array)
     return wide.astype(np.float32).astype(np.float64) if wide.dtype.kind == "f" else wide

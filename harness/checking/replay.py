@@ -1,5 +1,5 @@
-"""The commands ``replay`` and ``reduce``: run a reproducer again on any backend, or make it smaller
-while it still fails."""
+"""The commands ``replay`` and ``reduce``. They run a reproducer again on any backend, or make it
+smaller while it still fails."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device
 from harness.worker.worker import Worker
 
-# The search makes sizes smaller and leaves out nodes, as long as the pass still fails.
+# The search reduces sizes and removes nodes while the pass still fails.
 
 # A function that runs a pass and returns whether it still fails.
 Differs = Callable[[Failure], bool]
-# The number of rounds over all sizes and nodes: after one reduction, others may become possible.
+# The number of rounds over all sizes and nodes. One reduction can make further reductions possible.
 ROUNDS = 4
 
 
 @dataclass
 class Search:
-    """A search for a smaller failure, which takes at most ``seconds``. ``tried`` counts the passes
-    that have run. ``show`` is called before each pass."""
+    """A search for a smaller failure, with a time limit in ``seconds``. ``tried`` counts the passes
+    that ran. ``show`` is called before each pass with this count and the next candidate."""
 
     differs: Differs
     seconds: float
@@ -54,7 +54,8 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """True if the time is up; the smallest failure found so far is then the result."""
+        """True if the time limit is reached. The search then ends with the smallest failure so
+        far."""
         return time.monotonic() > self._end
 
     def smallest(self, failure: Failure) -> Failure:
@@ -75,8 +76,8 @@ class Search:
         return failure
 
     def _reduce_size(self, failure: Failure, name: str) -> Failure:
-        """Reduce one size: try 1, then subtract as much as possible, starting with half of the
-        size."""
+        """Reduce one size. Try 1 first. If the pass then no longer fails, subtract smaller and
+        smaller steps, starting with half of the size."""
         size = failure.sizes.get(name, 1)
         smallest = self._find_failing(resize(failure, name, 1, first=f) for f in (True, False))
         if size > 1 and smallest is not None:
@@ -97,10 +98,10 @@ class Search:
         return failure
 
     def _reduce_nodes(self, failure: Failure) -> Failure:
-        """Reduce the program to a single wrong node, or to a sequence of nodes that is wrong."""
+        """Reduce the program to a single failing node, or to a sequence of nodes that fails."""
         count = len(failure.program.nodes)
         if count < 2 or any(p.name.startswith(ALONG) for p in failure.program.inputs):
-            return failure  # already reduced to a part
+            return failure  # the program is already a part of a larger program
         order = sorted(range(count), key=lambda n: failure.program.nodes[n].op != "call")
         alone = self._find_failing(extract_segment(failure, n, n + 1) for n in order)
         if alone is not None:
@@ -137,8 +138,8 @@ class Search:
 
 
 def measure(failure: Failure) -> tuple[int, int]:
-    """Return the number of entries in all arrays of a failure, and the number of operations of its
-    program."""
+    """Return two measures of a failure: the number of entries of all arrays, and the number of
+    nodes of the program."""
     material = failure.run.material
     groups = (
         material.parameters,
@@ -160,7 +161,7 @@ class Runner:
     worker: Worker
     seconds: float
     layers: Mapping[str, str] = field(default_factory=dict)
-    """The code that ran each layer in the last pass."""
+    """The code that ran each layer in the last pass, by layer name."""
 
     def deviations(self, failure: Failure) -> list[Deviation]:
         """Run a pass, and compare its results with the oracle's.
@@ -178,27 +179,27 @@ class Runner:
             return expected.deviations(failure.run.run(remote), cell.dtype)
 
     def differs(self, failure: Failure) -> bool:
-        """Return whether a number differs. A pass that cannot run is a different failure, so it
-        does not count."""
+        """Return whether a number differs from the oracle. A pass that cannot run, or has wrong
+        shapes, is a different failure, so the result is False."""
         try:
             return any(not d.agrees and not d.reason for d in self.deviations(failure))
         except (WorkerFault, OracleFault, HarnessError, ValueError):
             return False
 
 
-# A function that writes additional files into a reproducer's folder, for a backend with this
-# launch, and returns lines about them.
+# A function that writes additional files into a reproducer's folder and returns lines about these
+# files. The launch says how to start the backend.
 WriteFiles = Callable[[Launch, Path, CellResult], list[str]]
 
 
 def run_reduce(options: ReduceOptions, write_files: WriteFiles) -> CommandResult:
-    """Run the command ``harness reduce``: make a reproducer smaller, and write the result to a new
-    folder.
+    """Run the command ``harness reduce``: make a reproducer smaller, and write the smaller
+    reproducer to a new folder.
 
     Raises:
-        UsageError: the folder holds no reproducer, the reproducer agrees, or the new folder
-            exists already.
-        CouldNotRun: the backend, or the oracle, could not be run.
+        UsageError: the folder has no reproducer, the reproducer agrees, or the new folder exists
+            already.
+        CouldNotRun: the backend or the oracle could not run.
     """
     folder = options.folder
     target = options.output or _choose_target(folder)
@@ -235,7 +236,7 @@ def run_reduce(options: ReduceOptions, write_files: WriteFiles) -> CommandResult
     programs = (reduced.training, reduced.inference)
     write(target, Reproducer(cell, *programs, reduced.run, reduced.run_oracle()))
     result = CellResult(cell, [finding], runner.layers, version=version)
-    # All layers that remain in the reduced program are part of the failure.
+    # All layers that remain in the reduced program belong to the failure.
     result.wrong_layers = tuple(runner.layers)
     notes = write_files(launch, target, result)
     lines = _describe_reduction(original, reduced, search)
@@ -246,9 +247,9 @@ def run_reduce(options: ReduceOptions, write_files: WriteFiles) -> CommandResult
 
 
 def _choose_target(folder: Path) -> Path:
-    """Return the path of the new folder, next to the old one.
+    """Return the default path of the new folder, which is next to the old folder.
 
-    The paths ``.`` and ``..`` and symbolic links are resolved to get the old folder's name.
+    The paths ``.``, ``..`` and symbolic links are resolved to get the name of the old folder.
 
     Raises:
         UsageError: the folder has no name.
@@ -271,7 +272,7 @@ def _make_record(
     search: Search,
     notes: Sequence[str],
 ) -> dict[str, object]:
-    """Return the result of a reduction for ``--json``, with numbers ``before`` and ``after`` it."""
+    """Return the result of a reduction as plain data for ``--json``."""
     return {
         "folder": os.fspath(target),
         **cell.record(),
@@ -306,19 +307,20 @@ def _describe_reduction(original: Failure, reduced: Failure, search: Search) -> 
     ]
 
 
-# The command ``harness replay`` runs a reproducer on its own backend or on another one.
+# The command ``harness replay`` runs a reproducer on its own backend or on a different backend.
 
-# A pass is repeated this many times, because a result that depends on uninitialised memory may be
-# right by chance.
+# The number of times that a pass runs. A result that depends on uninitialised memory may be right
+# by chance.
 PASSES = 3
 
 
 def run_replay(options: ReplayOptions) -> CommandResult:
-    """Run the command ``harness replay``: the exit code is 0 if all passes agree, 1 if one differs.
+    """Run the command ``harness replay``. The exit code is 0 if all passes agree, 1 if a pass
+    differs.
 
     Raises:
-        UsageError: the folder holds no expected values, or the backend does not offer what it
-            needs.
+        UsageError: the folder has no reproducer with expected values, or the backend does not
+            support the reproducer.
         CouldNotRun: the backend cannot be run.
     """
     reproducer = load(options.folder)
@@ -364,8 +366,8 @@ def run_replay(options: ReplayOptions) -> CommandResult:
 
 
 def _tensor_record(deviation: Deviation) -> dict[str, object]:
-    """Return the deviation of a tensor for ``--json``; ``error`` and ``allowed`` are relative to
-    the oracle's values."""
+    """Return the deviation of a tensor as plain data for ``--json``. ``error`` and ``allowed`` are
+    relative to the oracle's values."""
     return {
         "name": deviation.name,
         "error": deviation.error,
@@ -376,15 +378,15 @@ def _tensor_record(deviation: Deviation) -> dict[str, object]:
 
 
 def place_cell(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Program]) -> Cell:
-    """Return the cell in which a reproducer runs on a worker's backend: ``device``, or the
-    reproducer's own device.
+    """Return the cell in which a reproducer runs on a worker's backend.
 
-    If no device is requested and a different backend lacks the reproducer's device, the cell runs
-    on the CPU.
+    The cell has the requested ``device``, or else the reproducer's device. If no device is
+    requested and a different backend does not have the reproducer's device, the cell runs on the
+    CPU.
 
     Raises:
         WorkerFault: the worker does not start.
-        UsageError: the worker does not offer what the cell needs.
+        UsageError: the worker does not support the device, the dtype or a primitive.
     """
     backend = worker.launch.backend
     chosen = device or cell.device

@@ -1,5 +1,5 @@
-"""The printed report of a run: a table with a row per spec and a column per backend, and the
-problems found."""
+"""The printed report of a run: a table with a row for each spec and a column for each backend, and
+texts about differences and problems."""
 
 from __future__ import annotations
 
@@ -36,18 +36,20 @@ STYLES: Mapping[str, str] = {
 
 
 def cell_text(result: CellResult) -> str:
-    """Return a cell's entry in the table: its digits of agreement (``15.6``), with its verdict if
-    it does not agree (``DIFFER 2.1``)."""
+    """Return a cell's entry in the table: the number of digits that agree (``15.6``), with the
+    verdict if the cell does not agree (``DIFFER 2.1``)."""
     number = digits(result.findings)
     digits_text = "" if number is None else f"{number:.1f}"
     return f"{MARKS[result.verdict]} {digits_text}".strip()
 
 
 class ResultTable:
-    """The results of a run as a table with a row per spec and a column per backend. ``title`` says
-    what the numbers mean. ``variants`` has the label of each combination of dtype and path, and
-    ``rows`` the results of each spec: for each backend one result, or None, per variant. All are in
-    the order of the run."""
+    """The results of a run as a table with a row for each spec and a column for each backend.
+
+    ``variants`` has the labels of all combinations of dtype and path. ``rows`` maps a spec to a
+    list for each backend, which has one result (or None) for each variant. ``title`` explains the
+    numbers.
+    """
 
     def __init__(self, results: Sequence[CellResult]) -> None:
         variants = dict.fromkeys((r.cell.dtype, r.cell.path) for r in results)
@@ -64,8 +66,8 @@ class ResultTable:
 
 
 def tables(report: Report) -> tuple[Grid, Grid]:
-    """Return the table of specs by backends in two layouts. The first has a row per spec; the
-    second, for narrow terminals, a row per spec, dtype and path."""
+    """Return the table of results in two layouts. The wide layout has a row for each spec. The
+    narrow layout has a row for each spec, dtype and path."""
     results = ResultTable(report.results)
     wide = Grid(results.title, results.columns, ruled=True)
     narrow = Grid(results.title, ["system", "", *results.columns[1:]], names=2)
@@ -86,8 +88,8 @@ def _format_entry(result: CellResult | None) -> Text:
 
 
 def problems(report: Report, most: int | None = 2) -> list[str]:
-    """Return the lines about each cell that does not pass: where it differs, who is at fault, and
-    the first failing checks. At most ``most`` checks per cell are shown in full (None: all).
+    """Return lines about each cell that does not pass: the first difference, the party at fault,
+    and the failing checks. The first ``most`` checks of a cell (None: all) are shown in full.
     Further failing checks are only named."""
     lines = []
     for result in report.results:
@@ -115,7 +117,8 @@ def problems(report: Report, most: int | None = 2) -> list[str]:
 
 
 def _tracebacks(findings: Sequence[Finding]) -> list[str]:
-    """Return each traceback with the names of its checks; equal tracebacks are shown once."""
+    """Return the lines of each traceback with the names of its checks; equal tracebacks appear
+    once."""
     checks: dict[str, list[str]] = {}
     for finding in findings:
         if finding.traceback:
@@ -127,12 +130,13 @@ def _tracebacks(findings: Sequence[Finding]) -> list[str]:
 
 
 def _indent_lines(text: str, margin: str) -> list[str]:
-    """Split a text into lines, and indent all lines but the first more deeply."""
+    """Split a text into lines. Indent the first line by ``margin``, and all other lines more
+    deeply."""
     return indent(text, f"{margin}  ", lambda _: True)[2:].split("\n")
 
 
 def details(report: Report) -> list[str]:
-    """Return for each cell the code that ran its layers, and a line for each check."""
+    """Return lines about each cell: the code that ran its layers, and the numbers of each check."""
     lines = []
     for result in report.results:
         paths = ", ".join(f"{k}: {v}" for k, v in result.layers.items())
@@ -162,13 +166,13 @@ def describe_not_applicable(report: Report) -> list[str]:
 
 
 def known(report: Report) -> list[str]:
-    """Return the texts of the known differences that were found."""
+    """Return the texts of the known differences that occurred in a run."""
     excuses = (finding.excuse for result in report.results for finding in result.findings)
     return list(dict.fromkeys(filter(None, excuses)))
 
 
 def outliers(report: Report) -> list[str]:
-    """Return a line for each group of cells in which one backend differs from all others."""
+    """Return a line for each backend that differs from all other backends (see :mod:`.pairs`)."""
     groups: dict[Group, list[CellResult]] = {}
     for result in report.results:
         groups.setdefault(group_of(result.cell), []).append(result)
@@ -176,8 +180,8 @@ def outliers(report: Report) -> list[str]:
 
 
 def given(request: Request, specs: Shelf) -> list[str]:
-    """Return lines that say which arrays the user gave, which were drawn, and at which sizes; empty
-    if the user gave none."""
+    """Return lines about the arrays that the user gave, their sizes, and the arrays that are
+    random; empty if the user gave no arrays."""
     arrays_given = request.given
     if arrays_given is None:
         return []
@@ -212,8 +216,8 @@ def given(request: Request, specs: Shelf) -> list[str]:
 
 
 def proof(gaps: Mapping[str, float]) -> str:
-    """Return a line that says how closely the oracle's gradients agree with those of the
-    complex-step method."""
+    """Return a line with the error of the oracle's gradients relative to the complex-step
+    method."""
     proved = [gap for gap in gaps.values() if not math.isnan(gap)]
     specs = several(len(proved), "spec")
     parts = []
@@ -227,7 +231,7 @@ def proof(gaps: Mapping[str, float]) -> str:
 
 
 def summary(report: Report) -> str:
-    """Return one line: the number of cells, the number of each verdict, and the duration."""
+    """Return the last line of a report: the number of cells with each verdict, and the duration."""
     counts: dict[str, int] = {}
     ran = [r for r in report.results if not r.kept]
     compared = sum(f.comparisons for r in ran for f in r.findings)
@@ -244,8 +248,8 @@ def summary(report: Report) -> str:
 
 
 def kept(report: Report) -> list[str]:
-    """Return a line per backend: how many cells ran now, and how many results come from earlier
-    runs."""
+    """Return a line for each backend with the number of cells that ran now, and the number of
+    results reused from earlier runs; empty if no result is reused."""
     if not any(result.kept for result in report.results):
         return []
     lines = []
@@ -261,15 +265,15 @@ def kept(report: Report) -> list[str]:
 
 
 def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
-    """Return the first ``limit`` lines. If there are more, add a line with the number of lines left
-    out."""
+    """Return the first ``limit`` lines. If there are more lines, add a line with the number of
+    omitted lines."""
     lines = list(lines)
     if len(lines) <= limit:
         return lines
     return [*lines[:limit], f"... and {len(lines) - limit} more lines (--verbose shows all)"]
 
 
-# If checks run on GitHub, they write annotations of lines in specs, and the summary of the workflow
+# On GitHub, a run of checks writes annotations at lines of specs, and the summary of the workflow
 # step.
 
 
@@ -277,7 +281,7 @@ def annotate_failures(
     report: Report, specs: Shelf, compared: RunChanges | None = None
 ) -> list[str]:
     """Return GitHub annotations for failing cells, at the wrong line of a spec or at the model's
-    name. After a comparison with an older run, only changes for the worse are errors; other
+    name. If the run was compared with an older run, changes for the worse are errors, and other
     failures are warnings."""
     failing = {r.cell: r for r in report.results if r.verdict not in PASSING}
     annotations: list[str] = []
@@ -299,7 +303,8 @@ def annotate_failures(
 
 
 def words(result: CellResult) -> list[str]:
-    """Return where a cell differs, who is at fault, and the first failing check."""
+    """Return texts about a failing cell: the first difference, the party at fault, and the first
+    failing check."""
     fault = result.first_fault
     check_text = f"{fault.check}: {fault.verdict}: {fault.detail}" if fault else ""
     return [*filter(None, (result.location, str(result.blame or ""), check_text))]
@@ -312,7 +317,7 @@ def places(result: CellResult, specs: Shelf) -> Iterator[str]:
     model = specs[result.cell.spec].definition
     paths: list[KeyPath] = [("layers", n, result.wrong_attribute) for n in result.wrong_layers]
     named = (*result.wrong_layers, *result.named_layers)
-    # A layer of a repeated block, such as blocks.0.up, is in the model's file under the name
+    # A layer of a repeated block, e.g. blocks.0.up, is in the model's file under the name
     # "blocks".
     paths += [("layers", name.partition(".")[0]) for name in named]
     keys = model.document.nodes.keys
@@ -321,7 +326,7 @@ def places(result: CellResult, specs: Shelf) -> Iterator[str]:
 
 
 def markdown(report: Report, compared: RunChanges | None = None) -> str:
-    """Return a report of the run in Markdown: the counts, the table, and the failures."""
+    """Return the report of a run in Markdown: the summary, the table, and the failures."""
     lines = [f"### harness check: {escaped(summary(report))}", ""]
     if compared is not None:
         lines += [compared.markdown(), ""]

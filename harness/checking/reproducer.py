@@ -1,6 +1,6 @@
-"""Reproducers: folders with everything needed to run the first differing pass of a cell again. A
-reproducer has the program, the parameters, the batch and the expected values. ``harness replay
-FOLDER`` runs it."""
+"""Reproducers: folders that contain the first differing pass of a cell. A reproducer has the
+program, the parameters, the batch and the expected values. ``harness replay FOLDER`` runs the pass
+again."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ from harness.worker.remote import Remote, Tensors
 ARRAYS, PROGRAM = "arrays.npz", "program.json"
 
 
-# Checks that consist of a single pass -> the function that makes its arguments. All of them except
-# INFERENCE and ALONG compare the results and gradients of the loss.
+# Checks that consist of a single pass -> the function that makes the arguments of the pass. All
+# checks except INFERENCE and ALONG compare results and gradients of the loss.
 INFERENCE, ALONG = "inference", "cotangent-gradients"
 MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
     **dict.fromkeys(
@@ -75,8 +75,8 @@ MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
 
 @dataclass(frozen=True)
 class Pass:
-    """A single pass of a check. With ``cotangents``, the pass returns gradients of all results
-    along these directions, instead of gradients of the loss."""
+    """A single pass of a check. With ``cotangents``, the pass returns the gradients of all results
+    along these directions instead of the gradients of the loss."""
 
     check: str
     phase: Phase
@@ -84,7 +84,7 @@ class Pass:
     cotangents: ArrayDict | None = None
 
     def run(self, remote: Remote) -> Tensors:
-        """Run the pass in the worker's open session; raise
+        """Run the pass in the open session of a worker. Raise
         :class:`harness.worker.remote.WorkerFault` if the call fails."""
         remote.load(self.material)
         if self.phase == "inference":
@@ -109,7 +109,7 @@ class Pass:
 
 
 class CellForm(Form):
-    """The fields of the cell that differed, in ``program.json``."""
+    """The fields of the differing cell in ``program.json``."""
 
     spec: str
     backend: str
@@ -119,8 +119,8 @@ class CellForm(Form):
 
 
 class Meta(Form):
-    """The contents of ``program.json``. ``noise`` has the measured noise of each tensor in the
-    dtype, before the least noise is applied."""
+    """The contents of ``program.json``. ``noise`` has the measured rounding noise of each tensor in
+    the cell's dtype, without a lower bound."""
 
     cell: CellForm
     check: str
@@ -132,7 +132,7 @@ class Meta(Form):
 
 @dataclass(frozen=True)
 class Failure:
-    """A failing pass: the cell in which it ran, its programs and its arrays."""
+    """A failing pass: the cell in which the pass ran, the programs and the arrays."""
 
     cell: Cell
     training: Program
@@ -146,14 +146,15 @@ class Failure:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The sizes by name, including batch and time as the arrays have them."""
+        """The sizes of the program by name, and the sizes ``batch`` and ``time`` of the arrays."""
         return {**bind_sizes(self.program, self.run.material), **self.program.sizes}
 
     def run_oracle(self) -> Expected:
         """Return the oracle's results of the pass.
 
         Raises:
-            UsageError: the oracle cannot run the program (a reproducer can hold any program).
+            UsageError: the oracle cannot run the program. (A reproducer from a user can have any
+                program.)
             OracleFault: the oracle ran out of time or memory.
         """
         try:
@@ -171,20 +172,20 @@ class Failure:
 
 @dataclass(frozen=True)
 class Reproducer(Failure):
-    """The contents of a reproducer's folder: a failing pass and its expected values."""
+    """The contents of a reproducer's folder: a failing pass and the expected values."""
 
     expected: Expected
 
 
 def find_first_check(findings: Iterable[Finding]) -> str | None:
-    """Return the name of the first differing check that consists of a single pass; None if there is
-    none."""
+    """Return the name of the first differing check that consists of a single pass; None if no such
+    check differs."""
     differing = (f.check for f in findings if f.verdict == "differ")
     return next((check for check in differing if check in MATERIALS), None)
 
 
 def make_pass(case: Case, check: str) -> Pass:
-    """Return the pass of a check; the check must be in :data:`MATERIALS`."""
+    """Make the pass of a check in :data:`MATERIALS`."""
     return Pass(
         check,
         "inference" if check == INFERENCE else "training",
@@ -194,8 +195,8 @@ def make_pass(case: Case, check: str) -> Pass:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise :class:`UsageError` unless reproducers can be written to the folder. If the test has to
-    create the folder, the folder is removed again."""
+    """Raise :class:`UsageError` if reproducers cannot be written to the folder. Folders that are
+    created for this test are removed again."""
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -205,21 +206,21 @@ def check_writable(folder: Path) -> None:
         reason = f"{why(error).lower()}; the path must be a folder"
         raise UsageError(f"cannot write reproducers to {displayed(folder)}: {reason}") from None
     for path in missing:
-        with suppress(OSError):  # another run is writing there already
+        with suppress(OSError):  # another run is already writing to this folder
             path.rmdir()
 
 
 def choose_folder(folder: Path, cell: Cell) -> Path:
     """Return the folder of a cell's reproducer, such as
     ``failures/lesson6/keras_gru/torch-float32-native``."""
-    # The name of a model may have several parts ("a/b"). Each part is a folder, so "a/b" and "a-b"
-    # get different folders.
+    # A model's name can have several parts ("a/b"). Each part is a folder, so that "a/b" and "a-b"
+    # have different folders.
     return folder / cell.spec / f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
 
 
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
-    """Write the reproducer of a check that is in :data:`MATERIALS`, and return its folder. Each
-    file is written completely or not at all. Raise :class:`UsageError` if writing fails."""
+    """Write the reproducer of a check in :data:`MATERIALS`, and return its folder. Raise
+    :class:`UsageError` if writing fails."""
     target = choose_folder(folder, cell)
     failing_pass = make_pass(case, check)
     write(
@@ -233,7 +234,8 @@ def write(target: Path, reproducer: Reproducer) -> None:
     """Write a reproducer into a folder, each file completely or not at all.
 
     Raises:
-        UsageError: a file cannot be written, or a file of another kind has that name.
+        UsageError: a file cannot be written, or an existing file with this name is of a different
+            kind.
     """
     run, expected = reproducer.run, reproducer.expected
     groups = {group: getattr(run.material, group) for group in GROUPS}
@@ -259,7 +261,7 @@ def write(target: Path, reproducer: Reproducer) -> None:
 
 
 def pack(groups: Mapping[str, Arrays]) -> bytes:
-    """Return the bytes of an ``.npz`` archive whose arrays are named ``group/name``."""
+    """Make an ``.npz`` archive whose arrays are named ``group/name``, and return its bytes."""
     arrays: dict[str, Any] = {
         f"{g}/{n}": a for g, group in groups.items() for n, a in group.items()
     }
@@ -269,7 +271,7 @@ def pack(groups: Mapping[str, Arrays]) -> bytes:
 
 
 def load(folder: Path) -> Reproducer:
-    """Read a reproducer; raise :class:`UsageError` if the folder has none."""
+    """Read a reproducer; raise :class:`UsageError` if the folder has no valid reproducer."""
     try:
         text = read_bytes(folder / PROGRAM, MAX_PROGRAM, "a reproducer's program")
         pack = read_bytes(folder / ARRAYS, MAX_ARRAYS, "a reproducer's arrays")
@@ -282,7 +284,7 @@ def load(folder: Path) -> Reproducer:
 
 
 def bind_sizes(program: Program, material: Arguments) -> dict[str, int]:
-    """Return the sizes ``batch`` and ``time``, as the arrays of a batch have them.
+    """Return the sizes ``batch`` and ``time`` of the arrays of a batch.
 
     Raises:
         UsageError: the shape of an array does not fit another array or the program.

@@ -1,4 +1,4 @@
-"""The request of a run of checks, and the sizes at which each spec is checked."""
+"""The settings of a `harness check` run, and the array sizes at which each spec is checked."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from harness.runtime.paths import KNOWN_DTYPES, PATHS
 from harness.runtime.precision import host_dtype
 from harness.worker.launch import SERVICE
 
-# The sizes of a case are small, and all different, so that a wrong axis raises an error.
+# Test arrays have small sizes that are all different, so that swapped axes raise an error.
 SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "hidden": 7}
 SMALL_BATCH, SMALL_TIME = 3, 4
-# The batch size at the spec's own sizes is small. That is enough, and keeps values away from kinks.
+# The batch size of a case at the spec's own sizes. In a small batch, fewer values are near a kink.
 OWN_BATCH = 4
 
-# The largest number that a user may give, by dtype. For float64 its square must be finite, because
-# there is no wider dtype for the comparison.
+# The largest absolute value allowed in a user's arrays, by dtype. For float64 the square of this
+# value must be finite, because no wider dtype is available for the comparison.
 LARGEST = {
     "float32": float(np.finfo(np.float32).max),
     "float64": float(np.sqrt(np.finfo(np.float64).max)),
@@ -48,7 +48,8 @@ QUICK: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Request(RunOptions):
-    """The settings of a run of checks: what to check, and how."""
+    """The settings of a run of checks: the specs, backends and checks, and the options of the
+    run."""
 
     handler: str | None = None
     service: str = SERVICE
@@ -57,15 +58,15 @@ class Request(RunOptions):
 
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
-    """Return the case of a spec: at small, distinct sizes, or with ``own`` at the spec's own
+    """Make the test case of a spec: at small, distinct sizes, or with ``own`` at the spec's own
     sizes."""
     sizes, batch, time = case_sizes(spec, request, own=own)
     return Case(spec, sizes, batch, time, request.seed, request.given)
 
 
 def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
-    """Return the sizes of a case, its batch size and its number of time steps. If the user gave
-    arrays, their sizes are returned."""
+    """Return the sizes of a test case by name, its batch size and its number of time steps. If the
+    user gave arrays, the sizes of these arrays are returned."""
     arrays = request.given
     if arrays is not None:
         return arrays.sizes, arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
@@ -85,16 +86,16 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
 
 
 def given_record(arrays: UserArrays) -> GivenNumbers:
-    """Return the entry that describes the user's arrays in a record and in the report's JSON."""
+    """Describe the user's arrays (checksums and sizes) for a record file and for JSON output."""
     batch, time = arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
     sizes = dict(arrays.sizes)
     return GivenNumbers(sha256=dict(arrays.digests), batch=batch, time=time, sizes=sizes)
 
 
 def small_sizes(spec: Spec, fixed: Mapping[str, int]) -> dict[str, int]:
-    """Return small, distinct numbers for the sizes that are not ``fixed``, at most as large as the
-    spec's. If the model does not accept a smaller size, as for an axis with sliding windows, the
-    spec's number is used."""
+    """Choose small, distinct values for all sizes that are not in ``fixed``. No value exceeds the
+    spec's. If the model rejects a smaller value, e.g. for an axis with sliding windows, the spec's
+    value is used."""
     small = {**_shrink_sizes(spec), **fixed}
     if _accepts_sizes(spec, small):
         return small
@@ -128,8 +129,8 @@ def _shrink_sizes(spec: Spec) -> dict[str, int]:
 
 
 def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str, ...]:
-    """Return the names of the checks that match a pattern, by the check's own name or by a
-    finding's name. The checks in :data:`.checks.THOROUGH` must be named in full, unless
+    """Return the names of the checks that match a pattern. A pattern may match the name of a check
+    or of a finding. Slow checks (:data:`.checks.THOROUGH`) must be named in full, unless
     ``thorough`` is set. Raise :class:`UsageError` if a pattern matches nothing."""
     known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
     if not patterns:
@@ -144,8 +145,8 @@ def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str,
 
 
 def check_request(request: Request, backends: Sequence[str]) -> None:
-    """Raise :class:`UsageError` if a request is invalid; requests made in Python are not checked
-    before."""
+    """Raise :class:`UsageError` if a request is invalid. A request made in Python is checked only
+    here."""
     if request.resume and request.records is None:
         raise UsageError("--resume needs --records FILE, the file with the cells to skip")
     if request.fresh and request.history is None:
@@ -182,8 +183,8 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
 
 
 def checks_of(request: Request) -> tuple[str, ...]:
-    """Return the request's patterns of checks. If the user gave arrays, return the names of the
-    checks that use them.
+    """Return the request's patterns of check names. If the user gave arrays, return the names of
+    the selected checks that use these arrays.
 
     Raises:
         UsageError: a pattern matches no check, or only checks that do not use the user's arrays.
@@ -221,8 +222,8 @@ def _check_arrays(given: UserArrays, dtypes: Sequence[str]) -> None:
 
 
 def slowest_first(names: Sequence[str]) -> list[str]:
-    """Return the backends in the order in which they should start, so that slow ones do not end up
-    running alone. Keras on JAX comes first, then JAX and Keras, then the others, and numpy last."""
+    """Sort the backends from slow to fast, so that a slow backend does not run alone at the end.
+    Keras on JAX comes first, then JAX and other Keras backends, then all others, and numpy last."""
     slow_parts = ("keras", "jax")
     return sorted(
         names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow_parts))

@@ -1,6 +1,6 @@
-"""Running all cells of a request: one worker process per backend, cases shared by all backends,
-results recorded as cells end. The parent process runs the oracle, compares results and writes
-records. It never imports a framework."""
+"""Running all cells of a request, with one worker process per backend. All backends share the test
+cases. The parent process runs the oracle, compares results, and writes a record when a cell ends.
+It never imports a framework."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from harness.worker.process import kill_all
 
 
 class Engine(CellRunner):
-    """A run of all cells of a request. Use it as a context manager, which ends the workers."""
+    """A run of all cells of a request. Leaving the context manager ends the worker processes."""
 
     head: Head
-    """The first line of the run's record; set when the run begins."""
+    """The first line of the run's record file; set when the run begins."""
 
     def __init__(self, request: Request, events: CheckEvents | None = None) -> None:
-        """Create the workers, and choose the machines that run the cells; see :class:`CellRunner`.
+        """Create the workers, and choose where cells run: on this machine or on a cluster.
 
         Raises:
-            ClusterError: the request is for a cluster, and there is no cluster.
+            ClusterError: the request is for a cluster, but no cluster answers.
         """
         super().__init__(request, events)
         self._machines = ClusterMachines(self) if request.on else ThisMachine(self)
 
     def run(self, arguments: Sequence[str] = ()) -> Report:
-        """Run every cell, and return the report. At most as many backends run at the same time as
-        there are cores."""
+        """Run all cells, and return the report. By default, the number of backends that run at the
+        same time is at most the number of cores."""
         started = time.monotonic()
         plan = self.cells()
         self.events.planned(plan)
@@ -83,8 +83,8 @@ class Engine(CellRunner):
         return Report(results, lines, pairs, left_out, self.lacking, seconds)
 
     def _resume(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return the results of cells that the record file already has; empty without
-        ``resume``."""
+        """Return the results in the record file that need no new run; empty unless the run is
+        resumed."""
         self._found_pairs: list[Pair] = []
         if not self.request.resume or self.request.records is None:
             return {}
@@ -99,8 +99,8 @@ class Engine(CellRunner):
         return reused
 
     def _read_history(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return the results of cells that agreed earlier under the same conditions; empty without
-        ``history``."""
+        """Return the results in the history folder from cells that agreed under the same
+        conditions; empty if the request has no history folder."""
         self._history_writer: RecordWriter | None = None
         folder = self.request.history
         if folder is None:
@@ -119,7 +119,7 @@ class Engine(CellRunner):
         return reused
 
     def _run_planned(self, cell: Cell, place: CellPlace) -> None:
-        """Run a cell on its machine, write its lines to the record, and report its events."""
+        """Run a cell in its place, write its lines to the record file, and report its events."""
         writer = self._writer or self._history_writer
         begin = Begin.of(cell, place.signature(cell) if writer else None)
         # This line only shows which cells were running when a run was killed, so do not wait for
@@ -156,30 +156,30 @@ class Engine(CellRunner):
             self._writer.append(*lines, durable=durable)
 
 
-# The interface of machines that run cells, and its implementation for this machine.
+# Places that run cells: the interface, and the implementation for this machine.
 
-# A stopped run waits this many seconds for its threads.
+# Seconds that an interrupted run waits for its threads.
 STOPPING = 2.0
 
 
 class CellPlace(Protocol):
-    """The place where a cell runs: this machine or another one."""
+    """The place where a cell runs: this machine or a node of a cluster."""
 
     def signature(self, cell: Cell) -> Mapping[str, str] | None:
-        """Return everything on which the cell's numbers depend in this place; None if that is
-        unknown. The run calls this before :meth:`run_cell`."""
+        """Return all conditions on which the cell's numbers depend in this place, as texts by name;
+        None if they are unknown. This method is called before :meth:`run_cell`."""
 
     def run_cell(self, cell: Cell) -> CellResult:
         """Run the cell and return its result."""
 
 
-# A function that runs a cell in a place, writes its lines and reports its events. Several threads
-# call it.
+# A function that runs a cell in a place, writes its record lines and reports its events. Several
+# threads call this function at the same time.
 RunOne = Callable[[Cell, CellPlace], None]
 
 
 class ThisMachine:
-    """This machine: its cells run on the workers of this process, with one thread per backend."""
+    """This machine. Cells run on the workers of this process, with one thread per backend."""
 
     def __init__(self, runner: CellRunner) -> None:
         self._runner = runner
@@ -187,8 +187,8 @@ class ThisMachine:
     def reuse_results(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded results whose signature is unchanged, and texts that say why the
-        other recorded cells run again."""
+        """Return the recorded results whose conditions are unchanged, and texts that say why other
+        recorded cells run again."""
         assert self._runner.request.records is not None
         reused, reasons = self._runner.reuse_results(plan, last_first(records.cells))
         return reused, reasons if records.lines else [
@@ -196,8 +196,8 @@ class ThisMachine:
         ]
 
     def run(self, remaining: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``remaining``, those of the same backend one after the other. Start no
-        further cell after the event ``enough`` is set. Ctrl-C ends running cells."""
+        """Run the cells in ``remaining``; cells of the same backend run one after the other. After
+        the event ``enough`` is set, no further cell starts. Ctrl-C ends running cells."""
         runner = self._runner
 
         def run_backend(backend: str) -> None:
@@ -215,8 +215,8 @@ class ThisMachine:
                 for future in futures:
                     future.result()
         except BaseException:
-            # After an error or Ctrl-C, end running calls now. The oracle's calls cannot be
-            # interrupted, so wait for them a short time.
+            # After an error or Ctrl-C, end the running worker calls. Calls of the oracle cannot be
+            # interrupted, so wait a short time for them.
             runner.stopping.set()
             end = time.monotonic() + STOPPING
             # Kill repeatedly, because a thread may be starting a worker at this moment.
@@ -228,24 +228,24 @@ class ThisMachine:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-# On a cluster, each node has a process per backend, which stays alive between cells.
+# On a cluster, each node has one process per backend, which stays alive between cells.
 #
-# The parent keeps the plan, the record and the progress. A node's result includes the arrays that
-# the parent needs to compare backends with each other.
+# The parent process has the plan, writes the record file and shows the progress. A node returns the
+# result of a cell with the arrays that the parent needs to compare backends with each other.
 
 HOST = "harness.checking.run:NodeCells"
 
 
 class ClusterMachines:
-    """The nodes of a cluster, which run the cells in place of :class:`ThisMachine`."""
+    """The nodes of a cluster, which run cells instead of :class:`ThisMachine`."""
 
     def __init__(self, runner: CellRunner) -> None:
-        """Connect to the cluster; the connection closes together with the runner.
+        """Connect to the cluster. Closing the runner closes the connection.
 
         Raises:
             UsageError: the address is invalid (see :class:`.on_ray.Cluster`), or the user gave
                 arrays.
-            ClusterError: there is no cluster.
+            ClusterError: no cluster answers.
         """
         self._runner = runner
         self._tasks = {task.cell: task for task in tasks(runner)}
@@ -255,8 +255,8 @@ class ClusterMachines:
     def reuse_results(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return recorded results that can be reused: each machine is asked about the cells that it
-        ran itself."""
+        """Return the recorded results that can be reused, and texts that say why other cells run
+        again. Each machine decides about the cells that it ran."""
         ended = records.cells
         reused: dict[Cell, CellResult] = {}
         reasons: list[str] = []
@@ -265,8 +265,8 @@ class ClusterMachines:
             with self._cluster.actor(node, HOST, cpus=0) as actor:
                 try:
                     machine = self._machine(actor, node)
-                    # The cells that this machine ran, except those whose result another machine
-                    # already reuses.
+                    # The cells that this machine ran, without cells whose result from another
+                    # machine is already reused.
                     by_origin = {
                         c: {o: b for o, b in ended[c].items() if o.machine == machine}
                         for c in plan
@@ -343,23 +343,23 @@ class ClusterMachines:
 
 
 class NodeCells:
-    """A remote process on a node of the cluster, which runs cells on its own workers."""
+    """The object in a process on a cluster node that runs cells on the node's own workers."""
 
     def __init__(self, _: object) -> None:
         self._workers = Workers()
 
     def about(self) -> tuple[str, str]:
-        """Return the identity of the machine, and the checksum of the harness code on it."""
+        """Return the identity of this machine, and the checksum of its harness code."""
         return identity(), digest("harness")
 
     def signature(self, task: Task) -> Mapping[str, str]:
-        """Return everything on which a cell's numbers depend on this node."""
+        """Return all conditions on which a cell's numbers depend on this node, as texts by name."""
         return self._workers.runner(task).signature(task.cell)
 
     def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
-        """Run a cell. Return its result, and the distance of the oracle's gradients from the
-        complex-step method. With ``share``, the result includes the arrays for the comparison of
-        backends."""
+        """Run a cell. Return its result, and the error of the oracle's gradients relative to the
+        complex-step method. With ``share``, the result includes the arrays that are needed to
+        compare backends with each other."""
         runner = self._workers.runner(task)
         with one_thread():
             result = runner.run_cell(task.cell)
@@ -370,8 +370,8 @@ class NodeCells:
     def reuse_results(
         self, recorded: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded results that can be reused, and texts that say why the other cells
-        run again."""
+        """Return the recorded results that can be reused, and texts that say why other cells run
+        again."""
         by_runner: dict[CellRunner, dict[Cell, Mapping[CellOrigin, CellBlock]]] = {}
         for task, origins in recorded:
             by_runner.setdefault(self._workers.runner(task), {})[task.cell] = origins
@@ -385,7 +385,7 @@ class NodeCells:
 
 
 class _RemotePlace:
-    """A place on a node of the cluster, which calls the remote :class:`NodeCells`."""
+    """A cluster node as the place of a cell, which calls the remote :class:`NodeCells`."""
 
     def __init__(
         self, actor: Actor, tasks: Mapping[Cell, Task], proofs: dict[str, float], share: bool
@@ -394,8 +394,8 @@ class _RemotePlace:
         self._begun: tuple[Cell, Any] | None = None
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return everything on which the cell's numbers depend on that node; also start to run the
-        cell."""
+        """Return all conditions on which the cell's numbers depend on that node. Also start the
+        cell's run."""
         pending = self._actor.begin("signature", self._tasks[cell])
         self._begin(cell)
         signature: Mapping[str, str] = self._actor.result(pending)
@@ -418,13 +418,13 @@ class _RemotePlace:
 
 
 class _LostPlace:
-    """A place for a cell whose remote process was lost twice: the cell is not run."""
+    """The place of a cell whose remote process ended unexpectedly twice; the cell does not run."""
 
     def __init__(self, words: str) -> None:
         self._words = f"the process that ran this cell ended, and a second one too: {words}"
 
     def signature(self, cell: Cell) -> None:
-        """Return None, so that a resumed run tries this cell again."""
+        """Return None, so that a resumed run tries the cell again."""
 
     def run_cell(self, cell: Cell) -> CellResult:
         """Return a result with the verdict ``crashed``."""

@@ -1,4 +1,4 @@
-"""Running one cell: all checks of a spec on one backend, in one dtype and on one path."""
+"""Running one cell: the checks of a spec on one backend, in one dtype and on one path."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from harness.worker.worker import Outcome, Worker
 
 
 class CannotCheck(UsageError):
-    """Error in the user's own model or its options; it ends the whole run."""
+    """Error in the user's own model or its options; this error ends the run of all cells."""
 
 
 @dataclass(frozen=True)
 class OpenedSubject:
     """A spec's program, or a user's own model, that a worker has opened for the checks.
 
-    - ``checks`` has the checks by name.
-    - ``explain`` adds to a differing result where it differs and who is at fault.
-    - ``outputs`` and ``values`` are stored to compare backends with each other.
+    - ``checks`` maps each check name to a function that yields findings.
+    - ``explain`` adds the first difference and the party at fault to a result that differs.
+    - ``outputs`` and ``values`` are arrays that later compare backends with each other.
     - ``not_compared``, called after the checks, returns the parts that no check compared.
     """
 
@@ -76,8 +76,8 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class CellRun:
-    """Everything needed to run a cell. ``case`` has small sizes, and ``own`` the spec's own sizes.
-    ``checks`` are patterns of check names."""
+    """A cell with everything that its run needs. ``case`` has small sizes, and ``own`` has the
+    spec's own sizes. ``checks`` are patterns of check names."""
 
     cell: Cell
     case: Case
@@ -90,16 +90,15 @@ class CellRun:
     thorough: bool = False
 
     def run(self, report: Callable[[Finding], None] = lambda _: None) -> CellResult:
-        """Run the cell's checks, and call ``report`` with each finding. An error in the backend
-        becomes a finding. An error in the harness becomes a finding too, and ends this cell
-        only."""
+        """Run the cell's checks, and call ``report`` with each finding. Errors in the backend and
+        in the harness become findings. An error in the harness ends this cell, but not the run."""
         result = CellResult(self.cell)
         started = time.perf_counter()
         for finding in self._catch_errors(result):
             result.findings.append(finding)
             report(finding)
-        # After a failure, the device may fail in all later calls of this process. So the next cell
-        # gets a new process.
+        # After a crash, the device may fail in all later calls of this process. So close the
+        # process; the next cell starts a new one.
         if any(f.verdict in BROKEN for f in result.findings):
             self.worker.close()
         result.seconds = time.perf_counter() - started
@@ -125,7 +124,7 @@ class CellRun:
         hello = self.worker.hello or {}
         result.doubts = hello.get("doubts", ())
         result.version = self.worker.versions
-        # If the backend does not claim to have a primitive, that is not a fault.
+        # A primitive that the backend does not offer is not a fault.
         needs = self.subject.needs(self.case)
         lacking = not_offered(hello, self.cell.device, self.cell.dtype, needs)
         if lacking:
@@ -145,8 +144,8 @@ class CellRun:
             opened.explain(result)
 
     def _run_checks(self, opened: OpenedSubject, names: Sequence[str]) -> Iterator[Finding]:
-        """Yield the findings of the checks. If the worker process ends, the remaining checks do not
-        run."""
+        """Run the checks in order, and yield their findings. If the worker process ends, the
+        remaining checks do not run."""
         starts, running = self.worker.starts, "open"
         for name, check in opened.checks.items():
             if self.worker.starts != starts or self.worker.pid is None:
@@ -186,19 +185,19 @@ def _make_finding(check: str, outcome: Outcome) -> Finding:
     return Finding(check, faults=[outcome.cause], verdict=verdict, traceback=told(outcome))
 
 
-# The subject of an ordinary cell is the spec's program: open a session, and find where it differs.
+# An ordinary cell checks the spec's program on a backend.
 
-# An excerpt shows AROUND lines above and below the wrong line. At most MOST traced values are
-# recorded.
+# An excerpt of a spec file has AROUND lines above and below the wrong line. A record has at most
+# MOST traced values.
 AROUND, MOST = 2, 60
 
 
 def describe_divergence(
     judged: Sequence[TracedPart], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
-    """Return the errors and tolerances of all traced values, and an excerpt of the file with the
+    """Return the error and tolerance of each traced value, and an excerpt of the file with the
     wrong equation. ``first`` is the first wrong value. ``place`` is ``file:line`` of its equation,
-    or empty."""
+    or an empty text."""
     worst: dict[str, Link] = {}
     steps = []
     for part in judged:
@@ -226,15 +225,15 @@ def describe_divergence(
     )
 
 
-# The check of single primitives. It runs in every cell; unless requested, it is reported only if it
-# fails.
+# The check of single primitives runs in every cell. If it passes and was not requested, it is not
+# reported.
 PRIMITIVES = "primitives"
 
 
 @dataclass(frozen=True)
 class SpecOnBackend:
-    """A spec's program on a backend. ``repeat`` is the number of repetitions in the check ``soak``.
-    ``dtypes`` are all dtypes of the run."""
+    """A spec's program on a backend, as the subject of a cell. ``repeat`` is the number of
+    repetitions in the check ``soak``. ``dtypes`` are all dtypes of the run."""
 
     repeat: int = 0
     dtypes: tuple[str, ...] = ()
@@ -244,7 +243,7 @@ class SpecOnBackend:
         return (case.training, case.inference, case.spec.update)
 
     def open(self, run: CellRun, names: Sequence[str], result: CellResult) -> OpenedSubject:
-        """Open a session on the backend, as :meth:`Subject.open` says."""
+        """Open a session on the backend; see :meth:`Subject.open`."""
         remote, cell = Remote(run.worker, run.timeout, spent), run.cell
         context = Context(
             run.case,
@@ -266,8 +265,8 @@ class SpecOnBackend:
         )
 
     def _applies(self, check: str, run: CellRun) -> bool:
-        """Return whether a check runs in this cell's dtype. If the run has several dtypes, some
-        checks run in one of them only. Checks that the user names run in every dtype."""
+        """Return whether a check runs in this cell's dtype. In a run with several dtypes, some
+        checks run in only one dtype. Checks that the user names run in every dtype."""
         dtype = run.cell.dtype
         if check in FLOAT64_ONLY and dtype != "float64":
             return False
@@ -277,7 +276,7 @@ class SpecOnBackend:
         return only_dtype == dtype or not self._runs_elsewhere(only_dtype, run)
 
     def _runs_elsewhere(self, dtype: str, run: CellRun) -> bool:
-        """Return whether another cell of the run makes all checks in ``dtype``."""
+        """Return whether the same checks run in ``dtype`` in another cell of the run."""
         if dtype == run.cell.dtype or run.checks != ("*",):
             return False
         return dtype in self.dtypes and dtype in (run.worker.hello or {}).get("dtypes", ())
@@ -286,17 +285,17 @@ class SpecOnBackend:
 def _explain(run: CellRun, context: Context, result: CellResult) -> None:
     result.location = _locate(run, context, result)
     try:
-        # Run the other paths to find the fault.
+        # Run the other paths to find the code at fault.
         result.blame = blame(context, result)
     except (WorkerFault, OracleFault) as fault:
         result.blame = Blame(who="unknown", words=f"The other path could not be run: {fault}")
-        # Close the worker, as after a check that failed.
+        # The worker may be broken, so close it.
         run.worker.close()
 
 
 def _locate(run: CellRun, context: Context, result: CellResult) -> str:
-    """Return the text that says where the forward pass first differs from the oracle, or else which
-    phase differs."""
+    """Return a text with the first value of the forward pass that differs from the oracle. If the
+    forward pass is right, the text names the phase that differs."""
     case, material = run.case, run.case.material
     first = next((f for f in result.findings if f.verdict == "differ"), None)
     if first is not None and first.check == PRIMITIVES:
