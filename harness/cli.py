@@ -64,8 +64,8 @@ def _show_unexpected() -> int:
     import traceback
 
     text = (
-        f"{traceback.format_exc()}this is an error in the harness itself (exit code {UNEXPECTED}), "
-        "not a difference: please report it with the lines above\n"
+        f"{traceback.format_exc()}this is a bug in the harness itself (exit code {UNEXPECTED}), "
+        "not a difference between backends: please report it with the lines above\n"
     )
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
     with contextlib.suppress(OSError):
@@ -128,4 +128,4 @@ def _told(error: Any) -> str:
         return message
     usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
     option = "--help-all" if context.parent is not None else "--help"
-    return f"{message}\nusage: {usage}; '{context.command_path} {option}' tells of all options"
+    return f"{message}\nusage: {usage}; '{context.command_path} {option}' lists all options"

@@ -138,8 +138,8 @@ def _check(asked: CheckOptions) -> int:
             if not request.records:
                 return ""
             if not holds_ended(request.records):
-                return "no cell had ended yet"
-            return f"cells that had ended are in {request.records}"
+                return "no cell had finished yet"
+            return f"finished cells are in {request.records}"
 
         reported.code = stoppable(run, kept)
     return reported.code

@@ -159,7 +159,7 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
     """
     allowed = tuple(allowed)
     if isinstance(value, str) and "," in value and {*value.split(",")} <= {*allowed}:
-        return "; one is taken here: give each its own run"
+        return "; only one is allowed here: run the command once for each"
     name = closest(value, allowed)
     return "" if name is None else f"; did you mean {name!r}?"
 
@@ -178,7 +178,7 @@ def known_names(names: Iterable[str], hint: str, command: str = "") -> str:
     listed = tuple(names)
     if not hint or len(listed) <= MOST_LISTED:
         return f" (known: {', '.join(listed) or 'none'})"
-    return f" ({command!r} has all)" if command else ""
+    return f" ({command!r} lists all)" if command else ""
 
 
 def check_known(what: str, value: object, known: Iterable[str]) -> None:

@@ -79,7 +79,7 @@ def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise refused(what, "a dictionary by name", value)
+        raise refused(what, "a dictionary with names as keys", value)
     return dict(value)
 
 
@@ -299,7 +299,11 @@ def _unknown(function: str, name: str, declared: type) -> TypeError:
     names = [one.name for one in arguments_of(declared)]
     for one in options_of(declared):
         if name in (one.name, (one.word or "").lstrip("-").replace("-", "_")):
-            told = f"; use {one.name}=" if one.python is not None else "; only the command has it"
+            told = (
+                f"; use {one.name}="
+                if one.python is not None
+                else "; only the command line has this option"
+            )
             return TypeError(f"{function}() has no argument {name!r}{told}")
     near = did_you_mean(name, names) or f" (known: {', '.join(names)})"
     return TypeError(f"{function}() has no argument {name!r}{near}")

@@ -45,7 +45,9 @@ class Comparison(compared.RunChanges):
         if columns is not None:
             return cls(**vars(between(_file(before, new), *_pair(columns), least)))
         if new is None:
-            raise UsageError("give two runs, or one file and between=(OLD, NEW), two columns of it")
+            raise UsageError(
+                "give two runs, or one file and two of its backends, between=(OLD, NEW)"
+            )
         after = _given(new, "new")
         if isinstance(before, Path) and isinstance(after, Path):
             return cls(**vars(two_runs.compare(before, after, least)))
@@ -85,9 +87,11 @@ class Comparison(compared.RunChanges):
 def _file(run: Path | BenchReport, new: Run | None) -> Path:
     """Return the file whose two backends are compared; reject other arguments."""
     if new is not None:
-        raise UsageError("between is of two columns of one file, and two runs are given")
+        raise UsageError("between compares two backends of one file, but two runs are given")
     if isinstance(run, BenchReport):
-        raise UsageError("between is of two columns of a file: save the report, and give its file")
+        raise UsageError(
+            "between compares two backends of a file: save the report, and give its file"
+        )
     return run
 
 
@@ -95,7 +99,7 @@ def _pair(columns: Any) -> tuple[str, str]:
     match columns:
         case [str(old), str(new)]:
             return old, new
-    raise arguments.refused("between", "two names of columns", columns)
+    raise arguments.refused("between", "two names of backends", columns)
 
 
 def _given(run: Run, what: str) -> Path | BenchReport:
@@ -112,7 +116,9 @@ def _speeds(run: Path | BenchReport) -> SpeedFile:
         return run.content
     found = two_runs.load(run)
     if isinstance(found, Records):
-        raise UsageError("records of checks cannot be compared with results of speeds")
+        raise UsageError(
+            "records of 'harness check' cannot be compared with results of 'harness bench'"
+        )
     return found
 
 

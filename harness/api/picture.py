@@ -27,7 +27,7 @@ class Picture:
             UsageError: matplotlib is not installed.
         """
         if not svg_pictures.available():
-            raise UsageError("plot() draws with matplotlib: 'pip install matplotlib'")
+            raise UsageError("plot() needs matplotlib: 'pip install matplotlib'")
         return cls(draw())
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -98,7 +98,7 @@ def register(variable: str) -> None:
     allowed = [f"{shell.name}_{what}" for shell in SHELLS for what in ("source", "complete")]
     if asked and asked not in allowed:
         sources = ", ".join(name for name in allowed if name.endswith("source"))
-        raise UsageError(f"{variable} is one of {sources}, found {asked!r}")
+        raise UsageError(f"{variable} must be one of {sources}, found {asked!r}")
     for shell in SHELLS:
         add_completion_class(shell)
 

@@ -55,7 +55,7 @@ class WordList(AnyType):
             return as_label(str(value)) if self.kind == "backend" else str(value)
         parts = self.split(str(value))
         if not all(part.strip() for part in parts):
-            raise click.BadParameter(f"nothing stands beside a comma of {value!r}", ctx, param)
+            raise click.BadParameter(f"empty item next to a comma in {value!r}", ctx, param)
         return tuple(part.strip() for part in parts)
 
     def get_missing_message(self, param: Any, ctx: Any = None) -> str | None:
@@ -145,7 +145,9 @@ def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) ->
     bare = [item for item in items if not _has_name(item)]
     named = pairs("--python", [item for item in items if item not in bare])
     if len(bare) > 1:
-        raise UsageError(f"--python gives {bare[0]!r} and {bare[1]!r}, both for every backend")
+        raise UsageError(
+            f"--python has two interpreters without a backend: {bare[0]!r} and {bare[1]!r}"
+        )
     return {**(dict.fromkeys(backends(), bare[0]) if bare else {}), **named}
 
 
@@ -182,7 +184,7 @@ def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> An
     for other in given:
         if other != name:
             raise UsageError(
-                f"{option} is given for {other!r}, which is not run{did_you_mean(other, [name])} "
+                f"{option} is given for {other!r}, which does not run{did_you_mean(other, [name])} "
                 f"(run: {name})"
             )
     return given.get(name, otherwise)

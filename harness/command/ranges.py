@@ -51,10 +51,10 @@ class Range:
         try:
             shown = shorten(repr(value))
         except ValueError:  # Python refuses to print integers of more than some thousand digits
-            shown = "one of more digits than can be shown"
+            shown = "an integer with too many digits to show"
         edges = f"{_number(self.least)} to {_number(self.most)}"
         return UsageError(
-            f"{what or self.what} is {self.allowed}, found {shown} (allowed: {edges})"
+            f"{what or self.what} must be {self.allowed}, found {shown} (allowed: {edges})"
         )
 
 
@@ -79,13 +79,13 @@ THREADS = Range("a number of threads", "a whole number", 0, 4096)
 REPEAT = Range("a number of repetitions", "a whole number", 0, 1_000_000)
 JOBS = Range("a number of jobs", "a whole number", 0, 4096)
 SIZES = Range("a size", "a positive whole number", 1, MOST_INT32)
-BATCH = Range("a batch", "a positive whole number", 1, MOST_INT32)
-TIME = Range("a time", "a positive whole number", 1, MOST_INT32)
-ROUNDS = Range("what is measured", "at least one round", 1, 10_000)
+BATCH = Range("a batch size", "a positive whole number", 1, MOST_INT32)
+TIME = Range("a sequence length", "a positive whole number", 1, MOST_INT32)
+ROUNDS = Range("the number of rounds", "at least 1", 1, 10_000)
 # The header of the weights contains the history of each epoch, and its size is limited.
 EPOCHS = Range("a number of epochs", "a positive whole number", 1, 20_000)
 EVERY = Range("a number of steps", "a positive whole number", 1, MOST_INT32)
-HELD_OUT = Range("held out", "from 0 to below 1", 0.0, math.nextafter(1, 0), whole=False)
+HELD_OUT = Range("the held-out share", "from 0 to below 1", 0.0, math.nextafter(1, 0), whole=False)
 LENGTH = Range("a length", "a positive whole number", 1, 10_000_000)
 TEMPERATURE = Range("a temperature", "a number", 0.0, 1e6, whole=False)
 TOP_K = Range("--top-k", "a whole number", 0, MOST_INT32)

@@ -105,8 +105,7 @@ def check_variables(known: Vocabulary) -> None:
         )
         if likely is not None:
             raise UsageError(
-                f"the environment variable {name} is not one of the harness's; did you mean "
-                f"{PREFIX}{likely}?"
+                f"the harness has no environment variable {name}; did you mean {PREFIX}{likely}?"
             )
 
 
@@ -117,7 +116,7 @@ def _text(path: Path) -> str:
         raise UsageError(f"cannot read the settings: {error}") from None
     except UnicodeDecodeError as error:
         row = error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{displayed(path)}:{row}: not a text in UTF-8") from None
+        raise UsageError(f"{displayed(path)}:{row}: this is not UTF-8 text") from None
 
 
 def _table(path: Path, text: str) -> dict[str, Any]:
@@ -131,7 +130,7 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         placed = _PLACED.fullmatch(str(error))
         what = placed[1] if placed else str(error)
         place = Place(displayed(path), *(map(int, placed.groups()[1:]) if placed else ()))
-        raise UsageError(f"{place}: this is not TOML: {what}") from None
+        raise UsageError(f"{place}: this is not valid TOML: {what}") from None
     except ValueError:
         # A plain ValueError means an integer with more digits than Python reads.
         raise UsageError(_too_long(path, text)) from None
@@ -144,12 +143,14 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         near = [f"{TABLE[0]}.{tool}" for tool in tools if _alike(tool)]
         for wrong in near or [key for key in parsed if key == TABLE[1]]:
             place = _header(path, text, wrong)
-            raise UsageError(f"{place}: the table of the harness is [{name}], found [{wrong}]")
+            raise UsageError(f"{place}: the table must be named [{name}], found [{wrong}]")
         return {}
     table = tools[TABLE[1]]
     if not isinstance(table, dict):
         what = "several tables" if isinstance(table, list) else shorten(repr(table))
-        raise UsageError(f"{displayed(path)}: {name} is one table of options, found {what}")
+        raise UsageError(
+            f"{displayed(path)}: {name} must be a single table of options, found {what}"
+        )
     return table
 
 
@@ -159,7 +160,9 @@ def _check_keys(path: Path, text: str) -> None:
         key = row.split("=", 1)[0]
         if key.count(".") >= MAX_PARTS and re.fullmatch(r"[\w\-.\"' \t\[\]]*", key):
             place, parts = Place(displayed(path), number, 1), key.count(".") + 1
-            raise UsageError(f"{place}: a key of {parts:,} parts; at most {MAX_PARTS} are allowed")
+            raise UsageError(
+                f"{place}: a key with {parts:,} parts; at most {MAX_PARTS} are allowed"
+            )
 
 
 def _too_long(path: Path, text: str) -> str:
@@ -169,7 +172,7 @@ def _too_long(path: Path, text: str) -> str:
     start, digits = next((each for each in lengths if each[1] > most), (0, most + 1))
     row, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
     place = Place(displayed(path), row, column)
-    return f"{place}: an integer of {digits:,} digits; at most {most:,} are allowed"
+    return f"{place}: an integer with {digits:,} digits; at most {most:,} are allowed"
 
 
 def _header(path: Path, text: str, wanted: str) -> Place:
@@ -203,7 +206,7 @@ def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabula
     if not isinstance(table, dict):
         place = _place(path, text, name, "")
         found = shorten(repr(table))
-        raise UsageError(f"{place}: the options of 'harness {name}' are a table, found {found}")
+        raise UsageError(f"{place}: the options of 'harness {name}' must be a table, found {found}")
     for key in table:
         if key not in known[name]:
             raise _unknown(key, _place(path, text, key, name), known[name])

@@ -193,12 +193,12 @@ class Verbs(click.Group):
 
 
 def _with_option(ctx: click.Context, option: str) -> str:
-    """Return ``check and bench have one`` for the commands with this option; "" without any."""
+    """Return ``check and bench have it`` for the commands with this option; "" without any."""
     group = ctx.parent.command if ctx.parent is not None else None
     words = group.vocabulary() if isinstance(group, Verbs) else {}
     found = [name for name, known in words.items() if option.lstrip("-") in known]
     *others, last = found or [""]
-    return f"{', '.join(others)} and {last} have one" if others else last and f"{last} has one"
+    return f"{', '.join(others)} and {last} have it" if others else last and f"{last} has it"
 
 
 def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -271,23 +271,23 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
     value, name = setting.value, _word(option)
     if option.is_flag:
         if not isinstance(value, bool):
-            raise UsageError(f"{setting.place}: {name!r} is true or false, found {value!r}")
+            raise UsageError(f"{setting.place}: {name!r} must be true or false, found {value!r}")
         return value
     named = "=" in (option.metavar or "")
     if isinstance(value, Mapping) and named:
         value = [f"{key}={one}" for key, one in value.items()]
     items = value if isinstance(value, list) else [value]
     if not items or any(isinstance(item, list | dict | bool) for item in items):
-        forms = "a text, a number or a list of them" if option.multiple else "a text or a number"
-        forms += ", or a table of names" if named else ""
-        raise UsageError(f"{setting.place}: {name!r} is {forms}, found {shorten(repr(value))}")
+        forms = "a text, a number or a list of these" if option.multiple else "a text or a number"
+        forms += ", or a table with names as keys" if named else ""
+        raise UsageError(f"{setting.place}: {name!r} must be {forms}, found {shorten(repr(value))}")
     items = [_beside(setting, option, str(item)) for item in items]
     if option.multiple:
         return items
     if len(items) == 1:
         return items[0]
     if setting.own:
-        raise UsageError(f"{setting.place}: {name!r} is one value here, found {len(items)}")
+        raise UsageError(f"{setting.place}: {name!r} must be one value here, found {len(items)}")
     return None
 
 

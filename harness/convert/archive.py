@@ -92,10 +92,10 @@ class Archive:
         info = self._info(name)
         if whole and info.file_size > limit:
             raise Damaged(
-                f"{shorten(name)} has {info.file_size:,} bytes, where {limit:,} are the most"
+                f"{shorten(name)} has {info.file_size:,} bytes; at most {limit:,} are allowed"
             )
         if info.compress_type not in METHODS:
-            raise Damaged(f"{shorten(name)} is compressed in a way that is not read here")
+            raise Damaged(f"{shorten(name)} has an unsupported compression")
         with _undamaged(name), self.archive.open(info) as part:
             return part.read(min(info.file_size, limit))
 
@@ -172,7 +172,7 @@ def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None
     there, known = set(found), set(wanted)
     missing, unknown = [k for k in wanted if k not in there], [k for k in found if k not in known]
     if missing or unknown:
-        parts = [f"it lacks {_some(missing)}"] if missing else []
+        parts = [f"it has no {_some(missing)}"] if missing else []
         if unknown:
             parts.append(f"the model has no {_some(unknown)}{did_you_mean(unknown[0], missing)}")
         raise UsageError(f"{displayed(path)} does not fit the model: {'; '.join(parts)}")
@@ -192,7 +192,7 @@ def read_arrays(
     for key, shape in wanted.items():
         array = np.array(found[key].load(), order="C")
         if (array.shape, str(array.dtype)) != (shape, found[key].dtype):
-            raise UsageError(f"{displayed(path)}: {key} is not what the file says that it is")
+            raise UsageError(f"{displayed(path)}: {key} differs from its declaration in the file")
         arrays[key] = array
     return arrays
 
@@ -207,14 +207,14 @@ def check_declared(
             raise UsageError(
                 f"{name}: {key}: expected shape {list(shape)}, found "
                 f"{shorten(str(list(found[key].shape)))} "
-                "(other sizes than the spec's are given by --size)"
+                "(--size sets sizes that differ from the spec's)"
             )
         dtype = found[key].dtype
         if dtype not in FLOATS:
             raise UsageError(f"{name}: {key} is {dtype}; allowed are float32 and float64")
     dtypes = sorted({found[key].dtype for key in wanted})
     if len(dtypes) > 1:
-        raise UsageError(f"{name} holds {' and '.join(dtypes)}; all must be of one dtype")
+        raise UsageError(f"{name} has {' and '.join(dtypes)}; all arrays must have the same dtype")
 
 
 def _some(names: list[str]) -> str:

@@ -22,8 +22,8 @@ STEPS = {
 }
 WORDS = {
     "suffix": "starting {format}",
-    "write": "{format} writes",
-    "outputs": "{format} runs what was written, and so does the oracle",
+    "write": "{format} writes the files",
+    "outputs": "{format} and the oracle run the exported model",
     "read": "{format} starts and reads the file",
 }
 
@@ -81,7 +81,7 @@ def _text(request: Export, made: Exporting) -> str:
     found = made.agreement
     head = f"{made.spec} as {request.format_}, {made.dtype}: "
     if not found.comparisons:
-        return f"{head}nobody can tell whether it is right: {found.worst}\nnothing was written"
+        return f"{head}cannot be verified: {found.worst}\nnothing was written"
     if not found.agrees:
         doubt = f"{made.doubt}\n" if made.doubt else ""
         return f"{head}differ: {found.worst}\n{doubt}nothing was written"

@@ -173,7 +173,7 @@ class Format(ABC):
         Raises:
             UsageError: the file is not of this format or model, or the format cannot be imported.
         """
-        raise UsageError(f"format {self.name!r} is written only; it cannot be imported")
+        raise UsageError(f"format {self.name!r} can only be exported, not imported")
 
     @abstractmethod
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:

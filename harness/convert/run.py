@@ -198,7 +198,9 @@ def exported_of(spec: Spec, given: Weights) -> formats.Exported:
     """
     dtypes = {str(a.dtype) for a in (*given.parameters.values(), *given.statistics.values())}
     if len(dtypes) > 1:
-        raise UsageError(f"the weights are {' and '.join(sorted(dtypes))}; one dtype is wanted")
+        raise UsageError(
+            f"the weights are {' and '.join(sorted(dtypes))}; all must have the same dtype"
+        )
     if not dtypes <= set(FLOATS):
         raise UsageError(f"the weights are {dtypes.pop()}; allowed are float32 and float64")
     return formats.Exported(
@@ -260,7 +262,7 @@ def _target(request: Export, spec: Spec, suffix: str) -> Path:
     if request.output is not None:  # export has checked that it can be written
         if request.output.suffix != suffix:
             raise UsageError(
-                f"a file of format {request.format_!r} ends in {suffix}, found {request.output}"
+                f"a file of format {request.format_!r} must end in {suffix}, found {request.output}"
             )
         return request.output
     # The name contains the format, because several formats would write a module NAME.py.
@@ -279,8 +281,8 @@ def _check_module(path: Path) -> None:
         known = found is not None and found.origin not in (None, os.path.abspath(path))
     if known:
         raise UsageError(
-            f"{displayed(path)} would hide the module {path.stem!r} that is installed from every "
-            "program in this folder: take another name"
+            f"{displayed(path)} would hide the installed module {path.stem!r} from every program "
+            "in this folder: choose another name"
         )
 
 
@@ -292,8 +294,8 @@ def made_in(folder: Path, file: Path, request: Export) -> Path:
     """
     if file.parent != folder or file.is_symlink() or not file.is_file():
         raise FormatFault(
-            f"format {request.format_!r}: it says that it wrote {file}, and that is not a file in "
-            "the folder that it was given"
+            f"format {request.format_!r}: it reported to have written {file}, but that is not a "
+            "file in its folder"
         )
     return file.relative_to(folder)
 
@@ -306,7 +308,7 @@ def _refuse(files: Sequence[Path], kind: FileKind, force: bool) -> None:
         except FileFault as fault:
             raise UsageError(f"cannot write {fault}") from None
         if there and not force:
-            raise UsageError(f"{displayed(file)} is there already: --force writes over it")
+            raise UsageError(f"{displayed(file)} already exists: --force overwrites it")
 
 
 def _refuse_export(files: Sequence[Path], force: bool) -> None:

@@ -133,7 +133,7 @@ def parse(text: bytes | memoryview) -> Header:
     header = Header.model_validate_json(bytes(text))
     unknown = [n for n in header.metadata.statistics if n not in header.tensors]
     if unknown:
-        raise ValueError(f"the statistic {unknown[0]!r} is not among its tensors")
+        raise ValueError(f"it has no tensor for the statistic {unknown[0]!r}")
     return header
 
 
@@ -232,7 +232,7 @@ def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
         return _weights(data, FORMATS[kind])
     except MALFORMED as error:
         reason = reason_of(error)
-        raise WeightsError(f"{name!r} was not written as weights are: {reason}; {GIVE}") from None
+        raise WeightsError(f"{name!r} is not a valid weights file: {reason}; {GIVE}") from None
 
 
 def stated_digest(path: str | Path) -> str:
@@ -254,7 +254,7 @@ def check(weights: Weights, spec: Spec) -> None:
     if weights.spec != spec.name:
         raise WeightsError(
             f"these are weights of {weights.spec!r}, not of {spec.name!r}; "
-            f"name that model, or make weights with 'harness train {spec.name}'"
+            f"name the right model, or create weights with 'harness train {spec.name}'"
         )
     found = list(_differences(weights, spec))
     now = fingerprint(spec)
@@ -266,8 +266,8 @@ def check(weights: Weights, spec: Spec) -> None:
         )
     if found:
         raise WeightsError(
-            f"the weights do not fit {spec.name}: {'; '.join(found)}. Take the spec that they "
-            f"were made with, or make others with 'harness train {spec.name}'"
+            f"the weights do not fit {spec.name}: {'; '.join(found)}. Use the spec of these "
+            f"weights, or create new weights with 'harness train {spec.name}'"
         )
     odd = not_finite({**weights.parameters, **weights.statistics})
     if odd is not None:
@@ -275,7 +275,7 @@ def check(weights: Weights, spec: Spec) -> None:
         count = int(np.count_nonzero(~np.isfinite(array)))
         raise WeightsError(
             f"{count:,} of the {array.size:,} numbers of {odd} are NaN or infinite, so these "
-            f"weights of {spec.name} are of no use; take others, from before the training diverged"
+            f"weights of {spec.name} cannot be used; use weights from before the training diverged"
         )
 
 
@@ -288,7 +288,7 @@ def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
     known = spec.programs["training"].sizes
     missing = [name for name in known if name not in weights.sizes]
     if missing:
-        yield f"they have no number for the size {', '.join(missing)}"
+        yield f"they do not have the size {', '.join(missing)}"
         return
     try:
         program = spec.program("training", **weights.sizes)
@@ -361,7 +361,7 @@ def _plain(name: str, array: Array) -> Array:
 
 def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
     if head[8 : DIGEST.start] != OPENING:
-        what = "it is empty" if not head else "it does not begin as they do"
+        what = "it is empty" if not head else "its first bytes are wrong"
         raise WeightsError(f"{name!r} is not a file of weights, or is damaged: {what}; {GIVE}")
     other = next((k for k in FORMATS if k is not kind and k.matches(path, head)), None)
     if other is not None:
@@ -375,7 +375,7 @@ def _check_bytes(name: str, data: bytes) -> None:
     if stated != actual:
         raise WeightsError(
             f"the weights {name!r} are damaged or cut off: {len(data):,} bytes with sha256 "
-            f"{actual}, and their header says {stated}; take another copy, or {GIVE}"
+            f"{actual}, but the header says {stated}; use another copy, or {GIVE}"
         )
 
 
@@ -384,7 +384,7 @@ def _weights(data: bytes, wanted: str) -> Weights:
     end = 8 + int.from_bytes(data[:8], "little")
     metadata = parse(memoryview(data)[8:end]).metadata
     if metadata.format != wanted:
-        raise ValueError(f"the format is {metadata.format!r}, and only {wanted!r} is known")
+        raise ValueError(f"the format is {metadata.format!r}, but only {wanted!r} is supported")
     arrays, moving = from_safetensors(data), set(metadata.statistics)
     return Weights(
         metadata.spec,
@@ -436,7 +436,7 @@ def load_plain(path: str | Path) -> ArrayDict:
     except KeyError:  # a dtype without a numpy equivalent
         raise _no_float(name, *_foreign(data)) from None
     except MALFORMED as error:
-        raise WeightsError(f"{name!r} holds no weights: {shorten(reason_of(error))}") from None
+        raise WeightsError(f"{name!r} contains no weights: {shorten(reason_of(error))}") from None
     for tensor, array in found.items():
         if str(array.dtype) not in FLOATS:
             raise _no_float(name, tensor, str(array.dtype))

@@ -114,12 +114,12 @@ def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]
     for name in between:
         check_known("framework", name, known)
     if len(set(between)) < len(between):
-        raise UsageError(f"{between[0]} is to be held against itself: name another framework")
+        raise UsageError(f"{between[0]} cannot be compared with itself: name another framework")
     if layer is not None:
         about = layers(entries)
         if layer not in about and layer not in entries:
             hint = did_you_mean(layer, [*about, *entries])
-            raise UsageError(f"no default of {layer!r} is listed{hint} (known: {', '.join(about)})")
+            raise UsageError(f"no default of {layer!r} is known{hint} (known: {', '.join(about)})")
         entries = {n: e for n, e in entries.items() if layer in e.layers or n == layer}
     if between:
         entries = {n: e for n, e in entries.items() if e.differs(between)}

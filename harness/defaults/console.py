@@ -48,7 +48,7 @@ def run_differences(asked: DifferencesOptions) -> CommandResult:
     layer, between = asked.layer, asked.between or ()
     if asked.print_markdown:
         if layer is not None or between or asked.run or asked.as_json:
-            raise UsageError("--print-markdown writes the whole page: leave the other options out")
+            raise UsageError("--print-markdown prints the whole page: remove the other options")
         return CommandResult(None, page().removesuffix("\n"), wrap=False)
     entries = chosen(layer, between)
     found = None
@@ -63,7 +63,7 @@ def run_differences(asked: DifferencesOptions) -> CommandResult:
         data["measured"] = [asdict(held) for held in found.held]
     if not entries:
         what = f" of {layer}" if layer else ""
-        told = f"no default{what} is listed in which {' and '.join(between)} differ"
+        told = f"no default{what} is known in which {' and '.join(between)} differ"
         return CommandResult(data, told)
     return CommandResult(data, lambda out: _print(out, entries, between, found), code)
 

@@ -93,4 +93,4 @@ def _held(
     if entries[name].frameworks[framework].holds(value):
         return Held(name, framework, "as written", value)
     written = entries[name].frameworks[framework].measured
-    return Held(name, framework, "changed", value, f"{value!r}, where {written!r} is written")
+    return Held(name, framework, "changed", value, f"{value!r}, but the catalogue has {written!r}")

@@ -268,7 +268,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, str) and value in WORDS:
         return float(value)
     if isinstance(value, int) and abs(value) >> 1000:
-        raise ValueError(f"no number has so many digits, found {shorten(str(value)[:80])}")
+        raise ValueError(f"the number has too many digits, found {shorten(str(value)[:80])}")
     return value
 
 

@@ -87,7 +87,7 @@ def check_place(path: Path, kind: FileKind) -> bool:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = f"nothing can be written to the folder {displayed(folder)}: {_words(error)}"
+        reason = f"cannot write to the folder {displayed(folder)}: {_words(error)}"
         raise FileFault(displayed(path), reason) from None
     return there
 
@@ -108,19 +108,21 @@ def check_kind(path: Path, kind: FileKind) -> bool:
         raise FileFault(name, _words(error)) from None
     if other := other_kind(status):
         null = status.st_rdev == os.makedev(1, 3) and stat.S_ISCHR(status.st_mode)
-        hint = "leave the option out to keep nothing" if null else "name a file"
+        hint = "remove the option to write no file" if null else "name a file"
         raise FileFault(name, f"{other}; {hint}")
     if not status.st_mode & 0o222 or not os.access(
         path, os.W_OK, effective_ids=os.access in os.supports_effective_ids
     ):
-        raise FileFault(name, "this file is write-protected; choose another name, or allow it")
+        raise FileFault(
+            name, "this file is write-protected; choose another name, or make it writable"
+        )
     if not status.st_size:
         _check_ending(path, kind)
         return False
     if not kind.matches(path, read_head(path, HEAD)):
         reason = (
-            f"this is {described(path)}, not {kind.name}, and stays as it is; choose another "
-            "name, or move it away"
+            f"this is {described(path)}, not {kind.name}, and is not overwritten; choose another "
+            "name, or move the file"
         )
         raise FileFault(name, reason)
     return True
@@ -132,7 +134,7 @@ def _check_ending(path: Path, kind: FileKind) -> None:
         allowed = " or ".join(kind.endings)
         raise FileFault(
             displayed(path),
-            f"the name of {kind.name} ends in {allowed}, found {ending!r}; choose another name",
+            f"the name of {kind.name} must end in {allowed}, found {ending!r}; choose another name",
         )
 
 
@@ -183,7 +185,7 @@ def _target(path: Path) -> Path:
         longest = os.pathconf(target.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
         if (length := len(os.fsencode(target.name))) > longest:
             reason = f"a name of {length} bytes is too long, at most {longest} are allowed"
-            raise FileFault(name, f"{reason}; choose a shorter one")
+            raise FileFault(name, f"{reason}; choose a shorter name")
         if target.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     except (OSError, ValueError) as error:

@@ -42,7 +42,7 @@ def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
         raise UsageError(
-            f"{displayed(path)}: the lock beside it, {lock.name}, cannot be taken: {reason}"
+            f"{displayed(path)}: its lock file {lock.name} cannot be locked: {reason}"
         ) from None
     try:
         yield
@@ -83,7 +83,7 @@ def _open(lock: Path, flags: int) -> int:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or (status.st_size and not _holder(handle)):
         os.close(handle)
-        raise OSError(errno.EEXIST, "a file that is not a lock has its name")
+        raise OSError(errno.EEXIST, "another file has the name of the lock file")
     return handle
 
 

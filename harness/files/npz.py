@@ -38,7 +38,7 @@ def read_npz(content: bytes, limit: int) -> ArrayDict:
         ValueError: the file is not an npz file, is damaged, or contains other data.
     """
     if content.startswith(npy.MAGIC_PREFIX):
-        raise ValueError("it is of a single array without a name (npy)")
+        raise ValueError("it is an npy file: a single array without a name")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
@@ -50,13 +50,15 @@ def read_npz(content: bytes, limit: int) -> ArrayDict:
 
 def _check_members(members: list[zipfile.ZipInfo], limit: int) -> None:
     if len(members) > MOST_ARRAYS:
-        raise ValueError(f"{len(members):,} arrays are too many; at most {MOST_ARRAYS:,}")
+        raise ValueError(
+            f"{len(members):,} arrays are too many; at most {MOST_ARRAYS:,} are allowed"
+        )
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        raise ValueError("it holds two arrays of one name")
+        raise ValueError("it has two arrays with the same name")
     for name in names:
         if not name.endswith(SUFFIX):
-            raise ValueError(f"it holds {shorten(name)!r}, which is not an array")
+            raise ValueError(f"it contains {shorten(name)!r}, which is not an array")
     total = sum(member.file_size for member in members)
     if total > limit:
         raise ValueError(f"its arrays have {total:,} bytes; at most {limit:,} are allowed")
@@ -67,17 +69,19 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
     with archive.open(member) as file:
         shape, fortran, dtype = _header(name, file)
         if dtype.name not in DTYPES:
-            raise ValueError(
-                f"{name!r} is of dtype {dtype}; allowed are {', '.join(sorted(DTYPES))}"
-            )
+            raise ValueError(f"{name!r} has dtype {dtype}; allowed are {', '.join(sorted(DTYPES))}")
         if len(shape) > MOST_AXES:
-            raise ValueError(f"{name!r} has {len(shape)} axes")
+            raise ValueError(f"{name!r} has too many axes: {len(shape)}")
         wanted = math.prod(shape) * dtype.itemsize
         if wanted > member.file_size:
-            raise ValueError(f"{name!r} is cut off: {list(shape)} of {dtype} are {wanted:,} bytes")
+            raise ValueError(
+                f"{name!r} is cut off: shape {list(shape)} of {dtype} takes {wanted:,} bytes"
+            )
         content = file.read()
     if len(content) != wanted:
-        raise ValueError(f"{name!r} has {len(content):,} bytes; {list(shape)} need {wanted:,}")
+        raise ValueError(
+            f"{name!r} has {len(content):,} bytes; shape {list(shape)} takes {wanted:,}"
+        )
     flat = np.frombuffer(content, dtype).astype(dtype.newbyteorder("="))
     return flat.reshape(shape, order="F" if fortran else "C")
 
@@ -85,14 +89,12 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
 def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
     if version not in HEADERS:
-        raise ValueError(f"{name!r} is of a version of npy that is not known: {version}")
+        raise ValueError(f"{name!r} has an unknown npy version: {version}")
     try:
         # numpy limits the length and uses literal_eval, so no code of the file runs.
         shape, fortran, dtype = HEADERS[version](file)
     except UNREADABLE as error:
-        raise ValueError(
-            f"{name!r} has no header that can be read: {type(error).__name__}"
-        ) from None
+        raise ValueError(f"{name!r} has an unreadable header: {type(error).__name__}") from None
     if any(length < 0 for length in shape):
-        raise ValueError(f"{name!r} has the shape {list(shape)}")
+        raise ValueError(f"{name!r} has an invalid shape: {list(shape)}")
     return shape, fortran, dtype

@@ -52,7 +52,7 @@ def check_workers() -> None:
     """
     if not hasattr(os, "pidfd_open"):
         raise UsageError(
-            f"backends run on Linux only, and this is {sys.platform} (without os.pidfd_open): use "
+            f"backends run only on Linux, but this is {sys.platform} (without os.pidfd_open): use "
             "WSL 2 on Windows, or a Linux container such as Docker's; explain, differences, list, "
             "schema, report and compare run here"
         )

@@ -161,16 +161,16 @@ def _check_history(path: Path, found: Weights) -> None:
         done, begun = len(history.epochs), history.position.epoch
         if done == begun:
             return
-        reason = f"it has {done} epochs that are done, and continues with number {begun + 1}"
+        reason = f"it has {done} finished epochs, but continues with epoch {begun + 1}"
     raise WeightsError(
-        f"{str(path)!r} was not written as checkpoints are: {reason}; start over with --force, or "
-        "take another copy"
+        f"{str(path)!r} is not a valid checkpoint: {reason}; start over with --force, or "
+        "use another copy"
     )
 
 
 # Resume an interrupted training, after checking that the checkpoint belongs to it.
 
-FORCE = "--force starts over in its place"
+FORCE = "--force starts over and replaces the files"
 
 
 def find(path: Path | None, setup: Setup) -> Checkpoint | None:
@@ -182,14 +182,14 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
         FileFault: a file of another kind is at the path.
     """
     if path is None:
-        raise UsageError("--resume needs --weights: the checkpoint lies beside that file")
+        raise UsageError("--resume needs --weights: the checkpoint is in the folder of that file")
     place = place_of(path)
     there = kinds.check_kind(path, kinds.WEIGHTS)
     if not kinds.check_kind(place, kinds.CHECKPOINT):
         if there:
             raise UsageError(
-                f"{path} is there, but no checkpoint {place.name} beside it to continue "
-                f"from; {FORCE}"
+                f"{path} exists, but the checkpoint {place.name} in its folder is missing, so the "
+                f"training cannot continue; {FORCE}"
             )
         return None
     found = load(place)
@@ -197,7 +197,7 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
     _check_facts(place, found, setup)
     wrong = next(_faults(found, setup), None)
     if wrong is not None:
-        raise WeightsError(f"{place} is not a checkpoint of this run: {wrong}; {FORCE}")
+        raise WeightsError(f"{place} is not a checkpoint of this training: {wrong}; {FORCE}")
     if there:
         _check_beside(path, found)
     return found
@@ -221,13 +221,13 @@ def _check_beside(path: Path, found: Checkpoint) -> None:
         same = _run_of(path) == made_with["run"]
     except HarnessError as error:
         raise WeightsError(
-            f"{error}. The checkpoint beside it is whole: --resume continues from that, once this "
-            "file is moved away"
+            f"{error}. The checkpoint in its folder is undamaged: move this file away, and "
+            "--resume continues from the checkpoint"
         ) from None
     if not same:
         raise UsageError(
-            f"{path} holds other weights than the run of {place_of(path).name}: --resume "
-            f"would replace them. Move them away, and it continues from the checkpoint; {FORCE}"
+            f"{path} has weights of another training than {place_of(path).name}: --resume would "
+            f"replace them. Move the weights away, and --resume continues the training; {FORCE}"
         )
 
 
@@ -238,8 +238,8 @@ def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
             what = setup.data.other if name == "text" else f"another {name}"
             raise UsageError(
                 f"{place} was made with {what}: "
-                f"{_difference(made_with[name], wanted)}; ask for that, or start over with "
-                "another --weights"
+                f"{_difference(made_with[name], wanted)}; use the earlier setting, or start over "
+                "with another --weights"
             )
 
 
@@ -257,31 +257,31 @@ def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
     step, epoch = position["step"], position["epoch"]
     batches = len(setup.feed.epoch(0))
     if step >= batches:
-        yield f"an epoch has {batches:,} steps, and it continues after {step:,}"
+        yield f"an epoch has {batches:,} steps, but it continues after step {step:,}"
     elif position["steps"] != epoch * batches + step:
-        yield f"it is after {position['steps']:,} steps, at step {step + 1:,} of epoch {epoch + 1}"
+        yield f"it is at step {position['steps']:,}, but also at {step + 1:,} of epoch {epoch + 1}"
     elif sum(rows for _, rows in position["sums"]) != step * recipe.batch:
-        yield "its losses are not of as many rows as were read"
+        yield "its losses are from another number of rows than were read"
     shapes = {p.name: setup.training.shape(p) for p in setup.training.parameters}
     slots = slot_shapes(setup.spec.update, shapes) if setup.spec.update else {}
     states = {n: a.shape for n, a in initial_state(setup.training, recipe.batch).items()}
     if found.slots.keys() != slots.keys():
-        yield f"it keeps {_listed(found.slots)} of the optimizer, expected {_listed(slots)}"
+        yield f"its optimizer slots are {_listed(found.slots)}, expected {_listed(slots)}"
         return
     for kind, arrays, wanted in (
         *((f"the optimizer's {name}", found.slots[name], slots[name]) for name in slots),
         ("the state", found.state, states),
     ):
         if {n: a.shape for n, a in arrays.items()} != wanted:
-            yield f"{kind} is not of the names and shapes that the model has"
+            yield f"{kind} does not have the names and shapes of the model"
     odd = weights.not_finite(found.more)
     if odd is not None:
-        yield f"{odd!r} has numbers that are not finite"
+        yield f"{odd!r} has numbers that are NaN or infinite"
     names = {SCALE, GOOD, UPDATES} if narrow(setup.request.dtype) == "float16" else set()
     if found.scaling.keys() != names or any(a.shape for a in found.scaling.values()):
-        yield f"it keeps {_listed(found.scaling)} of the scale, expected {sorted(names)}"
+        yield f"its loss scale has {_listed(found.scaling)}, expected {sorted(names)}"
     elif names and not (found.scaling[SCALE] > 0 and found.scaling[UPDATES] >= 0):
-        yield f"its scale is {found.scaling[SCALE]} after {found.scaling[UPDATES]} updates"
+        yield f"its loss scale is {found.scaling[SCALE]} after {found.scaling[UPDATES]} updates"
 
 
 def _listed(names: Mapping[str, object]) -> str:

@@ -44,14 +44,14 @@ class TrainProgress(TrainEvents):
     def tried(self, seconds: Mapping[str, float]) -> None:
         found = sorted(seconds.items(), key=lambda pair: pair[1])
         listed = ", ".join(f"{path} {1000 * time:.3g}" for path, time in found)
-        self.bar.line(f"path {found[0][0]}; milliseconds a step: {listed}")
+        self.bar.line(f"path {found[0][0]}; milliseconds per step: {listed}")
 
     def proved(self, proof: Mapping[str, Any]) -> None:
         first = f"the first {proof['in_a_row']} steps"
         if proof["steps"]:
-            said = f"{first} are right ({proof['steps']} of them by the oracle"
+            said = f"{first} are correct ({proof['steps']} of them compared with the oracle"
         else:
-            said = f"{first} are the same in a row and one by one ({proof['why']}"
+            said = f"{first} agree in few calls and one by one ({proof['why']}"
         self.bar.line(f"{said}; {proof['seconds']:.1f} s)")
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
@@ -63,7 +63,7 @@ class TrainProgress(TrainEvents):
         self._unit = data.unit
         self.bar.line(
             f"{setup.spec.name} on {setup.request.backend}: {data.name}, {data.summary()}{grown}; "
-            f"{self._steps:,} steps of {setup.recipe.batch} rows an epoch"
+            f"{self._steps:,} steps of {setup.recipe.batch} rows per epoch"
         )
         if setup.spec.model.training is None:
             order = "shuffled" if setup.recipe.order == "shuffled" else "in order"
@@ -72,7 +72,7 @@ class TrainProgress(TrainEvents):
                 f"is the optimizer's, {setup.rates[0]:g} (--epochs, --batch)"
             )
         if epoch >= self._epochs:
-            self.bar.line(f"epochs done already: {epoch}; asked for: {self._epochs}; none is left")
+            self.bar.line(f"epochs done already: {epoch}; requested: {self._epochs}; nothing to do")
         elif epoch or step:
             self.bar.line(f"resumes at step {step + 1:,} of epoch {epoch + 1}")
 
@@ -164,7 +164,7 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
         FileFault: a file of another kind is there, or the path cannot be written.
     """
     if resume and force:
-        raise UsageError("--resume continues what is there, --force starts over: give one")
+        raise UsageError("--resume continues a training, --force starts over: give only one")
     place = checkpoint.place_of(path)
     there = [
         p
@@ -175,16 +175,16 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
         check_free(path)
     if there and not resume and not force:
         raise UsageError(
-            f"{there[0]} is there already: --resume continues it, --force starts over in its place"
+            f"{there[0]} already exists: --resume continues the training, --force replaces it"
         )
 
 
 def _kept(training: TrainingRun) -> str:
     path = training.path
     if path is None:
-        return "nothing was kept (--weights FILE keeps what was trained)"
+        return "nothing was saved (--weights FILE saves the trained weights)"
     if not training.kept:
-        return "there was no checkpoint yet"
+        return "no checkpoint was saved yet"
     if not training.saved:
-        return "there were no weights yet; --resume continues from the first checkpoint"
-    return f"{path} holds the last checkpoint, and --resume continues from it"
+        return "no weights were saved yet; --resume continues from the first checkpoint"
+    return f"{path} has the weights of the last checkpoint; --resume continues from there"

@@ -254,7 +254,7 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
             f"{names}"
         )
     if not 0 <= held_out < 1:
-        raise UsageError(f"the share that is held out is from 0 to below 1, found {held_out}")
+        raise UsageError(f"the held-out share must be from 0 to below 1, found {held_out}")
     cut = data.windows
     rows = max(0, row_count(length, cut.length, cut.stride, cut.drop_last))
     offsets = {name: source.offset for name, source in data.arrays.items()}
@@ -291,7 +291,7 @@ class Feed(RowFeed):
             # If the largest index of the text has a class, this part of the text has classes too.
             if largest >= limit and (found := int(rows.max())) >= limit:
                 raise UsageError(
-                    f"{port.name} has {limit} classes, and the text has characters with indices "
+                    f"{port.name} has {limit} classes, but the text has characters with indices "
                     f"up to {found}"
                 )
             return RowArray(rows, np.int64, classes)

@@ -48,7 +48,7 @@ def look_closer(
     words += ["--device", device] if device != "cpu" else []
     words += [word for folder in folders for word in ("--specs", str(folder))]
     words += [word for name, size in sizes.items() for word in ("--size", f"{name}={size}")]
-    return f"to look closer, run {command_line(words)}"
+    return f"for details, run {command_line(words)}"
 
 
 # STEPS: the number of steps that the oracle repeats. PATIENCE: the share of --timeout that it may
@@ -57,9 +57,7 @@ STEPS, PATIENCE = 3, 0.1
 # The seconds that the steps in few calls, or one by one, may take. Slow steps are fewer.
 SECONDS = 1.0
 HELD_OUT = "held-out loss"
-UNTOLD = (
-    "nobody can tell whether they are right: in {} every result is lost in rounding, or not finite"
-)
+UNTOLD = "not compared with the oracle: in {} every result is only rounding error, or not finite"
 
 
 class Disproved(HarnessError):
@@ -93,7 +91,7 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
         if all(deviation.void for deviation in deviations):
             told |= {"steps": 0, "why": UNTOLD.format(proof.dtype)}
     except OracleFault as fault:
-        told |= {"steps": 0, "why": f"{fault}; --no-proof trains without asking the oracle"}
+        told |= {"steps": 0, "why": f"{fault}; --no-proof trains without the oracle"}
     proof.many = proof.affordable()
     deviations += proof.in_a_row()
     told["in_a_row"] = proof.many
@@ -105,7 +103,7 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
         at = (request.spec, request.backend, request.device, request.folders, request.sizes)
         raise Disproved(
             f"the first steps on {request.backend} are wrong, so nothing was trained: {last}; "
-            f"--no-proof trains all the same; {look_closer(*at)}"
+            f"--no-proof trains anyway; {look_closer(*at)}"
         )
     return told
 
@@ -135,9 +133,9 @@ class _Proof:
         if lost is not None:
             what = lost.rpartition(": ")[2].removesuffix(" moved")
             raise UsageError(
-                f"by the spec itself {what} is no number after {len(self.shown)} steps at a "
-                f"learning rate of {self.rate:g}, so nothing was trained: look at the optimizer's "
-                "equations, and at the rate"
+                f"in the oracle itself, {what} is NaN or infinite after {len(self.shown)} steps at "
+                f"a learning rate of {self.rate:g}, so nothing was trained: check the optimizer's "
+                "equations and the learning rate"
             )
         expected = with_parameter_rounding(expected, self.parameters)
         found = self._made(self.parameters, [(*step, 1) for step in self.shown])

@@ -164,7 +164,7 @@ def _check_size(training: Program, rule: UpdateRule) -> None:
     if wanted > MAX_WEIGHTS:
         sizes = ", ".join(f"{name}={size}" for name, size in training.sizes.items())
         raise UsageError(
-            f"{training.name} has {numbers:,} parameters at {sizes}: with what the optimizer keeps "
-            f"of each these are {wanted:,} bytes, and at most {MAX_WEIGHTS:,}, half of this "
-            "machine's memory, can be kept; give smaller sizes"
+            f"{training.name} has {numbers:,} parameters at {sizes}: with the optimizer's slots "
+            f"they take {wanted:,} bytes, but at most {MAX_WEIGHTS:,} (half of this machine's "
+            "memory) are allowed; give smaller sizes"
         )

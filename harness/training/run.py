@@ -338,7 +338,7 @@ class TrainingRun:
         whole = Checkpoint(made, *kept)
         if found["scaling"] and found["scaling"][SCALE] < LEAST_SCALE:
             raise Diverged(
-                f"gradients are not finite in float16, whatever the loss is scaled by, before step "
+                f"gradients are not finite in float16 at any loss scale, before step "
                 f"{found['steps']}{self._last_good()}"
             )
         odd = weights.not_finite(whole.arrays)

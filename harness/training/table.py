@@ -32,7 +32,7 @@ from harness.training.feed import Recipe, RowArray, RowFeed
 
 PACKAGE, FILE = "scikit-learn", "datasets/data/digits.csv.gz"
 INSTALL = (
-    "pip install scikit-learn (the extra 'data' of this package brings it), or name a file of "
+    "pip install scikit-learn (or install the extra 'data' of this package), or name a file of "
     "arrays with --data FILE"
 )
 ROWS, SIDE, LEVELS = 1797, 8, 16
@@ -77,7 +77,7 @@ def _place() -> Path:
     folders = spec.submodule_search_locations if spec is not None else None
     if not folders:
         raise UsageError(
-            f"the data set 'digits' is that of {PACKAGE}, which is not installed: {INSTALL}"
+            f"the data set 'digits' is part of {PACKAGE}, which is not installed: {INSTALL}"
         )
     return Path(next(iter(folders))) / FILE
 
@@ -92,7 +92,7 @@ def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
         raise UsageError(f"the data set 'digits' cannot be read: {error}: {INSTALL}") from None
     if hashlib.sha256(found.tobytes()).hexdigest() != SHA256:
         raise UsageError(
-            f"{displayed(path)} is not the data set 'digits' that is known here: {INSTALL}"
+            f"{displayed(path)} is not the expected version of the data set 'digits': {INSTALL}"
         )
     return found
 
@@ -100,7 +100,7 @@ def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
 BATCH = Dim.of("batch")
 # The declaration in a spec of data that are not a text.
 Declared = schema.ArrayFile | schema.DataSet
-INSTEAD = "name the file with --data FILE"
+INSTEAD = "give it with --data FILE"
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,13 +180,13 @@ def _beside(spec: Spec, declared: Declared) -> Path:
     at = spec.document.place_of(("data", "npz"))
     if Path(name).name != name:
         raise UsageError(
-            f"{at}: npz is the name of a file beside the spec, found {name!r}; for another place "
-            f"{INSTEAD}"
+            f"{at}: npz must be the name of a file in the spec's folder, found {name!r}; for a "
+            f"file elsewhere, {INSTEAD}"
         )
     folder = spec.definition.path
     path = folder.parent / name if isinstance(folder, Path) else None
     if path is None or not path.exists():
-        raise UsageError(f"{at}: there is no {name} beside the spec; {INSTEAD}")
+        raise UsageError(f"{at}: there is no {name} in the spec's folder; {INSTEAD}")
     return path
 
 
@@ -204,7 +204,7 @@ def _of_ports(
                 raise UsageError(
                     f"{file}: there is no array {source!r} for the {group} {port.name!r}"
                     f"{did_you_mean(source, found)} (found: {', '.join(found) or 'none'}); "
-                    "name another under 'data: arrays:'"
+                    "name another array under 'data: arrays:'"
                 )
             arrays[f"{group}.{port.name}"] = _fitting(file, program, port, found[source], sizes)
     for group, ports in (("input", plain), ("target", program.targets)):
@@ -212,7 +212,7 @@ def _of_ports(
             name = f"{group}.{port.name}"
             check_entries(program, port, f"{file}: {name}", arrays[name], sizes)
     if "batch" not in sizes:
-        raise UsageError(f"{program.name} has no inputs or targets that rows could be given to")
+        raise UsageError(f"{program.name} has no input or target with a batch axis")
     return arrays, sizes
 
 
@@ -224,12 +224,12 @@ def _fitting(file: str, program: Program, port: Port, array: Array, sizes: dict[
         bind(name, type_.shape, array.shape, program.sizes, sizes)
     except UsageError as error:
         free = any(dim.names for dim in type_.shape[1:])
-        raise UsageError(f"{error}{'; --size gives other sizes' * free}") from None
+        raise UsageError(f"{error}{'; --size sets other sizes' * free}") from None
     if type_.kind == "float":
         if array.dtype.kind not in "fiu":
             raise UsageError(f"{name}: expected numbers, found {array.dtype}")
         if not np.isfinite(array).all():
-            raise UsageError(f"{name}: some entries are not finite")
+            raise UsageError(f"{name}: some entries are NaN or infinite")
         return array if array.dtype.itemsize <= 4 else array.astype(np.float64)
     if (type_.kind == "bool") != (array.dtype.kind == "b") or array.dtype.kind not in "iub":
         wanted = "booleans" if type_.kind == "bool" else "integers"

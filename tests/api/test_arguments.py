@@ -162,7 +162,7 @@ def test_an_argument_that_is_unknown_is_pythons_own_error(wording: Wording) -> N
     for name, words in (
         ("dtype", r"check\(\) has no argument 'dtype'; use dtypes="),
         ("memory", "'memory'; use memory_limit="),
-        ("json", "'json'; only the command has it"),
+        ("json", "'json'; only the command line has this option"),
         ("sead", "'sead'; did you mean 'seed'"),
     ):
         with pytest.raises(TypeError, match=words):

@@ -204,10 +204,10 @@ def test_two_columns_of_a_check_are_compared(tmp_path: Path, wording: Wording) -
     wording.line(found.sentence, "numpy ... torch")
     assert "has changed" not in str(found)
     for wrong, words in (
-        ({}, "give two runs, or one file and between="),
-        ({"new": kept, "between": ("numpy", "torch")}, "two columns of one file, and two runs"),
+        ({}, "give two runs, or one file and two of its backends"),
+        ({"new": kept, "between": ("numpy", "torch")}, "two backends of one file, but two runs"),
         ({"between": ("numpy", "jax")}, "has no backend 'jax'"),
-        ({"between": "numpy"}, "between takes two names of columns, found 'numpy'"),
+        ({"between": "numpy"}, "between takes two names of backends, found 'numpy'"),
     ):
         with pytest.raises(HarnessError, match=words):
             harness.compare(kept, **wrong)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ def test_a_training_and_a_text_show_themselves(tmp_path: Path, wording: Wording)
     wording(repr(made), f"<Trained: {SPEC} ... numpy: 2 ... loss {made.loss:.4f}>")
     assert len(str(made).splitlines()) == 4
     assert f"{made.loss:.4f}" in html
-    with pytest.raises(HarnessError, match="is there already"):
+    with pytest.raises(HarnessError, match="already exists"):
         harness.train(SPEC, "numpy", text=text, weights=str(tmp_path / "w.safetensors"))
     made.save(tmp_path / "again.safetensors")
     wrote = [

@@ -247,5 +247,5 @@ def test_a_file_that_a_format_did_not_write_is_not_moved(name: str, tmp_path: Pa
         file.write_text("x")
     asked = Export(spec=SYSTEM, weights=tmp_path / "w", format_="onnx")
     assert made_in(folder, folder / "right.onnx", asked) == Path("right.onnx")
-    with pytest.raises(FormatFault, match="it says that it wrote"):
+    with pytest.raises(FormatFault, match="it reported to have written"):
         made_in(folder, folder / name, asked)

@@ -81,7 +81,7 @@ def test_exit_code_tells_what_happened(fault: str, code: int, shown: str) -> Non
         (["--env", "nmpy:A=1"], "'nmpy', which is not checked; did you mean 'numpy'?"),
         (["--timeout", "0"], "positive number of seconds, found '0' (allowed: 0.001 to"),
         (["--timeout", "nan"], "positive number of seconds, found 'nan'"),
-        (["--memory", "-5"], "a memory limit is a positive size"),
+        (["--memory", "-5"], "a memory limit must be a positive size"),
         (["--records", "no/such/folder/r.jsonl"], "cannot write records to no/such/folder"),
         (["--specs", "no/such/folder"], "no/such/folder"),
         (["--threads", "2"], "check has no option --threads; bench and train have one"),
@@ -284,7 +284,7 @@ def test_interrupted_run_leaves_no_worker_and_whole_records(
         run.send_signal(number)
         _, errors = run.communicate(timeout=10)
     assert run.returncode == 130
-    assert "interrupted; cells that had ended are in r.jsonl" in errors
+    assert "interrupted; finished cells are in r.jsonl" in errors
     assert "Traceback" not in errors
     assert is_gone(worker)
     assert _workers(run.pid) == []

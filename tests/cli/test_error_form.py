@@ -33,7 +33,10 @@ ERRORS = {
     "required option": (f"run {SPEC}", "missing option '--backend'"),
     "no value": ("check --seed", "option '--seed' requires an argument"),
     "choice": ("schema modle", "unknown kind 'modle'; did you mean 'model'?"),
-    "number": ("check --seed x", "invalid value for '--seed': a seed is a whole number, found 'x'"),
+    "number": (
+        "check --seed x",
+        "invalid value for '--seed': a seed must be a whole number, found 'x'",
+    ),
     "backend": (f"check {SPEC} --backend nump", "unknown backend 'nump'"),
     "model": ("check lesson6/first_rn", "unknown model 'lesson6/first_rn'"),
     "file": ("check absent.yaml", "absent.yaml: no such file"),
@@ -86,4 +89,4 @@ def test_all_errors_have_one_form(case: str, tmp_path: Path) -> None:
         assert part not in done.stderr
     usage = [line for line in further if line.startswith("usage: harness")]
     assert len(usage) == (case in USAGES)
-    assert not usage or re.search(r" --help(-all)?' tells of all options", usage[0])
+    assert not usage or re.search(r" --help(-all)?' lists all options", usage[0])

@@ -94,7 +94,7 @@ def test_a_command_that_needs_a_backend_says_so_in_a_sentence(system: str, folde
     assert len(found) == len(WITH_BACKENDS)
     for name, code, output in found:
         assert code == 2, (name, output)
-        assert output.startswith("backends run on Linux only"), (name, output)
+        assert output.startswith("backends run only on Linux"), (name, output)
         assert len(output.splitlines()) == 1, (name, output)
 
 
@@ -103,8 +103,8 @@ def test_a_command_that_needs_a_backend_says_so_in_a_sentence(system: str, folde
     ("words", "code", "shown"),
     [
         ("--help", 0, "differences"),
-        ("check lesson6/first_rnn", 2, "backends run on Linux only"),
-        ("explain lesson6/first_rnn --backend numpy", 0, "numpy: backends run on Linux only"),
+        ("check lesson6/first_rnn", 2, "backends run only on Linux"),
+        ("explain lesson6/first_rnn --backend numpy", 0, "numpy: backends run only on Linux"),
     ],
 )
 def test_the_entry_point_starts(

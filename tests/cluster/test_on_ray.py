@@ -146,7 +146,7 @@ def test_an_interrupt_leaves_a_whole_record_and_no_process(cluster: Any, tmp_pat
     driver.send_signal(signal.SIGINT)
     output, errors = driver.communicate(timeout=LONG)
     assert driver.returncode == 130, output + errors
-    assert errors.rstrip().endswith(f"interrupted; cells that had ended are in {path}")
+    assert errors.rstrip().endswith(f"interrupted; finished cells are in {path}")
     assert read_records(path).torn is None
     until(lambda: not actors())
 

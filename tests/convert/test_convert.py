@@ -185,7 +185,7 @@ def test_files_that_no_export_wrote_are_kept_always(name: str, there: Path) -> N
     [
         (("export", SPEC, "--to", "toch"), "unknown format 'toch'; did you mean 'torch'?"),
         (("export", "lesson6/simple_rnn", "--to", "torch"), "weights of 'lesson6/sequence_rnn'"),
-        (("export", SPEC, "--to", "torch", "--output", "m.py"), "ends in .pt, found m.py"),
+        (("export", SPEC, "--to", "torch", "--output", "m.py"), "must end in .pt, found m.py"),
         (("export", SPEC, "--to", "torch", "--output", "no/m.pt"), "no/m.pt: there is no folder"),
         (("export", SPEC, "--to", "torch", "--output", "/proc/m.pt"), "cannot write /proc/m.pt"),
         (
@@ -223,7 +223,7 @@ def test_an_export_hides_no_module(format_: str, name: str, there: Path, wording
 def test_import_keeps_weights_that_are_there(there: Path, wording: Wording) -> None:
     (there / "m.npz").write_bytes(b"")
     command = ("import", SPEC, "m.npz", "--from", "jax", "--weights", "w.st")
-    assert "w.st is there already: --force" in harness(*command).output
+    assert "w.st already exists: --force" in harness(*command).output
     wording(harness(*command, "--force").output)
     assert weights.load(there / "w.st").spec == SPEC
 

@@ -50,7 +50,7 @@ ARRAYS: dict[str, tuple[bytes, str]] = {
     "long header": (header("'<f4'", "(86,)", 0xFFFFFFF0), "no valid array header"),
     "cut off": (array_bytes(np.zeros(86, np.float32))[:-4], "is truncated"),
     "no array": (b"text", "no valid array header"),
-    "too long": (array_bytes(np.zeros(86, np.float32)) + bytes(9), "where 472 are the most"),
+    "too long": (array_bytes(np.zeros(86, np.float32)) + bytes(9), "at most 472 are allowed"),
 }
 
 
@@ -68,7 +68,7 @@ def test_an_array_that_unpacks_to_far_more_is_refused(jax_reader: Reader, tmp_pa
     path = tmp_path / "m.npz"
     for head, words in (
         (header("'<f4'", "(268435456,)"), "found [268435456]"),
-        (header("'<f4'", "(86,)"), "bytes, where 472 are the most"),
+        (header("'<f4'", "(86,)"), "bytes; at most 472 are allowed"),
     ):
         with zipfile.ZipFile(jax_reader.path) as old, zipfile.ZipFile(path, "w") as new:
             for info in old.infolist():

@@ -194,7 +194,7 @@ DATASETS: dict[str, tuple[Callable[[Any], None], str]] = {
     "int": (lambda f: _replaced(f, shape=(8, 86), dtype="i4"), "of int32"),
     "bool": (lambda f: _replaced(f, shape=(8, 86), dtype="?"), "of bool"),
     "complex": (lambda f: _replaced(f, shape=(8, 86), dtype="c8"), "of complex64"),
-    "double": (lambda f: _replaced(f, shape=(8, 86), dtype="f8"), "all must be of one dtype"),
+    "double": (lambda f: _replaced(f, shape=(8, 86), dtype="f8"), "must have the same dtype"),
     "a group": (lambda f: (f.pop(OUT), f.create_group(OUT)), "has no dataset '0' in this file"),
     "another name": (
         lambda f: f["layers/dense/vars"].attrs.__setitem__("name", "other"),
@@ -216,9 +216,9 @@ def test_variables_that_are_not_in_the_file_are_refused(
 @pytest.mark.parametrize(
     ("part", "size", "words"),
     [
-        ("config.json", 1 << 28, "config.json has 268,435,456 bytes, where 4,194,304"),
-        ("model.weights.h5", 3 << 26, "model.weights.h5 has 201,326,592 bytes, where "),
-        ("harness.json", 1 << 28, "harness.json has 268,435,456 bytes, where "),
+        ("config.json", 1 << 28, "config.json has 268,435,456 bytes; at most 4,194,304"),
+        ("model.weights.h5", 3 << 26, "model.weights.h5 has 201,326,592 bytes; at most "),
+        ("harness.json", 1 << 28, "harness.json has 268,435,456 bytes; at most "),
     ],
 )
 def test_a_part_that_unpacks_to_far_more_is_refused(

@@ -71,7 +71,7 @@ TENSORS: dict[str, tuple[Callable[[Any], None], str]] = {
     "bool": (_typed(np.zeros(86, bool)), "of bool"),
     "complex": (_typed(np.zeros(86, np.complex64)), "of complex64"),
     "float16": (_typed(np.zeros(86, np.float16)), "of float16"),
-    "double": (_typed(np.zeros(86)), "all must be of one dtype"),
+    "double": (_typed(np.zeros(86)), "all arrays must have the same dtype"),
     "text": (_set(data_type=8), "of object"),
     "unknown type": (_set(data_type=99), "of element type 99"),
     "undefined type": (_set(data_type=0), "of element type 0"),

@@ -202,7 +202,7 @@ def test_a_default_that_has_changed_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(catalogues, "catalogue", lambda: {**ENTRIES, "standard-deviation": wrong})
     ran = differences("standard-deviation", "--run", "--between", "numpy", "torch")
     assert ran.exit_code == 1
-    assert "changed: 1.0, where" in " ".join(ran.stdout.split())
+    assert "changed: 1.0, but" in " ".join(ran.stdout.split())
     as_json = differences("standard-deviation", "--run", "--json", "--between", "numpy", "torch")
     found = json.loads(as_json.stdout)
     assert found["exit_code"] == as_json.exit_code == 1

@@ -251,7 +251,7 @@ def test_weights_that_are_not_finite(name: str, odd: float, there: Path, wording
 @pytest.mark.parametrize(
     ("vocabulary", "words"),
     [
-        (("\0",), "no character but the padding"),
+        (("\0",), "only the padding character"),
         (("\0", *(chr(97 + i) for i in range(200))), "86 classes are too few"),
     ],
 )

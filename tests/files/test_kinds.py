@@ -137,7 +137,7 @@ def test_a_new_file_has_an_ending_of_its_kind_or_none(kind: FileKind, tmp_path: 
         with pytest.raises(FileFault) as caught:
             check_place(tmp_path / name, kind)
         allowed = " or ".join(kind.endings)
-        assert f"{kind.name} ends in {allowed}, found '.pdf'" in str(caught.value)
+        assert f"{kind.name} must end in {allowed}, found '.pdf'" in str(caught.value)
     # An older file of the kind keeps its name.
     place = make(tmp_path)[kind]
     assert check_place(place.rename(tmp_path / "old.pdf"), kind)
@@ -159,7 +159,7 @@ def test_what_is_no_regular_file_stays(kind: FileKind, tmp_path: Path) -> None:
             ("plug", "a socket"),
             ("folder", "this is a folder"),
             (".", "this is a folder"),
-            ("/dev/null", "a device; leave the option out to keep nothing"),
+            ("/dev/null", "a device; remove the option to write no file"),
             ("/dev/full", "a device; name a file"),
             ("loop", "too many levels of symbolic links"),
             ("lost", "there is no folder .*no"),
@@ -168,7 +168,7 @@ def test_what_is_no_regular_file_stays(kind: FileKind, tmp_path: Path) -> None:
             ("é" * 128, "a name of 256 bytes is too long, at most 255"),
             ("a/" * 3000, "file name too long"),
             ("nul\0", "a NUL character"),
-            ("/proc/file", "nothing can be written to the folder /proc"),
+            ("/proc/file", "cannot write to the folder /proc"),
         ):
             with pytest.raises(FileFault, match=words):
                 check_place(tmp_path / name, kind)
@@ -186,7 +186,7 @@ def test_a_folder_that_is_protected_is_told(tmp_path: Path) -> None:
     folder.mkdir(mode=0o555)
     with (
         unprivileged(folder),
-        pytest.raises(FileFault, match=r"nothing can be written to the folder .* denied"),
+        pytest.raises(FileFault, match=r"cannot write to the folder .* denied"),
     ):
         check_place(folder / "file", kinds.WEIGHTS)
 
@@ -237,7 +237,7 @@ class TestWriters:
         for name, words in (
             ("w", "this is weights, not a record file"),
             ("pipe", "a named pipe"),
-            ("/dev/null", "leave the option out"),
+            ("/dev/null", "remove the option"),
             (".", "this is a folder"),
         ):
             with wording.raises(RecordError, f"{words}"):

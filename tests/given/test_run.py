@@ -256,8 +256,8 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         r"cannot read the inputs 'no/such.npz': no such file",
     ),
     "no weights": (option(parameters="no/such.st"), r"cannot read the weights 'no/such.st'"),
-    "seed": (option(seed=-1), r"a seed is a whole number"),
-    "timeout": (option(timeout=0.0), r"a timeout is a positive number"),
+    "seed": (option(seed=-1), r"a seed must be a whole number"),
+    "timeout": (option(timeout=0.0), r"a timeout must be a positive number"),
 }
 
 

@@ -229,7 +229,7 @@ def test_a_name_that_ends_as_another_kind_is_refused_before_the_run(
     found = CliRunner().invoke(cli, [*words.split(), name])
     assert found.exit_code == 2, found.output
     assert name in found.stderr
-    assert f"ends in {allowed}" in found.stderr
+    assert f"must end in {allowed}" in found.stderr
     assert found.stdout == ""
     assert not list(tmp_path.iterdir())
 
@@ -323,8 +323,8 @@ def test_an_interrupt_keeps_and_shows_records_with_cells_only(
     assert found.exit_code == 130
     left = [path.name for path in tmp_path.rglob("results")]
     assert bool(left) == ended
-    assert ("cells that had ended are in" in found.stderr) == ended
-    assert ("interrupted; no cell had ended yet" in found.stderr) != ended
+    assert ("finished cells are in" in found.stderr) == ended
+    assert ("interrupted; no cell had finished yet" in found.stderr) != ended
     assert len(list(tmp_path.glob("harness-report-*"))) == ended
     assert (tmp_path / "x.html").exists() == ended
 

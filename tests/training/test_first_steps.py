@@ -166,6 +166,8 @@ def test_a_step_that_has_no_number_by_the_spec_itself_is_refused(tmp_path: Path)
     )
     with (
         TrainingRun(prepare(request)) as training,
-        pytest.raises(UsageError, match=r"by the spec itself embed.table is no number after 4 "),
+        pytest.raises(
+            UsageError, match=r"in the oracle itself, embed.table is NaN or infinite after 4 "
+        ),
     ):
         training.run()

@@ -109,7 +109,7 @@ def test_all_backends_write_the_same(system: str, tmp_path: Path) -> None:
         (
             "and" + 20 * " ",
             0.0,
-            "is always ' ': train longer, or choose more freely",
+            "is always ' ': train longer, or sample with",
         ),
         ("and" + 20 * " ", 0.8, ""),
         ("and then " + 10 * "e" + " end", 0.0, ""),
@@ -192,7 +192,7 @@ def test_a_temperature_without_end_spreads_evenly() -> None:
 
 @pytest.mark.parametrize("probabilities", [[1.0, 0.0, 0.0], [0.0, -0.5, 0.5]])
 def test_what_is_no_probabilities_is_an_error(probabilities: list[float]) -> None:
-    with pytest.raises(GenerateError, match="holds no probabilities"):
+    with pytest.raises(GenerateError, match="is not a probability distribution"):
         choices(probabilities, 1, temperature=1.0)
 
 

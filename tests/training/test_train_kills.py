@@ -105,7 +105,7 @@ def test_weights_that_are_there_are_not_lost(tmp_path: Path) -> None:
         command(text, "numpy", kept), capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == 2
-    assert "--resume continues it, --force starts over" in run.stderr
+    assert "--resume continues the training, --force replaces" in run.stderr
     assert kept.read_bytes() == before
 
 

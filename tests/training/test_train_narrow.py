@@ -41,8 +41,8 @@ def test_a_checkpoint_without_its_scale_is_none_of_float16(
     place = checkpoint.place_of(kept)
     made = weights.load(place, kinds.CHECKPOINT)
     for change, words in (
-        ({f"scaling/{GOOD}": None}, "it keeps 'loss.scale', 'updates' of the scale, expected"),
-        ({f"scaling/{SCALE}": np.float32(0)}, "its scale is 0.0 after"),
+        ({f"scaling/{GOOD}": None}, "its loss scale has 'loss.scale', 'updates', expected"),
+        ({f"scaling/{SCALE}": np.float32(0)}, "its loss scale is 0.0 after"),
     ):
         statistics = {**made.statistics, **change}
         statistics = {n: np.asarray(a) for n, a in statistics.items() if a is not None}

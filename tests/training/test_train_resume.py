@@ -20,7 +20,7 @@ def test_more_epochs_are_done_than_asked_for(text: Path, kept: Path) -> None:
     before = content(kept.parent)
     found = harness(text, kept, "--epochs", "1", "--resume")
     assert found.exit_code == 0
-    assert "epochs done already: 2; asked for: 1; none is left" in found.output
+    assert "epochs done already: 2; requested: 1; nothing to do" in found.output
     assert "resumes at" not in found.output
     assert content(kept.parent) == before
 
@@ -66,7 +66,7 @@ class TestResume:
         for history in ({"imported": {}}, weights.load(other).history):
             weights.save(kept, replace(made, history=history))
             before = content(kept.parent)
-            with pytest.raises(UsageError, match=r"holds other weights than the run of kept\.ch"):
+            with pytest.raises(UsageError, match=r"has weights of another training than kept\.ch"):
                 train(setup(text), worker, kept, resume=True)
             assert content(kept.parent) == before
 
@@ -77,7 +77,7 @@ class TestResume:
         data = bytearray(kept.read_bytes())
         data[-1] ^= 1
         kept.write_bytes(data)
-        with pytest.raises(WeightsError, match=r"damaged.*checkpoint beside it is whole"):
+        with pytest.raises(WeightsError, match=r"damaged.*checkpoint in its folder is undamaged"):
             train(setup(text), worker, kept, resume=True)
         kept.rename(kept.with_name("away"))
         train(setup(text), worker, kept, resume=True)

@@ -254,7 +254,7 @@ def test_files_of_somebody_else_stay(stateful: Case, tmp_path: Path) -> None:
     cell = Cell(stateful.spec.name, "numpy", "cpu", "float64", "native")
     folder = save(tmp_path, cell, stateful, "outputs")
     (folder / "issue.md").write_text("my notes")
-    with pytest.raises(UsageError, match=r"cannot write an issue .* stays as it is"):
+    with pytest.raises(UsageError, match=r"cannot write an issue .* is not overwritten"):
         blamed(stateful, cell, tmp_path)
     assert (folder / "issue.md").read_text() == "my notes"
 

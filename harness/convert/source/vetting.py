@@ -59,13 +59,11 @@ def vetted(source: str, words: Words, name: str) -> str:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(
-            f"{name} is not source that can be run: {error}; nothing was run"
-        ) from None
+        raise UsageError(f"{name} is not valid Python source: {error}; nothing was run") from None
     for node, problem in _SyntaxReader(words, tree).problems():
         line = f", line {node.lineno}" if isinstance(node, ast.expr | ast.stmt | ast.arg) else ""
         raise UsageError(
-            f"{name}{line}: an export writes no {problem}, so that nothing was run; "
+            f"{name}{line}: an export contains no {problem}, so nothing was run; "
             "export the model anew"
         )
     return source

@@ -80,7 +80,7 @@ def monotonous(text: str, request: GenerateRequest) -> str:
     if request.temperature or len(text) - len(text.rstrip(last)) < max(REPEATED, len(text) / 2):
         return ""
     return (
-        f"the likeliest character is always {last!r}: train longer, or choose more freely, with "
+        f"the most likely character is always {last!r}: train longer, or sample with "
         "--temperature 0.8"
     )
 
@@ -90,7 +90,7 @@ def pace_line(pace: ReadingPace) -> str:
     told = pace.told()
     if KEPT not in told:
         return ""
-    ways = {KEPT: "from what is kept of those before", ALL: "from all that the model can read"}
+    ways = {KEPT: "read with the cache", ALL: "read without the cache"}
     return ", ".join(
         f"{found['characters']:,} characters {words}, {found['characters_per_second']:,.0f}/s"
         for way, words in ways.items()

@@ -68,7 +68,7 @@ class Reader:
         if len(prompt) < least:
             wanted = f"at least {least} character{'s' if least > 1 else ''}"
             raise UsageError(
-                f"{self.program.name} reads {wanted}, and the prompt {prompt!r} has {len(prompt)}"
+                f"{self.program.name} reads {wanted}, but the prompt {prompt!r} has {len(prompt)}"
             )
 
     @property
@@ -143,7 +143,7 @@ def reader(spec: Spec, weights: Weights) -> Reader:
     check(weights, spec)
     data = spec.model.data
     if not isinstance(data, schema.Data):
-        raise UsageError(f"{spec.name} has no 'data' of a text: it does not say how it reads one")
+        raise UsageError(f"{spec.name} has no 'data' section for a text, so it cannot read one")
     program = spec.program("inference", **weights.sizes)
     offsets = {p.name: data.arrays[p.name].offset for p in program.inputs}
     wide = any("time" in _names(program, port) for port in program.inputs)
@@ -181,13 +181,13 @@ def vocabulary(weights: Weights) -> Vocabulary:
     """Return the vocabulary of weights; raise :class:`UsageError` if they have none."""
     if not weights.vocabulary:
         raise UsageError(
-            f"the weights of {weights.spec} have no vocabulary, so their classes stand for no "
-            "characters; make others with 'harness train'"
+            f"the weights of {weights.spec} have no vocabulary, so their classes are not "
+            "characters; create weights with 'harness train'"
         )
     found = Vocabulary(tuple(weights.vocabulary))
     if len(found) < 2:
         raise UsageError(
-            f"the vocabulary of the weights of {weights.spec} has no character but the padding"
+            f"the vocabulary of the weights of {weights.spec} has only the padding character"
         )
     return found
 
@@ -420,11 +420,13 @@ def chooser(request: GenerateRequest, characters: int) -> Choose:
 
     def choose(probabilities: Array) -> int:
         if not np.isfinite(probabilities).all():
-            raise GenerateError("the probabilities are not finite: the weights are of no use")
+            raise GenerateError(
+                "the probabilities are NaN or infinite: these weights cannot be used"
+            )
         allowed = probabilities[1:characters]
         if allowed.min(initial=0.0) < 0 or not allowed.any():
             raise GenerateError(
-                "the output holds no probabilities: "
+                "the output is not a probability distribution: "
                 + ("some are below 0" if allowed.any() else "all are 0")
             )
         if not request.temperature:
