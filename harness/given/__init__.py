@@ -1,1 +1,1 @@
-"""Single passes on a user's own arrays, with any backend or with the oracle."""
+"""One pass of a model on a user's own arrays, on any backend or on the oracle."""

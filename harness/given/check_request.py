@@ -1,4 +1,4 @@
-"""The request of ``harness check``, made from the options of the command line or of Python."""
+"""The request of ``harness check``, built from the options of the command line or of Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ FIELDS = {each.name for each in fields(Request)} - {"against"}
 
 
 def check_request(options: Mapping[str, Any]) -> Request:
-    """Return the request for options, which are given by the field names of :class:`.CheckOptions`.
+    """Return the request for options. The keys of ``options`` are field names of
+    :class:`.CheckOptions`.
 
     Raises:
         UsageError: an option has an unknown value, or two options exclude each other.
@@ -45,8 +46,8 @@ def check_request(options: Mapping[str, Any]) -> Request:
 
 
 def _check_paths(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the paths without repetition; raise :class:`UsageError` for an unknown
-    name."""
+    """Return the names of the paths without repetition; ``all`` stands for all paths. Raise
+    :class:`UsageError` for an unknown name."""
     for name in names:
         if name not in (*PATHS, "all"):
             instead = "'native,equations'" if name == "both" else ""
@@ -68,8 +69,8 @@ OF_MODEL = ("maps", "takes", "returns")
 
 
 def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
-    """Return the request for the option ``--against``; without that option, return the request
-    unchanged.
+    """Return the request for a check of a user's own model, if the option ``--against`` names one.
+    Otherwise return the request unchanged.
 
     Raises:
         UsageError: the model is invalid, or an option needs or excludes ``--against``.

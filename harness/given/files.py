@@ -1,4 +1,4 @@
-"""The sources of a user's arrays: Python mappings, weight files, and ``.npz`` files with a
+"""Readers of a user's arrays, from Python mappings, weight files and ``.npz`` files with a
 batch."""
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def gather(
     """Read a user's arrays from mappings and files, and check that they fit a spec.
 
     ``sizes`` replace the spec's own sizes. ``parameters`` must include all moving statistics or
-    none. A weight file from ``harness train`` has its own sizes. If ``inputs`` is a file, it may
-    also contain ``state.NAME`` and ``target.NAME``.
+    none. A weight file from ``harness train`` declares its sizes itself. If ``inputs`` is a file,
+    it may also contain arrays named ``state.NAME`` and ``target.NAME``.
 
     Raises:
         UsageError: the user gave a kind of array or a size twice, or a file of inputs cannot be
@@ -133,8 +133,8 @@ def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
 
 
 def _read_parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
-    """Return the sizes that a source of parameters declares, and its arrays by name, statistics
-    included."""
+    """Return the sizes that a source of parameters declares, and the arrays of all parameters and
+    statistics by name."""
     if not isinstance(source, str | Path):
         return {}, source
     if weights.is_plain(source):

@@ -1,4 +1,4 @@
-"""Running one pass on a user's own arrays, on any backend or on the oracle."""
+"""One pass on a user's own arrays, run on any backend or on the oracle."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 class BackendError(CouldNotRun):
-    """Error if a backend could not be run."""
+    """Error that the backend could not be run."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Order in which an epoch uses the rows of a training text, as row numbers for each batch."""
+"""The order in which an epoch uses the rows of a training text, as row numbers for each batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Order = Literal["shuffled", "sequential"]
 
 
 class Batches(Sequence[IndexArray]):
-    """A sequence with the row numbers of each batch of one epoch; see :func:`batches`.
+    """The row numbers of each batch of one epoch, as :func:`batches` describes them.
 
     The rows are shuffled when the first batch is read.
     """

@@ -56,8 +56,8 @@ class Text:
 
 
 def store_text(pieces: Callable[[], Iterable[str]]) -> Text:
-    """Join pieces of text into a :class:`Text`. ``pieces`` is called twice and yields the same
-    pieces each time, so that they need not stay in memory.
+    """Store a text, given in pieces, as a :class:`Text`. ``pieces`` is called twice and must yield
+    the same pieces each time. So the pieces need not stay in memory.
 
     Raises:
         UsageError: the text is empty, contains the padding character or half a surrogate pair, or
@@ -137,8 +137,8 @@ def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
 
 
 def _decode_pieces(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
-    """Decode pieces of bytes one by one; errors have the positions that ``bytes.decode`` would
-    report for the joined bytes."""
+    """Decode pieces of bytes one by one. Errors state the positions that ``bytes.decode`` would
+    report for all bytes at once."""
     name, offset, pieces = _drop_mark(pieces, codecs.lookup(encoding).name)
     decode = _make_decoder(name)
     if decode is None:
@@ -155,8 +155,8 @@ def _decode_pieces(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
 
 
 def _drop_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[bytes]]:
-    """Drop a byte-order mark, if there is one; return the encoding, the offset and the pieces of
-    the bytes after it."""
+    """Drop a byte-order mark, if there is one. Return the encoding of the bytes after the mark,
+    their offset, and their pieces."""
     if name not in MARKS:
         return name, 0, pieces
     first = b""
@@ -206,7 +206,7 @@ SECONDS = 30
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and its source."""
+    """A text, with its name and source."""
 
     name: str
     text: Text
@@ -231,7 +231,7 @@ class Corpus:
         return self.text.indices.describe_location()
 
     def summary(self) -> str:
-        """Return the length of the text and of its vocabulary, as words for a message."""
+        """Return the length of the text and the size of its vocabulary, as a text for messages."""
         return f"{len(self.text):,} characters, {len(self.vocabulary)} distinct with the padding"
 
 

@@ -1,4 +1,4 @@
-"""Long vector that several processes share: each process maps the same unnamed temporary file.
+"""A long vector in an unnamed temporary file, which several processes map into their memory.
 
 The file has no name, so it disappears with the last process that holds it.
 """
@@ -48,14 +48,15 @@ class Shared:
         return len(self.array)
 
     def describe_location(self) -> dict[str, str]:
-        """Return the vector's location for :func:`map_vector`, valid while this object lives."""
+        """Return the location of the vector for :func:`map_vector`. The location is valid while
+        this object lives."""
         place = f"/proc/{os.getpid()}/fd/{self._handle}"
         return {"place": place, "dtype": self.array.dtype.str}
 
 
 def map_vector(location: Mapping[str, str]) -> Array:
-    """Map the vector of another process; ``location`` is the result of that process's
-    :meth:`Shared.describe_location`.
+    """Map the vector of another process. ``location`` is the result of
+    :meth:`Shared.describe_location` in that process.
 
     Raises:
         OSError: the process that created the vector has ended.

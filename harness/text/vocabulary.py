@@ -88,8 +88,8 @@ class Vocabulary:
 
     @cached_property
     def _table(self) -> Array:
-        """The index of each Unicode code point; ``len(self)`` for an unknown one. The last entry
-        stands for all higher code points."""
+        """The index of each Unicode code point, or ``len(self)`` if the vocabulary lacks this code
+        point. The last entry stands for all higher code points."""
         points = _code_points("".join(self.characters))
         table = np.full(int(points[-1]) + 2, len(self), np.min_scalar_type(len(self)))
         table[points] = np.arange(len(self))

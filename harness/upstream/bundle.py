@@ -1,5 +1,5 @@
-"""The files that a reproducer gets for framework developers: a script that needs only the
-framework, and an issue text."""
+"""Files for framework developers in a reproducer's folder: a script that needs only the framework,
+and the text of an issue."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ VARIES = " passes on the same numbers"
 
 @dataclass(frozen=True)
 class ScriptOutcome:
-    """The outcome of running a script. ``code`` is the exit code; None if the script took too long
-    or used too much memory. ``runs`` is the number of processes that ran the script; in all but the
-    last, the results agreed."""
+    """The outcome of running a script. ``code`` is the exit code, or None if the script took too
+    long or used too much memory. ``runs`` is the number of processes that ran the script. The
+    results agreed in all processes except the last."""
 
     code: int | None
     printed: str
@@ -89,7 +89,7 @@ def compose_script(
     allowed: Mapping[str, float],
     environment: Mapping[str, str],
 ) -> str:
-    """Return the complete text of the script.
+    """Return the complete source of a script that shows a difference.
 
     Raises:
         UsageError: the model uses a name that the script defines.
@@ -199,7 +199,7 @@ class Upstream:
     def write(self, folder: Path, result: CellResult) -> list[str]:
         """Write a script and an issue into a reproducer's folder, and run the script.
 
-        Return lines of text that say what the script showed.
+        Return lines of text that describe the outcome of the script.
 
         Raises:
             UsageError: a file cannot be written.
@@ -234,8 +234,8 @@ class Upstream:
     def _write_script(
         self, folder: Path, result: CellResult, reproducer: Reproducer, name: str
     ) -> tuple[list[str], ScriptOutcome, Collection[str]]:
-        """Write and run the script. Return its files, the outcome of running it, and the layers for
-        which it calls the framework's own layer."""
+        """Write and run the script. Return the names of its files, the outcome, and the layers that
+        the script runs with the framework's own layer."""
         cell = result.cell
         caller = self._get_caller(cell.backend, name)
         material, along = reproducer.run.material, _random_directions(reproducer)
@@ -297,7 +297,8 @@ class Upstream:
 
 
 def issue_title(result: CellResult, check: str) -> str:
-    """Return one line with the layer at fault, the tensor that is most wrong, and its error."""
+    """Return the title of an issue: the layer at fault, the tensor with the largest error, and this
+    error."""
     cell = result.cell
     keys = result.blamed_layers or result.wrong_layers or result.named_layers
     if result.blame and result.blame.who not in ("layer", "spec"):
@@ -319,9 +320,9 @@ def issue_text(
     printed: str = "",
     files: Sequence[str] = (),
 ) -> bytes:
-    """Return an issue in Markdown: title, versions, script, expected values and values found.
-    ``verdict`` says whether the issue should be sent, and to which project. ``files`` are the files
-    that the script reads."""
+    """Return an issue in Markdown: title, versions, script, expected and actual values. ``verdict``
+    is a text that says whether the framework is at fault. ``files`` are the files that the script
+    reads."""
     finding = _find_finding(result, check)
     text = filled(
         "harness.upstream",
@@ -351,7 +352,8 @@ def _write_files(
     contents: Mapping[str, tuple[bytes, kinds.FileKind]],
     moved_files: Sequence[Path] = (),
 ) -> None:
-    """Write contents and move files into a folder; do not overwrite files of a different kind."""
+    """Write contents into a folder, and move files into it. Files of a different kind are not
+    overwritten."""
     try:
         for file in moved_files:
             kinds.mark_export(file)
@@ -368,14 +370,14 @@ def _write_files(
 
 
 def _random_directions(reproducer: Reproducer) -> ArrayDict:
-    """Return a random direction for each output and new state, along which gradients are
-    compared."""
+    """Return a random direction for each output and new state. Gradients are compared along these
+    directions."""
     sizes = bind_sizes(reproducer.inference, reproducer.run.material)
     return cotangents(reproducer.inference, sizes.get("batch", 1), sizes.get("time", 1), 0)
 
 
 def _expect_results(reproducer: Reproducer, along: ArrayDict) -> Expected:
-    """Return the expected results of inference, and the gradients along the directions
+    """Return the expected results of inference, and the expected gradients along the directions
     ``along``."""
     material = reproducer.run.material
 
@@ -393,8 +395,8 @@ def _expect_results(reproducer: Reproducer, along: ArrayDict) -> Expected:
 def _rename_results(
     expected: Expected, gradients: Arrays, script_gradients: Arrays, dtype: str
 ) -> dict[str, tuple[Any, float]]:
-    """Return the expected arrays and their tolerances under the script's names; arrays whose
-    expected values are only rounding noise are left out."""
+    """Return the expected arrays and their tolerances, under the names that the script uses. Arrays
+    whose expected values are only rounding errors are left out."""
     scale, noise = scales(expected.values), expected.noise(dtype)
     limits = {
         name: K * max(noise[name], FLOOR * PRECISION[dtype]) * scale[name]
@@ -416,8 +418,8 @@ def _rename_results(
 
 
 def _describe_outcome(outcome: ScriptOutcome, name: str, not_called: Sequence[str]) -> str:
-    """Return the conclusion from running the script. If the script agrees, neither the framework
-    nor the plugin is cleared."""
+    """Return a text that says what the outcome of the script proves. If the results agree, the text
+    clears neither the framework nor the plugin."""
     if outcome.code == 1 and "results differ" in outcome.printed:
         at_fault = f"The script reproduces it with {name} alone: the framework's layer is at fault."
         if VARIES in outcome.printed:
@@ -440,8 +442,8 @@ def _describe_outcome(outcome: ScriptOutcome, name: str, not_called: Sequence[st
 
 
 def write_script_and_issue(launch: Launch, folder: Path, result: CellResult) -> list[str]:
-    """Write a script and an issue into the folder of one reproducer; return lines that say what the
-    script showed."""
+    """Write a script and an issue into the folder of one reproducer. Return lines of text that
+    describe the outcome of the script."""
     name, environment = launch.backend, dict(launch.environment)
     request = Request(pythons={name: launch.python}, environment={name: environment})
     with Upstream(request) as upstream:

@@ -1,2 +1,2 @@
-"""The search for the causes of a difference: replace a wrong value by the right one, and see
-whether all other values then agree."""
+"""Search for the causes of a backend's differences. The search replaces a wrong value by the right
+value, and tests whether all other values then agree."""

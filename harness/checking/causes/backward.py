@@ -1,5 +1,5 @@
-"""The search for the causes of wrong gradients: replace the first wrong gradient by the right one,
-and see which other gradients are still wrong."""
+"""Search for the causes of wrong gradients. The search replaces the first wrong gradient by the
+right gradient, and tests which other gradients are still wrong."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TAP, PULL, ALONG = "tap.", "pull.", "along."
 
 
 def tap_names(program: Program) -> dict[int, str]:
-    """Return, for each float value outside of loops, the name of its tap."""
+    """Return the name of the tap of each float value outside of loops."""
     return {
         value: program.names.get(value) or f"value {value}"
         for node in program.nodes
@@ -50,8 +50,8 @@ def tap_names(program: Program) -> dict[int, str]:
 
 
 def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
-    """Return the program with a tap on each float value; values named in ``cut`` pass no
-    gradient."""
+    """Return the program with a tap on each float value. Values named in ``cut`` pass no gradient
+    backwards."""
     builder = Builder(dict(program.types), dict(program.names))
     names = tap_names(program)
     new_values: dict[int, int] = {}
@@ -59,7 +59,8 @@ def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
     terms = [program.loss]
 
     def add_input(name: str, value: int) -> int:
-        """Add an input of the same type as a value, and return it."""
+        """Add a program input that has the type of ``value``, and return the number of the
+        input."""
         inputs.append(Port(name, builder.value(builder.types[value])))
         return inputs[-1].value
 
@@ -99,8 +100,8 @@ def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
 
 
 def add_inputs(program: Program, like: Program) -> Program:
-    """Return the inference program with the same inputs as ``like``; it ignores the added
-    inputs."""
+    """Return the inference program with the inputs that were added to the training program
+    ``like``. The inference program does not use these inputs."""
     builder = Builder(dict(program.types), dict(program.names))
     known = {port.name for port in (*program.inputs, *noise_ports(like))}
     extra = [
@@ -114,8 +115,9 @@ def add_inputs(program: Program, like: Program) -> Program:
 def _tap_arguments(
     program: Program, material: Arguments, pulls: Arrays, along: Mapping[str, Array]
 ) -> Arguments:
-    """Return the arguments of the tapped program. Taps are zeros. ``pulls`` has the gradients of
-    the cut values, and ``along`` the direction of each result along which gradients are taken."""
+    """Return the arguments of a program with taps. The taps are zeros. ``pulls`` has the gradients
+    of the cut values. ``along`` has, for each result, the direction along which its gradient is
+    computed."""
     sizes = bind_sizes(program, material)
     inputs = dict(material.inputs)
     for port in program.inputs:
@@ -138,8 +140,8 @@ GRADIENT, INPUT = "gradient.", "gradient.input."
 @dataclass(frozen=True)
 class BackwardSearch:
     """A search for the operations that compute wrong gradients. ``ask`` runs programs on the
-    backend. ``along`` has the directions of results whose gradients are added to those of the
-    loss."""
+    backend. ``along`` has directions of outputs and new states; gradients along these directions
+    are added to the gradients of the loss."""
 
     case: Case
     material: Arguments
@@ -152,8 +154,8 @@ class BackwardSearch:
     )
 
     def find_causes(self) -> Causes | None:
-        """Return the layers that turn right gradients into a wrong one; None if all gradients are
-        right."""
+        """Return the layers that compute a wrong gradient from right gradients; None if all
+        gradients are right."""
         pulls: dict[str, Array] = {}
         causes: list[Cause] = []
         explained: set[str] = set()
@@ -179,7 +181,8 @@ class BackwardSearch:
     def _compare_gradients(
         self, pulls: Mapping[str, Array], explained: set[str]
     ) -> tuple[dict[str, Deviation], Arrays, Tensors]:
-        """Return the gradients that differ, the expected gradients, and the backend's gradients."""
+        """Return the deviations of the wrong gradients, all expected gradients, and the backend's
+        gradients. The gradients named in ``explained`` do not count as wrong."""
         training = add_taps(self.case.training, pulls.keys())
         programs = (training, add_inputs(self.case.inference, training))
         batch = _tap_arguments(training, self.material, pulls, self.along)
@@ -211,8 +214,8 @@ class BackwardSearch:
         return Expected.within(values, noise, self.dtype)
 
     def _find_first(self, wrong: Mapping[str, Deviation]) -> tuple[Cause, set[str]]:
-        """Return the wrong node that is nearest to the loss, and the names of its wrong
-        gradients."""
+        """Return the cause at the wrong node that is nearest to the loss, and the names of the
+        wrong gradients that this node computes."""
         program = self.case.training
         taps = {value: f"{INPUT}{TAP}{name}" for value, name in tap_names(program).items()}
         names = {p.value: f"{GRADIENT}{p.name}" for p in program.parameters}
@@ -238,8 +241,8 @@ class BackwardSearch:
 def _find_common_factor(
     deviations: Mapping[str, Deviation], expected: Arrays, results: Tensors
 ) -> Causes | None:
-    """Return the cause if all gradients are the right ones times the same nonzero factor, else
-    None."""
+    """Return the cause if all gradients of the backend are the right gradients times one nonzero
+    factor; otherwise return None."""
     names = [n for n, a in expected.items() if np.abs(a).max(initial=0.0) > 0]
     actual = {n: np.asarray(results[n], np.float64) for n in names if n in results}
     if len(actual) < len(names) or any(actual[n].shape != expected[n].shape for n in names):
@@ -280,7 +283,7 @@ def _gradient_cause(
 
 def _is_compared(name: str) -> bool:
     """Return whether a gradient belongs to the model. Gradients of the inputs ``pull`` and
-    ``along``, which the search adds, do not."""
+    ``along``, which the search adds to the program, do not."""
     inputs = name.startswith(INPUT) and not name.startswith(f"{INPUT}{TAP}")
     added = name.startswith((f"{INPUT}pull.", f"{INPUT}along."))
     return name.startswith(GRADIENT) and not (inputs and added)

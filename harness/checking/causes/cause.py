@@ -1,4 +1,4 @@
-"""The causes that a search has found, and their text."""
+"""Causes that a search has found, and their text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST = 4
 class Cause:
     """A layer or operation that computes a wrong result from right inputs. ``names`` are the names
     of the wrong values, gradients or optimizer slots. ``place`` is the ``file:line`` of the
-    equation. ``hint`` is a change that would make the result right."""
+    equation. ``hint`` is a mistake, or a change of the equation, that explains the result."""
 
     phase: Phase
     what: str
@@ -42,8 +42,8 @@ class Cause:
 
 @dataclass(frozen=True)
 class Causes:
-    """Causes in the order in which they occur. ``proof`` says what agrees after the causes are
-    replaced by right values. ``proved`` is true if everything else then agrees."""
+    """Causes in the order in which they occur. ``proof`` says what agrees if right values replace
+    the wrong values. ``proved`` is true if everything else then agrees."""
 
     items: Sequence[Cause]
     proved: bool = False
@@ -51,7 +51,7 @@ class Causes:
 
     @staticmethod
     def single(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
-        """Return a single cause that no replacement has proved."""
+        """Return one cause that the search has not proved by replacing its value."""
         return Causes([Cause(phase, what, tuple(names))], False, proof)
 
     def lines(self) -> list[str]:
@@ -61,9 +61,9 @@ class Causes:
 
 @dataclass(frozen=True)
 class Localised:
-    """The result of ``harness localise``: the causes (None if all checks agree) and the checks that
-    differ. ``elsewhere`` is the device of the second backend if it differs from the cell's
-    device."""
+    """The result of ``harness localise``: the causes (None if all checks agree), and the names of
+    the checks that differ. ``elsewhere`` is the device of the second backend if it differs from the
+    device of the cell."""
 
     cell: Cell
     against: str
@@ -121,8 +121,8 @@ def replaced_causes(causes: Sequence[Cause], values: str, rest: str, remaining: 
 
 
 def describe_node(node: Node) -> str:
-    """Return the name and the definition of a layer, or the name of an operation outside of
-    layers."""
+    """Return a text for a layer, e.g. ``layer out (dense)``, or for an operation outside of layers,
+    e.g. ``operation sum``."""
     if node.op == "call":
         instance = node.attributes.get("instance", node.attributes["label"])
         return f"layer {instance} ({node.attributes['definition']})"

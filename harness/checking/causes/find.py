@@ -1,5 +1,5 @@
-"""The search for the causes of a cell's differences, phase by phase, in the order in which phases
-run."""
+"""Search for the causes of a cell's differences. It tests the phases of training in the order in
+which they run: forward, backward, update."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ BATCHES = 3
 @dataclass(frozen=True)
 class Finder:
     """A search for the causes of a backend's differences from the oracle or from a second backend.
-    ``other`` is the context of the second backend, and ``against`` its name."""
+    ``other`` is the context of the second backend. ``against`` is the name of the oracle or of the
+    second backend."""
 
     context: Context
     other: Context | None = None
@@ -140,8 +141,8 @@ class Finder:
     def _search_gradients(
         self, material: Arguments, names: list[str], of_loss: bool
     ) -> Causes | None:
-        """Return the causes of wrong gradients. If the backend rejects the search's changed
-        programs, the returned cause only lists the wrong gradients."""
+        """Return the causes of wrong gradients. If the backend rejects the programs that the search
+        has changed, the returned cause only lists the wrong gradients."""
         case = self.context.case
         try:
             causes = self._search_backward(material, {} if of_loss else case.cotangents)
@@ -203,7 +204,8 @@ class Finder:
         return replace(result, items=causes)
 
     def _primitive_causes(self, finding: Finding) -> Causes:
-        """Return the cause for a wrong primitive, with the first values that it makes wrong."""
+        """Return a wrong primitive as the first cause, followed by the first values that it makes
+        wrong."""
         cause = Cause("primitive", finding.faults[0])
         try:
             forward = self._search_forward("training", self.context.case.material) or Causes(())
@@ -215,8 +217,8 @@ class Finder:
 
     def _search_forward(self, phase: Phase, material: Arguments) -> Causes | None:
         """Return the forward values that are wrong although their inputs are right; None if all
-        agree. The search replaces each wrong value by the right one, in all time steps. A later
-        value that is still wrong is a separate cause."""
+        values agree. The search replaces each wrong value by the right value, in all time steps. If
+        a later value is still wrong, it is a separate cause."""
         context, loss = self.context, phase == "training"
         second_values = None
         if self.other is not None:
@@ -250,8 +252,9 @@ class Finder:
         )
 
     def _search_nodes(self, material: Arguments) -> Causes | None:
-        """Return the nodes that are wrong on right inputs when the backend runs each as a program
-        of its own. Unlike a trace, such a program is compiled and its loops are real loops."""
+        """Return the nodes that compute wrong results from right inputs if the backend runs each
+        node as a separate program. Unlike in a trace, the program is compiled, and its loops stay
+        loops."""
         context = self.context
         run = Pass("outputs", "training", material)
         cell = Cell("", "", context.device, context.dtype, context.path)
@@ -294,7 +297,8 @@ class Finder:
         ).find_causes()
 
     def _wrong_directions(self, material: Arguments) -> list[str]:
-        """Return the outputs and new states whose gradients are wrong, testing them one by one."""
+        """Test the gradient of each output and each new state alone, and return the names of the
+        outputs and states whose gradients are wrong."""
         context, names = self.context, []
         case = context.case
         context.open()
@@ -308,8 +312,8 @@ class Finder:
         return names
 
     def _search_kept_state(self, material: Arguments) -> Causes | None:
-        """Return the cause if the first gradients of a session are right and later gradients are
-        wrong."""
+        """Return the cause if the gradients of a session's first call are right, but a later call
+        with the same arguments is wrong."""
         context, case = self.context, self.context.case
         context.open()
         context.remote.load(material)

@@ -1,5 +1,5 @@
-"""The search for the causes of wrong training steps: feed right gradients, so that only the
-optimizer can be wrong."""
+"""Search for the causes of wrong training steps. The optimizer gets right gradients, so that only
+the optimizer can be wrong."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ LOSS = ": loss"
 
 
 def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
-    """Return the values of successive training steps in one dictionary, under the names that checks
-    use."""
+    """Return the values of successive training steps in one dictionary, with names such as ``step
+    2: loss``."""
     arrays: dict[str, Array] = {}
     for number, step in enumerate(steps, start=1):
         arrays |= step_values(number, step, material)
@@ -49,8 +49,8 @@ def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
 
 
 class OptimizerSteps:
-    """Training steps of the optimizer alone, on the gradients that the oracle has in the real
-    training."""
+    """Training steps of the optimizer without the model. The gradients of each step are the
+    oracle's gradients in the real training."""
 
     def __init__(self, case: Case, rule: UpdateRule, batches: Batches) -> None:
         self.case, self.rule = case, rule
@@ -90,13 +90,13 @@ class OptimizerSteps:
         return step_arrays(steps, self.material)
 
     def run_on_backend(self, train: Train) -> Arrays:
-        """Return the values of the steps that the backend makes with this optimizer."""
+        """Run the steps of the optimizer on the backend, and return their values."""
         made = train(self.program, self.inference, self.rule, self.material, self.batches)
         return step_arrays(made, self.material)
 
     def find_hint(self, results: Arrays, dtype: str) -> str:
-        """Return the known mistake that explains the backend's steps; an empty text if none
-        does."""
+        """Return a text that names the known mistake which explains the backend's steps. The text
+        is empty if no known mistake does."""
         for text, change in MISTAKES.items():
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
             # Leave out losses: they depend on the batches, which a mistake may change.
@@ -116,14 +116,15 @@ class OptimizerSteps:
         return ""
 
     def rerun(self, batches: Batches | None = None, **how: Any) -> Arrays:
-        """Return the oracle's values for changed batches, or for steps with changed arguments."""
+        """Return the oracle's values for changed batches, or for other arguments of the method
+        ``_run_steps``."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
         return self._run_steps(session, batches or self.batches, **how)
 
     def rerun_with_rates(self, change: Callable[[list[float]], list[float]]) -> Arrays:
-        """Return the oracle's values with changed learning rates; ``change`` maps the list of
-        rates."""
+        """Return the oracle's values for changed learning rates. ``change`` maps the list of all
+        steps' rates to a new list."""
         rates = change([batch["learning_rate"] for batch in self.batches])
         pairs = zip(self.batches, rates, strict=True)
         return self.rerun([{**batch, "learning_rate": rate} for batch, rate in pairs])
@@ -174,7 +175,7 @@ MISTAKES: Mapping[str, Callable[[OptimizerSteps], Arrays]] = {
 def _oracle_gradients(
     case: Case, rule: UpdateRule, batches: Batches
 ) -> Iterator[Mapping[str, Array]]:
-    """Yield the gradients of each step of the oracle's training."""
+    """Yield the gradients of all parameters in each step of the oracle's training."""
     material = case.material
     programs = (case.training, case.inference)
     session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=rule)
@@ -188,8 +189,8 @@ def _oracle_gradients(
 
 
 def _linear_program(program: Program) -> Program:
-    """Return the program of the loss ``sum(p * g)`` over all parameters; each gradient ``g`` is an
-    input."""
+    """Return a program with the loss ``sum(p * g)`` over all parameters ``p``. Each gradient ``g``
+    is an input of the program."""
     builder = Builder()
     parameters, inputs, terms = [], [], []
     for port in program.parameters:
@@ -230,8 +231,8 @@ def update_causes(
     dtype: str,
 ) -> Causes | None:
     """Return the causes of wrong training steps; None if all steps have the ``expected`` values.
-    The steps of the optimizer alone are always compared with the oracle, even if ``expected`` comes
-    from a second backend."""
+    The steps of the optimizer alone are always compared with the oracle, even if the ``expected``
+    values are those of a second backend."""
     real_steps = step_arrays(
         train(case.training, case.inference, rule, case.material, batches), case.material
     )
@@ -262,7 +263,8 @@ def update_causes(
 def _find_first_wrong_step(
     expected: Expected, results: Arrays, dtype: str
 ) -> tuple[str, tuple[str, ...], float | None] | None:
-    """Return the wrong values of the first wrong step: a text, the names, and the largest error."""
+    """Find the first wrong training step. Return a text about its wrong values, their names, and
+    the largest error; return None if all steps agree."""
     off = [d for d in expected.deviations(results, dtype) if not d.agrees]
     if not off:
         return None
@@ -286,7 +288,7 @@ def _step_number(deviation: Deviation) -> int:
 
 
 def _find_place(case: Case, rule: UpdateRule, names: Sequence[str]) -> str:
-    """Return ``file:line`` of the equation of the first wrong optimizer slot, or of the
+    """Return the ``file:line`` of the equation that computes the first wrong optimizer slot or
     parameter."""
     shapes = port_shapes(case.training, case.training.parameters)
     wrong = [name.rpartition(" ") for name in names]

@@ -56,7 +56,7 @@ CHECKS: Mapping[str, Check] = {
     "strides": thresholds.strides,
     "long-state": trajectories.long_state,
     "soak": properties.soak,
-    # The checks from here on open further sessions of their own.
+    # The following checks open new sessions.
     "functions": functions.functions,
     "optimizer-steps": trajectories.optimizer_steps,
     "large-sizes": thresholds.large_sizes,
@@ -64,7 +64,7 @@ CHECKS: Mapping[str, Check] = {
     "own-sizes": values.own_sizes,
 }
 
-# Checks that also run on a user's own numbers. All other checks need special inputs or parameters:
+# Checks that also run on a user's own arrays. All other checks need special inputs or parameters:
 # edge values, different shapes, initial values.
 AT_GIVEN = (
     *("primitives", "values", "cotangents", "inference", "held-out", "carried-state", "training"),
@@ -79,8 +79,8 @@ FLOAT64_ONLY = frozenset({"training"})
 # exact kink.
 NOT_NARROW = frozenset({"kinks"})
 
-# Checks that find the same faults in float32 and float64, mapped to a dtype. If a run includes both
-# dtypes, the check runs only in this dtype, because each check costs compilations.
+# Checks that find the same faults in float32 and float64 -> a dtype. If a command includes both
+# dtypes, the check runs only in this dtype, because each check needs compilations.
 IN_ONE: Mapping[str, str] = {
     **dict.fromkeys(("shapes", "partial-batch", "pipeline", "nan"), "float64"),
     **dict.fromkeys(("batch-independence", "causality"), "float64"),

@@ -229,11 +229,9 @@ def compare_repetition(
     return 0
 
 
-# Probes are the harness' own small models in ``specs/probes/``. They test a framework independently
-# of the user's model.
-#
-# A probe gives the same result for every model. It runs once in each worker process, and all cells
-# with the same dtype, device and path share the result.
+# Probes are small models of the harness, in ``specs/probes/``. They test a framework independently
+# of the checked model. So each probe runs once in each worker process, and all cells with the same
+# dtype, device and path share its result.
 
 _results_by_worker: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDictionary()
 

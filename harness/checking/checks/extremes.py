@@ -20,10 +20,10 @@ from harness.results.findings import Finding
 from harness.runtime.answers import Arguments
 
 # The kinks of common activations. The kink at 3 of ``relu6(x + 3) / 6`` is missing: no float equals
-# 1/6, so correct frameworks fall on different sides of it.
+# 1/6, so correct frameworks round to different sides of this kink.
 CORNERS = (-2.5, -1.0, 0.0, 1.0, 2.5, 6.0)
-# Factors that saturate gates, largest group first. Unbounded activations may overflow with every
-# group but the last.
+# Factors that saturate gates, in groups, largest group first. Unbounded activations may overflow
+# with each group except the last.
 SATURATING = ((4.0, 4.5, 5.0, 5.5), (2.0, 2.25, 2.5), (1.25, 1.5))
 # Name of a finding -> the index that fills its whole batch.
 INDICES = {"index-zero": 0, "repeated-index": 1, "last-index": -1}
@@ -311,7 +311,7 @@ def _check_nan_spreads(context: Context, finding: Finding, group: str, name: str
 # The next checks run a model on extreme values: saturated gates, data whose mean is far larger than
 # their spread, logits of -inf.
 #
-# They call functions at sizes that earlier checks have compiled already.
+# Their batches have the sizes of earlier checks, so no compiled function is compiled again.
 
 # Pre-activations outside the range of exp in float32 and float64, and beyond the point at which
 # tanh rounds to 1.
@@ -320,8 +320,8 @@ FAR_STATE = 64.0
 OFFSET = 1024.0
 # Factors for float inputs; all are exact in float32.
 FAR = (64.0, 96.0, 48.0)
-# Least noise in float32 at extreme values. Few numbers decide such a result, so the measured noise
-# may be too small by chance.
+# The smallest noise to assume in float32 at extreme values. Few numbers decide the result at
+# extreme values, so the measured noise may be too small by chance.
 NOISE = 2.0**-21
 
 

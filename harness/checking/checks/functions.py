@@ -46,7 +46,7 @@ from harness.worker.remote import offers_of
 ENDS = [22, 25, 30, 37, 38, 40, 50, 60, 70, 80, 87, 88, 89, 90, 100, 103, 104, 110, 127, 128]
 FAR = [200, 300, 500, 700, 709, 710, 744, 746, 800, 1000]
 FURTHEST = [4e4, 1e6, 3e9, 1e12, 1e20, 1e30, 3e38]
-# Prefixes of the layers whose parameters are drawn. In all other layers weights are 1 and biases 0.
+# Prefixes of the layers with random parameters. In all other layers weights are 1 and biases 0.
 DRAWN = ("table.", "wide.", "narrow.", "read.")
 # Rows have CLASSES entries; a row with NaN or infinity has it at index LOST.
 CLASSES, LOST = 300, 200
@@ -76,8 +76,8 @@ def promises(probe: str) -> Mapping[str, Promise]:
 # Outputs computed from denormal numbers. A backend may flush denormals to 0 unless it promises not
 # to.
 OF_DENORMALS = frozenset({"log_of_tiny", "sqrt_of_tiny"})
-# Outputs of layers and matrix products. In bfloat16 and float16 these round their inputs, so they
-# are not compared.
+# Outputs of layers and matrix products. They are not compared in bfloat16 and float16, because
+# layers and matrix products round their inputs to these dtypes.
 OF_LAYERS = re.compile(r"joined|joined_128|steps_16|rows|rows_in_order|.*_of_dense|products_.*")
 
 
@@ -318,7 +318,7 @@ def _measure_error(
     roundoff = float(limits.eps) / 2
     array = tensor(result)
     if isinstance(array, Misfit) or array.shape != exact.shape or array.dtype != dtype:
-        # This is not an array of the right shape and dtype, so only those are compared.
+        # The result is not an array of the right shape and dtype. The deviation only says this.
         return compare({name: result}, {name: np.zeros(exact.shape)}, {}, dtype)[0]
     with np.errstate(all="ignore"):
         expected = np.where(abs(exact) > limits.max, np.copysign(np.inf, exact), exact)

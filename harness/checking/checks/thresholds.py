@@ -38,7 +38,7 @@ from harness.runtime.answers import Arguments
 LARGE: Mapping[Phase, tuple[int, int]] = {"training": (96, 35), "inference": (99, 24)}
 CLASSES, OTHERS, REMAINDER = 304, 51, 4
 # A large batch repeats this many distinct examples. With few distinct examples, no value is so near
-# a kink that float32 falls on its other side.
+# a kink that a rounding error in float32 moves the value across the kink.
 DISTINCT = 3
 # Some sizes are small in every case, such as the number of attention heads or experts. Such a size
 # is raised to 17 or more, unless the model would then have more than ENTRIES numbers.
@@ -205,8 +205,8 @@ def take_rows(
     }
 
 
-# Learning rate of a single step: so large that the initial parameters vanish in rounding, and exact
-# in float32.
+# Learning rate of a single step, exact in float32. It is so large that the new parameters no longer
+# depend on the initial parameters, up to rounding.
 RATE = 2.0**20
 # Factors of the last layer's weights with which exp of the difference of two logits overflows in
 # the dtype.

@@ -25,8 +25,7 @@ STEPS = 4
 # Learning rate of gradient descent. It is not a power of two, so a backend that stores it in too
 # few bits differs.
 RATE = 0.06
-# Training is stable if rounding errors change the median tensor by less than this, relative to its
-# size.
+# Training is stable if the relative rounding error of the median tensor is below this number.
 STABLE = 2.0**-12
 RATES_TRIED = 5
 

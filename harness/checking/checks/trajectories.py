@@ -38,9 +38,9 @@ from harness.runtime.precision import PRODUCTS
 from harness.runtime.session import Session
 
 BATCH = 2
-# Numbers of batches; each batch is used twice. MANY is for optimizers with slots: the step number
-# exceeds 127, the largest signed byte. MORE is for narrow dtypes: the step number exceeds 256, from
-# which bfloat16 cannot count further. FEW is for optimizers without slots.
+# Numbers of batches; each batch is used twice. MANY is for optimizers with slots: the last step
+# number exceeds 127, the largest signed byte. MORE is for narrow dtypes: the last step number
+# exceeds 256, above which bfloat16 cannot count. FEW is for optimizers without slots.
 MANY, MORE, FEW = 66, 134, 12
 # The numbers of the steps that are compared: the first steps, and steps around numbers at which a
 # bias correction might change.
@@ -54,8 +54,8 @@ RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
 SLOWER = RATE / 128
 # Step counts with which further steps start: after a warm-up, and at the end of a schedule.
 STARTS = (1000, 5000)
-# Least noise in float32: ``1 - 0.999`` loses ten bits, so the first steps of every Adam have an
-# error of this size.
+# The smallest noise to assume in float32: ``1 - 0.999`` loses ten bits, so the first steps of Adam
+# have an error of this size.
 NOISE = 2.0**-19
 LOSSES = "losses"
 # The size of each entry of a gradient; the last entry is always 0.
@@ -63,9 +63,9 @@ SIZES = np.array([1, 1, 2.0**-20, 0.1, 2, 0.01, 4, 0])
 # Step numbers, counted from 0. In the steps STILL, the gradient of an entry is 0 although it was
 # not before. Step AGAIN repeats the gradients of the previous step.
 STILL, AGAIN = slice(3, 6), 7
-# One later step has gradients LARGE times as large, and none of them is 0, because XLA flushes the
-# small average of such an entry to 0. In a last step the entry BROKEN is NaN, and the updates of
-# all other entries must be right.
+# In one later step, gradients are multiplied by LARGE. None of them is 0, because XLA flushes the
+# small average of an entry with gradient 0 to 0. In the last step, the entry BROKEN is NaN, and the
+# updates of all other entries must be right.
 LARGE = 2.0**20
 BROKEN = 5
 # Offsets that make parameters unusually large: an optimizer must not clip parameters. In narrow
@@ -179,7 +179,7 @@ def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]
     steps = [*batches, *batches]
     rates = [{**batches[0], "learning_rate": rate} for rate in (SLOWER, 0.0)]
     alone = [*steps, *rates, far]
-    # If a gradient is NaN, its norm is NaN, which frameworks treat differently.
+    # If a gradient is NaN, its norm is NaN, and frameworks use this norm in different ways.
     if context.dtype == "float16" or not (rule.totals or by_parameter(rule)):
         alone.append(last)
     return steps, alone
@@ -213,8 +213,8 @@ def _compare_values(
     )
     measured = expected.noise(context.dtype if multiplies else context.float_dtype)
     noise = {n: max(measured[n], NOISE * PRECISION[context.float_dtype]) for n in expected_values}
-    # If the spec's own values are not finite (g / g with a gradient of 0), they are not compared.
-    # The NaN of the last step is compared if all earlier values are finite.
+    # Do not compare values that are not finite in the oracle (g / g with a gradient of 0). But
+    # compare the NaN of the last step if all earlier values are finite.
     infinite = {n for n, a in expected.values.items() if not np.isfinite(a).all()}
     if any(not n.startswith(broken) for n in infinite):
         noise |= dict.fromkeys(expected_values.keys() & infinite, np.inf)
