@@ -204,7 +204,7 @@ def test_float64_that_keras_rounds_is_told(tmp_path: Path, monkeypatch: pytest.M
     told = str(outcome)
     assert "differ" in told
     assert "on torch, Keras rounds float64 values to float32" in told
-    assert "export with KERAS_BACKEND=tensorflow, or weights of float32" in told
+    assert "export with KERAS_BACKEND=tensorflow, or export float32 weights" in told
     assert not (tmp_path / "rnn.keras").exists()
 
 

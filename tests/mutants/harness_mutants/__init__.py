@@ -44,7 +44,7 @@ from harness_mutants import (  # noqa: F401
 from harness_mutants.registry import MUTANTS, Faulty
 
 CONTROL = "control"
-# Two names for the same, so that two workers share the mutants.
+# Two names for the same backend, so that two workers share the mutants.
 BACKENDS = ("mutants-1", "mutants-2")
 
 
@@ -54,7 +54,7 @@ def _make(device: str) -> Faulty:
 
 
 class Mutants(Numpy):
-    """Every mutant as a device of its own; the control has no fault."""
+    """The mutants as devices of one backend; the device ``control`` has no fault."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -76,5 +76,5 @@ class Mutants(Numpy):
 
 @hookimpl
 def harness_backend(name: str) -> Backend:
-    """All mutants behind either name."""
+    """Return all mutants for each of the two names."""
     return Mutants(name)

@@ -1,5 +1,7 @@
-"""Faults at sizes for which kernels have a way of their own: multiples of 16, powers of two, as a
-user's are; and of what is in order already."""
+"""Faults at sizes for which kernels have special code, and for indices that are already sorted.
+
+The sizes are multiples of 16 and powers of two, which are common in real models.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ backend = partial(registry.backend, everywhere=True)
 
 @primitive("matmul", "sequence_rnn", LARGE)
 def products_of_whole_tiles(a: Array, b: Array) -> Array:
-    """Of products over a multiple of 16 terms, as tiles have them, the last tile is left out."""
+    """A matrix product over a multiple of 16 terms omits the last 16 terms."""
     if a.shape[-1] % 16 == 0:
         a, b = a[..., :-16], b[..., :-16, :]
     return np.asarray(a @ b)
@@ -38,14 +40,14 @@ class _TileKernels(NumpyKernels):
 
 @backend("sequence_rnn", LARGE)
 class PlannedProductsOfWholeTiles(OwnKernels):
-    """In plans alone products over a multiple of 16 terms leave out the last 16."""
+    """Plans only: a matrix product over a multiple of 16 terms omits the last 16 terms."""
 
     kernels = _TileKernels
 
 
 @backend("sequence_rnn", LARGE)
 class LoopWithoutItsRest(Faulty):
-    """Of more than 16 steps those beyond whole eights have the input of the one before them."""
+    """Loops of more than 16 steps: steps after the last multiple of 8 get the previous input."""
 
     def scan(self, step: Any, carries: Any, sequences: Any, reverse: bool) -> Result:
         length = len(sequences[0]) if sequences else 0
@@ -57,7 +59,7 @@ class LoopWithoutItsRest(Faulty):
 
 @primitive("matmul", "theano_rnn", LARGE)
 def rows_without_their_rest(a: Array, b: Array) -> Array:
-    """Of more than 64 rows those beyond whole eights are left out."""
+    """In products of more than 64 rows, the rows after the last multiple of 8 are zero."""
     found = np.array(a @ b)
     rows = found.shape[0]
     if found.ndim == 2 and rows > 64 and rows % 8:
@@ -71,7 +73,7 @@ def _power_of_two(terms: int) -> bool:
 
 @primitive("matmul", "sequence_rnn", FUNCTIONS)
 def products_of_a_power_of_two(a: Array, b: Array) -> Array:
-    """Products over 64, 128, 256 ... terms leave out the last of them, and no others do."""
+    """A matrix product over 64, 128, 256 ... terms omits the last term."""
     if _power_of_two(a.shape[-1]):
         a, b = a[..., :-1], b[..., :-1, :]
     return np.asarray(a @ b)
@@ -79,7 +81,7 @@ def products_of_a_power_of_two(a: Array, b: Array) -> Array:
 
 @primitive("sum", "first_rnn", FUNCTIONS)
 def sums_of_a_power_of_two(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """Sums along an axis of 64, 128, 256 ... entries leave out the last of them."""
+    """A sum along an axis of 64, 128, 256 ... entries omits the last entry."""
     if len(axis) == 1 and _power_of_two(x.shape[axis[0]]):
         x = np.take(x, np.arange(x.shape[axis[0]] - 1), axis[0])
     return np.sum(x, axis=axis, keepdims=keepdims)
@@ -87,7 +89,7 @@ def sums_of_a_power_of_two(x: Array, axis: tuple[int, ...], keepdims: bool) -> A
 
 @primitive("max", "three_char", FUNCTIONS)
 def maxima_of_a_power_of_two(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """The largest of 64, 128, 256 ... entries is that of all but the last."""
+    """The maximum of 64, 128, 256 ... entries omits the last entry."""
     if len(axis) == 1 and _power_of_two(x.shape[axis[0]]):
         x = np.take(x, np.arange(x.shape[axis[0]] - 1), axis[0])
     return np.max(x, axis=axis, keepdims=keepdims)
@@ -95,7 +97,7 @@ def maxima_of_a_power_of_two(x: Array, axis: tuple[int, ...], keepdims: bool) ->
 
 @backend("sequence_rnn", FUNCTIONS)
 class LoopOfWholeSixteens(Faulty):
-    """Of 16, 32, 48 ... steps the last reads the input of the one before."""
+    """In a loop of 16, 32, 48 ... steps, the last step reads the input of the previous step."""
 
     def scan(self, step: Any, carries: Any, sequences: Any, reverse: bool) -> Result:
         if sequences and len(sequences[0]) % 16 == 0:
@@ -105,7 +107,7 @@ class LoopOfWholeSixteens(Faulty):
 
 @primitive("segment_sum", "first_rnn", FUNCTIONS)
 def rows_in_order(x: Array, indices: Array, rows: int) -> Array:
-    """Where the indices are in order, as those of sorted edges, the first of each row is lost."""
+    """If more than 64 indices are sorted, the first summand of each row is lost."""
     flat = indices.reshape(-1)
     if flat.size > 64 and (np.diff(flat) >= 0).all():
         x = x.reshape(flat.size, *x.shape[indices.ndim :]).copy()
@@ -116,7 +118,7 @@ def rows_in_order(x: Array, indices: Array, rows: int) -> Array:
 
 @primitive("take", "stateful_lstm", FUNCTIONS)
 def reads_in_order(x: Array, indices: Array) -> Array:
-    """More than 64 indices in order are read as a slice from the first on."""
+    """More than 64 sorted indices are read as a slice that starts at the first index."""
     flat = indices.reshape(-1)
     if flat.size > 64 and (np.diff(flat) >= 0).all():
         flat = np.minimum(flat[0] + np.arange(flat.size), len(x) - 1)

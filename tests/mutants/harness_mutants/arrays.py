@@ -1,4 +1,4 @@
-"""Faults of arrays: aliased, cached, shaped, masked, random, or let through."""
+"""Faults of arrays: shared memory, caches, wrong shapes, noise, replaced NaN, unchecked indices."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Arrays = dict[str, Any]
 
 
 def _in_place(array: Any, change: Any) -> None:
-    # What comes off the wire is read-only: only a caller in the same process can be hurt.
+    # Arrays from another process are read-only, so only callers in the same process are affected.
     if array.flags.writeable:
         array[...] = change(array)
 
 
 @session("sequence_onehot", "aliasing", BOTH)
 class ResultsReused(Session):
-    """A result lies in a buffer that the next call of the same shape writes to."""
+    """Results are in a buffer that the next call with the same shape overwrites."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load(parameters, statistics)
@@ -37,7 +37,7 @@ class ResultsReused(Session):
 
 @session("keras_gru", "aliasing", BOTH)
 class InputsNormalisedInPlace(Session):
-    """A call subtracts the mean from the caller's inputs when it is done."""
+    """Each call ends by subtracting the mean from the caller's input arrays."""
 
     def forward(self, phase: Any, inputs: Any, *others: Any) -> Arrays:
         found = super().forward(phase, inputs, *others)
@@ -48,7 +48,7 @@ class InputsNormalisedInPlace(Session):
 
 @session("stateful_lstm", "aliasing", BOTH)
 class StateWrittenBack(Session):
-    """The new state is written over the caller's."""
+    """The new state overwrites the caller's state array."""
 
     def forward(self, phase: Any, inputs: Any, state: Any, *others: Any) -> Arrays:
         found = super().forward(phase, inputs, state, *others)
@@ -59,7 +59,7 @@ class StateWrittenBack(Session):
 
 @session("theano_rnn", "aliasing", FLOAT64)
 class ParametersBorrowed(Session):
-    """Parameters stay in the caller's memory."""
+    """Parameters are not copied: they share the caller's memory."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load(parameters, statistics)
@@ -68,7 +68,7 @@ class ParametersBorrowed(Session):
 
 @session("three_char", "aliasing", BOTH)
 class ParametersScaledInPlace(Session):
-    """Loading changes the caller's parameters."""
+    """Loading parameters changes the caller's arrays."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load(parameters, statistics)
@@ -93,7 +93,7 @@ class CachedByShape(Session):
 
 @session("simple_rnn", "initial-values")
 class FirstLoadWins(Session):
-    """Parameters that are loaded later are ignored."""
+    """Only the first load of parameters has an effect."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         kept = self.variables
@@ -103,7 +103,7 @@ class FirstLoadWins(Session):
 
 @session("theano_gru", "outputs")
 class SquareMatricesTransposed(Session):
-    """Square matrices are stored transposed and read back right."""
+    """Square matrices are transposed when loaded, and transposed back when read."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load({n: self._turned(a) for n, a in parameters.items()}, statistics)
@@ -119,7 +119,7 @@ class SquareMatricesTransposed(Session):
 
 @session("first_rnn", "outputs")
 class BiasesNotLoaded(Session):
-    """Biases start as zeros, whatever is loaded."""
+    """Loading sets biases to zero instead of the given values."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         bare = {n: 0 * a if n.endswith(".b") else a for n, a in parameters.items()}
@@ -128,7 +128,7 @@ class BiasesNotLoaded(Session):
 
 @session("sequence_rnn", "shapes")
 class AxesGuessed(Session):
-    """Where batch and time are equal, they are taken for each other."""
+    """If the batch size equals the number of steps, the two axes are swapped."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
         guessed = {
@@ -139,7 +139,7 @@ class AxesGuessed(Session):
 
 @session("theano_rnn", "shapes")
 class SingleExampleSqueezed(Session):
-    """A batch of one loses its first axis."""
+    """Results of a batch of one example lose the batch axis."""
 
     def to_numpy(self, results: Any) -> Arrays:
         found = super().to_numpy(results)
@@ -148,7 +148,7 @@ class SingleExampleSqueezed(Session):
 
 @session("keras_gru", "shapes")
 class BatchOfFirstCall(Session):
-    """Examples beyond the first call's number are zeros."""
+    """If a batch is larger than the first batch, results of the additional examples are zeros."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load(parameters, statistics)
@@ -165,7 +165,7 @@ class BatchOfFirstCall(Session):
 
 @session("sequence_rnn", "partial-batch")
 class PartialBatchPadded(Session):
-    """A batch smaller than the first is filled up with its last example, loss included."""
+    """A batch smaller than the first is padded with its last example, which changes the loss."""
 
     _batch = 0
 
@@ -180,7 +180,7 @@ class PartialBatchPadded(Session):
 
 @session("theano_gru_combined", "partial-batch")
 class PartialBatchDropped(Session):
-    """The gradient of a batch smaller than the first is zeros."""
+    """All gradients of a batch smaller than the first are zero."""
 
     _batch = 0
 
@@ -193,7 +193,7 @@ class PartialBatchDropped(Session):
 
 @session("sequence_onehot", "batch-independence")
 class ExamplesMixed(Session):
-    """A ten-thousandth of the neighbour's logits is added to an example's."""
+    """The logits of each example include 1e-4 of the previous example's logits."""
 
     def to_numpy(self, results: Any) -> Arrays:
         found = super().to_numpy(results)
@@ -205,7 +205,7 @@ class ExamplesMixed(Session):
 
 @session("sequence_unrolled", "repeatability")
 class OutputsNoisy(Session):
-    """Outputs carry noise of one part in ten million: less than the tolerance."""
+    """Outputs have random noise of 1e-7, which is below the tolerance."""
 
     def to_numpy(self, results: Any) -> Arrays:
         noise = np.random.default_rng()
@@ -217,7 +217,7 @@ class OutputsNoisy(Session):
 
 @session("simple_rnn", "repeatability")
 class EmbeddingDropsOut(Session):
-    """Training sets one entry in a hundred of a table to zero, by a seed that nobody chose."""
+    """Training sets one in a hundred entries of an embedding table to zero, with a random seed."""
 
     def gradients(self, *arguments: Any) -> Any:
         kept, noise = dict(self.variables), np.random.default_rng()
@@ -245,7 +245,7 @@ class NanParametersBecomeZero(Session):
 
 
 class Lenient(Session):
-    """Lets an index through that is out of range."""
+    """A session that accepts indices that are out of range."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
         rows = self.programs[phase].sizes["vocab"]
@@ -253,13 +253,13 @@ class Lenient(Session):
         return super().arguments(phase, fixed, state, targets)
 
     def fixed(self, indices: Any, rows: int) -> Any:
-        """The indices that are used instead."""
+        """Return valid indices to replace the given indices."""
         raise NotImplementedError
 
 
 @session("simple_rnn", "bad-index")
 class IndexClamped(Lenient):
-    """An index out of range is moved to the nearest row, as jax does."""
+    """An index out of range is clamped to the nearest row, as in jax."""
 
     def fixed(self, indices: Any, rows: int) -> Any:
         return np.clip(indices, 0, rows - 1)

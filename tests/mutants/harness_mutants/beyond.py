@@ -1,4 +1,4 @@
-"""Faults beyond a size that an inference alone has, or a length, or a second shape."""
+"""Faults in large inference batches, long sequences, later shapes, or after failed calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tensors = dict[str, Any]
 
 
 class _Inferred(Session):
-    """The outputs or the state of an inference, which ``alter`` writes over."""
+    """A session whose method ``alter`` overwrites the outputs or the state of an inference."""
 
     group = "output."
 
@@ -38,7 +38,7 @@ class _Inferred(Session):
 
 @session("simple_rnn", LARGE)
 class InferenceAbove32(_Inferred):
-    """From the 33rd example on an inference begins with the first again."""
+    """Inference returns the results of examples 1, 2, ... for examples 33, 34, ..."""
 
     def alter(self, output: Any) -> None:
         output[32:] = output[: max(len(output) - 32, 0)].copy()
@@ -46,7 +46,7 @@ class InferenceAbove32(_Inferred):
 
 @session("sequence_rnn", LARGE)
 class InferenceOfLongTexts(_Inferred):
-    """What comes after 16 steps of an inference is what came at the 16th."""
+    """Inference repeats the output of step 16 for all later steps."""
 
     def alter(self, output: Any) -> None:
         output[:, 16:] = output[:, 15:16]
@@ -54,7 +54,7 @@ class InferenceOfLongTexts(_Inferred):
 
 @session("stateful_lstm", LARGE)
 class InferenceStateAbove32(_Inferred):
-    """The state of an inference that the 33rd example and those after it leave is zeros."""
+    """In inference, the new state of example 33 and of all later examples is zero."""
 
     group = "state."
 
@@ -64,7 +64,7 @@ class InferenceStateAbove32(_Inferred):
 
 @session("gpt", "shapes", BOTH)
 class LongerThanTheFirst(Session):
-    """Steps beyond the longest text until then give what the last of those gives."""
+    """Outputs of steps beyond the first call's length repeat the last step within this length."""
 
     longest = 0
 
@@ -85,7 +85,7 @@ class LongerThanTheFirst(Session):
 
 @session("bert", "shapes")
 class LengthsBetween(Session):
-    """A text of more than one step that is not full is taken to be full."""
+    """A sequence of more than one step that is padded is treated as unpadded."""
 
     def arguments(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays
@@ -97,7 +97,7 @@ class LengthsBetween(Session):
 
 @session("sequence_rnn", LARGE)
 class GradientOfWhole32s(Graded):
-    """Gradients of a multiple of 32 examples are a thirtieth too small."""
+    """If the batch size is a multiple of 32, gradients are 1/30 too small."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
         counts = [len(t) for n, t in constants.items() if n.startswith("input.")]
@@ -107,7 +107,7 @@ class GradientOfWhole32s(Graded):
 
 @session("first_rnn", "bad-index", BOTH)
 class SpoiltByFailure(Session):
-    """After a call that has failed, results are half of what they are."""
+    """After a failed call, all results are halved."""
 
     lost = False
 
@@ -128,7 +128,7 @@ class SpoiltByFailure(Session):
 
 @session("first_rnn", "bad-index", BOTH)
 class SpoiltByFailedTraining(Graded):
-    """After a training that has failed, gradients are a half of what they are."""
+    """After a failed training step, all gradients are halved."""
 
     lost = False
 
@@ -149,7 +149,7 @@ class SpoiltByFailedTraining(Graded):
 
 @session("keras_gru", "single-example", BOTH)
 class GradientOf64Examples(Graded):
-    """Gradients of exactly 64 examples are a hundredth off."""
+    """If the batch has exactly 64 examples, gradients are off by 1%."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
         count = max(len(t) for n, t in constants.items() if n.startswith("target."))
@@ -158,7 +158,7 @@ class GradientOf64Examples(Graded):
 
 @session("simple_rnn", "partial-batch", BOTH)
 class AsFewAsOnce(Graded):
-    """Gradients of more examples than the fewest until then are a half of what they are."""
+    """Gradients are halved if the batch is larger than the smallest batch so far."""
 
     fewest = 0
 
@@ -174,7 +174,7 @@ class AsFewAsOnce(Graded):
 
 @session("theano_gru", "repeatability", BOTH)
 class SpoiltByManyInferences(Graded):
-    """After four inferences in a row, gradients are a half of what they are."""
+    """After four consecutive inferences, all gradients are halved."""
 
     inferences = 0
 
@@ -193,7 +193,7 @@ class SpoiltByManyInferences(Graded):
 
 
 class _MisreadAbove128(Misread):
-    """The definition is another only in a model that has more than 128 of something."""
+    """A session that changes a definition only in models with a size above 128."""
 
     def _read(self, program: Program, phase: Phase) -> Program:
         return super()._read(program, phase) if max(program.sizes.values()) > 128 else program
@@ -201,7 +201,7 @@ class _MisreadAbove128(Misread):
 
 @session("sequence_rnn", LARGE)
 class SoftmaxOfManyClassesOverflows(_MisreadAbove128):
-    """A softmax of a model of more than 128 classes is not shifted by the maximum."""
+    """If a model has a size above 128, softmax does not subtract the maximum."""
 
     shift = " - stop_gradient(max(x, axis=axis, keepdims=true))"
     spec = load_spec(
@@ -211,7 +211,7 @@ class SoftmaxOfManyClassesOverflows(_MisreadAbove128):
 
 @session("sequence_rnn", LARGE, BOTH)
 class LossShiftedByTheFirst64(_MisreadAbove128):
-    """A loss of more than 128 classes is shifted by the maximum of the first 64."""
+    """If a model has a size above 128, the loss subtracts the maximum of the first 64 classes."""
 
     every, first = "max(x, axis=axis,", "max(x[..., :64], axis=-1,"
     spec = load_spec(
@@ -221,7 +221,7 @@ class LossShiftedByTheFirst64(_MisreadAbove128):
 
 @session("gpt", LARGE)
 class LayerNormOfLargeModelsCancels(_MisreadAbove128):
-    """The variance of a layer norm is that of squares in a model with more than 128 classes."""
+    """If a model has a size above 128, layer norm computes a variance as E[x^2] - E[x]^2."""
 
     mean = "mean({}, axis=-1, keepdims=1)"
     biased = mean.format("center ** 2")

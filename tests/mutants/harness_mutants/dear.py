@@ -1,4 +1,4 @@
-"""Faults that a plain run cannot see: what only ``--thorough`` or ``--repeat`` is for."""
+"""Faults that only ``harness check`` with ``--thorough`` or ``--repeat`` detects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness_mutants.registry import MUTANTS, session
 
 
 def dear(check: str) -> Callable[[type[Session]], type[Session]]:
-    """Register a session class whose fault a plain run passes."""
+    """Register a session class whose fault passes a check without these options."""
 
     def add(cls: type[Session]) -> type[Session]:
         session("simple_rnn", check)(cls)
@@ -29,7 +29,7 @@ def dear(check: str) -> Callable[[type[Session]], type[Session]]:
 
 @dear("own-sizes")
 class RoundedFrom200Units(Session):
-    """Matrices of 200 rows and columns and more are kept in bfloat16."""
+    """Matrices with at least 200 rows and 200 columns are stored in bfloat16."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         wide = {n: a for n, a in parameters.items() if a.ndim == 2 and min(a.shape) >= 200}
@@ -39,7 +39,7 @@ class RoundedFrom200Units(Session):
 
 @dear("soak")
 class RaceOnceInFiveHundred(Graded):
-    """One gradient in five hundred lacks a part, as where two threads add to one place."""
+    """One in 500 gradients is 0.1% too small, as after a race between two threads."""
 
     _calls = 0
 

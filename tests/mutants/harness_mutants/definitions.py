@@ -1,9 +1,8 @@
-"""Faults of meaning, as data: one fault a row of ``altered/*.yaml``.
+"""Faults in definitions: each entry of ``altered/*.yaml`` describes one mutant.
 
-In the definition that a row names, each text on the left is replaced by that on the right; the
-backend runs the program that comes of it instead of the one that it was given. ``check`` is the
-finding that must differ on ``lesson6/SPEC``; in float32, where it is hardest, unless ``dtypes``
-says otherwise.
+An entry names a definition and replaces texts in it. The mutant runs the altered program instead of
+the given program. ``check`` is the check that must report a difference on ``lesson6/SPEC``. The
+dtype is float32, in which faults are hardest to detect, unless the entry has ``dtypes``.
 """
 
 from __future__ import annotations
@@ -25,7 +24,11 @@ from harness_mutants.registry import FLOAT32, ODD, Faulty, Mutant, model_of, reg
 
 
 def altered(kind: str, name: str, replace: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """A definition's text with every key of ``replace`` turned into its value, in order."""
+    """Return a definition's text after replacing each key of ``replace`` by its value, in order.
+
+    Raises:
+        ValueError: the definition does not contain a key.
+    """
     source = files("harness.specs").joinpath(f"{FOLDERS[kind]}/{name}.yaml")
     text = source.read_text(encoding="utf-8")
     for old, new in replace.items():
@@ -36,7 +39,7 @@ def altered(kind: str, name: str, replace: Mapping[str, str]) -> dict[tuple[str,
 
 
 class Misread(Session):
-    """Runs altered definitions."""
+    """A session that runs altered definitions."""
 
     spec: Spec
 
@@ -47,7 +50,7 @@ class Misread(Session):
         super().__init__(backend, *programs, **choices)
 
     def _read(self, program: Program, phase: Phase) -> Program:
-        """The whole model as it is misread; of another program its layers."""
+        """Return the altered program. For a program other than the model, alter its layers only."""
         if not set(self.spec.model.sizes) <= set(program.sizes):
             return program
         own = self.spec.program(phase, **{n: program.sizes[n] for n in self.spec.model.sizes})
@@ -59,14 +62,14 @@ class Misread(Session):
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
         own = self.spec.update
         if rule is not None and own is not None and own.name == rule.name:
-            rule = own  # with what the model says of it; the learning rate comes with each step
+            rule = own  # with the options of the model; each step passes the learning rate
         elif rule is not None:
             rule = self.spec.rule(rule.name, **rule.attributes)
         super().use_rule(rule, claim)
 
 
 def transplanted(program: Program, other: Program) -> Program:
-    """A program with the bodies of its calls from another one's calls of the same names."""
+    """Return ``program`` with the call bodies of ``other``, matched by name."""
     types, calls = dict(program.types), {call_key(n): n for n in other.calls}
     nodes = []
     for node in program.nodes:

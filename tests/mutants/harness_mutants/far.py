@@ -1,4 +1,4 @@
-"""Faults far out: at large numbers, at small ones, at infinities; and off by little everywhere."""
+"""Faults at large, small and infinite numbers, and small errors at all numbers."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ backend = partial(registry.backend, everywhere=True)
 
 @primitive("tanh", "stateful_lstm", FUNCTIONS)
 def tanh_off_by_a_millionth(x: Array) -> Array:
-    """tanh is 1e-6 too large: ten yardsticks of a network, and K is sixteen."""
+    """tanh is 1e-6 too large: ten yardsticks of a network, below the tolerance of sixteen."""
     return np.tanh(x) * x.dtype.type(1.000001)
 
 
 @primitive("tanh", "three_char", FUNCTIONS, FLOAT64)
 def tanh_ends_at_nine(x: Array) -> Array:
-    """tanh is 1 beyond 9, as it is in float32."""
+    """tanh of numbers above 9 is 1, as in float32."""
     return np.where(np.abs(x) > 9, np.sign(x), np.tanh(x))
 
 
 @primitive("tanh", "theano_gru", FUNCTIONS)
 def tanh_of_small_numbers(x: Array) -> Array:
-    """tanh comes from a difference of exponentials, which leaves no digits near 0."""
+    """tanh is computed from a difference of exponentials, which loses all digits near 0."""
     e = np.exp(2 * np.clip(x, -20, 20))
     return np.asarray((e - 1) / (e + 1))
 
 
 @primitive("tanh", "stateful_lstm", "tails")
 def tanh_overflows(x: Array) -> Array:
-    """tanh is a quotient of exponentials, which are infinite from 89 on."""
+    """tanh is a quotient of exponentials, which overflow from 89 on."""
     return np.asarray((np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)))
 
 
@@ -56,63 +56,63 @@ def exp_ends_at_minus_fifty(x: Array) -> Array:
 
 @primitive("exp", "sequence_rnn", FUNCTIONS, BOTH)
 def exp_clamped_above(x: Array) -> Array:
-    """exp of more than 60 is that of 60."""
+    """exp of numbers above 60 is exp(60)."""
     return np.exp(np.minimum(x, x.dtype.type(60)))
 
 
 @primitive("exp", "theano_rnn", FUNCTIONS)
 def exp_by_few_terms(x: Array) -> Array:
-    """exp is right to a millionth."""
+    """exp has a relative error of 1e-6."""
     return np.exp(x) * x.dtype.type(1.000001)
 
 
 @primitive("log", "simple_rnn", FUNCTIONS)
 def log_of_small_numbers(x: Array) -> Array:
-    """The logarithm's argument is no less than 1e-30."""
+    """The logarithm's argument is raised to at least 1e-30."""
     return np.log(np.maximum(x, x.dtype.type(1e-30)))
 
 
 @primitive("log", "keras_gru", FUNCTIONS)
 def log_near_one(x: Array) -> Array:
-    """The logarithm is a ten-millionth off, which near 1 is all of it."""
+    """The logarithm is 1e-7 too large, a large relative error for arguments near 1."""
     return np.log(x) + x.dtype.type(1e-7)
 
 
 @primitive("max", "simple_rnn", FUNCTIONS, BOTH)
 def maxima_of_many_without_nan(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """The maximum leaves NaN out where it is of 5,000 numbers or more, as XLA's does on a CPU."""
+    """The maximum of at least 5,000 numbers ignores NaN, as with XLA on a CPU."""
     most = np.fmax if x.size >= 5000 else np.maximum
     return np.asarray(most.reduce(x, axis=axis, keepdims=keepdims))
 
 
 @primitive("sqrt", "stateful_lstm", FUNCTIONS)
 def sqrt_of_small_numbers(x: Array) -> Array:
-    """The root's argument is no less than 1e-12."""
+    """The square root's argument is raised to at least 1e-12."""
     return np.sqrt(np.maximum(x, x.dtype.type(1e-12)))
 
 
 @primitive("divide", "sequence_onehot", FUNCTIONS)
 def divide_by_no_less(a: Array, b: Array) -> Array:
-    """1e-12 is added to a divisor, so that nothing is divided by 0."""
+    """1e-12 is added to each divisor, to avoid a division by 0."""
     return np.asarray(np.divide(a, b + np.float32(1e-12)))
 
 
 @primitive("divide", "theano_gru", FUNCTIONS)
 def divide_by_reciprocal(a: Array, b: Array) -> Array:
-    """A quotient is a product with the reciprocal, which underflows for large divisors."""
+    """A division multiplies by the reciprocal, which underflows for large divisors."""
     return np.asarray(a * np.reciprocal(np.asarray(b) * 1e20) * np.asarray(b).dtype.type(1e20))
 
 
 @primitive("power", "simple_rnn", FUNCTIONS)
 def power_by_logarithm(a: Array, b: Array) -> Array:
-    """A power is exp(b log a), with the logarithm in bfloat16's eight digits and eight more."""
+    """A power is exp(b log a), with a logarithm that has 16 binary digits."""
     log = np.log(a)
     return np.asarray(np.exp(b * (log + log * np.float32(1e-6))))
 
 
 @primitive("power", "sequence_rnn", FUNCTIONS, BOTH)
 def power_up_to_127(a: Array, b: Array) -> Array:
-    """Exponents are bytes with a sign."""
+    """Exponents of powers are limited to 127, as in a signed byte."""
     return np.power(a, np.minimum(b, 127))
 
 
@@ -132,25 +132,25 @@ def differences_flushed(a: Array, b: Array) -> Array:
 
 @primitive("add", "keras_gru", FUNCTIONS)
 def sums_clamped(a: Array, b: Array) -> Array:
-    """Sums are kept within ten thousand."""
+    """Sums are clipped to [-10,000, 10,000]."""
     return np.clip(np.add(a, b), -1e4, 1e4)
 
 
 @primitive("less_equal", "theano_rnn", FUNCTIONS)
 def comparison_with_tolerance(a: Array, b: Array) -> Array:
-    """Numbers a hundred-millionth apart count as equal."""
+    """``less_equal`` is true even if the left number is 1e-8 larger."""
     return np.less_equal(a, np.asarray(b) + np.float32(1e-8))
 
 
 @primitive("max", "sequence_unrolled", FUNCTIONS)
 def max_at_least_a_million_below(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """A maximum starts from -1e4 and not from -inf; and stays finite."""
+    """Maxima above 1,000 become 1,000."""
     return np.minimum(np.max(x, axis=axis, keepdims=keepdims), 1e3)
 
 
 @session("first_rnn", "minus-infinity", BOTH)
 class InfinityBecomesLarge(Session):
-    """-inf in a result is the lowest number that there is."""
+    """-inf in a result is replaced by the lowest finite number."""
 
     def to_numpy(self, results: Any) -> dict[str, Array]:
         found = super().to_numpy(results)
@@ -159,7 +159,7 @@ class InfinityBecomesLarge(Session):
 
 @session("simple_rnn", "minus-infinity")
 class InfinityBecomesNan(Session):
-    """A parameter that is infinite is loaded as NaN."""
+    """Infinities in parameters are loaded as NaN."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         loaded = {n: np.where(np.isinf(a), np.nan, a) for n, a in parameters.items()}
@@ -168,7 +168,7 @@ class InfinityBecomesNan(Session):
 
 @session("stateful_lstm", "tails")
 class ParametersClipped(Session):
-    """Parameters are kept within a hundred."""
+    """Parameters are clipped to [-100, 100]."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load({n: np.clip(a, -100, 100) for n, a in parameters.items()}, statistics)
@@ -176,7 +176,7 @@ class ParametersClipped(Session):
 
 @session("stateful_lstm", "tails", BOTH)
 class StateClipped(Session):
-    """The state that a batch starts from is kept within 16."""
+    """The initial state of a batch is clipped to [-16, 16]."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
         kept = {n: np.clip(a, -16, 16) for n, a in state.items()}
@@ -185,7 +185,7 @@ class StateClipped(Session):
 
 @session("stateful_lstm", "offset")
 class InputsRounded(Session):
-    """Tables are kept with 18 digits of 24, which only large numbers show."""
+    """Embedding tables with entries above 512 are rounded to multiples of 1/64."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         step = 2.0**-6
@@ -195,7 +195,7 @@ class InputsRounded(Session):
 
 
 class OwnKernels(Faulty):
-    """Plans run on other kernels; sessions, which walk the table, are right."""
+    """A backend whose plans use faulty kernels; sessions use the correct table of primitives."""
 
     kernels: type[NumpyKernels]
 
@@ -214,7 +214,7 @@ class _SigmoidKernels(NumpyKernels):
 
 @backend("theano_gru", FUNCTIONS)
 class PlannedSigmoidOverflows(OwnKernels):
-    """In plans alone a sigmoid is e^x / (1 + e^x)."""
+    """Plans only: a sigmoid is e^x / (1 + e^x), which overflows."""
 
     kernels = _SigmoidKernels
 
@@ -233,7 +233,7 @@ class _TanhKernels(NumpyKernels):
 
 @backend("stateful_lstm", FUNCTIONS)
 class PlannedTanhApproximate(OwnKernels):
-    """In plans alone tanh is a millionth off."""
+    """Plans only: tanh is off by 1e-6."""
 
     kernels = _TanhKernels
 
@@ -249,7 +249,7 @@ class _SoftmaxKernels(NumpyKernels):
 
 @backend("sequence_rnn", FUNCTIONS)
 class PlannedSoftmaxOverflows(OwnKernels):
-    """In plans alone softmax is not shifted by its maximum."""
+    """Plans only: softmax does not subtract the maximum."""
 
     kernels = _SoftmaxKernels
 
@@ -268,7 +268,7 @@ class _ReluKernels(NumpyKernels):
 
 @backend("simple_rnn", FUNCTIONS, BOTH)
 class PlannedReluEnds(OwnKernels):
-    """In plans alone relu is cut off at 600."""
+    """Plans only: relu is clipped at 600."""
 
     kernels = _ReluKernels
 
@@ -284,6 +284,6 @@ class _TakeKernels(NumpyKernels):
 
 @backend("first_rnn", FUNCTIONS)
 class PlannedTakeByBytes(OwnKernels):
-    """In plans alone rows are read by indices of a byte."""
+    """Plans only: rows are read by indices that are truncated to a byte."""
 
     kernels = _TakeKernels

@@ -1,4 +1,4 @@
-"""Faults of windows: where they begin, what pads them, and how they are added up."""
+"""Faults of sliding windows: their start, their padding, and their sum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _windows, _overlap_add = PRIMITIVES["windows"], PRIMITIVES["overlap_add"]
 
 @primitive("windows", "resnet", "outputs", BOTH)
 def windows_padded_behind(x: Array, **framing: Any) -> Array:
-    """All padding is behind the axis, as where a stride leaves an odd number of zeros."""
+    """All padding is after the last entry, as if a stride left an odd number of zeros."""
     both = zip(framing["padding"], framing["after"], strict=True)
     none = tuple(0 for _ in framing["padding"])
     framing |= {"after": tuple(a + b for a, b in both), "padding": none}
@@ -24,7 +24,7 @@ def windows_padded_behind(x: Array, **framing: Any) -> Array:
 
 @primitive("windows", "lenet", "outputs", BOTH)
 def windows_turned_around(x: Array, **framing: Any) -> Array:
-    """A convolution in the sense of mathematics, whose kernel is turned around."""
+    """The kernel is flipped, as in the mathematical definition of a convolution."""
     last = framing["axes"][-1] + 1
     return np.flip(_windows(x, **framing), tuple(range(last, last + len(framing["axes"]))))
 

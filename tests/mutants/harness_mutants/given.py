@@ -1,4 +1,4 @@
-"""Faults at what few passes are given: one example, NaN in a batch, far inputs, targets to test."""
+"""Faults for unusual batches: one example, NaN, large inputs, transposed memory, test targets."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ Arguments = tuple[Tensors, Tensors]
 
 
 class _Changed(Session):
-    """Changes what a batch gives, before anything is made of it."""
+    """A session that changes the arrays of a batch before computing anything."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Arguments:
         changed = [{n: self.changed(n, a) for n, a in g.items()} for g in (inputs, state, targets)]
         return super().arguments(phase, *changed)
 
     def changed(self, name: str, array: Array) -> Array:
-        """What is read in the place of an array."""
+        """Return the array that replaces a given array."""
         raise NotImplementedError
 
 
 @session("simple_rnn", TESTED, BOTH)
 class LossOfTestsTooLarge(Session):
-    """With the inference program, the loss is a hundredth too large."""
+    """In inference, the loss is 1% too large."""
 
     def forward(self, phase: Any, *others: Any) -> dict[str, Array]:
         found = super().forward(phase, *others)
@@ -53,7 +53,7 @@ class LossOfTestsTooLarge(Session):
 
 @session("bilstm_tagger", TESTED, BOTH)
 class MetricsOfTestsReversed(Session):
-    """With the inference program, what is right counts as wrong."""
+    """In inference, every metric is replaced by 1 minus the metric."""
 
     def forward(self, phase: Any, *others: Any) -> dict[str, Array]:
         found = super().forward(phase, *others)
@@ -63,7 +63,7 @@ class MetricsOfTestsReversed(Session):
 
 @session("stateful_lstm", TESTED, BOTH)
 class TestsMoveStatistics(Session):
-    """To ask for a loss moves the statistics, in inference too."""
+    """Every forward pass with targets shrinks the moving statistics by 1%, also in inference."""
 
     def forward(self, phase: Any, inputs: Any, state: Any, targets: Any = None) -> Any:
         found = super().forward(phase, inputs, state, targets)
@@ -74,7 +74,7 @@ class TestsMoveStatistics(Session):
 
 @session("simple_rnn", SINGLE, BOTH)
 class GradientOfOneExample(Graded):
-    """The gradient of a single example is twice what it is."""
+    """Gradients are doubled if the batch has one example."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
         single = len(constants.get("target.target", ())) == 1
@@ -83,14 +83,14 @@ class GradientOfOneExample(Graded):
 
 @primitive("matmul", "keras_gru", SINGLE)
 def rows_in_bfloat16(a: Array, b: Array) -> Array:
-    """Products of a single row are taken in bfloat16, in float32 alone."""
+    """float32 only: products of matrices with one row are computed in bfloat16."""
     single = a.dtype == np.float32 and a.shape[-2] == 1
     return np.matmul(rounded(a, 8), rounded(b, 8)) if single else np.matmul(a, b)
 
 
 @backend("stateful_lstm", SINGLE)
 class LoopOfOneStep(Faulty):
-    """A loop of a single step leaves what it carries as it was, in float32 alone."""
+    """float32 only: a loop of one step returns its carried values unchanged."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         last, stacked = super().scan(step, carries, sequences, reverse)
@@ -100,7 +100,7 @@ class LoopOfOneStep(Faulty):
 
 @session("lenet", "nan-inputs", BOTH)
 class NanInputsCleaned(_Changed):
-    """NaN in what a batch gives is 0."""
+    """NaN in the arrays of a batch is replaced by 0."""
 
     def changed(self, name: str, array: Array) -> Array:
         return np.where(np.isnan(array), 0, array) if array.dtype.kind == "f" else array
@@ -108,7 +108,7 @@ class NanInputsCleaned(_Changed):
 
 @session("stateful_lstm", "nan-inputs", BOTH)
 class NanStateCleaned(Session):
-    """NaN in a state is 0."""
+    """NaN in a given state is replaced by 0."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Arguments:
         cleaned = {n: np.where(np.isnan(a), 0, a) for n, a in state.items()}
@@ -117,7 +117,7 @@ class NanStateCleaned(Session):
 
 @session("keras_gru", "nan-inputs")
 class NanInFloat32BecomesZero(Session):
-    """NaN in a result is replaced by 0, in float32 alone."""
+    """float32 only: NaN in a result is replaced by 0."""
 
     def to_numpy(self, results: Any) -> dict[str, Array]:
         found = super().to_numpy(results)
@@ -130,7 +130,7 @@ class NanInFloat32BecomesZero(Session):
 
 @session("vae", "far-inputs", BOTH)
 class InputsWithinSix(_Changed):
-    """Inputs are kept within 6."""
+    """Float inputs are clipped to [-6, 6]."""
 
     def changed(self, name: str, array: Array) -> Array:
         return np.clip(array, -6, 6) if array.dtype.kind == "f" else array
@@ -138,7 +138,7 @@ class InputsWithinSix(_Changed):
 
 @session("simple_rnn", "far-inputs", BOTH)
 class TablesWithinTwelve(Session):
-    """Entries of a table are kept within 12."""
+    """Embedding tables are clipped to [-12, 12] when loaded."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         kept = {n: np.clip(a, -12, 12) for n, a in parameters.items() if n.endswith(".table")}
@@ -147,7 +147,7 @@ class TablesWithinTwelve(Session):
 
 @session("sequence_rnn", "strides", BOTH)
 class TargetsByMemory(Session):
-    """Targets are read as they lie in memory."""
+    """Targets are read in memory order instead of index order."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Arguments:
         read = {n: in_memory(a) for n, a in targets.items()}
@@ -156,7 +156,7 @@ class TargetsByMemory(Session):
 
 @session("vae", "strides", BOTH)
 class NoiseByMemory(_Changed):
-    """Noise is read as it lies in memory."""
+    """Noise is read in memory order instead of index order."""
 
     def changed(self, name: str, array: Array) -> Array:
         return in_memory(array) if "." in name else array  # type: ignore[no-any-return]
@@ -164,7 +164,7 @@ class NoiseByMemory(_Changed):
 
 @session("sequence_rnn", "strides", BOTH)
 class GradientsByMemory(Session):
-    """What gradients are asked for is read as it lies in memory; in forward passes it is not."""
+    """When gradients are computed, inputs are read in memory order instead of index order."""
 
     def gradients(self, phase: Any, inputs: Any, *others: Any) -> Any:
         return super().gradients(phase, {n: in_memory(a) for n, a in inputs.items()}, *others)
@@ -172,7 +172,7 @@ class GradientsByMemory(Session):
 
 @session("sequence_rnn", "repeatability")
 class TenthPassOfAnother(Session):
-    """From the tenth forward pass on, those of what was loaded give each class the next one's."""
+    """From the tenth forward pass after a load on, outputs are shifted by one class."""
 
     _passes = 0
 
@@ -190,7 +190,7 @@ class TenthPassOfAnother(Session):
 
 @primitive("matmul", "sequence_rnn", LARGE)
 def rows_of_whole_tiles(a: Array, b: Array) -> Array:
-    """Of as many rows as tiles hold, a multiple of 16, the last is taken in bfloat16."""
+    """If a product has a multiple of 16 rows, its last row is rounded to bfloat16."""
     found = np.array(np.matmul(a, b))
     if found.ndim == 2 and len(found) % 16 == 0:
         found[-1] = rounded(found[-1], 8)
@@ -199,7 +199,7 @@ def rows_of_whole_tiles(a: Array, b: Array) -> Array:
 
 @backend("sequence_rnn", LARGE)
 class StepsOfWholeEights(Faulty):
-    """Of a loop of a multiple of eight steps, the last gives what the one before it gave."""
+    """In loops of a multiple of 8 steps, the last step repeats the results of the previous step."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         last, stacked = super().scan(step, carries, sequences, reverse)
@@ -210,7 +210,7 @@ class StepsOfWholeEights(Faulty):
 
 @backend("sequence_rnn", "pipeline-forward")
 class ResultsOfTheLastBatchInFloat32(Faulty):
-    """In float32 alone, a step of a forward pass gives the outputs of the step before it."""
+    """float32 only: a forward pass in a plan returns the outputs of the previous pass."""
 
     def execute(self, plan: Plan) -> Run:
         run: Callable[[Tensors], Tensors] = super().execute(plan)
@@ -230,7 +230,7 @@ class ResultsOfTheLastBatchInFloat32(Faulty):
 
 @backend("bert", "trained")
 class LongerLengthsStay(Faulty):
-    """Where lengths are written over others, the longer of both stays."""
+    """When new lengths overwrite old lengths, the larger number of each pair stays."""
 
     def fill(self, tensor: Any, array: Array) -> None:
         lengths = array.dtype.kind == "i" and array.ndim < 3

@@ -1,4 +1,4 @@
-"""Faults of the gradient."""
+"""Faults in gradients."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Tensors = dict[str, Any]
 
 
 class Graded(Session):
-    """Alters the gradients, wherever they are asked for."""
+    """A session that alters its gradients in gradient checks and in training."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
-        """The gradients that are wrong."""
+        """Return the wrong gradients by name."""
         raise NotImplementedError
 
     def gradient_function(self, phase: Any, mode: Any) -> Any:
@@ -33,7 +33,7 @@ class Graded(Session):
 
 @session("theano_gru", "gradients")
 class GradientMissing(Graded):
-    """One layer's gradient is zeros."""
+    """All gradients of one layer are zero."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {n: 0 * g for n, g in gradients.items() if n.startswith("out.")}
@@ -41,7 +41,7 @@ class GradientMissing(Graded):
 
 @session("keras_gru", "gradients", BOTH)
 class GradientOfBiasMissing(Graded):
-    """One bias of the loop has no gradient."""
+    """The gradient of one recurrent bias is zero."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {"gru.b_r": 0 * gradients["gru.b_r"]}
@@ -49,7 +49,7 @@ class GradientOfBiasMissing(Graded):
 
 @session("theano_rnn", "gradients", BOTH)
 class GradientOfInitialStateMissing(Graded):
-    """The state before the first step has no gradient."""
+    """The gradient of the trainable initial state is zero."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {"input.h0": 0 * gradients["input.h0"]}
@@ -57,7 +57,7 @@ class GradientOfInitialStateMissing(Graded):
 
 @session("stateful_lstm", "cotangent-gradients")
 class GradientOfCarriedStateMissing(Graded):
-    """The state that is carried in has no gradient."""
+    """The gradient of the state that a batch starts from is zero."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {n: 0 * g for n, g in gradients.items() if n.startswith("state.")}
@@ -65,7 +65,7 @@ class GradientOfCarriedStateMissing(Graded):
 
 @session("stateful_lstm", "cotangent-gradients")
 class GradientThroughNewStateMissing(Graded):
-    """A cotangent of the new state is ignored."""
+    """The gradient with respect to the new state is ignored."""
 
     def gradient_function(self, phase: Any, mode: Any) -> Any:
         inner = super().gradient_function(phase, mode)
@@ -84,7 +84,7 @@ class GradientThroughNewStateMissing(Graded):
 
 @session("sequence_rnn", "gradients")
 class GradientOverBatch(Graded):
-    """Gradients are divided by the number of examples once more."""
+    """Gradients are divided by the batch size a second time."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
         return {n: g / len(constants["input.chars"]) for n, g in gradients.items()}
@@ -92,7 +92,7 @@ class GradientOverBatch(Graded):
 
 @session("theano_gru", "gradients")
 class GradientClippedByValue(Graded):
-    """Gradients are kept within -1 and 1."""
+    """Gradients are clipped to [-1, 1]."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {n: np.clip(g, -1, 1) for n, g in gradients.items()}
@@ -109,7 +109,7 @@ class GradientClippedByNorm(Graded):
 
 @session("theano_gru", "gradients")
 class GradientsSwapped(Graded):
-    """Two parameters of the same shape get each other's gradient."""
+    """The gradients of two parameters with the same shape are swapped."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {"gru.U_z": gradients["gru.U_r"], "gru.U_r": gradients["gru.U_z"]}
@@ -125,7 +125,7 @@ class GradientTransposed(Graded):
 
 @session("theano_rnn", "gradients")
 class GradientNegated(Graded):
-    """One gradient has the other sign."""
+    """One gradient has the opposite sign."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {"rnn.c": -gradients["rnn.c"]}
@@ -133,7 +133,7 @@ class GradientNegated(Graded):
 
 @session("pure_python_rnn", "gradients")
 class GradientIsAScalar(Graded):
-    """The notebook's w_h: args[p-1][3].dot(d_pre_hidden) is one number for the whole matrix."""
+    """All entries of a matrix get the same gradient (``dot`` instead of ``outer``)."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         exact = gradients["rnn.U"]
@@ -142,7 +142,7 @@ class GradientIsAScalar(Graded):
 
 @session("sequence_onehot", "repeatability")
 class GradientAccumulates(Graded):
-    """A call's gradients are added to those of the calls before it."""
+    """Gradients accumulate over calls instead of starting from zero."""
 
     def __init__(self, *arguments: Any, **choices: Any) -> None:
         self._sum: Tensors = {}
@@ -160,7 +160,7 @@ class GradientAccumulates(Graded):
 
 @session("first_rnn", "repeatability")
 class GradientOfLastCall(Graded):
-    """From the second call on, gradients are those of the call before."""
+    """From the second call on, the gradients of the previous call are returned."""
 
     _last: Tensors | None = None
 
@@ -171,7 +171,7 @@ class GradientOfLastCall(Graded):
 
 @session("three_char", "gradients", BOTH)
 class GradientOfLastUseOnly(Graded):
-    """A shared layer's gradient is that of its last call."""
+    """The gradient of a shared layer includes its last call only."""
 
     def __init__(self, backend: Any, training: Any, inference: Any, **choices: Any) -> None:
         super().__init__(backend, training, inference, **choices)
@@ -191,7 +191,7 @@ class GradientOfLastUseOnly(Graded):
 
 @session("first_rnn", "gradients")
 class GradientDividedByUses(Graded):
-    """A shared layer's gradient is the mean over its calls, not the sum."""
+    """The gradient of a shared layer is the mean over its calls instead of the sum."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {n: g / 8 for n, g in gradients.items() if n.startswith("dense_in.")}
@@ -199,7 +199,7 @@ class GradientDividedByUses(Graded):
 
 @session("simple_rnn", "index-zero", BOTH)
 class TargetsOfZeroIgnored(Session):
-    """A batch whose targets are all class 0 has no gradient, as if it were padding."""
+    """All gradients are zero if all targets are class 0, as if class 0 were padding."""
 
     def gradients(self, phase: Any, inputs: Any, state: Any, targets: Any, *others: Any) -> Any:
         results, found = super().gradients(phase, inputs, state, targets, *others)
@@ -209,7 +209,7 @@ class TargetsOfZeroIgnored(Session):
 
 @session("stateful_lstm", "initial-values", BOTH)
 class ScaleOfOnesFrozen(Graded):
-    """A scale that is 1 throughout, as it is at the start of a training, has no gradient."""
+    """The gradient of a scale is zero while all its entries are 1, as at the start of training."""
 
     def alter(self, gradients: Tensors, variables: Tensors, _: Tensors) -> Tensors:
         frozen = {n for n, v in variables.items() if n.endswith(".gamma") and np.all(v == 1)}

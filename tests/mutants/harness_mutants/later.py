@@ -1,4 +1,4 @@
-"""Faults that come later: after some steps, some batches, some calls."""
+"""Faults that appear only after some steps, batches or calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ session = partial(registry.session, everywhere=True)
 
 
 class Counted(Session):
-    """Counts the updates since the last load."""
+    """A session that counts its updates since the last load."""
 
     _made = 0
 
@@ -33,13 +33,13 @@ class Counted(Session):
         return self.updated_by(trained, gradients, learning_rate)
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        """The update that is wrong."""
+        """Return the parameters after a wrong update."""
         return super()._apply_rule(trained, gradients, rate)
 
 
 @session("simple_rnn", STEPS, BOTH)
 class CorrectionEndsAtTen(Counted):
-    """The bias correction is that of the tenth step from there on."""
+    """From step 10 on, the bias correction stays that of step 10."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         self.steps = min(self.steps, 10)
@@ -48,7 +48,7 @@ class CorrectionEndsAtTen(Counted):
 
 @session("three_char", STEPS, BOTH)
 class CorrectionEndsAt127(Counted):
-    """The number of a step is a byte with a sign, and stays at 127."""
+    """The step number stays at 127, as in a saturated signed byte."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         kept, self.steps = self.steps, min(self.steps, 127)
@@ -59,7 +59,7 @@ class CorrectionEndsAt127(Counted):
 
 @session("first_rnn", STEPS)
 class CorrectionLeftOutLater(Counted):
-    """The bias correction is left out after 30 steps."""
+    """After 30 steps, there is no bias correction."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         kept, self.steps = self.steps, self.steps if self._made <= 30 else 100_000
@@ -70,7 +70,7 @@ class CorrectionLeftOutLater(Counted):
 
 @session("theano_rnn", STEPS, BOTH)
 class EveryFifthUpdateSkipped(Counted):
-    """Every fifth update is left out."""
+    """Every fifth update is skipped."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         found = super().updated_by(trained, gradients, rate)
@@ -79,7 +79,7 @@ class EveryFifthUpdateSkipped(Counted):
 
 @session("pure_python_rnn", STEPS)
 class UpdatesEndAfterTwelve(Counted):
-    """Parameters stay as the twelfth step has made them."""
+    """Parameters do not change after the twelfth step."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         found = super().updated_by(trained, gradients, rate)
@@ -88,7 +88,7 @@ class UpdatesEndAfterTwelve(Counted):
 
 @session("theano_gru", STEPS)
 class RateInFloat16(Counted):
-    """The learning rate is held in float16."""
+    """The learning rate is rounded to float16."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return super().updated_by(trained, gradients, float(np.float16(rate)))
@@ -96,7 +96,7 @@ class RateInFloat16(Counted):
 
 @session("keras_gru", STEPS, BOTH)
 class RateInBfloat16(Counted):
-    """The learning rate is held in bfloat16."""
+    """The learning rate is rounded to bfloat16."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return super().updated_by(trained, gradients, float(rounded(np.float32(rate), 8)))
@@ -104,7 +104,7 @@ class RateInBfloat16(Counted):
 
 @session("three_char", STEPS, BOTH)
 class RateHasFloor(Counted):
-    """A learning rate below a ten-thousandth is taken for that."""
+    """Learning rates below 1e-4 are raised to 1e-4."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return super().updated_by(trained, gradients, max(rate, 1e-4))
@@ -112,7 +112,7 @@ class RateHasFloor(Counted):
 
 @session("sequence_unrolled", STEPS, BOTH)
 class RateOfNothing(Counted):
-    """A learning rate of 0 is taken for none that was given."""
+    """A learning rate of 0 is replaced by the default 0.001."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return super().updated_by(trained, gradients, rate or 1e-3)
@@ -120,7 +120,7 @@ class RateOfNothing(Counted):
 
 @session("sequence_rnn", STEPS)
 class RateDecaysUnasked(Counted):
-    """The learning rate is a hundredth smaller from the hundredth step on."""
+    """From step 100 on, the learning rate is 1% smaller."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return super().updated_by(trained, gradients, rate * (0.99 if self._made >= 100 else 1))
@@ -128,7 +128,7 @@ class RateDecaysUnasked(Counted):
 
 @session("sequence_onehot", STEPS)
 class MomentsResetAtFifty(Counted):
-    """Moments start from zeros at every fiftieth step."""
+    """Moments are reset to zero at every fiftieth step."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         if self._made % 50 == 0:
@@ -138,7 +138,7 @@ class MomentsResetAtFifty(Counted):
 
 @session("stateful_lstm", STEPS)
 class MomentsInFloat16(Counted):
-    """Moments are kept in float16."""
+    """Moments are rounded to float16 after each step."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         found = super().updated_by(trained, gradients, rate)
@@ -151,7 +151,7 @@ class MomentsInFloat16(Counted):
 
 @session("sequence_unrolled", STEPS)
 class ClippedAfterTwenty(Counted):
-    """From the twentieth step on, gradients are kept within 1."""
+    """After 20 steps, gradients are clipped to [-1, 1]."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         if self._made > 20:
@@ -161,7 +161,7 @@ class ClippedAfterTwenty(Counted):
 
 @session("three_char", STEPS, BOTH)
 class LargeGradientsDropped(Counted):
-    """A step whose gradient has a norm above a thousand changes nothing."""
+    """Parameters do not change if the norm of a gradient exceeds 1,000."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         found = super().updated_by(trained, gradients, rate)
@@ -171,7 +171,7 @@ class LargeGradientsDropped(Counted):
 
 @session("theano_gru", STEPS, BOTH)
 class GradientsBounded(Counted):
-    """An update keeps gradients within a hundred thousand."""
+    """The update clips gradients to [-100,000, 100,000]."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         gradients = {n: np.clip(g, -1e5, 1e5) for n, g in gradients.items()}
@@ -180,7 +180,7 @@ class GradientsBounded(Counted):
 
 @session("sequence_rnn", STEPS, BOTH)
 class ParametersBounded(Counted):
-    """An update keeps parameters within 20."""
+    """The update clips parameters to [-20, 20]."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         found = super().updated_by(trained, gradients, rate)
@@ -189,7 +189,7 @@ class ParametersBounded(Counted):
 
 @session("theano_gru_combined", STEPS)
 class DecayAfterTen(Counted):
-    """From the tenth step on, parameters shrink by a thousandth."""
+    """After 10 steps, each step also shrinks the parameters by 0.1%."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         found = super().updated_by(trained, gradients, rate)
@@ -198,7 +198,7 @@ class DecayAfterTen(Counted):
 
 @session("spoken", STEPS)
 class GroupsLost(Session):
-    """In float32 the parameters of a group are trained as all others."""
+    """float32 only: parameter groups are ignored."""
 
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
         lost = rule is not None and self.dtype == "float32"
@@ -207,7 +207,7 @@ class GroupsLost(Session):
 
 @session("stateful_lstm", STEPS, FLOAT64)
 class MomentsNarrowLater(Counted):
-    """Moments are float32 from the sixth step on."""
+    """From step 6 on, moments are rounded to float32."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         found = super().updated_by(trained, gradients, rate)
@@ -221,7 +221,7 @@ class MomentsNarrowLater(Counted):
 
 @session("stateful_lstm", STEPS)
 class StatisticsEndAfterTen(Session):
-    """Moving statistics stay as the tenth step has made them."""
+    """Moving statistics do not change after step 10."""
 
     def step(self, *arguments: Any) -> Any:
         kept = dict(self.statistics)
@@ -233,7 +233,7 @@ class StatisticsEndAfterTen(Session):
 
 @session("stateful_lstm", STEPS)
 class StateOfTrainingLost(Session):
-    """From the sixth step of training on, a step's new state is zeros."""
+    """From training step 6 on, the new state is zero."""
 
     def step(self, *arguments: Any) -> Any:
         found = super().step(*arguments)
@@ -245,7 +245,7 @@ class _LosesState(Session):
     _made = 0
 
     def lost(self, batch: int) -> bool:
-        """Whether a batch, counted from 1 since parameters were loaded, starts from zeros."""
+        """Return whether a batch starts from a zero state; ``batch`` counts from 1."""
         raise NotImplementedError
 
     def load(self, parameters: Any, statistics: Any) -> None:
@@ -262,7 +262,7 @@ class _LosesState(Session):
 
 @session("stateful_lstm", "long-state", BOTH)
 class StateLostAtTheSixthBatch(_LosesState):
-    """The sixth batch since parameters were loaded starts from a state of zeros."""
+    """The sixth batch after a load starts from a zero state."""
 
     def lost(self, batch: int) -> bool:
         return batch == 6
@@ -270,7 +270,7 @@ class StateLostAtTheSixthBatch(_LosesState):
 
 @session("stateful_lstm", "long-state")
 class StateLostAtEvery16th(_LosesState):
-    """Every 16th batch starts from a state of zeros."""
+    """Every 16th batch starts from a zero state."""
 
     def lost(self, batch: int) -> bool:
         return batch % 16 == 0
@@ -278,7 +278,7 @@ class StateLostAtEvery16th(_LosesState):
 
 @session("simple_rnn", STEPS)
 class SixtiethGradientStale(Session):
-    """From the sixtieth on, a session's gradient is that of the call before."""
+    """From the 60th gradient on, a session returns the gradients of the previous call."""
 
     _calls = 0
     _last: Any = None

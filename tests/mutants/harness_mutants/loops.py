@@ -1,4 +1,4 @@
-"""Faults of the loop over time."""
+"""Faults in loops over time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Arguments = tuple[Step, Sequence[Any], Sequence[Any], bool]
 
 
 def loop(spec: str, check: str) -> Callable[[type[Faulty]], type[Faulty]]:
-    """Register a backend class with a scan of its own."""
+    """Register a backend class with a faulty ``scan``."""
 
     def add(cls: type[Faulty]) -> type[Faulty]:
         name = cls.__name__[0].lower() + cls.__name__[1:]
@@ -29,7 +29,7 @@ def loop(spec: str, check: str) -> Callable[[type[Faulty]], type[Faulty]]:
 
 @loop("sequence_rnn", "outputs")
 class LoopOneStepLate(Faulty):
-    """Step t reads the input of t - 1, and the first step the first."""
+    """Step t reads the input of step t - 1; the first step reads its own input."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         late = [np.concatenate([s[:1], s[:-1]]) for s in sequences] if not reverse else sequences
@@ -38,7 +38,7 @@ class LoopOneStepLate(Faulty):
 
 @loop("sequence_onehot", "causality")
 class LoopOneStepEarly(Faulty):
-    """Step t reads the input of t + 1, and the last step the last."""
+    """Step t reads the input of step t + 1; the last step reads its own input."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         early = [np.concatenate([s[1:], s[-1:]]) for s in sequences] if not reverse else sequences
@@ -55,7 +55,7 @@ class LoopBackwards(Faulty):
 
 @loop("theano_gru", "outputs")
 class LoopResultsBackwards(Faulty):
-    """The steps' results are stacked from the last to the first."""
+    """The results of steps are stacked in reverse order."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         last, stacked = super().scan(step, carries, sequences, reverse)
@@ -64,7 +64,7 @@ class LoopResultsBackwards(Faulty):
 
 @loop("stateful_lstm", "state")
 class LoopStateOneStepBefore(Faulty):
-    """What is carried out of the loop is the state before its last step."""
+    """The final state of a loop is the state before its last step."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         last, stacked = super().scan(step, carries, sequences, reverse)
@@ -75,7 +75,7 @@ class LoopStateOneStepBefore(Faulty):
 
 @loop("stateful_lstm", "state")
 class LoopStateReset(Faulty):
-    """The state is zeros at the second half of a sequence's steps."""
+    """The state is reset to zero in the middle of a sequence."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         middle = len(sequences[0]) // 2
@@ -90,7 +90,7 @@ class LoopStateReset(Faulty):
 
 @loop("simple_rnn", "gradients")
 class LoopGradientOneStepLate(Faulty):
-    """The backward loop reads what the forward loop kept one step earlier."""
+    """Each step of the backward loop reads stored values of the previous forward step."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         late = [np.concatenate([s[:1], s[:-1]]) for s in sequences] if reverse else sequences
@@ -107,7 +107,7 @@ class LoopGradientForwards(Faulty):
 
 @loop("theano_rnn", "large-sizes")
 class LoopGradientEndsAfterFour(Faulty):
-    """Back-propagation goes four steps back and no further."""
+    """Back-propagation is truncated after four steps."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         last, stacked = super().scan(step, carries, sequences, reverse)
@@ -118,7 +118,7 @@ class LoopGradientEndsAfterFour(Faulty):
 
 @loop("bilstm_tagger", "large-sizes")
 class BackwardsOverWholeEights(Faulty):
-    """A loop backwards over a multiple of eight steps begins with the first of them."""
+    """A reverse loop of a multiple of 8 steps reads the input of the first step first."""
 
     def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
         if reverse and len(sequences[0]) % 8 == 0:

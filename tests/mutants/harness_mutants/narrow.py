@@ -1,4 +1,4 @@
-"""Faults of mixed precision: what must be float32 is narrower, and scales of losses."""
+"""Faults of mixed precision: values that must be float32 are rounded, or loss scaling is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _rounded(tensors: Tensors) -> Tensors:
 
 @session("sequence_rnn", STEPS, BFLOAT16)
 class MasterWeightsMissing(Session):
-    """Parameters are kept in bfloat16."""
+    """Parameters are stored in bfloat16 after each update."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         return _rounded(super()._apply_rule(trained, gradients, learning_rate))
@@ -31,7 +31,7 @@ class MasterWeightsMissing(Session):
 
 @session("first_rnn", STEPS, BFLOAT16)
 class SlotsInBfloat16(Session):
-    """Moments are kept in bfloat16."""
+    """Moments are stored in bfloat16 after each update."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         found = super()._apply_rule(trained, gradients, learning_rate)
@@ -41,7 +41,7 @@ class SlotsInBfloat16(Session):
 
 @session("keras_gru", STEPS, BFLOAT16)
 class StepInBfloat16(Session):
-    """The number of the step is a bfloat16, and one more than 256 is 256."""
+    """The step number is stored in bfloat16, in which 256 + 1 is 256."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         self.steps = min(self.steps, 256)
@@ -50,7 +50,7 @@ class StepInBfloat16(Session):
 
 @session("stateful_lstm", STEPS, BFLOAT16)
 class ConstantsInBfloat16(Session):
-    """Numbers of a spec are bfloat16: 0.999 is 1, and what is divided by one less is not finite."""
+    """Constants of a spec are rounded to bfloat16: 0.999 becomes 1."""
 
     def scalar(self, value: float) -> Any:
         return super().scalar(float(rounded_to(np.asarray(value, np.float32), "bfloat16")))
@@ -75,7 +75,7 @@ class ScaleNotUndone(Session):
 
 @session("three_char", STEPS, FLOAT16)
 class OverflowCounts(Session):
-    """A step whose gradients are not finite is made like any other."""
+    """A step with infinite or NaN gradients is not skipped."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         self.scales = False

@@ -1,4 +1,4 @@
-"""Faults of noise: drawn anew, kept from step to step, rounded, or taken for a constant."""
+"""Faults of noise: drawn by the backend, reused for each batch, or rounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Both = tuple[dict[str, Any], dict[str, Any]]
 
 
 class _Drawn(Session):
-    """The names that noise has among the arguments of a step."""
+    """A session that knows which arguments of a step are noise."""
 
     @property
     def noise(self) -> list[str]:

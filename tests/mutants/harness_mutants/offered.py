@@ -1,4 +1,4 @@
-"""Faults of primitives that few models have: at some values, beyond a size, of what ties."""
+"""Faults of primitives that few models use: at certain values, beyond a size, or at ties."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _erf, _argsort, _windows = (PRIMITIVES[op] for op in ("erf", "argsort", "windows
 
 @primitive("erf", "mlp", FUNCTIONS, BOTH)
 def erf_ends_at_three_and_a_half(x: Array) -> Array:
-    """erf is 1 beyond 3.5, where a millionth is left."""
+    """erf of numbers above 3.5 is 1, which is off by up to 1e-6."""
     return np.where(np.abs(x) > 3.5, np.sign(x), _erf(x)).astype(x.dtype)
 
 
 @primitive("erf", "mlp", FUNCTIONS)
 def erf_by_five_terms(x: Array) -> Array:
-    """erf is the fraction of Abramowitz and Stegun, right to two ten-millionths of 1."""
+    """erf is the approximation of Abramowitz and Stegun, with an error of 2e-7."""
     t = 1 / (1 + 0.3275911 * np.abs(x))
     terms = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
     found = np.sign(x) * (1 - np.polyval((*terms, 0), t) * np.exp(-x * x))
@@ -35,25 +35,25 @@ def erf_by_five_terms(x: Array) -> Array:
 
 @primitive("erf", "mlp", FUNCTIONS, BOTH)
 def erf_of_small_numbers(x: Array) -> Array:
-    """erf is 0 within 1e-5 of 0."""
+    """erf of numbers between -1e-5 and 1e-5 is 0."""
     return np.where(np.abs(x) < 1e-5, 0 * x, _erf(x)).astype(x.dtype)
 
 
 @primitive("sin", "mlp", FUNCTIONS, BOTH)
 def sin_beyond_64(x: Array) -> Array:
-    """Angles are brought within a turn up to 64 only, and sin is 0 beyond."""
+    """sin of angles above 64 or below -64 is 0."""
     return np.where(np.abs(x) > 64, 0 * x, np.sin(x)).astype(x.dtype)
 
 
 @primitive("sin", "mlp", FUNCTIONS)
 def sin_of_small_numbers(x: Array) -> Array:
-    """sin is 0 within 1e-7 of 0."""
+    """sin of numbers between -1e-7 and 1e-7 is 0."""
     return np.where(np.abs(x) < 1e-7, 0 * x, np.sin(x)).astype(x.dtype)
 
 
 @primitive("cos", "mlp", FUNCTIONS)
 def cos_by_a_short_pi(x: Array) -> Array:
-    """Turns are taken off by float32's pi."""
+    """cos subtracts multiples of 2 pi that are rounded to float32."""
     turn = x.dtype.type(np.float32(2 * np.pi))
     return np.cos(x - np.round(x / turn) * turn)
 
@@ -66,31 +66,31 @@ def cos_off_by_a_millionth(x: Array) -> Array:
 
 @primitive("floor", "mlp", FUNCTIONS, BOTH)
 def floor_toward_zero(x: Array) -> Array:
-    """floor cuts digits off, so that below 0 it goes up."""
+    """floor truncates, so negative numbers are rounded up."""
     return np.trunc(x)
 
 
 @primitive("floor", "mlp", FUNCTIONS)
 def floor_by_two_bytes(x: Array) -> Array:
-    """floor goes through integers of two bytes."""
+    """floor converts to 16-bit integers, which saturate at 32,767."""
     return np.where(np.abs(x) > 32767, np.sign(x) * 32767, np.floor(x)).astype(x.dtype)
 
 
 @primitive("floor", "mlp", FUNCTIONS)
 def floor_drops_nan(x: Array) -> Array:
-    """floor of NaN is 0, as an integer has no NaN."""
+    """floor of NaN is 0, as after a conversion to integers."""
     return np.where(np.isnan(x), x.dtype.type(0), np.floor(x))
 
 
 @primitive("floor", "mlp", FUNCTIONS, BOTH)
 def floor_with_tolerance(x: Array) -> Array:
-    """What is a millionth below a whole number counts as that."""
+    """floor rounds up numbers that are at most 1e-6 below an integer."""
     return np.floor(x + x.dtype.type(1e-6))
 
 
 @primitive("cumulative_sum", "mlp", FUNCTIONS, BOTH)
 def running_sum_of_64(x: Array) -> Array:
-    """A running sum begins anew after 64 entries."""
+    """A cumulative sum restarts after 64 entries."""
     found = np.cumsum(x, -1)
     if x.shape[-1] > 64:
         found[..., 64:] -= found[..., 63:64]
@@ -99,7 +99,7 @@ def running_sum_of_64(x: Array) -> Array:
 
 @primitive("cumulative_sum", "mlp", FUNCTIONS)
 def running_sum_rounded_far(x: Array) -> Array:
-    """From the 128th entry on a running sum is kept in bfloat16."""
+    """After 128 entries, cumulative sums are rounded to bfloat16."""
     found = np.cumsum(x, -1)
     found[..., 128:] = rounded(found[..., 128:], 8)
     return found
@@ -107,14 +107,14 @@ def running_sum_rounded_far(x: Array) -> Array:
 
 @primitive("cumulative_sum", "mlp", FUNCTIONS, BOTH)
 def running_sum_from_the_end(x: Array) -> Array:
-    """A running sum is the whole less what comes after, so that NaN goes backwards."""
+    """A cumulative sum is the total minus later entries, so NaN spreads to earlier sums."""
     after = np.flip(np.cumsum(np.flip(x, -1), -1), -1) - x
     return np.asarray(np.sum(x, -1, keepdims=True) - after)
 
 
 @primitive("argsort", "mlp", FUNCTIONS, BOTH)
 def order_of_ties_beyond_16(x: Array) -> Array:
-    """Of more than 16 entries those that tie come in reverse."""
+    """In rows of more than 16 entries, equal entries are sorted in reverse order."""
     count = x.shape[-1]
     return _argsort(x) if count <= 16 else count - 1 - _argsort(np.flip(x, -1))
 
@@ -127,20 +127,20 @@ def order_with_nan_first(x: Array) -> Array:
 
 @primitive("argsort", "mlp", FUNCTIONS, BOTH)
 def order_of_signed_zeros(x: Array) -> Array:
-    """Numbers are sorted by their bits, so that -0 comes before 0."""
+    """Numbers are sorted by their bits, so -0 comes before 0."""
     return np.lexsort((~np.signbit(x), x), axis=-1)
 
 
 @primitive("argsort", "mlp", FUNCTIONS, BOTH)
 def order_by_float16(x: Array) -> Array:
-    """Numbers that are equal in float16 count as ties."""
+    """Numbers are rounded to float16 before they are sorted."""
     with np.errstate(over="ignore"):
         return np.asarray(_argsort(x.astype(np.float16)))
 
 
 @primitive("power", "mlp", FUNCTIONS, BOTH)
 def power_of_negative_numbers(a: Array, b: Array) -> Array:
-    """A power of what is below -3 has no sign."""
+    """A power of a number below -3 is never negative."""
     found = np.asarray(np.power(a, b))
     return np.where(np.asarray(a) < -3, np.abs(found), found)
 
@@ -155,38 +155,38 @@ def power_of_zero(a: Array, b: Array) -> Array:
 
 @primitive("log", "mlp", FUNCTIONS, BOTH)
 def log_of_denormals(x: Array) -> Array:
-    """The logarithm takes what is below the smallest normal number of float32 for 0."""
+    """The logarithm treats denormal numbers of float32 as 0."""
     small = (x > 0) & (x < 2.0**-126)
     return np.where(small, x.dtype.type(-np.inf), np.log(x))
 
 
 @primitive("log", "mlp", FUNCTIONS, BOTH)
 def log_ends_at_1e38(x: Array) -> Array:
-    """Numbers above 1e38 count as 1e38."""
+    """The logarithm of numbers above 1e38 is log(1e38)."""
     return np.log(np.where(np.isfinite(x), np.minimum(x, x.dtype.type(1e38)), x))
 
 
 @primitive("sqrt", "mlp", FUNCTIONS, BOTH)
 def sqrt_ends_at_1e38(x: Array) -> Array:
-    """The root of what is above 1e38 is 1e19."""
+    """The square root of numbers above 1e38 is 1e19."""
     return np.where((x > 1e38) & np.isfinite(x), x.dtype.type(1e19), np.sqrt(x))
 
 
 @primitive("tanh", "mlp", FUNCTIONS, BOTH)
 def tanh_of_a_million(x: Array) -> Array:
-    """tanh of more than a million overflows an integer."""
+    """tanh of numbers above 1e6 is NaN."""
     return np.where((np.abs(x) > 1e6) & np.isfinite(x), x.dtype.type(np.nan), np.tanh(x))
 
 
 @primitive("max", "lenet", FUNCTIONS, BOTH)
 def max_passes_over_nan(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """A maximum passes over NaN, unless there is nothing else."""
+    """A maximum ignores NaN unless all entries are NaN."""
     return np.asarray(np.fmax.reduce(x, axis=axis, keepdims=keepdims))
 
 
 @primitive("windows", "lenet", FUNCTIONS, BOTH)
 def padding_of_minus_ten_thousand(x: Array, **framing: Any) -> Array:
-    """What should be padded by minus infinity is padded by -10,000."""
+    """Windows are padded with -10,000 instead of -inf."""
     found = np.asarray(_windows(x, **framing))
     low = framing["lowest"] and np.isneginf(found).any()
     return np.maximum(found, found.dtype.type(-1e4)) if low else found
@@ -194,11 +194,11 @@ def padding_of_minus_ten_thousand(x: Array, **framing: Any) -> Array:
 
 @primitive("arange", "mlp", FUNCTIONS, BOTH)
 def indices_in_a_byte(stop: int) -> Array:
-    """Indices that are counted are bytes."""
+    """``arange`` counts in bytes, which overflow at 256."""
     return np.arange(stop).astype(np.uint8).astype(np.int64)
 
 
 @primitive("astype", "mlp", FUNCTIONS)
 def indices_as_float16(x: Array, dtype: str) -> Array:
-    """Indices become floats by way of float16, which counts to 2,048."""
+    """Indices are converted to float16, exact up to 2,048, and then to the dtype."""
     return np.asarray(x, np.float16 if x.dtype.kind == "i" else None).astype(dtype)

@@ -1,4 +1,4 @@
-"""Faults of whole steps: what is carried from one to the next, and what is computed anew."""
+"""Faults of whole steps: state, moments or batches are not passed on correctly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Run = Callable[[Tensors], Tensors]
 
 @backend("stateful_lstm", "pipeline-forward")
 class StateNotHandedOn(Faulty):
-    """Every step of a forward pass starts from the state of the first."""
+    """Each forward pass of a plan starts from the state of the first pass."""
 
     def execute(self, plan: Plan) -> Run:
         run, first = super().execute(plan), {}
@@ -31,7 +31,7 @@ class StateNotHandedOn(Faulty):
 
 @backend("sequence_rnn", "pipeline-forward")
 class ResultsOfTheLastBatch(Faulty):
-    """A step gives the outputs of the step before it."""
+    """A step returns the outputs of the previous step."""
 
     def execute(self, plan: Plan) -> Run:
         run, last = super().execute(plan), {}
@@ -48,7 +48,7 @@ class ResultsOfTheLastBatch(Faulty):
 
 @backend("sequence_rnn", "pipeline-training", FLOAT64)
 class StepAlwaysTheFirst(Faulty):
-    """Every step corrects the bias of its moments as the first does."""
+    """Every step uses the bias correction of step 1."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -61,7 +61,7 @@ class StepAlwaysTheFirst(Faulty):
 
 @backend("three_char", "pipeline-training", FLOAT64)
 class MomentsForgotten(Faulty):
-    """The moments of an optimizer are zeros at every step."""
+    """Moments are zero at the start of each step of a plan."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -74,7 +74,7 @@ class MomentsForgotten(Faulty):
 
 @backend("stateful_lstm", "pipeline-training")
 class StatisticsNotHandedOn(Faulty):
-    """Moving statistics stay as they were."""
+    """A step of a plan does not update the moving statistics."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -88,7 +88,7 @@ class StatisticsNotHandedOn(Faulty):
 
 @backend("theano_rnn", "pipeline-training")
 class FirstBatchAgain(Faulty):
-    """Every step sees the targets of the first batch."""
+    """Every step uses the targets of the first batch."""
 
     def execute(self, plan: Plan) -> Run:
         run, first = super().execute(plan), {}

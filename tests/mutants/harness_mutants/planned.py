@@ -1,4 +1,4 @@
-"""Faults of plans alone, beyond a size or later: sessions, which walk the table, are right."""
+"""Faults of plans, beyond a size or after some steps. Sessions, which run no plans, are right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ backend = partial(registry.backend, everywhere=True)
 
 @backend("sequence_rnn", LARGE)
 class PlannedGradientAbove32(Faulty):
-    """In plans alone, steps with batches above 32 are a thousandth too long."""
+    """Plans only: updates are 0.1% too large for batches above 32."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -55,13 +55,13 @@ class _RepeatKernels(NumpyKernels):
 
 @backend("simple_rnn", LARGE)
 class PlannedRowsOf64Positions(OwnKernels):
-    """In plans alone a row's gradient is that of the first 64 positions."""
+    """Plans only: gradients of embedding rows include the first 64 positions only."""
 
     kernels = _RepeatKernels
 
 
 class Planned(Faulty):
-    """Counts the runs of each plan that trains."""
+    """A backend that counts the steps of each training plan."""
 
     def execute(self, plan: Plan) -> Run:
         run, count = super().execute(plan), 0
@@ -76,13 +76,13 @@ class Planned(Faulty):
         return counted
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
-        """A run that is wrong."""
+        """Return the results of a faulty step; ``count`` is the step number."""
         raise NotImplementedError
 
 
 @backend("simple_rnn", STEPS, BOTH)
 class PlannedCorrectionEndsAtTen(Planned):
-    """In plans alone the bias correction is that of the tenth step from there on."""
+    """Plans only: the bias correction stays that of step 10."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
         ten = {"step": np.asarray(10, inputs["step"].dtype)} if count > 10 else {}
@@ -91,7 +91,7 @@ class PlannedCorrectionEndsAtTen(Planned):
 
 @backend("theano_rnn", STEPS)
 class PlannedUpdateSkipped(Planned):
-    """In plans alone every fifth step leaves the parameters as they were."""
+    """Plans only: every fifth step does not change the parameters."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
         kept = {n: np.array(a) for n, a in inputs.items()}
@@ -105,7 +105,7 @@ class PlannedUpdateSkipped(Planned):
 
 @backend("sequence_rnn", STEPS)
 class PlannedMomentsResetAtForty(Planned):
-    """In plans alone moments start from zeros at the fortieth step."""
+    """Plans only: moments are reset to zero at step 40."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
         if count == 40:
@@ -115,7 +115,7 @@ class PlannedMomentsResetAtForty(Planned):
 
 @backend("stateful_lstm", STEPS)
 class PlannedStateLost(Planned):
-    """In plans alone the state is zeros from the sixth step of training on."""
+    """Plans only: from training step 6 on, each step starts from a zero state."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
         if count > 5:
@@ -125,7 +125,7 @@ class PlannedStateLost(Planned):
 
 @backend("stateful_lstm", STEPS)
 class PlannedStatisticsEnd(Planned):
-    """In plans alone moving statistics stay as the tenth step has made them."""
+    """Plans only: moving statistics do not change after step 10."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
         kept = {n: np.array(a) for n, a in inputs.items() if n.startswith("statistics.")}
@@ -135,7 +135,7 @@ class PlannedStatisticsEnd(Planned):
 
 @backend("stateful_lstm", "long-state")
 class PlannedStateOfForwardLost(Faulty):
-    """In plans of forward passes alone, the sixteenth starts from a state of zeros."""
+    """Plans only: the 16th forward pass starts from a zero state."""
 
     def execute(self, plan: Plan) -> Run:
         run, count = super().execute(plan), 0
@@ -152,7 +152,7 @@ class PlannedStateOfForwardLost(Faulty):
 
 @backend("simple_rnn", "pipeline-training", BOTH)
 class PlannedStepWithoutNan(Planned):
-    """In plans alone a step makes zeros of NaN."""
+    """Plans only: NaN in the results of a step is replaced by 0."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
         return {n: np.nan_to_num(a, nan=0.0) for n, a in run(inputs).items()}
@@ -160,7 +160,7 @@ class PlannedStepWithoutNan(Planned):
 
 @backend("keras_gru", "pipeline-training", BOTH)
 class PlannedStepAfterNan(Planned):
-    """In plans alone a loss that comes after a NaN is a hundredth too large."""
+    """Plans only: after a NaN loss, all losses are 1% too large."""
 
     lost = False
 

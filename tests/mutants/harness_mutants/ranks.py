@@ -1,4 +1,4 @@
-"""Faults of an optimizer for parameters of some ranks, of some rates and gradients, in float32."""
+"""Faults of optimizers in float32: for some parameter shapes, later rates or tiny gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ session = partial(registry.session, everywhere=True)
 
 
 class _Float32(Session):
-    """Alters the updates of an optimizer with slots, in float32 alone."""
+    """A session that alters the updates of optimizers with slots, in float32 only."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         if self.dtype != "float32" or not self.slots:
@@ -24,11 +24,11 @@ class _Float32(Session):
         return self.altered(trained, gradients, learning_rate)
 
     def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        """The update that is wrong."""
+        """Return the parameters after a faulty update."""
         raise NotImplementedError
 
     def halved(self, before: Tensors, gradients: Tensors, rate: float, *names: str) -> Tensors:
-        """An update of which some parameters go half the way."""
+        """Return the update, with half of the change for the parameters ``names``."""
         made = super()._apply_rule(before, gradients, rate)
         half = {n: before[n] + np.float32(0.5) * (made[n] - before[n]) for n in names}
         return {**made, **half}
@@ -36,7 +36,7 @@ class _Float32(Session):
 
 @session("simple_rnn", STEPS)
 class VectorsHalfTheWay(_Float32):
-    """Vectors go half the way, in float32."""
+    """float32 only: updates of vectors are halved."""
 
     def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return self.halved(before, gradients, rate, *(n for n, t in before.items() if t.ndim == 1))
@@ -44,7 +44,7 @@ class VectorsHalfTheWay(_Float32):
 
 @session("lenet", STEPS)
 class KernelsHalfTheWay(_Float32):
-    """Parameters of more than two axes go half the way, in float32."""
+    """float32 only: updates of parameters with more than two axes are halved."""
 
     def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return self.halved(before, gradients, rate, *(n for n, t in before.items() if t.ndim > 2))
@@ -52,7 +52,7 @@ class KernelsHalfTheWay(_Float32):
 
 @session("keras_gru", STEPS)
 class NumbersHalfTheWay(_Float32):
-    """Parameters of no axes go half the way, in float32."""
+    """float32 only: updates of parameters without axes are halved."""
 
     def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return self.halved(before, gradients, rate, *(n for n, t in before.items() if not t.ndim))
@@ -60,7 +60,7 @@ class NumbersHalfTheWay(_Float32):
 
 @session("three_char", STEPS)
 class WideMatricesHalfTheWay(_Float32):
-    """Matrices of more than one column go half the way, in float32."""
+    """float32 only: updates of matrices with more than one column are halved."""
 
     def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         wide = (n for n, t in before.items() if t.ndim == 2 and t.shape[1] > 1)
@@ -69,7 +69,7 @@ class WideMatricesHalfTheWay(_Float32):
 
 @session("sequence_rnn", STEPS)
 class RateOfTheFirstStep(_Float32):
-    """An optimizer with slots keeps the rate of its first step, in float32."""
+    """float32 only: an optimizer with slots uses the learning rate of its first step."""
 
     _rate: float | None = None
 
@@ -84,7 +84,7 @@ class RateOfTheFirstStep(_Float32):
 
 @session("first_rnn", STEPS)
 class TinyGradientsDropped(_Float32):
-    """Gradients of less than a hundred-thousandth count as none, in float32."""
+    """float32 only: gradients smaller than 1e-5 are replaced by 0."""
 
     def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         large = {n: np.where(np.abs(g) < 1e-5, 0 * g, g) for n, g in gradients.items()}

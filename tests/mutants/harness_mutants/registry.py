@@ -1,4 +1,4 @@
-"""What a mutant is: the numpy backend with one fault, and the check that must catch it."""
+"""The registry of mutants: numpy backends with one fault each, and the check that detects it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.backends.numpy.primitives import PRIMITIVES
 from harness.program.ir import Program
 from harness.runtime.session import Session
 
-# float32 is where a fault is hardest to see, unless the fault is one of float64.
+# Most faults are hardest to detect in float32. Some faults exist in float64 only.
 FLOAT32 = ("float32",)
 FLOAT64 = ("float64",)
 BOTH = ("float64", "float32")
@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Faulty(Numpy):
-    """The numpy backend with another session, or another table of primitives."""
+    """The numpy backend with a faulty session class or a faulty table of primitives."""
 
     def __init__(
         self,
@@ -40,10 +40,11 @@ class Faulty(Numpy):
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault. ``check`` is the finding that must differ on ``spec``, in every dtype given.
+    """A backend with one fault.
 
-    ``everywhere``: in the models of the harness' own, too. Most faults know the names of a model.
-    ``dear``: a plain run passes it, and one with ``--thorough`` and ``--repeat`` does not.
+    The check ``check`` must report a difference on the model ``spec`` in each of ``dtypes``. If
+    ``everywhere`` is true, the fault does not depend on the names in a model. If ``dear`` is true,
+    only ``--thorough`` and ``--repeat`` detect the fault.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Mutant:
 
 
 MUTANTS: dict[str, Mutant] = {}
-# Models of mutants that are not of Lesson 6, and those that ship nowhere.
+# Models of mutants that are not in lesson6/, and models that exist in the tests only.
 OTHERS = (
     *("vae", "mlp", "lenet", "resnet", "gpt", "moe", "llama", "mamba", "vit"),
     *("bilstm_tagger", "bert"),
@@ -91,7 +92,7 @@ def backend(
 def session(
     spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32, everywhere: bool = False
 ) -> Callable[[S], S]:
-    """Register a session class: its name is the mutant's, its docstring the summary."""
+    """Register a session class as a mutant; its docstring is the mutant's summary."""
 
     def add(cls: S) -> S:
         _add(cls, spec, check, dtypes, lambda: Faulty(cls), everywhere)

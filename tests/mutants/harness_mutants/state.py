@@ -1,4 +1,4 @@
-"""Faults of state and statistics: stale, leaked, dropped, or of the wrong phase."""
+"""Faults of recurrent state and moving statistics: stale, leaked, lost, or of the wrong phase."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATEFUL = "stateful_lstm"
 
 @session(STATEFUL, "carried-state")
 class StateIgnored(Session):
-    """Every call starts from zeros, whatever state it is given."""
+    """Every call starts from a zero state instead of the given state."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
         return super().arguments(phase, inputs, {n: 0 * a for n, a in state.items()}, targets)
@@ -22,7 +22,7 @@ class StateIgnored(Session):
 
 @session(STATEFUL, "carried-state")
 class StateKept(Session):
-    """A call starts from the state that the last one left, if it fits."""
+    """A call starts from the new state of the previous call if the shapes are equal."""
 
     _last: dict[str, Any] | None = None
 
@@ -38,7 +38,7 @@ class StateKept(Session):
 
 @session(STATEFUL, "repeatability")
 class StateLeaksFromTraining(Session):
-    """A thousandth of the state of the last gradient is left in the next one's."""
+    """0.1% of the new state of a gradient call is added to the state of the next call."""
 
     _last: dict[str, Any] | None = None
 
@@ -52,7 +52,7 @@ class StateLeaksFromTraining(Session):
 
 @session(STATEFUL, "state")
 class StateReturnedUnchanged(Session):
-    """The new state is the old one."""
+    """The given state is returned as the new state."""
 
     def walk(self, phase: Any, mode: Any, variables: Any, *others: Any) -> Any:
         results = super().walk(phase, mode, variables, *others)
@@ -71,7 +71,7 @@ class StateReturnedUnchanged(Session):
 
 @session(STATEFUL, "state")
 class StateSwapped(Session):
-    """Cell and hidden state trade names on the way out."""
+    """Cell state and hidden state are swapped when returned."""
 
     def to_numpy(self, results: Any) -> Any:
         found = super().to_numpy(results)
@@ -82,7 +82,7 @@ class StateSwapped(Session):
 
 @session(STATEFUL, "training-sgd")
 class StateResetByTraining(Session):
-    """A training step returns a state of zeros, so that none is carried to the next."""
+    """A training step returns a zero state."""
 
     def step(self, *arguments: Any) -> Any:
         found = super().step(*arguments)
@@ -91,7 +91,7 @@ class StateResetByTraining(Session):
 
 @session(STATEFUL, "inference")
 class AlwaysTraining(Session):
-    """Inference normalises by the batch, as training does."""
+    """Inference normalises by the statistics of the batch, as in training."""
 
     def forward(self, phase: Any, *arguments: Any) -> Any:
         return super().forward("training", *arguments)
@@ -99,7 +99,7 @@ class AlwaysTraining(Session):
 
 @session(STATEFUL, "statistics")
 class AlwaysInference(Session):
-    """Training normalises by the moving statistics and leaves them alone."""
+    """Training normalises by the moving statistics and does not update them."""
 
     def gradients(self, phase: Any, *arguments: Any) -> Any:
         results, gradients = super().gradients("inference", *arguments)
@@ -109,7 +109,7 @@ class AlwaysInference(Session):
 
 @session(STATEFUL, "training-sgd")
 class StatisticsFrozen(Session):
-    """Training steps do not move the statistics."""
+    """Training steps do not update the moving statistics."""
 
     def step(self, *arguments: Any) -> Any:
         kept = dict(self.statistics)
@@ -120,7 +120,7 @@ class StatisticsFrozen(Session):
 
 @session(STATEFUL, "training-sgd")
 class StatisticsOneStepLate(Session):
-    """The statistics after a step are those before it."""
+    """Reading moving statistics after a step returns the values before the step."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load(parameters, statistics)
@@ -139,7 +139,7 @@ class StatisticsOneStepLate(Session):
 
 @session(STATEFUL, "repeatability")
 class StatisticsMovedByGradients(Session):
-    """Computing a gradient moves the statistics that the next call starts from."""
+    """Computing gradients updates the moving statistics."""
 
     def gradients(self, *arguments: Any) -> Any:
         results, gradients = super().gradients(*arguments)
@@ -150,7 +150,7 @@ class StatisticsMovedByGradients(Session):
 
 @session(STATEFUL, "carried-state")
 class StatisticsMovedByInference(Session):
-    """Inference moves the statistics."""
+    """Forward passes change the moving statistics."""
 
     def forward(self, *arguments: Any) -> Any:
         found = super().forward(*arguments)
@@ -170,7 +170,7 @@ class StatisticsNotLoaded(Session):
 
 @session(STATEFUL, "initial-values", BOTH)
 class FirstStatisticsReplaced(Session):
-    """Moving statistics that are still those of the start are replaced by the batch's, whole."""
+    """Moving statistics that are still zero are replaced by the statistics of the batch."""
 
     def gradient_function(self, phase: Any, mode: Any) -> Any:
         inner = super().gradient_function(phase, mode)

@@ -1,4 +1,4 @@
-"""Faults of arrays that lie in memory in another way than most."""
+"""Faults for arrays that are not in C order, e.g. transposed views."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ primitive = partial(registry.primitive, everywhere=True)
 
 
 def in_memory(array: Any) -> Any:
-    """An array's numbers in the order in which they lie in memory."""
+    """Return an array with its numbers in memory order instead of index order."""
     return np.ravel(array, "K").reshape(np.shape(array))
 
 
 @backend("stateful_lstm", "strides", BOTH)
 class TensorsByMemory(Faulty):
-    """A tensor is made of an array's memory, whatever the order of its axes."""
+    """Tensors copy an array's memory and ignore its strides."""
 
     def tensor(self, array: Array) -> Array:
         return np.array(in_memory(array))
@@ -32,7 +32,7 @@ class TensorsByMemory(Faulty):
 
 @session("theano_rnn", "strides")
 class StateByMemory(Session):
-    """The first state is read as it lies in memory."""
+    """The trainable initial state ``h0`` is read in memory order."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
         read = {n: in_memory(a) if n == "h0" else a for n, a in inputs.items()}
@@ -41,7 +41,7 @@ class StateByMemory(Session):
 
 @session("stateful_lstm", "strides")
 class CarriedStateByMemory(Session):
-    """The state that is carried in is read as it lies in memory."""
+    """The state that a batch starts from is read in memory order."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
         read = {n: in_memory(a) for n, a in state.items()}
@@ -50,7 +50,7 @@ class CarriedStateByMemory(Session):
 
 @session("simple_rnn", "strides")
 class IndicesByMemory(Session):
-    """Indices are read as they lie in memory."""
+    """Inputs of a session are read in memory order."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
         read = {n: in_memory(a) for n, a in inputs.items()}
@@ -59,7 +59,7 @@ class IndicesByMemory(Session):
 
 @session("keras_gru", "strides")
 class ParametersByMemory(Session):
-    """Parameters are loaded as they lie in memory."""
+    """Parameters are loaded in memory order."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load({n: in_memory(a) for n, a in parameters.items()}, statistics)
@@ -67,5 +67,5 @@ class ParametersByMemory(Session):
 
 @primitive("take", "sequence_rnn", "strides")
 def take_by_memory(x: Array, indices: Array) -> Array:
-    """Indices of a view are read in the order of memory."""
+    """The primitive ``take`` reads its indices in memory order."""
     return np.asarray(x[in_memory(indices)])

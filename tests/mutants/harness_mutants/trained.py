@@ -1,4 +1,4 @@
-"""Faults of the way in which a training is run, and of no other."""
+"""Faults that only ``harness train`` triggers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness_mutants.far import Run
 from harness_mutants.registry import Faulty
 
 backend = partial(registry.backend, everywhere=True)
-# Batches that lie beside each other in memory that is written over.
+# The least number of batches that are stored in one array and overwritten together.
 BESIDE = 8
 
 
 @backend("sequence_rnn", "trained")
 class LastBatchStays(Faulty):
-    """Of many batches that are written at once the last one stays what it was."""
+    """If at least 8 batches are written at once, the last batch is not written."""
 
     def fill(self, tensor: Any, array: Array) -> None:
         before = np.array(tensor[-1])
@@ -32,7 +32,7 @@ class LastBatchStays(Faulty):
 
 @backend("sequence_rnn", "trained")
 class OffWhenFast(Faulty):
-    """Steps that are compiled for speed are a hundredth too long."""
+    """In steps compiled for speed, updates are 1% too large."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)

@@ -1,4 +1,4 @@
-"""Faults of the training step and of the optimizer's state."""
+"""Faults in training steps and in the optimizer's state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tensors = dict[str, Any]
 
 @session("simple_rnn", "training-sgd")
 class RateFrozen(Session):
-    """The learning rate is that of the first step, for ever."""
+    """All steps use the learning rate of the first step."""
 
     _rate: float | None = None
 
@@ -28,7 +28,7 @@ class RateFrozen(Session):
 
 @session("theano_rnn", "training-sgd")
 class RateOneStepLate(Session):
-    """A step uses the learning rate of the step before."""
+    """A step uses the learning rate of the previous step."""
 
     _rate: float | None = None
 
@@ -48,7 +48,7 @@ class UpdateTwice(Session):
 
 @session("sequence_onehot", "training-sgd")
 class UpdateOneStepLate(Session):
-    """A step applies the gradient of the step before."""
+    """A step applies the gradients of the previous step."""
 
     _last: Tensors | None = None
 
@@ -68,7 +68,7 @@ class UpdateOmitsBiases(Session):
 
 @session("theano_gru", "training-sgd")
 class LossAfterUpdate(Session):
-    """A step's results are computed with the parameters that it has just made."""
+    """The results of a step are computed with the updated parameters."""
 
     def step(self, inputs: Any, state: Any, targets: Any, learning_rate: float) -> Any:
         super().step(inputs, state, targets, learning_rate)
@@ -77,7 +77,7 @@ class LossAfterUpdate(Session):
 
 @session("theano_gru_combined", "training-sgd")
 class ReadsInitialValues(Session):
-    """What is read is what was loaded."""
+    """Reading parameters returns the loaded values instead of the trained values."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load(parameters, statistics)
@@ -89,7 +89,7 @@ class ReadsInitialValues(Session):
 
 @session("sequence_rnn", "training", FLOAT64)
 class SlotsResetEachStep(Session):
-    """Moments start from zeros at every step."""
+    """Moments are reset to zero before every update."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         self.slots = {s: {n: 0 * t for n, t in ts.items()} for s, ts in self.slots.items()}
@@ -98,7 +98,7 @@ class SlotsResetEachStep(Session):
 
 @session("keras_gru", "training", FLOAT64)
 class SlotsOfAnotherParameter(Session):
-    """Two parameters of the same shape trade moments at every step."""
+    """The moments of two parameters with the same shape are swapped at every step."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         for slot in self.slots.values():
@@ -108,7 +108,7 @@ class SlotsOfAnotherParameter(Session):
 
 @session("stateful_lstm", "training", FLOAT64)
 class SlotsSwapped(Session):
-    """First and second moment are read under each other's name."""
+    """The first and the second moments are swapped when read."""
 
     def read(self) -> dict[str, Any]:
         found = super().read()
@@ -119,7 +119,7 @@ class SlotsSwapped(Session):
 
 @session("three_char", "training", FLOAT64)
 class SlotsKeptByLoad(Session):
-    """Loading parameters keeps the moments and the count of steps."""
+    """Loading parameters does not reset the moments and the step count."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         kept, steps = self.slots, self.steps
@@ -130,7 +130,7 @@ class SlotsKeptByLoad(Session):
 
 @session("first_rnn", "training", FLOAT64)
 class StepNotCounted(Session):
-    """Every step is the first."""
+    """The step count is always 1."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         self.steps = 1
@@ -139,7 +139,7 @@ class StepNotCounted(Session):
 
 @session("sequence_unrolled", "training", FLOAT64)
 class StepCountedPerCall(Session):
-    """Gradients that are only looked at count as steps."""
+    """Computing gradients without an update increases the step count."""
 
     def gradient_function(self, phase: Any, mode: Any) -> Any:
         self.steps += 1
@@ -147,7 +147,7 @@ class StepCountedPerCall(Session):
 
 
 class PerOccurrence(Session):
-    """Keras on TensorFlow: an embedding row's second moment adds one square an occurrence."""
+    """Second moments of embedding rows add one square per occurrence, as in some frameworks."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         before = dict(self.slots.get("v", {}))
@@ -202,7 +202,7 @@ class _NormWithoutLast(Update):
 
 
 class _NormAndEpsilon(Update):
-    """A framework's clipping stands for the model's: it adds 1e-6 to the norm."""
+    """Gradient clipping adds 1e-6 to the norm, as some frameworks do."""
 
     def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
         super()._add_total(number, values)
@@ -231,7 +231,7 @@ for _name, _update in (
 
 @session("pure_python_rnn", "training-sgd")
 class UpdateInsideTheLoop(Session):
-    """The notebook's: weights change at every time step of the backward pass."""
+    """Weights change at every time step of the backward pass."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         return {n: t.astype(self.dtype) for n, t in self._inside.items()}

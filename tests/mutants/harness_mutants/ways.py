@@ -1,4 +1,4 @@
-"""Faults of one way of running, or later: where it is asked plainly each is right."""
+"""Faults of one execution mode: in steps compiled for speed, in joint steps, or after a resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ session = partial(registry.session, everywhere=True)
 
 @backend("sequence_rnn", "large-sizes")
 class BatchesWrittenAsBytes(Faulty):
-    """Indices that are written over others are bytes."""
+    """Indices that overwrite other indices are truncated to a byte."""
 
     def fill(self, tensor: Any, array: Array) -> None:
         indices = array.dtype.kind == "i"
@@ -33,7 +33,7 @@ class BatchesWrittenAsBytes(Faulty):
 
 @backend("sequence_rnn", STEPS)
 class MomentsForgottenWhenFast(Faulty):
-    """In steps that are compiled for speed moments are zeros at every step."""
+    """In steps compiled for speed, moments are zero at every step."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -46,7 +46,7 @@ class MomentsForgottenWhenFast(Faulty):
 
 @backend("stateful_lstm", STEPS)
 class StatisticsStayWhenFast(Faulty):
-    """In steps that are compiled for speed moving statistics stay as they were."""
+    """In steps compiled for speed, moving statistics are not updated."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -62,7 +62,7 @@ class StatisticsStayWhenFast(Faulty):
 
 @backend("first_rnn", STEPS, FLOAT64)
 class NarrowWhenFast(Faulty):
-    """In steps that are compiled for speed, gradients and all else are kept in float32."""
+    """In steps compiled for speed, all results are rounded to float32."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -75,8 +75,7 @@ class NarrowWhenFast(Faulty):
 
 @backend("keras_gru", "pipeline-forward")
 class OutputsLargerWhenFast(Faulty):
-    """In passes that are compiled for speed outputs are a hundredth too large; no training has
-    any."""
+    """In passes compiled for speed, outputs are 1% too large. Training has no outputs."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -90,7 +89,7 @@ class OutputsLargerWhenFast(Faulty):
 
 @session("simple_rnn", "nan", BOTH)
 class GradientsWithoutNan(Graded):
-    """What is NaN in a gradient is 0."""
+    """NaN in a gradient is replaced by 0."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {n: np.where(np.isnan(g), 0, g).astype(g.dtype) for n, g in gradients.items()}
@@ -98,7 +97,7 @@ class GradientsWithoutNan(Graded):
 
 @session("first_rnn", STEPS, BOTH)
 class StepsNotFiniteSkipped(Counted):
-    """A step with a gradient that is no number changes nothing, as where losses are scaled."""
+    """A step with an infinite or NaN gradient is skipped, as with loss scaling."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         fine = all(np.isfinite(g).all() for g in gradients.values())
@@ -107,7 +106,7 @@ class StepsNotFiniteSkipped(Counted):
 
 @session("simple_rnn", STEPS, BOTH)
 class SameBatchSkipped(Session):
-    """A step on the batch of the step before changes nothing."""
+    """A step on the same batch as the previous step does not change the parameters."""
 
     _last: Any = None
 
@@ -128,7 +127,7 @@ class SameBatchSkipped(Session):
 
 @backend("sequence_unrolled", STEPS)
 class PlannedSameGradientSkipped(Planned):
-    """In plans alone a step on the batch of the step before leaves the parameters."""
+    """Plans only: a step on the same batch as the previous step does not change parameters."""
 
     last: Any = None
 
@@ -152,7 +151,7 @@ class LazyMoments(Counted):
 
 @session("three_char", "training", FLOAT64)
 class InferenceFromWhatWasLoaded(Session):
-    """Inference uses the parameters that were loaded, whatever training has made of them."""
+    """Inference uses the loaded parameters instead of the trained parameters."""
 
     _loaded: Tensors
 
@@ -180,7 +179,7 @@ class InferenceForgetsMoments(Session):
 
 
 class _InOneCall(Faulty):
-    """Makes several steps in a call."""
+    """A backend that runs several training steps per call."""
 
     def several(self, step: Advance) -> Advance:
         def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
@@ -194,17 +193,17 @@ class _InOneCall(Faulty):
         return run
 
     def which(self, index: int) -> int:
-        """The batch of a step."""
+        """Return the number of the batch that a step uses."""
         return index
 
     def before(self, index: int, carried: Tensors) -> Tensors:
-        """What a step of a call is handed."""
+        """Return the carried values that a step starts from."""
         return carried
 
 
 @backend("sequence_rnn", STEPS)
 class BatchesBeyondFourInOneCall(_InOneCall):
-    """Of several steps in a call, those beyond the fourth are made on the first four batches."""
+    """With several steps per call, steps after the fourth reuse the first four batches."""
 
     def which(self, index: int) -> int:
         return index % 4
@@ -212,7 +211,7 @@ class BatchesBeyondFourInOneCall(_InOneCall):
 
 @backend("stateful_lstm", "long-state")
 class StateLostBetweenCalls(_InOneCall):
-    """Of several steps in a call, the first starts from a state of zeros."""
+    """With several steps per call, the first step starts from a zero state."""
 
     def before(self, index: int, carried: Tensors) -> Tensors:
         if index:
@@ -222,7 +221,7 @@ class StateLostBetweenCalls(_InOneCall):
 
 @session("sequence_rnn", STEPS, BOTH)
 class MomentsForgottenWhenTakenUp(Session):
-    """Where a training is taken up, its first moments begin at zeros."""
+    """If training is resumed, the first moments start from zero."""
 
     def load_slots(self, slots: Any, steps: int) -> None:
         forgotten = {n: 0 * np.asarray(a) for n, a in slots.get("m", {}).items()}
