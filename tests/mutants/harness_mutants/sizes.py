@@ -1,4 +1,4 @@
-"""Faults beyond a certain batch size, sequence length, array size, or number of classes or units."""
+"""Faults beyond a certain batch size, sequence length, array size, or number of classes."""
 
 from __future__ import annotations
 
