@@ -69,9 +69,10 @@ LARGE = 100_000
 class Case:
     """A model at fixed sizes, its test arrays (``material``), and the oracle's results for them.
 
-    ``sizes`` override the sizes in the spec. ``drawing`` draws the test arrays. By default these
-    avoid all kinks, and the user's arrays (``given``) replace the drawn ones. If the model has no
-    loss, the loss is the sum of the mean squares of its outputs.
+    ``sizes`` override the sizes in the spec. ``drawing`` draws the test arrays. By default the
+    drawn arrays avoid all kinks (points at which a derivative jumps), and the user's arrays
+    (``given``) replace the drawn arrays. If the model has no loss, the loss is the sum of the mean
+    squares of its outputs.
     """
 
     def __init__(
@@ -117,13 +118,15 @@ class Case:
         return self.training if phase == "training" else self.inference
 
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
-        """Draw a different batch of the given sizes; parameters and statistics stay the same."""
+        """Return test arrays with a newly drawn batch of the given sizes. Parameters and statistics
+        are those of this case."""
         with at_work(self.entries * BYTES):
             other = draw(self.training, batch, time, self.seed + 7919 * seed, rotation=seed)
         return self.material.with_batch(other)
 
     def cached_arguments(self, key: str, compute: Callable[[], Arguments]) -> Arguments:
-        """Return the test arrays cached under ``key``; the first call computes them by ``find``."""
+        """Return the test arrays cached under ``key``; the first call computes them by
+        ``compute``."""
         with self._lock:
             if key not in self._arguments:
                 self._arguments[key] = compute()
@@ -160,8 +163,8 @@ class Case:
     def forward(
         self, phase: Phase, material: Arguments, key: Any, targets: Arrays | None = None
     ) -> Expected:
-        """Return the oracle's results of a forward pass. If ``targets`` are given, the results
-        include the loss and the metrics."""
+        """Return the oracle's results of a forward pass, cached under ``key``. If ``targets`` are
+        given, the results include the loss and the metrics."""
 
         def run(session: Session) -> Mapping[str, Array]:
             session.load(material.parameters, material.statistics)
@@ -173,7 +176,8 @@ class Case:
         self, material: Arguments, key: Any, along: Mapping[str, Array] | None = None
     ) -> Expected:
         """Return the results of a training pass and the gradients, which are named
-        ``gradient.NAME``. If a gradient is not finite, no gradient is compared: see
+        ``gradient.NAME``. The gradients are those of the loss, or of the results with the
+        cotangents ``along``. If a gradient is not finite, no gradient is compared: see
         :meth:`.Expected.of_finite_gradients`."""
 
         def run(session: Session) -> Mapping[str, Array]:
@@ -193,8 +197,8 @@ class Case:
         key: Any,
         start: int = 0,
     ) -> Expected:
-        """Train one step per batch; return the :func:`step_values` of every step. The step number
-        starts after ``start``."""
+        """Train one step per batch; return the :func:`step_values` of every step. The first step
+        has the number ``start + 1``."""
 
         def run(session: Session) -> Iterator[Mapping[str, Array]]:
             session.use_rule(rule)
@@ -264,8 +268,8 @@ def with_parameter_rounding(expected: Expected, parameters: Arrays) -> Expected:
 
 
 def _change_of(array: Any, start: Array | None) -> Any:
-    """Return the change of a parameter; return an array of a wrong shape unchanged, because the
-    comparison reports it."""
+    """Return the change of a parameter since the start of training. An array of a wrong shape is
+    returned unchanged, and the comparison then reports its shape."""
     if start is None or isinstance(array, Misfit) or array.shape != start.shape:
         return array
     change = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)

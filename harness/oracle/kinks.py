@@ -35,8 +35,9 @@ class ComparisonRecorder(Oracle):
     """The oracle with a record of all comparisons and of the smallest gap between their operands.
 
     ``margin`` is the smallest gap, relative to the size of the operands. ``positive_margin`` is the
-    smallest gap above 0, because operands that are equal on purpose are equal in every backend.
-    ``decisions`` lists the results of all comparisons, sorts and floors in order of execution.
+    smallest gap that is not 0. It ignores operands that are equal on purpose, because these are
+    equal in every backend. ``decisions`` lists the results of all comparisons, sorts and floors in
+    order of execution.
     """
 
     def __init__(self) -> None:
@@ -92,7 +93,8 @@ class ComparisonRecorder(Oracle):
 
 
 class FlippedComparisons(Oracle):
-    """The oracle with flipped comparisons: operands that nearly agree give the opposite result.
+    """The oracle with flipped comparisons: a comparison of nearly equal operands returns the
+    opposite result.
 
     In a model with millions of relus, some inputs are always close to 0. The effect of rounding
     there is not an error of the backend. ``nearest`` and ``furthest`` are the smallest and largest
@@ -187,12 +189,12 @@ def kink_margin(program: Program, material: Arguments) -> float:
 
 
 def farthest_from_kinks(program: Program, materials: Iterable[Arguments]) -> Arguments:
-    """Return the first arguments with a margin of at least :data:`KINK_MARGIN` from all kinks, or
-    the arguments with the largest margin if there are none."""
+    """Return the first test arrays whose :func:`kink_margin` is at least :data:`KINK_MARGIN`. If
+    there are none, return the test arrays with the largest margin."""
     return max(materials, key=lambda material: min(kink_margin(program, material), KINK_MARGIN))
 
 
-# Test arrays that avoid all kinks, so that two correct gradients agree. Many seeds are tried.
+# Search for test arrays that avoid all kinks, so that two correct gradients agree.
 
 SEEDS_TRIED = 40
 # Factors for the matrices, tried in this order until float32 does not overflow.
@@ -213,8 +215,8 @@ def draw_off_kinks(
     given: UserArrays | None = None,
 ) -> tuple[int, Arguments]:
     """Draw test arrays that avoid all kinks, with the largest weights for which float32 does not
-    overflow. The user's arrays (``given``) replace the drawn ones. With ``batch``, ``time`` and
-    ``given`` bound, this function is a :data:`Drawing`."""
+    overflow. The user's arrays (``given``) replace the drawn ones. ``functools.partial`` with
+    ``batch``, ``time`` and ``given`` turns this function into a :data:`Drawing`."""
     tries = 1 if given is not None and given.decides_forward else SEEDS_TRIED
 
     def draw_once(gain: float, number: int) -> Arguments:
@@ -231,8 +233,9 @@ def draw_off_kinks(
 def off_kinks(
     program: Program, seed: int, draw_once: Callable[[int], Arguments], tries: int = SEEDS_TRIED
 ) -> tuple[int, Arguments]:
-    """Draw test arrays with up to ``tries`` seeds, by ``make``; return the first seed whose arrays
-    avoid all kinks (or the seed with the largest margin), and its arrays."""
+    """Draw test arrays with up to ``tries`` seeds, by calling ``draw_once(seed)``. Return the first
+    seed whose arrays avoid all kinks, and these arrays. If there is no such seed, return the seed
+    with the largest margin."""
     best: tuple[float, int, Arguments] | None = None
     for candidate_seed in range(seed * SEEDS_TRIED, seed * SEEDS_TRIED + tries):
         material = draw_once(candidate_seed)

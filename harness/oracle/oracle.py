@@ -28,8 +28,8 @@ _ERF = np.frompyfunc(math.erf, 1, 1)
 
 
 def erf(x: Array) -> Array:
-    """Compute the error function of each entry, as the C library does. A complex entry adds the
-    first Taylor term in the imaginary part, which is exact for a complex step."""
+    """Compute the error function of each entry, as the C library does. For a complex entry, the
+    imaginary part of the result is the first Taylor term, which is exact for a complex step."""
     x = np.asarray(x)
     real = np.asarray(_ERF(np.asarray(x.real, np.float64)), np.float64)
     if not np.iscomplexobj(x):

@@ -73,7 +73,7 @@ class Patience:
             raise time_fault(f"did not finish in {self.limit:g} s")
 
     def check(self, needed_seconds: float) -> None:
-        """Raise :class:`OracleFault` if less than ``least`` seconds are left."""
+        """Raise :class:`OracleFault` if less than ``needed_seconds`` are left."""
         seconds_left = self.left()
         if seconds_left <= 0.0:
             raise time_fault(f"did not finish in {self.limit:g} s")

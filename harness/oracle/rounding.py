@@ -203,10 +203,10 @@ def _are_integers(values: Any) -> Array:
 class Rounded(Oracle):
     """The oracle with random rounding: each result is moved up or down by a unit in its last place.
 
-    Long sums are moved by more, and products in a narrow dtype (e.g. bfloat16) by its rounding
-    error. Exact integers such as counts and positions are not moved. Comparisons, sorts and floors
-    return the results that were recorded in an earlier run, because rounding would otherwise change
-    comparisons of equal operands.
+    Results of long sums are moved by more than one unit. Products in a narrow dtype (e.g. bfloat16)
+    are moved by the rounding error of this dtype. Exact integers such as counts and positions are
+    not moved. Comparisons, sorts and floors return the results that were recorded in an earlier
+    run, because rounding would otherwise change comparisons of equal operands.
 
     Without recorded results, comparisons are computed, and only products in a narrow dtype are
     moved. The input of a relu that is 0 except for rounding may then have either sign.
@@ -293,8 +293,8 @@ class Rounded(Oracle):
 
 
 class Narrowed(Oracle):
-    """The oracle with more operations in a narrow dtype than products, as in mixed-precision
-    training.
+    """The oracle with activations and sums over examples in a narrow dtype, in addition to
+    products, as in mixed-precision training.
 
     The results of activations are rounded, so 1 - tanh(x) ** 2 has few digits if tanh(x) is near 1.
     Sums over examples, e.g. the gradient of a bias, are rounded too and may overflow.

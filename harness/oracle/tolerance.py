@@ -49,8 +49,9 @@ class WorstEntry:
     """The entry of a tensor with the largest error: its index ``place``, and the ``found`` and
     ``expected`` numbers as text.
 
-    ``off`` of the tensor's ``entries`` exceed the tolerance. ``words`` describe the entry in
-    messages if the index is not enough. ``note`` adds text to the message.
+    ``off`` is the number of entries whose error exceeds the tolerance, and ``entries`` is the
+    number of all entries. ``words`` describe the entry in messages if the index is not enough.
+    ``note`` adds text to the message.
     """
 
     place: tuple[int, ...]

@@ -48,8 +48,8 @@ class UserArrays:
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def over(self, drawn: Arguments, program: Program) -> Arguments:
-        """Return the drawn arrays, replaced by the user's arrays where there are any. If the user
-        gives inputs but no state, the state is the initial state."""
+        """Return test arrays for a program: the user's array if there is one, otherwise the drawn
+        array. If the user gives inputs but no state, the state is the initial state."""
         groups = {group: array or getattr(drawn, group) for group, array in self.groups().items()}
         # Inputs of the user may lack the noise, which is then drawn.
         groups["inputs"] = {**drawn.inputs, **self.arrays.inputs}
@@ -64,7 +64,8 @@ class UserArrays:
 
     @property
     def decides_forward(self) -> bool:
-        """True if the user gives parameters and inputs; they decide what a forward pass returns."""
+        """True if the user gives parameters and inputs, which together determine the results of a
+        forward pass."""
         return bool(self.arrays.parameters and self.arrays.inputs)
 
     def groups(self) -> dict[str, ArrayDict]:

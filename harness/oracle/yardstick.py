@@ -66,11 +66,10 @@ _sum = TABLE["sum"]
 
 
 class ZeroSumRecorder(ComparisonRecorder):
-    """The oracle with a record of comparisons, and of results of sums that are 0 in exact
-    arithmetic.
+    """The oracle with a record of comparisons, and of sums whose result is 0 in exact arithmetic.
 
-    ``zeros`` has one item per sum in order of execution: a boolean array that marks such entries of
-    the result, or None if there are none.
+    ``zeros`` has one item per sum in order of execution: a boolean mask of the result's entries
+    that are 0 in exact arithmetic, or None if there are no such entries.
     """
 
     def __init__(self) -> None:
@@ -134,8 +133,8 @@ class Expected:
 
     @staticmethod
     def within(values: Arrays, noise: Noise, dtype: str) -> Expected:
-        """Return the expected ``values`` with the given noise in ``dtype``, which is scaled to
-        other dtypes. Values without a given noise have noise 0."""
+        """Return the expected ``values`` with a known ``noise`` in ``dtype``. In other dtypes, the
+        noise is scaled by their precision. Values that are missing in ``noise`` have noise 0."""
 
         def measured(base: str) -> Noise:
             return {n: noise.get(n, 0.0) * PRECISION[base] / PRECISION[dtype] for n in values}
@@ -167,8 +166,8 @@ class Expected:
         return telling(self.measured(dtype_of_result).get(name, 0.0), dtype_of_result)
 
     def deviations(self, found: Mapping[str, object], dtype: str) -> list[Deviation]:
-        """Compare found values with the expected values; return one deviation per expected and per
-        unexpected name."""
+        """Compare the values ``found`` with the expected values. Return one deviation for each
+        expected name and for each unexpected name."""
         return compare(found, self.values, self.noise(dtype), host_dtype(dtype))
 
     def spread(self, worst: Deviation, found: Mapping[str, object]) -> Deviation:
@@ -229,7 +228,7 @@ class Reference:
     """The oracle for one model, and the runs that measure its yardsticks.
 
     ``orders`` are the orders of summation to run in addition to "plain". ``guard`` returns a
-    context manager that is entered around all computations. ``kind`` groups names for
+    context manager that is entered around all computations. ``kind`` maps a name to its group for
     :func:`at_least_typical`. Sessions keep no arrays after a computation.
     """
 
@@ -281,8 +280,8 @@ class Reference:
             dict.fromkeys(values, 0.0),
             few_lost_entries(values),
         )
-        # Errors of these tensors are not multiplied by SHARE. Optimizers divide tensors in `few` by
-        # their own size; in float64, all values depend on the result.
+        # Errors of these tensors are not multiplied by SHARE. Optimizers divide tensors in
+        # `lost_names` by their own size; in float64, all values depend on the result.
         undamped = (values if dtype == "float64" else lost_names) if lost_names else ()
 
         def add_errors(session: Session, share: float = 1.0, largest: float = np.inf) -> None:
@@ -385,8 +384,8 @@ class _NoiseOracles:
 def noise_between(
     values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: ""
 ) -> Noise:
-    """Return the difference of each value between two runs that differ only by rounding, as noise.
-    ``kind`` groups names for :func:`at_least_typical`."""
+    """Return the noise of each value: its difference between two runs that differ only by rounding
+    errors. ``kind`` maps a name to its group for :func:`at_least_typical`."""
     scale = scales(values)
     noise = {n: relative_error(others[n], a, scale[n]) for n, a in values.items()}
     return at_least_typical(noise, kind)

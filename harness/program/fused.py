@@ -1,7 +1,7 @@
 """Fused operations, e.g. ``softmax``: operations in plans that replace several primitives.
 
-The result of a fused operation is that of the primitives. Backends need not offer fused operations,
-and a plan uses only the operations that its backend offers.
+A fused operation returns the same result as the primitives that it replaces. Fused operations are
+optional for backends, and a plan uses only the fused operations that its backend offers.
 """
 
 from __future__ import annotations

@@ -160,8 +160,8 @@ class StepNeeds:
     """The values that are needed to compute one step of the output ``value``.
 
     ``nodes`` are the needed nodes. ``moving`` are the values that depend on inputs with a time
-    axis. ``needed_parts`` has the needed parts of each value: the time axis if a row is needed, and
-    None if the whole value is needed.
+    axis. ``result`` is the row of ``value``. ``needed_parts`` has the needed parts of each value:
+    the time axis if a row is needed, and None if the whole value is needed.
 
     Raises:
         NoRow: a step cannot be computed separately.
@@ -255,9 +255,9 @@ POSITION = "position"
 def incremental(program: Program, output: str, limit: int) -> Program:
     """Return the program that computes one step of a program's output ``output``.
 
-    Its inputs have one step, and it has an additional input ``position``: the number of the step
-    from 0, below ``limit``. Its state holds the cached values; at position 0 these are not used.
-    The given program must have no state.
+    The inputs of this program have one step. An additional input ``position`` is the number of the
+    step, from 0 to ``limit - 1``. The state of this program holds the cached values, which are not
+    used at position 0. The original program must have no state.
 
     Raises:
         NoRow: a step cannot be computed separately; the message says why.
@@ -405,7 +405,7 @@ class _StepBuilder:
 
     def _body(self, block: Block, outer_values: Mapping[int, int]) -> Block:
         """Copy the body of a loop, with new values and with ``limit`` instead of the time size.
-        ``around`` maps outer values to the new values."""
+        ``outer_values`` maps values outside the body to the new values."""
         new_values = dict(outer_values)
 
         def new(value: int) -> int:

@@ -94,7 +94,7 @@ def _bound(g: Known, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
 
 
 def _times(g: Known, value: int, factor: float) -> int | None:
-    """Return x if a value is the number ``figure`` times x; otherwise None."""
+    """Return x if a value is the number ``factor`` times x; otherwise None."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
         if g.number(a) == factor:

@@ -73,7 +73,7 @@ def forward_plan(
 ) -> Plan:
     """Return the plan of a forward pass, which computes the new state and the final outputs.
 
-    An output from which another output is computed is left out. For ``moved`` and ``fuses``, see
+    The plan omits outputs from which another output is computed. For ``moved`` and ``fuses``, see
     :func:`harness.program.passes.optimise`.
     """
     builder = Builder(dict(program.types), dict(program.names))

@@ -35,7 +35,7 @@ def fits(program: Program, batch: int, time: int) -> bool:
 
 def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
     """Return the batch size and length that a model allows and that are nearest to ``batch`` and
-    ``time``. If two sizes are equally near, the smaller one is taken.
+    ``time``. If two sizes are equally near, the result is the smaller size.
 
     Raises:
         UsageError: the model allows no sizes that differ by less than :data:`REACH`.
@@ -58,7 +58,7 @@ def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
 
 
 def _around(center: int) -> Iterable[int]:
-    """Yield positive numbers in order of their distance from ``wanted``, up to :data:`REACH`."""
+    """Yield positive numbers in order of their distance from ``center``, up to :data:`REACH`."""
     yield center
     for off in range(1, REACH):
         if center - off >= 1:
@@ -189,7 +189,7 @@ def group_of(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
 
 
 def check_names(group: str, expected: Iterable[str], arrays: Mapping[str, object]) -> None:
-    """Check that the ``given`` names are exactly the ``wanted`` names.
+    """Check that the names of ``arrays`` are exactly the ``expected`` names.
 
     Raises:
         UsageError: a name is missing or unknown.
@@ -288,7 +288,8 @@ def check_index(name: str, array: Array, bound: int) -> None:
     """Check that all entries of an array are integers from 0 to ``bound - 1``.
 
     Raises:
-        UsageError: an entry is not; the message names the first such entry.
+        UsageError: an entry is not an integer in this range; the message names the first wrong
+            entry.
     """
     if array.dtype.kind not in "iu":
         raise UsageError(f"{name}: expected integers, found {array.dtype}")

@@ -37,9 +37,9 @@ def guarded(
     before: Mapping[str, int],
     new_values: Mapping[str, int],
 ) -> dict[str, int]:
-    """Return the values after a step with loss scaling: the new values ``made`` if all gradients
-    are finite, otherwise the values ``before`` the step. The result includes the next
-    :data:`SCALE` and :data:`GOOD`."""
+    """Return the values after a step with loss scaling: ``new_values`` if all gradients are finite,
+    otherwise the values ``before`` the step. The result includes the next :data:`SCALE` and
+    :data:`GOOD`."""
     total = builder.constant(0.0)
     for gradient in gradients.values():
         square = builder.emit("multiply", gradient, gradient)

@@ -59,8 +59,9 @@ class WindowedAxis:
         return self.stride * (count - 1) + self.dilation * (self.size - 1) + 1
 
     def room(self, count: Dim) -> tuple[Dim, Dim]:
-        """Return two numbers that are at least 0 if exactly ``count`` windows fit the padded axis:
-        the entries that the windows leave over, and ``stride - 1`` minus these entries."""
+        """Return two dimensions, which both are at least 0 if exactly ``count`` windows fit the
+        padded axis: the entries that the windows leave over, and ``stride - 1`` minus these
+        entries."""
         rest = self.length + self.padding + self.after - self.covered(count)
         return rest, self.stride - 1 - rest
 

@@ -1,4 +1,5 @@
-"""Choice of the axis order of values that are read in two orders, to permute fewer entries.
+"""Choice of an axis order for values that are read in two orders, so that fewer entries are
+permuted.
 
 The pass :mod:`.transposes` moves a permutation towards the end of the program, until another node
 reads the value without the permutation. If all operands of this value can be computed in permuted
@@ -52,8 +53,8 @@ def permuted_variants(
 
 @dataclass
 class _PermutedOperands:
-    """A value and its operands, recomputed in a different order of axes. ``found`` maps (old value,
-    axes) to the new value."""
+    """A value and its operands, recomputed in a different order of axes. ``new_values`` maps (old
+    value, axes) to the new value."""
 
     builder: Builder
     makers: Mapping[int, Node]
@@ -98,8 +99,8 @@ class _PermutedOperands:
         return goal in self.new_values
 
     def _is_done(self, key: tuple[int, Axes]) -> bool:
-        """Return whether nothing is left to do for (value, axes): the permuted value exists, is
-        impossible, or the value is a program input."""
+        """Return whether (value, axes) needs no more work: the permuted value exists, cannot be
+        computed, or the value is a program input."""
         return key in self.new_values or key in self.impossible or key[0] not in self.makers
 
     def _operands(self, node: Node, axes: Axes) -> list[tuple[int, Axes]] | None:

@@ -1,4 +1,4 @@
-"""Rebuilding of a list of nodes under rewrite rules; its results stay the same."""
+"""Rewriting of a list of nodes by rewrite rules, which keep the results of the list."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Rebuild:
         return [i for i in g.made[value].inputs if g.depth(i) == depth and i not in stacks]
 
     def _compute_stack(self, value: int, depth: int, stacks: Mapping[int, int], like: int) -> int:
-        """Compute a value's stack from the stacks of its operands, which must be ``known``."""
+        """Compute a value's stack from the stacks of its operands, which must be in ``stacks``."""
         g = self.rewriter
         if value in stacks:
             return stacks[value]

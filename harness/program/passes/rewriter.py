@@ -40,7 +40,8 @@ Policy = Callable[["Rewriter", str, tuple[int, ...], Attributes], bool]
 class LoopScope:
     """The nodes of a loop's body (or outside all loops) while they are emitted.
 
-    ``slices`` maps the slice of a sequence at a step to the whole sequence.
+    ``by_key`` finds an equal node that exists already. ``slices`` maps the slice of a sequence at a
+    step to the whole sequence, and ``sequences`` maps the sequence to its slice.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -51,7 +52,9 @@ class LoopScope:
 
 @dataclass
 class Rewriter:
-    """The emitted nodes, in a stack of scopes: outside all loops, then each nested open loop."""
+    """The emitted nodes, in a stack of scopes: outside all loops, then each nested open loop.
+    ``made`` maps a value to its node, ``home`` to its loop depth, and ``uses`` to the number of
+    reads."""
 
     builder: Builder
     sizes: Mapping[str, int]
