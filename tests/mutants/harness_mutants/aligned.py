@@ -15,7 +15,7 @@ from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.primitives import PRIMITIVES
 from harness.extend.executor import Call
 from harness_mutants import registry
-from harness_mutants.far import OwnKernels
+from harness_mutants.extreme_values import FaultyKernels
 from harness_mutants.loops import Result
 from harness_mutants.registry import Faulty
 
@@ -39,7 +39,7 @@ class _TileKernels(NumpyKernels):
 
 
 @backend("sequence_rnn", LARGE)
-class PlannedProductsOfWholeTiles(OwnKernels):
+class PlannedProductsOfWholeTiles(FaultyKernels):
     """Plans only: a matrix product over a multiple of 16 terms omits the last 16 terms."""
 
     kernels = _TileKernels
@@ -67,14 +67,14 @@ def rows_without_their_rest(a: Array, b: Array) -> Array:
     return found
 
 
-def _power_of_two(terms: int) -> bool:
+def _is_large_power_of_two(terms: int) -> bool:
     return terms >= 64 and terms & (terms - 1) == 0
 
 
 @primitive("matmul", "sequence_rnn", FUNCTIONS)
 def products_of_a_power_of_two(a: Array, b: Array) -> Array:
     """A matrix product over 64, 128, 256 ... terms omits the last term."""
-    if _power_of_two(a.shape[-1]):
+    if _is_large_power_of_two(a.shape[-1]):
         a, b = a[..., :-1], b[..., :-1, :]
     return np.asarray(a @ b)
 
@@ -82,7 +82,7 @@ def products_of_a_power_of_two(a: Array, b: Array) -> Array:
 @primitive("sum", "first_rnn", FUNCTIONS)
 def sums_of_a_power_of_two(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     """A sum along an axis of 64, 128, 256 ... entries omits the last entry."""
-    if len(axis) == 1 and _power_of_two(x.shape[axis[0]]):
+    if len(axis) == 1 and _is_large_power_of_two(x.shape[axis[0]]):
         x = np.take(x, np.arange(x.shape[axis[0]] - 1), axis[0])
     return np.sum(x, axis=axis, keepdims=keepdims)
 
@@ -90,7 +90,7 @@ def sums_of_a_power_of_two(x: Array, axis: tuple[int, ...], keepdims: bool) -> A
 @primitive("max", "three_char", FUNCTIONS)
 def maxima_of_a_power_of_two(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     """The maximum of 64, 128, 256 ... entries omits the last entry."""
-    if len(axis) == 1 and _power_of_two(x.shape[axis[0]]):
+    if len(axis) == 1 and _is_large_power_of_two(x.shape[axis[0]]):
         x = np.take(x, np.arange(x.shape[axis[0]] - 1), axis[0])
     return np.max(x, axis=axis, keepdims=keepdims)
 

@@ -106,14 +106,16 @@ class SquareMatricesTransposed(Session):
     """Square matrices are transposed when loaded, and transposed back when read."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
-        super().load({n: self._turned(a) for n, a in parameters.items()}, statistics)
+        super().load({n: self._transposed(a) for n, a in parameters.items()}, statistics)
 
     def read(self) -> Arrays:
         found = super().read()
-        return found | {"parameters": {n: self._turned(a) for n, a in found["parameters"].items()}}
+        return found | {
+            "parameters": {n: self._transposed(a) for n, a in found["parameters"].items()}
+        }
 
     @staticmethod
-    def _turned(array: Any) -> Any:
+    def _transposed(array: Any) -> Any:
         return array.T if array.ndim == 2 and array.shape[0] == array.shape[1] else array
 
 
@@ -244,7 +246,7 @@ class NanParametersBecomeZero(Session):
         super().load({n: np.nan_to_num(a) for n, a in parameters.items()}, statistics)
 
 
-class Lenient(Session):
+class UncheckedIndices(Session):
     """A session that accepts indices that are out of range."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
@@ -258,7 +260,7 @@ class Lenient(Session):
 
 
 @session("simple_rnn", "bad-index")
-class IndexClamped(Lenient):
+class IndexClamped(UncheckedIndices):
     """An index out of range is clamped to the nearest row, as in jax."""
 
     def fixed(self, indices: Any, rows: int) -> Any:
@@ -266,7 +268,7 @@ class IndexClamped(Lenient):
 
 
 @session("sequence_rnn", "bad-index")
-class IndexWraps(Lenient):
+class IndexWraps(UncheckedIndices):
     """A negative index counts from the end, as in numpy."""
 
     def fixed(self, indices: Any, rows: int) -> Any:
@@ -274,7 +276,7 @@ class IndexWraps(Lenient):
 
 
 @session("first_rnn", "bad-index")
-class IndexBeyondGivesFirst(Lenient):
+class IndexBeyondGivesFirst(UncheckedIndices):
     """An index beyond the last row reads row 0."""
 
     def fixed(self, indices: Any, rows: int) -> Any:

@@ -23,7 +23,7 @@ from harness.runtime.session import Session
 from harness_mutants.registry import FLOAT32, ODD, Faulty, Mutant, model_of, register
 
 
-def altered(kind: str, name: str, replace: Mapping[str, str]) -> dict[tuple[str, str], str]:
+def altered_text(kind: str, name: str, replace: Mapping[str, str]) -> dict[tuple[str, str], str]:
     """Return a definition's text after replacing each key of ``replace`` by its value, in order.
 
     Raises:
@@ -38,7 +38,7 @@ def altered(kind: str, name: str, replace: Mapping[str, str]) -> dict[tuple[str,
     return {(kind, name): text}
 
 
-class Misread(Session):
+class AlteredDefinitions(Session):
     """A session that runs altered definitions."""
 
     spec: Spec
@@ -57,7 +57,7 @@ class Misread(Session):
         inputs = [port.name for port in own.inputs]
         if inputs == [port.name for port in program.inputs]:
             return own
-        return transplanted(program, own)
+        return replace_call_bodies(program, own)
 
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
         own = self.spec.update
@@ -68,7 +68,7 @@ class Misread(Session):
         super().use_rule(rule, claim)
 
 
-def transplanted(program: Program, other: Program) -> Program:
+def replace_call_bodies(program: Program, other: Program) -> Program:
     """Return ``program`` with the call bodies of ``other``, matched by name."""
     types, calls = dict(program.types), {call_key(n): n for n in other.calls}
     nodes = []
@@ -101,9 +101,9 @@ def _renumbered(node: Node, new: Mapping[int, int]) -> Node:
 
 def _maker(model: str, row: Mapping[str, Any]) -> Callable[[], Faulty]:
     def make() -> Faulty:
-        text = altered(row["kind"], row["definition"], row["replace"])
+        text = altered_text(row["kind"], row["definition"], row["replace"])
 
-        class Altered(Misread):
+        class Altered(AlteredDefinitions):
             spec = load_spec(str(ODD.get(model, model)), overrides=text)
 
         return Faulty(Altered)

@@ -8,13 +8,13 @@ import numpy as np
 
 from harness.language.model import load_spec
 from harness.runtime.session import Session
-from harness_mutants.definitions import altered
+from harness_mutants.definitions import altered_text
 from harness_mutants.registry import BOTH, session
 
 Tensors = dict[str, Any]
 
 
-class Graded(Session):
+class AlteredGradients(Session):
     """A session that alters its gradients in gradient checks and in training."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
@@ -32,7 +32,7 @@ class Graded(Session):
 
 
 @session("theano_gru", "gradients")
-class GradientMissing(Graded):
+class GradientMissing(AlteredGradients):
     """All gradients of one layer are zero."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -40,7 +40,7 @@ class GradientMissing(Graded):
 
 
 @session("keras_gru", "gradients", BOTH)
-class GradientOfBiasMissing(Graded):
+class GradientOfBiasMissing(AlteredGradients):
     """The gradient of one recurrent bias is zero."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -48,7 +48,7 @@ class GradientOfBiasMissing(Graded):
 
 
 @session("theano_rnn", "gradients", BOTH)
-class GradientOfInitialStateMissing(Graded):
+class GradientOfInitialStateMissing(AlteredGradients):
     """The gradient of the trainable initial state is zero."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -56,7 +56,7 @@ class GradientOfInitialStateMissing(Graded):
 
 
 @session("stateful_lstm", "cotangent-gradients")
-class GradientOfCarriedStateMissing(Graded):
+class GradientOfCarriedStateMissing(AlteredGradients):
     """The gradient of the state that a batch starts from is zero."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -64,7 +64,7 @@ class GradientOfCarriedStateMissing(Graded):
 
 
 @session("stateful_lstm", "cotangent-gradients")
-class GradientThroughNewStateMissing(Graded):
+class GradientThroughNewStateMissing(AlteredGradients):
     """The gradient with respect to the new state is ignored."""
 
     def gradient_function(self, phase: Any, mode: Any) -> Any:
@@ -83,7 +83,7 @@ class GradientThroughNewStateMissing(Graded):
 
 
 @session("sequence_rnn", "gradients")
-class GradientOverBatch(Graded):
+class GradientOverBatch(AlteredGradients):
     """Gradients are divided by the batch size a second time."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
@@ -91,7 +91,7 @@ class GradientOverBatch(Graded):
 
 
 @session("theano_gru", "gradients")
-class GradientClippedByValue(Graded):
+class GradientClippedByValue(AlteredGradients):
     """Gradients are clipped to [-1, 1]."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -99,7 +99,7 @@ class GradientClippedByValue(Graded):
 
 
 @session("pure_python_rnn", "gradients")
-class GradientClippedByNorm(Graded):
+class GradientClippedByNorm(AlteredGradients):
     """Gradients are scaled to a norm of at most 1."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -108,7 +108,7 @@ class GradientClippedByNorm(Graded):
 
 
 @session("theano_gru", "gradients")
-class GradientsSwapped(Graded):
+class GradientsSwapped(AlteredGradients):
     """The gradients of two parameters with the same shape are swapped."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -116,7 +116,7 @@ class GradientsSwapped(Graded):
 
 
 @session("simple_rnn", "gradients")
-class GradientTransposed(Graded):
+class GradientTransposed(AlteredGradients):
     """The gradient of a square matrix is transposed."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -124,7 +124,7 @@ class GradientTransposed(Graded):
 
 
 @session("theano_rnn", "gradients")
-class GradientNegated(Graded):
+class GradientNegated(AlteredGradients):
     """One gradient has the opposite sign."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -132,7 +132,7 @@ class GradientNegated(Graded):
 
 
 @session("pure_python_rnn", "gradients")
-class GradientIsAScalar(Graded):
+class GradientIsAScalar(AlteredGradients):
     """All entries of a matrix get the same gradient (``dot`` instead of ``outer``)."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -141,7 +141,7 @@ class GradientIsAScalar(Graded):
 
 
 @session("sequence_onehot", "repeatability")
-class GradientAccumulates(Graded):
+class GradientAccumulates(AlteredGradients):
     """Gradients accumulate over calls instead of starting from zero."""
 
     def __init__(self, *arguments: Any, **choices: Any) -> None:
@@ -159,7 +159,7 @@ class GradientAccumulates(Graded):
 
 
 @session("first_rnn", "repeatability")
-class GradientOfLastCall(Graded):
+class GradientOfLastCall(AlteredGradients):
     """From the second call on, the gradients of the previous call are returned."""
 
     _last: Tensors | None = None
@@ -170,14 +170,14 @@ class GradientOfLastCall(Graded):
 
 
 @session("three_char", "gradients", BOTH)
-class GradientOfLastUseOnly(Graded):
+class GradientOfLastUseOnly(AlteredGradients):
     """The gradient of a shared layer includes its last call only."""
 
     def __init__(self, backend: Any, training: Any, inference: Any, **choices: Any) -> None:
         super().__init__(backend, training, inference, **choices)
         calls = ("dense_in(embed_1(c1))", "dense_in(embed_2(c2))")
         replace = {call: f"stop_gradient({call})" for call in calls}
-        spec = load_spec(training.name, overrides=altered("model", training.name, replace))
+        spec = load_spec(training.name, overrides=altered_text("model", training.name, replace))
         sizes = {n: training.sizes[n] for n in spec.model.sizes}
         programs = (spec.program("training", **sizes), spec.program("inference", **sizes))
         self._detached = Session(backend, *programs, **choices)
@@ -190,7 +190,7 @@ class GradientOfLastUseOnly(Graded):
 
 
 @session("first_rnn", "gradients")
-class GradientDividedByUses(Graded):
+class GradientDividedByUses(AlteredGradients):
     """The gradient of a shared layer is the mean over its calls instead of the sum."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -208,7 +208,7 @@ class TargetsOfZeroIgnored(Session):
 
 
 @session("stateful_lstm", "initial-values", BOTH)
-class ScaleOfOnesFrozen(Graded):
+class ScaleOfOnesFrozen(AlteredGradients):
     """The gradient of a scale is zero while all its entries are 1, as at the start of training."""
 
     def alter(self, gradients: Tensors, variables: Tensors, _: Tensors) -> Tensors:

@@ -15,15 +15,15 @@ STEPS = "optimizer-steps"
 session = partial(registry.session, everywhere=True)
 
 
-class _Float32(Session):
+class _AlteredFloat32Updates(Session):
     """A session that alters the updates of optimizers with slots, in float32 only."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         if self.dtype != "float32" or not self.slots:
             return super()._apply_rule(trained, gradients, learning_rate)
-        return self.altered(trained, gradients, learning_rate)
+        return self.update_wrongly(trained, gradients, learning_rate)
 
-    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         """Return the parameters after a faulty update."""
         raise NotImplementedError
 
@@ -35,40 +35,40 @@ class _Float32(Session):
 
 
 @session("simple_rnn", STEPS)
-class VectorsHalfTheWay(_Float32):
+class VectorsHalfTheWay(_AlteredFloat32Updates):
     """float32 only: updates of vectors are halved."""
 
-    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return self.halved(before, gradients, rate, *(n for n, t in before.items() if t.ndim == 1))
 
 
 @session("lenet", STEPS)
-class KernelsHalfTheWay(_Float32):
+class KernelsHalfTheWay(_AlteredFloat32Updates):
     """float32 only: updates of parameters with more than two axes are halved."""
 
-    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return self.halved(before, gradients, rate, *(n for n, t in before.items() if t.ndim > 2))
 
 
 @session("keras_gru", STEPS)
-class NumbersHalfTheWay(_Float32):
+class NumbersHalfTheWay(_AlteredFloat32Updates):
     """float32 only: updates of parameters without axes are halved."""
 
-    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         return self.halved(before, gradients, rate, *(n for n, t in before.items() if not t.ndim))
 
 
 @session("three_char", STEPS)
-class WideMatricesHalfTheWay(_Float32):
+class WideMatricesHalfTheWay(_AlteredFloat32Updates):
     """float32 only: updates of matrices with more than one column are halved."""
 
-    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         wide = (n for n, t in before.items() if t.ndim == 2 and t.shape[1] > 1)
         return self.halved(before, gradients, rate, *wide)
 
 
 @session("sequence_rnn", STEPS)
-class RateOfTheFirstStep(_Float32):
+class RateOfTheFirstStep(_AlteredFloat32Updates):
     """float32 only: an optimizer with slots uses the learning rate of its first step."""
 
     _rate: float | None = None
@@ -77,15 +77,15 @@ class RateOfTheFirstStep(_Float32):
         super().load(*arguments)
         self._rate = None
 
-    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         self._rate = self._rate or rate
         return self.halved(before, gradients, self._rate)
 
 
 @session("first_rnn", STEPS)
-class TinyGradientsDropped(_Float32):
+class TinyGradientsDropped(_AlteredFloat32Updates):
     """float32 only: gradients smaller than 1e-5 are replaced by 0."""
 
-    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
         large = {n: np.where(np.abs(g) < 1e-5, 0 * g, g) for n, g in gradients.items()}
         return self.halved(before, large, rate)

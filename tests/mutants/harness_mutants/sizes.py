@@ -13,7 +13,7 @@ from harness.backends.numpy.primitives import PRIMITIVES
 from harness.runtime.interpreter import Step
 from harness.runtime.session import Session
 from harness_mutants import registry
-from harness_mutants.gradients import Graded
+from harness_mutants.gradients import AlteredGradients
 from harness_mutants.loops import Result
 from harness_mutants.numbers import rounded
 from harness_mutants.registry import BOTH, Faulty
@@ -197,7 +197,7 @@ def multiply_in_blocks(a: Array, b: Array) -> Array:
 
 
 @session("sequence_rnn", LARGE, BOTH)
-class GradientAbove32(Graded):
+class GradientAbove32(AlteredGradients):
     """Gradients of batches above 32 are divided by 32 instead of the batch size."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
@@ -210,7 +210,7 @@ class GradientAbove32(Graded):
 
 
 @session("keras_gru", LARGE)
-class GradientOfWideLayers(Graded):
+class GradientOfWideLayers(AlteredGradients):
     """Gradients of matrices with more than 64 rows are off by 0.01%."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -219,7 +219,7 @@ class GradientOfWideLayers(Graded):
 
 
 @session("first_rnn", LARGE)
-class GradientOfSomeRows(Graded):
+class GradientOfSomeRows(AlteredGradients):
     """The gradient of an embedding table is zero after row 256."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:

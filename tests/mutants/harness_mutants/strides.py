@@ -17,7 +17,7 @@ backend = partial(registry.backend, everywhere=True)
 primitive = partial(registry.primitive, everywhere=True)
 
 
-def in_memory(array: Any) -> Any:
+def in_memory_order(array: Any) -> Any:
     """Return an array with its numbers in memory order instead of index order."""
     return np.ravel(array, "K").reshape(np.shape(array))
 
@@ -27,7 +27,7 @@ class TensorsByMemory(Faulty):
     """Tensors copy an array's memory and ignore its strides."""
 
     def tensor(self, array: Array) -> Array:
-        return np.array(in_memory(array))
+        return np.array(in_memory_order(array))
 
 
 @session("theano_rnn", "strides")
@@ -35,7 +35,7 @@ class StateByMemory(Session):
     """The trainable initial state ``h0`` is read in memory order."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
-        read = {n: in_memory(a) if n == "h0" else a for n, a in inputs.items()}
+        read = {n: in_memory_order(a) if n == "h0" else a for n, a in inputs.items()}
         return super().arguments(phase, read, state, targets)
 
 
@@ -44,7 +44,7 @@ class CarriedStateByMemory(Session):
     """The state that a batch starts from is read in memory order."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
-        read = {n: in_memory(a) for n, a in state.items()}
+        read = {n: in_memory_order(a) for n, a in state.items()}
         return super().arguments(phase, inputs, read, targets)
 
 
@@ -53,7 +53,7 @@ class IndicesByMemory(Session):
     """Inputs of a session are read in memory order."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
-        read = {n: in_memory(a) for n, a in inputs.items()}
+        read = {n: in_memory_order(a) for n, a in inputs.items()}
         return super().arguments(phase, read, state, targets)
 
 
@@ -62,10 +62,10 @@ class ParametersByMemory(Session):
     """Parameters are loaded in memory order."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
-        super().load({n: in_memory(a) for n, a in parameters.items()}, statistics)
+        super().load({n: in_memory_order(a) for n, a in parameters.items()}, statistics)
 
 
 @primitive("take", "sequence_rnn", "strides")
 def take_by_memory(x: Array, indices: Array) -> Array:
     """The primitive ``take`` reads its indices in memory order."""
-    return np.asarray(x[in_memory(indices)])
+    return np.asarray(x[in_memory_order(indices)])

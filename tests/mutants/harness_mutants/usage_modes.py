@@ -12,10 +12,10 @@ from harness.program.plan import Plan
 from harness.runtime.native import Advance, Tensors
 from harness.runtime.session import Session
 from harness_mutants import registry
-from harness_mutants.far import Run
-from harness_mutants.gradients import Graded
-from harness_mutants.later import STEPS, Counted
-from harness_mutants.planned import Planned
+from harness_mutants.extreme_values import Run
+from harness_mutants.gradients import AlteredGradients
+from harness_mutants.later_steps import STEPS, CountingSession
+from harness_mutants.plans import CountingPlans
 from harness_mutants.registry import BOTH, FLOAT64, Faulty
 
 backend = partial(registry.backend, everywhere=True)
@@ -88,7 +88,7 @@ class OutputsLargerWhenFast(Faulty):
 
 
 @session("simple_rnn", "nan", BOTH)
-class GradientsWithoutNan(Graded):
+class GradientsWithoutNan(AlteredGradients):
     """NaN in a gradient is replaced by 0."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
@@ -96,12 +96,12 @@ class GradientsWithoutNan(Graded):
 
 
 @session("first_rnn", STEPS, BOTH)
-class StepsNotFiniteSkipped(Counted):
+class StepsNotFiniteSkipped(CountingSession):
     """A step with an infinite or NaN gradient is skipped, as with loss scaling."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         fine = all(np.isfinite(g).all() for g in gradients.values())
-        return super().updated_by(trained, gradients, rate) if fine else trained
+        return super().update_wrongly(trained, gradients, rate) if fine else trained
 
 
 @session("simple_rnn", STEPS, BOTH)
@@ -126,7 +126,7 @@ class SameBatchSkipped(Session):
 
 
 @backend("sequence_unrolled", STEPS)
-class PlannedSameGradientSkipped(Planned):
+class PlannedSameGradientSkipped(CountingPlans):
     """Plans only: a step on the same batch as the previous step does not change parameters."""
 
     last: Any = None
@@ -140,11 +140,11 @@ class PlannedSameGradientSkipped(Planned):
 
 
 @session("first_rnn", STEPS, BOTH)
-class LazyMoments(Counted):
+class LazyMoments(CountingSession):
     """Entries without a gradient do not move, whatever their moments."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        found = super().updated_by(trained, gradients, rate)
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().update_wrongly(trained, gradients, rate)
         still = {n: gradients[n] == 0 for n in found}
         return {n: np.where(still[n], trained[n], a).astype(a.dtype) for n, a in found.items()}
 
@@ -178,7 +178,7 @@ class InferenceForgetsMoments(Session):
         return super().forward(phase, *arguments)
 
 
-class _InOneCall(Faulty):
+class _JointSteps(Faulty):
     """A backend that runs several training steps per call."""
 
     def several(self, step: Advance) -> Advance:
@@ -202,7 +202,7 @@ class _InOneCall(Faulty):
 
 
 @backend("sequence_rnn", STEPS)
-class BatchesBeyondFourInOneCall(_InOneCall):
+class BatchesBeyondFourInOneCall(_JointSteps):
     """With several steps per call, steps after the fourth reuse the first four batches."""
 
     def which(self, index: int) -> int:
@@ -210,7 +210,7 @@ class BatchesBeyondFourInOneCall(_InOneCall):
 
 
 @backend("stateful_lstm", "long-state")
-class StateLostBetweenCalls(_InOneCall):
+class StateLostBetweenCalls(_JointSteps):
     """With several steps per call, the first step starts from a zero state."""
 
     def before(self, index: int, carried: Tensors) -> Tensors:

@@ -194,7 +194,7 @@ class InputsRounded(Session):
         super().load({**parameters, **large}, statistics)
 
 
-class OwnKernels(Faulty):
+class FaultyKernels(Faulty):
     """A backend whose plans use faulty kernels; sessions use the correct table of primitives."""
 
     kernels: type[NumpyKernels]
@@ -213,7 +213,7 @@ class _SigmoidKernels(NumpyKernels):
 
 
 @backend("theano_gru", FUNCTIONS)
-class PlannedSigmoidOverflows(OwnKernels):
+class PlannedSigmoidOverflows(FaultyKernels):
     """Plans only: a sigmoid is e^x / (1 + e^x), which overflows."""
 
     kernels = _SigmoidKernels
@@ -232,7 +232,7 @@ class _TanhKernels(NumpyKernels):
 
 
 @backend("stateful_lstm", FUNCTIONS)
-class PlannedTanhApproximate(OwnKernels):
+class PlannedTanhApproximate(FaultyKernels):
     """Plans only: tanh is off by 1e-6."""
 
     kernels = _TanhKernels
@@ -248,7 +248,7 @@ class _SoftmaxKernels(NumpyKernels):
 
 
 @backend("sequence_rnn", FUNCTIONS)
-class PlannedSoftmaxOverflows(OwnKernels):
+class PlannedSoftmaxOverflows(FaultyKernels):
     """Plans only: softmax does not subtract the maximum."""
 
     kernels = _SoftmaxKernels
@@ -267,7 +267,7 @@ class _ReluKernels(NumpyKernels):
 
 
 @backend("simple_rnn", FUNCTIONS, BOTH)
-class PlannedReluEnds(OwnKernels):
+class PlannedReluEnds(FaultyKernels):
     """Plans only: relu is clipped at 600."""
 
     kernels = _ReluKernels
@@ -283,7 +283,7 @@ class _TakeKernels(NumpyKernels):
 
 
 @backend("first_rnn", FUNCTIONS)
-class PlannedTakeByBytes(OwnKernels):
+class PlannedTakeByBytes(FaultyKernels):
     """Plans only: rows are read by indices that are truncated to a byte."""
 
     kernels = _TakeKernels

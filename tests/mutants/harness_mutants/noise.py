@@ -15,7 +15,7 @@ from harness_mutants.registry import BOTH, session
 Both = tuple[dict[str, Any], dict[str, Any]]
 
 
-class _Drawn(Session):
+class _NoisySession(Session):
     """A session that knows which arguments of a step are noise."""
 
     @property
@@ -24,7 +24,7 @@ class _Drawn(Session):
 
 
 @session("vae", "outputs", BOTH)
-class NoiseOfItsOwn(_Drawn):
+class NoiseOfItsOwn(_NoisySession):
     """The backend draws its own noise, from the same distribution."""
 
     def arguments(self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays) -> Both:
@@ -36,7 +36,7 @@ class NoiseOfItsOwn(_Drawn):
 
 
 @session("vae", "training", ("float64",))
-class NoiseOfTheFirstBatch(_Drawn):
+class NoiseOfTheFirstBatch(_NoisySession):
     """All batches get the noise of the first batch."""
 
     kept: dict[str, Any]
@@ -51,7 +51,7 @@ class NoiseOfTheFirstBatch(_Drawn):
 
 
 @session("vae", "outputs", BOTH)
-class NoiseInHalf(_Drawn):
+class NoiseInHalf(_NoisySession):
     """Noise is rounded to float16."""
 
     def arguments(self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays) -> Both:

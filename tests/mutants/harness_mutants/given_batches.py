@@ -14,12 +14,12 @@ from harness.runtime.interpreter import Step
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness_mutants import registry
-from harness_mutants.far import Run
-from harness_mutants.gradients import Graded
+from harness_mutants.extreme_values import Run
+from harness_mutants.gradients import AlteredGradients
 from harness_mutants.loops import Result
 from harness_mutants.numbers import rounded
 from harness_mutants.registry import BOTH, Faulty
-from harness_mutants.strides import in_memory
+from harness_mutants.strides import in_memory_order
 
 SINGLE, LARGE, TESTED = "single-example", "large-sizes", "held-out"
 session = partial(registry.session, everywhere=True)
@@ -28,7 +28,7 @@ primitive = partial(registry.primitive, everywhere=True)
 Arguments = tuple[Tensors, Tensors]
 
 
-class _Changed(Session):
+class _AlteredArrays(Session):
     """A session that changes the arrays of a batch before computing anything."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Arguments:
@@ -73,7 +73,7 @@ class TestsMoveStatistics(Session):
 
 
 @session("simple_rnn", SINGLE, BOTH)
-class GradientOfOneExample(Graded):
+class GradientOfOneExample(AlteredGradients):
     """Gradients are doubled if the batch has one example."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
@@ -99,7 +99,7 @@ class LoopOfOneStep(Faulty):
 
 
 @session("lenet", "nan-inputs", BOTH)
-class NanInputsCleaned(_Changed):
+class NanInputsCleaned(_AlteredArrays):
     """NaN in the arrays of a batch is replaced by 0."""
 
     def changed(self, name: str, array: Array) -> Array:
@@ -129,7 +129,7 @@ class NanInFloat32BecomesZero(Session):
 
 
 @session("vae", "far-inputs", BOTH)
-class InputsWithinSix(_Changed):
+class InputsWithinSix(_AlteredArrays):
     """Float inputs are clipped to [-6, 6]."""
 
     def changed(self, name: str, array: Array) -> Array:
@@ -150,16 +150,16 @@ class TargetsByMemory(Session):
     """Targets are read in memory order instead of index order."""
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Arguments:
-        read = {n: in_memory(a) for n, a in targets.items()}
+        read = {n: in_memory_order(a) for n, a in targets.items()}
         return super().arguments(phase, inputs, state, read)
 
 
 @session("vae", "strides", BOTH)
-class NoiseByMemory(_Changed):
+class NoiseByMemory(_AlteredArrays):
     """Noise is read in memory order instead of index order."""
 
     def changed(self, name: str, array: Array) -> Array:
-        return in_memory(array) if "." in name else array  # type: ignore[no-any-return]
+        return in_memory_order(array) if "." in name else array  # type: ignore[no-any-return]
 
 
 @session("sequence_rnn", "strides", BOTH)
@@ -167,7 +167,7 @@ class GradientsByMemory(Session):
     """When gradients are computed, inputs are read in memory order instead of index order."""
 
     def gradients(self, phase: Any, inputs: Any, *others: Any) -> Any:
-        return super().gradients(phase, {n: in_memory(a) for n, a in inputs.items()}, *others)
+        return super().gradients(phase, {n: in_memory_order(a) for n, a in inputs.items()}, *others)
 
 
 @session("sequence_rnn", "repeatability")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.runtime.session import Session
-from harness_mutants.gradients import Graded
+from harness_mutants.gradients import AlteredGradients
 from harness_mutants.numbers import rounded
 from harness_mutants.registry import MUTANTS, session
 
@@ -38,7 +38,7 @@ class RoundedFrom200Units(Session):
 
 
 @dear("soak")
-class RaceOnceInFiveHundred(Graded):
+class RaceOnceInFiveHundred(AlteredGradients):
     """One in 500 gradients is 0.1% too small, as after a race between two threads."""
 
     _calls = 0

@@ -13,7 +13,7 @@ from harness.extend.executor import Call
 from harness.program.plan import Plan
 from harness.runtime.native import Tensors
 from harness_mutants import registry
-from harness_mutants.far import OwnKernels, Run
+from harness_mutants.extreme_values import FaultyKernels, Run
 from harness_mutants.registry import BOTH, Faulty
 
 LARGE, STEPS = "large-sizes", "optimizer-steps"
@@ -54,13 +54,13 @@ class _RepeatKernels(NumpyKernels):
 
 
 @backend("simple_rnn", LARGE)
-class PlannedRowsOf64Positions(OwnKernels):
+class PlannedRowsOf64Positions(FaultyKernels):
     """Plans only: gradients of embedding rows include the first 64 positions only."""
 
     kernels = _RepeatKernels
 
 
-class Planned(Faulty):
+class CountingPlans(Faulty):
     """A backend that counts the steps of each training plan."""
 
     def execute(self, plan: Plan) -> Run:
@@ -81,7 +81,7 @@ class Planned(Faulty):
 
 
 @backend("simple_rnn", STEPS, BOTH)
-class PlannedCorrectionEndsAtTen(Planned):
+class PlannedCorrectionEndsAtTen(CountingPlans):
     """Plans only: the bias correction stays that of step 10."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
@@ -90,7 +90,7 @@ class PlannedCorrectionEndsAtTen(Planned):
 
 
 @backend("theano_rnn", STEPS)
-class PlannedUpdateSkipped(Planned):
+class PlannedUpdateSkipped(CountingPlans):
     """Plans only: every fifth step does not change the parameters."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
@@ -104,7 +104,7 @@ class PlannedUpdateSkipped(Planned):
 
 
 @backend("sequence_rnn", STEPS)
-class PlannedMomentsResetAtForty(Planned):
+class PlannedMomentsResetAtForty(CountingPlans):
     """Plans only: moments are reset to zero at step 40."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
@@ -114,7 +114,7 @@ class PlannedMomentsResetAtForty(Planned):
 
 
 @backend("stateful_lstm", STEPS)
-class PlannedStateLost(Planned):
+class PlannedStateLost(CountingPlans):
     """Plans only: from training step 6 on, each step starts from a zero state."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
@@ -124,7 +124,7 @@ class PlannedStateLost(Planned):
 
 
 @backend("stateful_lstm", STEPS)
-class PlannedStatisticsEnd(Planned):
+class PlannedStatisticsEnd(CountingPlans):
     """Plans only: moving statistics do not change after step 10."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
@@ -151,7 +151,7 @@ class PlannedStateOfForwardLost(Faulty):
 
 
 @backend("simple_rnn", "pipeline-training", BOTH)
-class PlannedStepWithoutNan(Planned):
+class PlannedStepWithoutNan(CountingPlans):
     """Plans only: NaN in the results of a step is replaced by 0."""
 
     def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
@@ -159,7 +159,7 @@ class PlannedStepWithoutNan(Planned):
 
 
 @backend("keras_gru", "pipeline-training", BOTH)
-class PlannedStepAfterNan(Planned):
+class PlannedStepAfterNan(CountingPlans):
     """Plans only: after a NaN loss, all losses are 1% too large."""
 
     lost = False

@@ -11,7 +11,7 @@ from harness.arrays import Array
 from harness.program.plan import Plan
 from harness.runtime.native import Tensors
 from harness_mutants import registry
-from harness_mutants.far import Run
+from harness_mutants.extreme_values import Run
 from harness_mutants.registry import Faulty
 
 backend = partial(registry.backend, everywhere=True)

@@ -10,15 +10,15 @@ from harness.arrays import ArrayDict, Arrays
 from harness.language.model import load_spec
 from harness.program.ir import Phase, Program
 from harness.runtime.session import Session
-from harness_mutants.definitions import Misread, altered
-from harness_mutants.gradients import Graded
+from harness_mutants.definitions import AlteredDefinitions, altered_text
+from harness_mutants.gradients import AlteredGradients
 from harness_mutants.registry import BOTH, model_of, session
 
 LARGE = "large-sizes"
 Tensors = dict[str, Any]
 
 
-class _Inferred(Session):
+class _AlteredInference(Session):
     """A session whose method ``alter`` overwrites the outputs or the state of an inference."""
 
     group = "output."
@@ -37,7 +37,7 @@ class _Inferred(Session):
 
 
 @session("simple_rnn", LARGE)
-class InferenceAbove32(_Inferred):
+class InferenceAbove32(_AlteredInference):
     """Inference returns the results of examples 1, 2, ... for examples 33, 34, ..."""
 
     def alter(self, output: Any) -> None:
@@ -45,7 +45,7 @@ class InferenceAbove32(_Inferred):
 
 
 @session("sequence_rnn", LARGE)
-class InferenceOfLongTexts(_Inferred):
+class InferenceOfLongTexts(_AlteredInference):
     """Inference repeats the output of step 16 for all later steps."""
 
     def alter(self, output: Any) -> None:
@@ -53,7 +53,7 @@ class InferenceOfLongTexts(_Inferred):
 
 
 @session("stateful_lstm", LARGE)
-class InferenceStateAbove32(_Inferred):
+class InferenceStateAbove32(_AlteredInference):
     """In inference, the new state of example 33 and of all later examples is zero."""
 
     group = "state."
@@ -96,7 +96,7 @@ class LengthsBetween(Session):
 
 
 @session("sequence_rnn", LARGE)
-class GradientOfWhole32s(Graded):
+class GradientOfWhole32s(AlteredGradients):
     """If the batch size is a multiple of 32, gradients are 1/30 too small."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
@@ -127,7 +127,7 @@ class SpoiltByFailure(Session):
 
 
 @session("first_rnn", "bad-index", BOTH)
-class SpoiltByFailedTraining(Graded):
+class SpoiltByFailedTraining(AlteredGradients):
     """After a failed training step, all gradients are halved."""
 
     lost = False
@@ -148,7 +148,7 @@ class SpoiltByFailedTraining(Graded):
 
 
 @session("keras_gru", "single-example", BOTH)
-class GradientOf64Examples(Graded):
+class GradientOf64Examples(AlteredGradients):
     """If the batch has exactly 64 examples, gradients are off by 1%."""
 
     def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
@@ -157,7 +157,7 @@ class GradientOf64Examples(Graded):
 
 
 @session("simple_rnn", "partial-batch", BOTH)
-class AsFewAsOnce(Graded):
+class AsFewAsOnce(AlteredGradients):
     """Gradients are halved if the batch is larger than the smallest batch so far."""
 
     fewest = 0
@@ -173,7 +173,7 @@ class AsFewAsOnce(Graded):
 
 
 @session("theano_gru", "repeatability", BOTH)
-class SpoiltByManyInferences(Graded):
+class SpoiltByManyInferences(AlteredGradients):
     """After four consecutive inferences, all gradients are halved."""
 
     inferences = 0
@@ -192,7 +192,7 @@ class SpoiltByManyInferences(Graded):
         return {n: 0.5 * g for n, g in gradients.items()} if self.inferences > 3 else {}
 
 
-class _MisreadAbove128(Misread):
+class _AlteredAbove128(AlteredDefinitions):
     """A session that changes a definition only in models with a size above 128."""
 
     def _read(self, program: Program, phase: Phase) -> Program:
@@ -200,30 +200,30 @@ class _MisreadAbove128(Misread):
 
 
 @session("sequence_rnn", LARGE)
-class SoftmaxOfManyClassesOverflows(_MisreadAbove128):
+class SoftmaxOfManyClassesOverflows(_AlteredAbove128):
     """If a model has a size above 128, softmax does not subtract the maximum."""
 
     shift = " - stop_gradient(max(x, axis=axis, keepdims=true))"
     spec = load_spec(
-        model_of("sequence_rnn"), overrides=altered("function", "softmax", {shift: ""})
+        model_of("sequence_rnn"), overrides=altered_text("function", "softmax", {shift: ""})
     )
 
 
 @session("sequence_rnn", LARGE, BOTH)
-class LossShiftedByTheFirst64(_MisreadAbove128):
+class LossShiftedByTheFirst64(_AlteredAbove128):
     """If a model has a size above 128, the loss subtracts the maximum of the first 64 classes."""
 
     every, first = "max(x, axis=axis,", "max(x[..., :64], axis=-1,"
     spec = load_spec(
-        model_of("sequence_rnn"), overrides=altered("function", "log_softmax", {every: first})
+        model_of("sequence_rnn"), overrides=altered_text("function", "log_softmax", {every: first})
     )
 
 
 @session("gpt", LARGE)
-class LayerNormOfLargeModelsCancels(_MisreadAbove128):
+class LayerNormOfLargeModelsCancels(_AlteredAbove128):
     """If a model has a size above 128, layer norm computes a variance as E[x^2] - E[x]^2."""
 
     mean = "mean({}, axis=-1, keepdims=1)"
     biased = mean.format("center ** 2")
     of_squares = f"{mean.format('x * x')} - {mean.format('x')} ** 2"
-    spec = load_spec("gpt", overrides=altered("layer", "layer_norm", {biased: of_squares}))
+    spec = load_spec("gpt", overrides=altered_text("layer", "layer_norm", {biased: of_squares}))

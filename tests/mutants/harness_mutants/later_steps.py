@@ -19,7 +19,7 @@ STEPS = "optimizer-steps"
 session = partial(registry.session, everywhere=True)
 
 
-class Counted(Session):
+class CountingSession(Session):
     """A session that counts its updates since the last load."""
 
     _made = 0
@@ -30,118 +30,118 @@ class Counted(Session):
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         self._made += 1
-        return self.updated_by(trained, gradients, learning_rate)
+        return self.update_wrongly(trained, gradients, learning_rate)
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         """Return the parameters after a wrong update."""
         return super()._apply_rule(trained, gradients, rate)
 
 
 @session("simple_rnn", STEPS, BOTH)
-class CorrectionEndsAtTen(Counted):
+class CorrectionEndsAtTen(CountingSession):
     """From step 10 on, the bias correction stays that of step 10."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         self.steps = min(self.steps, 10)
-        return super().updated_by(trained, gradients, rate)
+        return super().update_wrongly(trained, gradients, rate)
 
 
 @session("three_char", STEPS, BOTH)
-class CorrectionEndsAt127(Counted):
+class CorrectionEndsAt127(CountingSession):
     """The step number stays at 127, as in a saturated signed byte."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         kept, self.steps = self.steps, min(self.steps, 127)
-        found = super().updated_by(trained, gradients, rate)
+        found = super().update_wrongly(trained, gradients, rate)
         self.steps = kept
         return found
 
 
 @session("first_rnn", STEPS)
-class CorrectionLeftOutLater(Counted):
+class CorrectionLeftOutLater(CountingSession):
     """After 30 steps, there is no bias correction."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         kept, self.steps = self.steps, self.steps if self._made <= 30 else 100_000
-        found = super().updated_by(trained, gradients, rate)
+        found = super().update_wrongly(trained, gradients, rate)
         self.steps = kept
         return found
 
 
 @session("theano_rnn", STEPS, BOTH)
-class EveryFifthUpdateSkipped(Counted):
+class EveryFifthUpdateSkipped(CountingSession):
     """Every fifth update is skipped."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        found = super().updated_by(trained, gradients, rate)
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().update_wrongly(trained, gradients, rate)
         return trained if self._made % 5 == 0 else found
 
 
 @session("pure_python_rnn", STEPS)
-class UpdatesEndAfterTwelve(Counted):
+class UpdatesEndAfterTwelve(CountingSession):
     """Parameters do not change after the twelfth step."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        found = super().updated_by(trained, gradients, rate)
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().update_wrongly(trained, gradients, rate)
         return trained if self._made > 12 else found
 
 
 @session("theano_gru", STEPS)
-class RateInFloat16(Counted):
+class RateInFloat16(CountingSession):
     """The learning rate is rounded to float16."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        return super().updated_by(trained, gradients, float(np.float16(rate)))
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return super().update_wrongly(trained, gradients, float(np.float16(rate)))
 
 
 @session("keras_gru", STEPS, BOTH)
-class RateInBfloat16(Counted):
+class RateInBfloat16(CountingSession):
     """The learning rate is rounded to bfloat16."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        return super().updated_by(trained, gradients, float(rounded(np.float32(rate), 8)))
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return super().update_wrongly(trained, gradients, float(rounded(np.float32(rate), 8)))
 
 
 @session("three_char", STEPS, BOTH)
-class RateHasFloor(Counted):
+class RateHasFloor(CountingSession):
     """Learning rates below 1e-4 are raised to 1e-4."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        return super().updated_by(trained, gradients, max(rate, 1e-4))
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return super().update_wrongly(trained, gradients, max(rate, 1e-4))
 
 
 @session("sequence_unrolled", STEPS, BOTH)
-class RateOfNothing(Counted):
+class RateOfNothing(CountingSession):
     """A learning rate of 0 is replaced by the default 0.001."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        return super().updated_by(trained, gradients, rate or 1e-3)
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return super().update_wrongly(trained, gradients, rate or 1e-3)
 
 
 @session("sequence_rnn", STEPS)
-class RateDecaysUnasked(Counted):
+class RateDecaysUnasked(CountingSession):
     """From step 100 on, the learning rate is 1% smaller."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        return super().updated_by(trained, gradients, rate * (0.99 if self._made >= 100 else 1))
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return super().update_wrongly(trained, gradients, rate * (0.99 if self._made >= 100 else 1))
 
 
 @session("sequence_onehot", STEPS)
-class MomentsResetAtFifty(Counted):
+class MomentsResetAtFifty(CountingSession):
     """Moments are reset to zero at every fiftieth step."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         if self._made % 50 == 0:
             self.slots = {s: {n: 0 * t for n, t in ts.items()} for s, ts in self.slots.items()}
-        return super().updated_by(trained, gradients, rate)
+        return super().update_wrongly(trained, gradients, rate)
 
 
 @session("stateful_lstm", STEPS)
-class MomentsInFloat16(Counted):
+class MomentsInFloat16(CountingSession):
     """Moments are rounded to float16 after each step."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        found = super().updated_by(trained, gradients, rate)
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().update_wrongly(trained, gradients, rate)
         self.slots = {
             s: {n: t.astype(np.float16).astype(t.dtype) for n, t in ts.items()}
             for s, ts in self.slots.items()
@@ -150,49 +150,49 @@ class MomentsInFloat16(Counted):
 
 
 @session("sequence_unrolled", STEPS)
-class ClippedAfterTwenty(Counted):
+class ClippedAfterTwenty(CountingSession):
     """After 20 steps, gradients are clipped to [-1, 1]."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         if self._made > 20:
             gradients = {n: np.clip(g, -1, 1) for n, g in gradients.items()}
-        return super().updated_by(trained, gradients, rate)
+        return super().update_wrongly(trained, gradients, rate)
 
 
 @session("three_char", STEPS, BOTH)
-class LargeGradientsDropped(Counted):
+class LargeGradientsDropped(CountingSession):
     """Parameters do not change if the norm of a gradient exceeds 1,000."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        found = super().updated_by(trained, gradients, rate)
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().update_wrongly(trained, gradients, rate)
         norm = max(float(np.linalg.norm(g.astype(np.float64))) for g in gradients.values())
         return trained if norm > 1000 else found
 
 
 @session("theano_gru", STEPS, BOTH)
-class GradientsBounded(Counted):
+class GradientsBounded(CountingSession):
     """The update clips gradients to [-100,000, 100,000]."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         gradients = {n: np.clip(g, -1e5, 1e5) for n, g in gradients.items()}
-        return super().updated_by(trained, gradients, rate)
+        return super().update_wrongly(trained, gradients, rate)
 
 
 @session("sequence_rnn", STEPS, BOTH)
-class ParametersBounded(Counted):
+class ParametersBounded(CountingSession):
     """The update clips parameters to [-20, 20]."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        found = super().updated_by(trained, gradients, rate)
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().update_wrongly(trained, gradients, rate)
         return {n: np.clip(t, -20, 20) for n, t in found.items()}
 
 
 @session("theano_gru_combined", STEPS)
-class DecayAfterTen(Counted):
+class DecayAfterTen(CountingSession):
     """After 10 steps, each step also shrinks the parameters by 0.1%."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        found = super().updated_by(trained, gradients, rate)
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().update_wrongly(trained, gradients, rate)
         return {n: t * t.dtype.type(0.999) for n, t in found.items()} if self._made > 10 else found
 
 
@@ -206,11 +206,11 @@ class GroupsLost(Session):
 
 
 @session("stateful_lstm", STEPS, FLOAT64)
-class MomentsNarrowLater(Counted):
+class MomentsNarrowLater(CountingSession):
     """From step 6 on, moments are rounded to float32."""
 
-    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        found = super().updated_by(trained, gradients, rate)
+    def update_wrongly(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().update_wrongly(trained, gradients, rate)
         if self._made > 5:
             self.slots = {
                 s: {n: t.astype(np.float32).astype(t.dtype) for n, t in ts.items()}
@@ -241,7 +241,7 @@ class StateOfTrainingLost(Session):
         return {n: 0 * a if late and n.startswith("state.") else a for n, a in found.items()}
 
 
-class _LosesState(Session):
+class _StateLosingSession(Session):
     _made = 0
 
     def lost(self, batch: int) -> bool:
@@ -261,7 +261,7 @@ class _LosesState(Session):
 
 
 @session("stateful_lstm", "long-state", BOTH)
-class StateLostAtTheSixthBatch(_LosesState):
+class StateLostAtTheSixthBatch(_StateLosingSession):
     """The sixth batch after a load starts from a zero state."""
 
     def lost(self, batch: int) -> bool:
@@ -269,7 +269,7 @@ class StateLostAtTheSixthBatch(_LosesState):
 
 
 @session("stateful_lstm", "long-state")
-class StateLostAtEvery16th(_LosesState):
+class StateLostAtEvery16th(_StateLosingSession):
     """Every 16th batch starts from a zero state."""
 
     def lost(self, batch: int) -> bool:
