@@ -34,16 +34,21 @@ def run_demo(options: DemoOptions) -> int:
     """
     request = demo_request(options)
     broken_backend = request.backends[-1] if options.broken else ""
-    texts = {"spec": SPEC, "backends": request.backends, "broken": broken_backend, "gates": GATES}
+    template_values = {
+        "spec": SPEC,
+        "backends": request.backends,
+        "broken": broken_backend,
+        "gates": GATES,
+    }
     if not options.as_json:
-        tell(filled("harness.demo", "before.txt", **texts))
+        tell(filled("harness.demo", "before.txt", **template_values))
     reproducers = FAILURES if broken_backend else None
     check_options = asked_for(
         CheckOptions, {"as_json": options.as_json, "reproducers": reproducers}
     )
     code = run_check(request, ["demo"], check_options)
     if not options.as_json:
-        tell(filled("harness.demo", "after.txt", **texts).removesuffix("\n"))
+        tell(filled("harness.demo", "after.txt", **template_values).removesuffix("\n"))
     return code
 
 

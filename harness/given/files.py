@@ -98,8 +98,8 @@ def gather_for(
     if all(source is None for source in sources.values()):
         return None
     if len(specs) != 1:
-        found = f"found {', '.join(map(str, specs))}" if specs else "found none"
-        raise UsageError(f"weights and inputs need exactly one spec: name one; {found}")
+        found_text = f"found {', '.join(map(str, specs))}" if specs else "found none"
+        raise UsageError(f"weights and inputs need exactly one spec: name one; {found_text}")
     return gather(load_spec(specs[0], folders), sizes, **sources)
 
 

@@ -81,20 +81,20 @@ class PassResult:
 
 
 def run_once(
-    spec: Spec, backend: str, given: UserArrays, want: Collection[str], settings: Settings
+    spec: Spec, backend: str, user_arrays: UserArrays, want: Collection[str], settings: Settings
 ) -> PassResult:
     """Run one pass and return its results, as :func:`harness.run` does.
 
     Raises:
         HarnessError: the request is invalid, or the backend could not be run.
     """
-    _check_request(spec, backend, given, want, settings)
+    _check_request(spec, backend, user_arrays, want, settings)
     programs = (
-        spec.program("training", **given.sizes),
-        spec.program("inference", **given.sizes),
+        spec.program("training", **user_arrays.sizes),
+        spec.program("inference", **user_arrays.sizes),
     )
-    material = _complete_arguments(programs[0], given, settings.seed)
-    batch, time = given.batch or 1, given.time or spec.length
+    material = _complete_arguments(programs[0], user_arrays, settings.seed)
+    batch, time = user_arrays.batch or 1, user_arrays.time or spec.length
     check_fits(programs[0], batch, time, {})
     if backend == ORACLE:
         entries = entries_of(programs[0], batch, time)
@@ -104,7 +104,7 @@ def run_once(
     else:
         outcome = _run_on_backend(backend, programs, material, want, settings)
     results, gradients, paths = outcome
-    given_sizes = {"batch": given.batch, "time": given.time}
+    given_sizes = {"batch": user_arrays.batch, "time": user_arrays.time}
     outputs = "outputs" in want
     return PassResult(
         outputs=group_of(results, "output.") if outputs else {},
@@ -114,12 +114,15 @@ def run_once(
         metrics={n: float(a) for n, a in group_of(results, "metric.").items() if "loss" in want},
         gradients=gradients,
         paths=paths,
-        sizes={**given.sizes, **{n: size for n, size in given_sizes.items() if size is not None}},
+        sizes={
+            **user_arrays.sizes,
+            **{n: size for n, size in given_sizes.items() if size is not None},
+        },
     )
 
 
 def _check_request(
-    spec: Spec, backend: str, given: UserArrays, want: Collection[str], settings: Settings
+    spec: Spec, backend: str, user_arrays: UserArrays, want: Collection[str], settings: Settings
 ) -> None:
     """Raise :class:`UsageError` if the request of a pass is invalid."""
     if isinstance(want, str) or not want:
@@ -139,13 +142,13 @@ def _check_request(
         raise UsageError("the oracle always runs in float64 on the cpu: leave dtype and device out")
     program = spec.programs["training"]
     needed = [port for port in program.inputs if port not in noise_ports(program)]
-    if needed and not given.arrays.inputs:
+    if needed and not user_arrays.arrays.inputs:
         raise UsageError(f"inputs are missing (needed: {_join_names(needed)})")
     if set(want) - {"outputs"}:
         instead = 'or want only ("outputs",)'
         if program.loss is None:
             raise UsageError(f"{spec.name} declares no loss: declare one, {instead}")
-        if program.targets and not given.arrays.targets:
+        if program.targets and not user_arrays.arrays.targets:
             missing = _join_names(program.targets)
             raise UsageError(f"a loss needs targets (missing: {missing}): give them, {instead}")
 
@@ -154,16 +157,16 @@ def _join_names(ports: Any) -> str:
     return ", ".join(port.name for port in ports)
 
 
-def _complete_arguments(program: Program, given: UserArrays, seed: int) -> Arguments:
+def _complete_arguments(program: Program, user_arrays: UserArrays, seed: int) -> Arguments:
     """Return all arguments of a pass. Noise and missing arrays have the values with which training
     starts."""
-    arrays = given.arrays
-    sizes = {"batch": given.batch or 1, "time": given.time or 1}
+    arrays = user_arrays.arrays
+    sizes = {"batch": user_arrays.batch or 1, "time": user_arrays.time or 1}
     return Arguments(
         arrays.parameters or initial_parameters(program, seed),
         arrays.statistics or initial_statistics(program),
         {**noise_of(program, sizes, seed), **arrays.inputs},
-        arrays.state or initial_state(program, given.batch or 1),
+        arrays.state or initial_state(program, user_arrays.batch or 1),
         arrays.targets,
     )
 
@@ -225,7 +228,7 @@ def run_run(options: PassOptions) -> CommandResult:
     backend, _, interpreter = options.backend.partition("=")
     python, environment = process_of(options, backend, interpreter)
     spec = load_spec(options.spec, options.folders)
-    given = gather(spec, options.sizes, parameters=options.parameters, inputs=options.inputs)
+    user_arrays = gather(spec, options.sizes, parameters=options.parameters, inputs=options.inputs)
     settings = build(Settings, {**vars(options), "python": python, "environment": environment})
     if options.output is not None:
         try:
@@ -233,7 +236,7 @@ def run_run(options: PassOptions) -> CommandResult:
         except FileFault as fault:
             error_text = f"cannot write the results to {displayed(options.output)}: {fault.reason}"
             raise UsageError(error_text) from None
-    result = run_once(spec, backend, given, options.want or WANTED, settings)
+    result = run_once(spec, backend, user_arrays, options.want or WANTED, settings)
     arrays = arrays_of(result)
     if options.output is not None:
         _write_arrays(options.output, arrays)

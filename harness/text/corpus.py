@@ -188,10 +188,10 @@ def _check_encoding(encoding: str) -> None:
     except (LookupError, ValueError):
         # Encodings that end in _codec, and rot_13, do not map characters to bytes.
         names = {n for pair in aliases.items() for n in pair if not pair[1].endswith("_codec")}
-        known = [name.replace("_", "-") for name in names - {"rot13", "rot_13", encoding}]
+        encodings = [name.replace("_", "-") for name in names - {"rot13", "rot_13", encoding}]
         raise UsageError(
             f"{encoding!r} is not a text encoding of Python"
-            f"{did_you_mean(encoding, known)}; examples are utf-8, latin-1, cp1252 and utf-16"
+            f"{did_you_mean(encoding, encodings)}; examples are utf-8, latin-1, cp1252 and utf-16"
         ) from None
 
 

@@ -261,16 +261,18 @@ class Upstream:
                 **caller.call("script", exported=payload, path=str(place), gradients=gradients)
             )
             renamed = _rename_results(expected, gradients, script.gradients, cell.dtype)
-            own = plugins.environment(backend_of(cell.backend))
+            environment = plugins.environment(backend_of(cell.backend))
             limits = {n: limit for n, (_, limit) in renamed.items()}
             text = compose_script(
-                issue_title(result, reproducer.run.check), name, script, limits, own
+                issue_title(result, reproducer.run.check), name, script, limits, environment
             )
             groups = {"inputs": material.inputs, "state": material.state}
             groups["cotangents"] = along if script.gradients else {}
-            given = pack({**groups, "expected": {n: array for n, (array, _) in renamed.items()}})
+            array_file = pack(
+                {**groups, "expected": {n: array for n, (array, _) in renamed.items()}}
+            )
             contents = {
-                ARRAYS: (given, kinds.ARRAYS),
+                ARRAYS: (array_file, kinds.ARRAYS),
                 FILE: (text.encode() + b"\n# " + kinds.EXPORTED + b"\n", kinds.EXPORT),
             }
             _write_files(folder, "a script", contents, files)

@@ -209,7 +209,7 @@ def test_whole_steps_are_wrong_by_a_gradient_that_is_known_to_be() -> None:
     wrong = ["step 3: loss", f"step 4: {OTHER} moved"]
     assert judged("pipeline-training", wrong) == "differ"
     assert judged("pipeline-training", wrong, known=True) == "known-difference"
-    nan = ["step 1: loss is a number although all parameters were NaN"]
+    nan = ["step 1: loss is not NaN although all parameters were NaN"]
     assert judged("pipeline-training", wrong, nan, known=True) == "differ"
 
 

@@ -103,11 +103,11 @@ def add_inputs(program: Program, like: Program) -> Program:
     """Return the inference program with the inputs that were added to the training program
     ``like``. The inference program does not use these inputs."""
     builder = Builder(dict(program.types), dict(program.names))
-    known = {port.name for port in (*program.inputs, *noise_ports(like))}
+    existing = {port.name for port in (*program.inputs, *noise_ports(like))}
     extra = [
         Port(port.name, builder.value(like.type_of(port)))
         for port in like.inputs
-        if port.name not in known
+        if port.name not in existing
     ]
     return replace(program, types=builder.types, inputs=(*program.inputs, *extra))
 
@@ -257,7 +257,7 @@ def _find_common_factor(
             return None
     text = f"every gradient is {factor:.6g} times the right gradient"
     error = max(d.error for d in deviations.values())
-    proof = "divided by this factor all agree: the loss or the returned gradients are scaled"
+    proof = "divided by this factor, all gradients agree: the loss or returned gradients are scaled"
     return Causes([Cause("backward", text, tuple(sorted(deviations)), "", error)], True, proof)
 
 

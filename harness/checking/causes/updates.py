@@ -82,17 +82,17 @@ class OptimizerSteps:
         session.load(self.material.parameters, {})
         steps = []
         for number, batch in enumerate(batches):
-            made = []
+            repetitions = []
             for _ in range(times):
                 before(session, number)
-                made.append(session.step(batch["inputs"], {}, {}, batch["learning_rate"]))
-            steps.append({"results": made[0], **session.read()})
+                repetitions.append(session.step(batch["inputs"], {}, {}, batch["learning_rate"]))
+            steps.append({"results": repetitions[0], **session.read()})
         return step_arrays(steps, self.material)
 
     def run_on_backend(self, train: Train) -> Arrays:
         """Run the steps of the optimizer on the backend, and return their values."""
-        made = train(self.program, self.inference, self.rule, self.material, self.batches)
-        return step_arrays(made, self.material)
+        steps = train(self.program, self.inference, self.rule, self.material, self.batches)
+        return step_arrays(steps, self.material)
 
     def find_hint(self, results: Arrays, dtype: str) -> str:
         """Return a text that names the known mistake which explains the backend's steps. The text
@@ -182,8 +182,8 @@ def _oracle_gradients(
     session.load(material.parameters, material.statistics)
     state: Mapping[str, Array] = material.state
     for batch in batches:
-        _, found = session.gradients("training", batch["inputs"], state, batch["targets"])
-        yield {port.name: found[port.name] for port in case.training.parameters}
+        _, gradients = session.gradients("training", batch["inputs"], state, batch["targets"])
+        yield {port.name: gradients[port.name] for port in case.training.parameters}
         results = session.step(batch["inputs"], state, batch["targets"], batch["learning_rate"])
         state = state_of(results)
 

@@ -82,9 +82,9 @@ class Context:
         context.remote.load(case.material)
         return context
 
-    def finding(self, check: str, found: Results, expected: Expected) -> Finding:
+    def finding(self, check: str, results: Results, expected: Expected) -> Finding:
         """Compare results with the expected results, in the dtype of the cell."""
-        return compare_results(check, found, expected, self.dtype)
+        return compare_results(check, results, expected, self.dtype)
 
     def compare_gradients(self, check: str, material: Arguments, expected: Expected) -> Finding:
         """Load the given arguments, and compare the loss, all other results and all gradients of

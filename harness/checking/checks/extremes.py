@@ -283,13 +283,13 @@ def _check_nan_spreads(context: Context, finding: Finding, group: str, name: str
     )
     expected = case.gradients(material, f"nan in {group}: {name}").values
     context.remote.load(material)
-    found = context.remote.gradients(material)
+    results = context.remote.gradients(material)
     expects_nan = found_nan = False
     for tensor, array in select_prefixes(
         expected, "output.", "loss", "metric.", "gradient."
     ).items():
         finding.held += 1
-        actual = found.get(tensor)
+        actual = results.get(tensor)
         if not isinstance(actual, np.ndarray) or actual.shape != array.shape:
             finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} was returned")
             continue
@@ -305,7 +305,7 @@ def _check_nan_spreads(context: Context, finding: Finding, group: str, name: str
                 f"the oracle's are, the first at {place}"
             )
     if expects_nan and not found_nan:
-        finding.faults.append(f"no gradient is NaN although all of {name} is")
+        finding.faults.append(f"no gradient is NaN although all of {name} is NaN")
 
 
 # The next checks run a model on extreme values: saturated gates, data whose mean is far larger than
@@ -411,11 +411,11 @@ def offset(context: Context) -> Iterator[Finding]:
     if material is None:
         return
     context.remote.load(material)
-    found = context.remote.forward("training", material.inputs, material.state, material.targets)
+    results = context.remote.forward("training", material.inputs, material.state, material.targets)
     expected = context.case.gradients(material, "offset")
     values = {n: a for n, a in expected.values.items() if not n.startswith("gradient.")}
     yield context.finding(
-        "offset", found, replace(expected, values=values).at_least(least_noise(context.case))
+        "offset", results, replace(expected, values=values).at_least(least_noise(context.case))
     )
 
 

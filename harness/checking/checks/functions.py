@@ -255,8 +255,8 @@ def _run_in_session(context: Context, inputs: Arrays) -> Results:
 
 
 def _run_as_plan(context: Context, inputs: Arrays) -> Results:
-    (found,), _ = context.run_pipeline("forward", [{"inputs": inputs, "targets": {}}], None, 0.0)
-    return found
+    (results,), _ = context.run_pipeline("forward", [{"inputs": inputs, "targets": {}}], None, 0.0)
+    return results
 
 
 def _compare_outputs(context: Context, name: str, run: Run) -> list[Deviation]:

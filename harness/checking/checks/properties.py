@@ -44,15 +44,17 @@ def batch_independence(context: Context) -> Iterator[Finding]:
     axes = _find_axes(case, "batch")
     if not axes or not fits(case.inference, 1, case.time):
         return
-    rows = sorted({round(r) for r in np.linspace(0, case.batch - 1, ROWS)})
-    main = case.forward("inference", case.material, "main")
-    expected_rows = _take_examples(main.values, axes, rows)
+    row_numbers = sorted({round(r) for r in np.linspace(0, case.batch - 1, ROWS)})
+    expected_batch = case.forward("inference", case.material, "main")
+    expected_rows = _take_examples(expected_batch.values, axes, row_numbers)
     single_results: list[Arrays] = []
     context.remote.load(case.material)
     batch_rows = _take_examples(
-        _check_shapes(whole(context.forward(case.material)), axes, main.values), axes, rows
+        _check_shapes(whole(context.forward(case.material)), axes, expected_batch.values),
+        axes,
+        row_numbers,
     )
-    for row in rows:
+    for row in row_numbers:
         material = _take_example(case, row)
         expected = case.forward("inference", material, ("example", row)).values
         scale = scales(expected_rows[row])
@@ -65,10 +67,10 @@ def batch_independence(context: Context) -> Iterator[Finding]:
         single_results.append(_check_shapes(whole(context.forward(material)), axes, expected))
     finding = Finding("batch-independence")
     # Both results have rounding errors, so the noise is doubled.
-    noise = {name: 2 * main.noise(context.dtype)[name] for name in axes}
+    noise = {name: 2 * expected_batch.noise(context.dtype)[name] for name in axes}
     joined = {n: np.concatenate([a[n] for a in single_results], axis) for n, axis in axes.items()}
     together = {
-        n: widened(np.concatenate([batch_rows[row][n] for row in rows], axis))
+        n: widened(np.concatenate([batch_rows[row][n] for row in row_numbers], axis))
         for n, axis in axes.items()
     }
     finding.deviations = compare(joined, together, noise, context.float_dtype)
@@ -80,36 +82,39 @@ def causality(context: Context) -> Iterator[Finding]:
     outputs do. Later outputs must change if the oracle's outputs do."""
     case = context.case
     axes = _find_axes(case, "time")
-    timed = {
+    time_axes = {
         p.name: a for p in case.inference.inputs for a in [_find_axis(case.inference, p, "time")]
     }
-    if not axes or all(axis is None for axis in timed.values()):
+    if not axes or all(axis is None for axis in time_axes.values()):
         return
     step = case.time // 2
-    other = case.batch_of(case.batch, case.time, 2)
+    other_batch = case.batch_of(case.batch, case.time, 2)
     inputs_before = case.material.inputs
     inputs = {
         # The changed inputs of the later steps come from a different batch.
         name: np.concatenate(
             [
                 _split_steps(inputs_before[name], axis, step)[0],
-                _split_steps(other.inputs[name], axis, step)[1],
+                _split_steps(other_batch.inputs[name], axis, step)[1],
             ],
             axis,
         )
-        for name, axis in timed.items()
+        for name, axis in time_axes.items()
         if axis is not None
     }
     changed = replace(case.material, inputs={**inputs_before, **inputs})
-    main = case.forward("inference", case.material, "main")
-    oracle_runs = [main.values, case.forward("inference", changed, "later steps changed").values]
+    expected_before = case.forward("inference", case.material, "main")
+    oracle_runs = [
+        expected_before.values,
+        case.forward("inference", changed, "later steps changed").values,
+    ]
     context.remote.load(case.material)
     runs = [
-        _check_shapes(whole(context.forward(m)), axes, main.values)
+        _check_shapes(whole(context.forward(m)), axes, expected_before.values)
         for m in (case.material, changed)
     ]
     finding = Finding("causality", note=f"all outputs before step {step} depend on later inputs")
-    noise, scale = main.noise(context.dtype), scales(main.values)
+    noise, scale = expected_before.noise(context.dtype), scales(expected_before.values)
     for name, axis in axes.items():
         before, after = (_split_steps(run[name], axis, step) for run in oracle_runs)
         first, second = (_split_steps(run[name], axis, step) for run in runs)
@@ -197,9 +202,9 @@ def soak(context: Context) -> Iterator[Finding]:
     first = context.remote.gradients(material)
     finding, expected = Finding("soak"), partial(context.case.gradients, material, "main")
     for number in range(2, context.repeat + 2):
-        found = context.remote.gradients(material)
+        results = context.remote.gradients(material)
         fault = f"call {number} returned a different {{}} than call 1"
-        finding.held += compare_repetition(context, finding, first, found, expected, fault)
+        finding.held += compare_repetition(context, finding, first, results, expected, fault)
     yield finding
 
 
@@ -218,8 +223,8 @@ def shapes(context: Context) -> Iterator[Finding]:
     for batch, time in other_shapes(case):
         material = case.batch_of(batch, time)
         expected = case.forward("inference", material, (batch, time))
-        found = context.forward(material)
-        deviations = expected.deviations(found, context.dtype)
+        results = context.forward(material)
+        deviations = expected.deviations(results, context.dtype)
         finding.deviations += prefixed(f"batch {batch}, time {time}: ", deviations)
     after = context.forward(case.material)
     finding.faults += list_differences(before, after, "{} differs after other shapes")
@@ -254,8 +259,8 @@ def partial_batch(context: Context) -> Iterator[Finding]:
     context.remote.load(case.material)
     before = context.remote.gradients(case.material)
     smaller = smaller_batch(case)
-    found = context.remote.gradients(smaller)
-    finding = context.finding("partial-batch", found, case.gradients(smaller, "partial"))
+    results = context.remote.gradients(smaller)
+    finding = context.finding("partial-batch", results, case.gradients(smaller, "partial"))
     after = context.remote.gradients(case.material)
     expected = partial(case.gradients, case.material, "main")
     fault = "{} differs after a smaller batch"
@@ -272,19 +277,21 @@ def single_example(context: Context) -> Iterator[Finding]:
     if (batch, time) == (case.batch, case.time):
         return
     context.remote.load(case.material)
-    whole = whole_batch(case)
-    found = context.remote.gradients(whole or case.material)
+    training_batch = whole_batch(case)
+    results = context.remote.gradients(training_batch or case.material)
     deviations: list[Deviation] = []
-    if whole is not None:
-        rows = max((len(a) for a in whole.inputs.values() if a.ndim), default=1)
-        expected = add_row_noise(case.gradients(whole, "whole batch"), rows * case.time)
-        deviations = context.finding("single-example", found, expected).deviations
+    if training_batch is not None:
+        rows = max((len(a) for a in training_batch.inputs.values() if a.ndim), default=1)
+        expected = add_row_noise(case.gradients(training_batch, "whole batch"), rows * case.time)
+        deviations = context.finding("single-example", results, expected).deviations
     drawn = (case.batch_of(batch, time, number) for number in range(5, 9))
-    alone = case.cached_arguments(
+    smallest_batch = case.cached_arguments(
         "single-example", lambda: farthest_from_kinks(case.training, drawn)
     )
-    found = context.remote.gradients(alone)
-    finding = context.finding("single-example", found, case.gradients(alone, "single-example"))
+    results = context.remote.gradients(smallest_batch)
+    finding = context.finding(
+        "single-example", results, case.gradients(smallest_batch, "single-example")
+    )
     finding.deviations += prefixed("whole batch, ", deviations)
     yield finding
 

@@ -254,8 +254,8 @@ def _compare_inference(
     does not."""
     targets = None if case.inference.loss is None else material.targets
     expected = case.forward("inference", material, key, targets).at_least(floor)
-    found = context.remote.forward("inference", material.inputs, material.state, targets)
-    return context.finding("large-sizes", found, expected).deviations
+    results = context.remote.forward("inference", material.inputs, material.state, targets)
+    return context.finding("large-sizes", results, expected).deviations
 
 
 def _compare_step(context: Context, case: Case) -> list[Deviation]:
@@ -267,9 +267,9 @@ def _compare_step(context: Context, case: Case) -> list[Deviation]:
     has_phases = case.training.statistics or noise_ports(case.training)
     if remote.automatic and has_phases:
         context.open_case(case)
-        found = remote.forward("training", case.material.inputs, case.material.state)
+        results = remote.forward("training", case.material.inputs, case.material.state)
         trained = expected.only("output.", "state.", "statistics.")
-        deviations += context.finding("large-sizes", found, trained).deviations
+        deviations += context.finding("large-sizes", results, trained).deviations
     step_results = _run_step(replace(context, case=case), expected.values)
     step_finding = context.finding(
         "large-sizes", step_results, _add_parameter_rounding(case, expected, step_results)

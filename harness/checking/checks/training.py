@@ -234,7 +234,7 @@ def _check_nan_losses(
     for loss in (f"step {number}: loss" for number in range(1, BATCHES + 1)):
         finding.held += 1
         if np.isnan(expected[loss]) and not np.isnan(results.get(loss, 0.0)).all():
-            finding.faults.append(f"{loss} is a number although all parameters were NaN")
+            finding.faults.append(f"{loss} is not NaN although all parameters were NaN")
 
 
 def trained(context: Context) -> Iterator[Finding]:

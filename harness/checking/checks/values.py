@@ -128,10 +128,10 @@ def inference(context: Context) -> Iterator[Finding]:
     case = context.case
     context.remote.load(case.material)
     expected = case.forward("inference", case.material, "main")
-    found = context.forward(case.material)
-    outputs = select_prefixes(found, "output.")
+    results = context.forward(case.material)
+    outputs = select_prefixes(results, "output.")
     context.outputs.update({n: a for n, a in outputs.items() if not isinstance(a, Misfit)})
-    yield context.finding("inference", found, expected)
+    yield context.finding("inference", results, expected)
 
 
 def held_out(context: Context) -> Iterator[Finding]:
