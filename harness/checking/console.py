@@ -23,7 +23,7 @@ from harness.checking.history import rerun_command
 from harness.checking.options import CheckOptions
 from harness.checking.pairs import recorded, statements
 from harness.checking.reproducer import check_writable, find_first_check, save
-from harness.checking.request import Request, choose_checks, given_record
+from harness.checking.request import Request, choose_checks, describe_arrays
 from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents, Report
 from harness.environments.columns import left_out
@@ -223,7 +223,7 @@ def results_data(
     code: int, request: Request, report: Report, compared: RunChanges | None = None
 ) -> dict[str, object]:
     """Return the results of a run as the plain data that ``--json`` prints."""
-    arrays = {} if request.given is None else {"given": given_record(request.given).plain()}
+    arrays = {} if request.given is None else {"given": describe_arrays(request.given).plain()}
     changes = {} if compared is None else {"since": compared.record()}
     return {
         "exit_code": code,

@@ -1,5 +1,5 @@
-"""The explanation of a spec: its parameters, its program with shapes, its cost, and the code that
-runs each layer."""
+"""The explanation of a spec: its parameters, its program with shapes, its number of operations, and
+the code that runs each layer."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from harness.program.signature import call_key, noise_ports, owner_of, variable_
 if TYPE_CHECKING:
     from harness.worker.launch import Launch
 
-# Long listings are shortened: of similar repeated blocks, only the first is shown.
+# In long listings, only the first of several similar repeated blocks is shown.
 
-# Up to this many similar blocks, all are shown.
+# If there are at most this many similar blocks, all are shown.
 MOST_ALIKE = 4
-# Longer listings and longer lines are cut. The listing of the longest shipped model has 1,200
-# lines.
+# The most lines of a listing, and the most characters of a line. The longest shipped model has
+# 1,200 lines.
 MOST_LINES, LONGEST = 5000, 500
 # The name and the number of a repeated block, e.g. ``blocks.3``.
 _LINK = re.compile(r"([A-Za-z_]\w*)\.(\d+)(?![\w])")
 
 
 def shorten_blocks(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
-    """Return the lines of a listing, given as pairs of a name and its lines. Repeated blocks
-    (``blocks.3``) that differ only in their number are shown once."""
-    # The outermost repeated block that a name belongs to, as its name and number; the name itself
-    # if there is none.
+    """Join the lines of a listing, whose parts are pairs of a name and lines. If many repeated
+    blocks (e.g. ``blocks.3``) differ only in their number, only the first block is shown."""
+    # For each part: the name and number of the outermost repeated block that contains it, or else
+    # the part's own name and an empty text.
     found_links = ((_LINK.match(name), name, lines) for name, lines in parts)
     links = (((m[1], m[2]) if m else (name, ""), lines) for m, name, lines in found_links)
     joined = [
@@ -66,8 +66,7 @@ def shorten_blocks(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
 
 
 def cut_lines(lines: list[str]) -> list[str]:
-    """Return the lines, with an overlong listing cut to MOST_LINES and overlong lines to LONGEST
-    characters."""
+    """Cut a listing to MOST_LINES lines, and each line to LONGEST characters."""
     omitted = len(lines) - MOST_LINES
     lines_shown = [
         f"{line[:LONGEST]}..." if line[LONGEST:] else line for line in lines[:MOST_LINES]
@@ -79,8 +78,8 @@ def cut_lines(lines: list[str]) -> list[str]:
 
 
 def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
-    """Return a key that is equal for blocks that differ only in their number. A name outside of
-    repeated blocks is its own key."""
+    """Make a key for a block, which is equal for blocks that differ only in their number. The key
+    of a part outside of repeated blocks is its name."""
     block, number = link
     if not number:
         return block, ""
@@ -90,14 +89,14 @@ def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
         lambda found: f"{block}.[{int(found[1]) - int(number)}]",
         "\n".join(re.sub(" +", " ", line) for line in lines),
     )
-    # Number values without a name in their order of appearance.
+    # Number the values without a name in the order in which they appear.
     return block, re.sub(r"%\d+", lambda v: values.setdefault(v[0], f"%[{len(values)}]"), text)
 
 
 @dataclass(frozen=True)
 class ModelExplanation:
-    """The explanation of a model; ``free`` has the numbers of the sizes ``batch`` and ``time``.
-    ``launches`` are the backends that are asked which code runs each layer."""
+    """The explanation of a model. ``free`` has the sizes ``batch`` and ``time``. ``launches`` are
+    the backends that report which code runs each layer."""
 
     spec: Spec
     program: Program
@@ -203,9 +202,9 @@ def explain(
     launches: Sequence[Launch] = (),
     note: Callable[[str], None] = lambda text: None,
 ) -> ModelExplanation | Definitions:
-    """Explain a model, or all other definitions with a name.
+    """Explain the model, or else all other definitions, with this name.
 
-    ``note`` is called with the text of each remark on the model's definitions.
+    ``note`` is called with each note on the model's definitions.
 
     Raises:
         UsageError: nothing has that name.
@@ -245,8 +244,8 @@ def _group_ports(program: Program) -> dict[str, Sequence[Port]]:
 
 
 def _format_type(program: Program, port: Port) -> str:
-    """Return the type of an input as text: ``index [batch, time] below vocab``; for noise, its
-    distribution."""
+    """Return the type of an input as text, e.g. ``index [batch, time] below vocab``. For noise, the
+    text has the distribution instead of the bound."""
     type_ = program.type_of(port)
     below = f" below {type_.bound}" if type_.bound is not None else ""
     if port.init is not None and "noise" in port.init:
@@ -286,7 +285,7 @@ def _format_init(port: Port) -> str:
 def _list_program(program: Program) -> list[str]:
     parts: list[tuple[str, list[str]]] = []
     for node in program.nodes:
-        # A value without a name is listed with the layer before it.
+        # A value without a name belongs to the part of the previous node.
         names = [program.names.get(output, "") for output in node.outputs]
         name = str(node.attributes["label"]) if node.op == "call" else next(filter(None, names), "")
         name = name or (parts[-1][0] if parts else "")
@@ -316,8 +315,8 @@ def _list_nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[st
 
 
 def _format_definition(node: Node) -> str:
-    """Return the name of a call's definition, with the name that backends use for it if that
-    differs."""
+    """Return the name of a call's definition. If backends know the definition under a different
+    name, the text includes this name."""
     name, meaning = str(node.attributes["definition"]), node.attributes["meaning"]
     attributes = node.attributes["attributes"]
     backend_names = [] if meaning.name == name else [meaning.name]
@@ -338,8 +337,7 @@ def _get_value_name(program: Program, number: int) -> str:
 
 
 def _count_operations(explanation: ModelExplanation) -> dict[str, flops.Flops]:
-    """Return the number of operations of a forward pass, and of a forward pass with its
-    gradient."""
+    """Count the operations of a forward pass, and of a forward pass with gradients."""
     program, sizes = explanation.program, explanation.sizes
     counts = {"forward and loss": flops.count(program.nodes, program.types, sizes)}
     if program.loss is not None:
@@ -350,8 +348,8 @@ def _count_operations(explanation: ModelExplanation) -> dict[str, flops.Flops]:
 
 
 def _find_paths(spec: Spec, launch: Launch) -> dict[str, str] | str:
-    """Return by layer the code that runs it on a backend, or a text that says why that is
-    unknown."""
+    """Return the code that runs each layer on a backend, by layer name, or a text that says why
+    this is unknown."""
     from harness.worker.remote import Remote, WorkerFault, check_offered  # slow to import
     from harness.worker.worker import Worker
 

@@ -1,5 +1,5 @@
-"""The explanation of a layer, function, loss, optimizer or initializer: the contents of its
-file."""
+"""The explanation of a layer, function, loss, optimizer or initializer, and the command ``harness
+list``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS = tuple(kind for kind in FOLDERS if kind != "model")
 
 @cache
 def load_distributions() -> Mapping[str, str]:
-    """Return by initializer a description of its distribution."""
+    """Return the description of each initializer's distribution, by the initializer's name."""
     text = files("harness.specs").joinpath("initializers.yaml").read_text(encoding="utf-8")
     texts: dict[str, str] = yaml.safe_load(text)
     return texts
@@ -34,7 +34,7 @@ def load_distributions() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Definitions:
-    """The definitions with one name, by their kinds; models are left out."""
+    """All definitions with the same name, e.g. a layer and a function; models are left out."""
 
     name: str
     library: Library
@@ -42,7 +42,7 @@ class Definitions:
 
     @staticmethod
     def of(name: str, library: Library) -> Definitions:
-        """Return the definitions with a name; an empty collection if there are none."""
+        """Find all definitions with a name; ``kinds`` is empty if there are none."""
         kinds = [kind for kind in KINDS if library.has(kind, name)]
         initializer = ["initializer"] if name in initializers() else []
         return Definitions(name, library, (*kinds, *initializer))
@@ -58,8 +58,8 @@ class Definitions:
         )
 
     def data(self) -> list[dict[str, object]]:
-        """Return the contents of the definitions' files, and the models that use the
-        definitions."""
+        """Return the contents of the definitions' files as plain data, and the models that use each
+        definition."""
         return [
             {"kind": kind, "name": self.name}
             | (
@@ -82,7 +82,7 @@ def _definition(kind: str, name: str, library: Library) -> str:
     from harness.output.templates import filled  # Jinja2 is slow to import
 
     content = _load_content(kind, name, library)
-    # If a definition has several loops, each is titled with its name.
+    # If a definition has several loops, the title of each loop is its name.
     loops = {"": content["scan"]} if "scan" in content else {}
     text = filled(
         "harness.checking",
@@ -98,7 +98,7 @@ def _definition(kind: str, name: str, library: Library) -> str:
 
 
 def _format_value(value: Any) -> str:
-    """Return a mapping from a file as text: ``[features, units], init glorot_uniform, block W``."""
+    """Return a value of a spec file as text, e.g. ``[features, units], init glorot_uniform``."""
     if isinstance(value, Mapping):
         shape = [_format_value(value["shape"])] if "shape" in value else []
         rest = {k: v for k, v in value.items() if k != "shape" and v != {}}
@@ -109,7 +109,7 @@ def _format_value(value: Any) -> str:
 
 
 def _find_models(kind: str, name: str, library: Library) -> Iterable[str]:
-    """Yield the models that name a definition directly, in their layers, optimizer or equations."""
+    """Yield the models that use a definition directly in their layers, optimizer or equations."""
     for model in library.names("model"):
         content = library.model(model).content.model_dump(exclude_none=True)
         if kind == "layer":
@@ -129,22 +129,21 @@ def _find_models(kind: str, name: str, library: Library) -> Iterable[str]:
 
 # The command ``harness list``: installed plugins and shipped definitions, by kind.
 
-# The plural that the command line accepts -> kind of definition.
+# The plural on the command line -> the kind of definition.
 DEFINED = {folder: kind for kind, folder in FOLDERS.items()}
 
 
 def run_list(options: ListOptions) -> CommandResult:
-    """Run the command ``harness list`` for the requested kinds, or for all."""
+    """Run the command ``harness list`` for the requested kinds, or for all kinds."""
     chosen = [kind for kind in LISTED if getattr(options, kind)]
     kinds = chosen or LISTED
-    # The text is slow because it needs every definition, so it is made only if it is printed.
+    # Making the text is slow because it reads every definition, so skip the text for --json.
     text = "" if options.as_json else list_text(kinds, options.folders, described=bool(chosen))
     return CommandResult(list_data(kinds, options.folders), text)
 
 
 def list_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object]:
-    """Return by kind the plugins, with the packages that they come from, or the names of the
-    definitions."""
+    """Return for each kind the plugins with their packages, or the names of the definitions."""
     library = Library(folders)
     entries: dict[str, object] = {}
     for kind in kinds:
@@ -168,8 +167,8 @@ def list_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, obje
 
 
 def list_text(kinds: Sequence[str], folders: tuple[Path, ...], described: bool) -> str:
-    """Return a paragraph of text for each kind; with ``described``, include the summary of each
-    definition."""
+    """Return a paragraph of text for each kind. With ``described``, the text includes the summary
+    of each definition."""
     library = Library(folders)
     return "\n".join(line for kind in kinds for line in _format_kind(kind, library, described))
 

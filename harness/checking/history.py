@@ -29,7 +29,7 @@ from typing import Any
 
 from harness.checking.known_differences import Differences
 from harness.checking.options import DECIDING, CheckOptions
-from harness.checking.request import Request, case_sizes, given_record
+from harness.checking.request import Request, case_sizes, describe_arrays
 from harness.command.declared import options_of
 from harness.errors import UsageError, several
 from harness.files.user_file import displayed
@@ -346,7 +346,7 @@ def request_record(request: Request) -> RequestRecord:
     return RequestRecord(
         **{**settings, "sizes": dict(sorted(request.sizes.items()))},
         against=request.against.record() if request.against else None,
-        given=given_record(request.given) if request.given else None,
+        given=describe_arrays(request.given) if request.given else None,
     )
 
 

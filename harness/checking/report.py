@@ -13,7 +13,7 @@ from harness.checking.changes import CellChange
 from harness.checking.checks import AT_GIVEN, CHECKS
 from harness.checking.history import days
 from harness.checking.pairs import Group, find_outlier, group_of, statements
-from harness.checking.request import Request, given_record
+from harness.checking.request import Request, describe_arrays
 from harness.checking.runner import Report
 from harness.errors import several
 from harness.files.forms import KeyPath
@@ -199,7 +199,7 @@ def given(request: Request, specs: Shelf) -> list[str]:
     )
     initial = [n for n in groups if n == "state" and arrays_given.arrays.inputs and not groups[n]]
     random = [n for n, arrays in groups.items() if not arrays and n not in initial]
-    record = given_record(arrays_given)
+    record = describe_arrays(arrays_given)
     lines = [
         f"given: {', '.join(group_texts)}{sources}; batch {record.batch}, time {record.time}; "
         "further batches of a check are random"

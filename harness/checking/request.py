@@ -85,7 +85,7 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
     return sizes, requested.get("batch", batch), requested.get("time", time)
 
 
-def given_record(arrays: UserArrays) -> GivenNumbers:
+def describe_arrays(arrays: UserArrays) -> GivenNumbers:
     """Describe the user's arrays (checksums and sizes) for a record file and for JSON output."""
     batch, time = arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
     sizes = dict(arrays.sizes)

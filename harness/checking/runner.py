@@ -1,5 +1,5 @@
-"""Running single cells of a request, each on the worker process of its backend. ``harness check``,
-``harness.run_cell`` and the nodes of a cluster run cells with this module."""
+"""Running the cells of a request one by one, each on the worker process of its backend. ``harness
+check``, ``harness.run_cell`` and the nodes of a cluster use this module."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ from harness.worker.worker import Worker
 
 
 class CheckEvents:
-    """A receiver of the events of a run. Subclasses override the methods that they need; the run
-    calls one method at a time, from different threads."""
+    """A receiver of the events of a run. Subclasses override the methods that they need. Different
+    threads call the methods, but never two methods at the same time."""
 
     def planned(self, cells: Sequence[Cell]) -> None:
         """Receive all planned cells before the first cell starts."""
 
     def rerunning(self, reasons: Sequence[str]) -> None:
-        """Receive the reasons why cells that have results run again, before the first cell
+        """Receive the reasons why cells with recorded results run again, before the first cell
         starts."""
 
     def began(self, cell: Cell) -> None:
         """Receive a cell that is starting."""
 
     def starting(self, backend: str, seconds: float) -> None:
-        """Receive that a backend's process starts, which may take up to ``seconds`` seconds."""
+        """Receive the start of a backend's process, with the time limit of the start in seconds."""
 
     def finding_added(self, cell: Cell, finding: Finding) -> None:
         """Receive a finding of a running cell."""
@@ -75,7 +75,7 @@ class CheckEvents:
 
 @dataclass
 class Report:
-    """The results of a run, in the order in which its cells were planned."""
+    """The results of a run, in the order of the planned cells."""
 
     results: list[CellResult]
     outliers: list[str] = field(default_factory=list)
@@ -83,8 +83,7 @@ class Report:
     left_out: int = 0
     """The number of cells that did not start because an earlier cell failed."""
     lacking: Mapping[str, str] = field(default_factory=dict)
-    """The backends that were left out because their framework is not installed -> the command that
-    installs it."""
+    """The backends whose framework is not installed -> the command that installs the framework."""
     seconds: float = 0.0
     """The duration of the run in seconds."""
 
@@ -92,8 +91,8 @@ class Report:
     def exit_code(self) -> int:
         """The exit code of the run.
 
-        - 0: all cells agree, or have known differences only;
-        - 1: some cells differ;
+        - 0: all cells agree or have only known differences;
+        - 1: a cell differs;
         - 3: a backend could not run, or no cell compared anything.
         """
         verdicts = {r.verdict for r in self.results if r.findings}
@@ -108,20 +107,20 @@ class Report:
         return 1
 
 
-# The cases of a run are shared by all backends.
+# All backends of a run share the test cases.
 #
-# Several backends check the same specs at the same time, so each case is needed several times. A
-# case is deleted after the last cell of its spec. If a run has more than KEPT specs, the least
-# recently used case is deleted earlier, and made again when another backend needs it. This takes
-# longer, but limits memory.
+# Several backends check the same specs at the same time, so each case is used several times. A case
+# is deleted after the last cell of its spec. If a run has more than KEPT specs, the least recently
+# used case is deleted earlier, and made again when another backend needs the case. This takes time,
+# but limits memory.
 
 KEPT = 32
-"""The number of specs whose cases stay in memory; more than a run of Lesson 6 has."""
+"""The number of specs whose cases stay in memory; Lesson 6 has fewer specs."""
 
 
 class SharedCases:
-    """The cases of a run by spec; each is made once and shared by all backends. ``proofs`` has for
-    each spec the distance of the oracle's gradients from those of the complex-step method."""
+    """The test cases of a run. Each case is made once and shared by all backends. ``proofs`` maps a
+    spec to the error of the oracle's gradients relative to the complex-step method."""
 
     def __init__(self, request: Request, capacity: int = KEPT) -> None:
         self.request, self.capacity = request, capacity
@@ -133,13 +132,12 @@ class SharedCases:
         self._lock = threading.Lock()
 
     def plan(self, specs: Iterable[str]) -> None:
-        """Count the cells that will run; ``specs`` has the spec name of each cell. See
-        :meth:`done`."""
+        """Count the cells of each spec that will run; ``specs`` has the spec name of each cell."""
         self._left.update(specs)
 
     def done(self, spec: str) -> None:
-        """Count a planned cell of the spec as ended; delete the spec's cases after its last
-        cell."""
+        """Count a cell of the spec as ended. After the last cell of the spec, delete the spec's
+        cases."""
         with self._lock:
             self._left[spec] -= 1
             if self._left[spec] <= 0:
@@ -151,7 +149,7 @@ class SharedCases:
         """Return a spec's case at small sizes, or with ``own`` at the spec's own sizes.
 
         Raises:
-            OracleFault: the oracle could not make the case, now or at an earlier call.
+            OracleFault: the oracle could not make the case, in this call or in an earlier call.
         """
         with self._get_lock(spec.name):
             if spec.name in self._faults:
@@ -171,8 +169,8 @@ class SharedCases:
         if not own and spec.name not in self.proofs:
             if case.given is None:
                 check_finite_results(case)
-            # The user's numbers may lie on a kink or overflow, so test the oracle's gradients on
-            # drawn numbers.
+            # The user's arrays may have values on a kink or may overflow, so test the oracle's
+            # gradients with random arrays.
             random_request = replace(self.request, given=None)
             checked_case = (
                 case if case.given is None else make_case(spec, random_request, own=False)
@@ -181,7 +179,8 @@ class SharedCases:
         return case
 
     def _get_cases(self, spec: str) -> dict[bool, Case]:
-        """Return the cases of a spec, and mark the spec as the most recently used."""
+        """Return the cases of a spec that were made, and mark the spec as the most recently
+        used."""
         with self._lock:
             entry = self._cases.setdefault(spec, {})
             self._cases.move_to_end(spec)
@@ -190,22 +189,22 @@ class SharedCases:
             return entry
 
     def _get_lock(self, spec: str) -> threading.Lock:
-        """Return the lock of a spec: one thread makes the spec's case while others wait."""
+        """Return the lock of a spec. One thread makes the spec's case while other threads wait."""
         with self._lock:
             return self._turns.setdefault(spec, threading.Lock())
 
 
-# The first line of a record file has the equations of at most this many models.
+# The first line of a record file describes at most this many models.
 MOST_MODELS = 40
 
 
 class CellRunner:
-    """The cells of a request, which callers run one by one. Use it as a context manager, which ends
-    the workers.
+    """The cells of a request, which callers run one by one. Leaving the context manager ends the
+    workers.
 
-    ``sources`` maps each spec name to what the user asked for: that name, or the path of a file.
-    With ``alone``, the request has only some cells of a larger request. Its specs then need not
-    have all sizes that the request sets.
+    ``sources`` maps each spec name to the user's argument: the same name, or the path of a file.
+    With ``alone``, the request has only some cells of a larger request, so its specs may lack sizes
+    that the request sets.
     """
 
     def __init__(
@@ -215,7 +214,7 @@ class CellRunner:
         self.events = events or CheckEvents()
         if request.against is None:
             columns = choose(request.backends, request.pythons)
-        else:  # a user's own model has a name of its own
+        else:  # the backend of a user's own model is named e.g. ``torch@model.Gru``
             column = request.against.column
             columns = Columns((column,), {column: request.pythons.get(column, sys.executable)})
         self.backends, self.lacking = columns.names, columns.lacking
@@ -232,7 +231,7 @@ class CellRunner:
         self.applied = [] if alone else check_asked(request.sizes, own)
         if request.given is not None and self.specs.names != (request.given.spec,):
             raise UsageError(f"the given arrays are for {request.given.spec}: check only this spec")
-        # Known differences are faults of a framework's layers, so they do not excuse a user's own
+        # Known differences are faults of framework layers, so they do not apply to a user's own
         # model.
         own_model = request.against is not None
         self.differences = Differences() if own_model else known_differences(request.folders)
@@ -240,9 +239,10 @@ class CellRunner:
         self.cases = SharedCases(request)
         self._lock = threading.Lock()
         self.stopping = threading.Event()
-        """The event that stops the run: no further cell starts, and running cells are ignored."""
+        """The event that stops the run. No further cell starts, and results of running cells are
+        ignored."""
         self.closing = ExitStack()
-        """Resources that are closed together with the workers."""
+        """Resources to close when the workers are closed."""
 
     def __enter__(self) -> Self:
         return self
@@ -258,13 +258,13 @@ class CellRunner:
         self.closing.close()
 
     def starting(self, name: str, seconds: float) -> None:
-        """Report that a process starts, which may take up to ``seconds`` seconds."""
+        """Report the start of a process, with the time limit of the start in seconds."""
         with self._lock:
             self.events.starting(name, seconds)
 
     def cells(self) -> list[Cell]:
-        """Return the planned cells: every spec on every backend, dtype and path, or the part in the
-        request's shard.
+        """Return the planned cells: all combinations of spec, backend, dtype and path, or the cells
+        of the request's shard.
 
         Raises:
             UsageError: there are fewer cells than shards.
@@ -272,13 +272,13 @@ class CellRunner:
         all_cells, shard = self.whole_plan(), self.request.shard
         if shard is None:
             return all_cells
-        # Keep cells that are compared with each other in one shard, unless a shard would then be
-        # empty.
+        # Put cells that are compared with each other into the same shard, unless a shard would then
+        # be empty.
         keep_groups = len({group_of(cell) for cell in all_cells}) >= shard.count
         return shard.part(all_cells, group_name if keep_groups else cell_name, "cell")
 
     def whole_plan(self) -> list[Cell]:
-        """Return the cells of all shards together."""
+        """Return the planned cells of all shards."""
         request = self.request
         return [
             Cell(spec, backend, request.device, dtype, path)
@@ -289,11 +289,11 @@ class CellRunner:
         ]
 
     def add_cell(self, cell: Cell, source: str) -> Self:
-        """Add the backend and the spec of another cell; ``source`` is the spec's name or file.
+        """Add a cell's backend and spec to this runner; ``source`` is the spec's name or file.
 
         Raises:
-            UsageError: there is no such backend, spec or size.
-            HarnessError: the spec is wrong.
+            UsageError: the backend, the spec or a size is unknown.
+            HarnessError: the spec is invalid.
         """
         if cell.backend not in self.workers:
             (name,) = choose((cell.backend,), self.request.pythons).names
@@ -305,7 +305,7 @@ class CellRunner:
         return self
 
     def new_head(self, arguments: Sequence[str] = (), planned: int | None = None) -> Head:
-        """Return the first line of a record file for this request, with the current time."""
+        """Make the first line of a record file for this request, with the current time."""
         names = map(cell_name, self.whole_plan())
         axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
         return Head(
@@ -332,7 +332,7 @@ class CellRunner:
         )
 
     def _describe_model(self, name: str) -> tuple[str, CheckedModel]:
-        """Return the name of a model, and its entry in the first line of a record file."""
+        """Return the name of a model, and the model's entry in the first line of a record file."""
         model, all_sizes = self.specs[name].model, {}
         if self.request.against is None:  # a user's own model decides which sizes it can have
             sizes, batch, time_ = case_sizes(self.specs[name], self.request, own=False)
@@ -350,8 +350,8 @@ class CellRunner:
         )
 
     def _list_changed_attributes(self, use: LayerUse) -> dict[str, str]:
-        """Return the attributes of a layer that differ from their defaults, as text; sizes are left
-        out."""
+        """Return the attributes of a layer that differ from their defaults, as texts by name. Sizes
+        are left out."""
         defaults = content(self.specs.library.find("layer", use.layer), Layer).attributes
         return {
             name: json.dumps(value) if isinstance(value, bool) else str(value)
@@ -365,8 +365,7 @@ class CellRunner:
         return files if own is None else {"--against": own.target, **files}
 
     def _limits(self) -> dict[str, str]:
-        """Return the limits of time and memory that the user set, as command-line options and
-        values."""
+        """Return the time and memory limits that the user set: command-line options -> values."""
         request = self.request
         limits = {} if request.timeout == Request.timeout else {"--timeout": f"{request.timeout:g}"}
         memory = request.memory_limit
@@ -377,11 +376,12 @@ class CellRunner:
         return Signatures(self.request, self.differences)
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return the signature of a cell: everything on which its numbers depend."""
+        """Return the signature of a cell: all conditions on which its numbers depend, as texts by
+        name."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
     def add_signature(self, result: CellResult) -> CellResult:
-        """Add the signature to a result of this run, and return the result."""
+        """Add the cell's signature to a result of this run, and return the result."""
         if result.signature is None:
             result.signature = self.signature(result.cell)
         return result
@@ -392,8 +392,8 @@ class CellRunner:
         recorded: Mapping[Cell, Iterable[CellResult]],
         verdicts: Collection[Verdict] = VERDICTS,
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the results of cells that need no new run, and texts that say why other cells run
-        again.
+        """Return the recorded results of cells that need no new run, and texts that say why other
+        cells run again.
 
         For each cell, ``recorded`` has the results of earlier runs, the latest first. The latest
         result with today's signature and greeting is reused if its verdict is in ``verdicts``.
@@ -423,8 +423,8 @@ class CellRunner:
         ]
 
     def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
-        """Run one cell; the worker of its backend stays alive for further cells. ``checks`` are
-        patterns of check names; if it is empty, the request's patterns apply."""
+        """Run one cell. The worker of its backend stays alive for further cells. ``checks`` are
+        patterns of check names; without them, the request's patterns apply."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
         patience = Patience(request.timeout, self.stopping)
 
@@ -458,8 +458,8 @@ class CellRunner:
         return result
 
     def case(self, spec: Spec, *, own: bool) -> Case:
-        """Return a spec's case at small sizes, or with ``own`` at its own sizes. If the user gave
-        arrays, both cases are the same."""
+        """Return a spec's case at small sizes, or with ``own`` at the spec's own sizes. If the user
+        gave arrays, both cases have the sizes of these arrays."""
         return self.cases.get(spec, own=own and self.request.given is None)
 
     def _launch(self, backend: str) -> Launch:

@@ -1,4 +1,5 @@
-"""Tasks: single cells that can be stored, sent to another machine and run there."""
+"""Tasks: single cells with their options. A task can be stored, or sent to a machine that runs
+it."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from harness.results.file import RecordWriter
 from harness.results.findings import PASSING, Finding, Verdict
 from harness.results.lines import Begin, RecordLine, RequestRecord
 
-# Options that are fields of the cell itself.
+# Options that are fields of a cell.
 OF_A_CELL = frozenset({"specs", "backends", "paths", "device"})
 # The options of a cell and their JSON types.
 OPTIONS = {
@@ -49,9 +50,9 @@ TaskForm = create_model(
 
 @dataclass(frozen=True)
 class Task:
-    """A cell with everything that is needed to run it. A task is immutable, and can be hashed,
-    pickled and sent. ``source`` is the name of the spec, or the path of its file. ``options`` are
-    the options of the request that differ from the defaults, as JSON."""
+    """A cell with everything that its run needs. A task is immutable and can be hashed and pickled.
+    ``source`` is the name of the spec, or the path of its file. ``options`` are the options of the
+    request that differ from the defaults, as JSON."""
 
     cell: Cell
     source: str
@@ -67,7 +68,7 @@ class Task:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
-        """Return the task from the data that :meth:`record` returns.
+        """Make a task from the data that :meth:`record` returns.
 
         Raises:
             UsageError: a field is missing or unknown, or has a wrong type.
@@ -81,7 +82,7 @@ class Task:
 
     @property
     def request(self) -> Request:
-        """The request that consists of this cell only."""
+        """A request with this cell only."""
         options: dict[str, object] = json.loads(self.options)
         arguments: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in options.items()
@@ -97,7 +98,7 @@ class Task:
 
 @dataclass(frozen=True)
 class CellReport:
-    """The result of running a task. ``lines`` are the cell's lines in a record file, as plain
+    """A finished task: the task, its result, and the cell's lines in a record file as plain
     data."""
 
     task: Task
@@ -111,7 +112,7 @@ class CellReport:
 
     @property
     def agrees(self) -> bool:
-        """True if the cell agrees, differs as known, or has nothing to compare."""
+        """True if the cell agrees, has only known differences, or has nothing to compare."""
         return self.verdict in PASSING
 
     @property
@@ -121,7 +122,7 @@ class CellReport:
 
     @property
     def seconds(self) -> float:
-        """The duration of the cell's run, without the time in which the oracle made the case."""
+        """The duration of the cell's run in seconds, without the time to make the test case."""
         return self.result.seconds
 
     def __repr__(self) -> str:
@@ -131,17 +132,17 @@ class CellReport:
 class Workers:
     """Worker processes, one for each backend, that stay alive from cell to cell.
 
-    Use it as a context manager, which ends the processes. Several threads may run cells of
-    different backends at the same time; cells of one backend run one after the other. With
-    ``records``, the lines of each cell are appended to that file. They are on the disk when
+    Leaving the context manager ends the processes. Several threads may run cells of different
+    backends at the same time. Cells of the same backend run one after the other. With ``records``,
+    the lines of each cell are appended to this file. The lines are on the disk when
     :func:`harness.run_cell` returns.
     """
 
     def __init__(self, records: str | os.PathLike[str] | None = None) -> None:
-        """Open the record file, if one is named; no process starts yet.
+        """Open the record file if ``records`` is given; no process starts yet.
 
         Raises:
-            RecordError: the file cannot be written, or is not a record file.
+            RecordError: the file cannot be written, or it is not a record file.
         """
         self._writer = None if records is None else RecordWriter(records)
         self._written: RequestRecord | None = None
@@ -164,12 +165,12 @@ class Workers:
             self._writer.close()
 
     def run(self, task: Task) -> CellReport:
-        """Run a cell as ``harness check`` does, and return its report, which includes all failures
-        of the backend.
+        """Run a cell as ``harness check`` does, and return its report. Failures of the backend are
+        part of the report.
 
         Raises:
-            UsageError: an option is unknown, or the records belong to another request.
-            HarnessError: the spec is wrong, or the records cannot be written.
+            UsageError: an option is unknown, or the record file has cells with different options.
+            HarnessError: the spec is invalid, or the records cannot be written.
         """
         runner = self.runner(task)
         with self._lock:
@@ -188,12 +189,12 @@ class Workers:
         return CellReport(task, result, tuple(line.plain() for line in (begin, *lines)))
 
     def runner(self, task: Task) -> CellRunner:
-        """Return the runner of a cell. Cells with the same options share a runner, and so the
-        oracle's cases.
+        """Return the runner of a cell. Cells with the same options share a runner and its test
+        cases.
 
         Raises:
             UsageError: the cell has unknown options, or its source is a different spec.
-            HarnessError: the spec is wrong.
+            HarnessError: the spec is invalid.
         """
         with self._lock:
             runner = self._runners.get(task.options)
@@ -212,7 +213,7 @@ class Workers:
             return
         request = request_record(runner.request)
         if self._written is None:
-            # Leave out the plan: this class does not know which cells the caller will run.
+            # Leave out the plan, because the cells that the caller will run are unknown.
             self._append(runner.new_head().model_copy(update={"plan": None}))
             self._written = request
         elif self._written != request:
@@ -227,10 +228,10 @@ class Workers:
 
 
 def tasks(runner: CellRunner) -> list[Task]:
-    """Return a task for each cell of a request.
+    """Make a task for each cell of a request.
 
     Raises:
-        UsageError: the user gave arrays, which a task cannot contain.
+        UsageError: the request has arrays, which a task cannot contain.
     """
     request = runner.request
     if request.given is not None:
@@ -246,7 +247,7 @@ def tasks(runner: CellRunner) -> list[Task]:
     options_by_backend = {
         name: _dump_json(_select_options(shared, name)) for name in runner.backends
     }
-    # Names, or absolute paths, which are valid in every folder.
+    # Names of specs, or absolute paths, which are valid in every folder.
     sources = {
         spec: source if runner.specs.library.has("model", source) else os.path.abspath(source)
         for spec, source in runner.sources.items()
@@ -257,7 +258,7 @@ def tasks(runner: CellRunner) -> list[Task]:
 
 
 def _select_options(options: Mapping[str, Any], backend: str) -> dict[str, object]:
-    """Return the options with only those interpreters and variables that are for this backend."""
+    """Return the options without the interpreters and environment variables of other backends."""
     selected = dict(options)
     for name in ("pythons", "environment"):
         own = {key: value for key, value in selected.pop(name, {}).items() if key == backend}

@@ -1,5 +1,4 @@
-"""The cells of the pytest suite. Each cell runs once, when the first of its tests needs a
-result."""
+"""The cells of the pytest suite. A cell runs once, when the first test of the cell starts."""
 
 from __future__ import annotations
 
@@ -20,11 +19,11 @@ from harness.results.findings import Finding
 
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 NAME = f"{__package__}.test_checks"
-"""The name of the module with the tests, as ``pytest --pyargs`` takes it."""
+"""The name of the module with the tests, e.g. for ``pytest --pyargs``."""
 
-# Names of findings for failures before the first check of a cell.
+# Names of the findings of failures that occur before the first check of a cell.
 BEFORE = ("oracle", "start", "open")
-# Names of the findings that a test of the suite reports.
+# Names of all findings that the tests of the suite report.
 SHOWN = frozenset({*FINDINGS, *FINDINGS.values(), *BEFORE})
 
 
@@ -44,33 +43,32 @@ class Cells:
         self._counted_checks: dict[Cell, set[str]] = {}
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
-        """Return a cell's findings for one check, and its failures before the first check.
+        """Return a cell's findings of one check, and failures before the first check.
 
         Raises:
-            LookupError: the cell has a finding that no test of the suite reports.
-            BaseException: this exception ended the run of the cell.
-            pytest.fail.Exception: the run of the cell already ended with an exception in an earlier
-                test.
+            LookupError: no test of the suite reports a finding of the cell.
+            BaseException: the run of the cell ended with this exception.
+            pytest.fail.Exception: the run of the cell ended with an exception in an earlier test.
         """
         findings = self._get_result(cell).findings
         return [f for f in findings if f.check in (check, FINDINGS[check], *BEFORE)]
 
     def has_run(self, cell: Cell) -> bool:
-        """Return whether a cell ran to its end and so has results."""
+        """Return whether the run of a cell has finished."""
         return cell in self._results
 
     def location(self, cell: Cell) -> str:
-        """Return where the cell's forward pass first differs from the oracle; an empty text if it
-        agrees."""
+        """Return a text with the first difference of the cell from the oracle; an empty text if the
+        cell agrees."""
         return self._get_result(cell).location
 
     def places(self, cell: Cell) -> Iterator[str]:
-        """Yield ``file:line`` of the equation or layer at fault, and of the cell's model."""
+        """Yield ``file:line`` of the wrong equation or layer, and of the cell's model."""
         return places(self._get_result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
-        """Return the duration of a check in a cell. The time that all checks of the cell share
-        counts for the first check that asks."""
+        """Return the duration of a check of a cell. The time that belongs to no check, e.g. opening
+        the model, is added to the first check for which this method is called."""
         result = self._get_result(cell)
         counted = self._counted_checks.setdefault(cell, set())
         seconds = 0.0
@@ -79,7 +77,7 @@ class Cells:
         for finding in self.findings(cell, check):
             seconds += 0.0 if finding.check in counted else finding.seconds
             counted.add(finding.check)
-        counted.add("")  # marks the shared time as counted
+        counted.add("")  # marks the time of no check as counted
         return seconds
 
     def _get_result(self, cell: Cell) -> CellResult:
@@ -106,35 +104,34 @@ class Cells:
 
 
 def name_cell(cell: Cell) -> str:
-    """Return the name of a cell in tests, which differs for each backend:
-    ``torch-lesson6/simple_rnn-float32``."""
+    """Return the name of a cell in the names of tests: ``torch-lesson6/simple_rnn-float32``."""
     usual = {"native", "cpu"}
     further = [part for part in (cell.path, cell.device) if part not in usual]
     return "-".join([cell.backend, cell.spec, cell.dtype, *further])
 
 
 def list_tests(engine: Engine) -> Mapping[str, tuple[Cell, str]]:
-    """Return the cell and the check of each test in an engine's plan, by the parameters in the
-    test's name."""
+    """Return the cell and the check of each planned test, by the text in brackets in the test's
+    name."""
     return {
         f"{name_cell(cell)}-{check}": (cell, check) for cell in engine.cells() for check in FINDINGS
     }
 
 
 def parameters(nodeid: str) -> str:
-    """Return the parameters in a test's name, i.e. the part in brackets; an empty text for tests
-    outside of the suite."""
+    """Return the text in brackets in a test's name; an empty text for tests outside of the
+    suite."""
     name, _, rest = nodeid.partition("[")
     return rest.rpartition("]")[0] if name.startswith(f"{NAME}::") else ""
 
 
-# The suite adds to pytest's output the duration of each check, and annotations on GitHub. A report
-# contains its cell as plain data, because with pytest-xdist it comes from a different process.
+# The suite adds the duration of each check to pytest's output, and annotations on GitHub. A report
+# has its cell as plain data, because with pytest-xdist reports come from different processes.
 
 
 class ReportCollector:
-    """A pytest plugin that collects the reports of a session. ``tests`` has the cell and the check
-    of each test, by the parameters in the test's name."""
+    """A pytest plugin that collects the reports of a session. ``tests`` maps the text in brackets
+    in a test's name to the cell and the check of the test."""
 
     def __init__(self, backends: Sequence[str], tests: Mapping[str, tuple[Cell, str]]) -> None:
         self.reports: list[Any] = []
@@ -144,8 +141,8 @@ class ReportCollector:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        """Set the duration of a test to that of its check, because the first test of a cell runs
-        the whole cell."""
+        """Set the duration of a test to the duration of its check, because the first test of a cell
+        runs the whole cell."""
         report = yield
         given = getattr(item, "funcargs", {})
         cells = given.get("cells")
@@ -159,8 +156,8 @@ class ReportCollector:
         return report
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Store the report of a check. Include tests whose process ended, or that failed before
-        they began."""
+        """Store the report of a check, also if the test's process ended or the test failed before
+        it began."""
         lost = not hasattr(report, "harness") and report.failed
         if lost and (found := self._tests.get(parameters(report.nodeid))):
             cell, check = found
@@ -169,8 +166,8 @@ class ReportCollector:
             self.reports.append(report)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Fail the session if no test of a backend compared anything, e.g. because all of them were
-        skipped."""
+        """Fail the session if a backend has no test that compared anything, e.g. because all its
+        tests were skipped."""
         whole = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
         if whole and not _is_xdist_worker(session.config):
             asked = {backend_of(report) for report in self.reports}
@@ -179,7 +176,7 @@ class ReportCollector:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write annotations and the summary of the workflow step if the session runs on GitHub."""
+        """Write annotations and the summary of the workflow step if pytest runs on GitHub."""
         if _is_xdist_worker(terminalreporter.config):
             return
         if annotating():
@@ -194,24 +191,24 @@ class ReportCollector:
 
 
 def _is_xdist_worker(config: pytest.Config) -> bool:
-    """Return whether this process is a worker of pytest-xdist, whose reports the main process
-    collects."""
+    """Return whether this process is a worker process of pytest-xdist. The main process collects
+    the reports of worker processes."""
     return hasattr(config, "workerinput")
 
 
 def backend_of(report: Any) -> str:
-    """Return the name of the backend in a report."""
+    """Return the name of a report's backend."""
     return str(report.harness["cell"]["backend"])
 
 
 def was_compared(report: Any) -> bool:
-    """Return whether a check compared something: it agrees, or has only known differences."""
+    """Return whether a check compared something, i.e. agrees or has only known differences."""
     return bool(report.passed or hasattr(report, "wasxfail"))
 
 
 def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
-    """Return a table with the numbers of passed checks by spec and backend, and the failures. The
-    backends have the order of ``asked``."""
+    """Return a Markdown table with the number of passed checks by spec and backend, and a list of
+    the failures. The backends have the order of ``asked``."""
     told = set(map(backend_of, reports))
     backends = [*(b for b in asked if b in told), *sorted(told.difference(asked))]
     rows: dict[str, dict[str, list[Any]]] = {}
@@ -229,8 +226,8 @@ def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
 
 
 def failures(reports: Iterable[Any]) -> list[tuple[str, str, Sequence[str]]]:
-    """Return for each failed cell a title with the names of its failed checks, the first message,
-    and ``file:line`` places."""
+    """Return a tuple for each failed cell: a title with the names of the failed checks, the first
+    message, and places (``file:line``)."""
     cells: dict[str, list[Any]] = {}
     for report in reports:
         if report.failed:

@@ -1,4 +1,4 @@
-"""Parametrisation of the suite's test by spec, dtype and check, and the fixture with the cells."""
+"""Parametrisation of the suite's test by cell and check, and the fixture with the cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.suite.cells import ENGINE, Cells, list_tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrise the test with the engine's plan; without any parameters if pytest runs no
+    """Parametrise the test with the planned cells and checks; with an empty list if pytest runs no
     tests."""
     engine = metafunc.config.stash.get(ENGINE, None)
     planned = list_tests(engine) if engine is not None else {}

@@ -1,4 +1,4 @@
-"""The command-line options of the suite, and the request that is made from them."""
+"""The pytest options of the suite, and the request that is made from these options."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ from harness.command.ranges import Range
 from harness.errors import HarnessError
 from harness.output.printing import shown
 
-# If one of these options is set, pytest prints information and runs no test.
+# With one of these options, pytest prints information and runs no tests.
 INFORMING = ("help", "version", "markers", "showfixtures", "cacheshow")
-# The options of ``harness check`` that the suite has as well.
+# The options of ``harness check`` that the suite also has.
 OPTIONS = [one for one in options_of(CellOptions) if one.suite]
-# Values of ``--dist`` with which pytest-xdist runs each test in one process only.
+# Values of ``--dist`` with which pytest-xdist distributes the tests over processes.
 DISTRIBUTED = ("load", "loadfile", "loadgroup", "loadscope", "worksteal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add those options of ``harness check`` that the suite has; most names begin with
-    ``--harness``."""
+    """Add the options of the suite to pytest; most names begin with ``--harness``."""
     group = parser.getgroup("harness.suite", "checks of a backend against the oracle")
     for declared in OPTIONS:
         several = declared.type.startswith("tuple")
-        # The suite needs ``--backend``, so the help must not say that all backends are the default.
+        # The suite requires ``--backend``, so the help must not mention a default.
         help_text = declared.help if declared.name != "backends" else "Backends to check."
         settings: dict[str, Any] = {"help": help_text.removesuffix(".")}
         if declared.shown:
@@ -51,10 +50,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the engine, so that a wrong name ends pytest before it collects any test.
+    """Create the engine, so that a wrong name ends pytest before tests are collected.
 
     Raises:
-        UsageError: no backend is named, or the request is invalid. (This is pytest's class.)
+        UsageError: no backend is selected, or the request is invalid. (This is pytest's class.)
     """
     if any(getattr(config.option, name, None) for name in INFORMING):
         return
@@ -79,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
 ) -> pytest.Module | None:
-    """Return the suite's module under the same name on all machines, so that reports can be
+    """Collect the suite's module under the same name on all machines, so that reports can be
     merged."""
     from harness.suite.cells import NAME
 
@@ -91,7 +90,7 @@ def pytest_pycollect_makemodule(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Return a scheduler for pytest-xdist that runs all tests of a model in the same process."""
+    """Make a scheduler for pytest-xdist that runs all tests of a model in the same process."""
     from harness.suite.cells import ENGINE, list_tests
 
     if config.getoption("dist") not in DISTRIBUTED:
@@ -102,12 +101,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _read_value(declared: Option, given: Any) -> Any:
-    """Return the value of an option. A list may be given as a repeated option, or separated by
-    commas."""
+    """Read the value of an option. For a list, the option can be repeated, and each value can be a
+    comma-separated list."""
     if not declared.type.startswith("tuple"):
         return declared.read(given) if given is not None else None
     names = given
-    if declared.word != declared.name:  # positional arguments are not split at commas
+    if declared.word != declared.name:  # lists of positional arguments are not split at commas
         for text in given:
             if not all(name.strip() for name in text.split(",")):
                 raise pytest.UsageError(
