@@ -341,10 +341,10 @@ def page() -> str:
     lines += definitions("optimizers", meaning=False)
     lines += ["", "## Initial values", ""]
     for name, text in yaml.safe_load(DRAWN.read_text(encoding="utf-8")).items():
-        example = called(name, initializers.arguments(name))
+        example = called(name, initializers.argument_names(name))
         lines.append(f"- `{example}`: {_unsigned(str(text))}")
     lines += ["", "## Noises", "", "| distribution | arguments | example |", "|---|---|---|"]
-    for name, given in noise.LAWS.items():
+    for name, given in noise.DISTRIBUTIONS.items():
         shown = ", ".join(one if v is None else f"{one} {v:g}" for one, v in given.items())
         example = called(name, [one for one in given if one in ARGUMENTS])
         lines.append(f"| `{name}` | {shown} | `{example}` |")

@@ -215,7 +215,7 @@ def explain(
         if definitions.kinds:
             return definitions
         all_names = [n for kind in FOLDERS for n in library.names(kind)]
-        hint = library.misplaced("model", name) or did_you_mean(name, all_names)
+        hint = library.misplaced_hint("model", name) or did_you_mean(name, all_names)
         raise UsageError(
             f"unknown model or definition {shorten(name)!r}{hint}; 'harness list' shows all of them"
         )

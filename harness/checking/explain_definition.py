@@ -14,7 +14,7 @@ import yaml
 
 from harness.checking.options import LISTED, ListOptions
 from harness.command.outcome import CommandResult
-from harness.language.initializers import arguments
+from harness.language.initializers import argument_names
 from harness.language.initializers import names as initializers
 from harness.language.library import FOLDERS, Library
 from harness.runtime.hookspecs import FORMATS_GROUP
@@ -51,7 +51,7 @@ class Definitions:
         """Return the text that ``harness explain`` prints for the definitions."""
         return "\n\n".join(
             f"initializer {self.name}: {load_distributions()[self.name]}\n\n"
-            f"arguments: {', '.join(arguments(self.name)) or 'none'}"
+            f"arguments: {', '.join(argument_names(self.name)) or 'none'}"
             if kind == "initializer"
             else _definition(kind, self.name, self.library)
             for kind in self.kinds
@@ -63,7 +63,10 @@ class Definitions:
         return [
             {"kind": kind, "name": self.name}
             | (
-                {"summary": load_distributions()[self.name], "arguments": [*arguments(self.name)]}
+                {
+                    "summary": load_distributions()[self.name],
+                    "arguments": [*argument_names(self.name)],
+                }
                 if kind == "initializer"
                 else {
                     **_load_content(kind, self.name, self.library, mode="json"),

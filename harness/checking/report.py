@@ -18,7 +18,7 @@ from harness.checking.runner import Report
 from harness.errors import several
 from harness.files.forms import KeyPath
 from harness.files.user_file import displayed
-from harness.language.model import Shelf
+from harness.language.model import ModelCollection
 from harness.output import github
 from harness.output.markdown import escaped, sentences, table
 from harness.output.printing import entry
@@ -179,7 +179,7 @@ def outliers(report: Report) -> list[str]:
     return [*report.outliers, *filter(None, map(find_outlier, groups.values()))]
 
 
-def given(request: Request, specs: Shelf) -> list[str]:
+def given(request: Request, specs: ModelCollection) -> list[str]:
     """Return lines about the arrays that the user gave, their sizes, and the arrays that are
     random; empty if the user gave no arrays."""
     arrays_given = request.given
@@ -278,7 +278,7 @@ def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
 
 
 def annotate_failures(
-    report: Report, specs: Shelf, compared: RunChanges | None = None
+    report: Report, specs: ModelCollection, compared: RunChanges | None = None
 ) -> list[str]:
     """Return GitHub annotations for failing cells, at the wrong line of a spec or at the model's
     name. If the run was compared with an older run, changes for the worse are errors, and other
@@ -310,7 +310,7 @@ def words(result: CellResult) -> list[str]:
     return [*filter(None, (result.location, str(result.blame or ""), check_text))]
 
 
-def places(result: CellResult, specs: Shelf) -> Iterator[str]:
+def places(result: CellResult, specs: ModelCollection) -> Iterator[str]:
     """Yield ``file:line`` of the wrong equation, of the wrong layers, and of the model's name."""
     if result.place:
         yield result.place

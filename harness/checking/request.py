@@ -15,7 +15,7 @@ from harness.checking.own_model.against import Against
 from harness.command.declared import check_ranges
 from harness.command.ranges import MEMORY, SIZES
 from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
-from harness.language.axes import FREE_SIZES, known_sizes
+from harness.language.axes import FREE_SIZES, select_known_sizes
 from harness.language.model import Spec
 from harness.oracle.case import Case
 from harness.oracle.user_arrays import UserArrays
@@ -70,7 +70,7 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
     arrays = request.given
     if arrays is not None:
         return arrays.sizes, arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
-    requested = known_sizes(spec.model.sizes, request.sizes)
+    requested = select_known_sizes(spec.model.sizes, request.sizes)
     model_sizes = {n: size for n, size in requested.items() if n not in FREE_SIZES}
     if own:
         training = spec.model.training

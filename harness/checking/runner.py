@@ -31,9 +31,9 @@ from harness.checking.request import Request, case_sizes, check_request, checks_
 from harness.checking.run_cell import CellRun, SpecOnBackend, Subject
 from harness.environments.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
-from harness.language.axes import check_asked
+from harness.language.axes import describe_missing_sizes
 from harness.language.library import Library, content, lesson6
-from harness.language.model import Shelf, Spec
+from harness.language.model import ModelCollection, Spec
 from harness.language.schema import Layer, LayerUse
 from harness.oracle.case import Case, check_finite_results
 from harness.oracle.complex_step import complex_step_gap
@@ -221,14 +221,14 @@ class CellRunner:
         check_request(request, (*self.backends, *self.lacking))
         request = replace(request, checks=checks_of(request), pythons=columns.pythons)
         self.request = request
-        self.specs = Shelf(Library(tuple(request.folders)))
+        self.specs = ModelCollection(Library(tuple(request.folders)))
         self.sources: dict[str, str] = {}
         own: dict[str, tuple[str, ...]] = {}
         for name in dict.fromkeys(request.specs or lesson6()):
             spec = self.specs.add(name)
             self.sources.setdefault(spec.name, name)
             own[spec.name] = tuple(spec.model.sizes)
-        self.applied = [] if alone else check_asked(request.sizes, own)
+        self.applied = [] if alone else describe_missing_sizes(request.sizes, own)
         if request.given is not None and self.specs.names != (request.given.spec,):
             raise UsageError(f"the given arrays are for {request.given.spec}: check only this spec")
         # Known differences are faults of framework layers, so they do not apply to a user's own

@@ -85,7 +85,7 @@ def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
     if len(found.names) < 2:
         raise UsageError(f"cannot compare {found.names[0]} with itself: give two versions")
     quick = QUICK if asked.quick else {}
-    chosen = Library(asked.folders).matching(asked.specs) or quick.get("specs", ())
+    chosen = Library(asked.folders).expand_patterns(asked.specs) or quick.get("specs", ())
     common: dict[str, Any] = {"specs": chosen, "folders": asked.folders}
     common |= {"backends": found.names, "pythons": found.pythons, "device": asked.device}
     request = Request(**{**quick, **common})

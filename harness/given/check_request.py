@@ -27,7 +27,7 @@ def check_request(options: Mapping[str, Any]) -> Request:
         UsageError: an option has an unknown value, or two options exclude each other.
         HarnessError: a spec, or a file, is wrong.
     """
-    specs = Library(options.get("folders", ())).matching(options.get("specs", ()))
+    specs = Library(options.get("folders", ())).expand_patterns(options.get("specs", ()))
     sources = {name: options.get(name) for name in ("inputs", "state", "targets")}
     given_arrays = gather_for(
         specs,

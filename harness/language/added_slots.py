@@ -17,7 +17,7 @@ class AddedSlots:
 
     The optimizer's equations run at every step. They read the number of the update, ``count``, as
     ``t``, and the mean of the gradients accumulated so far, ``gradient``, as ``g``. Between
-    updates, :meth:`finished` discards their results. ``starts`` has the initial values of the
+    updates, :meth:`update_results` discards their results. ``starts`` has the initial values of the
     additional ``slots``, whose type ``type_`` is the parameter's.
     """
 
@@ -49,17 +49,17 @@ class AddedSlots:
         after = emit("add", values["t"], builder.constant(0.5))
         self.due = emit("less", emit("multiply", self.count, steps), after)
 
-    def finished(self, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    def update_results(self, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
         """Return the parameter and the slots after a step. ``before`` has the values before the
         step, and ``after`` the results of the optimizer's equations."""
         emit, constant = self.builder.emit, self.builder.constant
-        found, old = dict(after), dict(before)
+        results, unchanged = dict(after), dict(before)
         if self.average is not None:
-            old[AVERAGED] = self.slots[AVERAGED]
-            kept = emit("multiply", constant(self.average), old[AVERAGED])
+            unchanged[AVERAGED] = self.slots[AVERAGED]
+            decayed = emit("multiply", constant(self.average), unchanged[AVERAGED])
             new = emit("multiply", constant(1.0 - self.average), after["p"])
-            found[AVERAGED] = emit("add", kept, new)
+            results[AVERAGED] = emit("add", decayed, new)
         if self.accumulate is not None:
-            found = {n: emit("where", self.due, v, old[n]) for n, v in found.items()}
-            found[GATHERED] = emit("where", self.due, constant(0.0), self.gradient)
-        return found
+            results = {n: emit("where", self.due, v, unchanged[n]) for n, v in results.items()}
+            results[GATHERED] = emit("where", self.due, constant(0.0), self.gradient)
+        return results

@@ -11,17 +11,23 @@ from harness.errors import ErrorList, Place, SpecError, did_you_mean, known_name
 from harness.language.axes import read_dim, size_of
 from harness.language.axis_functions import TRUTHS
 from harness.language.builtins import BUILTINS
-from harness.language.document import Document, Located
+from harness.language.document import Document, Locator
 from harness.language.expressions import parse_expression
 from harness.language.hints import Hints
 from harness.language.library import Library
 from harness.language.names import is_name
-from harness.language.scope import FunctionName, LanguageValues, Scope, as_sizes, is_whole
+from harness.language.scope import (
+    FunctionName,
+    LanguageValues,
+    Scope,
+    is_whole_number,
+    select_sizes,
+)
 from harness.language.tree import Call, Expr, Name, Negate, Number
 from harness.program.dims import Dim
 
 
-def instead(hints: Hints, name: str, declared: Collection[str], value: object) -> str:
+def attribute_hint(hints: Hints, name: str, declared: Collection[str], value: object) -> str:
     """Return a hint for the unknown attribute ``name``, e.g. ``; here it is 'units'``; or ""."""
     rest = hints.complements.get(name)
     if rest in declared and isinstance(value, int | float) and 0 <= value <= 1:
@@ -38,7 +44,7 @@ PlaceOf = Callable[[str, bool], Place]
 
 
 @dataclass(frozen=True)
-class GivenAttributes:
+class AttributeSettings:
     """The attributes that a model sets for ``owner`` (e.g. a layer), with their positions.
 
     ``place`` is the position of the owner, and ``place_of`` returns that of an attribute.
@@ -63,7 +69,7 @@ class GivenAttributes:
 def read_attributes(
     library: Library,
     declared: Mapping[str, bool | float | str],
-    given: GivenAttributes,
+    settings: AttributeSettings,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
     """Return the value of every declared attribute: the value set in the model, or the default.
@@ -72,85 +78,91 @@ def read_attributes(
         SpecError: an attribute is unknown, or its value has the wrong kind.
     """
     errors = ErrorList()
-    found: dict[str, Attribute] = {}
-    unknown = [name for name in given.values if name not in declared]
+    values: dict[str, Attribute] = {}
+    unknown = [name for name in settings.values if name not in declared]
     for name in unknown:
-        told = (
-            f"unknown attribute {shorten(name)!r} of {given.owner}"
-            f"{instead(library.hints, name, declared, given.values[name])} "
+        message = (
+            f"unknown attribute {shorten(name)!r} of {settings.owner}"
+            f"{attribute_hint(library.hints, name, declared, settings.values[name])} "
             f"(known: {', '.join(declared) or 'none'})"
         )
-        errors.found.append(SpecError(told, given.at(name, key=True)))
+        errors.found.append(SpecError(message, settings.at(name, key=True)))
     for name, default in declared.items():
         # A required attribute may be missing because its name is misspelled.
-        if name in given.values or not unknown:
+        if name in settings.values or not unknown:
             with errors.part():
-                found[name] = _read(library, name, default, given, sizes)
+                values[name] = _read_attribute(library, name, default, settings, sizes)
     errors.end()
-    return found
+    return values
 
 
-def _read(
+def _read_attribute(
     library: Library,
     name: str,
     default: bool | float | str,
-    given: GivenAttributes,
+    settings: AttributeSettings,
     sizes: Mapping[str, Dim],
 ) -> Attribute:
-    value, at = given.values.get(name, default), given.at(name)
-    handed = given.outer.get(value) if name in given.values and isinstance(value, str) else None
-    lengths = {**as_sizes(given.outer), **sizes}
+    value, at = settings.values.get(name, default), settings.at(name)
+    outer_value = (
+        settings.outer.get(value) if name in settings.values and isinstance(value, str) else None
+    )
+    lengths = {**select_sizes(settings.outer), **sizes}
     if default == "size":
-        if name not in given.values:
-            raise SpecError(f"attribute {name!r} of {given.owner} is missing: give a size", at)
+        if name not in settings.values:
+            raise SpecError(f"attribute {name!r} of {settings.owner} is missing: give a size", at)
         return value if isinstance(value, Dim) else read_dim(value, lengths, at)
     if isinstance(default, bool):
-        value = handed if isinstance(handed, bool) else value
+        value = outer_value if isinstance(outer_value, bool) else value
         if not isinstance(value, bool):
-            raise SpecError(f"attribute {name!r} must be true or false, found {_show(value)}", at)
+            raise SpecError(
+                f"attribute {name!r} must be true or false, found {_value_text(value)}", at
+            )
         return value
     if isinstance(default, str):
-        if isinstance(handed, FunctionName):
-            return handed
+        if isinstance(outer_value, FunctionName):
+            return outer_value
         if isinstance(value, FunctionName):
             return value
         known = sorted([*BUILTINS, *library.names("function")])
         if not isinstance(value, str):
-            raise SpecError(f"attribute {name!r} must name a function, found {_show(value)}", at)
+            raise SpecError(
+                f"attribute {name!r} must name a function, found {_value_text(value)}", at
+            )
         if value not in known:
-            if name not in given.values:
-                at = given.definition.place_of(("attributes", name))
-            raise SpecError(_no_function(library.hints, name, value, known), at)
+            if name not in settings.values:
+                at = settings.definition.place_of(("attributes", name))
+            raise SpecError(_unknown_function_text(library.hints, name, value, known), at)
         return FunctionName(value)
-    if isinstance(handed, float):
-        return handed
-    return _number(name, value, lengths, at)
+    if isinstance(outer_value, float):
+        return outer_value
+    return _read_numeric(name, value, lengths, at)
 
 
-def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float | Dim:
+def _read_numeric(name: str, value: Any, sizes: Mapping[str, Dim], at: Place) -> float | Dim:
     """Return an attribute's value as a number; as a dimension if it is an expression of sizes."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, Dim):
         return value if value.terms else float(value.constant)
-    told = f"attribute {name!r} must be a number, found {_show(value)}"
-    if not isinstance(value, str) or not known:
-        raise SpecError(told, at)
+    message = f"attribute {name!r} must be a number, found {_value_text(value)}"
+    if not isinstance(value, str) or not sizes:
+        raise SpecError(message, at)
     try:
-        dim = size_of(parse_expression(value, Located(at)), known)
+        dim = size_of(parse_expression(value, Locator(at)), sizes)
     except SpecError:
-        hint = did_you_mean(value, known)
-        told = told.replace("a number", "a number, or a sum or product of sizes")
-        raise SpecError(f"{told}{hint} (sizes here: {', '.join(sorted(known))})", at) from None
+        hint = did_you_mean(value, sizes)
+        message = message.replace("a number", "a number, or a sum or product of sizes")
+        raise SpecError(f"{message}{hint} (sizes here: {', '.join(sorted(sizes))})", at) from None
     return dim if dim.terms else float(dim.constant)
 
 
-def _no_function(hints: Hints, name: str, value: str, known: Collection[str]) -> str:
-    found = shorten(value)
+def _unknown_function_text(hints: Hints, name: str, value: str, known: Collection[str]) -> str:
+    name_text = shorten(value)
     if not is_name(value):
         return (
             f"attribute {name!r} must be 'size', a number, true or false, or the name of a "
-            f"function, found {found!r}"
+            f"function, found {name_text!r}"
         )
     hint = did_you_mean(value, known)
     if value in hints.functions:
@@ -160,10 +172,10 @@ def _no_function(hints: Hints, name: str, value: str, known: Collection[str]) ->
     if value.lower() in ("none", "identity"):
         hint = "; the identity function is 'linear'"
     listed = known_names(known, hint, "harness list --functions")
-    return f"attribute {name!r} must name a function, found {found!r}{hint}{listed}"
+    return f"attribute {name!r} must name a function, found {name_text!r}{hint}{listed}"
 
 
-def number_of(
+def read_number(
     argument: str,
     value: float | str,
     attributes: Mapping[str, Attribute],
@@ -193,13 +205,13 @@ def number_of(
     return float(value)
 
 
-def _show(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return shorten(repr(value))
 
 
-def plain(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
+def as_plain_data(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
     """Return attributes for a program's nodes, where a function is a plain string."""
     return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}
 
@@ -209,7 +221,7 @@ def plain(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
 Declared = Mapping[str, bool | float | str]
 
 
-def inputs_of(
+def evaluate_inputs(
     evaluator: LanguageValues,
     expr: Call,
     scope: Scope,
@@ -227,10 +239,10 @@ def inputs_of(
     """
     if len(expr.arguments) > len(inputs):
         count = len(expr.arguments)
-        named = f"; pass {attributes[0]} by name, {attributes[0]}=..." if attributes else ""
+        hint_by_name = f"; pass {attributes[0]} by name, {attributes[0]}=..." if attributes else ""
         raise SpecError(
             f"{expr.function} takes {', '.join(inputs) or 'no arguments'}; found {count} "
-            f"argument{'s' * (count > 1)}{named}",
+            f"argument{'s' * (count > 1)}{hint_by_name}",
             expr.place,
         )
     values = {n: evaluator.tensor(a, scope) for n, a in zip(inputs, expr.arguments, strict=False)}
@@ -255,7 +267,7 @@ def inputs_of(
     return values
 
 
-def attributes_of(
+def evaluate_attributes(
     library: Library, owner: str, expr: Call, declared: Declared, document: Document, scope: Scope
 ) -> dict[str, Attribute]:
     """Return the attributes of a call from its keywords and from the defaults of the definition.
@@ -263,28 +275,30 @@ def attributes_of(
     Raises:
         SpecError: an attribute is missing, or its value has the wrong kind.
     """
-    given = {
-        n: (e, _attribute(n, declared[n], e, scope)) for n, e in expr.keywords if n in declared
+    keywords = {
+        n: (e, _evaluate_keyword(n, declared[n], e, scope))
+        for n, e in expr.keywords
+        if n in declared
     }
 
     def place_of(name: str, _key: bool) -> Place:
-        return given[name][0].place
+        return keywords[name][0].place
 
-    values = {name: value for name, (_, value) in given.items()}
-    named = GivenAttributes(owner, values, expr.place, document, place_of)
-    return read_attributes(library, declared, named, {})
+    values = {name: value for name, (_, value) in keywords.items()}
+    settings = AttributeSettings(owner, values, expr.place, document, place_of)
+    return read_attributes(library, declared, settings, {})
 
 
-def _attribute(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
+def _evaluate_keyword(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
     """Return the value of a keyword: a dimension if the attribute is a size, otherwise a number, a
     truth value or a function."""
     if default == "size":
         return scope.size(value)
     match value:
-        case Number(number):
-            return number
-        case Negate(Number(number)):
-            return -number
+        case Number(is_number):
+            return is_number
+        case Negate(Number(is_number)):
+            return -is_number
         case Name(word):
             bound = scope.names.get(word)
             if isinstance(bound, FunctionName | bool | float):
@@ -292,11 +306,11 @@ def _attribute(name: str, default: bool | float | str, value: Expr, scope: Scope
                 return bound
             if bound is None:
                 return TRUTHS.get(word, word)
-    number = isinstance(default, int | float) and not isinstance(default, bool)
-    if number and is_whole(value, scope):
+    is_number = isinstance(default, int | float) and not isinstance(default, bool)
+    if is_number and is_whole_number(value, scope):
         return scope.size(value)
-    what = "the name of a function" if isinstance(default, str) else "a number"
-    what = "true or false" if isinstance(default, bool) else what
+    expected = "the name of a function" if isinstance(default, str) else "a number"
+    expected = "true or false" if isinstance(default, bool) else expected
     if isinstance(value, Name) and isinstance(scope.names.get(value.id), Dim):
-        what += f"; {value.id!r} is a size"
-    raise SpecError(f"attribute {name!r} must be {what}", value.place)
+        expected += f"; {value.id!r} is a size"
+    raise SpecError(f"attribute {name!r} must be {expected}", value.place)

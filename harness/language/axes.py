@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from harness.errors import Place, SpecError, UsageError, did_you_mean, placed, shorten
 from harness.files.forms import KeyPath
 from harness.language import schema
-from harness.language.document import Document, Located
+from harness.language.document import Document, Locator
 from harness.language.expressions import parse_expression
 from harness.language.tree import Binary, Expr, Name, Number
 from harness.program.dims import Dim, Shape, shape_text
@@ -22,55 +22,55 @@ _OPERATORS = {"+": Dim.__add__, "-": Dim.__sub__, "*": Dim.__mul__}
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
-def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
+def read_dim(size: Any, sizes: Mapping[str, Dim], place: Place) -> Dim:
     """Convert a size in a spec, e.g. ``2 * units``, to a dimension. Raises :class:`SpecError` if it
-    is not an expression of ``known`` sizes."""
-    if isinstance(given, int) and not isinstance(given, bool):
-        if given < 1:
-            raise SpecError(f"an axis must have at least 1 entry, found {given}", place)
+    is not an expression of ``sizes`` sizes."""
+    if isinstance(size, int) and not isinstance(size, bool):
+        if size < 1:
+            raise SpecError(f"an axis must have at least 1 entry, found {size}", place)
         with placed(place):
-            return Dim(given)
-    if not isinstance(given, str):
-        found = "a list or mapping" if isinstance(given, list | dict) else shorten(repr(given))
+            return Dim(size)
+    if not isinstance(size, str):
+        kind = "a list or mapping" if isinstance(size, list | dict) else shorten(repr(size))
         raise SpecError(
-            f"expected a size, an integer, or a sum or product of those, found {found}", place
+            f"expected a size, an integer, or a sum or product of those, found {kind}", place
         )
 
-    dim = size_of(parse_expression(given, Located(place)), known)
+    dim = size_of(parse_expression(size, Locator(place)), sizes)
     if not dim.terms and dim.constant < 1:
-        raise SpecError(f"an axis must have at least 1 entry, found {given} = {dim}", place)
+        raise SpecError(f"an axis must have at least 1 entry, found {size} = {dim}", place)
     return dim
 
 
-def names_of_sizes(axes: Iterable[int | str]) -> set[str]:
+def find_size_names(axes: Iterable[int | str]) -> set[str]:
     """Return the size names that occur in declared axes."""
     return {name for axis in axes if isinstance(axis, str) for name in _NAME.findall(axis)}
 
 
-def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
+def size_of(expression: Expr, sizes: Mapping[str, Dim]) -> Dim:
     """Convert an expression of sizes and whole numbers to a dimension.
 
     Raises:
         SpecError: the expression contains something else, or its number is too large.
     """
     with placed(expression.place):
-        return _size_of(expression, known)
+        return _size_of(expression, sizes)
 
 
-def _size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
+def _size_of(expression: Expr, sizes: Mapping[str, Dim]) -> Dim:
     if isinstance(expression, Number) and isinstance(expression.value, int):
         return Dim(expression.value)
     if isinstance(expression, Name):
-        if expression.id not in known:
-            names = sorted(known)
+        if expression.id not in sizes:
+            names = sorted(sizes)
             raise SpecError(
                 f"unknown size {expression.id!r}{did_you_mean(expression.id, names)} "
                 f"(known: {', '.join(names)})",
                 expression.place,
             )
-        return known[expression.id]
+        return sizes[expression.id]
     if isinstance(expression, Binary) and expression.operator in _OPERATORS:
-        left, right = size_of(expression.left, known), size_of(expression.right, known)
+        left, right = size_of(expression.left, sizes), size_of(expression.right, sizes)
         return _OPERATORS[expression.operator](left, right)
     raise SpecError(
         "an axis must be a size, an integer, or a sum or product of those; instead of units / 2, "
@@ -98,7 +98,7 @@ class RestAxes:
 
 def read_dims(
     axes: Sequence[int | str],
-    known: Mapping[str, Dim],
+    sizes: Mapping[str, Dim],
     rest: RestAxes,
     place_of: Callable[[int], Place],
 ) -> Shape:
@@ -111,7 +111,7 @@ def read_dims(
     result: list[Dim] = []
     for number, axis in enumerate(axes):
         if axis != REST:
-            result.append(read_dim(axis, known, place_of(number)))
+            result.append(read_dim(axis, sizes, place_of(number)))
         elif rest.dims is None:
             raise SpecError("'...' needs an input with '...' in its shape", place_of(number))
         else:
@@ -145,20 +145,20 @@ def match(
         if rest.dims is not None and rest.dims != covered:
             raise fail(
                 f"{label} is {declared} where ... is {shape_text(rest.dims)}, "
-                f"found {shape_text(shape)}{_lacks_batch(rest.dims, covered)}"
+                f"found {shape_text(shape)}{_batch_axis_hint(rest.dims, covered)}"
             )
         rest.dims = covered
         rest.starts.add(start)
         shape = (*shape[:start], *shape[stop:])
     for axis, dim in zip(plain, shape, strict=True):
-        wanted = Dim(axis) if isinstance(axis, int) else sizes.setdefault(axis, dim)
-        if wanted != dim:
+        expected = Dim(axis) if isinstance(axis, int) else sizes.setdefault(axis, dim)
+        if expected != dim:
             raise fail(
-                f"{label} is {declared} with {axis} = {wanted}, found {shape_text(found.shape)}"
+                f"{label} is {declared} with {axis} = {expected}, found {shape_text(found.shape)}"
             )
 
 
-def _lacks_batch(*shapes: Shape) -> str:
+def _batch_axis_hint(*shapes: Shape) -> str:
     """Return a hint to write ``batch`` if some of the shapes start with ``batch`` and others start
     with a number; otherwise ""."""
     first = {shape[0] for shape in shapes if shape}
@@ -177,7 +177,7 @@ def axes_text(axes: Sequence[int | str]) -> str:
 
 # The words for the kinds in messages.
 INPUT_KINDS: Mapping[Kind, str] = {"float": "floats", "index": "an index", "bool": "booleans"}
-KEYS = ("index", "at_most", "boolean")
+KIND_KEYS = ("index", "at_most", "boolean")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Entries:
     more: int = 0
 
 
-def entries_of(declared: object) -> Entries:
+def entries_of_input(declared: object) -> Entries:
     """Return the kind of the entries of a declared input."""
     if not isinstance(declared, schema.Input):
         return Entries()
@@ -206,11 +206,11 @@ def check_entries(document: Document, declared: schema.Input, path: KeyPath) -> 
     Raises:
         SpecError: the input has several such keys.
     """
-    given = [key for key in KEYS if getattr(declared, key) not in (None, False)]
-    if len(given) > 1:
+    keys = [key for key in KIND_KEYS if getattr(declared, key) not in (None, False)]
+    if len(keys) > 1:
         raise SpecError(
-            f"an input can have only one of {', '.join(KEYS)}; found {' and '.join(given)}",
-            document.place_of_key((*path, given[1])),
+            f"an input can have only one of {', '.join(KIND_KEYS)}; found {' and '.join(keys)}",
+            document.place_of_key((*path, keys[1])),
         )
 
 
@@ -227,28 +227,28 @@ def input_type(
         SpecError: a size is unknown, or two kinds are declared.
     """
     check_entries(document, declared, path)
-    found = entries_of(declared)
-    if found.size is None:
-        return Type(shape, found.kind)
-    at = document.place_of((*path, "at_most" if found.more else "index"))
-    return Type(shape, found.kind, read_dim(found.size, sizes, at) + found.more)
+    entries = entries_of_input(declared)
+    if entries.size is None:
+        return Type(shape, entries.kind)
+    at = document.place_of((*path, "at_most" if entries.more else "index"))
+    return Type(shape, entries.kind, read_dim(entries.size, sizes, at) + entries.more)
 
 
 # Sizes that are given for several specs at once. Each size applies to the specs that have it.
 
 T = TypeVar("T")
 # The largest number of specs that a message lists; a longer list is replaced by its length.
-NAMED = 12
+MAX_LISTED = 12
 
 
-def known_sizes(spec_sizes: Iterable[str], asked: Mapping[str, T]) -> dict[str, T]:
-    """Select the sizes in ``asked`` that a spec has, including ``batch`` and ``time``."""
+def select_known_sizes(spec_sizes: Iterable[str], sizes: Mapping[str, T]) -> dict[str, T]:
+    """Select the sizes in ``sizes`` that a spec has, including ``batch`` and ``time``."""
     known = {*spec_sizes, *FREE_SIZES}
-    return {name: size for name, size in asked.items() if name in known}
+    return {name: size for name, size in sizes.items() if name in known}
 
 
-def check_asked(
-    asked: Iterable[str],
+def describe_missing_sizes(
+    names: Iterable[str],
     sizes: Mapping[str, Collection[str]],
     free: Sequence[str] = FREE_SIZES,
 ) -> list[str]:
@@ -259,19 +259,21 @@ def check_asked(
     Raises:
         UsageError: no spec has a size with that name.
     """
-    told = []
-    for name in asked:
-        having = [spec for spec, own in sizes.items() if name in own]
-        if name in free or len(having) == len(sizes):
+    messages = []
+    for name in names:
+        owners = [spec for spec, spec_sizes in sizes.items() if name in spec_sizes]
+        if name in free or len(owners) == len(sizes):
             continue
-        if not having:
-            known = tuple(dict.fromkeys([n for own in sizes.values() for n in own] + [*free]))
+        if not owners:
+            known = tuple(
+                dict.fromkeys([n for spec_sizes in sizes.values() for n in spec_sizes] + [*free])
+            )
             who = f"the {len(sizes)} specs have" if len(sizes) > 1 else f"{next(iter(sizes))} has"
             raise UsageError(
                 f"{who} no size {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
             )
-        listed = ", ".join(having) if len(having) <= NAMED else f"{len(having)} specs"
-        others = len(sizes) - len(having)
+        listed = ", ".join(owners) if len(owners) <= MAX_LISTED else f"{len(owners)} specs"
+        others = len(sizes) - len(owners)
         lacking = "1 other spec has" if others == 1 else f"{others} other specs have"
-        told.append(f"--size {name} applies to {listed}; {lacking} no such size")
-    return told
+        messages.append(f"--size {name} applies to {listed}; {lacking} no such size")
+    return messages

@@ -15,7 +15,7 @@ from harness.program.ir import Type
 TRUTHS: Mapping[str, bool] = {"true": True, "false": False}
 
 
-def arity(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Expr]:
+def check_arguments(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Expr]:
     """Check a call's number of arguments and its keywords; return the keywords.
 
     Raises:
@@ -23,13 +23,13 @@ def arity(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Ex
     """
     if len(expr.arguments) != count:
         plural = "" if count == 1 else "s"
-        told = ""
+        advice = ""
         by_axis = allowed in (("axis",), ("axis", "keepdims"), ("axis", "descending"))
         if len(expr.arguments) > count == 1 and by_axis:
-            told = f"; name the axis, as in {expr.function}(x, axis=-1)"
-            told += ", or write maximum(a, b)" if expr.function == "max" else ""
+            advice = f"; name the axis, as in {expr.function}(x, axis=-1)"
+            advice += ", or write maximum(a, b)" if expr.function == "max" else ""
         raise SpecError(
-            f"{expr.function} takes {count} argument{plural}, found {len(expr.arguments)}{told}",
+            f"{expr.function} takes {count} argument{plural}, found {len(expr.arguments)}{advice}",
             expr.place,
         )
     for name, value in expr.keywords:
@@ -42,12 +42,12 @@ def arity(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Ex
     return dict(expr.keywords)
 
 
-def _integer(expr: Expr, scope: Scope) -> int:
+def _read_integer(expr: Expr, scope: Scope) -> int:
     match expr:
         case Number(int(value)):
             return value
         case Negate(operand):
-            return -_integer(operand, scope)
+            return -_read_integer(operand, scope)
         case Name(name) if isinstance(number := scope.names.get(name), float):
             scope.used.add(name)
             if number.is_integer():
@@ -64,7 +64,7 @@ def _integer(expr: Expr, scope: Scope) -> int:
             )
 
 
-def truth_of(keyword: str, expr: Expr, scope: Scope) -> bool:
+def read_truth(keyword: str, expr: Expr, scope: Scope) -> bool:
     """Return the truth value of a keyword: 1, 0, true, false, or an attribute with a truth value.
 
     Raises:
@@ -82,20 +82,20 @@ def truth_of(keyword: str, expr: Expr, scope: Scope) -> bool:
             raise SpecError(f"{keyword} must be true or false", expr.place)
 
 
-def axis_of(expr: Expr, rank: int, scope: Scope) -> int:
+def read_axis(expr: Expr, rank: int, scope: Scope) -> int:
     """Return an axis of a value with ``rank`` axes, counted from the first.
 
     Raises:
         SpecError: the value has no such axis, or the axis is not a whole number.
     """
-    axis = _integer(expr, scope)
+    axis = _read_integer(expr, scope)
     if not -rank <= axis < rank:
         raise SpecError(f"axis {axis} is outside the {rank} axes of the value", expr.place)
     return axis % rank
 
 
-def axes_of(
-    evaluator: LanguageValues, value: int, given: Expr | None, scope: Scope
+def read_axes(
+    evaluator: LanguageValues, value: int, argument: Expr | None, scope: Scope
 ) -> tuple[int, ...]:
     """Return the axes of the argument ``axis=``: an axis, a list of axes or ``...``. Return all
     axes if the argument is missing.
@@ -104,33 +104,35 @@ def axes_of(
         SpecError: the value has no such axes, or an axis is named twice.
     """
     rank = len(evaluator.type_of(value).shape)
-    if given is None:
+    if argument is None:
         return tuple(range(rank))
-    if isinstance(given, Rest):
-        return _rest_axes(evaluator, value, given, scope)
-    if not isinstance(given, List):
-        return (axis_of(given, rank, scope),)
-    axes = tuple(sorted(axis_of(item, rank, scope) for item in given.items))
+    if isinstance(argument, Rest):
+        return _rest_axes(evaluator, value, argument, scope)
+    if not isinstance(argument, List):
+        return (read_axis(argument, rank, scope),)
+    axes = tuple(sorted(read_axis(item, rank, scope) for item in argument.items))
     if not axes or len(set(axes)) < len(axes):
-        raise SpecError("axis=[...] must list at least one axis, each only once", given.place)
+        raise SpecError("axis=[...] must list at least one axis, each only once", argument.place)
     return axes
 
 
-def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
+def _rest_axes(
+    evaluator: LanguageValues, value: int, argument: Rest, scope: Scope
+) -> tuple[int, ...]:
     """Return the axes of ``value`` that ``...`` stands for in the declared shapes."""
     dims, starts = scope.rest.dims, scope.rest.starts
     if dims is None:
-        raise SpecError("axis=... needs a '...' in the shape of an input", given.place)
+        raise SpecError("axis=... needs a '...' in the shape of an input", argument.place)
     if not dims:
-        raise SpecError("'...' stands for no axes in this call", given.place)
+        raise SpecError("'...' stands for no axes in this call", argument.place)
     if len(starts) > 1:
-        raise SpecError("'...' has several positions: give the axes as numbers", given.place)
+        raise SpecError("'...' has several positions: give the axes as numbers", argument.place)
     (start,) = starts
     stop = start + len(dims)
     if evaluator.type_of(value).shape[start:stop] != dims:
         raise SpecError(
-            f"axis=... is {shape_text(dims)} from axis {start} on, found {evaluator.tell(value)}",
-            given.place,
+            f"axis=... is {shape_text(dims)} from axis {start}, found {evaluator.describe(value)}",
+            argument.place,
         )
     return tuple(range(start, stop))
 
@@ -140,10 +142,10 @@ def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope)
 # backend the first of equal entries gets the gradient. NaN is sorted after all numbers, in
 # ascending and in descending order.
 
-MOVES = ("take", "take_along_axis")
+SELECTIONS = ("take", "take_along_axis")
 
 
-def _permuted(evaluator: LanguageValues, value: int, axes: tuple[int, ...]) -> int:
+def _permute(evaluator: LanguageValues, value: int, axes: tuple[int, ...]) -> int:
     if axes == tuple(range(len(axes))):
         return value
     result = evaluator.builder.emit("permute_dims", value, axes=axes)
@@ -152,39 +154,40 @@ def _permuted(evaluator: LanguageValues, value: int, axes: tuple[int, ...]) -> i
     return result
 
 
-def _last(evaluator: LanguageValues, value: int, axis: int) -> int:
+def _move_axis_to_end(evaluator: LanguageValues, value: int, axis: int) -> int:
     """Permute a value so that ``axis`` becomes the last axis."""
     rank = len(evaluator.type_of(value).shape)
-    return _permuted(evaluator, value, (*(a for a in range(rank) if a != axis), axis))
+    return _permute(evaluator, value, (*(a for a in range(rank) if a != axis), axis))
 
 
-def _back(evaluator: LanguageValues, value: int, axis: int) -> int:
+def _move_axis_back(evaluator: LanguageValues, value: int, axis: int) -> int:
     """Permute a value so that its last axis moves to the position ``axis``."""
     last = len(evaluator.type_of(value).shape) - 1
-    return _permuted(evaluator, value, (*range(axis), last, *range(axis, last)))
+    return _permute(evaluator, value, (*range(axis), last, *range(axis, last)))
 
 
-def _given(
+def _read_call(
     evaluator: LanguageValues, expr: Call, count: int, scope: Scope, *more: str
 ) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
     """Check the arguments of a function along an axis. Return its arguments after the first, its
     keywords, the first argument with the axis moved to the end, and the axis."""
-    keywords = arity(expr, count, ("axis", *more))
+    keywords = check_arguments(expr, count, ("axis", *more))
     value = evaluator.tensor(expr.arguments[0], scope)
     type_ = evaluator.type_of(value)
-    if type_.kind != "float" and expr.function not in MOVES:
+    if type_.kind != "float" and expr.function not in SELECTIONS:
         raise SpecError(
-            f"{expr.function} needs floats, found {evaluator.tell(value)}; convert an index "
+            f"{expr.function} needs floats, found {evaluator.describe(value)}; convert an index "
             "or a condition with astype(i)",
             expr.place,
         )
     if not type_.shape:
         raise SpecError(
-            f"{expr.function} needs at least one axis, found {evaluator.tell(value)}", expr.place
+            f"{expr.function} needs at least one axis, found {evaluator.describe(value)}",
+            expr.place,
         )
     rank = len(type_.shape)
-    axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else rank - 1
-    return list(expr.arguments[1:]), keywords, _last(evaluator, value, axis), axis
+    axis = read_axis(keywords["axis"], rank, scope) if "axis" in keywords else rank - 1
+    return list(expr.arguments[1:]), keywords, _move_axis_to_end(evaluator, value, axis), axis
 
 
 def cumsum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
@@ -195,12 +198,12 @@ def cumsum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """
     if "axis" not in dict(expr.keywords):
         raise SpecError("cumsum needs axis=, as in cumsum(x, axis=1)", expr.place)
-    _, _, value, axis = _given(evaluator, expr, 1, scope)
+    _, _, value, axis = _read_call(evaluator, expr, 1, scope)
     total = evaluator.emit("cumulative_sum", value, place=expr.place)
-    return _back(evaluator, total, axis)
+    return _move_axis_back(evaluator, total, axis)
 
 
-def _order(evaluator: LanguageValues, value: int, descending: bool, expr: Call) -> int:
+def _sort_order(evaluator: LanguageValues, value: int, descending: bool, expr: Call) -> int:
     if descending:
         value = evaluator.emit("negative", value, place=expr.place)
     return evaluator.emit("argsort", value, place=expr.place)
@@ -208,27 +211,27 @@ def _order(evaluator: LanguageValues, value: int, descending: bool, expr: Call) 
 
 def argsort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``argsort(x, axis=-1, descending=true)``: the indices that sort x."""
-    _, keywords, value, axis = _given(evaluator, expr, 1, scope, "descending")
-    order = _order(evaluator, value, _descending(keywords, scope), expr)
-    return _back(evaluator, order, axis)
+    _, keywords, value, axis = _read_call(evaluator, expr, 1, scope, "descending")
+    order = _sort_order(evaluator, value, _is_descending(keywords, scope), expr)
+    return _move_axis_back(evaluator, order, axis)
 
 
-def _descending(keywords: Mapping[str, Expr], scope: Scope) -> bool:
+def _is_descending(keywords: Mapping[str, Expr], scope: Scope) -> bool:
     name = "descending"
-    return name in keywords and truth_of(name, keywords[name], scope)
+    return name in keywords and read_truth(name, keywords[name], scope)
 
 
 def sort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``sort(x, axis=-1, descending=true)``: the sorted entries."""
-    _, keywords, value, axis = _given(evaluator, expr, 1, scope, "descending")
-    order = _order(evaluator, value, _descending(keywords, scope), expr)
+    _, keywords, value, axis = _read_call(evaluator, expr, 1, scope, "descending")
+    order = _sort_order(evaluator, value, _is_descending(keywords, scope), expr)
     entries = evaluator.emit("take_along_axis", value, order, place=expr.place)
-    return _back(evaluator, entries, axis)
+    return _move_axis_back(evaluator, entries, axis)
 
 
-def _first(evaluator: LanguageValues, value: int, expr: Call) -> int:
+def _argmax(evaluator: LanguageValues, value: int, expr: Call) -> int:
     """Return the index of the largest entry along the last axis."""
-    order = _order(evaluator, value, True, expr)
+    order = _sort_order(evaluator, value, True, expr)
     last = len(evaluator.type_of(order).shape) - 1
     first = evaluator.builder.slice_axis(order, last, 0, 1)
     return evaluator.builder.emit("squeeze", first, axis=last)
@@ -236,7 +239,7 @@ def _first(evaluator: LanguageValues, value: int, expr: Call) -> int:
 
 def argmax(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``argmax(x, axis=-1)``: the index of the largest entry; of the first one if tied."""
-    return _first(evaluator, _given(evaluator, expr, 1, scope)[2], expr)
+    return _argmax(evaluator, _read_call(evaluator, expr, 1, scope)[2], expr)
 
 
 def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
@@ -246,17 +249,17 @@ def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     Raises:
         SpecError: x does not hold floats, or ``below`` is not a size.
     """
-    arity(expr, 2)
+    check_arguments(expr, 2)
     value, below = evaluator.tensor(expr.arguments[0], scope), scope.size(expr.arguments[1])
     type_ = evaluator.type_of(value)
     if not below.terms and below.constant < 1:
         raise SpecError(f"the bound of an index must be at least 1, found {below}", expr.place)
     if type_.kind != "float":
-        raise SpecError(f"index takes floats, found {evaluator.tell(value)}", expr.place)
+        raise SpecError(f"index takes floats, found {evaluator.describe(value)}", expr.place)
     numbers = evaluator.floats(evaluator.emit("arange", place=expr.place, stop=below))
     column = evaluator.builder.emit("expand_dims", value, axis=len(type_.shape))
     reached = evaluator.floats(evaluator.emit("less_equal", numbers, column, place=expr.place))
-    return _first(evaluator, evaluator.emit("multiply", numbers, reached, place=expr.place), expr)
+    return _argmax(evaluator, evaluator.emit("multiply", numbers, reached, place=expr.place), expr)
 
 
 def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int]:
@@ -265,20 +268,20 @@ def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int
     Raises:
         SpecError: the axis has fewer than k entries.
     """
-    (count,), _, value, axis = _given(evaluator, expr, 2, scope)
+    (count,), _, value, axis = _read_call(evaluator, expr, 2, scope)
     k, length = scope.size(count), evaluator.type_of(value).shape[-1]
     room = length - k
     if not room.terms and room.constant < 0:
         raise SpecError(f"there are no {k} largest of {length} entries", count.place)
-    order = _order(evaluator, value, True, expr)
+    order = _sort_order(evaluator, value, True, expr)
     last = len(evaluator.type_of(order).shape) - 1
     chosen = evaluator.builder.slice_axis(order, last, 0, k)
     evaluator.places.setdefault(chosen, expr.place)
     entries = evaluator.emit("take_along_axis", value, chosen, place=expr.place)
-    return _back(evaluator, entries, axis), _back(evaluator, chosen, axis)
+    return _move_axis_back(evaluator, entries, axis), _move_axis_back(evaluator, chosen, axis)
 
 
-def largest(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+def top_values(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``top_k(x, k)`` in an expression: return the entries without their indices."""
     return top_k(evaluator, expr, scope)[0]
 
@@ -290,62 +293,68 @@ def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     Raises:
         SpecError: the value has no such axis, or is a single number.
     """
-    keywords = arity(expr, 2, ("axis",))
+    keywords = check_arguments(expr, 2, ("axis",))
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
     type_ = evaluator.type_of(value)
     if not type_.shape:
-        raise SpecError(f"take needs at least one axis, found {evaluator.tell(value)}", expr.place)
+        raise SpecError(
+            f"take needs at least one axis, found {evaluator.describe(value)}", expr.place
+        )
     rank, more = len(type_.shape), len(evaluator.type_of(index).shape)
-    axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else 0
-    _hold_places(evaluator, expr, type_, axis, index)
-    first = _permuted(evaluator, value, (axis, *(a for a in range(rank) if a != axis)))
+    axis = read_axis(keywords["axis"], rank, scope) if "axis" in keywords else 0
+    _check_index(evaluator, expr, type_, axis, index)
+    first = _permute(evaluator, value, (axis, *(a for a in range(rank) if a != axis)))
     rows = evaluator.emit("take", first, index, place=expr.place)
     # Move the axes of the index, which come first now, to the position of the taken axis.
     before = tuple(range(more, more + axis))
-    return _permuted(evaluator, rows, (*before, *range(more), *range(more + axis, more + rank - 1)))
+    return _permute(evaluator, rows, (*before, *range(more), *range(more + axis, more + rank - 1)))
 
 
 def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``take_along_axis(x, i, axis=-1)``. If i has one axis less than x, i selects one
     entry along the axis, and the result lacks the axis too."""
-    (given,), _, value, axis = _given(evaluator, expr, 2, scope)
-    index, type_ = evaluator.tensor(given, scope), evaluator.type_of(value)
+    (argument,), _, value, axis = _read_call(evaluator, expr, 2, scope)
+    index, type_ = evaluator.tensor(argument, scope), evaluator.type_of(value)
     rank = len(type_.shape)
     single = len(evaluator.type_of(index).shape) == rank - 1
     whole = (*type_.shape[:axis], type_.shape[-1], *type_.shape[axis:-1])
-    _hold_places(evaluator, expr, replace(type_, shape=whole), axis, index)
+    _check_index(evaluator, expr, replace(type_, shape=whole), axis, index)
     if single:
         column = evaluator.builder.emit("expand_dims", index, axis=rank - 1)
         evaluator.places[column] = expr.place
     else:
-        column = _last(evaluator, index, axis)
+        column = _move_axis_to_end(evaluator, index, axis)
     entries = evaluator.emit("take_along_axis", value, column, place=expr.place)
     if single:
         return evaluator.builder.emit("squeeze", entries, axis=rank - 1)
-    return _back(evaluator, entries, axis)
+    return _move_axis_back(evaluator, entries, axis)
 
 
-def _hold_places(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
+def _check_index(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
     """Check that an index array fits a value: its bound is the length of ``axis``, and its shape
     fits the other axes. Raises :class:`SpecError` if not."""
-    found, length = evaluator.type_of(index), value.shape[axis]
-    told = f"{expr.function} along axis {axis} of {value}: {evaluator.tell(index)}"
-    if found.kind != "index":
+    index_type, length = evaluator.type_of(index), value.shape[axis]
+    label = f"{expr.function} along axis {axis} of {value}: {evaluator.describe(index)}"
+    if index_type.kind != "index":
         return  # the primitive reports this error
-    if found.bound != length:
-        below = f"is below {found.bound}, but that axis has {length} entries"
-        raise SpecError(f"{told} {below} (index(astype(i), {length}) clips it)", expr.place)
-    rest = _without(value.shape, axis)
-    own = found.shape if len(found.shape) < len(value.shape) else _without(found.shape, axis)
-    if expr.function == "take_along_axis" and own != rest:
+    if index_type.bound != length:
+        below = f"is below {index_type.bound}, but that axis has {length} entries"
+        raise SpecError(f"{label} {below} (index(astype(i), {length}) clips it)", expr.place)
+    rest = _drop_axis(value.shape, axis)
+    index_rest = (
+        index_type.shape
+        if len(index_type.shape) < len(value.shape)
+        else _drop_axis(index_type.shape, axis)
+    )
+    if expr.function == "take_along_axis" and index_rest != rest:
         raise SpecError(
-            f"{told} has different other axes; for whole rows use take(x, i, axis={axis}), and "
-            "for different rows in each example one_hot(i, n) @ x",
+            f"{label} has different other axes; for whole rows use take(x, i, axis={axis}), "
+            "and for different rows in each example one_hot(i, n) @ x",
             expr.place,
         )
 
 
-def _without(shape: Shape, axis: int) -> Shape:
+def _drop_axis(shape: Shape, axis: int) -> Shape:
     return (*shape[:axis], *shape[axis + 1 :])
 
 
@@ -356,34 +365,38 @@ def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     Raises:
         SpecError: i is not an index, or its axes differ from those of x from ``axis`` on.
     """
-    keywords = arity(expr, 2, ("axis",))
+    keywords = check_arguments(expr, 2, ("axis",))
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
-    found, wanted = evaluator.type_of(index), evaluator.type_of(value)
-    told = f"{evaluator.tell(value)} and {evaluator.tell(index)}"
-    if found.kind != "index" or found.bound is None or wanted.kind != "float":
-        raise SpecError(f"segment_sum takes floats and an index of rows, found {told}", expr.place)
-    rank, more = len(wanted.shape), len(found.shape)
-    axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else 0
-    if wanted.shape[axis : axis + more] != found.shape:
+    index_type, value_type = evaluator.type_of(index), evaluator.type_of(value)
+    operands = f"{evaluator.describe(value)} and {evaluator.describe(index)}"
+    if index_type.kind != "index" or index_type.bound is None or value_type.kind != "float":
         raise SpecError(
-            f"segment_sum: the index and x have different axes from axis {axis} of x on: {told}",
+            f"segment_sum takes floats and an index of rows, found {operands}", expr.place
+        )
+    rank, more = len(value_type.shape), len(index_type.shape)
+    axis = read_axis(keywords["axis"], rank, scope) if "axis" in keywords else 0
+    if value_type.shape[axis : axis + more] != index_type.shape:
+        raise SpecError(
+            f"segment_sum: the axes of the index and x differ from axis {axis} on: {operands}",
             expr.place,
         )
     rest = (*range(axis), *range(axis + more, rank))
-    first = _permuted(evaluator, value, (*range(axis, axis + more), *rest))
-    rows = evaluator.emit("segment_sum", first, index, place=expr.place, rows=found.bound)
-    return _permuted(evaluator, rows, (*range(1, axis + 1), 0, *range(axis + 1, len(rest) + 1)))
+    first = _permute(evaluator, value, (*range(axis, axis + more), *rest))
+    rows = evaluator.emit("segment_sum", first, index, place=expr.place, rows=index_type.bound)
+    return _permute(evaluator, rows, (*range(1, axis + 1), 0, *range(axis + 1, len(rest) + 1)))
 
 
 # Functions with several results. In an expression, such a function gives its first result.
-SEVERAL: Mapping[str, Callable[[LanguageValues, Call, Scope], tuple[int, ...]]] = {"top_k": top_k}
-ORDERING: Mapping[str, Callable[[LanguageValues, Call, Scope], int]] = {
+MULTIPLE_RESULTS: Mapping[str, Callable[[LanguageValues, Call, Scope], tuple[int, ...]]] = {
+    "top_k": top_k
+}
+AXIS_FUNCTIONS: Mapping[str, Callable[[LanguageValues, Call, Scope], int]] = {
     "cumsum": cumsum,
     "argsort": argsort,
     "sort": sort,
     "argmax": argmax,
     "index": index,
-    "top_k": largest,
+    "top_k": top_values,
     "take": take,
     "take_along_axis": take_along_axis,
     "segment_sum": segment_sum,

@@ -7,8 +7,14 @@ from typing import Any
 
 from harness.errors import SpecError
 from harness.language.axes import size_of
-from harness.language.axis_functions import ORDERING, arity, axes_of, axis_of, truth_of
-from harness.language.operators import chosen
+from harness.language.axis_functions import (
+    AXIS_FUNCTIONS,
+    check_arguments,
+    read_axes,
+    read_axis,
+    read_truth,
+)
+from harness.language.operators import where
 from harness.language.scope import LanguageValues, Scope, names_in
 from harness.language.tree import Call, Expr, List, Name, Number
 from harness.program.dims import ONE, Dim, product
@@ -16,7 +22,7 @@ from harness.program.windows import WindowedAxis, misfit_text, windowed_axes
 
 # Windows: ``windows(x, axes=[1, 2], size=[3, 3], stride=2, padding=1)`` and ``overlap_add``.
 
-STEPS = ("stride", "dilation", "padding", "after")
+WINDOW_STEPS = ("stride", "dilation", "padding", "after")
 EXAMPLE = "windows(x, axes=[1, 2], size=[3, 3])"
 
 
@@ -27,8 +33,8 @@ def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     Raises:
         SpecError: a keyword is wrong, or the windows do not fit the axes.
     """
-    keywords = arity(expr, 1, ("axes", "size", *STEPS, "length", "lowest"))
-    value, attributes = _framed(evaluator, expr, keywords, scope)
+    keywords = check_arguments(expr, 1, ("axes", "size", *WINDOW_STEPS, "length", "lowest"))
+    value, attributes = _read_windows(evaluator, expr, keywords, scope)
     if "lowest" in keywords and keywords["lowest"] != Number(1, place=expr.place):
         raise SpecError("lowest must be 1 or left out", keywords["lowest"].place)
     attributes["lowest"] = "lowest" in keywords
@@ -36,8 +42,8 @@ def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     if "length" not in keywords:
         attributes["length"] = (ONE,) * count
         axes = [axis for axis, _ in windowed_axes("windows", shape, attributes)]
-        attributes["length"] = tuple(_count(axis, expr) for axis in axes)
-    return _checked(evaluator, "windows", value, attributes, expr)
+        attributes["length"] = tuple(_count_windows(axis, expr) for axis in axes)
+    return _emit_windows(evaluator, "windows", value, attributes, expr)
 
 
 def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
@@ -46,15 +52,15 @@ def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     Raises:
         SpecError: a keyword is wrong, or the windows do not fit the axes.
     """
-    keywords = arity(expr, 1, ("axes", "size", *STEPS, "length"))
-    value, attributes = _framed(evaluator, expr, keywords, scope)
+    keywords = check_arguments(expr, 1, ("axes", "size", *WINDOW_STEPS, "length"))
+    value, attributes = _read_windows(evaluator, expr, keywords, scope)
     shape, axes = evaluator.type_of(value).shape, attributes["axes"]
-    found = shape[axes[-1] + 1 : axes[-1] + 1 + len(axes)]
-    if found != attributes["size"]:
-        told = ", ".join(map(str, attributes["size"]))
+    window_axes = shape[axes[-1] + 1 : axes[-1] + 1 + len(axes)]
+    if window_axes != attributes["size"]:
+        sizes = ", ".join(map(str, attributes["size"]))
         raise SpecError(
-            f"the axes after axis {axes[-1]} must be those of the windows, [{told}]: "
-            f"{evaluator.tell(value)}",
+            f"the axes after axis {axes[-1]} must be those of the windows, [{sizes}]: "
+            f"{evaluator.describe(value)}",
             expr.place,
         )
     if "length" not in keywords:
@@ -63,10 +69,10 @@ def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
             axis.covered(count) - axis.padding - axis.after
             for axis, count in windowed_axes("overlap_add", shape, attributes)
         )
-    return _checked(evaluator, "overlap_add", value, attributes, expr)
+    return _emit_windows(evaluator, "overlap_add", value, attributes, expr)
 
 
-def _framed(
+def _read_windows(
     evaluator: LanguageValues, expr: Call, keywords: Mapping[str, Expr], scope: Scope
 ) -> tuple[int, dict[str, Any]]:
     """Return the operand and the attributes of a ``windows`` or ``overlap_add`` call. The attribute
@@ -77,64 +83,71 @@ def _framed(
         raise SpecError(f"{expr.function} needs axes= and size=, as in {example}", expr.place)
     if evaluator.type_of(value).kind != "float":
         raise SpecError(
-            f"{expr.function} needs floats, found {evaluator.tell(value)}; "
+            f"{expr.function} needs floats, found {evaluator.describe(value)}; "
             "convert an index or a condition with astype(i); for windows of looked-up rows, write "
             "windows(take(table, i), axes=[1], size=3)",
             expr.place,
         )
     rank = len(evaluator.type_of(value).shape)
-    given = keywords["axes"]
-    items = given.items if isinstance(given, List) else (given,)
-    axes = tuple(axis_of(item, rank, scope) for item in items)
+    argument = keywords["axes"]
+    items = argument.items if isinstance(argument, List) else (argument,)
+    axes = tuple(read_axis(item, rank, scope) for item in items)
     if not axes or list(axes) != sorted(set(axes)):
-        raise SpecError("axes=[...] must list axes in ascending order, each only once", given.place)
+        raise SpecError(
+            "axes=[...] must list axes in ascending order, each only once", argument.place
+        )
     attributes: dict[str, Any] = {"axes": axes}
-    attributes["size"] = _each(keywords["size"], "size", 1, len(axes), scope)
-    for name in STEPS:
+    attributes["size"] = _read_per_axis(keywords["size"], "size", 1, len(axes), scope)
+    for name in WINDOW_STEPS:
         default = attributes["padding"] if name == "after" else (Dim(int(name != "padding")),)
         attributes[name] = (
-            _each(keywords[name], name, int(name in STEPS[:2]), len(axes), scope)
+            _read_per_axis(keywords[name], name, int(name in WINDOW_STEPS[:2]), len(axes), scope)
             if name in keywords
             else default * (len(axes) if len(default) == 1 else 1)
         )
     if "length" in keywords:
-        attributes["length"] = _each(keywords["length"], "length", 1, len(axes), scope)
+        attributes["length"] = _read_per_axis(keywords["length"], "length", 1, len(axes), scope)
     return value, attributes
 
 
-def _each(given: Expr, name: str, least: int, count: int, scope: Scope) -> tuple[Dim, ...]:
+def _read_per_axis(
+    argument: Expr, name: str, minimum: int, count: int, scope: Scope
+) -> tuple[Dim, ...]:
     """Return one dimension for each axis. A list has an item for each axis; a single value applies
     to all axes."""
-    items = given.items if isinstance(given, List) else (given,) * count
+    items = argument.items if isinstance(argument, List) else (argument,) * count
     if len(items) != count:
         raise SpecError(
-            f"{name} needs one entry for each of the {count} axes, found {len(items)}", given.place
+            f"{name} needs one entry for each of the {count} axes, found {len(items)}",
+            argument.place,
         )
-    return tuple(_whole(item, name, least, scope) for item in items)
+    return tuple(_read_size(item, name, minimum, scope) for item in items)
 
 
-def _whole(given: Expr, name: str, least: int, scope: Scope) -> Dim:
+def _read_size(argument: Expr, name: str, minimum: int, scope: Scope) -> Dim:
     """Convert an expression of sizes and whole-number attributes to a dimension; check that it is
-    at least ``least`` if it is a number."""
-    known = {n: d for n, d in scope.names.items() if isinstance(d, Dim)}
-    for each in names_in(given):
-        number = scope.names.get(each)
+    at least ``minimum`` if it is a number."""
+    sizes = {n: d for n, d in scope.names.items() if isinstance(d, Dim)}
+    for attribute in names_in(argument):
+        number = scope.names.get(attribute)
         if isinstance(number, float) and number.is_integer():
-            known[each] = Dim(int(number))
+            sizes[attribute] = Dim(int(number))
         elif isinstance(number, float):
-            raise SpecError(f"{name} must be an integer, found {each} = {number:g}", given.place)
-    dim = size_of(given, known)
-    scope.used.update(names_in(given))
-    if not dim.terms and dim.constant < least:
-        told = f"{given.id} = {dim}" if isinstance(given, Name) else str(dim)
-        raise SpecError(f"{name} must be at least {least}, found {told}", given.place)
+            raise SpecError(
+                f"{name} must be an integer, found {attribute} = {number:g}", argument.place
+            )
+    dim = size_of(argument, sizes)
+    scope.used.update(names_in(argument))
+    if not dim.terms and dim.constant < minimum:
+        value_text = f"{argument.id} = {dim}" if isinstance(argument, Name) else str(dim)
+        raise SpecError(f"{name} must be at least {minimum}, found {value_text}", argument.place)
     return dim
 
 
-def _count(axis: WindowedAxis, expr: Call) -> Dim:
+def _count_windows(axis: WindowedAxis, expr: Call) -> Dim:
     count = axis.count()
     if count is None:
-        whole = (
+        remedy = (
             f"declare the axis as a multiple of the stride, as in {axis.stride} * half"
             if not axis.stride.terms
             else f"if the stride is a size, the axis plus padding minus one window must be a "
@@ -143,13 +156,13 @@ def _count(axis: WindowedAxis, expr: Call) -> Dim:
         )
         raise SpecError(
             f"the number of windows in {axis.length} entries with stride {axis.stride} is not a "
-            f"sum or product of sizes: {whole}, or the number of windows as a size in length=[...]",
+            f"sum or product of sizes: {remedy}, or the number of windows in length=[...]",
             expr.place,
         )
     return count
 
 
-def _checked(
+def _emit_windows(
     evaluator: LanguageValues, op: str, value: int, attributes: Mapping[str, Any], expr: Call
 ) -> int:
     """Check that the windows fit, as far as lengths are known without the numbers of sizes; then
@@ -157,16 +170,18 @@ def _checked(
     for axis, count in windowed_axes(op, evaluator.type_of(value).shape, attributes):
         for room in axis.room(count):
             if not room.terms and room.constant < 0:
-                raise SpecError(f"{misfit_text(axis, count)}: {evaluator.tell(value)}", expr.place)
+                raise SpecError(
+                    f"{misfit_text(axis, count)}: {evaluator.describe(value)}", expr.place
+                )
     return evaluator.emit(op, value, place=expr.place, **attributes)
 
 
 Builtin = Callable[[LanguageValues, Call, Scope], int]
 
 
-def _plain(op: str, count: int) -> Builtin:
+def _primitive(op: str, count: int) -> Builtin:
     def builtin(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-        arity(expr, count)
+        check_arguments(expr, count)
         values = [evaluator.tensor(a, scope) for a in expr.arguments]
         return evaluator.emit(op, *values, place=expr.place)
 
@@ -175,13 +190,13 @@ def _plain(op: str, count: int) -> Builtin:
 
 def _reduction(op: str) -> Builtin:
     def builtin(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-        keywords = arity(expr, 1, ("axis", "keepdims"))
+        keywords = check_arguments(expr, 1, ("axis", "keepdims"))
         value = evaluator.tensor(expr.arguments[0], scope)
-        axes = axes_of(evaluator, value, keywords.get("axis"), scope)
-        keep = "keepdims" in keywords and truth_of("keepdims", keywords["keepdims"], scope)
+        axes = read_axes(evaluator, value, keywords.get("axis"), scope)
+        keep = "keepdims" in keywords and read_truth("keepdims", keywords["keepdims"], scope)
         if op in ("mean", "var") and evaluator.type_of(value).kind != "float":
             raise SpecError(
-                f"{op} needs floats, found {evaluator.tell(value)}; convert an index or a "
+                f"{op} needs floats, found {evaluator.describe(value)}; convert an index or a "
                 "condition with astype",
                 expr.place,
             )
@@ -201,60 +216,60 @@ def _concat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     parts = expr.arguments[0] if len(expr.arguments) == 1 else None
     if not isinstance(parts, List) or not parts.items:
         raise SpecError("concat takes a list, as in concat([a, b], axis=-1)", expr.place)
-    keywords = arity(expr, 1, ("axis",))
+    keywords = check_arguments(expr, 1, ("axis",))
     if "axis" not in keywords:
         raise SpecError("concat needs axis=, as in concat([a, b], axis=-1)", expr.place)
     values = [evaluator.tensor(part, scope) for part in parts.items]
-    axis = axis_of(keywords["axis"], len(evaluator.type_of(values[0]).shape), scope)
+    axis = read_axis(keywords["axis"], len(evaluator.type_of(values[0]).shape), scope)
     return evaluator.emit("concat", *values, place=expr.place, axis=axis)
 
 
 def _one_hot(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    arity(expr, 2)
+    check_arguments(expr, 2)
     index = evaluator.tensor(expr.arguments[0], scope)
     bound = scope.size(expr.arguments[1])
     return evaluator.emit("one_hot", index, place=expr.place, classes=bound)
 
 
 def _expand_dims(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    keywords = arity(expr, 1, ("axis",))
+    keywords = check_arguments(expr, 1, ("axis",))
     value = evaluator.tensor(expr.arguments[0], scope)
     if "axis" not in keywords:
         raise SpecError("expand_dims needs axis=", expr.place)
-    axis = axis_of(keywords["axis"], len(evaluator.type_of(value).shape) + 1, scope)
+    axis = read_axis(keywords["axis"], len(evaluator.type_of(value).shape) + 1, scope)
     return evaluator.builder.emit("expand_dims", value, axis=axis)
 
 
 def _permute_dims(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    keywords = arity(expr, 1, ("axes",))
+    keywords = check_arguments(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)
     axes = keywords.get("axes")
     rank = len(evaluator.type_of(value).shape)
     if not isinstance(axes, List):
         raise SpecError("permute_dims needs axes=, a list such as [1, 0]", expr.place)
-    order = tuple(axis_of(item, rank, scope) for item in axes.items)
+    order = tuple(read_axis(item, rank, scope) for item in axes.items)
     return evaluator.emit("permute_dims", value, place=expr.place, axes=order)
 
 
 def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``astype(i)``: an index or a condition, cast to floats."""
-    arity(expr, 1)
+    check_arguments(expr, 1)
     value = evaluator.tensor(expr.arguments[0], scope)
     if evaluator.type_of(value).kind == "float":
-        raise SpecError(f"these values are already floats: {evaluator.tell(value)}", expr.place)
+        raise SpecError(f"these values are already floats: {evaluator.describe(value)}", expr.place)
     return evaluator.floats(value)
 
 
 def _arange(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``arange(time)``: the indices 0, 1, ... of an axis."""
-    arity(expr, 1)
+    check_arguments(expr, 1)
     return evaluator.emit("arange", place=expr.place, stop=scope.size(expr.arguments[0]))
 
 
 def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``split(x, axis=-1, sizes=[heads, head])``: reshape one axis to several axes, in
     row-major order."""
-    keywords = arity(expr, 1, ("axis", "sizes"))
+    keywords = check_arguments(expr, 1, ("axis", "sizes"))
     value = evaluator.tensor(expr.arguments[0], scope)
     sizes = keywords.get("sizes")
     if "axis" not in keywords or not isinstance(sizes, List) or len(sizes.items) < 2:
@@ -262,62 +277,62 @@ def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
             "split needs axis= and sizes=, as in split(x, axis=-1, sizes=[heads, head])", expr.place
         )
     shape = evaluator.type_of(value).shape
-    axis = axis_of(keywords["axis"], len(shape), scope)
+    axis = read_axis(keywords["axis"], len(shape), scope)
     parts = tuple(scope.size(item) for item in sizes.items)
     if product(parts) != shape[axis]:
-        told = " * ".join(f"({p})" if " " in str(p) else str(p) for p in parts)
+        factors = " * ".join(f"({p})" if " " in str(p) else str(p) for p in parts)
         raise SpecError(
-            f"axis {axis} has {shape[axis]} entries, and {told} is a different number: declare the "
-            f"size as that product: {evaluator.tell(value)}",
+            f"axis {axis} has {shape[axis]} entries, and {factors} is a different number: declare "
+            f"the size as that product: {evaluator.describe(value)}",
             sizes.place,
         )
-    whole = (*shape[:axis], *parts, *shape[axis + 1 :])
-    return evaluator.emit("reshape", value, place=expr.place, shape=whole)
+    new_shape = (*shape[:axis], *parts, *shape[axis + 1 :])
+    return evaluator.emit("reshape", value, place=expr.place, shape=new_shape)
 
 
 def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``merge(x, axes=[2, 3])``: reshape adjacent axes to one axis; undoes ``split``."""
-    keywords = arity(expr, 1, ("axes",))
+    keywords = check_arguments(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)
     axes = keywords.get("axes")
     shape = evaluator.type_of(value).shape
     if not isinstance(axes, List) or len(axes.items) < 2:
         raise SpecError("merge needs axes=, as in merge(x, axes=[2, 3])", expr.place)
-    found = [axis_of(item, len(shape), scope) for item in axes.items]
-    first, stop = found[0], found[0] + len(found)
-    if found != list(range(first, stop)):
+    numbers = [read_axis(item, len(shape), scope) for item in axes.items]
+    first, stop = numbers[0], numbers[0] + len(numbers)
+    if numbers != list(range(first, stop)):
         raise SpecError(
-            f"merge needs adjacent axes in ascending order, found axes {found}: reorder them "
+            f"merge needs adjacent axes in ascending order, found axes {numbers}: reorder them "
             "with permute_dims",
             axes.place,
         )
-    whole = (*shape[:first], product(shape[first:stop]), *shape[stop:])
-    return evaluator.emit("reshape", value, place=expr.place, shape=whole)
+    new_shape = (*shape[:first], product(shape[first:stop]), *shape[stop:])
+    return evaluator.emit("reshape", value, place=expr.place, shape=new_shape)
 
 
 BUILTINS: Mapping[str, Builtin] = {
-    "exp": _plain("exp", 1),
-    "log": _plain("log", 1),
-    "tanh": _plain("tanh", 1),
-    "sqrt": _plain("sqrt", 1),
-    "erf": _plain("erf", 1),
-    "sin": _plain("sin", 1),
-    "cos": _plain("cos", 1),
-    "floor": _plain("floor", 1),
+    "exp": _primitive("exp", 1),
+    "log": _primitive("log", 1),
+    "tanh": _primitive("tanh", 1),
+    "sqrt": _primitive("sqrt", 1),
+    "erf": _primitive("erf", 1),
+    "sin": _primitive("sin", 1),
+    "cos": _primitive("cos", 1),
+    "floor": _primitive("floor", 1),
     "astype": _astype,
     "arange": _arange,
     "split": _split,
     "merge": _merge,
     "windows": windows,
     "overlap_add": overlap_add,
-    "where": chosen,
-    "stop_gradient": _plain("stop_gradient", 1),
+    "where": where,
+    "stop_gradient": _primitive("stop_gradient", 1),
     "sum": _reduction("sum"),
     "max": _reduction("max"),
     "mean": _reduction("mean"),
     "var": _reduction("var"),
     "concat": _concat,
-    **ORDERING,
+    **AXIS_FUNCTIONS,
     "one_hot": _one_hot,
     "expand_dims": _expand_dims,
     "permute_dims": _permute_dims,

@@ -38,8 +38,8 @@ def check_definition(document: Document, spec: Documented) -> None:
     if isinstance(spec, schema.Model):
         return
     if isinstance(spec, Optimizer):
-        taken = UPDATE_NAMES if spec.matrices is None else (*UPDATE_NAMES, *MATRIX_NAMES)
-        check_distinct(document, spec, SECTIONS[Optimizer], taken)
+        reserved = UPDATE_NAMES if spec.matrices is None else (*UPDATE_NAMES, *MATRIX_NAMES)
+        check_distinct(document, spec, SECTIONS[Optimizer], reserved)
         _check_attributes(document, spec)
         if spec.matrices is not None:
             _check_slots(document, spec, spec.matrices)
@@ -80,23 +80,23 @@ def check_distinct(
     document: Document,
     spec: Documented,
     sections: Iterable[str],
-    taken: Iterable[str] = (),
+    reserved: Iterable[str] = (),
 ) -> None:
-    """Check that each name is declared in only one section and is not reserved. ``taken`` has
+    """Check that each name is declared in only one section and is not reserved. ``reserved`` has
     additional reserved names.
 
     Raises:
         SpecError: a name is declared twice or reserved.
     """
     seen: dict[str, str] = {}
-    taken = (*BUILTINS, *taken)
+    reserved = (*BUILTINS, *reserved)
     for section in sections:
         for name in getattr(spec, section):
             at = document.place_of_key((section, name))
             if name in seen:
                 first = document.place_of_key((seen[name], name))
                 raise SpecError(f"{name!r} is also declared in {seen[name]}, at {first}", at)
-            if name in taken:
+            if name in reserved:
                 raise SpecError(f"{name!r} is reserved: it is a name of the language", at)
             seen[name] = section
 
@@ -104,10 +104,10 @@ def check_distinct(
 def _check_form(document: Document, layer: schema.Layer) -> None:
     """Check that a layer has exactly one of: ``equations``, ``scan``, or ``training`` with
     ``inference``."""
-    phased = layer.training is not None or layer.inference is not None
-    forms = [layer.equations is not None, layer.scan is not None, phased]
+    by_phase = layer.training is not None or layer.inference is not None
+    forms = [layer.equations is not None, layer.scan is not None, by_phase]
     root = document.place_of_key(("layer",))
-    if sum(forms) != 1 or (phased and (layer.training is None or layer.inference is None)):
+    if sum(forms) != 1 or (by_phase and (layer.training is None or layer.inference is None)):
         message = "a layer needs 'equations', or 'scan', or both 'training' and 'inference'"
         raise SpecError(message, root)
     if (layer.scan is None) == (layer.output is None):
@@ -118,7 +118,7 @@ def _check_form(document: Document, layer: schema.Layer) -> None:
         _check_scans(document, layer)
     if layer.layers:
         _check_layers(document, layer)
-    if layer.statistics and not phased:
+    if layer.statistics and not by_phase:
         at = document.place_of_key(("statistics",))
         raise SpecError("'statistics' need both 'training' and 'inference'", at)
     if layer.scan is not None:
@@ -209,14 +209,14 @@ def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.
     is not declared as anything but a size."""
     sizes = {name for name, default in spec.attributes.items() if default == "size"}
     declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes
-    for name, given in spec.inputs.items():
-        if given == "any":
+    for name, declaration in spec.inputs.items():
+        if declaration == "any":
             continue
-        inner = isinstance(given, schema.Input)
-        path = ("inputs", name, "shape") if inner else ("inputs", name)
-        axes = given.shape if isinstance(given, schema.Input) else given
-        if isinstance(given, schema.Input):
-            check_entries(document, given, ("inputs", name))
+        has_keys = isinstance(declaration, schema.Input)
+        path = ("inputs", name, "shape") if has_keys else ("inputs", name)
+        axes = declaration.shape if isinstance(declaration, schema.Input) else declaration
+        if isinstance(declaration, schema.Input):
+            check_entries(document, declaration, ("inputs", name))
         for number, axis in enumerate(axes):
             at = document.place_of((*path, number))
             if axis in declared:

@@ -31,27 +31,27 @@ def read_text(path: Path) -> str:
     try:
         content = read_bytes(path, MAX_BYTES, "a spec")
     except FileFault as fault:
-        raise SpecError(f"{fault.reason}{_hint(path, fault)}", place) from None
-    if kind := not_text(path):
-        raise SpecError(f"this is {kind}, not a spec", place)
+        raise SpecError(f"{fault.reason}{_path_hint(path, fault)}", place) from None
+    if other_kind := not_text(path):
+        raise SpecError(f"this is {other_kind}, not a spec", place)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = content[: error.start]
         line = before.count(b"\n") + 1
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8-sig", "replace")) + 1
-        found = f"0x{content[error.start]:02x} at byte {error.start:,}"
-        message = f"this is not UTF-8: found {found}; save the file as UTF-8"
+        byte_text = f"0x{content[error.start]:02x} at byte {error.start:,}"
+        message = f"this is not UTF-8: found {byte_text}; save the file as UTF-8"
         raise SpecError(message, Place(place.file, line, column)) from None
 
 
-def _hint(path: Path, fault: FileFault) -> str:
+def _path_hint(path: Path, fault: FileFault) -> str:
     if fault.missing:
-        return _neighbour(path)
+        return _similar_file_hint(path)
     return "; name a .yaml file in it" if fault.reason == FOLDER else ""
 
 
-def _neighbour(path: Path) -> str:
+def _similar_file_hint(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"; there is no folder {displayed(folder)!r} either"
@@ -78,7 +78,7 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _OR_QUOTE = "or put it in quotes if it is text"
 _BOOLEANS = {"true": True, "false": False}
-_REFUSED = [
+_REJECTED_WORDS = [
     (r"null|Null|NULL|~", "a value is missing"),
     (r"true|false", f"write true or false in lower case, {_OR_QUOTE}"),
     (r"yes|no|on|off", f"this is ambiguous in YAML; write true or false, {_OR_QUOTE}"),
@@ -89,7 +89,9 @@ _REFUSED = [
     (r"[-+]?(?=[0-9.]*_)\.?[0-9][0-9_.]*(e[-+]?[0-9_]+)?", f"leave out the '_', {_OR_QUOTE}"),
     (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t ].*)?", "put the date in quotes"),
 ]
-_TRAPS = [(re.compile(pattern, re.IGNORECASE | re.ASCII), hint) for pattern, hint in _REFUSED]
+_REJECTED_PATTERNS = [
+    (re.compile(pattern, re.IGNORECASE | re.ASCII), hint) for pattern, hint in _REJECTED_WORDS
+]
 
 
 def plain_value(text: str) -> Scalar:
@@ -108,7 +110,7 @@ def plain_value(text: str) -> Scalar:
         if not math.isfinite(value):
             raise ValueError("this number is too large for a 64-bit float")
         return value
-    for pattern, hint in _TRAPS:
+    for pattern, hint in _REJECTED_PATTERNS:
         if pattern.fullmatch(text):
             raise ValueError(hint)
     return text
@@ -158,27 +160,27 @@ def read_nodes(text: str, file: str) -> Nodes:
         place = Place(file, line, bad.start() - line_start + 1)
         raise SpecError(f"character U+{ord(bad.group()):04X} is not allowed in a spec", place)
     builder = _Builder(file)
-    for event in _events(text, file):
-        builder.feed(event)
+    for event in _parse_events(text, file):
+        builder.add_event(event)
     if not builder.nodes.values:
         raise SpecError("the file is empty", Place(file, 1, 1))
     return builder.nodes
 
 
-def _at(text: str, place: Place) -> str:
+def _character_at(text: str, place: Place) -> str:
     """Return the character at a position, or "" if the position is after the end of its line or
     after the end of the text."""
     lines = text.splitlines()
     return lines[place.line - 1][place.column - 1 :][:1] if place.line <= len(lines) else ""
 
 
-def _events(text: str, file: str) -> Iterator[yaml.Event]:
+def _parse_events(text: str, file: str) -> Iterator[yaml.Event]:
     try:
         yield from yaml.parse(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
-        place = _place(file, error.problem_mark or error.context_mark)
+        place = _mark_place(file, error.problem_mark or error.context_mark)
         problem = error.problem or error.context or "unknown problem"
-        if NO_TOKEN in problem and _at(text, place) == "\t":
+        if NO_TOKEN in problem and _character_at(text, place) == "\t":
             problem = "a line begins with a tab; use spaces"
         elif NO_MAPPING in problem:
             problem += "; a text with ': ' in it needs quotes"
@@ -188,7 +190,7 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
         raise SpecError(f"this is not YAML: {shorten(str(error))}", Place(file, 1, 1)) from None
 
 
-def _place(file: str, mark: Any) -> Place:
+def _mark_place(file: str, mark: Any) -> Place:
     return Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
 
 
@@ -200,7 +202,7 @@ class _Frame:
     items: list[Data] | dict[str, Data]
     key: str | None = None
 
-    def wants_key(self) -> bool:
+    def expects_key(self) -> bool:
         return isinstance(self.items, dict) and self.key is None
 
     def next_path(self) -> KeyPath:
@@ -222,21 +224,21 @@ class _Builder:
         self.count = 0
         self.documents = 0
 
-    def feed(self, event: yaml.Event) -> None:
-        place = _place(self.file, event.start_mark)
+    def add_event(self, event: yaml.Event) -> None:
+        place = _mark_place(self.file, event.start_mark)
         match event:
             case yaml.DocumentStartEvent():
-                self.start_document(event, place)
+                self.check_document_start(event, place)
             case yaml.NodeEvent():
                 self.check(event, place)
-                if self.frames and self.frames[-1].wants_key():
+                if self.frames and self.frames[-1].expects_key():
                     self.key(event, place)
                 else:
                     self.value(event, place)
             case yaml.CollectionEndEvent():
                 self.frames.pop()
 
-    def start_document(self, event: yaml.DocumentStartEvent, place: Place) -> None:
+    def check_document_start(self, event: yaml.DocumentStartEvent, place: Place) -> None:
         self.documents += 1
         if self.documents > 1:
             raise SpecError("a spec file can have only one document; remove this '---'", place)
@@ -249,8 +251,8 @@ class _Builder:
             raise SpecError(f"this file has more than {MAX_NODES:,} keys and values", place)
         if event.anchor is not None:
             mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
-            found = repr(shorten(mark + event.anchor))
-            message = f"anchors and aliases are not allowed in a spec, found {found}"
+            name = repr(shorten(mark + event.anchor))
+            message = f"anchors and aliases are not allowed in a spec, found {name}"
             raise SpecError(f"{message}; write the value out, or quote it if it is text", place)
         tag = getattr(event, "tag", None)
         if tag is not None:
@@ -267,8 +269,8 @@ class _Builder:
         key = self.scalar(event, place)
         if not isinstance(key, str):
             found = shorten(event.value)
-            told = self._cut_apart() or "; put it in quotes"
-            raise SpecError(f"a key must be text, found {found}{told}", place)
+            hint = self._round_bracket_hint() or "; put it in quotes"
+            raise SpecError(f"a key must be text, found {found}{hint}", place)
         frame = self.frames[-1]
         frame.key = key
         path = frame.next_path()
@@ -280,19 +282,19 @@ class _Builder:
     def value(self, event: yaml.NodeEvent, place: Place) -> None:
         frame = self.frames[-1] if self.frames else None
         path = frame.next_path() if frame else ()
-        data: Data
+        content: Data
         if isinstance(event, yaml.ScalarEvent):
-            data = self.scalar(event, place)
+            content = self.scalar(event, place)
             self.nodes.values[path] = Spot(place, event.value, event.style or "")
         else:
-            data = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+            content = [] if isinstance(event, yaml.SequenceStartEvent) else {}
             self.nodes.values[path] = Spot(place)
         if frame:
-            frame.add(data)
+            frame.add(content)
         else:
-            self.nodes.data = data
-        if isinstance(data, list | dict):
-            self.frames.append(_Frame(path, data))
+            self.nodes.data = content
+        if isinstance(content, list | dict):
+            self.frames.append(_Frame(path, content))
             if len(self.frames) > MAX_DEPTH:
                 raise SpecError(f"this is nested more than {MAX_DEPTH} levels deep", place)
 
@@ -309,10 +311,10 @@ class _Builder:
         try:
             return plain_value(text)
         except ValueError as error:
-            found = f", found {shorten(text)!r}" if text else self._cut_apart()
+            found = f", found {shorten(text)!r}" if text else self._round_bracket_hint()
             raise SpecError(f"{error}{found}", place) from None
 
-    def _cut_apart(self) -> str:
+    def _round_bracket_hint(self) -> str:
         """Return a hint if ``shape: (batch, time)`` was read as a text and a key."""
         items = self.frames[-1].items
         for value in items.values() if isinstance(items, dict) else ():
@@ -332,7 +334,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Located:
+class Locator:
     """A function that converts a position in a scalar (line and column from 0) to a position in the
     file. ``start`` is the position of the scalar's first character in the file."""
 
@@ -372,7 +374,7 @@ class Document:
         the position of the item."""
         return self.nodes.keys.get(path) or self.place_of(path)
 
-    def locator(self, path: KeyPath) -> Located:
+    def locator(self, path: KeyPath) -> Locator:
         """Return a function that converts positions in the scalar at ``path`` to positions in the
         file.
 
@@ -383,20 +385,20 @@ class Document:
         spot = self.nodes.values[path]
         place = spot.place
         if spot.style == "|":
-            return Located(Place(self.file, place.line + 1, self._indent(spot) + 1))
+            return Locator(Place(self.file, place.line + 1, self._block_indent(spot) + 1))
         start = place.column + bool(spot.style)
         written = self.lines[place.line - 1][start - 1 :]
         if spot.style == ">" or not written.startswith(spot.text):
             message = "write this on one line without escapes, or as a block of lines after '|'"
             raise SpecError(f"{message}, found {shorten(spot.text)!r}", place)
-        return Located(Place(self.file, place.line, start))
+        return Locator(Place(self.file, place.line, start))
 
-    def _indent(self, spot: Spot) -> int:
-        for line, written in zip(
+    def _block_indent(self, spot: Spot) -> int:
+        for line, source_line in zip(
             spot.text.split("\n"), self.lines[spot.place.line :], strict=False
         ):
             if line:
-                return len(written) - len(line)
+                return len(source_line) - len(line)
         return 0
 
 
@@ -424,9 +426,9 @@ def validate(document: Document, model: type[M]) -> M:
     try:
         return model.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        found = complaints(error, model, document.data)
+        found_complaints = complaints(error, model, document.data)
     errors = []
-    for complaint in found:
+    for complaint in found_complaints:
         place = document.place_of_key if complaint.at_key else document.place_of
         errors.append(SpecError(complaint.message, place(complaint.path)))
     raise one_or_many(errors)

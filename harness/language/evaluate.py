@@ -8,21 +8,21 @@ from typing import Any
 
 from harness.errors import Place, SpecError, SpecErrors, did_you_mean, known_names
 from harness.language import schema, tree
-from harness.language.attributes import Attribute, attributes_of, inputs_of
-from harness.language.axes import INPUT_KINDS, entries_of, match
-from harness.language.axis_functions import SEVERAL
+from harness.language.attributes import Attribute, evaluate_attributes, evaluate_inputs
+from harness.language.axes import INPUT_KINDS, entries_of_input, match
+from harness.language.axis_functions import MULTIPLE_RESULTS
 from harness.language.builtins import BUILTINS
 from harness.language.document import Document
 from harness.language.expressions import parse_equations
 from harness.language.library import Definition, Library, content
 from harness.language.operators import (
-    compared,
-    condition,
+    compare,
     constant_condition,
-    indexed,
-    inverted,
-    joined,
-    product_of,
+    evaluate_condition,
+    join_conditions,
+    matrix_product,
+    negate,
+    select_items,
 )
 from harness.language.scope import (
     BoundValue,
@@ -63,7 +63,7 @@ class Evaluator(LanguageValues):
         self._depth = 0
 
     @contextmanager
-    def called(self, name: str, place: Place) -> Iterator[None]:
+    def with_call_place(self, name: str, place: Place) -> Iterator[None]:
         """Add the position of a call to errors in the equations of the called definition.
 
         Raises:
@@ -88,7 +88,7 @@ class Evaluator(LanguageValues):
             SpecError: an equation is wrong, or assigns to a name that must not be assigned.
         """
         for assignment in equations:
-            values = self.assigned(assignment, scope)
+            values = self.evaluate_assignment(assignment, scope)
             for target, value in zip(assignment.targets, values, strict=True):
                 if target.id in BUILTINS:
                     raise SpecError(
@@ -102,16 +102,16 @@ class Evaluator(LanguageValues):
                     self.builder.name(value, f"{label}{target.id}", at)
                 self.places.setdefault(value, target.place)
 
-    def assigned(self, assignment: tree.Assignment, scope: Scope) -> Sequence[int]:
+    def evaluate_assignment(self, assignment: tree.Assignment, scope: Scope) -> Sequence[int]:
         """Evaluate the right side of an assignment; return a value for each name on the left side.
 
         Raises:
             SpecError: the number of names differs from the number of results.
         """
         expr, count = assignment.value, len(assignment.targets)
-        if count > 1 and isinstance(expr, tree.Call) and expr.function in SEVERAL:
+        if count > 1 and isinstance(expr, tree.Call) and expr.function in MULTIPLE_RESULTS:
             with self.at(expr.place):
-                results = SEVERAL[expr.function](self, expr, scope)
+                results = MULTIPLE_RESULTS[expr.function](self, expr, scope)
             if count == len(results):
                 return results
             raise SpecError(
@@ -120,7 +120,7 @@ class Evaluator(LanguageValues):
             )
         if count > 1:
             raise SpecError(
-                f"only a call of a layer returns several results, and {', '.join(SEVERAL)}: "
+                f"only layers return several results, and {', '.join(MULTIPLE_RESULTS)}: "
                 "to split a tensor use indices, as in a = x[0]",
                 assignment.place,
             )
@@ -152,11 +152,11 @@ class Evaluator(LanguageValues):
             case tree.Negate(operand):
                 return self.emit("negative", self.tensor(operand, scope), place=expr.place)
             case tree.Name():
-                return self._named(expr, scope)
+                return self._evaluate_name(expr, scope)
             case tree.Invert(operand):
-                return inverted(self, condition(self, "~", operand, scope), expr.place)
+                return negate(self, evaluate_condition(self, "~", operand, scope), expr.place)
             case tree.Binary("&" | "|" as operator, left, right):
-                return joined(self, operator, left, right, scope, expr.place)
+                return join_conditions(self, operator, left, right, scope, expr.place)
             case tree.Binary("@", left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
                 return self.product(a, b, expr.place)
@@ -164,9 +164,9 @@ class Evaluator(LanguageValues):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
                 return self.emit(OPERATORS[operator], a, b, place=expr.place)
             case tree.Compare(operator, left, right):
-                return compared(self, expr, operator, left, right, scope)
+                return compare(self, expr, operator, left, right, scope)
             case tree.Index(inner, items):
-                return indexed(self, self.tensor(inner, scope), items, expr.place, scope)
+                return select_items(self, self.tensor(inner, scope), items, expr.place, scope)
             case tree.Call():
                 return self.call(expr, scope)
             case tree.List() | tree.Rest():
@@ -178,9 +178,9 @@ class Evaluator(LanguageValues):
         Raises:
             SpecError: the operands do not fit.
         """
-        return product_of(self, left, right, place)
+        return matrix_product(self, left, right, place)
 
-    def _named(self, name: tree.Name, scope: Scope) -> int:
+    def _evaluate_name(self, name: tree.Name, scope: Scope) -> int:
         if name.id not in scope.names and name.id in self.callable_names(scope):
             raise SpecError(f"{name.id!r} is a function: call it, as in {name.id}(x)", name.place)
         match scope.look_up(name):
@@ -234,8 +234,8 @@ class Evaluator(LanguageValues):
             )
         if not self.library.has("function", name):
             known = self.callable_names(scope)
-            told = _unknown_function(self.library, name, known, expr.place, scope.layers)
-            raise SpecError(told, expr.place)
+            message = _unknown_function_text(self.library, name, known, expr.place, scope.layers)
+            raise SpecError(message, expr.place)
         if name in self._inside:
             cycle = " -> ".join([*self._inside[self._inside.index(name) :], name])
             raise SpecError(f"cyclic definition: {cycle}", expr.place)
@@ -248,8 +248,8 @@ class Evaluator(LanguageValues):
         spec = content(definition, schema.Function)
         inner, *_ = self.arguments("function", name, spec, definition, expr, scope)
         self._inside.append(name)
-        with self.called(name, expr.place):
-            result = self.written_out(spec, definition.document, inner, None)
+        with self.with_call_place(name, expr.place):
+            result = self.inline_equations(spec, definition.document, inner, None)
         self._inside.pop()
         self.places[result] = expr.place
         return result
@@ -265,17 +265,19 @@ class Evaluator(LanguageValues):
     ) -> tuple[Scope, dict[str, int], dict[str, Attribute]]:
         """Evaluate the arguments of a call. Return a scope for the definition's equations, the
         inputs' values and the attributes."""
-        attributes = attributes_of(
+        attributes = evaluate_attributes(
             self.library, f"{kind} {name!r}", expr, spec.attributes, definition.document, scope
         )
-        values = inputs_of(self, expr, scope, list(spec.inputs), attributes=list(spec.attributes))
+        values = evaluate_inputs(
+            self, expr, scope, list(spec.inputs), attributes=list(spec.attributes)
+        )
         inner = Scope(dict(attributes))
         sizes = {n: d for n, d in attributes.items() if isinstance(d, Dim)}
         self.bind_inputs(name, expr, spec.inputs, values, inner, sizes, kind == "function")
         inner.names.update({n: d for n, d in sizes.items() if n not in inner.names})
         return inner, values, attributes
 
-    def written_out(
+    def inline_equations(
         self,
         spec: schema.Function | schema.Loss,
         document: Document,
@@ -302,21 +304,21 @@ class Evaluator(LanguageValues):
                 message names it.
         """
         for name, declared in inputs.items():
-            found = self.type_of(values[name])
-            if (wanted := entries_of(declared)).kind != found.kind:
+            type_ = self.type_of(values[name])
+            if (entries := entries_of_input(declared)).kind != type_.kind:
                 raise self.failure(values[name], expr.place)(
-                    f"{expr.function}: {name} is declared as {INPUT_KINDS[wanted.kind]}, found "
-                    f"{INPUT_KINDS[found.kind]}{self._twin(expr.function, found.kind)}"
+                    f"{expr.function}: {name} is declared as {INPUT_KINDS[entries.kind]}, found "
+                    f"{INPUT_KINDS[type_.kind]}{self._sparse_hint(expr.function, type_.kind)}"
                 )
 
-    def _twin(self, loss: str, found: Kind) -> str:
+    def _sparse_hint(self, loss: str, kind: Kind) -> str:
         """Return a hint that names the ``sparse_`` variant of a loss if the target is class
         indices, or the variant without ``sparse_`` if the target is floats; otherwise ""."""
-        twin, of = f"{SPARSE}{loss}", "class indices"
+        variant, target = f"{SPARSE}{loss}", "class indices"
         if loss.startswith(SPARSE):
-            twin, of = loss.removeprefix(SPARSE), "floats"
-        fits = found == ("float" if loss.startswith(SPARSE) else "index")
-        return f"; {twin} takes {of}" if fits and self.library.has("loss", twin) else ""
+            variant, target = loss.removeprefix(SPARSE), "floats"
+        fits = kind == ("float" if loss.startswith(SPARSE) else "index")
+        return f"; {variant} takes {target}" if fits and self.library.has("loss", variant) else ""
 
     def bind_inputs(
         self,
@@ -344,19 +346,22 @@ class Evaluator(LanguageValues):
                 match(f"{owner}: {name}", axes, self.type_of(value), sizes, inner.rest, fail)
             inner.names[name] = BoundValue(value)
         for name, declared in inputs.items():
-            found, wanted = self.type_of(values[name]), entries_of(declared)
-            if wanted.size is None or found.bound is None:
+            argument_type, entries = self.type_of(values[name]), entries_of_input(declared)
+            if entries.size is None or argument_type.bound is None:
                 continue
-            most = found.bound - wanted.more
-            size = wanted.size
-            known = Dim(size) if isinstance(size, int) else sizes.setdefault(size, most)
-            if known != most:
-                told = "" if isinstance(size, int) else f"{size}{' + 1' * wanted.more} = "
+            argument_size = argument_type.bound - entries.more
+            size = entries.size
+            declared_size = (
+                Dim(size) if isinstance(size, int) else sizes.setdefault(size, argument_size)
+            )
+            if declared_size != argument_size:
+                size_text = "" if isinstance(size, int) else f"{size}{' + 1' * entries.more} = "
                 # Suggest a number only if the size is an attribute, which the model can set.
-                hint = f" (write {size}: {most})" if size in inner.names else ""
+                hint = f" (write {size}: {argument_size})" if size in inner.names else ""
                 raise self.failure(values[name], expr.place)(
-                    f"{owner}: {name} must be an index below {told}{known + wanted.more}, "
-                    f"found an index below {found.bound}{hint}"
+                    f"{owner}: {name} must be an index below "
+                    f"{size_text}{declared_size + entries.more}, "
+                    f"found an index below {argument_type.bound}{hint}"
                 )
 
     def result(self, scope: Scope, name: str, place: Place) -> int:
@@ -371,8 +376,12 @@ class Evaluator(LanguageValues):
         return bound.value
 
 
-def _unknown_function(
-    library: Library, name: str, known: Iterable[str], place: Place, layers: Iterable[str] = ()
+def _unknown_function_text(
+    library: Library,
+    name: str,
+    known: Iterable[str],
+    place: Place,
+    layers: Iterable[str] = (),
 ) -> str:
     """Return the error message for an unknown function, with a hint. ``known`` are the names that
     can be called, and ``layers`` are those of them that are layers."""
@@ -386,7 +395,7 @@ def _unknown_function(
             f"'{name}_1: {{layer: {name}{sizes}}}', and call that name"
         )
     known, layers = tuple(known), tuple(layers)
-    files = (library.misplaced(kind, name, place) for kind in ("function", "loss"))
+    files = (library.misplaced_hint(kind, name, place) for kind in ("function", "loss"))
     hint = next(filter(None, files), did_you_mean(name, known))
     if hint or not layers:
         return f"unknown function {name!r}{hint}{known_names(known, hint)}"

@@ -40,8 +40,8 @@ _TOKEN = re.compile(
 )
 _CLOSING = {"(": ")", "[": "]"}
 # Patterns of a name after a dot, and of a name before a dot or a bracket.
-_BEHIND = re.compile(r"\.\s*([A-Za-z_]\w*)", re.ASCII)
-_BEFORE = re.compile(r"([A-Za-z_]\w*)\s*([.(])\s*$", re.ASCII)
+_NAME_AFTER_DOT = re.compile(r"\.\s*([A-Za-z_]\w*)", re.ASCII)
+_NAME_BEFORE = re.compile(r"([A-Za-z_]\w*)\s*([.(])\s*$", re.ASCII)
 # Usual names of imported modules, such as np.
 _MODULES = frozenset(
     {"np", "numpy", "torch", "F", "nn", "jnp", "jax", "lax", "tf", "keras", "ops", "math", "K"}
@@ -75,7 +75,7 @@ class _Checker:
                 raise SpecError(message, self.locate(number, MAX_LINE))
             for match in _TOKEN.finditer(line):
                 if match.lastgroup in ("refused", "other"):
-                    raise SpecError(_refusal(match), self.locate(number, match.start()))
+                    raise SpecError(_rejection_text(match), self.locate(number, match.start()))
                 if match.lastgroup != "space":
                     place = self.locate(number, match.start())
                     self.token(str(match.lastgroup), match.group(), place)
@@ -127,22 +127,28 @@ def _check_name(name: str, place: Place) -> None:
         )
 
 
-def _refusal(match: re.Match[str]) -> str:
+def _rejection_text(match: re.Match[str]) -> str:
     source, line, hints = match.group(), match.string, shipped_hints()
     if not source.isascii():
         return f"only ASCII characters are allowed outside comments, found {source!r}"
     if source not in hints.signs:
         return f"{source!r} is not part of the language"
-    before, behind = _BEFORE.search(line[: match.end()]), _BEHIND.match(line, match.start())
-    if behind is not None:
-        module, name = before is not None and before.group(1) in _MODULES, behind.group(1)
-        written = f"write {name}(...)" if module else f"write {name}(x, ...)"
-        told = hints.after_dot.get(name) or hints.functions.get(name, written)
-        return f"names after a dot are not part of the language: {told}; found '.{shorten(name)}'"
-    called_with = _BEFORE.search(line[: match.start()])
+    name_before, name_after = (
+        _NAME_BEFORE.search(line[: match.end()]),
+        _NAME_AFTER_DOT.match(line, match.start()),
+    )
+    if name_after is not None:
+        module, name = (
+            name_before is not None and name_before.group(1) in _MODULES,
+            name_after.group(1),
+        )
+        call_text = f"write {name}(...)" if module else f"write {name}(x, ...)"
+        hint = hints.after_dot.get(name) or hints.functions.get(name, call_text)
+        return f"names after a dot are not part of the language: {hint}; found '.{shorten(name)}'"
+    called_with = _NAME_BEFORE.search(line[: match.start()])
     if source in "'\"" and called_with is not None and called_with.group(1) in hints.functions:
-        told = hints.functions[called_with.group(1)]
-        return f"text in quotes is not part of the language; {told}"
+        hint = hints.functions[called_with.group(1)]
+        return f"text in quotes is not part of the language; {hint}"
     return f"{hints.signs[source]}; found {source!r}"
 
 
@@ -223,13 +229,15 @@ class _Reader:
             line = min(max(error.lineno or 1, 1), len(self.lines)) - 1
             source = self.lines[line]
             column = min(max(error.offset or 1, 1) - 1, len(source))
-            message = f"cannot read {shorten(source)!r}: {error.msg}{self.goes_on(mode, line)}"
+            message = (
+                f"cannot read {shorten(source)!r}: {error.msg}{self.continuation_hint(mode, line)}"
+            )
             raise SpecError(message, self.locate(line, column)) from None
         except (RecursionError, MemoryError, ValueError):
             message = "this is too deeply nested; use several equations"
             raise SpecError(message, self.locate(0, 0)) from None
 
-    def goes_on(self, mode: str, line: int) -> str:
+    def continuation_hint(self, mode: str, line: int) -> str:
         """Return a hint if a line looks like the continuation of the previous line; else ""."""
         begun = any(text.strip() for text in self.lines[:line])
         more = mode == "eval" or self.lines[line].lstrip()[:1] in (*"+-*/@&|.,)]",)
@@ -250,8 +258,10 @@ class _Reader:
 
     def assignment(self, statement: ast.stmt) -> tree.Assignment:
         if not isinstance(statement, ast.Assign):
-            told = "expected 'name = expression' or 'a, b = call(...)'"
-            raise self.error(statement, told + self.goes_on("exec", statement.lineno - 1))
+            message = "expected 'name = expression' or 'a, b = call(...)'"
+            raise self.error(
+                statement, message + self.continuation_hint("exec", statement.lineno - 1)
+            )
         if len(statement.targets) > 1:
             raise self.error(statement, "expected one '=' per line")
         target = statement.targets[0]
@@ -262,13 +272,13 @@ class _Reader:
 
     def target(self, node: ast.expr) -> tree.Name:
         if not isinstance(node, ast.Name):
-            told = "expected a name to the left of '='"
+            message = "expected a name to the left of '='"
             if isinstance(node, ast.Tuple | ast.List):
-                told = (
+                message = (
                     "write all names in one row, as in 'y, h, c = lstm(x)', or 'y = lstm(x)' alone"
-                    f"; {told}"
+                    f"; {message}"
                 )
-            raise self.error(node, told)
+            raise self.error(node, message)
         return tree.Name(node.id, place=self.place(node))
 
     def expression(self, node: ast.expr) -> tree.Expr:
@@ -338,15 +348,15 @@ class _Reader:
             raise self.error(node, "only a name can be called")
         arguments = tuple(map(self.argument, node.args))
         keywords: dict[str, tree.Expr] = {}
-        for named in node.keywords:
-            if named.arg is None:
-                raise self.error(named, "'**' cannot unpack; write the arguments out")
-            if named.arg in keywords:
-                raise self.error(named, f"argument {named.arg!r} is given twice")
-            if isinstance(named.value, ast.Constant) and named.value.value is ...:
-                keywords[named.arg] = tree.Rest(place=self.place(named.value))
+        for pair in node.keywords:
+            if pair.arg is None:
+                raise self.error(pair, "'**' cannot unpack; write the arguments out")
+            if pair.arg in keywords:
+                raise self.error(pair, f"argument {pair.arg!r} is given twice")
+            if isinstance(pair.value, ast.Constant) and pair.value.value is ...:
+                keywords[pair.arg] = tree.Rest(place=self.place(pair.value))
             else:
-                keywords[named.arg] = self.argument(named.value)
+                keywords[pair.arg] = self.argument(pair.value)
         return tree.Call(node.func.id, arguments, tuple(keywords.items()), place=place)
 
     def argument(self, node: ast.expr) -> tree.Expr:
@@ -363,10 +373,11 @@ class _Reader:
                 return tree.NewAxis(place=place)
             case ast.Slice(lower, upper, step):
                 start, stop = (
-                    None if each is None else self.expression(each) for each in (lower, upper)
+                    None if step_value is None else self.expression(step_value)
+                    for step_value in (lower, upper)
                 )
-                each = None if step is None else self.integer(step)
-                return tree.SliceItem(start, stop, each, place=place)
+                step_value = None if step is None else self.integer(step)
+                return tree.SliceItem(start, stop, step_value, place=place)
             case ast.Name() | ast.BinOp() | ast.UnaryOp(ast.USub(), ast.Name() | ast.BinOp()):
                 return tree.IndexItem(self.expression(node), place=place)
             case _:

@@ -20,12 +20,12 @@ from harness.language.strict import Strict
 FILE = "hints.yaml"
 
 
-def _by_name(hints: Mapping[str, str]) -> dict[str, str]:
+def _split_names(hints: Mapping[str, str]) -> dict[str, str]:
     """Split keys with several names, such as ``cat, concatenate``; return the hint of each name."""
     return {name: hint for names, hint in hints.items() for name in names.split(", ")}
 
 
-ByName = Annotated[dict[str, str], AfterValidator(_by_name)]
+ByName = Annotated[dict[str, str], AfterValidator(_split_names)]
 
 
 class Hints(Strict):
@@ -53,16 +53,16 @@ def shipped_hints() -> Hints:
     return validate(parse(text, f"specs/{FILE}"), Hints)
 
 
-def hints_of(folders: Iterable[Path]) -> Hints:
+def read_hints(folders: Iterable[Path]) -> Hints:
     """Return the shipped hints, overridden by the hints in folders. The first folder has the
     highest precedence.
 
     Raises:
         SpecError: a file with hints is invalid.
     """
-    found = dict(shipped_hints())
+    merged = dict(shipped_hints())
     for folder in reversed(tuple(folders)):
         if (folder / FILE).exists():
             for section, hints in validate(load(folder / FILE), Hints):
-                found[section] = found[section] | hints
-    return Hints.model_construct(**found)
+                merged[section] = merged[section] | hints
+    return Hints.model_construct(**merged)

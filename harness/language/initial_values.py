@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.language.initializers import Law, check_law, draw, generator
+from harness.language.initializers import Law, check_values, draw, generator
 from harness.language.schema import start_of
 from harness.program.ir import Port, Program
 
@@ -17,14 +17,14 @@ def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
     """Draw the initial parameters in float64, by name, from the distributions that the layers
     declare. Parameters of a block are drawn as a single matrix."""
     drawn: dict[str, Array] = {}
-    for ports in blocks(program):
-        whole = np.concatenate(
+    for ports in parameter_blocks(program):
+        block = np.concatenate(
             [
-                draw(law, shape, generator(seed, f"{_stream(ports)}/{number}"))
-                for number, (law, shape) in enumerate(stripes(program, ports))
+                draw(law, shape, generator(seed, f"{_generator_name(ports)}/{number}"))
+                for number, (law, shape) in enumerate(block_parts(program, ports))
             ]
         )
-        drawn.update(_split(program, ports, whole))
+        drawn.update(_split_block(program, ports, block))
     return drawn
 
 
@@ -32,8 +32,8 @@ def initial_statistics(program: Program) -> dict[str, Array]:
     """Return the initial moving statistics by name."""
     drawn: dict[str, Array] = {}
     for port in program.statistics:
-        ((law, shape),) = stripes(program, [port])
-        drawn.update(_split(program, [port], draw(law, shape, generator(0, port.name))))
+        ((law, shape),) = block_parts(program, [port])
+        drawn.update(_split_block(program, [port], draw(law, shape, generator(0, port.name))))
     return drawn
 
 
@@ -45,7 +45,7 @@ def initial_state(program: Program, batch: int) -> dict[str, Array]:
     }
 
 
-def started(program: Program, state: Arrays) -> ArrayDict:
+def reset_state(program: Program, state: Arrays) -> ArrayDict:
     """Return the initial state of a program, with the shapes and dtypes of the given ``state``."""
     return {p.name: np.full_like(state[p.name], state_start(p)) for p in program.state}
 
@@ -56,23 +56,23 @@ def state_start(port: Port) -> float:
     return start_of(port.init["init"])
 
 
-def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:
+def check_initial_values(program: Program, values: Mapping[str, Array]) -> list[str]:
     """Test initial parameters against their declared distributions; return a message for each
     parameter that does not fit."""
     faults = []
-    for ports in blocks(program):
-        whole = np.concatenate([np.atleast_1d(values[p.name]) for p in ports], axis=-1)
+    for ports in parameter_blocks(program):
+        block = np.concatenate([np.atleast_1d(values[p.name]) for p in ports], axis=-1)
         start = 0
-        for law, shape in stripes(program, ports):
+        for law, shape in block_parts(program, ports):
             rows = shape[0]
-            fault = check_law(whole[start : start + rows], law)
+            fault = check_values(block[start : start + rows], law)
             if fault:
                 faults.append(f"{', '.join(p.name for p in ports)}: {fault}")
             start += rows
     return faults
 
 
-def blocks(program: Program) -> list[list[Port]]:
+def parameter_blocks(program: Program) -> list[list[Port]]:
     """Return the groups of parameters that are drawn together as a single matrix; a parameter
     without a block is a group of its own."""
     groups: dict[str, list[Port]] = {}
@@ -82,12 +82,12 @@ def blocks(program: Program) -> list[list[Port]]:
     return list(groups.values())
 
 
-def stripes(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, ...]]]:
+def block_parts(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, ...]]]:
     """Return the distribution and the shape of each part of a block. The parts are groups of rows
     with different distributions. A scalar has the shape ``[1]``."""
     shapes = [program.shape(port) or (1,) for port in ports]
     columns = sum(shape[-1] for shape in shapes)
-    found = []
+    parts = []
     for stripe in (ports[0].init or {})["stripes"]:
         rows = stripe["rows"].resolve(program.sizes)
         shape = (*shapes[0][:-1], columns)
@@ -96,18 +96,18 @@ def stripes(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, .
         # The last two axes of a kernel are channels. The fans include all positions of the kernel.
         places = prod(shape[:-2])
         fan_in, fan_out = places * shape[-2 if len(shape) > 1 else 0], places * shape[-1]
-        found.append((Law(stripe["law"], fan_in, fan_out, stripe["arguments"]), shape))
-    return found
+        parts.append((Law(stripe["law"], fan_in, fan_out, stripe["arguments"]), shape))
+    return parts
 
 
-def _stream(ports: list[Port]) -> str:
+def _generator_name(ports: list[Port]) -> str:
     return str((ports[0].init or {}).get("block") or ports[0].name)
 
 
-def _split(program: Program, ports: list[Port], whole: Array) -> dict[str, Array]:
+def _split_block(program: Program, ports: list[Port], block: Array) -> dict[str, Array]:
     shapes = [program.shape(port) for port in ports]
     widths = [(shape or (1,))[-1] for shape in shapes]
-    pieces = np.split(whole, np.cumsum(widths)[:-1], axis=-1)
+    pieces = np.split(block, np.cumsum(widths)[:-1], axis=-1)
     return {
         port.name: np.ascontiguousarray(piece).reshape(shape)
         for port, piece, shape in zip(ports, pieces, shapes, strict=True)

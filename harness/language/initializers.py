@@ -60,15 +60,15 @@ class Fixed:
     def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:
         return self.array(shape)
 
-    def fault(self, values: FloatArray) -> str | None:
-        wanted = self.array(values.shape)
-        wrong = np.argwhere(np.abs(values - wanted) > RELATIVE_ROUNDING * np.abs(wanted))
+    def describe_fault(self, values: FloatArray) -> str | None:
+        expected = self.array(values.shape)
+        wrong = np.argwhere(np.abs(values - expected) > RELATIVE_ROUNDING * np.abs(expected))
         if not len(wrong):
             return None
         place = tuple(int(axis) for axis in wrong[0])
         return (
             f"{len(wrong)} of {values.size} values are wrong, the first at {list(place)}: "
-            f"{values[place]:.7g}, expected {wanted[place]:.7g}"
+            f"{values[place]:.7g}, expected {expected[place]:.7g}"
         )
 
 
@@ -90,9 +90,14 @@ class Independent:
     def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:
         return self.mean + self.std * self.sample(generator, math.prod(shape)).reshape(shape)
 
-    def fault(self, values: FloatArray) -> str | None:
+    def describe_fault(self, values: FloatArray) -> str | None:
         deviations = np.sort((values.ravel() - self.mean) / self.std)
-        for test in (_range_fault, _mean_fault, _std_fault, _shape_fault):
+        for test in (
+            _describe_range_fault,
+            _describe_mean_fault,
+            _describe_std_fault,
+            _describe_shape_fault,
+        ):
             if (fault := test(deviations, self)) is not None:
                 return fault
         return None
@@ -114,7 +119,7 @@ class Orthogonal:
         factor = factor * np.where(np.diag(triangle) < 0, -1.0, 1.0)
         return np.ascontiguousarray(factor.T if rows < columns else factor).reshape(shape)
 
-    def fault(self, values: FloatArray) -> str | None:
+    def describe_fault(self, values: FloatArray) -> str | None:
         rows, columns = _as_matrix(values.shape)
         matrix = values.reshape(rows, columns)
         gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
@@ -148,7 +153,7 @@ def _as_matrix(shape: Shape) -> tuple[int, int]:
 # tails than the normal distribution.
 
 
-def _range_fault(deviations: FloatArray, law: Independent) -> str | None:
+def _describe_range_fault(deviations: FloatArray, law: Independent) -> str | None:
     count = len(deviations)
     largest = float(np.abs(deviations[[0, -1]]).max())
 
@@ -170,7 +175,7 @@ def _range_fault(deviations: FloatArray, law: Independent) -> str | None:
     )
 
 
-def _mean_fault(deviations: FloatArray, law: Independent) -> str | None:
+def _describe_mean_fault(deviations: FloatArray, law: Independent) -> str | None:
     mean = float(deviations.mean())
     limit = math.sqrt(2 * (math.log(2) - LOG_ALARM) / len(deviations))
     if abs(mean) <= limit:
@@ -181,7 +186,7 @@ def _mean_fault(deviations: FloatArray, law: Independent) -> str | None:
     )
 
 
-def _std_fault(deviations: FloatArray, law: Independent) -> str | None:
+def _describe_std_fault(deviations: FloatArray, law: Independent) -> str | None:
     count = len(deviations)
     square = float(deviations @ deviations)
     # This limit is from Laurent and Massart 2000, lemma 1, for normal entries. For other entries it
@@ -195,12 +200,12 @@ def _std_fault(deviations: FloatArray, law: Independent) -> str | None:
     )
 
 
-def _shape_fault(deviations: FloatArray, law: Independent) -> str | None:
+def _describe_shape_fault(deviations: FloatArray, law: Independent) -> str | None:
     count = len(deviations)
     # Test at most 4096 order statistics, to limit the time.
     places = np.unique(np.linspace(0, count - 1, min(count, 4096)).astype(np.int64))
-    wanted = np.array([law.cdf(float(value)) for value in deviations[places]])
-    gap = float(np.maximum((places + 1) / count - wanted, wanted - places / count).max())
+    expected = np.array([law.cdf(float(value)) for value in deviations[places]])
+    gap = float(np.maximum((places + 1) / count - expected, expected - places / count).max())
     # The Dvoretzky-Kiefer-Wolfowitz inequality with Massart's constant.
     limit = math.sqrt((math.log(2) - LOG_ALARM) / (2 * count))
     if gap <= limit:
@@ -243,7 +248,7 @@ def uniform(low: float, high: float) -> Independent:
     )
 
 
-def limited(limit: float) -> Independent:
+def symmetric_uniform(limit: float) -> Independent:
     """Return the distribution U(-limit, limit)."""
     return uniform(-limit, limit)
 
@@ -297,7 +302,7 @@ def uniform_fan(fan: float) -> Independent:
     """
     if not fan > 0:
         raise UsageError(f"uniform_fan needs fan > 0, found {fan:g}")
-    return limited(1 / math.sqrt(fan))
+    return symmetric_uniform(1 / math.sqrt(fan))
 
 
 Distribution = Fixed | Independent | Orthogonal
@@ -312,7 +317,7 @@ def _by_both_fans(scale: float, family: Callable[[float], Independent]) -> _Entr
     return (), lambda law: family(math.sqrt(scale / (law.fan_in + law.fan_out)))
 
 
-_TABLE: dict[str, _Entry] = {
+_INITIALIZERS: dict[str, _Entry] = {
     "zeros": ((), lambda law: constant(0.0)),
     "ones": ((), lambda law: constant(1.0)),
     "constant": (("value",), lambda law: constant(law.arguments["value"])),
@@ -320,12 +325,12 @@ _TABLE: dict[str, _Entry] = {
     "uniform": (("low", "high"), lambda law: uniform(law.arguments["low"], law.arguments["high"])),
     "normal": (("std",), lambda law: normal(law.arguments["std"])),
     "uniform_fan": (("fan",), lambda law: uniform_fan(law.arguments["fan"])),
-    "glorot_uniform": _by_both_fans(6, limited),
+    "glorot_uniform": _by_both_fans(6, symmetric_uniform),
     "glorot_normal": _by_both_fans(2, truncated_normal),
-    "he_uniform": _by_fan_in(6, limited),
+    "he_uniform": _by_fan_in(6, symmetric_uniform),
     "he_normal": _by_fan_in(2, truncated_normal),
     "he_normal_untruncated": _by_fan_in(2, normal),
-    "lecun_uniform": _by_fan_in(3, limited),
+    "lecun_uniform": _by_fan_in(3, symmetric_uniform),
     "lecun_normal": _by_fan_in(1, truncated_normal),
     "orthogonal": ((), lambda law: Orthogonal()),
 }
@@ -346,10 +351,10 @@ class Law:
     arguments: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wanted = arguments(self.name)
-        if set(self.arguments) != set(wanted):
+        needed = argument_names(self.name)
+        if set(self.arguments) != set(needed):
             raise UsageError(
-                f"initializer {self.name!r} takes {list(wanted) or 'no arguments'}, "
+                f"initializer {self.name!r} takes {list(needed) or 'no arguments'}, "
                 f"found {sorted(self.arguments)}"
             )
         for name, value in self.arguments.items():
@@ -366,32 +371,32 @@ class Law:
         Raises:
             UsageError: the initializer needs a matrix.
         """
-        needed = {"identity": identity_matrix, "orthogonal": _as_matrix}.get(self.name)
-        if needed is not None:
-            needed((1,) * count)
+        matrix_check = {"identity": identity_matrix, "orthogonal": _as_matrix}.get(self.name)
+        if matrix_check is not None:
+            matrix_check((1,) * count)
 
     def distribution(self) -> Distribution:
         """Return the distribution of the entries."""
-        return _TABLE[self.name][1](self)
+        return _INITIALIZERS[self.name][1](self)
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all initializers."""
-    return tuple(_TABLE)
+    return tuple(_INITIALIZERS)
 
 
-def arguments(name: str) -> tuple[str, ...]:
+def argument_names(name: str) -> tuple[str, ...]:
     """Return the names of an initializer's arguments; all of them are required.
 
     Raises:
         UsageError: no initializer has that name.
     """
-    if name not in _TABLE:
+    if name not in _INITIALIZERS:
         raise UsageError(
-            f"unknown initializer {name!r}{did_you_mean(name, _TABLE)}; "
-            f"allowed are {', '.join(_TABLE)}"
+            f"unknown initializer {name!r}{did_you_mean(name, _INITIALIZERS)}; "
+            f"allowed are {', '.join(_INITIALIZERS)}"
         )
-    return _TABLE[name][0]
+    return _INITIALIZERS[name][0]
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -410,7 +415,7 @@ def draw(law: Law, shape: Shape, generator: np.random.Generator) -> FloatArray:
     return law.distribution().draw(shape, generator)
 
 
-def check_law(values: npt.ArrayLike, law: Law) -> str | None:
+def check_values(values: npt.ArrayLike, law: Law) -> str | None:
     """Return a message if ``values`` are probably not drawn from the distribution, otherwise None.
 
     The tests cover the range, the mean, the standard deviation and the cumulative distribution. If
@@ -426,4 +431,4 @@ def check_law(values: npt.ArrayLike, law: Law) -> str | None:
         raise UsageError(f"there are no values of {law.name} to check: shape {list(array.shape)}")
     if not np.isfinite(array).all():
         return f"{int((~np.isfinite(array)).sum())} of {array.size} values are not finite"
-    return law.distribution().fault(array)
+    return law.distribution().describe_fault(array)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from harness.errors import ErrorList, Place, SpecError, UsageError, did_you_mean
 from harness.files.forms import KeyPath
 from harness.language import schema
-from harness.language.attributes import Attribute, GivenAttributes, number_of, read_attributes
-from harness.language.axes import FREE_SIZES, names_of_sizes, read_dim, read_dims
+from harness.language.attributes import Attribute, AttributeSettings, read_attributes, read_number
+from harness.language.axes import FREE_SIZES, find_size_names, read_dim, read_dims
 from harness.language.document import Document
-from harness.language.initializers import Law, arguments
+from harness.language.initializers import Law, argument_names
 from harness.language.library import Definition, Library, content
-from harness.language.noise import mean_of, read_law
-from harness.language.scope import BoundValue, FunctionName, Scope, as_sizes
+from harness.language.noise import mean_of, read_noise_distribution
+from harness.language.scope import BoundValue, FunctionName, Scope, select_sizes
 from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Phase, Port, Type
@@ -35,12 +35,12 @@ class LawAttributes:
     used: set[str] = field(default_factory=set)
 
 
-def read_init(
+def read_distribution(
     init: Initial,
     shape: Shape,
     block: str | None,
     sizes: Mapping[str, Dim],
-    known: LawAttributes,
+    attributes: LawAttributes,
     place: Place,
 ) -> dict[str, object]:
     """Return the initial distribution of a parameter as plain data.
@@ -53,14 +53,14 @@ def read_init(
         SpecError: the stripes do not add up to the parameter's rows, or a distribution is wrong.
     """
     if isinstance(init, str | dict):
-        law = _law(init, len(shape), known, place)
+        law = _read_initializer(init, len(shape), attributes, place)
         return {"stripes": ({"rows": shape[0] if shape else Dim(1), **law},), "block": block}
     if not shape or not init:
         raise SpecError(
             f"a list of row groups needs groups and rows, found {shape_text(shape)}", place
         )
     rows = [read_dim(part.rows, sizes, place) for part in init]
-    laws = [_law(part.init, len(shape), known, place) for part in init]
+    laws = [_read_initializer(part.init, len(shape), attributes, place) for part in init]
     total = sum(rows, Dim())
     if total != shape[0]:
         raise SpecError(f"the groups have {total} rows, the parameter has {shape[0]}", place)
@@ -68,30 +68,31 @@ def read_init(
     return {"stripes": stripes, "block": block}
 
 
-def names_in_laws(init: Initial) -> set[str]:
+def attribute_names_in(init: Initial) -> set[str]:
     """Return the names of attributes that occur as arguments of initial distributions."""
     laws = [init] if isinstance(init, str | dict) else [part.init for part in init]
     arguments_ = (a for law in laws if isinstance(law, dict) for a in law.values())
-    return {value for given in arguments_ for value in given.values() if isinstance(value, str)}
+    return {value for values in arguments_ for value in values.values() if isinstance(value, str)}
 
 
-def _law(
-    init: schema.Initializer, rank: int, known: LawAttributes, place: Place
+def _read_initializer(
+    init: schema.Initializer, rank: int, attributes: LawAttributes, place: Place
 ) -> dict[str, object]:
     """Check an initial distribution for a parameter of ``rank`` axes; return its name and arguments
     as plain data."""
-    given = {init: {}} if isinstance(init, str) else init
-    if len(given) != 1:
-        listed = ", ".join(given) or "none"
+    initializers = {init: {}} if isinstance(init, str) else init
+    if len(initializers) != 1:
+        listed = ", ".join(initializers) or "none"
         raise SpecError(f"give one initializer, as {{normal: {{std: 0.1}}}}; found {listed}", place)
-    ((name, values),) = given.items()
+    ((name, values),) = initializers.items()
     try:
-        wanted = arguments(name)
-        if set(wanted) != set(values):
-            listed = ", ".join(wanted) or "no arguments"
+        needed = argument_names(name)
+        if set(needed) != set(values):
+            listed = ", ".join(needed) or "no arguments"
             raise SpecError(f"{name} takes {listed}; found {', '.join(values) or 'none'}", place)
         numbers = {
-            k: number_of(k, v, known.attributes, known.used, place) for k, v in values.items()
+            k: read_number(k, v, attributes.attributes, attributes.used, place)
+            for k, v in values.items()
         }
         # Check the arguments and the number of axes; the fans do not matter here.
         Law(name, 1, 1, numbers).check_axes(rank)
@@ -140,7 +141,7 @@ class Instance:
         return {n: a for n, a in self.attributes.items() if isinstance(a, Dim)}
 
 
-def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
+def leaf_layers(instances: Iterable[Instance]) -> Iterator[Instance]:
     """Yield the layers, also nested ones, that have parameters or noise, or have no nested layers.
 
     A layer comes before its nested layers. Layers that use the parameters of another layer are
@@ -151,7 +152,7 @@ def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
             continue
         if not instance.inner or instance.parameters or instance.noise:
             yield instance
-        yield from leaves(instance.inner.values())
+        yield from leaf_layers(instance.inner.values())
 
 
 @dataclass
@@ -171,10 +172,10 @@ class LayerCall:
         call."""
         document = self.instance.definition.document
         path = (section, name, "shape")
-        known = {**as_sizes(self.instance.attributes), **self.sizes}
-        self.scope.used.update(names_of_sizes(axes))
+        sizes = {**select_sizes(self.instance.attributes), **self.sizes}
+        self.scope.used.update(find_size_names(axes))
         return read_dims(
-            axes, known, self.scope.rest, lambda number: document.place_of((*path, number))
+            axes, sizes, self.scope.rest, lambda number: document.place_of((*path, number))
         )
 
 
@@ -190,18 +191,20 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
         for name, parameter in declared.items():
             shape = call.dims(section, name, parameter.shape)
             # The names in the distribution are used even if the parameter exists already.
-            call.scope.used.update(names_in_laws(parameter.init))
+            call.scope.used.update(attribute_names_in(parameter.init))
             full = f"{instance.name}.{name}"
             if instance.shares is not None and name not in ports:
-                raise _not_yet(call, instance.shares, name)
+                raise _sharing_error(call, instance.shares, name)
             if name in ports:
-                made = builder.types[ports[name].value].shape
-                _check_shared(full, made, shape, places[ports[name].value], call.place)
+                existing = builder.types[ports[name].value].shape
+                _check_shared(full, existing, shape, places[ports[name].value], call.place)
                 continue
-            _check_fixed(full, shape, call.place)
+            _check_no_free_sizes(full, shape, call.place)
             value = builder.value(Type(shape), full)
             places[value] = call.place
-            ports[name] = Port(full, value, _initial(call, section, name, parameter, shape))
+            ports[name] = Port(
+                full, value, _initial_distribution(call, section, name, parameter, shape)
+            )
     _check_blocks(call, builder)
 
 
@@ -214,11 +217,11 @@ def make_noise(
     Raises:
         SpecError: a distribution or a shape is wrong.
     """
-    instance, document, made = call.instance, call.instance.definition.document, []
+    instance, document, new_inputs = call.instance, call.instance.definition.document, []
     prefix = instance.name + (f".{instance.calls}" if instance.calls > 1 else "")
     for name, declared in instance.layer.noise.items():
         at = document.place_of(("noise", name, "law"))
-        law = read_law(declared, instance.attributes, call.scope.used, at)
+        law = read_noise_distribution(declared, instance.attributes, call.scope.used, at)
         shape = call.dims("noise", name, declared.shape)
         if phase == "inference":
             call.means[name] = mean_of(law)
@@ -226,13 +229,13 @@ def make_noise(
         else:
             value = builder.value(Type(shape), f"{prefix}.{name}")
             instance.noise.append(Port(f"{prefix}.{name}", value, law))
-            made.append(value)
+            new_inputs.append(value)
         places[value] = call.place
         call.scope.names[name] = BoundValue(value)
-    return made
+    return new_inputs
 
 
-def _not_yet(call: LayerCall, owner: Instance, name: str) -> SpecError:
+def _sharing_error(call: LayerCall, owner: Instance, name: str) -> SpecError:
     if name in owner.layer.parameters:
         return SpecError(
             f"{owner.name} owns the parameters of this layer: call it before this layer",
@@ -245,7 +248,7 @@ def _not_yet(call: LayerCall, owner: Instance, name: str) -> SpecError:
     )
 
 
-def _initial(
+def _initial_distribution(
     call: LayerCall, section: str, name: str, parameter: schema.Parameter, shape: Shape
 ) -> dict[str, object]:
     """Return the initial distribution of a parameter as plain data: the distribution that the model
@@ -253,23 +256,23 @@ def _initial(
     instance = call.instance
     if section == "parameters" and name in instance.init:
         own, at = instance.init[name], instance.place_of(("init", name))
-        return read_init(own, shape, None, call.sizes, LawAttributes(instance.outer), at)
+        return read_distribution(own, shape, None, call.sizes, LawAttributes(instance.outer), at)
     at = instance.definition.document.place_of((section, name, "init"))
     block = f"{instance.name}.{parameter.block}" if parameter.block else None
     known = LawAttributes(instance.attributes, call.scope.used)
-    return read_init(parameter.init, shape, block, call.sizes, known, at)
+    return read_distribution(parameter.init, shape, block, call.sizes, known, at)
 
 
-def _check_shared(full: str, made: Shape, shape: Shape, first: Place, place: Place) -> None:
-    if made != shape:
+def _check_shared(full: str, existing: Shape, shape: Shape, first: Place, place: Place) -> None:
+    if existing != shape:
         raise SpecError(
-            f"{full} is shared: its shape is {shape_text(made)} in the call at {first}, and "
+            f"{full} is shared: its shape is {shape_text(existing)} in the call at {first}, and "
             f"{shape_text(shape)} here",
             place,
         )
 
 
-def _check_fixed(full: str, shape: Shape, place: Place) -> None:
+def _check_no_free_sizes(full: str, shape: Shape, place: Place) -> None:
     for dim in shape:
         for name in dim.names:
             if name in FREE_SIZES:
@@ -337,16 +340,16 @@ class LayerMaker:
                 contains itself, or there are too many layers.
         """
         errors = ErrorList()
-        found: dict[str, Instance] = {}
+        instances: dict[str, Instance] = {}
         for name, use in uses.items():
             with errors.part():
                 self._check_name(owner, name)
-                found[name] = self._instance(owner, name, use)
+                instances[name] = self._instance(owner, name, use)
         errors.end()
         for name, use in uses.items():
             if use.shares is not None:
-                _share(owner, name, use, found)
-        return found
+                _share_parameters(owner, name, use, instances)
+        return instances
 
     def _check_name(self, owner: Owner, name: str) -> None:
         for kind in ("function", "loss"):
@@ -361,17 +364,17 @@ class LayerMaker:
         definition = self.library.find("layer", use.layer, at)
         layer = content(definition, schema.Layer)
 
-        def below(path: KeyPath) -> Place:
+        def place_below(path: KeyPath) -> Place:
             return owner.document.place_of(("layers", name, *path))
 
         for parameter in use.init:
             if parameter not in layer.parameters:
-                raise _no_parameter(use.layer, layer, parameter, owner.document, name)
+                raise _unknown_parameter_error(use.layer, layer, parameter, owner.document, name)
         attributes = self.attributes(owner, name, use)
-        instance = Instance(f"{owner.prefix}{name}", definition, attributes, use.init, below)
+        instance = Instance(f"{owner.prefix}{name}", definition, attributes, use.init, place_below)
         instance.inside, instance.outer = inside, owner.attributes
-        links = 1 if use.repeat is None else self._links(owner, name, use.repeat)
-        self.count += links
+        length = 1 if use.repeat is None else self._chain_length(owner, name, use.repeat)
+        self.count += length
         if self.count > MAX_LAYERS:
             raise SpecError(f"there are more than {MAX_LAYERS:,} layers", at)
         if use.repeat is not None:
@@ -386,7 +389,7 @@ class LayerMaker:
                     chain=False,
                     inner={},
                 )
-                for number in range(links)
+                for number in range(length)
             }
         return instance
 
@@ -406,33 +409,33 @@ class LayerMaker:
             return document.place_of_key(path) if key else document.place_of(path)
 
         extra = use.model_extra or {}
-        given = GivenAttributes(
+        settings = AttributeSettings(
             f"layer {use.layer!r}", extra, at, definition.document, place_of, owner.attributes
         )
         layer = content(definition, schema.Layer)
-        found = read_attributes(self.library, layer.attributes, given, owner.sizes)
+        values = read_attributes(self.library, layer.attributes, settings, owner.sizes)
         for attribute, unusual in layer.unusual.items():
-            value = found[attribute]
+            value = values[attribute]
             if isinstance(value, float) and value < unusual.below:
                 # A value from an enclosing layer is reported where the model uses that layer.
-                written = isinstance(extra.get(attribute), int | float) or not owner.inside
-                place = given.at(attribute) if written else owner.inside[0][1]
+                set_here = isinstance(extra.get(attribute), int | float) or not owner.inside
+                place = settings.at(attribute) if set_here else owner.inside[0][1]
                 self.library.unusual[place] = (
                     f"{attribute} {value:g} of {use.layer!r} is unusual: {unusual.note}"
                 )
-        return found
+        return values
 
     def _check_nesting(self, inside: tuple[tuple[str, Place], ...]) -> None:
         names = [name for name, _ in inside]
         at = inside[-1][1]
         if names[-1] in names[:-1]:
             circle = inside[names.index(names[-1]) :]
-            told = " -> ".join(f"{name} ({place})" for name, place in circle)
-            raise SpecError(f"a layer cannot contain itself: {told}", at)
+            chain = " -> ".join(f"{name} ({place})" for name, place in circle)
+            raise SpecError(f"a layer cannot contain itself: {chain}", at)
         if len(names) > MAX_NESTED:
             raise SpecError(f"layers are nested more than {MAX_NESTED} levels deep", at)
 
-    def _links(self, owner: Owner, name: str, repeat: int | str) -> int:
+    def _chain_length(self, owner: Owner, name: str, repeat: int | str) -> int:
         at = owner.document.place_of(("layers", name, "repeat"))
         dim = read_dim(repeat, owner.sizes, at)
         for size in dim.names:
@@ -443,22 +446,24 @@ class LayerMaker:
                     at,
                 )
         self.structural.update(dim.names)
-        links = dim.resolve(self.numbers)
-        if links < 1:
-            raise SpecError(f"repeat is {dim} = {links}; it must be at least 1", at)
-        return links
+        length = dim.resolve(self.numbers)
+        if length < 1:
+            raise SpecError(f"repeat is {dim} = {length}; it must be at least 1", at)
+        return length
 
 
-def _share(owner: Owner, name: str, use: schema.LayerUse, found: Mapping[str, Instance]) -> None:
+def _share_parameters(
+    owner: Owner, name: str, use: schema.LayerUse, instances: Mapping[str, Instance]
+) -> None:
     """Give a layer with ``shares`` the name and the parameters of the layer that it names."""
     at = owner.document.place_of(("layers", name, "shares"))
-    known = [n for n in found if n != name]
+    known = [n for n in instances if n != name]
     if use.shares not in known:
         hint = did_you_mean(use.shares, known)
         raise SpecError(
             f"there is no other layer {use.shares!r}{hint} (known: {', '.join(known)})", at
         )
-    instance, other = found[name], found[use.shares]
+    instance, other = instances[name], instances[use.shares]
     parts = (instance.layer, other.layer)
     chained = instance.chain or other.chain or other.shares is not None
     if chained or any(part.layers or part.statistics or not part.parameters for part in parts):
@@ -475,23 +480,23 @@ def _share(owner: Owner, name: str, use: schema.LayerUse, found: Mapping[str, In
     instance.shares, instance.name, instance.parameters = other, other.name, other.parameters
 
 
-def handed(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
+def passed_attributes(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
     """Return the names of a layer's attributes, except sizes, that it passes to a nested layer."""
-    own = {
+    candidates = {
         name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
     }
-    given = names_of_sizes((use.model_extra or {}).values())
-    return own.intersection(given.union(*map(names_in_laws, use.init.values())))
+    occurring = find_size_names((use.model_extra or {}).values())
+    return candidates.intersection(occurring.union(*map(attribute_names_in, use.init.values())))
 
 
-def _no_parameter(
+def _unknown_parameter_error(
     kind: str, layer: schema.Layer, parameter: str, document: Document, name: str
 ) -> SpecError:
     at = document.place_of_key(("layers", name, "init", parameter))
     if layer.layers:
-        own = f"own parameter {parameter!r} (known: {', '.join(layer.parameters)})"
-        has = own if layer.parameters else "parameters except those of its layers"
-        return SpecError(f"{kind} has no {has}: set 'init' under 'layers' in its own file", at)
+        own_text = f"own parameter {parameter!r} (known: {', '.join(layer.parameters)})"
+        missing = own_text if layer.parameters else "parameters except those of its layers"
+        return SpecError(f"{kind} has no {missing}: set 'init' under 'layers' in its own file", at)
     known = ", ".join(layer.parameters) or "none"
     hint = did_you_mean(parameter, layer.parameters)
     return SpecError(f"{kind} has no parameter {parameter!r}{hint} (known: {known})", at)

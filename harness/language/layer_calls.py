@@ -9,8 +9,8 @@ from typing import Any
 from harness.errors import Place, SpecError, several
 from harness.files.forms import KeyPath
 from harness.language import schema
-from harness.language.attributes import Attribute, inputs_of, plain
-from harness.language.axes import names_of_sizes, read_dims
+from harness.language.attributes import Attribute, as_plain_data, evaluate_inputs
+from harness.language.axes import find_size_names, read_dims
 from harness.language.document import Document
 from harness.language.evaluate import Evaluator
 from harness.language.expressions import parse_equations
@@ -19,20 +19,20 @@ from harness.language.instances import (
     LayerCall,
     LayerMaker,
     Owner,
-    handed,
     make_noise,
     make_variables,
+    passed_attributes,
 )
 from harness.language.library import Library, content
-from harness.language.loops import SINGULAR, DeclaredLoop, check_kept, run_loop, slices_of
-from harness.language.meaning import meaning, of_held
+from harness.language.loops import SINGULAR, DeclaredLoop, check_same_type, make_slices, run_loop
+from harness.language.meaning import meaning, pseudo_layer_meaning
 from harness.language.scope import (
     BoundValue,
     Scope,
-    as_sizes,
     check_assigned,
     check_read,
     check_used,
+    select_sizes,
 )
 from harness.language.tree import Assignment, Call
 from harness.program.dims import shape_text
@@ -47,7 +47,7 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {
-        **_known(call),
+        **_common_info(call),
         "meaning": meaning(library, "layer", spec.layer, call.instance.attributes),
         "roles": (
             *(*spec.inputs, *spec.state, *(spec.noise if noise else ())),
@@ -57,7 +57,7 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
     }
 
 
-def held_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
+def pseudo_layer_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
     """Return the attributes for the call node of a pseudo-layer.
 
     A pseudo-layer computes nothing: it returns the parameters and noise that a model, or a layer
@@ -66,8 +66,8 @@ def held_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
     """
     spec = call.instance.layer
     return {
-        **_known(call),
-        "meaning": of_held(holder),
+        **_common_info(call),
+        "meaning": pseudo_layer_meaning(holder),
         "roles": (
             *(spec.inputs if spec.noise else ()),
             *(spec.noise if noise else ()),
@@ -77,13 +77,13 @@ def held_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
     }
 
 
-def _known(call: LayerCall) -> dict[str, Any]:
+def _common_info(call: LayerCall) -> dict[str, Any]:
     return {
         "kind": "layer",
         "instance": call.instance.name,
         "label": call.label,
         "definition": call.instance.layer.layer,
-        "attributes": plain(call.instance.attributes),
+        "attributes": as_plain_data(call.instance.attributes),
         "sizes": dict(call.sizes),
     }
 
@@ -96,13 +96,13 @@ class LayerEvaluator(Evaluator):
         self.phase = phase
         self.maker = LayerMaker(library, numbers)
         self.instances: dict[str, Instance] = {}
-        self.moved: dict[int, int] = {}  # statistic's value -> its new value
+        self.updated_statistics: dict[int, int] = {}  # statistic's value -> its new value
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
         losses = self.library.names("loss") if scope.losses else ()
         return tuple(sorted([*super().callable_names(scope), *losses, *scope.layers]))
 
-    def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
+    def evaluate_assignment(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
         """Evaluate the right side of an assignment; return a value for each name on the left side.
 
         The results of a layer are its output and its final states. The states may be ignored.
@@ -112,7 +112,7 @@ class LayerEvaluator(Evaluator):
         """
         expr = assignment.value
         if not (isinstance(expr, Call) and expr.function in scope.layers):
-            return super().assigned(assignment, scope)
+            return super().evaluate_assignment(assignment, scope)
         with self.at(expr.place):
             results = self.layer(scope.layers[expr.function], expr, scope)
         count = len(assignment.targets)
@@ -141,24 +141,24 @@ class LayerEvaluator(Evaluator):
         spec = content(definition, schema.Loss)
         inner, values, attributes = self.arguments("loss", name, spec, definition, expr, scope)
         self.builder.begin()
-        with self.called(name, expr.place):
+        with self.with_call_place(name, expr.place):
             if spec.scan is not None:
-                self._scan_of_loss(spec, spec.scan, definition.document, inner)
-            output = self.written_out(spec, definition.document, inner, f"{name}/")
+                self._append_loss_scan(spec, spec.scan, definition.document, inner)
+            output = self.inline_equations(spec, definition.document, inner, f"{name}/")
         info = {
             "kind": "loss",
             "label": name,
             "definition": name,
             "meaning": meaning(self.library, "loss", name, attributes),
-            "attributes": plain(attributes),
+            "attributes": as_plain_data(attributes),
             "roles": tuple(spec.inputs),
             "results": (spec.output,),
         }
-        (result,) = self.close([values[n] for n in spec.inputs], [output], info)
+        (result,) = self.append_call([values[n] for n in spec.inputs], [output], info)
         self.places[result] = expr.place
         return result
 
-    def close(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
+    def append_call(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
         """Close the open body and append the call node with this body; return the node's results.
 
         If the first result is one of the inputs or another result, it is copied first.
@@ -171,26 +171,26 @@ class LayerEvaluator(Evaluator):
         )
         return outputs
 
-    def _scan_of_loss(
+    def _append_loss_scan(
         self, spec: schema.Loss, scan: schema.LossScan, document: Document, inner: Scope
     ) -> None:
         """Append the loop of a loss, and bind the states after the last step in the scope
         ``inner``."""
         starts, carries = [], []
-        during = Scope(dict(inner.names), frozenset(spec.state), inner.rest)
+        step_scope = Scope(dict(inner.names), frozenset(spec.state), inner.rest)
         for name, state in spec.state.items():
-            inner.used.update(names_of_sizes(state.shape))
+            inner.used.update(find_size_names(state.shape))
             place_of = partial(_axis_place, document, ("state", name, "shape"))
-            shape = read_dims(state.shape, as_sizes(inner.names), inner.rest, place_of)
+            shape = read_dims(state.shape, select_sizes(inner.names), inner.rest, place_of)
             starts.append(self.builder.filled(state.start, shape))
             carries.append(self.builder.value(Type(shape)))
         loop = DeclaredLoop(
-            document, ("scan",), scan.over, scan.step, during, spec.loss, list(spec.inputs)
+            document, ("scan",), scan.over, scan.step, step_scope, spec.loss, list(spec.inputs)
         )
-        slices = slices_of(self, loop)
+        slices = make_slices(self, loop)
         last, _ = run_loop(self, loop, spec.state, starts, carries, slices)
-        check_used(during, spec.state, document, "state", "state")
-        inner.used |= during.used
+        check_used(step_scope, spec.state, document, "state", "state")
+        inner.used |= step_scope.used
         inner.names |= dict(zip(spec.state, map(BoundValue, last), strict=True))
 
     def layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
@@ -199,15 +199,15 @@ class LayerEvaluator(Evaluator):
         spec = instance.layer
         inputs = list(spec.inputs)
         states = () if instance.chain else list(spec.state)
-        values = inputs_of(self, expr, scope, inputs, states)
+        values = evaluate_inputs(self, expr, scope, inputs, states)
         if not instance.chain:
-            return self._applied(instance, expr, values)
+            return self._apply_layer(instance, expr, values)
         instance.calls += 1
         for link in instance.inner.values():
-            values[inputs[0]] = self._applied(link, expr, dict(values))[0]
+            values[inputs[0]] = self._apply_layer(link, expr, dict(values))[0]
         return [values[inputs[0]]]
 
-    def _applied(self, instance: Instance, expr: Call, values: dict[str, int]) -> list[int]:
+    def _apply_layer(self, instance: Instance, expr: Call, values: dict[str, int]) -> list[int]:
         """Evaluate the call of a layer that is not a chain, with the given values of its inputs and
         states; return its results."""
         spec = instance.layer
@@ -219,12 +219,12 @@ class LayerEvaluator(Evaluator):
         call = LayerCall(instance, expr.place, label, values, inner, instance.sizes)
         inner.used.update(call.sizes)
         self.bind_inputs(expr.function, expr, spec.inputs, values, inner, call.sizes)
-        with self.called(instance.name, expr.place):
+        with self.with_call_place(instance.name, expr.place):
             if spec.layers:
-                return [self._composed(call)]
-            return self._alone(call)
+                return [self._inline_layer(call)]
+            return self._append_layer(call)
 
-    def _composed(self, call: LayerCall) -> int:
+    def _inline_layer(self, call: LayerCall) -> int:
         """Evaluate a layer with nested layers by inlining its equations; return its output."""
         instance, inner, spec = call.instance, call.scope, call.instance.layer
         document = instance.definition.document
@@ -234,11 +234,13 @@ class LayerEvaluator(Evaluator):
         if not instance.inner:
             instance.inner = self.maker.make(owner, spec.layers)
         for name, use in spec.layers.items():
-            inner.used.update(handed(use, instance.attributes))
-            self._check_same(call, name, self.maker.attributes(owner, name, use))
+            inner.used.update(passed_attributes(use, instance.attributes))
+            self._check_same_attributes(call, name, self.maker.attributes(owner, name, use))
         inner.layers = instance.inner
         if spec.parameters or spec.noise:
-            self.own(call, meaning(self.library, "layer", spec.layer, instance.attributes))
+            self.append_pseudo_layer(
+                call, meaning(self.library, "layer", spec.layer, instance.attributes)
+            )
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
         equations = parse_equations(str(spec.equations), document.locator(("equations",)))
         self.run(equations, inner, f"{call.label}/")
@@ -248,30 +250,32 @@ class LayerEvaluator(Evaluator):
             if not part.calls:
                 at = document.place_of_key(("layers", name))
                 raise SpecError(f"layer {name!r} is declared but never called", at)
-        self._check_total(call)
+        self._check_all_used(call)
         self.places.setdefault(output, call.place)
         return output
 
-    def own(self, call: LayerCall, holder: Meaning) -> None:
-        """Append the call of a pseudo-layer (see :func:`held_info`), and bind its results, the
-        parameters and the noise, in the scope of ``call``."""
+    def append_pseudo_layer(self, call: LayerCall, holder: Meaning) -> None:
+        """Append the call of a pseudo-layer (see :func:`pseudo_layer_info`), and bind its results
+        (the parameters and the noise) in the scope of ``call``."""
         instance, spec = call.instance, call.instance.layer
         names = (*spec.parameters, *spec.noise)
         make_variables(call, self.builder, self.places)
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)
-        own = {n: port.value for n, port in instance.parameters.items()}
+        parameters = {n: port.value for n, port in instance.parameters.items()}
         # The size of the noise depends on the inputs.
-        given = [call.values[n] for n in spec.inputs] if spec.noise else []
-        held = [*own.values(), *(call.scope.value(n) for n in spec.noise)]
+        inputs = [call.values[n] for n in spec.inputs] if spec.noise else []
+        values = [*parameters.values(), *(call.scope.value(n) for n in spec.noise)]
         one = self.builder.constant(1.0)  # results must be new values
-        results = [self.builder.emit("multiply", one, value) for value in held]
-        info = held_info(call, holder, bool(noise))
-        made = self.close([*given, *noise, *own.values()], results, info)
-        call.scope.names.update(zip(names, map(BoundValue, made), strict=True))
-        self.places.update(dict.fromkeys(made, call.place))
+        results = [self.builder.emit("multiply", one, value) for value in values]
+        info = pseudo_layer_info(call, holder, bool(noise))
+        results_of_call = self.append_call([*inputs, *noise, *parameters.values()], results, info)
+        call.scope.names.update(zip(names, map(BoundValue, results_of_call), strict=True))
+        self.places.update(dict.fromkeys(results_of_call, call.place))
 
-    def _check_same(self, call: LayerCall, name: str, attributes: Mapping[str, Attribute]) -> None:
+    def _check_same_attributes(
+        self, call: LayerCall, name: str, attributes: Mapping[str, Attribute]
+    ) -> None:
         part = call.instance.inner[name]
         for attribute, value in attributes.items():
             if value != part.attributes[attribute]:
@@ -281,38 +285,38 @@ class LayerEvaluator(Evaluator):
                     call.place,
                 )
 
-    def _alone(self, call: LayerCall) -> list[int]:
+    def _append_layer(self, call: LayerCall) -> list[int]:
         """Append the call node of a layer without nested layers; return its results. A backend may
         claim such a call, i.e. run its own layer."""
         instance, inner, values = call.instance, call.scope, call.values
         spec = instance.layer
-        self.states_of(call)
+        self.add_initial_states(call)
         make_variables(call, self.builder, self.places)
         for name, port in {**instance.parameters, **instance.statistics}.items():
-            inner.names[name] = BoundValue(self.moved.get(port.value, port.value))
+            inner.names[name] = BoundValue(self.updated_statistics.get(port.value, port.value))
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)
-        given = [*(values[n] for n in (*spec.inputs, *spec.state)), *noise]
-        given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
+        inputs = [*(values[n] for n in (*spec.inputs, *spec.state)), *noise]
+        inputs += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
         output, finals = (
-            self._scan(call, spec.scan, ("scan",), list(spec.state), inner)
+            self._append_scan(call, spec.scan, ("scan",), list(spec.state), inner)
             if spec.scan
-            else self._equations(call)
+            else self._run_equations(call)
         )
-        self._check_total(call)
+        self._check_all_used(call)
         info = layer_info(self.library, call, bool(noise))
-        results = self.close(given, [output, *finals], info)
+        results = self.append_call(inputs, [output, *finals], info)
         results = results[: 1 + len(spec.state)]
         self.places.update(dict.fromkeys(results, call.place))
         return results
 
-    def _equations(self, call: LayerCall) -> tuple[int, list[int]]:
+    def _run_equations(self, call: LayerCall) -> tuple[int, list[int]]:
         """Evaluate the equations of a layer; return its output, and a list with the final states
         and the new statistics."""
         instance, inner = call.instance, call.scope
         spec, document = instance.layer, instance.definition.document
-        finals = self.several_scans(call) if spec.scans else []
+        finals = self.append_scans(call) if spec.scans else []
         key = "equations" if spec.equations is not None else self.phase
         equations = parse_equations(getattr(spec, key), document.locator((key,)))
         if key == "inference":
@@ -327,11 +331,11 @@ class LayerEvaluator(Evaluator):
             check_assigned(inner, names, document, "statistics", "statistic")
         for name, port in instance.statistics.items():
             finals.append(inner.value(name))
-            check_kept(self, document, inner, "statistics", name, port.value, finals[-1])
-            self.moved[port.value] = finals[-1]
+            check_same_type(self, document, inner, "statistics", name, port.value, finals[-1])
+            self.updated_statistics[port.value] = finals[-1]
         return output, finals
 
-    def states_of(self, call: LayerCall) -> None:
+    def add_initial_states(self, call: LayerCall) -> None:
         """Add the initial value of each state that is not an argument of the call to the call's
         values."""
         for name, state in call.instance.layer.state.items():
@@ -344,23 +348,27 @@ class LayerEvaluator(Evaluator):
                     f"{call.instance.name}: state {name} must have shape {shape_text(shape)}"
                 )
 
-    def several_scans(self, call: LayerCall) -> list[int]:
+    def append_scans(self, call: LayerCall) -> list[int]:
         """Append the loops of a layer (key ``scans``); return the final states. Bind the outputs
         and final states in the scope of ``call``."""
         spec, inner = call.instance.layer, call.scope
         last: dict[str, int] = {}
-        given = dict(inner.names)
+        outer_names = dict(inner.names)
         for name, scan in spec.scans.items():
-            own = Scope(dict(given), frozenset(scan.carries), inner.rest)
-            stacked, after = self._scan(call, scan, ("scans", name), scan.carries, own)
+            inner_scope = Scope(dict(outer_names), frozenset(scan.carries), inner.rest)
+            stacked, after = self._append_scan(
+                call, scan, ("scans", name), scan.carries, inner_scope
+            )
             inner.names[name] = BoundValue(stacked)
             last |= dict(zip(scan.carries, after, strict=True))
-            inner.used |= own.used - own.assigned.keys() | own.used & set(scan.carries)
+            inner.used |= inner_scope.used - inner_scope.assigned.keys() | inner_scope.used & set(
+                scan.carries
+            )
         inner.names |= {name: BoundValue(value) for name, value in last.items()}
         inner.changing = frozenset()
         return [last[name] for name in spec.state]
 
-    def _scan(
+    def _append_scan(
         self,
         call: LayerCall,
         scan: schema.Scan,
@@ -382,25 +390,25 @@ class LayerEvaluator(Evaluator):
             axis=scan.axis,
             means=call.means,
         )
-        slices = slices_of(self, loop)
+        slices = make_slices(self, loop)
         starts = [call.values[name] for name in carried]
         carries = [self.builder.value(self.type_of(value)) for value in starts]
         reverse = scan.reverse
         if not isinstance(reverse, bool):
-            found = call.instance.attributes.get(reverse)
-            if not isinstance(found, bool):
+            attribute = call.instance.attributes.get(reverse)
+            if not isinstance(attribute, bool):
                 raise SpecError(
                     f"reverse must be true, false or a boolean attribute, found {reverse!r}",
                     loop.document.place_of((*path, "reverse")),
                 )
             scope.used.add(reverse)
-            reverse = found
+            reverse = attribute
         last, (stacked,) = run_loop(
             self, loop, carried, starts, carries, slices, scan.output, reverse
         )
         return stacked, last
 
-    def _check_total(self, call: LayerCall) -> None:
+    def _check_all_used(self, call: LayerCall) -> None:
         spec, definition, inner = call.instance.layer, call.instance.definition, call.scope
         if spec.inference is not None and self.phase == "inference":
             return  # only training must use all declared names

@@ -17,7 +17,7 @@ from harness.errors import Place, SpecError, UsageError, did_you_mean, known_nam
 from harness.files.user_file import FileFault, displayed, read_bytes
 from harness.language.definitions import check_definition
 from harness.language.document import MAX_BYTES, Document, load, parse, validate
-from harness.language.hints import Hints, hints_of
+from harness.language.hints import Hints, read_hints
 from harness.language.names import is_model_name
 from harness.language.schema import KINDS
 from harness.language.strict import Documented
@@ -25,7 +25,7 @@ from harness.language.strict import Documented
 # Detection of duplicate names: two files of a run must not declare the same name.
 
 # A regular expression finds the name, because another file in the folder may be invalid YAML.
-_DECLARED = r"^{}:[ \t]*[\"']?([^\s\"'#]+)"
+_DECLARATION = r"^{}:[ \t]*[\"']?([^\s\"'#]+)"
 
 
 def same_file(one: Path | Traversable | None, other: Path | Traversable | None) -> bool:
@@ -38,11 +38,11 @@ def same_file(one: Path | Traversable | None, other: Path | Traversable | None) 
         return False
 
 
-def declaring(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Place]]]:
+def find_declarations(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Place]]]:
     """Return the files among ``paths`` that declare a definition of a kind, by the declared name,
     with the position of the name."""
-    pattern = re.compile(_DECLARED.format(kind), re.MULTILINE)
-    found: dict[str, list[tuple[Path, Place]]] = {}
+    pattern = re.compile(_DECLARATION.format(kind), re.MULTILINE)
+    declarations: dict[str, list[tuple[Path, Place]]] = {}
     for path in paths:
         try:
             text = read_bytes(path, MAX_BYTES, "a spec").decode("utf-8", "replace")
@@ -52,11 +52,11 @@ def declaring(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Pl
             start = match.start(1)
             line, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
             place = Place(displayed(path), line, column)
-            found.setdefault(match[1], []).append((path, place))
-    return found
+            declarations.setdefault(match[1], []).append((path, place))
+    return declarations
 
 
-def clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
+def name_clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
     """Return the error for a name at ``place`` that another file declares too, at ``other``."""
     return SpecError(
         f"{kind} {name!r} is also declared in another file: {other}. Results are stored by name, "
@@ -65,14 +65,14 @@ def clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
     )
 
 
-def first_clash(
+def find_name_clash(
     kind: str, name: str, place: Place, path: Path, others: Sequence[tuple[Path, Place]]
 ) -> SpecError | None:
     """Return the error for the first file in ``others`` that is not the file ``path`` itself, or
     None. All of ``others`` declare the same name."""
-    rivals = (other for rival, other in others if not same_file(rival, path))
-    other = next(rivals, None)
-    return None if other is None else clash(kind, name, place, other)
+    other_places = (other for other_path, other in others if not same_file(other_path, path))
+    other = next(other_places, None)
+    return None if other is None else name_clash(kind, name, place, other)
 
 
 FOLDERS: Mapping[str, str] = {
@@ -116,7 +116,7 @@ class Library:
     overrides: Mapping[tuple[str, str], str] = field(default_factory=dict)
     _read: dict[tuple[str, str], Definition] = field(default_factory=dict)
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _declaring: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
+    _declarations: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
     replaced: dict[tuple[str, str], tuple[Place, Place]] = field(default_factory=dict)
     """Shipped definitions that a definition in a folder replaces: the positions of both."""
     unusual: dict[Place, str] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class Library:
     @cached_property
     def hints(self) -> Hints:
         """The hints for names of frameworks, which are read at the first use."""
-        return hints_of(self.folders)
+        return read_hints(self.folders)
 
     def find(self, kind: str, name: str, place: Place | None = None) -> Definition:
         """Return the definition of a kind and name. Raises :class:`SpecError` at ``place`` if the
@@ -150,7 +150,7 @@ class Library:
         documents = (definition.document for definition in self._read.values())
         return next((d.lines for d in documents if d.file == file), ())
 
-    def was_read(self, kind: str, name: str) -> bool:
+    def is_cached(self, kind: str, name: str) -> bool:
         """Return whether the cache holds a definition."""
         return (kind, name) in self._read
 
@@ -161,71 +161,75 @@ class Library:
     def _load(self, kind: str, name: str, place: Place | None) -> Definition:
         relative = f"{FOLDERS[kind]}/{name}.yaml"
         if (kind, name) in self.overrides:
-            return _checked(kind, parse(self.overrides[kind, name], f"<{relative}>"), name)
+            return _validate(kind, parse(self.overrides[kind, name], f"<{relative}>"), name)
         if not is_model_name(name) or name not in self.names(kind):
             known = self.names(kind)
             common = name.rpartition(".")[2].lower().replace("_", "")
             other = self.hints.definitions.get(common)
             hint = f"; write {other}" if other else did_you_mean(name, known)
-            hint = self.misplaced(kind, name, place) or hint
+            hint = self.misplaced_hint(kind, name, place) or hint
             listed = known_names(known, hint, f"harness list --{FOLDERS[kind]}")
             message = f"unknown {kind} {shorten(name)!r}{hint}{listed}"
             raise SpecError(message, place) if place else UsageError(message)
         for folder in self.folders:
             if (folder / relative).exists():
-                return self._only(kind, _checked_file(kind, folder / relative, name))
-        return _shipped(kind, name)
+                return self._check_unique(kind, _load_file(kind, folder / relative, name))
+        return _load_shipped(kind, name)
 
-    def misplaced(self, kind: str, name: str, place: Place | None = None) -> str:
+    def misplaced_hint(self, kind: str, name: str, place: Place | None = None) -> str:
         """Return a hint if a file with this name is in a wrong subfolder, where it is not found;
         otherwise ""."""
         if not is_model_name(name):
             return ""
         if kind == "model" and place is None and (file := Path(f"{name}.yaml")).is_file():
             return f"; did you mean the file {displayed(file)!r}?"
-        rooms = ["", *(room for of, room in FOLDERS.items() if of != kind)]
-        for path in (f / room / f"{name}.yaml" for f in self.folders for room in rooms):
+        subfolders = ["", *(subfolder for of, subfolder in FOLDERS.items() if of != kind)]
+        for path in (
+            f / subfolder / f"{name}.yaml" for f in self.folders for subfolder in subfolders
+        ):
             if path.is_file():
-                wanted = f"{FOLDERS[kind]}/{name}.yaml"
+                expected = f"{FOLDERS[kind]}/{name}.yaml"
                 return (
-                    f"; {displayed(path)} is not read: {FOLDERS[kind]} must be in a file {wanted}"
+                    f"; {displayed(path)} is not read: {FOLDERS[kind]} must be in a file {expected}"
                 )
-        beside = Path(place.file).parent if place else Path()
-        for folder in (beside, beside.parent, Path()):
+        spec_folder = Path(place.file).parent if place else Path()
+        for folder in (spec_folder, spec_folder.parent, Path()):
             path = folder / FOLDERS[kind] / f"{name}.yaml"
             if path.is_file():
                 return f"; to read {displayed(path)}, add --specs {displayed(folder)}"
         return ""
 
-    def _only(self, kind: str, found: Definition) -> Definition:
-        """Return ``found``. Raises :class:`SpecError` if another file declares the same name.
+    def _check_unique(self, kind: str, definition: Definition) -> Definition:
+        """Return ``definition``. Raises :class:`SpecError` if another file declares the same name.
 
         A layer, function, loss or optimizer may replace a shipped definition. A model must not
         replace a shipped model, because results are stored under the model's name.
         """
-        (name, place), path = found.name, found.path
+        (name, place), path = definition.name, definition.path
         assert isinstance(path, Path)
-        error = first_clash(kind, name, place, path, self._rivals(kind).get(name, ()))
+        error = find_name_clash(
+            kind, name, place, path, self._find_all_declarations(kind).get(name, ())
+        )
         if error is not None:
             raise error
-        if name in _shipped_names(kind):
-            shipped = _shipped(kind, name)
+        if name in _find_shipped_names(kind):
+            shipped = _load_shipped(kind, name)
             if not same_file(path, shipped.path):
                 if kind == "model":
-                    raise clash(kind, name, place, shipped.name[1])
+                    raise name_clash(kind, name, place, shipped.name[1])
                 self.replaced[kind, name] = place, shipped.name[1]
-        return found
+        return definition
 
-    def _rivals(self, kind: str) -> dict[str, list[tuple[Path, Place]]]:
+    def _find_all_declarations(self, kind: str) -> dict[str, list[tuple[Path, Place]]]:
         """Return the files in all folders that declare definitions of a kind, by name."""
-        if kind not in self._declaring:
+        if kind not in self._declarations:
             paths = [
                 folder / FOLDERS[kind] / f"{name}.yaml"
                 for folder in self.folders
-                for name in _names_below(folder / FOLDERS[kind])
+                for name in _find_names(folder / FOLDERS[kind])
             ]
-            self._declaring[kind] = declaring(kind, paths)
-        return self._declaring[kind]
+            self._declarations[kind] = find_declarations(kind, paths)
+        return self._declarations[kind]
 
     def has(self, kind: str, name: str) -> bool:
         """Return whether there is a definition of this kind and name."""
@@ -238,35 +242,35 @@ class Library:
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the names of all definitions of a kind, sorted."""
         if kind not in self._names:
-            found = {name for k, name in self.overrides if k == kind}
+            names = {name for k, name in self.overrides if k == kind}
             for folder in self.folders:
-                found.update(_names_below(folder / FOLDERS[kind]))
-            found.update(_shipped_names(kind))
-            self._names[kind] = tuple(sorted(found))
+                names.update(_find_names(folder / FOLDERS[kind]))
+            names.update(_find_shipped_names(kind))
+            self._names[kind] = tuple(sorted(names))
         return self._names[kind]
 
-    def matching(self, names: Iterable[str]) -> tuple[str, ...]:
+    def expand_patterns(self, names: Iterable[str]) -> tuple[str, ...]:
         """Expand patterns such as ``lesson6/*`` in names and paths of models; drop repeated names.
 
         Raises:
             UsageError: a pattern matches no model.
         """
-        found: list[str] = []
+        models: list[str] = []
         for name in names:
             if not set(name) & set("*?[") or is_model_file(name):
-                found.append(name)
+                models.append(name)
                 continue
             matches = fnmatch.filter(self.names("model"), name)
             if not matches:
                 listed = ", ".join(self.names("model"))
                 raise UsageError(f"no model matches {shorten(name)!r} (known: {listed})")
-            found += matches
-        return tuple(dict.fromkeys(found))
+            models += matches
+        return tuple(dict.fromkeys(models))
 
     def model(self, name: str) -> Definition:
         """Return a model by name (``lesson6/simple_rnn``) or by the path of its file."""
         if is_model_file(name) and not self.has("model", name):
-            return self._only("model", _checked_file("model", Path(name), None))
+            return self._check_unique("model", _load_file("model", Path(name), None))
         return self.find("model", name)
 
 
@@ -276,20 +280,20 @@ def is_model_file(name: str) -> bool:
 
 
 @cache
-def _shipped_names(kind: str) -> tuple[str, ...]:
-    return tuple(_names_below(files("harness.specs").joinpath(FOLDERS[kind])))
+def _find_shipped_names(kind: str) -> tuple[str, ...]:
+    return tuple(_find_names(files("harness.specs").joinpath(FOLDERS[kind])))
 
 
 @cache
-def _shipped(kind: str, name: str) -> Definition:
+def _load_shipped(kind: str, name: str) -> Definition:
     """Return a shipped definition, which is read only once per process."""
     relative = f"{FOLDERS[kind]}/{name}.yaml"
     path = files("harness.specs").joinpath(relative)
     document = parse(path.read_text(encoding="utf-8"), f"specs/{relative}")
-    return replace(_checked(kind, document, name), path=path)
+    return replace(_validate(kind, document, name), path=path)
 
 
-def _names_below(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:
+def _find_names(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:
     """Yield the names of the YAML files in a folder and its subfolders. The depth is limited,
     because symbolic links may form cycles."""
     try:
@@ -299,20 +303,22 @@ def _names_below(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:
     for entry in entries:
         if not entry.name.endswith(".yaml"):
             if prefix.count("/") < _MAX_DEPTH and entry.is_dir():
-                yield from _names_below(entry, f"{prefix}{entry.name}/")
+                yield from _find_names(entry, f"{prefix}{entry.name}/")
         else:
             yield prefix + entry.name.removesuffix(".yaml")
 
 
-def _checked_file(kind: str, path: Path, name: str | None) -> Definition:
-    return replace(_checked(kind, load(path), name), path=path)
+def _load_file(kind: str, path: Path, name: str | None) -> Definition:
+    return replace(_validate(kind, load(path), name), path=path)
 
 
-def _checked(kind: str, document: Document, name: str | None) -> Definition:
+def _validate(kind: str, document: Document, name: str | None) -> Definition:
     content = validate(document, KINDS[kind])
-    found = getattr(content, kind)
-    if name is not None and found != name:
-        message = f"{kind} {found!r} is in a file named {name!r}: the two names must be the same"
+    declared_name = getattr(content, kind)
+    if name is not None and declared_name != name:
+        message = (
+            f"{kind} {declared_name!r} is in a file named {name!r}: the two names must be the same"
+        )
         raise SpecError(message, document.place_of((kind,)))
     check_definition(document, content)
     return Definition(document, content)

@@ -47,7 +47,7 @@ class DeclaredLoop:
     means: Mapping[str, float] = field(default_factory=dict)
 
 
-def slices_of(made: Evaluator, loop: DeclaredLoop) -> Carried:
+def make_slices(evaluator: Evaluator, loop: DeclaredLoop) -> Carried:
     """Return the sequences of a loop (with the loop's axis first) and the slice of each at a step.
     The slices are bound to their names in the loop's scope.
 
@@ -65,30 +65,30 @@ def slices_of(made: Evaluator, loop: DeclaredLoop) -> Carried:
                 f"cannot scan over {source!r}: it is not an input{loop.others}{hint}", at
             )
         value = loop.scope.value(source)
-        type_, axis = made.type_of(value), loop.axis
+        type_, axis = evaluator.type_of(value), loop.axis
         if len(type_.shape) <= axis:
-            raise made.failure(value, at)(f"the scan loops over axis {axis}, which is missing")
+            raise evaluator.failure(value, at)(f"the scan loops over axis {axis}, which is missing")
         loop.scope.used.add(source)
         lengths.append(type_.shape[axis])
         if lengths[-1] != lengths[0]:
-            raise made.failure(value, at)(
+            raise evaluator.failure(value, at)(
                 f"the inputs of a scan must have the same length, found {lengths[-1]} "
                 f"after {lengths[0]}"
             )
         rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
-        one = Type(rest, type_.kind, type_.bound)
+        slice_type = Type(rest, type_.kind, type_.bound)
         if source in loop.means:  # a constant, so no sequence is needed
-            mean = made.builder.filled(loop.means[source], one.shape)
+            mean = evaluator.builder.filled(loop.means[source], slice_type.shape)
             loop.scope.names[name] = BoundValue(mean)
             continue
-        sequences.append(made.builder.axis_first(value, axis))
-        slices.append(made.builder.value(one, f"{loop.label}/{name}"))
+        sequences.append(evaluator.builder.axis_first(value, axis))
+        slices.append(evaluator.builder.value(slice_type, f"{loop.label}/{name}"))
         loop.scope.names[name] = BoundValue(slices[-1])
     return sequences, slices
 
 
 def run_loop(
-    made: Evaluator,
+    evaluator: Evaluator,
     loop: DeclaredLoop,
     carried: Iterable[str],
     starts: Sequence[int],
@@ -98,40 +98,40 @@ def run_loop(
     reverse: bool = False,
 ) -> Carried:
     """Append a loop to the program; return the carried values after the last step, and the stacked
-    ``output``. ``slices`` is the result of :func:`slices_of`.
+    ``output``. ``slices`` is the result of :func:`make_slices`.
 
     Raises:
         SpecError: a state changes its shape or is never assigned, or a slice is never used.
     """
     document, scope, names = loop.document, loop.scope, list(carried)
     scope.names.update(zip(names, map(BoundValue, carries), strict=True))
-    made.builder.begin()
+    evaluator.builder.begin()
     equations = parse_equations(loop.step, document.locator((*loop.path, "step")))
-    made.run(equations, scope, f"{loop.label}/")
+    evaluator.run(equations, scope, f"{loop.label}/")
     results: list[int] = []
     if output is not None:
         at = document.place_of((*loop.path, "output"))
-        results = [made.result(scope, output, at)]
-        if len(made.type_of(results[0]).shape) < (axis := loop.axis):
-            told = (
+        results = [evaluator.result(scope, output, at)]
+        if len(evaluator.type_of(results[0]).shape) < (axis := loop.axis):
+            needed = (
                 "the axis batch"
                 if axis == 1
                 else f"at least {axis} axes before the axis of the steps"
             )
-            raise made.failure(results[0], at)(f"the output of a step needs {told}")
+            raise evaluator.failure(results[0], at)(f"the output of a step needs {needed}")
     check_read(equations, scope, names)
     check_assigned(scope, names, document, "state", "state")
     check_used(scope, loop.over, document, (*loop.path, "over"), "slice")
     after = [scope.value(name) for name in names]
     for name, carry, value in zip(names, carries, after, strict=True):
-        check_kept(made, document, scope, "state", name, carry, value)
-    body = made.builder.end([*carries, *slices[1]], [*after, *results])
-    last, stacked = made.builder.scan(body, starts, slices[0], reverse=reverse)
-    return last, [made.builder.axis_back(value, loop.axis) for value in stacked]
+        check_same_type(evaluator, document, scope, "state", name, carry, value)
+    body = evaluator.builder.end([*carries, *slices[1]], [*after, *results])
+    last, stacked = evaluator.builder.scan(body, starts, slices[0], reverse=reverse)
+    return last, [evaluator.builder.axis_back(value, loop.axis) for value in stacked]
 
 
-def check_kept(
-    made: Evaluator,
+def check_same_type(
+    evaluator: Evaluator,
     document: Document,
     scope: Scope,
     section: str,
@@ -144,9 +144,9 @@ def check_kept(
     Raises:
         SpecError: the shape or the kind changes.
     """
-    wanted, found = made.type_of(before), made.type_of(after)
-    if found != wanted:
+    old_type, new_type = evaluator.type_of(before), evaluator.type_of(after)
+    if new_type != old_type:
         at = scope.assigned.get(name) or document.place_of_key((section, name))
-        raise made.failure(after, at)(
-            f"{SINGULAR[section]} {name!r} has type {wanted}, which cannot change to {found}"
+        raise evaluator.failure(after, at)(
+            f"{SINGULAR[section]} {name!r} has type {old_type}, which cannot change to {new_type}"
         )

@@ -12,12 +12,12 @@ from harness.language.axes import FREE_SIZES, RestAxes, input_type, read_dims
 from harness.language.definitions import check_distinct
 from harness.language.document import Document
 from harness.language.expressions import parse_equations, parse_expression
-from harness.language.instances import Instance, LayerCall, Owner, leaves
+from harness.language.instances import Instance, LayerCall, Owner, leaf_layers
 from harness.language.layer_calls import LayerEvaluator
 from harness.language.library import Definition, Library
-from harness.language.noise import mean_of, read_law
+from harness.language.noise import mean_of, read_noise_distribution
 from harness.language.scope import BoundValue, Scope
-from harness.language.wellformed import check_numbers, check_told, room_of
+from harness.language.wellformed import check_free_sizes, check_numbers, room_of
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Meaning, Phase, Port, Program, Type
 
@@ -26,15 +26,15 @@ from harness.program.ir import Meaning, Phase, Port, Program, Type
 # The names of these parameters start with this prefix.
 OWN = "own"
 # Sections of a model whose names occur in exported files.
-NAMED = ("inputs", "state", "targets", "layers")
+EXPORTED_SECTIONS = ("inputs", "state", "targets", "layers")
 
 
-def declared(model: schema.Model) -> Mapping[str, schema.Parameter]:
+def own_parameters(model: schema.Model) -> Mapping[str, schema.Parameter]:
     """Return the parameters that a model declares outside its layers."""
     return model.parameters if isinstance(model.parameters, dict) else {}
 
 
-def bring_in(
+def add_own_parameters(
     evaluator: LayerEvaluator,
     model: schema.Model,
     document: Document,
@@ -49,10 +49,10 @@ def bring_in(
     Raises:
         SpecError: a shape or a distribution is wrong, or the name of the pseudo-layer is used.
     """
-    own = declared(model)
+    own = own_parameters(model)
     if not own:
         return []
-    for section in NAMED:
+    for section in EXPORTED_SECTIONS:
         if OWN in getattr(model, section):
             raise SpecError(
                 f"{OWN!r} is reserved: the model's own parameters are {OWN}.{next(iter(own))} "
@@ -69,7 +69,7 @@ def bring_in(
     instance = Instance(OWN, Definition(document, layer), {}, {}, document.place_of, calls=1)
     place = document.place_of_key(("parameters",))
     call = LayerCall(instance, place, OWN, {}, scope, dict(sizes))
-    evaluator.own(call, Meaning(model.model, ""))
+    evaluator.append_pseudo_layer(call, Meaning(model.model, ""))
     return [instance]
 
 
@@ -100,30 +100,30 @@ class Lowering:
         self._check_names()
         errors = ErrorList()
         with errors.part():
-            inputs = self._ports("inputs", model.inputs)
+            inputs = self._make_ports("inputs", model.inputs)
         with errors.part():
-            noise = self._noise()
+            noise = self._make_noise()
         with errors.part():
-            state = self._ports("state", model.state)
+            state = self._make_ports("state", model.state)
         with errors.part():
-            self._instances()
+            self._make_layers()
         with errors.part():
             equations = parse_equations(model.equations, self.document.locator(("equations",)))
-        for path, text in self._reduced().items():
+        for path, text in self._scalar_texts().items():
             with errors.part():
                 parse_expression(text, self.document.locator(path))
         errors.end()
         scope = Scope(dict(self.sizes), frozenset(model.state), layers=evaluator.instances)
         scope.names.update({p.name: BoundValue(p.value) for p in (*inputs, *noise, *state)})
-        own = bring_in(evaluator, model, self.document, scope, self.sizes)
+        own = add_own_parameters(evaluator, model, self.document, scope, self.sizes)
         evaluator.run(equations, scope, "")
         self._name_results()
-        targets = self._ports("targets", model.targets)
+        targets = self._make_ports("targets", model.targets)
         self._check_assigned(scope, state)
         scope.names.update({p.name: BoundValue(p.value) for p in targets})
-        loss, metrics = self._losses(scope)
+        loss, metrics = self._evaluate_scalars(scope)
         self._check_used(scope)
-        instances = list(leaves([*own, *evaluator.instances.values()]))
+        instances = list(leaf_layers([*own, *evaluator.instances.values()]))
         self._check_leaves(instances)
         statistics = [p for i in instances for p in i.statistics.values()]
         program = Program(
@@ -133,7 +133,7 @@ class Lowering:
             types=evaluator.builder.types,
             names=evaluator.builder.names,
             nodes=tuple(evaluator.builder.nodes),
-            inputs=(*inputs, *self._drawn(noise, instances)),
+            inputs=(*inputs, *self._noise_inputs(noise, instances)),
             targets=tuple(targets),
             state=tuple(state),
             statistics=tuple(statistics),
@@ -141,7 +141,7 @@ class Lowering:
             outputs=tuple(Port(n, scope.value(n)) for n in scope.assigned if n not in model.state),
             new_state=tuple(Port(p.name, scope.value(p.name)) for p in state),
             new_statistics=tuple(
-                Port(p.name, evaluator.moved.get(p.value, p.value)) for p in statistics
+                Port(p.name, evaluator.updated_statistics.get(p.value, p.value)) for p in statistics
             ),
             loss=loss,
             metrics=tuple(metrics),
@@ -149,30 +149,30 @@ class Lowering:
         )
         program = replace(program, room=room_of(program))
         check_numbers(program, evaluator.places, self.document.place_of_key(("sizes",)))
-        check_told(program, evaluator.places, self.document.place_of_key(("equations",)))
+        check_free_sizes(program, evaluator.places, self.document.place_of_key(("equations",)))
         return program
 
     def _check_names(self) -> None:
-        own = ("parameters",) if declared(self.model) else ()
+        own = ("parameters",) if own_parameters(self.model) else ()
         check_distinct(self.document, self.model, (*SECTIONS, *own))
         for name in self.model.sizes:
             if name in FREE_SIZES:
                 at = self.document.place_of_key(("sizes", name))
                 raise SpecError(f"{name!r} is reserved: the input arrays decide this size", at)
 
-    def _ports(
+    def _make_ports(
         self, section: str, declared: Mapping[str, schema.Input] | Mapping[str, schema.State]
     ) -> list[Port]:
         ports = []
-        for name, given in declared.items():
+        for name, declaration in declared.items():
             path = (section, name, "shape")
-            shape = read_dims(given.shape, self.sizes, RestAxes(), self._places(path))
+            shape = read_dims(declaration.shape, self.sizes, RestAxes(), self._axis_places(path))
             init: dict[str, object] | None
-            if isinstance(given, schema.Input):
-                type_ = input_type(self.document, given, (section, name), shape, self.sizes)
-                init = {"lengths": True} if given.at_most is not None else None
+            if isinstance(declaration, schema.Input):
+                type_ = input_type(self.document, declaration, (section, name), shape, self.sizes)
+                init = {"lengths": True} if declaration.at_most is not None else None
             else:
-                type_, init = Type(shape), {"init": given.init}
+                type_, init = Type(shape), {"init": declaration.init}
             for dim in (*shape, type_.bound or Dim()):
                 self.used_sizes.update(dim.names)
             value = self.evaluator.builder.value(type_, name)
@@ -180,14 +180,16 @@ class Lowering:
             ports.append(Port(name, value, init))
         return ports
 
-    def _noise(self) -> list[Port]:
+    def _make_noise(self) -> list[Port]:
         """Bind the noise that the model declares: as inputs in training, as the mean in inference.
         Return the new inputs."""
         ports = []
-        for name, given in self.model.noise.items():
+        for name, declaration in self.model.noise.items():
             path, builder = ("noise", name, "shape"), self.evaluator.builder
-            law = read_law(given, {}, set(), self.document.place_of(("noise", name, "law")))
-            shape = read_dims(given.shape, self.sizes, RestAxes(), self._places(path))
+            law = read_noise_distribution(
+                declaration, {}, set(), self.document.place_of(("noise", name, "law"))
+            )
+            shape = read_dims(declaration.shape, self.sizes, RestAxes(), self._axis_places(path))
             for dim in shape:
                 self.used_sizes.update(dim.names)
             training = self.phase == "training"
@@ -200,15 +202,15 @@ class Lowering:
             ports.append(Port(name, value, law))
         return ports
 
-    def _drawn(self, noise: Iterable[Port], instances: Iterable[Instance]) -> list[Port]:
+    def _noise_inputs(self, noise: Iterable[Port], instances: Iterable[Instance]) -> list[Port]:
         if self.phase == "inference":
             return []
         return [*noise, *(port for instance in instances for port in instance.noise)]
 
-    def _places(self, path: KeyPath) -> Callable[[int], Place]:
+    def _axis_places(self, path: KeyPath) -> Callable[[int], Place]:
         return lambda number: self.document.place_of((*path, number))
 
-    def _instances(self) -> None:
+    def _make_layers(self) -> None:
         owner = Owner(self.document, "", self.sizes)
         self.evaluator.instances = self.evaluator.maker.make(owner, self.model.layers)
         for instance in self.evaluator.instances.values():
@@ -220,9 +222,9 @@ class Lowering:
         """Check that the names of layers stay different in exported files, where '.' becomes
         '_'."""
         sections = (self.model.inputs, self.model.state, self.model.targets)
-        found = {name: name for section in sections for name in section}
+        names = {name: name for section in sections for name in section}
         for instance in instances:
-            first = found.setdefault(instance.name.replace(".", "_"), instance.name)
+            first = names.setdefault(instance.name.replace(".", "_"), instance.name)
             if first != instance.name:
                 raise SpecError(
                     f"{first} and {instance.name} have the same name in exported files, "
@@ -244,10 +246,10 @@ class Lowering:
             if port.name not in scope.assigned:
                 at = self.document.place_of_key(("state", port.name))
                 raise SpecError(f"state {port.name!r} is declared but never assigned", at)
-            value, wanted = scope.value(port.name), self.evaluator.type_of(port.value)
-            if self.evaluator.type_of(value) != wanted:
+            value, state_type = scope.value(port.name), self.evaluator.type_of(port.value)
+            if self.evaluator.type_of(value) != state_type:
                 raise self.evaluator.failure(value, scope.assigned[port.name])(
-                    f"state {port.name!r} has type {wanted}, which cannot change to "
+                    f"state {port.name!r} has type {state_type}, which cannot change to "
                     f"{self.evaluator.type_of(value)}"
                 )
 
@@ -260,28 +262,31 @@ class Lowering:
                 for output, result in zip(node.outputs, results, strict=True):
                     builder.names.setdefault(output, f"{label}/{result}")
 
-    def _losses(self, scope: Scope) -> tuple[int | None, list[Port]]:
+    def _evaluate_scalars(self, scope: Scope) -> tuple[int | None, list[Port]]:
         scope.losses = True
-        found = {path: self._number(text, path, scope) for path, text in self._reduced().items()}
-        loss = found.pop(("loss",), None)
-        return loss, [Port(name, value) for (_, name), value in found.items()]
+        values = {
+            path: self._evaluate_scalar(text, path, scope)
+            for path, text in self._scalar_texts().items()
+        }
+        loss = values.pop(("loss",), None)
+        return loss, [Port(name, value) for (_, name), value in values.items()]
 
-    def _reduced(self) -> dict[tuple[str, ...], str]:
+    def _scalar_texts(self) -> dict[tuple[str, ...], str]:
         """Return the expressions of the loss and the metrics as texts, by key path."""
-        found: dict[tuple[str, ...], str] = {}
+        texts: dict[tuple[str, ...], str] = {}
         if self.model.loss is not None:
-            found["loss",] = self.model.loss
-        return found | {("metrics", name): text for name, text in self.model.metrics.items()}
+            texts["loss",] = self.model.loss
+        return texts | {("metrics", name): text for name, text in self.model.metrics.items()}
 
-    def _number(self, text: str, path: KeyPath, scope: Scope) -> int:
+    def _evaluate_scalar(self, text: str, path: KeyPath, scope: Scope) -> int:
         value = self.evaluator.tensor(parse_expression(text, self.document.locator(path)), scope)
-        found = self.evaluator.type_of(value)
-        if found.kind != "float":
+        type_ = self.evaluator.type_of(value)
+        if type_.kind != "float":
             raise SpecError(
-                f"{path[-1]} must be a float, found {found}", self.document.place_of(path)
+                f"{path[-1]} must be a float, found {type_}", self.document.place_of(path)
             )
-        if found.shape:
-            shape = shape_text(found.shape)
+        if type_.shape:
+            shape = shape_text(type_.shape)
             raise SpecError(
                 f"{path[-1]} must be one number: reduce {shape} with mean(...) or sum(...)",
                 self.document.place_of(path),
@@ -301,10 +306,10 @@ class Lowering:
             ("targets", "target", scope.used, "used"),
             ("sizes", "size", self.used_sizes, "used"),
         ):
-            given = getattr(self.model, section)
-            for name in given if isinstance(given, Mapping) else ():
+            declarations = getattr(self.model, section)
+            for name in declarations if isinstance(declarations, Mapping) else ():
                 if name not in used:
                     at = self.document.place_of_key((section, name))
-                    told = f"{noun} {name!r} is declared but never {verb}"
-                    errors.found.append(SpecError(told, at))
+                    message = f"{noun} {name!r} is declared but never {verb}"
+                    errors.found.append(SpecError(message, at))
         errors.end()

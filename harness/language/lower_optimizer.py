@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.files.forms import KeyPath
 from harness.language.added_slots import AddedSlots
-from harness.language.attributes import Attribute, GivenAttributes, PlaceOf, read_attributes
+from harness.language.attributes import Attribute, AttributeSettings, PlaceOf, read_attributes
 from harness.language.axes import RestAxes, read_dims
 from harness.language.definitions import MATRIX_NAMES
 from harness.language.document import Document
@@ -31,24 +31,24 @@ from harness.program.updates import ENTRIES, MATRIX, Total, UpdateRule
 
 NUMBER = Type(())
 # Primitives that reduce all entries of a parameter to one number.
-WHOLE = frozenset({"sum", "max"})
+REDUCING = frozenset({"sum", "max"})
 # Primitives that an update may contain.
 ALLOWED = frozenset(
-    {*ELEMENTWISE.intersection(EVERY), *WHOLE, "astype", "constant", "extent", "stop_gradient"}
+    {*ELEMENTWISE.intersection(EVERY), *REDUCING, "astype", "constant", "extent", "stop_gradient"}
 )
 REDUCTIONS = ("sum", "max", "mean", "var")
 # Additional primitives that an update of matrices may contain.
-OF_MATRICES = frozenset({"matmul", "permute_dims", "expand_dims", "squeeze"})
+MATRIX_PRIMITIVES = frozenset({"matmul", "permute_dims", "expand_dims", "squeeze"})
 
 
 # Error messages for primitives that are not allowed.
-_OF_ENTRIES = (
+_REJECTED_FOR_ENTRIES = (
     "{} is not elementwise, but an optimizer's update must be: backends run it on tensors of any "
     "shape (allowed: + - * / ** < <= > >= == !=, exp, log, tanh, sqrt, erf, sin, cos, floor, "
     "where, stop_gradient, functions of these, and sum, max, mean and var over the whole "
     "tensor; an update for matrices goes in 'matrices')"
 )
-_OF_MATRICES = (
+_REJECTED_FOR_MATRICES = (
     "an update of matrices cannot use {} (allowed: elementwise operations, @, permute_dims, "
     "expand_dims, and sum, max, mean and var over some or all axes)"
 )
@@ -64,14 +64,14 @@ class UpdateBuilder(Builder):
 
     def __init__(self, matrices: bool) -> None:
         super().__init__()
-        self.allowed = ALLOWED | OF_MATRICES if matrices else ALLOWED
-        self.refusal = _OF_MATRICES if matrices else _OF_ENTRIES
+        self.allowed = ALLOWED | MATRIX_PRIMITIVES if matrices else ALLOWED
+        self.rejection = _REJECTED_FOR_MATRICES if matrices else _REJECTED_FOR_ENTRIES
 
-    def taken(self) -> tuple[Node, ...]:
+    def take_nodes(self) -> tuple[Node, ...]:
         """Remove and return the nodes that were appended since the last call of this method."""
-        made = tuple(self.nodes)
+        nodes = tuple(self.nodes)
         self.nodes.clear()
-        return made
+        return nodes
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
         """Append a primitive.
@@ -80,7 +80,7 @@ class UpdateBuilder(Builder):
             TypeMismatch: the primitive is not allowed, or the operands do not fit.
         """
         if op not in self.allowed:
-            raise TypeMismatch(self.refusal.format(f"{op} ({EVERY[op]})" if op in EVERY else op))
+            raise TypeMismatch(self.rejection.format(f"{op} ({EVERY[op]})" if op in EVERY else op))
         return super().emit(op, *inputs, **attributes)
 
 
@@ -94,16 +94,16 @@ class UpdateEvaluator(Evaluator):
         super().__init__(library)
         self.builder, self.matrices = builder, matrices
 
-    def typed(self, expr: Expr, scope: Scope, what: str, wanted: Type) -> int:
-        """Evaluate an expression and check that its type is ``wanted``; ``what`` names it in the
+    def evaluate_typed(self, expr: Expr, scope: Scope, label: str, expected: Type) -> int:
+        """Evaluate an expression and check that its type is ``expected``; ``label`` names it in the
         message.
 
         Raises:
             SpecError: the expression has a different type.
         """
         value = self.tensor(expr, scope)
-        if (found := self.type_of(value)) != wanted:
-            raise SpecError(f"{what} must be {wanted}, found {found}", expr.place)
+        if (found := self.type_of(value)) != expected:
+            raise SpecError(f"{label} must be {expected}, found {found}", expr.place)
         return value
 
     def call(self, expr: Call, scope: Scope) -> int:
@@ -139,7 +139,7 @@ STARTS: Mapping[str, Mapping[str, Any] | None] = {
 
 
 @dataclass(frozen=True)
-class Around:
+class ModelSettings:
     """The settings in a model's ``optimizer`` section that add equations to the optimizer.
 
     ``schedule`` and the items of ``given`` (attributes that depend on the step) are pairs of an
@@ -172,7 +172,7 @@ class RuleLowering:
         definition: Definition,
         spec: Optimizer,
         attributes: Mapping[str, Attribute],
-        around: Around,
+        around: ModelSettings,
         matrices: Matrices | None = None,
     ) -> None:
         self.definition, self.spec, self.around = definition, spec, around
@@ -185,7 +185,7 @@ class RuleLowering:
         self.evaluator = UpdateEvaluator(library, self.builder, matrices is not None)
         types = {"p": self.type, "g": self.type, "t": NUMBER, "learning_rate": NUMBER}
         self.values = {n: self.builder.value(type_, n) for n, type_ in types.items()}
-        self.slots = {n: self.builder.value(self._type_of_slot(n), n) for n in self.part.slots}
+        self.slots = {n: self.builder.value(self._slot_type(n), n) for n in self.part.slots}
         self.totals: list[Total] = []
         gathered = around.accumulate, around.average
         self.added = AddedSlots(self.builder, self.values, self.type, *gathered)
@@ -194,7 +194,7 @@ class RuleLowering:
     def rule(self, name: str) -> UpdateRule:
         """Convert the optimizer and return its update rule."""
         document, spec, part = self.definition.document, self.spec, self.part
-        outer, rate = self._outer()
+        outer, rate = self._lower_settings()
         scope = Scope({**self.attributes, **self.sizes}, frozenset({"p", *part.slots}))
         values = {
             **self.values,
@@ -204,24 +204,26 @@ class RuleLowering:
             "learning_rate": rate,
         }
         scope.names.update({n: BoundValue(v) for n, v in values.items()})
-        scope.names.update({n: BoundValue(v) for n, v in self._by_step().items()})
+        scope.names.update({n: BoundValue(v) for n, v in self._evaluate_varying().items()})
         for total, text in spec.total.items():
-            self._total(total, parse_expression(text, document.locator(("total", total))), scope)
+            self._append_total(
+                total, parse_expression(text, document.locator(("total", total))), scope
+            )
         equations = parse_equations(part.update, document.locator((*self.path, "update")))
         self.evaluator.run(equations, scope, "")
         check_read(equations, scope, ["p", *part.slots])
-        self._check_all(scope)
+        self._check_assigned(scope)
         before = {"p": self.values["p"], **self.slots}
-        after = self.added.finished(before, {n: scope.value(n) for n in before})
+        after = self.added.update_results(before, {n: scope.value(n) for n in before})
         numbers = {n: a for n, a in self.attributes.items() if isinstance(a, float)}
-        starts = {**{n: self._start(n) for n in part.slots}, **self.added.starts}
+        starts = {**{n: self._initial_slot_value(n) for n in part.slots}, **self.added.starts}
         slots = {**self.slots, **self.added.slots}
         library = self.evaluator.library
         return UpdateRule(
             name=name,
             attributes={n: a for n, a in numbers.items() if n not in self.around.given},
             types=self.builder.types,
-            nodes=self.builder.taken(),
+            nodes=self.builder.take_nodes(),
             parameter=self.values["p"],
             gradient=self.values["g"],
             step=self.values["t"],
@@ -237,41 +239,41 @@ class RuleLowering:
             added=tuple(self.added.slots),
         )
 
-    def _outer(self) -> tuple[dict[str, int], int]:
+    def _lower_settings(self) -> tuple[dict[str, int], int]:
         """Return the values of the names p, g and t, where g is the model's ``gradient``, and the
         value of the scheduled learning rate."""
         around, rate = self.around, self.values["learning_rate"]
         names = {"p": self.values["p"], "g": self.added.gradient, "t": self.added.count}
         scope = Scope({n: BoundValue(v) for n, v in names.items()})
         for total, text in around.total.items():
-            self._total(total, around.expression(text, ("optimizer", "total", total)), scope)
+            self._append_total(total, around.expression(text, ("optimizer", "total", total)), scope)
         if around.gradient is not None:
-            found = around.expression(around.gradient, ("optimizer", "gradient"))
-            names["g"] = self.evaluator.typed(found, scope, "'gradient'", self.type)
+            expression = around.expression(around.gradient, ("optimizer", "gradient"))
+            names["g"] = self.evaluator.evaluate_typed(expression, scope, "'gradient'", self.type)
             if "g" not in scope.used:
-                raise SpecError("'gradient' must use g", found.place)
+                raise SpecError("'gradient' must use g", expression.place)
         check_used(scope, around.total, around.document, ("optimizer", "total"), "total")
         if around.schedule is not None:
-            factor = self._of_step("'schedule'", *around.schedule)
+            factor = self._evaluate_of_step("'schedule'", *around.schedule)
             rate = self.builder.emit("multiply", rate, factor)
         return names, rate
 
-    def _total(self, name: str, expression: Expr, scope: Scope) -> None:
+    def _append_total(self, name: str, expression: Expr, scope: Scope) -> None:
         """Bind ``name`` to the sum of an expression over all entries of all parameters."""
         if name in scope.names:
             raise SpecError(
                 f"{name!r} is in use: give the total a different name", expression.place
             )
-        part = self.evaluator.typed(expression, scope, f"total {name!r}", self.type)
+        part = self.evaluator.evaluate_typed(expression, scope, f"total {name!r}", self.type)
         axes = tuple(range(len(self.type.shape)))
-        whole = self.builder.emit("sum", part, axis=axes, keepdims=False)
+        total_sum = self.builder.emit("sum", part, axis=axes, keepdims=False)
         value = self.builder.value(NUMBER, name)
-        self.totals.append(Total(name, self.builder.taken(), whole, value))
+        self.totals.append(Total(name, self.builder.take_nodes(), total_sum, value))
         scope.names[name] = BoundValue(value)
 
-    def _by_step(self) -> dict[str, int]:
+    def _evaluate_varying(self) -> dict[str, int]:
         """Return the values of attributes that the model sets as expressions of the step number."""
-        found = {}
+        values = {}
         for name, (text, path) in self.around.given.items():
             if name == "learning_rate":
                 raise SpecError(
@@ -279,50 +281,52 @@ class RuleLowering:
                     "phases set it; write a factor that depends on step t in 'schedule'",
                     self.around.document.place_of(path),
                 )
-            found[name] = self._of_step(repr(name), text, path)
-        return found
+            values[name] = self._evaluate_of_step(repr(name), text, path)
+        return values
 
-    def _of_step(self, what: str, text: str, path: KeyPath) -> int:
+    def _evaluate_of_step(self, label: str, text: str, path: KeyPath) -> int:
         scope = Scope({"t": BoundValue(self.added.count)})
-        return self.evaluator.typed(self.around.expression(text, path), scope, what, NUMBER)
+        return self.evaluator.evaluate_typed(
+            self.around.expression(text, path), scope, label, NUMBER
+        )
 
-    def _type_of_slot(self, slot: str) -> Type:
+    def _slot_type(self, slot: str) -> Type:
         """Return the type of a slot. Its shape is the declared shape, if there is one, and
         otherwise the shape of the parameter.
 
         Raises:
             SpecError: a declared shape contains something other than rows, columns and numbers.
         """
-        given = self.part.slots[slot]
-        if not isinstance(given, ShapedSlot):
+        declaration = self.part.slots[slot]
+        if not isinstance(declaration, ShapedSlot):
             return self.type
         path = (*self.path, "slots", slot, "shape")
         at = self.definition.document.place_of
-        return Type(read_dims(given.shape, self.sizes, RestAxes(), lambda n: at((*path, n))))
+        return Type(read_dims(declaration.shape, self.sizes, RestAxes(), lambda n: at((*path, n))))
 
-    def _start(self, slot: str) -> Mapping[str, Any] | None:
+    def _initial_slot_value(self, slot: str) -> Mapping[str, Any] | None:
         """Return the initial value of a slot as plain data; None means zeros.
 
         Raises:
             SpecError: the initial value is unknown.
         """
-        given = self.part.slots[slot]
-        if isinstance(given, ShapedSlot):
+        start = self.part.slots[slot]
+        if isinstance(start, ShapedSlot):
             return None
-        if isinstance(given, str) and given in STARTS:
-            return STARTS[given]
-        number = self.attributes.get(given) if isinstance(given, str) else float(given)
+        if isinstance(start, str) and start in STARTS:
+            return STARTS[start]
+        number = self.attributes.get(start) if isinstance(start, str) else float(start)
         if not isinstance(number, float):
             known = [*STARTS, *self.attributes]
-            hint = did_you_mean(str(given), known)
+            hint = did_you_mean(str(start), known)
             raise SpecError(
                 f"a slot must start as {', '.join(STARTS)}, a number or the value of an attribute, "
-                f"found {shorten(repr(given))}{hint}",
+                f"found {shorten(repr(start))}{hint}",
                 self.definition.document.place_of((*self.path, "slots", slot)),
             )
         return {"constant": {"value": number}} if number else None
 
-    def _check_all(self, scope: Scope) -> None:
+    def _check_assigned(self, scope: Scope) -> None:
         """Check that the update assigns p and all slots, with the right types. Set ``used`` to the
         names that the equations read."""
         document, slots = self.definition.document, (*self.path, "slots")
@@ -335,70 +339,79 @@ class RuleLowering:
         if "p" not in scope.assigned or "g" not in scope.used:
             raise SpecError("an update must assign p and use g", update)
         for name, value in {"p": self.values["p"], **self.slots}.items():
-            given, found = self.builder.types[value], self.evaluator.type_of(scope.value(name))
-            if found != given:
-                raise SpecError(f"{name!r} is {given}, but becomes {found}", scope.assigned[name])
+            old_type, new_type = (
+                self.builder.types[value],
+                self.evaluator.type_of(scope.value(name)),
+            )
+            if new_type != old_type:
+                raise SpecError(
+                    f"{name!r} is {old_type}, but becomes {new_type}", scope.assigned[name]
+                )
 
 
-def lower_use(library: Library, use: OptimizerUse, document: Document) -> UpdateRule:
+def lower_section(library: Library, use: OptimizerUse, document: Document) -> UpdateRule:
     """Return the update rule for a model's ``optimizer`` section, with rules for parameter groups.
 
     Raises:
         SpecError: the optimizer is unknown or wrong, or a group is wrong.
     """
-    given, root = dict(use.model_extra or {}), ("optimizer",)
-    paths: dict[str, KeyPath] = {name: (*root, name) for name in given}
-    rule = _one(library, use, document, given, paths, use.schedule, (*root, "schedule"))
+    attributes, root = dict(use.model_extra or {}), ("optimizer",)
+    paths: dict[str, KeyPath] = {name: (*root, name) for name in attributes}
+    rule = _lower_with_settings(
+        library, use, document, attributes, paths, use.schedule, (*root, "schedule")
+    )
     groups: dict[str, UpdateRule] = {}
     for number, group in enumerate(use.groups):
         at: KeyPath = (*root, "groups", number)
         own = dict(group.model_extra or {})
         if "learning_rate" in own:
-            told = (
+            message = (
                 "a group cannot set the learning rate, because training phases set it: give a "
                 "factor of the rate in 'schedule', as in schedule: 0.1"
             )
-            raise SpecError(told, document.place_of_key((*at, "learning_rate")))
+            raise SpecError(message, document.place_of_key((*at, "learning_rate")))
         schedule = use.schedule if group.schedule is None else group.schedule
         path = (*(root if group.schedule is None else at), "schedule")
-        of_own = {name: (*at, name) for name in own}
-        made = _one(library, use, document, given | own, paths | of_own, schedule, path)
+        own_paths = {name: (*at, name) for name in own}
+        group_rule = _lower_with_settings(
+            library, use, document, attributes | own, paths | own_paths, schedule, path
+        )
         if not own and group.schedule is None and group.matrices:
-            told = "a group must set attributes or a schedule, found neither"
-            raise SpecError(told, document.place_of(at))
+            message = "a group must set attributes or a schedule, found neither"
+            raise SpecError(message, document.place_of(at))
         if not group.matrices:
-            if made.matrices is None:
-                told = f"{use.optimizer} has no separate update for matrices: leave this out"
-                raise SpecError(told, document.place_of((*at, "matrices")))
-            made = replace(made, matrices=None)
+            if group_rule.matrices is None:
+                message = f"{use.optimizer} has no separate update for matrices: leave this out"
+                raise SpecError(message, document.place_of((*at, "matrices")))
+            group_rule = replace(group_rule, matrices=None)
         for pattern in group.patterns:
-            groups.setdefault(pattern, made)
+            groups.setdefault(pattern, group_rule)
     return replace(rule, groups=groups)
 
 
-def _one(
+def _lower_with_settings(
     library: Library,
     use: OptimizerUse,
     document: Document,
-    given: Mapping[str, object],
+    attributes: Mapping[str, object],
     paths: Mapping[str, KeyPath],
     schedule: str | float | None,
     path: KeyPath,
 ) -> UpdateRule:
     def place_of(name: str, key: bool) -> Place:
-        where = paths.get(name, ("optimizer", name))
-        return document.place_of_key(where) if key else document.place_of(where)
+        key_path = paths.get(name, ("optimizer", name))
+        return document.place_of_key(key_path) if key else document.place_of(key_path)
 
-    around = Around(
+    around = ModelSettings(
         document,
         use.gradient,
         use.total,
         None if schedule is None else (str(schedule), path),
-        {name: (text, paths[name]) for name, text in given.items() if isinstance(text, str)},
+        {name: (text, paths[name]) for name, text in attributes.items() if isinstance(text, str)},
         use.accumulate,
         use.average,
     )
-    return lower_update(library, use.optimizer, given, place_of, around)
+    return lower_update(library, use.optimizer, attributes, place_of, around)
 
 
 def lower_update(
@@ -406,7 +419,7 @@ def lower_update(
     name: str,
     given: Mapping[str, object],
     place_of: PlaceOf | None,
-    around: Around | None = None,
+    around: ModelSettings | None = None,
 ) -> UpdateRule:
     """Return the update rule of the optimizer ``name`` with the attributes ``given``.
 
@@ -418,9 +431,9 @@ def lower_update(
     spec, document = content(definition, Optimizer), definition.document
     if "learning_rate" not in spec.attributes:
         raise SpecError("an optimizer needs a learning_rate", document.place_of(("attributes",)))
-    around = around or Around(document)
+    around = around or ModelSettings(document)
     plain = {n: v for n, v in given.items() if n not in around.given or n not in spec.attributes}
-    owner = GivenAttributes(
+    owner = AttributeSettings(
         f"optimizer {name!r}", plain, at or document.place_of(()), document, place_of
     )
     attributes = read_attributes(library, spec.attributes, owner, {})
@@ -429,13 +442,13 @@ def lower_update(
         attributes[rate],
         owner.at(rate) if rate in plain else document.place_of(("attributes", rate)),
     )
-    every = RuleLowering(library, definition, spec, attributes, around)
-    rule, lowered = every.rule(name), [every]
+    elementwise = RuleLowering(library, definition, spec, attributes, around)
+    rule, lowered = elementwise.rule(name), [elementwise]
     if spec.matrices is not None:
         of_matrices = RuleLowering(library, definition, spec, attributes, around, spec.matrices)
         rule = replace(rule, matrices=of_matrices.rule(name))
         lowered.append(of_matrices)
-    used = Scope({}, used={name for one in lowered for name in one.used})
+    used = Scope({}, used={name for lowering in lowered for name in lowering.used})
     check_used(used, spec.attributes, document, "attributes", "attribute")
     check_used(used, spec.total, document, "total", "total")
     return rule

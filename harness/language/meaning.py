@@ -20,11 +20,11 @@ from typing import Any
 from harness.errors import Place, SpecError
 from harness.language import schema, tree
 from harness.language.attributes import Attribute
-from harness.language.axes import REST, Entries, entries_of, read_dim, size_of
+from harness.language.axes import REST, Entries, entries_of_input, read_dim, size_of
 from harness.language.axis_functions import TRUTHS
 from harness.language.builtins import BUILTINS
 from harness.language.definitions import MATRIX_NAMES, UPDATE_NAMES
-from harness.language.document import Document, Located
+from harness.language.document import Document, Locator
 from harness.language.expressions import Locate, parse_equations, parse_expression
 from harness.language.library import Definition, Library, content
 from harness.language.optimizer_schema import Matrices, Optimizer, ShapedSlot
@@ -40,7 +40,7 @@ Names = dict[str, str]  # the checksum of the value of each name in equations
 Shapes = Mapping[str, object]
 
 
-def sum_of(*parts: Any) -> str:
+def checksum_of(*parts: Any) -> str:
     """Return a checksum of ``parts``, which are names, numbers and other checksums."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
@@ -58,13 +58,21 @@ class Axes:
         axis that bounds an index."""
         return [(name, self._input(given)) for name, given in inputs.items()]
 
-    def _input(self, given: Any) -> Any:
-        if isinstance(given, schema.Input):
-            found = entries_of(given)
-            index = None if found.size is None else self._axis(found.size)
-            others = [found.kind, found.more] if given.index is None and found != Entries() else []
-            return [self._axis(axis) for axis in given.shape], index, *others
-        return given if isinstance(given, str) else ([self._axis(axis) for axis in given], None)
+    def _input(self, declaration: Any) -> Any:
+        if isinstance(declaration, schema.Input):
+            entries = entries_of_input(declaration)
+            index = None if entries.size is None else self._axis(entries.size)
+            others = (
+                [entries.kind, entries.more]
+                if declaration.index is None and entries != Entries()
+                else []
+            )
+            return [self._axis(axis) for axis in declaration.shape], index, *others
+        return (
+            declaration
+            if isinstance(declaration, str)
+            else ([self._axis(axis) for axis in declaration], None)
+        )
 
     def _axis(self, axis: int | str) -> str:
         if isinstance(axis, int) or axis == REST:
@@ -74,15 +82,15 @@ class Axes:
     def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
         """Return a declared shape with numbered axes."""
         at = document.place_of(())
-        known = {**self.numbers, **self.dims}
-        return [a if a == REST else str(read_dim(a, known, at)) for a in axes]
+        sizes = {**self.numbers, **self.dims}
+        return [a if a == REST else str(read_dim(a, sizes, at)) for a in axes]
 
     def names(self) -> Names:
         """Return the checksum of each size, by its name in equations."""
-        return {name: sum_of("size", str(dim)) for name, dim in self.dims.items()}
+        return {name: checksum_of("size", str(dim)) for name, dim in self.dims.items()}
 
 
-def kinds_of(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
+def attribute_kinds(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
     """Return the kind of each attribute by its default: size, truth, function or number."""
 
     def kind(default: Any) -> str:
@@ -94,25 +102,25 @@ def kinds_of(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
 
 
 # Keys of the equations of a layer without a scan.
-FORMS = ("equations", "training", "inference")
+EQUATION_KEYS = ("equations", "training", "inference")
 
 
 def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
     """Return the meaning of a definition and of the functions that its attributes name."""
     functions = {
-        attribute: known(library, "function", value.function)
+        attribute: known_name(library, "function", value.function)
         for attribute, value in attributes.items()
         if isinstance(value, FunctionName) and value.function not in BUILTINS
     }
-    return Meaning(known(library, kind, name), checksum(library, kind, name), functions)
+    return Meaning(known_name(library, kind, name), checksum(library, kind, name), functions)
 
 
-def of_held(layer: Meaning) -> Meaning:
+def pseudo_layer_meaning(layer: Meaning) -> Meaning:
     """Return the meaning of the pseudo-layer that holds a layer's own parameters and noise."""
-    return Meaning(f"parameters of {layer.name}", sum_of("held", layer.checksum), {})
+    return Meaning(f"parameters of {layer.name}", checksum_of("held", layer.checksum), {})
 
 
-def known(library: Library, kind: str, name: str) -> str:
+def known_name(library: Library, kind: str, name: str) -> str:
     """Return the name by which backends recognise a definition.
 
     If a shipped definition has the same meaning, this is the name of the shipped definition.
@@ -122,9 +130,9 @@ def known(library: Library, kind: str, name: str) -> str:
     if not library.folders and not library.overrides:
         return name  # all definitions are shipped; do not read them all, which takes 0.1 s
     shipped, own = _shipped(kind), checksum(library, kind, name)
-    same = [other for other, found in shipped.items() if found == own]
-    if same:
-        return name if name in same else same[0]
+    same_meaning = [other for other, shipped_checksum in shipped.items() if shipped_checksum == own]
+    if same_meaning:
+        return name if name in same_meaning else same_meaning[0]
     return f"{name}@{own}" if name in shipped else name
 
 
@@ -165,51 +173,58 @@ class _DefinitionReader:
         if isinstance(spec, Optimizer):
             return self._optimizer(spec, document)
         function = content(definition, schema.Function)
-        arguments = {n: sum_of("argument", number) for number, n in enumerate(function.inputs)}
+        arguments = {n: checksum_of("argument", number) for number, n in enumerate(function.inputs)}
         return self.function(definition, arguments)
 
     def _layer(self, spec: schema.Layer, document: Document) -> str:
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
         groups = [
-            sorted((name, axes.shape(given.shape, document)) for name, given in group.items())
+            sorted(
+                (name, axes.shape(names_given.shape, document))
+                for name, names_given in group.items()
+            )
             for group in (spec.parameters, spec.state, spec.statistics)
         ]
-        given = _each("attribute", spec.attributes) | axes.names()
-        given |= self._layers(spec, axes, document)
+        names_given = _name_checksums("attribute", spec.attributes) | axes.names()
+        names_given |= self._layers(spec, axes, document)
         noise = sorted((n, axes.shape(g.shape, document), g.law) for n, g in spec.noise.items())
         for group in (spec.inputs, spec.parameters, spec.state, spec.noise, spec.statistics):
-            given |= _each("given", group)
+            names_given |= _name_checksums("given", group)
         kept = [*spec.state, *spec.statistics]
-        output, texts = spec.output, {form: getattr(spec, form) for form in FORMS}
+        output, texts = spec.output, {form: getattr(spec, form) for form in EQUATION_KEYS}
         if spec.scan is not None:
             output, texts = spec.scan.output, {"step": spec.scan.step}
-            given |= _slices(spec.scan)
-        given |= self._scans(spec, given, document)
+            names_given |= _slice_checksums(spec.scan)
+        names_given |= self._scans(spec, names_given, document)
         results = []
         for form, text in texts.items():
             if text is not None:
                 path = ("scan", form) if spec.scan else (form,)
-                names = self.run(parse_equations(text, document.locator(path)), given)
+                names = self.run(parse_equations(text, document.locator(path)), names_given)
                 results.append((form, [names[name] for name in (str(output), *kept)]))
         drawn = [noise] * bool(noise)
-        return sum_of("layer", inputs, kinds_of(spec.attributes), groups, kept, results, *drawn)
+        return checksum_of(
+            "layer", inputs, attribute_kinds(spec.attributes), groups, kept, results, *drawn
+        )
 
     def _scans(self, spec: schema.Layer, given: Names, document: Document) -> Names:
         """Return the checksums of the outputs of a layer's loops, and of final states, by name."""
-        found: Names = {}
+        checksums: Names = {}
         for name, scan in spec.scans.items():
             steps = parse_equations(scan.step, document.locator(("scans", name, "step")))
-            after = self.run(steps, {**given, **_slices(scan)})
+            after = self.run(steps, {**given, **_slice_checksums(scan)})
             carried = [(state, after[state]) for state in scan.carries]
-            found[name] = sum_of("steps", after[scan.output], carried)
-            found |= {state: sum_of("last", state, found[name]) for state in scan.carries}
-        return found
+            checksums[name] = checksum_of("steps", after[scan.output], carried)
+            checksums |= {
+                state: checksum_of("last", state, checksums[name]) for state in scan.carries
+            }
+        return checksums
 
     def _layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
         """Return the checksums of nested layers, which include their definitions and attributes, by
         name."""
-        found = {}
+        checksums = {}
         for name, use in spec.layers.items():
             at = document.place_of(("layers", name))
             if use.layer in self.library.reading:
@@ -218,57 +233,63 @@ class _DefinitionReader:
             declared = content(self.library.find("layer", use.layer, at), schema.Layer).attributes
             values = {**declared, **(use.model_extra or {})}
             kinds = sorted(declared.items())
-            given = [(n, self._given(values[n], kind, spec, axes, at)) for n, kind in kinds]
+            given = [
+                (n, self._attribute_value(values[n], kind, spec, axes, at)) for n, kind in kinds
+            ]
             links = use.repeat and str(read_dim(use.repeat, axes.dims, at))
             own = checksum(self.library, "layer", use.layer)
             shared = () if use.shares is None else (use.shares,)
-            found[name] = sum_of("layer", name, own, given, links, *shared)
-        return found
+            checksums[name] = checksum_of("layer", name, own, given, links, *shared)
+        return checksums
 
-    def _given(self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place) -> str:
-        known = {**axes.numbers, **axes.dims}
+    def _attribute_value(
+        self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place
+    ) -> str:
+        sizes = {**axes.numbers, **axes.dims}
         if default == "size":
-            return str(read_dim(value, known, at))
+            return str(read_dim(value, sizes, at))
         if not isinstance(value, str):
             return repr(value)
         if value in spec.attributes:
-            return sum_of("attribute", value)
+            return checksum_of("attribute", value)
         if not isinstance(default, str):
-            return str(size_of(parse_expression(value, Located(at)), known))
+            return str(size_of(parse_expression(value, Locator(at)), sizes))
         return repr(value) if value in BUILTINS else checksum(self.library, "function", value)
 
     def _loss(self, spec: schema.Loss, document: Document) -> str:
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
-        given = _each("attribute", spec.attributes) | axes.names()
-        given |= _each("given", spec.inputs)
+        given = _name_checksums("attribute", spec.attributes) | axes.names()
+        given |= _name_checksums("given", spec.inputs)
         scanned: list[Any] = []
         if spec.scan is not None:
             states = {n: axes.shape(state.shape, document) for n, state in spec.state.items()}
             starts = [(n, shape, spec.state[n].init) for n, shape in sorted(states.items())]
-            slices = {n: sum_of("slice", source) for n, source in spec.scan.over.items()}
+            slices = {n: checksum_of("slice", source) for n, source in spec.scan.over.items()}
             step = parse_equations(spec.scan.step, document.locator(("scan", "step")))
-            given |= _each("given", states)
+            given |= _name_checksums("given", states)
             after = self.run(step, given | slices)
-            given |= {name: sum_of("last", after[name]) for name in states}
+            given |= {name: checksum_of("last", after[name]) for name in states}
             scanned = [starts, sorted((name, after[name]) for name in states)]
         equations = parse_equations(spec.equations, document.locator(("equations",)))
         names = self.run(equations, given)
-        return sum_of("loss", inputs, kinds_of(spec.attributes), names[spec.output], *scanned)
+        return checksum_of(
+            "loss", inputs, attribute_kinds(spec.attributes), names[spec.output], *scanned
+        )
 
     def _optimizer(self, spec: Optimizer, document: Document) -> str:
-        given = _each("attribute", spec.attributes)
-        given |= _each("given", (*UPDATE_NAMES, *spec.slots))
+        given = _name_checksums("attribute", spec.attributes)
+        given |= _name_checksums("given", (*UPDATE_NAMES, *spec.slots))
         for name, text in spec.total.items():
             part = parse_expression(text, document.locator(("total", name)))
-            given[name] = sum_of("total", self.of(part, given))
+            given[name] = checksum_of("total", self.of(part, given))
         parts: list[Any] = [*self._update(spec, given, document.locator(("update",)))]
         if spec.matrices is not None:
-            given |= _each("size", MATRIX_NAMES)
-            given |= _each("given", spec.matrices.slots)
+            given |= _name_checksums("size", MATRIX_NAMES)
+            given |= _name_checksums("given", spec.matrices.slots)
             locate = document.locator(("matrices", "update"))
             parts += self._update(spec.matrices, given, locate)
-        return sum_of("optimizer", kinds_of(spec.attributes), *parts)
+        return checksum_of("optimizer", attribute_kinds(spec.attributes), *parts)
 
     def _update(self, spec: Optimizer | Matrices, given: Names, locate: Locate) -> tuple[Any, Any]:
         names = self.run(parse_equations(spec.update, locate), given)
@@ -281,35 +302,35 @@ class _DefinitionReader:
         for equation in equations:
             value = self.of(equation.value, names)
             for number, target in enumerate(equation.targets):
-                names[target.id] = sum_of("result", number, value) if number else value
+                names[target.id] = checksum_of("result", number, value) if number else value
         return names
 
     def of(self, expr: tree.Expr, names: Names) -> str:
         """Return the checksum of an expression from the checksums of its names."""
         match expr:
             case tree.Number(value):
-                return sum_of("number", float(value))
+                return checksum_of("number", float(value))
             case tree.Negate(tree.Number(value)):
-                return sum_of("number", -float(value))
+                return checksum_of("number", -float(value))
             case tree.Negate(operand) | tree.Invert(operand):
-                return sum_of(
+                return checksum_of(
                     "-" if isinstance(expr, tree.Negate) else "~", self.of(operand, names)
                 )
             case tree.Name(name):
                 return names[name] if name in names else self._literal(TRUTHS.get(name, name))
             case tree.Binary(operator, left, right):
-                return sum_of(operator, self.of(left, names), self.of(right, names))
+                return checksum_of(operator, self.of(left, names), self.of(right, names))
             case tree.Compare(operator, left, right):
                 if operator in (">", ">="):
                     operator, left, right = operator.replace(">", "<"), right, left
-                return sum_of(operator, self.of(left, names), self.of(right, names))
+                return checksum_of(operator, self.of(left, names), self.of(right, names))
             case tree.Index(inner, items):
                 told = [self._item(item, names) for item in items]
-                return sum_of("index", self.of(inner, names), told)
+                return checksum_of("index", self.of(inner, names), told)
             case tree.List(items):
-                return sum_of("list", *(self.of(item, names) for item in items))
+                return checksum_of("list", *(self.of(item, names) for item in items))
             case tree.Rest():
-                return sum_of("...")
+                return checksum_of("...")
             case tree.Call():
                 return self._call(expr, names)
 
@@ -326,7 +347,7 @@ class _DefinitionReader:
         if expr.function in names or expr.function in BUILTINS:
             function = names.get(expr.function, expr.function)
             keywords = sorted((name, self.of(value, names)) for name, value in expr.keywords)
-            return sum_of("call", function, *arguments, keywords)
+            return checksum_of("call", function, *arguments, keywords)
         definition = self.library.find("function", expr.function)
         inputs = content(definition, schema.Function).inputs
         named = {name: self.of(value, names) for name, value in expr.keywords}
@@ -335,12 +356,12 @@ class _DefinitionReader:
     def _literal(self, value: bool | float | str) -> str:
         """Return the checksum that an attribute's value has in equations."""
         if isinstance(value, bool):
-            return sum_of("truth", value)
+            return checksum_of("truth", value)
         if isinstance(value, float | int):
-            return sum_of("number", float(value))
+            return checksum_of("number", float(value))
         if self.library.has("function", value):
             return checksum(self.library, "function", value)
-        return sum_of("word", value)
+        return checksum_of("word", value)
 
     def function(self, definition: Definition, arguments: Names) -> str:
         """Return the checksum of a call of a function. ``arguments`` has the checksums of its
@@ -353,15 +374,15 @@ class _DefinitionReader:
         names = self.run(equations, axes.names() | defaults | arguments)
         # Include the shapes of the inputs, on which the axes of `axis=...` depend.
         shapes = [shape for _, shape in inputs]
-        return sum_of("function", shapes, names[spec.output])
+        return checksum_of("function", shapes, names[spec.output])
 
 
-def _slices(scan: schema.Scan) -> Names:
+def _slice_checksums(scan: schema.Scan) -> Names:
     way = () if (scan.axis, scan.reverse) == (1, False) else (scan.axis, scan.reverse)
-    return {name: sum_of("slice", source, *way) for name, source in scan.over.items()}
+    return {name: checksum_of("slice", source, *way) for name, source in scan.over.items()}
 
 
-def _each(what: str, names: Iterable[str]) -> Names:
+def _name_checksums(what: str, names: Iterable[str]) -> Names:
     """Return a checksum for each name that a definition gets from outside, e.g. its inputs.
     ``what`` is the kind of the names."""
-    return {name: sum_of(what, name) for name in names}
+    return {name: checksum_of(what, name) for name in names}

@@ -19,10 +19,10 @@ from harness.errors import ErrorList, Place, SpecError, did_you_mean, placed, sh
 from harness.language import schema
 from harness.language.definitions import check_definition
 from harness.language.document import parse, validate
-from harness.language.library import Definition, Library, clash, content, same_file
+from harness.language.library import Definition, Library, content, name_clash, same_file
 from harness.language.lower_model import Lowering
-from harness.language.lower_optimizer import lower_update, lower_use
-from harness.language.meaning import known
+from harness.language.lower_optimizer import lower_section, lower_update
+from harness.language.meaning import known_name
 from harness.language.optimizer_schema import OptimizerUse
 from harness.language.schema import KINDS
 from harness.language.wellformed import check_numbers
@@ -37,12 +37,12 @@ from harness.program.updates import UpdateRule
 def notes(library: Library) -> list[str]:
     """Return messages about shipped definitions that a folder replaces, and about unusual values of
     attributes."""
-    told = []
+    messages = []
     for (kind, name), (place, shipped) in library.replaced.items():
-        same = known(library, kind, name) == name
+        same = known_name(library, kind, name) == name
         means = "is equivalent" if same else "differs: no backend has a native version of it"
-        told.append(f"{kind} {name!r} comes from {place} instead of {shipped}, and {means}")
-    return [*told, *(f"{place}: {text}" for place, text in library.unusual.items())]
+        messages.append(f"{kind} {name!r} comes from {place} instead of {shipped}, and {means}")
+    return [*messages, *(f"{place}: {text}" for place, text in library.unusual.items())]
 
 
 PHASES: tuple[Phase, ...] = ("training", "inference")
@@ -70,7 +70,7 @@ class Spec:
             self.programs = self._lower({})
             self._check_parameters()
         with errors.part():
-            self.update: UpdateRule | None = self._update()
+            self.update: UpdateRule | None = self._lower_optimizer()
         with errors.part():
             self._check_data()
         errors.end()
@@ -96,11 +96,11 @@ class Spec:
     def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
         """Return the program of a phase, with some sizes overridden. Raises SpecError for an
         unknown or impossible size."""
-        known = self.programs[phase].sizes
+        known_sizes = self.programs[phase].sizes
         at = self.document.place_of_key(("sizes",))
         for name, size in sizes.items():
-            if name not in known:
-                names = sorted(known)
+            if name not in known_sizes:
+                names = sorted(known_sizes)
                 raise SpecError(
                     f"{self.name} has no size {name!r}{did_you_mean(name, names)} "
                     f"(known: {', '.join(names)})",
@@ -111,8 +111,8 @@ class Spec:
                     f"size {name!r} must be an integer of at least 1, found {size!r}", at
                 )
         deciding = self.programs[phase].structural
-        built = self._lower({n: size for n, size in sizes.items() if n in deciding})
-        program = built[phase].with_sizes(**sizes)
+        programs = self._lower({n: size for n, size in sizes.items() if n in deciding})
+        program = programs[phase].with_sizes(**sizes)
         if sizes:
             check_numbers(program, {}, at)
         return program
@@ -123,10 +123,12 @@ class Spec:
         key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
         if key not in self._lowered:
             with placed(self.document.place_of_key(("equations",))):
-                self._lowered[key] = {phase: self._at_phase(phase, dict(key)) for phase in PHASES}
+                self._lowered[key] = {
+                    phase: self._lower_phase(phase, dict(key)) for phase in PHASES
+                }
         return self._lowered[key]
 
-    def _at_phase(self, phase: Phase, sizes: Mapping[str, int]) -> Program:
+    def _lower_phase(self, phase: Phase, sizes: Mapping[str, int]) -> Program:
         return Lowering(self.library, self.model, self.document, phase, sizes).program()
 
     @property
@@ -150,13 +152,13 @@ class Spec:
         }
         total = sum(counts.values())
         if isinstance(declared, int) and declared != total:
-            listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            parameter_list = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             at = self.document.place_of(("parameters",))
             raise SpecError(
-                f"the spec declares {declared:,} parameters, found {total:,}: {listed}", at
+                f"the spec declares {declared:,} parameters, found {total:,}: {parameter_list}", at
             )
 
-    def _update(self) -> UpdateRule | None:
+    def _lower_optimizer(self) -> UpdateRule | None:
         use = self.model.optimizer
         if use is None:
             if self.model.training is not None:
@@ -166,53 +168,53 @@ class Spec:
         if self.model.loss is None:
             at = self.document.place_of_key(("optimizer",))
             raise SpecError("an 'optimizer' needs a 'loss'", at)
-        return lower_use(self.library, use, self.document)
+        return lower_section(self.library, use, self.document)
 
     def _check_groups(self, use: OptimizerUse) -> None:
         """Check that every pattern of a parameter group matches a parameter, and that earlier
         groups do not match all parameters of the group."""
         names = [port.name for port in self.programs["training"].parameters]
-        taken: set[str] = set()
+        matched_before: set[str] = set()
         for number, group in enumerate(use.groups):
             at = self.document.place_of(("optimizer", "groups", number, "parameters"))
-            own: set[str] = set()
+            matched_here: set[str] = set()
             for pattern in group.patterns:
                 matched = {name for name in names if fnmatchcase(name, pattern)}
-                own |= matched
+                matched_here |= matched
                 if not matched:
                     raise SpecError(
                         f"{shorten(repr(pattern))} matches no parameter; '*' stands for any "
                         f"characters (known: {', '.join(names)})",
                         at,
                     )
-            if own <= taken:
-                told = (
+            if matched_here <= matched_before:
+                message = (
                     "earlier groups match all parameters of this group "
-                    f"({', '.join(sorted(own))}), and the first match applies: move it first"
-                    if own
+                    f"({', '.join(sorted(matched_here))}), and the first match applies: move it up"
+                    if matched_here
                     else "this group has no parameters: give a pattern of parameter names"
                 )
-                raise SpecError(told, at)
-            taken |= own
+                raise SpecError(message, at)
+            matched_before |= matched_here
 
     def _check_data(self) -> None:
         if self.model.data is None:
             return
         arrays: Mapping[str, schema.Source | str] = self.model.data.arrays
-        wanted = [*self.model.inputs, *self.model.targets]
+        array_names = [*self.model.inputs, *self.model.targets]
         for name, source in arrays.items():
             at = self.document.place_of_key(("data", "arrays", name))
-            if name not in wanted:
-                hint = did_you_mean(name, wanted)
+            if name not in array_names:
+                hint = did_you_mean(name, array_names)
                 raise SpecError(f"{name!r} is neither an input nor a target{hint}", at)
             if isinstance(source, str):
                 continue
-            given = {**self.model.inputs, **self.model.targets}[name]
-            if given.at_most is not None or given.boolean:
+            declaration = {**self.model.inputs, **self.model.targets}[name]
+            if declaration.at_most is not None or declaration.boolean:
                 raise SpecError(f"{name!r} has lengths or a mask, which text cannot give", at)
             if (source.offset is None) == (not source.zeros):
                 raise SpecError(f"{name}: set either offset or zeros", at)
-        for name in wanted if isinstance(self.model.data, schema.Data) else ():
+        for name in array_names if isinstance(self.model.data, schema.Data) else ():
             if name not in arrays:
                 at = self.document.place_of(("data", "arrays"))
                 raise SpecError(f"'arrays' has no entry for {name!r}", at)
@@ -232,12 +234,12 @@ def load_spec(
     """
     library = Library(tuple(Path(f) for f in folders), dict(overrides or {}))
     if not library.folders and not library.overrides and library.has("model", name):
-        return _shipped(name)
+        return _load_shipped(name)
     return Spec(library, library.model(name))
 
 
 @cache
-def _shipped(name: str) -> Spec:
+def _load_shipped(name: str) -> Spec:
     """Return a shipped model, which is loaded only once per process."""
     library = Library()
     return Spec(library, library.model(name))
@@ -250,19 +252,19 @@ def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list
     declare the same name, because results are stored by name.
     """
     folders = tuple(folders)
-    found: dict[str, Spec] = {}
+    specs: dict[str, Spec] = {}
     for name in dict.fromkeys(names):
         spec = load_spec(name, folders)
-        first = found.setdefault(spec.name, spec)
+        first = specs.setdefault(spec.name, spec)
         if not same_file(first.definition.path, spec.definition.path):
-            places = (one.definition.name[1] for one in (spec, first))
-            raise clash("model", spec.name, *places)
-    return list(found.values())
+            places = (each_spec.definition.name[1] for each_spec in (spec, first))
+            raise name_clash("model", spec.name, *places)
+    return list(specs.values())
 
 
 def notes_on(specs: Iterable[Spec]) -> list[str]:
     """Return the messages of :func:`notes` about ``specs``, without repeated messages."""
-    return list(dict.fromkeys(told for spec in specs for told in notes(spec.library)))
+    return list(dict.fromkeys(message for spec in specs for message in notes(spec.library)))
 
 
 # The fingerprint of a spec, which is stored in weights and records to identify the spec. It depends
@@ -271,7 +273,7 @@ def notes_on(specs: Iterable[Spec]) -> list[str]:
 # Fields of programs that are not part of the fingerprint: the model's name, sizes, positions in
 # files, and names of values for messages. (The names of inputs and outputs are in the ports.) The
 # meanings of definitions are left out too, because the nodes contain the equations.
-PROSE = {
+IGNORED_FIELDS = {
     Program: {"name", "sizes", "names", "structural", "room"},
     Node: {"place"},
     UpdateRule: {"meaning"},
@@ -279,7 +281,7 @@ PROSE = {
 
 # Fields that were added in later versions. They are part of a fingerprint only if they are set, so
 # that fingerprints of older versions stay valid.
-LATER: Mapping[type, set[str]] = {
+OPTIONAL_FIELDS: Mapping[type, set[str]] = {
     UpdateRule: {"totals", "rate", "fed", "varying", "groups", "added", "matrices"}
 }
 
@@ -295,15 +297,19 @@ def fingerprint(spec: Spec) -> str:
 
 
 def _meaning(value: Any) -> Any:
-    """Convert a program, or a part of it, to JSON data without the fields in :data:`PROSE`."""
+    """Convert a program, or a part of it, to JSON data without :data:`IGNORED_FIELDS`."""
     if is_dataclass(value) and not isinstance(value, type):
-        told = [f.name for f in fields(value) if f.name not in PROSE.get(type(value), ())]
-        later = LATER.get(type(value), ())
-        told = [n for n in told if n not in later or getattr(value, n) not in (None, (), {})]
+        field_names = [
+            f.name for f in fields(value) if f.name not in IGNORED_FIELDS.get(type(value), ())
+        ]
+        later = OPTIONAL_FIELDS.get(type(value), ())
+        field_names = [
+            n for n in field_names if n not in later or getattr(value, n) not in (None, (), {})
+        ]
         if isinstance(value, Node) and "meaning" in value.attributes:
             rest = {n: a for n, a in value.attributes.items() if n != "meaning"}
             value = replace(value, attributes=rest)
-        return [type(value).__name__, *(_meaning(getattr(value, name)) for name in told)]
+        return [type(value).__name__, *(_meaning(getattr(value, name)) for name in field_names)]
     if isinstance(value, Mapping):
         return {str(key): _meaning(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -313,7 +319,7 @@ def _meaning(value: Any) -> Any:
 
 # A collection of many models, of which only some stay in memory. Others are parsed again if needed.
 
-KEPT = 64
+MAX_LOADED = 64
 """The largest number of models that are kept in memory; a loaded model takes about 60 KiB."""
 
 
@@ -339,11 +345,11 @@ class _Text:
         return Definition(document, content, self.path)
 
 
-class Shelf:
+class ModelCollection:
     """A collection of models by name, in the order of their addition, with a shared library."""
 
-    def __init__(self, library: Library, kept: int = KEPT) -> None:
-        self.library, self.kept = library, kept
+    def __init__(self, library: Library, limit: int = MAX_LOADED) -> None:
+        self.library, self.limit = library, limit
         self._texts: dict[str, _Text] = {}
         self._loaded: OrderedDict[str, Spec] = OrderedDict()
         self._lock = threading.Lock()
@@ -361,9 +367,9 @@ class Shelf:
         text = _Text.of(definition)
         first = self._texts.setdefault(spec.name, text)
         if not same_file(first.path, text.path):
-            raise clash("model", spec.name, text.place, first.place)
+            raise name_clash("model", spec.name, text.place, first.place)
         with self._lock:
-            self._keep(spec)
+            self._keep_loaded(spec)
         return spec
 
     def __getitem__(self, name: str) -> Spec:
@@ -371,7 +377,7 @@ class Shelf:
             spec = self._loaded.get(name)
             if spec is None:
                 spec = Spec(self.library, self._texts[name].definition())
-            self._keep(spec)
+            self._keep_loaded(spec)
             return spec
 
     def __iter__(self) -> Iterator[Spec]:
@@ -390,8 +396,8 @@ class Shelf:
         """The messages of :func:`notes` about the models' definitions."""
         return notes(self.library)
 
-    def _keep(self, spec: Spec) -> None:
+    def _keep_loaded(self, spec: Spec) -> None:
         self._loaded[spec.name] = spec
         self._loaded.move_to_end(spec.name)
-        while len(self._loaded) > self.kept:
+        while len(self._loaded) > self.limit:
             self._loaded.popitem(last=False)

@@ -12,30 +12,30 @@ from pydantic import AfterValidator, WithJsonSchema
 from harness.errors import shorten
 
 LONGEST = 60
-_LETTERS = f"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST - 1}}}"
+_NAME_PATTERN = f"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST - 1}}}"
 # A part of a model's name. A model's name may become a part of a path, so it must not leave a
 # folder or look like an option of a command.
 _PART = f"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{LONGEST - 1}}}"
 _PATH = f"{_PART}(/{_PART}){{0,3}}"
 
 
-def _name(pattern: str, words: str) -> tuple[Callable[[str], str], WithJsonSchema]:
+def _name_check(pattern: str, rule: str) -> tuple[Callable[[str], str], WithJsonSchema]:
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
-            likely = re.sub(r"\s+", "_", value.strip())
-            hint = f"; write {likely}" if compiled.fullmatch(likely) else ""
-            raise ValueError(f"a name must be {words}; found {shorten(value)!r}{hint}")
+            suggestion = re.sub(r"\s+", "_", value.strip())
+            hint = f"; write {suggestion}" if compiled.fullmatch(suggestion) else ""
+            raise ValueError(f"a name must be {rule}; found {shorten(value)!r}{hint}")
         return value
 
     return check, WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
-_check_free_name, _name_schema = _name(
-    _LETTERS, f"letters, digits and '_', starting with a letter, at most {LONGEST} characters"
+_check_free_name, _name_schema = _name_check(
+    _NAME_PATTERN, f"letters, digits and '_', starting with a letter, at most {LONGEST} characters"
 )
-_check_model_name, _model_schema = _name(
+_check_model_name, _model_schema = _name_check(
     _PATH,
     "one to four parts with '/' between them, each of letters, digits, '_' and '-', "
     f"not starting with '-', at most {LONGEST} characters",
@@ -61,7 +61,7 @@ ModelName = Annotated[str, AfterValidator(_check_model_name), _model_schema]
 
 def is_name(value: str) -> bool:
     """Return whether a text is a valid name in equations."""
-    return re.fullmatch(_LETTERS, value) is not None
+    return re.fullmatch(_NAME_PATTERN, value) is not None
 
 
 def is_model_name(value: str) -> bool:

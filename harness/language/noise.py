@@ -27,12 +27,12 @@ import numpy as np
 from harness.arrays import Array, ArrayDict
 from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.language import schema
-from harness.language.attributes import Attribute, number_of
+from harness.language.attributes import Attribute, read_number
 from harness.program.ir import Program
 from harness.program.signature import noise_ports
 
 # The arguments of each distribution and their defaults; None marks a required argument.
-LAWS: Mapping[str, Mapping[str, float | None]] = {
+DISTRIBUTIONS: Mapping[str, Mapping[str, float | None]] = {
     "normal": {"mean": 0.0, "std": 1.0},
     "uniform": {"low": 0.0, "high": 1.0},
     "bernoulli": {"keep": None},
@@ -41,7 +41,7 @@ LAWS: Mapping[str, Mapping[str, float | None]] = {
 MANTISSA = 53
 
 
-def read_law(
+def read_noise_distribution(
     declared: schema.Noise, attributes: Mapping[str, Attribute], used: set[str], place: Place
 ) -> dict[str, Any]:
     """Return the distribution of a noise as plain data: its name (``noise``) and its ``arguments``.
@@ -51,60 +51,61 @@ def read_law(
     Raises:
         SpecError: the distribution is unknown, or an argument is missing, unknown or impossible.
     """
-    given = {declared.law: {}} if isinstance(declared.law, str) else declared.law
-    if len(given) != 1:
-        listed = ", ".join(given) or "none"
+    distributions = {declared.law: {}} if isinstance(declared.law, str) else declared.law
+    if len(distributions) != 1:
+        listed = ", ".join(distributions) or "none"
         raise SpecError(f"give one law, as {{bernoulli: {{keep: 0.9}}}}; found {listed}", place)
-    ((name, values),) = given.items()
-    if name not in LAWS:
+    ((name, values),) = distributions.items()
+    if name not in DISTRIBUTIONS:
         raise SpecError(
-            f"unknown noise distribution {shorten(name)!r}{did_you_mean(name, LAWS)} "
-            f"(known: {', '.join(LAWS)})",
+            f"unknown noise distribution {shorten(name)!r}{did_you_mean(name, DISTRIBUTIONS)} "
+            f"(known: {', '.join(DISTRIBUTIONS)})",
             place,
         )
     for argument in values:
-        if argument not in LAWS[name]:
-            hint = did_you_mean(argument, LAWS[name])
+        if argument not in DISTRIBUTIONS[name]:
+            hint = did_you_mean(argument, DISTRIBUTIONS[name])
             raise SpecError(
                 f"{name} has no argument {shorten(argument)!r}{hint} "
-                f"(known: {', '.join(LAWS[name])})",
+                f"(known: {', '.join(DISTRIBUTIONS[name])})",
                 place,
             )
     arguments = {}
-    for argument, default in LAWS[name].items():
+    for argument, default in DISTRIBUTIONS[name].items():
         value = values.get(argument, default)
         if value is None:
             raise SpecError(f"{name} needs {argument}, a number or an attribute", place)
-        arguments[argument] = number_of(argument, value, attributes, used, place)
-    _check(name, arguments, place)
+        arguments[argument] = read_number(argument, value, attributes, used, place)
+    _check_arguments(name, arguments, place)
     return {"noise": name, "arguments": arguments}
 
 
-def _check(name: str, given: Mapping[str, float], place: Place) -> None:
-    if name == "normal" and given["std"] <= 0:
-        raise SpecError(f"std of normal noise must be above 0, found {given['std']:g}", place)
-    if name == "uniform" and given["low"] >= given["high"]:
+def _check_arguments(name: str, arguments: Mapping[str, float], place: Place) -> None:
+    if name == "normal" and arguments["std"] <= 0:
+        raise SpecError(f"std of normal noise must be above 0, found {arguments['std']:g}", place)
+    if name == "uniform" and arguments["low"] >= arguments["high"]:
         raise SpecError(
-            f"low of uniform noise must be below high, found {given['low']:g} "
-            f"and {given['high']:g}",
+            f"low of uniform noise must be below high, found {arguments['low']:g} "
+            f"and {arguments['high']:g}",
             place,
         )
-    if name == "bernoulli" and not 0 < given["keep"] <= 1:
+    if name == "bernoulli" and not 0 < arguments["keep"] <= 1:
         raise SpecError(
-            f"keep of bernoulli noise must be above 0 and at most 1, found {given['keep']:g}", place
+            f"keep of bernoulli noise must be above 0 and at most 1, found {arguments['keep']:g}",
+            place,
         )
 
 
 def mean_of(law: Mapping[str, Any]) -> float:
     """Return the mean of a distribution. In inference, the mean replaces the noise."""
-    given = law["arguments"]
+    arguments = law["arguments"]
     match law["noise"]:
         case "normal":
-            return float(given["mean"])
+            return float(arguments["mean"])
         case "uniform":
-            return float(0.5 * (given["low"] + given["high"]))
+            return float(0.5 * (arguments["low"] + arguments["high"]))
         case _:
-            return float(given["keep"])
+            return float(arguments["keep"])
 
 
 def draw_noise(
@@ -116,17 +117,17 @@ def draw_noise(
     bits = np.random.Philox(key=key, counter=np.array([0, step, seed, 0], np.uint64))
     words = np.asarray(bits.random_raw(count + count % 2))
     uniform = (words >> np.uint64(64 - MANTISSA)).astype(np.float64) / 2.0**MANTISSA
-    given = law["arguments"]
+    arguments = law["arguments"]
     match law["noise"]:
         case "normal":
             radius = np.sqrt(-2.0 * np.log1p(-uniform[0::2]))
             angle = 2.0 * math.pi * uniform[1::2]
             pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-            values = given["mean"] + given["std"] * pairs.reshape(-1)
+            values = arguments["mean"] + arguments["std"] * pairs.reshape(-1)
         case "uniform":
-            values = given["low"] + (given["high"] - given["low"]) * uniform
+            values = arguments["low"] + (arguments["high"] - arguments["low"]) * uniform
         case _:
-            values = (uniform < given["keep"]).astype(np.float64)
+            values = (uniform < arguments["keep"]).astype(np.float64)
     rounded: Array = values[:count].reshape(shape).astype(np.float32).astype(np.float64)
     return rounded
 

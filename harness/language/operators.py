@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from harness.errors import Place, SpecError
 from harness.language import tree
-from harness.language.axis_functions import arity
-from harness.language.scope import LanguageValues, Scope, is_whole
+from harness.language.axis_functions import check_arguments
+from harness.language.scope import LanguageValues, Scope, is_whole_number
 from harness.program.dims import Dim, shape_text
 
 # Comparisons and logical operators, which are computed with floats.
@@ -24,7 +24,7 @@ COMPARISONS: Mapping[str, tuple[str, bool]] = {
 SUMS: Mapping[str, str] = {"+": "add", "-": "subtract", "*": "multiply"}
 
 
-def compared(
+def compare(
     evaluator: LanguageValues,
     expr: tree.Expr,
     operator: str,
@@ -39,18 +39,20 @@ def compared(
         SpecError: an index is compared with floats.
     """
     if operator == "!=":
-        same = compared(evaluator, expr, "==", left, right, scope)
-        return inverted(evaluator, evaluator.floats(same), expr.place)
+        same = compare(evaluator, expr, "==", left, right, scope)
+        return negate(evaluator, evaluator.floats(same), expr.place)
     op, swapped = COMPARISONS[operator]
-    (a, counts), (b, counts_too) = (_side(evaluator, side, scope) for side in (left, right))
+    (a, is_index), (b, other_is_index) = (
+        _evaluate_side(evaluator, side, scope) for side in (left, right)
+    )
     if op == "equal" and {evaluator.type_of(value).kind for value in (a, b)} == {"bool"}:
         a, b = evaluator.floats(a), evaluator.floats(b)
         return evaluator.emit(op, a, b, place=expr.place)
-    if counts != counts_too:
-        _check_whole(right if counts else left, scope)
+    if is_index != other_is_index:
+        _check_whole(right if is_index else left, scope)
     if swapped:
         a, b = b, a
-    if not (counts or counts_too):
+    if not (is_index or other_is_index):
         return evaluator.emit(op, a, b, place=expr.place)
     # Compare with the midpoint between two whole numbers, so that rounding errors do not matter.
     half = evaluator.builder.constant(0.5)
@@ -62,7 +64,7 @@ def compared(
     return evaluator.emit(op, a, b, place=expr.place)
 
 
-def _side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int, bool]:
+def _evaluate_side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int, bool]:
     """Evaluate a side of a comparison; return its value and whether it contains an index.
 
     An index may be added to, subtracted from or multiplied with whole numbers and sizes.
@@ -73,16 +75,18 @@ def _side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int
     if not (isinstance(expr, tree.Binary) and expr.operator in SUMS):
         value = evaluator.tensor(expr, scope)
         return value, evaluator.type_of(value).kind == "index"
-    (a, counts), (b, counts_too) = (_side(evaluator, e, scope) for e in (expr.left, expr.right))
-    if counts != counts_too:
-        _check_whole(expr.right if counts else expr.left, scope)
-    if counts or counts_too:
+    (a, is_index), (b, other_is_index) = (
+        _evaluate_side(evaluator, e, scope) for e in (expr.left, expr.right)
+    )
+    if is_index != other_is_index:
+        _check_whole(expr.right if is_index else expr.left, scope)
+    if is_index or other_is_index:
         a, b = evaluator.floats(a), evaluator.floats(b)
-    return evaluator.emit(SUMS[expr.operator], a, b, place=expr.place), counts or counts_too
+    return evaluator.emit(SUMS[expr.operator], a, b, place=expr.place), is_index or other_is_index
 
 
 def _check_whole(side: tree.Expr, scope: Scope) -> None:
-    if not is_whole(side, scope):
+    if not is_whole_number(side, scope):
         raise SpecError(
             "an index can be compared with an index, an integer or a size, or a sum or product of "
             "these; write astype(i) to compare it with floats",
@@ -96,25 +100,27 @@ def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> 
     return evaluator.emit("equal", one, other, place=place)
 
 
-def chosen(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
+def where(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
     """Compute ``where(condition, a, b)``. If the condition is an attribute with a truth value,
     return a or b itself.
 
     Even then, a and b are both evaluated, to check them. The unused value is dead code, which the
     program does not run.
     """
-    arity(expr, 3)
+    check_arguments(expr, 3)
     values = [evaluator.tensor(argument, scope) for argument in expr.arguments]
-    given, inverse = expr.arguments[0], False
-    while isinstance(given, tree.Invert):
-        given, inverse = given.operand, not inverse
-    bound = scope.names.get(given.id) if isinstance(given, tree.Name) else None
+    condition, inverse = expr.arguments[0], False
+    while isinstance(condition, tree.Invert):
+        condition, inverse = condition.operand, not inverse
+    bound = scope.names.get(condition.id) if isinstance(condition, tree.Name) else None
     if isinstance(bound, bool):
         return values[1] if bound != inverse else values[2]
     return evaluator.emit("where", *values, place=expr.place)
 
 
-def condition(evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: Scope) -> int:
+def evaluate_condition(
+    evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: Scope
+) -> int:
     """Evaluate an operand of ``&``, ``|`` or ``~``; cast it to floats (1 for true, 0 for false).
 
     Raises:
@@ -125,16 +131,16 @@ def condition(evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: 
         use = f"joins conditions, each in brackets, as in (a < b) {operator} (c < d)"
         if operator == "~":
             use = "negates a condition in brackets, as in ~(a < b)"
-        raise SpecError(f"'{operator}' {use}; found {evaluator.tell(value)}", expr.place)
+        raise SpecError(f"'{operator}' {use}; found {evaluator.describe(value)}", expr.place)
     return evaluator.floats(value)
 
 
-def inverted(evaluator: LanguageValues, floats: int, place: Place) -> int:
+def negate(evaluator: LanguageValues, floats: int, place: Place) -> int:
     """Return the negation of a condition. ``floats`` is the condition cast to floats."""
     return evaluator.emit("equal", floats, evaluator.builder.constant(0.0), place=place)
 
 
-def joined(
+def join_conditions(
     evaluator: LanguageValues,
     operator: str,
     left: tree.Expr,
@@ -144,18 +150,18 @@ def joined(
 ) -> int:
     """Evaluate ``a & b`` or ``a | b`` with floats: ``&`` is true if the product is 1, and ``|`` is
     true if the sum is not 0."""
-    a, b = (condition(evaluator, operator, e, scope) for e in (left, right))
+    a, b = (evaluate_condition(evaluator, operator, e, scope) for e in (left, right))
     if operator == "&":
         both = evaluator.emit("multiply", a, b, place=place)
         return evaluator.emit("equal", both, evaluator.builder.constant(1.0), place=place)
-    neither = inverted(evaluator, evaluator.emit("add", a, b, place=place), place)
-    return inverted(evaluator, evaluator.floats(neither), place)
+    neither = negate(evaluator, evaluator.emit("add", a, b, place=place), place)
+    return negate(evaluator, evaluator.floats(neither), place)
 
 
 # Products of matrices and vectors with ``@``.
 
 
-def product_of(evaluator: LanguageValues, left: int, right: int, place: Place) -> int:
+def matrix_product(evaluator: LanguageValues, left: int, right: int, place: Place) -> int:
     """Return ``left @ right``. A vector on the left is a row, and a vector on the right a column.
 
     The axis of length 1 that makes a vector a matrix is dropped from the result (Python array API
@@ -185,23 +191,24 @@ def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Plac
     """Check the operands of ``@`` if one of them is a vector. Raises :class:`SpecError` if an
     operand is a single number or the lengths of the summed axes differ."""
     first, second = evaluator.type_of(left), evaluator.type_of(right)
-    told = f"{evaluator.tell(left)} and {evaluator.tell(right)}"
+    operands = f"{evaluator.describe(left)} and {evaluator.describe(right)}"
     if not (first.shape and second.shape):
         raise SpecError(
-            f"{first} @ {second}: @ sums over an axis, and a number has none; write *: {told}",
+            f"{first} @ {second}: @ sums over an axis, and a number has none; write *: {operands}",
             place,
         )
-    summed = first.shape[-1], second.shape[-2:][0]
-    if summed[0] != summed[1]:
+    lengths = first.shape[-1], second.shape[-2:][0]
+    if lengths[0] != lengths[1]:
         raise SpecError(
-            f"{first} @ {second}: the lengths {summed[0]} and {summed[1]} differ: {told}", place
+            f"{first} @ {second}: the lengths {lengths[0]} and {lengths[1]} differ: {operands}",
+            place,
         )
 
 
 # Indices and slices: ``x[:, -1]``, ``x[:, ::-1]``, ``x[..., :half]``, ``x[:, None]``.
 
 
-def indexed(
+def select_items(
     evaluator: LanguageValues, value: int, items: Sequence[tree.Item], place: Place, scope: Scope
 ) -> int:
     """Return the part of a value that the items of an index select, as in ``x[:, -1]``. A single
@@ -211,36 +218,36 @@ def indexed(
         SpecError: there are more items than axes, two ``...``, or an item does not fit.
     """
     rank = len(evaluator.type_of(value).shape)
-    given = sum(not isinstance(item, tree.Rest | tree.NewAxis) for item in items)
-    if given > rank:
-        raise SpecError(f"there are {given} indices for {evaluator.tell(value)}", place)
+    count = sum(not isinstance(item, tree.Rest | tree.NewAxis) for item in items)
+    if count > rank:
+        raise SpecError(f"there are {count} indices for {evaluator.describe(value)}", place)
     if sum(isinstance(item, tree.Rest) for item in items) > 1:
         raise SpecError("an index can have only one '...'", place)
     axis = 0
     for item in items:
         if isinstance(item, tree.Rest):
-            axis += rank - given
+            axis += rank - count
         elif isinstance(item, tree.NewAxis):
             value = evaluator.builder.emit("expand_dims", value, axis=axis)
             evaluator.places.setdefault(value, item.place)
             axis += 1
         elif isinstance(item, tree.IndexItem):
-            value = _picked(evaluator, value, axis, item, scope)
+            value = _pick_entry(evaluator, value, axis, item, scope)
         else:
-            value = _sliced(evaluator, value, axis, item, scope)
+            value = _slice_axis(evaluator, value, axis, item, scope)
             axis += 1
     return value
 
 
-def _picked(
+def _pick_entry(
     evaluator: LanguageValues, value: int, axis: int, item: tree.IndexItem, scope: Scope
 ) -> int:
     length = evaluator.type_of(value).shape[axis]
     start = _position(item, length, scope)
     if not (length.terms or start.terms) and not 0 <= start.constant < length.constant:
-        told = item.value if isinstance(item.value, int) else start
+        position = item.value if isinstance(item.value, int) else start
         raise SpecError(
-            f"index {told} is outside axis {axis} of {evaluator.tell(value)}", item.place
+            f"index {position} is outside axis {axis} of {evaluator.describe(value)}", item.place
         )
     part = evaluator.builder.slice_axis(value, axis, start, start + 1)
     evaluator.places.setdefault(part, item.place)
@@ -248,19 +255,19 @@ def _picked(
 
 
 def _position(item: tree.IndexItem, length: Dim, scope: Scope) -> Dim:
-    given = item.value
-    if isinstance(given, int):
-        return Dim(given) if given >= 0 else length + given
-    if not is_whole(given, scope):
+    position = item.value
+    if isinstance(position, int):
+        return Dim(position) if position >= 0 else length + position
+    if not is_whole_number(position, scope):
         raise SpecError(
             "an index must be an integer, a size, a slice or '...'; to index with an array, use "
             "take(x, i, axis=0) for rows, take_along_axis(x, i, axis=-1) for one entry of each row",
             item.place,
         )
-    return _bound(given, length, Dim(), scope)
+    return _slice_bound(position, length, Dim(), scope)
 
 
-def _sliced(
+def _slice_axis(
     evaluator: LanguageValues, value: int, axis: int, item: tree.SliceItem, scope: Scope
 ) -> int:
     length = evaluator.type_of(value).shape[axis]
@@ -271,21 +278,21 @@ def _sliced(
         return evaluator.builder.emit("flip", value, axis=axis)
     if step < 1:
         raise SpecError(f"a slice's step must be -1 or at least 1, found {step}", item.place)
-    start = _bound(item.start, length, Dim(), scope)
-    stop = _bound(item.stop, length, length, scope)
+    start = _slice_bound(item.start, length, Dim(), scope)
+    stop = _slice_bound(item.stop, length, length, scope)
     if not (stop - start).terms and (stop - start).constant < 1:
         raise SpecError(f"this slice of {shape_text([length])} is empty", item.place)
     for bound in (start, stop):
         if not (length.terms or bound.terms) and not 0 <= bound.constant <= length.constant:
             raise SpecError(
-                f"this slice exceeds axis {axis} of {evaluator.tell(value)}", item.place
+                f"this slice exceeds axis {axis} of {evaluator.describe(value)}", item.place
             )
     part = evaluator.builder.slice_axis(value, axis, start, stop)
     evaluator.places.setdefault(part, item.place)
-    return part if step == 1 else _every(evaluator, part, axis, step, item.place)
+    return part if step == 1 else _every_nth(evaluator, part, axis, step, item.place)
 
 
-def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
+def _every_nth(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
     """Return every ``step``-th entry along an axis, starting with the first. Raises SpecError if
     ``step`` does not divide the length of the axis."""
     shape = evaluator.type_of(value).shape
@@ -305,11 +312,11 @@ def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: P
     return result
 
 
-def _bound(given: tree.Expr | None, length: Dim, absent: Dim, scope: Scope) -> Dim:
-    """Return the start or stop of a slice as a dimension; ``absent`` if it is not given. With a
+def _slice_bound(bound: tree.Expr | None, length: Dim, default: Dim, scope: Scope) -> Dim:
+    """Return the start or stop of a slice as a dimension; ``default`` if it is not given. With a
     minus sign, the position is counted from the end of the axis."""
-    if given is None:
-        return absent
-    if isinstance(given, tree.Negate):
-        return length - scope.size(given.operand)
-    return scope.size(given)
+    if bound is None:
+        return default
+    if isinstance(bound, tree.Negate):
+        return length - scope.size(bound.operand)
+    return scope.size(bound)

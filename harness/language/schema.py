@@ -380,12 +380,12 @@ def json_schema(kind: str) -> dict[str, Any]:
     return KINDS[kind].model_json_schema()
 
 
-def run_schema(asked: Any) -> CommandResult:
+def run_schema(options: Any) -> CommandResult:
     """Return the JSON Schema of the ``kind`` of spec file.
 
     Raises:
         UsageError: the kind is unknown.
     """
-    check_known("kind", asked.kind, KINDS)
-    schema = json_schema(asked.kind)
+    check_known("kind", options.kind, KINDS)
+    schema = json_schema(options.kind)
     return CommandResult(schema, json.dumps(schema, indent=2), wrap=False)

@@ -102,9 +102,9 @@ class Scope:
         Raises:
             SpecError: the expression contains something else.
         """
-        found = size_of(expression, as_sizes(self.names))
+        size = size_of(expression, select_sizes(self.names))
         self.used.update(names_in(expression))
-        return found
+        return size
 
     def value(self, name: str) -> int:
         """Return the value of a name that is bound to a value of the program."""
@@ -113,11 +113,11 @@ class Scope:
         return bound.value
 
 
-def as_sizes(names: Mapping[str, object]) -> dict[str, Dim]:
+def select_sizes(names: Mapping[str, object]) -> dict[str, Dim]:
     """Select the names that can be the length of an axis: sizes, and attributes that are whole
     numbers. Return them as dimensions."""
-    found = ((name, _as_size(binding)) for name, binding in names.items())
-    return {name: size for name, size in found if size is not None}
+    pairs = ((name, _as_size(binding)) for name, binding in names.items())
+    return {name: size for name, size in pairs if size is not None}
 
 
 def _as_size(binding: object) -> Dim | None:
@@ -126,17 +126,17 @@ def _as_size(binding: object) -> Dim | None:
     return binding if isinstance(binding, Dim) else None
 
 
-def is_whole(expression: Expr, scope: Scope) -> bool:
+def is_whole_number(expression: Expr, scope: Scope) -> bool:
     """Return whether an expression consists only of sizes and whole numbers."""
     match expression:
         case Number(value):
             return isinstance(value, int)
         case Negate(operand):
-            return is_whole(operand, scope)
+            return is_whole_number(operand, scope)
         case Name(name):
             return _as_size(scope.names.get(name)) is not None
         case Binary("+" | "-" | "*", left, right):
-            return is_whole(left, scope) and is_whole(right, scope)
+            return is_whole_number(left, scope) and is_whole_number(right, scope)
         case _:
             return False
 
@@ -156,7 +156,7 @@ def check_used(
     Raises:
         SpecError: a name is not used.
     """
-    _check_among(scope.used, "used", names, document, section, kind)
+    _check_all_in(scope.used, "used", names, document, section, kind)
 
 
 def check_assigned(
@@ -167,11 +167,11 @@ def check_assigned(
     Raises:
         SpecError: a name is not assigned.
     """
-    _check_among(scope.assigned, "assigned", names, document, section, kind)
+    _check_all_in(scope.assigned, "assigned", names, document, section, kind)
 
 
-def _check_among(
-    found: Container[str],
+def _check_all_in(
+    names_present: Container[str],
     done: str,
     names: Iterable[str],
     document: Document,
@@ -180,21 +180,21 @@ def _check_among(
 ) -> None:
     path = (section,) if isinstance(section, str) else section
     for name in names:
-        if name not in found:
+        if name not in names_present:
             place = document.place_of_key((*path, name))
             raise SpecError(f"{kind} {name!r} is declared but never {done}", place)
 
 
-def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:
-    """Check that every name that an equation assigns is used, or is in ``kept``.
+def check_read(equations: Sequence[Assignment], scope: Scope, exempt: Iterable[str]) -> None:
+    """Check that every name that an equation assigns is used, or is in ``exempt``.
 
     Raises:
         SpecError: a name is never read.
     """
-    kept = frozenset(kept)
+    exempt = frozenset(exempt)
     for assignment in equations:
         for target in assignment.targets:
-            if target.id not in scope.used and target.id not in kept:
+            if target.id not in scope.used and target.id not in exempt:
                 raise SpecError(f"{target.id!r} is computed but never used", target.place)
 
 
@@ -242,7 +242,7 @@ class LanguageValues(ABC):
             return value
         return self.builder.emit("astype", value)
 
-    def tell(self, value: int) -> str:
+    def describe(self, value: int) -> str:
         """Return the name, the type and the position of a value, as text for messages."""
         name = self.builder.names.get(value, "the value")
         place = self.places.get(value)
@@ -251,7 +251,7 @@ class LanguageValues(ABC):
     def failure(self, value: int, place: Place) -> Callable[[str], SpecError]:
         """Return a function that converts a message to an error at ``place``; the error also
         describes ``value``, which was passed to a call there."""
-        return lambda message: SpecError(f"{message}: {self.tell(value)}", place)
+        return lambda message: SpecError(f"{message}: {self.describe(value)}", place)
 
     def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
         """Append a primitive and return its result. An error describes each operand.
@@ -262,5 +262,5 @@ class LanguageValues(ABC):
         try:
             return self.builder.emit(op, *values, **attributes)
         except TypeMismatch as mismatch:
-            origins = " and ".join(map(self.tell, dict.fromkeys(values)))
+            origins = " and ".join(map(self.describe, dict.fromkeys(values)))
             raise SpecError(f"{mismatch}: {origins}", place) from None

@@ -18,75 +18,75 @@ from harness.program.windows import WindowedAxis, misfit_text, windowed_axes
 # Detection of impossible sizes, as far as they do not depend on arrays.
 
 # The smallest allowed values of attributes of windows.
-LEAST: Mapping[str, int] = {"stride": 1, "dilation": 1, "padding": 0, "after": 0}
+MINIMUM: Mapping[str, int] = {"stride": 1, "dilation": 1, "padding": 0, "after": 0}
 
 
-def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
+def check_numbers(program: Program, places: Mapping[int, Place], fallback: Place) -> None:
     """Check the sizes of a program as numbers; raise :class:`SpecError` if a size is impossible.
 
     E.g. an axis has length 0, a value has too many entries, a slice exceeds its axis, or windows do
-    not fit. ``places`` has the positions of values in the spec; for other values, ``otherwise`` is
+    not fit. ``places`` has the positions of values in the spec; for other values, ``fallback`` is
     the position of the error.
     """
     sizes = program.sizes
     for value, type_ in program.types.items():
-        told = f"{program.names.get(value, 'a value')} has shape {shape_text(type_.shape)}"
+        label = f"{program.names.get(value, 'a value')} has shape {shape_text(type_.shape)}"
         entries = 1
         for dim in type_.shape:
-            number = _number(dim, sizes)
+            number = _resolve_dim(dim, sizes)
             if number is not None and number < 1:
                 raise SpecError(
-                    f"{told}, where {dim} = {number}: an axis needs at least 1 entry",
-                    places.get(value, otherwise),
+                    f"{label}, where {dim} = {number}: an axis needs at least 1 entry",
+                    places.get(value, fallback),
                 )
             entries *= number or 1
         if entries > LARGEST:
             raise SpecError(
-                f"{told}: an array can have at most {LARGEST:,} entries",
-                places.get(value, otherwise),
+                f"{label}: an array can have at most {LARGEST:,} entries",
+                places.get(value, fallback),
             )
     for node in walk_nodes(program.nodes):
-        for axis, count in _windowed(program, node):
-            for name, least in LEAST.items():
-                number = _number(getattr(axis, name), sizes)
+        for axis, count in _window_axes(program, node):
+            for name, least in MINIMUM.items():
+                number = _resolve_dim(getattr(axis, name), sizes)
                 if number is not None and number < least:
-                    at = places.get(node.output, otherwise)
-                    told = f"{getattr(axis, name)} = {number}"
+                    at = places.get(node.output, fallback)
+                    label = f"{getattr(axis, name)} = {number}"
                     raise SpecError(
-                        f"{name} of {node.op} must be at least {least}, found {told}", at
+                        f"{name} of {node.op} must be at least {least}, found {label}", at
                     )
-            rooms = [_number(room, sizes) for room in axis.room(count)]
+            rooms = [_resolve_dim(room, sizes) for room in axis.room(count)]
             if any(room is not None and room < 0 for room in rooms):
-                at = places.get(node.output, otherwise)
+                at = places.get(node.output, fallback)
                 raise SpecError(misfit_text(axis, count, sizes), at)
         if node.op != "slice":
             continue
         length = program.types[node.inputs[0]].shape[node.attributes["axis"]]
         start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
         for low, high in ((Dim(), start), (stop, length)):
-            room = _number(high - low, sizes)
+            room = _resolve_dim(high - low, sizes)
             if room is not None and room < 0:
                 raise SpecError(
-                    f"this slice exceeds the axis of {_number(length, sizes) or length} entries: "
-                    f"{start} to {stop}",
-                    places.get(node.output, otherwise),
+                    f"this slice exceeds the {_resolve_dim(length, sizes) or length} entries of "
+                    f"its axis: {start} to {stop}",
+                    places.get(node.output, fallback),
                 )
     for port in (*program.parameters, *program.statistics):
         for stripe in (port.init or {}).get("stripes", ()):
-            rows = _number(stripe["rows"], sizes)
+            rows = _resolve_dim(stripe["rows"], sizes)
             if rows is not None and rows < 1:
-                at = places.get(port.value, otherwise)
+                at = places.get(port.value, fallback)
                 raise SpecError(f"{port.name}: a group of {stripe['rows']} = {rows} rows", at)
 
 
-def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
+def check_free_sizes(program: Program, places: Mapping[int, Place], fallback: Place) -> None:
     """Check that the sizes batch and time are known if equations need them, i.e. that an input or a
     state has such an axis. Raises :class:`SpecError` if not.
 
     For losses, an axis of a target is sufficient.
     """
-    given = (*program.inputs, *program.state)
-    told = {n for port in given for dim in program.type_of(port).shape for n in dim.names}
+    ports = (*program.inputs, *program.state)
+    declared_sizes = {n for port in ports for dim in program.type_of(port).shape for n in dim.names}
     first_target = min((port.value for port in program.targets), default=len(program.types))
     extents = {
         node.output: node.attributes["dims"]
@@ -98,45 +98,53 @@ def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) 
             return
         dims = (*type_.shape, *extents.get(value, ()), type_.bound or Dim())
         for name in FREE_SIZES:
-            if name not in told and any(name in dim.names for dim in dims):
+            if name not in declared_sizes and any(name in dim.names for dim in dims):
                 raise SpecError(
                     f"{program.names.get(value, 'this')} needs {name!r}, which the arrays decide, "
                     f"but no input or state has that axis: add the axis to one, or declare a "
                     "size with a different name",
-                    places.get(value, otherwise),
+                    places.get(value, fallback),
                 )
 
 
 def room_of(program: Program) -> tuple[Dim, ...]:
     """Return the dimensions that must be at least 0 so that all slices and windows fit. Dimensions
     are left out if they cannot be negative or are known as numbers."""
-    found: dict[Dim, None] = {}
+    dims: dict[Dim, None] = {}
     for node in walk_nodes(program.nodes):
-        for axis, count in _windowed(program, node):
-            found.update(dict.fromkeys((count - 1, *axis.room(count))))
+        for axis, count in _window_axes(program, node):
+            dims.update(dict.fromkeys((count - 1, *axis.room(count))))
         if node.op == "slice":
             length = program.types[node.inputs[0]].shape[node.attributes["axis"]]
             start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
-            found.update(dict.fromkeys((length - stop, stop - start - 1)))
-    return tuple(d for d in found if _below(d) and _number(d, program.sizes) is None)
+            dims.update(dict.fromkeys((length - stop, stop - start - 1)))
+    return tuple(d for d in dims if _can_be_negative(d) and _resolve_dim(d, program.sizes) is None)
 
 
-def _windowed(program: Program, node: Node) -> Iterator[tuple[WindowedAxis, Dim]]:
+def _window_axes(program: Program, node: Node) -> Iterator[tuple[WindowedAxis, Dim]]:
     if node.op in ("windows", "overlap_add"):
         yield from windowed_axes(node.op, program.types[node.inputs[0]].shape, node.attributes)
 
 
-def _below(dim: Dim) -> bool:
+def _can_be_negative(dim: Dim) -> bool:
     """Return whether a dimension can be negative if all sizes are at least 1."""
     return any(c < 0 for _, c in dim.terms) or dim.constant + sum(c for _, c in dim.terms) < 0
 
 
-def _number(dim: Dim, sizes: Mapping[str, int]) -> int | None:
+def _resolve_dim(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     return dim.resolve(sizes) if all(name in sizes for name in dim.names) else None
 
 
 # The errors that type inference may raise for wrong operands or attributes.
-MISFITS = (TypeMismatch, KeyError, IndexError, TypeError, ValueError, AttributeError, HarnessError)
+INFERENCE_ERRORS = (
+    TypeMismatch,
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    HarnessError,
+)
 INCOMING = ("inputs", "targets", "state", "statistics", "parameters")
 OUTGOING = ("outputs", "new_state", "new_statistics", "metrics")
 
@@ -168,7 +176,7 @@ def check_program(program: Program) -> None:
         _require(known, (program.loss,), "the loss")
     try:
         check_numbers(program, {}, Place("program.json", 1, 1))
-    except MISFITS as error:
+    except INFERENCE_ERRORS as error:
         raise MalformedProgram(f"its sizes do not fit: {error}") from None
 
 
@@ -179,9 +187,9 @@ def _check_sizes(program: Program) -> None:
             raise MalformedProgram(f"size {shorten(name)!r} is {shorten(str(size))}")
     for type_ in program.types.values():
         for dim in (*type_.shape, *([type_.bound] if type_.bound else [])):
-            lacking = [name for name in dim.names if name not in names]
-            if lacking:
-                raise MalformedProgram(f"size {shorten(lacking[0])!r} has no number")
+            unknown = [name for name in dim.names if name not in names]
+            if unknown:
+                raise MalformedProgram(f"size {shorten(unknown[0])!r} has no number")
 
 
 def _define(program: Program, known: set[int], values: Iterable[int], what: str) -> None:
@@ -207,17 +215,19 @@ def _check_node(program: Program, known: set[int], node: Node) -> None:
     if node.op not in INFER or node.body is not None:
         raise MalformedProgram(f"{shorten(repr(node.op))} is not an operation")
     try:
-        found = INFER[node.op](tuple(program.types[i] for i in node.inputs), node.attributes)
+        result_type = INFER[node.op](tuple(program.types[i] for i in node.inputs), node.attributes)
         (output,) = node.outputs
-    except MISFITS as error:
+    except INFERENCE_ERRORS as error:
         raise MalformedProgram(
             f"{node.op} does not fit its operands: {shorten(str(error))}"
         ) from None
     _define(program, known, (output,), node.op)
     # Shape and kind must match. The bound of an index may differ.
-    wanted = program.types[output]
-    if (found.shape, found.kind) != (wanted.shape, wanted.kind):
-        raise MalformedProgram(f"{node.op} returns {found}, but value {output} is {wanted}")
+    declared_type = program.types[output]
+    if (result_type.shape, result_type.kind) != (declared_type.shape, declared_type.kind):
+        raise MalformedProgram(
+            f"{node.op} returns {result_type}, but value {output} is {declared_type}"
+        )
 
 
 def _check_body(program: Program, known: set[int], node: Node) -> None:
@@ -242,24 +252,24 @@ def _check_body(program: Program, known: set[int], node: Node) -> None:
 
 def _check_call(node: Node) -> None:
     """Check the attributes of a call node that backends read."""
-    given = node.attributes
-    for name in ("label", "definition", *(["instance"] if "instance" in given else [])):
-        if not isinstance(given.get(name), str):
-            found = shorten(repr(given.get(name)))
+    attributes = node.attributes
+    for name in ("label", "definition", *(["instance"] if "instance" in attributes else [])):
+        if not isinstance(attributes.get(name), str):
+            found = shorten(repr(attributes.get(name)))
             raise MalformedProgram(f"{name!r} of a call must be text, found {found}")
     for name in ("roles", "results"):
-        texts = given.get(name)
+        texts = attributes.get(name)
         if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
             raise MalformedProgram(
                 f"{name!r} of a call must be texts, found {shorten(repr(texts))}"
             )
-    if len(given["roles"]) != len(node.inputs):
+    if len(attributes["roles"]) != len(node.inputs):
         raise MalformedProgram(
-            f"a call of {shorten(given['label'])} has {len(node.inputs)} inputs and "
-            f"{len(given['roles'])} roles"
+            f"a call of {shorten(attributes['label'])} has {len(node.inputs)} inputs and "
+            f"{len(attributes['roles'])} roles"
         )
-    if not isinstance(given.get("attributes"), Mapping):
-        found = shorten(repr(given.get("attributes")))
+    if not isinstance(attributes.get("attributes"), Mapping):
+        found = shorten(repr(attributes.get("attributes")))
         raise MalformedProgram(f"'attributes' of a call must be a mapping, found {found}")
 
 
@@ -274,28 +284,28 @@ def _check_scan(program: Program, node: Node, body: Block) -> None:
         )
     if len(body.outputs) != len(node.outputs) or len(body.outputs) < count:
         raise MalformedProgram("a scan must have as many results as its body")
-    length = _length(program, node.inputs[count])
+    length = _sequence_length(program, node.inputs[count])
     types = program.types
     for outer, within in zip(node.inputs[count:], body.inputs[count:], strict=True):
-        if _length(program, outer) != length:
+        if _sequence_length(program, outer) != length:
             raise MalformedProgram("the sequences of a scan have different lengths")
-        _agree(types.get(within), Type(types[outer].shape[1:], types[outer].kind))
+        _check_type(types.get(within), Type(types[outer].shape[1:], types[outer].kind))
     for outer, within, after in zip(node.inputs[:count], body.inputs, body.outputs, strict=False):
-        _agree(types.get(within), types[outer])
-        _agree(types.get(after), types[outer])
+        _check_type(types.get(within), types[outer])
+        _check_type(types.get(after), types[outer])
     for outer, within in zip(node.outputs[count:], body.outputs[count:], strict=True):
         inner = types.get(within)
         if inner is not None:
-            _agree(types.get(outer), Type((length, *inner.shape), inner.kind))
+            _check_type(types.get(outer), Type((length, *inner.shape), inner.kind))
 
 
-def _length(program: Program, value: int) -> Dim:
+def _sequence_length(program: Program, value: int) -> Dim:
     shape = program.types[value].shape
     if not shape:
         raise MalformedProgram("a sequence of a scan needs at least one axis")
     return shape[0]
 
 
-def _agree(found: Type | None, wanted: Type) -> None:
-    if found is None or (found.shape, found.kind) != (wanted.shape, wanted.kind):
-        raise MalformedProgram(f"a scan needs {wanted}, but its body has {found}")
+def _check_type(found: Type | None, expected: Type) -> None:
+    if found is None or (found.shape, found.kind) != (expected.shape, expected.kind):
+        raise MalformedProgram(f"a scan needs {expected}, but its body has {found}")

@@ -13,7 +13,7 @@ import numpy as np
 from harness.arrays import ArrayDict, Arrays
 from harness.errors import UsageError
 from harness.language.axes import FREE_SIZES
-from harness.language.initial_values import started
+from harness.language.initial_values import reset_state
 from harness.language.model import Spec
 from harness.program.ir import Port, Program
 from harness.program.signature import (
@@ -54,7 +54,7 @@ class UserArrays:
         # Inputs of the user may lack the noise, which is then drawn.
         groups["inputs"] = {**drawn.inputs, **self.arrays.inputs}
         if self.arrays.inputs and not self.arrays.state:
-            groups["state"] = started(program, drawn.state)
+            groups["state"] = reset_state(program, drawn.state)
         return Arguments(**groups)
 
     @property

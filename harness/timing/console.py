@@ -14,7 +14,7 @@ from harness.environments.columns import left_out
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.forms import plain
 from harness.files.user_file import displayed
-from harness.language.axes import check_asked
+from harness.language.axes import describe_missing_sizes
 from harness.language.model import notes_on
 from harness.output.markdown import escaped
 from harness.output.printing import console, line, say
@@ -100,7 +100,10 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
             check_reference(reference, [entry.label for entry in bench.plan.entries])
         specs = {group.spec.name: group.spec for group in bench.plan.every}
         own = {name: spec.model.sizes for name, spec in specs.items()}
-        for told in (*notes_on(specs.values()), *check_asked(request.sizes, own, free=())):
+        for told in (
+            *notes_on(specs.values()),
+            *describe_missing_sizes(request.sizes, own, free=()),
+        ):
             progress.bar.line(told)
         if request.shard is not None:
             of = f"{len(bench.plan.groups)} of {len(bench.plan.every)} groups"

@@ -14,7 +14,7 @@ from harness.command.declared import build, check_ranges
 from harness.command.ranges import SIZES
 from harness.environments.columns import choose
 from harness.errors import UsageError, check_known, did_you_mean
-from harness.language.axes import FREE_SIZES, check_asked, known_sizes
+from harness.language.axes import FREE_SIZES, describe_missing_sizes, select_known_sizes
 from harness.language.library import Library, lesson6
 from harness.language.model import Spec, load_specs
 from harness.results.speeds import group_name
@@ -51,7 +51,7 @@ class BenchRequest(TimingOptions):
         Raises:
             UsageError: a pattern matches no model.
         """
-        specs = Library(given.get("folders", ())).matching(given.get("specs", ()))
+        specs = Library(given.get("folders", ())).expand_patterns(given.get("specs", ()))
         modes = tuple(dict.fromkeys(given.get("modes", MODES)))
         return build(cls, {**given, "specs": specs, "modes": modes})
 
@@ -144,11 +144,11 @@ def groups_of(request: BenchRequest) -> list[Group]:
     for name in request.sizes:
         if name in FREE_SIZES:
             raise UsageError(f"size {name!r} has its own option: --{name}")
-    check_asked(request.sizes, {spec.name: spec.model.sizes for spec in specs}, free=())
+    describe_missing_sizes(request.sizes, {spec.name: spec.model.sizes for spec in specs}, free=())
     groups = []
     for spec in specs:
         modes = _modes(spec, request.modes)
-        asked = known_sizes(spec.model.sizes, request.sizes)
+        asked = select_known_sizes(spec.model.sizes, request.sizes)
         variants = itertools.product(*asked.values())
         sizes = [dict(zip(asked, variant, strict=True)) for variant in variants]
         for batch, time in itertools.product(request.batches, _times(spec, request.times)):

@@ -17,7 +17,7 @@ from places import SPECS
 from harness.checking.report import markdown, places
 from harness.checking.runner import Report
 from harness.language.library import Library
-from harness.language.model import Shelf
+from harness.language.model import ModelCollection
 from harness.output import github
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import Finding
@@ -143,7 +143,7 @@ def test_a_fault_inside_a_shipped_definition_is_shown_at_the_layer_of_the_model(
     monkeypatch.chdir(tmp_path)
     text = (SPECS / "models/lesson6/keras_gru.yaml").read_text("utf-8")
     Path("mine.yaml").write_text(text.replace("model: lesson6/keras_gru", "model: mine"), "utf-8")
-    specs = Shelf(Library())
+    specs = ModelCollection(Library())
     specs.add("mine.yaml")
     (line,) = (n for n, words in enumerate(text.splitlines(), 1) if words.startswith("  gru: "))
     location = "forward: first differs at z of layer gru, time step 0 (specs/layers/gru.yaml:20)"
@@ -174,7 +174,7 @@ def test_an_attribute_that_differs_is_shown_at_the_layer_that_has_it(
     text = (SPECS / "models/lesson6/stateful_lstm.yaml").read_text("utf-8")
     text = text.replace("model: lesson6/stateful_lstm", "model: mine")
     Path("mine.yaml").write_text(text, "utf-8")
-    specs = Shelf(Library())
+    specs = ModelCollection(Library())
     specs.add("mine.yaml")
     (line,) = (n for n, words in enumerate(text.splitlines(), 1) if words.startswith("  norm: "))
     cell = Cell("mine", "torch", "cpu", "float32", "native")

@@ -17,7 +17,7 @@ from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents, SharedCases
 from harness.language.library import Library
-from harness.language.model import Shelf, load_spec
+from harness.language.model import ModelCollection, load_spec
 from harness.oracle.case import Case
 from harness.results.cell import CellResult
 from harness.runtime.memory import resident
@@ -64,7 +64,7 @@ def test_memory_of_a_run_is_flat(tmp_path: Path, count: int, checks: tuple[str, 
 
 def test_shelf_gives_what_loading_gives(tmp_path: Path) -> None:
     names = folder_of(tmp_path, 6)
-    shelf = Shelf(Library((tmp_path,)), kept=2)
+    shelf = ModelCollection(Library((tmp_path,)), limit=2)
     for name in (*names, "lesson6/simple_rnn"):
         shelf.add(name)
     # What is made again is what was read, whatever has become of the file.

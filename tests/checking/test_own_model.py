@@ -15,7 +15,7 @@ from harness.checking.request import Request
 from harness.errors import UsageError
 from harness.given.check_request import apply_own_model
 from harness.language.library import Library
-from harness.language.model import Shelf
+from harness.language.model import ModelCollection
 from harness.runtime.own_model.service import OwnModelService
 
 TWO_NORMS = """model: two
@@ -163,7 +163,7 @@ def test_the_layer_whose_epsilon_differs_is_named(
     rules = ["before=0", "between=1", "after=2"]
     result = checked(torch_service, spec, f"{file}:net", "float64", maps=rules)
     wording.line(result.location, "1e-05 ... 0.001")
-    specs = Shelf(Library())
+    specs = ModelCollection(Library())
     specs.add(str(spec))
     result = replace(result, cell=replace(result.cell, spec="two"))
     assert next(places(result, specs)).endswith("two.yaml:8")

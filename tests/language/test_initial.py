@@ -13,11 +13,11 @@ from golden.tiny import tiny
 from small_models import tiny as small
 
 from harness.language.initial_values import (
-    blocks,
-    check_laws,
+    block_parts,
+    check_initial_values,
     initial_parameters,
     initial_statistics,
-    stripes,
+    parameter_blocks,
 )
 from harness.language.library import lesson6
 from harness.language.model import load_spec
@@ -71,7 +71,7 @@ def test_the_forget_gates_bias_starts_at_1(lstm: Arrays) -> None:
 
 
 def test_blocks_of_two_layers_are_apart() -> None:
-    found = blocks(program("stateful_lstm"))
+    found = parameter_blocks(program("stateful_lstm"))
     sizes = {ports[0].name: len(ports) for ports in found}
     assert sizes["lstm.W_i"] == sizes["lstm.U_i"] == 4
     assert sizes["lstm.b_i"] == sizes["out.W"] == 1
@@ -82,7 +82,7 @@ def test_an_overridden_law_leaves_the_block() -> None:
     """theano_gru draws each gate by itself; its candidate's U is the identity."""
     drawn = initial_parameters(program("theano_gru"), 0)
     assert np.array_equal(drawn["gru.U_n"], np.eye(256))
-    assert {len(ports) for ports in blocks(program("theano_gru"))} == {1}
+    assert {len(ports) for ports in parameter_blocks(program("theano_gru"))} == {1}
     assert np.std(drawn["gru.U_z"]) == pytest.approx(math.sqrt(2 / 256), rel=0.02)
     assert np.std(drawn["gru.W_z"]) == pytest.approx(math.sqrt(2 / 86), rel=0.02)
 
@@ -97,8 +97,8 @@ def test_stripes_of_the_combined_gru() -> None:
     assert np.array_equal(candidate[:256], np.eye(256))
     assert np.std(candidate[256:]) == pytest.approx(1.0, abs=0.02)
     assert not np.any(candidate[256:] == 0)
-    (ports,) = [p for p in blocks(combined) if p[0].name == "gru.K_n"]
-    assert [(law.name, shape) for law, shape in stripes(combined, ports)] == [
+    (ports,) = [p for p in parameter_blocks(combined) if p[0].name == "gru.K_n"]
+    assert [(law.name, shape) for law, shape in block_parts(combined, ports)] == [
         ("identity", (256, 256)),
         ("normal", (86, 256)),
     ]
@@ -121,9 +121,9 @@ output: y
         "cell.a": ((), 1.0),
         "cell.k": ((), 0.5),
     }
-    assert check_laws(case.program, drawn) == []
+    assert check_initial_values(case.program, drawn) == []
     drawn["cell.k"] = np.array(0.25)
-    assert len(check_laws(case.program, drawn)) == 1
+    assert len(check_initial_values(case.program, drawn)) == 1
 
 
 # --- Seeds, statistics, laws ------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_statistics_start_at_their_laws() -> None:
 @pytest.mark.parametrize("name", lesson6())
 def test_drawn_values_follow_their_laws(name: str) -> None:
     whole = program(name.removeprefix("lesson6/"), hidden=64)
-    assert check_laws(whole, initial_parameters(whole, 1)) == []
+    assert check_initial_values(whole, initial_parameters(whole, 1)) == []
 
 
 def scaled(name: str, factor: float) -> Callable[[Arrays], None]:
@@ -206,7 +206,7 @@ def test_a_planted_fault_is_named(fault: str, lstm: Arrays) -> None:
     plant, words = FAULTS[fault]
     drawn = dict(lstm)
     plant(drawn)
-    (found,) = check_laws(program("stateful_lstm"), drawn)
+    (found,) = check_initial_values(program("stateful_lstm"), drawn)
     assert found.startswith(words)
 
 
@@ -216,7 +216,7 @@ def test_a_fault_in_one_stripe_is_named() -> None:
     for rows, factor in ((slice(256, None), 0.1525), (slice(0, 256), 1.001)):
         planted = drawn["gru.K_n"].copy()
         planted[rows] *= factor
-        (found,) = check_laws(combined, {**drawn, "gru.K_n": planted})
+        (found,) = check_initial_values(combined, {**drawn, "gru.K_n": planted})
         assert found.startswith("gru.K_n: ")
 
 

@@ -11,8 +11,8 @@ from harness.errors import UsageError
 from harness.language.initializers import (
     Independent,
     Law,
-    arguments,
-    check_law,
+    argument_names,
+    check_values,
     draw,
     generator,
     names,
@@ -45,7 +45,7 @@ RANDOM = [name for name, (_, std, _) in MOMENTS.items() if std and name != "iden
 
 
 def law_of(name: str, shape: tuple[int, int] = SHAPE) -> Law:
-    return Law(name, *shape, {argument: VALUES[argument] for argument in arguments(name)})
+    return Law(name, *shape, {argument: VALUES[argument] for argument in argument_names(name)})
 
 
 def drawn(name: str, seed: int = 0, shape: tuple[int, int] = SHAPE) -> np.ndarray:
@@ -93,7 +93,7 @@ class TestEveryLaw:
         law = law_of(name, shape)
         for seed in range(20):
             values = draw(law, shape, generator(seed, name)).astype(dtype)
-            assert check_law(values, law) is None
+            assert check_values(values, law) is None
 
     def test_wrong_values_are_blamed(self, name: str) -> None:
         law, values = law_of(name), drawn(name)
@@ -105,13 +105,13 @@ class TestEveryLaw:
             "constant": np.full(SHAPE, 0.01),
         }
         for fault, array in wrong.items():
-            assert check_law(array, law), fault
+            assert check_values(array, law), fault
 
 
 @pytest.mark.parametrize("blamed", names())
 def test_no_law_passes_for_another(blamed: str) -> None:
     for name in names():
-        found = check_law(drawn(name), law_of(blamed))
+        found = check_values(drawn(name), law_of(blamed))
         assert (found is None) == (name == blamed), (name, found)
 
 
@@ -155,14 +155,14 @@ FAULTS: dict[str, tuple[str, Callable[[], np.ndarray]]] = {
 def test_planted_fault_is_blamed(fault: str) -> None:
     name, wrong = FAULTS[fault]
     law = law_of(name)
-    assert check_law(drawn(name), law) is None
-    assert check_law(wrong(), law)
+    assert check_values(drawn(name), law) is None
+    assert check_values(wrong(), law)
 
 
 @pytest.mark.parametrize("name", [name for name in RANDOM if name.startswith(("he_", "lecun_"))])
 def test_swapped_fans_are_blamed(name: str) -> None:
     swapped = Law(name, SHAPE[1], SHAPE[0])
-    assert check_law(draw(swapped, SHAPE, generator(0, name)), law_of(name))
+    assert check_values(draw(swapped, SHAPE, generator(0, name)), law_of(name))
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (30, 40)])
@@ -172,7 +172,7 @@ def test_blame_is_as_rare_as_promised(
     # At 1e-8 nothing would be seen in a test's time: the same limits at 1e-2, six tests a call.
     monkeypatch.setattr("harness.language.initializers.LOG_ALARM", math.log(1e-2))
     blamed = [
-        check_law(drawn(name, seed, shape), law_of(name, shape)) is not None
+        check_values(drawn(name, seed, shape), law_of(name, shape)) is not None
         for name in RANDOM
         for seed in range(150)
     ]
@@ -185,25 +185,25 @@ def test_a_wrong_root_of_3_is_seen_in_400_values(name: str) -> None:
     for factor in (math.sqrt(3), 1 / math.sqrt(3)):
         for seed in range(20):
             centred = drawn(name, seed, (20, 20)) - MOMENTS[name][0]
-            assert check_law(factor * centred + MOMENTS[name][0], law)
+            assert check_values(factor * centred + MOMENTS[name][0], law)
 
 
 def test_messages_show_found_and_right(wording: Wording) -> None:
     law = law_of("identity", (3, 2))
-    wording(check_law(1 + np.eye(3, 2), law), "6 ... 6 ... [0, 0]: 2 ... 1")
-    wording(check_law(np.full((2, 2), np.nan), law), "4 ... 4")
+    wording(check_values(1 + np.eye(3, 2), law), "6 ... 6 ... [0, 0]: 2 ... 1")
+    wording(check_values(np.full((2, 2), np.nan), law), "4 ... 4")
     law = law_of("glorot_uniform")
-    wording.line(check_law(2 * drawn("glorot_uniform"), law), "22016 ... 0.132453")
-    wording.line(check_law(np.zeros(SHAPE), law), "22016")
+    wording.line(check_values(2 * drawn("glorot_uniform"), law), "22016 ... 0.132453")
+    wording.line(check_values(np.zeros(SHAPE), law), "22016")
     law = law_of("normal")
-    wording.line(check_law(drawn("normal") + 0.1, law), "0.0987088 ... 0 +- 0.017")
-    wording.line(check_law(1.08 * drawn("normal"), law), "0.4")
+    wording.line(check_values(drawn("normal") + 0.1, law), "0.0987088 ... 0 +- 0.017")
+    wording.line(check_values(1.08 * drawn("normal"), law), "0.4")
     signs = np.sign(drawn("normal")) * 0.4
     signs[:2] = drawn("normal")[:2] * 1.4
     signs[0, 0] = 1.7
-    assert "a different shape" in check_law(signs, law)
-    wording(check_law(2 * EYE, law_of("orthogonal")))
-    wording(check_law(2 * EYE.T, law_of("orthogonal")))
+    assert "a different shape" in check_values(signs, law)
+    wording(check_values(2 * EYE, law_of("orthogonal")))
+    wording(check_values(2 * EYE.T, law_of("orthogonal")))
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (7, 7), (2, 3, 4), (3, 1)])
@@ -228,7 +228,7 @@ def test_one_axis_and_no_axis() -> None:
         if name in ("identity", "orthogonal"):
             for act in (
                 lambda law=law: draw(law, (4,), generator(0, "")),
-                lambda law=law: check_law(np.zeros(4), law),
+                lambda law=law: check_values(np.zeros(4), law),
             ):
                 with pytest.raises(UsageError, match=r"two axes, found 1"):
                     act()
@@ -236,7 +236,7 @@ def test_one_axis_and_no_axis() -> None:
         for shape in ((4,), ()):
             values = draw(law, shape, generator(0, ""))
             assert values.shape == shape
-            assert check_law(values, law) is None
+            assert check_values(values, law) is None
 
 
 def test_generator() -> None:
@@ -271,4 +271,4 @@ def test_impossible_laws_are_refused(name, fans, given, message: str, wording: W
 
 def test_nothing_to_check_is_an_error(wording: Wording) -> None:
     with wording.raises(UsageError, "shape [0, 3]"):
-        check_law(np.zeros((0, 3)), law_of("zeros"))
+        check_values(np.zeros((0, 3)), law_of("zeros"))

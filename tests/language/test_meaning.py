@@ -8,7 +8,7 @@ import pytest
 from changed_definitions import OTHER, SAME, changed, shipped
 
 from harness.language.library import FOLDERS, Library
-from harness.language.meaning import DIGITS, checksum, known
+from harness.language.meaning import DIGITS, checksum, known_name
 from harness.language.model import fingerprint, load_spec, notes
 from harness.runtime.native import ClaimableCall
 
@@ -22,7 +22,7 @@ def titled(case: tuple[str, str, str, str]) -> str:
 
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
 def test_what_ships_is_known_by_its_name(kind: str, name: str) -> None:
-    assert known(Library(), kind, name) == name
+    assert known_name(Library(), kind, name) == name
 
 
 def test_no_two_definitions_that_ship_mean_the_same() -> None:
@@ -34,7 +34,7 @@ def test_no_two_definitions_that_ship_mean_the_same() -> None:
 def test_another_meaning_under_a_name_is_another_name(case: tuple[str, str, str, str]) -> None:
     kind, name, old, new = case
     library = Library((), {(kind, name): changed(kind, name, old, new)})
-    found = known(library, kind, name)
+    found = known_name(library, kind, name)
     assert found == f"{name}@{checksum(library, kind, name)}"
     assert len(found) == len(name) + 1 + DIGITS
 
@@ -43,18 +43,18 @@ def test_another_meaning_under_a_name_is_another_name(case: tuple[str, str, str,
 def test_the_same_in_other_words_is_the_same(case: tuple[str, str, str, str]) -> None:
     kind, name, old, new = case
     library = Library((), {(kind, name): changed(kind, name, old, new)})
-    assert known(library, kind, name) == name
+    assert known_name(library, kind, name) == name
 
 
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
 def test_a_copy_is_known_by_the_name_of_what_it_copies(kind: str, name: str) -> None:
     text = shipped(kind, name).replace(f"{kind}: {name}\n", f"{kind}: mine\n")
-    assert known(Library((), {(kind, "mine"): text}), kind, "mine") == name
+    assert known_name(Library((), {(kind, "mine"): text}), kind, "mine") == name
 
 
 def test_a_definition_of_its_own_has_its_own_name() -> None:
     text = changed("layer", "lstm", "h = o *", "h = o * o *").replace("layer: lstm", "layer: mine")
-    assert known(Library((), {("layer", "mine"): text}), "layer", "mine") == "mine"
+    assert known_name(Library((), {("layer", "mine"): text}), "layer", "mine") == "mine"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_a_definition_calls_is_a_part_of_it(
     kind: str, name: str, function: str, old: str, new: str
 ) -> None:
     library = Library((), {("function", function): changed("function", function, old, new)})
-    assert known(library, kind, name).startswith(f"{name}@")
+    assert known_name(library, kind, name).startswith(f"{name}@")
 
 
 MODEL = """\

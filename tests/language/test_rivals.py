@@ -17,7 +17,7 @@ from harness.checking.explain import explain
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import SpecError, UsageError
-from harness.language.library import declaring
+from harness.language.library import find_declarations
 from harness.language.model import load_spec, load_specs, notes_on
 from harness.timing.request import BenchRequest, groups_of
 
@@ -202,7 +202,7 @@ def test_names_are_found_without_parsing(tmp_path: Path) -> None:
     texts = {"a": "model: x  # first", "b": "# model: y\n\nmodel:   'z'\n", "c": "  model: w\n"}
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    found = declaring("model", [tmp_path / name for name in texts])
+    found = find_declarations("model", [tmp_path / name for name in texts])
     assert {n: [(p.name, at.line, at.column) for p, at in f] for n, f in found.items()} == {
         "x": [("a", 1, 8)],
         "z": [("b", 3, 11)],

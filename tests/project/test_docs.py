@@ -12,7 +12,7 @@ from pages import PAGES, addresses, anchors, code_spans
 from places import ROOT
 
 from harness.checking.checks import FINDINGS
-from harness.language.hints import hints_of
+from harness.language.hints import read_hints
 from harness.language.library import FOLDERS
 from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
@@ -56,7 +56,7 @@ def test_the_hints_of_the_page_are_read(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "spec-language.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(functions:.*?)```", text, re.DOTALL)
     (tmp_path / "hints.yaml").write_text(block, encoding="utf-8")
-    assert {"shift", "lag"} <= hints_of([tmp_path]).functions.keys()
+    assert {"shift", "lag"} <= read_hints([tmp_path]).functions.keys()
 
 
 def test_the_pages_show_every_kind_of_file() -> None:

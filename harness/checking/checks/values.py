@@ -14,7 +14,7 @@ from harness.checking.checks.context import (
     select_prefixes,
 )
 from harness.language.initial_values import (
-    check_laws,
+    check_initial_values,
     initial_parameters,
     initial_state,
     initial_statistics,
@@ -37,7 +37,7 @@ def initial_values(context: Context) -> Iterator[Finding]:
     own = context.own.training
     if not own.parameters:
         return
-    faults = check_laws(own, initial_parameters(own, case.seed))
+    faults = check_initial_values(own, initial_parameters(own, case.seed))
     finding = Finding("initial-values", faults=faults, held=len(own.parameters))
     drawn = initial_parameters(case.training, case.seed)
     context.remote.call("load", parameters=drawn, statistics=case.material.statistics)

@@ -18,7 +18,7 @@ from harness.checking.checks.context import compare_results, list_differences, s
 from harness.checking.checks.extremes import corner_material, saturated_material
 from harness.checking.checks.properties import other_shapes
 from harness.errors import UsageError
-from harness.language.initial_values import started
+from harness.language.initial_values import reset_state
 from harness.language.noise import mean_of
 from harness.oracle.case import Case
 from harness.oracle.tolerance import prefixed
@@ -49,7 +49,7 @@ class ModelContext:
         """Return the arguments that the model accepts; noise is set to its mean unless
         ``noisy``."""
         taken = group_of(dict.fromkeys(self.takes), "state.")
-        start = started(self.case.inference, material.state)
+        start = reset_state(self.case.inference, material.state)
         state = {n: a if n in taken else start[n] for n, a in material.state.items()}
         means = {
             port.name: np.full_like(material.inputs[port.name], mean_of(port.init or {}))

@@ -239,7 +239,7 @@ def _replace_functions(case: Case) -> Iterator[tuple[str, Programs]]:
     spec, sizes = case.spec, case.training.sizes
     model_sizes = {n: v for n, v in sizes.items() if n in spec.model.sizes}
     for own, other in CONFUSED:
-        if not spec.library.was_read("function", own):
+        if not spec.library.is_cached("function", own):
             continue
         folders = spec.library.folders
         lines = Library(folders).find("function", other).document.lines
