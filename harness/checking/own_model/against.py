@@ -1,5 +1,5 @@
-"""The option ``--against``: a file, the model's name in it, and the framework that runs the
-model."""
+"""The option ``--against``: the file of a user's own model, the model's name in the file, and the
+framework that runs the model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from harness.runtime.plugins import available
 
 PYTHON = ".py"
 MAX_SOURCE = 16 << 20
-# Limits on the number of --map rules and on the characters of a rule; no model needs more.
+# The most rules of --map, and the most characters of a rule.
 MOST_RULES, LONGEST_RULE = 10_000, 1_000
 FORM = (
     "--against takes FILE.py:NAME, where NAME is a model, class or function in the file, or a "
     "file with a complete model"
 )
-# Suffixes of files that hold weights but no model.
+# Suffixes of files that have weights but no model.
 WEIGHTS = {".pt", ".pth", ".safetensors", ".h5", ".npz", ".ckpt", ".bin"}
 SERVICE = "harness.runtime.own_model.service:handler"
 HANDLER = "harness.runtime.own_model.service:of_format"
@@ -38,10 +38,10 @@ OTHERS = re.compile(r"[^A-Za-z0-9._-]")
 class Against:
     """A user's own model to check.
 
-    ``column`` is its name in records, e.g. ``torch@model.Gru``: the framework that runs it, and the
-    model. ``is_format`` is true if a file format such as ``onnx`` runs it, not a backend. ``maps``,
-    ``takes`` and ``returns`` are the values of the options with those names. ``checksum`` is the
-    checksum of the file.
+    ``column`` is the model's name in records, e.g. ``torch@model.Gru``: the framework and the
+    model. ``is_format`` is true if a file format such as ``onnx`` runs the model, not a backend.
+    ``maps``, ``takes`` and ``returns`` are the values of the options with these names.
+    ``checksum`` is the checksum of the file.
     """
 
     path: Path
@@ -64,7 +64,7 @@ class Against:
 
     @property
     def service(self) -> dict[str, Any]:
-        """The function that handles the worker's calls, as a field of a launch and of a request."""
+        """The function that handles the worker's calls, as an argument of a launch or a request."""
         return {"handler": HANDLER} if self.is_format else {"service": SERVICE}
 
     def place(self) -> dict[str, str]:
@@ -93,7 +93,7 @@ def against(
     """Parse a value of ``--against``; ``backends`` are the values of ``--backend``.
 
     Raises:
-        UsageError: there is no such file, it holds no model, or the framework that runs it is
+        UsageError: the file does not exist or has no model, or the framework of the model is
             unknown.
     """
     path, name, parameters = _split_target(target)
@@ -116,8 +116,8 @@ def against(
 
 
 def _split_target(target: str) -> tuple[Path, str, str]:
-    """Split ``FILE.py:NAME[:PARAMETERS]``; for a file of another kind, return its path and empty
-    texts."""
+    """Split ``FILE.py:NAME[:PARAMETERS]`` into its parts. If the file has a different suffix,
+    return its path and two empty texts."""
     match = re.fullmatch(r"(.+\.py):([^:/]*)(?::([^:/]*))?", target)
     if match is not None:
         names = [n for n in match.groups()[1:] if n is not None]
@@ -148,7 +148,7 @@ def _compute_checksum(path: Path) -> str:
 
 
 def _find_framework(path: Path) -> str:
-    """Return the only installed backend that a file imports. The file is parsed, not executed."""
+    """Return the installed backend that a Python file imports. The file is parsed, not executed."""
     backends = available()
     try:
         source = read_bytes(path, MAX_SOURCE, "a Python file")
@@ -168,7 +168,7 @@ def _find_framework(path: Path) -> str:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             modules.add(node.module.partition(".")[0])
     frameworks = sorted(modules & backends.keys())
-    # Files for other frameworks often import numpy as well.
+    # Files that use another framework often import numpy as well.
     frameworks = [name for name in frameworks if name != "numpy"] or frameworks
     if len(frameworks) != 1:
         problem = (
@@ -184,11 +184,11 @@ def _find_framework(path: Path) -> str:
 
 
 def _read_rules(maps: Sequence[str]) -> tuple[str, ...]:
-    """Return the rules of ``--map``, and those in files that it names: one per line, ``#`` begins a
-    comment.
+    """Return the rules of ``--map``, and the rules in files that ``--map`` names. Such a file has
+    one rule per line, and ``#`` begins a comment.
 
     Raises:
-        UsageError: a file cannot be read; there are too many rules, or one is too long.
+        UsageError: a file cannot be read, there are too many rules, or a rule is too long.
     """
     rules: list[str] = []
     for item in maps:
@@ -215,7 +215,7 @@ def _read_rules(maps: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_rule(text: str, place: str) -> str:
-    # Do not quote a line of the file in the message: a wrong path may name a private file.
+    # The message must not quote a line of the file: a wrong path may name a private file.
     if len(text) > LONGEST_RULE:
         raise UsageError(
             f"{place}: a rule of {len(text):,} characters; at most {LONGEST_RULE:,} are allowed"

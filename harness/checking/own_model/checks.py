@@ -1,8 +1,8 @@
 """The checks of a user's own model: outputs, gradients, repeated calls and different shapes.
 
-All checks but one run inference, in which a model draws no noise and updates no statistics. If the
-model does not accept a state, its state starts as at the beginning of a sequence. Noise inputs are
-set to their mean in inference, and are drawn in training.
+All checks except ``values`` run inference, in which a model draws no noise and updates no
+statistics. If the model does not accept a state, the state has its initial value. Noise inputs are
+set to their mean in inference, and are random in training.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from harness.worker.remote import Remote, Tensors, WorkerFault
 @dataclass(frozen=True)
 class ModelContext:
     """A user's model that a worker has loaded for the checks of ``case``. ``takes`` are the
-    arguments of its call, such as ``input.chars``. ``results`` are the results of its first call.
-    ``statistics`` has the moving statistics after a training pass: the model's, and the spec's."""
+    arguments of a call of the model, e.g. ``input.chars``. ``results`` are the results of the first
+    call. ``statistics`` maps a name to the moving statistics of the model and of the spec after a
+    training pass."""
 
     case: Case
     remote: Remote
@@ -46,8 +47,8 @@ class ModelContext:
     statistics: dict[str, tuple[Array, Array]] = field(default_factory=dict)
 
     def material(self, material: Arguments, *, noisy: bool = False) -> Arguments:
-        """Return the arguments that the model accepts; noise is set to its mean unless
-        ``noisy``."""
+        """Replace the state that the model does not accept by its initial value, and noise by its
+        mean. With ``noisy``, noise stays random."""
         taken = group_of(dict.fromkeys(self.takes), "state.")
         start = reset_state(self.case.inference, material.state)
         state = {n: a if n in taken else start[n] for n, a in material.state.items()}
@@ -66,16 +67,16 @@ class ModelContext:
 
     @property
     def has_training(self) -> bool:
-        """True if a training pass can be compared. The spec must have moving statistics or noise.
-        The model must accept the noise, and must update the statistics."""
+        """True if a training pass is compared. The spec must have moving statistics or noise. The
+        model must accept the noise and update the statistics."""
         program = self.case.training
         if self.rejected_noise or not (program.statistics or noise_ports(program)):
             return False
         return self.trains or not program.statistics
 
     def not_compared(self) -> list[str]:
-        """List the parts of the spec that no check compares, because the model does not accept or
-        return them."""
+        """List the parts of the spec that no check compares because the model does not accept or
+        return them, e.g. ``training mode``."""
         program = self.case.inference
         state = [f"state.{p.name}" for p in program.state if f"state.{p.name}" not in self.takes]
         results = [n for n in result_ports(program, "forward") if "statistics." not in n]
@@ -91,12 +92,12 @@ class ModelContext:
         return parts if self.differentiates else [*parts, "gradients"]
 
     def forward(self, material: Arguments) -> Tensors:
-        """Run inference on the batch in ``material``; parameters must be loaded already."""
+        """Run inference on the batch in ``material``. The parameters must already be loaded."""
         material = self.material(material)
         return self.remote.forward("inference", material.inputs, material.state)
 
     def expected(self, material: Arguments, key: Any, results: Tensors) -> Expected:
-        """Return the values that the spec expects for the model's results."""
+        """Return the spec's values for the results that the model returns."""
         key = ("a user's model", self.takes, key)
         return select_names(self.case.forward("inference", self.material(material), key), results)
 
@@ -109,7 +110,7 @@ ModelCheck = Callable[[ModelContext], Iterator[Finding]]
 
 
 def inference(context: ModelContext) -> Iterator[Finding]:
-    """Compare the outputs and the new state of the model."""
+    """Compare the outputs and the new state of the model in inference."""
     material = context.case.material
     context.remote.load(material)
     results = context.forward(material)
@@ -118,7 +119,8 @@ def inference(context: ModelContext) -> Iterator[Finding]:
 
 
 def cotangents(context: ModelContext) -> Iterator[Finding]:
-    """Compare the gradients of all parameters, float inputs and state along a random direction."""
+    """Compare the gradients of parameters, float inputs and state along a random direction of the
+    results."""
     if not context.differentiates:
         return
     case, material = context.case, context.material(context.case.material)
@@ -150,9 +152,9 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
 
 
 def values(context: ModelContext) -> Iterator[Finding]:
-    """Compare a training pass, if the spec has moving statistics, or noise that the model accepts.
-    The pass uses the batch's own statistics and drawn noise. The moving statistics after the pass
-    are compared as well."""
+    """Compare a training pass if the spec has moving statistics, or noise that the model accepts.
+    The pass uses the statistics of the batch and random noise. The new moving statistics are also
+    compared."""
     case = context.case
     if not context.has_training:
         return
@@ -176,14 +178,14 @@ def values(context: ModelContext) -> Iterator[Finding]:
 
 # Factor of float inputs that saturates activations.
 FAR = 4.0
-# Least noise in float32: the rounding error that a different order of the same operations may cause
-# at saturated activations.
+# The least rounding noise at saturated activations, where a different order of the same operations
+# can change a float32 result by this amount.
 ROUNDING = 64 * 2.0**-24
 
 
 def saturation(context: ModelContext) -> Iterator[Finding]:
-    """Compare outputs at saturated activations: some functions differ only for arguments above
-    6."""
+    """Compare outputs at saturated activations, because some functions differ only for large
+    arguments, e.g. above 6."""
     far = saturated_material(context.case)
     inputs = {n: a * FAR if a.dtype.kind == "f" else a for n, a in far.inputs.items()}
     yield _compare_unusual(context, "saturation", replace(far, inputs=inputs))
@@ -216,7 +218,8 @@ def repeatability(context: ModelContext) -> Iterator[Finding]:
 
 
 def shapes(context: ModelContext) -> Iterator[Finding]:
-    """Compare different batch sizes and lengths; raise :class:`WorkerFault` if the process ends."""
+    """Compare outputs at other batch sizes and lengths; raise :class:`WorkerFault` if the process
+    ends."""
     case = context.case
     context.remote.load(case.material)
     finding = Finding("shapes")

@@ -1,5 +1,5 @@
-"""Guesses about how a user's own model differs from the spec. A guess is right if the spec with
-that one change gives the same results as the model."""
+"""Guesses about how a user's own model differs from the spec. A guess is a single change of the
+spec. The guess is right if the changed spec gives the same results as the model."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from harness.program.signature import local_of, noise_ports, owner_of
 from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 
-# The spec's programs with one change that may explain the results of a user's model.
+# Changes of the spec's programs that may explain the results of a user's model.
 
 Programs = tuple[Program, ...]
-# A function that takes a program and returns a function, which replaces a node by other nodes.
+# A function that takes a program, and returns a function that replaces a node by other nodes.
 Change = Callable[[Program], Callable[[Node], Sequence[Node]]]
 COMPARISONS = ("less", "less_equal")
 SCALING = {"multiply": "product with", "divide": "division by"}
-# Folders of definitions whose constants are part of a known function; guesses do not change them.
+# Guesses do not change definitions in these folders, because their constants belong to a known
+# function.
 FUNCTIONS = ("functions/", "losses/")
 
 
 def alter_programs(programs: Programs) -> Iterator[tuple[str, Programs]]:
-    """Yield a description of each change, with the changed programs. A change affects all nodes
-    that come from one line of a spec file. It makes a comparison off by one, as in a mask, or
-    leaves out a constant factor, such as the scale of attention."""
+    """Yield changed programs, with a description of each change. A change affects all nodes that
+    come from the same line of a spec file. The change shifts a comparison by one, e.g. in a mask,
+    or omits a constant factor, e.g. the scale of attention."""
     program = programs[0]
     for place, op in _find_places(program, lambda node: node.op in COMPARISONS):
         for shift, word in ((1.0, "more"), (-1.0, "less")):
@@ -52,7 +53,7 @@ def alter_programs(programs: Programs) -> Iterator[tuple[str, Programs]]:
 def replace_constant(
     programs: Programs, own: float, other: float, layers: Collection[str]
 ) -> Programs:
-    """Return programs in which some layers use the constant ``other`` in place of ``own``."""
+    """Return the programs with the constant ``other`` instead of ``own`` in some layers."""
 
     def replace_node(node: Node) -> Sequence[Node]:
         if node.op != "constant" or node.attributes.get("value") != own:
@@ -66,8 +67,8 @@ def replace_constant(
 
 
 def _find_places(program: Program, accepts: Callable[[Node], bool]) -> dict[tuple[str, str], None]:
-    """Return the ``file:line`` and the operation of the wanted nodes, in order and without
-    repetition."""
+    """Return the ``file:line`` and the operation of all nodes that a test accepts, in order and
+    without duplicates."""
     nodes = (node for node in walk_nodes(program.nodes) if len(node.outputs) == 1 and accepts(node))
     return dict.fromkeys(
         (node.place, node.op)
@@ -77,8 +78,8 @@ def _find_places(program: Program, accepts: Callable[[Node], bool]) -> dict[tupl
 
 
 def _find_factors(program: Program) -> dict[int, int]:
-    """Return, for each product or quotient of a value and a constant, the number of the value that
-    is scaled."""
+    """Find all products and quotients of a value and a constant. Return: number of the result ->
+    number of the value that is scaled."""
     numbers: set[int] = set()
     scaled: dict[int, int] = {}
     for node in walk_nodes(program.nodes):
@@ -96,7 +97,7 @@ def _find_factors(program: Program) -> dict[int, int]:
 
 
 def _shift_comparison(shift: float) -> Change:
-    """Return a change that adds a number to the right side of a comparison ``left < right``."""
+    """Make a change that adds a number to the right side of a comparison ``left < right``."""
 
     def change(program: Program) -> Callable[[Node], Sequence[Node]]:
         new = count(max(program.types) + 1)
@@ -143,8 +144,8 @@ def _map_nodes(
     change: Callable[[Node], Sequence[Node]],
     within: Callable[[Node], bool] | None = None,
 ) -> Program:
-    """Return a program with each node changed, loop bodies included. With ``within``, only nodes
-    inside the calls that it accepts are changed."""
+    """Change each node of a program, including nodes in loops. With ``within``, change only nodes
+    inside calls that ``within`` accepts."""
 
     def map_node(node: Node, inside: bool) -> Sequence[Node]:
         if node.body is None:
@@ -160,19 +161,19 @@ def _map_nodes(
 
 @dataclass(frozen=True)
 class Hint:
-    """A sentence about a difference, with the layers and the attribute that it names, if any."""
+    """A text about a difference, and the layers and the attribute that the text names, if any."""
 
     text: str
     layers: Sequence[str] = ()
     attribute: str = ""
 
     def with_prefix(self, text: str) -> Hint:
-        """Return the hint with another text before it."""
+        """Return the hint with ``text`` as an additional first sentence."""
         return replace(self, text=f"{text}. {self.text}" if self.text else text)
 
     @classmethod
     def of_attribute(cls, attribute: str, layers: Sequence[str], other: float, own: float) -> Hint:
-        """Return the hint that an attribute of some layers has the value ``other`` instead of
+        """Make the hint that an attribute of some layers has the value ``other`` instead of
         ``own``."""
         layers_text = " and ".join(layers) if len(layers) <= FEW else f"{len(layers)} layers"
         subject = f"{attribute} of {layers_text}"
@@ -180,27 +181,28 @@ class Hint:
         return cls(words, layers, attribute)
 
 
-# A possible difference of the model, and a function that returns the spec's results with that
+# A hint about a possible difference, and a function that returns the spec's results with this
 # difference.
 Guess = tuple[Hint, Callable[[], ArrayDict]]
-# If more layers than this have the same value, a hint gives their number instead of their names,
-# and the layers are not tried one by one.
+# If more layers than this have the same value of an attribute, a hint gives the number of layers
+# instead of their names, and the layers are not tried one by one.
 FEW = 4
 # Values of epsilon that frameworks and papers use.
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
-# Pairs of a function, and a function that is often used in its place by mistake.
+# Pairs of functions that are often confused: the spec's function, and the function of the model.
 CONFUSED = (
     *permutations(("gelu", "gelu_tanh"), 2),
     *permutations(("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"), 2),
     *permutations(("relu", "gelu", "silu", "leaky_relu"), 2),
     *permutations(("rotary", "rotary_interleaved"), 2),
 )
-# The update gate. In some frameworks it multiplies the old state, in others the candidate state.
+# The update gate, which multiplies the old state in some frameworks, and the candidate state in
+# others.
 UPDATE_GATE = "z"
 
 
 def guesses(context: ModelContext) -> Iterator[Guess]:
-    """Yield all guesses, the likeliest first."""
+    """Yield all guesses, starting with the likeliest."""
     material = context.material(context.case.material)
     programs = (context.case.training, context.case.inference)
     session = _make_session(programs)
@@ -224,7 +226,7 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
     for text, changed in chain(_replace_functions(context.case), alter_programs(programs)):
         yield Hint(f"{RIGHT_IF} {text}"), with_programs(changed)
     for own, layers in sorted(_find_epsilons(programs[1]).items()):
-        # Change epsilon in all layers that share its value, then in each of these layers alone.
+        # Change epsilon in all layers with the same value, then in each of these layers alone.
         alone = [(layer,) for layer in layers] if len(layers) <= FEW else []
         for group in dict.fromkeys([layers, *alone]):
             for other in EPSILONS:
@@ -234,8 +236,8 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
 
 
 def _replace_functions(case: Case) -> Iterator[tuple[str, Programs]]:
-    """Yield guesses that the model uses a different function, with the programs that use that
-    function."""
+    """Yield guesses that the model uses a different function: a description, and the programs with
+    this function."""
     spec, sizes = case.spec, case.training.sizes
     model_sizes = {n: v for n, v in sizes.items() if n in spec.model.sizes}
     for own, other in CONFUSED:
@@ -247,7 +249,7 @@ def _replace_functions(case: Case) -> Iterator[tuple[str, Programs]]:
         overrides = {**spec.library.overrides, ("function", own): text}
         try:
             changed = Spec(Library(folders, overrides), spec.definition)
-        except SpecError:  # the other function lacks an attribute, or rejects these shapes
+        except SpecError:  # the other function has no such attribute, or rejects these shapes
             continue
         phases: tuple[Phase, Phase] = ("training", "inference")
         yield f"{other} replaces {own}", tuple(changed.program(p, **model_sizes) for p in phases)
@@ -263,8 +265,8 @@ def _run_inference(session: Session, material: Arguments) -> ArrayDict:
 
 
 def _swap_batch_and_time(program: Program, material: Arguments) -> Arguments | None:
-    """Return the arguments with the first two axes of each input swapped. None if the first two
-    axes of an input are not batch and time, or if the model has a state."""
+    """Swap the first two axes of each input. Return None if these axes are not batch and time in
+    all inputs, or if the model has a state."""
     for port in program.inputs:
         dims = [str(dim) for dim in program.type_of(port).shape[:2]]
         if dims != ["batch", "time"] and port not in noise_ports(program):
@@ -279,8 +281,8 @@ def _swap_axes(arrays: ArrayDict) -> ArrayDict:
 
 
 def _negate_gates(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
-    """Yield each layer with an update gate, and parameters with which that gate becomes 1 minus the
-    gate. The parameters of the gate are negated, and sigmoid(-x) is 1 - sigmoid(x)."""
+    """Yield each layer that has an update gate, and parameters that turn this gate ``z`` into ``1 -
+    z``. These are the negated parameters of the gate, because sigmoid(-x) is 1 - sigmoid(x)."""
     layers: dict[str, list[str]] = {}
     for name in parameters:
         if local_of(name).rpartition("_")[2] == UPDATE_GATE:

@@ -1,5 +1,5 @@
 """Running the checks of a user's own model with the spec's weights, and explaining how the model
-differs."""
+differs from the spec."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from harness.runtime.own_model.service import OwnModelService
 from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault
 
-# Explain why the moving statistics of a user's model differ from the spec's.
+# Explain why the moving statistics of a user's model differ from the spec.
 
 PREFIX = "statistics."
-# An explanation may leave this share of a difference unexplained. A computed batch size may differ
-# from an integer by this share.
+# LEFT is the largest share of a difference that an explanation may leave unexplained. WHOLE is the
+# largest relative distance of a computed batch size from an integer.
 LEFT, WHOLE = 1e-4, 1e-2
 
 
 def explain_statistics(
     case: Case, statistics: Mapping[str, tuple[Array, Array]], names: Sequence[str]
 ) -> Hint:
-    """Return a hint that the model uses a different momentum or the sample variance, if that
-    explains all differences.
+    """Return a hint that the model uses a different momentum or the sample variance, if this
+    explains all differences. Otherwise return an empty hint.
 
     Args:
-        case: The case whose statistics the model started from.
-        moved: ``statistics.NAME`` -> the model's values and the spec's values.
+        case: The test case, which has the statistics before the training pass.
+        moved: ``statistics.NAME`` -> the values of the model and of the spec after the pass.
         names: The names of the tensors that differ.
     """
     wrong = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
@@ -69,8 +69,8 @@ def explain_statistics(
 def _find_momenta(
     case: Case, pairs: Mapping[str, tuple[Array, Array]], before: Arrays
 ) -> Iterator[tuple[float, float] | None]:
-    """Yield for each tensor the spec's momentum and the momentum that explains the model's values;
-    None if no momentum explains them."""
+    """Yield for each tensor the spec's momentum and the momentum that explains the model's values,
+    or None if no momentum explains the values."""
     own = {
         str(node.attributes["instance"]): node.attributes["attributes"].get("momentum")
         for node in case.training.calls
@@ -90,8 +90,8 @@ def _find_momenta(
 
 
 def _uses_sample_variance(actual: Array, expected: Array, before: Array) -> bool:
-    """Return whether the model used the sample variance, which is n / (n - 1) times the batch's
-    variance."""
+    """Return whether the sample variance explains the model's values. It is n / (n - 1) times the
+    variance of the batch."""
     error = (actual - expected).ravel()
     basis = np.stack([expected.ravel(), before.ravel()], 1)
     if len(error) < 3 or not error.any():
@@ -104,11 +104,12 @@ def _uses_sample_variance(actual: Array, expected: Array, before: Array) -> bool
     )
 
 
-# At most this many guesses are tried, and only if the case has at most this many numbers.
+# Guesses are tried only if the test case has at most ENTRIES numbers, and only the first TRIED
+# guesses.
 TRIED, ENTRIES = 200, 2_000_000
-# Relative errors between these limits are typical of float32 in a model.
+# Relative errors between these limits are typical of models that compute in float32.
 LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
-# How the numbers of these checks differ from ordinary numbers, as text.
+# Checks with unusual values -> a description of these values.
 FAR_OUT = {
     "saturation": "four times larger weights and inputs",
     "corners": "pre-activations that equal the biases",
@@ -116,8 +117,8 @@ FAR_OUT = {
 
 
 def locate(context: ModelContext, findings: Sequence[Finding]) -> Hint:
-    """Return a hint: which tensors differ, from which time step on, and which change of the spec
-    would explain that."""
+    """Return a hint with the tensors that differ, the first wrong time step, and a change of the
+    spec that would explain the differences."""
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if "repeatability" in wrong:
         return Hint(
@@ -165,8 +166,8 @@ def _get_expected(context: ModelContext) -> dict[str, Array]:
 
 
 def _describe_difference(context: ModelContext, first: Deviation) -> str:
-    """Return how a tensor differs, as text: the number of wrong entries, the worst entry, and the
-    time steps."""
+    """Describe the difference of a tensor: the number of wrong entries, the worst entry, and the
+    wrong time steps."""
     result = context.results[first.name]
     if first.reason or not isinstance(result, np.ndarray):
         return str(first)
@@ -204,8 +205,9 @@ def _find_axis(context: ModelContext, name: str, size: str) -> int | None:
 
 
 def _describe_rows(context: ModelContext, name: str, wrong: Array) -> str:
-    """Return the numbers of the wrong rows as text, if other rows of the batch are right. If an
-    integer input has one value in exactly these rows, such as length 0, the text says so."""
+    """Describe the wrong rows of a batch if other rows are right; otherwise return an empty text.
+    If an integer input has the same value in exactly the wrong rows, e.g. length 0, the text names
+    it."""
     axis = _find_axis(context, name, "batch")
     if axis is None:
         return ""
@@ -224,8 +226,8 @@ def _describe_rows(context: ModelContext, name: str, wrong: Array) -> str:
 
 
 def _test_guesses(context: ModelContext, forward: Finding) -> Hint | None:
-    """Return the hint of the first guess with which the spec gives the model's results; None if
-    there is none."""
+    """Return the hint of the first guess with which the spec gives the same results as the model;
+    None if there is no such guess."""
     if context.case.entries > ENTRIES:
         return None
     expected = _get_expected(context)
@@ -237,8 +239,8 @@ def _test_guesses(context: ModelContext, forward: Finding) -> Hint | None:
             break
         values = changed()
         same_form = all(values[d.name].shape == expected[d.name].shape for d in compared)
-        # A guess must change the results by more than the tolerance. Otherwise agreement would
-        # prove nothing.
+        # A guess must change the results by much more than the tolerance. Otherwise, agreement
+        # proves nothing.
         if same_form and all(
             relative_error(actual[d.name], values[d.name], scale[d.name]) <= d.tolerance
             for d in compared
@@ -253,7 +255,7 @@ def _test_guesses(context: ModelContext, forward: Finding) -> Hint | None:
 
 
 def _match_other_output(context: ModelContext, first: Deviation) -> str:
-    """Return a hint if the output equals a different output of the spec; otherwise an empty
+    """Return a hint if the output equals a different output of the spec; otherwise return an empty
     text."""
     result = context.results[first.name]
     if first.reason or not isinstance(result, np.ndarray):
@@ -273,7 +275,8 @@ def _match_other_output(context: ModelContext, first: Deviation) -> str:
 
 
 def _match_function(context: ModelContext, first: Deviation) -> str:
-    """Return a hint if the output is softmax, log_softmax or sigmoid of the spec's output."""
+    """Return a hint if the output equals softmax, log_softmax or sigmoid of the spec's output;
+    otherwise return an empty text."""
     result = context.results[first.name]
     if first.reason or not isinstance(result, np.ndarray) or not result.ndim:
         return ""
@@ -294,33 +297,33 @@ def _match_function(context: ModelContext, first: Deviation) -> str:
 
 
 def _match_float32(context: ModelContext, forward: Finding) -> str:
-    """Return a hint if the model's errors are typical of float32 although the cell's dtype is
-    float64."""
+    """Return a hint if the cell's dtype is float64, but the errors are typical of float32;
+    otherwise return an empty text."""
     errors = [d.error for d in forward.deviations if not d.agrees]
     if context.dtype == "float64" and all(LEAST_NARROW < error < MOST_NARROW for error in errors):
         return "Such errors are typical of float32: part of the model computes in float32"
     return ""
 
 
-# The text that lists the arrays which keep the model's own values has at most this many characters.
+# The most characters of the text that lists arrays with values of the model instead of the spec.
 KEPT = 200
 FORMS = Forms(OwnModelService)
 
 
 @dataclass(frozen=True)
 class UsersModel:
-    """A user's model as the subject of a cell, compared with the spec."""
+    """A user's model as the subject of a cell."""
 
     against: Against
 
     def needs(self, _: Case) -> tuple[()]:
-        """Return an empty tuple: the model needs no primitives, because it does not run the spec's
-        program."""
+        """Return an empty tuple. A user's model needs no primitives, because it does not run the
+        spec's program."""
         return ()
 
     def open(self, run: CellRun, names: Sequence[str], result: CellResult) -> OpenedSubject:
-        """Open the model at small sizes if it accepts them, otherwise at the spec's own sizes. The
-        interface is :class:`.run_cell.Subject`."""
+        """Open the model at small sizes, or at the spec's own sizes if the model does not accept
+        small sizes. See :meth:`.run_cell.Subject.open`."""
         remote = Remote(run.worker, run.timeout, spent, FORMS)
         with self._catch_user_errors():
             context = self._attach(run, remote, result)
@@ -361,7 +364,7 @@ class UsersModel:
 
     @contextmanager
     def _catch_user_errors(self) -> Iterator[None]:
-        """Turn an error in the user's model or options into the end of the run.
+        """Turn an error in the user's model or options into an error that ends the run.
 
         Raises:
             CannotCheck: a call failed because of the user's model or options.
