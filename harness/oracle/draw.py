@@ -100,9 +100,9 @@ def _draw_integers(
         mask = random.integers(0, 2, shape).astype(np.bool_)
         rows = mask.reshape(shape[0], -1) if shape else mask.reshape(1, 1)
         third_length = max(rows.shape[1] // 2, 1) if rotation % 2 else 1
-        for row, length in zip(rows, (None, 0, third_length), strict=False):
-            row[:] = False
-            row[:length] = True
+        for mask_row, length in zip(rows, (None, 0, third_length), strict=False):
+            mask_row[:] = False
+            mask_row[:length] = True
         return np.roll(mask, rotation, 0) if shape else mask
     bound = type_.bound.resolve({**program.sizes, **sizes})
     indices = random.integers(0, bound, shape)
@@ -123,19 +123,19 @@ def _first_lengths(
     labels. If ``rotation`` is even, the rows then have: the maximum of steps and of labels; one
     step more than labels; one label more than steps.
     """
-    known = {**program.sizes, **sizes}
+    all_sizes = {**program.sizes, **sizes}
     largest = {}
     for length_port in length_ports(program):
         bound = program.type_of(length_port).bound
         assert bound is not None
-        largest[length_port.name] = bound.resolve(known) - 1
-    own = largest[port.name]
+        largest[length_port.name] = bound.resolve(all_sizes) - 1
+    own_largest = largest[port.name]
     if len(largest) == 1 or rotation % 2:
-        return [own, 0, max((own + 1) // 2, 1) if rotation % 2 else 1]
+        return [own_largest, 0, max((own_largest + 1) // 2, 1) if rotation % 2 else 1]
     steps, *labels = largest.values()
     spare, short = min(steps - 1, *labels), min(2, *labels)
     is_first = list(largest).index(port.name) == 0
-    return [own, spare + is_first, short - is_first]
+    return [own_largest, spare + is_first, short - is_first]
 
 
 def target(

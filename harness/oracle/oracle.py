@@ -97,14 +97,14 @@ def _ordered_tensordot(
     over the axes in reverse order."""
 
     def tensordot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
-        left, right = (part[::turn] for part in axes)
-        kept_a = [n for n in range(a.ndim) if n not in left]
-        kept_b = [n for n in range(b.ndim) if n not in right]
-        length = int(np.prod([a.shape[n] for n in left]))
-        rows = np.transpose(a, (*kept_a, *left)).reshape(-1, length)
-        columns = np.transpose(b, (*right, *kept_b)).reshape(length, -1)
+        left_axes, right_axes = (part[::turn] for part in axes)
+        kept_a = [n for n in range(a.ndim) if n not in left_axes]
+        kept_b = [n for n in range(b.ndim) if n not in right_axes]
+        length = int(np.prod([a.shape[n] for n in left_axes]))
+        left_matrix = np.transpose(a, (*kept_a, *left_axes)).reshape(-1, length)
+        right_matrix = np.transpose(b, (*right_axes, *kept_b)).reshape(length, -1)
         shape = [a.shape[n] for n in kept_a] + [b.shape[n] for n in kept_b]
-        return matmul(rows, columns).reshape(shape)
+        return matmul(left_matrix, right_matrix).reshape(shape)
 
     return tensordot
 
@@ -282,21 +282,21 @@ TABLE: Mapping[str, Callable[..., Any]] = {
 
 def run(
     nodes: Sequence[Node],
-    env: Mapping[int, Array],
+    known_values: Mapping[int, Array],
     sizes: Mapping[str, int],
     dtype: str = "float64",
     watch: Watch | None = None,
 ) -> dict[int, Array]:
     """Run nodes with numpy and return the value of each node's outputs by value number.
 
-    ``env`` holds the known values by number. ``dtype`` is float64, float32 (for the yardstick) or
-    complex128.
+    ``known_values`` are the values of inputs and parameters by number. ``dtype`` is float64,
+    float32 (for the yardstick) or complex128.
     """
     kind = np.dtype(dtype).type
     interpreter = Interpreter(TABLE, sizes, dtype, lambda value: kind(value), watch=watch)
     # Ignore warnings: some checks cause overflows in exp, or feed NaN, on purpose.
     with np.errstate(all="ignore"):
-        return interpreter.run(nodes, dict(env))
+        return interpreter.run(nodes, dict(known_values))
 
 
 class Oracle(Backend):

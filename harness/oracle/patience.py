@@ -110,19 +110,19 @@ def with_patience(patience: Patience) -> Iterator[None]:
 
 
 @contextmanager
-def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
+def at_work(need_bytes: int = 0, min_seconds: float = 0.0) -> Iterator[None]:
     """Check that the ``with`` block has enough time and memory, and count its time for the oracle.
 
-    The block needs ``need`` bytes and at least ``least`` seconds. Outside :func:`with_patience`
-    there is no time limit.
+    The block needs ``need_bytes`` bytes and at least ``min_seconds`` seconds. Outside
+    :func:`with_patience` there is no time limit.
 
     Raises:
         OracleFault: there is not enough time or memory.
     """
     patience = _current.get() or Patience(math.inf)
     try:
-        with _reserved(need):
-            patience.check(least)
+        with _reserved(need_bytes):
+            patience.check(min_seconds)
             with patience.working():
                 yield
     except MemoryError as error:
@@ -130,24 +130,24 @@ def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
-def _reserved(need: int) -> Iterator[None]:
-    """Reserve ``need`` bytes during the ``with`` block; memory that other threads have reserved is
-    not available."""
+def _reserved(need_bytes: int) -> Iterator[None]:
+    """Reserve ``need_bytes`` bytes during the ``with`` block; memory that other threads have
+    reserved is not available."""
     thread_id = threading.get_ident()
     before = _reserved_bytes.get(thread_id, 0)
-    if need > max(_SMALL, before):
+    if need_bytes > max(_SMALL, before):
         reserved_by_others = sum(
             reserved for thread, reserved in tuple(_reserved_bytes.items()) if thread != thread_id
         )
         available_bytes = max(0.0, _SHARE * available() - reserved_by_others)
-        if need > available_bytes:
+        if need_bytes > available_bytes:
             raise OracleFault(
-                f"the oracle needs about {need / 2**30:,.1f} GiB of memory, but may use "
+                f"the oracle needs about {need_bytes / 2**30:,.1f} GiB of memory, but may use "
                 f"{available_bytes / 2**30:,.1f} GiB, which is not a fault of the backend; "
                 "choose smaller sizes (--size)",
                 "out-of-memory",
             )
-    _reserved_bytes[thread_id] = max(need, before)
+    _reserved_bytes[thread_id] = max(need_bytes, before)
     try:
         yield
     finally:
@@ -182,11 +182,11 @@ def patient(function: Callable[..., Any]) -> Callable[..., Any]:
     current = _current.get
 
     @wraps(function)
-    def run(*arguments: Any, **named: Any) -> Any:  # a small primitive takes no longer than this
+    def run(*arguments: Any, **keywords: Any) -> Any:  # a small primitive takes no longer than this
         patience = current()
         if patience is not None:
             patience.check_time()
-        return function(*arguments, **named)
+        return function(*arguments, **keywords)
 
     return run
 

@@ -196,8 +196,8 @@ def kind_of(name: str) -> tuple[str, str]:
     For example, ``step 1: out.W moved`` has the kind ``("step 1: out", "moved")``. Only tensors of
     one kind have similar sizes: one slot may hold gradients, and another slot their squares.
     """
-    first, _, rest = name.partition(".")
-    return first, rest.partition(" ")[2]
+    prefix, _, suffix = name.partition(".")
+    return prefix, suffix.partition(" ")[2]
 
 
 # Largest float32 noise of a tensor that shows how well two computations agree. With more noise, all
@@ -216,44 +216,44 @@ def digits(error: float) -> float:
     return max(0.0, min(16.0, -math.log10(max(error, 1e-16))))
 
 
-def relative_error(found: Array, expected: Array, scale: float) -> float:
+def relative_error(actual: Array, expected: Array, scale: float) -> float:
     """Return the largest deviation of any entry, divided by ``scale``. Two NaN, or two equal
     infinities, agree. A NaN or infinity in only one of the arrays makes the result inf."""
-    found = np.asarray(found, np.float64)
-    if found.size == 0:
+    actual = np.asarray(actual, np.float64)
+    if actual.size == 0:
         return 0.0
     with np.errstate(all="ignore"):
-        gap = np.abs(found - expected)
+        gap = np.abs(actual - expected)
         worst = float(gap.max())
         if not np.isfinite(worst):
-            same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+            same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
             worst = float(np.where(same, 0.0, gap).max())
     return worst / scale if np.isfinite(worst) else float("inf")
 
 
-def worst_point(found: Array, expected: Array, errors: Array, allowed: float) -> WorstEntry:
+def worst_point(actual: Array, expected: Array, errors: Array, allowed: float) -> WorstEntry:
     """Return the entry with the largest error. ``errors`` has the relative error of each entry;
     entries with an error above ``allowed`` are counted. All arrays have the same shape."""
     position = tuple(int(index) for index in np.unravel_index(np.argmax(errors), errors.shape))
-    values = found[position], expected[position]
+    values = actual[position], expected[position]
     numbers = [f"{float(number):.6g}" for number in values]
     if numbers[0] == numbers[1]:  # equal in six digits: show all
         with np.errstate(all="ignore"):
-            numbers = [str(found.dtype.type(number)) for number in values]
+            numbers = [str(actual.dtype.type(number)) for number in values]
     wrong_count = int(np.count_nonzero(~(errors <= allowed)))
     return WorstEntry(position, numbers[0], numbers[1], wrong_count, errors.size)
 
 
-def _errors(found: Array, expected: Array, scale: float) -> Array:
+def _errors(actual: Array, expected: Array, scale: float) -> Array:
     """Return the error of each entry, divided by ``scale``, by the rules of
     :func:`relative_error`."""
     with np.errstate(all="ignore"):
-        gap = np.abs(np.asarray(found, np.float64) - expected) / scale
-        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        gap = np.abs(np.asarray(actual, np.float64) - expected) / scale
+        same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
     return np.where(same, 0.0, np.nan_to_num(gap, nan=np.inf, posinf=np.inf))
 
 
-def spread(found: Array, expected: Array, scale: float, tolerance: float) -> tuple[int, ...]:
+def spread(actual: Array, expected: Array, scale: float, tolerance: float) -> tuple[int, ...]:
     """Return a histogram of the errors of a tensor's entries, with ``2 * DECADES + 3`` counts.
 
     The first count is the number of exact entries. Each further bin is a power of ten of error /
@@ -261,11 +261,11 @@ def spread(found: Array, expected: Array, scale: float, tolerance: float) -> tup
     at least ``10**DECADES`` and NaN.
     """
     with np.errstate(all="ignore"):
-        gap = np.abs(np.asarray(found, np.float64) - expected).ravel()
+        gap = np.abs(np.asarray(actual, np.float64) - expected).ravel()
         same = (
             (gap == 0)
-            | (np.isnan(found) & np.isnan(expected)).ravel()
-            | (found == expected).ravel()
+            | (np.isnan(actual) & np.isnan(expected)).ravel()
+            | (actual == expected).ravel()
         )
         decade = np.floor(np.log10(gap[~same] / (scale * tolerance)))
     decade = np.nan_to_num(decade, nan=DECADES, posinf=DECADES)
@@ -277,7 +277,7 @@ def spread(found: Array, expected: Array, scale: float, tolerance: float) -> tup
 
 def deviation(
     name: str,
-    found: Any,
+    actual: Any,
     expected: Array,
     scale: float,
     noise: float,
@@ -287,7 +287,7 @@ def deviation(
     is raised to the least yardstick if it is smaller."""
     yardstick = max(noise, FLOOR * PRECISION[dtype])
     tolerance = K * yardstick
-    array = tensor(found)
+    array = tensor(actual)
     reason = wrong_form(array, np.asarray(expected), dtype)
     if reason or isinstance(array, Misfit):
         return Deviation(name, float("inf"), yardstick, tolerance, reason)
@@ -301,31 +301,31 @@ def deviation(
     )
 
 
-def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
+def wrong_form(actual: Array | Misfit, expected: Array, dtype: str) -> str:
     """Return a message if a value has a wrong shape or dtype, otherwise "". Floats must have
     ``dtype``, conditions must be booleans, and indices may be integers of any width."""
-    if isinstance(found, Misfit):
-        return found.reason
-    if found.shape != expected.shape:
-        return f"expected shape {list(expected.shape)}, found {list(found.shape)}"
+    if isinstance(actual, Misfit):
+        return actual.reason
+    if actual.shape != expected.shape:
+        return f"expected shape {list(expected.shape)}, found {list(actual.shape)}"
     dtype_expected = np.dtype(dtype) if expected.dtype.kind == "f" else expected.dtype
-    matches = found.dtype.kind == dtype_expected.kind and (
-        dtype_expected.kind != "f" or found.dtype == dtype_expected
+    matches = actual.dtype.kind == dtype_expected.kind and (
+        dtype_expected.kind != "f" or actual.dtype == dtype_expected
     )
-    return "" if matches else f"expected dtype {dtype_expected}, found {found.dtype}"
+    return "" if matches else f"expected dtype {dtype_expected}, found {actual.dtype}"
 
 
 def compare(
-    found: Mapping[str, object], expected: Arrays, noise: Mapping[str, float], dtype: str
+    actual: Mapping[str, object], expected: Arrays, noise: Mapping[str, float], dtype: str
 ) -> list[Deviation]:
     """Compare all expected tensors with the found tensors of the same names; an unexpected tensor
     is a deviation too."""
     scale = scales(expected)
     deviations = [
-        deviation(name, found.get(name), array, scale[name], noise.get(name, 0.0), dtype)
+        deviation(name, actual.get(name), array, scale[name], noise.get(name, 0.0), dtype)
         for name, array in expected.items()
     ]
-    unexpected = [name for name in found if name not in expected]
+    unexpected = [name for name in actual if name not in expected]
     return deviations + [
         Deviation(name, float("inf"), 1.0, 0.0, "was not expected") for name in unexpected
     ]

@@ -147,13 +147,17 @@ class Expected:
         base = "float32" if dtype == "tf32" else dtype
         factor = PRECISION[dtype] / PRECISION[base]
         measured = self.measured(base)
-        zero = noise_without_size(dtype)
-        zeros = {n: max(measured.get(n, 0.0) * factor, zero) for n in self._without_size}
+        min_lost_noise = noise_without_size(dtype)
+        lost_noise = {
+            n: max(measured.get(n, 0.0) * factor, min_lost_noise) for n in self._without_size
+        }
         if dtype in ("float64", "float32"):
-            return {**measured, **zeros}
+            return {**measured, **lost_noise}
         # A backend that multiplies in a coarser dtype may round each value once to this dtype.
-        least = FLOOR * PRECISION[dtype]
-        return {name: max(error * factor, least) for name, error in measured.items()} | zeros
+        min_noise = FLOOR * PRECISION[dtype]
+        return {
+            name: max(error * factor, min_noise) for name, error in measured.items()
+        } | lost_noise
 
     @cached_property
     def _without_size(self) -> list[str]:
@@ -165,14 +169,14 @@ class Expected:
         dtype_of_result = host_dtype(dtype)
         return telling(self.measured(dtype_of_result).get(name, 0.0), dtype_of_result)
 
-    def deviations(self, found: Mapping[str, object], dtype: str) -> list[Deviation]:
-        """Compare the values ``found`` with the expected values. Return one deviation for each
+    def deviations(self, actual: Mapping[str, object], dtype: str) -> list[Deviation]:
+        """Compare the values ``actual`` with the expected values. Return one deviation for each
         expected name and for each unexpected name."""
-        return compare(found, self.values, self.noise(dtype), host_dtype(dtype))
+        return compare(actual, self.values, self.noise(dtype), host_dtype(dtype))
 
-    def spread(self, worst: Deviation, found: Mapping[str, object]) -> Deviation:
+    def spread(self, worst: Deviation, actual: Mapping[str, object]) -> Deviation:
         """Add the histogram of errors to the deviation ``worst``, if its tensor was compared."""
-        array = tensor(found.get(worst.name))
+        array = tensor(actual.get(worst.name))
         if worst.reason or worst.void or isinstance(array, Misfit):
             return worst
         values, scale = self.values[worst.name], scales(self.values)[worst.name]
@@ -183,9 +187,9 @@ class Expected:
         ``floor``, which applies to float32 and is scaled to other dtypes."""
 
         def measured(base: str) -> Noise:
-            least = floor * PRECISION[base]
+            min_noise = floor * PRECISION[base]
             return {
-                name: max(error, least) if name.startswith(prefix) else error
+                name: max(error, min_noise) if name.startswith(prefix) else error
                 for name, error in self.measured(base).items()
             }
 

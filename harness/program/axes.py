@@ -10,18 +10,18 @@ from typing import TypeVar
 D = TypeVar("D")
 
 
-def leading_axes(shape: Sequence[D], count: int, one: D) -> tuple[D, ...]:
-    """Return the leading axes of an operand of shape ``[..., rows, columns]``, with ``one`` for
-    missing axes, so that there are ``count`` axes."""
-    return (*(one,) * (count - len(shape) + 2), *shape[:-2])
+def leading_axes(shape: Sequence[D], count: int, unit: D) -> tuple[D, ...]:
+    """Return the leading axes of an operand of shape ``[..., rows, columns]``, with ``unit`` (the
+    dimension 1) for missing axes, so that the result has ``count`` axes."""
+    return (*(unit,) * (count - len(shape) + 2), *shape[:-2])
 
 
-def lone_axes(left: Sequence[D], right: Sequence[D], one: D) -> tuple[int, ...]:
+def lone_axes(left: Sequence[D], right: Sequence[D], unit: D) -> tuple[int, ...]:
     """Return the leading axes of a product along which only the left operand varies: the right
-    operand lacks the axis, or has the length ``one`` there."""
+    operand lacks the axis, or has the length 1 (``unit``) there."""
     count = max(len(left), len(right)) - 2
-    own, other = leading_axes(left, count, one), leading_axes(right, count, one)
-    return tuple(a for a in range(count) if other[a] == one and own[a] != one)
+    left_axes, right_axes = leading_axes(left, count, unit), leading_axes(right, count, unit)
+    return tuple(a for a in range(count) if right_axes[a] == unit and left_axes[a] != unit)
 
 
 Axes = tuple[int, ...]

@@ -127,8 +127,8 @@ class Builder:
 
     def axis_first(self, value: int, axis: int) -> int:
         """Append a permutation that moves ``axis`` to the front."""
-        rest = (a for a in range(len(self.types[value].shape)) if a != axis)
-        return self.emit("permute_dims", value, axes=(axis, *rest)) if axis else value
+        other_axes = (a for a in range(len(self.types[value].shape)) if a != axis)
+        return self.emit("permute_dims", value, axes=(axis, *other_axes)) if axis else value
 
     def axis_back(self, value: int, axis: int) -> int:
         """Append a permutation that moves the first axis to the position ``axis``; this undoes

@@ -43,11 +43,11 @@ class Dim:
                 f"a size can be a sum of at most {MOST_TERMS} products of sizes, "
                 f"found {len(self.terms)}: declare a new size for a part of the sum"
             )
-        most = max((name.count("*") + 1 for name, _ in self.terms), default=0)
-        if most > MOST_FACTORS:
+        factors = max((name.count("*") + 1 for name, _ in self.terms), default=0)
+        if factors > MOST_FACTORS:
             raise SpecError(
-                f"a size can be a product of at most {MOST_FACTORS} sizes, found {most}: declare a "
-                "new size for a part of the product"
+                f"a size can be a product of at most {MOST_FACTORS} sizes, found {factors}: "
+                "declare a new size for a part of the product"
             )
         if max(abs(self.constant), *(abs(c) for _, c in self.terms), 0) > LARGEST:
             raise SpecError(f"a size can be at most {LARGEST:,}")
@@ -99,8 +99,8 @@ class Dim:
                 names.remove(name)
             if c % coefficient:
                 return None
-            rest = Dim.of("*".join(names)) if names else ONE
-            quotient = quotient + rest * (c // coefficient)
+            factor = Dim.of("*".join(names)) if names else ONE
+            quotient = quotient + factor * (c // coefficient)
         return quotient
 
     def __str__(self) -> str:
@@ -161,10 +161,10 @@ def check_shape(shape: Shape) -> None:
     """
     if len(shape) > MOST_AXES:
         raise SpecError(f"a value can have at most {MOST_AXES} axes, found {len(shape)}")
-    named = sum(name.count("*") + 1 for dim in shape for name, _ in dim.terms)
-    if named > MOST_NAMED:
+    name_count = sum(name.count("*") + 1 for dim in shape for name, _ in dim.terms)
+    if name_count > MOST_NAMED:
         raise SpecError(
-            f"the shape of a value can name sizes at most {MOST_NAMED} times, found {named}: "
+            f"the shape of a value can name sizes at most {MOST_NAMED} times, found {name_count}: "
             "declare new sizes for the sums and products in the shape"
         )
 
@@ -201,43 +201,53 @@ def resolve_shape(shape: Iterable[Dim], sizes: Mapping[str, int]) -> tuple[int, 
 
 
 def bind(
-    name: str, shape: Shape, found: Sequence[int], sizes: Mapping[str, int], bound: dict[str, int]
+    name: str,
+    shape: Shape,
+    actual_shape: Sequence[int],
+    sizes: Mapping[str, int],
+    bound: dict[str, int],
 ) -> None:
-    """Compare the shape of an array (``found``) with the declared symbolic shape.
+    """Compare the shape of an array (``actual_shape``) with the declared symbolic shape.
 
     ``sizes`` has the sizes of the spec, e.g. hidden units. Sizes that arrays decide (batch, time)
     are added to ``bound`` when they are first met. Raises :class:`UsageError` if the shape differs,
     or if two arrays have different sizes.
     """
-    if len(shape) != len(found):
+    if len(shape) != len(actual_shape):
         raise UsageError(
-            f"{name}: expected shape {shape_text(shape)}, found {list(found)}: "
-            f"{len(found)} axes instead of {len(shape)}"
+            f"{name}: expected shape {shape_text(shape)}, found {list(actual_shape)}: "
+            f"{len(actual_shape)} axes instead of {len(shape)}"
         )
 
     def shapes_text() -> str:
-        return f"(expected shape {shape_text(shape)}, found {list(found)})"
+        return f"(expected shape {shape_text(shape)}, found {list(actual_shape)})"
 
-    for axis, (dim, length) in enumerate(zip(shape, found, strict=True)):
-        known = {**sizes, **bound}
-        unknown = [size for size in dim.names if size not in known]
+    for axis, (dim, length) in enumerate(zip(shape, actual_shape, strict=True)):
+        all_sizes = {**sizes, **bound}
+        unknown = [size for size in dim.names if size not in all_sizes]
         if len(unknown) > 1:
             names = " and ".join(unknown)
             raise UsageError(
                 f"{name}: axis {axis} is {dim}, which does not determine {names} {shapes_text()}"
             )
         if unknown:
-            bound[unknown[0]] = _solve_size(f"{name}: axis {axis}", dim, unknown[0], length, known)
-        elif dim.resolve(known) != length:
-            expected = f"{dim} = {dim.resolve(known)}" if dim.names else str(dim)
+            bound[unknown[0]] = _solve_size(
+                f"{name}: axis {axis}", dim, unknown[0], length, all_sizes
+            )
+        elif dim.resolve(all_sizes) != length:
+            expected = f"{dim} = {dim.resolve(all_sizes)}" if dim.names else str(dim)
             raise UsageError(f"{name}: axis {axis} is {expected}, found {length} {shapes_text()}")
 
 
-def _solve_size(label: str, dim: Dim, size: str, length: int, known: Mapping[str, int]) -> int:
+def _solve_size(
+    label: str, dim: Dim, size: str, length: int, known_sizes: Mapping[str, int]
+) -> int:
     """Return the number for ``size`` with which ``dim`` equals the axis ``length`` of an array;
     ``dim`` must be linear in this size."""
-    rest, one, two = (dim.resolve({**known, size: number}) for number in (0, 1, 2))
-    value, remainder = divmod(int(length) - rest, one - rest) if one != rest else (0, 0)
-    if remainder or value < 1 or two - one != one - rest:
+    at_zero, at_one, at_two = (dim.resolve({**known_sizes, size: number}) for number in (0, 1, 2))
+    value, remainder = (
+        divmod(int(length) - at_zero, at_one - at_zero) if at_one != at_zero else (0, 0)
+    )
+    if remainder or value < 1 or at_two - at_one != at_one - at_zero:
         raise UsageError(f"{label} is {dim}: no {size} of 1 or more gives the length {length}")
     return value

@@ -245,8 +245,8 @@ class StepNeeds:
                 f"the initial state of the scan for {self.named(node.outputs[number])} "
                 "depends on the text"
             )
-        whole = [(value, None) for value in (*carried, *free_values(node.block))]
-        return [*whole, *((value, 0) for value in node.inputs[node.carries :])]
+        whole_values = [(value, None) for value in (*carried, *free_values(node.block))]
+        return [*whole_values, *((value, 0) for value in node.inputs[node.carries :])]
 
 
 POSITION = "position"

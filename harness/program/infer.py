@@ -135,8 +135,8 @@ def _concat(types: tuple[Type, ...], attributes: Attributes) -> Type:
     first = types[0].shape
     total = Dim()
     for type_ in types:
-        rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
-        if len(type_.shape) != len(first) or rest != (*first[:axis], *first[axis + 1 :]):
+        other_dims = (*type_.shape[:axis], *type_.shape[axis + 1 :])
+        if len(type_.shape) != len(first) or other_dims != (*first[:axis], *first[axis + 1 :]):
             types_text = " and ".join(str(t) for t in types)
             raise TypeMismatch(
                 f"concat on axis {axis}: {types_text} have different lengths on another axis"

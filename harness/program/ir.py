@@ -153,8 +153,8 @@ class Program:
 
     def shape(self, port: Port, sizes: Mapping[str, int] | None = None) -> tuple[int, ...]:
         """Return the shape of a port as numbers; ``sizes`` has the sizes that arrays decide."""
-        known = {**self.sizes, **(sizes or {})}
-        return tuple(dim.resolve(known) for dim in self.type_of(port).shape)
+        all_sizes = {**self.sizes, **(sizes or {})}
+        return tuple(dim.resolve(all_sizes) for dim in self.type_of(port).shape)
 
     @property
     def calls(self) -> tuple[Node, ...]:
@@ -210,28 +210,28 @@ def reads(node: Node) -> tuple[int, ...]:
 
 def needed(
     items: Iterable[T],
-    wanted: Iterable[V],
+    results: Iterable[V],
     writes: Callable[[T], Iterable[V]],
     reads: Callable[[T], Iterable[V]],
     narrowed: Callable[[T, set[V]], T] | None = None,
 ) -> tuple[T, ...]:
-    """Eliminate dead code: keep only items on which the wanted values depend.
+    """Eliminate dead code: keep only the items on which the values ``results`` depend.
 
     ``writes`` and ``reads`` return the values that an item writes and reads. ``narrowed(item,
     values)`` returns the item without the parts that compute none of these values.
     """
-    live = set(wanted)
-    items_needed: list[T] = []
+    live = set(results)
+    kept_items: list[T] = []
     for item in reversed(tuple(items)):
         if live.isdisjoint(writes(item)):
             continue
         if narrowed is not None:
             item = narrowed(item, live)
-        items_needed.append(item)
+        kept_items.append(item)
         live.update(reads(item))
-    return tuple(reversed(items_needed))
+    return tuple(reversed(kept_items))
 
 
-def needed_nodes(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
-    """Return the nodes on which the wanted values depend; a needed loop stays complete."""
-    return needed(nodes, wanted, lambda node: node.outputs, reads)
+def needed_nodes(nodes: Iterable[Node], results: Iterable[int]) -> tuple[Node, ...]:
+    """Return the nodes on which the values ``results`` depend; a needed loop stays complete."""
+    return needed(nodes, results, lambda node: node.outputs, reads)

@@ -227,27 +227,29 @@ def _append_total(
     """Append a sum over all parameters (e.g. of squared gradients), and make it known to the update
     rule of each parameter. ``number`` is its index in ``UpdateRule.totals``."""
     sum_of_parts = None
-    for name, env in values.items():
+    for name, rule_values in values.items():
         own_rule = rules[name]
         total = own_rule.totals[number]
-        _append_rule(own_rule, total.nodes, env, builder)
-        part = env[total.part]
+        _append_rule(own_rule, total.nodes, rule_values, builder)
+        part = rule_values[total.part]
         sum_of_parts = part if sum_of_parts is None else builder.emit("add", sum_of_parts, part)
-    for name, env in values.items():
-        env[rules[name].totals[number].value] = cast(int, sum_of_parts)
+    for name, rule_values in values.items():
+        rule_values[rules[name].totals[number].value] = cast(int, sum_of_parts)
 
 
 def _append_rule(
-    rule: UpdateRule, nodes: Iterable[Node], env: dict[int, int], builder: Builder
+    rule: UpdateRule, nodes: Iterable[Node], rule_values: dict[int, int], builder: Builder
 ) -> None:
-    """Append the nodes of an update rule for one parameter. ``env`` maps the rule's values to
-    values of the plan."""
-    shape = builder.types[env[rule.parameter]].shape
+    """Append the nodes of an update rule for one parameter. ``rule_values`` maps the rule's values
+    to values of the plan."""
+    shape = builder.types[rule_values[rule.parameter]].shape
     for node in at_shape(rule, nodes, shape):
         for output in node.outputs:
-            env[output] = builder.value(type_at(rule, output, shape))
-        inputs = tuple(env[i] for i in node.inputs)
-        builder.append(replace(node, inputs=inputs, outputs=tuple(env[o] for o in node.outputs)))
+            rule_values[output] = builder.value(type_at(rule, output, shape))
+        inputs = tuple(rule_values[i] for i in node.inputs)
+        builder.append(
+            replace(node, inputs=inputs, outputs=tuple(rule_values[o] for o in node.outputs))
+        )
 
 
 def _build_plan(

@@ -21,9 +21,9 @@ REACH = 1024
 
 def first_negative(program: Program, sizes: Mapping[str, int]) -> Dim | None:
     """Return the first dimension in ``program.room`` that is negative at these sizes, or None."""
-    known = {**program.sizes, **sizes}
+    all_sizes = {**program.sizes, **sizes}
     for dim in program.room:
-        if set(dim.names) <= known.keys() and dim.resolve(known) < 0:
+        if set(dim.names) <= all_sizes.keys() and dim.resolve(all_sizes) < 0:
             return dim
     return None
 
@@ -60,10 +60,10 @@ def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
 def _around(center: int) -> Iterable[int]:
     """Yield positive numbers in order of their distance from ``center``, up to :data:`REACH`."""
     yield center
-    for off in range(1, REACH):
-        if center - off >= 1:
-            yield center - off
-        yield center + off
+    for distance in range(1, REACH):
+        if center - distance >= 1:
+            yield center - distance
+        yield center + distance
 
 
 # Selections of a program's results, see `result_ports`. The last two are for timing: the results of
@@ -264,16 +264,16 @@ def check_entries(
         raise UsageError(f"{name}: expected booleans (true, false), found {array.dtype}")
 
 
-def check_room(program: Program, bound: Mapping[str, int]) -> None:
+def check_room(program: Program, array_sizes: Mapping[str, int]) -> None:
     """Check that all slices and windows of a program fit into axes with the sizes ``bound``.
 
     Raises:
         UsageError: a slice or a window does not fit.
     """
-    negative = first_negative(program, bound)
+    negative = first_negative(program, array_sizes)
     if negative is not None:
-        known = {**program.sizes, **bound}
-        sizes = ", ".join(f"{name} {known[name]}" for name in negative.names)
+        all_sizes = {**program.sizes, **array_sizes}
+        sizes = ", ".join(f"{name} {all_sizes[name]}" for name in negative.names)
         raise UsageError(
             f"{program.name}: a slice or a window needs {negative} >= 0, found {sizes}"
         )

@@ -49,12 +49,12 @@ def guarded(
     finite = builder.emit("less", total, builder.constant(MOST))
     scale, good = before[SCALE], before[GOOD]
     zero, half, two = map(builder.constant, (0.0, 0.5, 2.0))
-    more = builder.emit("add", good, builder.constant(1.0))
-    grows = builder.emit("equal", more, builder.constant(float(GROWS)))
+    good_steps = builder.emit("add", good, builder.constant(1.0))
+    grows = builder.emit("equal", good_steps, builder.constant(float(GROWS)))
     after = {
         **new_values,
         SCALE: builder.emit("where", grows, builder.emit("multiply", scale, two), scale),
-        GOOD: builder.emit("where", grows, zero, more),
+        GOOD: builder.emit("where", grows, zero, good_steps),
     }
     skipped = {**before, SCALE: builder.emit("multiply", scale, half), GOOD: zero}
     return {n: builder.emit("where", finite, v, skipped[n]) for n, v in after.items()}

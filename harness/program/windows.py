@@ -28,10 +28,10 @@ class FramedAxis(NamedTuple):
     after: int
     length: int
 
-    def entries(self, place: int, count: int) -> slice:
-        """Return the slice of the padded axis that selects entry number ``place`` of each of
-        ``count`` windows."""
-        start = place * self.dilation
+    def entries(self, number: int, count: int) -> slice:
+        """Return the slice of the padded axis that selects entry ``number`` of each of ``count``
+        windows."""
+        start = number * self.dilation
         return slice(start, start + self.stride * (count - 1) + 1, self.stride)
 
 
@@ -92,9 +92,9 @@ class WindowedAxis:
 def misfit_text(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = None) -> str:
     """Return the message that an axis does not have exactly ``count`` windows. Known ``sizes`` are
     shown as numbers."""
-    known = {name: Dim(size) for name, size in (sizes or {}).items()}
-    framing = {f.name: getattr(axis, f.name).substitute(known) for f in fields(axis)}
-    parts = [f"{count.substitute(known)} windows of size {framing['size']}"]
+    known_dims = {name: Dim(size) for name, size in (sizes or {}).items()}
+    framing = {f.name: getattr(axis, f.name).substitute(known_dims) for f in fields(axis)}
+    parts = [f"{count.substitute(known_dims)} windows of size {framing['size']}"]
     parts += [f"{name} {framing[name]}" for name in ("stride", "dilation")]
     is_symmetric = framing["padding"] == framing["after"]
     parts.append(

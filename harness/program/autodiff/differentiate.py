@@ -38,8 +38,8 @@ def differentiate(
     ``fused`` names the fused operations that the backward pass may use.
     """
     builder = Builder(dict(program.types), dict(program.names))
-    wanted = [*(port.value for port in outputs), *keep]
-    forward = list(hoist(needed_nodes(inline_calls(program.nodes), wanted)))
+    results = [*(port.value for port in outputs), *keep]
+    forward = list(hoist(needed_nodes(inline_calls(program.nodes), results)))
     live = active_values(forward, {p.value for p in against})
     reverse = Reverse(builder, forward, live, RULES, frozenset(fused))
     seeds = []
@@ -52,6 +52,6 @@ def differentiate(
     gradients = tuple(
         Port(p.name, reverse.cotangent(p.value, builder.types[p.value].shape)) for p in against
     )
-    nodes = needed_nodes([*forward, *builder.nodes], [*wanted, *(p.value for p in gradients)])
+    nodes = needed_nodes([*forward, *builder.nodes], [*results, *(p.value for p in gradients)])
     derived = replace(program, nodes=nodes, types=builder.types, names=builder.names)
     return Derivative(derived, tuple(seeds), gradients)

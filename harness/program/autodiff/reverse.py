@@ -95,11 +95,11 @@ def rows(pieces: Sequence[SliceCotangent]) -> list[list[SliceCotangent]]:
     one group only if they cannot overlap for any sizes."""
     groups: list[list[SliceCotangent]] = []
     for piece in sorted(pieces, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
-        row = next((r for r in groups if _not_negative(piece.start - r[-1].stop)), None)
-        if row is None:
+        group = next((r for r in groups if _not_negative(piece.start - r[-1].stop)), None)
+        if group is None:
             groups.append([piece])
         else:
-            row.append(piece)
+            group.append(piece)
     return groups
 
 
@@ -172,11 +172,11 @@ class Reverse:
         pieces = self.pieces.pop(value, [])
         shape = self.builder.types[value].shape
         for axis in dict.fromkeys(piece.axis for piece in pieces):
-            for row in rows([piece for piece in pieces if piece.axis == axis]):
-                self.add(value, self._side_by_side(row, axis, shape))
+            for group in rows([piece for piece in pieces if piece.axis == axis]):
+                self.add(value, self._side_by_side(group, axis, shape))
         return self.cotangents.get(value)
 
-    def _side_by_side(self, row: Sequence[SliceCotangent], axis: int, shape: Shape) -> int:
+    def _side_by_side(self, group: Sequence[SliceCotangent], axis: int, shape: Shape) -> int:
         """Concatenate cotangents of slices that do not overlap, with zeros in the gaps."""
         pieces: list[int] = []
         end = Dim()
@@ -185,7 +185,7 @@ class Reverse:
             if stop != end:
                 pieces.append(self.builder.zeros((*shape[:axis], stop - end, *shape[axis + 1 :])))
 
-        for piece in row:
+        for piece in group:
             fill(piece.start)
             pieces.append(piece.cotangent)
             end = piece.stop
@@ -273,8 +273,8 @@ class _ScanReverse(Reverse):
             super().add_slice(value, axis, start, stop, cotangent)
         elif self.active(value):
             shape = self.builder.types[value].shape
-            row = [SliceCotangent(axis, start, stop, cotangent)]
-            self.add(value, self._side_by_side(row, axis, shape))
+            group = [SliceCotangent(axis, start, stop, cotangent)]
+            self.add(value, self._side_by_side(group, axis, shape))
 
     def add_product(self, weight: int, left: int, cotangent: int) -> None:
         if weight in self.local:

@@ -168,11 +168,11 @@ def _sum(r: Reverse, node: Node, g: int) -> None:
 def _max(r: Reverse, node: Node, g: int) -> None:
     """Divide the cotangent equally among tied entries, as torch.amax, jax.numpy.max and
     TensorFlow's reduce_max do."""
-    x, most, axes = r.see(node.inputs[0]), r.see(node.output), node.attributes["axis"]
+    x, maximum, axes = r.see(node.inputs[0]), r.see(node.output), node.attributes["axis"]
     if not node.attributes["keepdims"]:
         for axis in sorted(axes):
-            g, most = (r.emit("expand_dims", value, axis=axis) for value in (g, most))
-    zero, top = r.constant(0.0), r.emit("equal", x, most)
+            g, maximum = (r.emit("expand_dims", value, axis=axis) for value in (g, maximum))
+    zero, top = r.constant(0.0), r.emit("equal", x, maximum)
     tied = r.emit("where", top, r.constant(1.0), zero)
     share = r.emit("divide", g, r.emit("sum", tied, axis=axes, keepdims=True))
     r.add(node.inputs[0], r.emit("where", top, share, zero))

@@ -51,7 +51,7 @@ FINAL: Mapping[str, tuple[Rule, ...]] = {"stop_gradient": (lambda g, inputs, _: 
 
 def optimise(
     nodes: Iterable[Node],
-    wanted: Iterable[int],
+    results: Iterable[int],
     builder: Builder,
     sizes: Mapping[str, int],
     fused: Iterable[str],
@@ -61,7 +61,7 @@ def optimise(
     fuses: bool = False,
     longest: int | None = None,
 ) -> tuple[Node, ...]:
-    """Return nodes that compute the ``wanted`` values faster. ``nodes`` must not contain calls.
+    """Return nodes that compute the values ``results`` faster. ``nodes`` must not contain calls.
 
     ``builder`` numbers new values. ``sizes`` has the number of every size; these numbers decide
     which changes make the program faster. ``fused`` names the fused operations that may be used.
@@ -77,7 +77,7 @@ def optimise(
     """
     with _without_garbage_collector():
         choices = (tuple(fused), final, moved, fuses, longest)
-        return _optimised(nodes, tuple(wanted), builder, sizes, *choices)
+        return _optimised(nodes, tuple(results), builder, sizes, *choices)
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def _without_garbage_collector() -> Iterator[None]:
 
 def _optimised(
     nodes: Iterable[Node],
-    wanted: tuple[int, ...],
+    results: tuple[int, ...],
     builder: Builder,
     sizes: Mapping[str, int],
     fused: tuple[str, ...],
@@ -104,7 +104,7 @@ def _optimised(
     fuses: bool,
     longest: int | None,
 ) -> tuple[Node, ...]:
-    current = prune(nodes, wanted)
+    current = prune(nodes, results)
     stay = not moved and unroll.carries_much(current, builder, sizes)
     simplify, tabled = SIMPLIFY[stay], TABLES[stay]
 
@@ -118,7 +118,7 @@ def _optimised(
         all_rules = merged(*rules, FINAL) if final else merged(*rules)
         lifts = loops.lifts if moved else None
         sinks = loops.sinks_products if fuses else loops.sinks
-        return rebuild_nodes(before, wanted, builder, sizes, all_rules, lifts, sinks)
+        return rebuild_nodes(before, results, builder, sizes, all_rules, lifts, sinks)
 
     def apply_rules(before: tuple[Node, ...], *rules: Rules) -> tuple[Node, ...]:
         nonlocal unchanged, idle
@@ -134,10 +134,10 @@ def _optimised(
         return before
 
     def with_fewest_moves(before: tuple[Node, ...]) -> tuple[Node, ...]:
-        least = layouts.count_moved(before, builder, sizes)
-        for variant in layouts.permuted_variants(before, wanted, builder):
+        fewest = layouts.count_moved(before, builder, sizes)
+        for variant in layouts.permuted_variants(before, results, builder):
             result = apply_rules(variant, tabled, transposes.SINKING)
-            if layouts.count_moved(result, builder, sizes) < least:
+            if layouts.count_moved(result, builder, sizes) < fewest:
                 return with_fewest_moves(result)
         return before
 

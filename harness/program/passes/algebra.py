@@ -201,8 +201,8 @@ def _sum_of_sum(g: Rewriter, value: int, first: Attributes, second: Attributes) 
     """Rewrite ``sum(sum(x, 1), 0) -> sum(x, (0, 1))``."""
     if first["keepdims"] or second["keepdims"]:
         return None
-    left = [axis for axis in range(g.rank(value)) if axis not in first["axis"]]
-    axes = sorted([*first["axis"], *(left[axis] for axis in second["axis"])])
+    remaining = [axis for axis in range(g.rank(value)) if axis not in first["axis"]]
+    axes = sorted([*first["axis"], *(remaining[axis] for axis in second["axis"])])
     return g.emit("sum", value, axis=tuple(axes), keepdims=False)
 
 

@@ -46,8 +46,8 @@ def _weighted_sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) 
             continue
         total = g.emit("sum", g.emit("multiply", weight, a), **attributes)
         weights = g.emit("sum", weight, **attributes)
-        row = b if attributes["keepdims"] else g.emit("squeeze", b, axis=last)
-        return g.emit("subtract", total, g.emit("multiply", row, weights))
+        subtrahend = b if attributes["keepdims"] else g.emit("squeeze", b, axis=last)
+        return g.emit("subtract", total, g.emit("multiply", subtrahend, weights))
     return None
 
 
@@ -63,8 +63,10 @@ def _common_factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
                 if number is None or number == 0 or g.rank(c) or not _by_row(g, r, b):
                     continue
                 if g.shape(a) == g.shape(b):
-                    row = g.emit("multiply", g.constant(1 / number), r)
-                    return g.emit("multiply", c, g.emit("add", a, g.emit("multiply", row, b)))
+                    row_factor = g.emit("multiply", g.constant(1 / number), r)
+                    return g.emit(
+                        "multiply", c, g.emit("add", a, g.emit("multiply", row_factor, b))
+                    )
     return None
 
 

@@ -75,10 +75,10 @@ LATE: Found = {
 PRODUCTS: Found = {"addmm": (("add", _addmm),)}
 
 
-def rules_of(found: Found, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
+def rules_of(rules_by_fused: Found, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
     """Return the rules that produce the operations in ``fused``, by the primitive at which each
     rule is tried."""
     rules: dict[str, tuple[Rule, ...]] = {}
-    for op, rule in (each for name in fused for each in found.get(name, ())):
+    for op, rule in (each for name in fused for each in rules_by_fused.get(name, ())):
         rules[op] = (*rules.get(op, ()), rule)
     return rules

@@ -33,12 +33,12 @@ def count_moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int
 
 
 def permuted_variants(
-    nodes: Sequence[Node], wanted: Sequence[int], builder: Builder
+    nodes: Sequence[Node], results: Sequence[int], builder: Builder
 ) -> Iterator[tuple[Node, ...]]:
     """For each value that is read both permuted and unpermuted: yield the program that computes
     this value in permuted order."""
     makers = {o: node for node in nodes for o in node.outputs}
-    uses = Counter([*wanted, *(v for node in nodes for v in reads(node))])
+    uses = Counter([*results, *(v for node in nodes for v in reads(node))])
     impossible: set[tuple[int, Axes]] = set()
     for node in nodes:
         if node.op != "permute_dims" or uses[node.inputs[0]] < 2:
@@ -47,8 +47,8 @@ def permuted_variants(
         permuted = _PermutedOperands(builder, makers, impossible=impossible)
         if node.inputs[0] in makers and permuted.permute(node.inputs[0], axes, node.output):
             covered = permuted.covered()
-            rest = (n for n in nodes if n is not node and covered.isdisjoint(n.outputs))
-            yield in_order([*permuted.nodes, *permuted.back(), *rest])
+            other_nodes = (n for n in nodes if n is not node and covered.isdisjoint(n.outputs))
+            yield in_order([*permuted.nodes, *permuted.back(), *other_nodes])
 
 
 @dataclass

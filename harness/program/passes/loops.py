@@ -84,8 +84,8 @@ def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
         ranks = [_availability(g, term, depth) for term in terms]
     else:
         counts = [g.count(term) for term in terms]
-        most = max(counts)
-        ranks = [0 if 8 * count <= most else 2 for count in counts]
+        largest = max(counts)
+        ranks = [0 if 8 * count <= largest else 2 for count in counts]
     return [t for rank in (0, 1) for t, r in zip(terms, ranks, strict=True) if r == rank]
 
 

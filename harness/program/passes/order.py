@@ -20,12 +20,12 @@ def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...
         own_ancestors = 0
         for value in reads(node):
             own_ancestors |= ancestors.get(value, 0)
-        own = bits.get(id(node), 0)
-        if own and not own_ancestors & chosen_bits:
+        bit = bits.get(id(node), 0)
+        if bit and not own_ancestors & chosen_bits:
             chosen.append(node)
-            chosen_bits |= own
+            chosen_bits |= bit
         for output in node.outputs:
-            ancestors[output] = own_ancestors | own
+            ancestors[output] = own_ancestors | bit
     chosen_ids = {id(node) for node in chosen}
     return tuple(node for node in group if id(node) in chosen_ids)
 
@@ -45,12 +45,12 @@ def are_independent(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> 
         own_ancestors = 0
         for value in reads(node):
             own_ancestors |= ancestors.get(value, 0)
-        here = own_ancestors
-        for number, place in places.get(id(node), ()):
+        all_ancestors = own_ancestors
+        for number, own_bit in places.get(id(node), ()):
             results[number] &= not own_ancestors & masks[number]
-            here |= place
+            all_ancestors |= own_bit
         for output in node.outputs:
-            ancestors[output] = here
+            ancestors[output] = all_ancestors
     return results
 
 

@@ -155,10 +155,13 @@ class SliceFinder:
     def _own_axis(self, node: Node, position: int, value: int, axis: int) -> int | None:
         """Return the operand's axis that corresponds to ``axis`` of the node's result, or None."""
         shape = self.builder.types[value].shape
-        for own in range(len(shape)):
-            if self.out_axis(node, position, own) == axis:
-                broadcast = shape[own] == ONE and self.builder.types[node.output].shape[axis] != ONE
-                return None if broadcast else own
+        for operand_axis in range(len(shape)):
+            if self.out_axis(node, position, operand_axis) == axis:
+                broadcast = (
+                    shape[operand_axis] == ONE
+                    and self.builder.types[node.output].shape[axis] != ONE
+                )
+                return None if broadcast else operand_axis
         if node.op == "take_along_axis":
             return axis
         return None
@@ -284,12 +287,12 @@ class _Joiner:
 
     def _merge_groups(self, nodes: Sequence[Node], groups: Iterable[Siblings]) -> tuple[Node, ...]:
         makers = {o: n for n in nodes for o in n.outputs}
-        places = {id(node): i for i, node in enumerate(nodes)}
+        position_of = {id(node): i for i, node in enumerate(nodes)}
         replacements = [[node] for node in nodes]
         for siblings in groups:
-            positions = [places[id(node)] for node in siblings.nodes]
-            for place in positions:
-                replacements[place] = []
+            positions = [position_of[id(node)] for node in siblings.nodes]
+            for position in positions:
+                replacements[position] = []
             replacements[max(positions)] = self._merge(siblings, makers)
         return in_order([node for new_nodes in replacements for node in new_nodes])
 
@@ -311,8 +314,8 @@ class _Joiner:
         added.append(replace(first, inputs=tuple(operands), outputs=(merged,)))
         start = Dim()
         for node, length in zip(siblings.nodes, lengths, strict=True):
-            cut = {"axis": siblings.axis, "start": start, "stop": start + length}
-            added.append(Node("slice", (merged,), node.outputs, cut, place=node.place))
+            attributes = {"axis": siblings.axis, "start": start, "stop": start + length}
+            added.append(Node("slice", (merged,), node.outputs, attributes, place=node.place))
             start = start + length
         return added
 
@@ -324,13 +327,16 @@ class _Joiner:
         parts = [makers.get(v) for v in values]
         first, last = parts[0], parts[-1]
         if first is not None and last is not None and _neighbours(parts, axis):
-            cut = {**first.attributes, "stop": last.attributes["stop"]}
+            attributes = {**first.attributes, "stop": last.attributes["stop"]}
             source = first.inputs[0]
             length_of_source = self.builder.types[source].shape[axis]
-            if Dim.of(cut["start"]) == Dim() and Dim.of(cut["stop"]) == length_of_source:
+            if (
+                Dim.of(attributes["start"]) == Dim()
+                and Dim.of(attributes["stop"]) == length_of_source
+            ):
                 return source
-            node = replace(first, attributes=cut, outputs=())
-            length = Dim.of(cut["stop"]) - Dim.of(cut["start"])
+            node = replace(first, attributes=attributes, outputs=())
+            length = Dim.of(attributes["stop"]) - Dim.of(attributes["start"])
             shape = list(self.builder.types[source].shape)
             shape[axis] = length
             value = self.builder.value(replace(self.builder.types[source], shape=tuple(shape)))
@@ -389,8 +395,8 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
         if node.body is not None:
             for value, readers in _users(node.body.nodes).items():
                 users[value] += readers
-            for whole, value in zip(node.inputs, node.body.inputs, strict=True):
-                users[whole] = [n for n in users[whole] if n is not node] + users[value]
+            for sequence, value in zip(node.inputs, node.body.inputs, strict=True):
+                users[sequence] = [n for n in users[sequence] if n is not node] + users[value]
     return users
 
 
@@ -418,8 +424,8 @@ def _sort_by_use(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tupl
         for end in ends
     ]
     first = {kind: min(e for e, k in zip(ends, kinds, strict=True) if k == kind) for kind in kinds}
-    places = sorted(range(len(nodes)), key=lambda place: (first[kinds[place]], ends[place]))
-    return tuple(nodes[place] for place in places)
+    order = sorted(range(len(nodes)), key=lambda index: (first[kinds[index]], ends[index]))
+    return tuple(nodes[index] for index in order)
 
 
 def _last_in_chain(value: int, users: Mapping[int, list[Node]]) -> int:

@@ -49,13 +49,13 @@ class Rebuild:
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
         g, body, count = self.rewriter, node.block, node.carries
         starts = [self._new(i) for i in node.inputs[:count]]
-        wholes = [self._new(i) for i in node.inputs[count:]]
+        sequences = [self._new(i) for i in node.inputs[count:]]
         scope = g.begin()
         depth = len(g.scopes) - 1
         for value in body.inputs[:count]:
             self._bind(value, g.enter(value), uses)
-        for value, whole in zip(body.inputs[count:], wholes, strict=True):
-            self._bind(value, self._slice(whole, depth, value), uses)
+        for value, sequence in zip(body.inputs[count:], sequences, strict=True):
+            self._bind(value, self._slice(sequence, depth, value), uses)
         self.run(body.nodes, uses)
         after = [self._new(o) for o in body.outputs]
         carried_needs = set(after[:count]).union(
@@ -66,7 +66,7 @@ class Rebuild:
         stacks = [v for v in stacks if v not in contained]
         numbers = dict(zip(after[count:], node.outputs[count:], strict=True))
         results = [
-            numbers[v] if v in numbers else g.builder.value(g.stacked_type(v, wholes[0]))
+            numbers[v] if v in numbers else g.builder.value(g.stacked_type(v, sequences[0]))
             for v in stacks
         ]
         carries = [self._new(v) for v in body.inputs[:count]]
@@ -75,30 +75,30 @@ class Rebuild:
         for last in node.outputs[:count]:
             self._bind(last, last, uses)
         stack_of = {**scope.slices, **dict(zip(stacks, results, strict=True))}
-        for value, (whole, cut) in contained.items():
-            stack_of[value] = g.apply("slice", (stack_of[whole],), cut)
+        for value, (sequence, attributes) in contained.items():
+            stack_of[value] = g.apply("slice", (stack_of[sequence],), attributes)
         for old, value in zip(node.outputs[count:], after[count:], strict=True):
-            self._bind(old, self._stack_of(value, depth, stack_of, wholes[0]), uses)
+            self._bind(old, self._stack_of(value, depth, stack_of, sequences[0]), uses)
 
-    def _slice(self, whole: int, depth: int, number: int) -> int:
+    def _slice(self, sequence: int, depth: int, number: int) -> int:
         """Return the slice of a sequence at the current step of a loop. Rewrite ``x[:, a:b][t] ->
         x[t][a:b]``, so that the loop reads the whole x."""
         g = self.rewriter
-        part = g.node(whole, "slice")
+        part = g.node(sequence, "slice")
         if part is None or part.attributes["axis"] == 0:
-            return g.slice_of(whole, depth, number)
+            return g.slice_of(sequence, depth, number)
         joined = self._slice(part.inputs[0], depth, g.builder.value(g.step_type(part.inputs[0])))
         axis = part.attributes["axis"] - 1
         return g.apply("slice", (joined,), {**part.attributes, "axis": axis})
 
     def _needed_stacks(
-        self, scope: LoopScope, depth: int, wanted: Sequence[int], carried_needs: set[int]
+        self, scope: LoopScope, depth: int, values: Sequence[int], carried_needs: set[int]
     ) -> list[int]:
-        """Return the values of a loop's body that the loop must stack, so that all wanted stacks
-        can be computed after the loop."""
+        """Return the values of a loop's body that the loop must stack, so that the stacks of
+        ``values`` can be computed after the loop."""
         makers = {o: n for n in scope.nodes for o in n.outputs}
         needed: dict[int, None] = {}
-        pending = list(wanted)
+        pending = list(values)
         while pending:
             value = pending.pop(0)
             if value in scope.slices or self.rewriter.depth(value) < depth:
@@ -149,9 +149,9 @@ def find_contained(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, d
     """Return stacks that are slices of other stacks, as a mapping: value -> (other value,
     attributes of the slice)."""
     contained: dict[int, tuple[int, dict[str, Any]]] = {}
-    for whole in stacks:
-        node = g.node(whole, "concat")
-        if node is None or whole in contained:
+    for container in stacks:
+        node = g.node(container, "concat")
+        if node is None or container in contained:
             continue
         axis, ends = node.attributes["axis"], [Dim()]
         for part in node.inputs:
@@ -162,51 +162,56 @@ def find_contained(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, d
             parts = inner.inputs if inner is not None and same else (value,)
             for first in range(len(node.inputs) - len(parts) + 1):
                 last = first + len(parts)
-                if value != whole and value not in contained and node.inputs[first:last] == parts:
-                    cut = {"axis": axis + 1, "start": ends[first], "stop": ends[last]}
-                    contained[value] = (whole, cut)
+                if (
+                    value != container
+                    and value not in contained
+                    and node.inputs[first:last] == parts
+                ):
+                    attributes = {"axis": axis + 1, "start": ends[first], "stop": ends[last]}
+                    contained[value] = (container, attributes)
     return {v: w for v, w in contained.items() if w[0] not in contained}
 
 
 def rebuild_nodes(
     nodes: Iterable[Node],
-    wanted: Iterable[int],
+    results: Iterable[int],
     builder: Builder,
     sizes: Mapping[str, int],
     rules: Mapping[str, Sequence[Rule]],
     lifts: Policy | None = None,
     sinks: Sinks | None = None,
 ) -> tuple[Node, ...]:
-    """Rebuild nodes under rewrite rules and drop dead code. The wanted values keep their numbers.
+    """Rebuild nodes under rewrite rules and drop dead code. The values ``results`` keep their
+    numbers.
 
     ``lifts`` decides which operations move before a loop, and ``sinks`` which move after a loop.
     """
-    nodes, wanted = tuple(nodes), tuple(dict.fromkeys(wanted))
+    nodes, results = tuple(nodes), tuple(dict.fromkeys(results))
     count = sum(1 for _ in walk_nodes(nodes))
     pass_ = Rebuild(Rewriter(builder, sizes, rules, lifts, most=MOST * (1 + count)), sinks)
-    pass_.run(nodes, count_uses(nodes, wanted))
-    return _renumber_results(pass_.rewriter, {w: pass_.env.get(w, w) for w in wanted})
+    pass_.run(nodes, count_uses(nodes, results))
+    return _renumber_results(pass_.rewriter, {w: pass_.env.get(w, w) for w in results})
 
 
-def _renumber_results(rewriter: Rewriter, wanted: Mapping[int, int]) -> tuple[Node, ...]:
-    """Return the rewriter's nodes, renumbered so that each wanted value has its old number."""
+def _renumber_results(rewriter: Rewriter, results: Mapping[int, int]) -> tuple[Node, ...]:
+    """Return the rewriter's nodes, renumbered so that each result has its old number."""
     names: dict[int, int] = {}
     aliases = []
-    for old, new in wanted.items():
+    for old, new in results.items():
         if old == new:
             continue
-        if new in rewriter.made and new not in names and new not in wanted:
+        if new in rewriter.made and new not in names and new not in results:
             names[new] = old
         else:
             axes = tuple(range(rewriter.rank(new)))
             aliases.append(Node("permute_dims", (new,), (old,), {"axes": axes}))
     nodes = renumber(rewriter.scopes[0].nodes, names)
-    return prune((*nodes, *renumber(aliases, names)), wanted)
+    return prune((*nodes, *renumber(aliases, names)), results)
 
 
-def prune(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
-    """Keep the nodes on which the wanted values depend, and drop unread results of loops."""
-    return needed(nodes, wanted, lambda node: node.outputs, reads, _pruned_loop)
+def prune(nodes: Iterable[Node], results: Iterable[int]) -> tuple[Node, ...]:
+    """Keep the nodes on which ``results`` depend, and drop unread outputs of loops."""
+    return needed(nodes, results, lambda node: node.outputs, reads, _pruned_loop)
 
 
 def _pruned_loop(node: Node, live: set[int]) -> Node:
@@ -220,10 +225,10 @@ def _pruned_loop(node: Node, live: set[int]) -> Node:
         outputs = [body.outputs[i] for i in (*sorted(carries), *stacks)]
         inner = prune(body.nodes, outputs)
         read = set(free_values(Block((), inner, tuple(outputs))))
-        more = {i for i in range(count) if body.inputs[i] in read}
-        if more <= carries:
+        read_carries = {i for i in range(count) if body.inputs[i] in read}
+        if read_carries <= carries:
             break
-        carries |= more
+        carries |= read_carries
     kept_carries = sorted(carries)
     sequences = [i for i in range(count, len(body.inputs)) if body.inputs[i] in read] or [count]
     inputs = tuple(node.inputs[i] for i in (*kept_carries, *sequences))
@@ -233,8 +238,8 @@ def _pruned_loop(node: Node, live: set[int]) -> Node:
     return replace(node, inputs=inputs, outputs=results, attributes=attributes, body=block)
 
 
-def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
-    """Count how often each value is read, also inside bodies. Each wanted value has one additional
+def count_uses(nodes: Iterable[Node], results: Iterable[int]) -> Counter[int]:
+    """Count how often each value is read, also inside bodies. Each result has one additional
     read."""
 
     def read(nodes: Iterable[Node]) -> Iterator[int]:
@@ -244,7 +249,7 @@ def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
                 yield from read(node.body.nodes)
                 yield from node.body.outputs
 
-    return Counter(chain(wanted, read(nodes)))
+    return Counter(chain(results, read(nodes)))
 
 
 def renumber(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:

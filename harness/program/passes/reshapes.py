@@ -109,11 +109,11 @@ def _concat(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
         parts += parts_of(g, value, axis)
     joined = [parts[0]]
     for value in parts[1:]:
-        both = _adjacent(g, joined[-1], value, axis)
-        if both is None:
+        merged = _adjacent(g, joined[-1], value, axis)
+        if merged is None:
             joined.append(value)
         else:
-            joined[-1] = both
+            joined[-1] = merged
     if tuple(joined) == inputs:
         return None
     return g.emit("concat", *joined, axis=axis)

@@ -101,8 +101,8 @@ class Rewriter:
 
     def steps(self, depth: int) -> int:
         """Return the number of steps of the open loop at a nesting depth; 1 outside all loops."""
-        whole = next(iter(self.scopes[depth].sequences), None)
-        return 1 if whole is None else self.shape(whole)[0].resolve(self.sizes)
+        sequence = next(iter(self.scopes[depth].sequences), None)
+        return 1 if sequence is None else self.shape(sequence)[0].resolve(self.sizes)
 
     def number(self, value: int) -> float | None:
         """Return the constant that all entries of a value equal, or None if it is not known."""
@@ -200,23 +200,23 @@ class Rewriter:
         return same
 
     def _lift(self, op: str, inputs: tuple[int, ...], attributes: Attributes, depth: int) -> int:
-        whole = tuple(self.scopes[depth].slices.get(i, i) for i in inputs)
+        sequences = tuple(self.scopes[depth].slices.get(i, i) for i in inputs)
         step = tuple(i in self.scopes[depth].slices for i in inputs)
-        return self.slice_of(self.batched(op, whole, step, attributes), depth)
+        return self.slice_of(self.batched(op, sequences, step, attributes), depth)
 
-    def slice_of(self, whole: int, depth: int, number: int | None = None) -> int:
+    def slice_of(self, sequence: int, depth: int, number: int | None = None) -> int:
         """Return the value that is the slice of a sequence at the current step of the loop at
         ``depth``."""
         scope = self.scopes[depth]
-        if whole not in scope.sequences:
-            value = self.builder.value(self.step_type(whole)) if number is None else number
-            scope.sequences[whole] = value
-            scope.slices[value] = whole
+        if sequence not in scope.sequences:
+            value = self.builder.value(self.step_type(sequence)) if number is None else number
+            scope.sequences[sequence] = value
+            scope.slices[value] = sequence
             self.home[value] = depth
-        return scope.sequences[whole]
+        return scope.sequences[sequence]
 
     def batched(
-        self, op: str, whole: Sequence[int], step: Sequence[bool], attributes: Attributes
+        self, op: str, stacks: Sequence[int], step: Sequence[bool], attributes: Attributes
     ) -> int:
         """Emit ``op`` for all steps of a loop at once. ``step`` says for each operand whether it
         has an additional first axis for the steps."""
@@ -228,10 +228,10 @@ class Rewriter:
         elif op == "permute_dims":
             attributes["axes"] = (0, *(axis + 1 for axis in attributes["axes"]))
         elif op in ("broadcast_to", "reshape"):
-            attributes["shape"] = (self.shape(whole[0])[0], *attributes["shape"])
-        ranks = [self.rank(v) - (1 if s else 0) for v, s in zip(whole, step, strict=True)]
+            attributes["shape"] = (self.shape(stacks[0])[0], *attributes["shape"])
+        ranks = [self.rank(v) - (1 if s else 0) for v, s in zip(stacks, step, strict=True)]
         operands = []
-        for value, stepped, rank in zip(whole, step, ranks, strict=True):
+        for value, stepped, rank in zip(stacks, step, ranks, strict=True):
             # Broadcasting aligns the last axes, so all operands need the same rank.
             missing = max(ranks) - rank if stepped and op not in ("take", "matmul") else 0
             if op == "broadcast_to":
@@ -243,9 +243,9 @@ class Rewriter:
 
     # --- Loops
 
-    def step_type(self, whole: int) -> Type:
+    def step_type(self, sequence: int) -> Type:
         """Return the type of one step's slice of a sequence."""
-        type_ = self.type(whole)
+        type_ = self.type(sequence)
         return Type(type_.shape[1:], type_.kind, type_.bound)
 
     def stacked_type(self, value: int, like: int) -> Type:

@@ -21,16 +21,16 @@ def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
     if not lone:
         return None
     batch = max(len(left), len(right)) - 2
-    own, other = (leading_axes(shape, batch, ONE) for shape in (left, right))
+    left_axes, right_axes = (leading_axes(shape, batch, ONE) for shape in (left, right))
     shared = tuple(a for a in range(batch) if a not in lone)
     axes = (*shared, *lone, batch, batch + 1)
-    rows = prod((own[a] for a in lone), start=left[-2])
-    x = _laid_out(g, inputs[0], (*own, *left[-2:]), axes)
-    x = g.emit("reshape", x, shape=(*(own[a] for a in shared), rows, left[-1]))
-    weights = g.emit("reshape", inputs[1], shape=(*(other[a] for a in shared), *right[-2:]))
+    rows = prod((left_axes[a] for a in lone), start=left[-2])
+    x = _laid_out(g, inputs[0], (*left_axes, *left[-2:]), axes)
+    x = g.emit("reshape", x, shape=(*(left_axes[a] for a in shared), rows, left[-1]))
+    weights = g.emit("reshape", inputs[1], shape=(*(right_axes[a] for a in shared), *right[-2:]))
     product = g.emit("matmul", x, weights)
-    whole = (*g.shape(product)[:-2], *(own[a] for a in lone), left[-2], right[-1])
-    return _laid_out(g, product, whole, inverse(axes))
+    product_shape = (*g.shape(product)[:-2], *(left_axes[a] for a in lone), left[-2], right[-1])
+    return _laid_out(g, product, product_shape, inverse(axes))
 
 
 def _laid_out(g: Rewriter, value: int, shape: tuple[Dim, ...], axes: tuple[int, ...]) -> int:

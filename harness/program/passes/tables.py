@@ -54,8 +54,8 @@ def _elementwise(op: str) -> Rule:
 
 def _fits_rows(g: Rewriter, value: int, table: tuple[Dim, ...]) -> bool:
     """Return whether a value can be broadcast over the rows of a table with the shape ``table``."""
-    own = g.shape(value)
-    return len(own) < len(table) and own == table[len(table) - len(own) :]
+    shape = g.shape(value)
+    return len(shape) < len(table) and shape == table[len(table) - len(shape) :]
 
 
 def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:

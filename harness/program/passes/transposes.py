@@ -69,15 +69,15 @@ def _sinking(op: str) -> Rule:
     The rule applies if nothing else reads ``x.T``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        for place, value in enumerate(inputs):
+        for position, value in enumerate(inputs):
             movable = _movable(g, value)
             if movable is None or g.uses[value] > 1:
                 continue
-            axes, rest = movable[1], (*inputs[:place], *inputs[place + 1 :])
-            if any(g.rank(i) >= len(axes) for i in rest):
+            axes, other_operands = movable[1], (*inputs[:position], *inputs[position + 1 :])
+            if any(g.rank(i) >= len(axes) for i in other_operands):
                 continue
-            permuted = [_widened(g, i, inverse(axes)) for i in rest]
-            operands = (*permuted[:place], movable[0], *permuted[place:])
+            permuted = [_widened(g, i, inverse(axes)) for i in other_operands]
+            operands = (*permuted[:position], movable[0], *permuted[position:])
             return g.emit("permute_dims", g.apply(op, operands, attributes), axes=axes)
         return None
 
@@ -125,8 +125,8 @@ def _same_axes(op: str) -> Below:
 
 def _one_axis(op: str) -> Below:
     def below(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
-        own = {**attributes, "axis": axes[attributes["axis"]]}
-        return g.apply(op, (value,), own), axes
+        own_attributes = {**attributes, "axis": axes[attributes["axis"]]}
+        return g.apply(op, (value,), own_attributes), axes
 
     return below
 
@@ -137,16 +137,16 @@ def _reduction(op: str) -> Below:
         result = g.emit(op, value, axis=reduced, keepdims=attributes["keepdims"])
         if attributes["keepdims"]:
             return result, axes
-        kept = [a for a in axes if a not in reduced]
-        return result, tuple(sorted(kept).index(a) for a in kept)
+        remaining = [a for a in axes if a not in reduced]
+        return result, tuple(sorted(remaining).index(a) for a in remaining)
 
     return below
 
 
 def _squeeze(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
     removed = axes[attributes["axis"]]
-    kept = tuple(a - (a > removed) for a in axes if a != removed)
-    return g.emit("squeeze", value, axis=removed), kept
+    remaining = tuple(a - (a > removed) for a in axes if a != removed)
+    return g.emit("squeeze", value, axis=removed), remaining
 
 
 def _expand(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
@@ -182,8 +182,8 @@ def _take_along(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) ->
     if movable is None or movable[1][-1] != len(movable[1]) - 1:
         return None
     indices = g.emit("permute_dims", inputs[1], axes=inverse(movable[1]))
-    taken = g.emit("take_along_axis", movable[0], indices)
-    return g.emit("permute_dims", taken, axes=movable[1])
+    result = g.emit("take_along_axis", movable[0], indices)
+    return g.emit("permute_dims", result, axes=movable[1])
 
 
 def _past_expansion(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:

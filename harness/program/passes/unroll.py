@@ -125,18 +125,18 @@ class _UnrolledSteps:
     def _step(self, step: int, carried: Sequence[int]) -> tuple[int, ...]:
         count = len(carried)
         slices = [self._slice(sequence, step) for sequence in self.node.inputs[count:]]
-        env = dict(zip(self.body.inputs, (*carried, *slices), strict=True))
+        numbers = dict(zip(self.body.inputs, (*carried, *slices), strict=True))
         types = self.builder.types
-        env |= {value: self.builder.value(types[value]) for value in _defined(self.body.nodes)}
-        self.nodes += renumber(self.body.nodes, env)
-        return tuple(env.get(v, v) for v in self.body.outputs)
+        numbers |= {value: self.builder.value(types[value]) for value in _defined(self.body.nodes)}
+        self.nodes += renumber(self.body.nodes, numbers)
+        return tuple(numbers.get(v, v) for v in self.body.outputs)
 
     def _slice(self, sequence: int, step: int) -> int:
         type_ = self.builder.types[sequence]
-        cut = {"axis": 0, "start": Dim(step), "stop": Dim(step + 1)}
+        attributes = {"axis": 0, "start": Dim(step), "stop": Dim(step + 1)}
         row = self.builder.value(replace(type_, shape=(ONE, *type_.shape[1:])))
         value = self.builder.value(replace(type_, shape=type_.shape[1:]))
-        self.nodes.append(Node("slice", (sequence,), (row,), cut))
+        self.nodes.append(Node("slice", (sequence,), (row,), attributes))
         self.nodes.append(Node("squeeze", (row,), (value,), {"axis": 0}))
         return value
 
@@ -172,10 +172,10 @@ def _drop_zero_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes
         return None
     if any(0 not in axes for axes in attributes["axes"]) or len(concat.inputs) < 2:
         return None
-    rest = g.emit("concat", *concat.inputs[1:], axis=0)
+    nonzero = g.emit("concat", *concat.inputs[1:], axis=0)
     count, length = g.shape(concat.inputs[0])[0], g.shape(right)[0]
     later = g.emit("slice", right, axis=0, start=count, stop=length)
-    return g.emit("tensordot", rest, later, **attributes)
+    return g.emit("tensordot", nonzero, later, **attributes)
 
 
 RULES: Mapping[str, Sequence[Rule]] = {
