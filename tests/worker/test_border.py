@@ -207,7 +207,7 @@ def test_every_fault_of_the_plugin_is_expected() -> None:
 @pytest.mark.parametrize(
     ("fault", "place"),
     [
-        ("primitive-dtype", "add([3, 7], [7]) ... float32; float64"),
+        ("primitive-dtype", "add([3, 7], [7]) ... float32 ... float64"),
         (
             "trace-lists",
             "forward ... differs ... layer embed_1 (specs/layers/embedding.yaml:9)",
