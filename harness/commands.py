@@ -147,10 +147,10 @@ def _check(asked: CheckOptions) -> int:
 
 def check_request_of(given: Mapping[str, Any]) -> Any:
     """Build the check request from the options; raise :class:`UsageError` for invalid options."""
-    from harness.environments.columns import of_command
+    from harness.environments.columns import complete_options
     from harness.given.check_request import check_request
 
-    return check_request(of_command(given))
+    return check_request(complete_options(given))
 
 
 def _bench(asked: BenchOptions) -> int:
@@ -166,7 +166,7 @@ def _bench(asked: BenchOptions) -> int:
 
 def bench_request_of(given: Mapping[str, Any]) -> Any:
     """Build the timing request from the options; raise :class:`UsageError` for invalid options."""
-    from harness.environments.columns import of_command
+    from harness.environments.columns import complete_options
     from harness.timing.request import BenchRequest
 
     for name in given.get("specs", ()) if given.get("as_json") else ():
@@ -174,7 +174,7 @@ def bench_request_of(given: Mapping[str, Any]) -> Any:
             raise UsageError(
                 f"--json prints to standard output; to keep the results, give --records {name}"
             )
-    return BenchRequest.of(of_command(given))
+    return BenchRequest.of(complete_options(given))
 
 
 # Each function takes the options and returns an outcome or an exit code.

@@ -18,7 +18,7 @@ from harness.checking.options import ExplainOptions
 from harness.command.options import variables
 from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
-from harness.environments.columns import of_command
+from harness.environments.columns import complete_options
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.language.library import FOLDERS, Library
 from harness.language.model import Spec, load_spec, notes_on
@@ -180,7 +180,7 @@ def run_explain(options: ExplainOptions) -> CommandResult:
     if options.backends:
         from harness.worker.launch import Launch
 
-        arguments = of_command(vars(options))
+        arguments = complete_options(vars(options))
         launches = [
             Launch(
                 name,

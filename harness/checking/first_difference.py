@@ -29,7 +29,7 @@ from harness.program.signature import call_key, local_of, owner_of
 from harness.results.findings import PASSING, Finding
 from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.precision import host_dtype
-from harness.runtime.session import Session, places, undistinguished
+from harness.runtime.session import Session, places, without_number
 from harness.worker.remote import Traced
 
 # A hypothesis is a mistake that a plugin may make when it passes parameters to the framework.
@@ -231,13 +231,13 @@ class Expectations:
     def locate(self, part: TracedPart) -> Location:
         """Find the equation of a wrong part, and a mistake with parameters that would explain the
         part's value."""
-        place = self._places.get(undistinguished(part.name), "")
+        place = self._places.get(without_number(part.name), "")
         return Location(part, place, "" if part.reason else self._find_explanation(part))
 
     def names_at(self, place: str) -> set[str]:
         """Return the names of the values that the equation at ``place`` (``file:line``) computes,
         in all layers with this equation."""
-        return {n for n, _ in self.values if self._places.get(undistinguished(n)) == place}
+        return {n for n, _ in self.values if self._places.get(without_number(n)) == place}
 
     def _find_explanation(self, part: TracedPart) -> str:
         """Return the description of the first mistake with which the oracle computes the same value

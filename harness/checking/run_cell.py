@@ -31,8 +31,8 @@ from harness.results.cell import Cell, CellResult, Divergence, Link, own_fault
 from harness.results.findings import BROKEN, PASSING, Blame, Finding, Verdict
 from harness.runtime.answers import IllFormed
 from harness.runtime.precision import narrow
-from harness.runtime.session import undistinguished
-from harness.worker.remote import Remote, WorkerFault, not_offered, told
+from harness.runtime.session import without_number
+from harness.worker.remote import Remote, WorkerFault, missing_requirement, told
 from harness.worker.worker import Outcome, Worker
 
 
@@ -126,7 +126,7 @@ class CellRun:
         result.version = self.worker.versions
         # A primitive that the backend does not offer is not a fault.
         needs = self.subject.needs(self.case)
-        lacking = not_offered(hello, self.cell.device, self.cell.dtype, needs)
+        lacking = missing_requirement(hello, self.cell.device, self.cell.dtype, needs)
         if lacking:
             yield Finding("open", faults=[lacking], verdict="unsupported")
             return
@@ -318,7 +318,7 @@ def _locate(run: CellRun, context: Context, result: CellResult) -> str:
                 return text
             location = expectations.locate(wrong)
             correct = {p.name for p in parts if p.agrees} - {wrong.name}
-            layers = find_makers(case.training, undistinguished(wrong.name), correct)
+            layers = find_makers(case.training, without_number(wrong.name), correct)
             result.wrong_layers = (location.layer,) if location.layer else layers
             result.right_if, result.place = location.right_if, location.place
             result.divergence = describe_divergence(parts, wrong, location.place, case.spec)

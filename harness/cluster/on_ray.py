@@ -31,7 +31,7 @@ QUIET = {
 
 
 # The seconds within which the head node of a cluster must accept a connection.
-REACHED = 5.0
+CONNECT_SECONDS = 5.0
 
 
 class Lost(Exception):
@@ -82,7 +82,7 @@ class Cluster:
             ClusterError: there is no cluster at that address, or it has a different version of Ray.
         """
         address = address_of(on)
-        _check_reached(address)
+        _check_listening(address)
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         try:
@@ -164,20 +164,20 @@ def _silence_nodes() -> None:
     Ray prints them regardless of its log settings. The function that is replaced is not public.
     """
 
-    def untold(*_: object, **__: object) -> None:
+    def print_nothing(*_: object, **__: object) -> None:
         """Print nothing: the harness itself reports a lost node."""
 
     worker: Any = importlib.import_module("ray._private.worker")
-    worker.print_to_stdstream = untold
+    worker.print_to_stdstream = print_nothing
 
 
-def _check_reached(address: str) -> None:
+def _check_listening(address: str) -> None:
     """Raise :class:`ClusterError` if nothing listens at the address. Ray would wait for minutes."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
     try:
-        socket.create_connection((host, int(port)), timeout=REACHED).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise ClusterError(
@@ -266,7 +266,7 @@ T = TypeVar("T", bound=Hashable)
 # may be lost on one node before they take an item.
 TRIES, FAILURES = 2, 3
 # Seconds between two checks for new nodes.
-LOOK = 1.0
+LOOK_SECONDS = 1.0
 # Seconds to wait for each thread at the end.
 STOPPING = 2.0
 
@@ -386,10 +386,10 @@ def spread(
                     for _ in range(slots(node)):
                         arguments = (cluster, queue, node, work, given_up)
                         # A daemon thread, so that a blocked call to Ray does not delay the exit.
-                        thread = threading.Thread(target=_slot, args=arguments, daemon=True)
+                        thread = threading.Thread(target=_run_slot, args=arguments, daemon=True)
                         thread.start()
                         threads.append(thread)
-            queue.wait(LOOK)
+            queue.wait(LOOK_SECONDS)
             if not queue.finished and not any(thread.is_alive() for thread in threads):
                 why = f": {given_up[-1]}" if given_up else ""
                 raise ClusterError(f"no node of the cluster can do the remaining work{why}")
@@ -405,7 +405,7 @@ def spread(
         raise queue.error
 
 
-def _slot(
+def _run_slot(
     cluster: Cluster,
     queue: Queue[T],
     node: ClusterNode,

@@ -62,8 +62,8 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
     found: dict[str, Setting] = {}
     commands = known.keys() - NO_TABLES
     for own in (False, True):
-        of_command = table.get(command, {}) if command in commands else {}
-        for key, value in (of_command if own else table).items():
+        complete_options = table.get(command, {}) if command in commands else {}
+        for key, value in (complete_options if own else table).items():
             place = _place(path, text, key, command if own else "")
             if not own and key in commands:
                 _check_command(path, text, key, value, known)

@@ -34,13 +34,13 @@ class NoEnvironment(UsageError):
         self.columns = tuple(columns)
 
 
-def _one_line(text: str) -> str:
+def _check_one_line(text: str) -> str:
     if one_line(text) != text:
         raise ValueError(f"no control characters are allowed, found {text!r}")
     return text
 
 
-Word = Annotated[str, AfterValidator(_one_line)]
+Word = Annotated[str, AfterValidator(_check_one_line)]
 
 
 class About(Form):
@@ -71,7 +71,7 @@ class MadeEnvironment:
         return str(self.folder / PYTHON)
 
     @property
-    def is_of_today(self) -> bool:
+    def is_current(self) -> bool:
         """True if the environment contains the same code of the harness as runs here."""
         return self.about.harness_code in ("", digest("harness"))
 
@@ -85,10 +85,10 @@ def root() -> Path:
 
 def kept() -> dict[str, MadeEnvironment]:
     """Return the complete environments by name (``torch@2.6``)."""
-    return looked_through()[0]
+    return read_environments()[0]
 
 
-def looked_through() -> tuple[dict[str, MadeEnvironment], list[str]]:
+def read_environments() -> tuple[dict[str, MadeEnvironment], list[str]]:
     """Return the complete environments by name, and the errors of unreadable ones."""
     found: dict[str, MadeEnvironment] = {}
     damaged = []
@@ -125,7 +125,7 @@ def at(folder: Path) -> MadeEnvironment | None:
     return MadeEnvironment(folder, about)
 
 
-def _installed(backend: str) -> str:
+def _installed_version(backend: str) -> str:
     """Return the installed version of a backend's framework, without a suffix such as ``+cpu``."""
     try:
         return version(backend.partition("-")[0]).partition("+")[0]
@@ -150,7 +150,7 @@ def interpreter(column: str) -> str:
             f"{backend}==2.6.0, or "
             f"an interpreter, {column}=/path/to/python"
         )
-    if found is None and label == _installed(backend):
+    if found is None and label == _installed_version(backend):
         raise UsageError(
             f"there is no environment {column}, but version {label} is installed: write "
             f"{backend}, or "
@@ -162,7 +162,7 @@ def interpreter(column: str) -> str:
             f"{column}=/path/to/python",
             [column],
         )
-    if not found.is_of_today:
+    if not found.is_current:
         raise NoEnvironment(
             f"environment {column} contains different code of the harness ({found.about.harness}, "
             f"made {found.about.made}): make it again with '{make}'",

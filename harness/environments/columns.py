@@ -55,11 +55,11 @@ def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Co
     """
     given = dict(pythons or {})
     if not asked:
-        return _every(given)
+        return _choose_installed(given)
     names: dict[str, None] = {}
     own: dict[str, str] = {}
     for item in asked:
-        name, python = _read(item)
+        name, python = _parse_request(item)
         for other in (given.get(name), own.get(name)):
             if python and other is not None and other != python:
                 raise UsageError(f"{name} has two interpreters: {other!r} and {python!r}")
@@ -80,7 +80,9 @@ def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Co
     return Columns(tuple(names), {**given, **own})
 
 
-def of_options(backends: Sequence[str], pythons: Sequence[str] | Mapping[str, str]) -> Columns:
+def choose_from_options(
+    backends: Sequence[str], pythons: Sequence[str] | Mapping[str, str]
+) -> Columns:
     """Return the columns of ``--backend``, with their interpreters from ``--python``.
 
     Raises:
@@ -93,14 +95,14 @@ def of_options(backends: Sequence[str], pythons: Sequence[str] | Mapping[str, st
     return choose(backends, options.interpreters(pythons, every))
 
 
-def of_command(given: Mapping[str, Any], variables: str = "environment") -> dict[str, Any]:
+def complete_options(given: Mapping[str, Any], variables: str = "environment") -> dict[str, Any]:
     """Return the options of a command by field, including columns, interpreters and variables.
 
     Raises:
         UsageError: as in :func:`choose`, or an option is malformed.
     """
     backends, environment = given.get("backends", ()), given.get(variables, ())
-    columns = of_options(backends, given.get("pythons", ()))
+    columns = choose_from_options(backends, given.get("pythons", ()))
     if not isinstance(environment, Mapping):
         environment = options.variables(environment, partial(names_of, backends))
     names = columns.names if backends else ()
@@ -109,7 +111,7 @@ def of_command(given: Mapping[str, Any], variables: str = "environment") -> dict
 
 def names_of(backends: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the columns in ``--backend``, to which other options refer."""
-    return tuple(_parts(item)[0] for item in backends) or tuple(available())
+    return tuple(_split_request(item)[0] for item in backends) or tuple(available())
 
 
 def one(asked: str, python: str | None = None) -> tuple[str, str]:
@@ -120,7 +122,7 @@ def one(asked: str, python: str | None = None) -> tuple[str, str]:
     Raises:
         UsageError: as in :func:`choose`.
     """
-    name = _parts(asked)[0]
+    name = _split_request(asked)[0]
     found = choose((asked,), {name: python} if python else {})
     return name, found.pythons.get(name, sys.executable)
 
@@ -132,7 +134,7 @@ def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, d
     Raises:
         UsageError: as in :func:`choose`, or an option is for another backend.
     """
-    name, own = _parts(backend)
+    name, own = _split_request(backend)
     python, environment = options.process_of(asked, name, own)
     column, interpreter = one(backend, python)
     return column, interpreter, environment
@@ -146,7 +148,7 @@ def left_out(lacking: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _every(pythons: dict[str, str]) -> Columns:
+def _choose_installed(pythons: dict[str, str]) -> Columns:
     lacking = needs.lacking({name: pythons.get(name, sys.executable) for name in available()})
     names = tuple(name for name in available() if name not in lacking)
     if not names:
@@ -154,19 +156,19 @@ def _every(pythons: dict[str, str]) -> Columns:
     return Columns(names, pythons, lacking)
 
 
-def _parts(item: str) -> tuple[str, str]:
+def _split_request(item: str) -> tuple[str, str]:
     """Return the name and the interpreter in a request; the interpreter may be empty."""
     name, _, python = options.as_label(item).partition("=")
     return name, python
 
 
-def _read(item: str) -> tuple[str, str]:
+def _parse_request(item: str) -> tuple[str, str]:
     """Return the name and the interpreter in a request, after checking them.
 
     Raises:
         UsageError: the backend is unknown, the label is invalid, or no interpreter follows a '='.
     """
-    name, python = _parts(item)
+    name, python = _split_request(item)
     backend, at, label = name.partition("@")
     known = available()
     if backend not in known:

@@ -37,16 +37,16 @@ def run_env(asked: EnvOptions) -> CommandResult:
     if not words or asked.list:
         if words:
             raise UsageError(f"--list takes no environment, found {words[0]!r}")
-        return _listed()
+        return _list_environments()
     told = partial(tell, error=True)
     python = asked.python or sys.executable
     found = make.make(wanted.read(words), python, told, asked.force)
     lines = (
-        f"{_line(found)}, {_size(found.folder) / MIB:,.0f} MiB",
+        f"{_describe_environment(found)}, {_folder_size(found.folder) / MIB:,.0f} MiB",
         f"use it with: --backend {found.about.column}",
         f"same as:     --backend {found.about.column}={found.python}",
     )
-    return CommandResult(_record(found), "\n".join(lines))
+    return CommandResult(_environment_record(found), "\n".join(lines))
 
 
 def choose_or_make(asked: Sequence[str]) -> Columns:
@@ -62,14 +62,14 @@ def choose_or_make(asked: Sequence[str]) -> Columns:
     except NoEnvironment as error:
         told = partial(tell, error=True)
         words = [column.replace("@", "==", 1) for column in error.columns]
-        if not _agreed(f"make {' and '.join(words)} now, with 'harness env'?"):
+        if not _confirm(f"make {' and '.join(words)} now, with 'harness env'?"):
             raise
         for word in words:
             make.make(wanted.read([word]), sys.executable, told, force=False)
     return choose(asked)
 
 
-def _agreed(question: str) -> bool:
+def _confirm(question: str) -> bool:
     """Ask the user a question; return whether the answer is yes.
 
     Without a terminal, or in silent mode, return False.
@@ -80,34 +80,34 @@ def _agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _listed() -> CommandResult:
-    found, damaged = cache.looked_through()
+def _list_environments() -> CommandResult:
+    found, damaged = cache.read_environments()
     for text in damaged:
         tell(text, error=True)
     lines = []
     for one in found.values():
         outdated = (
-            "" if one.is_of_today else " (contains different code of the harness: make it again)"
+            "" if one.is_current else " (contains different code of the harness: make it again)"
         )
-        lines.append(f"{_line(one)}, made {one.about.made}{outdated}")
+        lines.append(f"{_describe_environment(one)}, made {one.about.made}{outdated}")
     if not found and not damaged:
         lines = [
             f"there are no environments in {displayed(cache.root())}; make one with "
             "'harness env torch==2.6'"
         ]
-    return CommandResult([_record(one) for one in found.values()], "\n".join(lines))
+    return CommandResult([_environment_record(one) for one in found.values()], "\n".join(lines))
 
 
-def _record(found: MadeEnvironment) -> dict[str, object]:
-    return {**found.about.model_dump(), "interpreter": found.python, "ready": found.is_of_today}
+def _environment_record(found: MadeEnvironment) -> dict[str, object]:
+    return {**found.about.model_dump(), "interpreter": found.python, "ready": found.is_current}
 
 
-def _line(found: MadeEnvironment) -> str:
+def _describe_environment(found: MadeEnvironment) -> str:
     versions = ", ".join(f"{name} {text}" for name, text in found.about.versions.items())
     return f"{found.about.column}: {versions}, Python {found.about.python}"
 
 
-def _size(folder: Path) -> int:
+def _folder_size(folder: Path) -> int:
     """Return the bytes of all files in an environment, including files that environments share."""
     return sum(
         os.lstat(os.path.join(parent, name)).st_size

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.environments import cache
 from harness.environments.cache import MadeEnvironment
-from harness.environments.wanted import DISTRIBUTION, Wanted, is_editable, pack
+from harness.environments.wanted import DISTRIBUTION, EnvironmentRequest, is_editable, pack
 from harness.errors import CouldNotRun, UsageError
 from harness.files.atomic import write_whole
 from harness.files.lock import held
@@ -31,7 +31,9 @@ class NotMade(CouldNotRun):
     """The error of an environment that could not be made; its folder was removed again."""
 
 
-def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) -> MadeEnvironment:
+def make(
+    wanted: EnvironmentRequest, python: str, tell: Callable[[str], None], force: bool
+) -> MadeEnvironment:
     """Return an environment: the existing one, or a new one that uses the interpreter ``python``.
 
     ``tell`` is called with progress messages. ``force`` replaces an existing environment.
@@ -46,11 +48,11 @@ def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) 
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make {displayed(folder.parent)}: {error.strerror}") from None
-    _check_no_link(folder)
+    _check_no_symbolic_link(folder)
     with held(folder, "make a different environment"):
         there = None if force else cache.at(folder)
-        if there is not None and there.is_of_today:
-            _check_same(there, wanted, python)
+        if there is not None and there.is_current:
+            _check_same_request(there, wanted, python)
             return there
         try:
             shutil.rmtree(folder, ignore_errors=True)
@@ -75,7 +77,7 @@ def folder_of(column: str) -> Path:
     if not folder.is_dir():
         known = ", ".join(cache.kept()) or "none"
         raise UsageError(f"there is no environment {column} (existing: {known})")
-    _check_no_link(folder)
+    _check_no_symbolic_link(folder)
     return folder
 
 
@@ -94,7 +96,7 @@ def remove(column: str) -> Path:
     return folder
 
 
-def _check_no_link(folder: Path) -> None:
+def _check_no_symbolic_link(folder: Path) -> None:
     if folder.is_symlink():
         raise UsageError(
             f"{displayed(folder)} is a symbolic link to {displayed(os.readlink(folder))}; "
@@ -103,7 +105,7 @@ def _check_no_link(folder: Path) -> None:
 
 
 def _install(
-    wanted: Wanted, folder: Path, python: str, tell: Callable[[str], None]
+    wanted: EnvironmentRequest, folder: Path, python: str, tell: Callable[[str], None]
 ) -> Mapping[str, object]:
     """Make and test the environment; return the content of ``environment.json``."""
     uv = shutil.which("uv")
@@ -155,7 +157,7 @@ def _run(command: Sequence[str], folder: Path) -> str:
     return ran.stdout
 
 
-def _check_same(there: MadeEnvironment, wanted: Wanted, python: str) -> None:
+def _check_same_request(there: MadeEnvironment, wanted: EnvironmentRequest, python: str) -> None:
     if python != sys.executable:
         ask = "import platform; print(platform.python_version())"
         asked = _run([python, "-I", "-c", ask], Path()).strip()

@@ -67,7 +67,7 @@ def pack(found: Distribution, folder: Path) -> Path:
     record = csv.writer(rows, lineterminator="\n")
     home = ""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in filter(_is_packed, found.files or ()):
+        for file in filter(_belongs_in_wheel, found.files or ()):
             content = Path(str(file.locate())).read_bytes()
             archive.writestr(file.as_posix(), content)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
@@ -78,7 +78,7 @@ def pack(found: Distribution, folder: Path) -> Path:
     return path
 
 
-def _is_packed(file: PackagePath) -> bool:
+def _belongs_in_wheel(file: PackagePath) -> bool:
     """Return whether a file goes into the wheel: no script, bytecode or record of the installer."""
     inner = ".." not in file.parts and "__pycache__" not in file.parts
     return inner and not (file.parts[0].endswith(".dist-info") and file.name in NOT_PACKED)
@@ -88,7 +88,7 @@ DISTRIBUTION = "backend-comparison-harness"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EnvironmentRequest:
     """An environment to be made: its name (``torch@2.6``), its backend, and the requirements for
     pip.
 
@@ -102,14 +102,14 @@ class Wanted:
     packed: tuple[Distribution, ...]
 
 
-def read(words: Sequence[str]) -> Wanted:
+def read(words: Sequence[str]) -> EnvironmentRequest:
     """Read ``BACKEND==VERSION`` or ``BACKEND@VERSION``, followed by further requirements.
 
     Raises:
         UsageError: the first word is malformed, its backend is unknown, or another word is not a
             requirement.
     """
-    backend, version = _pinned(*words[:2])
+    backend, version = _split_version(*words[:2])
     _, entry = installed(ENTRY_POINT_GROUP)[backend]
     own = entry.dist.name if entry.dist else DISTRIBUTION
     found = {str(canonicalize_name(r.name)): r for r in requirements(distribution(own), backend)}
@@ -129,7 +129,7 @@ def read(words: Sequence[str]) -> Wanted:
             raise UsageError(
                 f"{word!r} is not a pip requirement: {str(error).splitlines()[0]}"
             ) from None
-    return Wanted(
+    return EnvironmentRequest(
         f"{backend}@{version.removesuffix('.*')}",
         backend,
         tuple(chosen.values()),
@@ -146,7 +146,7 @@ def column_of(word: str) -> str:
     column = as_label(word)
     _, at, label = column.partition("@")
     if not at:
-        _pinned(word)
+        _split_version(word)
     if not LABEL.fullmatch(label):
         raise UsageError(
             "--remove takes BACKEND@VERSION, where the version has at most 100 letters, "
@@ -155,7 +155,7 @@ def column_of(word: str) -> str:
     return column
 
 
-def _pinned(word: str, after: str = "") -> tuple[str, str]:
+def _split_version(word: str, after: str = "") -> tuple[str, str]:
     """Return the backend and the version in ``word``; ``after`` is the next word, for a hint."""
     backend, equals, version = word.partition("@" if "@" in word else "==")
     if not equals or not LABEL.fullmatch(version.removesuffix(".*")) or not version[0].isdigit():

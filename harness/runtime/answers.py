@@ -82,7 +82,7 @@ def whole(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedBy:
     """A type annotation that validates a value with ``convert``.
 
     ``convert`` returns the value, or raises ValueError if the value is not allowed.
@@ -152,23 +152,23 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
-def _at_least(least: int) -> Converted:
+def _whole_number_from(least: int) -> ConvertedBy:
     def whole_number(value: Any) -> int:
         if type(value) is not int or value < least:
             raise ValueError(f"expected a whole number of at least {least}, found {shown(value)}")
         return value
 
-    return Converted(whole_number)
+    return ConvertedBy(whole_number)
 
 
-Tensors = dict[str, Annotated[Any, Converted(tensor)]]
+Tensors = dict[str, Annotated[Any, ConvertedBy(tensor)]]
 """Arrays by name; an invalid array is a :class:`.Misfit`, so that only this entry is wrong."""
-Arrays = dict[str, Annotated[Any, Converted(_array)]]
-Traced = Annotated[Any, Converted(_entry)]
+Arrays = dict[str, Annotated[Any, ConvertedBy(_array)]]
+Traced = Annotated[Any, ConvertedBy(_entry)]
 Texts = dict[str, str]
-Seconds = Annotated[float, Converted(_seconds)]
-Count = Annotated[int, _at_least(1)]
-Bytes = Annotated[int, _at_least(0)]
+Seconds = Annotated[float, ConvertedBy(_seconds)]
+Count = Annotated[int, _whole_number_from(1)]
+Bytes = Annotated[int, _whole_number_from(0)]
 
 
 class Greeting(TypedDict):
@@ -191,7 +191,7 @@ class Paths(TypedDict):
     paths: Texts
 
 
-class Opened(Paths):
+class OpenAnswer(Paths):
     denormals: NotRequired[bool]
     repeats: NotRequired[bool]
     automatic: NotRequired[bool]
@@ -203,7 +203,7 @@ class Kept(TypedDict):
     slots: dict[str, Tensors]
 
 
-class Stepped(Kept):
+class StepAnswer(Kept):
     results: Tensors
 
 
@@ -212,7 +212,7 @@ class Gradients(TypedDict):
     gradients: Tensors
 
 
-class Probed(TypedDict):
+class ProbeAnswer(TypedDict):
     tried: int
     faults: list[str]
     traceback: str
@@ -230,7 +230,7 @@ class Changed(TypedDict):
     slots: dict[str, Arrays]
 
 
-class Descended(Kept):
+class TrainingAnswer(Kept):
     total: float
     later: list[Kept]
 

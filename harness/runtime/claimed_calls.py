@@ -26,13 +26,13 @@ def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native
     """
     found: dict[str, Native] = {}
     for key, calls in calls_by_layer(program, phase).items():
-        natives = [_claim(backend, call) for call in calls]
+        natives = [_ask_for_claim(backend, call) for call in calls]
         if natives[0] is not None and None not in natives:
             found[key] = natives[0]
     return found
 
 
-def _claim(backend: Backend, call: ClaimableCall) -> Native | None:
+def _ask_for_claim(backend: Backend, call: ClaimableCall) -> Native | None:
     claim = backend.claim(call)
     if claim is not None:
         source = f"claim() of {call.definition}"
@@ -45,13 +45,13 @@ def claimed_call(key: str, native: Native) -> Claimed:
     """Return the function that prepares a claimed call for the interpreter."""
 
     def claimed(node: Node) -> Line:
-        given = _given(node, key, native)
-        return _line(node, native.label, lambda values: native.run(*given(values)))
+        given = _argument_reader(node, key, native)
+        return _prepared_line(node, native.label, lambda values: native.run(*given(values)))
 
     return claimed
 
 
-def _given(node: Node, key: str, native: Native) -> Given:
+def _argument_reader(node: Node, key: str, native: Native) -> Given:
     roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
     names = [(name, f"{key}/{name}") for name in native.packing.pieces]
 
@@ -63,7 +63,7 @@ def _given(node: Node, key: str, native: Native) -> Given:
     return given
 
 
-def _line(node: Node, label: str, run: Callable[[Values], Sequence[object]]) -> Line:
+def _prepared_line(node: Node, label: str, run: Callable[[Values], Sequence[object]]) -> Line:
     def line(values: Values) -> None:
         made = run(values)
         try:
@@ -75,7 +75,7 @@ def _line(node: Node, label: str, run: Callable[[Values], Sequence[object]]) -> 
     return line
 
 
-def chained(
+def merge_chains(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> tuple[list[Node], dict[str, Claimed]]:
     """Merge claimed calls that their framework can run as one call.
@@ -93,7 +93,7 @@ def chained(
     # The nodes that replace each call of a chain, by the call's first output. Only the last call is
     # replaced by a node.
     instead: dict[int, list[Node]] = {}
-    for chain in _chains(nodes, ends, natives):
+    for chain in _find_chains(nodes, ends, natives):
         last = chain[-1]
         # Layers that share parameters may be in several chains, so the key also has an output.
         key = f"{' + '.join(map(call_key, chain))} %{last.outputs[0]}"
@@ -113,15 +113,19 @@ def _claimed_chain(chain: Sequence[Node], natives: Mapping[str, Native]) -> Clai
     native = natives[keys[-1]]
     assert native.chain is not None
     run = native.chain.run
-    given = [_given(node, key, natives[key]) for node, key in zip(chain, keys, strict=True)]
+    given = [
+        _argument_reader(node, key, natives[key]) for node, key in zip(chain, keys, strict=True)
+    ]
 
     def claimed(node: Node) -> Line:
-        return _line(node, native.label, lambda values: run([one(values) for one in given]))
+        return _prepared_line(
+            node, native.label, lambda values: run([one(values) for one in given])
+        )
 
     return claimed
 
 
-def _chains(
+def _find_chains(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> list[list[Node]]:
     """Return the chains of calls that their framework can run as one call, each in order."""
@@ -143,7 +147,7 @@ def _chains(
             chain is None
             or times[node.inputs[0]] > 1
             or node.inputs.count(node.inputs[0]) > 1
-            or native.chain.kind != _kind(chain[-1], natives)
+            or native.chain.kind != _chain_kind(chain[-1], natives)
             # Other outputs of earlier layers exist only after the whole chain has run.
             or any(first.get(o, later) <= place for one in chain for o in one.outputs[1:])
         ):
@@ -154,6 +158,6 @@ def _chains(
     return [chain for chain in chains if len(chain) > 1]
 
 
-def _kind(node: Node, natives: Mapping[str, Native]) -> object:
+def _chain_kind(node: Node, natives: Mapping[str, Native]) -> object:
     chain = natives[call_key(node)].chain
     return chain.kind if chain else None

@@ -22,7 +22,7 @@ from harness.files.user_file import FileFault, read_bytes
 MOST_SOURCE = 1 << 24
 # Built-in functions that run or import code without an import statement.
 BUILT_IN = frozenset({"__import__", "exec", "eval"})
-UNTOLD = frozenset(
+RUNS_CODE = frozenset(
     {
         *("spec_from_file_location", "run_path", "run_module", "load_module", "iter_modules"),
         *("walk_packages", "exec_module"),
@@ -31,23 +31,23 @@ UNTOLD = frozenset(
 IMPORTERS = frozenset({"import_module", "find_spec", "resolve_name"})
 
 
-HIDDEN = UNTOLD | IMPORTERS
+HIDDEN = RUNS_CODE | IMPORTERS
 
 
-class Untold(Exception):
+class HiddenImports(Exception):
     """The error of a file that may import modules which its source does not name."""
 
 
-def imported(path: Path, package: str) -> set[str]:
+def imported_modules(path: Path, package: str) -> set[str]:
     """Return the modules that a file of a package may import, including modules that do not exist.
 
     Raises:
-        Untold: the file cannot be read, or runs or imports code that its text does not name.
+        HiddenImports: the file cannot be read, or runs or imports code that its text does not name.
     """
     try:
         tree = ast.parse(read_bytes(path, MOST_SOURCE, "code"))
     except (FileFault, OSError, SyntaxError, ValueError) as fault:
-        raise Untold(str(fault)) from None
+        raise HiddenImports(str(fault)) from None
     found: set[str] = set()
     # Calls of importing functions whose argument is a string in the source. If such a function is
     # passed on as a value instead, other code may call it with any name.
@@ -55,7 +55,7 @@ def imported(path: Path, package: str) -> set[str]:
         id(node.func)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and node.args and _is_text(node.args[0], tree)
-        if _named(node.func) in IMPORTERS
+        if _name_of(node.func) in IMPORTERS
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -66,16 +66,16 @@ def imported(path: Path, package: str) -> set[str]:
             base = ".".join([*above, *filter(None, [node.module])])
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
             if any(alias.asname and alias.name in HIDDEN | BUILT_IN for alias in node.names):
-                raise Untold(f"line {node.lineno} gives what imports a name of its own")
+                raise HiddenImports(f"line {node.lineno} gives what imports a name of its own")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             # The argument of import_module("..."), or "module:function".
             found.add(node.value.partition(":")[0])
             if node.value in HIDDEN:
-                raise Untold(f"line {node.lineno} names {node.value}")
+                raise HiddenImports(f"line {node.lineno} names {node.value}")
         elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in told:
-            of_builtins = isinstance(node, ast.Name) or _named(node.value) == "builtins"
-            if _named(node) in HIDDEN or (of_builtins and _named(node) in BUILT_IN):
-                raise Untold(f"line {node.lineno} uses {_named(node)}")
+            of_builtins = isinstance(node, ast.Name) or _name_of(node.value) == "builtins"
+            if _name_of(node) in HIDDEN or (of_builtins and _name_of(node) in BUILT_IN):
+                raise HiddenImports(f"line {node.lineno} uses {_name_of(node)}")
     return found
 
 
@@ -90,14 +90,14 @@ def _is_text(value: ast.expr, tree: ast.Module) -> bool:
     values = [
         statement.value
         for statement in tree.body
-        if isinstance(statement, ast.Assign) and value.id in map(_named, statement.targets)
+        if isinstance(statement, ast.Assign) and value.id in map(_name_of, statement.targets)
     ]
     return bool(values) and all(
         isinstance(v, ast.Constant | ast.IfExp) and _is_text(v, tree) for v in values
     )
 
 
-def _named(value: ast.expr) -> str:
+def _name_of(value: ast.expr) -> str:
     """Return the name in a name or attribute expression; empty for other expressions."""
     match value:
         case ast.Name(id=name) | ast.Attribute(attr=name):
@@ -113,7 +113,7 @@ CODE = (".py", *EXTENSION_SUFFIXES)
 _HARNESS = __name__.partition(".")[0]
 
 
-def digest(module: str, beside: Collection[str] = ()) -> str:
+def digest(module: str, siblings: Collection[str] = ()) -> str:
     """Return the sha256 checksum (hex) of a module's code, empty if no code is found.
 
     For a module in a top-level package, the checksum covers all files of that package. For a module
@@ -121,28 +121,29 @@ def digest(module: str, beside: Collection[str] = ()) -> str:
     or indirectly, and their data files. If the source does not show the imports, it covers all
     files of the packages.
 
-    ``beside`` are further top-level modules and packages of the distribution. The checksum covers
-    all files of those that are imported, and all of them if the source does not show the imports.
-    Of compiled extensions, and of data files above 1 MiB, it covers only size and time of change.
+    ``siblings`` are further top-level modules and packages of the distribution. The checksum also
+    covers all files of the siblings that are imported; if the source does not show the imports, it
+    covers all siblings. Compiled extensions, and data files above 1 MiB, count only with their size
+    and the time of their last change.
     """
     name = module.partition(":")[0]
-    specs = _find(name)
+    specs = _find_specs(name)
     try:
-        files = _reached(name, specs)
-    except Untold:
+        files = _dependency_files(name, specs)
+    except HiddenImports:
         files = dict.fromkeys(path for spec in specs for path in _files(spec))
-    files |= _beside(files, {*beside} - {name.partition(".")[0], _HARNESS})
+    files |= _sibling_files(files, {*siblings} - {name.partition(".")[0], _HARNESS})
     found = hashlib.sha256()
     for path in files:
         found.update(os.fsencode(path.name) + b"\0")
         try:
-            found.update(_content(path))
+            found.update(_content_digest(path))
         except (FileFault, OSError) as fault:  # no file, or gone a moment ago
             found.update(str(fault).encode())
     return found.hexdigest() if files else ""
 
 
-def _content(path: Path) -> bytes:
+def _content_digest(path: Path) -> bytes:
     if path.suffix == ".py":
         return hashlib.sha256(read_bytes(path, MOST, "code")).digest()
     status = path.stat()
@@ -151,7 +152,7 @@ def _content(path: Path) -> bytes:
     return hashlib.sha256(read_bytes(path, MOST_DATA, "data")).digest()
 
 
-def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
+def _dependency_files(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
     """Return the files on which a module depends, within its own package.
 
     These are the module's file, the modules that it imports directly or indirectly, the packages
@@ -160,12 +161,12 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
     checksum.
 
     Raises:
-        Untold: a file's source does not show its imports, or the module is not in a package inside
-            another.
+        HiddenImports: a file's source does not show its imports, or the module is not in a package
+            inside another package.
     """
     packages = [spec.name for spec in specs if spec.submodule_search_locations is not None]
     if len(packages) < 2:
-        raise Untold(name)
+        raise HiddenImports(name)
     top, second, *_ = name.split(".")
     part = f"{top}.{second}" if top == _HARNESS else top
     found: dict[Path, None] = {}
@@ -173,7 +174,7 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
     waiting = [name, *packages]
     while waiting:
         one = waiting.pop()
-        chain = [] if one in seen else _find(one)
+        chain = [] if one in seen else _find_specs(one)
         seen.add(one)
         if not chain or not chain[-1].has_location or chain[-1].origin is None:
             continue
@@ -182,12 +183,12 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
         if path.suffix == ".py":
             is_package = chain[-1].submodule_search_locations is not None
             package = one if is_package else one.rpartition(".")[0]
-            waiting += _within(imported(path, package), part)
-    data = (path for folder in {path.parent for path in found} for path in _data(folder))
+            waiting += _modules_within(imported_modules(path, package), part)
+    data = (path for folder in {path.parent for path in found} for path in _data_files(folder))
     return dict.fromkeys(sorted([*found, *data]))
 
 
-def _within(names: Iterable[str], part: str) -> Iterator[str]:
+def _modules_within(names: Iterable[str], part: str) -> Iterator[str]:
     """Yield the named modules that are inside package ``part``, and their parent packages."""
     for name in names:
         words = name.split(".")
@@ -196,8 +197,8 @@ def _within(names: Iterable[str], part: str) -> Iterator[str]:
             yield from (".".join(words[:count]) for count in range(least, len(words) + 1))
 
 
-def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
-    """Return the files of further top-level modules that are imported, directly or indirectly.
+def _sibling_files(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
+    """Return the files of the top-level modules ``tops`` that are imported, even indirectly.
 
     If a file does not show its imports, return the files of all these modules.
     """
@@ -208,17 +209,19 @@ def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
         if path.suffix != ".py":
             continue
         try:
-            wanted = {name.partition(".")[0] for name in imported(path, "")} & tops
-        except Untold:
+            wanted = {name.partition(".")[0] for name in imported_modules(path, "")} & tops
+        except HiddenImports:
             wanted = set(tops)
         tops -= wanted
-        more = [file for top in sorted(wanted) for spec in _find(top) for file in _files(spec)]
+        more = [
+            file for top in sorted(wanted) for spec in _find_specs(top) for file in _files(spec)
+        ]
         found |= dict.fromkeys(more)
         waiting += more
     return dict.fromkeys(sorted(found))
 
 
-def _find(name: str) -> list[ModuleSpec]:
+def _find_specs(name: str) -> list[ModuleSpec]:
     """Return the import spec of each part of a dotted name, or [] if one is missing."""
     found: list[ModuleSpec] = []
     path = None
@@ -243,16 +246,16 @@ def _files(spec: ModuleSpec) -> list[Path]:
     return sorted(
         path
         for folder in folders
-        for path in _walked(folder, into_packages=True)
+        for path in _walk_files(folder, into_packages=True)
         if path.name.endswith(CODE) or (spec.name != _HARNESS and _is_data(path))
     )
 
 
-def _data(folder: Path) -> Iterator[Path]:
-    return (path for path in _walked(folder, into_packages=False) if _is_data(path))
+def _data_files(folder: Path) -> Iterator[Path]:
+    return (path for path in _walk_files(folder, into_packages=False) if _is_data(path))
 
 
-def _walked(folder: Path, *, into_packages: bool) -> Iterator[Path]:
+def _walk_files(folder: Path, *, into_packages: bool) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = [
             each

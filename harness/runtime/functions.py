@@ -16,11 +16,11 @@ from harness.program.signature import Mode, crossing_ports, result_ports, variab
 from harness.program.updates import SCALE
 from harness.runtime import promises, updates
 from harness.runtime.backend import Backend
-from harness.runtime.claimed_calls import VARIABLES, chained, claimed_call, claims
+from harness.runtime.claimed_calls import VARIABLES, claimed_call, claims, merge_chains
 from harness.runtime.interpreter import (
     Claimed,
     Interpreter,
-    KeptNodes,
+    NodeCache,
     Table,
     Values,
     Watch,
@@ -101,13 +101,15 @@ class Functions:
         self.layout = Layout(training, self.natives["training"])
         self.whole: WholeModel | None = None
         self._compiled: dict[Hashable, Any] = {}
-        self._kept_nodes = KeptNodes()
+        self._node_cache = NodeCache()
 
     def function(self, phase: Phase, mode: Mode) -> Function:
         """Return the compiled forward function of a phase and mode; the function is cached."""
-        return self._once((phase, mode, "forward"), lambda: self.compiled(self.plain(phase, mode)))
+        return self._cached(
+            (phase, mode, "forward"), lambda: self.compiled(self.plain(phase, mode))
+        )
 
-    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+    def _cached(self, key: Hashable, make: Callable[[], T]) -> T:
         if key not in self._compiled:
             self._compiled[key] = make()
         return self._compiled[key]  # type: ignore[no-any-return]
@@ -135,7 +137,7 @@ class Functions:
             made = None if derived else self.automatic(self.plain(phase, mode))
             return self.compiled(made) if made else self._derived(phase, mode)
 
-        return self._once((phase, mode, "gradient"), make)
+        return self._cached((phase, mode, "gradient"), make)
 
     def compiled(self, function: F) -> F:
         """Let the backend compile a function, which may return gradients too.
@@ -171,7 +173,7 @@ class Functions:
         derivative = self.derivative(phase, mode)
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
-            env, sizes = self._env(program, variables, constants)
+            env, sizes = self._bind_arguments(program, variables, constants)
             one = self.float_tensor(np.asarray(1.0))
             for seed in derivative.seeds:
                 given = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
@@ -180,7 +182,7 @@ class Functions:
             key = (phase, mode, "derived", *sorted(sizes.items()))
             nodes = derivative.program.nodes
             ends = (*results.values(), *(g.value for g in derivative.gradients))
-            kept = self._kept_nodes.get(key, lambda: (self.interpreter(sizes), nodes), ends)
+            kept = self._node_cache.get(key, lambda: (self.interpreter(sizes), nodes), ends)
             env = kept.run(env)
             found = {n: env[v] for n, v in results.items()}
             names = zip(against, derivative.gradients, strict=True)
@@ -204,7 +206,7 @@ class Functions:
         wanted = ("loss",) if mode == "loss" else ("output.", "state.")
         outputs = [Port(n, v) for n, v in results.items() if n.startswith(wanted)]
         against = list(variable_ports(program).values())
-        return self._once(
+        return self._cached(
             (phase, mode, "derivative"),
             lambda: differentiate(program, outputs, against, results.values()),
         )
@@ -222,7 +224,7 @@ class Functions:
         If ``watch`` is given, it is called with every value, and loops run step by step.
         """
         program = self.programs[phase]
-        env, sizes = self._env(program, variables, constants)
+        env, sizes = self._bind_arguments(program, variables, constants)
         ports = result_ports(program, mode)
         done: frozenset[int] = frozenset()
         if self.whole is not None and watch is None:
@@ -234,11 +236,11 @@ class Functions:
             return [node for node in needed if not done.issuperset(node.outputs)]
 
         def made() -> tuple[Interpreter, Sequence[Node]]:
-            return self._chained(phase, sizes, nodes(), ports.values())
+            return self._with_merged_chains(phase, sizes, nodes(), ports.values())
 
         if watch is None:
             key = (phase, mode, done, *sorted(sizes.items()))
-            self._kept_nodes.get(key, made, ports.values()).run(env)
+            self._node_cache.get(key, made, ports.values()).run(env)
         else:
             self.interpreter(sizes, self.claimed(phase), watch).run(nodes(), env)
         results = {name: env[value] for name, value in ports.items()}
@@ -259,7 +261,9 @@ class Functions:
         program, ports = self.programs[phase], result_ports(self.programs[phase], mode)
         names = [(f"{prefix}{port.name}", port.value) for prefix, port in crossing_ports(program)]
         ends = ports.values()
-        interpreter, nodes = self._chained(phase, sizes, needed_nodes(program.nodes, ends), ends)
+        interpreter, nodes = self._with_merged_chains(
+            phase, sizes, needed_nodes(program.nodes, ends), ends
+        )
         script = interpreter.prepared(nodes, ends)
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
@@ -280,11 +284,11 @@ class Functions:
         """Return the claimed calls of a phase by key, as the interpreter needs them."""
         return {key: claimed_call(key, native) for key, native in self.natives[phase].items()}
 
-    def _chained(
+    def _with_merged_chains(
         self, phase: Phase, sizes: Mapping[str, int], nodes: Sequence[Node], ends: Iterable[int]
     ) -> tuple[Interpreter, Sequence[Node]]:
         """Merge chains of claimed layers into one call each; return interpreter and nodes."""
-        nodes, chains = chained(nodes, ends, self.natives[phase])
+        nodes, chains = merge_chains(nodes, ends, self.natives[phase])
         return self.interpreter(sizes, {**self.claimed(phase), **chains}), nodes
 
     def interpreter(
@@ -299,7 +303,7 @@ class Functions:
 
     def sizes(self, phase: Phase, tensors: Tensors) -> dict[str, int]:
         """Return all sizes of a program by name, including those of the arrays (``batch``)."""
-        return self._env(self.programs[phase], {}, tensors)[1]
+        return self._bind_arguments(self.programs[phase], {}, tensors)[1]
 
     def scalar(self, value: float) -> Any:
         """Return a number as a tensor of the session's dtype."""
@@ -321,7 +325,7 @@ class Functions:
         """
         return promises.array(self.backend.numpy(tensor), name)
 
-    def _env(
+    def _bind_arguments(
         self, program: Program, variables: Tensors, constants: Tensors
     ) -> tuple[dict[int, Any], dict[str, int]]:
         env: dict[int, Any] = {}

@@ -24,7 +24,7 @@ Table = Mapping[str, Callable[..., Any]]
 # interpreter may use it.
 LOOSE = "loose_max"
 NOTHING: Attributes = MappingProxyType({})
-NOTHING_MADE = "it returned None; expected a tensor"
+NO_RESULT = "it returned None; expected a tensor"
 Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
 Values = dict[int, Any]
 # A prepared node: a function that adds the node's results to the values.
@@ -122,7 +122,7 @@ class Interpreter:
         return _operation(node, function, self.attributes(node))
 
     def _watched(self, line: Line, node: Node) -> Line:
-        def shown(values: Values) -> None:
+        def watched(values: Values) -> None:
             line(values)
             assert self.watch is not None
             for output in node.outputs:
@@ -130,7 +130,7 @@ class Interpreter:
                 if other is not None:
                     values[output] = other
 
-        return shown
+        return watched
 
     def _number(self, node: Node, number: float) -> Line:
         output, scalar = node.output, self.scalar
@@ -183,9 +183,9 @@ class PreparedNodes:
                 line(values)
         except Exception as error:
             node = self._nodes[line]
-            empty = self._empty(node, values)
+            empty = self._node_without_result(node, values)
             if empty is not None:
-                missing = TypeError(NOTHING_MADE)
+                missing = TypeError(NO_RESULT)
                 self._blame(missing, empty, values)
                 raise missing from error
             if node.op not in ("call", "scan"):
@@ -193,7 +193,7 @@ class PreparedNodes:
             raise
         return values
 
-    def _empty(self, node: Node, values: Values) -> Node | None:
+    def _node_without_result(self, node: Node, values: Values) -> Node | None:
         """Return the earlier node that made an input of ``node`` None, if there is one."""
         nothing = {i for i in node.inputs if i in values and values[i] is None}
         return next((n for n in self._nodes.values() if nothing.intersection(n.outputs)), None)
@@ -275,7 +275,7 @@ def perform(table: Table, op: str, inputs: Sequence[Any], attributes: Attributes
         given = [inputs] if op == "concat" else inputs
         made = table[op](*given, **attributes)
         if made is None:
-            raise TypeError(NOTHING_MADE)
+            raise TypeError(NO_RESULT)
     except Exception as error:
         blame(error, call_text(op, inputs, attributes))
         raise
@@ -299,10 +299,10 @@ def _tensor_text(tensor: Any) -> str:
 
 
 # The most entries in a cache of prepared nodes: all functions of a session, at several sizes each.
-MOST_KEPT = 64
+MOST_CACHED = 64
 
 
-class KeptNodes:
+class NodeCache:
     """A cache of prepared nodes.
 
     The key identifies the nodes and the sizes. Each run makes its constants anew, because a
@@ -310,7 +310,7 @@ class KeptNodes:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, PreparedNodes] = {}
+        self._prepared: dict[Hashable, PreparedNodes] = {}
 
     def get(
         self,
@@ -323,12 +323,12 @@ class KeptNodes:
 
         If ``ends`` is given, the caller reads no other results.
         """
-        if key not in self._kept:
-            if len(self._kept) == MOST_KEPT:
-                self._kept.clear()
+        if key not in self._prepared:
+            if len(self._prepared) == MOST_CACHED:
+                self._prepared.clear()
             interpreter, nodes = made()
-            self._kept[key] = replace(interpreter, anew=True).prepared(nodes, ends)
-        return self._kept[key]
+            self._prepared[key] = replace(interpreter, anew=True).prepared(nodes, ends)
+        return self._prepared[key]
 
 
 def with_loose(table: Table, fused: Table) -> Table:

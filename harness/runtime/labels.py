@@ -40,13 +40,13 @@ def contradiction(column: str, versions: Mapping[str, str]) -> str:
         return ""
     name = next((n for n in (backend, backend.split("-")[0]) if n in versions), None)
     found = versions if name is None else {name: versions[name]}
-    if not found or any(_is_one_of(wanted, version) for version in found.values()):
+    if not found or any(_matches(wanted, version) for version in found.values()):
         return ""
     answered = ", ".join(f"{n} {version}" for n, version in found.items())
     return f"{column} was requested, but {answered} answered"
 
 
-def _is_one_of(wanted: SpecifierSet, version: str) -> bool:
+def _matches(wanted: SpecifierSet, version: str) -> bool:
     try:
         return wanted.contains(version, prereleases=True)
     except InvalidVersion:  # a plugin may report any text

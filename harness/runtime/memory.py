@@ -37,10 +37,10 @@ def available() -> int:
     """Return the bytes that this process may still allocate, on the machine and in its cgroups."""
     import psutil
 
-    return min(int(psutil.virtual_memory().available), *_left_to_groups())
+    return min(int(psutil.virtual_memory().available), *_allowed_by_groups())
 
 
-def _left_to_groups() -> list[int]:
+def _allowed_by_groups() -> list[int]:
     """Return the bytes that each limit of a control group leaves, and 2**62 in case of no limit."""
     left = [1 << 62]
     for line in Path("/proc/self/cgroup").read_text().splitlines():

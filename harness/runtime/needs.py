@@ -28,7 +28,7 @@ def lacking(pythons: Mapping[str, str]) -> dict[str, str]:
     ``pythons`` gives the interpreter of each backend. If an interpreter does not answer, its
     backends are not listed: their workers will report the error.
     """
-    told = {python: _told(python) for python in dict.fromkeys(pythons.values())}
+    told = {python: _ask_interpreter(python) for python in dict.fromkeys(pythons.values())}
     return {name: told[python][name] for name, python in pythons.items() if name in told[python]}
 
 
@@ -36,7 +36,7 @@ def own() -> dict[str, str]:
     """Return this interpreter's backends without their framework, with install commands."""
     found = {}
     for name, (_, entry) in sorted(installed(ENTRY_POINT_GROUP).items()):
-        if entry.dist is not None and not all(map(_is_there, requirements(entry.dist, name))):
+        if entry.dist is not None and not all(map(_is_installed, requirements(entry.dist, name))):
             found[name] = advice(entry.dist, extras(entry.dist, name))
     return found
 
@@ -71,7 +71,7 @@ def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
             yield found
 
 
-def _is_there(wanted: Requirement) -> bool:
+def _is_installed(wanted: Requirement) -> bool:
     """Return whether a distribution, or another one with its module, is installed.
 
     For example, ``tensorflow-cpu`` has the module of ``tensorflow``.
@@ -84,7 +84,7 @@ def _is_there(wanted: Requirement) -> bool:
 
 
 @cache
-def _told(python: str) -> Mapping[str, str]:
+def _ask_interpreter(python: str) -> Mapping[str, str]:
     if python == sys.executable:
         return own()
     command = [python, "-P", "-m", "harness.runtime.needs"]

@@ -62,13 +62,13 @@ class Part:
 
     def pack(self, table: Table, neutral: Mapping[str, Any]) -> Any:
         tensor = neutral[self.name]
-        turned = _turned(table, tensor, self.order(len(tensor.shape)))
-        return _shaped(table, turned, self.shape) if self.shape else turned
+        turned = _permute(table, tensor, self.order(len(tensor.shape)))
+        return _reshape(table, turned, self.shape) if self.shape else turned
 
     def unpack(self, table: Table, packed: Any, shapes: Shapes, into: Tensors) -> None:
         shape = shapes[self.name]
-        turned = _shaped(table, packed, self.turned(shape))
-        into[self.name] = _turned(table, turned, inverse(self.order(len(shape))))
+        turned = _reshape(table, packed, self.turned(shape))
+        into[self.name] = _permute(table, turned, inverse(self.order(len(shape))))
 
     def length(self, axis: int, shapes: Shapes) -> int:
         return (self.shape or self.turned(shapes[self.name]))[axis]
@@ -131,13 +131,13 @@ def _check_length(packed: Any, axis: int, length: int) -> None:
         raise ValueError(f"axis {axis} of a packed tensor has length {length}, found shape {shape}")
 
 
-def _turned(table: Table, tensor: Any, axes: tuple[int, ...]) -> Any:
+def _permute(table: Table, tensor: Any, axes: tuple[int, ...]) -> Any:
     if axes == tuple(range(len(tensor.shape))):
         return tensor
     return perform(table, "permute_dims", [tensor], {"axes": axes})
 
 
-def _shaped(table: Table, tensor: Any, shape: tuple[int, ...]) -> Any:
+def _reshape(table: Table, tensor: Any, shape: tuple[int, ...]) -> Any:
     if tuple(tensor.shape) == shape:
         return tensor
     return perform(table, "reshape", [tensor], {"shape": shape})

@@ -89,11 +89,13 @@ def environment(name: str, deterministic: bool = False) -> dict[str, str]:
         UnknownBackend: no backend of this name is installed.
         BrokenBackend: as for ``load``, or the variables are not strings.
     """
-    found = _strings(name, "harness_environment")
-    return {**found, **_strings(name, "harness_deterministic")} if deterministic else found
+    found = _environment_of_hook(name, "harness_environment")
+    return (
+        {**found, **_environment_of_hook(name, "harness_deterministic")} if deterministic else found
+    )
 
 
-def _strings(name: str, hook: str) -> dict[str, str]:
+def _environment_of_hook(name: str, hook: str) -> dict[str, str]:
     wanted = BACKENDS.call(name, hook) or {}
     strings = isinstance(wanted, Mapping) and all(
         isinstance(text, str) for item in wanted.items() for text in item
@@ -133,10 +135,10 @@ def _top_level(distribution: Distribution) -> set[str]:
 
 def installed(group: str = ENTRY_POINT_GROUP) -> dict[str, tuple[Origin, EntryPoint]]:
     """Return the entry points of a group with their origins, without importing a plugin."""
-    return dict(_installed(group, tuple((place, _changed(place)) for place in sys.path)))
+    return dict(_installed(group, tuple((place, _change_time(place)) for place in sys.path)))
 
 
-def _changed(place: str) -> int:
+def _change_time(place: str) -> int:
     """Return the time of a folder's last change in nanoseconds; 0 if the folder is missing."""
     try:
         return os.stat(place or ".").st_mtime_ns
@@ -213,7 +215,7 @@ class PluginKind:
             manager.check_pending()
             return getattr(manager.hook, hook)(name=name)
         except (Exception, SystemExit) as error:
-            hint = _extra(entry) if isinstance(error, ModuleNotFoundError) else ""
+            hint = _install_hint(entry) if isinstance(error, ModuleNotFoundError) else ""
             raise self.broken(
                 f"{self.noun} {name!r} ({origin.distribution} {origin.version}, {origin.module}) "
                 f"could not be loaded: {type(error).__name__}: {error}{hint}",
@@ -251,7 +253,7 @@ def advice(dist: Distribution, wanted: Sequence[str]) -> str:
     return f"pip install '{dist.name}[{','.join(wanted)}]'"
 
 
-def _extra(entry: EntryPoint) -> str:
+def _install_hint(entry: EntryPoint) -> str:
     wanted = extras(entry.dist, entry.name) if entry.dist else []
     return f"; install it with: {advice(entry.dist, wanted)}" if entry.dist and wanted else ""
 

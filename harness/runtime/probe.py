@@ -22,7 +22,7 @@ from harness.program.dims import Dim, resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
 from harness.program.primitives import OFFERED
 from harness.program.signature import call_key
-from harness.runtime.answers import Probed
+from harness.runtime.answers import ProbeAnswer
 from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, call_text, perform
 from harness.runtime.native import Tensors
@@ -133,7 +133,7 @@ class Probe:
     traceback: str = ""
     _right: set[Any] = field(default_factory=set)
 
-    def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> Probed:
+    def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> ProbeAnswer:
         """Test the primitives; return the number of calls ``tried``, the ``faults`` and a
         ``traceback``.
 
@@ -147,20 +147,20 @@ class Probe:
             TensorForm((3,), "index", 4),
             TensorForm((2,), "bool"),
         )
-        broken = next(filter(None, (self._round_trip(session, form) for form in trips)), "")
+        broken = next(filter(None, (self._check_round_trip(session, form) for form in trips)), "")
         if broken:  # results cannot be read, so no primitive can be tested
             return {"tried": len(trips), "faults": [broken], "traceback": self.traceback}
         faults: dict[str, str] = {}
-        every = dict.fromkeys([*calls(session, sizes), *_samples(session)])
+        every = dict.fromkeys([*calls(session, sizes), *_sample_calls(session)])
         tried = len(trips) + len(every)
         pending = [call for call in every if (setting, call) not in self._right]
-        if self._together(session, pending):
+        if self._all_right_together(session, pending):
             self._right.update((setting, call) for call in pending)
             pending = []
         for call in pending:
             if call.op in faults:
                 continue
-            if fault := self._fault(session, call):
+            if fault := self._find_fault(session, call):
                 faults[call.op] = fault
             else:
                 self._right.add((setting, call))
@@ -168,13 +168,13 @@ class Probe:
                 break
         return {"tried": tried, "faults": list(faults.values()), "traceback": self.traceback}
 
-    def _round_trip(self, session: Session, form: TensorForm) -> str:
+    def _check_round_trip(self, session: Session, form: TensorForm) -> str:
         try:
-            return self._wrong(session, _tensor(session, form), form, "tensor()")
+            return self._describe_misfit(session, _tensor(session, form), form, "tensor()")
         except Exception as error:
-            return self._raised(f"tensor() of an array of shape {list(form.shape)}", error)
+            return self._describe_error(f"tensor() of an array of shape {list(form.shape)}", error)
 
-    def _together(self, session: Session, pending: Sequence[PrimitiveCall]) -> bool:
+    def _all_right_together(self, session: Session, pending: Sequence[PrimitiveCall]) -> bool:
         """Return whether these calls are all correct when compiled together as one function.
 
         This saves the time of compiling each call by itself.
@@ -198,26 +198,29 @@ class Probe:
             made = [found[str(number)] for number in range(len(pending))]
         except Exception:  # testing the calls one by one then finds the faulty call
             return False
-        wrong = (self._wrong(session, m, c.result, "") for m, c in zip(made, pending, strict=True))
+        wrong = (
+            self._describe_misfit(session, m, c.result, "")
+            for m, c in zip(made, pending, strict=True)
+        )
         right = not any(wrong)
         self.traceback = ""
         return right
 
-    def _fault(self, session: Session, call: PrimitiveCall) -> str:
+    def _find_fault(self, session: Session, call: PrimitiveCall) -> str:
         attributes = dict(call.attributes)
         try:
             inputs = [_tensor(session, form) for form in call.inputs]
             text = call_text(call.op, inputs, attributes)
             made = perform(session.table, call.op, inputs, attributes)
         except Exception as error:
-            raised = self._raised(call.op, error)
+            raised = self._describe_error(call.op, error)
             if call.op not in OFFERED:
                 return raised
             hint = f"if the framework has no {call.op} in {session.dtype}, list it in lacks()"
             return f"{raised}; {hint}"
-        return self._wrong(session, made, call.result, text)
+        return self._describe_misfit(session, made, call.result, text)
 
-    def _wrong(self, session: Session, made: Any, form: TensorForm, text: str) -> str:
+    def _describe_misfit(self, session: Session, made: Any, form: TensorForm, text: str) -> str:
         shape = getattr(made, "shape", None)
         try:
             found = tuple(int(length) for length in shape)  # type: ignore[union-attr]
@@ -230,7 +233,7 @@ class Probe:
         except ContractError as error:
             return str(error)
         except Exception as error:
-            return self._raised(f"numpy() of the result of {text}", error)
+            return self._describe_error(f"numpy() of the result of {text}", error)
         if values.shape != form.shape:
             return f"numpy() of {text} has shape {list(values.shape)}; expected {list(form.shape)}"
         others = {"index": "int64", "bool": "bool"}
@@ -238,7 +241,7 @@ class Probe:
         right = wanted == values.dtype.name or values.dtype.kind in KINDS.get(form.kind, "")
         return "" if right else f"{text} returned dtype {values.dtype}; expected {wanted}"
 
-    def _raised(self, what: str, error: Exception) -> str:
+    def _describe_error(self, what: str, error: Exception) -> str:
         self.traceback = "".join(traceback.format_exception(error))
         notes = shorten("; ".join(getattr(error, "__notes__", ())), 200)
         where = f" ({notes})" if notes else ""
@@ -256,27 +259,31 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
         program = session.programs[phase]
         claimed = session.natives[phase].keys()
         every = {**program.sizes, **sizes}
-        yield from _of(_walked(program.nodes, claimed), program.types, every, session)
+        yield from _calls_of_nodes(
+            _primitive_nodes(program.nodes, claimed), program.types, every, session
+        )
     program = session.programs["training"]
     loss = session.plain("training", "loss")
     derived = session.path in DERIVED_PATHS or not session.automatic(loss)
     if program.loss is not None and derived and not session.natives["training"]:
         made = session.derivative("training", "loss").program
-        yield from _of(_walked(made.nodes, ()), made.types, {**made.sizes, **sizes}, session)
+        yield from _calls_of_nodes(
+            _primitive_nodes(made.nodes, ()), made.types, {**made.sizes, **sizes}, session
+        )
     rule = session.rule
     if rule is not None and session.optimizer is None:
-        nodes = _walked(rule.own_nodes, ())
-        yield from _of(nodes, rule.types, {"entries": ENTRIES}, session)
+        nodes = _primitive_nodes(rule.own_nodes, ())
+        yield from _calls_of_nodes(nodes, rule.types, {"entries": ENTRIES}, session)
 
 
-def _samples(session: Session) -> Iterator[PrimitiveCall]:
+def _sample_calls(session: Session) -> Iterator[PrimitiveCall]:
     """Yield a call of every primitive that the backend has, even if no model uses the primitive."""
     backend = session.backend
     made = every_primitive(backend.primitives.keys() - set(backend.lacks(session.dtype)))
-    yield from _of(made.nodes, made.types, {}, session)
+    yield from _calls_of_nodes(made.nodes, made.types, {}, session)
 
 
-def _walked(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:
+def _primitive_nodes(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:
     """Yield nodes, including the nodes inside loops and calls, but not inside claimed calls."""
     for node in nodes:
         if node.op == "call" and call_key(node) in claimed:
@@ -284,10 +291,10 @@ def _walked(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:
         if node.op not in ("call", *WALKED):
             yield node
         if node.body is not None:
-            yield from _walked(node.body.nodes, claimed)
+            yield from _primitive_nodes(node.body.nodes, claimed)
 
 
-def _of(
+def _calls_of_nodes(
     nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int], session: Session
 ) -> Iterator[PrimitiveCall]:
     def form(value: int) -> TensorForm:

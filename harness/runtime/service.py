@@ -21,10 +21,10 @@ from harness.runtime.answers import (
     Gradients,
     Kept,
     Length,
-    Opened,
+    OpenAnswer,
     Paths,
-    Probed,
-    Stepped,
+    ProbeAnswer,
+    StepAnswer,
     Tensors,
     Traced,
 )
@@ -66,7 +66,7 @@ class SessionService(StepService):
         dtype: str = "float32",
         device: str = "cpu",
         quick: bool = False,
-    ) -> Opened:
+    ) -> OpenAnswer:
         """Start a session in place of the previous one; return the path of each layer and three
         flags.
 
@@ -127,13 +127,13 @@ class SessionService(StepService):
 
     def train(
         self, batches: Sequence[Payload], state: Payload
-    ) -> Annotated[list[Stepped], Counted("batches")]:
+    ) -> Annotated[list[StepAnswer], Counted("batches")]:
         """Make one training step for each batch (``inputs``, ``targets``, ``learning_rate``).
 
         Each step starts from the state that the previous step returned. Return for each step its
         results, and the parameters, statistics and slots after it.
         """
-        steps: list[Stepped] = []
+        steps: list[StepAnswer] = []
         for batch in batches:
             results = self.session.step(
                 batch["inputs"], state, batch["targets"], batch["learning_rate"]
@@ -142,7 +142,7 @@ class SessionService(StepService):
             steps.append({"results": results, **self.session.read()})
         return steps
 
-    def primitives(self, batch: int, time: int) -> Probed:
+    def primitives(self, batch: int, time: int) -> ProbeAnswer:
         """Test each primitive by itself; see :class:`.probe.Probe`.
 
         Return the number of calls ``tried``, the ``faults`` as text, and a ``traceback``.
@@ -166,22 +166,22 @@ class SessionService(StepService):
         ``gradient.NAME``.
         """
         session = self.session
-        session.load(_scattered(parameters), _scattered(statistics))
-        arrays = session.forward("inference", _scattered(inputs), _scattered(state))
+        session.load(_with_gaps(parameters), _with_gaps(statistics))
+        arrays = session.forward("inference", _with_gaps(inputs), _with_gaps(state))
         variables, constants = session.arguments("inference", inputs, state, {})
         crossing = {f"input.{n}": a for n, a in inputs.items()}
         crossing |= {f"state.{n}": a for n, a in state.items()}
-        views = {n: self._view(a) for n, a in crossing.items()}
+        views = {n: self._transposed_view(a) for n, a in crossing.items()}
         results = session.function("inference", "forward")(
             {n: views.get(n, t) for n, t in variables.items()},
             {n: views.get(n, t) for n, t in constants.items()},
         )
-        batch = (_scattered(inputs), _scattered(state), _scattered(targets))
+        batch = (_with_gaps(inputs), _with_gaps(state), _with_gaps(targets))
         trained, gradients = session.gradients("training", *batch)
         trained |= {f"gradient.{n}": g for n, g in gradients.items()}
         return [arrays, session.to_numpy(promises.named(results, COMPILED)), trained]
 
-    def _view(self, array: Array) -> Any:
+    def _transposed_view(self, array: Array) -> Any:
         """Return an array as a tensor that is a transposed view."""
         session, axes = self.session, tuple(reversed(range(array.ndim)))
         floats = array.dtype.kind == "f"
@@ -222,19 +222,19 @@ class SessionService(StepService):
         first = self.session.forward("inference", own_calls[0]["inputs"], own_calls[0]["state"])
         kept = {n: np.array(a) for n, a in first.items()}
         self.session.forward("inference", own_calls[1]["inputs"], own_calls[1]["state"])
-        faults += _changed("output", kept, first, "by the next call")
+        faults += _list_changes("output", kept, first, "by the next call")
         for own, call in zip(own_calls, calls, strict=True):
             for group in ("inputs", "state"):
-                faults += _changed(group, call[group], own[group], "by a call")
-        faults += _changed("parameter", parameters, given, "by a call")
+                faults += _list_changes(group, call[group], own[group], "by a call")
+        faults += _list_changes("parameter", parameters, given, "by a call")
         for array in given.values():
             array += 1.0
         again = self.session.forward("inference", own_calls[0]["inputs"], own_calls[0]["state"])
-        faults += _changed("output", kept, again, "when the caller changed the loaded arrays")
+        faults += _list_changes("output", kept, again, "when the caller changed the loaded arrays")
         return faults
 
 
-def _scattered(arrays: Arrays) -> ArrayDict:
+def _with_gaps(arrays: Arrays) -> ArrayDict:
     """Return equal arrays with reversed axes in memory, and with gaps that hold ones."""
     found = {}
     for name, array in arrays.items():
@@ -246,7 +246,7 @@ def _scattered(arrays: Arrays) -> ArrayDict:
     return found
 
 
-def _changed(what: str, before: Arrays, after: Arrays, when: str) -> list[str]:
+def _list_changes(what: str, before: Arrays, after: Arrays, when: str) -> list[str]:
     return [
         f"{what} {name} was changed {when}"
         for name, array in before.items()
@@ -254,7 +254,7 @@ def _changed(what: str, before: Arrays, after: Arrays, when: str) -> list[str]:
     ]
 
 
-def _misspelt(table: Table, missing: Sequence[str]) -> str:
+def _misspelling_hint(table: Table, missing: Sequence[str]) -> str:
     pairs = ((name, closest(name, missing)) for name in table if name not in TABLE)
     likely = [f"{name!r} may be a misspelling of {near!r}" for name, near in pairs if near]
     return f"; {', '.join(likely)}" if likely else ""
@@ -280,7 +280,7 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
         raise UsageError(
             f"the table of backend {backend.name!r} lacks {', '.join(missing)}; it must hold all "
             f"{len(TABLE)} primitives of harness.program.primitives.TABLE"
-            f"{_misspelt(table, missing)}"
+            f"{_misspelling_hint(table, missing)}"
         )
     verbs = SessionService(backend)
 

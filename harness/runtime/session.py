@@ -70,7 +70,7 @@ def distinct_names(program: Program) -> dict[int, str]:
     return found
 
 
-def undistinguished(name: str) -> str:
+def without_number(name: str) -> str:
     """Return a name of :func:`distinct_names` without its number."""
     return _NUMBER.sub("", name)
 
@@ -266,7 +266,7 @@ class Session(Functions):
         mode: Mode = "loss" if cotangents is None else "cotangents"
         for name, array in (cotangents or {}).items():
             constants[f"cotangent.{name}"] = self.float_tensor(array)
-        results, gradients = self._differentiated(phase, mode, variables, constants)
+        results, gradients = self._run_gradients(phase, mode, variables, constants)
         arrays = self.to_numpy(gradients)
         others = {n: a for n, a in arrays.items() if n not in self.variables}
         return self.to_numpy(results), self.layout.unpack(arrays) | others
@@ -295,7 +295,7 @@ class Session(Functions):
     ) -> ArrayDict:
         """Make one training step; return the results, which are computed before the update."""
         variables, constants = self.arguments("training", inputs, state, targets)
-        results, gradients = self._differentiated("training", "loss", variables, constants)
+        results, gradients = self._run_gradients("training", "loss", variables, constants)
         self.steps += 1
         trained = self.trained()
         wanted = {n: gradients[n] for n in trained}
@@ -312,13 +312,15 @@ class Session(Functions):
         return self.to_numpy(results)
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
-        run = self._once("update", lambda: self.compiled(self.rule_update().run))
+        run = self._cached("update", lambda: self.compiled(self.rule_update().run))
         kept = {f"{slot}.{n}": t for slot, ts in self.slots.items() for n, t in ts.items()}
         kept[STEP] = self.scalar(float(self.steps))
         made = self.updated(run, trained, gradients, kept, learning_rate)
         if self.scales:
             kept |= {**trained, **self.scaling}
-            made, self.scaling = updates.left_by(self.interpreter({}), gradients, kept, made)
+            made, self.scaling = updates.finish_scaled_step(
+                self.interpreter({}), gradients, kept, made
+            )
             self.steps = steps_made(self.array(made[STEP], STEP))
         self.slots = {s: {n: made[f"{s}.{n}"] for n in ts} for s, ts in self.slots.items()}
         return {n: made[n] for n in trained}
@@ -384,7 +386,7 @@ class Session(Functions):
             self.whole.build(phase, self.sizes(phase, {**variables, **constants}))
         return variables, constants
 
-    def _differentiated(
+    def _run_gradients(
         self, phase: Phase, mode: Mode, variables: Tensors, constants: Tensors
     ) -> tuple[Tensors, Tensors]:
         made = self.gradient_function(phase, mode)(variables, {**constants, **self.scaling})

@@ -86,12 +86,12 @@ def make_step(
     if session.path == "native-compiled" and not session.natives["training"]:
         raise UsageError(f"{backend} has no native layer in {model}: use path compiled")
     if purpose == "forward":
-        return _forward(session, batch, state)
+        return _forward_step(session, batch, state)
     if session.rule is None:
         raise UsageError(f"{model} has no optimizer to train with")
     if session.path not in DERIVED_PATHS:
         sizes = session.sizes("training", {**batch, **state})
-        step = _training(session, sizes, learning_rate, total)
+        step = _autograd_training(session, sizes, learning_rate, total)
         if step is not None:
             return step
     return _planned_training(session, batch, state, learning_rate, total)
@@ -110,14 +110,14 @@ def store(session: Session, carried: Tensors) -> None:
     session.scaling = {n: carried.get(n, t) for n, t in session.scaling.items()}
 
 
-def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
+def _forward_step(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
     program = session.programs["inference"]
     wanted = result_ports(program, "ends")
     sizes = session.sizes("inference", {**batch, **state})
     calls = (n for n in needed_nodes(program.nodes, wanted.values()) if n.op == "call")
     orders: Mapping[str, tuple[int, ...]] = {}
     if any(call_key(node) in session.natives["inference"] for node in calls):
-        function = _as_compiled(session, session.scripted("inference", "ends", sizes))
+        function = _compile_native(session, session.scripted("inference", "ends", sizes))
         run: Callable[[Tensors], Tensors] = lambda inputs: function(inputs, {})  # noqa: E731
     else:
         moved = session.path != "equations"
@@ -125,7 +125,7 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
         # A compiler fuses the nodes of a loop. A training loop would be too large to compile.
         choices = {"moved": moved, "fuses": backend.fuses or session.path == "compiled"}
         plan = forward_plan(program, sizes, session.dtype, backend.fused, **choices)
-        run, orders = _executed(session, plan), plan.orders
+        run, orders = _plan_runner(session, plan), plan.orders
 
     def around(run: Callable[[Tensors], Tensors]) -> Advance:
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
@@ -140,18 +140,18 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
         return advance
 
     def begin(state: Tensors) -> tuple[Tensors, Tensors]:
-        return state, {**session.variables, **_statistics(session)}
+        return state, {**session.variables, **_statistics_tensors(session)}
 
     return TrainingStep(around, run, begin, orders)
 
 
-def _as_compiled(session: Session, function: F) -> F:
+def _compile_native(session: Session, function: F) -> F:
     if session.path != "native-compiled":
         return function
     return promises.function(session.backend.compile_native(function), "compile_native()")
 
 
-def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
+def _plan_runner(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
     plan, backend = replace(plan, products=session.products), session.backend
     if session.path == "compiled":
         run = promises.function(backend.compile_plan(plan), "compile_plan()")
@@ -194,7 +194,11 @@ def _planned_training(
         scales=session.scales,
         fuses=session.backend.fuses,
     )
-    run, made, given = _executed(session, plan), tuple(plan.carried), tuple(plan.carried.values())
+    run, made, given = (
+        _plan_runner(session, plan),
+        tuple(plan.carried),
+        tuple(plan.carried.values()),
+    )
 
     def around(run: Callable[[Tensors], Tensors]) -> Advance:
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
@@ -209,14 +213,19 @@ def _planned_training(
         return advance
 
     def begin(state: Tensors) -> tuple[Tensors, Tensors]:
-        start = {**session.variables, **_statistics(session), **state, **_slots(session)}
+        start = {
+            **session.variables,
+            **_statistics_tensors(session),
+            **state,
+            **_optimizer_tensors(session),
+        }
         start[TOTAL] = session.scalar(0.0)
         return {n: start[n] for n in given}, {}
 
     return TrainingStep(around, run, begin, plan.orders)
 
 
-def _training(
+def _autograd_training(
     session: Session, sizes: Mapping[str, int], learning_rate: float, total: bool
 ) -> TrainingStep | None:
     """Return a training step with the framework's own gradient, and its own optimizer if claimed.
@@ -233,7 +242,7 @@ def _training(
     gradient = session.automatic(with_frozen)
     if gradient is None:
         return None
-    gradient = _as_compiled(session, gradient)
+    gradient = _compile_native(session, gradient)
     update = _native_update if session.optimizer is not None else _rule_update
     add, apart = session.backend.primitives["add"], {*trained, OPTIMIZER, TOTAL}
 
@@ -254,7 +263,12 @@ def _training(
         return advance
 
     def begin(state: Tensors) -> tuple[Tensors, Tensors]:
-        carried = {**session.trained(), **_statistics(session), **state, **_slots(session)}
+        carried = {
+            **session.trained(),
+            **_statistics_tensors(session),
+            **state,
+            **_optimizer_tensors(session),
+        }
         if total:
             carried[TOTAL] = session.scalar(0.0)
         return carried, {n: session.variables[n] for n in frozen}
@@ -270,7 +284,7 @@ def _native_update(
     given: Any = rate
     if STEP in carried:
         gradients, given = session.fed(variables, gradients, carried[STEP], rate)
-        following = {STEP: _after(session, carried)}
+        following = {STEP: _next_step_number(session, carried)}
     updated = session.optimizer.update(carried[OPTIMIZER], variables, gradients, given, donate=True)
     try:
         kept, made = updated
@@ -285,20 +299,20 @@ def _rule_update(
 ) -> Tensors:
     made = session.updated(session.rule_update().run, variables, gradients, carried, rate)
     if session.scales:
-        made, scale = updates.left_by(session.interpreter({}), gradients, carried, made)
+        made, scale = updates.finish_scaled_step(session.interpreter({}), gradients, carried, made)
         return made | scale
-    return {**made, STEP: _after(session, carried)}
+    return {**made, STEP: _next_step_number(session, carried)}
 
 
-def _after(session: Session, carried: Tensors) -> Any:
+def _next_step_number(session: Session, carried: Tensors) -> Any:
     return session.backend.primitives["add"](carried[STEP], session.scalar(1.0))
 
 
-def _statistics(session: Session) -> Tensors:
+def _statistics_tensors(session: Session) -> Tensors:
     return {f"statistics.{n}": t for n, t in session.statistics.items()}
 
 
-def _slots(session: Session) -> Tensors:
+def _optimizer_tensors(session: Session) -> Tensors:
     """Return the optimizer's carried tensors: slots, step number (from 1) and loss scale."""
     step = {STEP: session.scalar(session.steps + 1.0)}
     if session.optimizer is not None:

@@ -133,7 +133,7 @@ class StepLoop:
             None if several is None else promises.function(several, "several()"),
         )
 
-    def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> Begun:
+    def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> StepHandle:
         """Run a step on each batch and return the last results.
 
         Each batch comes with a flag, which is true if the batch is a stack of several batches.
@@ -143,11 +143,11 @@ class StepLoop:
         for batch, stacked in batches:
             step = several if stacked else self.one
             carry.carried, results = step(carry.carried, carry.fixed, batch)
-        return Begun(results, stacked)
+        return StepHandle(results, stacked)
 
 
 @dataclass(frozen=True)
-class Begun:
+class StepHandle:
     """Results of a call that may still be running; of shape ``[steps, ...]`` if ``stacked``."""
 
     results: Tensors
@@ -155,7 +155,7 @@ class Begun:
 
 
 @dataclass
-class Fed:
+class BatchList:
     """Batches on the device, and a stack of all of them, which is made when it is first needed."""
 
     batches: list[Tensors]
@@ -191,15 +191,15 @@ class Pipeline:
         self.session, self.purpose = session, purpose
         self._values = (parameters, statistics, state)
         session.load(parameters, statistics)
-        batch = self._tensors(_some(batches)[0])
+        batch = self._tensors(_require_batches(batches)[0])
         self._step = make_step(session, purpose, batch, self._state(), learning_rate)
         self._step_advance = self._step.advance
         self._loop = StepLoop.of(session.backend, self._step_advance)
         self.together = True
-        self._sets: list[Fed] = []
+        self._batch_lists: list[BatchList] = []
         self.feed(batches)
         self._carry = Carry(*self._step.begin(self._state()))
-        self._last: Begun | None = None
+        self._last: StepHandle | None = None
         # The results of the last call, as they were when first read.
         self._read: Results = {}
 
@@ -210,7 +210,7 @@ class Pipeline:
 
     @property
     def _batches(self) -> list[Tensors]:
-        return self._fed.batches
+        return self._batch_list.batches
 
     def feed(self, batches: Sequence[Batch], beside: bool = False) -> None:
         """Continue with other batches. They replace all batches or, if ``beside``, form a second
@@ -223,20 +223,20 @@ class Pipeline:
         Raises:
             UsageError: there are no batches.
         """
-        arranged = [self._arranged(self._tensors(batch)) for batch in _some(batches)]
+        arranged = [self._arrange(self._tensors(batch)) for batch in _require_batches(batches)]
         place = int(beside)
-        backend, there = self.session.backend, self._sets[place:]
+        backend, there = self.session.backend, self._batch_lists[place:]
         if backend.rewrites and there and len(there[0].batches) == len(arranged):
             there[0].refill(backend, arranged)
         else:
-            self._sets[place:] = [Fed(arranged)]
+            self._batch_lists[place:] = [BatchList(arranged)]
         self.turn(place)
         if self.many > 1:
             self.session.backend.wait(self._stacked())
 
     def turn(self, number: int) -> None:
         """Continue with the first list of batches (0), or with the second (1)."""
-        self._fed = self._sets[number]
+        self._batch_list = self._batch_lists[number]
 
     def restart(self, parameters: Arrays | None = None) -> None:
         """Reset parameters, statistics, state and optimizer to their start, or to other
@@ -255,15 +255,15 @@ class Pipeline:
             store(self.session, fixed := before)
         self._carry = Carry(carried, fixed)
 
-    def start(self, index: int) -> Begun:
+    def start(self, index: int) -> StepHandle:
         """Begin a step; return the handle for :meth:`finish`."""
         return self._begin([(self._batches[index % len(self._batches)], False)])
 
-    def run(self, first: int, count: int) -> Begun:
+    def run(self, first: int, count: int) -> StepHandle:
         """Begin ``count`` steps, from step ``first``; return the handle of the last call."""
         return self._begin(self._cycle(first, first + count))
 
-    def _begin(self, batches: Iterable[tuple[Tensors, bool]]) -> Begun:
+    def _begin(self, batches: Iterable[tuple[Tensors, bool]]) -> StepHandle:
         self._last, self._read = None, {}  # free their memory
         self._last = self._loop.run(self._carry, batches)
         return self._last
@@ -279,7 +279,7 @@ class Pipeline:
                 yield self._batches[index % count], False
                 index += 1
 
-    def finish(self, handle: Begun) -> Results:
+    def finish(self, handle: StepHandle) -> Results:
         """Wait for a step and for all tensors that it passes on, and return its results.
 
         If a call made several steps, wait for the results of each, because the backend may compute
@@ -362,10 +362,12 @@ class Pipeline:
         return seconds / count
 
     def _stacked(self) -> Tensors:
-        if not self._fed.stack:
+        if not self._batch_list.stack:
             stack = self.session.backend.stack
-            self._fed.stack = {n: stack([b[n] for b in self._batches]) for n in self._batches[0]}
-        return self._fed.stack
+            self._batch_list.stack = {
+                n: stack([b[n] for b in self._batches]) for n in self._batches[0]
+            }
+        return self._batch_list.stack
 
     def _state(self) -> Tensors:
         return {f"state.{n}": self.session.float_tensor(a) for n, a in self._values[2].items()}
@@ -379,13 +381,13 @@ class Pipeline:
         both = {**variables, **constants}
         return {n: t for n, t in both.items() if n.startswith(BATCH)}
 
-    def _arranged(self, batch: Tensors) -> Tensors:
+    def _arrange(self, batch: Tensors) -> Tensors:
         backend, orders = self.session.backend, self._step.orders
         moved = {n: backend.numpy(batch[n]).transpose(axes) for n, axes in orders.items()}
         return {**batch, **{n: backend.tensor(np.asarray(a, order="C")) for n, a in moved.items()}}
 
 
-def _some(batches: Sequence[Batch]) -> Sequence[Batch]:
+def _require_batches(batches: Sequence[Batch]) -> Sequence[Batch]:
     if not batches:
         raise UsageError("a pipeline needs at least one batch")
     return batches

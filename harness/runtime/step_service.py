@@ -19,12 +19,12 @@ from harness.runtime.answers import (
     Carried,
     Count,
     Counted,
-    Descended,
     Length,
     MemoryAnswer,
     Peaks,
     Prepared,
     Seconds,
+    TrainingAnswer,
 )
 from harness.runtime.backend import Backend
 from harness.runtime.labels import CPU, card_of
@@ -225,7 +225,7 @@ class StepService:
         learning_rate: float,
         many: int,
         starts: Sequence[int],
-    ) -> Annotated[Descended, Counted("starts", "later")]:
+    ) -> Annotated[TrainingAnswer, Counted("starts", "later")]:
         """Train in the same way as ``harness train``, with the derived gradient and the optimizer's
         equations.
 
@@ -252,13 +252,13 @@ class StepService:
             steps.begin({f"state.{n}": session.float_tensor(a) for n, a in state.items()})
             rows = np.arange(len(batches))[:, None]
             total = steps.run(learning_rate, rows[:-many])
-            steps.take_up(steps.left())
+            steps.resume(steps.left())
             total += steps.run(learning_rate, rows[-many:])
             steps.store()
-            found: Descended = {"total": total, **session.read(), "later": []}
+            found: TrainingAnswer = {"total": total, **session.read(), "later": []}
             fresh = {"parameters": parameters, "statistics": statistics, "state": state}
             for start in starts:
-                steps.take_up({**fresh, "slots": {}, "scaling": {}, "steps": start})
+                steps.resume({**fresh, "slots": {}, "scaling": {}, "steps": start})
                 steps.run(learning_rate, rows[:many])
                 steps.store()
                 found["later"].append(session.read())

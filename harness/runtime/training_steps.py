@@ -208,7 +208,7 @@ class TrainingSteps:
         self.session, self.source, self.many = session, source, many
         self.state: Tensors = {}
         self.count = 0
-        self._made: dict[Any, _Steps] = {}
+        self._compiled_steps: dict[Any, _Steps] = {}
         self._carry = Carry()
 
     def begin(self, state: Tensors, count: int = 0) -> None:
@@ -252,7 +252,7 @@ class TrainingSteps:
             "steps": self.count,
         }
 
-    def take_up(self, left: Mapping[str, Any]) -> None:
+    def resume(self, left: Mapping[str, Any]) -> None:
         """Resume from the result of :meth:`left`.
 
         Empty slots or an empty scaling get their initial values.
@@ -277,22 +277,22 @@ class TrainingSteps:
     def _steps(self, rate: float, rows: Rows) -> _Steps:
         """Return the compiled step for a learning rate and for batches like these rows; cached."""
         key = (rate, len(rows))
-        if key not in self._made:
+        if key not in self._compiled_steps:
             self.store()
             backend = self.session.backend
             plain = Loader(self.session, self.source, rows)
             example = plain.expand(plain.batch(rows))
             step = make_step(self.session, "train", example, self.state, rate, total=True)
             loader = Loader(self.session, self.source, rows, step.orders, self.many)
-            advance = _expanding(step.advance, loader)
-            self._made[key] = _Steps(StepLoop.of(backend, advance), loader)
+            advance = _with_expansion(step.advance, loader)
+            self._compiled_steps[key] = _Steps(StepLoop.of(backend, advance), loader)
             self._begin = step.begin
         if not self._carry.carried:
             self._carry = Carry(*self._begin(self.state))
-        return self._made[key]
+        return self._compiled_steps[key]
 
 
-def _expanding(advance: Advance, loader: Loader) -> Advance:
+def _with_expansion(advance: Advance, loader: Loader) -> Advance:
     """Return a step that expands the loader's batch, and returns only the carried tensors."""
 
     def expanding(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:

@@ -32,7 +32,7 @@ from harness.program.updates import (
 )
 from harness.runtime import promises
 from harness.runtime.backend import Backend
-from harness.runtime.interpreter import Interpreter, KeptNodes, Table, perform
+from harness.runtime.interpreter import Interpreter, NodeCache, Table, perform
 from harness.runtime.native import Function, GradientFunction, Layout, NativeOptimizer, Tensors
 
 # The name of the step number (from 1), which an optimizer's equations may use.
@@ -47,7 +47,9 @@ def started(rule: UpdateRule, parameters: Arrays) -> dict[str, ArrayDict]:
     shapes = slot_shapes(rule, {n: a.shape for n, a in parameters.items()})
     return {
         port.name: {
-            n: _start(_slot(rule.of(n, len(parameters[n].shape)), port.name), shape, parameters[n])
+            n: _initial_slot(
+                _slot_port(rule.of(n, len(parameters[n].shape)), port.name), shape, parameters[n]
+            )
             for n, shape in shapes[port.name].items()
         }
         for port in rule.every_slot
@@ -55,11 +57,11 @@ def started(rule: UpdateRule, parameters: Arrays) -> dict[str, ArrayDict]:
     }
 
 
-def _slot(rule: UpdateRule, name: str) -> Port:
+def _slot_port(rule: UpdateRule, name: str) -> Port:
     return next(port for port in rule.slots if port.name == name)
 
 
-def _start(slot: Port, shape: tuple[int, ...], parameter: Array) -> Array:
+def _initial_slot(slot: Port, shape: tuple[int, ...], parameter: Array) -> Array:
     law = slot.init or {}
     if "parameter" in law:
         return np.array(parameter)
@@ -126,7 +128,7 @@ class Update:
         names = [port.name for port in rule.every_slot] if by_rank(rule) else []
         # For slots that are kept per parameter: their shapes, by slot and parameter.
         self.own_slots = {name: shapes.get(name, {}) for name in names}
-        self._kept_nodes = KeptNodes()
+        self._node_cache = NodeCache()
         wanted = [v for v in (rule.rate, rule.fed) if v is not None]
         # Whether the rule's equations change the gradient or learning rate of a claimed optimizer.
         self.feeds = bool(wanted)
@@ -155,11 +157,11 @@ class Update:
         for group in ("gradient", *names):
             own = self.own_slots.get(group, variables)
             groups[group] = {n: constants[f"{group}.{n}"] for n in own}
-        values = self._values(groups, constants)
+        values = self._initial_values(groups, constants)
         made: dict[str, Tensors] = {group: {} for group in ("parameter", *names)}
         # Free the intermediate values of each parameter before the next one's equations run.
         for name in tuple(values):
-            rule = self._rule(name)
+            rule = self._rule_of(name)
             env = self._run(rule, rule.nodes, values.pop(name))
             made["parameter"][name] = env[rule.new_parameter]
             for slot in rule.new_slots:
@@ -167,7 +169,7 @@ class Update:
         return {
             f"{group}.{name}": tensor
             for group, tensors in made.items()
-            for name, tensor in self._together(group, tensors).items()
+            for name, tensor in self._pack_if_apart(group, tensors).items()
         }
 
     def fed(self, variables: Tensors, constants: Tensors) -> Tensors:
@@ -179,23 +181,25 @@ class Update:
         rule = self.rule
         groups = {"parameter": variables}
         groups["gradient"] = {n: constants[f"gradient.{n}"] for n in variables}
-        values = self._values(groups, constants)
+        values = self._initial_values(groups, constants)
         rate, gradients = constants[RATE], {}
         for name, env in values.items():
             env = self._run(rule, self._feeding, env)
             gradients[name] = env[rule.gradient if rule.fed is None else rule.fed]
             rate = rate if rule.rate is None else env[rule.rate]
-        return {**self._together("gradient", gradients), RATE: rate}
+        return {**self._pack_if_apart("gradient", gradients), RATE: rate}
 
-    def _values(self, groups: Mapping[str, Tensors], constants: Tensors) -> dict[str, Values]:
+    def _initial_values(
+        self, groups: Mapping[str, Tensors], constants: Tensors
+    ) -> dict[str, Values]:
         """Return the values with which the equations of each parameter start.
 
         They include sums over all parameters, such as the global norm.
         """
-        apart = {group: self._apart(group, tensors) for group, tensors in groups.items()}
+        apart = {group: self._unpack_if_apart(group, tensors) for group, tensors in groups.items()}
         found: dict[str, Values] = {}
         for name, tensor in apart["parameter"].items():
-            rule = self._rule(name)
+            rule = self._rule_of(name)
             env = {rule.parameter: tensor, rule.gradient: apart["gradient"][name]}
             env |= {rule.step: constants[STEP], rule.learning_rate: constants[RATE]}
             env |= {p.value: apart[p.name][name] for p in rule.slots if p.name in apart}
@@ -207,29 +211,29 @@ class Update:
     def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
         whole = None
         for name, env in values.items():
-            total = self._rule(name).totals[number]
-            self._run(self._rule(name), total.nodes, env)
+            total = self._rule_of(name).totals[number]
+            self._run(self._rule_of(name), total.nodes, env)
             part = env[total.part]
             whole = part if whole is None else perform(self.table, "add", [whole, part])
         for name, env in values.items():
-            env[self._rule(name).totals[number].value] = whole
+            env[self._rule_of(name).totals[number].value] = whole
 
     def _run(self, rule: UpdateRule, nodes: tuple[Node, ...], env: Values) -> Values:
         shape = tuple(env[rule.parameter].shape)
-        prepared = self._kept_nodes.get(
+        prepared = self._node_cache.get(
             (id(nodes), shape),  # the nodes live as long as the rule, so the id stays unique
             lambda: (self.interpreter({"entries": prod(shape)}), at_shape(rule, nodes, shape)),
         )
         return prepared.run(env)
 
-    def _rule(self, name: str) -> UpdateRule:
+    def _rule_of(self, name: str) -> UpdateRule:
         return self._rules.get(name, self.rule)
 
-    def _apart(self, group: str, tensors: Tensors) -> Tensors:
+    def _unpack_if_apart(self, group: str, tensors: Tensors) -> Tensors:
         whole = self.apart and group not in self.own_slots
         return self.layout.unpacked(self.table, tensors) if whole else tensors
 
-    def _together(self, group: str, tensors: Tensors) -> Tensors:
+    def _pack_if_apart(self, group: str, tensors: Tensors) -> Tensors:
         whole = self.apart and group not in self.own_slots
         return self.layout.packed(self.table, tensors) if whole else tensors
 
@@ -264,7 +268,7 @@ def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
     return run
 
 
-def left_by(
+def finish_scaled_step(
     interpreter: Interpreter, gradients: Tensors, before: Tensors, made: Tensors
 ) -> tuple[Tensors, Tensors]:
     """Return the values after a step, and the new loss scaling.

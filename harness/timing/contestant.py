@@ -14,7 +14,13 @@ from harness.arrays import Arrays
 from harness.runtime.step_service import StepService
 from harness.timing.request import Entry, Group, TimedCell
 from harness.timing.workload import ROTATING, Batch, Left, TimedCase
-from harness.worker.remote import WorkerFault, answered, client, not_offered, session_forms
+from harness.worker.remote import (
+    WorkerFault,
+    answered,
+    client,
+    missing_requirement,
+    session_answer_types,
+)
 from harness.worker.worker import Outcome, Worker
 
 # Fields of the record that a file of results stores elsewhere or omits.
@@ -293,7 +299,7 @@ class Contestant:
         return self._ask("values", {"first": first, "count": count}).seconds
 
     def _ask(self, verb: str, payload: Mapping[str, object]) -> Outcome:
-        return answered(self.worker, session_forms(), verb, payload, self.timeout)
+        return answered(self.worker, session_answer_types(), verb, payload, self.timeout)
 
     def start(self) -> Mapping[str, Any]:
         """Start the worker if it is not running, and return its description of itself.
@@ -307,7 +313,7 @@ class Contestant:
             raise WorkerFault("start", outcome)
         hello: Mapping[str, Any] = self.worker.hello or {}
         programs = (*self.case.programs.values(), self.case.rule)
-        lacking = not_offered(hello, self.device, self.case.dtype, programs)
+        lacking = missing_requirement(hello, self.device, self.case.dtype, programs)
         if lacking and not self.entry.baseline:
             raise Unsupported(lacking)
         return hello

@@ -25,7 +25,7 @@ from harness.timing.play import one_round
 from harness.timing.proofs import PROOFS
 from harness.timing.proofs.values import check_values
 from harness.timing.workload import SECRET, Batch
-from harness.worker.remote import WorkerFault, not_offered, offers_path
+from harness.worker.remote import WorkerFault, missing_requirement, offers_path
 
 # The candidate paths in the search for the fastest. In a forward pass ``equations`` leaves matmuls
 # in their loops, and ``derived`` moves them out. If the framework has a compiler, ``compiled``
@@ -97,7 +97,7 @@ def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
         chosen = _fastest(contestant, trying)
     else:
         hello, case = contestant.record.hello, contestant.case
-        if lacking := not_offered(hello, contestant.device, case.dtype, path=path):
+        if lacking := missing_requirement(hello, contestant.device, case.dtype, path=path):
             raise Unsupported(lacking)
         chosen = _prepared(contestant, path)
         check_values(contestant)

@@ -98,7 +98,7 @@ class TrainService:
         steps: int = 0,
     ) -> None:
         """Continue from these arrays; arrays that are not given get their initial values."""
-        self.steps.take_up(
+        self.steps.resume(
             {
                 "parameters": parameters,
                 "statistics": statistics,

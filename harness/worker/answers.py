@@ -92,7 +92,7 @@ def answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> A
     return found
 
 
-def greeted(value: Any, backend: str) -> Mapping[str, Any]:
+def check_greeting(value: Any, backend: str) -> Mapping[str, Any]:
     """Return the greeting of a backend's worker after validating it.
 
     Raises:

@@ -63,7 +63,7 @@ def exchange(
             if events & ~select.POLLOUT and reader.advance(connection):
                 return reader.message
             # Accept a complete answer even if the process has ended since.
-            if process.pidfd in ready and _drain(reader, connection):
+            if process.pidfd in ready and _read_last_frame(reader, connection):
                 return reader.message
         except (frames.EndOfStream, frames.FrameError, OSError) as error:
             raise LostWorker("crashed", "" if process.has_ended(_CLOSING) else str(error)) from None
@@ -75,7 +75,7 @@ def exchange(
             watch(process, limit)
 
 
-def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
+def _read_last_frame(reader: frames.FrameReader, connection: socket.socket) -> bool:
     """Read the last frame of an ended process; return True, or raise if the frame is incomplete."""
     while select.select([connection], [], [], 0)[0]:
         if reader.advance(connection):
@@ -99,11 +99,11 @@ def watch(process: Process, limit: int | None) -> None:
 
 
 # The exit code of shells for a command that cannot run.
-NOT_RUN = 127
+CANNOT_RUN = 127
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProgramEnd:
     """The end of a program: its exit code or ``cause``, and the last 64 KiB that it printed."""
 
     code: int | None
@@ -113,7 +113,7 @@ class Ended:
 
 def run(
     command: Sequence[str], environment: Mapping[str, str], timeout: float, memory: int
-) -> Ended:
+) -> ProgramEnd:
     """Run a program until it ends, or until it exceeds its time or memory.
 
     All processes that the program has started end with it. They also end if this process ends.
@@ -132,7 +132,7 @@ def run(
         code = process.end()
         printed, _ = process.log.read()
         process.log.close()
-    return Ended(None if cause else code, printed, cause)
+    return ProgramEnd(None if cause else code, printed, cause)
 
 
 def _wait(process: Process, timeout: float, memory: int) -> None:
@@ -151,4 +151,4 @@ def main(arguments: Sequence[str]) -> NoReturn:
         os.execv(command[0], command)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", flush=True)
-        os._exit(NOT_RUN)
+        os._exit(CANNOT_RUN)

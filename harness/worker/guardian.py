@@ -37,7 +37,7 @@ def ending_signals() -> tuple[signal.Signals, ...]:
 def main() -> None:
     """Fork into supervisor and worker; only the worker returns."""
     parent, module, *arguments, _, report = sys.argv[1:]
-    _hear_of_the_end_of(int(parent), signal.SIGTERM)
+    _signal_at_end_of(int(parent), signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # The parent may ignore SIGCHLD, and a child process inherits that. Ended children would then
     # vanish without a signal.
@@ -45,10 +45,10 @@ def main() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     guardian, worker = os.getpid(), os.fork()
     if worker:
-        _guard(worker, int(report))
+        _supervise(worker, int(report))
     os.close(int(report))
     os.setsid()
-    _hear_of_the_end_of(guardian, signal.SIGKILL)
+    _signal_at_end_of(guardian, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     importlib.import_module(module).main(arguments)
 
@@ -62,14 +62,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def is_guardian(pid: int) -> bool:
+def is_supervisor(pid: int) -> bool:
     """Return whether a process is a supervisor, which ends its worker when it gets a signal."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == _TITLE
     return False
 
 
-def _hear_of_the_end_of(parent: int, number: signal.Signals) -> None:
+def _signal_at_end_of(parent: int, number: signal.Signals) -> None:
     """Make the kernel send a signal to this process when the thread that started it ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
     # If the parent ended before the prctl, the signal never comes.
@@ -82,13 +82,13 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _guard(worker: int, report: int) -> None:
+def _supervise(worker: int, report: int) -> None:
     """Wait until the worker ends or a signal comes; then end all processes and exit."""
     # Close this copy of the worker's socket, because the parent waits for the end of the stream.
     os.closerange(3, report)
     os.closerange(report + 1, 256)
     _take_title()
-    _tell(report, worker)
+    _report_number(report, worker)
     status: int | None = None
     ending = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
     while status is None:
@@ -96,11 +96,11 @@ def _guard(worker: int, report: int) -> None:
         if signal.sigwait({*ending, signal.SIGCHLD}) in ending:
             break
         status = _reap(worker)
-    _tell(report, _end_all(worker, status))
+    _report_number(report, _end_all(worker, status))
     os._exit(0)
 
 
-def _tell(report: int, number: int) -> None:
+def _report_number(report: int, number: int) -> None:
     with contextlib.suppress(OSError):  # no reader is left
         os.write(report, b"%d\n" % number)
 
@@ -115,7 +115,7 @@ def _end_all(worker: int, status: int | None) -> int:
                 refused.add(child)
         found = _reap(worker)
         status = found if status is None else status
-        if status is not None and (_childless() or (refused and not left)):
+        if status is not None and (_has_no_children() or (refused and not left)):
             return status
         signal.sigtimedwait({signal.SIGCHLD}, _PAUSE)
 
@@ -148,7 +148,7 @@ def _reap(worker: int) -> int | None:
     return status
 
 
-def _childless() -> bool:
+def _has_no_children() -> bool:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

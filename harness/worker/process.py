@@ -25,7 +25,7 @@ from pathlib import Path
 
 from harness.command.interrupts import before_leaving
 from harness.files.system import check_workers
-from harness.worker.guardian import children, ending_signals, is_guardian
+from harness.worker.guardian import children, ending_signals, is_supervisor
 
 LOG_TAIL = 64 << 10
 """The number of bytes at the end of a log that are kept."""
@@ -39,7 +39,7 @@ _READ_AGAIN = 10
 _BLOCK = 512
 
 
-def _has_freed(handle: int, size: int) -> bool:
+def _free_start(handle: int, size: int) -> bool:
     """Free the first bytes of a file on disk; return False if its file system cannot do that."""
     fallocate = ctypes.CDLL(None).fallocate
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
@@ -86,7 +86,7 @@ class Log:
             if found.st_blocks * _BLOCK <= _LOG_ON_DISK:
                 return
             size = found.st_size
-            if _has_freed(self.fileno(), size - LOG_TAIL):
+            if _free_start(self.fileno(), size - LOG_TAIL):
                 return
             # The file system cannot free a part of a file.
             for _ in range(_READ_AGAIN):
@@ -128,35 +128,37 @@ _numbers = itertools.count()
 
 def new_token() -> str:
     """Return a new token, by which the processes of one worker can be found."""
-    return f"{_namespace()} {os.getpid()} {_started(os.getpid())} {next(_numbers)}"
+    return f"{_namespace()} {os.getpid()} {_start_time(os.getpid())} {next(_numbers)}"
 
 
 def end_holders(token: str) -> None:
     """Kill all processes that hold this token, also new ones, for at most a second."""
-    _end_all(lambda found: found == token)
+    _end_matching(lambda found: found == token)
 
 
 def end_abandoned() -> None:
     """Kill processes that were left by workers of harness processes that have ended."""
-    _end_all(_is_abandoned)
+    _end_matching(_is_abandoned)
 
 
-def _end_all(condemned: Callable[[str], bool]) -> None:
+def _end_matching(is_doomed: Callable[[str], bool]) -> None:
     end = time.monotonic() + _END_SECONDS
-    while [pid for pid in _processes() if _end_one(pid, condemned)] and time.monotonic() < end:
+    while [
+        pid for pid in _processes() if _end_if_matching(pid, is_doomed)
+    ] and time.monotonic() < end:
         time.sleep(0.01)
 
 
-def _end_one(pid: int, condemned: Callable[[str], bool]) -> bool:
-    """End a process if ``condemned`` is true for its token; return whether it was alive."""
-    if not condemned(_token_of(pid)):
+def _end_if_matching(pid: int, is_doomed: Callable[[str], bool]) -> bool:
+    """End a process if ``is_doomed`` is true for its token; return whether it was alive."""
+    if not is_doomed(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
             # Check again, because the number may have been reused before the pidfd was opened.
-            if condemned(_token_of(pid)):
-                for number in ending_signals() if is_guardian(pid) else (signal.SIGKILL,):
+            if is_doomed(_token_of(pid)):
+                for number in ending_signals() if is_supervisor(pid) else (signal.SIGKILL,):
                     signal.pidfd_send_signal(pidfd, number)
                 return True
         finally:
@@ -171,7 +173,7 @@ def _is_abandoned(token: str) -> bool:
     # In another namespace (of a container), the same process number means another process.
     if namespace != _namespace() or not pid.isdecimal():
         return False
-    return _started(int(pid)) != started
+    return _start_time(int(pid)) != started
 
 
 def _processes() -> Iterator[int]:
@@ -192,7 +194,7 @@ def _namespace() -> str:
     return os.readlink("/proc/self/ns/pid")
 
 
-def _started(pid: int) -> str:
+def _start_time(pid: int) -> str:
     """Return the start time of a process in clock ticks; empty if the process has ended."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -221,7 +223,7 @@ class Process:
         self.log = Log()
         self.connection, theirs = socket.socketpair()
         self._report, report = os.pipe()
-        self._told = b""
+        self._report_bytes = b""
         self._token = new_token()
         try:
             self._popen = _in_spawner(
@@ -260,7 +262,7 @@ class Process:
     @property
     def pid(self) -> int:
         """The worker's process number, or the supervisor's until the worker exists."""
-        return (self._reported() or [self._popen.pid])[0]
+        return (self._read_reports() or [self._popen.pid])[0]
 
     def has_ended(self, wait: float = 0.0) -> bool:
         """Return whether the process has ended; wait for its end at most ``wait`` seconds."""
@@ -275,14 +277,14 @@ class Process:
         signal. It is None if the kernel does not end the process in time, for example because of a
         device driver.
         """
-        _tell_to_end(self._popen.pid)
-        if not self.has_ended(_REAP_SECONDS) and not self._reported():
+        _signal_to_end(self._popen.pid)
+        if not self.has_ended(_REAP_SECONDS) and not self._read_reports():
             self._popen.kill()  # the supervisor hangs before it starts the worker
         _live.pop(self._popen.pid, None)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_REAP_SECONDS)
         code = self._popen.returncode
-        match self._reported():
+        match self._read_reports():
             case [_, status]:
                 code = os.waitstatus_to_exitcode(status)
             case _:  # the supervisor was killed before it finished
@@ -307,11 +309,11 @@ class Process:
                 total += process.memory_info().rss if alone else process.memory_full_info().pss
         return total
 
-    def _reported(self) -> list[int]:
+    def _read_reports(self) -> list[int]:
         """Return the supervisor's reports so far: the worker's number, then its exit status."""
         with contextlib.suppress(OSError):  # nothing new, or closed
-            self._told += os.read(self._report, 64)
-        return [int(line) for line in self._told.split(b"\n")[:-1]]
+            self._report_bytes += os.read(self._report, 64)
+        return [int(line) for line in self._report_bytes.split(b"\n")[:-1]]
 
     def _close(self) -> None:
         self.connection.close()
@@ -322,7 +324,7 @@ class Process:
 def kill_all() -> None:
     """Kill all workers of this process; safe in a signal handler."""
     for guardian in tuple(_live):
-        _tell_to_end(guardian)
+        _signal_to_end(guardian)
 
 
 before_leaving.append(kill_all)
@@ -364,7 +366,7 @@ def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Pope
 
 def _end_unwanted(future: Future[subprocess.Popen[bytes]]) -> None:
     if future.exception() is None:
-        _tell_to_end(future.result().pid)
+        _signal_to_end(future.result().pid)
 
 
 def _spawn_forever() -> None:
@@ -388,7 +390,7 @@ def _forget_parent() -> None:
     _spawner, _spawner_lock, _jobs = None, threading.Lock(), queue.SimpleQueue()
 
 
-def _tell_to_end(guardian: int) -> None:
+def _signal_to_end(guardian: int) -> None:
     """Signal a supervisor to end all its processes, even if the supervisor is stopped."""
     with contextlib.suppress(ProcessLookupError):
         for number in ending_signals():

@@ -69,7 +69,7 @@ def with_trace(message: str, traceback: str) -> str:
     return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
 
 
-def not_offered(
+def missing_requirement(
     hello: Mapping[str, Any],
     device: str,
     dtype: str,
@@ -118,7 +118,7 @@ def check_offered(
         WorkerFault: the worker does not start.
         UsageError: the worker does not offer one of these.
     """
-    lacking = not_offered(hello_of(worker), device, dtype, programs, path)
+    lacking = missing_requirement(hello_of(worker), device, dtype, programs, path)
     if lacking:
         raise UsageError(f"{worker.launch.backend}: {lacking}")
 
@@ -180,7 +180,7 @@ def answered(
 
 
 @cache
-def session_forms() -> Forms:
+def session_answer_types() -> Forms:
     """Return the types of a session's answers. The import is here because it takes time."""
     from harness.runtime.service import SessionService
 
@@ -237,19 +237,19 @@ class Remote:
         forms: Forms | None = None,
     ) -> None:
         self.worker, self.excused = worker, excused
-        self.forms = forms or session_forms()
+        self.forms = forms or session_answer_types()
         self.denormals, self.repeats, self.automatic = False, True, False
         self.deadline = time.monotonic() + timeout - excused()
 
     def call(self, verb: str, **payload: Any) -> Any:
         """Return the result of a call; raise :class:`WorkerFault` if it failed or was too late."""
-        return answered(self.worker, self.forms, verb, payload, self._left()).value
+        return answered(self.worker, self.forms, verb, payload, self._remaining_seconds()).value
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
         """Return the outcome of a call that may fail."""
-        return asked(self.worker, self.forms, verb, payload, self._left())
+        return asked(self.worker, self.forms, verb, payload, self._remaining_seconds())
 
-    def _left(self) -> float:
+    def _remaining_seconds(self) -> float:
         return max(self.deadline + self.excused() - time.monotonic(), 0.001)
 
     def open(

@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         answer, value = _prepare(options, arguments, own_pid)
         greeting: dict[str, Any] = {"status": "ok", "value": value}
     except BaseException as error:
-        greeting = _failure(error)
+        greeting = _failed_reply(error)
     _leave_if_forked(own_pid)
     greeting |= {"id": GREETING, "seconds": time.perf_counter() - started}
     with contextlib.suppress(frames.EndOfStream, BrokenPipeError):
@@ -177,7 +177,7 @@ def _prepare(
         if not options.environment_set:
             environment = plugins.environment(name, options.deterministic)
             _leave_if_forked(own_pid)
-            _enter(environment, arguments)
+            _restart_with(environment, arguments)
         served = plugins.load(name)
         answer = _resolve(options.service)(served)
         if options.deterministic:
@@ -185,7 +185,7 @@ def _prepare(
     return answer, _greeting(name, served)
 
 
-def _enter(environment: dict[str, str], arguments: Sequence[str]) -> None:
+def _restart_with(environment: dict[str, str], arguments: Sequence[str]) -> None:
     """Restart this program with ``environment``, unless these variables are set already.
 
     A framework and its C libraries read their variables when the process starts.
@@ -251,12 +251,12 @@ def _serve_one(
         # Importing them again would make second copies, with other classes and settings.
         told = f"{len(lost)} modules, such as {lost[0]}, were removed from sys.modules or replaced"
         error = LostModules(f"{told} during this call: the worker process ends")
-        reply |= {**_failure(error), "spent": True}
+        reply |= {**_failed_reply(error), "spent": True}
     try:
         # A plugin's text may hold any characters: escape them.
         frames.send(connection, reply, escape=True)
     except frames.Unencodable as error:
-        failed = {"id": reply["id"], "seconds": reply["seconds"], **_failure(error)}
+        failed = {"id": reply["id"], "seconds": reply["seconds"], **_failed_reply(error)}
         frames.send(connection, failed)
 
 
@@ -267,19 +267,21 @@ def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
         value = answer(request["verb"], request["payload"])
         outcome: dict[str, Any] = {"status": "ok", "value": value}
     except BaseException as error:
-        outcome = _failure(error)
+        outcome = _failed_reply(error)
     return {"id": request["id"], "seconds": time.perf_counter() - started, **outcome}
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def _failed_reply(error: BaseException) -> dict[str, Any]:
     """Return the part of an answer that describes ``error``, as plain text."""
-    out_of_memory = any(map(_is_out_of_memory, _chain(error)))
+    out_of_memory = any(map(_is_out_of_memory, _error_chain(error)))
     return {
         "status": "out-of-memory" if out_of_memory else "error",
         "kind": type(error).__name__,
-        "message": _text(_message(error, None if isinstance(error, HarnessError) else LONGEST)),
-        "traceback": _text(_traceback(error)),
-        "spent": not out_of_memory and any(map(_is_of_the_device, _chain(error))),
+        "message": _plain_text(
+            _message(error, None if isinstance(error, HarnessError) else LONGEST)
+        ),
+        "traceback": _plain_text(_traceback(error)),
+        "spent": not out_of_memory and any(map(_is_device_error, _error_chain(error))),
     }
 
 
@@ -291,7 +293,7 @@ def _traceback(error: BaseException) -> str:
     return "" if isinstance(error, HarnessError) else "".join(traceback.format_exception(error))
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _error_chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and all errors that led to it."""
     seen: set[int] = set()
     waiting = [error]
@@ -309,16 +311,16 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY_KINDS:
         return True
-    return _says(error, _OUT_OF_MEMORY_WORDS)
+    return _message_contains(error, _OUT_OF_MEMORY_WORDS)
 
 
-def _is_of_the_device(error: BaseException) -> bool:
+def _is_device_error(error: BaseException) -> bool:
     kind = type(error).__name__
     xla = kind in _XLA_KINDS and _message(error).lower().startswith(_XLA_WORDS)
-    return kind in _DEVICE_KINDS or xla or _says(error, _DEVICE_WORDS)
+    return kind in _DEVICE_KINDS or xla or _message_contains(error, _DEVICE_WORDS)
 
 
-def _says(error: BaseException, words: Sequence[str]) -> bool:
+def _message_contains(error: BaseException, words: Sequence[str]) -> bool:
     message = _message(error).lower()
     return any(found in message for found in words)
 
@@ -332,7 +334,7 @@ def _message(error: BaseException, limit: int | None = None) -> str:
         return f"(its message cannot be shown: {type(second).__name__})"
 
 
-def _text(text: str) -> str:
+def _plain_text(text: str) -> str:
     # Keep the end of a long traceback, which has the error.
     return text[-_TEXT_LIMIT:].encode("utf-8", "backslashreplace").decode()
 

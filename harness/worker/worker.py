@@ -22,7 +22,7 @@ from harness.runtime import plugins
 from harness.runtime.answers import IllFormed
 from harness.runtime.labels import backend_of, contradiction
 from harness.worker import frames
-from harness.worker.answers import greeted, is_answer
+from harness.worker.answers import check_greeting, is_answer
 from harness.worker.exchange import LostWorker, Status, exchange
 from harness.worker.launch import Launch
 from harness.worker.process import Process, exit_cause, kill_all
@@ -30,8 +30,8 @@ from harness.worker.serve import GREETING
 
 # The distribution that an interpreter needs to run a worker.
 HARNESS = "backend-comparison-harness"
-_LACKS = re.compile(r"No module named '?harness\b")
-_OLD = re.compile(r"unknown option:? -P", re.IGNORECASE)
+_NO_HARNESS = re.compile(r"No module named '?harness\b")
+_OLD_PYTHON = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 
 def hint(python: str, backend: str, said: str) -> str:
@@ -42,10 +42,10 @@ def hint(python: str, backend: str, said: str) -> str:
     if python == sys.executable:
         return ""
     own = distribution(HARNESS)
-    if _OLD.search(said):
+    if _OLD_PYTHON.search(said):
         least = str(own.metadata["Requires-Python"]).lstrip(">=")
         return f"; {python} is older than Python {least}, which the harness requires"
-    if not _LACKS.search(said) and "UnknownBackend" not in said:
+    if not _NO_HARNESS.search(said) and "UnknownBackend" not in said:
         return ""
     origin = plugins.available().get(backend)
     brings = own if origin is None else distribution(origin.distribution)
@@ -123,7 +123,7 @@ class Worker:
         self._process: Process | None = None
         self._calls = 0
         self._failed_starts = 0
-        self._last_word: Outcome | None = None
+        self._final_outcome: Outcome | None = None
         self._lock = threading.Lock()
 
     @property
@@ -145,12 +145,12 @@ class Worker:
     @property
     def given_up(self) -> bool:
         """True if no further start will be tried."""
-        return self._last_word is not None
+        return self._final_outcome is not None
 
     def start(self) -> Outcome:
         """Start the process unless it is running. If that succeeds, ``value`` is its greeting."""
         with self._lock:
-            return self._ready()
+            return self._ensure_started()
 
     def call(self, verb: str, payload: Any = None, timeout: float | None = None) -> Outcome:
         """Call a method ("verb") of the worker. ``timeout`` is in seconds and excludes the time of
@@ -169,11 +169,11 @@ class Worker:
                 {"id": self._calls, "verb": verb, "payload": payload or {}}
             )
             if self._process is None:
-                started = self._ready()
+                started = self._ensure_started()
                 if not started.ok or self._process is None:
                     return started
             elif self._process.has_ended():
-                return self._buried(self._process, "between two calls")
+                return self._end_lost(self._process, "between two calls")
             return self._run(self._process, request, timeout)
 
     def close(self) -> None:
@@ -188,13 +188,13 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ready(self) -> Outcome:
+    def _ensure_started(self) -> Outcome:
         if self._process is not None:
             if not self._process.has_ended():
                 return Outcome("ok", self._hello)
             self._end(self._process)
-        if self._last_word is not None:
-            return self._last_word
+        if self._final_outcome is not None:
+            return self._final_outcome
         outcome = self._start()
         if outcome.ok:
             self._hello, self._failed_starts = outcome.value, 0
@@ -205,7 +205,7 @@ class Worker:
         self._failed_starts += 1
         if outcome.status == "timeout" or self._failed_starts == _STARTS_TRIED:
             cause = f"not restarted after this failure: {outcome.cause}"
-            self._last_word = replace(outcome, cause=cause, kind="", seconds=0.0)
+            self._final_outcome = replace(outcome, cause=cause, kind="", seconds=0.0)
         return outcome
 
     def _start(self) -> Outcome:
@@ -225,7 +225,7 @@ class Worker:
             mend = hint(python, backend_of(self.launch.backend), said)
             return replace(outcome, cause=f"{outcome.cause}{mend}")
         try:
-            hello = greeted(outcome.value, backend_of(self.launch.backend))
+            hello = check_greeting(outcome.value, backend_of(self.launch.backend))
         except IllFormed as error:
             return replace(outcome, status="error", value=None, cause=str(error))
         other = contradiction(self.launch.backend, hello["versions"])
@@ -247,7 +247,7 @@ class Worker:
                 raise LostWorker("crashed", "it sent a message that is not the answer to this call")
         except LostWorker as lost:
             seconds = time.monotonic() - started
-            return self._buried(
+            return self._end_lost(
                 process, "during the call" if request else "at its start", lost, seconds
             )
         except BaseException:
@@ -261,7 +261,7 @@ class Worker:
             self._end(process)
         return outcome
 
-    def _buried(
+    def _end_lost(
         self, process: Process, when: str, lost: LostWorker | None = None, seconds: float = 0.0
     ) -> Outcome:
         """End a lost process and return the outcome of the call."""

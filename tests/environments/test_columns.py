@@ -20,8 +20,8 @@ import harness
 from harness.command.options import variables
 from harness.environments import console
 from harness.environments.cache import NoEnvironment
-from harness.environments.columns import choose, of_options, one
-from harness.environments.wanted import Wanted, read
+from harness.environments.columns import choose, choose_from_options, one
+from harness.environments.wanted import EnvironmentRequest, read
 from harness.errors import UsageError
 from harness.results.file import read_records
 from harness.results.lines import Head
@@ -95,13 +95,13 @@ def test_known_differences_go_by_the_backend(tmp_path: Path, wording: Wording) -
 
 
 def test_what_is_given_for_a_column_or_for_all(interpreter: str) -> None:
-    found = of_options((HERE, "numpy@b", "numpy"), (interpreter,))
+    found = choose_from_options((HERE, "numpy@b", "numpy"), (interpreter,))
     assert found.pythons == {
         "numpy@here": sys.executable,
         "numpy@b": interpreter,
         "numpy": interpreter,
     }
-    found = of_options(("numpy@b", "numpy"), (f"numpy@b={interpreter}",))
+    found = choose_from_options(("numpy@b", "numpy"), (f"numpy@b={interpreter}",))
     assert found.names == ("numpy@b", "numpy")
     assert found.pythons == {"numpy@b": interpreter}
 
@@ -162,7 +162,9 @@ def test_a_version_has_two_spellings_wherever_a_column_is_asked_for(
 ) -> None:
     for spelling in ("numpy@9.9", "numpy==9.9", "numpy==9.9.*"):
         assert one(f"{spelling}=/python") == ("numpy@9.9", "/python")
-        assert of_options((spelling,), (f"{spelling}=/python",)).pythons == {"numpy@9.9": "/python"}
+        assert choose_from_options((spelling,), (f"{spelling}=/python",)).pythons == {
+            "numpy@9.9": "/python"
+        }
     assert variables(["numpy==9.9:A=1"], lambda: ()) == {"numpy@9.9": {"A": "1"}}
     assert read(["numpy@9.9"]).requirements == read(["numpy==9.9"]).requirements
     # All that is missing is told at once, with the command that makes it.
@@ -195,7 +197,7 @@ def test_an_upgrade_offers_to_make_what_is_missing(
     # At a terminal it asks; nothing is made of another answer than yes.
     made: list[str] = []
 
-    def make(wanted: Wanted, python: str, tell: object, force: bool) -> None:
+    def make(wanted: EnvironmentRequest, python: str, tell: object, force: bool) -> None:
         made.append(wanted.column)
         python_of = tmp_path / "backend-comparison-harness" / "environments" / wanted.column
         python_of.mkdir(parents=True)

@@ -18,7 +18,7 @@ from harness.program.dims import Dim, bind, product
 from harness.program.primitives import OFFERED, offers_needed
 from harness.program.signature import check_room
 from harness.runtime.executor.buffers import fresh
-from harness.worker.remote import not_offered
+from harness.worker.remote import missing_requirement
 
 Numpy = Callable[[Any, Any], Any]
 STEPS = np.arange(3)
@@ -172,9 +172,9 @@ def test_a_backend_that_lacks_what_is_offered_runs_all_else(wording: Wording) ->
     """It is told at the start, by what the model needs, and is no error."""
     hello = {"devices": ["cpu"], "dtypes": ["float64"], "primitives": []}
     plain = tiny(["y = tanh(x)"]).program("training")
-    assert not_offered(hello, "cpu", "float64", [plain]) == ""
+    assert missing_requirement(hello, "cpu", "float64", [plain]) == ""
     needs = tiny(["y = sin(x)"]).program("training")
-    text = not_offered({**hello, "primitives": ["sin"]}, "cpu", "float64", [needs])
+    text = missing_requirement({**hello, "primitives": ["sin"]}, "cpu", "float64", [needs])
     wording(text, "does ... cos(x)")
-    assert not_offered({**hello, "primitives": [*OFFERED]}, "cpu", "float64", [needs]) == ""
+    assert missing_requirement({**hello, "primitives": [*OFFERED]}, "cpu", "float64", [needs]) == ""
     assert offers_needed(["add", "reshape"]) == {"reshape"}

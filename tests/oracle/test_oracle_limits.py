@@ -253,7 +253,7 @@ def test_no_time_that_is_left_is_told_as_such(wording: Wording) -> None:
 
 def test_available_memory_heeds_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < memory.available() < 1 << 50
-    monkeypatch.setattr(memory, "_left_to_groups", lambda: [1 << 20])
+    monkeypatch.setattr(memory, "_allowed_by_groups", lambda: [1 << 20])
     assert memory.available() == 1 << 20
 
 

@@ -17,7 +17,7 @@ from harness.program.ir import Type
 from harness.program.plan import Plan
 from harness.runtime.executor import KEPT, Executor, side_by_side
 from harness.runtime.executor.linearize import Flattener
-from harness.runtime.executor.side_by_side import SideBySide
+from harness.runtime.executor.side_by_side import BufferJoiner
 
 SIDE = 3
 SQUARE = (Dim(SIDE), Dim(SIDE))
@@ -37,7 +37,7 @@ def carrying(
 
 def calls(plan: Plan) -> Counter[str]:
     """The instructions of a plan with what is alike joined, by operation."""
-    return Counter(one.op for one in SideBySide(Flattener(plan).instructions, {}).instructions)
+    return Counter(one.op for one in BufferJoiner(Flattener(plan).instructions, {}).instructions)
 
 
 def follows_the_walk(plan: Plan, rounds: int = 3) -> None:

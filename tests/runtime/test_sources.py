@@ -158,9 +158,11 @@ def test_a_name_for_a_text_is_no_secret(family: Path) -> None:
 
 
 def test_backends_that_ship_do_not_count_each_other() -> None:
-    from harness.runtime.code_digest import _find, _reached
+    from harness.runtime.code_digest import _dependency_files, _find_specs
 
-    torch = _reached("harness.backends.torch.backend", _find("harness.backends.torch.backend"))
+    torch = _dependency_files(
+        "harness.backends.torch.backend", _find_specs("harness.backends.torch.backend")
+    )
     folders = {path.parent.name for path in torch}
     assert "torch" in folders
     assert not folders & {"jax", "numpy", "keras", "onnx"}

@@ -14,7 +14,7 @@ from harness.language.model import load_spec
 from harness.results.cell import Cell, CellResult
 from harness.runtime.own_model.service import OwnModelService
 from harness.worker.launch import Launch
-from harness.worker.serve import _failure
+from harness.worker.serve import _failed_reply
 from harness.worker.worker import Outcome
 
 GRU = """\
@@ -74,7 +74,7 @@ class LocalWorker:
         try:
             return Outcome("ok", getattr(self.service, verb)(**(payload or {})))
         except Exception as error:
-            failed = _failure(error)
+            failed = _failed_reply(error)
             return Outcome(
                 failed["status"],
                 cause=f"{failed['kind']}: {failed['message']}",

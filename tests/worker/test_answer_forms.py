@@ -57,7 +57,7 @@ def test_any_message_is_an_answer_or_not(value: Any) -> None:
         value, float
     )
     with pytest.raises(IllFormed):
-        answers.greeted(value, "numpy")
+        answers.check_greeting(value, "numpy")
 
 
 @pytest.mark.parametrize("forms", FORMS, ids=lambda forms: forms.service.__name__)

@@ -69,7 +69,7 @@ def test_log_on_disk_is_cut_while_the_call_runs(
     punches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not punches:
-        monkeypatch.setattr(process, "_has_freed", lambda *_: False)
+        monkeypatch.setattr(process, "_free_start", lambda *_: False)
     log = process.Log()
     os.write(log.fileno(), b"a" * (20 * MIB))
     log.watch()
@@ -88,14 +88,14 @@ def test_log_on_disk_is_cut_while_the_call_runs(
 def test_last_words_are_kept_while_a_large_log_is_cut(
     punches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, right, count = process.Log(), process._has_freed, process._LOG_ON_DISK + MIB
+    log, right, count = process.Log(), process._free_start, process._LOG_ON_DISK + MIB
 
     def while_it_prints(*arguments: int) -> bool:
         os.write(log.fileno(), b"the end")
         return right(*arguments) if punches else False
 
     os.write(log.fileno(), b"x" * count)
-    monkeypatch.setattr(process, "_has_freed", while_it_prints)
+    monkeypatch.setattr(process, "_free_start", while_it_prints)
     log.watch()
     text, printed = log.read()
     log.close()

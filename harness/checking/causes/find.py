@@ -34,7 +34,7 @@ from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.command.declared import build
 from harness.command.outcome import CommandResult
-from harness.environments.columns import names_of, of_command
+from harness.environments.columns import complete_options, names_of
 from harness.errors import CouldNotRun, HarnessError, UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
@@ -478,7 +478,7 @@ def run_localise(options: LocaliseOptions) -> CommandResult:
         CouldNotRun: a backend, or the oracle, could not be run.
     """
     columns = tuple(filter(None, (options.backend, options.against)))
-    request_options = of_command({**vars(options), "backends": columns})
+    request_options = complete_options({**vars(options), "backends": columns})
     backend, *others = names_of(columns)
     against = others[0] if others else None
     if against == backend:

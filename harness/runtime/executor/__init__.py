@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 from harness.program.ir import Kind, needed
 from harness.program.plan import Plan
-from harness.runtime.executor.assignment import Allocation, MemoryPlan, lies_alike
+from harness.runtime.executor.assignment import Allocation, MemoryPlan, same_full_layout
 from harness.runtime.executor.buffers import Buffer, Constant, Instruction, View
 from harness.runtime.executor.linearize import Flattener
-from harness.runtime.executor.side_by_side import SideBySide
+from harness.runtime.executor.side_by_side import BufferJoiner
 from harness.runtime.executor.tiling import chains, tiles
 
 Call = Callable[[], object]
@@ -105,9 +105,9 @@ class Executor:
         homes = {name: flattener.inputs[given] for name, given in plan.carried.items()}
         replaced: dict[Buffer, Buffer] = {}
         for name, home in homes.items():
-            if lies_alike(results[name], home):
+            if same_full_layout(results[name], home):
                 replaced.setdefault(results[name].buffer, home.buffer)
-        joined = SideBySide(instructions, replaced)
+        joined = BufferJoiner(instructions, replaced)
         instructions = joined.instructions
         results, homes, inputs = (
             {name: joined.place(view) for name, view in views.items()}
@@ -119,7 +119,7 @@ class Executor:
         for name, home in homes.items():
             result = results[name]
             same = memory.allocations[result.buffer] is memory.allocations[home.buffer]
-            if not (same and result.lies_as(home)):
+            if not (same and result.has_layout_of(home)):
                 instructions += (Instruction("copy", home, (result,)),)
         self._kernels = kernels
         found = chains(instructions, kernels.tiled, memory.allocation_of)

@@ -81,7 +81,7 @@ class MemoryPlan:
             instruction.out.buffer.size,
             instruction.out.buffer.kind,
         ) and all(
-            position in allowed and lies_alike(operand, instruction.out)
+            position in allowed and same_full_layout(operand, instruction.out)
             for position, operand in enumerate(instruction.inputs)
             if isinstance(operand, View) and operand.buffer is buffer
         )
@@ -95,9 +95,9 @@ class MemoryPlan:
             if not fits or end > start or (end == start and not self.in_place(start, old)):
                 return
             self.allocations[new] = self.allocations[old]
-            new = next(iter(self._heirs(start)), new)
+            new = next(iter(self._overwritable_inputs(start)), new)
 
-    def _heirs(self, index: int) -> list[Buffer]:
+    def _overwritable_inputs(self, index: int) -> list[Buffer]:
         """Return the temporary inputs of an instruction that it may overwrite with its result."""
         read = dict.fromkeys(view.buffer for view in self.instructions[index].reads())
         return [
@@ -112,9 +112,11 @@ class MemoryPlan:
         pooled: set[Allocation] = set()
         for index, instruction in enumerate(self.instructions):
             out = instruction.out.buffer
-            heirs = [b for b in self._heirs(index) if self.allocations[b] in pooled]
+            heirs = [b for b in self._overwritable_inputs(index) if self.allocations[b] in pooled]
             if out not in self.allocations:
-                self.allocations[out] = self.allocations[heirs[0]] if heirs else self._take(out)
+                self.allocations[out] = (
+                    self.allocations[heirs[0]] if heirs else self._reuse_allocation(out)
+                )
                 pooled.add(self.allocations[out])
             for buffer in dict.fromkeys(view.buffer for view in instruction.reads()):
                 allocation = self.allocations.get(buffer)
@@ -123,7 +125,7 @@ class MemoryPlan:
                     assert allocation is not None
                     self._free[allocation.kind].append(allocation)
 
-    def _take(self, buffer: Buffer) -> Allocation:
+    def _reuse_allocation(self, buffer: Buffer) -> Allocation:
         """Return the smallest free allocation that has at most twice the size of the buffer.
 
         If several are equally small, return the one that became free last. If none fits, return a
@@ -138,6 +140,6 @@ class MemoryPlan:
         return best
 
 
-def lies_alike(operand: View, out: View) -> bool:
+def same_full_layout(operand: View, out: View) -> bool:
     """Return whether two views cover their whole buffers, in the same layout."""
-    return operand.fills_buffer() and out.fills_buffer() and operand.lies_as(out)
+    return operand.fills_buffer() and out.fills_buffer() and operand.has_layout_of(out)

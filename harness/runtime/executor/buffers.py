@@ -138,9 +138,9 @@ class View:
 
     def same_place(self, other: View) -> bool:
         """Return whether two views have the same entries of the same buffer, in the same order."""
-        return self.buffer is other.buffer and self.lies_as(other)
+        return self.buffer is other.buffer and self.has_layout_of(other)
 
-    def lies_as(self, other: View) -> bool:
+    def has_layout_of(self, other: View) -> bool:
         """Return whether two views have the same layout, each within its own buffer."""
         return (self.offset, self.shape, self.plain_strides()) == (
             other.offset,

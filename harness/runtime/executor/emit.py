@@ -81,11 +81,11 @@ class Assembler:
         self.copy_to(home, aside)
 
 
-def viewed(op: str, operand: Operand, attributes: Attributes) -> Operand:
+def apply_view(op: str, operand: Operand, attributes: Attributes) -> Operand:
     """Return the result of an operation that only makes a view, such as ``squeeze``."""
     if isinstance(operand, Constant):
         operand_ = fresh(operand.shape)
-        seen = viewed(op, operand_, attributes)
+        seen = apply_view(op, operand_, attributes)
         assert isinstance(seen, View)
         return Constant(operand.number, seen.shape)
     match op:
@@ -103,7 +103,7 @@ def viewed(op: str, operand: Operand, attributes: Attributes) -> Operand:
             return operand
 
 
-def homes_of(
+def find_homes(
     nodes: Sequence[Node], homes: Mapping[int, View], new: Callable[[int], View]
 ) -> dict[int, View]:
     """Return places for the values of a block, so that ``concat`` needs no copies.

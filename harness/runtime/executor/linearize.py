@@ -14,7 +14,14 @@ import numpy as np
 from harness.program.ir import Block, Node
 from harness.program.plan import Plan
 from harness.runtime.executor.buffers import Constant, Operand, View, fresh
-from harness.runtime.executor.emit import VIEWS, Assembler, Work, elementwise, homes_of, viewed
+from harness.runtime.executor.emit import (
+    VIEWS,
+    Assembler,
+    Work,
+    apply_view,
+    elementwise,
+    find_homes,
+)
 from harness.runtime.executor.rules import RULES
 from harness.runtime.interpreter import resolved
 
@@ -53,7 +60,7 @@ class Flattener(Assembler):
     ) -> None:
         """Flatten nodes in order. ``homes`` gives the places where some of the values must be."""
         nodes = tuple(nodes)
-        homes = homes_of(nodes, homes, self.new)
+        homes = find_homes(nodes, homes, self.new)
         for node in nodes:
             if node.op == "scan":
                 self._scan(node, env)
@@ -74,7 +81,7 @@ class Flattener(Assembler):
         attributes = {n: resolved(v, self.plan.sizes) for n, v in node.attributes.items()}
         shape = self.plan.shape(node.output)
         if node.op in VIEWS:
-            return viewed(node.op, inputs[0], attributes)
+            return apply_view(node.op, inputs[0], attributes)
         if node.op in FOLDED and all(isinstance(i, Constant) for i in inputs):
             return self._fold(node.op, inputs, shape)
         kind = self.plan.types[node.output].kind

@@ -20,7 +20,7 @@ def windows(work: Work) -> Operand:
     (operand,) = work.inputs
     pads = pads_of(attributes, len(operand.shape))
     if not any(map(sum, pads)):
-        return _framed(work.assembler.in_memory(operand), attributes, attributes["length"])
+        return _window_view(work.assembler.in_memory(operand), attributes, attributes["length"])
     shape = tuple(
         n + before + after for n, (before, after) in zip(operand.shape, pads, strict=True)
     )
@@ -31,8 +31,8 @@ def windows(work: Work) -> Operand:
             if start < stop:
                 edge = place.narrow(axis, start, stop)
                 work.assembler.emit("copy", edge, Constant(fill, edge.shape))
-    work.assembler.emit("copy", _inside(place, pads), operand)
-    return _framed(place, attributes, attributes["length"])
+    work.assembler.emit("copy", _crop_padding(place, pads), operand)
+    return _window_view(place, attributes, attributes["length"])
 
 
 def overlap_add(work: Work) -> Operand:
@@ -47,20 +47,20 @@ def overlap_add(work: Work) -> Operand:
     shape = tuple(n + before + after for n, (before, after) in zip(work.shape, pads, strict=True))
     total = fresh(shape)
     assembler.emit("copy", total, Constant(0.0, shape))
-    places = _framed(total, attributes, [value.shape[axis] for axis in axes])
+    places = _window_view(total, attributes, [value.shape[axis] for axis in axes])
     for place in product(*map(range, attributes["size"])):
-        here, added = _at(places, axes, place), _at(value, axes, place)
+        here, added = _window_entry(places, axes, place), _window_entry(value, axes, place)
         assembler.emit("add", here, here, added)
-    return _inside(total, pads)
+    return _crop_padding(total, pads)
 
 
-def _inside(place: View, pads: Sequence[tuple[int, int]]) -> View:
+def _crop_padding(place: View, pads: Sequence[tuple[int, int]]) -> View:
     for axis, (before, after) in enumerate(pads):
         place = place.narrow(axis, before, place.shape[axis] - after)
     return place
 
 
-def _framed(whole: View, attributes: Attributes, counts: Sequence[int]) -> View:
+def _window_view(whole: View, attributes: Attributes, counts: Sequence[int]) -> View:
     """Return the windows of padded memory as a view. Overlapping windows share entries."""
     axes, last = attributes["axes"], attributes["axes"][-1] + 1
     shape, strides = list(whole.shape), list(whole.strides)
@@ -74,7 +74,7 @@ def _framed(whole: View, attributes: Attributes, counts: Sequence[int]) -> View:
     return View(whole.buffer, tuple(shape), tuple(strides), whole.offset)
 
 
-def _at(framed: View, axes: Shape, place: Sequence[int]) -> View:
+def _window_entry(framed: View, axes: Shape, place: Sequence[int]) -> View:
     for number in place:
         framed = framed.narrow(axes[-1] + 1, number, number + 1).squeeze(axes[-1] + 1)
     return framed
@@ -104,7 +104,7 @@ def _reshape(work: Work) -> Operand:
     return found
 
 
-def _whole(op: str) -> Rule:
+def _unmerged_rule(op: str) -> Rule:
     def rule(work: Work) -> Operand:
         out = work.place()
         work.assembler.emit(op, out, *work.operands())
@@ -253,12 +253,12 @@ RULES: Mapping[str, Rule] = {
     "flip": lambda work: elementwise(
         work.assembler, "flip", work.operands(), work.attributes, work.home or work.shape, work.kind
     ),
-    "arange": _whole("arange"),
+    "arange": _unmerged_rule("arange"),
     "reshape": _reshape,
     "windows": windows,
     "overlap_add": overlap_add,
-    "cumulative_sum": _whole("cumulative_sum"),
-    "argsort": _whole("argsort"),
+    "cumulative_sum": _unmerged_rule("cumulative_sum"),
+    "argsort": _unmerged_rule("argsort"),
     "matmul": _matmul,
     "addmm": _addmm,
     "tensordot": _tensordot,

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.runtime.executor.assignment import lies_alike
+from harness.runtime.executor.assignment import same_full_layout
 from harness.runtime.executor.buffers import Buffer, Constant, Instruction, Operand, View, fresh
 from harness.runtime.executor.rules import RULES
 
@@ -25,7 +25,7 @@ BEFORE = 4
 LINE = 16
 
 
-class SideBySide:
+class BufferJoiner:
     """The instructions after joining; ``place`` converts views of the old buffers."""
 
     def __init__(
@@ -42,7 +42,7 @@ class SideBySide:
         self.instructions = tuple(
             made
             for n, one in enumerate(instructions)
-            for made in instead.get(n, () if n in dropped else (self._moved(one),))
+            for made in instead.get(n, () if n in dropped else (self._placed(one),))
         )
         self.replaced = self._replaced(replaced)
 
@@ -67,7 +67,7 @@ class SideBySide:
                 parts[at.buffer, before.buffer] += new.size
         return {new: old for (new, old), size in parts.items() if size == new.size}
 
-    def _moved(self, one: Instruction) -> Instruction:
+    def _placed(self, one: Instruction) -> Instruction:
         inputs = tuple(self.place(i) if isinstance(i, View) else i for i in one.inputs)
         return replace(one, out=self.place(one.out), inputs=inputs)
 
@@ -131,11 +131,13 @@ def _groups(
     uses = _uses(instructions)
     alike: dict[Hashable, list[_Chain]] = defaultdict(list)
     for chain in _chains(instructions, uses):
-        alike[_meaning(chain, instructions, replaced)].append(chain)
+        alike[_work_key(chain, instructions, replaced)].append(chain)
     for meaning in [*alike]:
         # Some chains begin with a scaling that others lack, for example of the gradient of a mean.
-        for tails in zip(*(_tails(chain, instructions) for chain in alike[meaning]), strict=True):
-            shorter = _meaning(tails[0], instructions, replaced)
+        for tails in zip(
+            *(_shortened_chains(chain, instructions) for chain in alike[meaning]), strict=True
+        ):
+            shorter = _work_key(tails[0], instructions, replaced)
             if shorter in alike:
                 alike[shorter] += tails
                 del alike[meaning]
@@ -144,7 +146,7 @@ def _groups(
     return [group for group in groups if len(group) > 1]
 
 
-def _tails(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
+def _shortened_chains(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
     """Yield what remains of a chain without its first instruction, without its first two, and so
     on.
 
@@ -217,7 +219,7 @@ def _on_whole_buffers(one: Instruction) -> bool:
         and 1 < out.buffer.size <= MOST
         and all(
             view.buffer.size == 1
-            or (view.buffer.role in ("temporary", "carried") and lies_alike(view, out))
+            or (view.buffer.role in ("temporary", "carried") and same_full_layout(view, out))
             for view in one.reads()
         )
         and out.fills_buffer()
@@ -229,7 +231,7 @@ def _buffers(one: Instruction) -> list[Buffer]:
     return [*(view.buffer for view in one.reads() if view.buffer.size > 1), one.out.buffer]
 
 
-def _meaning(
+def _work_key(
     chain: _Chain, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> Hashable:
     """Return a key for the work of a chain. Chains with equal keys may be joined."""

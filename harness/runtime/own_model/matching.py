@@ -78,7 +78,7 @@ SHOWN, OF_A_LAYER = 8, 3
 NUMBERED = re.compile(r".*?(?P<word>_[a-z]*)(?P<number>\d+)(?P<rest>\D*)")
 
 
-def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> str:
+def shape_message(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> str:
     """Return the message for an array that has another shape in the model, with a suggestion."""
     found = view.shape(sides.entries[view.key].shape)
     sizes = ", ".join(f"{n}={v}" for n, v in sides.program.sizes.items())
@@ -92,7 +92,7 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
             f"{words}: its slice exceeds {view.key}, which has shape {list(whole)}; set the "
             "sizes for which the rule holds with --size"
         )
-    if view.axes is None and (turn := _turn(found, shape)):
+    if view.axes is None and (turn := _turn_text(found, shape)):
         order = "it is transposed" if turn == ".T" else "its channels come first"
         return f"{words}: {order}; use --map {quoted(f'{name}={view}{turn}')}"
     if sorted(found) == sorted(shape):
@@ -100,12 +100,12 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
             f"{words}: its axes have another order; use "
             f"--map '{name}={view.key}.transpose(...)' with axis numbers as in numpy"
         )
-    such = _sizes(sides)
+    such = _guess_sizes(sides)
     asked = f"use --size {such}" if such else "set the sizes of the model with --size"
     return f"{words}: {asked}, or select another part with --map"
 
 
-def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+def _turn_text(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     """Return the ``--map`` suffix that converts shape ``found`` to ``wanted``; empty if there is
     none.
 
@@ -118,14 +118,14 @@ def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     return f".transpose({', '.join(map(str, axes))})" if len(found) > 3 else ".T"
 
 
-def _sizes(sides: Sides) -> str:
+def _guess_sizes(sides: Sides) -> str:
     """Return the sizes that the model seems to have, as the value of ``--size``.
 
     Only sizes that differ from the program's are included.
     """
     bound: dict[str, int] = {}
     for port in sides.program.parameters:
-        view, part = _alone(sides, port.name)
+        view, part = _sole_part(sides, port.name)
         if view is None or view.is_cut(sides.entries[view.key].shape):
             continue
         shape = part.neutral(view.shape(sides.entries[view.key].shape))
@@ -136,7 +136,7 @@ def _sizes(sides: Sides) -> str:
     return ",".join(f"{n}={v}" for n, v in bound.items() if own.get(n, v) != v)
 
 
-def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
+def _sole_part(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
     """Return the part of the model that holds only this parameter of the spec, and its packing."""
     packing, plain = sides.layout.claimed.get(owner_of(name)), Part(local_of(name))
     if packing is None:
@@ -147,7 +147,7 @@ def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
     return None, plain
 
 
-def unmatched(
+def unmatched_message(
     sides: Sides, missing: Sequence[str], left: Sequence[str], kept: Sequence[str]
 ) -> str:
     """Return the message for arrays that only one side has, with suggested rules.
@@ -156,33 +156,33 @@ def unmatched(
     ``left`` are the trained arrays among them.
     """
     listed = [f"{key} {list(sides.entries[key].shape)}" for key in left]
-    without = f"the spec has no counterpart for {_some(listed)}"
+    without = f"the spec has no counterpart for {_list_some(listed)}"
     if not missing:
         return (
             f"{without}: declare it in the spec, or exclude it from training (as a buffer or a "
             "constant), so that it keeps its values"
         )
-    parts = [f"the model lacks {_some(_by_layer(sides, missing))}"]
+    parts = [f"the model lacks {_list_some(_list_by_layer(sides, missing))}"]
     if left:
         parts.append(without)
     else:
         others = [f"{key} {list(sides.entries[key].shape)}" for key in kept]
-        parts.append(f"its unmatched arrays: {_some(others) or 'none'}")
-    guesses = list(dict.fromkeys(_guesses(sides, missing, left or kept)))
+        parts.append(f"its unmatched_message arrays: {_list_some(others) or 'none'}")
+    guesses = list(dict.fromkeys(_guess_rules(sides, missing, left or kept)))
     such = " ".join(f"--map {quoted(g)}" for g in guesses) or "--map OURS=THEIRS"
     return f"{'; '.join(parts)}. Match the names with: {such}"
 
 
-def _by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
+def _list_by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
     moving = {p.name: sides.program.shape(p) for p in sides.program.statistics}
     shapes, layers = {**sides.shapes, **moving}, dict[str, list[str]]()
     for name in missing:
         full = dotted(name)
         layers.setdefault(owner_of(full), []).append(f"{local_of(full)} {list(shapes[name])}")
-    return [f"{layer}'s {_some(names, OF_A_LAYER)}" for layer, names in layers.items()]
+    return [f"{layer}'s {_list_some(names, OF_A_LAYER)}" for layer, names in layers.items()]
 
 
-def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Iterator[str]:
+def _guess_rules(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Iterator[str]:
     """Yield rules that the user may need.
 
     First come layers whose tensors have the same names and shapes in the model, then single arrays
@@ -191,13 +191,13 @@ def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Itera
     free = {key: sides.entries[key].shape for key in left}
     alone = []
     for owner in dict.fromkeys(owner_of(dotted(n)) for n in missing):
-        pieces = _pieces(sides, owner)
+        pieces = _piece_shapes(sides, owner)
         prefixes = dict.fromkeys(map(owner_of, free))
-        found = [p for p in prefixes if _has(free, p, pieces)]
-        among = [rule for p in prefixes for rule in _numbered(free, owner, p, pieces)]
+        found = [p for p in prefixes if _has_shapes(free, p, pieces)]
+        among = [rule for p in prefixes for rule in _guess_numbered_rules(free, owner, p, pieces)]
         if len(found) == 1 and found[0] != owner:
             yield f"{owner}={found[0]}"
-            free = {k: s for k, s in free.items() if k not in _keys(found[0], pieces)}
+            free = {k: s for k, s in free.items() if k not in _piece_names(found[0], pieces)}
         elif among and not found:
             rule, renamed_pieces = among[0]
             yield rule
@@ -206,19 +206,23 @@ def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Itera
             alone += [n for n in missing if owner_of(dotted(n)) == owner]
     shapes = {n: sides.shapes[n] for n in alone if n in sides.shapes}
     for name, shape in shapes.items():
-        fitting = [key for key, s in free.items() if s == shape or _turn(s, shape)]
-        rivals = [n for n, s in shapes.items() if s == shape or _turn(s, shape) or _turn(shape, s)]
+        fitting = [key for key, s in free.items() if s == shape or _turn_text(s, shape)]
+        rivals = [
+            n
+            for n, s in shapes.items()
+            if s == shape or _turn_text(s, shape) or _turn_text(shape, s)
+        ]
         # A square array fits with and without a transposition, so no rule can be guessed.
-        if len(fitting) == len(rivals) == 1 and not (len(shape) > 1 and _turn(shape, shape)):
+        if len(fitting) == len(rivals) == 1 and not (len(shape) > 1 and _turn_text(shape, shape)):
             key = fitting[0]
-            yield f"{dotted(name)}={key}{'' if free[key] == shape else _turn(free[key], shape)}"
+            yield f"{dotted(name)}={key}{'' if free[key] == shape else _turn_text(free[key], shape)}"
 
 
-def _keys(prefix: str, pieces: Iterable[str]) -> set[str]:
+def _piece_names(prefix: str, pieces: Iterable[str]) -> set[str]:
     return {f"{prefix}.{name}" for name in pieces}
 
 
-def _numbered(
+def _guess_numbered_rules(
     free: dict[str, tuple[int, ...]], owner: str, prefix: str, pieces: dict[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, set[str]]]:
     """Yield rules for a layer that is one of several inside a layer of the model, with its tensors.
@@ -235,16 +239,18 @@ def _numbered(
     numbers = (m["number"] for key in free if (m := NUMBERED.fullmatch(local_of(key))))
     for number in sorted(set(numbers) - {own}, key=int):
         others = {n.replace(f"{word}{own}", f"{word}{number}"): s for n, s in pieces.items()}
-        if _has(free, prefix, others):
+        if _has_shapes(free, prefix, others):
             rule = f"{owner}.*{word}{own}{more}={prefix}.*{word}{number}{more}"
-            yield rule, _keys(prefix, others)
+            yield rule, _piece_names(prefix, others)
 
 
-def _has(free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[int, ...]]) -> bool:
+def _has_shapes(
+    free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[int, ...]]
+) -> bool:
     return bool(pieces) and all(free.get(f"{prefix}.{n}") == s for n, s in pieces.items())
 
 
-def _pieces(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
+def _piece_shapes(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a layer's tensors, the framework's own if it has the layer."""
     packing = sides.every.claimed.get(owner)
     shapes = {n: s for n, s in sides.every.shapes.items() if owner_of(n) == owner}
@@ -254,7 +260,7 @@ def _pieces(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
     return {n: a.shape for n, a in packed.items() if n not in frozen}
 
 
-def _some(names: Sequence[str], most: int = SHOWN) -> str:
+def _list_some(names: Sequence[str], most: int = SHOWN) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(shorten(name, 120) for name in names[:most]) + more
 
@@ -325,7 +331,7 @@ def find_weights(sides: Sides) -> ModelWeights:
     for name, shape in sides.shapes.items():
         view = sides.view(dotted(name))
         if view is not None:
-            places[name] = _place(sides, name, shape, view)
+            places[name] = _find_placement(sides, name, shape, view)
         elif name not in frozen:
             missing.append(name)
     statistics = {}
@@ -335,16 +341,16 @@ def find_weights(sides: Sides) -> ModelWeights:
             missing.append(port.name)
         else:
             shape = sides.program.shape(port)
-            statistics[port.name] = _place(sides, port.name, shape, view)
-    left = _left_over(sides, [*places.items(), *statistics.items()])
+            statistics[port.name] = _find_placement(sides, port.name, shape, view)
+    left = _find_left_over(sides, [*places.items(), *statistics.items()])
     touched = {p.view.key for p in (*places.values(), *statistics.values())}
     kept = [key for key in sides.entries if key not in touched]
     if missing or left:
-        raise UsageError(unmatched(sides, missing, left, kept))
+        raise UsageError(unmatched_message(sides, missing, left, kept))
     return ModelWeights(sides.layout, places, statistics, kept)
 
 
-def _place(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> Placement:
+def _find_placement(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> Placement:
     whole = sides.entries[view.key].shape
     try:
         found = view.shape(whole)
@@ -353,11 +359,11 @@ def _place(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
             f"--map: {view} is not a part of {view.key} {list(whole)}: {error}"
         ) from None
     if not fits(found, shape):
-        raise UsageError(misfit(sides, dotted(name), shape, view))
+        raise UsageError(shape_message(sides, dotted(name), shape, view))
     return Placement(shape, view)
 
 
-def _left_over(sides: Sides, places: Iterable[tuple[str, Placement]]) -> list[str]:
+def _find_left_over(sides: Sides, places: Iterable[tuple[str, Placement]]) -> list[str]:
     """Return the trained arrays of the model that have entries which the spec does not set.
 
     Raises:

@@ -45,7 +45,7 @@ def placing(
     names of inputs and noise, and ``state.NAME``. Without ``--takes``, inputs go by keyword if the
     model has an argument for each of them, else in the spec's order. The state goes to arguments of
     its names, or to one argument ``state``, a dictionary. ``noise`` are the names of the spec's
-    noise; see :func:`_noise_taken`.
+    noise; see :func:`_match_noise`.
 
     Raises:
         UsageError: a name is not in the spec, or the model has too few arguments.
@@ -55,7 +55,7 @@ def placing(
     drawn = {name: f"input.{name}" for name in noise}
     if asked:
         known = {**inputs, **drawn, **{full: full for full in state.values()}}
-        return Placing(tuple(_known("takes", name, known) for name in asked))
+        return Placing(tuple(_look_up("takes", name, known) for name in asked))
     more: dict[str, str | Mapping[str, str]] = {}
     names = set(takes or ())
     if state and STATE in names and STATE not in inputs:
@@ -64,7 +64,7 @@ def placing(
         more |= {full: full for full in state.values()}
     elif state and names.issuperset(state) and not set(state) & set(inputs):
         more |= state
-    more |= _noise_taken(drawn, names - {*inputs, *more})
+    more |= _match_noise(drawn, names - {*inputs, *more})
     if names.issuperset(inputs):
         return Placing((), {**inputs, **more})
     if takes is not None and len(takes) < len(inputs):
@@ -75,7 +75,7 @@ def placing(
     return Placing(tuple(inputs.values()), more)
 
 
-def _noise_taken(
+def _match_noise(
     noise: Mapping[str, str], names: Collection[str]
 ) -> dict[str, str | Mapping[str, str]]:
     """Return the noise by argument name.
@@ -95,7 +95,7 @@ def _noise_taken(
     return found
 
 
-def _known(option: str, name: str, known: Mapping[str, str]) -> str:
+def _look_up(option: str, name: str, known: Mapping[str, str]) -> str:
     if name not in known:
         raise UsageError(
             f"--{option}: the spec has no {name!r}{did_you_mean(name, known)} "
@@ -104,7 +104,7 @@ def _known(option: str, name: str, known: Mapping[str, str]) -> str:
     return known[name]
 
 
-def of_the_loss(training: Program) -> list[str]:
+def loss_outputs(training: Program) -> list[str]:
     """Return the outputs that the loss uses. A model that returns a single tensor returns these."""
     named = {port.value: port.name for port in training.outputs}
     used = [
@@ -148,12 +148,12 @@ class Results:
             )
         keyed = {key: tensor for key, tensor in leaves if key is not None}
         plain = [tensor for key, tensor in leaves if key is None]
-        found = self._of_keys(keyed) if keyed else {}
+        found = self._name_by_keys(keyed) if keyed else {}
         if plain:
-            found |= zip(self._order(plain, found), plain, strict=True)
+            found |= zip(self._choose_order(plain, found), plain, strict=True)
         return found
 
-    def _of_keys(self, keyed: Mapping[str, Any]) -> dict[str, Any]:
+    def _name_by_keys(self, keyed: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, tensor in keyed.items():
             name = key.removeprefix("new_").removeprefix("output.")
@@ -169,15 +169,15 @@ class Results:
             )
         return found
 
-    def _order(self, plain: Sequence[Any], found: Mapping[str, Any]) -> list[str]:
+    def _choose_order(self, plain: Sequence[Any], found: Mapping[str, Any]) -> list[str]:
         known = {n: full for n, full in self.known.items() if full not in found}
         outputs = [full for full in known.values() if full.startswith("output.")]
         state = [full for full in known.values() if full.startswith("state.")]
         if self.asked:
-            names = [_known("returns", name, self.known) for name in self.asked]
+            names = [_look_up("returns", name, self.known) for name in self.asked]
             orders = [[name for name in names if name not in found]]
         else:
-            loss = [f"output.{n}" for n in of_the_loss(self.training)]
+            loss = [f"output.{n}" for n in loss_outputs(self.training)]
             orders = [outputs, [*outputs, *state], loss, [*loss, *state], state if found else []]
         for order in orders:
             if len(order) == len(plain):
@@ -280,7 +280,7 @@ class OwnModelService:
         self.training, self.inference = decode(training), decode(inference)
         rules = [Rename.of(text) for text in maps]
         sizes = self.training.sizes
-        wanted = _wanted(self.training, rules)
+        wanted = _expected_arrays(self.training, rules)
         self.model: OwnModel = self.opener.open(file, *self._loaded, sizes, wanted)
         backend = self.served if isinstance(self.served, Backend) else None
         natives = {} if backend is None else claims(backend, self.training, "training")
@@ -307,31 +307,36 @@ class OwnModelService:
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> Tensors:
         """Return the model's results by the spec's names; in training also its statistics."""
-        given, shapes = self._given(inputs, state)
-        naming = self._naming(shapes)
+        given, shapes = self._call_arguments(inputs, state)
+        naming = self._make_naming(shapes)
         training = phase == "training"
-        found = self._called(lambda: self.model.run(given, self.placing, naming, training))
+        found = self._run_user_code(lambda: self.model.run(given, self.placing, naming, training))
         moved = self.weights.moved(self.model) if training else {}
-        return self._checked({**found, **moved})
+        return self._check_dtypes({**found, **moved})
 
     def gradients(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays, cotangents: Arrays
     ) -> Gradients:
         """Return ``results``, and ``gradients`` of their inner product with ``cotangents``."""
-        given, shapes = self._given(inputs, state)
-        naming, training = self._naming(shapes), phase == "training"
-        results, found = self._called(
+        given, shapes = self._call_arguments(inputs, state)
+        naming, training = self._make_naming(shapes), phase == "training"
+        results, found = self._run_user_code(
             lambda: self.model.gradients(given, self.placing, naming, cotangents, training)
         )
         noise = {f"input.{name}" for name in self.noise}
         crossing = {n: a for n, a in found.items() if n in given and n not in noise}
-        return {"results": self._checked(results), "gradients": self.weights.take(found) | crossing}
+        return {
+            "results": self._check_dtypes(results),
+            "gradients": self.weights.take(found) | crossing,
+        }
 
-    def _called(self, work: Callable[[], Any]) -> Any:
+    def _run_user_code(self, work: Callable[[], Any]) -> Any:
         assert self._file is not None
         return told(self._file, CALLED, work)
 
-    def _given(self, inputs: Arrays, state: Arrays) -> tuple[ArrayDict, dict[str, tuple[int, ...]]]:
+    def _call_arguments(
+        self, inputs: Arrays, state: Arrays
+    ) -> tuple[ArrayDict, dict[str, tuple[int, ...]]]:
         """Return the arguments of the call by name, and the expected shape of every result."""
         program = self.inference
         own = {port.name: inputs[port.name] for port in program.inputs}
@@ -346,7 +351,7 @@ class OwnModelService:
         }
         return {name: every[name] for name in self.placing.names}, shapes
 
-    def _naming(self, shapes: Mapping[str, tuple[int, ...]]) -> Naming:
+    def _make_naming(self, shapes: Mapping[str, tuple[int, ...]]) -> Naming:
         def named(returned: Any) -> dict[str, Any]:
             found = self.results.named(returned)
             for name, tensor in found.items():
@@ -355,17 +360,17 @@ class OwnModelService:
                         f"{name.removeprefix('output.')} is {type(tensor).__name__} in the model: "
                         f"return a {self.model.tensor.__name__}"
                     )
-                self._hold_dtype(name, tensor.dtype)
+                self._check_dtype(name, tensor.dtype)
             return {n: self.model.shaped(n, t, shapes[n]) for n, t in found.items()}
 
         return named
 
-    def _checked(self, results: Mapping[str, Array]) -> ArrayDict:
+    def _check_dtypes(self, results: Mapping[str, Array]) -> ArrayDict:
         for name, array in results.items():
-            self._hold_dtype(name, array.dtype)
+            self._check_dtype(name, array.dtype)
         return dict(results)
 
-    def _hold_dtype(self, name: str, dtype: Any) -> None:
+    def _check_dtype(self, name: str, dtype: Any) -> None:
         """Raise :class:`UsageError` if a tensor has floats of another dtype than the session's."""
         found = getattr(dtype, "name", str(dtype).rpartition(".")[2])
         if "float" in found and found != self.dtype:
@@ -376,7 +381,7 @@ class OwnModelService:
             )
 
 
-def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
+def _expected_arrays(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
     found = {}
     for port in (*program.parameters, *program.statistics):
         text, shape = renamed(port.name, rules)[0], program.shape(port)

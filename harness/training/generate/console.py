@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.command.declared import build
 from harness.command.outcome import CommandResult
-from harness.environments.columns import of_command
+from harness.environments.columns import complete_options
 from harness.language.model import notes_on
 from harness.output.printing import console, emit, tell
 from harness.output.progress import Progress
@@ -71,7 +71,7 @@ def run_generate(asked: GenerateOptions) -> CommandResult:
 
 def request_of(given: Mapping[str, Any]) -> GenerateRequest:
     """Return the request for options given by field."""
-    return build(GenerateRequest, of_command(given, "environments"))
+    return build(GenerateRequest, complete_options(given, "environments"))
 
 
 def monotonous(text: str, request: GenerateRequest) -> str:

@@ -283,8 +283,8 @@ class SixtiethGradientStale(Session):
     _calls = 0
     _last: Any = None
 
-    def _differentiated(self, *arguments: Any) -> Any:
-        found = super()._differentiated(*arguments)
+    def _run_gradients(self, *arguments: Any) -> Any:
+        found = super()._run_gradients(*arguments)
         self._calls += 1
         stale = self._last if self._calls >= 60 and self._last is not None else found
         self._last = found

@@ -68,8 +68,8 @@ class LoadedInBfloat16(Session):
 class ScaleNotUndone(Session):
     """Gradients are not divided by the loss scale."""
 
-    def _differentiated(self, *arguments: Any) -> tuple[Tensors, Tensors]:
-        results, gradients = super()._differentiated(*arguments)
+    def _run_gradients(self, *arguments: Any) -> tuple[Tensors, Tensors]:
+        results, gradients = super()._run_gradients(*arguments)
         return results, {n: g * np.float32(2**10) for n, g in gradients.items()}
 
 

@@ -196,8 +196,8 @@ class _NormWithoutLast(Update):
     def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
         *others, (last, env) = values.items()
         super()._add_total(number, dict(others))
-        total = self._rule(last).totals[number]
-        first = self._rule(others[0][0]).totals[number]
+        total = self._rule_of(last).totals[number]
+        first = self._rule_of(others[0][0]).totals[number]
         env |= {total.value: others[0][1][first.value]}
 
 
@@ -207,7 +207,7 @@ class _NormAndEpsilon(Update):
     def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
         super()._add_total(number, values)
         for name, env in values.items():
-            value = self._rule(name).totals[number].value
+            value = self._rule_of(name).totals[number].value
             env[value] = (np.sqrt(env[value]) + 1e-6) ** 2
 
 
