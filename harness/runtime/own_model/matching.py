@@ -92,7 +92,7 @@ def shape_message(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPa
             f"{words}: its slice exceeds {view.key}, which has shape {list(whole)}; set the "
             "sizes for which the rule holds with --size"
         )
-    if view.axes is None and (turn := _turn_text(found, shape)):
+    if view.axes is None and (turn := _suffix(found, shape)):
         order = "it is transposed" if turn == ".T" else "its channels come first"
         return f"{words}: {order}; use --map {quoted(f'{name}={view}{turn}')}"
     if sorted(found) == sorted(shape):
@@ -105,7 +105,7 @@ def shape_message(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPa
     return f"{words}: {asked}, or select another part with --map"
 
 
-def _turn_text(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+def _suffix(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     """Return the ``--map`` suffix that converts shape ``found`` to ``wanted``; empty if there is
     none.
 
@@ -206,16 +206,14 @@ def _guess_rules(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> I
             alone += [n for n in missing if owner_of(dotted(n)) == owner]
     shapes = {n: sides.shapes[n] for n in alone if n in sides.shapes}
     for name, shape in shapes.items():
-        fitting = [key for key, s in free.items() if s == shape or _turn_text(s, shape)]
+        fitting = [key for key, s in free.items() if s == shape or _suffix(s, shape)]
         rivals = [
-            n
-            for n, s in shapes.items()
-            if s == shape or _turn_text(s, shape) or _turn_text(shape, s)
+            n for n, s in shapes.items() if s == shape or _suffix(s, shape) or _suffix(shape, s)
         ]
         # A square array fits with and without a transposition, so no rule can be guessed.
-        if len(fitting) == len(rivals) == 1 and not (len(shape) > 1 and _turn_text(shape, shape)):
+        if len(fitting) == len(rivals) == 1 and not (len(shape) > 1 and _suffix(shape, shape)):
             key = fitting[0]
-            yield f"{dotted(name)}={key}{'' if free[key] == shape else _turn_text(free[key], shape)}"
+            yield f"{dotted(name)}={key}{'' if free[key] == shape else _suffix(free[key], shape)}"
 
 
 def _piece_names(prefix: str, pieces: Iterable[str]) -> set[str]:
