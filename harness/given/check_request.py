@@ -58,14 +58,14 @@ def _check_paths(names: Sequence[str]) -> tuple[str, ...]:
 # The request for checks of a user's own model.
 
 # Options that cannot be used with a user's own model -> the reason.
-REFUSED: Mapping[str, str] = {
+REFUSED_OPTIONS: Mapping[str, str] = {
     "on": "your own model always runs on this machine",
     "reproducers": "a reproducer would contain the spec's program, not your model",
     "quick": "the checks of your own model are always quick",
     "pairs": "your own model is compared with the oracle only",
     "repeat": "the check 'repeatability' already makes each call twice",
 }
-OF_MODEL = ("maps", "takes", "returns")
+MODEL_OPTIONS = ("maps", "takes", "returns")
 
 
 def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
@@ -76,12 +76,12 @@ def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
         UsageError: the model is invalid, or an option needs or excludes ``--against``.
     """
     if options.get("against") is None:
-        for name in OF_MODEL:
+        for name in MODEL_OPTIONS:
             if options.get(name):
                 option = "map" if name == "maps" else name
                 raise UsageError(f"--{option} needs --against, which names your own model")
         return request
-    for name, why in REFUSED.items():
+    for name, why in REFUSED_OPTIONS.items():
         if options.get(name) or getattr(request, name, None):
             raise UsageError(f"--{name} cannot be used with --against: {why}")
     if tuple(request.paths) != ("native",):
@@ -99,7 +99,7 @@ def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
     own_model = against(
         options["against"],
         request.backends,
-        *(options.get(name, ()) for name in OF_MODEL),
+        *(options.get(name, ()) for name in MODEL_OPTIONS),
     )
     framework = backend_of(own_model.column)
     # The arrays in a model file have one dtype, usually float32.

@@ -57,7 +57,7 @@ class Batches(Sequence[IndexArray]):
 
     @cached_property
     def _shuffled(self) -> Array:
-        # Gives the same order as `permutation(rows)`, which needs twice the memory.
+        # This gives the same order as `permutation(rows)`, which needs twice the memory.
         numbers = np.arange(self._rows, dtype=np.int32 if self._rows < 2**31 else np.int64)
         generator(*self._stream).shuffle(numbers)
         return numbers

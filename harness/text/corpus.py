@@ -29,8 +29,8 @@ MARKS = {
     "utf-16": ((codecs.BOM_UTF16_LE, "utf-16-le", 2), (codecs.BOM_UTF16_BE, "utf-16-be", 2)),
     "utf-32": ((codecs.BOM_UTF32_LE, "utf-32-le", 4), (codecs.BOM_UTF32_BE, "utf-32-be", 4)),
 }
-LONGEST = 4
-UNMARKED = {
+LONGEST_MARK = 4
+ENCODING_WITHOUT_MARK = {
     "utf-8-sig": "utf-8",
     **{name: f"{name}-{sys.byteorder[0]}e" for name in ("utf-16", "utf-32")},
 }
@@ -160,12 +160,12 @@ def _drop_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[b
     if name not in MARKS:
         return name, 0, pieces
     first = b""
-    while len(first) < LONGEST and (piece := next(pieces, b"")):
+    while len(first) < LONGEST_MARK and (piece := next(pieces, b"")):
         first += piece
     for mark, encoding, offset in MARKS[name]:
         if first.startswith(mark):
             return encoding, offset, chain([first[len(mark) :]], pieces)
-    return UNMARKED[name], 0, chain([first], pieces)
+    return ENCODING_WITHOUT_MARK[name], 0, chain([first], pieces)
 
 
 def _make_decoder(name: str) -> Callable[[bytes, bool], str] | None:
@@ -201,7 +201,7 @@ URL = "https://s3.amazonaws.com/text-datasets/nietzsche.txt"
 LENGTH = 600_893
 SHA256 = "23cf69874ab69d3d256099ab530ea4be24d47d9675b673bcc67cbcd6298ec647"
 CACHE = "backend-comparison-harness"
-SECONDS = 30
+TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
     if name == "nietzsche":
         return _make_corpus(name, download(URL, SHA256), URL)
     try:
-        # Printable, even if the file's name contains bytes that are not text.
+        # Make the name printable, even if it contains bytes that are not text.
         shown_name = displayed(name)
         return _read_file(shown_name, name, encoding)
     except UsageError as error:
@@ -279,7 +279,7 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
     Raises:
         UsageError: the download failed, or its hash is wrong.
     """
-    # Import here: it is slow, and most texts are not downloads.
+    # Import here, because the import is slow and most texts are not downloads.
     import pooch
     from requests.exceptions import HTTPError, RequestException
 
@@ -315,7 +315,7 @@ def _with_unix_newlines(url: str, path: str, _: object) -> None:
     """Download a text to a file with LF line ends; pooch calls this and then checks the hash."""
     from pooch import HTTPDownloader
 
-    HTTPDownloader(timeout=SECONDS)(url, path, None)
+    HTTPDownloader(timeout=TIMEOUT_SECONDS)(url, path, None)
     file = Path(path)
     file.write_bytes(file.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
 

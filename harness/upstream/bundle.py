@@ -44,21 +44,20 @@ from harness.runtime.session import Session
 from harness.worker import exchange
 from harness.worker.launch import Launch
 
-# The script that shows a difference with only numpy and one framework: its text, and running
-# it.
+# Write and run a script that shows a difference with only numpy and one framework.
 
 FILE, ARRAYS = "reproduce.py", "reproduce.npz"
-# A script may take this many seconds, in which it imports a framework and compiles a model. So may
-# the process that writes the model.
+# Time limit in seconds, for a script that imports a framework and compiles a model, and for the
+# process that writes the model.
 PATIENCE = 300.0
 # Default limit of a script's resident memory in bytes, including its child processes.
 MEMORY = 8 << 30
 # If a script agrees in this many processes, it does not reproduce the difference.
 RUNS = 3
 # At most this many characters of the script's output are stored.
-KEPT = 20_000
+MAX_OUTPUT = 20_000
 # Names that the script defines in addition to the model.
-OWN = frozenset(
+SCRIPT_NAMES = frozenset(
     {
         *("sys", "np", "os", "Path", "FOLDER", "ALLOWED", "FILLED"),
         *("run", "fill_freed_memory", "error_of", "main"),
@@ -94,7 +93,7 @@ def compose_script(
     Raises:
         UsageError: the model uses a name that the script defines.
     """
-    taken_names = sorted(_defined_names(script.module) & OWN)
+    taken_names = sorted(_defined_names(script.module) & SCRIPT_NAMES)
     if taken_names:
         raise UsageError(
             f"the model defines the name {taken_names[0]}, which the script defines too"
@@ -157,7 +156,7 @@ def run_script(
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
     process = exchange.run(command, variables, PATIENCE, memory or MEMORY)
     separator = "\n" if process.cause and process.printed[-1:] not in ("", "\n") else ""
-    return ScriptOutcome(process.code, f"{process.printed[-KEPT:]}{separator}{process.cause}")
+    return ScriptOutcome(process.code, f"{process.printed[-MAX_OUTPUT:]}{separator}{process.cause}")
 
 
 STEM, ISSUE = "model", "issue.md"

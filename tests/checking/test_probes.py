@@ -110,7 +110,7 @@ def test_large_sizes_are_large_and_off_all_kinks(name: str, phase: Phase) -> Non
     assert large.training.sizes["vocab"] >= thresholds.CLASSES - fewer
     assert kink_margin(large.training, large.material) >= KINK_MARGIN
     for array in large.material.inputs.values():
-        assert len(np.unique(array, axis=0)) <= thresholds.DISTINCT
+        assert len(np.unique(array, axis=0)) <= thresholds.DISTINCT_EXAMPLES
 
 
 def test_sizes_that_a_run_sets_stay() -> None:
@@ -166,7 +166,7 @@ def test_there_is_more_of_what_a_model_has_few_of(name: str) -> None:
     assert (found.batch, found.time) == (small.batch, small.time)
     sizes = small.training.sizes
     assert {n: s for n, s in found.training.sizes.items() if s != sizes[n]} == FEW[name]
-    assert found.entries <= thresholds.ENTRIES
+    assert found.entries <= thresholds.MAX_ENTRIES
 
 
 @pytest.mark.parametrize("sizes", [{"heads": 3, "experts": 3, "head": 3}, {}])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.checking.causes.cause import MOST, Cause, Causes, describe_node, replaced_causes
+from harness.checking.causes.cause import MAX_CAUSES, Cause, Causes, describe_node, replaced_causes
 from harness.checking.first_difference import listed
 from harness.checking.reduction import add_inner_product
 from harness.checking.reproducer import bind_sizes
@@ -27,8 +27,8 @@ from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.remote import Tensors
 
-# The search runs a changed program. It returns the gradients of intermediate values, and the caller
-# can replace such a gradient by the right one.
+# The search runs a changed program, which returns the gradients of intermediate values. The search
+# can replace such a gradient by the right gradient.
 #
 # A tap is an input of zeros that is added to an intermediate value, so the gradient of the tap is
 # the gradient of the value. A cut value ``y`` becomes ``stop_gradient(y) + tap`` and passes no
@@ -128,12 +128,12 @@ def _tap_arguments(
     return replace(material, inputs=inputs)
 
 
-# A function that opens a session of two programs on the backend and returns the gradients of the
-# loss.
+# A function that opens a session of a training and an inference program on the backend, and returns
+# the gradients of the loss.
 Ask = Callable[[Program, Program, Arguments], Tensors]
 # Gradients are reported as scaled if they are the right gradients times one factor, up to the
-# relative error SAME, and if the factor differs from 1 by more than APART.
-SAME, APART = 1e-4, 1e-2
+# relative error SAME_ERROR, and if the factor differs from 1 by more than LEAST_CHANGE.
+SAME_ERROR, LEAST_CHANGE = 1e-4, 1e-2
 GRADIENT, INPUT = "gradient.", "gradient.input."
 
 
@@ -162,7 +162,7 @@ class BackwardSearch:
         deviations, expected, results = self._compare_gradients(pulls, explained)
         if deviations and (scaled := _find_common_factor(deviations, expected, results)):
             return scaled
-        while deviations and len(causes) < MOST:
+        while deviations and len(causes) < MAX_CAUSES:
             cause, names = self._find_first(deviations)
             causes.append(cause)
             explained |= names
@@ -249,11 +249,11 @@ def _find_common_factor(
         return None
     product = sum(float((actual[n] * expected[n]).sum()) for n in names)
     factor = product / sum(float((expected[n] ** 2).sum()) for n in names)
-    if factor == 0 or not abs(factor - 1) > APART:
+    if factor == 0 or not abs(factor - 1) > LEAST_CHANGE:
         return None
     for name in names:
         scale = float(np.abs(expected[name]).max()) * abs(factor)
-        if not relative_error(actual[name], factor * expected[name], scale) < SAME:
+        if not relative_error(actual[name], factor * expected[name], scale) < SAME_ERROR:
             return None
     text = f"every gradient is {factor:.6g} times the right gradient"
     error = max(d.error for d in deviations.values())

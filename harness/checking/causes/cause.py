@@ -16,8 +16,8 @@ from harness.results.findings import Blame
 Phase = Literal["primitive", "forward", "result", "backward", "update", "property"]
 # The name of the reference if a backend is compared with no other backend.
 ORACLE = "the oracle"
-# A search stops after this many causes: a backend with more is wrong everywhere.
-MOST = 4
+# A search stops after this many causes: a backend with more causes is wrong everywhere.
+MAX_CAUSES = 4
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from harness.arrays import Array, widened
 from harness.checking.causes.backward import BackwardSearch
 from harness.checking.causes.cause import (
-    MOST,
+    MAX_CAUSES,
     ORACLE,
     Cause,
     Causes,
@@ -60,8 +60,8 @@ INFERENCE = ("inference", "carried-state")
 TRAINING = ("training", "training-sgd")
 # If this check differs, results change from call to call, so a change does not prove that the
 # session keeps state from earlier calls.
-REPEATED = "repeatability"
-# Checks that run on other arguments than the case's, each with the function that makes them.
+REPEATABILITY = "repeatability"
+# Checks that replace arguments of the case -> the function that returns the new arguments.
 OTHER_ARGUMENTS: Mapping[str, Callable[[Case], Arguments | None]] = {
     **{c: m for c, m in MATERIALS.items() if c not in (*FORWARD, *BACKWARD, *INFERENCE)},
     "tails": tail_material,
@@ -94,7 +94,7 @@ class Finder:
         causes = self._search_ordinary_pass(wrong) or self._search_other_arguments(wrong)
         if causes is not None:
             return causes
-        # The backend differs only on other values, or only in other calls.
+        # An ordinary pass is right. The backend differs only on special arguments or other calls.
         first = next(iter(wrong.values()))
         text = f"an ordinary pass is right; these checks differ: {', '.join(wrong)}. {first.detail}"
         return Causes.single("property", text, (*wrong, *_wrong_names(first)))
@@ -130,7 +130,7 @@ class Finder:
         training = [check for check in TRAINING if check in wrong]
         for check in training:
             causes = causes or self._search_training(check)
-        if causes is None and training and REPEATED not in wrong:
+        if causes is None and training and REPEATABILITY not in wrong:
             finding = wrong[training[0]]
             # The steps are right in a new session, but wrong in a session after other calls.
             text = f"{listed(_wrong_names(finding)) or finding.detail}: right in a new session, so "
@@ -232,7 +232,7 @@ class Finder:
             return None
         causes: list[Cause] = []
         replaced: set[str] = set()
-        while wrong_parts and len(causes) < MOST:
+        while wrong_parts and len(causes) < MAX_CAUSES:
             first = wrong_parts[0]
             cause = _forward_cause(expected.locate(first))
             # If an equation is wrong in a second layer too, its values are replaced in all layers.
@@ -262,7 +262,7 @@ class Finder:
         causes: list[Cause] = []
         for number, node in enumerate(failure.program.nodes):
             node_failure = extract_segment(failure, number, number + 1)
-            if node_failure is None or len(causes) >= MOST:
+            if node_failure is None or len(causes) >= MAX_CAUSES:
                 continue
             try:
                 wrong_names = self._wrong_outputs(node_failure)

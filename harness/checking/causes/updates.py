@@ -32,8 +32,8 @@ from harness.worker.remote import WorkerFault
 #
 # The loss ``sum(p * g)`` over all parameters has exactly the gradient ``g`` at every point.
 
-# A function that opens a session of two programs and an update rule on the backend, and returns its
-# training steps.
+# A function that opens a session of a training and an inference program and an update rule on the
+# backend, and returns the results of training steps.
 Train = Callable[[Program, Program, UpdateRule, Arguments, Batches], Sequence[Step]]
 GRADIENT = "given."
 LOSS = ": loss"

@@ -47,9 +47,9 @@ ENDS = [22, 25, 30, 37, 38, 40, 50, 60, 70, 80, 87, 88, 89, 90, 100, 103, 104, 1
 FAR = [200, 300, 500, 700, 709, 710, 744, 746, 800, 1000]
 FURTHEST = [4e4, 1e6, 3e9, 1e12, 1e20, 1e30, 3e38]
 # Prefixes of the layers with random parameters. In all other layers weights are 1 and biases 0.
-DRAWN = ("table.", "wide.", "narrow.", "read.")
-# Rows have CLASSES entries; a row with NaN or infinity has it at index LOST.
-CLASSES, LOST = 300, 200
+RANDOM_LAYERS = ("table.", "wide.", "narrow.", "read.")
+# Rows have CLASSES entries; a row with NaN or infinity has it at index SPECIAL_INDEX.
+CLASSES, SPECIAL_INDEX = 300, 200
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ def _addends(random: np.random.Generator) -> Array:
     entries before this NaN or infinity have a finite sum."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(-9, 10, CLASSES)
-    rows[2, LOST] = np.nan
-    rows[3, LOST] = np.inf
+    rows[2, SPECIAL_INDEX] = np.nan
+    rows[3, SPECIAL_INDEX] = np.inf
     return rows
 
 
@@ -188,8 +188,8 @@ def _nan_rows(random: np.random.Generator) -> Array:
     """Return rows of random numbers: every second row has a NaN, and two other rows have an
     infinity. The array has more numbers than XLA processes as one block on a CPU."""
     rows = random.normal(size=(130, CLASSES))
-    rows[::2, LOST] = np.nan
-    rows[1, LOST], rows[3, LOST] = np.inf, -np.inf
+    rows[::2, SPECIAL_INDEX] = np.nan
+    rows[1, SPECIAL_INDEX], rows[3, SPECIAL_INDEX] = np.inf, -np.inf
     return np.asarray(rows)
 
 
@@ -217,9 +217,9 @@ def _logits(random: np.random.Generator) -> Array:
 
 def _unit_parameters(drawn: Mapping[str, Array]) -> ArrayDict:
     """Return parameters with which a layer of one unit only applies its activation: weights are 1
-    and biases 0. Layers in :data:`DRAWN` keep their random parameters."""
+    and biases 0. Layers in :data:`RANDOM_LAYERS` keep their random parameters."""
     unit = {n: np.full_like(a, n.endswith(".W")) for n, a in drawn.items()}
-    return unit | {n: a for n, a in drawn.items() if n.startswith(DRAWN)}
+    return unit | {n: a for n, a in drawn.items() if n.startswith(RANDOM_LAYERS)}
 
 
 Run = Callable[[Context, Arrays], Results]

@@ -35,7 +35,7 @@ from harness.runtime.answers import Arguments, IllFormed, whole
 # examples or later steps, the backend's may too.
 
 # At most this many examples, spread over the batch, run one by one.
-ROWS = 4
+SINGLE_EXAMPLES = 4
 
 
 def batch_independence(context: Context) -> Iterator[Finding]:
@@ -44,7 +44,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
     axes = _find_axes(case, "batch")
     if not axes or not fits(case.inference, 1, case.time):
         return
-    row_numbers = sorted({round(r) for r in np.linspace(0, case.batch - 1, ROWS)})
+    row_numbers = sorted({round(r) for r in np.linspace(0, case.batch - 1, SINGLE_EXAMPLES)})
     expected_batch = case.forward("inference", case.material, "main")
     expected_rows = _take_examples(expected_batch.values, axes, row_numbers)
     single_results: list[Arrays] = []
@@ -210,7 +210,7 @@ def soak(context: Context) -> Iterator[Finding]:
 
 # The number of repeated forward passes, and a smaller number for float64, where more passes find no
 # further faults.
-PASSES, FEWER = 20, 4
+PASSES, PASSES_FLOAT64 = 20, 4
 
 
 def shapes(context: Context) -> Iterator[Finding]:
@@ -312,7 +312,7 @@ def repeatability(context: Context) -> Iterator[Finding]:
     Loading the parameters again must reset the session."""
     case = context.case
     finding = Finding("repeatability")
-    pass_count = FEWER if context.dtype == "float64" else PASSES
+    pass_count = PASSES_FLOAT64 if context.dtype == "float64" else PASSES
     context.remote.load(case.material)
     runs = [context.remote.gradients(case.material)]
     passes = [context.forward(case.material) for _ in range(pass_count)]

@@ -36,15 +36,15 @@ from harness.runtime.answers import Arguments
 # whole groups of 8, as users' sizes do; 99 and 35 leave a remainder. Of the other sizes, at least
 # one does not fill tiles.
 LARGE: Mapping[Phase, tuple[int, int]] = {"training": (96, 35), "inference": (99, 24)}
-CLASSES, OTHERS, REMAINDER = 304, 51, 4
+CLASSES, OTHER_SIZES, REMAINDER = 304, 51, 4
 # A large batch repeats this many distinct examples. With few distinct examples, no value is so near
 # a kink that a rounding error in float32 moves the value across the kink.
-DISTINCT = 3
+DISTINCT_EXAMPLES = 3
 # Some sizes are small in every case, such as the number of attention heads or experts. Such a size
-# is raised to 17 or more, unless the model would then have more than ENTRIES numbers.
-MANY, ENTRIES = 17, 600_000
+# is raised to 17 or more, unless the model would then have more than MAX_ENTRIES numbers.
+MANY, MAX_ENTRIES = 17, 600_000
 # :func:`whole_batch` makes no batch of more numbers than this.
-MOST = 4_000_000
+MAX_BATCH_ENTRIES = 4_000_000
 # Users' sizes are often multiples of this number, and kernels may have special code for multiples.
 TILE = 16
 _large_cases: WeakKeyDictionary[Case, dict[Phase, Case]] = WeakKeyDictionary()
@@ -73,7 +73,7 @@ def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
     program, changeable = case.training, _changeable_sizes(case, own)
     inner_sizes = [n for n in changeable if n not in _class_sizes(program)]
     classes = count(CLASSES if inner_sizes[1:] else CLASSES - REMAINDER, TILE)
-    others = count(OTHERS, TILE)
+    others = count(OTHER_SIZES, TILE)
     sizes = dict(own.training.sizes)
     for name in (n for n in sizes if n in changeable):
         if name in inner_sizes:
@@ -105,7 +105,7 @@ def whole_batch(case: Case) -> Arguments | None:
     batch size, or if the batch would be too large."""
     training = case.spec.model.training
     batch = 0 if training is None else nearest_sizes(case.training, training.batch, case.time)[0]
-    if not batch or entries_of(case.training, batch, case.time) > MOST:
+    if not batch or entries_of(case.training, batch, case.time) > MAX_BATCH_ENTRIES:
         return None
 
     def make_batch(number: int) -> Arguments:
@@ -135,7 +135,7 @@ def _changeable_sizes(case: Case, own: Case) -> dict[str, int]:
 
 def _raise_small_sizes(case: Case, own: Case) -> dict[str, int]:
     """Return the sizes of the case, with small sizes raised above 16, smallest first. A size is
-    raised only if the model accepts the larger size and then has at most :data:`ENTRIES`
+    raised only if the model accepts the larger size and then has at most :data:`MAX_ENTRIES`
     numbers."""
     program, stated = case.training, case.spec.model.sizes
     small_sizes = {
@@ -153,7 +153,7 @@ def _raise_small_sizes(case: Case, own: Case) -> dict[str, int]:
         except SpecError:  # e.g. a part may not be larger than the whole
             continue
         entries = entries_of(program_of_trial, case.batch, case.time)
-        if entries <= ENTRIES and fits(program_of_trial, case.batch, case.time):
+        if entries <= MAX_ENTRIES and fits(program_of_trial, case.batch, case.time):
             sizes = trial
     return sizes
 
@@ -179,7 +179,7 @@ def _draw_repeated(
         drawn = draw(training, batch, time, number)
         # Repeat the rows in random order. In a regular order, a wrong row would often have the same
         # values as the right one.
-        rows = np.random.default_rng(number).integers(0, DISTINCT, batch)
+        rows = np.random.default_rng(number).integers(0, DISTINCT_EXAMPLES, batch)
         rows %= batch
         repeated: dict[str, ArrayDict] = {}
         for group, ports in (("inputs", training.inputs), ("state", training.state)):

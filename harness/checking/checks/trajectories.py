@@ -45,7 +45,7 @@ MANY, MORE, FEW = 66, 134, 12
 # The numbers of the steps that are compared: the first steps, and steps around numbers at which a
 # bias correction might change.
 COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 20, 50, 100, 126, 127, 128, 129, 132)
-LATER = (256, 257, 258, 260, 268)
+COMPARED_LATER = (256, 257, 258, 260, 268)
 # Learning rate: not a power of two, half-way between two float16 numbers, and exact in float32, in
 # which Keras stores it.
 RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
@@ -60,19 +60,20 @@ NOISE = 2.0**-19
 LOSSES = "losses"
 # The size of each entry of a gradient; the last entry is always 0.
 SIZES = np.array([1, 1, 2.0**-20, 0.1, 2, 0.01, 4, 0])
-# Step numbers, counted from 0. In the steps STILL, the gradient of an entry is 0 although it was
-# not before. Step AGAIN repeats the gradients of the previous step.
-STILL, AGAIN = slice(3, 6), 7
+# Step numbers, counted from 0. In the steps ZERO_STEPS, the gradient of an entry is 0, but not in
+# the steps before. Step REPEATED_STEP repeats the gradients of the previous step.
+ZERO_STEPS, REPEATED_STEP = slice(3, 6), 7
 # In one later step, gradients are multiplied by LARGE. None of them is 0, because XLA flushes the
-# small average of an entry with gradient 0 to 0. In the last step, the entry BROKEN is NaN, and the
-# updates of all other entries must be right.
+# small average of an entry with gradient 0 to 0. In the last step, the entry NAN_ENTRY is NaN, and
+# the updates of all other entries must be right.
 LARGE = 2.0**20
-BROKEN = 5
+NAN_ENTRY = 5
 # Offsets that make parameters unusually large: an optimizer must not clip parameters. In narrow
 # dtypes the offsets are divided, so that float16 can hold them.
-AWAY = np.array([30, -300, 3e3, -3e4, 3e5, -3e6, 100, -10])
-# A state passes through CARRIED batches; the results of the batches SEEN are compared.
-CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
+LARGE_OFFSETS = np.array([30, -300, 3e3, -3e4, 3e5, -3e6, 100, -10])
+# A state passes through CARRIED_BATCHES batches. The check compares the results of the batches with
+# the numbers COMPARED_BATCHES.
+CARRIED_BATCHES, COMPARED_BATCHES = 20, (6, 7, 13, 16, 20)
 
 
 def optimizer_steps(context: Context) -> Iterator[Finding]:
@@ -117,7 +118,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     values: ArrayDict = {}
     results_by_step = remote.train(alone, case.material.state)
     last_steps = range(len(steps) + 1, len(alone) + 1)
-    compared_steps = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), *last_steps]
+    compared_steps = [*(n for n in (*COMPARED, *COMPARED_LATER) if n <= len(steps)), *last_steps]
     for number in compared_steps:
         values |= step_values(number, results_by_step[number - 1], case.material)
     losses = [f"step {number}: loss" for number in compared_steps if number <= len(steps)]
@@ -169,7 +170,7 @@ def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
     gradients = _make_gradients(count, narrowed)
     broken = np.array(gradients[0])
-    broken[0, BROKEN] = np.nan
+    broken[0, NAN_ENTRY] = np.nan
     # float16 cannot hold large gradients that are multiplied by the loss scale.
     large = gradients[0] if narrowed else LARGE * np.where(SIZES, gradients[0], 1)
     *batches, far, last = (
@@ -228,7 +229,7 @@ def _step_from_large(
     and the expected parameters. The step is tiny compared with the parameters, so only a backend
     that clips parameters differs."""
     case, narrowed = _make_case(), context.narrowed
-    far = single(AWAY / (2**10 if narrowed else 1))
+    far = single(LARGE_OFFSETS / (2**10 if narrowed else 1))
     parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
     material = replace(case.material, parameters=parameters)
 
@@ -267,7 +268,7 @@ def _expect_joined_losses(expected: Expected, losses: Sequence[str]) -> Expected
 def _skip_last_step(expected: Expected, last: int) -> Expected:
     """Return the values expected in float16, where loss scaling skips the last step because its
     gradients are not finite. Parameters and slots then stay the same. Without loss scaling, only
-    the entry :data:`BROKEN` would change."""
+    the entry :data:`NAN_ENTRY` would change."""
     values = dict(expected.values)
     for name in expected.values:
         before = name.replace(f"step {last}: ", f"step {last - 1}: ")
@@ -288,15 +289,16 @@ def _make_case() -> Case:
 
 def _make_gradients(count: int, narrowed: bool) -> Array:
     """Return gradients of shape ``[count, batch, entries]``. Each entry has about the same size in
-    all steps, but its value and sign differ, except in the steps :data:`STILL` and :data:`AGAIN`.
-    If ``narrowed``, each value has seven bits, so that the sum over a batch has eight."""
+    all steps, but its value and sign differ, except in :data:`ZERO_STEPS` and
+    :data:`REPEATED_STEP`. If ``narrowed``, each value has seven bits, so that the sum over a batch
+    has eight."""
     random = np.random.default_rng(7)
     gradients = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
     if narrowed:
         unit = np.exp2(np.floor(np.log2(np.where(SIZES, SIZES, 1)))) / 16
         gradients = single(np.clip(np.round(gradients / unit), -127, 127) * unit)
-    gradients[STILL, :, 1] = 0.0
-    gradients[AGAIN] = gradients[AGAIN - 1]
+    gradients[ZERO_STEPS, :, 1] = 0.0
+    gradients[REPEATED_STEP] = gradients[REPEATED_STEP - 1]
     return gradients
 
 
@@ -306,7 +308,9 @@ def long_state(context: Context) -> Iterator[Finding]:
     case, start = context.case, context.case.material.state
     if not start:
         return
-    half = [case.batch_of(case.batch, case.time, n + 10).inputs for n in range(CARRIED // 2)]
+    half = [
+        case.batch_of(case.batch, case.time, n + 10).inputs for n in range(CARRIED_BATCHES // 2)
+    ]
     batches = [*half, *half]
 
     def run_oracle(session: Session) -> Mapping[str, Array]:
@@ -322,7 +326,7 @@ def long_state(context: Context) -> Iterator[Finding]:
     results, _ = context.run_pipeline(
         "forward", [{"inputs": i, "targets": {}} for i in half], None, 0.0
     )
-    compared_batches = [n for n in SEEN if n > len(half)]
+    compared_batches = [n for n in COMPARED_BATCHES if n > len(half)]
     second_half = {
         f"batch {n}: {k}": a
         for n in compared_batches
@@ -339,12 +343,12 @@ def long_state(context: Context) -> Iterator[Finding]:
 def _run_carried(
     forward: Callable[[Arrays, Arrays], ArrayDict], batches: Sequence[Arrays], state: Arrays
 ) -> ArrayDict:
-    """Return the results of the batches :data:`SEEN`. Each batch starts from the state that the
-    previous batch returned."""
+    """Return the results of the batches with the numbers :data:`COMPARED_BATCHES`. Each batch
+    starts from the state that the previous batch returned."""
     values: ArrayDict = {}
     for number, inputs in enumerate(batches, start=1):
         results = forward(inputs, state)
         state = state_of(results)
-        if number in SEEN:
+        if number in COMPARED_BATCHES:
             values |= {f"batch {number}: {n}": a for n, a in results.items()}
     return values
