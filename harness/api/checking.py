@@ -75,7 +75,7 @@ class CheckReport(Report):
 
     def _words(self) -> list[str]:
         lines = [
-            *reports.known(self),
+            *reports.list_known_differences(self),
             *reports.outliers(self),
             *reports.describe_not_applicable(self),
         ]

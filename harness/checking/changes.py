@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from harness.checking.checks import FINDINGS, IN_ONE
 from harness.checking.history import CHECKSUMS, keep_common
-from harness.checking.pairs import recorded
+from harness.checking.pairs import read_pairs
 from harness.oracle.tolerance import accuracy_change
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
@@ -122,7 +122,7 @@ def compare(old: Records, new: Records) -> RunChanges:
     interrupted, the cells that it did not begin are ignored."""
     before, after = comparable(old, new)
     conditions = compare_conditions(old.head, before, new.head, after)
-    moved = moved_digits(before, after, (recorded(old), recorded(new)))
+    moved = moved_digits(before, after, (read_pairs(old), read_pairs(new)))
     begun = new.begun.keys()
     if new.stopped:
         before = {cell: result for cell, result in before.items() if cell in begun}

@@ -21,7 +21,7 @@ from harness.checking.changes import (
 from harness.checking.checks import FINDINGS
 from harness.checking.history import rerun_command
 from harness.checking.options import CheckOptions
-from harness.checking.pairs import recorded, statements
+from harness.checking.pairs import describe_pairs, read_pairs
 from harness.checking.reproducer import check_writable, find_first_check, save
 from harness.checking.request import Request, choose_checks, describe_arrays
 from harness.checking.run import Engine
@@ -81,7 +81,7 @@ class Baseline:
             if cell not in not_started
         }
         conditions = compare_conditions(self.records.head, old, head, new)
-        pairs = recorded(self.records), report.pairs
+        pairs = read_pairs(self.records), report.pairs
         moved = moved_digits(old, new, pairs)
         return RunChanges(conditions, find_changes(old, new), f"since {self.name}", moved=moved)
 
@@ -193,9 +193,9 @@ def _compose_lines(
 ) -> list[str]:
     """Return the lines printed after the tables: agreement between backends, problems, reproducers,
     the summary, and changes since the baseline."""
-    lines = reports.given(engine.request, engine.specs)
-    lines += reports.kept(report)
-    lines += statements(report.pairs, report.results, every=options.pairs)
+    lines = reports.describe_given_arrays(engine.request, engine.specs)
+    lines += reports.count_reused_cells(report)
+    lines += describe_pairs(report.pairs, report.results, every=options.pairs)
     # If a backend does not support a primitive, a dtype or a device, report this once for all
     # cells.
     unsupported = (
@@ -204,7 +204,11 @@ def _compose_lines(
         for finding in result.findings
         if finding.verdict == "unsupported"
     )
-    lines += [*reports.known(report), *reports.outliers(report), *dict.fromkeys(unsupported)]
+    lines += [
+        *reports.list_known_differences(report),
+        *reports.outliers(report),
+        *dict.fromkeys(unsupported),
+    ]
     lines += [*reports.describe_not_applicable(report), *left_out(report.lacking)]
     problem_lines = reports.problems(report, most=None if options.verbose else 2)
     lines += problem_lines if options.verbose else reports.first_lines(problem_lines, 40)

@@ -294,10 +294,10 @@ def describe_later_phases(
     """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if untraced := [d.name for d in _find_deviations(wrong, FORWARD)]:
-        return f"forward: every traced value agrees; wrong results: {listed(untraced)}", ()
+        return f"forward: every traced value agrees; wrong results: {join_names(untraced)}", ()
     if gradients := {d.name for d in _find_deviations(wrong, BACKWARD)}:
         names = [p.name for p in reversed(program.parameters) if f"gradient.{p.name}" in gradients]
-        gradient_text = listed(_add_definitions(names, program) or sorted(gradients))
+        gradient_text = join_names(_add_definitions(names, program) or sorted(gradients))
         text = f"backward: the forward pass is right; wrong gradients: {gradient_text}"
         return text, tuple(dict.fromkeys(filter(None, map(owner_of, names))))
     if steps := [d for d in _find_deviations(wrong, UPDATE) if d.name.startswith("step ")]:
@@ -335,7 +335,7 @@ def _add_definitions(names: Sequence[str], program: Program) -> list[str]:
     return [f"gradient.{name} ({layers[owner_of(name)]})" for name in names]
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
+def join_names(names: Sequence[str], most: int = 3) -> str:
     """Join the first names, and add the number of omitted names: ``a, b, c and 2 more``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -247,7 +247,7 @@ SUFFIX = ".jsonl"
 KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
 
 
-def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], list[str]]:
+def read_history(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], list[str]]:
     """Return the results of runs with the same request in a folder of record files. For each cell,
     the last run comes first. Also return a text for each ignored file or group of cells.
 

@@ -67,7 +67,7 @@ class Pairs:
         )
 
 
-def recorded(records: Records) -> list[Pair]:
+def read_pairs(records: Records) -> list[Pair]:
     """Return the comparisons of backends in a record file. If a cell ran again later, its earlier
     comparisons are left out."""
     pairs: dict[tuple[Group, frozenset[str]], Pair] = {}
@@ -81,7 +81,7 @@ def recorded(records: Records) -> list[Pair]:
     return list(pairs.values())
 
 
-def statements(
+def describe_pairs(
     pairs: Sequence[Pair],
     results: Iterable[CellResult] = (),
     *,

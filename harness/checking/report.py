@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.checking.changes import CellChange
 from harness.checking.checks import AT_GIVEN, CHECKS
 from harness.checking.history import days
-from harness.checking.pairs import Group, find_outlier, group_of, statements
+from harness.checking.pairs import Group, describe_pairs, find_outlier, group_of
 from harness.checking.request import Request, describe_arrays
 from harness.checking.runner import Report
 from harness.errors import several
@@ -165,7 +165,7 @@ def describe_not_applicable(report: Report) -> list[str]:
     return [f"nothing to compare: {checks} ({len(not_applicable)} results; reasons: --verbose)"]
 
 
-def known(report: Report) -> list[str]:
+def list_known_differences(report: Report) -> list[str]:
     """Return the texts of the known differences that occurred in a run."""
     excuses = (finding.excuse for result in report.results for finding in result.findings)
     return list(dict.fromkeys(filter(None, excuses)))
@@ -179,7 +179,7 @@ def outliers(report: Report) -> list[str]:
     return [*report.outliers, *filter(None, map(find_outlier, groups.values()))]
 
 
-def given(request: Request, specs: ModelCollection) -> list[str]:
+def describe_given_arrays(request: Request, specs: ModelCollection) -> list[str]:
     """Return lines about the arrays that the user gave, their sizes, and the arrays that are
     random; empty if the user gave no arrays."""
     arrays_given = request.given
@@ -247,7 +247,7 @@ def summary(report: Report) -> str:
     return f"{cells}: {counts_text}{reused_text}{not_run}{missing}; {work}"
 
 
-def kept(report: Report) -> list[str]:
+def count_reused_cells(report: Report) -> list[str]:
     """Return a line for each backend with the number of cells that ran now, and the number of
     results reused from earlier runs; empty if no result is reused."""
     if not any(result.kept for result in report.results):
@@ -296,13 +296,13 @@ def annotate_failures(
         positions = places(result, specs)
         annotations.append(
             github.annotation(
-                f"{cell}: {result.verdict}", "\n".join(words(result)), positions, level
+                f"{cell}: {result.verdict}", "\n".join(describe_failure(result)), positions, level
             )
         )
     return github.few(annotations)
 
 
-def words(result: CellResult) -> list[str]:
+def describe_failure(result: CellResult) -> list[str]:
     """Return texts about a failing cell: the first difference, the party at fault, and the first
     failing check."""
     fault = result.first_fault
@@ -339,6 +339,6 @@ def markdown(report: Report, compared: RunChanges | None = None) -> str:
     for result in report.results:
         if result.verdict not in PASSING:
             title = escaped(f"{result.cell}: {result.verdict}")
-            lines.append(f"- **{title}**: {escaped(sentences(words(result)))}")
-    lines += ["", *(f"- {escaped(text)}" for text in statements(report.pairs, report.results))]
+            lines.append(f"- **{title}**: {escaped(sentences(describe_failure(result)))}")
+    lines += ["", *(f"- {escaped(text)}" for text in describe_pairs(report.pairs, report.results))]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from harness.checking import history
 from harness.checking.blame import Witnesses
 from harness.checking.history import describe_missing_records, records_of
-from harness.checking.pairs import Pairs, recorded
+from harness.checking.pairs import Pairs, read_pairs
 from harness.checking.request import Request, slowest_first
 from harness.checking.runner import CellRunner, CheckEvents, Report
 from harness.checking.task import Task, Workers, tasks
@@ -92,7 +92,7 @@ class Engine(CellRunner):
         reused, reasons = self._machines.reuse_results(records, plan)
         self.events.rerunning(reasons)
         self._found_pairs = [
-            p for p in recorded(records) if all(cell in reused for cell in p.cells)
+            p for p in read_pairs(records) if all(cell in reused for cell in p.cells)
         ]
         for result in reused.values():
             self.events.ended(result)
@@ -108,7 +108,7 @@ class Engine(CellRunner):
         reused: dict[Cell, CellResult] = {}
         if not self.request.fresh:
             open_cells = [cell for cell in plan if cell not in self._results]
-            recorded, ignored = history.read(folder, self.request)
+            recorded, ignored = history.read_history(folder, self.request)
             reused, reasons = self.reuse_results(open_cells, recorded, history.KEPT)
             if ignored or reasons:
                 self.events.rerunning([*ignored, *reasons])

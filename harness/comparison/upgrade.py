@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.checking import report as reports
 from harness.checking.console import CheckProgress
-from harness.checking.pairs import statements
+from harness.checking.pairs import describe_pairs
 from harness.checking.request import QUICK, Request
 from harness.checking.run import Engine
 from harness.command.options import as_label
@@ -104,7 +104,7 @@ def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunCh
 
     def draw(out: Any) -> None:
         table.show(out, *reports.tables(report))
-        lines = (*statements(report.pairs, report.results), *reports.problems(report))
+        lines = (*describe_pairs(report.pairs, report.results), *reports.problems(report))
         _print(out, *lines, *found.lines())
 
     show(draw)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from harness.checking.options import DTYPES
-from harness.checking.own_model.against import against
+from harness.checking.own_model.against import parse_against
 from harness.checking.own_model.checks import CHECKS
 from harness.checking.request import QUICK, Request, choose_checks
 from harness.errors import UsageError, unknown
@@ -96,7 +96,7 @@ def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
             raise UsageError(
                 f"{pattern} is not a check of your own model (allowed are: {', '.join(CHECKS)})"
             )
-    own_model = against(
+    own_model = parse_against(
         options["against"],
         request.backends,
         *(options.get(name, ()) for name in MODEL_OPTIONS),

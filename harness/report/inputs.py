@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from harness.checking.pairs import recorded, statements
+from harness.checking.pairs import describe_pairs, read_pairs
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.forms import Form, Malformed, Number, formed
@@ -91,8 +91,8 @@ class CheckRun:
 
     def pairs(self, *, every: bool) -> list[str]:
         """Say how closely pairs of backends agree: ``every`` pair, or only the worst pairs."""
-        found = recorded(self.records)
-        return statements(found, self.cells.values(), every=every, others="all are below")
+        found = read_pairs(self.records)
+        return describe_pairs(found, self.cells.values(), every=every, others="all are below")
 
     @property
     def versions(self) -> dict[str, str]:

@@ -233,10 +233,10 @@ def test_a_folder_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UsageError, match="needs a folder of record files"):
-        history.read(file, Request())
+        history.read_history(file, Request())
     with pytest.raises(UsageError, match="give --history FOLDER"):
         Engine(Request(backends=("numpy",), fresh=True))
-    assert history.read(tmp_path / "none", Request()) == ({}, [])
+    assert history.read_history(tmp_path / "none", Request()) == ({}, [])
 
 
 def test_the_command_and_its_setting(tmp_path: Path) -> None:

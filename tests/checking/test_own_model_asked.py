@@ -11,7 +11,7 @@ from users_models import GRU, NET, model_file
 from wording import Wording
 
 import harness
-from harness.checking.own_model.against import against
+from harness.checking.own_model.against import parse_against
 from harness.checking.request import Request
 from harness.errors import UsageError
 from harness.given.check_request import apply_own_model
@@ -19,26 +19,30 @@ from harness.given.check_request import apply_own_model
 
 def test_a_python_file_is_run_by_what_it_imports(tmp_path: Path) -> None:
     file = model_file(tmp_path, f"import numpy as np\n{NET}")
-    own = against(f"{file}:Net")
+    own = parse_against(f"{file}:Net")
     assert (own.column, own.is_format, own.name, str(own)) == (
         "torch@model.Net", False, "Net", "model.py:Net"
     )  # fmt: skip
-    pair = against(f"{file}:apply:init", ["jax"])
+    pair = parse_against(f"{file}:apply:init", ["jax"])
     assert (pair.column, pair.parameters) == ("jax@model.apply", "init")
 
 
 def test_a_file_is_run_by_what_its_suffix_names(tmp_path: Path) -> None:
-    onnx = against(str(model_file(tmp_path, "x", "my net.onnx")))
+    onnx = parse_against(str(model_file(tmp_path, "x", "my net.onnx")))
     assert (onnx.column, onnx.is_format) == ("onnx@my_net", True)
-    assert against(str(model_file(tmp_path, "x", "net.keras"))).column == "keras@net"
-    other = against(str(tmp_path / "net.keras"), ["keras-torch"])
+    assert parse_against(str(model_file(tmp_path, "x", "net.keras"))).column == "keras@net"
+    other = parse_against(str(tmp_path / "net.keras"), ["keras-torch"])
     assert (other.column, other.is_format) == ("keras-torch@net", False)
 
 
 def test_rules_come_from_a_file_too(tmp_path: Path) -> None:
     rules = model_file(tmp_path, "# all\na = b  # one\n\nc.W=d.T\n", "rules.map")
     file = model_file(tmp_path, NET)
-    assert against(f"{file}:Net", maps=["x=y", str(rules)]).maps == ("x=y", "a = b", "c.W=d.T")
+    assert parse_against(f"{file}:Net", maps=["x=y", str(rules)]).maps == (
+        "x=y",
+        "a = b",
+        "c.W=d.T",
+    )
 
 
 def test_too_many_rules_and_too_long_ones_are_told_with_their_place(
@@ -47,18 +51,18 @@ def test_too_many_rules_and_too_long_ones_are_told_with_their_place(
     file = model_file(tmp_path, NET)
     many = model_file(tmp_path, "a=b\n" * 10_001, "many.map")
     with wording.raises(UsageError, "--map: 10,002 ... 10,000"):
-        against(f"{file}:Net", maps=["x=y", str(many)])
+        parse_against(f"{file}:Net", maps=["x=y", str(many)])
     text = f"W=b[{'0,' * 5000}]"
     long = model_file(tmp_path, f"a=b\n{text}\n", "long.map")
     for rule, place in ((text, "--map"), (str(long), f"{long}:2")):
         with wording.raises(UsageError, "10,005") as caught:
-            against(f"{file}:Net", maps=[rule])
+            parse_against(f"{file}:Net", maps=[rule])
         assert str(caught.value).startswith(f"{place}: ")
         assert len(str(caught.value)) < 500
     # A line of a file that is none of rules may be a secret: it is not quoted.
     other = model_file(tmp_path, "a=b\nroot:x:0:0:root\n", "other.map")
     with pytest.raises(UsageError, match="a rule must be OURS=THEIRS") as caught:
-        against(f"{file}:Net", maps=[str(other)])
+        parse_against(f"{file}:Net", maps=[str(other)])
     assert str(caught.value).startswith(f"{other}:2: ")
     assert "root:x" not in str(caught.value)
 
@@ -94,7 +98,7 @@ def test_a_mistake_is_told(tmp_path: Path, mistake: str) -> None:
     }.items():
         model_file(tmp_path, text, name)
     with pytest.raises(UsageError) as caught:
-        against(str(tmp_path / target), backends)
+        parse_against(str(tmp_path / target), backends)
     assert words in str(caught.value)
 
 
@@ -105,7 +109,7 @@ def test_a_file_of_rules_that_cannot_be_read_is_told(
     (tmp_path / "bad.map").write_bytes(b"\xff\xfe=")
     file = model_file(tmp_path, NET)
     with wording.raises(UsageError, words):
-        against(f"{file}:Net", maps=[str(tmp_path / rule)])
+        parse_against(f"{file}:Net", maps=[str(tmp_path / rule)])
 
 
 def asked(tmp_path: Path, request: Request, **more: Any) -> Request:

@@ -10,7 +10,7 @@ import pytest
 from wording import Wording
 
 from harness.arrays import Array
-from harness.checking.pairs import Pair, Pairs, recorded, statements
+from harness.checking.pairs import Pair, Pairs, describe_pairs, read_pairs
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.oracle.tolerance import Deviation
@@ -100,24 +100,24 @@ def test_statement_of_two(wording: Wording) -> None:
         pair("torch", "jax", 10**-6.1),
     ]
     wording(
-        statements(found),
+        describe_pairs(found),
         "torch ... jax agree ... 13.0 ... float64 (output.y), 6.1 ... float32 (output.y)",
     )
 
 
 def test_statement_names_the_system_where_they_are_furthest_apart(wording: Wording) -> None:
     found = [pair("a", "b", 1e-7, spec="one"), pair("a", "b", 1e-5, spec="two")]
-    wording(statements(found), "agree ... 5.0 ... float32 ... output.y")
+    wording(describe_pairs(found), "agree ... 5.0 ... float32 ... output.y")
 
 
 def test_of_many_pairs_the_furthest_is_told_unless_all_are_asked_for(wording: Wording) -> None:
     names = ("a", "b", "c", "d")
     found = [pair(x, y, 1e-7) for i, x in enumerate(names) for y in names[i + 1 :]]
     found[4] = pair("b", "d", 1e-3)
-    (line,) = statements(found)
+    (line,) = describe_pairs(found)
     wording(line, "6 ... --pairs ... agree ... 3.0 ... float32 (output.y)")
-    assert len(statements(found, every=True)) == 6
-    assert statements([]) == []
+    assert len(describe_pairs(found, every=True)) == 6
+    assert describe_pairs([]) == []
 
 
 def test_two_of_which_one_is_wrong_differ_and_two_that_are_wrong_alike_agree(
@@ -130,11 +130,11 @@ def test_two_of_which_one_is_wrong_differ_and_two_that_are_wrong_alike_agree(
 
     both = [pair("a", "b", 1e-13, "float64"), pair("a", "b", 10**-1.6)]
     wording(
-        statements(both, [wrong("b")]),
+        describe_pairs(both, [wrong("b")]),
         "agree ... 13.0 ... float64 (output.y) ... differ ... float32 (1.6 ... output.y",
     )
     alike = [pair("a", "b", 1e-7)]
-    (line,) = statements(alike, [wrong("a"), wrong("b")])
+    (line,) = describe_pairs(alike, [wrong("a"), wrong("b")])
     wording(line, "agree ... 7.0 ... float32 (output.y)")
 
 
@@ -162,9 +162,9 @@ def test_pairs_of_a_run_are_recorded_and_kept_when_it_is_taken_up(tmp_path: Path
     assert found.backends == ("numpy", "torch")
     assert 5 < found.digits < 9
     records = read_records(path)
-    assert recorded(records) == [found]
+    assert read_pairs(records) == [found]
     with Engine(Request(**{**vars(request), "resume": True})) as engine:
         assert engine.run().pairs == [found]
     # A backend that has begun again is no longer the one that was compared.
     begun = records.of_kind(Begin)[-1:]
-    assert recorded(type(records)((*records.lines, *begun))) == []
+    assert read_pairs(type(records)((*records.lines, *begun))) == []

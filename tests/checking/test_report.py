@@ -213,9 +213,9 @@ def test_known_differences_are_told_once(wording: Wording) -> None:
     results = [result(verdict="known-difference") for _ in range(3)]
     for r in results:
         r.findings[0].excuse = fault
-    wording(reports.known(Report(results)))
+    wording(reports.list_known_differences(Report(results)))
     results[0].findings[0].excuse = ""
-    assert reports.known(Report(results[:1])) == []
+    assert reports.list_known_differences(Report(results[:1])) == []
 
 
 def test_the_summary_counts_cells_verdicts_and_comparisons(mixed: Report, wording: Wording) -> None:

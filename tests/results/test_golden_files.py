@@ -42,6 +42,6 @@ def test_the_checksums_of_all_cells_are_right(folder: Path, tmp_path: Path) -> N
     for path in folder.glob("*.jsonl"):
         shutil.copy(path, tmp_path)
     request = Request(specs=("m0",), checks=("values", "training"))
-    cells, passed_over = history.read(tmp_path, request)
+    cells, passed_over = history.read_history(tmp_path, request)
     assert not passed_over
     assert len(cells) == 18

@@ -84,7 +84,11 @@ def taken_up(path: Path) -> int:
     report = Report(list(records_of(path, REQUEST).ended.values()))
     console = Console(file=io.StringIO(), width=160)
     show(console, *reports.tables(report))
-    for lines_ in (reports.problems(report), reports.details(report), reports.known(report)):
+    for lines_ in (
+        reports.problems(report),
+        reports.details(report),
+        reports.list_known_differences(report),
+    ):
         "\n".join(lines_)
     reports.summary(report)
     json.dumps([line.plain() for result in report.results for line in results_of(result)])

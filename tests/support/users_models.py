@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checking.known_differences import Differences
-from harness.checking.own_model.against import Against, against
+from harness.checking.own_model.against import Against, parse_against
 from harness.checking.own_model.run import UsersModel
 from harness.checking.request import Request, make_case
 from harness.checking.run_cell import CellRun
@@ -96,7 +96,7 @@ def checked(
 ) -> CellResult:
     """Check one cell; ``more`` has ``sizes``, ``checks`` and arguments of :func:`against`."""
     sizes, checks = more.pop("sizes", {}), more.pop("checks", ("*",))
-    own = target if isinstance(target, Against) else against(target, (service.name,), **more)
+    own = target if isinstance(target, Against) else parse_against(target, (service.name,), **more)
     loaded = load_spec(str(spec), ())
     request = Request(specs=(loaded.name,), sizes=sizes, against=own)
     cases = [make_case(loaded, request, own=each) for each in (False, True)]

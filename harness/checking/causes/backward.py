@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.arrays import Array, Arrays
 from harness.checking.causes.cause import MAX_CAUSES, Cause, Causes, describe_node, replaced_causes
-from harness.checking.first_difference import listed
+from harness.checking.first_difference import join_names
 from harness.checking.reduction import add_inner_product
 from harness.checking.reproducer import bind_sizes
 from harness.language.wellformed import OUTGOING
@@ -172,7 +172,7 @@ class BackwardSearch:
             deviations, expected, _ = self._compare_gradients(pulls, explained)
         if not causes:
             return None
-        remaining = listed([n.removeprefix(GRADIENT) for n in deviations])
+        remaining = join_names([n.removeprefix(GRADIENT) for n in deviations])
         remaining = f"other gradients still differ: {remaining}" if deviations else ""
         return replaced_causes(
             causes, f"gradients of {self.reference}", "all other gradients agree", remaining
@@ -264,7 +264,7 @@ def _find_common_factor(
 def _gradient_cause(
     node: Node | None, names: Sequence[str], deviations: Mapping[str, Deviation]
 ) -> Cause:
-    names_text = listed(
+    names_text = join_names(
         [n.removeprefix(INPUT).removeprefix(TAP).removeprefix(GRADIENT) for n in names]
     )
     error = max(deviations[name].error for name in names)

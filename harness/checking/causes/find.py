@@ -26,7 +26,7 @@ from harness.checking.checks.extremes import offset_material, tail_material
 from harness.checking.checks.thresholds import LARGE as LARGE_SIZES
 from harness.checking.checks.thresholds import large_case
 from harness.checking.checks.training import RATE, plan_steps
-from harness.checking.first_difference import BACKWARD, FORWARD, Expectations, Location, listed
+from harness.checking.first_difference import BACKWARD, FORWARD, Expectations, Location, join_names
 from harness.checking.options import LocaliseOptions
 from harness.checking.reduction import extract_segment
 from harness.checking.reproducer import MATERIALS, Failure, Pass
@@ -120,7 +120,9 @@ class Finder:
         if causes is None and results:
             causes = self._search_nodes(material)
             if causes is None and (names := _wrong_names(*results)):
-                text = f"{listed(names)}: wrong when returned, but every intermediate value agrees"
+                text = (
+                    f"{join_names(names)}: wrong when returned, but every intermediate value agrees"
+                )
                 causes = Causes.single("result", text, names)
         gradients = [wrong[check] for check in BACKWARD if check in wrong]
         if causes is None and gradients:
@@ -133,8 +135,10 @@ class Finder:
         if causes is None and training and REPEATABILITY not in wrong:
             finding = wrong[training[0]]
             # The steps are right in a new session, but wrong in a session after other calls.
-            text = f"{listed(_wrong_names(finding)) or finding.detail}: right in a new session, so "
-            text += "the session keeps state from other calls"
+            text = (
+                f"{join_names(_wrong_names(finding)) or finding.detail}: right in a new session, "
+            )
+            text += "so the session keeps state from other calls"
             causes = Causes.single("update", text, _wrong_names(finding))
         return causes
 
@@ -147,16 +151,18 @@ class Finder:
         try:
             causes = self._search_backward(material, {} if of_loss else case.cotangents)
         except WorkerFault as fault:
-            text = f"wrong gradients: {listed(names)}"
+            text = f"wrong gradients: {join_names(names)}"
             proof = f"no gradients of intermediate values could be computed: {fault}"
             return Causes.single("backward", text, names, proof)
         causes = causes or self._search_kept_state(material)
         if causes is not None:
             return causes
         if not of_loss and (directions := self._wrong_directions(material)):
-            text = f"gradients along {listed(directions)} are wrong, and all other gradients right"
+            text = (
+                f"gradients along {join_names(directions)} are wrong, and all other gradients right"
+            )
             return Causes.single("backward", text, directions)
-        text = f"{listed(names)}: wrong when returned, but all intermediate gradients are right"
+        text = f"{join_names(names)}: wrong when returned, but all intermediate gradients are right"
         return Causes.single("backward", text, names)
 
     def _search_training(self, check: str) -> Causes | None:
@@ -271,7 +277,7 @@ class Finder:
             if wrong_names:
                 text = (
                     f"{describe_node(node)} receives right inputs and computes wrong values of "
-                    f"{listed(wrong_names)}; it is right when its operations run one by one"
+                    f"{join_names(wrong_names)}; it is right when its operations run one by one"
                 )
                 causes.append(Cause("forward", text, tuple(wrong_names), node.place))
         return Causes(causes, True, "all other parts are right when run alone") if causes else None
@@ -328,7 +334,9 @@ class Finder:
         names = [d.name for d in expected.deviations(again, context.dtype) if not d.agrees]
         if not names:
             return None
-        text = f"{listed(names)}: right in the first call of a session, but wrong in a later call"
+        text = (
+            f"{join_names(names)}: right in the first call of a session, but wrong in a later call"
+        )
         proof = "the session keeps state from earlier calls"
         return replace(Causes.single("backward", text, names, proof), proved=True)
 

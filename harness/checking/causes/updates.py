@@ -13,7 +13,7 @@ import numpy as np
 from harness.arrays import Array, Arrays, widened
 from harness.checking.causes.cause import Cause, Causes
 from harness.checking.checks.context import Batches, Step
-from harness.checking.first_difference import DECISIVE, listed
+from harness.checking.first_difference import DECISIVE, join_names
 from harness.checking.reduction import add_inner_product
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.oracle import Oracle
@@ -278,7 +278,7 @@ def _find_first_wrong_step(
     error = max(d.error for d in wrong_values)
     names = tuple(d.name.partition(": ")[2] for d in wrong_values)
     are = "is the first wrong value" if len(names) == 1 else "are the first wrong values"
-    words = f"step {first}: {listed(names)} {are}"
+    words = f"step {first}: {join_names(names)} {are}"
     return words, names, error if np.isfinite(error) else None
 
 

@@ -83,7 +83,7 @@ class Against:
         )
 
 
-def against(
+def parse_against(
     target: str,
     backends: Sequence[str] = (),
     maps: Sequence[str] = (),

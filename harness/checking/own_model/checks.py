@@ -247,6 +247,6 @@ CHECKS: Mapping[str, ModelCheck] = {
     "cotangents": cotangents,
     "values": values,
     "saturation": saturation,
-    "kinks": corners,  # the check that makes that finding
+    "kinks": corners,  # yields the finding "corners"
     "shapes": shapes,
 }

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.checking.first_difference import DECISIVE, listed
+from harness.checking.first_difference import DECISIVE, join_names
 from harness.checking.own_model.against import Against
 from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext
 from harness.checking.own_model.guesses import Hint, guesses
@@ -158,7 +158,7 @@ def _find_layers(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    return listed([name.removeprefix("gradient.") for name in names], most=6)
+    return join_names([name.removeprefix("gradient.") for name in names], most=6)
 
 
 def _get_expected(context: ModelContext) -> dict[str, Array]:

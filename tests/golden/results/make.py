@@ -79,7 +79,7 @@ def make_records() -> None:
     from small_models import ONE_LAYER
     from users_models import GRU, NET, RULES, model_file
 
-    from harness.checking.own_model.against import against
+    from harness.checking.own_model.against import parse_against
     from harness.checking.request import Request
     from harness.checking.run import Engine
 
@@ -129,7 +129,7 @@ def make_records() -> None:
         model_file(folder, GRU, "gru_lm.yaml")
         request = Request(
             specs=("gru_lm.yaml",),
-            against=against("model.py:Net", maps=RULES),
+            against=parse_against("model.py:Net", maps=RULES),
             dtypes=("float32",),
             records=folder / "against.jsonl",
         )
