@@ -216,9 +216,9 @@ def test_variables_that_are_not_in_the_file_are_refused(
 @pytest.mark.parametrize(
     ("part", "size", "words"),
     [
-        ("config.json", 1 << 28, "config.json has 268,435,456 bytes; at most 4,194,304"),
-        ("model.weights.h5", 3 << 26, "model.weights.h5 has 201,326,592 bytes; at most "),
-        ("harness.json", 1 << 28, "harness.json has 268,435,456 bytes; at most "),
+        ("config.json", 1 << 28, "config.json has 268,435,456 bytes"),
+        ("model.weights.h5", 3 << 26, "model.weights.h5 has 201,326,592 bytes"),
+        ("harness.json", 1 << 28, "harness.json has 268,435,456 bytes"),
     ],
 )
 def test_a_part_that_unpacks_to_far_more_is_refused(

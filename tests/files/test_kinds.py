@@ -137,7 +137,7 @@ def test_a_new_file_has_an_ending_of_its_kind_or_none(kind: FileKind, tmp_path: 
         with pytest.raises(FileFault) as caught:
             check_place(tmp_path / name, kind)
         allowed = " or ".join(kind.endings)
-        assert f"{kind.name} must end in {allowed}, found '.pdf'" in str(caught.value)
+        assert f"end in {allowed}, found '.pdf'" in str(caught.value)
     # An older file of the kind keeps its name.
     place = make(tmp_path)[kind]
     assert check_place(place.rename(tmp_path / "old.pdf"), kind)
