@@ -17,7 +17,7 @@ Arrays = Mapping[str, Array]
 ArrayDict = dict[str, Array]
 
 
-def widened(array: npt.ArrayLike) -> Array:
+def widen(array: npt.ArrayLike) -> Array:
     """Return a float array as float64, and an array of any other dtype unchanged."""
     found = np.asarray(array)
     return found.astype(np.float64) if found.dtype.kind == "f" else found
@@ -40,7 +40,7 @@ _TEXT = re.compile(r"[<>|][US]([1-9][0-9]{0,4})")
 _LONGEST_TEXT = 1 << 16
 
 
-def dtype_named(name: str) -> np.dtype[Any] | None:
+def find_dtype(name: str) -> np.dtype[Any] | None:
     """Return the dtype with a name like ``<f4``; None if processes may not send this dtype."""
     text = _TEXT.fullmatch(name)
     if text and int(text[1]) <= _LONGEST_TEXT:
@@ -48,8 +48,8 @@ def dtype_named(name: str) -> np.dtype[Any] | None:
     return _DTYPES.get(name)
 
 
-def travels(dtype: np.dtype[Any]) -> bool:
+def can_send(dtype: np.dtype[Any]) -> bool:
     """Return whether a process can send arrays of a dtype to another process."""
     # A dtype that another package registers (e.g. bfloat16) has the name of raw bytes, e.g. "<V2".
-    found = dtype_named(dtype.str)
+    found = find_dtype(dtype.str)
     return found is not None and found == dtype

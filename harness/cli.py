@@ -107,7 +107,7 @@ def _command() -> int:
             return exit_.code or 0
         raise
     except click.ClickException as error:
-        tell(_told(error), error=True)
+        tell(_error_text(error), error=True)
         return error.exit_code
     except HarnessError as error:
         tell(str(error), error=True)
@@ -117,7 +117,7 @@ def _command() -> int:
         return USAGE
 
 
-def _told(error: Any) -> str:
+def _error_text(error: Any) -> str:
     """Return the text of an error of click in the harness's style: message first, then usage."""
     message: str = error.format_message().rstrip(".")
     # Lower the first letter of click's own messages, but not of names and options.

@@ -19,8 +19,8 @@ from harness.checking.options import (
     ReplayOptions,
     SchemaOptions,
 )
-from harness.command.declared import asked_for
-from harness.command.interrupts import stoppable
+from harness.command.declared import make_options
+from harness.command.interrupts import run_stoppable
 from harness.command.verbs import Verb, Verbs, origins
 from harness.comparison.options import CompareOptions, MergeOptions, UpgradeOptions
 from harness.convert.request import ExportOptions, ImportOptions
@@ -52,9 +52,9 @@ def execute(verb: Verb, **given: Any) -> None:
         work = verb.prepare(verb.asked(given))
         # `check` and `bench` handle signals themselves, because they still write reports then.
         whole = verb.work in (_check, _bench)
-        code = work() if whole else stoppable(partial(_show, work, given))
+        code = work() if whole else run_stoppable(partial(_show, work, given))
     except HarnessError as error:
-        text = f"{error}{_meant_for_a_list(given)}"
+        text = f"{error}{_backend_hint(given)}"
         text += origins(text)
         if trace := getattr(error, "traceback", ""):
             from harness.worker.remote import with_trace
@@ -90,7 +90,7 @@ def _show_on_github(error: HarnessError, text: str) -> None:
             place = one.place if isinstance(one, SpecError) else None
             told = one.message if isinstance(one, SpecError) and place else text
             found.append(github.annotation(title, told, [str(place)] if place else ()))
-        for line in github.few(found):
+        for line in github.limit(found):
             annotate(line)
     lines = [f"### {markdown.escaped(title)}: not run", ""]
     lines += [f"- {markdown.escaped(line)}" for line in text.splitlines()]
@@ -98,7 +98,7 @@ def _show_on_github(error: HarnessError, text: str) -> None:
         say(failed, error=True)
 
 
-def _meant_for_a_list(given: Mapping[str, Any]) -> str:
+def _backend_hint(given: Mapping[str, Any]) -> str:
     """Return a hint if a given spec is the name of a backend, as in ``--backend torch jax``;
     otherwise ""."""
     named = given.get("backends") or ()
@@ -141,7 +141,7 @@ def _check(asked: CheckOptions) -> int:
                 return "no cell had finished yet"
             return f"finished cells are in {request.records}"
 
-        reported.code = stoppable(run, kept)
+        reported.code = run_stoppable(run, kept)
     return reported.code
 
 
@@ -159,8 +159,8 @@ def _bench(asked: BenchOptions) -> int:
 
     with Reported(asked) as reported:
         request = bench_request_of(vars(asked))
-        shown = asked_for(BenchOptions, {**vars(asked), "records": reported.results})
-        reported.code = stoppable(partial(run_bench, request, sys.argv[1:], shown))
+        shown = make_options(BenchOptions, {**vars(asked), "records": reported.results})
+        reported.code = run_stoppable(partial(run_bench, request, sys.argv[1:], shown))
     return reported.code
 
 

@@ -77,7 +77,7 @@ class SpecError(HarnessError):
 
 
 @contextmanager
-def placed(place: Place) -> Iterator[None]:
+def with_place(place: Place) -> Iterator[None]:
     """Add ``place`` to a :class:`SpecError` that the ``with`` block raises without a place."""
     try:
         yield

@@ -78,8 +78,8 @@ class Writer:
         left = "outputs, state" if state else "outputs"
         weights = f"{name}.npz"
         lines = [
-            f"{literals.told(self.exported.spec)} as functions of JAX; "
-            f"its weights lie in {literals.told(weights)}.",
+            f"{literals.name_text(self.exported.spec)} as functions of JAX; "
+            f"its weights lie in {literals.name_text(weights)}.",
             "",
             f"    params = load({literals.text(weights)})",
             f"    {left} = jax.jit(apply)(params, {document.first_arguments(self.model)})",

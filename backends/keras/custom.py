@@ -151,8 +151,8 @@ def _summary(program: Program, node: Node) -> str:
         return f"One operation, {node.op}, on a number or on the length of an axis."
     given = node.attributes["attributes"].items()
     values = ((n, settled(program, v) if isinstance(v, Dim) else v) for n, v in given)
-    listed = ", ".join(f"{literals.told(n)} {literals.told(str(v))}" for n, v in values)
-    return f"{literals.told(node.attributes['definition'])}{': ' if listed else ''}{listed}."
+    listed = ", ".join(f"{literals.name_text(n)} {literals.name_text(str(v))}" for n, v in values)
+    return f"{literals.name_text(node.attributes['definition'])}{': ' if listed else ''}{listed}."
 
 
 def _arguments(

@@ -229,7 +229,7 @@ def _finish(path: Path, notes: Mapping[str, Any]) -> None:
 
 def _module_text(path: Path, texts: Mapping[str, str]) -> str:
     told_of = [
-        HEAD.format(literals.told(path.name)),
+        HEAD.format(literals.name_text(path.name)),
         "",
         f"Import it before keras.models.load_model({literals.text(path.name)}).",
     ]

@@ -192,8 +192,8 @@ class Writer:
         load = f"torch.load({literals.text(weights)}, weights_only=True)"
         return document.docstring(
             [
-                f"{literals.told(self.exported.spec)} as a module of torch; "
-                f"its weights lie in {literals.told(weights)}.",
+                f"{literals.name_text(self.exported.spec)} as a module of torch; "
+                f"its weights lie in {literals.name_text(weights)}.",
                 "",
                 f"    model = {self.name}()",
                 f"    model.load_state_dict({load})",
@@ -288,10 +288,11 @@ class Writer:
         made = MODULES[layer.definition](layer.shapes, layer.attributes)
         lines = [f"        self.{name} = {made}, dtype=dtype)"]
         for frozen in sorted(native.packing.frozen):
-            told_of = (
-                f"{literals.told(form.definition)} has one bias: torch's second one stays zero."
+            text = (
+                f"{literals.name_text(form.definition)} has one bias: torch's second one stays "
+                "zero."
             )
-            lines.append(document.comment(told_of, 2))
+            lines.append(document.comment(text, 2))
             lines.append(f"        self.{name}.{frozen}.requires_grad_(False)")
         return lines
 

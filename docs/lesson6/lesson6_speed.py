@@ -16,7 +16,7 @@ from harness.program.signature import group_of
 from harness.timing.workload import ROTATING
 from harness.training.remote import TrainRemote
 from harness.training.request import Setup, TrainRequest, prepare
-from harness.training.run import load_first
+from harness.training.run import load_initial
 from harness.training.service import PREFIX, SUMMED, TrainService
 from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault, asked
@@ -82,7 +82,7 @@ def _begin(remote: Remote, setup: Setup) -> None:
 
     trained = TrainRemote(remote.worker, setup)
     trained.begin(request.path)
-    load_first(trained)
+    load_initial(trained)
 
 
 def _train(remote: Remote, setup: Setup, first: int, count: int) -> float:

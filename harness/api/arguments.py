@@ -36,7 +36,7 @@ def names(value: Names, what: str) -> tuple[str, ...]:
     found = _several(value, what, "a name or several")
     for name in found:
         if not isinstance(name, str):
-            raise refused(what, "a name or several", name)
+            raise wrong_type(what, "a name or several", name)
     return found
 
 
@@ -49,7 +49,7 @@ def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
     found = _several(value, what, "a path or several")
     for path in found:
         if not _is_path(path):
-            raise refused(what, "a path or several", path)
+            raise wrong_type(what, "a path or several", path)
     return tuple(map(Path, found))
 
 
@@ -62,7 +62,7 @@ def path(value: str | PathLike[str] | None, what: str) -> Path | None:
     if value is None:
         return None
     if not _is_path(value):
-        raise refused(what, "a path", value)
+        raise wrong_type(what, "a path", value)
     return Path(value)
 
 
@@ -79,7 +79,7 @@ def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise refused(what, "a dictionary with names as keys", value)
+        raise wrong_type(what, "a dictionary with names as keys", value)
     return dict(value)
 
 
@@ -90,7 +90,7 @@ def text(value: str, what: str, wanted: str = "a name") -> str:
         UsageError: the value is not a string.
     """
     if not isinstance(value, str):
-        raise refused(what, wanted, value)
+        raise wrong_type(what, wanted, value)
     return value
 
 
@@ -121,7 +121,7 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
         elif _is_path(spec):
             found.append(fspath(spec))
         else:
-            raise refused("specs", "a spec's name, the path of its file or a spec", spec)
+            raise wrong_type("specs", "a spec's name, the path of its file or a spec", spec)
     return tuple(found), tuple(dict.fromkeys(all_folders))
 
 
@@ -133,7 +133,7 @@ def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[
     """
     found, all_folders = models(spec, given)
     if len(found) != 1:
-        raise refused("spec", "one spec", found)
+        raise wrong_type("spec", "one spec", found)
     return found[0], all_folders
 
 
@@ -141,7 +141,7 @@ def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
 
     # A path or a spec is a single value. Bytes and mappings are rejected.
     if isinstance(value, bytes | Mapping) or value is None:
-        raise refused(what, wanted, value)
+        raise wrong_type(what, wanted, value)
     if isinstance(value, str | Spec) or not isinstance(value, Iterable):
         return (value,)
     return tuple(value)
@@ -197,7 +197,7 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def refused(what: str, wanted: str, value: object) -> UsageError:
+def wrong_type(what: str, wanted: str, value: object) -> UsageError:
     """Return the error for an argument of a wrong type."""
 
     return UsageError(f"{what} takes {wanted}, found {shorten(repr(value))}")
@@ -264,7 +264,7 @@ def takes_options(declared: type) -> Callable[[F], F]:
 
         run.__signature__ = signature  # type: ignore[attr-defined]
         before, returns, after = (function.__doc__ or "").partition("\n    Returns:")
-        run.__doc__ = f"{before}\n    Args:\n{_told([*known.values()])}\n{returns}{after}"
+        run.__doc__ = f"{before}\n    Args:\n{_argument_docs([*known.values()])}\n{returns}{after}"
         return run  # type: ignore[return-value]
 
     return decorate
@@ -283,7 +283,7 @@ def _parameter(one: Option) -> inspect.Parameter:
     )
 
 
-def _told(known: list[Option]) -> str:
+def _argument_docs(known: list[Option]) -> str:
     names = {one.word: f"``{one.name}``" for one in known}
     texts = (
         re.sub(r"--[a-z-]+", lambda found: names.get(found[0], found[0]), one.python or one.help)

@@ -14,7 +14,7 @@ from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.checking.runner import CellRunner, Report
 from harness.checking.task import CellReport, Task, Workers, tasks
-from harness.command.declared import asked_for
+from harness.command.declared import make_options
 from harness.demo.console import demo_request
 from harness.demo.options import DemoOptions
 from harness.environments.columns import left_out
@@ -134,7 +134,7 @@ def check(
         HarnessError: a spec or a file is wrong.
     """
     given = arguments.of(CheckOptions, {"specs": specs, "backends": backends, **options})
-    with silent(), Reported(asked_for(CheckOptions, given)) as reported:
+    with silent(), Reported(make_options(CheckOptions, given)) as reported:
         request = check_request({**given, "records": reported.results})
         with Engine(request) as engine:
             report = CheckReport.of(engine.run(), request)
@@ -152,7 +152,7 @@ def run_demo(**options: Unpack[DemoKeywords]) -> CheckReport:
     Raises:
         UsageError: there is no such backend.
     """
-    request = demo_request(asked_for(DemoOptions, arguments.of(DemoOptions, dict(options))))
+    request = demo_request(make_options(DemoOptions, arguments.of(DemoOptions, dict(options))))
     with Engine(request) as engine:
         return CheckReport.of(engine.run(), request)
 
@@ -194,7 +194,7 @@ def run_cell(cell: Task, workers: Workers | None = None) -> CellReport:
         HarnessError: its spec is wrong, or the records of the workers cannot be written.
     """
     if not isinstance(cell, Task):
-        raise arguments.refused("run_cell", "a cell of harness.cells", cell)
+        raise arguments.wrong_type("run_cell", "a cell of harness.cells", cell)
     if workers is not None:
         return workers.run(cell)
     with Workers() as own:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.api import arguments
 from harness.api.arguments import takes_options
-from harness.command.declared import asked_for, check_ranges
+from harness.command.declared import check_ranges, make_options
 from harness.command.outcome import CommandResult
 from harness.command.verbs import Verb
 from harness.commands import cli
@@ -34,7 +34,7 @@ def function_of(command: str, name: str = "") -> Callable[..., CommandResult]:
 
     def call(**options: Any) -> CommandResult:
         given = arguments.of(verb.declared, options)
-        asked = asked_for(verb.declared, given)
+        asked = make_options(verb.declared, given)
         check_ranges(asked)
         if verb.needs_workers:
             check_workers()

@@ -41,17 +41,19 @@ class Comparison(compared.RunChanges):
                 does not exist, or not exactly one of ``new`` and ``columns`` is given.
             HarnessError: a file cannot be read, or is of a wrong kind.
         """
-        least, before = share(str(threshold)), _given(old, "old")
+        least, before = share(str(threshold)), _check_run(old, "old")
         if columns is not None:
-            return cls(**vars(between(_file(before, new), *_pair(columns), least)))
+            return cls(
+                **vars(between(_check_single_file(before, new), *_check_pair(columns), least))
+            )
         if new is None:
             raise UsageError(
                 "give two runs, or one file and two of its backends, between=(OLD, NEW)"
             )
-        after = _given(new, "new")
+        after = _check_run(new, "new")
         if isinstance(before, Path) and isinstance(after, Path):
             return cls(**vars(two_runs.compare(before, after, least)))
-        return cls(**vars(speeds.compare(_speeds(before), _speeds(after), least)))
+        return cls(**vars(speeds.compare(_speed_file(before), _speed_file(after), least)))
 
     def __repr__(self) -> str:
         return f"<Comparison: {self.sentence}; exit code {self.exit_code}>"
@@ -84,7 +86,7 @@ class Comparison(compared.RunChanges):
         return frame(change.record() for change in self.changes)
 
 
-def _file(run: Path | BenchReport, new: Run | None) -> Path:
+def _check_single_file(run: Path | BenchReport, new: Run | None) -> Path:
     """Return the file whose two backends are compared; reject other arguments."""
     if new is not None:
         raise UsageError("between compares two backends of one file, but two runs are given")
@@ -95,23 +97,23 @@ def _file(run: Path | BenchReport, new: Run | None) -> Path:
     return run
 
 
-def _pair(columns: Any) -> tuple[str, str]:
+def _check_pair(columns: Any) -> tuple[str, str]:
     match columns:
         case [str(old), str(new)]:
             return old, new
-    raise arguments.refused("between", "two names of backends", columns)
+    raise arguments.wrong_type("between", "two names of backends", columns)
 
 
-def _given(run: Run, what: str) -> Path | BenchReport:
+def _check_run(run: Run, what: str) -> Path | BenchReport:
     if isinstance(run, BenchReport):
         return run
     path = arguments.path(run, what)
     if path is None:
-        raise arguments.refused(what, "a file of a run, or a report of bench", run)
+        raise arguments.wrong_type(what, "a file of a run, or a report of bench", run)
     return path
 
 
-def _speeds(run: Path | BenchReport) -> SpeedFile:
+def _speed_file(run: Path | BenchReport) -> SpeedFile:
     if isinstance(run, BenchReport):
         return run.content
     found = two_runs.load(run)

@@ -85,7 +85,7 @@ def load(name: str | PathLike[str], folders: Folders = ()) -> Spec:
     """
     path = arguments.path(name, "a model")
     if path is None:
-        raise arguments.refused("a model", "a name, or the path of its file", name)
+        raise arguments.wrong_type("a model", "a name, or the path of its file", name)
     return load_spec(str(name), arguments.folders(folders))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from harness.api import arguments
 from harness.api.arguments import takes_options
 from harness.api.picture import Picture
-from harness.command.declared import asked_for
+from harness.command.declared import make_options
 from harness.errors import several
 from harness.output.notebook import TintedText, frame, html_table
 from harness.output.printing import one_line, shown, silent
@@ -160,7 +160,7 @@ def bench(
     """
     given = arguments.of(BenchOptions, {"specs": specs, "backends": backends, **options})
     request = BenchRequest.of(given)
-    with silent(), Reported(asked_for(BenchOptions, given)) as reported:
+    with silent(), Reported(make_options(BenchOptions, given)) as reported:
         with Bench(request) as run:
             report = BenchReport(request, run.run(), run.document())
         if reported.results is not None:

@@ -146,7 +146,7 @@ class Generated:
 
     def json(self) -> Any:
         """Return what ``harness generate --json`` prints, as lists and dictionaries."""
-        paces = {backend: pace.told() for backend, pace in self.paces.items()}
+        paces = {backend: pace.record() for backend, pace in self.paces.items()}
         found = {"prompt": self.prompt, "texts": self.texts, "same": self.same, "pace": paces}
         return plain(found)
 
@@ -225,7 +225,7 @@ def generate(
     named = {"spec": spec, "backends": backends, "weights": weights, "prompt": prompt}
     given = arguments.of(GenerateOptions, {**named, **options})
     if given["weights"] is None:
-        raise arguments.refused("weights", "the path of a file that 'harness train' wrote", None)
+        raise arguments.wrong_type("weights", "the path of a file that 'harness train' wrote", None)
     if not given["backends"]:
         raise UsageError("backends is empty: name one backend, or several to compare their texts")
     request = request_of(given)

@@ -299,7 +299,7 @@ def annotate_failures(
                 f"{cell}: {result.verdict}", "\n".join(describe_failure(result)), positions, level
             )
         )
-    return github.few(annotations)
+    return github.limit(annotations)
 
 
 def describe_failure(result: CellResult) -> list[str]:

@@ -121,12 +121,12 @@ class Option:
 
     def words(self, value: Any) -> list[str]:
         """Return the command-line arguments that set a value; an empty list for the default."""
-        if value in (None, self.default) or value == [*_listed(self.default)]:
+        if value in (None, self.default) or value == [*_as_list(self.default)]:
             return []
         if value is True:
             return [f"{self.word}"]
         pairs = value.items() if isinstance(value, Mapping) else ()
-        parts = [f"{name}={one}" for name, one in pairs] or _listed(value)
+        parts = [f"{name}={one}" for name, one in pairs] or _as_list(value)
         return [text for part in parts for text in (f"{self.word}", str(part))]
 
     def param(self) -> click.Parameter:
@@ -170,7 +170,7 @@ class Option:
         return {"type": WordList(self.kind, by_commas if is_list else None)}
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return [*value] if isinstance(value, list | tuple) else [value]
 
 
@@ -215,7 +215,7 @@ def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def asked_for(declared: type[R], given: Mapping[str, Any]) -> R:
+def make_options(declared: type[R], given: Mapping[str, Any]) -> R:
     """Return an object of the options class ``declared`` with the values ``given``.
 
     ``vars`` of the object has only these values; all other attributes are the defaults of the

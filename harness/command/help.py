@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from harness.output.folding import restored, unbroken
+from harness.output.folding import protect_commands, restore_spaces
 from harness.output.printing import width
 
 # At this terminal width or below, click's help would be wider than the terminal.
@@ -40,15 +40,17 @@ class Folded(click.HelpFormatter):
 
     def write_text(self, text: str) -> None:
         # A command may continue on the next line of the source.
-        super().write_text(unbroken(re.sub(r"(?<!\n)\n(?!\n)", " ", text)))
+        super().write_text(protect_commands(re.sub(r"(?<!\n)\n(?!\n)", " ", text)))
 
     def write_dl(
         self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
     ) -> None:
-        super().write_dl([(name, unbroken(text)) for name, text in rows], col_max, col_spacing)
+        super().write_dl(
+            [(name, protect_commands(text)) for name, text in rows], col_max, col_spacing
+        )
 
     def getvalue(self) -> str:
-        return restored(super().getvalue())
+        return restore_spaces(super().getvalue())
 
 
 class FoldedContext(click.Context):

@@ -2,8 +2,8 @@
 
 The signals are Ctrl-C (SIGINT), SIGTERM and SIGHUP, unless they were ignored at the start, as in a
 shell's background job. During start-up a signal ends the process at once, because an exception
-would disturb the running imports. Within :func:`stoppable` a signal raises ``KeyboardInterrupt``,
-so that workers end and files are complete.
+would disturb the running imports. Within :func:`run_stoppable`, a signal raises
+``KeyboardInterrupt``, so that workers end and files are complete.
 
 The module imports almost nothing, so that the time before :func:`arm` is short.
 """
@@ -35,16 +35,16 @@ AGAIN = 0.01
 # The maximum seconds of the cleanup before the process is ended.
 LONGEST = 10.0
 # The maximum seconds for printing the line: a paused terminal or a full pipe never accepts it.
-TELLING = 1.0
+PRINTING = 1.0
 
 # Functions to call before the process exits; each must be safe in a signal handler.
 before_leaving: list[Callable[[], None]] = []
 _armed: list[signal.Signals] = []
-_last = -ENDING
-_heard = False
-# ``_telling`` is set when the printing of the line starts, ``_told`` when it is printed.
-_telling = False
-_told = False
+_last_raise = -ENDING
+_interrupted = False
+# ``_printing`` is set when the printing of the line starts, ``_printed`` when it is printed.
+_printing = False
+_printed = False
 
 
 def arm() -> None:
@@ -63,13 +63,13 @@ def disarm() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
+def run_stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
     """Return the result of ``run``; after an interrupt, clean up and return 130.
 
     The printed line ends with the notes of the ``KeyboardInterrupt``. If there are none, it ends
     with the text that ``told`` returns.
     """
-    global _telling, _told
+    global _printing, _printed
     from harness.output.printing import tell
 
     try:
@@ -80,13 +80,13 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
         return code
     except (KeyboardInterrupt, Exception) as interrupt:
         # Compiled code, such as pydantic's, may convert the interrupt to its own exception.
-        if not (_heard or isinstance(interrupt, KeyboardInterrupt)):
+        if not (_interrupted or isinstance(interrupt, KeyboardInterrupt)):
             raise
         disarm()
         more = " ".join(getattr(interrupt, "__notes__", ())) or told()
-        _telling = True
+        _printing = True
         tell(f"{LINE}; {more}" if more else LINE, error=True)
-        _told = True
+        _printed = True
         return INTERRUPTED
 
 
@@ -119,15 +119,17 @@ def _wait(reading: int) -> None:
     while os.read(reading, 1)[0] not in _armed:
         continue
     begun = time.monotonic()
-    time.sleep(TELLING)
-    while not (_told or _unread()) and time.monotonic() - begun < (LONGEST if _heard else ENDING):
+    time.sleep(PRINTING)
+    while not (_printed or _unread()) and time.monotonic() - begun < (
+        LONGEST if _interrupted else ENDING
+    ):
         time.sleep(0.05)
-    if _told:
-        time.sleep(TELLING)
-    elif not _telling:
+    if _printed:
+        time.sleep(PRINTING)
+    elif not _printing:
         line = threading.Thread(target=os.write, args=(2, f"{LINE}\n".encode()), daemon=True)
         line.start()
-        line.join(TELLING)
+        line.join(PRINTING)
     leave()
 
 
@@ -149,7 +151,7 @@ def _end(*_: object) -> None:
     # The write may block forever. Then only a signal handler can end the process.
     if ALARM:
         signal.signal(signal.SIGALRM, lambda *_: os._exit(INTERRUPTED))
-        signal.setitimer(signal.ITIMER_REAL, TELLING)
+        signal.setitimer(signal.ITIMER_REAL, PRINTING)
     try:
         os.write(2, f"{LINE}\n".encode())
     finally:
@@ -157,18 +159,18 @@ def _end(*_: object) -> None:
 
 
 def _raise(*_: object) -> None:
-    global _heard, _last
-    _heard = True
+    global _interrupted, _last_raise
+    _interrupted = True
     now = time.monotonic()
-    if now - _last >= ENDING:
-        _last = now
+    if now - _last_raise >= ENDING:
+        _last_raise = now
         raise KeyboardInterrupt
 
 
 def _unraisable(lost: sys.UnraisableHookArgs) -> None:
-    global _last
+    global _last_raise
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        _last = -ENDING
+        _last_raise = -ENDING
         if ALARM:
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
     else:

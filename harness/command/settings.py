@@ -54,7 +54,7 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
         UsageError: the file cannot be read, or contains a key that is neither a command nor an
             option.
     """
-    path = nearest(start or Path.cwd())
+    path = find_file(start or Path.cwd())
     text = "" if path is None else _text(path)
     if path is None or "harn" not in text.lower():
         return {}
@@ -64,7 +64,7 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
     for own in (False, True):
         complete_options = table.get(command, {}) if command in commands else {}
         for key, value in (complete_options if own else table).items():
-            place = _place(path, text, key, command if own else "")
+            place = _key_place(path, text, key, command if own else "")
             if not own and key in commands:
                 _check_command(path, text, key, value, known)
             elif key not in (known[command] if own else _all(known)):
@@ -76,7 +76,7 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
     return found
 
 
-def nearest(folder: Path) -> Path | None:
+def find_file(folder: Path) -> Path | None:
     """Return the nearest ``pyproject.toml`` in a folder or its parents, within the repository."""
     for place in (folder, *folder.parents):
         if (place / NAME).is_file():
@@ -140,9 +140,9 @@ def _table(path: Path, text: str) -> dict[str, Any]:
     tools = tools if isinstance(tools, dict) else {}
     name = ".".join(TABLE)
     if TABLE[1] not in tools:
-        near = [f"{TABLE[0]}.{tool}" for tool in tools if _alike(tool)]
+        near = [f"{TABLE[0]}.{tool}" for tool in tools if _is_similar(tool)]
         for wrong in near or [key for key in parsed if key == TABLE[1]]:
-            place = _header(path, text, wrong)
+            place = _header_place(path, text, wrong)
             raise UsageError(f"{place}: the table must be named [{name}], found [{wrong}]")
         return {}
     table = tools[TABLE[1]]
@@ -175,7 +175,7 @@ def _too_long(path: Path, text: str) -> str:
     return f"{place}: an integer with {digits:,} digits; at most {most:,} are allowed"
 
 
-def _header(path: Path, text: str, wanted: str) -> Place:
+def _header_place(path: Path, text: str, wanted: str) -> Place:
     """Return the place of a table's header, or of the whole file if the header is not found."""
     for number, row in enumerate(text.splitlines(), start=1):
         header = re.sub(r"[\s\"'\[\]]", "", row)
@@ -192,7 +192,7 @@ def _holds_nul(value: Any) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
-def _alike(tool: str) -> bool:
+def _is_similar(tool: str) -> bool:
     """Return whether a tool's name is almost the name of the harness."""
     return difflib.SequenceMatcher(None, tool.lower(), TABLE[1]).ratio() > 0.85
 
@@ -204,12 +204,12 @@ def _all(known: Vocabulary) -> set[str]:
 def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabulary) -> None:
     """Check the settings of another command, so that errors appear before that command runs."""
     if not isinstance(table, dict):
-        place = _place(path, text, name, "")
+        place = _key_place(path, text, name, "")
         found = shorten(repr(table))
         raise UsageError(f"{place}: the options of 'harness {name}' must be a table, found {found}")
     for key in table:
         if key not in known[name]:
-            raise _unknown(key, _place(path, text, key, name), known[name])
+            raise _unknown(key, _key_place(path, text, key, name), known[name])
 
 
 def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
@@ -219,7 +219,7 @@ def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
     return UsageError(f"{place}: there is no option {shorten(key)!r}{hint}")
 
 
-def _place(path: Path, text: str, key: str, command: str) -> Place:
+def _key_place(path: Path, text: str, key: str, command: str) -> Place:
     """Return the place of a key, which tomllib does not report; the whole file if not found."""
     header = ""
     wanted = ".".join((*TABLE, *filter(None, [command])))

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from harness.command import settings
-from harness.command.declared import SECTIONS, asked_for, options_of, values
+from harness.command.declared import SECTIONS, make_options, options_of, values
 from harness.command.help import CHAPTERS, FoldedContext, help_of, narrow, section
 from harness.command.options import completers
 from harness.errors import UsageError, closest, did_you_mean, shorten
@@ -64,7 +64,7 @@ class Verb(click.Command):
         Raises:
             UsageError: an option has a wrong format.
         """
-        return asked_for(self.declared, values(self.declared, given))
+        return make_options(self.declared, values(self.declared, given))
 
     def prepare(self, asked: Any) -> Callable[[], Any]:
         """Import the function of the command, and return it with its argument bound."""
@@ -281,7 +281,7 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
         forms = "a text, a number or a list of these" if option.multiple else "a text or a number"
         forms += ", or a table with names as keys" if named else ""
         raise UsageError(f"{setting.place}: {name!r} must be {forms}, found {shorten(repr(value))}")
-    items = [_beside(setting, option, str(item)) for item in items]
+    items = [_resolve_path(setting, option, str(item)) for item in items]
     if option.multiple:
         return items
     if len(items) == 1:
@@ -291,7 +291,7 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
     return None
 
 
-def _beside(setting: settings.Setting, option: click.Option, value: str) -> str:
+def _resolve_path(setting: settings.Setting, option: click.Option, value: str) -> str:
     """Return a value from the file; a relative path starts at the folder of the file."""
     kind = getattr(option.type, "kind", "")
     if isinstance(option.type, click.Path) or kind == "folder":
@@ -316,12 +316,12 @@ def origins(message: str) -> str:
     for param in ctx.command.params if ctx is not None else ():
         assert ctx is not None
         origin, word = _origin(ctx, param), _word(param)
-        if origin and _spoken_of(word, ctx.params.get(param.name or ""), message):
+        if origin and _is_mentioned(word, ctx.params.get(param.name or ""), message):
             found.append(f"--{word} is from {origin}")
     return f" ({'; '.join(found)})" if found else ""
 
 
-def _spoken_of(word: str, value: Any, message: str) -> bool:
+def _is_mentioned(word: str, value: Any, message: str) -> bool:
     """Return whether a message contains an option, or quotes its value or a part of its value."""
     values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
     parts = [part for one in values for part in (one, *one.split("=", 1))]

@@ -82,7 +82,7 @@ def _kind(files: Sequence[Path]) -> kinds.FileKind:
     found: dict[str, tuple[kinds.FileKind, Path]] = {}
     for path in files:
         try:
-            name = kinds.described(path)
+            name = kinds.describe(path)
         except FileFault as fault:
             raise UsageError(f"cannot read {fault}") from None
         kind = next((kind for kind in KINDS if kind.name == name), None)

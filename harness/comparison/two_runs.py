@@ -71,7 +71,7 @@ def load(path: Path) -> Records | SpeedFile:
             return read_records(path)
         if not head.startswith(b"{"):
             raise UsageError(
-                f"cannot compare {name}: the file is {kinds.described(path)}; give two files of "
+                f"cannot compare {name}: the file is {kinds.describe(path)}; give two files of "
                 "'harness check --records', or two of 'harness bench --records'"
             )
     except FileFault as fault:

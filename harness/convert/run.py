@@ -104,7 +104,7 @@ class Exporting:
 Tell = Callable[[str], None]
 
 
-def untold(verb: str) -> None:
+def ignore_call(verb: str) -> None:
     """Do nothing: the default if nobody listens to calls."""
 
 
@@ -117,7 +117,7 @@ class Caller:
         python: str | None,
         timeout: float,
         environment: Mapping[str, str] | None = None,
-        tell: Tell = untold,
+        tell: Tell = ignore_call,
     ) -> None:
         self.name, self.timeout, self.tell = name, timeout, tell
         python, environment = python or sys.executable, environment or {}
@@ -155,7 +155,7 @@ class Caller:
 FORMS = Forms(formats.FormatService)
 
 
-def export(request: Export, tell: Tell = untold) -> Exporting:
+def export(request: Export, tell: Tell = ignore_call) -> Exporting:
     """Write the files, run them, and keep them if they agree with the oracle.
 
     Raises:
@@ -176,8 +176,8 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
                 Path(name)
                 for name in caller.call("write", exported=exported.payload(), path=str(new))
             ]
-            _mark(made)
-            targets = [path.parent / made_in(folder, file, request) for file in made]
+            _label_exports(made)
+            targets = [path.parent / relative_output(folder, file, request) for file in made]
             _refuse_export(targets, request.force)
 
             def outputs(inputs: Arrays, state: Arrays) -> Any:
@@ -185,7 +185,7 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
 
             found = agreement(spec, given, exported.dtype, outputs, request.seed)
             if found.agrees:
-                _put(made, targets)
+                _move_files(made, targets)
         kept = targets if found.agrees else []
         doubt = "" if found.agrees else caller.call("doubt", dtype=exported.dtype)
         return Exporting(spec.name, exported.dtype, found, kept, caller.versions, doubt)
@@ -214,7 +214,7 @@ def exported_of(spec: Spec, given: Weights) -> formats.Exported:
     )
 
 
-def import_(request: Import, tell: Tell = untold) -> Weights:
+def import_(request: Import, tell: Tell = ignore_call) -> Weights:
     """Read a framework's file and write its arrays as weights of the harness.
 
     Raises:
@@ -286,7 +286,7 @@ def _check_module(path: Path) -> None:
         )
 
 
-def made_in(folder: Path, file: Path, request: Export) -> Path:
+def relative_output(folder: Path, file: Path, request: Export) -> Path:
     """Return the name of a file that a format wrote, relative to the format's folder.
 
     Raises:
@@ -317,7 +317,7 @@ def _refuse_export(files: Sequence[Path], force: bool) -> None:
         _check_module(file)
 
 
-def _mark(files: Sequence[Path]) -> None:
+def _label_exports(files: Sequence[Path]) -> None:
     """Label files as exported files, which another export may replace."""
     try:
         for file in files:
@@ -326,7 +326,7 @@ def _mark(files: Sequence[Path]) -> None:
         raise UsageError(f"cannot write {displayed(file)}: {error.strerror}") from None
 
 
-def _put(files: Sequence[Path], targets: Sequence[Path]) -> None:
+def _move_files(files: Sequence[Path], targets: Sequence[Path]) -> None:
     try:
         for file, target in zip(files, targets, strict=True):
             os.replace(file, target)

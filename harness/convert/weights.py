@@ -154,11 +154,11 @@ def digest(*parts: bytes | bytearray | memoryview) -> str:
 def reason_of(error: Exception) -> str:
     """Return the text of an error of a type in :data:`MALFORMED`."""
     if isinstance(error, ValidationError):
-        return told(error)
+        return describe_error(error)
     return "there is not enough memory" if isinstance(error, MemoryError) else str(error)
 
 
-def told(error: ValidationError) -> str:
+def describe_error(error: ValidationError) -> str:
     """Describe the first validation error on one line: place, expected value and value found."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"] if part != "__metadata__")
@@ -235,7 +235,7 @@ def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
         raise WeightsError(f"{name!r} is not a valid weights file: {reason}; {GIVE}") from None
 
 
-def stated_digest(path: str | Path) -> str:
+def read_digest(path: str | Path) -> str:
     """Return the checksum in the header of weights; it differs between different weights.
 
     Raises:

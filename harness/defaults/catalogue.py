@@ -101,7 +101,7 @@ def frameworks(entries: Entries) -> list[str]:
     return sorted({name for entry in entries.values() for name in entry.frameworks})
 
 
-def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]:
+def select_entries(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]:
     """Return the entries about a layer, or the entry with that name.
 
     If ``between`` names two frameworks, only entries in which these differ are returned.
@@ -126,7 +126,7 @@ def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]
     return entries
 
 
-def shown(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
+def select_frameworks(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
     """Return the facts about the requested frameworks; about all if no framework is requested."""
     return {n: f for n, f in entry.frameworks.items() if not between or n in between}
 
@@ -134,5 +134,5 @@ def shown(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
 def record(name: str, entry: DefaultEntry, between: Sequence[str]) -> dict[str, object]:
     """Return an entry as plain data."""
     found = entry.model_dump()
-    found["frameworks"] = {n: f.model_dump() for n, f in shown(entry, between).items()}
+    found["frameworks"] = {n: f.model_dump() for n, f in select_frameworks(entry, between).items()}
     return {"name": name, **found}

@@ -15,14 +15,14 @@ from harness.defaults.catalogue import (
     DefaultEntry,
     Entries,
     catalogue,
-    chosen,
     frameworks,
     groups,
     record,
-    shown,
+    select_entries,
+    select_frameworks,
 )
 from harness.defaults.options import DifferencesOptions
-from harness.defaults.run import Held, Verification, verify
+from harness.defaults.run import Measurement, Verification, verify
 from harness.errors import UsageError
 from harness.output.printing import console, entry, line
 from harness.output.templates import filled
@@ -50,7 +50,7 @@ def run_differences(asked: DifferencesOptions) -> CommandResult:
         if layer is not None or between or asked.run or asked.as_json:
             raise UsageError("--print-markdown prints the whole page: remove the other options")
         return CommandResult(None, page().removesuffix("\n"), wrap=False)
-    entries = chosen(layer, between)
+    entries = select_entries(layer, between)
     found = None
     if asked.run:
         err = console(error=True)
@@ -60,7 +60,7 @@ def run_differences(asked: DifferencesOptions) -> CommandResult:
     data: dict[str, object] = {"differences": [record(n, e, between) for n, e in entries.items()]}
     if found is not None:
         data |= {"exit_code": code, "versions": found.versions, "troubles": found.troubles}
-        data["measured"] = [asdict(held) for held in found.held]
+        data["measured"] = [asdict(held) for held in found.measurements]
     if not entries:
         what = f" of {layer}" if layer else ""
         told = f"no default{what} is known in which {' and '.join(between)} differ"
@@ -71,7 +71,7 @@ def run_differences(asked: DifferencesOptions) -> CommandResult:
 def _print(
     out: Console, entries: Entries, between: Sequence[str], found: Verification | None
 ) -> None:
-    held = {(one.entry, one.framework): one for one in found.held} if found else {}
+    held = {(one.entry, one.framework): one for one in found.measurements} if found else {}
     for name, one in entries.items():
         line(out, f"{name} ({', '.join(one.layers)})", "bold")
         _prose(out, f"{one.parts} Recommended: {one.agree_on}.")
@@ -96,13 +96,13 @@ def _measures(
     name: str,
     one: DefaultEntry,
     between: Sequence[str],
-    held: Mapping[tuple[str, str], Held],
+    held: Mapping[tuple[str, str], Measurement],
 ) -> None:
     """Print each framework's default and setting, as a table if no word has to be broken, else as
     paragraphs."""
     heads = ["  framework", "does", "set this", *(["now"] if held else [])]
     rows: list[list[Text]] = []
-    for framework, its in shown(one, between).items():
+    for framework, its in select_frameworks(one, between).items():
         row = [entry(f"  {framework}"), entry(its.does), entry(its.set)]
         if held:
             now = held.get((name, framework))
@@ -147,9 +147,9 @@ def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
 
 def _summary(found: Verification) -> str:
     counts: dict[str, int] = {}
-    for one in found.held:
+    for one in found.measurements:
         counts[one.verdict] = counts.get(one.verdict, 0) + 1
     listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     versions = {n: v for found_ in found.versions.values() for n, v in found_.items()}
     ran = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    return f"{len(found.held)} defaults measured: {listed} ({ran})"
+    return f"{len(found.measurements)} defaults measured: {listed} ({ran})"

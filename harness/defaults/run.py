@@ -22,7 +22,7 @@ Verdict = Literal["as written", "changed", "error", "not measured", "not run"]
 
 
 @dataclass(frozen=True)
-class Held:
+class Measurement:
     """The measurement of one entry on one framework, compared with the catalogue."""
 
     entry: str
@@ -37,7 +37,7 @@ class Verification:
     """The results of all measurements. ``versions`` are the versions of the frameworks that ran.
     ``troubles`` says why other frameworks could not run."""
 
-    held: list[Held] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
     versions: dict[str, Mapping[str, str]] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Verification:
     def exit_code(self) -> int:
         """The exit code: 0 if all defaults are as written, 1 if one has changed, 3 if one could not
         be measured."""
-        verdicts = {one.verdict for one in self.held}
+        verdicts = {one.verdict for one in self.measurements}
         if "changed" in verdicts:
             return 1
         return 3 if verdicts - {"as written"} or not verdicts else 0
@@ -64,33 +64,39 @@ def verify(
             continue
         tell(framework)
         if framework not in installed:
-            _not_run(found, framework, names, f"no backend {framework!r} is installed")
+            _add_not_run(found, framework, names, f"no backend {framework!r} is installed")
             continue
         with Worker(Launch(framework, service=SERVICE)) as worker:
             outcome = asked(worker, FORMS, "measure", {"names": names}, TIMEOUT)
             if not outcome.ok:
-                _not_run(found, framework, names, outcome.cause)
+                _add_not_run(found, framework, names, outcome.cause)
                 continue
             found.versions[framework] = dict((worker.hello or {})["versions"])
-        found.held += [_held(entries, name, framework, outcome.value) for name in names]
+        found.measurements += [
+            _compare_measured(entries, name, framework, outcome.value) for name in names
+        ]
     return found
 
 
-def _not_run(found: Verification, framework: str, names: Sequence[str], reason: str) -> None:
+def _add_not_run(found: Verification, framework: str, names: Sequence[str], reason: str) -> None:
     found.troubles[framework] = reason
-    found.held += [Held(name, framework, "not run", detail=reason) for name in names]
+    found.measurements += [Measurement(name, framework, "not run", detail=reason) for name in names]
 
 
-def _held(
+def _compare_measured(
     entries: Entries, name: str, framework: str, answers: Mapping[str, Mapping[str, Measured]]
-) -> Held:
+) -> Measurement:
     answer = answers.get(name)
     if answer is None:
-        return Held(name, framework, "not measured", detail="the backend does not measure it")
+        return Measurement(
+            name, framework, "not measured", detail="the backend does not measure it"
+        )
     if "value" not in answer:
-        return Held(name, framework, "error", detail=str(answer.get("error", "no value")))
+        return Measurement(name, framework, "error", detail=str(answer.get("error", "no value")))
     value = answer["value"]
     if entries[name].frameworks[framework].holds(value):
-        return Held(name, framework, "as written", value)
+        return Measurement(name, framework, "as written", value)
     written = entries[name].frameworks[framework].measured
-    return Held(name, framework, "changed", value, f"{value!r}, but the catalogue has {written!r}")
+    return Measurement(
+        name, framework, "changed", value, f"{value!r}, but the catalogue has {written!r}"
+    )

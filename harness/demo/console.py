@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.checking.console import run_check
 from harness.checking.options import CheckOptions
 from harness.checking.request import Request
-from harness.command.declared import asked_for
+from harness.command.declared import make_options
 from harness.demo.broken import GATES, RIGHT
 from harness.demo.options import DemoOptions
 from harness.environments.columns import choose
@@ -43,7 +43,7 @@ def run_demo(options: DemoOptions) -> int:
     if not options.as_json:
         tell(filled("harness.demo", "before.txt", **template_values))
     reproducers = FAILURES if broken_backend else None
-    check_options = asked_for(
+    check_options = make_options(
         CheckOptions, {"as_json": options.as_json, "reproducers": reproducers}
     )
     code = run_check(request, ["demo"], check_options)

@@ -52,7 +52,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
 
 @contextlib.contextmanager
-def telling(path: Path, tell: Callable[[], object]) -> Iterator[None]:
+def call_if_written(path: Path, tell: Callable[[], object]) -> Iterator[None]:
     """Call ``tell`` if the block wrote the file, even if an interruption followed the write."""
     before = _identity(path)
     try:

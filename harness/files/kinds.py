@@ -49,7 +49,7 @@ HEAD = 1 << 16
 # The groups of arrays in a reproducer: inputs of a pass, then its results.
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
 ARCHIVED = (*GROUPS, "cotangents", "expected")
-# Kinds of files that users may have written, in the words of :func:`described`.
+# Kinds of files that users may have written, in the words of :func:`describe`.
 SPEC = "a spec"
 TEXTS = frozenset(
     {SPEC, "a text", "JSON of something else", "an empty file", "a file of something else"}
@@ -87,7 +87,7 @@ def check_place(path: Path, kind: FileKind) -> bool:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = f"cannot write to the folder {displayed(folder)}: {_words(error)}"
+        reason = f"cannot write to the folder {displayed(folder)}: {_error_text(error)}"
         raise FileFault(displayed(path), reason) from None
     return there
 
@@ -105,7 +105,7 @@ def check_kind(path: Path, kind: FileKind) -> bool:
         _check_ending(path, kind)
         return False
     except (OSError, ValueError) as error:
-        raise FileFault(name, _words(error)) from None
+        raise FileFault(name, _error_text(error)) from None
     if other := other_kind(status):
         null = status.st_rdev == os.makedev(1, 3) and stat.S_ISCHR(status.st_mode)
         hint = "remove the option to write no file" if null else "name a file"
@@ -121,7 +121,7 @@ def check_kind(path: Path, kind: FileKind) -> bool:
         return False
     if not kind.matches(path, read_head(path, HEAD)):
         reason = (
-            f"this is {described(path)}, not {kind.name}, and is not overwritten; choose another "
+            f"this is {describe(path)}, not {kind.name}, and is not overwritten; choose another "
             "name, or move the file"
         )
         raise FileFault(name, reason)
@@ -138,7 +138,7 @@ def _check_ending(path: Path, kind: FileKind) -> None:
         )
 
 
-def described(path: Path) -> str:
+def describe(path: Path) -> str:
     """Return a description of the kind of a regular file, e.g. "a spec"."""
     head = read_head(path, HEAD)
     if not head:
@@ -146,12 +146,12 @@ def described(path: Path) -> str:
     for kind in KINDS:
         if kind.matches(path, head):
             return kind.name
-    return _other(head)
+    return _guess_kind(head)
 
 
-def not_text(path: Path) -> str:
+def describe_non_text(path: Path) -> str:
     """Return a description of a file that is not a user's text; "" if it is."""
-    words = described(path)
+    words = describe(path)
     return "" if words in TEXTS else words
 
 
@@ -189,17 +189,17 @@ def _target(path: Path) -> Path:
         if target.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     except (OSError, ValueError) as error:
-        raise FileFault(name, _words(error)) from None
+        raise FileFault(name, _error_text(error)) from None
     return target
 
 
-def _words(error: OSError | ValueError) -> str:
+def _error_text(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         return (error.strerror or "unknown error").lower()
     return NUL
 
 
-def _of_format(pattern: bytes) -> Callable[[Path, bytes], bool]:
+def _format_matcher(pattern: bytes) -> Callable[[Path, bytes], bool]:
     """Return a function that recognises files of :mod:`harness.convert.weights` by their format."""
     whole = re.compile(
         rb".{8}" + re.escape(OPENING) + rb'[0-9a-f]{64}","format":"' + pattern + rb' \d+"', re.S
@@ -217,7 +217,7 @@ def _is_records(_: Path, head: bytes) -> bool:
 
 
 def _line_kind(line: bytes) -> str:
-    kind = (_object(line) or {}).get("kind")
+    kind = (_json_object(line) or {}).get("kind")
     return kind if isinstance(kind, str) else ""
 
 
@@ -239,21 +239,21 @@ def _is_arrays(path: Path, head: bytes) -> bool:
     return "expected" in groups and groups <= set(ARCHIVED)
 
 
-def _begins(start: bytes, inside: bytes = b"") -> Callable[[Path, bytes], bool]:
+def _start_matcher(start: bytes, inside: bytes = b"") -> Callable[[Path, bytes], bool]:
     return lambda _, head: head.startswith(start) and inside in head
 
 
-def _keys(path: Path, head: bytes, limit: int) -> set[str]:
+def _json_keys(path: Path, head: bytes, limit: int) -> set[str]:
     """Return the keys of a file that contains a JSON object; otherwise an empty set."""
     if not head.startswith(b"{"):
         return set()
     try:
-        return set(_object(read_bytes(path, limit, "JSON")) or ())
+        return set(_json_object(read_bytes(path, limit, "JSON")) or ())
     except FileFault:  # too large to be a file of the harness
         return set()
 
 
-def _object(text: bytes) -> dict[str, object] | None:
+def _json_object(text: bytes) -> dict[str, object] | None:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -261,7 +261,7 @@ def _object(text: bytes) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def _other(head: bytes) -> str:
+def _guess_kind(head: bytes) -> str:
     """Guess the kind of a file that the harness did not write, and return a description."""
     if head.startswith(b"PK\x03\x04"):
         return "an archive of something else, such as a model"
@@ -279,32 +279,32 @@ def _other(head: bytes) -> str:
     return "JSON of something else" if first[:1] in ("{", "[") else "a text"
 
 
-WEIGHTS = FileKind("weights", _of_format(PROJECT + b" weights"), (".safetensors", ".st"))
-CHECKPOINT = FileKind("a checkpoint of a training", _of_format(PROJECT + b" checkpoint"))
+WEIGHTS = FileKind("weights", _format_matcher(PROJECT + b" weights"), (".safetensors", ".st"))
+CHECKPOINT = FileKind("a checkpoint of a training", _format_matcher(PROJECT + b" checkpoint"))
 RECORDS = FileKind("a record file of 'harness check'", _is_records, (".jsonl", ".json"))
 RESULTS = FileKind(
     "results of 'harness bench'",
-    lambda path, head: {"benchmarks", "harness"} <= _keys(path, head, MAX_RESULTS),
+    lambda path, head: {"benchmarks", "harness"} <= _json_keys(path, head, MAX_RESULTS),
     (".json",),
 )
 EXPORT = FileKind("a file that 'harness export' wrote", _is_export)
 PROGRAM = FileKind(
     "the program of a reproducer",
-    lambda path, head: _keys(path, head, MAX_PROGRAM) >= PROGRAM_KEYS,
+    lambda path, head: _json_keys(path, head, MAX_PROGRAM) >= PROGRAM_KEYS,
 )
 ARRAYS = FileKind("the arrays of a reproducer", _is_arrays)
 PAGE = FileKind(
-    "a page of 'harness report'", _begins(b"<!doctype html>", REPORTED), (".html", ".htm")
+    "a page of 'harness report'", _start_matcher(b"<!doctype html>", REPORTED), (".html", ".htm")
 )
 MARKDOWN = FileKind(
-    "Markdown of 'harness report'", _begins(b"<!-- " + PROJECT + b" report -->"), (".md",)
+    "Markdown of 'harness report'", _start_matcher(b"<!-- " + PROJECT + b" report -->"), (".md",)
 )
 JUNIT = FileKind(
     "JUnit's XML of 'harness report'",
-    _begins(b"<?xml", b'<testsuites name="' + PROJECT + b'"'),
+    _start_matcher(b"<?xml", b'<testsuites name="' + PROJECT + b'"'),
     (".xml",),
 )
-ISSUE = FileKind("the text of an issue of a reproducer", _begins(ISSUED))
+ISSUE = FileKind("the text of an issue of a reproducer", _start_matcher(ISSUED))
 ARRAYS_OF_RUN = FileKind(
     "the results of 'harness run'",
     lambda path, head: head.startswith(b"PK") and read_tail(path, len(RAN)) == RAN,

@@ -34,11 +34,11 @@ def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
     Raises:
         UsageError: another process holds the lock, or the lock cannot be made.
     """
-    lock = _place(path)
+    lock = _lock_path(path)
     try:
-        handle = _locked(lock)
+        handle = _open_locked(lock)
     except BlockingIOError:
-        raise UsageError(_busy(path, lock, instead)) from None
+        raise UsageError(_busy_message(path, lock, instead)) from None
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
         raise UsageError(
@@ -55,18 +55,18 @@ def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
 
 def check_free(path: Path) -> None:
     """Raise :class:`UsageError` if another process holds the lock of a file; do not lock it."""
-    lock = _place(path)
+    lock = _lock_path(path)
     with contextlib.suppress(OSError):  # no lock file, or an error that :func:`held` reports
         handle = _open(lock, 0)
         try:
             flock(handle, "SH", "NB")
         except BlockingIOError:
-            raise UsageError(_busy(path, lock)) from None
+            raise UsageError(_busy_message(path, lock)) from None
         finally:
             os.close(handle)
 
 
-def _place(path: Path) -> Path:
+def _lock_path(path: Path) -> Path:
     """Return the lock file's path: fixed length, identical for all symbolic links to the target."""
     target = Path(os.path.realpath(path))
     name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
@@ -87,7 +87,7 @@ def _open(lock: Path, flags: int) -> int:
     return handle
 
 
-def _locked(lock: Path) -> int:
+def _open_locked(lock: Path) -> int:
     """Open and lock the lock file, and write the name of this process to it; return the handle."""
     while True:
         handle = _open(lock, os.O_CREAT)
@@ -121,7 +121,7 @@ def _holder(handle: int) -> str:
     return f"process {found[1].decode()} on {found[2].decode('ascii', 'replace')}" if found else ""
 
 
-def _busy(path: Path, lock: Path, instead: str = "give another --weights") -> str:
+def _busy_message(path: Path, lock: Path, instead: str = "give another --weights") -> str:
     who = ""
     with contextlib.suppress(OSError):
         handle = _open(lock, 0)

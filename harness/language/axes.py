@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from harness.errors import Place, SpecError, UsageError, did_you_mean, placed, shorten
+from harness.errors import Place, SpecError, UsageError, did_you_mean, shorten, with_place
 from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.document import Document, Locator
@@ -28,7 +28,7 @@ def read_dim(size: Any, sizes: Mapping[str, Dim], place: Place) -> Dim:
     if isinstance(size, int) and not isinstance(size, bool):
         if size < 1:
             raise SpecError(f"an axis must have at least 1 entry, found {size}", place)
-        with placed(place):
+        with with_place(place):
             return Dim(size)
     if not isinstance(size, str):
         kind = "a list or mapping" if isinstance(size, list | dict) else shorten(repr(size))
@@ -53,7 +53,7 @@ def size_of(expression: Expr, sizes: Mapping[str, Dim]) -> Dim:
     Raises:
         SpecError: the expression contains something else, or its number is too large.
     """
-    with placed(expression.place):
+    with with_place(expression.place):
         return _size_of(expression, sizes)
 
 

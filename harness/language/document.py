@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.errors import Place, SpecError, closest, one_or_many, shorten
 from harness.files.forms import Data, KeyPath, Scalar, complaints
-from harness.files.kinds import not_text
+from harness.files.kinds import describe_non_text
 from harness.files.user_file import FOLDER, FileFault, displayed, read_bytes
 
 # Reading of spec files. Reading never hangs, and rejects files that cannot be specs.
@@ -32,7 +32,7 @@ def read_text(path: Path) -> str:
         content = read_bytes(path, MAX_BYTES, "a spec")
     except FileFault as fault:
         raise SpecError(f"{fault.reason}{_path_hint(path, fault)}", place) from None
-    if other_kind := not_text(path):
+    if other_kind := describe_non_text(path):
         raise SpecError(f"this is {other_kind}, not a spec", place)
     try:
         return content.decode("utf-8-sig")

@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ErrorList, Place, SpecError, did_you_mean, placed, shorten
+from harness.errors import ErrorList, Place, SpecError, did_you_mean, shorten, with_place
 from harness.language import schema
 from harness.language.definitions import check_definition
 from harness.language.document import parse, validate
@@ -122,7 +122,7 @@ class Spec:
         layers. The results are cached."""
         key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
         if key not in self._lowered:
-            with placed(self.document.place_of_key(("equations",))):
+            with with_place(self.document.place_of_key(("equations",))):
                 self._lowered[key] = {
                     phase: self._lower_phase(phase, dict(key)) for phase in PHASES
                 }

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import Place, SpecError, did_you_mean, placed
+from harness.errors import Place, SpecError, did_you_mean, with_place
 from harness.files.forms import KeyPath
 from harness.language.axes import RestAxes, size_of
 from harness.language.document import Document
@@ -225,7 +225,7 @@ class LanguageValues(ABC):
         before = self.builder.place
         self.builder.place = f"{place.file}:{place.line}"
         try:
-            with placed(place):
+            with with_place(place):
                 yield
         except TypeMismatch as mismatch:
             raise SpecError(str(mismatch), place) from None

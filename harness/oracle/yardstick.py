@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.arrays import Array, Arrays, widened
+from harness.arrays import Array, Arrays, widen
 from harness.oracle.kinks import KINKS, ComparisonRecorder, FlippedComparisons, MaximumRecorder
 from harness.oracle.oracle import ORDERS, TABLE, Oracle
 from harness.oracle.rounding import (
@@ -259,7 +259,7 @@ class Reference:
         with self._guard():
             self._watching.forget()
             parts = (part for part in run(self.oracle))
-            values = {n: widened(a) for part in parts for n, a in part.items()}
+            values = {n: widen(a) for part in parts for n, a in part.items()}
             positive_margin, zeros = self._watching.positive_margin, self._watching.zeros
             self._watching.forget()
             self.oracle.forget()

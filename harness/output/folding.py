@@ -33,14 +33,14 @@ _COPIED = re.compile(
 )
 
 
-def wrapped(text: str, columns: int, further: int = 2) -> str:
+def wrap(text: str, columns: int, further: int = 2) -> str:
     """Wrap a text to lines of at most ``columns``; words stay whole.
 
     A continuation line is aligned with the last column, which follows at least two spaces. If too
     little space is left there, the line is indented by ``further``, or by less for a long word.
     """
     found: list[str] = []
-    for row in unbroken(text).expandtabs().split("\n"):
+    for row in protect_commands(text).expandtabs().split("\n"):
         if width(row) <= columns:
             found.append(row)
             continue
@@ -54,22 +54,22 @@ def wrapped(text: str, columns: int, further: int = 2) -> str:
             found += [last.rstrip(), *_broken(" " * margin + row[len(last) :], columns, margin)]
         else:
             found += _broken(row, columns, margin)
-    return restored("\n".join(found))
+    return restore_spaces("\n".join(found))
 
 
-def unbroken(text: str) -> str:
-    """Replace the spaces in commands by substitutes, until the text is :func:`restored`."""
+def protect_commands(text: str) -> str:
+    """Replace the spaces in commands by substitutes, until :func:`restore_spaces` undoes it."""
     return _COPIED.sub(lambda found: _joined(found[0]), text)
 
 
-def restored(text: str) -> str:
+def restore_spaces(text: str) -> str:
     """Replace the substitutes by spaces and hyphens."""
     return text.translate(_OWN)
 
 
 def width(text: str) -> int:
     """Return the number of columns that a text takes."""
-    return _cells(restored(text))
+    return _cells(restore_spaces(text))
 
 
 def _joined(command: str) -> str:

@@ -40,7 +40,7 @@ def annotation(title: str, message: str, places: Iterable[str] = (), level: str 
     return f"::{level} {told}::{_data(visible(message))}"
 
 
-def few(annotations: Sequence[str]) -> list[str]:
+def limit(annotations: Sequence[str]) -> list[str]:
     """Return at most :data:`MOST` annotations; the last one says how many more there are."""
     if len(annotations) <= MOST:
         return list(annotations)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
-from harness.output.folding import wrapped
+from harness.output.folding import wrap
 
 # Workflow commands of GitHub Actions: no untrusted text may become a command. The runner reads the
 # output of a step. A line is a command if it begins with ``::`` (after skipped characters), such as
@@ -112,10 +112,11 @@ class OutputLost(Exception):
 
 
 class _Output(io.RawIOBase):
-    """A raw stream; a failed write raises :class:`OutputLost` if ``told``, else it is ignored."""
+    """A raw stream. A failed write raises :class:`OutputLost`, or is ignored without
+    ``report_errors``."""
 
-    def __init__(self, raw: io.RawIOBase, *, told: bool) -> None:
-        self._raw, self._told = raw, told
+    def __init__(self, raw: io.RawIOBase, *, report_errors: bool) -> None:
+        self._raw, self._report_errors = raw, report_errors
 
     def writable(self) -> bool:
         return True
@@ -130,7 +131,7 @@ class _Output(io.RawIOBase):
         try:
             return self._raw.write(data)
         except OSError as error:
-            if self._told:
+            if self._report_errors:
                 raise OutputLost(error) from None
             return len(data)
 
@@ -155,17 +156,17 @@ def guard_streams() -> None:
     """Replace the standard streams, so that they accept any text and escape GitHub commands.
 
     If standard output cannot be written, a write raises :class:`OutputLost`."""
-    sys.stdout = _guarded(sys.stdout, told=True)
-    sys.stderr = _guarded(sys.stderr, told=False)
+    sys.stdout = _guarded(sys.stdout, report_errors=True)
+    sys.stderr = _guarded(sys.stderr, report_errors=False)
 
 
-def _guarded(stream: TextIO | None, *, told: bool) -> TextIO:
+def _guarded(stream: TextIO | None, *, report_errors: bool) -> TextIO:
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
     # With PYTHONUNBUFFERED there is no buffer between the text and the file.
     raw: Any = getattr(stream.buffer, "raw", stream.buffer)
-    terminal = stream.isatty() or not told
-    buffer = io.BufferedWriter(_Output(raw, told=told))
+    terminal = stream.isatty() or not report_errors
+    buffer = io.BufferedWriter(_Output(raw, report_errors=report_errors))
     guarded = _Guarded(
         buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=terminal
     )
@@ -229,7 +230,7 @@ def _write(stream: TextIO, text: str) -> None:
 def tell(text: str, *, error: bool = False) -> None:
     """Print a text for people: like :func:`say`, and wrapped on a terminal."""
     wide = width(sys.stderr if error else sys.stdout)
-    say(text if wide is None else wrapped(visible(text), wide), error=error)
+    say(text if wide is None else wrap(visible(text), wide), error=error)
 
 
 def width(stream: TextIO) -> int | None:
@@ -274,7 +275,7 @@ def is_live(target: Console) -> bool:
 
 def line(target: Console, text: str, style: str = "", further: int = 2) -> None:
     """Print a text as one line on a console, above its progress bar."""
-    folded = harmless(wrapped(one_line(text), target.width, further))
+    folded = harmless(wrap(one_line(text), target.width, further))
     target.print(entry(folded, style), highlight=False, soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from harness.output.folding import wrapped
+from harness.output.folding import wrap
 from harness.output.printing import entry, is_live, line, visible
 
 # The maximum columns of the bar, and the columns of the other texts on its line.
@@ -130,7 +130,7 @@ class Progress:
         gone = clock_time(self._clock() - self._began)
         words = " ".join(filter(None, (self._counted, gone, self.left())))
         grid.add_row(*parts, entry(words))
-        below = wrapped(self._doing, self.console.width) if self._doing else ""
+        below = wrap(self._doing, self.console.width) if self._doing else ""
         return Group(grid, entry(below)) if below else grid
 
 

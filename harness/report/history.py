@@ -201,7 +201,7 @@ def history(folder: Path) -> RunHistory:
     for path in sorted(folder.iterdir()):
         kind = ""
         with contextlib.suppress(FileFault):  # an unreadable file is not a run
-            kind = kinds.described(path) if path.is_file() else ""
+            kind = kinds.describe(path) if path.is_file() else ""
         if kind in (kinds.RECORDS.name, kinds.RESULTS.name):
             run = read_any(path)
             assert isinstance(run, CheckRun | BenchRun)

@@ -189,7 +189,7 @@ def read_any(path: Path) -> CheckRun | BenchRun | TrainedWeights:
         HarnessError: the file cannot be read.
     """
     try:
-        kind = kinds.described(path)
+        kind = kinds.describe(path)
     except FileFault as fault:
         raise UsageError(f"cannot read {fault}") from None
     if kind == kinds.RECORDS.name:

@@ -143,7 +143,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
         except ValueError as fault:
             if not _tells_of_torn(follower, text):
                 reason = str(fault)
-                if number == 0 and (other := kinds.described(Path(path))) == kinds.SPEC:
+                if number == 0 and (other := kinds.describe(Path(path))) == kinds.SPEC:
                     reason = f"this is {other}, not {kinds.RECORDS.name}"
                 raise RecordError(f"{path}:{number + 1}: {reason}") from None
             repaired.append(text.decode("utf-8", "replace"))

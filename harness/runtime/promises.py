@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.arrays import Array, travels
+from harness.arrays import Array, can_send
 from harness.errors import shorten
 from harness.program.primitives import OFFERED, TABLE
 
@@ -176,6 +176,6 @@ def array(value: Any, name: str) -> Array:
         raise ContractError(
             f"numpy() returned {described(value)} for {name}; expected a numpy array"
         )
-    if not travels(value.dtype):
+    if not can_send(value.dtype):
         raise ContractError(f"numpy() returned an array of dtype {value.dtype} for {name}")
     return np.asarray(value)

@@ -184,7 +184,7 @@ class ReportCollector:
                 github.annotation(title, message, places)
                 for title, message, places in failures(self.reports)
             ]
-            for text in github.few(found):
+            for text in github.limit(found):
                 terminalreporter.write_line(text)
         if self.reports and (trouble := github.summarise(markdown(self.reports, self._backends))):
             terminalreporter.write_line(shown(trouble))

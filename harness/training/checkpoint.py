@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
 from harness.arrays import Array
 from harness.convert import weights
-from harness.convert.weights import HeaderPart, Weights, WeightsError, told
+from harness.convert.weights import HeaderPart, Weights, WeightsError, describe_error
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.language.added_slots import AVERAGED
@@ -156,7 +156,7 @@ def _check_history(path: Path, found: Weights) -> None:
         # Validate as JSON, because a JSON list is a valid tuple.
         history = History.model_validate_json(json.dumps(dict(found.history)))
     except ValidationError as error:
-        reason = told(error)
+        reason = describe_error(error)
     else:
         done, begun = len(history.epochs), history.position.epoch
         if done == begun:
@@ -199,7 +199,7 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
     if wrong is not None:
         raise WeightsError(f"{place} is not a checkpoint of this training: {wrong}; {FORCE}")
     if there:
-        _check_beside(path, found)
+        _check_weights(path, found)
     return found
 
 
@@ -212,10 +212,10 @@ def _run_of(path: Path) -> Any:
     return weights.load(path).history.get("run")
 
 
-def _check_beside(path: Path, found: Checkpoint) -> None:
+def _check_weights(path: Path, found: Checkpoint) -> None:
     """Check that weights belong to the checkpoint's training, or that it may replace them."""
     made_with = found.weights.history
-    if weights.stated_digest(path) == made_with.get("replaces"):
+    if weights.read_digest(path) == made_with.get("replaces"):
         return
     try:
         same = _run_of(path) == made_with["run"]
@@ -234,7 +234,7 @@ def _check_beside(path: Path, found: Checkpoint) -> None:
 def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
     made_with = found.weights.history
     for name, wanted in setup.facts.items():
-        if not _alike(made_with[name], wanted):
+        if not _is_same(made_with[name], wanted):
             what = setup.data.other if name == "text" else f"another {name}"
             raise UsageError(
                 f"{place} was made with {what}: "
@@ -243,7 +243,7 @@ def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
             )
 
 
-def _alike(found: Any, wanted: Any) -> bool:
+def _is_same(found: Any, wanted: Any) -> bool:
     """Return whether two values are equal. Texts are compared by checksum, not by name."""
     if isinstance(wanted, Mapping) and "sha256" in wanted:
         named = isinstance(found, Mapping) and isinstance(found.get("name"), str)
@@ -266,7 +266,7 @@ def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
     slots = slot_shapes(setup.spec.update, shapes) if setup.spec.update else {}
     states = {n: a.shape for n, a in initial_state(setup.training, recipe.batch).items()}
     if found.slots.keys() != slots.keys():
-        yield f"its optimizer slots are {_listed(found.slots)}, expected {_listed(slots)}"
+        yield f"its optimizer slots are {_list_names(found.slots)}, expected {_list_names(slots)}"
         return
     for kind, arrays, wanted in (
         *((f"the optimizer's {name}", found.slots[name], slots[name]) for name in slots),
@@ -279,12 +279,12 @@ def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
         yield f"{odd!r} has numbers that are NaN or infinite"
     names = {SCALE, GOOD, UPDATES} if narrow(setup.request.dtype) == "float16" else set()
     if found.scaling.keys() != names or any(a.shape for a in found.scaling.values()):
-        yield f"its loss scale has {_listed(found.scaling)}, expected {sorted(names)}"
+        yield f"its loss scale has {_list_names(found.scaling)}, expected {sorted(names)}"
     elif names and not (found.scaling[SCALE] > 0 and found.scaling[UPDATES] >= 0):
         yield f"its loss scale is {found.scaling[SCALE]} after {found.scaling[UPDATES]} updates"
 
 
-def _listed(names: Mapping[str, object]) -> str:
+def _list_names(names: Mapping[str, object]) -> str:
     return ", ".join(map(repr, names)) or "nothing"
 
 

@@ -125,7 +125,7 @@ def run_train(asked: TrainOptions) -> CommandResult | int:
                 progress.bar.step(f"starting {column}")
                 made = training.run(asked.resume)
         except KeyboardInterrupt as interrupt:
-            interrupt.add_note(_kept(training))
+            interrupt.add_note(_saved_note(training))
             raise
         except (Diverged, Disproved) as error:
             tell(str(error), error=True)
@@ -179,7 +179,7 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
         )
 
 
-def _kept(training: TrainingRun) -> str:
+def _saved_note(training: TrainingRun) -> str:
     path = training.path
     if path is None:
         return "nothing was saved (--weights FILE saves the trained weights)"

@@ -152,13 +152,13 @@ class RowFeed:
         return self._epochs[number]
 
     @property
-    def tested(self) -> int:
+    def held_out_batch(self) -> int:
         """The number of rows in each batch of :meth:`held_out`."""
         return min(self.recipe.batch, self.recipe.held_out)
 
     def held_out(self) -> Iterator[IndexArray]:
         """Yield the rows of each held-out batch in order. Only whole batches are used."""
-        size = self.tested
+        size = self.held_out_batch
         if not size:
             return
         for start in range(self.total - self.recipe.held_out, self.total - size + 1, size):
@@ -173,11 +173,11 @@ class RowFeed:
         ``compact`` are indices instead of one-hot. If ``step`` is given, the noise of this step is
         included; for rows ``[steps, batch]``, the noise of the next steps too.
         """
-        taken = self.taken(rows)
+        taken = self.select_rows(rows)
         found = {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
-        return found if step is None or not self._noise else found | self._drawn(rows, step)
+        return found if step is None or not self._noise else found | self._noise_arrays(rows, step)
 
-    def taken(self, rows: Array) -> dict[str, Array]:
+    def select_rows(self, rows: Array) -> dict[str, Array]:
         """Return the arrays of some rows; one-hot arrays are given as indices."""
         found = {}
         for name, one in self._arrays.items():
@@ -197,7 +197,7 @@ class RowFeed:
         """The number of classes of each one-hot array."""
         return {name: one.classes for name, one in self._arrays.items() if one.classes}
 
-    def _drawn(self, rows: Array, step: int) -> dict[str, Array]:
+    def _noise_arrays(self, rows: Array, step: int) -> dict[str, Array]:
         """Return the noise of one step, or of all steps of ``rows`` ``[steps, batch]``."""
         sizes = {"batch": rows.shape[-1], "time": self._time}
         count = len(rows) if rows.ndim > 1 else 1

@@ -40,7 +40,7 @@ from harness.training.service import SUMMED
 # The command to run next if a backend is wrong.
 
 
-def look_closer(
+def diagnosis_hint(
     spec: str, backend: str, device: str, folders: Iterable[Path], sizes: Mapping[str, int]
 ) -> str:
     """Return a sentence with the command that checks a model on a backend against the oracle."""
@@ -57,7 +57,9 @@ STEPS, PATIENCE = 3, 0.1
 # The seconds that the steps in few calls, or one by one, may take. Slow steps are fewer.
 SECONDS = 1.0
 HELD_OUT = "held-out loss"
-UNTOLD = "not compared with the oracle: in {} every result is only rounding error, or not finite"
+NOT_COMPARED = (
+    "not compared with the oracle: in {} every result is only rounding error, or not finite"
+)
 
 
 class Disproved(HarnessError):
@@ -85,15 +87,15 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
     deviations: list[Deviation] = []
     try:
         with with_patience(Patience(PATIENCE * proof.setup.request.timeout)), at_work():
-            deviations += proof.by_the_oracle()
+            deviations += proof.compare_with_oracle()
             deviations += proof.held_out()
         told["steps"] = proof.few
         if all(deviation.void for deviation in deviations):
-            told |= {"steps": 0, "why": UNTOLD.format(proof.dtype)}
+            told |= {"steps": 0, "why": NOT_COMPARED.format(proof.dtype)}
     except OracleFault as fault:
         told |= {"steps": 0, "why": f"{fault}; --no-proof trains without the oracle"}
-    proof.many = proof.affordable()
-    deviations += proof.in_a_row()
+    proof.many = proof.affordable_steps()
+    deviations += proof.compare_few_calls()
     told["in_a_row"] = proof.many
     last = furthest(deviations)
     told |= {"worst": last.name, "error": last.error, "allowed": last.tolerance}
@@ -103,7 +105,7 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
         at = (request.spec, request.backend, request.device, request.folders, request.sizes)
         raise Disproved(
             f"the first steps on {request.backend} are wrong, so nothing was trained: {last}; "
-            f"--no-proof trains anyway; {look_closer(*at)}"
+            f"--no-proof trains anyway; {diagnosis_hint(*at)}"
         )
     return told
 
@@ -125,10 +127,10 @@ class _Proof:
         others = [rate for rate in setup.rates if rate != self.rate]
         self.shown += [(rate, min(self.few, last)) for rate in others[:1]]
 
-    def by_the_oracle(self) -> list[Deviation]:
+    def compare_with_oracle(self) -> list[Deviation]:
         setup = self.setup
         reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
-        expected = reference.expect(lambda session: [self._oracle(session)])
+        expected = reference.expect(lambda session: [self._oracle_values(session)])
         lost = next((n for n, a in expected.values.items() if not np.isfinite(a).all()), None)
         if lost is not None:
             what = lost.rpartition(": ")[2].removesuffix(" moved")
@@ -138,12 +140,14 @@ class _Proof:
                 "equations and the learning rate"
             )
         expected = with_parameter_rounding(expected, self.parameters)
-        found = self._made(self.parameters, [(*step, 1) for step in self.shown])
+        found = self._train_values(self.parameters, [(*step, 1) for step in self.shown])
         deviations = expected.deviations(found, self.dtype)
         # Rounding errors grow over the steps and may flip a relu, so compare each step separately.
-        return deviations if all(d.agrees for d in deviations) else self._each(reference)
+        return (
+            deviations if all(d.agrees for d in deviations) else self._compare_each_step(reference)
+        )
 
-    def _each(self, reference: Reference) -> list[Deviation]:
+    def _compare_each_step(self, reference: Reference) -> list[Deviation]:
         """Compare each step separately, starting from the values that the worker had before it."""
         deviations: list[Deviation] = []
         self.remote.calls.load(self.parameters, self.statistics)
@@ -151,7 +155,7 @@ class _Proof:
         for number, (rate, batch) in enumerate(self.shown):
             total = sum(self.remote.calls.run(rate, 0, batch, 1))
             after = self.remote.calls.snapshot()
-            step = partial(self._following, number=number, left=left)
+            step = partial(self._oracle_step, number=number, left=left)
             expected = with_parameter_rounding(reference.expect(step), left["parameters"])
             found = self._values(number + 1, total, after, left["parameters"])
             found |= _states(number + 1, after["state"])
@@ -161,30 +165,30 @@ class _Proof:
 
     def held_out(self) -> list[Deviation]:
         setup = self.setup
-        if not setup.feed.tested:
+        if not setup.feed.held_out_batch:
             return []
         self.remote.calls.load(self.parameters, self.statistics)
         found = self.remote.calls.evaluate(most=1) or {}
         loss = np.asarray(found.get("loss"), host_dtype(self.dtype))
         reference = Reference(setup.training, setup.inference, orders=FEW)
-        expected = reference.expect(lambda session: [self._tested(session)])
+        expected = reference.expect(lambda session: [self._held_out_loss(session)])
         return expected.deviations({HELD_OUT: loss}, self.dtype)
 
-    def affordable(self) -> int:
+    def affordable_steps(self) -> int:
         """Return the number of steps to make both in few calls and one by one."""
-        self._made(self.parameters, self._calls(1))
+        self._train_values(self.parameters, self._calls(1))
         began = time.perf_counter()
         self.remote.calls.run(self.rate, 0, 1 % len(self.batches), 1)
         most = int(SECONDS / (time.perf_counter() - began))
         return min(self.many, max(most, self.few))
 
-    def in_a_row(self) -> list[Deviation]:
+    def compare_few_calls(self) -> list[Deviation]:
         """Compare the steps of one sum, made in few calls, with the same steps one by one."""
-        row = self._made(self.parameters, [(self.rate, 0, self.many)])
-        single = self._made(self.parameters, self._calls(self.many))
+        row = self._train_values(self.parameters, [(self.rate, 0, self.many)])
+        single = self._train_values(self.parameters, self._calls(self.many))
         start = perturbed(self.parameters, self.dtype, np.random.default_rng(0))
         # Measure the rounding error: make the same steps from parameters with other last digits.
-        noise = noise_between(single, self._made(start, self._calls(self.many)))
+        noise = noise_between(single, self._train_values(start, self._calls(self.many)))
         least = FLOOR * PRECISION[self.dtype] * self.many
         noise = {n: max(e, least) for n, e in noise.items()}
         expected = Expected.within(single, noise, self.dtype)
@@ -193,7 +197,9 @@ class _Proof:
     def _calls(self, count: int) -> list[tuple[float, int, int]]:
         return [(self.rate, number, 1) for number in range(count)]
 
-    def _made(self, parameters: ArrayDict, calls: list[tuple[float, int, int]]) -> ArrayDict:
+    def _train_values(
+        self, parameters: ArrayDict, calls: list[tuple[float, int, int]]
+    ) -> ArrayDict:
         """Return the values and the sum of losses after some calls of the worker.
 
         Each call has a learning rate, the number of its first step and its number of steps.
@@ -205,7 +211,7 @@ class _Proof:
         done = sum(count for *_, count in calls)
         return self._values(done, total, self.remote.calls.snapshot(), parameters)
 
-    def _oracle(self, session: Session) -> ArrayDict:
+    def _oracle_values(self, session: Session) -> ArrayDict:
         total = 0.0
         session.load(self.parameters, self.statistics)
         state = initial_state(session.programs["training"], len(self.batches[0]))
@@ -214,7 +220,7 @@ class _Proof:
             total += loss
         return self._values(len(self.shown), total, session.read(), self.parameters)
 
-    def _following(self, session: Session, number: int, left: Snapshot) -> list[ArrayDict]:
+    def _oracle_step(self, session: Session, number: int, left: Snapshot) -> list[ArrayDict]:
         session.load(left["parameters"], left["statistics"])
         scaling = left["scaling"]
         session.load_slots(left["slots"], int(scaling[UPDATES]) if scaling else left["steps"])
@@ -233,12 +239,12 @@ class _Proof:
         results = session.step(inputs, state, targets, rate)
         return float(results["loss"]) * len(rows), state_of(results)
 
-    def _tested(self, session: Session) -> ArrayDict:
+    def _held_out_loss(self, session: Session) -> ArrayDict:
         feed = self.setup.feed
         session.load(self.parameters, self.statistics)
         arrays = feed.batch(next(iter(feed.held_out())))
         inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
-        state = initial_state(session.programs["inference"], feed.tested)
+        state = initial_state(session.programs["inference"], feed.held_out_batch)
         return {HELD_OUT: session.forward("inference", inputs, state, targets)["loss"]}
 
     def _values(

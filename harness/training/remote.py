@@ -29,7 +29,7 @@ class TrainingError(CouldNotRun):
     """The error of a worker that fails."""
 
 
-def check_kept(setup: Setup, found: Snapshot) -> None:
+def check_snapshot(setup: Setup, found: Snapshot) -> None:
     """Check that a snapshot has every array of the model and optimizer, in its shape, as floats.
 
     Raises:

@@ -16,7 +16,7 @@ from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
-from harness.files.atomic import sweep, telling
+from harness.files.atomic import call_if_written, sweep
 from harness.files.lock import held
 from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.language.model import fingerprint
@@ -25,7 +25,7 @@ from harness.runtime.paths import COMPILED_PATHS
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint
 from harness.training.proof import prove
-from harness.training.remote import TrainingError, TrainRemote, check_kept
+from harness.training.remote import TrainingError, TrainRemote, check_snapshot
 from harness.training.request import FASTEST, PATHS, Setup
 from harness.training.service import SUMMED
 from harness.worker.remote import check_offered, hello_of, offers_path, told
@@ -65,7 +65,7 @@ class TrainEvents:
 TRIES, LONG = 3, 1.0
 
 
-def load_first(remote: TrainRemote) -> None:
+def load_initial(remote: TrainRemote) -> None:
     """Load the initial parameters, which the seed decides."""
     training, seed = remote.setup.training, remote.setup.request.seed
     remote.calls.load(initial_parameters(training, seed), initial_statistics(training))
@@ -84,7 +84,7 @@ def trials(remote: TrainRemote) -> dict[str, float]:
     hello = remote.worker.hello or {}
     for path in (path for path in PATHS if offers_path(hello, path)):
         remote.begin(path)
-        load_first(remote)
+        load_initial(remote)
         try:
             seconds()  # compiles
         except (TrainingError, UsageError):
@@ -129,7 +129,7 @@ class TrainingRun:
         self._remote = TrainRemote(self.worker, setup)
         self.history: list[dict[str, Any]] = []
         self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, "sums": []}
-        self._told: Mapping[str, Any] = {}
+        self._beginning: Mapping[str, Any] = {}
         self._proof: Mapping[str, Any] = {}
         self.kept = self.saved = False
         self._run, self._replaces = secrets.token_hex(8), ""
@@ -162,21 +162,21 @@ class TrainingRun:
         self._begin(found)
         self.events.began(self.setup, self._position["epoch"], self._position["step"])
         for epoch in range(self._position["epoch"], len(self.setup.rates)):
-            self._epoch(epoch)
+            self._run_epoch(epoch)
         return self._snapshot().to_use
 
     def _begin(self, found: Checkpoint | None) -> None:
         if self.path is not None:
             sweep(Path(os.path.realpath(self.path)).parent)
-        self._start()
-        path = self._chosen(found)
-        self._told = {**self._remote.begin(path), "path": path}
+        self._start_worker()
+        path = self._choose_path(found)
+        self._beginning = {**self._remote.begin(path), "path": path}
         if self.setup.request.proof:
             self._proof = prove(self._remote)
             self.events.proved(self._proof)
         if found is None:
-            load_first(self._remote)
-            self._replace()
+            load_initial(self._remote)
+            self._replace_checkpoint()
             return
         self._run = found.weights.history["run"]
         self._replaces = found.weights.history.get("replaces", "")
@@ -188,7 +188,7 @@ class TrainingRun:
         kept = found.slots, found.state, found.scaling
         self._remote.calls.load(made.parameters, made.statistics, *kept, steps)
 
-    def _chosen(self, found: Checkpoint | None) -> str:
+    def _choose_path(self, found: Checkpoint | None) -> str:
         """Return the execution path: the requested path, the checkpoint's, or the fastest.
 
         A resumed training keeps the path of its checkpoint, because other paths round differently.
@@ -203,7 +203,7 @@ class TrainingRun:
         self.events.tried(seconds)
         return min(seconds, key=seconds.__getitem__)
 
-    def _start(self) -> None:
+    def _start_worker(self) -> None:
         outcome = self.worker.start()
         if not outcome.ok:
             name = self.worker.launch.backend
@@ -213,7 +213,7 @@ class TrainingRun:
         check_offered(self.worker, request.device, request.dtype, programs, request.path)
         self.events.doubted(request.backend, hello_of(self.worker).get("doubts", ()))
 
-    def _replace(self) -> None:
+    def _replace_checkpoint(self) -> None:
         """Replace the checkpoint of another training now, so that nobody resumes from it by
         mistake.
 
@@ -224,12 +224,12 @@ class TrainingRun:
         place = checkpoint.place_of(self.path)
         there = kinds.check_kind(self.path, kinds.WEIGHTS)
         if there:
-            self._replaces = weights.stated_digest(self.path)
+            self._replaces = weights.read_digest(self.path)
         if kinds.check_kind(place, kinds.CHECKPOINT) or there:
-            with telling(place, partial(setattr, self, "kept", True)):
+            with call_if_written(place, partial(setattr, self, "kept", True)):
                 checkpoint.save(place, self._snapshot())
 
-    def _epoch(self, epoch: int) -> None:
+    def _run_epoch(self, epoch: int) -> None:
         request, position = self.setup.request, self._position
         steps = len(self.setup.feed.epoch(epoch))
         rate, per_step = self.setup.rates[epoch], 0.0
@@ -237,19 +237,19 @@ class TrainingRun:
         first = saved = position["step"]
         while position["step"] < steps:
             step = position["step"]
-            count = _count(per_step, min(steps, saved + _whole(request.every)) - step)
+            count = _next_count(per_step, min(steps, saved + _round_up(request.every)) - step)
             started = time.perf_counter()
             sums = self._remote.calls.run(rate, epoch, step, count)
             per_step = (time.perf_counter() - started) / count
-            self._add(epoch, step, count, sums)
+            self._add_losses(epoch, step, count, sums)
             speed = self.setup.recipe.batch * self.setup.recipe.length / per_step
             self.events.stepped(epoch, position["step"], self._mean(), speed)
             if position["step"] - saved >= request.every and position["step"] < steps:
                 self._save()
                 saved = position["step"]
-        self._end(epoch, rate, steps - first, time.perf_counter() - began)
+        self._end_epoch(epoch, rate, steps - first, time.perf_counter() - began)
 
-    def _add(self, epoch: int, step: int, count: int, sums: list[float]) -> None:
+    def _add_losses(self, epoch: int, step: int, count: int, sums: list[float]) -> None:
         position = self._position
         batches, end = self.setup.feed.epoch(epoch), step + count
         starts = range(step, end, SUMMED)
@@ -258,14 +258,14 @@ class TrainingRun:
         position["sums"] = [*position["sums"], *made]
         position["step"] = step + count
         position["steps"] += count
-        loss, _ = self._summed()
+        loss, _ = self._sum_losses()
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss is {loss} after steps {step + 1} to {step + count} of epoch "
                 f"{epoch + 1}, at a learning rate of {self.setup.rates[epoch]:g}{self._last_good()}"
             )
 
-    def _summed(self) -> tuple[float, int]:
+    def _sum_losses(self) -> tuple[float, int]:
         """Return the sum of the losses and the number of rows of the epoch so far.
 
         The losses are added in a fixed order.
@@ -274,12 +274,12 @@ class TrainingRun:
         return sum(total for total, _ in sums), sum(rows for _, rows in sums)
 
     def _mean(self) -> float:
-        loss, rows = self._summed()
+        loss, rows = self._sum_losses()
         return loss / max(1, rows)
 
-    def _end(self, epoch: int, rate: float, steps: int, seconds: float) -> None:
+    def _end_epoch(self, epoch: int, rate: float, steps: int, seconds: float) -> None:
         held_out = self._remote.calls.evaluate() or {}
-        read = self._summed()[1] * self.setup.recipe.length
+        read = self._sum_losses()[1] * self.setup.recipe.length
         share = steps / len(self.setup.feed.epoch(epoch))
         entry = {
             "epoch": epoch + 1,
@@ -301,16 +301,18 @@ class TrainingRun:
         if self.path is None:
             return
         made = self._snapshot()
-        with telling(place := checkpoint.place_of(self.path), partial(setattr, self, "kept", True)):
+        with call_if_written(
+            place := checkpoint.place_of(self.path), partial(setattr, self, "kept", True)
+        ):
             checkpoint.save(place, made)
-        with telling(self.path, partial(setattr, self, "saved", True)):
+        with call_if_written(self.path, partial(setattr, self, "saved", True)):
             weights.save(self.path, made.to_use)
         self._replaces = ""
 
     def _snapshot(self) -> Checkpoint:
         setup, request = self.setup, self.setup.request
         found = self._remote.calls.snapshot()
-        check_kept(setup, found)
+        check_snapshot(setup, found)
         hello: Mapping[str, Any] = self.worker.hello or {}
         history = {
             "run": self._run,
@@ -318,8 +320,8 @@ class TrainingRun:
             **setup.facts,
             "backend": request.backend,
             "device": request.device,
-            "path": self._told["path"],
-            "paths": dict(self._told["paths"]),
+            "path": self._beginning["path"],
+            "paths": dict(self._beginning["paths"]),
             "versions": dict(hello.get("versions", {})),
             "steps": found["steps"],
             **({"proof": dict(self._proof)} if self._proof else {}),
@@ -350,13 +352,13 @@ class TrainingRun:
         return f"; the last good weights are in {self.path}" if self.saved else ""
 
 
-def _count(per_step: float, left: int) -> int:
+def _next_count(per_step: float, left: int) -> int:
     """Return the number of steps of the next call: whole sums, about :data:`CALL` seconds."""
     wanted = CALL / per_step if per_step else SUMMED
     return min(left, max(1, int(wanted / SUMMED)) * SUMMED)
 
 
-def _whole(steps: int) -> int:
+def _round_up(steps: int) -> int:
     """Round a number of steps up to a multiple of :data:`SUMMED`."""
     return -(-steps // SUMMED) * SUMMED
 

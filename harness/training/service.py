@@ -20,7 +20,7 @@ from harness.runtime.session import open_session
 from harness.runtime.training_steps import TrainingSteps
 from harness.text.shared import map_vector
 from harness.training.feed import Feed, Recipe, RowFeed
-from harness.training.table import TableFeed, mapped_arrays
+from harness.training.table import TableFeed, map_arrays
 
 # The number of steps whose losses are summed on the device before the host reads the sum. Every sum
 # begins at a multiple of SUMMED in its epoch. A resumed training therefore adds the same numbers in
@@ -79,7 +79,7 @@ class TrainService:
         session.use_rule(session.rule, claim=False)
         program, given = session.programs["training"], Recipe(**recipe)
         if "arrays" in text:
-            self._feed = TableFeed(program, given, mapped_arrays(text), session.dtype, seed)
+            self._feed = TableFeed(program, given, map_arrays(text), session.dtype, seed)
         else:
             self._feed = Feed(program, given, map_vector(text), session.dtype, seed)
         self._steps = TrainingSteps(session, self._feed)
@@ -139,17 +139,17 @@ class TrainService:
         averaged parameters.
         """
         steps, session = self.steps, self.steps.session
-        if not self._feed.tested:
+        if not self._feed.held_out_batch:
             return None
         steps.store()
-        found = self._tested(most)
+        found = self._evaluate_batches(most)
         if AVERAGED not in session.slots:
             return found
         trained = dict(session.variables)
         mean = session.slot(AVERAGED, session.slots[AVERAGED])
         packed = session.layout.pack(mean)
         session.variables |= {n: session.float_tensor(a) for n, a in packed.items()}
-        averaged = self._tested(most)
+        averaged = self._evaluate_batches(most)
         session.variables |= trained
         named = {name.removeprefix("metric."): value for name, value in averaged.items()}
         return found | {f"metric.averaged_{name}": value for name, value in named.items()}
@@ -161,9 +161,9 @@ class TrainService:
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
         }
 
-    def _tested(self, most: int | None) -> dict[str, float]:
+    def _evaluate_batches(self, most: int | None) -> dict[str, float]:
         feed, session = self._feed, self.steps.session
-        state: Arrays = initial_state(session.programs["inference"], feed.tested)
+        state: Arrays = initial_state(session.programs["inference"], feed.held_out_batch)
         found: dict[str, list[float]] = {}
         for numbers in islice(feed.held_out(), most):
             arrays = feed.batch(numbers)

@@ -60,7 +60,7 @@ def digits() -> ArrayDict:
     handwritten digits" (Alpaydin and Kaynak, 1998). This function reads the file itself, because
     importing scikit-learn takes a second.
     """
-    found = _table(_place())
+    found = _table(_digits_path())
     pixels = found[:, :-1].astype(np.float32) / np.float32(LEVELS)
     images = pixels.reshape(ROWS, SIDE, SIDE, 1)
     return {
@@ -72,7 +72,7 @@ def digits() -> ArrayDict:
     }
 
 
-def _place() -> Path:
+def _digits_path() -> Path:
     spec = find_spec("sklearn")
     folders = spec.submodule_search_locations if spec is not None else None
     if not folders:
@@ -122,7 +122,7 @@ class Table:
     other: str = "other data"
 
     def describe_location(self) -> dict[str, object]:
-        """Return the arguments of :func:`mapped_arrays` for another process."""
+        """Return the arguments of :func:`map_arrays` for another process."""
         return {
             "arrays": {
                 name: {**shared.describe_location(), "shape": list(self.shapes[name])}
@@ -139,7 +139,7 @@ class Table:
         return {n: s.array.reshape(self.shapes[n]) for n, s in self.arrays.items()}
 
 
-def mapped_arrays(told: Mapping[str, Any]) -> dict[str, Array]:
+def map_arrays(told: Mapping[str, Any]) -> dict[str, Array]:
     """Map the arrays of another process. Raise OSError if that process has ended."""
     return {n: map_vector(one).reshape(one["shape"]) for n, one in told["arrays"].items()}
 
@@ -156,13 +156,13 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
     if isinstance(declared, schema.DataSet) and file is None:
         name, found = declared.set, data_set(declared.set)
     else:
-        path = file or _beside(spec, declared)
+        path = file or _data_path(spec, declared)
         name, content = displayed(path), read_bytes(path, MAX_TABLE, "a file of arrays")
         try:
             found = read_npz(content, MAX_TABLE)
         except ValueError as error:
             raise UsageError(f"{name}: {error}") from None
-    arrays, sizes = _of_ports(name, program, declared, found)
+    arrays, sizes = _match_ports(name, program, declared, found)
     return Table(
         name,
         digest_of(arrays),
@@ -173,7 +173,7 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
     )
 
 
-def _beside(spec: Spec, declared: Declared) -> Path:
+def _data_path(spec: Spec, declared: Declared) -> Path:
     """Return the file that a spec names. It must lie beside the spec, which may be untrusted."""
     assert isinstance(declared, schema.ArrayFile)
     name = declared.npz
@@ -190,7 +190,7 @@ def _beside(spec: Spec, declared: Declared) -> Path:
     return path
 
 
-def _of_ports(
+def _match_ports(
     file: str, program: Program, declared: Declared, found: Arrays
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """Return the arrays by input and target of the model, and the sizes that they decide."""
@@ -206,7 +206,7 @@ def _of_ports(
                     f"{did_you_mean(source, found)} (found: {', '.join(found) or 'none'}); "
                     "name another array under 'data: arrays:'"
                 )
-            arrays[f"{group}.{port.name}"] = _fitting(file, program, port, found[source], sizes)
+            arrays[f"{group}.{port.name}"] = _check_array(file, program, port, found[source], sizes)
     for group, ports in (("input", plain), ("target", program.targets)):
         for port in ports:
             name = f"{group}.{port.name}"
@@ -216,7 +216,9 @@ def _of_ports(
     return arrays, sizes
 
 
-def _fitting(file: str, program: Program, port: Port, array: Array, sizes: dict[str, int]) -> Array:
+def _check_array(
+    file: str, program: Program, port: Port, array: Array, sizes: dict[str, int]
+) -> Array:
     type_, name = program.type_of(port), f"{file}: {port.name}"
     if any("batch" in dim.names for dim in type_.shape[has_rows(type_) :]):
         raise UsageError(f"{name}: its first axis is not 'batch', so it has no rows")

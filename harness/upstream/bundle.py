@@ -26,7 +26,7 @@ from harness.convert import formats
 from harness.convert.formats import Exported, Script
 from harness.convert.run import Caller, FormatFault
 from harness.convert.source.document import docstring
-from harness.convert.source.literals import text, told
+from harness.convert.source.literals import name_text, text
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import staging, sync_folder, write_whole
@@ -101,7 +101,7 @@ def compose_script(
     lines = [
         f"{title}.",
         "",
-        f"Needs numpy and {told(framework)} alone, and the files beside it. It prints how far",
+        f"Needs numpy and {name_text(framework)} alone, and the files beside it. It prints how far",
         "each result is from the expected one, and exits with 1 if one differs.",
     ]
     return filled(

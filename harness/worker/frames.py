@@ -21,7 +21,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from harness.arrays import Array, dtype_named, travels
+from harness.arrays import Array, can_send, find_dtype
 from harness.errors import shorten
 
 MAX_FRAME = 8 << 30  # bytes, unless another limit is given
@@ -280,7 +280,7 @@ def _extension(arrays: list[Array], value: Any) -> Any:
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
-    if not travels(dtype):
+    if not can_send(dtype):
         raise Unencodable(
             f"an array of dtype {dtype} cannot be sent: only numpy's own plain dtypes can; convert "
             "it, or view it as unsigned integers of the same width"
@@ -289,7 +289,7 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def _plain_dtype(name: Any) -> np.dtype[Any]:
-    dtype = dtype_named(name) if isinstance(name, str) else None
+    dtype = find_dtype(name) if isinstance(name, str) else None
     if dtype is None:
         shown = shorten(repr(name))
         raise FrameError(f"an array of dtype {shown} is announced, which cannot be sent")

@@ -13,7 +13,7 @@ from process_faults.support import launch
 from quick_rounds import quick_rounds
 
 from harness.convert.request import Export
-from harness.convert.run import Caller, FormatFault, made_in
+from harness.convert.run import Caller, FormatFault, relative_output
 from harness.convert.weights import Weights, save
 from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.language.model import fingerprint, load_spec
@@ -246,6 +246,6 @@ def test_a_file_that_a_format_did_not_write_is_not_moved(name: str, tmp_path: Pa
     for file in (tmp_path / "elsewhere.onnx", folder / "inner/a.onnx", folder / "right.onnx"):
         file.write_text("x")
     asked = Export(spec=SYSTEM, weights=tmp_path / "w", format_="onnx")
-    assert made_in(folder, folder / "right.onnx", asked) == Path("right.onnx")
+    assert relative_output(folder, folder / "right.onnx", asked) == Path("right.onnx")
     with pytest.raises(FormatFault, match="it reported to have written"):
-        made_in(folder, folder / name, asked)
+        relative_output(folder, folder / name, asked)

@@ -218,7 +218,7 @@ def run():
     return 0
 
 interrupts.arm()
-sys.exit(interrupts.stoppable(run))
+sys.exit(interrupts.run_stoppable(run))
 """
 
 
@@ -239,7 +239,7 @@ def run():
     return 0
 
 interrupts.arm()
-sys.exit(interrupts.stoppable(run))
+sys.exit(interrupts.run_stoppable(run))
 """
 
 
@@ -250,8 +250,8 @@ def test_an_interrupt_of_which_a_library_makes_an_error_of_its_own_ends_likewise
 # Where the main thread is when Ctrl-C comes, while a thread hangs as it writes to standard error.
 UNREAD = {
     "as it starts": "print('ready', flush=True); os.write(2, b'x')",
-    "writing": "interrupts.stoppable(lambda: print('ready', flush=True) or os.write(2, b'x'))",
-    "about to tell": "interrupts.stoppable(lambda: print('ready', flush=True) or time.sleep(30))",
+    "writing": "interrupts.run_stoppable(lambda: print('ready', flush=True) or os.write(2, b'x'))",
+    "printing": "interrupts.run_stoppable(lambda: print('ready', flush=True) or time.sleep(30))",
     "waiting for what writes": """
 def run():
     thread = threading.Thread(target=os.write, args=(2, b"x"))
@@ -262,7 +262,7 @@ def run():
     finally:
         thread.join()
 
-interrupts.stoppable(run)
+interrupts.run_stoppable(run)
 """,
 }
 HEAD = """
@@ -311,7 +311,7 @@ def run():
     return 0
 
 interrupts.arm()
-sys.exit(interrupts.stoppable(run))
+sys.exit(interrupts.run_stoppable(run))
 """
 
 

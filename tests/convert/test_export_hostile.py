@@ -159,7 +159,7 @@ def test_one_quote_that_gets_out_is_seen(monkeypatch: pytest.MonkeyPatch, wordin
     """The second door holds where the first one is open."""
     monkeypatch.setattr("harness.convert.source.document.prose", str)
     changed = replace(plain(), spec=PAYLOADS[0])
-    monkeypatch.setattr("harness.convert.source.literals.told", str)
+    monkeypatch.setattr("harness.convert.source.literals.name_text", str)
     with wording.raises(UsageError):
         torch_text(changed)
 

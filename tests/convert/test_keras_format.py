@@ -33,7 +33,7 @@ from needed import need
 from sampling import sampled
 
 import harness
-from harness.command.declared import asked_for
+from harness.command.declared import make_options
 from harness.convert.console import run_export
 from harness.convert.formats import launch
 from harness.convert.request import ExportOptions
@@ -199,7 +199,7 @@ def test_float64_that_keras_rounds_is_told(tmp_path: Path, monkeypatch: pytest.M
     drawn_weights(tmp_path / "w.st", dtype="float64")
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     asked = {"spec": SPEC, "weights": tmp_path / "w.st", "format_": "keras"}
-    outcome = run_export(asked_for(ExportOptions, {**asked, "output": tmp_path / "rnn.keras"}))
+    outcome = run_export(make_options(ExportOptions, {**asked, "output": tmp_path / "rnn.keras"}))
     assert outcome.exit_code == 1
     told = str(outcome)
     assert "differ" in told

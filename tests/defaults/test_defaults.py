@@ -14,7 +14,14 @@ from wording import Wording
 
 from harness.cli import cli
 from harness.defaults import catalogue as catalogues
-from harness.defaults.catalogue import Framework, catalogue, chosen, frameworks, groups, layers
+from harness.defaults.catalogue import (
+    Framework,
+    catalogue,
+    frameworks,
+    groups,
+    layers,
+    select_entries,
+)
 from harness.defaults.console import page
 from harness.defaults.run import verify
 from harness.defaults.service import DefaultsService
@@ -65,7 +72,7 @@ def test_layers_are_those_that_ship_or_are_listed_here() -> None:
     shipped = {name for kind in FOLDERS for name in library.names(kind)}
     assert set(layers(ENTRIES)) - shipped == FURTHER - shipped
     for layer in ("gru", "lstm", "dense", "embedding", "batch_norm", "adam", "softmax"):
-        assert chosen(layer, ())
+        assert select_entries(layer, ())
 
 
 def test_frameworks_are_installed_backends() -> None:
@@ -106,11 +113,11 @@ def test_a_measurement_holds_to_the_digits_that_are_written(
 
 
 def test_between_two_frameworks_stands_what_they_differ_in() -> None:
-    both = chosen(None, ("torch", "keras"))
+    both = select_entries(None, ("torch", "keras"))
     assert "batch-norm-epsilon" in both
     assert "gru-reset" not in both  # both reset after the product
     assert "clip-at-bound" not in both  # nothing is measured of Keras
-    assert both == chosen(None, ("keras", "torch"))
+    assert both == select_entries(None, ("keras", "torch"))
     assert len(both) >= 40
     told = differences("batch_norm", "--between", "torch", "keras")
     assert "momentum=0.01" in told.stdout
@@ -159,7 +166,7 @@ def test_nothing_is_cut_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json_holds_all() -> None:
     ran = differences("adam", "--json", "--between", "torch", "jax")
     found = json.loads(ran.stdout)["differences"]
-    assert {one["name"] for one in found} == set(chosen("adam", ("torch", "jax")))
+    assert {one["name"] for one in found} == set(select_entries("adam", ("torch", "jax")))
     assert all(set(one["frameworks"]) == {"torch", "jax"} for one in found)
     assert all(
         {"does", "set", "measured"} == set(f) for o in found for f in o["frameworks"].values()
@@ -169,8 +176,10 @@ def test_json_holds_all() -> None:
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
 def test_installed_versions_do_what_is_written(framework: str) -> None:
     found = verify(ENTRIES, [framework])
-    assert found.exit_code == 0, [one for one in found.held if one.verdict != "as written"]
-    assert len(found.held) == sum(framework in entry.frameworks for entry in ENTRIES.values())
+    assert found.exit_code == 0, [one for one in found.measurements if one.verdict != "as written"]
+    assert len(found.measurements) == sum(
+        framework in entry.frameworks for entry in ENTRIES.values()
+    )
     assert framework in found.versions[framework]
 
 
@@ -180,7 +189,7 @@ def test_installed_versions_do_what_is_written(framework: str) -> None:
 )
 def test_installed_versions_do_what_is_written_slowly(framework: str) -> None:
     found = verify(ENTRIES, [framework])
-    assert found.exit_code == 0, [one for one in found.held if one.verdict != "as written"]
+    assert found.exit_code == 0, [one for one in found.measurements if one.verdict != "as written"]
 
 
 def test_every_measurement_has_its_entry() -> None:
@@ -217,7 +226,7 @@ def test_a_framework_that_is_not_there_is_told() -> None:
     others = {"nowhere": entry.frameworks["numpy"]}
     found = verify({"x": entry.model_copy(update={"frameworks": others})}, ["nowhere"])
     assert found.exit_code == 3
-    assert [one.verdict for one in found.held] == ["not run"]
+    assert [one.verdict for one in found.measurements] == ["not run"]
     assert found.troubles == {"nowhere": "no backend 'nowhere' is installed"}
 
 

@@ -17,7 +17,7 @@ from wording import Wording
 from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.files import kinds
-from harness.files.kinds import FileKind, check_kind, check_place, described
+from harness.files.kinds import FileKind, check_kind, check_place, describe
 from harness.files.user_file import FileFault
 from harness.results.cell import Cell
 from harness.results.file import RecordError, RecordWriter
@@ -91,7 +91,7 @@ def test_only_its_own_kind_is_replaced(wanted: FileKind, tmp_path: Path, wording
         before = path.read_bytes()
         if kind is wanted:
             assert check_place(path, wanted)
-            assert described(path) == kind.name
+            assert describe(path) == kind.name
             continue
         with pytest.raises(FileFault) as caught:
             check_place(path, wanted)
@@ -137,7 +137,7 @@ def test_a_new_file_has_an_ending_of_its_kind_or_none(kind: FileKind, tmp_path: 
         with pytest.raises(FileFault) as caught:
             check_place(tmp_path / name, kind)
         allowed = " or ".join(kind.endings)
-        assert f"end in {allowed}, found '.pdf'" in str(caught.value)
+        assert f"{kind.name} must end in {allowed}" in str(caught.value)
     # An older file of the kind keeps its name.
     place = make(tmp_path)[kind]
     assert check_place(place.rename(tmp_path / "old.pdf"), kind)

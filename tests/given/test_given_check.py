@@ -23,7 +23,7 @@ from harness.checking.replay import run_replay
 from harness.checking.reproducer import load
 from harness.checking.request import Request
 from harness.checking.run import Engine
-from harness.command.declared import asked_for
+from harness.command.declared import make_options
 from harness.errors import UsageError
 from harness.given.files import gather
 from harness.language.initial_values import initial_parameters
@@ -90,7 +90,7 @@ def test_a_fault_that_only_they_show_is_found_and_kept(folder: Path) -> None:
     saved = next((folder / "kept").rglob("program.json")).parent
     arrays = load(saved).run.material
     np.testing.assert_array_equal(arrays.inputs["chars"], np.load(folder / "x.npz")["chars"])
-    asked = asked_for(ReplayOptions, {"folder": saved, "backend": "numpy"})
+    asked = make_options(ReplayOptions, {"folder": saved, "backend": "numpy"})
     assert run_replay(asked).exit_code == 0
     assert run(folder, "replay", str(saved), fault=True).returncode == 1
     (head,) = lines_of(folder / "r.jsonl", "head")

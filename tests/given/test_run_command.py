@@ -66,7 +66,7 @@ def test_files_of_others_stay(folder: Path, wording: Wording) -> None:
     assert done.exit_code == 2
     wording.line(done.output, "'harness run'")
     assert (folder / "x.npz").read_bytes() == before
-    wording(kinds.described(folder / "x.npz"))
+    wording(kinds.describe(folder / "x.npz"))
 
 
 @pytest.mark.parametrize(

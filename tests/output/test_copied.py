@@ -12,7 +12,7 @@ import pytest
 from terminals import plain, shown
 from time_limits import computed_within
 
-from harness.output.folding import width, wrapped
+from harness.output.folding import width, wrap
 
 SPEC = "lesson6/simple_rnn"
 BARE = os.path.realpath(sys.executable)
@@ -53,7 +53,7 @@ MESSAGES = {
 def test_a_command_is_never_broken(name: str) -> None:
     text, command = MESSAGES[name]
     for columns in range(8, 120):
-        lines = wrapped(text, columns).splitlines()
+        lines = wrap(text, columns).splitlines()
         assert any(command in line for line in lines), (columns, lines)
         assert "".join("".join(lines).split()) == "".join(text.split())
         # Nothing else is past the edge.
@@ -64,7 +64,7 @@ def test_a_command_is_never_broken(name: str) -> None:
 
 def test_prose_that_only_begins_like_a_command_is_broken() -> None:
     text = "the environment has another harness than runs here, and run is what it is told to"
-    assert all(width(line) <= 24 for line in wrapped(text, 24).splitlines())
+    assert all(width(line) <= 24 for line in wrap(text, 24).splitlines())
 
 
 ONE = ("--dtype", "float32", "--check", "outputs")
@@ -115,4 +115,4 @@ def test_what_is_to_be_copied_is_the_same_at_every_width(name: str, tmp_path: Pa
 @pytest.mark.parametrize("quote", ["`", "'"])
 def test_a_text_of_quotes_takes_time_by_its_length(quote: str) -> None:
     with computed_within(5.0):
-        assert plain(wrapped(quote * 60_000, 80)) == quote * 60_000
+        assert plain(wrap(quote * 60_000, 80)) == quote * 60_000

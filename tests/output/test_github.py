@@ -46,8 +46,8 @@ def test_the_place_is_the_first_that_the_repository_has(
 
 def test_no_more_than_github_shows(wording: Wording) -> None:
     ten = [github.annotation("t", str(number)) for number in range(10)]
-    assert github.few(ten) == ten
-    many = github.few([*ten, *ten])
+    assert github.limit(ten) == ten
+    many = github.limit([*ten, *ten])
     assert many[:9] == ten[:9]
     wording(many[9:], "::error title=11 more::11")
 

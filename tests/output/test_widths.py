@@ -13,7 +13,7 @@ from sampling import sampled
 from terminals import ESCAPE, plain, shown
 
 from harness.commands import cli
-from harness.output.folding import wrapped
+from harness.output.folding import wrap
 
 MODEL = "lesson6/simple_rnn"
 NUMPY = (MODEL, "--backend", "numpy")
@@ -135,7 +135,7 @@ def test_nothing_is_cut_at_any_width(name: str, show: Show) -> None:
 )
 def test_a_row_of_columns_keeps_them_apart(row: str, columns: int, shown: list[str]) -> None:
     """What is folded stands below its own column, or by itself; a path is not pushed out."""
-    found = wrapped(row, columns).splitlines()
+    found = wrap(row, columns).splitlines()
     assert found[: len(shown)] == shown
     assert all(len(line) <= columns for line in found)
     assert "".join(row.split()) == "".join("".join(found).split())

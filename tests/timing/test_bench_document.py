@@ -12,7 +12,7 @@ import pytest
 from bench_results import REQUEST, refused, result
 from wording import Wording
 
-from harness.command.declared import asked_for
+from harness.command.declared import make_options
 from harness.results.speeds import SpeedFile
 from harness.timing import console, sweep, table
 from harness.timing.console import results_exit_code
@@ -146,7 +146,7 @@ def test_what_cannot_be_kept_is_shown(
             return [result()]
 
     monkeypatch.setattr(console, "Bench", Crossed)
-    options = asked_for(BenchOptions, {"print_markdown": True, "records": path})
+    options = make_options(BenchOptions, {"print_markdown": True, "records": path})
     with wording.raises(DocumentError, "'harness bench'"):
         console.run_bench(REQUEST, ("bench",), options)
     assert "| sequence\\_rnn | 512" in capsys.readouterr().out
@@ -159,7 +159,7 @@ def test_json_has_the_command_and_what_changed(
     path = tmp_path / "a.json"
     write(path, document(REQUEST, [result(step=0.0001)]))
     monkeypatch.setattr(console, "Bench", Done)
-    options = asked_for(BenchOptions, {"baseline": path, "as_json": True})
+    options = make_options(BenchOptions, {"baseline": path, "as_json": True})
     assert console.run_bench(REQUEST, ("bench", "--json"), options) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["harness"]["commands"] == [["bench", "--json"]]

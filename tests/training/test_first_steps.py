@@ -68,7 +68,7 @@ def test_the_proof_leaves_no_trace_in_what_is_trained(tmp_path: Path) -> None:
 def test_each_step_for_itself_is_right_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, dtype: str
 ) -> None:
-    monkeypatch.setattr(proofs._Proof, "by_the_oracle", _each)
+    monkeypatch.setattr(proofs._Proof, "compare_with_oracle", _each)
     proof = trained(tmp_path / "text", "numpy", spec=spec, dtype=dtype)["proof"]
     assert proof["steps"] == 3
     assert proof["error"] <= proof["allowed"]
@@ -77,7 +77,7 @@ def test_each_step_for_itself_is_right_too(
 def test_each_step_for_itself_is_refused_where_it_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proofs._Proof, "by_the_oracle", _each)
+    monkeypatch.setattr(proofs._Proof, "compare_with_oracle", _each)
     with pytest.raises(Disproved, match=r"step \d"):
         trained(tmp_path / "text", "mutants-1", "off-when-fast")
 

@@ -59,7 +59,7 @@ def test_a_text_is_the_same_with_and_without_what_is_kept(model: str, tmp_path: 
     text = "".join(one.write("numpy", paces[0]))
     assert text == "".join(plain(one).write("numpy", paces[1]))
     assert len(set(text)) > 3, "the test needs a text that varies"
-    assert [list(pace.told()) for pace in paces] == [[KEPT], [ALL]]
+    assert [list(pace.record()) for pace in paces] == [[KEPT], [ALL]]
 
 
 @pytest.mark.parametrize("backend", sampled(BACKENDS, ["torch"]))
@@ -73,7 +73,7 @@ def test_a_text_that_outgrows_the_window_is_read_from_it(tmp_path: Path, wording
     one, pace = writer("gpt", tmp_path, length=50), ReadingPace()
     text = "".join(one.write("numpy", pace))
     assert text == "".join(plain(one).write("numpy"))
-    told = pace.told()
+    told = pace.record()
     assert told[KEPT]["characters"] + 1 == 64 - len(PROMPT) + 1
     assert told[ALL]["characters"] + 1 == 50 - (64 - len(PROMPT) + 1)
     wording.line(pace_line(pace), "45")
@@ -118,7 +118,7 @@ def test_a_model_that_looks_ahead_reads_all(tmp_path: Path) -> None:
     assert one.reader.step is None
     pace = ReadingPace()
     list(one.write("numpy", pace))
-    assert list(pace.told()) == [ALL]
+    assert list(pace.record()) == [ALL]
 
 
 def test_what_a_backend_lacks_is_not_asked_of_it(
@@ -127,5 +127,5 @@ def test_what_a_backend_lacks_is_not_asked_of_it(
     one, pace = writer("lesson6/sequence_rnn", tmp_path, prompt="ab", length=4), ReadingPace()
     monkeypatch.setattr(writing, "offers_needed", lambda ops: {"arange in another way"})
     list(one.write("numpy", pace))
-    assert list(pace.told()) == [ALL]
+    assert list(pace.record()) == [ALL]
     assert np.isfinite(pace.seconds[ALL])

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from harness.arrays import Array, widened
+from harness.arrays import Array, widen
 from harness.checking.causes.backward import BackwardSearch
 from harness.checking.causes.cause import (
     MAX_CAUSES,
@@ -353,7 +353,7 @@ class Finder:
             steps = _run_steps(self.other, *programs, rule, case.material, batches)
             values = step_arrays(steps, case.material)
             noise = {n: 2 * e for n, e in expected.noise(context.dtype).items()}
-            values_float64 = {n: widened(a) for n, a in values.items()}
+            values_float64 = {n: widen(a) for n, a in values.items()}
             expected = Expected.within(values_float64, noise, context.dtype)
         return update_causes(
             case, rule, batches, expected, partial(_run_steps, context), context.dtype

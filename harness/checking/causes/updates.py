@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, Arrays, widened
+from harness.arrays import Array, Arrays, widen
 from harness.checking.causes.cause import Cause, Causes
 from harness.checking.checks.context import Batches, Step
 from harness.checking.first_difference import DECISIVE, join_names
@@ -101,7 +101,7 @@ class OptimizerSteps:
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
             # Leave out losses: they depend on the batches, which a mistake may change.
             mistaken = {n: a for n, a in change(self).items() if not n.endswith(LOSS)}
-            expected = {n: widened(a) for n, a in mistaken.items()}
+            expected = {n: widen(a) for n, a in mistaken.items()}
             compared = {n: a for n, a in results.items() if not n.endswith(LOSS)}
             within = Expected.within(expected, noise, dtype)
             scale = scales(expected)

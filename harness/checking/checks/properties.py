@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict, Arrays, widened
+from harness.arrays import Array, ArrayDict, Arrays, widen
 from harness.checking.checks.context import Context, compare_repetition, equal, list_differences
 from harness.checking.checks.thresholds import add_row_noise, take_rows, whole_batch
 from harness.oracle.case import Case
@@ -70,7 +70,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
     noise = {name: 2 * expected_batch.noise(context.dtype)[name] for name in axes}
     joined = {n: np.concatenate([a[n] for a in single_results], axis) for n, axis in axes.items()}
     together = {
-        n: widened(np.concatenate([batch_rows[row][n] for row in row_numbers], axis))
+        n: widen(np.concatenate([batch_rows[row][n] for row in row_numbers], axis))
         for n, axis in axes.items()
     }
     finding.deviations = compare(joined, together, noise, context.float_dtype)

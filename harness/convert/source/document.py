@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from harness.convert.source.emitter import INDENT, LINE
 from harness.convert.source.layers import LayerForm, SourceModel
-from harness.convert.source.literals import prose, text, text_lines, told
+from harness.convert.source.literals import name_text, prose, text, text_lines
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Port, Program
 
@@ -17,15 +17,15 @@ def described(model: SourceModel, port: Port) -> str:
     type_ = model.program.type_of(port)
     shape = model.dims(type_.shape)
     if type_.bound is None:
-        return f"{told(port.name)}: {'booleans ' if type_.kind == 'bool' else ''}{shape}"
+        return f"{name_text(port.name)}: {'booleans ' if type_.kind == 'bool' else ''}{shape}"
     (last,) = model.dims((type_.bound - 1,)).strip("[]").split(", ")
-    return f"{told(port.name)}: integers {shape} from 0 to {last}"
+    return f"{name_text(port.name)}: integers {shape} from 0 to {last}"
 
 
 def results(model: SourceModel) -> list[str]:
     """Describe every output, e.g. ``logits: [batch, time, 86]``."""
     types = model.types
-    return [f"{told(n)}: {model.dims(types[v].shape)}" for n, v in model.outputs.items()]
+    return [f"{name_text(n)}: {model.dims(types[v].shape)}" for n, v in model.outputs.items()]
 
 
 def signature(model: SourceModel) -> list[str]:
@@ -41,8 +41,8 @@ def signature(model: SourceModel) -> list[str]:
 def form_title(form: LayerForm) -> str:
     """Return the title of a layer, e.g. ``Layer gru: activation relu, gate hard_sigmoid.``"""
     items = form.attributes.items()
-    given = [f"{told(n)} {told(str(v))}" for n, v in items if not isinstance(v, Dim)]
-    return f"Layer {told(form.definition)}{': ' if given else ''}{', '.join(given)}."
+    given = [f"{name_text(n)} {name_text(str(v))}" for n, v in items if not isinstance(v, Dim)]
+    return f"Layer {name_text(form.definition)}{': ' if given else ''}{', '.join(given)}."
 
 
 def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
@@ -51,7 +51,7 @@ def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
     texts = []
     for name, shape in named:
         inside = ", ".join(str(dim.substitute(known)) for dim in shape)
-        texts.append(f"{told(name)} [{inside}]")
+        texts.append(f"{name_text(name)} [{inside}]")
     return ", ".join(texts)
 
 
@@ -95,7 +95,7 @@ def constants(model: SourceModel, function: str, characters: Sequence[str]) -> l
 
 def first_arguments(model: SourceModel) -> str:
     """Return the arguments of an example call: at most three inputs, then ``...``."""
-    inputs = [told(port.name) for port in model.program.inputs]
+    inputs = [name_text(port.name) for port in model.program.inputs]
     return ", ".join([*inputs[:3], *(["..."] if len(inputs) > 3 else [])])
 
 

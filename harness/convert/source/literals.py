@@ -77,7 +77,7 @@ def text_lines(value: str, width: int) -> list[str]:
     return [f'"{line}"' for line in lines]
 
 
-def told(name: str) -> str:
+def name_text(name: str) -> str:
     """Return a name for docstrings: unchanged, or as a literal if it has unusual characters."""
     return name if _NAME.fullmatch(name) else text(name)
 

@@ -64,7 +64,7 @@ def run_generate(asked: GenerateOptions) -> CommandResult:
     parted = differences(texts)
     if not as_json and len(texts) > 1:
         tell(parted or f"the same text on {', '.join(texts)}", error=True)
-    found = {backend: pace.told() for backend, pace in paces.items()}
+    found = {backend: pace.record() for backend, pace in paces.items()}
     data = {"prompt": request.prompt, "texts": texts, "same": not parted, "pace": found}
     return CommandResult(data, exit_code=1 if parted else 0)
 
@@ -87,7 +87,7 @@ def monotonous(text: str, request: GenerateRequest) -> str:
 
 def pace_line(pace: ReadingPace) -> str:
     """Describe the speed of reading with and without kept values; empty if none were kept."""
-    told = pace.told()
+    told = pace.record()
     if KEPT not in told:
         return ""
     ways = {KEPT: "read with the cache", ALL: "read without the cache"}

@@ -30,7 +30,7 @@ from harness.runtime.labels import check_device
 from harness.runtime.session import Session
 from harness.text.vocabulary import Vocabulary, one_hot
 from harness.training.generate.request import GenerateError, GenerateRequest
-from harness.training.proof import look_closer
+from harness.training.proof import diagnosis_hint
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered, hello_of, offers_of
 from harness.worker.worker import Worker
@@ -223,7 +223,7 @@ class ReadingPace:
             self.seconds[way] = self.seconds.get(way, 0.0) + seconds
         self.calls[way] = self.calls.get(way, -1) + 1
 
-    def told(self) -> dict[str, dict[str, float]]:
+    def record(self) -> dict[str, dict[str, float]]:
         """Return the characters, and the characters per second, of each way of reading."""
         return {
             way: {"characters": count, "characters_per_second": count / self.seconds[way]}
@@ -346,7 +346,7 @@ class Reading:
         if not wrong.agrees:
             at = (self.request.spec, self.backend, self.request.device, self.request.folders)
             raise GenerateError(
-                f"{self.backend} does not agree with the oracle: {wrong}; {look_closer(*at, {})}"
+                f"{self.backend} does not agree with the oracle: {wrong}; {diagnosis_hint(*at, {})}"
             )
 
 
