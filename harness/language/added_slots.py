@@ -8,7 +8,7 @@ from typing import Any
 from harness.program.builder import Builder
 from harness.program.ir import Type
 
-# Slot names that no definition can use: the names there begin with a letter.
+# Slot names that no definition can use, because names in definitions begin with a letter.
 GATHERED, AVERAGED = "_gathered", "_averaged"
 
 
@@ -17,8 +17,8 @@ class AddedSlots:
 
     The optimizer's equations run at every step. They read the number of the update, ``count``, as
     ``t``, and the mean of the gradients accumulated so far, ``gradient``, as ``g``. Between
-    updates, :meth:`update_results` discards their results. ``starts`` has the initial values of the
-    additional ``slots``, whose type ``type_`` is the parameter's.
+    updates, :meth:`update_results` discards their results. ``slots`` has additional arrays of the
+    parameter's type ``type_``, and ``starts`` has their initial values.
     """
 
     def __init__(

@@ -28,7 +28,8 @@ from harness.program.dims import Dim
 
 
 def attribute_hint(hints: Hints, name: str, declared: Collection[str], value: object) -> str:
-    """Return a hint for the unknown attribute ``name``, e.g. ``; here it is 'units'``; or ""."""
+    """Return a hint for the unknown attribute ``name``, e.g. ``; here it is 'units'``. Without a
+    hint, return ""."""
     rest = hints.complements.get(name)
     if rest in declared and isinstance(value, int | float) and 0 <= value <= 1:
         return f"; write {rest}: {1 - value:g} ({rest} is 1 - {name})"
@@ -47,9 +48,9 @@ PlaceOf = Callable[[str, bool], Place]
 class AttributeSettings:
     """The attributes that a model sets for ``owner`` (e.g. a layer), with their positions.
 
-    ``place`` is the position of the owner, and ``place_of`` returns that of an attribute.
+    ``place`` is the position of the owner; ``place_of`` returns the position of an attribute.
     ``definition`` declares the attributes and their defaults. If the owner is nested in a layer,
-    ``outer`` has the attributes of that layer, whose names may occur as values.
+    ``outer`` has the attributes of the outer layer, which may occur as values.
     """
 
     owner: str
@@ -60,7 +61,8 @@ class AttributeSettings:
     outer: Mapping[str, Attribute] = field(default_factory=dict)
 
     def at(self, name: str, *, key: bool = False) -> Place:
-        """Return the position of an attribute, or of the owner if the model does not set it."""
+        """Return the position of an attribute, or that of the owner if the model does not set the
+        attribute."""
         if self.place_of is None or name not in self.values:
             return self.place
         return self.place_of(name, key)
@@ -72,7 +74,8 @@ def read_attributes(
     settings: AttributeSettings,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
-    """Return the value of every declared attribute: the value set in the model, or the default.
+    """Return the values of all declared attributes. The value is the model's if the model sets the
+    attribute, otherwise the default.
 
     Raises:
         SpecError: an attribute is unknown, or its value has the wrong kind.
@@ -140,7 +143,7 @@ def _read_attribute(
 
 
 def _read_numeric(name: str, value: Any, sizes: Mapping[str, Dim], at: Place) -> float | Dim:
-    """Return an attribute's value as a number; as a dimension if it is an expression of sizes."""
+    """Return the value of a numeric attribute as a number, or as a dimension if it names sizes."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, Dim):
@@ -182,8 +185,8 @@ def read_number(
     used: set[str],
     place: Place,
 ) -> float:
-    """Return the number for an argument of a distribution: ``value`` itself, or the value of the
-    attribute that it names. The attribute's name is added to ``used``.
+    """Return a distribution's argument as a number. ``value`` is a number, or the name of an
+    attribute, which is then added to ``used``.
 
     Raises:
         SpecError: the value is not a finite number, nor the name of an attribute with a number.
@@ -212,7 +215,7 @@ def _value_text(value: Any) -> str:
 
 
 def as_plain_data(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
-    """Return attributes for a program's nodes, where a function is a plain string."""
+    """Return attributes for a program's nodes. The name of a function becomes a string."""
     return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}
 
 
@@ -229,10 +232,10 @@ def evaluate_inputs(
     optional: Sequence[str] = (),
     attributes: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Evaluate the inputs of a call; return their values by name, positional arguments first.
+    """Evaluate the inputs of a call, and return their values by name.
 
-    A keyword may be an input or an initial state (``optional``). Keywords in ``attributes`` are
-    ignored.
+    Inputs are passed by position or by name. Initial states (``optional``) are passed by name.
+    Keywords in ``attributes`` are ignored.
 
     Raises:
         SpecError: an argument is missing, unknown or given twice.
@@ -270,7 +273,7 @@ def evaluate_inputs(
 def evaluate_attributes(
     library: Library, owner: str, expr: Call, declared: Declared, document: Document, scope: Scope
 ) -> dict[str, Attribute]:
-    """Return the attributes of a call from its keywords and from the defaults of the definition.
+    """Return the attributes of a call: the keywords of the call, and defaults for the others.
 
     Raises:
         SpecError: an attribute is missing, or its value has the wrong kind.
@@ -291,7 +294,7 @@ def evaluate_attributes(
 
 def _evaluate_keyword(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
     """Return the value of a keyword: a dimension if the attribute is a size, otherwise a number, a
-    truth value or a function."""
+    boolean or a function."""
     if default == "size":
         return scope.size(value)
     match value:

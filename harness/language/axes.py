@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 def read_dim(size: Any, sizes: Mapping[str, Dim], place: Place) -> Dim:
     """Convert a size in a spec, e.g. ``2 * units``, to a dimension. Raises :class:`SpecError` if it
-    is not an expression of ``sizes`` sizes."""
+    contains a name that is not in ``sizes``."""
     if isinstance(size, int) and not isinstance(size, bool):
         if size < 1:
             raise SpecError(f"an axis must have at least 1 entry, found {size}", place)
@@ -43,7 +43,7 @@ def read_dim(size: Any, sizes: Mapping[str, Dim], place: Place) -> Dim:
 
 
 def find_size_names(axes: Iterable[int | str]) -> set[str]:
-    """Return the size names that occur in declared axes."""
+    """Return the names of sizes that occur in a declared shape."""
     return {name for axis in axes if isinstance(axis, str) for name in _NAME.findall(axis)}
 
 
@@ -88,8 +88,8 @@ REST, BATCH = "...", "batch"
 class RestAxes:
     """The axes that ``...`` stands for in a call of a definition.
 
-    ``dims`` is None until they are known from an input. ``starts`` has the positions of ``...`` in
-    the declared shapes.
+    ``dims`` is None until an input with ``...`` has been read. ``starts`` has the positions of
+    ``...`` in the declared shapes.
     """
 
     dims: Shape | None = None
@@ -127,11 +127,11 @@ def match(
     rest: RestAxes,
     fail: Callable[[str], SpecError],
 ) -> None:
-    """Compare the shape of an argument with the declared shape of an input.
+    """Check that an argument has the declared shape of an input.
 
-    Axis names that are not yet in ``sizes`` are added, with the argument's dimensions. The first
-    input with ``...`` sets the axes in ``rest``. If the shapes differ, the error that ``fail``
-    returns is raised.
+    Names of axes that are not yet in ``sizes`` are added with the lengths of the argument's axes.
+    The first input with ``...`` sets the axes in ``rest``. If the shapes differ, the error is
+    ``fail(message)``.
     """
     shape = found.shape
     declared = f"declared {axes_text(axes)}"
@@ -175,14 +175,14 @@ def axes_text(axes: Sequence[int | str]) -> str:
 
 # The kinds of an input's entries: floats, indices, lengths or truth values.
 
-# The words for the kinds in messages.
+# The names of the kinds in messages.
 INPUT_KINDS: Mapping[Kind, str] = {"float": "floats", "index": "an index", "bool": "booleans"}
 KIND_KEYS = ("index", "at_most", "boolean")
 
 
 @dataclass(frozen=True)
 class Entries:
-    """The kind of an input's entries. An index is a whole number below ``size`` + ``more``."""
+    """The kind of an input's entries. An index is an integer from 0 to ``size`` + ``more`` - 1."""
 
     kind: Kind = "float"
     size: int | str | None = None
@@ -190,7 +190,7 @@ class Entries:
 
 
 def entries_of_input(declared: object) -> Entries:
-    """Return the kind of the entries of a declared input."""
+    """Return the kind of entries that an input declares."""
     if not isinstance(declared, schema.Input):
         return Entries()
     if declared.boolean:
@@ -201,7 +201,7 @@ def entries_of_input(declared: object) -> Entries:
 
 
 def check_entries(document: Document, declared: schema.Input, path: KeyPath) -> None:
-    """Check that an input has at most one key that declares the kind of its entries.
+    """Check that an input declares at most one kind of entries.
 
     Raises:
         SpecError: the input has several such keys.
@@ -234,7 +234,7 @@ def input_type(
     return Type(shape, entries.kind, read_dim(entries.size, sizes, at) + entries.more)
 
 
-# Sizes that are given for several specs at once. Each size applies to the specs that have it.
+# Sizes that a user sets for several specs at once. Each size applies to the specs that have it.
 
 T = TypeVar("T")
 # The largest number of specs that a message lists; a longer list is replaced by its length.
@@ -242,7 +242,7 @@ MAX_LISTED = 12
 
 
 def select_known_sizes(spec_sizes: Iterable[str], sizes: Mapping[str, T]) -> dict[str, T]:
-    """Select the sizes in ``sizes`` that a spec has, including ``batch`` and ``time``."""
+    """Return the items of ``sizes`` whose names are sizes of a spec, or ``batch`` or ``time``."""
     known = {*spec_sizes, *FREE_SIZES}
     return {name: size for name, size in sizes.items() if name in known}
 
@@ -252,9 +252,9 @@ def describe_missing_sizes(
     sizes: Mapping[str, Collection[str]],
     free: Sequence[str] = FREE_SIZES,
 ) -> list[str]:
-    """Return a message for each size that applies only to some of the specs.
+    """Return a message for each size in ``names`` that some of the specs do not have.
 
-    ``sizes`` has the size names of each spec; every spec also has the sizes in ``free``.
+    ``sizes`` has the size names of each spec. All specs also have the sizes in ``free``.
 
     Raises:
         UsageError: no spec has a size with that name.

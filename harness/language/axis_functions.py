@@ -11,12 +11,12 @@ from harness.language.tree import Call, Expr, List, Name, Negate, Number, Rest
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Type
 
-# The names of truth values in expressions; they are the same as in YAML.
+# The names of booleans in expressions; they are the same as in YAML.
 TRUTHS: Mapping[str, bool] = {"true": True, "false": False}
 
 
 def check_arguments(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Expr]:
-    """Check a call's number of arguments and its keywords; return the keywords.
+    """Check the number of arguments and the keywords of a call. Return the keywords.
 
     Raises:
         SpecError: the number of arguments differs from ``count``, or a keyword is not allowed.
@@ -65,7 +65,8 @@ def _read_integer(expr: Expr, scope: Scope) -> int:
 
 
 def read_truth(keyword: str, expr: Expr, scope: Scope) -> bool:
-    """Return the truth value of a keyword: 1, 0, true, false, or an attribute with a truth value.
+    """Return the value of a boolean keyword: 1, 0, true, false, or the value of a boolean
+    attribute.
 
     Raises:
         SpecError: the value is something else.
@@ -83,7 +84,7 @@ def read_truth(keyword: str, expr: Expr, scope: Scope) -> bool:
 
 
 def read_axis(expr: Expr, rank: int, scope: Scope) -> int:
-    """Return an axis of a value with ``rank`` axes, counted from the first.
+    """Read an axis of a value with ``rank`` axes. Return it counted from the first axis.
 
     Raises:
         SpecError: the value has no such axis, or the axis is not a whole number.
@@ -97,8 +98,8 @@ def read_axis(expr: Expr, rank: int, scope: Scope) -> int:
 def read_axes(
     evaluator: LanguageValues, value: int, argument: Expr | None, scope: Scope
 ) -> tuple[int, ...]:
-    """Return the axes of the argument ``axis=``: an axis, a list of axes or ``...``. Return all
-    axes if the argument is missing.
+    """Return the axes that the argument ``axis=`` names: an axis, a list of axes or ``...``.
+    Without the argument, return all axes.
 
     Raises:
         SpecError: the value has no such axes, or an axis is named twice.
@@ -155,13 +156,13 @@ def _permute(evaluator: LanguageValues, value: int, axes: tuple[int, ...]) -> in
 
 
 def _move_axis_to_end(evaluator: LanguageValues, value: int, axis: int) -> int:
-    """Permute a value so that ``axis`` becomes the last axis."""
+    """Transpose a value so that ``axis`` becomes its last axis."""
     rank = len(evaluator.type_of(value).shape)
     return _permute(evaluator, value, (*(a for a in range(rank) if a != axis), axis))
 
 
 def _move_axis_back(evaluator: LanguageValues, value: int, axis: int) -> int:
-    """Permute a value so that its last axis moves to the position ``axis``."""
+    """Transpose a value so that its last axis moves to the position ``axis``."""
     last = len(evaluator.type_of(value).shape) - 1
     return _permute(evaluator, value, (*range(axis), last, *range(axis, last)))
 
@@ -169,8 +170,8 @@ def _move_axis_back(evaluator: LanguageValues, value: int, axis: int) -> int:
 def _read_call(
     evaluator: LanguageValues, expr: Call, count: int, scope: Scope, *more: str
 ) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
-    """Check the arguments of a function along an axis. Return its arguments after the first, its
-    keywords, the first argument with the axis moved to the end, and the axis."""
+    """Check the call of a function that works along an axis. Return its arguments after the first,
+    its keywords, the first argument with the axis moved to the end, and the axis."""
     keywords = check_arguments(expr, count, ("axis", *more))
     value = evaluator.tensor(expr.arguments[0], scope)
     type_ = evaluator.type_of(value)
@@ -238,13 +239,14 @@ def _argmax(evaluator: LanguageValues, value: int, expr: Call) -> int:
 
 
 def argmax(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``argmax(x, axis=-1)``: the index of the largest entry; of the first one if tied."""
+    """Compute ``argmax(x, axis=-1)``: the index of the largest entry, or of the first of several
+    largest entries."""
     return _argmax(evaluator, _read_call(evaluator, expr, 1, scope)[2], expr)
 
 
 def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``index(x, below)``: floats rounded down to an index from 0 to ``below - 1``. Floats
-    outside this range are clipped to it.
+    """Compute ``index(x, below)``: the floats in x, rounded down and clipped to an index from 0 to
+    ``below - 1``.
 
     Raises:
         SpecError: x does not hold floats, or ``below`` is not a size.
@@ -311,8 +313,8 @@ def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``take_along_axis(x, i, axis=-1)``. If i has one axis less than x, i selects one
-    entry along the axis, and the result lacks the axis too."""
+    """Compute ``take_along_axis(x, i, axis=-1)``. If i has one axis less than x, it selects one
+    entry along the axis, which the result then lacks."""
     (argument,), _, value, axis = _read_call(evaluator, expr, 2, scope)
     index, type_ = evaluator.tensor(argument, scope), evaluator.type_of(value)
     rank = len(type_.shape)
@@ -331,8 +333,8 @@ def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _check_index(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
-    """Check that an index array fits a value: its bound is the length of ``axis``, and its shape
-    fits the other axes. Raises :class:`SpecError` if not."""
+    """Check that an index array fits ``value``: the bound of the index is the length of ``axis``,
+    and the other axes are equal. Raises :class:`SpecError` if not."""
     index_type, length = evaluator.type_of(index), value.shape[axis]
     label = f"{expr.function} along axis {axis} of {value}: {evaluator.describe(index)}"
     if index_type.kind != "index":

@@ -27,8 +27,8 @@ EXAMPLE = "windows(x, axes=[1, 2], size=[3, 3])"
 
 
 def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``: sliding windows, whose entries are on new
-    axes.
+    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``: sliding windows over axes. The entries of a
+    window are on new axes.
 
     Raises:
         SpecError: a keyword is wrong, or the windows do not fit the axes.
@@ -75,8 +75,8 @@ def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 def _read_windows(
     evaluator: LanguageValues, expr: Call, keywords: Mapping[str, Expr], scope: Scope
 ) -> tuple[int, dict[str, Any]]:
-    """Return the operand and the attributes of a ``windows`` or ``overlap_add`` call. The attribute
-    ``length`` is missing if the call does not set it."""
+    """Return the operand and the attributes of a ``windows`` or ``overlap_add`` call. Without the
+    keyword ``length``, the attribute ``length`` is missing too."""
     value = evaluator.tensor(expr.arguments[0], scope)
     if "axes" not in keywords or "size" not in keywords:
         example = EXAMPLE.replace("windows", expr.function)
@@ -113,8 +113,8 @@ def _read_windows(
 def _read_per_axis(
     argument: Expr, name: str, minimum: int, count: int, scope: Scope
 ) -> tuple[Dim, ...]:
-    """Return one dimension for each axis. A list has an item for each axis; a single value applies
-    to all axes."""
+    """Return one dimension for each of ``count`` axes, from a list or from a single value for all
+    axes."""
     items = argument.items if isinstance(argument, List) else (argument,) * count
     if len(items) != count:
         raise SpecError(
@@ -125,8 +125,8 @@ def _read_per_axis(
 
 
 def _read_size(argument: Expr, name: str, minimum: int, scope: Scope) -> Dim:
-    """Convert an expression of sizes and whole-number attributes to a dimension; check that it is
-    at least ``minimum`` if it is a number."""
+    """Convert an expression of sizes and integer attributes to a dimension. A known number must be
+    at least ``minimum``."""
     sizes = {n: d for n, d in scope.names.items() if isinstance(d, Dim)}
     for attribute in names_in(argument):
         number = scope.names.get(attribute)
@@ -165,8 +165,8 @@ def _count_windows(axis: WindowedAxis, expr: Call) -> Dim:
 def _emit_windows(
     evaluator: LanguageValues, op: str, value: int, attributes: Mapping[str, Any], expr: Call
 ) -> int:
-    """Check that the windows fit, as far as lengths are known without the numbers of sizes; then
-    emit the node."""
+    """Check that the windows fit, if the lengths are known without numbers for the sizes. Then emit
+    the node."""
     for axis, count in windowed_axes(op, evaluator.type_of(value).shape, attributes):
         for room in axis.room(count):
             if not room.terms and room.constant < 0:
@@ -267,7 +267,7 @@ def _arange(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``split(x, axis=-1, sizes=[heads, head])``: reshape one axis to several axes, in
+    """Compute ``split(x, axis=-1, sizes=[heads, head])``: reshape an axis to several axes, in
     row-major order."""
     keywords = check_arguments(expr, 1, ("axis", "sizes"))
     value = evaluator.tensor(expr.arguments[0], scope)
@@ -291,7 +291,8 @@ def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``merge(x, axes=[2, 3])``: reshape adjacent axes to one axis; undoes ``split``."""
+    """Compute ``merge(x, axes=[2, 3])``: reshape adjacent axes to one axis, the inverse of
+    ``split``."""
     keywords = check_arguments(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)
     axes = keywords.get("axes")

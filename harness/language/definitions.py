@@ -1,4 +1,4 @@
-"""Checks of a definition that need no call: names, shapes, and the combination of its keys."""
+"""Checks of a definition before its use: names, shapes, and the combination of keys."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ USE_NAMES = (
 
 
 def check_definition(document: Document, spec: Documented) -> None:
-    """Check a definition; raise :class:`SpecError` for errors that are independent of its use."""
+    """Check a definition for errors that do not depend on its use. Raises :class:`SpecError`."""
     if isinstance(spec, schema.Model):
         return
     if isinstance(spec, Optimizer):
@@ -63,8 +63,8 @@ def _check_attributes(document: Document, spec: Optimizer) -> None:
 
 
 def _check_slots(document: Document, spec: Optimizer, matrices: Matrices) -> None:
-    """Check that no slot for matrices has the name of an attribute, of a total, or a reserved name.
-    It may have the name of a slot outside ``matrices``."""
+    """Check the names of slots for matrices: they must differ from attributes, totals and reserved
+    names. They may be names of slots outside ``matrices``."""
     sections: Mapping[str, Iterable[str]] = {"attributes": spec.attributes, "total": spec.total}
     for name in matrices.slots:
         at = document.place_of_key(("matrices", "slots", name))
@@ -82,8 +82,8 @@ def check_distinct(
     sections: Iterable[str],
     reserved: Iterable[str] = (),
 ) -> None:
-    """Check that each name is declared in only one section and is not reserved. ``reserved`` has
-    additional reserved names.
+    """Check that each name is declared in a single section and is not reserved. ``reserved`` lists
+    names in addition to the built-in functions.
 
     Raises:
         SpecError: a name is declared twice or reserved.
@@ -102,7 +102,7 @@ def check_distinct(
 
 
 def _check_form(document: Document, layer: schema.Layer) -> None:
-    """Check that a layer has exactly one of: ``equations``, ``scan``, or ``training`` with
+    """Check that a layer has either ``equations``, or a ``scan``, or both ``training`` and
     ``inference``."""
     by_phase = layer.training is not None or layer.inference is not None
     forms = [layer.equations is not None, layer.scan is not None, by_phase]
@@ -144,7 +144,7 @@ def _check_loss(document: Document, loss: schema.Loss) -> None:
 
 
 def _check_layers(document: Document, layer: schema.Layer) -> None:
-    """Check that a layer with nested ``layers`` has ``equations``, and neither a scan nor separate
+    """Check that a layer with nested ``layers`` has ``equations``, no scan, and no separate
     equations for training and inference."""
     at = document.place_of_key(("layers",))
     if layer.equations is None or layer.scans:
@@ -159,8 +159,8 @@ def _check_layers(document: Document, layer: schema.Layer) -> None:
 
 
 def _check_scans(document: Document, layer: schema.Layer) -> None:
-    """Check that a layer with ``scans`` has ``equations`` too, and that each state is carried by
-    exactly one scan."""
+    """Check that a layer with ``scans`` has ``equations``, and that exactly one scan carries each
+    state."""
     if layer.equations is None:
         at = document.place_of_key(("scans",))
         raise SpecError("'scans' need 'equations', which read their outputs by name", at)
@@ -205,8 +205,8 @@ def _check_slices(
 
 
 def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
-    """Check that the axes of each input are numbers, ``...`` or names, and that the name of an axis
-    is not declared as anything but a size."""
+    """Check that each axis of an input is a number, ``...`` or a name. The name may be declared as
+    a size only."""
     sizes = {name for name, default in spec.attributes.items() if default == "size"}
     declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes
     for name, declaration in spec.inputs.items():

@@ -14,8 +14,8 @@ from harness.program.ir import Port, Program
 
 
 def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
-    """Draw the initial parameters in float64, by name, from the distributions that the layers
-    declare. Parameters of a block are drawn as a single matrix."""
+    """Draw the initial parameters by name, in float64, from their declared distributions. The
+    parameters of a block are drawn as a single matrix."""
     drawn: dict[str, Array] = {}
     for ports in parameter_blocks(program):
         block = np.concatenate(
@@ -46,7 +46,8 @@ def initial_state(program: Program, batch: int) -> dict[str, Array]:
 
 
 def reset_state(program: Program, state: Arrays) -> ArrayDict:
-    """Return the initial state of a program, with the shapes and dtypes of the given ``state``."""
+    """Return the initial state of a program, with the shapes and dtypes of the arrays in
+    ``state``."""
     return {p.name: np.full_like(state[p.name], state_start(p)) for p in program.state}
 
 
@@ -57,8 +58,8 @@ def state_start(port: Port) -> float:
 
 
 def check_initial_values(program: Program, values: Mapping[str, Array]) -> list[str]:
-    """Test initial parameters against their declared distributions; return a message for each
-    parameter that does not fit."""
+    """Test initial parameters against their declared distributions. Return a message for each
+    parameter or block that fails a test."""
     faults = []
     for ports in parameter_blocks(program):
         block = np.concatenate([np.atleast_1d(values[p.name]) for p in ports], axis=-1)
@@ -73,8 +74,8 @@ def check_initial_values(program: Program, values: Mapping[str, Array]) -> list[
 
 
 def parameter_blocks(program: Program) -> list[list[Port]]:
-    """Return the groups of parameters that are drawn together as a single matrix; a parameter
-    without a block is a group of its own."""
+    """Return the blocks of a program: lists of parameters that are drawn together as one matrix. A
+    parameter without a declared block is alone in its list."""
     groups: dict[str, list[Port]] = {}
     for port in program.parameters:
         init = port.init or {}
@@ -83,8 +84,10 @@ def parameter_blocks(program: Program) -> list[list[Port]]:
 
 
 def block_parts(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, ...]]]:
-    """Return the distribution and the shape of each part of a block. The parts are groups of rows
-    with different distributions. A scalar has the shape ``[1]``."""
+    """Return the distribution and the shape of each part of a block.
+
+    A part is a group of rows with the same distribution. The shape of a scalar is ``[1]``.
+    """
     shapes = [program.shape(port) or (1,) for port in ports]
     columns = sum(shape[-1] for shape in shapes)
     parts = []

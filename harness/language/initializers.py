@@ -41,8 +41,8 @@ Shape = tuple[int, ...]
 
 # Standard deviation of N(0, 1) truncated to the range from -2 to 2.
 TRUNCATED_STD = 0.87962566103423978
-# Logarithm of the probability that a single test rejects correct values. `check_law` makes at most
-# 6 tests (tests of a range and of a std have two sides), so the total probability is below 6e-8.
+# Logarithm of the probability that a single test rejects correct values. `check_values` makes at
+# most 6 tests (the tests of the range and of the std have two sides), so the total is below 6e-8.
 LOG_ALARM = math.log(1e-8)
 # Allowed relative error of values, because a backend may have rounded them to float32.
 RELATIVE_ROUNDING = 1e-6
@@ -53,7 +53,7 @@ ORTHONORMAL_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Fixed:
-    """A distribution that always gives the same values, ``array(shape)``, e.g. zeros."""
+    """A distribution with constant entries, e.g. zeros. ``array(shape)`` returns them."""
 
     array: Callable[[Shape], FloatArray]
 
@@ -338,8 +338,8 @@ _INITIALIZERS: dict[str, _Entry] = {
 
 @dataclass(frozen=True)
 class Law:
-    """An initializer with its arguments, and the fan-in and fan-out of a parameter. Together they
-    decide the distribution.
+    """An initializer with its arguments, and the fan-in and fan-out of a parameter. These values
+    determine the distribution of the parameter.
 
     Raises:
         UsageError: the name is unknown, an argument is wrong or missing, or a fan is below 1.
@@ -366,7 +366,7 @@ class Law:
         self.distribution()
 
     def check_axes(self, count: int) -> None:
-        """Check that the initializer can be used for a parameter with ``count`` axes.
+        """Check that the initializer supports parameters with ``count`` axes.
 
         Raises:
             UsageError: the initializer needs a matrix.
@@ -376,7 +376,7 @@ class Law:
             matrix_check((1,) * count)
 
     def distribution(self) -> Distribution:
-        """Return the distribution of the entries."""
+        """Return the distribution of the parameter's entries."""
         return _INITIALIZERS[self.name][1](self)
 
 
@@ -386,7 +386,7 @@ def names() -> tuple[str, ...]:
 
 
 def argument_names(name: str) -> tuple[str, ...]:
-    """Return the names of an initializer's arguments; all of them are required.
+    """Return the names of the arguments that an initializer requires.
 
     Raises:
         UsageError: no initializer has that name.
@@ -400,14 +400,14 @@ def argument_names(name: str) -> tuple[str, ...]:
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """Return the random generator for the array ``name``. The streams of different names or seeds
-    are independent."""
+    """Return the random generator of a parameter, by seed and parameter name. Generators with
+    different names or seeds are independent."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def draw(law: Law, shape: Shape, generator: np.random.Generator) -> FloatArray:
-    """Draw initial values of a shape.
+    """Draw the initial values of a parameter of this shape.
 
     Raises:
         UsageError: the initializer (identity, orthogonal) cannot be used for this number of axes.
@@ -416,12 +416,13 @@ def draw(law: Law, shape: Shape, generator: np.random.Generator) -> FloatArray:
 
 
 def check_values(values: npt.ArrayLike, law: Law) -> str | None:
-    """Return a message if ``values`` are probably not drawn from the distribution, otherwise None.
+    """Return a message if ``values`` are probably not from the distribution ``law``, otherwise
+    None.
 
-    The tests cover the range, the mean, the standard deviation and the cumulative distribution. If
-    the distribution has fixed values, all values are compared. Correct values fail less than once
-    in 10 million calls. With about 400 values or more, a standard deviation that is wrong by a
-    factor of sqrt(3) is detected.
+    The tests compare the range, the mean, the standard deviation and the cumulative distribution
+    with those of the distribution. For a distribution with constant entries, all values are
+    compared. Correct values fail less than once in 10 million calls. With at least about 400
+    values, a standard deviation that is wrong by a factor of sqrt(3) is detected.
 
     Raises:
         UsageError: there are no values, or the shape is wrong for the initializer.

@@ -20,15 +20,15 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Phase, Port, Type
 
-# Initial values of a parameter: one distribution, different distributions for groups of rows
-# (stripes), or a part of a block of parameters that are drawn together.
+# Initial distributions of parameters. Groups of rows ("stripes") can have different distributions,
+# and several parameters (a "block") can be drawn together.
 
 Initial = schema.Initializer | list[schema.Rows]
 
 
 @dataclass(frozen=True)
 class LawAttributes:
-    """The attributes whose names may be arguments of a distribution. ``used`` collects the names
+    """The attributes that arguments of a distribution may name. ``used`` collects the attributes
     that occur."""
 
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
@@ -45,12 +45,13 @@ def read_distribution(
 ) -> dict[str, object]:
     """Return the initial distribution of a parameter as plain data.
 
-    The result has ``stripes``, a list of ``{rows, law, arguments}`` for groups of rows, and the
-    name of the ``block``. Parameters of a block are drawn as a single matrix, side by side, and
-    this matrix decides the fans. Keras draws the kernel of an LSTM in this way.
+    The result contains the name of the ``block``, and under ``stripes`` a list of ``{rows, law,
+    arguments}`` with an item for each group of rows. Parameters of a block are drawn side by side
+    as a single matrix, whose shape decides the fan-in and the fan-out. Keras draws the kernel of an
+    LSTM in this way.
 
     Raises:
-        SpecError: the stripes do not add up to the parameter's rows, or a distribution is wrong.
+        SpecError: the groups do not add up to the parameter's rows, or a distribution is wrong.
     """
     if isinstance(init, str | dict):
         law = _read_initializer(init, len(shape), attributes, place)
@@ -69,7 +70,7 @@ def read_distribution(
 
 
 def attribute_names_in(init: Initial) -> set[str]:
-    """Return the names of attributes that occur as arguments of initial distributions."""
+    """Return the attributes that initial distributions name in their arguments."""
     laws = [init] if isinstance(init, str | dict) else [part.init for part in init]
     arguments_ = (a for law in laws if isinstance(law, dict) for a in law.values())
     return {value for values in arguments_ for value in values.values() if isinstance(value, str)}
@@ -78,7 +79,7 @@ def attribute_names_in(init: Initial) -> set[str]:
 def _read_initializer(
     init: schema.Initializer, rank: int, attributes: LawAttributes, place: Place
 ) -> dict[str, object]:
-    """Check an initial distribution for a parameter of ``rank`` axes; return its name and arguments
+    """Check that an initializer fits a parameter with ``rank`` axes. Return its name and arguments
     as plain data."""
     initializers = {init: {}} if isinstance(init, str) else init
     if len(initializers) != 1:
@@ -142,10 +143,10 @@ class Instance:
 
 
 def leaf_layers(instances: Iterable[Instance]) -> Iterator[Instance]:
-    """Yield the layers, also nested ones, that have parameters or noise, or have no nested layers.
+    """Yield the layers that have parameters, noise, or no nested layers.
 
-    A layer comes before its nested layers. Layers that use the parameters of another layer are
-    skipped.
+    Nested layers are searched too; a layer comes before its nested layers. Layers that share the
+    parameters of another layer are skipped.
     """
     for instance in instances:
         if instance.shares is not None:
@@ -157,7 +158,7 @@ def leaf_layers(instances: Iterable[Instance]) -> Iterator[Instance]:
 
 @dataclass
 class LayerCall:
-    """A call of a layer that is being evaluated. ``means`` has the mean of each noise, by name."""
+    """A layer's call while it is evaluated. ``means`` has the mean of each noise array, by name."""
 
     instance: Instance
     place: Place
@@ -168,7 +169,7 @@ class LayerCall:
     means: dict[str, float] = field(default_factory=dict)
 
     def dims(self, section: str, name: str, axes: list[int | str]) -> Shape:
-        """Return the shape of a declared parameter, state or noise, with the dimensions of this
+        """Return the declared shape of a parameter, state or noise array, with the sizes of this
         call."""
         document = self.instance.definition.document
         path = (section, name, "shape")
@@ -211,8 +212,8 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
 def make_noise(
     call: LayerCall, builder: Builder, places: dict[int, Place], phase: Phase
 ) -> list[int]:
-    """Bind the noise of a call in its scope: as new program inputs in training, as the mean in
-    inference. Return the value numbers of the new inputs.
+    """Create the noise of a call, and bind it in the call's scope. In training, it becomes new
+    inputs of the program, whose value numbers are returned; in inference, it is the mean.
 
     Raises:
         SpecError: a distribution or a shape is wrong.
@@ -251,8 +252,8 @@ def _sharing_error(call: LayerCall, owner: Instance, name: str) -> SpecError:
 def _initial_distribution(
     call: LayerCall, section: str, name: str, parameter: schema.Parameter, shape: Shape
 ) -> dict[str, object]:
-    """Return the initial distribution of a parameter as plain data: the distribution that the model
-    sets (then without a block), otherwise that of the layer's definition."""
+    """Return the initial distribution of a parameter as plain data. A distribution that the model
+    sets replaces that of the definition, and the parameter then has no block."""
     instance = call.instance
     if section == "parameters" and name in instance.init:
         own, at = instance.init[name], instance.place_of(("init", name))
@@ -309,9 +310,9 @@ MAX_LAYERS = 10_000
 
 @dataclass(frozen=True)
 class Owner:
-    """The model or the layer that declares layers.
+    """The model or the layer whose ``layers`` section declares layers.
 
-    The names of the instances start with ``prefix``. Values of their attributes may be names in
+    ``prefix`` is the start of the names of these layers. Their attributes can name values in
     ``sizes`` and ``attributes``.
     """
 
@@ -324,7 +325,7 @@ class Owner:
 
 @dataclass
 class LayerMaker:
-    """A factory of layer instances. ``numbers`` has the sizes of the model as numbers, and
+    """A factory of layer instances. ``numbers`` has the number of each size of the model.
     ``structural`` collects the sizes that decide the number of layers."""
 
     library: Library
@@ -455,7 +456,7 @@ class LayerMaker:
 def _share_parameters(
     owner: Owner, name: str, use: schema.LayerUse, instances: Mapping[str, Instance]
 ) -> None:
-    """Give a layer with ``shares`` the name and the parameters of the layer that it names."""
+    """Let a layer with the key ``shares`` use the name and the parameters of the other layer."""
     at = owner.document.place_of(("layers", name, "shares"))
     known = [n for n in instances if n != name]
     if use.shares not in known:
@@ -481,7 +482,7 @@ def _share_parameters(
 
 
 def passed_attributes(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
-    """Return the names of a layer's attributes, except sizes, that it passes to a nested layer."""
+    """Return the attributes, except sizes, that a layer passes to a nested layer."""
     candidates = {
         name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
     }

@@ -38,12 +38,12 @@ from harness.language.tree import Assignment, Call
 from harness.program.dims import shape_text
 from harness.program.ir import Meaning, Node, Phase, Type
 
-# Attributes of call nodes. Backends need them to run their own layer, and exports to write it.
+# Attributes of call nodes. Backends need them to run their own layers, and exports to write layers.
 
 
 def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
-    """Return the attributes for the node of a layer's call. ``noise`` is True if the noise is an
-    input of the call."""
+    """Return the attributes of a layer's call node. ``noise`` is True if the call has noise as
+    inputs."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {
@@ -159,9 +159,11 @@ class LayerEvaluator(Evaluator):
         return result
 
     def append_call(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
-        """Close the open body and append the call node with this body; return the node's results.
+        """Close the open body, and append a call node with this body. Return the results of the
+        node.
 
-        If the first result is one of the inputs or another result, it is copied first.
+        If the first output is an input or another output, a copy replaces it, because results must
+        be new values.
         """
         if outputs[0] in inputs or outputs[0] in outputs[1:]:
             outputs[0] = self.builder.emit("multiply", self.builder.constant(1.0), outputs[0])
@@ -174,8 +176,7 @@ class LayerEvaluator(Evaluator):
     def _append_loss_scan(
         self, spec: schema.Loss, scan: schema.LossScan, document: Document, inner: Scope
     ) -> None:
-        """Append the loop of a loss, and bind the states after the last step in the scope
-        ``inner``."""
+        """Append the loop of a loss. Bind the states after the last step in the scope ``inner``."""
         starts, carries = [], []
         step_scope = Scope(dict(inner.names), frozenset(spec.state), inner.rest)
         for name, state in spec.state.items():
@@ -194,8 +195,8 @@ class LayerEvaluator(Evaluator):
         inner.names |= dict(zip(spec.state, map(BoundValue, last), strict=True))
 
     def layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
-        """Evaluate the call of a layer; return its output and its final states. A repeated layer
-        (``chain``) returns only its output."""
+        """Evaluate the call of a layer. Return its output and its final states; a chain (key
+        ``repeat``) returns its output only."""
         spec = instance.layer
         inputs = list(spec.inputs)
         states = () if instance.chain else list(spec.state)
@@ -208,8 +209,8 @@ class LayerEvaluator(Evaluator):
         return [values[inputs[0]]]
 
     def _apply_layer(self, instance: Instance, expr: Call, values: dict[str, int]) -> list[int]:
-        """Evaluate the call of a layer that is not a chain, with the given values of its inputs and
-        states; return its results."""
+        """Evaluate a single call of a layer with ``values`` for its inputs and states; return its
+        results."""
         spec = instance.layer
         instance.calls += 1  # arguments may call the same layer, so count after them
         owner = instance.shares or instance
@@ -225,7 +226,7 @@ class LayerEvaluator(Evaluator):
             return self._append_layer(call)
 
     def _inline_layer(self, call: LayerCall) -> int:
-        """Evaluate a layer with nested layers by inlining its equations; return its output."""
+        """Inline the equations of a layer that has nested layers; return its output."""
         instance, inner, spec = call.instance, call.scope, call.instance.layer
         document = instance.definition.document
         owner = Owner(
@@ -286,8 +287,8 @@ class LayerEvaluator(Evaluator):
                 )
 
     def _append_layer(self, call: LayerCall) -> list[int]:
-        """Append the call node of a layer without nested layers; return its results. A backend may
-        claim such a call, i.e. run its own layer."""
+        """Append the call node of a layer without nested layers; return its results. A backend can
+        claim this node, i.e. run a layer of its framework instead of the equations."""
         instance, inner, values = call.instance, call.scope, call.values
         spec = instance.layer
         self.add_initial_states(call)
@@ -336,8 +337,7 @@ class LayerEvaluator(Evaluator):
         return output, finals
 
     def add_initial_states(self, call: LayerCall) -> None:
-        """Add the initial value of each state that is not an argument of the call to the call's
-        values."""
+        """Complete the values of a call: a state that is not an argument gets its initial value."""
         for name, state in call.instance.layer.state.items():
             shape = call.dims("state", name, state.shape)
             if name not in call.values:
@@ -349,8 +349,8 @@ class LayerEvaluator(Evaluator):
                 )
 
     def append_scans(self, call: LayerCall) -> list[int]:
-        """Append the loops of a layer (key ``scans``); return the final states. Bind the outputs
-        and final states in the scope of ``call``."""
+        """Append all loops of a layer (key ``scans``), and bind their outputs and final states in
+        the scope of ``call``. Return the final states."""
         spec, inner = call.instance.layer, call.scope
         last: dict[str, int] = {}
         outer_names = dict(inner.names)

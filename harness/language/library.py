@@ -22,7 +22,7 @@ from harness.language.names import is_model_name
 from harness.language.schema import KINDS
 from harness.language.strict import Documented
 
-# Detection of duplicate names: two files of a run must not declare the same name.
+# Detection of duplicate names: two files must not declare the same name.
 
 # A regular expression finds the name, because another file in the folder may be invalid YAML.
 _DECLARATION = r"^{}:[ \t]*[\"']?([^\s\"'#]+)"
@@ -39,8 +39,8 @@ def same_file(one: Path | Traversable | None, other: Path | Traversable | None) 
 
 
 def find_declarations(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Place]]]:
-    """Return the files among ``paths`` that declare a definition of a kind, by the declared name,
-    with the position of the name."""
+    """Find the definitions of a kind (e.g. ``layer``) in files. Return the file and the position of
+    each declared name, by name."""
     pattern = re.compile(_DECLARATION.format(kind), re.MULTILINE)
     declarations: dict[str, list[tuple[Path, Place]]] = {}
     for path in paths:
@@ -57,7 +57,8 @@ def find_declarations(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[
 
 
 def name_clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
-    """Return the error for a name at ``place`` that another file declares too, at ``other``."""
+    """Return the error for a name that is declared at ``place`` and, in another file, at
+    ``other``."""
     return SpecError(
         f"{kind} {name!r} is also declared in another file: {other}. Results are stored by name, "
         f"so give one of the two a different name",
@@ -68,8 +69,8 @@ def name_clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
 def find_name_clash(
     kind: str, name: str, place: Place, path: Path, others: Sequence[tuple[Path, Place]]
 ) -> SpecError | None:
-    """Return the error for the first file in ``others`` that is not the file ``path`` itself, or
-    None. All of ``others`` declare the same name."""
+    """Return the error for a name that ``path`` declares, if another file in ``others`` declares it
+    too; otherwise None."""
     other_places = (other for other_path, other in others if not same_file(other_path, path))
     other = next(other_places, None)
     return None if other is None else name_clash(kind, name, place, other)
@@ -118,7 +119,7 @@ class Library:
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _declarations: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
     replaced: dict[tuple[str, str], tuple[Place, Place]] = field(default_factory=dict)
-    """Shipped definitions that a definition in a folder replaces: the positions of both."""
+    """Positions of definitions in folders and of the shipped definitions that they replace."""
     unusual: dict[Place, str] = field(default_factory=dict)
     """Messages about unusual values of attributes, by the position of the value."""
     checksums: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -177,8 +178,8 @@ class Library:
         return _load_shipped(kind, name)
 
     def misplaced_hint(self, kind: str, name: str, place: Place | None = None) -> str:
-        """Return a hint if a file with this name is in a wrong subfolder, where it is not found;
-        otherwise ""."""
+        """Return a hint if a file with this name is in a folder that is not searched; otherwise
+        ""."""
         if not is_model_name(name):
             return ""
         if kind == "model" and place is None and (file := Path(f"{name}.yaml")).is_file():
@@ -202,8 +203,8 @@ class Library:
     def _check_unique(self, kind: str, definition: Definition) -> Definition:
         """Return ``definition``. Raises :class:`SpecError` if another file declares the same name.
 
-        A layer, function, loss or optimizer may replace a shipped definition. A model must not
-        replace a shipped model, because results are stored under the model's name.
+        A layer, function, loss or optimizer may replace a shipped definition. A model must not,
+        because results are stored under the model's name.
         """
         (name, place), path = definition.name, definition.path
         assert isinstance(path, Path)
@@ -221,7 +222,7 @@ class Library:
         return definition
 
     def _find_all_declarations(self, kind: str) -> dict[str, list[tuple[Path, Place]]]:
-        """Return the files in all folders that declare definitions of a kind, by name."""
+        """Return the files and positions of all declarations of a kind in the folders, by name."""
         if kind not in self._declarations:
             paths = [
                 folder / FOLDERS[kind] / f"{name}.yaml"
@@ -250,7 +251,8 @@ class Library:
         return self._names[kind]
 
     def expand_patterns(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Expand patterns such as ``lesson6/*`` in names and paths of models; drop repeated names.
+        """Replace patterns such as ``lesson6/*`` by the names of matching models; drop repeated
+        names.
 
         Raises:
             UsageError: a pattern matches no model.
@@ -325,7 +327,7 @@ def _validate(kind: str, document: Document, name: str | None) -> Definition:
 
 
 def content(definition: Definition, kind: type[D]) -> D:
-    """Return the content of a definition, which must be of the class ``kind``."""
+    """Return the content of a definition, whose class must be ``kind``."""
     assert isinstance(definition.content, kind)
     return definition.content
 

@@ -1,4 +1,4 @@
-"""Lowering of the loops that layers and losses declare with ``scan``."""
+"""Conversion of loops, which layers and losses declare with ``scan``, to nodes of a program."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class DeclaredLoop:
 
 
 def make_slices(evaluator: Evaluator, loop: DeclaredLoop) -> Carried:
-    """Return the sequences of a loop (with the loop's axis first) and the slice of each at a step.
-    The slices are bound to their names in the loop's scope.
+    """Return the sequences of a loop, with the loop's axis first, and the slice of each sequence at
+    a step. Bind the slices to their names in the loop's scope.
 
     Raises:
         SpecError: an input is unknown, lacks the axis of the loop, or has a different length.
@@ -139,7 +139,7 @@ def check_same_type(
     before: int,
     after: int,
 ) -> None:
-    """Check that the values of a state or statistic before and after an update have the same type.
+    """Check that an update of a state or statistic keeps its shape and kind.
 
     Raises:
         SpecError: the shape or the kind changes.

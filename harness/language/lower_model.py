@@ -41,10 +41,10 @@ def add_own_parameters(
     scope: Scope,
     sizes: Mapping[str, Dim],
 ) -> list[Instance]:
-    """Bind the parameters that a model declares outside its layers, as results of a pseudo-layer.
+    """Add the parameters that a model declares outside its layers, as results of a pseudo-layer.
+    Bind their names in ``scope``.
 
-    Return a list with this pseudo-layer, or [] if there are no such parameters. The names of the
-    parameters are added to ``scope``.
+    Return a list with this pseudo-layer, or [] if there are no such parameters.
 
     Raises:
         SpecError: a shape or a distribution is wrong, or the name of the pseudo-layer is used.
@@ -181,8 +181,8 @@ class Lowering:
         return ports
 
     def _make_noise(self) -> list[Port]:
-        """Bind the noise that the model declares: as inputs in training, as the mean in inference.
-        Return the new inputs."""
+        """Create the values of the model's noise: inputs in training, the mean in inference. Return
+        their ports."""
         ports = []
         for name, declaration in self.model.noise.items():
             path, builder = ("noise", name, "shape"), self.evaluator.builder
@@ -219,8 +219,7 @@ class Lowering:
         self.used_sizes.update(self.evaluator.maker.structural)
 
     def _check_leaves(self, instances: Iterable[Instance]) -> None:
-        """Check that the names of layers stay different in exported files, where '.' becomes
-        '_'."""
+        """Check that names of layers stay unique in exported files, where "_" replaces "."."""
         sections = (self.model.inputs, self.model.state, self.model.targets)
         names = {name: name for section in sections for name in section}
         for instance in instances:
@@ -254,7 +253,7 @@ class Lowering:
                 )
 
     def _name_results(self) -> None:
-        """Give names to those results of calls that the equations do not name, for messages."""
+        """Name the results of calls that have no name in the equations, for use in messages."""
         builder = self.evaluator.builder
         for node in builder.nodes:
             if node.op == "call":

@@ -1,4 +1,4 @@
-"""Form of an optimizer's file, and of a model's ``optimizer`` section."""
+"""Pydantic models of an optimizer's file and of a model's ``optimizer`` section."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from harness.language.strict import Axes, Documented, Strict, key
 
 
 class ShapedSlot(Strict):
-    """A slot of a shape of its own, in ``rows``, ``columns`` and numbers; it starts as zeros."""
+    """A slot with a declared shape of ``rows``, ``columns`` and numbers. It starts as zeros."""
 
     shape: Axes = key("the lengths of the slot's axes: numbers, `rows` or `columns`", ["rows", 1])
 
 
 class Matrices(Strict):
-    """The update of an optimizer for two-dimensional parameters, ``[rows, columns]``.
+    """The update of an optimizer for two-dimensional parameters ``[rows, columns]``.
 
-    Slots are declared as in ``Optimizer``, or with a shape.
+    A slot is declared as in :class:`Optimizer`, or with a shape.
     """
 
     slots: dict[Name, str | float | ShapedSlot] = key(
@@ -62,9 +62,9 @@ class Optimizer(Documented):
 
 
 class ParameterGroup(BaseModel):
-    """Parameters by pattern of their names, with attributes and a schedule of their own.
+    """Parameters that match patterns of names, with different attributes or a different schedule.
 
-    Without ``matrices`` those of two axes are updated as all others are.
+    With ``matrices: false``, two-dimensional parameters are updated elementwise, like all others.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
@@ -85,12 +85,12 @@ class ParameterGroup(BaseModel):
 
 
 class OptimizerUse(BaseModel):
-    """The optimizer's name, and its attributes where they differ from the definition's.
+    """The ``optimizer`` section of a model: the optimizer's name, and values of its attributes.
 
-    ``schedule`` is a factor of the learning rate, of step ``t``. ``gradient`` is what the
-    definition is given as ``g``, of ``g``, ``p``, ``t`` and ``total``. ``accumulate`` steps make
-    one update, of the mean of their gradients. ``average`` is how much of a mean of the parameters
-    over the updates each of them leaves.
+    ``schedule`` is a factor of the learning rate, which may depend on the step ``t``. ``gradient``
+    is the expression that the optimizer's equations read as ``g``. With ``accumulate``, this number
+    of steps makes one update with the mean of their gradients. ``average`` is the decay of a moving
+    average of the parameters.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)

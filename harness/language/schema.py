@@ -1,7 +1,7 @@
-"""Form of a spec file: the structure of its data, before names and equations are read.
+"""Pydantic models of the data of spec files, which the harness validates first.
 
-The same models give the JSON Schema for editors (:func:`json_schema`). Names, shapes and equations
-are plain text here; ``harness.language.model`` reads and checks them.
+They also give the JSON Schema for editors (:func:`json_schema`). Names, shapes and equations are
+plain text in these models; ``harness.language.model`` reads and checks them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from harness.language.optimizer_schema import Optimizer, OptimizerUse
 from harness.language.strict import Axes, Documented, Strict, key
 
 Positive = Annotated[int, Field(ge=1)]
-# A law with its arguments: numbers or, in a definition, names of attributes with numbers.
+# The name of an initial distribution, or a mapping of the name to arguments. An argument is a
+# number or, in a definition, the name of an attribute with a number.
 Initializer = str | dict[str, dict[str, float | str]]
 Attributes = dict[Name, bool | float | str]
 
 
 class Input(Strict):
-    """``shape`` in axes. ``index`` names the size that integer values stay below, ``at_most`` one
-    that they may be as large as; ``boolean`` values are true or false. Others are floats."""
+    """An input or target of a model, or an input of a layer or loss.
+
+    With ``index``, its entries are integers from 0 to a size minus 1; with ``at_most``, integers
+    from 0 to a size; with ``boolean``, booleans. Otherwise its entries are floats.
+    """
 
     # What to write instead of keys from the frameworks.
     INSTEAD: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -42,14 +46,15 @@ class Input(Strict):
 
 
 class Rows(Strict):
-    """A group of consecutive rows of a parameter, with its own initial distribution."""
+    """A group of consecutive rows of a parameter, with a separate initial distribution."""
 
     rows: str | int = key("the number of rows", "units")
     init: Initializer = key("the initial distribution of these rows", "identity")
 
 
 class Parameter(Strict):
-    """``block``: parameters of one block are drawn together, side by side, as one matrix."""
+    """A trained array or a moving statistic. Parameters with the same ``block`` are drawn as one
+    matrix, in which they lie side by side."""
 
     shape: Axes = key("the length of each axis", ["features", "units"])
     init: Initializer | list[Rows] = key(
@@ -62,8 +67,11 @@ class Parameter(Strict):
 
 
 class Noise(Strict):
-    """Random numbers of every training step, drawn by the harness by this law; in inference they
-    are its mean. An argument of the law is a number or names an attribute."""
+    """Random numbers, which the harness draws in every training step from the distribution ``law``.
+
+    In inference, the mean of the distribution replaces them. An argument of the distribution is a
+    number or the name of an attribute.
+    """
 
     shape: Axes = key("the length of each axis", ["...", "features"])
     law: str | dict[str, dict[str, float | str]] = key(
@@ -72,26 +80,28 @@ class Noise(Strict):
 
 
 def start_of(init: str | float) -> float:
-    """Return the initial value of every entry of a state, from its ``init``."""
+    """Return the number for the ``init`` of a state, which is ``zeros``, ``ones`` or a number."""
     return {"zeros": 0.0, "ones": 1.0}[init] if isinstance(init, str) else float(init)
 
 
 class State(Strict):
-    """A carried value; it starts, and is reset to, what ``init`` says: zeros, ones or a number."""
+    """An array that is passed from step to step or from batch to batch. ``init`` is its value at
+    the start and after a reset."""
 
     shape: Axes = key("the length of each axis", ["batch", "units"])
     init: Literal["zeros", "ones"] | float = key("the initial value of every entry", -1e30, "zeros")
 
     @property
     def start(self) -> float:
-        """Every entry starts with this value."""
+        """The initial value of every entry."""
         return start_of(self.init)
 
 
 class Scan(Strict):
-    """A loop over an axis of inputs, time by default: ``over`` names each step's slice of an input.
+    """A loop over an axis of inputs, by default over time.
 
-    ``reverse`` runs from the last step to the first; it may name an attribute that says so.
+    ``over`` maps a name in the equations to an input; the name stands for the input's slice at the
+    current step. ``reverse`` is a boolean, or the name of a boolean attribute.
     """
 
     over: dict[Name, Name] = key("a name for the current step of each input", {"x_t": "x"})
@@ -102,7 +112,7 @@ class Scan(Strict):
 
 
 class NamedScan(Scan):
-    """A named loop of a layer with several loops, and the states that this loop carries.
+    """One of several loops of a layer. ``carries`` lists the states that the loop updates.
 
     In the equations, the name of the loop stands for its output at all steps.
     """
@@ -121,7 +131,11 @@ class Function(Documented):
 
 
 class LossScan(Strict):
-    """A loop over axis 1 of inputs: ``over`` names each step's slice of an input."""
+    """A loop over axis 1 of a loss's inputs.
+
+    ``over`` maps a name in the equations to an input; the name stands for the input's slice at the
+    current step.
+    """
 
     over: Annotated[dict[Name, Name], Field(min_length=1)] = key(
         "a name for the current step of each input",
@@ -131,9 +145,10 @@ class LossScan(Strict):
 
 
 class Loss(Documented):
-    """A loss of every example (``[...]``); the model says how they are reduced.
+    """A loss function, which returns a value for every example. The model reduces these values,
+    e.g. with ``mean``.
 
-    With a ``scan`` the equations read what its states are after the last step.
+    With a ``scan``, the equations can read the states after the last step.
     """
 
     loss: Name = key("the name of the loss and its file", "absolute_error")
@@ -152,10 +167,10 @@ class Loss(Documented):
 
 
 class LayerUse(BaseModel):
-    """A layer instance: the definition's name, laws of its parameters, and its attributes.
+    """A layer in a model: the name of its definition, its attributes and initial distributions.
 
-    ``repeat`` makes a chain of as many, each with parameters of its own. ``shares`` names another
-    layer, whose parameters it takes in place of its own.
+    With ``repeat``, it is a chain of copies with separate parameters. With ``shares``, it uses the
+    parameters of another layer.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
@@ -172,17 +187,19 @@ class LayerUse(BaseModel):
 
 
 class Unusual(Strict):
-    """Values of an attribute that are allowed, but hardly what was meant, and what to know."""
+    """A range of attribute values that are allowed but probably a mistake, and the warning about
+    them."""
 
     below: float = key("values below this number cause the warning", 0.5)
     note: str = key("the text of the warning", "torch's momentum 0.1 is 0.9 here")
 
 
 class Layer(Documented):
-    """A layer: equations once, or a step that is scanned; one form in training, one in inference.
+    """A layer: equations, or a loop over an input's steps. Training and inference may have
+    different equations.
 
-    An attribute is ``size`` (a dimension, to be given), true or false, a number or the name of a
-    function (defaults). ``layers`` are others that the equations call, beside own parameters.
+    The default of an attribute is ``size`` (each use must set a size), a boolean, a number or the
+    name of a function. ``layers`` declares nested layers, which the equations call.
     """
 
     layer: FreeName = key("the name of the layer and its file", "leaky")
@@ -245,14 +262,14 @@ class Layer(Documented):
 
 
 class Phase(Strict):
-    """Some epochs at one learning rate."""
+    """Consecutive epochs with the same learning rate."""
 
     epochs: Positive = key("the number of epochs", 3)
     learning_rate: Annotated[float, Field(ge=0)] = key("the learning rate of these epochs", 0.001)
 
 
 class Training(Strict):
-    """How a run goes through the data."""
+    """Batch size, order of rows, and epochs of training."""
 
     batch: Positive = key("rows in a batch", 32)
     shuffle: bool = key("with `true`, each epoch draws a new row order", True)
@@ -265,7 +282,8 @@ class Training(Strict):
 
 
 class Windows(Strict):
-    """Window r covers characters ``r * stride`` and on; the last ``drop_last`` are left out."""
+    """Windows of a text. Window r starts at character ``r * stride``. The last ``drop_last``
+    windows are skipped."""
 
     length: Positive = key("characters per window, equal to the length of axis `time`", 64)
     stride: Positive = key("characters between the starts of neighbouring windows", 8)
@@ -273,7 +291,8 @@ class Windows(Strict):
 
 
 class Source(Strict):
-    """An array of the model: characters ``offset`` from the window's start, or zeros."""
+    """The content of an input or target: characters of each window, starting at ``offset``, or
+    zeros."""
 
     offset: Annotated[int, Field(ge=0)] | None = key(
         "characters from the window's start to the array's start", 1, None
@@ -282,10 +301,11 @@ class Source(Strict):
 
 
 class Data(Strict):
-    """From text to arrays; index 0 stands for no character.
+    """Conversion of a text to arrays of character indices; index 0 stands for no character.
 
-    An array's declared shape says the rest: ``[batch]`` takes one character, ``[batch, time]`` the
-    window, floats ``[batch, time, classes]`` its one-hot form.
+    The declared shape of an array decides its content: ``[batch]`` has one character of each
+    window, ``[batch, time]`` has the window, and ``[batch, time, classes]`` has its one-hot
+    encoding.
     """
 
     encoding: Literal["utf-8"] = key("the encoding of the text", "utf-8")
@@ -299,8 +319,10 @@ class Data(Strict):
 
 
 class ArrayFile(Strict):
-    """Arrays of an npz file beside the spec, one row an example; ``arrays`` says which one is for
-    an input or target that is called otherwise."""
+    """An npz file in the spec's folder. Its arrays have one row for each example.
+
+    ``arrays`` maps the name of an input or target to a different name of its array in the file.
+    """
 
     npz: str = key("a file in the spec's folder, written by `numpy.savez`", "digits.npz")
     arrays: dict[Name, str] = key(
@@ -309,7 +331,7 @@ class ArrayFile(Strict):
 
 
 class DataSet(Strict):
-    """A data set with a name, of which ``arrays`` says the same."""
+    """A data set that the harness knows by name. ``arrays`` maps names as in :class:`ArrayFile`."""
 
     set: Literal["digits"] = key("the name of the data set", "digits")
     arrays: dict[Name, str] = key(
@@ -320,7 +342,7 @@ class DataSet(Strict):
 
 
 class Model(Documented):
-    """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
+    """A complete model: sizes, inputs, layers, equations, loss, optimizer, training and data."""
 
     model: ModelName = key("the name of the model in results", "my_gru")
     parameters: Positive | dict[Name, Parameter] | None = key(
@@ -376,12 +398,12 @@ KINDS: dict[str, type[Documented]] = {
 
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """Return the JSON Schema of one kind of spec file, for editors."""
+    """Return the JSON Schema of a kind of spec file (e.g. ``layer``), for editors."""
     return KINDS[kind].model_json_schema()
 
 
 def run_schema(options: Any) -> CommandResult:
-    """Return the JSON Schema of the ``kind`` of spec file.
+    """Return the JSON Schema of spec files of the kind ``options.kind``, e.g. ``layer``.
 
     Raises:
         UsageError: the kind is unknown.

@@ -1,4 +1,4 @@
-"""Building blocks of the forms of spec files."""
+"""Base classes of the pydantic models of spec files."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
+# The axes of a shape. An axis is a number, the name of a size, an expression of these (such as
+# "units + features"), or "..." for any number of axes.
 Axes = list[int | str]
 
 
 def key(meaning: str, example: object, default: Any = ...) -> Any:
-    """Return a field with its text and example for editors and docs/spec-reference.md."""
+    """Return a pydantic field. Editors and docs/spec-reference.md show its meaning and example."""
     return Field(default, description=meaning, examples=[example])
 
 
 class Strict(BaseModel):
-    """Base of all forms: immutable, without type conversion; unknown keys are errors."""
+    """Base class of all models: immutable and without type conversion. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Documented(Strict):
-    """The part that all definitions have: what each says about itself."""
+    """Base class of all definitions, which have a summary and a source."""
 
     summary: str = key("one sentence about the definition", "A small GRU.")
     source: str = key("the origin, e.g. a paper or an API", "torch.nn.GRU")

@@ -26,7 +26,7 @@ class Name(ExprNode):
 
 @dataclass(frozen=True)
 class Rest(ExprNode):
-    """The sign ``...`` in an index or as the value of a keyword, for all axes not mentioned."""
+    """The expression ``...`` in an index or as a keyword argument; it stands for all other axes."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class SliceItem(ExprNode):
 
 @dataclass(frozen=True)
 class NewAxis(ExprNode):
-    """The word ``None`` in an index, for a new axis of length 1."""
+    """The expression ``None`` in an index, which inserts an axis of length 1."""
 
 
 @dataclass(frozen=True)
