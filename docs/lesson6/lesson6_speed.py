@@ -19,7 +19,7 @@ from harness.training.request import Setup, TrainRequest, prepare
 from harness.training.run import load_initial
 from harness.training.service import PREFIX, SUMMED, TrainService
 from harness.worker.answers import Forms
-from harness.worker.remote import Remote, WorkerFault, asked
+from harness.worker.remote import Remote, WorkerFault, call_worker
 from harness.worker.worker import Worker
 
 # The seconds of one measurement, and the number of rounds. A measurement trains a multiple of the
@@ -87,7 +87,7 @@ def _begin(remote: Remote, setup: Setup) -> None:
 
 def _train(remote: Remote, setup: Setup, first: int, count: int) -> float:
     payload = {"rate": setup.rates[0], "epoch": 0, "first": first, "count": count}
-    outcome = asked(remote.worker, TRAINING, "train_run", payload, TIMEOUT)
+    outcome = call_worker(remote.worker, TRAINING, "train_run", payload, TIMEOUT)
     if not outcome.ok:
         raise WorkerFault("train_run", outcome)
     return outcome.seconds / count

@@ -17,7 +17,7 @@ from harness.checking.task import CellReport, Task, Workers, tasks
 from harness.command.declared import make_options
 from harness.demo.console import demo_request
 from harness.demo.options import DemoOptions
-from harness.environments.columns import left_out
+from harness.environments.columns import skipped_messages
 from harness.files.forms import plain
 from harness.given.check_request import check_request
 from harness.output.notebook import Tint, TintedText, frame, html_table
@@ -79,7 +79,7 @@ class CheckReport(Report):
             *reports.outliers(self),
             *reports.describe_not_applicable(self),
         ]
-        lines += left_out(self.lacking)
+        lines += skipped_messages(self.lacking)
         lines += reports.first_lines(reports.problems(self), MOST_LINES)
         return [*lines, reports.summary(self)]
 

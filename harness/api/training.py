@@ -14,7 +14,7 @@ from harness.api.picture import Picture
 from harness.arrays import Array
 from harness.convert import weights as files
 from harness.convert.weights import Weights
-from harness.environments.columns import one
+from harness.environments.columns import choose_one
 from harness.errors import UsageError, several, shorten
 from harness.files.forms import plain
 from harness.output.notebook import frame, html_table
@@ -198,7 +198,7 @@ def train(
         HarnessError: the spec or the text is wrong.
     """
     given = arguments.of(TrainOptions, {"spec": spec, "backend": backend, **options})
-    column, python = one(given["backend"], given.get("python"))
+    column, python = choose_one(given["backend"], given.get("python"))
     with prepared({**given, "backend": column, "python": python}) as training:
         return Trained(training.run(given.get("resume", False)), training.path)
 

@@ -27,10 +27,13 @@ def backends(ctx: click.Context) -> Iterable[str]:
     """Return the backends whose framework is installed, and the framework versions that are
     installed in environments, e.g. ``torch@2.6``."""
     from harness.environments import cache
-    from harness.runtime.needs import own
+    from harness.runtime.needs import missing_here
     from harness.runtime.plugins import available
 
-    return [*(name for name in available() if name not in own()), *cache.kept()]
+    return [
+        *(name for name in available() if name not in missing_here()),
+        *cache.complete_environments(),
+    ]
 
 
 def formats(ctx: click.Context) -> Iterable[str]:
@@ -79,7 +82,7 @@ def environments(ctx: click.Context) -> Iterable[str]:
     """Return the names of the installed environments."""
     from harness.environments import cache
 
-    return cache.kept()
+    return cache.complete_environments()
 
 
 def run_results(ctx: click.Context) -> Iterable[str]:

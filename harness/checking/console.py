@@ -26,7 +26,7 @@ from harness.checking.reproducer import check_writable, find_first_check, save
 from harness.checking.request import Request, choose_checks, describe_arrays
 from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents, Report
-from harness.environments.columns import left_out
+from harness.environments.columns import skipped_messages
 from harness.errors import UsageError
 from harness.files import forms
 from harness.files.user_file import displayed
@@ -209,7 +209,7 @@ def _compose_lines(
         *reports.outliers(report),
         *dict.fromkeys(unsupported),
     ]
-    lines += [*reports.describe_not_applicable(report), *left_out(report.lacking)]
+    lines += [*reports.describe_not_applicable(report), *skipped_messages(report.lacking)]
     problem_lines = reports.problems(report, most=None if options.verbose else 2)
     lines += problem_lines if options.verbose else reports.first_lines(problem_lines, 40)
     lines += reproducers

@@ -18,7 +18,7 @@ from harness.language.initializers import argument_names
 from harness.language.initializers import names as initializers
 from harness.language.library import FOLDERS, Library
 from harness.runtime.hookspecs import FORMATS_GROUP
-from harness.runtime.needs import own
+from harness.runtime.needs import missing_here
 from harness.runtime.plugins import Origin, available
 
 KINDS = tuple(kind for kind in FOLDERS if kind != "model")
@@ -155,7 +155,7 @@ def list_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, obje
         elif kind == "initializers":
             entries["initializer"] = tuple(load_distributions())
         else:
-            missing = own() if kind == "backends" else {}
+            missing = missing_here() if kind == "backends" else {}
             entries[kind] = {
                 name: {
                     "distribution": o.distribution,
@@ -187,7 +187,7 @@ def _format_kind(kind: str, library: Library, described: bool) -> Iterator[str]:
             name: meaning if described else "" for name, meaning in load_distributions().items()
         }
     else:
-        missing = own() if kind == "backends" else {}
+        missing = missing_here() if kind == "backends" else {}
         rows = {
             n: f"{o.distribution} {o.version} ({o.module})"
             + (f"; cannot run, its framework is missing: {missing[n]}" if n in missing else "")

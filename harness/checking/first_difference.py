@@ -29,7 +29,7 @@ from harness.program.signature import call_key, local_of, owner_of
 from harness.results.findings import PASSING, Finding
 from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.precision import host_dtype
-from harness.runtime.session import Session, places, without_number
+from harness.runtime.session import Session, value_places, without_number
 from harness.worker.remote import Traced
 
 # A hypothesis is a mistake that a plugin may make when it passes parameters to the framework.
@@ -180,7 +180,7 @@ class Expectations:
         self.phase, self.loss = phase, loss
         self.values = self._oracle(material, "float64")
         self._rough = [self._oracle(material, dtype, order) for order in ORDERS]
-        self._places = places(case.program(phase))
+        self._places = value_places(case.program(phase))
         self._ways = 1.0 if others is None else 2.0
         self._true = self.values
         if others is not None:

@@ -47,7 +47,7 @@ from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
 from harness.runtime.plugins import available, code
 from harness.worker.cards import cards
-from harness.worker.serve import reported
+from harness.worker.serve import relevant_variables
 from harness.worker.worker import Worker
 
 # The conditions on which a cell's numbers depend. A recorded result is reused only if all
@@ -106,7 +106,7 @@ class Signatures:
             # In a run with several dtypes, some checks run in only one dtype, so the list of dtypes
             # matters.
             "dtypes": ", ".join(request.dtypes),
-            **{f"variable {name}": text for name, text in reported(os.environ).items()},
+            **{f"variable {name}": text for name, text in relevant_variables(os.environ).items()},
         }
         self._specs: dict[str, dict[str, str]] = {}
         self._backends: dict[str, dict[str, str]] = {}

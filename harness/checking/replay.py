@@ -14,7 +14,7 @@ from harness.checking.reduction import ALONG, extract_segment, resize
 from harness.checking.reproducer import Failure, Reproducer, load, write
 from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
-from harness.environments.columns import process_of
+from harness.environments.columns import choose_process
 from harness.errors import CouldNotRun, HarnessError, UsageError
 from harness.files.user_file import displayed
 from harness.language.axes import FREE_SIZES
@@ -208,7 +208,7 @@ def run_reduce(options: ReduceOptions, write_files: WriteFiles) -> CommandResult
             f"{displayed(target)} already exists: choose another with --output, or move this folder"
         )
     original: Failure = load(folder)
-    launch = Launch(*process_of(options, options.backend or original.cell.backend))
+    launch = Launch(*choose_process(options, options.backend or original.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "reducing") as bar:
         runner = Runner(worker, options.timeout)
@@ -326,7 +326,7 @@ def run_replay(options: ReplayOptions) -> CommandResult:
     reproducer = load(options.folder)
     if not reproducer.expected.values:
         raise UsageError(f"the reproducer {options.folder} has no expected values")
-    launch = Launch(*process_of(options, options.backend or reproducer.cell.backend))
+    launch = Launch(*choose_process(options, options.backend or reproducer.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
         remote = Remote(worker, CELL_SECONDS)

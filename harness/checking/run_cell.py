@@ -32,7 +32,7 @@ from harness.results.findings import BROKEN, PASSING, Blame, Finding, Verdict
 from harness.runtime.answers import IllFormed
 from harness.runtime.precision import narrow
 from harness.runtime.session import without_number
-from harness.worker.remote import Remote, WorkerFault, missing_requirement, told
+from harness.worker.remote import Remote, WorkerFault, failure_text, missing_requirement
 from harness.worker.worker import Outcome, Worker
 
 
@@ -182,7 +182,7 @@ class CellRun:
 
 def _make_finding(check: str, outcome: Outcome) -> Finding:
     verdict: Verdict = "error" if outcome.status == "ok" else outcome.status
-    return Finding(check, faults=[outcome.cause], verdict=verdict, traceback=told(outcome))
+    return Finding(check, faults=[outcome.cause], verdict=verdict, traceback=failure_text(outcome))
 
 
 # An ordinary cell checks the spec's program on a backend.

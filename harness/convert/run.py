@@ -27,7 +27,7 @@ from harness.oracle.tolerance import Deviation, digits, worst
 from harness.program.serial import encode
 from harness.program.signature import nearest_sizes, without_noise
 from harness.worker.answers import Forms
-from harness.worker.remote import WorkerFault, answered
+from harness.worker.remote import WorkerFault, call_or_raise
 from harness.worker.worker import Worker
 
 # Comparison of an exported model's outputs with the oracle.
@@ -141,7 +141,7 @@ class Caller:
         """
         self.tell(verb)
         try:
-            return answered(self.worker, FORMS, verb, payload, self.timeout).value
+            return call_or_raise(self.worker, FORMS, verb, payload, self.timeout).value
         except WorkerFault as fault:
             if (error := fault.users_error) is not None:
                 raise UsageError(error) from None

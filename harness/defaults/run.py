@@ -12,7 +12,7 @@ from harness.runtime.hookspecs import Measured
 from harness.runtime.plugins import available
 from harness.worker.answers import Forms
 from harness.worker.launch import Launch
-from harness.worker.remote import asked
+from harness.worker.remote import call_worker
 from harness.worker.worker import Worker
 
 SERVICE = "harness.defaults.service:handler"
@@ -67,7 +67,7 @@ def verify(
             _add_not_run(found, framework, names, f"no backend {framework!r} is installed")
             continue
         with Worker(Launch(framework, service=SERVICE)) as worker:
-            outcome = asked(worker, FORMS, "measure", {"names": names}, TIMEOUT)
+            outcome = call_worker(worker, FORMS, "measure", {"names": names}, TIMEOUT)
             if not outcome.ok:
                 _add_not_run(found, framework, names, outcome.cause)
                 continue

@@ -83,7 +83,7 @@ def root() -> Path:
     return Path(pooch.os_cache(CACHE)) / FOLDER
 
 
-def kept() -> dict[str, MadeEnvironment]:
+def complete_environments() -> dict[str, MadeEnvironment]:
     """Return the complete environments by name (``torch@2.6``)."""
     return read_environments()[0]
 
@@ -98,7 +98,7 @@ def read_environments() -> tuple[dict[str, MadeEnvironment], list[str]]:
         return {}, []
     for folder in folders:
         try:
-            one = at(folder)
+            one = read_environment(folder)
         except UsageError as error:
             damaged.append(str(error))
         else:
@@ -106,7 +106,7 @@ def read_environments() -> tuple[dict[str, MadeEnvironment], list[str]]:
     return found, damaged
 
 
-def at(folder: Path) -> MadeEnvironment | None:
+def read_environment(folder: Path) -> MadeEnvironment | None:
     """Return the environment in a folder, or None if the folder has no complete environment.
 
     Raises:
@@ -133,7 +133,7 @@ def _installed_version(backend: str) -> str:
         return ""
 
 
-def interpreter(column: str) -> str:
+def find_interpreter(column: str) -> str:
     """Return the interpreter of an environment, by the name ``torch@2.6``.
 
     Raises:
@@ -141,7 +141,7 @@ def interpreter(column: str) -> str:
         UsageError: ``environment.json`` cannot be read. Or there is no environment, and the label
             is not a version or is the installed version.
     """
-    found = at(root() / column)
+    found = read_environment(root() / column)
     backend, _, label = column.partition("@")
     make = f"harness env {backend}=={label}"
     if found is None and not label[:1].isdigit():

@@ -70,7 +70,7 @@ def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Co
     for name in names:
         if "@" in name and name not in own and name not in given:
             try:
-                own[name] = cache.interpreter(name)
+                own[name] = cache.find_interpreter(name)
             except NoEnvironment as error:
                 missing.append(error)
     if missing:
@@ -104,17 +104,17 @@ def complete_options(given: Mapping[str, Any], variables: str = "environment") -
     backends, environment = given.get("backends", ()), given.get(variables, ())
     columns = choose_from_options(backends, given.get("pythons", ()))
     if not isinstance(environment, Mapping):
-        environment = options.variables(environment, partial(names_of, backends))
+        environment = options.variables(environment, partial(column_names, backends))
     names = columns.names if backends else ()
     return {**given, "backends": names, "pythons": columns.pythons, variables: environment}
 
 
-def names_of(backends: Sequence[str]) -> tuple[str, ...]:
+def column_names(backends: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the columns in ``--backend``, to which other options refer."""
     return tuple(_split_request(item)[0] for item in backends) or tuple(available())
 
 
-def one(asked: str, python: str | None = None) -> tuple[str, str]:
+def choose_one(asked: str, python: str | None = None) -> tuple[str, str]:
     """Return the name and the interpreter of the only requested column.
 
     The default interpreter is the one that runs this code.
@@ -127,7 +127,7 @@ def one(asked: str, python: str | None = None) -> tuple[str, str]:
     return name, found.pythons.get(name, sys.executable)
 
 
-def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, dict[str, str]]:
+def choose_process(asked: options.ProcessOptions, backend: str) -> tuple[str, str, dict[str, str]]:
     """Return the name of the only column, its interpreter, and the environment variables of its
     process.
 
@@ -136,11 +136,11 @@ def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, d
     """
     name, own = _split_request(backend)
     python, environment = options.process_of(asked, name, own)
-    column, interpreter = one(backend, python)
+    column, interpreter = choose_one(backend, python)
     return column, interpreter, environment
 
 
-def left_out(lacking: Mapping[str, str]) -> list[str]:
+def skipped_messages(lacking: Mapping[str, str]) -> list[str]:
     """Return a sentence for each backend that is left out, with its install command."""
     return [
         f"{name} is skipped, because its framework is not installed: {how}"
@@ -149,10 +149,12 @@ def left_out(lacking: Mapping[str, str]) -> list[str]:
 
 
 def _choose_installed(pythons: dict[str, str]) -> Columns:
-    lacking = needs.lacking({name: pythons.get(name, sys.executable) for name in available()})
+    lacking = needs.missing_frameworks(
+        {name: pythons.get(name, sys.executable) for name in available()}
+    )
     names = tuple(name for name in available() if name not in lacking)
     if not names:
-        raise UsageError(f"no backend can run: {'; '.join(left_out(lacking))}")
+        raise UsageError(f"no backend can run: {'; '.join(skipped_messages(lacking))}")
     return Columns(names, pythons, lacking)
 
 

@@ -29,9 +29,9 @@ def run_env(asked: EnvOptions) -> CommandResult:
     if asked.remove:
         if not words:
             raise UsageError("--remove needs the name of an environment; 'harness env' lists them")
-        columns = [wanted.column_of(word) for word in words]
+        columns = [wanted.environment_name(word) for word in words]
         for column in columns:
-            make.folder_of(column)
+            make.find_folder(column)
         removed = [displayed(make.remove(column)) for column in columns]
         return CommandResult({"removed": removed}, "\n".join(f"removed: {one}" for one in removed))
     if not words or asked.list:
@@ -40,7 +40,7 @@ def run_env(asked: EnvOptions) -> CommandResult:
         return _list_environments()
     told = partial(tell, error=True)
     python = asked.python or sys.executable
-    found = make.make(wanted.read(words), python, told, asked.force)
+    found = make.make(wanted.read_request(words), python, told, asked.force)
     lines = (
         f"{_describe_environment(found)}, {_folder_size(found.folder) / MIB:,.0f} MiB",
         f"use it with: --backend {found.about.column}",
@@ -65,7 +65,7 @@ def choose_or_make(asked: Sequence[str]) -> Columns:
         if not _confirm(f"make {' and '.join(words)} now, with 'harness env'?"):
             raise
         for word in words:
-            make.make(wanted.read([word]), sys.executable, told, force=False)
+            make.make(wanted.read_request([word]), sys.executable, told, force=False)
     return choose(asked)
 
 

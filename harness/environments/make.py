@@ -50,7 +50,7 @@ def make(
         raise UsageError(f"cannot make {displayed(folder.parent)}: {error.strerror}") from None
     _check_no_symbolic_link(folder)
     with held(folder, "make a different environment"):
-        there = None if force else cache.at(folder)
+        there = None if force else cache.read_environment(folder)
         if there is not None and there.is_current:
             _check_same_request(there, wanted, python)
             return there
@@ -62,12 +62,12 @@ def make(
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        made = cache.at(folder)
+        made = cache.read_environment(folder)
         assert made is not None
         return made
 
 
-def folder_of(column: str) -> Path:
+def find_folder(column: str) -> Path:
     """Return the folder of an environment, which may be incomplete.
 
     Raises:
@@ -75,7 +75,7 @@ def folder_of(column: str) -> Path:
     """
     folder = cache.root() / column
     if not folder.is_dir():
-        known = ", ".join(cache.kept()) or "none"
+        known = ", ".join(cache.complete_environments()) or "none"
         raise UsageError(f"there is no environment {column} (existing: {known})")
     _check_no_symbolic_link(folder)
     return folder
@@ -87,7 +87,7 @@ def remove(column: str) -> Path:
     Raises:
         UsageError: there is no such folder, it is a symbolic link, or another process is making it.
     """
-    folder = folder_of(column)
+    folder = find_folder(column)
     with held(folder, "remove it later"):
         # Remove the marker first: an interrupted removal then leaves no seemingly complete
         # environment.

@@ -33,7 +33,7 @@ from harness.runtime.plugins import installed
 NOT_PACKED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 
 
-def distribution(name: str) -> Distribution:
+def find_distribution(name: str) -> Distribution:
     """Return an installed distribution whose installer has recorded its files.
 
     Raises:
@@ -102,7 +102,7 @@ class EnvironmentRequest:
     packed: tuple[Distribution, ...]
 
 
-def read(words: Sequence[str]) -> EnvironmentRequest:
+def read_request(words: Sequence[str]) -> EnvironmentRequest:
     """Read ``BACKEND==VERSION`` or ``BACKEND@VERSION``, followed by further requirements.
 
     Raises:
@@ -112,7 +112,9 @@ def read(words: Sequence[str]) -> EnvironmentRequest:
     backend, version = _split_version(*words[:2])
     _, entry = installed(ENTRY_POINT_GROUP)[backend]
     own = entry.dist.name if entry.dist else DISTRIBUTION
-    found = {str(canonicalize_name(r.name)): r for r in requirements(distribution(own), backend)}
+    found = {
+        str(canonicalize_name(r.name)): r for r in requirements(find_distribution(own), backend)
+    }
     framework = next((n for n in (backend, backend.split("-")[0]) if n in found), backend)
     # Drop the marker that limits a requirement to an extra.
     chosen = {
@@ -133,11 +135,11 @@ def read(words: Sequence[str]) -> EnvironmentRequest:
         f"{backend}@{version.removesuffix('.*')}",
         backend,
         tuple(chosen.values()),
-        tuple(distribution(name) for name in dict.fromkeys((DISTRIBUTION, own))),
+        tuple(find_distribution(name) for name in dict.fromkeys((DISTRIBUTION, own))),
     )
 
 
-def column_of(word: str) -> str:
+def environment_name(word: str) -> str:
     """Return the name of an environment, ``torch@2.6``, from this name or from ``torch==2.6``.
 
     Raises:

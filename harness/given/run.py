@@ -18,7 +18,7 @@ from harness.command.declared import build
 from harness.command.options import process_of
 from harness.command.outcome import CommandResult
 from harness.command.ranges import SEED, TIMEOUT
-from harness.environments.columns import one
+from harness.environments.columns import choose_one
 from harness.errors import CouldNotRun, UsageError, check_known
 from harness.files import kinds
 from harness.files.atomic import write_whole
@@ -34,7 +34,7 @@ from harness.oracle.patience import Patience, at_work, spent, with_patience
 from harness.oracle.user_arrays import UserArrays
 from harness.program.ir import Phase, Program
 from harness.program.signature import group_of, noise_ports
-from harness.runtime.answers import Arguments, IllFormed, whole
+from harness.runtime.answers import Arguments, IllFormed, check_all_arrays
 from harness.runtime.labels import check_device
 from harness.runtime.memory import check_fits
 from harness.runtime.paths import PATHS
@@ -136,7 +136,7 @@ def _check_request(
     if not isinstance(backend, str):
         raise UsageError(f"a backend must be given by name, found {backend!r}")
     if backend != ORACLE:
-        column, _ = one(backend, settings.python)
+        column, _ = choose_one(backend, settings.python)
         check_device(settings.device, (column,))
     elif (settings.dtype, settings.device) != ("float64", "cpu"):
         raise UsageError("the oracle always runs in float64 on the cpu: leave dtype and device out")
@@ -194,17 +194,17 @@ def _run_on_backend(
     want: Collection[str],
     settings: Settings,
 ) -> PassOutcome:
-    with Worker(Launch(*one(backend, settings.python), settings.environment)) as worker:
+    with Worker(Launch(*choose_one(backend, settings.python), settings.environment)) as worker:
         remote = Remote(worker, settings.timeout, spent)
         try:
             check_offered(worker, settings.device, settings.dtype, programs)
             paths = remote.open(*programs, None, settings.path, settings.dtype, settings.device)
             remote.load(material)
             if "gradients" in want:
-                results = whole(remote.gradients(material, phase=settings.phase))
+                results = check_all_arrays(remote.gradients(material, phase=settings.phase))
                 return results, group_of(results, "gradient."), paths
             targets = material.targets if "loss" in want else None
-            results = whole(
+            results = check_all_arrays(
                 remote.forward(settings.phase, material.inputs, material.state, targets)
             )
             return results, {}, paths

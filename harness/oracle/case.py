@@ -34,7 +34,7 @@ from harness.program.signature import group_of
 from harness.program.updates import UpdateRule
 from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.precision import host_dtype
-from harness.runtime.session import Session, places, without_number
+from harness.runtime.session import Session, value_places, without_number
 
 # A loss for a program that has no loss, so that gradients can be computed.
 
@@ -318,7 +318,7 @@ def _first_non_finite(case: Case) -> str:
     for name, _, array in trace:
         not_finite = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(0, np.bool_)
         if not_finite.any():
-            place = places(program).get(without_number(name))
+            place = value_places(program).get(without_number(name))
             where = f" ({place})" if place else ""
             many = (
                 f"in {int(not_finite.sum()):,} of its {not_finite.size:,} entries"

@@ -67,7 +67,7 @@ def tensor(value: Any) -> Array | Misfit:
     return np.asarray(value)
 
 
-def whole(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
+def check_all_arrays(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
     """Return the tensors if all of them are arrays.
 
     Raises:
@@ -125,7 +125,7 @@ class Counted:
     within: str = ""
 
 
-def shown(value: Any) -> str:
+def short_text(value: Any) -> str:
     """Return a short text of a value, for an error message."""
     return shorten(repr(value), 80)
 
@@ -139,23 +139,25 @@ def _array(value: Any) -> Array:
 
 def _entry(value: Any) -> tuple[str, int | None, Array | Misfit]:
     if not isinstance(value, list) or len(value) != 3:
-        raise ValueError(f"expected a name, a time step and a value, found {shown(value)}")
+        raise ValueError(f"expected a name, a time step and a value, found {short_text(value)}")
     name, step, found = value
     if not isinstance(name, str) or not (step is None or type(step) is int):
-        raise ValueError(f"expected a name and a time step, found {shown(value[:2])}")
+        raise ValueError(f"expected a name and a time step, found {short_text(value[:2])}")
     return name, step, tensor(found)
 
 
 def _seconds(value: Any) -> float:
     if not isinstance(value, float | int) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise ValueError(f"expected a finite number of at least 0, found {shown(value)}")
+        raise ValueError(f"expected a finite number of at least 0, found {short_text(value)}")
     return float(value)
 
 
 def _whole_number_from(least: int) -> ConvertedBy:
     def whole_number(value: Any) -> int:
         if type(value) is not int or value < least:
-            raise ValueError(f"expected a whole number of at least {least}, found {shown(value)}")
+            raise ValueError(
+                f"expected a whole number of at least {least}, found {short_text(value)}"
+            )
         return value
 
     return ConvertedBy(whole_number)

@@ -373,7 +373,7 @@ ALIKE = 0.85
 OFFERS = frozenset(name for name in dir(Backend) if not name.startswith("_"))
 
 
-def doubts(backend: object) -> list[str]:
+def misspelling_warnings(backend: object) -> list[str]:
     """Return warnings about attributes of a backend that look like misspelled contract methods.
 
     Unknown names in the table of primitives and in ``fused`` also get a warning. If ``backend`` is

@@ -36,8 +36,8 @@ def _ask_for_claim(backend: Backend, call: ClaimableCall) -> Native | None:
     claim = backend.claim(call)
     if claim is not None:
         source = f"claim() of {call.definition}"
-        promises.instance(claim, Native, source, "a Native, or None")
-        promises.instance(claim.packing, Packing, f"the packing of {source}", "a Packing")
+        promises.check_type(claim, Native, source, "a Native, or None")
+        promises.check_type(claim.packing, Packing, f"the packing of {source}", "a Packing")
     return claim
 
 
@@ -69,7 +69,7 @@ def _prepared_line(node: Node, label: str, run: Callable[[Values], Sequence[obje
         try:
             values.update(zip(node.outputs, made, strict=True))
         except (TypeError, ValueError):
-            promises.each(made, node.outputs, label)
+            promises.check_results(made, node.outputs, label)
             raise
 
     return line

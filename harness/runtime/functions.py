@@ -145,7 +145,7 @@ class Functions:
         Raises:
             ContractError: the result is not a function.
         """
-        return promises.function(self.backend.compile(function), "compile()")
+        return promises.check_function(self.backend.compile(function), "compile()")
 
     def automatic(self, function: Function) -> GradientFunction | None:
         """Return the framework's own derivative of a function, not compiled.
@@ -159,7 +159,7 @@ class Functions:
         made = self.backend.value_and_gradient(scaled)
         if made is None:
             return None
-        made = promises.function(made, "value_and_gradient()")
+        made = promises.check_function(made, "value_and_gradient()")
         return updates.unscaled(made, self.table) if self.scales else made
 
     def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
@@ -191,7 +191,7 @@ class Functions:
         compiled = self.compiled(function)
 
         def split(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
-            found = dict(promises.named(compiled(variables, constants), COMPILED))
+            found = dict(promises.check_mapping(compiled(variables, constants), COMPILED))
             gradients = {n: found.pop(f"gradient.{n}") for n in against}
             return found, gradients
 
@@ -323,7 +323,7 @@ class Functions:
         Raises:
             ContractError: the backend's ``numpy()`` did not return an array.
         """
-        return promises.array(self.backend.numpy(tensor), name)
+        return promises.check_array(self.backend.numpy(tensor), name)
 
     def _bind_arguments(
         self, program: Program, variables: Tensors, constants: Tensors

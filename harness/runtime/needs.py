@@ -17,12 +17,12 @@ from packaging.requirements import Requirement
 
 from harness.errors import UsageError, did_you_mean
 from harness.runtime.hookspecs import ENTRY_POINT_GROUP
-from harness.runtime.plugins import advice, extras, installed
+from harness.runtime.plugins import extras, install_command, installed
 
 PATIENCE = 60.0
 
 
-def lacking(pythons: Mapping[str, str]) -> dict[str, str]:
+def missing_frameworks(pythons: Mapping[str, str]) -> dict[str, str]:
     """Return the backends without their framework, each with the command that installs it.
 
     ``pythons`` gives the interpreter of each backend. If an interpreter does not answer, its
@@ -32,12 +32,12 @@ def lacking(pythons: Mapping[str, str]) -> dict[str, str]:
     return {name: told[python][name] for name, python in pythons.items() if name in told[python]}
 
 
-def own() -> dict[str, str]:
+def missing_here() -> dict[str, str]:
     """Return this interpreter's backends without their framework, with install commands."""
     found = {}
     for name, (_, entry) in sorted(installed(ENTRY_POINT_GROUP).items()):
         if entry.dist is not None and not all(map(_is_installed, requirements(entry.dist, name))):
-            found[name] = advice(entry.dist, extras(entry.dist, name))
+            found[name] = install_command(entry.dist, extras(entry.dist, name))
     return found
 
 
@@ -47,7 +47,7 @@ def unknown_backend(name: str) -> UsageError:
     The message suggests a similar name, or a backend that uses a framework of that name. It lists
     the installed backends, with and without their framework.
     """
-    known, without = installed(ENTRY_POINT_GROUP), own()
+    known, without = installed(ENTRY_POINT_GROUP), missing_here()
     users = [
         backend
         for backend, (_, entry) in sorted(known.items())
@@ -86,7 +86,7 @@ def _is_installed(wanted: Requirement) -> bool:
 @cache
 def _ask_interpreter(python: str) -> Mapping[str, str]:
     if python == sys.executable:
-        return own()
+        return missing_here()
     command = [python, "-P", "-m", "harness.runtime.needs"]
     try:
         ran = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
@@ -97,4 +97,4 @@ def _ask_interpreter(python: str) -> Mapping[str, str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(own()))
+    sys.stdout.write(json.dumps(missing_here()))

@@ -248,14 +248,16 @@ def extras(dist: Distribution, name: str) -> list[str]:
     return parts if known.issuperset(parts) else []
 
 
-def advice(dist: Distribution, wanted: Sequence[str]) -> str:
+def install_command(dist: Distribution, wanted: Sequence[str]) -> str:
     """Return the pip command that installs a distribution with the given extras."""
     return f"pip install '{dist.name}[{','.join(wanted)}]'"
 
 
 def _install_hint(entry: EntryPoint) -> str:
     wanted = extras(entry.dist, entry.name) if entry.dist else []
-    return f"; install it with: {advice(entry.dist, wanted)}" if entry.dist and wanted else ""
+    return (
+        f"; install it with: {install_command(entry.dist, wanted)}" if entry.dist and wanted else ""
+    )
 
 
 BACKENDS = PluginKind("backend", ENTRY_POINT_GROUP, UnknownBackend, BrokenBackend)

@@ -28,7 +28,7 @@ from harness.runtime.interpreter import Interpreter, call_text, perform
 from harness.runtime.native import Tensors
 from harness.runtime.paths import DERIVED_PATHS
 from harness.runtime.precision import host_dtype
-from harness.runtime.promises import ContractError, array
+from harness.runtime.promises import ContractError, check_array
 from harness.runtime.session import Session
 
 
@@ -229,7 +229,7 @@ class Probe:
         if found != form.shape:
             return f"{text} returned shape {list(found)}; expected {list(form.shape)}"
         try:
-            values = array(session.backend.numpy(made), f"the result of {text}")
+            values = check_array(session.backend.numpy(made), f"the result of {text}")
         except ContractError as error:
             return str(error)
         except Exception as error:

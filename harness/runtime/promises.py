@@ -29,12 +29,12 @@ class ContractError(Exception):
     """The error of a backend's method that breaks its promise; the message names the method."""
 
 
-def described(value: Any) -> str:
+def describe_type(value: Any) -> str:
     """Describe a value's type, for a message."""
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
-def instance(value: T, kind: type[Any], source: str, wanted: str) -> T:
+def check_type(value: T, kind: type[Any], source: str, wanted: str) -> T:
     """Return ``value``, which ``source`` returned, after checking its type.
 
     ``source`` and ``wanted`` are texts for the message.
@@ -43,60 +43,60 @@ def instance(value: T, kind: type[Any], source: str, wanted: str) -> T:
         ContractError: the value has another type.
     """
     if not isinstance(value, kind):
-        raise ContractError(f"{source} returned {described(value)}; expected {wanted}")
+        raise ContractError(f"{source} returned {describe_type(value)}; expected {wanted}")
     return value
 
 
-def function(value: F, source: str) -> F:
+def check_function(value: F, source: str) -> F:
     """Return ``value``, which ``source`` returned, after checking that it can be called.
 
     Raises:
         ContractError: the value cannot be called.
     """
     if not callable(value):
-        raise ContractError(f"{source} returned {described(value)}; expected a function")
+        raise ContractError(f"{source} returned {describe_type(value)}; expected a function")
     return value
 
 
-def named(value: Any, source: str) -> Mapping[str, Any]:
+def check_mapping(value: Any, source: str) -> Mapping[str, Any]:
     """Return ``value``, which ``source`` returned, after checking that it is a mapping.
 
     Raises:
         ContractError: the value is not a mapping.
     """
-    found: Mapping[str, Any] = instance(value, Mapping, source, "a dictionary of tensors by name")
+    found: Mapping[str, Any] = check_type(value, Mapping, source, "a dictionary of tensors by name")
     return found
 
 
-def pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
+def check_pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
     """Return ``value``, which ``source`` returned, after checking that it has two entries.
 
     Raises:
         ContractError: the value does not have two entries.
     """
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ContractError(f"{source} returned {described(value)}; expected {wanted}")
+        raise ContractError(f"{source} returned {describe_type(value)}; expected {wanted}")
     return value[0], value[1]
 
 
-def table(value: Any) -> Mapping[str, Callable[..., Any]]:
+def check_table(value: Any) -> Mapping[str, Callable[..., Any]]:
     """Return a backend's table of primitives after checking that it maps names to functions.
 
     Raises:
         ContractError: the table is not a mapping, or a value is not a function.
     """
-    instance(value, Mapping, "primitives", "a dictionary of functions by name")
+    check_type(value, Mapping, "primitives", "a dictionary of functions by name")
     for name, primitive in value.items():
         if not callable(primitive):
             raise ContractError(
-                f"{name!r} in the table of primitives is {described(primitive)}; "
+                f"{name!r} in the table of primitives is {describe_type(primitive)}; "
                 "expected a function"
             )
     found: Mapping[str, Callable[..., Any]] = value
     return found
 
 
-def texts(value: Any, source: str) -> dict[str, str]:
+def check_texts(value: Any, source: str) -> dict[str, str]:
     """Return a mapping as texts by name, each cut to :data:`LONGEST` characters.
 
     Values that are not texts are converted.
@@ -104,13 +104,13 @@ def texts(value: Any, source: str) -> dict[str, str]:
     Raises:
         ContractError: the value is not a mapping, or has more than :data:`MOST_TEXTS` names.
     """
-    found = instance(value, Mapping, source, "a dictionary of texts by name")
+    found = check_type(value, Mapping, source, "a dictionary of texts by name")
     if len(found) > MOST_TEXTS:
         raise ContractError(f"{source} returned {len(found):,} texts; {MOST_TEXTS} are allowed")
     return {shorten(str(n), LONGEST): shorten(str(text), LONGEST) for n, text in found.items()}
 
 
-def memory(value: Any, source: str) -> int | None:
+def check_memory(value: Any, source: str) -> int | None:
     """Return a number of bytes, or None, after checking it.
 
     Raises:
@@ -118,13 +118,13 @@ def memory(value: Any, source: str) -> int | None:
     """
     if value is None:
         return None
-    whole = instance(value, Integral, source, "a number of bytes, or None")
+    whole = check_type(value, Integral, source, "a number of bytes, or None")
     if not 0 <= whole < MOST_BYTES:
         raise ContractError(f"{source} returned more bytes than any machine has")
     return int(whole)
 
 
-def names(value: Any, source: str) -> list[str]:
+def check_names(value: Any, source: str) -> list[str]:
     """Return a list of names after checking it.
 
     Raises:
@@ -132,12 +132,12 @@ def names(value: Any, source: str) -> list[str]:
     """
     listed = isinstance(value, Sequence | frozenset | set) and not isinstance(value, str | bytes)
     if not listed or not all(isinstance(name, str) for name in value):
-        found = repr(value) if isinstance(value, str) else described(value)
+        found = repr(value) if isinstance(value, str) else describe_type(value)
         raise ContractError(f"{source} returned {found}; expected a list of names")
     return list(value)
 
 
-def lacking(backend: Any, dtype: str) -> list[str]:
+def missing_primitives(backend: Any, dtype: str) -> list[str]:
     """Return the optional primitives that a backend says it lacks in a dtype.
 
     For a backend without a method ``lacks``, return an empty list.
@@ -146,7 +146,7 @@ def lacking(backend: Any, dtype: str) -> list[str]:
         ContractError: the result is not a list of names, or a name is not an optional primitive.
     """
     source = f"lacks({dtype!r})"
-    found = names(getattr(backend, "lacks", lambda _: ())(dtype), source)
+    found = check_names(getattr(backend, "lacks", lambda _: ())(dtype), source)
     for name in found:
         if name not in OFFERED:
             what = "which every backend must have" if name in TABLE else "which is not a primitive"
@@ -154,19 +154,21 @@ def lacking(backend: Any, dtype: str) -> list[str]:
     return found
 
 
-def each(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
+def check_results(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
     """Return the results of a claimed call after checking that there is one for each of ``nodes``.
 
     Raises:
         ContractError: there are more or fewer results, or they are not in a list or a tuple.
     """
     if not isinstance(values, tuple | list) or len(values) != len(nodes):
-        found = f"{len(values)} results" if isinstance(values, tuple | list) else described(values)
+        found = (
+            f"{len(values)} results" if isinstance(values, tuple | list) else describe_type(values)
+        )
         raise ContractError(f"{source} returned {found}; expected {len(nodes)}")
     return values
 
 
-def array(value: Any, name: str) -> Array:
+def check_array(value: Any, name: str) -> Array:
     """Return the array that ``numpy()`` returned for the result ``name``, after checking it.
 
     Raises:
@@ -174,7 +176,7 @@ def array(value: Any, name: str) -> Array:
     """
     if not isinstance(value, np.ndarray | np.generic):
         raise ContractError(
-            f"numpy() returned {described(value)} for {name}; expected a numpy array"
+            f"numpy() returned {describe_type(value)} for {name}; expected a numpy array"
         )
     if not can_send(value.dtype):
         raise ContractError(f"numpy() returned an array of dtype {value.dtype} for {name}")

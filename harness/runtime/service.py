@@ -179,7 +179,7 @@ class SessionService(StepService):
         batch = (_with_gaps(inputs), _with_gaps(state), _with_gaps(targets))
         trained, gradients = session.gradients("training", *batch)
         trained |= {f"gradient.{n}": g for n, g in gradients.items()}
-        return [arrays, session.to_numpy(promises.named(results, COMPILED)), trained]
+        return [arrays, session.to_numpy(promises.check_mapping(results, COMPILED)), trained]
 
     def _transposed_view(self, array: Array) -> Any:
         """Return an array as a tensor that is a transposed view."""
@@ -269,12 +269,12 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
         UsageError: the table of primitives is incomplete.
         ContractError: the object is not a backend, or has no name or no table.
     """
-    promises.instance(backend, Backend, "harness_backend", "a harness.extend.Backend")
+    promises.check_type(backend, Backend, "harness_backend", "a harness.extend.Backend")
     if not isinstance(getattr(backend, "name", None), str):
         kind = type(backend).__name__
         raise ContractError(f"{kind}.name is not a string; expected the name of the entry point")
-    table = promises.table(backend.primitives)
-    promises.instance(backend.fused, Mapping, "fused", "a dictionary of functions by name")
+    table = promises.check_table(backend.primitives)
+    promises.check_type(backend.fused, Mapping, "fused", "a dictionary of functions by name")
     missing = [primitive for primitive in TABLE if primitive not in table]
     if missing:
         raise UsageError(

@@ -40,7 +40,15 @@ from harness.runtime.functions import COMPILED, Functions
 from harness.runtime.native import Function, Tensors
 from harness.runtime.paths import ExecutionPath
 from harness.runtime.precision import host_dtype
-from harness.runtime.updates import RATE, STEP, Update, around, claimed, started, steps_made
+from harness.runtime.updates import (
+    RATE,
+    STEP,
+    Update,
+    claimed,
+    initial_slots,
+    steps_made,
+    without_clipping,
+)
 
 # The suffix that distinguishes values of the same name (``#2``).
 _NUMBER = re.compile(r"#\d+$")
@@ -75,7 +83,7 @@ def without_number(name: str) -> str:
     return _NUMBER.sub("", name)
 
 
-def places(program: Program) -> dict[str, str]:
+def value_places(program: Program) -> dict[str, str]:
     """Return the place (``file:line``) of each named value's equation in the spec."""
     nodes = list(walk_nodes(program.nodes))
     # Calls and loops come last, because their results were made by the nodes inside.
@@ -152,7 +160,9 @@ class Session(Functions):
         self.rule = rule
         self.optimizer = claimed(self.backend, rule, self.layout) if rule and claim else None
         made = (self.layout, self.backend.primitives, self.interpreter)
-        self._update = None if rule is None else Update(around(rule, self.optimizer), *made)
+        self._update = (
+            None if rule is None else Update(without_clipping(rule, self.optimizer), *made)
+        )
         self._compiled.pop("update", None)
 
     def paths(self) -> dict[str, str]:
@@ -186,9 +196,9 @@ class Session(Functions):
         self.forget()
         self.variables = self._tensors(self.layout.pack(parameters))
         self.statistics = self._tensors(statistics)
-        self.steps, self.scaling = 0, updates.begun(self.scalar) if self.scales else {}
+        self.steps, self.scaling = 0, updates.initial_scaling(self.scalar) if self.scales else {}
         if self.rule is not None and self.optimizer is None:
-            starts = self.rule_update().packed(started(self.rule, parameters))
+            starts = self.rule_update().packed(initial_slots(self.rule, parameters))
             self.slots = {slot: self._tensors(a) for slot, a in starts.items()}
 
     @cached_property
@@ -229,7 +239,7 @@ class Session(Functions):
         """Return ``parameters``, ``statistics`` and ``slots``, by the spec's names."""
         slots: Mapping[str, Tensors] = self.slots
         if self.optimizer is not None:
-            slots = promises.named(self.optimizer.slots(self.optimizer_state), "slots()")
+            slots = promises.check_mapping(self.optimizer.slots(self.optimizer_state), "slots()")
         return {
             "parameters": self.neutral(self.variables),
             "statistics": self.to_numpy(self.statistics),
@@ -245,7 +255,7 @@ class Session(Functions):
         """
         mode: Mode = "forward" if targets is None else "loss"
         results = self.function(phase, mode)(*self.arguments(phase, inputs, state, targets or {}))
-        return self.to_numpy(promises.named(results, COMPILED))
+        return self.to_numpy(promises.check_mapping(results, COMPILED))
 
     def gradients(
         self,
@@ -304,7 +314,7 @@ class Session(Functions):
             if self.rule_update().feeds:
                 wanted, rate = self.fed(trained, wanted, self.scalar(self.steps), rate)
             made = self.optimizer.update(self.optimizer_state, trained, wanted, rate)
-            self.optimizer_state, trained = promises.pair(made, *UPDATED)
+            self.optimizer_state, trained = promises.check_pair(made, *UPDATED)
         else:
             trained = self._apply_rule(trained, wanted, learning_rate)
         self.variables.update(trained)
@@ -335,7 +345,7 @@ class Session(Functions):
         """
         constants = {f"{s}.{n}": kept[f"{s}.{n}"] for s, ts in self.slots.items() for n in ts}
         constants |= self._rule_constants(variables, gradients, kept[STEP], rate)
-        results = promises.named(run(variables, constants), COMPILED)
+        results = promises.check_mapping(run(variables, constants), COMPILED)
         return {n.removeprefix("parameter."): t for n, t in results.items()}
 
     def fed(
@@ -390,8 +400,8 @@ class Session(Functions):
         self, phase: Phase, mode: Mode, variables: Tensors, constants: Tensors
     ) -> tuple[Tensors, Tensors]:
         made = self.gradient_function(phase, mode)(variables, {**constants, **self.scaling})
-        both = promises.pair(made, COMPILED, "results and gradients")
-        results, gradients = (promises.named(one, COMPILED) for one in both)
+        both = promises.check_pair(made, COMPILED, "results and gradients")
+        results, gradients = (promises.check_mapping(one, COMPILED) for one in both)
         return {n: t for n, t in results.items() if n != "scalar"}, dict(gradients)
 
 
@@ -430,5 +440,5 @@ def make_session(
     if made is None:
         return Session(backend, training, inference, **choices)
     wanted = "a harness.extend.executor.Session, or None"
-    found: Session = promises.instance(made, Session, "session()", wanted)
+    found: Session = promises.check_type(made, Session, "session()", wanted)
     return found

@@ -148,15 +148,15 @@ def _forward_step(session: Session, batch: Tensors, state: Tensors) -> TrainingS
 def _compile_native(session: Session, function: F) -> F:
     if session.path != "native-compiled":
         return function
-    return promises.function(session.backend.compile_native(function), "compile_native()")
+    return promises.check_function(session.backend.compile_native(function), "compile_native()")
 
 
 def _plan_runner(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
     plan, backend = replace(plan, products=session.products), session.backend
     if session.path == "compiled":
-        run = promises.function(backend.compile_plan(plan), "compile_plan()")
+        run = promises.check_function(backend.compile_plan(plan), "compile_plan()")
     else:
-        run = promises.function(backend.execute(plan), "execute()")
+        run = promises.check_function(backend.execute(plan), "execute()")
     names = tuple(plan.inputs)
     return lambda given: run(given if len(given) == len(names) else {n: given[n] for n in names})
 
@@ -167,7 +167,7 @@ def _check_results(results: Any, wanted: Iterable[str]) -> None:
     Raises:
         ContractError: the results are not a mapping, or a result is missing.
     """
-    found = promises.named(results, RUN)
+    found = promises.check_mapping(results, RUN)
     lacking = [name for name in wanted if name not in found]
     if lacking:
         raise ContractError(f"{RUN} returned no {', '.join(lacking)}")
@@ -290,7 +290,7 @@ def _native_update(
         kept, made = updated
         return {**made, OPTIMIZER: kept, **following}
     except (TypeError, ValueError):
-        promises.pair(updated, *UPDATED)
+        promises.check_pair(updated, *UPDATED)
         raise
 
 

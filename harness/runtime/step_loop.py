@@ -129,8 +129,8 @@ class StepLoop:
         """
         one, several = backend.advance(step), backend.several(step)
         return StepLoop(
-            promises.function(one, "advance()"),
-            None if several is None else promises.function(several, "several()"),
+            promises.check_function(one, "advance()"),
+            None if several is None else promises.check_function(several, "several()"),
         )
 
     def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> StepHandle:

@@ -95,7 +95,7 @@ class PeakMeter:
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             return {"result": table[op](variables["a"], variables["b"])}
 
-        compiled = promises.function(self.backend.compile(function), "compile()")
+        compiled = promises.check_function(self.backend.compile(function), "compile()")
         return lambda a, b: compiled({"a": a, "b": b}, {})["result"]
 
     def _operand(self, array: Array) -> Any:
@@ -109,7 +109,7 @@ class PeakMeter:
         started = time.perf_counter()
         made = multiply(a, b)
         made = cast(made, dtype=wide) if narrow(self.dtype) else made
-        found = promises.array(self.backend.numpy(made), "the result of matmul")
+        found = promises.check_array(self.backend.numpy(made), "the result of matmul")
         taken = time.perf_counter() - started
         same = self.backend.tensor(np.array(found))
         self.backend.wait({"same": same})
@@ -208,7 +208,7 @@ class StepService:
             "paths": session.paths(),
             "seconds": seconds,
             "many": self.pipeline.many,
-            "settings": promises.texts(self.backend.settings(), "settings()"),
+            "settings": promises.check_texts(self.backend.settings(), "settings()"),
         }
 
     def descend(
@@ -307,11 +307,11 @@ class StepService:
     def values(self, first: int, count: int) -> Annotated[list[Arrays], Counted("count")]:
         """Return the results of each of ``count`` steps, from step ``first``."""
         steps = Clock(self.pipeline).values(first, count)
-        return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
+        return [{n: promises.check_array(a, n) for n, a in step.items()} for step in steps]
 
     def last(self, back: int) -> Arrays:
         """Return the results of the step ``back`` before the last; see :meth:`.Pipeline.last`."""
-        return {n: promises.array(a, n) for n, a in self.pipeline.last(back).items()}
+        return {n: promises.check_array(a, n) for n, a in self.pipeline.last(back).items()}
 
     def copying(self) -> Seconds:
         """Return the seconds to read finished tensors; see :meth:`.Pipeline.copying`."""
@@ -330,7 +330,7 @@ class StepService:
         """Return the peak bytes of the process and the device since :meth:`prepare`."""
         return {
             "resident": memory.peak(),
-            "device": promises.memory(self.backend.device_memory(), "device_memory()"),
+            "device": promises.check_memory(self.backend.device_memory(), "device_memory()"),
         }
 
     def _forget_peaks(self) -> None:

@@ -42,7 +42,7 @@ Values = dict[int, Any]
 MakeInterpreter = Callable[[Mapping[str, int]], Interpreter]
 
 
-def started(rule: UpdateRule, parameters: Arrays) -> dict[str, ArrayDict]:
+def initial_slots(rule: UpdateRule, parameters: Arrays) -> dict[str, ArrayDict]:
     """Return the initial value of every optimizer slot, by slot and parameter of the spec."""
     shapes = slot_shapes(rule, {n: a.shape for n, a in parameters.items()})
     return {
@@ -98,13 +98,13 @@ def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimiz
     found = backend.claim_optimizer(rule.by_meaning())
     if found is not None:
         wanted = "a NativeOptimizer, or None"
-        promises.instance(found, NativeOptimizer, "claim_optimizer()", wanted)
+        promises.check_type(found, NativeOptimizer, "claim_optimizer()", wanted)
         if found.clips and clipping(rule) is None:
             raise promises.ContractError(f"{found.label} clips gradients, but the model does not")
     return found
 
 
-def around(rule: UpdateRule, optimizer: NativeOptimizer | None) -> UpdateRule:
+def without_clipping(rule: UpdateRule, optimizer: NativeOptimizer | None) -> UpdateRule:
     """Return a rule without its clipping if the framework's optimizer clips gradients."""
     return replace(rule, fed=None, totals=()) if optimizer and optimizer.clips else rule
 
@@ -241,7 +241,7 @@ class Update:
 # Loss scaling of a session in float16: see :mod:`harness.program.updates`.
 
 
-def begun(scalar: Callable[[float], Any]) -> Tensors:
+def initial_scaling(scalar: Callable[[float], Any]) -> Tensors:
     """Return the initial loss scaling, whose tensors are carried from step to step."""
     return {SCALE: scalar(FIRST), GOOD: scalar(0.0)}
 

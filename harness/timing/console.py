@@ -10,7 +10,7 @@ from statistics import geometric_mean
 
 from rich.console import Console
 
-from harness.environments.columns import left_out
+from harness.environments.columns import skipped_messages
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.forms import plain
 from harness.files.user_file import displayed
@@ -125,7 +125,7 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
         # Show the results even if the file could not be written: they may have taken an hour.
         if not asked.as_json:
             show.results(results, asked.verbose)
-            show.lines(left_out(bench.plan.lacking))
+            show.lines(skipped_messages(bench.plan.lacking))
             if reference is not None:
                 show.lines(relative_lines(new, reference))
     compared = None

@@ -16,7 +16,7 @@ from harness.timing.request import Entry, Group, TimedCell
 from harness.timing.workload import ROTATING, Batch, Left, TimedCase
 from harness.worker.remote import (
     WorkerFault,
-    answered,
+    call_or_raise,
     client,
     missing_requirement,
     session_answer_types,
@@ -299,7 +299,7 @@ class Contestant:
         return self._ask("values", {"first": first, "count": count}).seconds
 
     def _ask(self, verb: str, payload: Mapping[str, object]) -> Outcome:
-        return answered(self.worker, session_answer_types(), verb, payload, self.timeout)
+        return call_or_raise(self.worker, session_answer_types(), verb, payload, self.timeout)
 
     def start(self) -> Mapping[str, Any]:
         """Start the worker if it is not running, and return its description of itself.

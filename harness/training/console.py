@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.command.declared import build
 from harness.command.outcome import CommandResult
-from harness.environments.columns import process_of
+from harness.environments.columns import choose_process
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.lock import check_free
@@ -113,7 +113,7 @@ def run_train(asked: TrainOptions) -> CommandResult | int:
     Raises:
         TrainingError: the backend fails.
     """
-    column, python, environment = process_of(asked, asked.backend)
+    column, python, environment = choose_process(asked, asked.backend)
     process = {"backend": column, "python": python, "environment": environment}
     path = asked.weights
     progress = TrainProgress(console(error=True))

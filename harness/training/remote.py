@@ -16,7 +16,7 @@ from harness.runtime.answers import Beginning, Snapshot
 from harness.training.request import Setup
 from harness.training.service import PREFIX, TrainService
 from harness.worker.answers import Forms
-from harness.worker.remote import WorkerFault, answered, client
+from harness.worker.remote import WorkerFault, call_or_raise, client
 from harness.worker.worker import Worker
 
 # Checks of a worker's snapshot against the model.
@@ -84,7 +84,7 @@ class TrainRemote:
     def _ask(self, verb: str, **payload: Any) -> Any:
         request = self.setup.request
         try:
-            return answered(self.worker, FORMS, verb, payload, request.timeout).value
+            return call_or_raise(self.worker, FORMS, verb, payload, request.timeout).value
         except WorkerFault as fault:
             if (error := fault.users_error) is not None:
                 raise UsageError(f"{request.backend}: {error}") from None

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from harness.command.declared import check_ranges
 from harness.command.ranges import SIZES
-from harness.environments.columns import one
+from harness.environments.columns import choose_one
 from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS
 from harness.language.model import Spec, load_spec
@@ -148,7 +148,7 @@ def _feed(training: Program, given: Recipe, data: Corpus | Table, request: Train
 
 
 def _check(request: TrainRequest) -> None:
-    column, _ = one(request.backend, request.python)
+    column, _ = choose_one(request.backend, request.python)
     check_device(request.device, (column,))
     check_known("path", request.path, (*PATHS, FASTEST))
     check_ranges(request)

@@ -28,7 +28,7 @@ from harness.training.proof import prove
 from harness.training.remote import TrainingError, TrainRemote, check_snapshot
 from harness.training.request import FASTEST, PATHS, Setup
 from harness.training.service import SUMMED
-from harness.worker.remote import check_offered, hello_of, offers_path, told
+from harness.worker.remote import check_offered, failure_text, hello_of, offers_path
 from harness.worker.worker import Worker
 
 # Events during a training.
@@ -207,7 +207,7 @@ class TrainingRun:
         outcome = self.worker.start()
         if not outcome.ok:
             name = self.worker.launch.backend
-            raise TrainingError(f"{name} cannot be started: {outcome.cause}", told(outcome))
+            raise TrainingError(f"{name} cannot be started: {outcome.cause}", failure_text(outcome))
         request = self.setup.request
         programs = (self.setup.training, self.setup.inference, self.setup.spec.update)
         check_offered(self.worker, request.device, request.dtype, programs, request.path)

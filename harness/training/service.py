@@ -84,7 +84,7 @@ class TrainService:
             self._feed = Feed(program, given, map_vector(text), session.dtype, seed)
         self._steps = TrainingSteps(session, self._feed)
         self.backend.forget_device_memory()
-        settings = promises.texts(self.backend.settings(), "settings()")
+        settings = promises.check_texts(self.backend.settings(), "settings()")
         settings |= {"denormals": "flushed"} if flushed else {}
         return {"paths": session.paths(), "settings": settings}
 
@@ -158,7 +158,7 @@ class TrainService:
         """Return the process's resident bytes now, and the device's peak in this training."""
         return {
             "resident": memory.resident(),
-            "device": promises.memory(self.backend.device_memory(), "device_memory()"),
+            "device": promises.check_memory(self.backend.device_memory(), "device_memory()"),
         }
 
     def _evaluate_batches(self, most: int | None) -> dict[str, float]:

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.runtime.answers import Counted, Greeting, IllFormed, shown
+from harness.runtime.answers import Counted, Greeting, IllFormed, short_text
 
 
 class Forms(Mapping[str, "TypeAdapter[Any]"]):
@@ -60,7 +60,7 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
 _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 
 
-def formed(form: TypeAdapter[Any], value: Any) -> Any:
+def validate(form: TypeAdapter[Any], value: Any) -> Any:
     """Return a value after validating its type.
 
     Raises:
@@ -73,16 +73,18 @@ def formed(form: TypeAdapter[Any], value: Any) -> Any:
         where = "".join(f"[{part!r}]" for part in first["loc"] if part != "[key]")
         if "ctx" in first and "error" in first["ctx"]:
             raise IllFormed(f"answer{where}: {first['ctx']['error']}") from None
-        raise IllFormed(f"answer{where}: {first['msg']}, found {shown(first['input'])}") from None
+        raise IllFormed(
+            f"answer{where}: {first['msg']}, found {short_text(first['input'])}"
+        ) from None
 
 
-def answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> Any:
+def check_answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> Any:
     """Return a worker's answer after validating its type and the lengths of its lists.
 
     Raises:
         IllFormed: the answer has another type or length.
     """
-    found = formed(forms[verb], value)
+    found = validate(forms[verb], value)
     for mark in forms.counted(verb):
         wanted = payload[mark.argument]
         count = wanted if isinstance(wanted, int) else len(wanted)
@@ -99,7 +101,7 @@ def check_greeting(value: Any, backend: str) -> Mapping[str, Any]:
         IllFormed: the value is not a greeting, or is the greeting of another backend.
     """
     try:
-        found: Mapping[str, Any] = formed(_GREETING, value)
+        found: Mapping[str, Any] = validate(_GREETING, value)
     except IllFormed as error:
         raise IllFormed(f"the greeting of the worker is malformed: {error}") from None
     if found["backend"] != backend:

@@ -43,7 +43,7 @@ class WorkerFault(Exception):
     @property
     def traceback(self) -> str:
         """The traceback of the failure in the worker."""
-        return told(self.outcome)
+        return failure_text(self.outcome)
 
     @property
     def cannot_start(self) -> bool:
@@ -56,7 +56,7 @@ class WorkerFault(Exception):
         return self.outcome.message if self.outcome.kind == UsageError.__name__ else None
 
 
-def told(outcome: Outcome) -> str:
+def failure_text(outcome: Outcome) -> str:
     """Return the traceback of an exception, or the report of Python's faulthandler."""
     start = outcome.log.find(DYING)
     return outcome.traceback or (outcome.log[start:] if start >= 0 else "")
@@ -152,7 +152,7 @@ def offers_path(hello: Mapping[str, Any], path: str) -> bool:
     return path not in COMPILED_PATHS or path in hello.get("compiles", ())
 
 
-def asked(
+def call_worker(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
     """Call a worker and return the outcome; an answer of a wrong type is an error of the call."""
@@ -160,12 +160,12 @@ def asked(
     if not outcome.ok:
         return outcome
     try:
-        return replace(outcome, value=answers.answer(forms, verb, payload, outcome.value))
+        return replace(outcome, value=answers.check_answer(forms, verb, payload, outcome.value))
     except IllFormed as error:
         return replace(outcome, status="error", value=None, cause=f"IllFormed: {error}")
 
 
-def answered(
+def call_or_raise(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
     """Call a worker and return the outcome of a successful call.
@@ -173,7 +173,7 @@ def answered(
     Raises:
         WorkerFault: the call failed, or its answer has a wrong type.
     """
-    outcome = asked(worker, forms, verb, payload, timeout)
+    outcome = call_worker(worker, forms, verb, payload, timeout)
     if not outcome.ok:
         raise WorkerFault(verb, outcome, worker.launch.backend)
     return outcome
@@ -243,11 +243,13 @@ class Remote:
 
     def call(self, verb: str, **payload: Any) -> Any:
         """Return the result of a call; raise :class:`WorkerFault` if it failed or was too late."""
-        return answered(self.worker, self.forms, verb, payload, self._remaining_seconds()).value
+        return call_or_raise(
+            self.worker, self.forms, verb, payload, self._remaining_seconds()
+        ).value
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
         """Return the outcome of a call that may fail."""
-        return asked(self.worker, self.forms, verb, payload, self._remaining_seconds())
+        return call_worker(self.worker, self.forms, verb, payload, self._remaining_seconds())
 
     def _remaining_seconds(self) -> float:
         return max(self.deadline + self.excused() - time.monotonic(), 0.001)

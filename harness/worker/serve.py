@@ -54,7 +54,7 @@ REPORTED_PREFIXES = (
 UNREPORTED = ("_CACHE_DIR", "_CACHE_PATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 
 
-def reported(variables: Mapping[str, str]) -> dict[str, str]:
+def relevant_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the environment variables of a process that affect digits or speed."""
     deciding = (n for n in sorted(variables) if n in REPORTED or n.startswith(REPORTED_PREFIXES))
     return {name: variables[name] for name in deciding if not name.endswith(UNREPORTED)}
@@ -204,24 +204,24 @@ def _resolve(path: str) -> Callable[[Any], Any]:
 
 def _greeting(name: str, served: Any) -> dict[str, Any]:
     # The backend has usually imported this module already, so the import takes no time here.
-    from harness.runtime.backend import doubts
+    from harness.runtime.backend import misspelling_warnings
 
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
-    dtypes = promises.names(getattr(served, "dtypes", list)(), "dtypes()")
+    dtypes = promises.check_names(getattr(served, "dtypes", list)(), "dtypes()")
     return {
         "backend": getattr(served, "name", name),
         "pid": os.getpid(),
         "python": platform.python_version(),
         "code": plugins.code(name),
         "harness": digest("harness"),
-        "versions": promises.texts(versions(), "versions()"),
-        "devices": promises.names(devices(), "devices()"),
+        "versions": promises.check_texts(versions(), "versions()"),
+        "devices": promises.check_names(devices(), "devices()"),
         "dtypes": dtypes,
         "primitives": sorted(op for op in OFFERED if op in getattr(served, "primitives", ())),
-        "lacks": {dtype: promises.lacking(served, dtype) for dtype in dtypes},
-        "compiles": promises.names(sorted(getattr(served, "compiles", ())), "compiles"),
-        "environment": reported(os.environ),
-        "doubts": doubts(served),
+        "lacks": {dtype: promises.missing_primitives(served, dtype) for dtype in dtypes},
+        "compiles": promises.check_names(sorted(getattr(served, "compiles", ())), "compiles"),
+        "environment": relevant_variables(os.environ),
+        "doubts": misspelling_warnings(served),
     }
 
 

@@ -34,7 +34,7 @@ _NO_HARNESS = re.compile(r"No module named '?harness\b")
 _OLD_PYTHON = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 
-def hint(python: str, backend: str, said: str) -> str:
+def repair_hint(python: str, backend: str, said: str) -> str:
     """Return how to repair an interpreter that could not start a worker; empty if unknown.
 
     ``said`` is the output of that interpreter.
@@ -49,13 +49,13 @@ def hint(python: str, backend: str, said: str) -> str:
         return ""
     origin = plugins.available().get(backend)
     brings = own if origin is None else distribution(origin.distribution)
-    wanted = dict.fromkeys((requirement(own, backend), requirement(brings, backend)))
+    wanted = dict.fromkeys((pip_requirement(own, backend), pip_requirement(brings, backend)))
     lacks = f"backend {backend!r}" if "UnknownBackend" in said else "harness"
     words = command_line([python, "-m", "pip", "install", *wanted])
     return f"; that interpreter has no {lacks}; install it with: {words}"
 
 
-def requirement(found: Distribution, extra: str) -> str:
+def pip_requirement(found: Distribution, extra: str) -> str:
     """Return the requirement with which pip installs a distribution as it is installed here.
 
     ``extra`` is added if the distribution has such an extra.
@@ -222,7 +222,7 @@ class Worker:
             outcome = replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
         if not outcome.ok:
             said, python = f"{outcome.log}\n{outcome.cause}", self.launch.python
-            mend = hint(python, backend_of(self.launch.backend), said)
+            mend = repair_hint(python, backend_of(self.launch.backend), said)
             return replace(outcome, cause=f"{outcome.cause}{mend}")
         try:
             hello = check_greeting(outcome.value, backend_of(self.launch.backend))

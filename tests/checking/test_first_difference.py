@@ -24,7 +24,7 @@ from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.runtime.backend import Backend
-from harness.runtime.session import Session, places
+from harness.runtime.session import Session, value_places
 
 DTYPES = ("float64", "float32")
 
@@ -290,7 +290,7 @@ def test_a_sequence_made_as_a_whole_is_compared_step_by_step(lstm: Case) -> None
 
 
 def test_places_are_the_equations_lines(lstm: Case) -> None:
-    found = places(lstm.training)
+    found = value_places(lstm.training)
     for gate in "ifgoch":
         pattern = rf"(.*/)?layers/{re.escape(equation('lstm', f'{gate} ='))}"
         assert re.fullmatch(pattern, found[f"lstm/{gate}"])

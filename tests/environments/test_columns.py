@@ -20,8 +20,8 @@ import harness
 from harness.command.options import variables
 from harness.environments import console
 from harness.environments.cache import NoEnvironment
-from harness.environments.columns import choose, choose_from_options, one
-from harness.environments.wanted import EnvironmentRequest, read
+from harness.environments.columns import choose, choose_from_options, choose_one
+from harness.environments.wanted import EnvironmentRequest, read_request
 from harness.errors import UsageError
 from harness.results.file import read_records
 from harness.results.lines import Head
@@ -137,7 +137,7 @@ def test_two_interpreters_of_one_column_are_an_error(wording: Wording) -> None:
     with pytest.raises(UsageError, match="two interpreters"):
         choose(("numpy@a=/one",), {"numpy@a": "/two"})
     with pytest.raises(UsageError, match="two interpreters"):
-        one("numpy@a=/one", "/two")
+        choose_one("numpy@a=/one", "/two")
 
 
 def test_the_functions_of_python_take_columns() -> None:
@@ -161,12 +161,12 @@ def test_a_version_has_two_spellings_wherever_a_column_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for spelling in ("numpy@9.9", "numpy==9.9", "numpy==9.9.*"):
-        assert one(f"{spelling}=/python") == ("numpy@9.9", "/python")
+        assert choose_one(f"{spelling}=/python") == ("numpy@9.9", "/python")
         assert choose_from_options((spelling,), (f"{spelling}=/python",)).pythons == {
             "numpy@9.9": "/python"
         }
     assert variables(["numpy==9.9:A=1"], lambda: ()) == {"numpy@9.9": {"A": "1"}}
-    assert read(["numpy@9.9"]).requirements == read(["numpy==9.9"]).requirements
+    assert read_request(["numpy@9.9"]).requirements == read_request(["numpy==9.9"]).requirements
     # All that is missing is told at once, with the command that makes it.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(NoEnvironment) as missing:

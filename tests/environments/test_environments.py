@@ -20,7 +20,7 @@ from sampling import sampled
 from wording import Wording
 
 from harness.environments import cache, make, wanted
-from harness.environments.wanted import DISTRIBUTION, column_of, read
+from harness.environments.wanted import DISTRIBUTION, environment_name, read_request
 from harness.errors import UsageError
 from harness.files.lock import held
 
@@ -39,7 +39,7 @@ def closure(name: str) -> dict[str, None]:
         one = waiting.pop()
         if one not in found:
             found[one] = None
-            required = map(Requirement, wanted.distribution(one).requires or ())
+            required = map(Requirement, wanted.find_distribution(one).requires or ())
             waiting += [
                 r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})
             ]
@@ -52,7 +52,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
     for name in closure(DISTRIBUTION):
         if name != DISTRIBUTION:
-            wanted.pack(wanted.distribution(name), folder)
+            wanted.pack(wanted.find_distribution(name), folder)
     return folder
 
 
@@ -80,7 +80,7 @@ def test_an_environment_is_made_found_listed_and_removed(
     made = env((WANTED,), offline)
     assert made.returncode == 0, made.stderr
     assert f"use it with: --backend {COLUMN}" in made.stdout
-    python = cache.interpreter(COLUMN)
+    python = cache.find_interpreter(COLUMN)
     assert Path(python).is_relative_to(cache.root())
     assert f"--backend {COLUMN}={python}" in made.stdout
     words = ("check", "lesson6/three_char", "--check", "values", "--dtype", "float32")
@@ -101,7 +101,7 @@ def test_an_environment_is_made_found_listed_and_removed(
     assert "--force" in other.stderr
     assert env((COLUMN, "--remove"), offline).returncode == 0
     with wording.raises(UsageError):
-        cache.interpreter(COLUMN)
+        cache.find_interpreter(COLUMN)
     wording(env(("--list",), offline).stdout)
 
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_installed_leaves_nothing(surroundings: Mapping[str, str]
     assert "command failed:" in failed.stderr
     assert "numpy==0.0.1" in failed.stderr
     assert not (cache.root() / "numpy@0.0.1").exists()
-    assert cache.kept() == {}
+    assert cache.complete_environments() == {}
 
 
 @pytest.mark.alone
@@ -128,9 +128,9 @@ def test_what_was_cut_short_is_never_taken_for_whole(
         process.send_signal(how)
         process.communicate(timeout=60)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
-    assert cache.kept() == {}
+    assert cache.complete_environments() == {}
     with pytest.raises(UsageError, match=f"'harness env {WANTED}'"):
-        cache.interpreter(COLUMN)
+        cache.find_interpreter(COLUMN)
     # The next one finds nothing in its way: this fails for want of packages, and not before.
     again = env((WANTED,), surroundings)
     assert again.returncode == 3
@@ -167,10 +167,10 @@ def folder(surroundings: Mapping[str, str]) -> Path:
 
 def test_an_environment_with_another_harness_is_to_be_made_again(folder: Path) -> None:
     (folder / cache.ABOUT).write_text(json.dumps(about()))
-    assert cache.interpreter(COLUMN) == str(folder / "bin" / "python")
+    assert cache.find_interpreter(COLUMN) == str(folder / "bin" / "python")
     (folder / cache.ABOUT).write_text(json.dumps(about(harness_code="0" * 64)))
     with pytest.raises(UsageError, match=r"another harness \(0.0.1, of 2026-11-26T00:00:00Z\)"):
-        cache.interpreter(COLUMN)
+        cache.find_interpreter(COLUMN)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_damaged_file_of_an_environment_is_an_error_that_names_it(
 ) -> None:
     (folder / cache.ABOUT).write_text(text)
     with wording.raises(UsageError, "environment.json ... 'harness env'"):
-        cache.interpreter(COLUMN)
+        cache.find_interpreter(COLUMN)
 
 
 def test_a_link_is_neither_removed_nor_replaced(
@@ -192,7 +192,7 @@ def test_a_link_is_neither_removed_nor_replaced(
     kept.mkdir()
     (kept / cache.ABOUT).write_text(json.dumps(about()))
     folder.symlink_to(kept)
-    wanted = read((WANTED,))
+    wanted = read_request((WANTED,))
     for act in (
         lambda: make.remove(COLUMN),
         lambda: make.make(wanted, sys.executable, print, True),
@@ -208,7 +208,7 @@ def test_what_is_no_column_is_not_looked_for(
     word: str, surroundings: Mapping[str, str], wording: Wording
 ) -> None:
     with wording.raises(UsageError, "BACKEND@VERSION") as caught:
-        column_of(word)
+        environment_name(word)
     assert len(str(caught.value)) < 300
 
 
@@ -217,7 +217,7 @@ def test_one_that_is_damaged_hides_no_other(folder: Path, surroundings: Mapping[
     damaged = folder.with_name("numpy@0.0.1")
     damaged.mkdir()
     (damaged / cache.ABOUT).write_text("{")
-    assert [*cache.kept()] == [COLUMN]
+    assert [*cache.complete_environments()] == [COLUMN]
     listed = env(("--list",), surroundings)
     assert (listed.returncode, listed.stdout.count("\n")) == (0, 1)
     assert "numpy@0.0.1" in listed.stderr
@@ -248,28 +248,28 @@ def test_another_python_is_not_what_is_there(folder: Path, surroundings: Mapping
 )
 def test_what_is_no_environment(word: str, told: str, wording: Wording) -> None:
     with wording.raises(UsageError, told):
-        read((word,))
+        read_request((word,))
 
 
 def test_what_is_installed_for_a_version(wording: Wording) -> None:
-    torch = read(("torch==2.6.0", "numpy<2"))
+    torch = read_request(("torch==2.6.0", "numpy<2"))
     assert (torch.column, torch.requirements) == ("torch@2.6.0", ("torch==2.6.0", "numpy<2"))
-    jax = read(("jax==0.9.*",))
-    assert jax.column == "jax@0.9" == column_of("jax==0.9.*")
+    jax = read_request(("jax==0.9.*",))
+    assert jax.column == "jax@0.9" == environment_name("jax==0.9.*")
     assert jax.requirements[0] == "jax==0.9.*"
     assert any(text.startswith("optax>=") for text in jax.requirements)
-    keras = read(("keras-torch==3.12.4",))
+    keras = read_request(("keras-torch==3.12.4",))
     assert keras.column == "keras-torch@3.12.4"
     assert {"keras==3.12.4"} < {*keras.requirements}
     assert any(text.startswith("torch>=") for text in keras.requirements)
     with wording.raises(UsageError):
-        read(("torch==2.6.0", "numpy <<< 2"))
+        read_request(("torch==2.6.0", "numpy <<< 2"))
     assert [found.name for found in torch.packed] == [DISTRIBUTION]
     assert torch.packed[0].version == version(DISTRIBUTION)
 
 
 def test_a_wheel_has_what_was_installed(tmp_path: Path) -> None:
-    found = wanted.distribution("click")
+    found = wanted.find_distribution("click")
     with zipfile.ZipFile(wanted.pack(found, tmp_path)) as archive:
         names = set(archive.namelist())
     assert "click/core.py" in names

@@ -18,7 +18,7 @@ from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Phase, Port, Program, needed_nodes
 from harness.program.updates import at_shape
-from harness.runtime.updates import started
+from harness.runtime.updates import initial_slots
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Any]
@@ -247,7 +247,7 @@ def train(
     """
     found = lower_update(Library((), dict(overrides or {})), name, dict(attributes), None)
     p = np.asarray(given["p"], np.float64)
-    slots = {n: starts["p"] for n, starts in started(found, {"p": p}).items()}
+    slots = {n: starts["p"] for n, starts in initial_slots(found, {"p": p}).items()}
     rule = found.of("p", p.ndim)
     nodes = at_shape(rule, rule.nodes, p.shape)
     history: dict[str, list[Array]] = {"p": [], **{n: [] for n in slots}}

@@ -15,7 +15,7 @@ from harness.language.library import Library, content
 from harness.language.lower_optimizer import lower_update
 from harness.oracle import oracle
 from harness.program.updates import at_shape
-from harness.runtime.updates import started
+from harness.runtime.updates import initial_slots
 
 KINDS = {"layer": schema.Layer, "function": schema.Function, "optimizer": schema.Optimizer}
 # Attributes that count.
@@ -64,7 +64,7 @@ def optimizer_result(name, given):
     # The last so small that Adafactor's least numbers count.
     for shape, scale in (((3,), 1), ((3, 4), 1), ((2,), 1e-16)):
         p = scale * (np.random.default_rng(0).normal(size=shape) ** 2 + 0.1)
-        rule, starts = every.of("p", p.ndim), started(every, {"p": p})
+        rule, starts = every.of("p", p.ndim), initial_slots(every, {"p": p})
         # At a step where RAdam rectifies, and against the momentum, so that Lion's may turn.
         env = {rule.parameter: p, rule.gradient: -p / 3, rule.step: np.float64(30)}
         env[rule.learning_rate] = np.float64(rule.attributes["learning_rate"])

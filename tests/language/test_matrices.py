@@ -18,7 +18,7 @@ from harness.language.meaning import checksum
 from harness.language.model import Spec, fingerprint, load_spec
 from harness.oracle import oracle
 from harness.program.updates import UpdateRule, at_shape, by_parameter, by_rank, slot_shapes
-from harness.runtime.updates import started
+from harness.runtime.updates import initial_slots
 
 OPTIMIZER = """\
 optimizer: split
@@ -75,7 +75,7 @@ def updated(found: UpdateRule, p: np.ndarray, g: np.ndarray) -> Mapping[str, Any
     own = found.of("w", p.ndim)
     env = {own.parameter: p, own.gradient: g, own.step: np.float64(1.0)}
     env[own.learning_rate] = np.float64(0.5)
-    slots = started(found, {"w": p})
+    slots = initial_slots(found, {"w": p})
     env |= {port.value: slots[port.name]["w"] for port in own.slots}
     for total in own.totals:
         env = oracle.run(at_shape(own, total.nodes, p.shape), env, {"entries": p.size})
@@ -168,12 +168,12 @@ def test_shapes_of_slots_are_those_of_each_parameter() -> None:
         "v": {"b": (4,)},
     }
     assert slot_shapes(found, shapes) == wanted
-    made = started(found, {n: np.full(shape, 7.0) for n, shape in shapes.items()})
+    made = initial_slots(found, {n: np.full(shape, 7.0) for n, shape in shapes.items()})
     assert {s: {n: a.shape for n, a in ts.items()} for s, ts in made.items()} == wanted
     assert (made["both"]["w"] == 7.0).all()
     assert (made["both"]["b"] == 1.0).all()
     # A model without matrices keeps nothing of theirs.
-    assert set(started(found, {"b": np.zeros(3)})) == {"v", "both"}
+    assert set(initial_slots(found, {"b": np.zeros(3)})) == {"v", "both"}
 
 
 MODEL = """\

@@ -15,7 +15,7 @@ from harness.language.lower_optimizer import lower_update
 from harness.language.model import Spec, fingerprint, load_spec
 from harness.program.serial import digest
 from harness.program.updates import by_parameter
-from harness.runtime.updates import started
+from harness.runtime.updates import initial_slots
 
 PLAIN = "{optimizer: sgd, learning_rate: 0.125}"
 AVERAGED = """\
@@ -94,7 +94,7 @@ def test_slots_start_as_they_say() -> None:
     library = Library((), {("optimizer", "averaged"): AVERAGED})
     rule = lower_update(library, "averaged", {"first": 0.25}, None)
     parameters = {"w": np.array([[1.5, -2.0]]), "b": np.array(3.0)}
-    found = started(rule, parameters)
+    found = initial_slots(rule, parameters)
     assert {slot: arrays["w"].tolist() for slot, arrays in found.items()} == {
         "average": [[1.5, -2.0]],
         "one": [[1.0, 1.0]],

@@ -15,7 +15,7 @@ from harness.backends.numpy.backend import Numpy
 from harness.cli import cli
 from harness.errors import UsageError
 from harness.runtime import service
-from harness.runtime.backend import doubts
+from harness.runtime.backend import misspelling_warnings
 from harness.runtime.plugins import available
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
@@ -58,13 +58,13 @@ class Misspelt(Numpy):
 
 
 def test_near_misses_are_told_and_helpers_are_not(wording: Wording) -> None:
-    told = doubts(Misspelt())
+    told = misspelling_warnings(Misspelt())
     wording(
         told,
         "'flush_denormal' ... 'flush_denormals' ... 'value_and_gradients'"
         " ... 'value_and_gradient' ... 'sigmoyd' ... 'sigmoid'",
     )
-    assert doubts(object()) == []
+    assert misspelling_warnings(object()) == []
 
 
 def test_a_misspelt_primitive_is_told_with_what_is_lacking(wording: Wording) -> None:

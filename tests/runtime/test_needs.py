@@ -67,7 +67,7 @@ def lacking_of(python: str) -> Mapping[str, str]:
 
 def test_here_nothing_is_missing_but_flax() -> None:
     """It has an environment of its own: see the Makefile."""
-    assert needs.own().keys() <= {"flax"}
+    assert needs.missing_here().keys() <= {"flax"}
 
 
 def test_the_backend_that_runs_on_a_framework_is_named(
@@ -75,7 +75,7 @@ def test_the_backend_that_runs_on_a_framework_is_named(
 ) -> None:
     told = str(needs.unknown_backend("tensorflow"))
     wording.line(told, "'tensorflow' ... keras ... tensorflow")
-    monkeypatch.setattr(needs, "own", lambda: {"flax": "pip install flax"})
+    monkeypatch.setattr(needs, "missing_here", lambda: {"flax": "pip install flax"})
     told = str(needs.unknown_backend("nonsuch"))
     wording.line(told, "numpy ... flax")
     assert "flax" not in told.partition(";")[0]
@@ -94,11 +94,13 @@ def test_what_is_missing_and_what_brings_it(numpy_only: str, tmp_path: Path) -> 
     }
     one = interpreter(tmp_path, "optax")
     assert sorted(lacking_of(one)) == ["flax", "jax", "keras-jax"]
-    assert needs.lacking({"jax": one, "torch": one, "numpy": sys.executable}).keys() == {"jax"}
+    assert needs.missing_frameworks({"jax": one, "torch": one, "numpy": sys.executable}).keys() == {
+        "jax"
+    }
 
 
 def test_an_interpreter_that_cannot_tell_lacks_nothing(tmp_path: Path) -> None:
-    assert needs.lacking({"torch": str(tmp_path / "none"), "jax": "/bin/false"}) == {}
+    assert needs.missing_frameworks({"torch": str(tmp_path / "none"), "jax": "/bin/false"}) == {}
 
 
 def test_extras_of_a_backend() -> None:

@@ -16,7 +16,7 @@ from harness.program.updates import FIRST, GOOD, GROWS, SCALE
 from harness.runtime.precision import rounded_to, with_products_in
 from harness.runtime.session import Session
 from harness.runtime.training_steps import ListedBatches, TrainingSteps
-from harness.runtime.updates import begun
+from harness.runtime.updates import initial_scaling
 
 SIZES = {"vocab": 20, "factors": 8, "hidden": 32}
 RATE = 0.01
@@ -140,7 +140,7 @@ def test_steps_whose_gradients_overflow_are_left_out_and_the_scale_halved() -> N
 
 def test_a_scale_that_was_good_for_long_is_doubled() -> None:
     session = opened("float16")
-    assert session.scaling == begun(np.float32) == {SCALE: FIRST, GOOD: 0}
+    assert session.scaling == initial_scaling(np.float32) == {SCALE: FIRST, GOOD: 0}
     session.scaling = {**session.scaling, GOOD: np.float32(GROWS - 2)}
     found = []
     for batch in batches(3):

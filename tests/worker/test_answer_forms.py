@@ -13,7 +13,7 @@ from wording import Wording
 
 from harness.convert.formats import FormatService
 from harness.defaults.service import DefaultsService
-from harness.runtime.answers import IllFormed, Misfit, tensor, whole
+from harness.runtime.answers import IllFormed, Misfit, check_all_arrays, tensor
 from harness.runtime.own_model.service import OwnModelService
 from harness.runtime.service import SessionService
 from harness.training.service import TrainService
@@ -47,7 +47,7 @@ def test_any_answer_is_formed_or_refused(value: Any) -> None:
     for forms in FORMS:
         for verb in forms:
             with contextlib.suppress(IllFormed):
-                answers.answer(forms, verb, PAYLOAD, value)
+                answers.check_answer(forms, verb, PAYLOAD, value)
 
 
 @given(junk)
@@ -80,13 +80,13 @@ def test_a_client_calls_the_verb_with_the_arguments_that_are_given() -> None:
 
 def test_a_list_has_as_many_entries_as_were_asked_for(wording: Wording) -> None:
     forms = answers.Forms(SessionService)
-    assert answers.answer(forms, "latency", {"count": 2}, [0.5, 1.0]) == [0.5, 1.0]
+    assert answers.check_answer(forms, "latency", {"count": 2}, [0.5, 1.0]) == [0.5, 1.0]
     for verb, value in (("latency", [0.5]), ("stages", [[0.1, 0.2], [0.1, 0.2]])):
         with pytest.raises(IllFormed, match="entries"):
-            answers.answer(forms, verb, {"count": 2}, value)
+            answers.check_answer(forms, verb, {"count": 2}, value)
     peaks = {"products": [1.0], "bandwidth": 1.0}
     with wording.raises(IllFormed, "2 ... 1"):
-        answers.answer(forms, "peaks", {"sizes": SIZES}, peaks)
+        answers.check_answer(forms, "peaks", {"sizes": SIZES}, peaks)
 
 
 @pytest.mark.parametrize(
@@ -102,4 +102,4 @@ def test_what_is_no_array_of_numbers_says_so(value: Any, reason: str) -> None:
     found = tensor(value)
     assert found == Misfit(reason)
     with pytest.raises(IllFormed, match="loss: "):
-        whole({"loss": found})
+        check_all_arrays({"loss": found})

@@ -13,7 +13,7 @@ from process_faults.support import launch
 from wording import Wording
 
 from harness.worker.launch import Launch
-from harness.worker.worker import Worker, requirement
+from harness.worker.worker import Worker, pip_requirement
 
 
 @pytest.mark.parametrize("name", ["mute", "odd_devices", "nameless", "another_form"])
@@ -98,7 +98,7 @@ def test_interpreter_without_the_harness_is_told_how_to_get_it(
     _, _, command = outcome.cause.partition("; that interpreter has no harness; install it with: ")
     words = shlex.split(command)
     assert words[:4] == [python, "-m", "pip", "install"]
-    assert words[4:] == [requirement(own, "torch")]
+    assert words[4:] == [pip_requirement(own, "torch")]
     assert "[torch]" in words[4]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.worker.serve import reported
+from harness.worker.serve import relevant_variables
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ from harness.worker.serve import reported
     ],
 )
 def test_what_decides_digits_or_speed_is_told(name: str) -> None:
-    assert reported({name: "1"}) == {name: "1"}
+    assert relevant_variables({name: "1"}) == {name: "1"}
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_what_decides_digits_or_speed_is_told(name: str) -> None:
     ],
 )
 def test_what_does_not_is_not(name: str) -> None:
-    assert reported({name: "1"}) == {}
+    assert relevant_variables({name: "1"}) == {}

@@ -34,7 +34,7 @@ from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.command.declared import build
 from harness.command.outcome import CommandResult
-from harness.environments.columns import complete_options, names_of
+from harness.environments.columns import column_names, complete_options
 from harness.errors import CouldNotRun, HarnessError, UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
@@ -487,7 +487,7 @@ def run_localise(options: LocaliseOptions) -> CommandResult:
     """
     columns = tuple(filter(None, (options.backend, options.against)))
     request_options = complete_options({**vars(options), "backends": columns})
-    backend, *others = names_of(columns)
+    backend, *others = column_names(columns)
     against = others[0] if others else None
     if against == backend:
         raise UsageError(f"{backend} cannot be compared with itself: name a different backend")

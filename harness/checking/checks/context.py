@@ -21,7 +21,7 @@ from harness.program.ir import Program
 from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
 from harness.results.findings import Finding
-from harness.runtime.answers import Arguments, Misfit, whole
+from harness.runtime.answers import Arguments, Misfit, check_all_arrays
 from harness.runtime.precision import host_dtype, narrow
 from harness.worker.remote import Remote, Tensors
 from harness.worker.worker import Worker
@@ -221,7 +221,7 @@ def compare_repetition(
     if context.remote.repeats:
         finding.faults += list_differences(first, later, fault)
         return len(first)
-    expected_again = replace(expected(), values=whole(first))
+    expected_again = replace(expected(), values=check_all_arrays(first))
     finding.deviations += [
         replace(d, name=fault.format(d.name))
         for d in expected_again.deviations(later, context.dtype)

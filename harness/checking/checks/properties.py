@@ -27,7 +27,7 @@ from harness.oracle.tolerance import (
 from harness.program.ir import Port, Program
 from harness.program.signature import fits, nearest_sizes
 from harness.results.findings import Finding
-from harness.runtime.answers import Arguments, IllFormed, whole
+from harness.runtime.answers import Arguments, IllFormed, check_all_arrays
 
 # An example's result must not depend on the other examples of its batch, nor on later time steps.
 #
@@ -50,7 +50,9 @@ def batch_independence(context: Context) -> Iterator[Finding]:
     single_results: list[Arrays] = []
     context.remote.load(case.material)
     batch_rows = _take_examples(
-        _check_shapes(whole(context.forward(case.material)), axes, expected_batch.values),
+        _check_shapes(
+            check_all_arrays(context.forward(case.material)), axes, expected_batch.values
+        ),
         axes,
         row_numbers,
     )
@@ -64,7 +66,9 @@ def batch_independence(context: Context) -> Iterator[Finding]:
             note = f"example {row} alone differs in the oracle too: examples are not independent"
             yield Finding("batch-independence", note=note)
             return
-        single_results.append(_check_shapes(whole(context.forward(material)), axes, expected))
+        single_results.append(
+            _check_shapes(check_all_arrays(context.forward(material)), axes, expected)
+        )
     finding = Finding("batch-independence")
     # Both results have rounding errors, so the noise is doubled.
     noise = {name: 2 * expected_batch.noise(context.dtype)[name] for name in axes}
@@ -110,7 +114,7 @@ def causality(context: Context) -> Iterator[Finding]:
     ]
     context.remote.load(case.material)
     runs = [
-        _check_shapes(whole(context.forward(m)), axes, expected_before.values)
+        _check_shapes(check_all_arrays(context.forward(m)), axes, expected_before.values)
         for m in (case.material, changed)
     ]
     finding = Finding("causality", note=f"all outputs before step {step} depend on later inputs")

@@ -33,7 +33,7 @@ from harness.program.ir import Program, walk_nodes
 from harness.program.serial import digest
 from harness.program.updates import UpdateRule, by_parameter
 from harness.results.findings import Finding
-from harness.runtime.answers import Arguments, whole
+from harness.runtime.answers import Arguments, check_all_arrays
 from harness.runtime.precision import PRODUCTS
 from harness.runtime.session import Session
 
@@ -318,7 +318,7 @@ def long_state(context: Context) -> Iterator[Finding]:
         return _run_carried(partial(session.forward, "inference"), batches, start)
 
     def forward(inputs: Arrays, state: Arrays) -> ArrayDict:
-        return whole(context.remote.forward("inference", inputs, state))
+        return check_all_arrays(context.remote.forward("inference", inputs, state))
 
     context.remote.load(case.material)
     expected = case.expect("long-state", run_oracle)

@@ -22,7 +22,7 @@ from harness.language.initial_values import (
 from harness.oracle.case import state_of
 from harness.oracle.tolerance import Deviation, prefixed
 from harness.results.findings import Finding
-from harness.runtime.answers import Misfit, whole
+from harness.runtime.answers import Misfit, check_all_arrays
 from harness.runtime.session import Session
 
 # Check initial values: the distribution of each parameter, and whether the backend returns loaded
@@ -160,7 +160,7 @@ def held_out(context: Context) -> Iterator[Finding]:
 
     remote.load(case.material)
     before = remote.call("read")
-    results = evaluate(lambda *arguments: whole(remote.forward(*arguments)))
+    results = evaluate(lambda *arguments: check_all_arrays(remote.forward(*arguments)))
     finding = context.finding("held-out", results, case.expect("held-out", run))
     after = remote.call("read")
     for group in ("parameters", "statistics"):
@@ -178,7 +178,7 @@ def carried_state(context: Context) -> Iterator[Finding]:
     second = case.batch_of(case.batch, case.time)
     context.remote.load(case.material)
     first_results = context.forward(case.material)
-    carried = state_of(whole(first_results))
+    carried = state_of(check_all_arrays(first_results))
     second_results = context.remote.forward("inference", second.inputs, carried)
 
     def run_oracle(session: Session) -> Arrays:

@@ -52,7 +52,7 @@ class ModelFile:
         assert loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[MODULE] = module
-        told(self, "raised an error during import", lambda: loader.exec_module(module))
+        run_user_code(self, "raised an error during import", lambda: loader.exec_module(module))
         return self._named(module, self.name), self._named(module, self.parameters)
 
     def _named(self, module: Any, name: str) -> Any:
@@ -73,7 +73,7 @@ def _is_own(module: Any, name: str, value: Any) -> bool:
     return getattr(value, "__module__", MODULE) == MODULE
 
 
-def told(file: ModelFile, what: str, work: Callable[[], T]) -> T:
+def run_user_code(file: ModelFile, what: str, work: Callable[[], T]) -> T:
     """Run the user's code and return its result.
 
     ``what`` says in the message when the code raised.
@@ -153,7 +153,7 @@ def made(file: ModelFile, name: str, found: Any, sizes: Mapping[str, int], **mor
             f"{', '.join(sizes) or 'none'}): add a default value, or name a function that makes "
             "the model"
         )
-    return told(file, f"raised an error in the call of {name}", lambda: found(**given))
+    return run_user_code(file, f"raised an error in the call of {name}", lambda: found(**given))
 
 
 # A function that converts the return value of a call to tensors by name (``output.NAME``).

@@ -28,7 +28,7 @@ from harness.runtime.own_model.contract import (
     OwnModel,
     OwnModels,
     Placing,
-    told,
+    run_user_code,
 )
 from harness.runtime.own_model.matching import ModelWeights, Sides, find_weights
 from harness.runtime.own_model.renames import Rename, renamed
@@ -332,7 +332,7 @@ class OwnModelService:
 
     def _run_user_code(self, work: Callable[[], Any]) -> Any:
         assert self._file is not None
-        return told(self._file, CALLED, work)
+        return run_user_code(self._file, CALLED, work)
 
     def _call_arguments(
         self, inputs: Arrays, state: Arrays

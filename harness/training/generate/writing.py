@@ -25,7 +25,7 @@ from harness.program.incremental import NoRow, incremental
 from harness.program.ir import Port, Program, walk_nodes
 from harness.program.primitives import offers_needed
 from harness.program.signature import group_of, result_ports
-from harness.runtime.answers import IllFormed, whole
+from harness.runtime.answers import IllFormed, check_all_arrays
 from harness.runtime.labels import check_device
 from harness.runtime.session import Session
 from harness.text.vocabulary import Vocabulary, one_hot
@@ -326,7 +326,7 @@ class Reading:
 
     def _forward(self, inputs: Arrays, state: Arrays, way: str) -> ArrayDict:
         began = time.perf_counter()
-        found = whole(self._remote.forward("inference", inputs, state))
+        found = check_all_arrays(self._remote.forward("inference", inputs, state))
         if way:
             self.pace.add(way, time.perf_counter() - began)
         return found
