@@ -96,11 +96,11 @@ def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
     If the cause is unknown, return the names of all framework layers."""
     native = [key for key, label in result.layers.items() if label != EQUATIONS]
     if check in TRAINING and OPTIMIZER in native:
-        before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
-        if all(f.verdict in PASSING for f in before):
+        earlier = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
+        if all(f.verdict in PASSING for f in earlier):
             return (OPTIMIZER,)
-    named = [key for key in native if key in result.wrong_layers]
-    return tuple(named or [key for key in native if key != OPTIMIZER] or native)
+    wrong_layers = [key for key in native if key in result.wrong_layers]
+    return tuple(wrong_layers or [key for key in native if key != OPTIMIZER] or native)
 
 
 def _choose_paths(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
@@ -166,22 +166,22 @@ class Witnesses:
         return judged
 
 
-def _blame_spec(one: Witness, other: Witness) -> Blame:
+def _blame_spec(first: Witness, second: Witness) -> Blame:
     words = (
-        f"{one.label} and {other.label} of {other.cell.backend} agree with each other, and both "
-        "differ from the equations, so the fault is in the spec's definition"
+        f"{first.label} and {second.label} of {second.cell.backend} agree with each other, and "
+        "both differ from the equations, so the fault is in the spec's definition"
     )
     return Blame(who="spec", words=words)
 
 
-def _layers_agree(one: Witness, other: Witness) -> bool:
-    cells = [replace(w.cell, backend="") for w in (one, other)]
-    if cells[0] != cells[1] or one.check != other.check or one.label == other.label:
+def _layers_agree(first: Witness, second: Witness) -> bool:
+    cells = [replace(w.cell, backend="") for w in (first, second)]
+    if cells[0] != cells[1] or first.check != second.check or first.label == second.label:
         return False
-    dtype = one.cell.dtype
-    noise = {name: APART * value for name, value in one.expected.noise(dtype).items()}
-    wanted = Expected.within(other.results, noise, dtype)  # type: ignore[arg-type]
-    return all(d.agrees for d in wanted.deviations(one.results, dtype))
+    dtype = first.cell.dtype
+    noise = {name: APART * value for name, value in first.expected.noise(dtype).items()}
+    wanted = Expected.within(second.results, noise, dtype)  # type: ignore[arg-type]
+    return all(d.agrees for d in wanted.deviations(first.results, dtype))
 
 
 def _join_names(names: Sequence[str]) -> str:

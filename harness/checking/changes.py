@@ -294,8 +294,8 @@ def _classify_verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
     return "verdict-changed", VERDICTS.index(new) > VERDICTS.index(old)
 
 
-def _sort_gravest_first(found: list[CheckChange]) -> tuple[CheckChange, ...]:
-    return tuple(sorted(found, key=lambda c: -VERDICTS.index(c.new.verdict) if c.new else 0))
+def _sort_gravest_first(changes: list[CheckChange]) -> tuple[CheckChange, ...]:
+    return tuple(sorted(changes, key=lambda c: -VERDICTS.index(c.new.verdict) if c.new else 0))
 
 
 def _record(finding: Finding | None) -> dict[str, object] | None:
@@ -335,18 +335,18 @@ def compare_conditions(
     return merged(differences)
 
 
-def _compare_cell_conditions(one: CellResult, other: CellResult) -> Iterator[Differing]:
-    cell, names = one.cell, set()
-    if one.signature is not None and other.signature is not None:
-        for each in differing(*keep_common(one.signature, other.signature), words=CHECKSUMS):
-            names.add(each.what)
-            yield _add_owner(each, cell)
-    if one.greeting is not None and other.greeting is not None:
-        for each in differing(one.greeting, other.greeting, (cell.backend,), CHECKSUMS):
+def _compare_cell_conditions(old: CellResult, new: CellResult) -> Iterator[Differing]:
+    cell, names = old.cell, set()
+    if old.signature is not None and new.signature is not None:
+        for difference in differing(*keep_common(old.signature, new.signature), words=CHECKSUMS):
+            names.add(difference.what)
+            yield _add_owner(difference, cell)
+    if old.greeting is not None and new.greeting is not None:
+        for difference in differing(old.greeting, new.greeting, (cell.backend,), CHECKSUMS):
             # The entry ``harness`` is in the head and in the cells. In a cell, it can be the code
             # that a different interpreter loads.
-            if each.what not in names:
-                yield each
+            if difference.what not in names:
+                yield difference
 
 
 def _add_owner(each: Differing, cell: Cell) -> Differing:

@@ -86,7 +86,7 @@ def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
     values: dict[str, str] = {}
     text = re.sub(
         rf"\b{re.escape(block)}\.(\d+)\b",
-        lambda found: f"{block}.[{int(found[1]) - int(number)}]",
+        lambda match: f"{block}.[{int(match[1]) - int(number)}]",
         "\n".join(re.sub(" +", " ", line) for line in lines),
     )
     # Number the values without a name in the order in which they appear.

@@ -106,7 +106,7 @@ class TracedPart:
     step: int | None
     key: tuple[str, int | None]
     index: Any
-    found: Array
+    actual: Array
     expected: Array
     reason: str = ""
     allowed: float = 0.0
@@ -116,7 +116,7 @@ class TracedPart:
         """The largest error, relative to the largest entry of the expected value."""
         if self.reason:
             return np.inf
-        return relative_error(self.found, self.expected, _largest_entry(self.expected))
+        return relative_error(self.actual, self.expected, _largest_entry(self.expected))
 
     @property
     def agrees(self) -> bool:
@@ -247,7 +247,7 @@ class Expectations:
             trace = self._oracle(material, "float64")
             changed = trace[part.key][part.index]
             effect = relative_error(changed, part.expected, _largest_entry(part.expected))
-            error = relative_error(part.found, changed, _largest_entry(changed))
+            error = relative_error(part.actual, changed, _largest_entry(changed))
             if error <= part.allowed and effect > DECISIVE * part.allowed:
                 return text
         return ""

@@ -61,7 +61,7 @@ FILE, FORMER = "known_differences.yaml", "differences.yaml"
 
 
 class ParameterMatch(Strict):
-    """Shell patterns that select the parameters whose gradients are wrong. They match the
+    """Shell patterns that select the parameters whose gradients are wrong. The patterns match the
     definition of the parameter's layer, attributes of this layer, and the parameter's shape, e.g.
     ``1, 1, [1-7], *``."""
 
@@ -192,7 +192,7 @@ def _is_wrong_only_in(finding: Finding, names: frozenset[str]) -> bool:
     """Return whether a finding is wrong only in the gradients of the parameters ``names``. In
     training, only the first wrong step is examined, because later steps start from its result."""
     wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
-    step_numbers = [int(found[1]) if (found := STEP.search(text)) else 0 for text in wrong]
+    step_numbers = [int(match[1]) if (match := STEP.search(text)) else 0 for text in wrong]
     first = [
         text for text, step in zip(wrong, step_numbers, strict=True) if step == min(step_numbers)
     ]

@@ -130,9 +130,9 @@ class CheckOptions(RunOptions):
 
     Lesson 6 is twelve small character models of a fast.ai notebook, which ship as lesson6/NAME
 
-    The exit code is 0 if all cells agree or differ as known, 1 if a cell differs, 2 for wrong usage
-    or a wrong spec, and 3 if a backend could not run. With --baseline, it is 1 if a result became
-    worse, and 0 otherwise.
+    The exit code is 0 if all cells agree or have only known differences, 1 if a cell differs, 2 for
+    wrong usage or a wrong spec, and 3 if a backend could not run. With --baseline, the exit code is
+    1 if a result became worse, and 0 otherwise.
     """
 
     quick: bool = option(
@@ -250,7 +250,8 @@ class ExplainOptions:
 
 @dataclass(init=False, repr=False, eq=False)
 class ReplayOptions:
-    """Run the reproducer in FOLDER again. The exit code is 0 if it agrees now, 1 if it differs."""
+    """Run the reproducer in FOLDER again. The exit code is 0 if the results agree now, 1 if they
+    differ."""
 
     folder: Path = option(MISSING, "Folder of the reproducer.", word="folder")
     backend: str | None = option(None, "Run the reproducer on another backend.", kind="backend")
@@ -288,7 +289,7 @@ class LocaliseOptions:
     """Find the cause of a mismatch between a backend and the oracle, or another backend.
 
     The command replaces the first wrong value, gradient or step by the right numbers. All results
-    that then agree were wrong because of it.
+    that then agree were wrong because of this value.
 
     The exit code is 0 if all results agree, 1 if a result differs, 2 for wrong usage or a wrong
     spec, and 3 if a backend could not run.

@@ -23,7 +23,7 @@ FEW = 3
 
 
 class Pairs:
-    """The comparisons between the backends of a run. They are made when cells end. A group of cells
+    """The comparisons between the backends of a run, made when cells end. A group of cells
     differs in the backend only. ``outliers`` has a line for each group in which one backend differs
     from all others. The results of a group stay in memory until all its cells have ended."""
 
@@ -51,8 +51,8 @@ class Pairs:
             del self._ended[group]
         return pairs
 
-    def _pair(self, result: CellResult, other: CellResult) -> Pair:
-        first, second = sorted((result, other), key=lambda r: self._order.index(r.cell.backend))
+    def _pair(self, result: CellResult, partner: CellResult) -> Pair:
+        first, second = sorted((result, partner), key=lambda r: self._order.index(r.cell.backend))
         error, worst = _find_largest_error(first.values, second.values)
         backends = first.cell.backend, second.cell.backend
         spec, dtype, path, device = group_of(result.cell)
@@ -100,7 +100,9 @@ def describe_pairs(
     for pair in pairs:
         by_backends.setdefault(pair.backends, []).append(pair)
     if every or len(by_backends) <= FEW:
-        return [_describe_pair(backends, found, wrong) for backends, found in by_backends.items()]
+        return [
+            _describe_pair(backends, members, wrong) for backends, members in by_backends.items()
+        ]
     worst = max(pairs, key=lambda p: (p.group[1] == "float64", p.error))
     text = _describe_pair(worst.backends, by_backends[worst.backends], wrong)
     return [f"largest difference of {len(by_backends)} pairs ({others}): {text}"]
@@ -136,17 +138,17 @@ def _describe_pair(
     return f"{backends[0]} and {backends[1]} {' and '.join(parts)}"
 
 
-def _find_largest_error(one: Arrays, other: Arrays) -> tuple[float, str]:
+def _find_largest_error(first: Arrays, second: Arrays) -> tuple[float, str]:
     """Return the largest relative error between the tensors of two backends, and the name of the
     worst tensor. The error is infinite if shapes differ, or if only one backend returns a
     tensor."""
-    sizes = [scales(arrays) for arrays in (one, other)]
-    worst = (0.0, next(iter(one), ""))
-    for name in dict.fromkeys([*one, *other]):
+    sizes = [scales(arrays) for arrays in (first, second)]
+    worst = (0.0, next(iter(first), ""))
+    for name in dict.fromkeys([*first, *second]):
         error = math.inf
-        if name in one and name in other and one[name].shape == other[name].shape:
+        if name in first and name in second and first[name].shape == second[name].shape:
             scale = max(size[name] for size in sizes)
-            error = relative_error(one[name], np.asarray(other[name], np.float64), scale)
+            error = relative_error(first[name], np.asarray(second[name], np.float64), scale)
         if error > worst[0]:
             worst = error, name
     return worst
@@ -168,7 +170,7 @@ def group_of(cell: Cell) -> Group:
 
 
 def group_name(cell: Cell) -> tuple[str, ...]:
-    """Return the name of a cell's group, as parts. The fields that decide the cost of a cell come
+    """Return the name of a cell's group as a tuple. The fields that decide the cost of a cell come
     first."""
     return (f"{cell.dtype} {cell.path}", cell.spec, cell.device)
 
@@ -196,14 +198,14 @@ def find_outlier(members: Sequence[CellResult]) -> str:
     )
 
 
-def _compute_output_error(one: CellResult, other: CellResult) -> float:
+def _compute_output_error(first: CellResult, second: CellResult) -> float:
     """Return the largest difference between the outputs of two cells, relative to the largest
     entry. The result is infinite if shapes differ, or if differing outputs are not all finite."""
     worst = 0.0
-    for name, array in one.outputs.items():
-        if name not in other.outputs or array.shape != other.outputs[name].shape:
+    for name, array in first.outputs.items():
+        if name not in second.outputs or array.shape != second.outputs[name].shape:
             return math.inf
-        a, b = np.asarray(array, float), np.asarray(other.outputs[name], float)
+        a, b = np.asarray(array, float), np.asarray(second.outputs[name], float)
         if np.array_equal(a, b, equal_nan=True):
             continue
         if not (np.isfinite(a).all() and np.isfinite(b).all()):

@@ -76,8 +76,8 @@ class Search:
         return failure
 
     def _reduce_size(self, failure: Failure, name: str) -> Failure:
-        """Reduce one size. Try 1 first. If the pass then no longer fails, subtract smaller and
-        smaller steps, starting with half of the size."""
+        """Reduce one size. Try 1 first. If the pass does not fail at size 1, subtract half of the
+        size, and halve this step whenever the pass no longer fails."""
         size = failure.sizes.get(name, 1)
         smallest = self._find_failing(resize(failure, name, 1, first=f) for f in (True, False))
         if size > 1 and smallest is not None:

@@ -316,10 +316,10 @@ def places(result: CellResult, specs: ModelCollection) -> Iterator[str]:
         yield result.place
     model = specs[result.cell.spec].definition
     paths: list[KeyPath] = [("layers", n, result.wrong_attribute) for n in result.wrong_layers]
-    named = (*result.wrong_layers, *result.named_layers)
+    layer_names = (*result.wrong_layers, *result.named_layers)
     # A layer of a repeated block, e.g. blocks.0.up, is in the model's file under the name
     # "blocks".
-    paths += [("layers", name.partition(".")[0]) for name in named]
+    paths += [("layers", name.partition(".")[0]) for name in layer_names]
     keys = model.document.nodes.keys
     for place in (*(keys[path] for path in paths if path in keys), model.name[1]):
         yield f"{place.file}:{place.line}"

@@ -132,13 +132,13 @@ def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str,
     """Return the names of the checks that match a pattern. A pattern may match the name of a check
     or of a finding. Slow checks (:data:`.checks.THOROUGH`) must be named in full, unless
     ``thorough`` is set. Raise :class:`UsageError` if a pattern matches nothing."""
-    known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
+    all_names = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
     if not patterns:
-        raise UsageError(f"no check is selected (known: {', '.join(known)})")
+        raise UsageError(f"no check is selected (known: {', '.join(all_names)})")
     for pattern in patterns:
-        if not fnmatch.filter(known, pattern):
-            raise unknown("check", pattern, known)
-    matching = {n for pattern in patterns for n in fnmatch.filter(known, pattern)}
+        if not fnmatch.filter(all_names, pattern):
+            raise unknown("check", pattern, all_names)
+    matching = {n for pattern in patterns for n in fnmatch.filter(all_names, pattern)}
     selected = {FINDINGS.get(name, name) for name in matching}
     slow = frozenset() if thorough else THOROUGH.difference(patterns)
     return tuple(name for name in CHECKS if name in selected - slow)

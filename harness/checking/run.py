@@ -394,7 +394,7 @@ class _RemotePlace:
         self._begun: tuple[Cell, Any] | None = None
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return all conditions on which the cell's numbers depend on that node. Also start the
+        """Return all conditions on which the cell's numbers depend on the node. Also start the
         cell's run."""
         pending = self._actor.begin("signature", self._tasks[cell])
         self._begin(cell)

@@ -314,7 +314,9 @@ class CellRunner:
             arguments=tuple(arguments),
             machine=machine(),
             versions=origins(self.backends),
-            environment={name: dict(found) for name, found in self.request.environment.items()},
+            environment={
+                name: dict(variables) for name, variables in self.request.environment.items()
+            },
             request=request_record(self.request),
             folders=tuple(map(str, self.request.folders)),
             sources={
@@ -344,7 +346,7 @@ class CellRunner:
         return name, CheckedModel(
             sizes=all_sizes,
             layers=layers,
-            attributes={name: found for name, found in attributes.items() if found},
+            attributes={name: changed for name, changed in attributes.items() if changed},
             equations=model.equations,
             loss=model.loss or "",
         )

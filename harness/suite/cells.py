@@ -144,10 +144,10 @@ class ReportCollector:
         """Set the duration of a test to the duration of its check, because the first test of a cell
         runs the whole cell."""
         report = yield
-        given = getattr(item, "funcargs", {})
-        cells = given.get("cells")
+        arguments = getattr(item, "funcargs", {})
+        cells = arguments.get("cells")
         if call.when == "call" and isinstance(cells, Cells):
-            cell, check = given["cell"], given["check"]
+            cell, check = arguments["cell"], arguments["check"]
             places: list[str] = []
             if cells.has_run(cell):
                 report.duration = cells.seconds(cell, check)
@@ -159,8 +159,8 @@ class ReportCollector:
         """Store the report of a check, also if the test's process ended or the test failed before
         it began."""
         lost = not hasattr(report, "harness") and report.failed
-        if lost and (found := self._tests.get(parameters(report.nodeid))):
-            cell, check = found
+        if lost and (planned := self._tests.get(parameters(report.nodeid))):
+            cell, check = planned
             report.harness = {"cell": cell.record(), "check": check, "places": []}
         if hasattr(report, "harness"):
             self.reports.append(report)
@@ -168,11 +168,11 @@ class ReportCollector:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Fail the session if a backend has no test that compared anything, e.g. because all its
         tests were skipped."""
-        whole = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
-        if whole and not _is_xdist_worker(session.config):
-            asked = {backend_of(report) for report in self.reports}
+        ran_tests = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
+        if ran_tests and not _is_xdist_worker(session.config):
+            backends = {backend_of(report) for report in self.reports}
             compared = {backend_of(report) for report in self.reports if was_compared(report)}
-            if asked != compared or not asked:
+            if backends != compared or not backends:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -180,14 +180,16 @@ class ReportCollector:
         if _is_xdist_worker(terminalreporter.config):
             return
         if annotating():
-            found = [
+            annotations = [
                 github.annotation(title, message, places)
                 for title, message, places in failures(self.reports)
             ]
-            for text in github.limit(found):
+            for text in github.limit(annotations):
                 terminalreporter.write_line(text)
-        if self.reports and (trouble := github.summarise(markdown(self.reports, self._backends))):
-            terminalreporter.write_line(shown(trouble))
+        if self.reports and (
+            error_text := github.summarise(markdown(self.reports, self._backends))
+        ):
+            terminalreporter.write_line(shown(error_text))
 
 
 def _is_xdist_worker(config: pytest.Config) -> bool:
@@ -206,11 +208,11 @@ def was_compared(report: Any) -> bool:
     return bool(report.passed or hasattr(report, "wasxfail"))
 
 
-def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
+def markdown(reports: Sequence[Any], order: Sequence[str]) -> str:
     """Return a Markdown table with the number of passed checks by spec and backend, and a list of
-    the failures. The backends have the order of ``asked``."""
-    told = set(map(backend_of, reports))
-    backends = [*(b for b in asked if b in told), *sorted(told.difference(asked))]
+    the failures. The backends have the order of ``order``."""
+    names = set(map(backend_of, reports))
+    backends = [*(b for b in order if b in names), *sorted(names.difference(order))]
     rows: dict[str, dict[str, list[Any]]] = {}
     for report in reports:
         row = rows.setdefault(report.harness["cell"]["spec"], {})
@@ -218,11 +220,11 @@ def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
     entries = [
         [spec, *(_format_counts(row.get(b, [])) for b in backends)] for spec, row in rows.items()
     ]
-    found = [f"### harness suite: {_format_counts(reports)}", ""]
-    found += [table(["system", *backends], entries), ""]
+    lines = [f"### harness suite: {_format_counts(reports)}", ""]
+    lines += [table(["system", *backends], entries), ""]
     for title, message, _ in failures(reports):
-        found.append(f"- **{escaped(title)}**: {escaped(message)}")
-    return "\n".join(found) + "\n"
+        lines.append(f"- **{escaped(title)}**: {escaped(message)}")
+    return "\n".join(lines) + "\n"
 
 
 def failures(reports: Iterable[Any]) -> list[tuple[str, str, Sequence[str]]]:
@@ -232,11 +234,11 @@ def failures(reports: Iterable[Any]) -> list[tuple[str, str, Sequence[str]]]:
     for report in reports:
         if report.failed:
             cells.setdefault(str(Cell(**report.harness["cell"])), []).append(report)
-    found = []
+    failed_cells = []
     for cell, failed in cells.items():
         title = f"{cell}: {', '.join(r.harness['check'] for r in failed)}"
-        found.append((title, str(failed[0].longrepr), failed[0].harness["places"]))
-    return found
+        failed_cells.append((title, str(failed[0].longrepr), failed[0].harness["places"]))
+    return failed_cells
 
 
 def _format_counts(reports: Sequence[Any]) -> str:

@@ -12,7 +12,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     tests."""
     engine = metafunc.config.stash.get(ENGINE, None)
     planned = list_tests(engine) if engine is not None else {}
-    values = [pytest.param(*given, id=name) for name, given in planned.items()]
+    values = [pytest.param(*test_arguments, id=name) for name, test_arguments in planned.items()]
     metafunc.parametrize(("cell", "check"), values)
 
 

@@ -100,19 +100,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return CellScheduling(config, log, list_tests(config.stash[ENGINE]))
 
 
-def _read_value(declared: Option, given: Any) -> Any:
+def _read_value(declared: Option, value: Any) -> Any:
     """Read the value of an option. For a list, the option can be repeated, and each value can be a
     comma-separated list."""
     if not declared.type.startswith("tuple"):
-        return declared.read(given) if given is not None else None
-    names = given
+        return declared.read(value) if value is not None else None
+    names = value
     if declared.word != declared.name:  # lists of positional arguments are not split at commas
-        for text in given:
+        for text in value:
             if not all(name.strip() for name in text.split(",")):
                 raise pytest.UsageError(
                     f"{declared.suite}: a name is missing beside a comma of {text!r}"
                 )
-        names = [name.strip() for text in given for name in text.split(",")]
+        names = [name.strip() for text in value for name in text.split(",")]
     values = tuple(dict.fromkeys(map(Path, names) if "Path" in declared.type else names))
     return values or declared.default
 

@@ -27,9 +27,9 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         self._tests = tests
 
     def _split_scope(self, nodeid: str) -> str:
-        found = self._tests.get(parameters(nodeid))
-        if found is not None:
-            return f"{found[0].backend} {found[0].spec}"
+        cell_and_check = self._tests.get(parameters(nodeid))
+        if cell_and_check is not None:
+            return f"{cell_and_check[0].backend} {cell_and_check[0].spec}"
         match self._dist:
             case "loadscope":
                 return nodeid.rpartition("::")[0]
@@ -43,12 +43,12 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         """Give the remaining tests of an ended process to other processes. Return the test that ran
         when the process ended; pytest-xdist reports this test as failed."""
         workload = self.assigned_work.pop(node)
-        left = [
+        remaining = [
             (unit, test) for unit in workload.values() for test, done in unit.items() if not done
         ]
-        if not left:
+        if not remaining:
             return None
-        unit, crashed = left[0]
+        unit, crashed = remaining[0]
         unit[crashed] = True
         self.workqueue.update((s, unit) for s, unit in workload.items() if not all(unit.values()))
         for other in self.nodes:

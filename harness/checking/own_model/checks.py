@@ -49,9 +49,9 @@ class ModelContext:
     def material(self, material: Arguments, *, noisy: bool = False) -> Arguments:
         """Replace the state that the model does not accept by its initial value, and noise by its
         mean. With ``noisy``, noise stays random."""
-        taken = group_of(dict.fromkeys(self.takes), "state.")
+        accepted = group_of(dict.fromkeys(self.takes), "state.")
         start = reset_state(self.case.inference, material.state)
-        state = {n: a if n in taken else start[n] for n, a in material.state.items()}
+        state = {n: a if n in accepted else start[n] for n, a in material.state.items()}
         means = {
             port.name: np.full_like(material.inputs[port.name], mean_of(port.init or {}))
             for port in noise_ports(self.case.training)
@@ -142,13 +142,13 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
     returned = sorted(n for n in results if not n.startswith("gradient."))
     expected = case.expect(("a user's model", "gradients", context.takes, *returned), run)
     crossing = ("input.", "state.")
-    wanted = {
+    expected_names = {
         f"gradient.{n}": None
         for n in variable_ports(program)
         if not n.startswith(crossing) or n in context.takes
     }
     gradients = {n: a for n, a in results.items() if n.startswith("gradient.")}
-    yield context.finding("cotangent-gradients", gradients, select_names(expected, wanted))
+    yield context.finding("cotangent-gradients", gradients, select_names(expected, expected_names))
 
 
 def values(context: ModelContext) -> Iterator[Finding]:

@@ -102,7 +102,7 @@ def _shift_comparison(shift: float) -> Change:
     def change(program: Program) -> Callable[[Node], Sequence[Node]]:
         new = count(max(program.types) + 1)
 
-        def changed(node: Node) -> Sequence[Node]:
+        def change_node(node: Node) -> Sequence[Node]:
             number, total = next(new), next(new)
             left, right = node.inputs
             return (
@@ -111,7 +111,7 @@ def _shift_comparison(shift: float) -> Change:
                 replace(node, inputs=(left, total)),
             )
 
-        return changed
+        return change_node
 
     return change
 
@@ -119,14 +119,14 @@ def _shift_comparison(shift: float) -> Change:
 def _drop_factor(program: Program) -> Callable[[Node], Sequence[Node]]:
     factors = _find_factors(program)
 
-    def changed(node: Node) -> Sequence[Node]:
+    def change_node(node: Node) -> Sequence[Node]:
         value = factors.get(node.output)
         if value is None:
             return (node,)
         axes = tuple(range(len(program.types[value].shape)))
         return (replace(node, op="permute_dims", inputs=(value,), attributes={"axes": axes}),)
 
-    return changed
+    return change_node
 
 
 def _change_programs(programs: Programs, place: str, op: str, change: Change) -> Programs:

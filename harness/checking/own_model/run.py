@@ -44,7 +44,7 @@ def explain_statistics(
 
     Args:
         case: The test case, which has the statistics before the training pass.
-        moved: ``statistics.NAME`` -> the values of the model and of the spec after the pass.
+        statistics: ``statistics.NAME`` -> the values of the model and of the spec after the pass.
         names: The names of the tensors that differ.
     """
     wrong = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
@@ -90,7 +90,7 @@ def _find_momenta(
 
 
 def _uses_sample_variance(actual: Array, expected: Array, before: Array) -> bool:
-    """Return whether the sample variance explains the model's values. It is n / (n - 1) times the
+    """Return whether the sample variance explains the model's values. This is n / (n - 1) times the
     variance of the batch."""
     error = (actual - expected).ravel()
     basis = np.stack([expected.ravel(), before.ravel()], 1)
@@ -217,10 +217,10 @@ def _describe_rows(context: ModelContext, name: str, wrong: Array) -> str:
     numbers = ", ".join(str(n) for n in np.flatnonzero(rows))
     text = f", only in row{'s' if rows.sum() > 1 else ''} {numbers} of the batch"
     for port in context.case.inference.inputs:
-        given = context.case.material.inputs[port.name]
-        if given.shape == rows.shape and given.dtype.kind == "i":
-            values = {int(n) for n in given[rows]}
-            if len(values) == 1 and not values & {int(n) for n in given[~rows]}:
+        array = context.case.material.inputs[port.name]
+        if array.shape == rows.shape and array.dtype.kind == "i":
+            values = {int(n) for n in array[rows]}
+            if len(values) == 1 and not values & {int(n) for n in array[~rows]}:
                 text += f", where {port.name} is {values.pop()}"
     return text
 
