@@ -14,8 +14,8 @@ RIGHT = "numpy"
 
 
 def handler(backend: Backend) -> Callable[[str, Any], Any]:
-    """Return the function that answers the calls of a worker whose backend has the planted fault.
-    The numpy backend does not get the fault.
+    """Return the function that answers a worker's calls, with a fault planted in the backend. The
+    numpy backend stays correct.
 
     Raises:
         UsageError: the backend's table of primitives is incomplete.

@@ -27,7 +27,7 @@ PREFERRED = ("torch", "jax", "keras")
 def run_demo(options: DemoOptions) -> int:
     """Check one model on numpy and one framework, and return the exit code.
 
-    With a planted fault, a reproducer is written to the folder :data:`FAILURES`.
+    With a planted fault, the check writes a reproducer to the folder :data:`FAILURES`.
 
     Raises:
         UsageError: there is no such backend, or the reproducer's folder cannot be written.

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """Dtype, device, path and limits of a pass. ``python`` is the path of another interpreter."""
+    """Options of a pass: dtype, device, path and limits. ``python`` is the path of a different
+    Python interpreter."""
 
     dtype: str = shared.dtype("float64", "float32")
     device: str = shared.device()

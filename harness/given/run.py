@@ -58,15 +58,15 @@ class BackendError(CouldNotRun):
 
 @dataclass(frozen=True, eq=False)
 class PassResult:
-    """The results of a pass as arrays by name; a dictionary is empty if the user did not ask for
-    it.
+    """The results of a pass as arrays by name. A dictionary is empty if the user did not ask for
+    its results.
 
-    - Floats have the dtype of the pass. Shapes are those of the spec: ``[batch, time, ...]`` for a
-      sequence.
+    - Floats have the dtype of the pass. Shapes are those of the spec, e.g. ``[batch, time, ...]``
+      for a sequence.
     - ``state`` is the new state. ``statistics`` are the moving statistics after the batch.
-    - ``gradients`` are the gradients of the loss, by the name of the parameter. Gradients of float
-      inputs and states are named ``input.NAME`` and ``state.NAME``.
-    - ``paths`` says which code ran each layer and loss: the framework's own, or ``equations``.
+    - ``gradients`` are the gradients of the loss, by parameter name. Gradients of float inputs and
+      states are named ``input.NAME`` and ``state.NAME``.
+    - ``paths`` names the code that ran each layer and loss: a framework function, or ``equations``.
     - ``sizes`` are all sizes, including batch and time.
     """
 
@@ -273,7 +273,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
-    """Return the content that ``--json`` prints for a pass."""
+    """Return the content that ``harness run --json`` prints."""
     loss = result.loss
     return {
         "loss": loss if loss is None or math.isfinite(loss) else str(loss),
@@ -284,8 +284,8 @@ def document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
 
 
 def text_of(result: PassResult, arrays: ArrayDict) -> str:
-    """Return the text that is printed for a pass: sizes and the code that ran each layer, then a
-    line for each array."""
+    """Return the text that ``harness run`` prints: sizes, the code that ran each layer, and a line
+    for each array."""
     paths = ", ".join(f"{layer}: {path}" for layer, path in result.paths.items())
     lines = [f"at {', '.join(f'{n} {size}' for n, size in result.sizes.items())}; {paths}"]
     for name, array in arrays.items():

@@ -23,7 +23,7 @@ class Shared:
     """A read-only vector of numbers ``[length]`` that other processes can map.
 
     The ``pieces`` of the vector have one dtype and are written to a file. All processes share the
-    memory of that file, and the kernel may free it if memory is short.
+    memory that holds this file, and the kernel can free the memory if it runs short.
 
     Raises:
         UsageError: the disk of the folder for temporary files is full.

@@ -158,10 +158,11 @@ def windows(indices: Array, length: int, stride: int, offset: int = 0, drop_last
 
 
 def column(indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0) -> Array:
-    """Return one index for each row of ``windows(indices, length, stride)``, shape ``[rows]``.
+    """Return one index from each window of ``windows(indices, length, stride)``, shape ``[rows]``.
 
-    Row r is ``indices[r * stride + offset]``. Offset n gives column n of the windows, and
-    ``offset=length`` gives the character after each window. The result is a view of ``indices``.
+    Row r is ``indices[r * stride + offset]``. With an offset below ``length``, the result is this
+    column of the windows. With ``offset=length``, the result has the character after each window.
+    The result is a view of ``indices``.
 
     Raises:
         UsageError: for the reasons for which ``windows`` raises it.
@@ -212,7 +213,7 @@ def one_hot(indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.floa
 
 
 def hot_rows(indices: Array, classes: int, dtype: npt.DTypeLike) -> Array:
-    """Return one-hot rows like ``one_hot``, but do not check that the indices are in range."""
+    """Return one-hot rows like :func:`one_hot`, but do not check that the indices are in range."""
     # Fill zeros: indexing rows of an identity matrix would need classes^2 entries.
     rows = np.zeros(indices.size * classes, dtype)
     rows[np.arange(0, rows.size, classes) + indices.reshape(-1)] = 1

@@ -148,8 +148,8 @@ def run_until_it_differs(
 def run_script(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> ScriptOutcome:
-    """Run the script of a folder in a process of its own. A supervisor process ends the script
-    after :data:`PATIENCE` seconds, or if its resident memory exceeds ``memory`` bytes."""
+    """Run the script of a folder in a new process. A supervisor process ends the script after
+    :data:`PATIENCE` seconds, or if its resident memory exceeds ``memory`` bytes."""
     # Resolve the path of the interpreter here, because PYTHONPATH may be relative to the folder in
     # which the script runs.
     command = [shutil.which(python) or python, "-P", str(folder / FILE)]
@@ -169,8 +169,8 @@ CRASHES: Mapping[int | None, str] = {
 
 
 def format_of(backend: str) -> str | None:
-    """Return the name of the file format that can write models as source for this backend's
-    framework; None if there is none."""
+    """Return the name of the export format that writes source code for this backend's framework;
+    None if there is no such format."""
     origin = plugins.available().get(backend_of(backend))
     if origin is None:
         return None

@@ -39,7 +39,8 @@ TAP, PULL, ALONG = "tap.", "pull.", "along."
 
 
 def tap_names(program: Program) -> dict[int, str]:
-    """Return the name of the tap of each float value outside of loops."""
+    """Return the name of the tap of each float value outside of loops. A tap is an input of zeros
+    that is added to the value."""
     return {
         value: program.names.get(value) or f"value {value}"
         for node in program.nodes
@@ -282,8 +283,8 @@ def _gradient_cause(
 
 
 def _is_compared(name: str) -> bool:
-    """Return whether a gradient belongs to the model. Gradients of the inputs ``pull`` and
-    ``along``, which the search adds to the program, do not."""
+    """Return whether a gradient belongs to the model. The search adds the inputs ``pull`` and
+    ``along``, whose gradients do not belong to the model."""
     inputs = name.startswith(INPUT) and not name.startswith(f"{INPUT}{TAP}")
     added = name.startswith((f"{INPUT}pull.", f"{INPUT}along."))
     return name.startswith(GRADIENT) and not (inputs and added)

@@ -1,5 +1,5 @@
-"""Search for the causes of a cell's differences. It tests the phases of training in the order in
-which they run: forward, backward, update."""
+"""Search for the causes of a cell's differences. The search tests the phases of training in the
+order in which they run: forward, backward, update."""
 
 from __future__ import annotations
 
@@ -318,8 +318,8 @@ class Finder:
         return names
 
     def _search_kept_state(self, material: Arguments) -> Causes | None:
-        """Return the cause if the gradients of a session's first call are right, but a later call
-        with the same arguments is wrong."""
+        """Return the cause if a session's first gradients are right, but the gradients of a later
+        call with the same arguments are wrong."""
         context, case = self.context, self.context.case
         context.open()
         context.remote.load(material)
@@ -374,8 +374,8 @@ def _open_loaded(
     material: Arguments,
     rule: UpdateRule | None = None,
 ) -> Remote:
-    """Open a session of two programs on a context's backend, load the parameters, and return the
-    client of the worker."""
+    """Open a session of a training and an inference program on the context's backend, load the
+    parameters, and return the client of the worker."""
     context.remote.open(training, inference, rule, context.path, context.dtype, context.device)
     context.remote.load(material)
     return context.remote
@@ -453,7 +453,7 @@ def localise(
 
 
 def _make_context(engine: Engine, cell: Cell, own: bool = False) -> Context:
-    """Return a context of a backend whose worker process has started.
+    """Return the context of a cell whose worker process has started.
 
     Raises:
         UsageError: the backend does not offer what the cell needs.
@@ -469,7 +469,7 @@ def _make_context(engine: Engine, cell: Cell, own: bool = False) -> Context:
 
 
 def _check_ran(result: CellResult) -> None:
-    """Raise an error unless the cell's checks could compare numbers."""
+    """Raise an error if no check of the cell could compare numbers."""
     failed = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
     if failed is not None and all(f.verdict != "differ" for f in result.findings):
         error_text = f"{result.cell.backend}: {failed.check}: {failed.verdict}: {failed.detail}"

@@ -78,7 +78,7 @@ class OptimizerSteps:
         times: int = 1,
     ) -> Arrays:
         """Run each training step ``times`` times, and call ``before(session, number)`` before each
-        run of a step."""
+        repetition. Return the values of all steps."""
         session.load(self.material.parameters, {})
         steps = []
         for number, batch in enumerate(batches):
@@ -131,7 +131,7 @@ class OptimizerSteps:
 
 
 def _round_rate(rate: float, bits: int) -> float:
-    """Return a learning rate rounded to ``bits`` binary digits after the leading one."""
+    """Return a learning rate, rounded to ``bits`` binary digits after the leading digit."""
     fraction, exponent = np.frexp(rate)
     return float(np.ldexp(np.round(np.ldexp(fraction, bits + 1)), exponent - bits - 1))
 

@@ -291,7 +291,7 @@ def _make_gradients(count: int, narrowed: bool) -> Array:
     """Return gradients of shape ``[count, batch, entries]``. Each entry has about the same size in
     all steps, but its value and sign differ, except in :data:`ZERO_STEPS` and
     :data:`REPEATED_STEP`. If ``narrowed``, each value has seven bits, so that the sum over a batch
-    has eight."""
+    needs at most eight bits."""
     random = np.random.default_rng(7)
     gradients = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
     if narrowed:
