@@ -20,8 +20,8 @@ from harness.oracle.tolerance import (
     Deviation,
     K,
     relative_error,
+    shape_or_dtype_error,
     worst,
-    wrong_form,
 )
 from harness.oracle.yardstick import at_least_typical
 from harness.program.ir import Phase, Program, reads
@@ -205,7 +205,7 @@ class Expectations:
             key = (name, step)
             if key not in self.values:
                 continue
-            reason = wrong_form(array, self.values[key], host_dtype(self.dtype))
+            reason = shape_or_dtype_error(array, self.values[key], host_dtype(self.dtype))
             if reason or isinstance(array, Misfit):
                 empty = np.empty(0)
                 parts.append(TracedPart(name, step, key, ..., empty, empty, reason))

@@ -45,6 +45,8 @@ def complex_step_gap(case: Case) -> float:
 
 
 def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
+    """Return the largest gap over all directions. ``loss_value`` is the value number of the
+    loss."""
     expected = case.gradients(case.material, "main")
     gradients = expected.values
     values, sizes = _environment(case)

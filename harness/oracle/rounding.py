@@ -19,7 +19,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.oracle.kinks import ORDERED
 from harness.oracle.oracle import TABLE, Oracle
-from harness.oracle.tolerance import PRECISION, ROUNDOFF, without_size
+from harness.oracle.tolerance import PRECISION, ROUNDOFF, rounding_only
 from harness.runtime.precision import PRODUCTS, narrow, rounded_to
 
 # Rounding errors that fused attention has and the equations of attention do not have.
@@ -93,14 +93,17 @@ class Attention:
             if y.dtype.kind != "f":
                 return y
             if op == "sum":
-                y = self._off(y, *arguments, **attributes)
+                y = self._with_attention_error(y, *arguments, **attributes)
             self._follow_softmax(op, y, arguments)
             self._follow_product(op, y, arguments)
             return y
 
         return run
 
-    def _off(self, y: Array, x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    def _with_attention_error(
+        self, y: Array, x: Array, axis: tuple[int, ...], keepdims: bool
+    ) -> Array:
+        """Add the rounding error of fused attention to ``y``, the result of a sum over ``x``."""
         softmax = self._softmax
         product = self._product_of(x)
         if softmax is not None and x is softmax.result and y.size == softmax.shift.size:
@@ -217,7 +220,7 @@ class Rounded(Oracle):
         self._attention = Attention(self._signs)
         self.begin(())
         replayed = {op: self._replayed(TABLE[op]) for op in (*ORDERED, "equal", "argsort", "floor")}
-        moved = {op: self._off(op, TERMS.get(op, _one)) for op in ROUNDED}
+        moved = {op: self._moving(op, TERMS.get(op, _one)) for op in ROUNDED}
         if narrow(dtype):
             # Move products by a unit of the narrow dtype: rounding would remove smaller changes.
             moved |= {op: self._moved_product(TABLE[op], dtype) for op in PRODUCTS}
@@ -237,7 +240,9 @@ class Rounded(Oracle):
 
         return run
 
-    def _off(self, op: str, terms: Callable[..., int]) -> Callable[..., Array]:
+    def _moving(self, op: str, terms: Callable[..., int]) -> Callable[..., Array]:
+        """Wrap an operation so that its results are moved. ``terms`` returns how many terms are
+        summed."""
         function, alone = TABLE[op], op in LIBRARY_DEPENDENT
 
         def run(*arguments: Any, **attributes: Any) -> Array:
@@ -314,10 +319,10 @@ class Narrowed(Oracle):
         self._table = {**self._table, **{op: activation(TABLE[op]) for op in ACTIVE}, "sum": total}
 
 
-def few_lost_entries(values: Arrays) -> list[str]:
+def small_rounding_only(values: Arrays) -> list[str]:
     """Return the names of tensors that have few entries and consist only of rounding errors. One
     run with random rounding may miss these errors by luck, so several runs are needed."""
-    return [name for name in without_size(values) if values[name].size <= FEW_ENTRIES]
+    return [name for name in rounding_only(values) if values[name].size <= FEW_ENTRIES]
 
 
 def has_equal_rows(values: Arrays) -> bool:

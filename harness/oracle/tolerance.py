@@ -134,30 +134,32 @@ MILLIONTH, THOUSANDTH, ROUNDINGS = 2.0**-20, 2.0**-10, 1024
 def scales(expected: Arrays) -> dict[str, float]:
     """Return the scale by which each tensor's error is divided: the tensor's largest magnitude.
 
-    If a tensor consists only of rounding errors (:func:`without_size`), its scale is
+    If a tensor consists only of rounding errors (:func:`rounding_only`), its scale is
     :data:`THOUSANDTH` of the largest magnitude in all tensors of its kind (:func:`kind_of`). The
     scale is 1 if all tensors of a kind are 0.
     """
-    magnitudes, kind_magnitudes = _sizes(expected)
+    magnitudes, kind_magnitudes = _magnitudes(expected)
     scale = {
-        n: THOUSANDTH * kind_magnitudes[n] if _is_lost(s, kind_magnitudes[n]) else s
+        n: THOUSANDTH * kind_magnitudes[n] if _is_rounding_only(s, kind_magnitudes[n]) else s
         for n, s in magnitudes.items()
     }
     return {name: size or 1.0 for name, size in scale.items()}
 
 
-def without_size(expected: Arrays) -> list[str]:
+def rounding_only(expected: Arrays) -> list[str]:
     """Return the names of tensors that consist only of rounding errors, e.g. the gradient of a bias
     before a normalisation: their entries are tiny relative to other tensors of the same kind."""
-    magnitudes, kind_magnitudes = _sizes(expected)
-    return [name for name, size in magnitudes.items() if _is_lost(size, kind_magnitudes[name])]
+    magnitudes, kind_magnitudes = _magnitudes(expected)
+    return [
+        name for name, size in magnitudes.items() if _is_rounding_only(size, kind_magnitudes[name])
+    ]
 
 
-def _is_lost(size: float, largest: float) -> bool:
+def _is_rounding_only(size: float, largest: float) -> bool:
     return size < MILLIONTH * largest
 
 
-def noise_without_size(dtype: str) -> float:
+def rounding_only_noise(dtype: str) -> float:
     """Return the minimum noise of a tensor that consists only of rounding errors, relative to its
     scale.
 
@@ -168,7 +170,7 @@ def noise_without_size(dtype: str) -> float:
     return rounding_error if narrow(dtype) else min(ROUNDINGS * rounding_error, VOID / (2 * K))
 
 
-def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
+def _magnitudes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
     """Return two mappings by tensor name: the largest magnitude in the tensor, and the largest
     magnitude in all tensors of its kind."""
     magnitudes: dict[str, float] = {}
@@ -288,7 +290,7 @@ def deviation(
     yardstick = max(noise, FLOOR * PRECISION[dtype])
     tolerance = K * yardstick
     array = tensor(actual)
-    reason = wrong_form(array, np.asarray(expected), dtype)
+    reason = shape_or_dtype_error(array, np.asarray(expected), dtype)
     if reason or isinstance(array, Misfit):
         return Deviation(name, float("inf"), yardstick, tolerance, reason)
     exact = np.asarray(expected, np.float64)
@@ -301,7 +303,7 @@ def deviation(
     )
 
 
-def wrong_form(actual: Array | Misfit, expected: Array, dtype: str) -> str:
+def shape_or_dtype_error(actual: Array | Misfit, expected: Array, dtype: str) -> str:
     """Return a message if a value has a wrong shape or dtype, otherwise "". Floats must have
     ``dtype``, conditions must be booleans, and indices may be integers of any width."""
     if isinstance(actual, Misfit):
@@ -348,7 +350,7 @@ def accuracy_change(old: float, new: float) -> Literal["lost", "gained", ""]:
 def worst(deviations: list[Deviation]) -> Deviation:
     """Return the deviation with the largest error relative to its tolerance. If all tensors agree,
     prefer a tensor that is not mostly rounding errors (:func:`telling`)."""
-    return max(deviations, key=_beyond) if len(deviations) > 1 else deviations[0]
+    return max(deviations, key=_severity) if len(deviations) > 1 else deviations[0]
 
 
 def prefixed(words: str, deviations: Iterable[Deviation]) -> list[Deviation]:
@@ -356,7 +358,7 @@ def prefixed(words: str, deviations: Iterable[Deviation]) -> list[Deviation]:
     return [replace(d, name=words + d.name) for d in deviations]
 
 
-def _beyond(deviation: Deviation) -> tuple[bool, bool, float]:
+def _severity(deviation: Deviation) -> tuple[bool, bool, float]:
     ratio = deviation.ratio
     is_telling = not deviation.agrees or deviation.telling
     return not deviation.agrees, is_telling, math.inf if math.isnan(ratio) else ratio

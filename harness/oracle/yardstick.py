@@ -27,8 +27,8 @@ from harness.oracle.rounding import (
     SHARE,
     Narrowed,
     Rounded,
-    few_lost_entries,
     has_equal_rows,
+    small_rounding_only,
 )
 from harness.oracle.tolerance import (
     FLOOR,
@@ -38,12 +38,12 @@ from harness.oracle.tolerance import (
     K,
     compare,
     kind_of,
-    noise_without_size,
     relative_error,
+    rounding_only,
+    rounding_only_noise,
     scales,
     spread,
     telling,
-    without_size,
 )
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
@@ -147,23 +147,23 @@ class Expected:
         base = "float32" if dtype == "tf32" else dtype
         factor = PRECISION[dtype] / PRECISION[base]
         measured = self.measured(base)
-        min_lost_noise = noise_without_size(dtype)
-        lost_noise = {
-            n: max(measured.get(n, 0.0) * factor, min_lost_noise) for n in self._without_size
+        min_rounding_only = rounding_only_noise(dtype)
+        rounding_only_noises = {
+            n: max(measured.get(n, 0.0) * factor, min_rounding_only) for n in self._rounding_only
         }
         if dtype in ("float64", "float32"):
-            return {**measured, **lost_noise}
+            return {**measured, **rounding_only_noises}
         # A backend that multiplies in a coarser dtype may round each value once to this dtype.
         min_noise = FLOOR * PRECISION[dtype]
         return {
             name: max(error * factor, min_noise) for name, error in measured.items()
-        } | lost_noise
+        } | rounding_only_noises
 
     @cached_property
-    def _without_size(self) -> list[str]:
-        return without_size(self.values)
+    def _rounding_only(self) -> list[str]:
+        return rounding_only(self.values)
 
-    def tells(self, name: str, dtype: str) -> bool:
+    def shows_agreement(self, name: str, dtype: str) -> bool:
         """Return whether the tensor of a name shows how well two computations agree; see
         :func:`.tolerance.telling`."""
         dtype_of_result = host_dtype(dtype)
@@ -279,14 +279,16 @@ class Reference:
         zeros: Sequence[Array | None],
         dtype: str,
     ) -> Noise:
-        scale, noise, lost_names = (
+        """Measure the noise in a dtype. ``positive_margin`` and ``zeros`` are the records of the
+        float64 run."""
+        scale, noise, tiny_names = (
             scales(values),
             dict.fromkeys(values, 0.0),
-            few_lost_entries(values),
+            small_rounding_only(values),
         )
         # Errors of these tensors are not multiplied by SHARE. Optimizers divide tensors in
-        # `lost_names` by their own size; in float64, all values depend on the result.
-        undamped = (values if dtype == "float64" else lost_names) if lost_names else ()
+        # `tiny_names` by their own size; in float64, all values depend on the result.
+        undamped = (values if dtype == "float64" else tiny_names) if tiny_names else ()
 
         def add_errors(session: Session, share: float = 1.0, largest: float = np.inf) -> None:
             full_names = undamped if share == SHARE else ()
@@ -306,7 +308,7 @@ class Reference:
         oracles = self._noise_oracles[dtype]
         oracles.plain.forget()
         add_errors(self._session(oracles.plain, dtype))
-        for seed in range(REPETITIONS if lost_names or has_equal_rows(values) else 1):
+        for seed in range(REPETITIONS if tiny_names or has_equal_rows(values) else 1):
             oracles.rounded.begin(oracles.plain.decisions, seed)
             add_errors(self._session(oracles.rounded, dtype), SHARE)
         if narrow(dtype):

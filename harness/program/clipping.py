@@ -61,6 +61,8 @@ def clipping(rule: UpdateRule) -> Clipping | None:
 
 
 class _GradientEquation:
+    """The nodes that compute a rule's ``gradient``, in which clipping is recognised."""
+
     def __init__(self, rule: UpdateRule) -> None:
         self.gradient = rule.gradient
         self.nodes = {value: node for node in rule.own_nodes for value in node.outputs}

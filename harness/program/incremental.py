@@ -206,6 +206,7 @@ class StepNeeds:
                 raise NoRow(f"{self.named(value)} is read at all time steps at once")
 
     def _operand_parts(self, node: Node, number: int, axis: int | None) -> Iterable[Part]:
+        """Return the parts of its operands that a node needs for a row of output ``number``."""
         if axis is None:
             is_moving = node.outputs[number] in self.moving
             return [] if is_moving else [(value, None) for value in reads(node)]
@@ -270,6 +271,8 @@ def incremental(program: Program, output: str, limit: int) -> Program:
 
 @dataclass
 class _StepBuilder:
+    """A builder of the program of one step. ``parts`` maps the needed parts to new values."""
+
     needs: StepNeeds
     limit: Dim
     build: Builder = field(default_factory=Builder)
@@ -313,6 +316,7 @@ class _StepBuilder:
         )
 
     def _compute(self, node: Node) -> None:
+        """Compute the needed parts of all outputs of a node."""
         for number, value in enumerate(node.outputs):
             axes = sorted(self.needed_parts.get(value, ()), key=lambda axis: (axis is None, axis))
             for axis in axes:
@@ -377,6 +381,7 @@ class _StepBuilder:
         return emit("sum", emit("multiply", table, is_current), axis=(axis,), keepdims=True)
 
     def _window(self, node: Node, _: int, axis: int) -> int:
+        """Compute the row of a window from the cached last steps and the current step."""
         emit, attributes = self.build.emit, node.attributes
         row = self.parts[node.inputs[0], axis]
         size, dilation = Dim.of(attributes["size"][0]), Dim.of(attributes["dilation"][0])
@@ -392,6 +397,7 @@ class _StepBuilder:
         return emit("windows", row, **{**self._attributes(node), **new_attributes})
 
     def _scan(self, node: Node, number: int, _: int) -> int:
+        """Run the body of a scan for one step; its carried values become states."""
         count, first_state = node.carries, len(self.state)
         starts = [self.parts[value, None] for value in node.inputs[:count]]
         carried = [self._state_from(start, self.build.types[start]) for start in starts]

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from harness.program.ir import Node
 
-Found = tuple[str, int, dict[str, float]]
+Match = tuple[str, int, dict[str, float]]
 
 
-class Known(Protocol):
+class NodeLookup(Protocol):
     """An interface to the nodes that compute the inputs of a node."""
 
     def node(self, value: int, *ops: str) -> Node | None:
@@ -28,60 +28,70 @@ class Known(Protocol):
         """Return the number of axes of a value."""
 
 
-def relu(g: Known, inputs: Sequence[int]) -> Found | None:
+def relu(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
     """Match ``where(x <= 0, 0, x) -> relu(x)``."""
-    bound = _bound(g, inputs)
+    bound = _one_sided_limit(g, inputs)
     if bound is None or bound[1] != 0 or not bound[2]:
         return None
     return "relu", bound[0], {}
 
 
-def clip(g: Known, inputs: Sequence[int]) -> Found | None:
+def clip(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
     """Match ``where(h <= y, h, y) -> clip(x, l, h)`` for ``y = where(x <= l, l, x)``."""
-    outer = _bound(g, inputs)
+    outer = _one_sided_limit(g, inputs)
     limited = None if outer is None or outer[2] else g.node(outer[0], "relu", "where")
     if outer is None or limited is None:
         return None
     if limited.op == "relu":
         return "clip", limited.inputs[0], {"low": 0.0, "high": outer[1]}
-    inner = _bound(g, limited.inputs)
+    inner = _one_sided_limit(g, limited.inputs)
     if inner is None or not inner[2]:
         return None
     return "clip", inner[0], {"low": inner[1], "high": outer[1]}
 
 
-def sigmoid(g: Known, inputs: Sequence[int]) -> Found | None:
+def sigmoid(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
     """Match ``0.5 + 0.5 * tanh(0.5 * x) -> sigmoid(x)``."""
     for a, b in (inputs, inputs[::-1]):
-        half = _times(g, b, 0.5) if g.number(a) == 0.5 else None
+        half = _cofactor(g, b, 0.5) if g.number(a) == 0.5 else None
         tanh = g.node(half, "tanh") if half is not None else None
-        x = _times(g, tanh.inputs[0], 0.5) if tanh is not None else None
+        x = _cofactor(g, tanh.inputs[0], 0.5) if tanh is not None else None
         if x is not None:
             return "sigmoid", x, {}
     return None
 
 
-def softmax(g: Known, inputs: Sequence[int]) -> Found | None:
+def softmax(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
     """Match ``e / sum(e) -> softmax(x)`` for ``e = exp(x - max(x))``."""
     exp, total = g.node(inputs[0], "exp"), g.node(inputs[1], "sum")
-    if exp is None or total is None or total.inputs != (exp.output,) or not _last(g, total):
+    if (
+        exp is None
+        or total is None
+        or total.inputs != (exp.output,)
+        or not _is_over_last_axis(g, total)
+    ):
         return None
-    x = _shifted(g, exp.inputs[0])
+    x = _minus_maximum(g, exp.inputs[0])
     return None if x is None else ("softmax", x, {})
 
 
-def log_softmax(g: Known, inputs: Sequence[int]) -> Found | None:
+def log_softmax(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
     """Match ``y - log(sum(exp(y))) -> log_softmax(x)`` for ``y = x - max(x)``."""
     log = g.node(inputs[1], "log")
     total = None if log is None else g.node(log.inputs[0], "sum")
     exp = None if total is None else g.node(total.inputs[0], "exp")
-    if total is None or exp is None or exp.inputs != (inputs[0],) or not _last(g, total):
+    if (
+        total is None
+        or exp is None
+        or exp.inputs != (inputs[0],)
+        or not _is_over_last_axis(g, total)
+    ):
         return None
-    x = _shifted(g, inputs[0])
+    x = _minus_maximum(g, inputs[0])
     return None if x is None else ("log_softmax", x, {})
 
 
-def _bound(g: Known, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
+def _one_sided_limit(g: NodeLookup, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
     """Return ``(x, bound, True)`` for ``where(x <= bound, bound, x)``, and ``(x, bound, False)``
     for ``where(bound <= x, bound, x)``; otherwise None."""
     compared, bound, x = g.node(inputs[0], "less_equal"), g.number(inputs[1]), inputs[2]
@@ -93,7 +103,7 @@ def _bound(g: Known, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
     return None
 
 
-def _times(g: Known, value: int, factor: float) -> int | None:
+def _cofactor(g: NodeLookup, value: int, factor: float) -> int | None:
     """Return x if a value is the number ``factor`` times x; otherwise None."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
@@ -102,19 +112,19 @@ def _times(g: Known, value: int, factor: float) -> int | None:
     return None
 
 
-def _shifted(g: Known, value: int) -> int | None:
+def _minus_maximum(g: NodeLookup, value: int) -> int | None:
     """Return x if a value is ``x - max(x)`` along the last axis; otherwise None."""
     node = g.node(value, "subtract")
     if node is None:
         return None
     stopped = g.node(node.inputs[1], "stop_gradient")  # before differentiation
     maximum = g.node(node.inputs[1] if stopped is None else stopped.inputs[0], "max")
-    if maximum is None or maximum.inputs != node.inputs[:1] or not _last(g, maximum):
+    if maximum is None or maximum.inputs != node.inputs[:1] or not _is_over_last_axis(g, maximum):
         return None
     return node.inputs[0]
 
 
-def _last(g: Known, node: Node) -> bool:
+def _is_over_last_axis(g: NodeLookup, node: Node) -> bool:
     """Return whether a reduction is over the last axis, with ``keepdims``."""
     last = g.rank(node.inputs[0]) - 1
     return node.attributes["axis"] == (last,) and bool(node.attributes["keepdims"])

@@ -17,7 +17,7 @@ from harness.program.ir import Node, Port, Program, Type, inline_calls, walk_nod
 from harness.program.passes import optimise
 from harness.program.passes.unroll import LONGEST_FUSED
 from harness.program.signature import crossing_ports, result_ports
-from harness.program.updates import GOOD, SCALE, UpdateRule, at_shape, guarded, type_at
+from harness.program.updates import GOOD, SCALE, UpdateRule, at_shape, type_at, with_loss_scaling
 
 # Prefixes of the names of a batch's arrays.
 BATCH = ("input.", "target.")
@@ -126,7 +126,7 @@ def training_plan(
     if scales:
         carried |= {SCALE: seed.value, GOOD: builder.value(Type(()), GOOD)}
         before = {p.name: p.value for p in program.parameters} | carried
-        updated = guarded(builder, gradients, before, updated)
+        updated = with_loss_scaling(builder, gradients, before, updated)
     if total:
         carried[TOTAL] = builder.value(Type(()), TOTAL)
         updated[TOTAL] = builder.emit("add", carried[TOTAL], results["loss"])
@@ -151,6 +151,7 @@ def _with_literal_zeros(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def _with_difference(node: Node, zeros: set[int], finite: set[int]) -> Node:
+    """Replace ``0 * x`` by ``x - x`` in a node and in its body."""
     if node.body is not None:
         inner = tuple(_with_difference(inner_node, zeros, finite) for inner_node in node.body.nodes)
         return replace(node, body=replace(node.body, nodes=inner))
@@ -261,6 +262,7 @@ def _build_plan(
     outputs: Mapping[str, int],
     carried_inputs: Mapping[str, int],
 ) -> Plan:
+    """Return the plan of optimised nodes, without the inputs that the step does not need."""
     inputs = {f"{prefix}{p.name}": p.value for prefix, p in crossing_ports(program)}
     inputs |= carried_inputs
     used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())

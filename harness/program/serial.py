@@ -27,7 +27,7 @@ CACHED_TEXTS = 64
 # reference removes the entry when the program is deleted.
 _texts: dict[int, tuple[weakref.ref[Program], str]] = {}
 PLAIN = (bool, int, float, str, type(None))
-Test = Callable[[Any], bool]
+TypeTest = Callable[[Any], bool]
 
 
 def encode(value: Any) -> Any:
@@ -150,12 +150,13 @@ def _decode_instance(data: Mapping[str, object], depth: int) -> Any:
 
 
 @cache
-def _field_tests(cls: type) -> Mapping[str, Test]:
+def _field_tests(cls: type) -> Mapping[str, TypeTest]:
     hints = get_type_hints(cls)
     return {field.name: _type_test(hints[field.name]) for field in fields(cls)}
 
 
-def _type_test(hint: Any) -> Test:
+def _type_test(hint: Any) -> TypeTest:
+    """Return a function that tests whether a value fits the type hint of a field."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return lambda value: True
@@ -178,7 +179,7 @@ def _type_test(hint: Any) -> Test:
     return lambda value: isinstance(value, hint)
 
 
-def _tuple_test(tests: list[Test], endless: bool) -> Test:
+def _tuple_test(tests: list[TypeTest], endless: bool) -> TypeTest:
     if endless:
         (test,) = tests
         return lambda value: isinstance(value, tuple) and all(map(test, value))

@@ -31,7 +31,7 @@ LEAST_SCALE = 2.0**-24
 MOST = 2.0**126
 
 
-def guarded(
+def with_loss_scaling(
     builder: Builder,
     gradients: Mapping[str, int],
     before: Mapping[str, int],

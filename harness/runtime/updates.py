@@ -27,8 +27,8 @@ from harness.program.updates import (
     at_shape,
     by_parameter,
     by_rank,
-    guarded,
     slot_shapes,
+    with_loss_scaling,
 )
 from harness.runtime import promises
 from harness.runtime.backend import Backend
@@ -274,8 +274,8 @@ def finish_scaled_step(
     """Return the values after a step, and the new loss scaling.
 
     The values include the number of the next step. If a gradient is not finite, the step is
-    skipped; see :func:`harness.program.updates.guarded`. ``before`` and ``made`` are the values
-    before and after the update.
+    skipped; see :func:`harness.program.updates.with_loss_scaling`. ``before`` and ``made`` are the
+    values before and after the update.
     """
     builder, values = Builder(), {}
 
@@ -288,7 +288,7 @@ def finish_scaled_step(
 
     given = numbered(before)
     after = numbered(made) | {STEP: builder.emit("add", given[STEP], builder.constant(1.0))}
-    ports = guarded(builder, numbered(gradients), given, after)
+    ports = with_loss_scaling(builder, numbered(gradients), given, after)
     interpreter.run(builder.nodes, values)
     found = {name: values[value] for name, value in ports.items()}
     return found, {name: found.pop(name) for name in (SCALE, GOOD)}

@@ -209,7 +209,7 @@ class Term:
         if node.op != "add":
             return 0
         depth = max(g.depth(i) for i in node.inputs)
-        parts = [*loops._parts(g, node.inputs, depth)]
+        parts = [*loops._terms_and_sums(g, node.inputs, depth)]
         early = set(loops._early_terms(g, [v for v, part in parts if part is None], depth))
         late: dict[int, bool] = {}
         for value, part in reversed(parts):

@@ -98,7 +98,7 @@ def values(context: Context) -> Iterator[Finding]:
     expected = case.gradients(case.material, "main")
     results = context.remote.gradients(case.material)
     for name, array in results.items():
-        if not isinstance(array, Misfit) and expected.tells(name, context.dtype):
+        if not isinstance(array, Misfit) and expected.shows_agreement(name, context.dtype):
             context.values[name] = array
     for check, prefixes in (
         ("outputs", ("output.",)),

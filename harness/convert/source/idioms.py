@@ -13,9 +13,9 @@ from typing import Any
 from harness.program import patterns
 from harness.program.dims import Dim
 from harness.program.ir import Block, Node, Type, needed_nodes
-from harness.program.patterns import Found
+from harness.program.patterns import Match
 
-Rule = Callable[["Idioms", Node], Found | None]
+Rule = Callable[["Idioms", Node], Match | None]
 
 
 @dataclass
@@ -87,11 +87,11 @@ class Idioms:
         return len(self.types[value].shape)
 
 
-def _named(find: Callable[[Idioms, tuple[int, ...]], Found | None]) -> Rule:
+def _named(find: Callable[[Idioms, tuple[int, ...]], Match | None]) -> Rule:
     return lambda g, node: find(g, node.inputs)
 
 
-def _mean(g: Idioms, node: Node) -> Found | None:
+def _mean(g: Idioms, node: Node) -> Match | None:
     total, extent = g.node(node.inputs[0], "sum"), g.node(node.inputs[1], "extent")
     if total is None or extent is None:
         return None
@@ -101,7 +101,7 @@ def _mean(g: Idioms, node: Node) -> Found | None:
     return "mean", total.inputs[0], dict(total.attributes)
 
 
-def _once(g: Idioms, node: Node) -> Found | None:
+def _once(g: Idioms, node: Node) -> Match | None:
     """Replace ``1 * x`` by x if the product has the shape of x."""
     for a, b in (node.inputs, node.inputs[::-1]):
         if g.number(a) == 1.0 and g.types[b] == g.types[node.output]:
@@ -109,7 +109,7 @@ def _once(g: Idioms, node: Node) -> Found | None:
     return None
 
 
-def _select(g: Idioms, node: Node) -> Found | None:
+def _select(g: Idioms, node: Node) -> Match | None:
     part = g.node(node.inputs[0], "slice")
     if part is None or part.attributes["axis"] != node.attributes["axis"]:
         return None

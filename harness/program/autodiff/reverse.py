@@ -62,6 +62,7 @@ def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
 
 
 def _activate_loop(node: Node, body: Block, active: set[int]) -> None:
+    """Add the values inside a loop, and its outputs, that have a derivative to ``active``."""
     carries = node.carries
     active.update(b for b, i in zip(body.inputs, node.inputs, strict=True) if i in active)
     while True:
@@ -143,7 +144,7 @@ class Reverse:
         """Append a literal number; return its value number."""
         return self.builder.constant(value)
 
-    def see(self, value: int) -> int:
+    def read(self, value: int) -> int:
         """Return the value number under which the backward pass can read a forward value."""
         return value
 
@@ -196,7 +197,7 @@ class Reverse:
         """Add ``left.T @ cotangent``, summed over all leading axes, to a weight's cotangent."""
         rank = len(self.builder.types[left].shape)
         axes = tuple(range(rank - 1))
-        self.add(weight, self.emit("tensordot", self.see(left), cotangent, axes=(axes, axes)))
+        self.add(weight, self.emit("tensordot", self.read(left), cotangent, axes=(axes, axes)))
 
     def cotangent(self, value: int, shape: Shape) -> int:
         """Return the whole cotangent of a value; zeros of ``shape`` if no part was collected."""
@@ -236,7 +237,7 @@ class _ScanReverse(Reverse):
         self.products: list[tuple[int, int, int]] = []  # weight, left forward value, cotangent
         self.sums: list[tuple[int, int]] = []  # outer value, cotangent of one step
 
-    def see(self, value: int) -> int:
+    def read(self, value: int) -> int:
         moves: list[Node] = []
         while value not in self.views and (move := self._view(value)) is not None:
             moves.append(move)
@@ -330,6 +331,8 @@ class _ScanReverse(Reverse):
     def _captured_gradients(
         self, stack_of: Mapping[int, int], by_step: Mapping[int, int]
     ) -> list[tuple[int, int]]:
+        """Compute the gradients of outer values from stacks over all steps, after the backward
+        loop."""
         results = []
         for weight, left, cotangent in self.products:
             rank = len(self.builder.types[left].shape)

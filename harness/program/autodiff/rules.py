@@ -1,6 +1,6 @@
 """Derivative rules: each rule computes cotangents of inputs from the cotangent of the output.
 
-A rule calls ``r.add`` with the vector-Jacobian product for every float input. ``r.see(v)`` makes
+A rule calls ``r.add`` with the vector-Jacobian product for every float input. ``r.read(v)`` makes
 the forward value ``v`` readable in the backward pass. :data:`.reverse.CONSTANT` lists the
 operations without a derivative. A fused operation has a rule if it can occur in a program before
 differentiation. The formulas of products are from Giles, "An extended collection of matrix
@@ -32,7 +32,7 @@ def _operand_shape(r: Reverse, node: Node) -> Shape:
 
 
 def _tanh(r: Reverse, node: Node, g: int) -> None:
-    y = r.see(node.output)
+    y = r.read(node.output)
     if r.offers("tanh_gradient"):
         r.add(node.inputs[0], r.emit("tanh_gradient", g, y))
         return
@@ -42,13 +42,13 @@ def _tanh(r: Reverse, node: Node, g: int) -> None:
 
 def _erf(r: Reverse, node: Node, g: int) -> int:
     """Multiply the cotangent by the derivative of erf, ``2 / sqrt(pi) * exp(-x * x)``."""
-    x = r.see(node.inputs[0])
+    x = r.read(node.inputs[0])
     bell = r.emit("exp", r.emit("negative", r.emit("multiply", x, x)))
     return r.emit("multiply", g, r.emit("multiply", r.constant(SLOPE), bell))
 
 
 def _cos(r: Reverse, node: Node, g: int) -> int:
-    return r.emit("multiply", g, r.emit("negative", r.emit("sin", r.see(node.inputs[0]))))
+    return r.emit("multiply", g, r.emit("negative", r.emit("sin", r.read(node.inputs[0]))))
 
 
 def _add(r: Reverse, node: Node, g: int) -> None:
@@ -65,26 +65,26 @@ def _subtract(r: Reverse, node: Node, g: int) -> None:
 def _multiply(r: Reverse, node: Node, g: int) -> None:
     a, b = node.inputs
     if r.active(a):
-        r.add(a, r.emit("multiply", g, r.see(b)))
+        r.add(a, r.emit("multiply", g, r.read(b)))
     if r.active(b):
-        r.add(b, r.emit("multiply", g, r.see(a)))
+        r.add(b, r.emit("multiply", g, r.read(a)))
 
 
 def _divide(r: Reverse, node: Node, g: int) -> None:
     a, b = node.inputs
-    quotient = r.emit("divide", g, r.see(b))
+    quotient = r.emit("divide", g, r.read(b))
     r.add(a, quotient)
     if r.active(b):
-        r.add(b, r.emit("negative", r.emit("multiply", quotient, r.see(node.output))))
+        r.add(b, r.emit("negative", r.emit("multiply", quotient, r.read(node.output))))
 
 
 def _power(r: Reverse, node: Node, g: int) -> None:
     a, b = node.inputs
     if r.active(a):
-        below = r.emit("power", r.see(a), r.emit("subtract", r.see(b), r.constant(1.0)))
-        r.add(a, r.emit("multiply", g, r.emit("multiply", r.see(b), below)))
+        below = r.emit("power", r.read(a), r.emit("subtract", r.read(b), r.constant(1.0)))
+        r.add(a, r.emit("multiply", g, r.emit("multiply", r.read(b), below)))
     if r.active(b):
-        rate = r.emit("multiply", r.see(node.output), r.emit("log", r.see(a)))
+        rate = r.emit("multiply", r.read(node.output), r.emit("log", r.read(a)))
         r.add(b, r.emit("multiply", g, rate))
 
 
@@ -92,9 +92,9 @@ def _where(r: Reverse, node: Node, g: int) -> None:
     condition, a, b = node.inputs
     zero = r.constant(0.0)
     if r.active(a):
-        r.add(a, r.emit("where", r.see(condition), g, zero))
+        r.add(a, r.emit("where", r.read(condition), g, zero))
     if r.active(b):
-        r.add(b, r.emit("where", r.see(condition), zero, g))
+        r.add(b, r.emit("where", r.read(condition), zero, g))
 
 
 def _windowed(transpose: str) -> Rule:
@@ -130,7 +130,7 @@ def _slice(r: Reverse, node: Node, g: int) -> None:
 def _take(r: Reverse, node: Node, g: int) -> None:
     table, indices = node.inputs
     rows = r.builder.types[table].shape[0]
-    r.add(table, r.emit("segment_sum", g, r.see(indices), rows=rows))
+    r.add(table, r.emit("segment_sum", g, r.read(indices), rows=rows))
 
 
 def _cumulative_sum(r: Reverse, node: Node, g: int) -> None:
@@ -147,13 +147,13 @@ def _take_along_axis(r: Reverse, node: Node, g: int) -> None:
     classes = r.builder.types[table].shape[-1]
     if r.is_computed_by(indices, "argsort"):
         # The indices are a permutation of the row; their argsort is the inverse permutation.
-        undone = r.emit("argsort", r.emit("astype", r.see(indices)))
+        undone = r.emit("argsort", r.emit("astype", r.read(indices)))
         r.add(table, r.emit("take_along_axis", g, undone))
     elif shape[-1] == ONE:
-        index = r.emit("squeeze", r.see(indices), axis=last)
+        index = r.emit("squeeze", r.read(indices), axis=last)
         r.add(table, r.emit("multiply", g, r.emit("one_hot", index, classes=classes)))
     else:
-        chosen = r.emit("one_hot", r.see(indices), classes=classes)
+        chosen = r.emit("one_hot", r.read(indices), classes=classes)
         each = r.emit("multiply", r.emit("expand_dims", g, axis=last + 1), chosen)
         r.add(table, r.emit("sum", each, axis=(last,), keepdims=False))
 
@@ -168,7 +168,7 @@ def _sum(r: Reverse, node: Node, g: int) -> None:
 def _max(r: Reverse, node: Node, g: int) -> None:
     """Divide the cotangent equally among tied entries, as torch.amax, jax.numpy.max and
     TensorFlow's reduce_max do."""
-    x, maximum, axes = r.see(node.inputs[0]), r.see(node.output), node.attributes["axis"]
+    x, maximum, axes = r.read(node.inputs[0]), r.read(node.output), node.attributes["axis"]
     if not node.attributes["keepdims"]:
         for axis in sorted(axes):
             g, maximum = (r.emit("expand_dims", value, axis=axis) for value in (g, maximum))
@@ -184,7 +184,7 @@ def _matmul(r: Reverse, node: Node, g: int) -> None:
     if r.active(a):
         rank = len(types[b].shape)
         axes = (*range(rank - 2), rank - 1, rank - 2)
-        r.add(a, r.emit("matmul", g, r.emit("permute_dims", r.see(b), axes=axes)))
+        r.add(a, r.emit("matmul", g, r.emit("permute_dims", r.read(b), axes=axes)))
     if not r.active(b):
         return
     if len(types[b].shape) == 2:
@@ -192,11 +192,11 @@ def _matmul(r: Reverse, node: Node, g: int) -> None:
     else:
         rank = len(types[a].shape)
         axes = (*range(rank - 2), rank - 1, rank - 2)
-        r.add(b, r.emit("matmul", r.emit("permute_dims", r.see(a), axes=axes), g))
+        r.add(b, r.emit("matmul", r.emit("permute_dims", r.read(a), axes=axes), g))
 
 
 def _sigmoid(r: Reverse, node: Node, g: int) -> None:
-    y = r.see(node.output)
+    y = r.read(node.output)
     if r.offers("sigmoid_gradient"):
         r.add(node.inputs[0], r.emit("sigmoid_gradient", g, y))
     else:
@@ -205,7 +205,7 @@ def _sigmoid(r: Reverse, node: Node, g: int) -> None:
 
 
 def _relu(r: Reverse, node: Node, g: int) -> None:
-    y = r.see(node.output)
+    y = r.read(node.output)
     if r.offers("relu_gradient"):
         r.add(node.inputs[0], r.emit("relu_gradient", g, y))
     else:
@@ -215,7 +215,7 @@ def _relu(r: Reverse, node: Node, g: int) -> None:
 
 def _clip(r: Reverse, node: Node, g: int) -> None:
     """Pass the cotangent where the result lies strictly between the bounds, and 0 elsewhere."""
-    y, bounds = r.see(node.output), node.attributes
+    y, bounds = r.read(node.output), node.attributes
     if r.offers("clip_gradient"):
         r.add(node.inputs[0], r.emit("clip_gradient", g, y, **bounds))
         return
@@ -225,13 +225,13 @@ def _clip(r: Reverse, node: Node, g: int) -> None:
 
 
 FIRST_OPERAND: Mapping[str, FirstOperandRule] = {
-    "exp": lambda r, node, g: r.emit("multiply", g, r.see(node.output)),
-    "log": lambda r, node, g: r.emit("divide", g, r.see(node.inputs[0])),
+    "exp": lambda r, node, g: r.emit("multiply", g, r.read(node.output)),
+    "log": lambda r, node, g: r.emit("divide", g, r.read(node.inputs[0])),
     "sqrt": lambda r, node, g: r.emit(
-        "divide", r.emit("multiply", g, r.constant(0.5)), r.see(node.output)
+        "divide", r.emit("multiply", g, r.constant(0.5)), r.read(node.output)
     ),
     "erf": _erf,
-    "sin": lambda r, node, g: r.emit("multiply", g, r.emit("cos", r.see(node.inputs[0]))),
+    "sin": lambda r, node, g: r.emit("multiply", g, r.emit("cos", r.read(node.inputs[0]))),
     "cos": _cos,
     "negative": lambda r, node, g: r.emit("negative", g),
     "permute_dims": lambda r, node, g: r.emit(
@@ -242,7 +242,7 @@ FIRST_OPERAND: Mapping[str, FirstOperandRule] = {
     "expand_dims": lambda r, node, g: r.emit("squeeze", g, axis=node.attributes["axis"]),
     "squeeze": lambda r, node, g: r.emit("expand_dims", g, axis=node.attributes["axis"]),
     "flip": lambda r, node, g: r.emit("flip", g, axis=node.attributes["axis"]),
-    "segment_sum": lambda r, node, g: r.emit("take", g, r.see(node.inputs[1])),
+    "segment_sum": lambda r, node, g: r.emit("take", g, r.read(node.inputs[1])),
 }
 RULES: Mapping[str, Rule] = {
     **{op: _to_first(cotangent_of) for op, cotangent_of in FIRST_OPERAND.items()},

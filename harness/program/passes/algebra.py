@@ -20,6 +20,7 @@ def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:
 
 
 def _computed(op: str) -> Rule:
+    """Return the rule that computes an operation on constants."""
     function: Callable[..., Any] = getattr(np, op)
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:

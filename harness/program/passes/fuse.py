@@ -9,7 +9,7 @@ from harness.program.dims import ONE, Attributes
 from harness.program.passes.rewriter import Rewriter, Rule
 
 
-def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -> Rule:
+def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Match | None]) -> Rule:
     """Return the rule that replaces a pattern, which ``find`` matches, by one fused operation."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
@@ -19,7 +19,7 @@ def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -
     return rule
 
 
-def _softmax(g: Rewriter, inputs: tuple[int, ...]) -> patterns.Found | None:
+def _softmax(g: Rewriter, inputs: tuple[int, ...]) -> patterns.Match | None:
     """Match a softmax, unless another node (e.g. of a gradient) reads its exponentials too."""
     return patterns.softmax(g, inputs) if g.uses[inputs[0]] == 2 else None
 
@@ -59,23 +59,23 @@ def _scatter(sign: int) -> Rule:
     return rule
 
 
-Found = Mapping[str, tuple[tuple[str, Rule], ...]]
+FusedRules = Mapping[str, tuple[tuple[str, Rule], ...]]
 # Pairs (primitive, rule) by the fused operation that the rule produces; a rule is tried at nodes of
 # its primitive. EARLY rules run before all other passes, LATE rules after them.
-EARLY: Found = {
+EARLY: FusedRules = {
     "relu": (("where", _named(patterns.relu)),),
     "clip": (("where", _named(patterns.clip)),),
     "sigmoid": (("add", _named(patterns.sigmoid)),),
 }
-LATE: Found = {
+LATE: FusedRules = {
     "softmax": (("divide", _named(_softmax)),),
     "scatter_add": (("add", _scatter(1)), ("subtract", _scatter(-1))),
 }
 # Rules that fuse a sum with a product. They run last, because other rules look for the product.
-PRODUCTS: Found = {"addmm": (("add", _addmm),)}
+PRODUCTS: FusedRules = {"addmm": (("add", _addmm),)}
 
 
-def rules_of(rules_by_fused: Found, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
+def rules_of(rules_by_fused: FusedRules, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
     """Return the rules that produce the operations in ``fused``, by the primitive at which each
     rule is tried."""
     rules: dict[str, tuple[Rule, ...]] = {}

@@ -46,9 +46,11 @@ def permuted_variants(
         axes: Axes = tuple(node.attributes["axes"])
         permuted = _PermutedOperands(builder, makers, impossible=impossible)
         if node.inputs[0] in makers and permuted.permute(node.inputs[0], axes, node.output):
-            covered = permuted.covered()
-            other_nodes = (n for n in nodes if n is not node and covered.isdisjoint(n.outputs))
-            yield in_order([*permuted.nodes, *permuted.back(), *other_nodes])
+            replaced_values = permuted.replaced_values()
+            other_nodes = (
+                n for n in nodes if n is not node and replaced_values.isdisjoint(n.outputs)
+            )
+            yield in_order([*permuted.nodes, *permuted.inverse_nodes(), *other_nodes])
 
 
 @dataclass
@@ -63,11 +65,11 @@ class _PermutedOperands:
     # Pairs (value, axes): values that cannot be computed in this order of axes.
     impossible: set[tuple[int, Axes]] = field(default_factory=set)
 
-    def covered(self) -> set[int]:
+    def replaced_values(self) -> set[int]:
         """Return the old values that have been replaced."""
         return {value for value, _ in self.new_values}
 
-    def back(self) -> list[Node]:
+    def inverse_nodes(self) -> list[Node]:
         """Return permutation nodes that compute the old values from the new values."""
         first = {old: (new, axes) for (old, axes), new in reversed(self.new_values.items())}
         return [

@@ -91,10 +91,10 @@ def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
 
 def _terms(g: Rewriter, inputs: Sequence[int], depth: int) -> list[int]:
     """Return the terms of a sum. An inner sum that no other node reads is replaced by its terms."""
-    return [value for value, part in _parts(g, inputs, depth) if part is None]
+    return [value for value, part in _terms_and_sums(g, inputs, depth) if part is None]
 
 
-def _parts(
+def _terms_and_sums(
     g: Rewriter, inputs: Sequence[int], depth: int
 ) -> Iterator[tuple[int, tuple[int, ...] | None]]:
     """Yield the terms of a sum as (value, None), and its inner sums as (value, operands).
@@ -117,7 +117,7 @@ def _is_summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[i
     # The number of early terms in each inner sum; any other term makes the number negative.
     counts: dict[int, int] = {}
     early_terms = set(early)
-    for value, part in reversed([*_parts(g, inputs, depth)]):
+    for value, part in reversed([*_terms_and_sums(g, inputs, depth)]):
         if part is None:
             counts[value] = 1 if value in early_terms else -len(early)
         else:

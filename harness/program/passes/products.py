@@ -172,7 +172,7 @@ class SliceFinder:
         index = self.builder.types[value].kind == "index"
         return index or 4 * self.count(value) <= self.count(node.output)
 
-    def runs(self, candidates: Iterable[Candidate]) -> Iterable[Siblings]:
+    def neighbour_groups(self, candidates: Iterable[Candidate]) -> Iterable[Siblings]:
         """Yield groups of candidates whose slices are neighbours."""
 
         def first(candidate: Candidate) -> int:
@@ -183,11 +183,11 @@ class SliceFinder:
         for candidate in sorted(candidates, key=first):
             if run and not _follows(run[-1], candidate):
                 if len(run) > 1:
-                    yield _siblings(run)
+                    yield _as_siblings(run)
                 run = []
             run.append(candidate)
         if len(run) > 1:
-            yield _siblings(run)
+            yield _as_siblings(run)
 
 
 def _follows(left: Candidate, right: Candidate) -> bool:
@@ -197,7 +197,7 @@ def _follows(left: Candidate, right: Candidate) -> bool:
     )
 
 
-def _siblings(run: Sequence[Candidate]) -> Siblings:
+def _as_siblings(run: Sequence[Candidate]) -> Siblings:
     return Siblings(tuple(c.node for c in run), run[0].columns, run[0].axis)
 
 
@@ -215,14 +215,17 @@ def join(
     """
 
     def joined(body: Block) -> Block:
-        return replace(body, nodes=_Joiner(builder, sizes, body, fuses).run(body.nodes))
+        return replace(body, nodes=_Merger(builder, sizes, body, fuses).run(body.nodes))
 
     nodes = tuple(replace(n, body=joined(n.block)) if n.op == "scan" else n for n in nodes)
-    return _Joiner(builder, sizes, None, fuses).run(nodes)
+    return _Merger(builder, sizes, None, fuses).run(nodes)
 
 
 @dataclass
-class _Joiner:
+class _Merger:
+    """A pass over the nodes outside loops (``body`` is None) or in a loop's body, which merges
+    nodes."""
+
     builder: Builder
     sizes: Mapping[str, int]
     body: Block | None
@@ -243,7 +246,7 @@ class _Joiner:
             candidate = finder.candidate(node)
             if candidate is not None:
                 buckets[candidate.key].append(candidate)
-        groups = [g for bucket in buckets.values() for g in finder.runs(bucket)]
+        groups = [g for bucket in buckets.values() for g in finder.neighbour_groups(bucket)]
         # Largest group first: merging small groups first could split the largest group.
         products = sorted(self._products(nodes, finder), key=lambda g: -len(g.nodes))
         for bucket in filter(None, (groups, products)):

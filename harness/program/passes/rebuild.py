@@ -47,6 +47,7 @@ class Rebuild:
         uses_of_new[new] = uses_of_new.get(new, 0) + uses.get(old, 0)
 
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
+        """Emit a loop again, and the operations that move out of it before or after the loop."""
         g, body, count = self.rewriter, node.block, node.carries
         starts = [self._new(i) for i in node.inputs[:count]]
         sequences = [self._new(i) for i in node.inputs[count:]]

@@ -181,6 +181,7 @@ class Rewriter:
     def _rewritten(
         self, key: Any, op: str, inputs: tuple[int, ...], attributes: Attributes
     ) -> int | None:
+        """Return the value of the first rule that applies to a node; None if no rule applies."""
         rules = self.rules.get(op)
         if (
             not rules

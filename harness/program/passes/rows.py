@@ -25,15 +25,17 @@ def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
     shared = tuple(a for a in range(batch) if a not in lone)
     axes = (*shared, *lone, batch, batch + 1)
     rows = prod((left_axes[a] for a in lone), start=left[-2])
-    x = _laid_out(g, inputs[0], (*left_axes, *left[-2:]), axes)
+    x = _reshape_and_permute(g, inputs[0], (*left_axes, *left[-2:]), axes)
     x = g.emit("reshape", x, shape=(*(left_axes[a] for a in shared), rows, left[-1]))
     weights = g.emit("reshape", inputs[1], shape=(*(right_axes[a] for a in shared), *right[-2:]))
     product = g.emit("matmul", x, weights)
     product_shape = (*g.shape(product)[:-2], *(left_axes[a] for a in lone), left[-2], right[-1])
-    return _laid_out(g, product, product_shape, inverse(axes))
+    return _reshape_and_permute(g, product, product_shape, inverse(axes))
 
 
-def _laid_out(g: Rewriter, value: int, shape: tuple[Dim, ...], axes: tuple[int, ...]) -> int:
+def _reshape_and_permute(
+    g: Rewriter, value: int, shape: tuple[Dim, ...], axes: tuple[int, ...]
+) -> int:
     """Reshape a value to ``shape`` and permute its axes. If only axes of length 1 move, a reshape
     is enough."""
     moved = tuple(shape[a] for a in axes)

@@ -33,6 +33,8 @@ def _given(g: Rewriter, value: int) -> bool:
 
 
 def _elementwise(op: str) -> Rule:
+    """Return the rule ``f(x.T, y.T) -> f(x, y).T`` for an elementwise operation f."""
+
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for value in inputs:
             movable = _movable(g, value)

@@ -101,6 +101,8 @@ def _defined(nodes: Iterable[Node]) -> Iterator[int]:
 
 
 class _UnrolledSteps:
+    """The nodes that replace a loop: a copy of its body for each step."""
+
     def __init__(self, node: Node, builder: Builder) -> None:
         self.node, self.body, self.builder = node, node.block, builder
         self.nodes: list[Node] = []

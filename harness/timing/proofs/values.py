@@ -334,7 +334,7 @@ def told_digits(case: TimedCase, deviations: Sequence[Deviation]) -> float | Non
 
     Return None if every tensor consists of rounding errors.
     """
-    tells = case.expected.tells
+    tells = case.expected.shows_agreement
     errors = [d.error for d in deviations if not d.void and tells(d.name, case.dtype)]
     return digits(max(errors)) if errors else None
 
