@@ -161,8 +161,8 @@ class CheckOptions(RunOptions):
     )
     maps: tuple[str, ...] = option(
         (),
-        "A weight's name in your model, and its different name in the spec. Or a file with one "
-        "pair per line.",
+        "A weight's name in your model and its name in the spec, if the names differ, or a file "
+        "with one pair per line.",
         word="--map",
         kind="file",
         metavar="OURS=THEIRS",

@@ -421,7 +421,9 @@ class _LostPlace:
     """The place of a cell whose remote process ended unexpectedly twice; the cell does not run."""
 
     def __init__(self, words: str) -> None:
-        self._words = f"the process that ran this cell ended, and a second one too: {words}"
+        self._words = (
+            f"the process that ran this cell ended, and then a second process too: {words}"
+        )
 
     def signature(self, cell: Cell) -> None:
         """Return None, so that a resumed run tries the cell again."""

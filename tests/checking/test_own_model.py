@@ -76,7 +76,7 @@ WRONG = {
     "softmax": (
         "    def forward(self, x):\n        return super().forward(x).softmax(-1)\n",
         "inference",
-        "It equals the output next_chars of the spec: use --returns next_chars",
+        "The output equals next_chars of the spec: use --returns next_chars",
     ),
     "detached": (
         "    def forward(self, x):\n        return self.fc(self.gru(self.emb(x).detach())[0])\n",

@@ -132,7 +132,7 @@ def test_a_cell_that_costs_two_processes_is_told(cluster: Any, tmp_path: Path) -
             os.kill(pid, signal.SIGKILL)
     output, errors = driver.communicate(timeout=LONG)
     assert driver.returncode == 3, output + errors
-    assert "the process that ran this cell ended, and a second one too" in " ".join(output.split())
+    assert "this cell ended, and then a second process too" in " ".join(output.split())
     (result,) = read_records(path).ended.values()
     assert result.verdict == "crashed"
 

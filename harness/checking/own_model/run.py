@@ -194,7 +194,7 @@ def _describe_difference(context: ModelContext, first: Deviation) -> str:
         return text
     start = f"from time step {steps[0]} of {count} on" if steps[0] else "from the first time step"
     missing = sorted(set(range(int(steps[0]), count)) - {int(n) for n in steps})
-    return f"{text}; it differs {start}{f', but not index {missing}' if missing else ''}"
+    return f"{text}; it differs {start}{f', but not at {missing}' if missing else ''}"
 
 
 def _find_axis(context: ModelContext, name: str, size: str) -> int | None:
@@ -270,7 +270,7 @@ def _match_other_output(context: ModelContext, first: Deviation) -> str:
             error = relative_error(result, array, float(np.abs(array).max()) or 1.0)
             if error <= first.tolerance:
                 other = name.removeprefix("output.")
-                return f"It equals the output {other} of the spec: use --returns {other}"
+                return f"The output equals {other} of the spec: use --returns {other}"
     return ""
 
 
@@ -292,7 +292,7 @@ def _match_function(context: ModelContext, first: Deviation) -> str:
     name = first.name.removeprefix("output.")
     for label, function in functions.items():
         if relative_error(result, function(expected), 1.0) <= DECISIVE * first.tolerance:
-            return f"It equals {label}({name}): return {name} itself, as the spec does"
+            return f"The output equals {label}({name}): return {name} itself, as the spec does"
     return ""
 
 
