@@ -120,10 +120,10 @@ def cli() -> None:
 
 def _check(asked: CheckOptions) -> int:
     from harness.checking.console import run_check
-    from harness.report.reported import Reported
-    from harness.results.file import holds_ended
+    from harness.report.reported import RunReports
+    from harness.results.file import has_finished_cell
 
-    with Reported(asked, worth=holds_ended) as reported:
+    with RunReports(asked, worth=has_finished_cell) as reported:
         request = check_request_of({**vars(asked), "records": reported.results})
 
         def run() -> int:
@@ -137,7 +137,7 @@ def _check(asked: CheckOptions) -> int:
         def kept() -> str:
             if not request.records:
                 return ""
-            if not holds_ended(request.records):
+            if not has_finished_cell(request.records):
                 return "no cell had finished yet"
             return f"finished cells are in {request.records}"
 
@@ -154,10 +154,10 @@ def check_request_of(given: Mapping[str, Any]) -> Any:
 
 
 def _bench(asked: BenchOptions) -> int:
-    from harness.report.reported import Reported
+    from harness.report.reported import RunReports
     from harness.timing.console import run_bench
 
-    with Reported(asked) as reported:
+    with RunReports(asked) as reported:
         request = bench_request_of(vars(asked))
         shown = make_options(BenchOptions, {**vars(asked), "records": reported.results})
         reported.code = run_stoppable(partial(run_bench, request, sys.argv[1:], shown))

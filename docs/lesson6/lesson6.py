@@ -24,7 +24,7 @@ from rich.console import Console
 from harness.errors import HarnessError
 from harness.files.atomic import write_whole
 from harness.language.library import lesson6
-from harness.results.environment import machine
+from harness.results.environment import describe_machine
 
 FOLDER = Path(__file__).parent
 RECORD, PAGE = FOLDER / "record.json", FOLDER.parent / "lesson6.md"
@@ -118,7 +118,10 @@ def run(
             f"{record} has runs on the text {found['text']!r}, not {text!r}: run it --again, or "
             "keep another --record"
         )
-    found |= {"text": text, "machine": machine().model_dump(exclude={"host"}, exclude_unset=True)}
+    found |= {
+        "text": text,
+        "machine": describe_machine().model_dump(exclude={"host"}, exclude_unset=True),
+    }
     for number, system in enumerate(systems):
         entry = found["systems"].setdefault(system, {"trained": {}})
         speeds = entry.setdefault("speed", {})

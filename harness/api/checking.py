@@ -23,7 +23,7 @@ from harness.given.check_request import check_request
 from harness.output.notebook import Tint, TintedText, frame, html_table
 from harness.output.printing import one_line, shown, silent
 from harness.output.table import text_of
-from harness.report.reported import Reported
+from harness.report.reported import RunReports
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING
 from harness.results.lines import results_of
@@ -134,7 +134,7 @@ def check(
         HarnessError: a spec or a file is wrong.
     """
     given = arguments.of(CheckOptions, {"specs": specs, "backends": backends, **options})
-    with silent(), Reported(make_options(CheckOptions, given)) as reported:
+    with silent(), RunReports(make_options(CheckOptions, given)) as reported:
         request = check_request({**given, "records": reported.results})
         with Engine(request) as engine:
             report = CheckReport.of(engine.run(), request)

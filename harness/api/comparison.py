@@ -10,7 +10,7 @@ from harness.api import arguments
 from harness.api.timing import BenchReport
 from harness.command.options import share
 from harness.comparison import two_runs
-from harness.comparison.two_runs import between
+from harness.comparison.two_runs import compare_backends
 from harness.errors import UsageError
 from harness.files.forms import plain
 from harness.output.notebook import TintedText, frame, html_table
@@ -44,7 +44,9 @@ class Comparison(compared.RunChanges):
         least, before = share(str(threshold)), _check_run(old, "old")
         if columns is not None:
             return cls(
-                **vars(between(_check_single_file(before, new), *_check_pair(columns), least))
+                **vars(
+                    compare_backends(_check_single_file(before, new), *_check_pair(columns), least)
+                )
             )
         if new is None:
             raise UsageError(

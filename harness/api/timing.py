@@ -16,7 +16,7 @@ from harness.output.notebook import TintedText, frame, html_table
 from harness.output.printing import one_line, shown, silent
 from harness.output.table import text_of
 from harness.report import svg_pictures
-from harness.report.reported import Reported
+from harness.report.reported import RunReports
 from harness.report.speeds import charts
 from harness.results.speeds import SpeedFile
 from harness.timing import json_file, table
@@ -160,7 +160,7 @@ def bench(
     """
     given = arguments.of(BenchOptions, {"specs": specs, "backends": backends, **options})
     request = BenchRequest.of(given)
-    with silent(), Reported(make_options(BenchOptions, given)) as reported:
+    with silent(), RunReports(make_options(BenchOptions, given)) as reported:
         with Bench(request) as run:
             report = BenchReport(request, run.run(), run.document())
         if reported.results is not None:

@@ -14,8 +14,15 @@ from harness.oracle.tolerance import accuracy_change
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
 from harness.results.lines import Head, Pair, RequestRecord
-from harness.results.records import Records, comparable
-from harness.runs.compared import Differing, MovedDigits, RunChanges, differing, merged, unreached
+from harness.results.records import Records, newest_results
+from harness.runs.compared import (
+    Difference,
+    MovedDigits,
+    RunChanges,
+    describe_unreached,
+    find_differences,
+    merge_equal,
+)
 
 Kind = Literal[
     "new-difference",
@@ -120,7 +127,7 @@ def compare(old: Records, new: Records) -> RunChanges:
     """Return the changes between two record files, gravest first, and the changes of versions and
     machines. If a file has several runs of a cell, the last run is compared. If a run was
     interrupted, the cells that it did not begin are ignored."""
-    before, after = comparable(old, new)
+    before, after = newest_results(old, new)
     conditions = compare_conditions(old.head, before, new.head, after)
     moved = moved_digits(before, after, (read_pairs(old), read_pairs(new)))
     begun = new.begun.keys()
@@ -130,7 +137,7 @@ def compare(old: Records, new: Records) -> RunChanges:
         after = {cell: result for cell, result in after.items() if cell in old.begun}
     changes = describe_unfinished(find_changes(before, after), begun)
     limits = [
-        unreached(f"the {which} run", end)
+        describe_unreached(f"the {which} run", end)
         for which, end in (("older", old.stopped), ("newer", new.stopped))
         if end
     ]
@@ -143,7 +150,7 @@ def compare(old: Records, new: Records) -> RunChanges:
 
 
 def _describe_equal_models(
-    conditions: Iterable[Differing], old: Records, new: Records
+    conditions: Iterable[Difference], old: Records, new: Records
 ) -> list[str]:
     """Return a line for each spec whose file changed although both runs checked the same equations
     and sizes."""
@@ -319,11 +326,11 @@ def _format_finding(finding: Finding) -> str:
 
 def compare_conditions(
     before: Head | None, old: Cells, after: Head | None, new: Cells
-) -> list[Differing]:
+) -> list[Difference]:
     """Return the differing conditions of two runs: versions, machines and options. They come from
     the first lines (heads) of the record files and from the cells."""
     old_entries, new_entries = (_flatten(head) if head else {} for head in (before, after))
-    differences = differing(old_entries, new_entries)
+    differences = find_differences(old_entries, new_entries)
     names = {each.what for each in differences}
     differences += (
         each
@@ -332,30 +339,32 @@ def compare_conditions(
         for each in _compare_cell_conditions(old[cell], new[cell])
         if each.what not in names
     )
-    return merged(differences)
+    return merge_equal(differences)
 
 
-def _compare_cell_conditions(old: CellResult, new: CellResult) -> Iterator[Differing]:
+def _compare_cell_conditions(old: CellResult, new: CellResult) -> Iterator[Difference]:
     cell, names = old.cell, set()
     if old.signature is not None and new.signature is not None:
-        for difference in differing(*keep_common(old.signature, new.signature), words=CHECKSUMS):
+        for difference in find_differences(
+            *keep_common(old.signature, new.signature), words=CHECKSUMS
+        ):
             names.add(difference.what)
             yield _add_owner(difference, cell)
     if old.greeting is not None and new.greeting is not None:
-        for difference in differing(old.greeting, new.greeting, (cell.backend,), CHECKSUMS):
+        for difference in find_differences(old.greeting, new.greeting, (cell.backend,), CHECKSUMS):
             # The entry ``harness`` is in the head and in the cells. In a cell, it can be the code
             # that a different interpreter loads.
             if difference.what not in names:
                 yield difference
 
 
-def _add_owner(each: Differing, cell: Cell) -> Differing:
+def _add_owner(each: Difference, cell: Cell) -> Difference:
     owners: tuple[str, ...] = ()
     if each.what in OF_SPEC:
         owners = (cell.spec,)
     elif each.what in OF_BACKEND or each.what.startswith("--env "):
         owners = (cell.backend,)
-    return Differing(each.what, each.old, each.new, owners, each.words)
+    return Difference(each.what, each.old, each.new, owners, each.words)
 
 
 def _flatten(head: Head) -> dict[str, object]:

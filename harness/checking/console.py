@@ -37,7 +37,7 @@ from harness.output.progress import Progress
 from harness.output.shell import command_line, quoted
 from harness.output.table import show
 from harness.results.cell import Cell, CellResult
-from harness.results.environment import identity
+from harness.results.environment import machine_identity
 from harness.results.file import read_records
 from harness.results.findings import PASSING, Finding
 from harness.results.lines import Head, results_of
@@ -65,7 +65,7 @@ class Baseline:
         self.name = displayed(path)
         self.patterns = patterns
         self.records: Records = read_records(path)
-        self.cells = self.records.of_machine(identity(), f"--baseline {self.name}")
+        self.cells = self.records.of_machine(machine_identity(), f"--baseline {self.name}")
         if not self.cells:
             raise UsageError(f"--baseline {self.name} has no finished cell")
 

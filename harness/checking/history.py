@@ -36,12 +36,12 @@ from harness.files.user_file import displayed
 from harness.language.model import Spec, fingerprint
 from harness.oracle import tolerance
 from harness.results.cell import Cell, CellResult
-from harness.results.environment import machine
-from harness.results.file import RecordError, encoded, read_records
+from harness.results.environment import describe_machine
+from harness.results.file import RecordError, encode_line, read_records
 from harness.results.findings import Verdict
 from harness.results.lines import Begin, CellLine, End, Head, RequestRecord, Result, results_of
 from harness.results.records import Records
-from harness.runs.compared import became
+from harness.runs.compared import describe_change
 from harness.runtime.code_digest import digest
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
@@ -82,7 +82,7 @@ class Signatures:
 
     def __init__(self, request: Request, differences: Differences) -> None:
         self.request = request
-        this_machine = machine()
+        this_machine = describe_machine()
         self._common = {
             "harness": version("backend-comparison-harness"),
             "harness code": digest("harness"),
@@ -194,7 +194,7 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     for name in dict.fromkeys([*before, *now]):
         old, new = before.get(name), now.get(name)
         if old != new:
-            texts.append(CHECKSUMS.get(name, f"{name} {became(old, new)}"))
+            texts.append(CHECKSUMS.get(name, f"{name} {describe_change(old, new)}"))
     return texts
 
 
@@ -300,7 +300,7 @@ def seal(begin: Begin, results: Sequence[Result], end: End) -> End:
     for line in (begin, *results, end):
         fields = {n: v for n, v in line.plain().items() if n not in ("copy", "started", "checksum")}
         fields |= {"blame": None} if line is end else {}
-        content.update(encoded(dict(sorted(fields.items()))))
+        content.update(encode_line(dict(sorted(fields.items()))))
     return end.model_copy(update={"checksum": content.hexdigest()})
 
 

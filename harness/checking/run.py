@@ -21,11 +21,11 @@ from harness.checking.task import Task, Workers, tasks
 from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost, Queue, spread
 from harness.oracle.threads import one_thread
 from harness.results.cell import Cell, CellResult
-from harness.results.environment import identity
+from harness.results.environment import machine_identity
 from harness.results.file import RecordWriter
 from harness.results.findings import PASSING, Finding
 from harness.results.lines import Begin, BlameLine, Done, Head, Pair, RecordLine
-from harness.results.records import CellBlock, CellOrigin, Records, last_first
+from harness.results.records import CellBlock, CellOrigin, Records, results_newest_first
 from harness.runtime.code_digest import digest
 from harness.worker.process import kill_all
 
@@ -190,7 +190,7 @@ class ThisMachine:
         """Return the recorded results whose conditions are unchanged, and texts that say why other
         recorded cells run again."""
         assert self._runner.request.records is not None
-        reused, reasons = self._runner.reuse_results(plan, last_first(records.cells))
+        reused, reasons = self._runner.reuse_results(plan, results_newest_first(records.cells))
         return reused, reasons if records.lines else [
             describe_missing_records(self._runner.request.records)
         ]
@@ -350,7 +350,7 @@ class NodeCells:
 
     def about(self) -> tuple[str, str]:
         """Return the identity of this machine, and the checksum of its harness code."""
-        return identity(), digest("harness")
+        return machine_identity(), digest("harness")
 
     def signature(self, task: Task) -> Mapping[str, str]:
         """Return all conditions on which a cell's numbers depend on this node, as texts by name."""
@@ -378,7 +378,7 @@ class NodeCells:
         reused: dict[Cell, CellResult] = {}
         reasons: list[str] = []
         for runner, ended in by_runner.items():
-            results, texts = runner.reuse_results([*ended], last_first(ended))
+            results, texts = runner.reuse_results([*ended], results_newest_first(ended))
             reused |= results
             reasons += texts
         return reused, reasons

@@ -27,7 +27,7 @@ from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
-from harness.results.cell import Cell, CellResult, Divergence, Link, own_fault
+from harness.results.cell import Cell, CellResult, Divergence, Link, harness_fault
 from harness.results.findings import BROKEN, PASSING, Blame, Finding, Verdict
 from harness.runtime.answers import IllFormed
 from harness.runtime.precision import narrow
@@ -113,7 +113,7 @@ class CellRun:
             raise
         except Exception as error:
             result.could_not_run = True
-            yield own_fault(error)
+            yield harness_fault(error)
 
     def _yield_findings(self, result: CellResult) -> Iterator[Finding]:
         started = self.worker.start()
@@ -175,7 +175,7 @@ class CellRun:
         except CannotCheck:
             raise
         except Exception as error:
-            failure = own_fault(error, name)
+            failure = harness_fault(error, name)
         failure.seconds = time.perf_counter() - before
         yield failure
 

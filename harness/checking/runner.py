@@ -38,8 +38,8 @@ from harness.language.schema import Layer, LayerUse
 from harness.oracle.case import Case, check_finite_results
 from harness.oracle.complex_step import complex_step_gap
 from harness.oracle.patience import OracleFault, Patience, with_patience
-from harness.results.cell import Cell, CellResult, cell_name, own_fault
-from harness.results.environment import machine
+from harness.results.cell import Cell, CellResult, cell_name, harness_fault
+from harness.results.environment import describe_machine
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict
 from harness.results.lines import CheckedModel, Head, Pair
 from harness.runs.plans import RunPlan
@@ -312,7 +312,7 @@ class CellRunner:
             harness=version("backend-comparison-harness"),
             started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             arguments=tuple(arguments),
-            machine=machine(),
+            machine=describe_machine(),
             versions=origins(self.backends),
             environment={
                 name: dict(variables) for name, variables in self.request.environment.items()
@@ -443,7 +443,7 @@ class CellRunner:
             except HarnessError:
                 raise
             except Exception as error:
-                finding = own_fault(error)
+                finding = harness_fault(error)
             else:
                 if worker.pid is None and not worker.given_up:
                     self.starting(cell.backend, worker.launch.start_timeout)

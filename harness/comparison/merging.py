@@ -29,7 +29,7 @@ def run_merge(asked: MergeOptions) -> CommandResult:
         HarnessError: a file cannot be read, or is damaged.
     """
     files, output = asked.files, asked.output
-    kind = _kind(files)
+    kind = _find_common_kind(files)
     try:
         kinds.check_place(output, kind)
     except FileFault as fault:
@@ -73,12 +73,12 @@ def merge(files: Sequence[Path]) -> Merged:
         UsageError: the files are of different kinds, or from runs with different options.
         HarnessError: a file cannot be read, or is damaged.
     """
-    if _kind(files) is kinds.RECORDS:
+    if _find_common_kind(files) is kinds.RECORDS:
         return merge_records({displayed(path): read_records(path) for path in files})
     return merge_speeds({displayed(path): json_file.read(path) for path in files})
 
 
-def _kind(files: Sequence[Path]) -> kinds.FileKind:
+def _find_common_kind(files: Sequence[Path]) -> kinds.FileKind:
     found: dict[str, tuple[kinds.FileKind, Path]] = {}
     for path in files:
         try:

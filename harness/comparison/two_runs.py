@@ -25,7 +25,7 @@ from harness.results.cell import Cell
 from harness.results.file import read_records
 from harness.results.records import Records
 from harness.results.speeds import SpeedFile
-from harness.runs.compared import NONE, Differing, RunChanges, unreached
+from harness.runs.compared import NONE, Difference, RunChanges, describe_unreached
 from harness.runtime.labels import backend_of
 from harness.timing import compare as speeds
 from harness.timing import json_file
@@ -79,7 +79,9 @@ def load(path: Path) -> Records | SpeedFile:
     return json_file.read(path)
 
 
-def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:
+def compare_backends(
+    path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD
+) -> RunChanges:
     """Compare two backends in one file, such as two versions of a framework. Speeds that differ by
     less than ``threshold`` count as equal.
 
@@ -90,14 +92,14 @@ def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD)
     content = load(path)
     if isinstance(content, Records):
         how = content.stopped
-        found = of_cells(
+        found = compare_cells(
             content.ended, old, new, displayed(path), content.begun.keys() if how else None
         )
-        return replace(found, limits=[unreached("the run", how)] if how else [])
-    return of_speeds(content, old, new, threshold, displayed(path))
+        return replace(found, limits=[describe_unreached("the run", how)] if how else [])
+    return compare_speeds(content, old, new, threshold, displayed(path))
 
 
-def of_cells(
+def compare_cells(
     cells: Cells, old: str, new: str, where: str, begun: Set[Cell] | None = None
 ) -> RunChanges:
     """Return the changes of verdicts and accuracy from one backend to another.
@@ -108,7 +110,7 @@ def of_cells(
     Raises:
         UsageError: the file lacks one of the backends.
     """
-    _check((cell.backend for cell in cells), old, new, where)
+    _check_backends((cell.backend for cell in cells), old, new, where)
     before = {replace(c, backend=new): r for c, r in cells.items() if c.backend == old}
     after = {c: r for c, r in cells.items() if c.backend == new}
     if begun is not None:
@@ -121,35 +123,37 @@ def of_cells(
     around = compare_conditions(None, renamed, None, after)
     if backend_of(old) != backend_of(new):
         own |= {"backend", "code"}
-        around = [d for d in around if d.what.startswith("--env ") or _of_both(d)]
+        around = [d for d in around if d.what.startswith("--env ") or _is_in_both(d)]
     around = [d for d in around if d.what not in own]
     changes = describe_unfinished(find_changes(renamed, after), begun or frozenset())
     moved = moved_digits(renamed, after)
     return RunChanges(around, changes, f"from {old} to {new}", moved=moved)
 
 
-def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: str) -> RunChanges:
+def compare_speeds(
+    content: SpeedFile, old: str, new: str, threshold: float, where: str
+) -> RunChanges:
     """Return the changes of speed between two backends that exceed ``threshold`` and the noise.
 
     Raises:
         UsageError: the file lacks one of the backends.
     """
-    _check((entry.params.backend for entry in content.entries), old, new, where)
-    one, other = (_only(content, name, new) for name in (old, new))
+    _check_backends((entry.params.backend for entry in content.entries), old, new, where)
+    one, other = (_select_backend(content, name, new) for name in (old, new))
     found = speeds.compare(one, other, threshold, baseline=old)
     around = found.environment
     if backend_of(old) != backend_of(new):
-        around = [d for d in around if _of_both(d)]
+        around = [d for d in around if _is_in_both(d)]
     return replace(found, environment=around, what=f"from {old} to {new}, {found.what}")
 
 
-def _of_both(each: Differing) -> bool:
+def _is_in_both(each: Difference) -> bool:
     """Return whether both sides have an entry. An entry that only one framework has is not a
     change."""
     return NONE not in (each.old, each.new)
 
 
-def _check(columns: Iterable[str], old: str, new: str, where: str) -> None:
+def _check_backends(columns: Iterable[str], old: str, new: str, where: str) -> None:
     known = sorted(set(columns))
     for name in (old, new):
         if name not in known:
@@ -161,16 +165,16 @@ def _check(columns: Iterable[str], old: str, new: str, where: str) -> None:
         raise UsageError(f"cannot compare {old} with itself: give two different backends")
 
 
-def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
+def _select_backend(content: SpeedFile, name: str, called: str) -> SpeedFile:
     """Return the content with the cells of one backend only, and that backend renamed."""
-    mine = content.only(lambda entry: entry.params.backend == name)
+    mine = content.select(lambda entry: entry.params.backend == name)
     workers = content.environment.workers
     told = {"workers": {called: workers[name]} if name in workers else {}}
     info = {"harness": content.environment.model_copy(update=told)}
-    lacking = [entry.renamed(called) for entry in mine.harness.without_speed]
+    lacking = [entry.rename_backend(called) for entry in mine.harness.without_speed]
     return mine.model_copy(
         update={
-            "benchmarks": [entry.renamed(called) for entry in mine.benchmarks],
+            "benchmarks": [entry.rename_backend(called) for entry in mine.benchmarks],
             "harness": mine.harness.model_copy(update={"without_speed": lacking}),
             "machine_info": content.machine_info.model_copy(update=info),
         }
@@ -194,7 +198,7 @@ def run_compare(asked: CompareOptions) -> CommandResult:
         found = compare(asked.old, new, asked.threshold)
     else:
         assert columns is not None
-        found = between(asked.old, *columns, asked.threshold)
+        found = compare_backends(asked.old, *columns, asked.threshold)
 
     def draw(out: Any) -> None:
         for text in found.lines():

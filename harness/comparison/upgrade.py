@@ -14,7 +14,7 @@ from harness.checking.run import Engine
 from harness.command.options import as_label
 from harness.command.outcome import CommandResult
 from harness.comparison.options import UpgradeOptions
-from harness.comparison.two_runs import of_cells, of_speeds
+from harness.comparison.two_runs import compare_cells, compare_speeds
 from harness.environments.console import choose_or_make
 from harness.errors import UsageError, did_you_mean
 from harness.language.library import Library
@@ -46,7 +46,7 @@ def run_upgrade(asked: UpgradeOptions) -> CommandResult:
         if word not in (NUMBERS, SPEED):
             hint = did_you_mean(word, (NUMBERS, SPEED))
             raise UsageError(f"--want takes {NUMBERS} or {SPEED}, found {word!r}{hint}")
-    request, timing = _requests(asked)
+    request, timing = _make_requests(asked)
     changes: dict[str, RunChanges] = {}
     drawn: list[Draw] = []
     code = 0
@@ -57,9 +57,9 @@ def run_upgrade(asked: UpgradeOptions) -> CommandResult:
             draw(console())
 
     if NUMBERS in want:
-        code, changes[NUMBERS] = _numbers(request, show)
+        code, changes[NUMBERS] = _check_versions(request, show)
     if SPEED in want:
-        broken, changes[SPEED] = _speeds(timing, asked.threshold, show)
+        broken, changes[SPEED] = _time_versions(timing, asked.threshold, show)
         code = max(code, broken)
     code = max([code, *(found.exit_code for found in changes.values())])
     old, new = request.backends
@@ -73,7 +73,7 @@ def run_upgrade(asked: UpgradeOptions) -> CommandResult:
     return CommandResult(data, draw_all, code, printed=True)
 
 
-def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
+def _make_requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
     columns = (asked.old, asked.new)
     one, other = (backend_of(as_label(column).partition("=")[0]) for column in columns)
     if one != other:
@@ -92,7 +92,7 @@ def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
     return request, BenchRequest(rounds=asked.rounds, **common)
 
 
-def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
+def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
     """Check both versions. Return 3 if one of them could not be run, else 0, and the changes of
     verdicts and accuracy."""
     old, new = request.backends
@@ -100,7 +100,7 @@ def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunCh
     with Engine(request, progress) as engine, progress.bar:
         report = engine.run(("upgrade", old, new))
     cells = {result.cell: engine.add_signature(result) for result in report.results}
-    found = of_cells(cells, old, new, "this run")
+    found = compare_cells(cells, old, new, "this run")
 
     def draw(out: Any) -> None:
         table.show(out, *reports.tables(report))
@@ -111,7 +111,7 @@ def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunCh
     return 3 if report.exit_code == 3 else 0, found
 
 
-def _speeds(
+def _time_versions(
     timing: BenchRequest, threshold: float, show: Callable[[Draw], None]
 ) -> tuple[int, RunChanges]:
     """Time both versions. Return 3 if one of them could not be timed, else 0, and the changes of
@@ -121,7 +121,7 @@ def _speeds(
     with Bench(timing, events=progress) as bench, progress.bar:
         results = bench.run()
     content = document(timing, results)
-    found = of_speeds(content, old, new, threshold, "this run")
+    found = compare_speeds(content, old, new, threshold, "this run")
     doubts = [f"{r.cell}: {doubt}" for r in results for doubt in r.record.doubts]
     lines = (*relative_lines(content, old), *doubts, *found.lines())
     show(lambda out: _print(out, *lines))

@@ -17,8 +17,8 @@ from harness.results.findings import (
     Finding,
     Verdict,
     digits,
-    failed,
     gravest,
+    select_failed,
 )
 
 # The powers of ten below the tolerance from which on a cell has full headroom.
@@ -79,14 +79,14 @@ class MatrixEntry(Judged):
     results: Sequence[CellResult]
 
     @property
-    def alike(self) -> bool:
+    def same_verdict(self) -> bool:
         """True if all dtypes have the same verdict."""
         return len({part.verdict for part in self.parts}) == 1
 
     @property
-    def told(self) -> str:
+    def verdict_text(self) -> str:
         """The verdict, or the verdict and the failed check of each dtype."""
-        if self.alike and not any(part.check for part in self.parts):
+        if self.same_verdict and not any(part.check for part in self.parts):
             return self.verdict
         return ", ".join(
             f"{part.dtype} {part.verdict}" + (f" ({part.check}{part.error})" if part.check else "")
@@ -94,7 +94,7 @@ class MatrixEntry(Judged):
         )
 
     @property
-    def kept(self) -> str:
+    def kept_sign(self) -> str:
         """:data:`KEPT` if the result of any dtype is kept from an earlier run, else ""."""
         return KEPT if any(result.remembered for result in self.results) else ""
 
@@ -135,7 +135,7 @@ def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
             for backend in backends:
                 if results := by_place.get((spec, backend)):
                     results.sort(key=lambda r: r.cell.dtype)
-                    parts = [_part(result) for result in results]
+                    parts = [_make_part(result) for result in results]
                     verdict = gravest([part.verdict for part in parts])
                     row.append(MatrixEntry(number, spec, backend, path, verdict, parts, results))
                 else:
@@ -146,11 +146,11 @@ def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
     return found
 
 
-def _part(result: CellResult) -> DtypePart:
+def _make_part(result: CellResult) -> DtypePart:
     number = digits(result.findings)
     shown = "" if number is None else f"{number:.1f}"
     part = DtypePart(result.cell.dtype, result.verdict, shown, headroom(result.findings))
-    found = failed(result.findings)
+    found = select_failed(result.findings)
     if not found:
         return part
     first = next((f for f in found if f.worst), found[0])
@@ -177,19 +177,19 @@ def share(deviation: Deviation) -> float:
     return deviation.error / deviation.tolerance if deviation.tolerance else math.inf
 
 
-def counted(results: Iterable[CellResult]) -> str:
+def count_verdicts(results: Iterable[CellResult]) -> str:
     """Return counts of verdicts, e.g. ``142 agree · 1 differ``; the gravest verdict comes last."""
     counts = Counter(result.verdict for result in results)
     return " · ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
 
 
-def failing(cells: Mapping[Cell, CellResult]) -> list[CellResult]:
+def list_failing(cells: Mapping[Cell, CellResult]) -> list[CellResult]:
     """Return the cells that do not pass: differences first, then in the order of the run."""
     found = [result for result in cells.values() if result.verdict not in PASSING]
     return sorted(found, key=lambda result: result.verdict != "differ")
 
 
-def known(cells: Mapping[Cell, CellResult]) -> list[tuple[str, list[str]]]:
+def list_known_differences(cells: Mapping[Cell, CellResult]) -> list[tuple[str, list[str]]]:
     """Return the text of each known difference that occurred, with its cells."""
     found: dict[str, list[str]] = {}
     for result in cells.values():

@@ -16,7 +16,7 @@ from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
 from harness.output.printing import tell
 from harness.report.history import history
-from harness.report.inputs import Inputs, gather
+from harness.report.inputs import Inputs, read_inputs
 from harness.report.junit import junit
 from harness.report.markdown import markdown
 from harness.report.options import ReportOptions
@@ -45,19 +45,19 @@ def run_report(asked: ReportOptions) -> CommandResult:
         HarnessError: a file cannot be read.
     """
     output = asked.output
-    form = _form_of(output)
+    form = _find_format(output)
     check_output(output, form)
-    with _nothing_collected():
-        inputs = gather(asked.files)
+    with _paused_collection():
+        inputs = read_inputs(asked.files)
         if asked.relative_to is not None:
             _check_baseline(asked.relative_to, inputs)
-        _check_room(form, inputs, asked)
+        _check_format(form, inputs, asked)
         _write_all(inputs, {form: output}, asked)
     data = {"output": os.fspath(output), "form": form}
     return CommandResult(data, f"the report is in {displayed(output)}")
 
 
-def _form_of(output: Path) -> str:
+def _find_format(output: Path) -> str:
     """Return the format for a file name; raise :class:`UsageError` for an unknown suffix."""
     try:
         return ENDINGS[output.suffix.lower()]
@@ -67,7 +67,7 @@ def _form_of(output: Path) -> str:
         ) from None
 
 
-def _check_room(form: str, inputs: Inputs, asked: ReportOptions) -> None:
+def _check_format(form: str, inputs: Inputs, asked: ReportOptions) -> None:
     """Raise :class:`UsageError` if the format cannot show one of the options or input files."""
     if form != "html" and asked.history is not None:
         raise UsageError(
@@ -137,15 +137,15 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
         check_output(output, form)
 
 
-def write_of(files: Sequence[Path], outputs: Mapping[str, Path], asked: object) -> None:
+def write_reports(files: Sequence[Path], outputs: Mapping[str, Path], asked: object) -> None:
     """Write several reports of the same files, one for each format, with the options of the run.
 
     Raises:
         UsageError: a report cannot be written, or the base or the history is invalid.
         HarnessError: a file cannot be read.
     """
-    with _nothing_collected():
-        _write_all(gather(files), outputs, asked)
+    with _paused_collection():
+        _write_all(read_inputs(files), outputs, asked)
     for output in outputs.values():
         tell(f"the report is in {displayed(output)}", error=True)
 
@@ -158,13 +158,13 @@ def _write_all(inputs: Inputs, outputs: Mapping[str, Path], asked: object) -> No
     if bases:
         from harness.report.news import news  # slow import: it imports all checks, for their names
 
-        against = news(inputs, gather(bases, "--base"))
+        against = news(inputs, read_inputs(bases, "--base"))
     for form, output in outputs.items():
         _write(output, form, inputs, against, asked)
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
+def _paused_collection() -> Iterator[None]:
     """Pause garbage collection. It would take a third of the time, and there is nothing to free."""
     collecting = gc.isenabled()
     gc.disable()
@@ -175,7 +175,7 @@ def _nothing_collected() -> Iterator[None]:
             gc.enable()
 
 
-def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
+def _load_differences(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
     """Return the known differences.
 
     The reader is slow to import, so skip it if the run has no known difference.
@@ -197,7 +197,7 @@ def _write(output: Path, form: str, inputs: Inputs, against: News | None, asked:
         text = markdown(inputs, against, relative_to)
     else:
         folder = getattr(asked, "history", None)
-        differences = _known(inputs, getattr(asked, "folders", ()))
+        differences = _load_differences(inputs, getattr(asked, "folders", ()))
         past = history(folder) if folder is not None else None
         text = page(inputs, against, past, relative_to, differences)
     try:

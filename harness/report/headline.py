@@ -10,7 +10,7 @@ from harness.checking.history import days
 from harness.checking.request import QUICK, choose_checks
 from harness.errors import several
 from harness.report import speeds
-from harness.report.cells import KEPT, counted
+from harness.report.cells import KEPT, count_verdicts
 from harness.report.inputs import CheckRun, Inputs
 from harness.results.cell import CellResult, not_compared
 from harness.results.findings import BROKEN, PASSING
@@ -47,10 +47,10 @@ class Headline:
 
 def headline(inputs: Inputs, news: News | None) -> Headline:
     """Return the headline of a run; with ``news``, it also compares the run with older runs."""
-    tone, sentence, lines = _of_checks(inputs)
+    tone, sentence, lines = _summarize_checks(inputs)
     files = [run.file for run in inputs.benches]
     if files:
-        told = speeds.counted(files)
+        told = speeds.count_speeds(files)
         lines += [told] if sentence else []
         sentence = sentence or told
         cut = [f"{r.name} was {r.file.harness.incomplete}" for r in inputs.benches if r.cut_short]
@@ -72,7 +72,7 @@ def headline(inputs: Inputs, news: News | None) -> Headline:
     return Headline(tone, sentence, tuple(lines), against)
 
 
-def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
+def _summarize_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     check = inputs.check
     if check is None:
         return "good", "", []
@@ -80,7 +80,7 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     lost = sum(r.verdict in BROKEN for r in results)
     differ = sum(r.verdict not in PASSING for r in results) - lost
     of = f"of {several(len(results), 'cell')}"
-    lines = [counted(results), *_scope(check), *check.pairs(every=False)]
+    lines = [count_verdicts(results), *_describe_scope(check), *check.pairs(every=False)]
     if check.seconds is not None:
         lines.append(f"took {check.seconds:.0f} s")
     if old := [result for result in results if result.remembered]:
@@ -106,17 +106,17 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     stop = ", and then it stopped" if check.records.stopped else ""
     if silent == len(results):
         return "broken", f"Nothing was compared in {several(silent, 'cell')}{stop}", lines
-    agreed = _agreed(results, len(results) - silent, whole=not silent and not stop)
+    agreed = _describe_agreement(results, len(results) - silent, whole=not silent and not stop)
     nothing = f", and in {silent} {'others' if silent > 1 else 'other'} nothing was compared"
     return "broken" if stop else "good", f"{agreed}{nothing if silent else ''}{stop}", lines
 
 
-def _scope(check: CheckRun) -> list[str]:
+def _describe_scope(check: CheckRun) -> list[str]:
     """Return a line with the kind of check, dtypes and counts; an empty list if no cell ended."""
     ended = [f for r in check.cells.values() for f in r.findings if f.verdict != "not-run"]
     if not ended:
         return []
-    asked = dict.fromkeys(_selected(h.request.checks) for h in check.heads if h.request)
+    asked = dict.fromkeys(_describe_selection(h.request.checks) for h in check.heads if h.request)
     dtypes = " and ".join(sorted({cell.dtype for cell in check.cells}))
     kinds = several(len({f.check for f in ended}), "kind")
     counts = [f"{several(len(ended), 'check')} of {kinds}"]
@@ -125,7 +125,7 @@ def _scope(check: CheckRun) -> list[str]:
     return [f"{', '.join([*asked, f'in {dtypes}'])}: {', '.join(counts)}"]
 
 
-def _selected(checks: Sequence[str]) -> str:
+def _describe_selection(checks: Sequence[str]) -> str:
     """Describe which checks the run was asked for, e.g. "full check"."""
     if tuple(checks) == QUICK["checks"]:
         return f"quick check ({', '.join(checks)} only)"
@@ -137,7 +137,7 @@ def _selected(checks: Sequence[str]) -> str:
     return f"only the checks {', '.join(checks)}"
 
 
-def _agreed(results: Sequence[CellResult], compared: int, *, whole: bool) -> str:
+def _describe_agreement(results: Sequence[CellResult], compared: int, *, whole: bool) -> str:
     """Say how many cells agree or have only known differences; ``whole`` if these are all cells."""
     known = sum(result.verdict == "known-difference" for result in results)
     if compared == 1 and whole:

@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed
 from harness.report import speeds, svg_pictures
-from harness.report.cells import counted
+from harness.report.cells import count_verdicts
 from harness.report.inputs import BenchRun, CheckRun, read_any
 from harness.results.cell import Cell
 from harness.results.findings import PASSING, Verdict, digits
@@ -32,7 +32,7 @@ class Point:
     verdict: Verdict
 
     @property
-    def shown(self) -> str:
+    def text(self) -> str:
         """The digits, with ✗ if the cell did not pass."""
         digits = "·" if self.digits is None else f"{self.digits:.1f}"
         return digits if self.verdict in PASSING else f"✗ {digits}"
@@ -61,7 +61,7 @@ class System:
     """The cells of a system; the cell with the largest loss of digits comes first."""
 
     name: str
-    told: str
+    summary: str
     lines: Sequence[DigitsLine]
     opened: bool
 
@@ -75,7 +75,7 @@ def systems(
     """
     found: dict[str, list[DigitsLine]] = {}
     for cell, points in cells.items():
-        line = _line(cell, points, upgrades.get(cell.backend, {}), runs)
+        line = _make_line(cell, points, upgrades.get(cell.backend, {}), runs)
         found.setdefault(cell.spec, []).append(line)
     ordered = sorted(found.items(), key=lambda item: -max(line.drop for line in item[1]))
     made: list[System] = []
@@ -88,7 +88,7 @@ def systems(
     return made
 
 
-def _line(
+def _make_line(
     cell: Cell, points: Sequence[Point], upgrades: Mapping[int, str], runs: int
 ) -> DigitsLine:
     values = [point.digits for point in points if point.digits is not None]
@@ -122,14 +122,14 @@ def _line(
         [" ".join(part) for part in parts if len(part) > 1],
         dots,
         [(x(run - 0.5), words) for run, words in upgrades.items() if run <= runs],
-        points[0].shown,
-        points[-1].shown,
+        points[0].text,
+        points[-1].text,
         points[-1].verdict,
-        _drop(points),
+        _count_lost_digits(points),
     )
 
 
-def _drop(points: Sequence[Point]) -> float:
+def _count_lost_digits(points: Sequence[Point]) -> float:
     """Return the number of digits lost since the best check that passed.
 
     The loss is 16 if the cell passed before but does not pass now. The loss is half of :data:`LOST`
@@ -178,7 +178,7 @@ class RunHistory:
         if any(len(points) > 1 for points in self.digits.values()):
             title = "run; digits of each backend's worst cell in float32 (dashed: an upgrade)"
             found.append(svg_pictures.trend(title, self.digits, self.upgrades, log=False))
-        moving = sorted(self.rates.items(), key=lambda item: -_moved(item[1]))
+        moving = sorted(self.rates.items(), key=lambda item: -_largest_factor(item[1]))
         several = {name: points for name, points in moving[:MOST_LINES] if len(points) > 1}
         if several:
             title = "run; speed of the cells that changed most (dashed: an upgrade)"
@@ -221,13 +221,13 @@ def history(folder: Path) -> RunHistory:
             at[found.checks + 1] = "; ".join(filter(None, (at.get(found.checks + 1), words)))
         if changed:
             found.upgrades.append(number - 0.5)
-        _add(found, number, run, ", ".join(dict.fromkeys(changed.values())))
+        _add_run(found, number, run, ", ".join(dict.fromkeys(changed.values())))
     return found
 
 
-def _add(found: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str) -> None:
+def _add_run(found: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str) -> None:
     if isinstance(run, CheckRun):
-        found.rows.append(RunRow(run.started, counted(run.cells.values()), upgrade))
+        found.rows.append(RunRow(run.started, count_verdicts(run.cells.values()), upgrade))
         worst: dict[str, float] = {}
         found.checks += 1
         for cell, result in run.cells.items():
@@ -238,13 +238,13 @@ def _add(found: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str)
         for backend, value in worst.items():
             found.digits.setdefault(backend, []).append((number, value))
         return
-    found.rows.append(RunRow(run.started, speeds.counted([run.file]), upgrade))
+    found.rows.append(RunRow(run.started, speeds.count_speeds([run.file]), upgrade))
     for speed in run.file.benchmarks:
         name = speed.fullname.removeprefix("lesson6/")
         found.rates.setdefault(name, []).append((number, speed.extra_info.rate.median))
 
 
-def _moved(points: Sequence[tuple[float, float]]) -> float:
+def _largest_factor(points: Sequence[tuple[float, float]]) -> float:
     """Return the largest factor between two successive values."""
     pairs = pairwise(points)
     return max((max(a / b, b / a) for (_, a), (_, b) in pairs if a > 0 and b > 0), default=0.0)

@@ -22,7 +22,9 @@ from harness.results.speeds import SpeedFile
 
 # The number of commands shown: the last commands that wrote to the files.
 MOST_COMMANDS = 8
-WANTED = "records of 'harness check', results of 'harness bench', or weights of 'harness train'"
+ACCEPTED_FILES = (
+    "records of 'harness check', results of 'harness bench', or weights of 'harness train'"
+)
 
 
 class EpochFigures(Form):
@@ -120,7 +122,9 @@ class BenchRun:
     @property
     def versions(self) -> dict[str, str]:
         """The framework versions of each backend."""
-        return {backend: said.told for backend, said in self.file.environment.workers.items()}
+        return {
+            backend: said.versions_text for backend, said in self.file.environment.workers.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -148,12 +152,12 @@ class Inputs:
         every = dict.fromkeys(command_line(["harness", *words]) for words in ran if words)
         return [*every][-MOST_COMMANDS:]
 
-    def told_apart(self, run: BenchRun) -> str:
+    def label_of(self, run: BenchRun) -> str:
         """Return the file name as a label for its speeds; empty if there is only one file."""
         return run.name if len(self.benches) > 1 else ""
 
 
-def gather(paths: Sequence[Path], what: str = "a report") -> Inputs:
+def read_inputs(paths: Sequence[Path], what: str = "a report") -> Inputs:
     """Read every file. ``what`` names the output in the error about too many record files.
 
     Raises:
@@ -200,11 +204,13 @@ def read_any(path: Path) -> CheckRun | BenchRun | TrainedWeights:
 
         return BenchRun(displayed(path), json_file.read(path))
     if kind in (kinds.WEIGHTS.name, kinds.CHECKPOINT.name):
-        return _training(path, kinds.WEIGHTS if kind == kinds.WEIGHTS.name else kinds.CHECKPOINT)
-    raise UsageError(f"{displayed(path)}: this is {kind}; a report needs {WANTED}")
+        return _read_training(
+            path, kinds.WEIGHTS if kind == kinds.WEIGHTS.name else kinds.CHECKPOINT
+        )
+    raise UsageError(f"{displayed(path)}: this is {kind}; a report needs {ACCEPTED_FILES}")
 
 
-def _training(path: Path, kind: kinds.FileKind) -> TrainedWeights:
+def _read_training(path: Path, kind: kinds.FileKind) -> TrainedWeights:
     from harness.convert import weights
 
     found = weights.load(path, kind)

@@ -25,53 +25,57 @@ def junit(check: CheckRun) -> str:
         suite = Tree.SubElement(
             root,
             "testsuite",
-            name=_legal(backend),
+            name=_make_legal(backend),
             tests=str(len(findings)),
             failures=str(verdicts.count("differ")),
             errors=str(sum(verdict in BROKEN for verdict in verdicts)),
             skipped=str(sum(v in PASSING and v != "agree" for v in verdicts)),
             time=f"{sum(result.seconds for result in results):.3f}",
-            timestamp=_legal(check.started.removesuffix("Z")),
+            timestamp=_make_legal(check.started.removesuffix("Z")),
         )
         for result, finding in findings:
-            _case(suite, result, finding)
+            _add_case(suite, result, finding)
     if check.records.stopped:
-        _unfinished(root, check)
+        _add_unfinished(root, check)
     Tree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + Tree.tostring(root, "unicode") + "\n"
 
 
-def _unfinished(root: Tree.Element, check: CheckRun) -> None:
+def _add_unfinished(root: Tree.Element, check: CheckRun) -> None:
     """Add an error for an interrupted run, which must not pass even if all finished cells agree."""
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
     suite = Tree.SubElement(root, "testsuite", {"name": "run", **counts})
     case = Tree.SubElement(suite, "testcase", classname="run", name="ended", time="0.000")
-    found = Tree.SubElement(case, "error", message=_legal(f"the run was {check.records.stopped}"))
+    found = Tree.SubElement(
+        case, "error", message=_make_legal(f"the run was {check.records.stopped}")
+    )
     found.set("type", "stopped")
-    found.text = _legal("\n".join(f"{cell}: cut off" for cell in check.records.cut_off)) or None
+    found.text = (
+        _make_legal("\n".join(f"{cell}: cut off" for cell in check.records.cut_off)) or None
+    )
 
 
-def _case(suite: Tree.Element, result: CellResult, finding: Finding) -> None:
+def _add_case(suite: Tree.Element, result: CellResult, finding: Finding) -> None:
     cell = result.cell
     case = Tree.SubElement(
         suite,
         "testcase",
-        classname=_legal(f"{cell.backend}.{cell.spec}"),
-        name=_legal(f"{finding.check}[{cell.dtype}-{cell.path}-{cell.device}]"),
+        classname=_make_legal(f"{cell.backend}.{cell.spec}"),
+        name=_make_legal(f"{finding.check}[{cell.dtype}-{cell.path}-{cell.device}]"),
         time=f"{finding.seconds:.3f}",
     )
     if result.remembered:
         known = Tree.SubElement(case, "properties")
-        Tree.SubElement(known, "property", name="kept_from", value=_legal(result.since))
+        Tree.SubElement(known, "property", name="kept_from", value=_make_legal(result.since))
     if finding.verdict == "agree":
         return
     kind = "skipped" if finding.verdict in PASSING else "error"
     kind = "failure" if finding.verdict == "differ" else kind
-    message = _legal(finding.detail or finding.verdict)
+    message = _make_legal(finding.detail or finding.verdict)
     found = Tree.SubElement(case, kind, message=message, type=finding.verdict)
-    found.text = _legal("\n".join(filter(None, (result.location, finding.traceback)))) or None
+    found.text = _make_legal("\n".join(filter(None, (result.location, finding.traceback)))) or None
 
 
-def _legal(text: str) -> str:
+def _make_legal(text: str) -> str:
     """Make control characters visible, and replace characters that are illegal in XML."""
     return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", visible(text))

@@ -13,10 +13,10 @@ from harness.output.table import thousands
 from harness.report.cells import Matrix, MatrixEntry, matrices
 from harness.report.headline import headline
 from harness.report.inputs import CheckRun, Inputs
-from harness.report.speeds import Chart, charts, doubted
-from harness.report.surroundings import TRAINED, environment, model_view, trained
+from harness.report.speeds import Chart, charts, group_doubts
+from harness.report.surroundings import TRAINING_COLUMNS, environment, model_view, training_rows
 from harness.report.troubles import Trouble, troubles
-from harness.runs.compared import MOVED, shown_digits
+from harness.runs.compared import MOVED, list_moved_digits
 
 if TYPE_CHECKING:
     from harness.report.news import News
@@ -34,13 +34,13 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     lines += [plain(line) + "  " for line in (*top.lines, top.against) if line]
     lines += [code(command) + "  " for command in inputs.commands]
     if news is not None and news.changes:
-        told = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.told]
-        told[MOST_CHANGES:] = _more(len(told) - MOST_CHANGES)
-        if news.folded:
-            told.append(f"- {len(news.folded)} changes that are not worse")
+        told = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.listed_changes]
+        told[MOST_CHANGES:] = _more_lines(len(told) - MOST_CHANGES)
+        if news.collapsed_changes:
+            told.append(f"- {len(news.collapsed_changes)} changes that are not worse")
         lines += ["", *told]
     if news is not None and news.moved:
-        told = [f"- {plain(text)}" for text in shown_digits(news.moved)]
+        told = [f"- {plain(text)}" for text in list_moved_digits(news.moved)]
         lines += ["", f"{MOVED}:", "", *told]
     if inputs.check is not None:
         told = []
@@ -48,42 +48,42 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
         for trouble in shown:
             words = plain(_sentences(trouble))
             told.append(f"- **{plain(trouble.title)}** {words}  \n  {code(trouble.command)}")
-        lines += ["", *told, *_more(left)] if told else []
+        lines += ["", *told, *_more_lines(left)] if told else []
         for matrix in matrices(inputs.check.cells):
-            lines += ["", *_matrix(matrix)]
+            lines += ["", *_matrix_lines(matrix)]
     for run in inputs.benches:
-        for chart in charts(run.file, baseline, inputs.told_apart(run)):
-            lines += ["", *_chart(chart)]
+        for chart in charts(run.file, baseline, inputs.label_of(run)):
+            lines += ["", *_chart_lines(chart)]
     if inputs.trainings:
-        lines += ["", "**Trainings**", "", table(TRAINED, trained(inputs.trainings))]
-    lines += _models(inputs.check)
+        lines += ["", "**Trainings**", "", table(TRAINING_COLUMNS, training_rows(inputs.trainings))]
+    lines += _model_lines(inputs.check)
     rows = environment(inputs, news.environment if news else ())
     before = {row.name: f"{plain(row.before)} → " if row.before else "" for row in rows}
     told = [f"- {plain(row.name)}: {before[row.name]}{plain(row.now)}" for row in rows]
-    return "\n".join([*lines, *_folded("Environment", told), ""])
+    return "\n".join([*lines, *_collapsible("Environment", told), ""])
 
 
-def _models(check: CheckRun | None) -> list[str]:
+def _model_lines(check: CheckRun | None) -> list[str]:
     """Return the collapsed models, and pairs of backends if they are too many for the headline."""
     if check is None:
         return []
     lines: list[str] = []
     pairs = check.pairs(every=True)
     if len(pairs) > FEW:
-        lines += _folded("Pairs of backends", [f"- {plain(pair)}" for pair in pairs])
+        lines += _collapsible("Pairs of backends", [f"- {plain(pair)}" for pair in pairs])
     models: list[str] = []
     for view in (model_view(name, told) for name, told in check.models.items()):
         facts = [f"- {word}: {plain(text)}" for word, text in view.facts]
         loss = [f"- loss: {code(view.loss)}"] if view.loss else []
         models += [f"**{plain(view.name)}**", "", *facts, *loss, "", *fenced(view.equations, "")]
-    return lines + (_folded("Models: what was checked", models) if models else [])
+    return lines + (_collapsible("Models: what was checked", models) if models else [])
 
 
-def _folded(summary: str, lines: Sequence[str]) -> list[str]:
+def _collapsible(summary: str, lines: Sequence[str]) -> list[str]:
     return ["", f"<details><summary>{summary}</summary>", "", *lines, "", "</details>"]
 
 
-def _more(left: int) -> list[str]:
+def _more_lines(left: int) -> list[str]:
     return [f"- and {left} more"] if left > 0 else []
 
 
@@ -100,25 +100,25 @@ def _sentences(trouble: Trouble) -> str:
     return sentences(parts)
 
 
-def _matrix(matrix: Matrix) -> list[str]:
+def _matrix_lines(matrix: Matrix) -> list[str]:
     entries = [entry for _, row in matrix.rows for entry in row if entry is not None]
     dtypes = sorted({part.dtype for entry in entries for part in entry.parts})
-    rows = [[spec, *(_entry(entry, dtypes) for entry in row)] for spec, row in matrix.rows]
+    rows = [[spec, *(_format_entry(entry, dtypes) for entry in row)] for spec, row in matrix.rows]
     which = plain(f"{matrix.title}, {' / '.join(dtypes)}")
     title = f"**Digits of agreement with the oracle, {which}**"
     return [title, "", table(["system", *matrix.backends], rows)]
 
 
-def _entry(entry: MatrixEntry | None, dtypes: Sequence[str]) -> str:
+def _format_entry(entry: MatrixEntry | None, dtypes: Sequence[str]) -> str:
     if entry is None:
         return "-"
     by_dtype = {part.dtype: f"{part.digits or '·'} {part.check}".strip() for part in entry.parts}
-    digits = " / ".join(by_dtype.get(dtype, "·") for dtype in dtypes) + entry.kept
+    digits = " / ".join(by_dtype.get(dtype, "·") for dtype in dtypes) + entry.kept_sign
     sign = {"differs": "✗ ", "broken": "⚠ "}.get(entry.group, "")
     return f"{sign}{entry.mark} {digits}".strip() if entry.mark else digits
 
 
-def _chart(chart: Chart) -> list[str]:
+def _chart_lines(chart: Chart) -> list[str]:
     rows = []
     for system, dots in chart.rows:
         texts = {}
@@ -130,5 +130,5 @@ def _chart(chart: Chart) -> list[str]:
     if not rows:
         return [f"**{plain(chart.title)}**", *refused]
     title = f"**{plain(chart.title)}, thousand {plain(chart.unit)} per second**"
-    doubts = [f"\n⚠ {plain(', '.join(of))}: {plain(doubt)}" for doubt, of in doubted(chart)]
+    doubts = [f"\n⚠ {plain(', '.join(of))}: {plain(doubt)}" for doubt, of in group_doubts(chart)]
     return [title, "", table(["system", *chart.backends], rows), *doubts, *refused]

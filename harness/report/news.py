@@ -12,7 +12,7 @@ from harness.timing import compare as speeds
 
 
 @dataclass(frozen=True)
-class ToldChange:
+class ChangeText:
     """A change as text for a page."""
 
     tone: str
@@ -30,22 +30,22 @@ class News(RunChanges):
     """The changes since older runs. ``what`` has the names of the older files."""
 
     @property
-    def told(self) -> list[ToldChange]:
+    def listed_changes(self) -> list[ChangeText]:
         """The changes without :attr:`folded`, gravest first."""
-        found = self._all
+        found = self._all_changes
         bad = [change for change in found if change.tone == "bad"]
-        return bad if self.folded else found
+        return bad if self.collapsed_changes else found
 
     @property
-    def folded(self) -> list[ToldChange]:
+    def collapsed_changes(self) -> list[ChangeText]:
         """The changes for the better, if there are more than :data:`MOST_GOOD`; else empty."""
-        good = [change for change in self._all if change.tone == "good"]
+        good = [change for change in self._all_changes if change.tone == "good"]
         return good if len(good) > MOST_GOOD else []
 
     @property
-    def _all(self) -> list[ToldChange]:
+    def _all_changes(self) -> list[ChangeText]:
         return [
-            ToldChange("bad" if c.worse else "good", HEADINGS[c.kind][0], str(c))
+            ChangeText("bad" if c.worse else "good", HEADINGS[c.kind][0], str(c))
             for c in sorted(self.changes, key=lambda change: not change.worse)
         ]
 

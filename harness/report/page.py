@@ -25,11 +25,17 @@ from harness.report.headline import headline
 from harness.report.history import HEIGHT, WIDTH, RunHistory
 from harness.report.inputs import CheckRun, Inputs
 from harness.report.speeds import ShownChart, roofline
-from harness.report.surroundings import TRAINED, environment, facts, model_view, trained
+from harness.report.surroundings import (
+    TRAINING_COLUMNS,
+    environment,
+    facts,
+    model_view,
+    training_rows,
+)
 from harness.report.troubles import troubles
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING, Finding
-from harness.runs.compared import MOVED, shown_digits
+from harness.runs.compared import MOVED, list_moved_digits
 
 # Data of cells and charts for the script of the page, compact enough for thousands of cells.
 
@@ -65,17 +71,17 @@ def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ())
             "spec": visible(entry.spec),
             "backend": visible(entry.backend),
             "path": visible(entry.path),
-            "dtypes": [_cell(result, names) for result in entry.results],
+            "dtypes": [_cell_data(result, names) for result in entry.results],
         }
         for entry in entries
     }
     views = [
         {visible(name): view.record() for name, view in chart.views.items()} for chart in speeds
     ]
-    return embedded({"names": names.all, "entries": found, "charts": views})
+    return escape_json({"names": names.all, "entries": found, "charts": views})
 
 
-def embedded(data: Any) -> str:
+def escape_json(data: Any) -> str:
     """Return JSON without characters that could end its HTML element or start a new element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
@@ -83,7 +89,7 @@ def embedded(data: Any) -> str:
     return text
 
 
-def _cell(result: CellResult, names: Names) -> dict[str, object]:
+def _cell_data(result: CellResult, names: Names) -> dict[str, object]:
     worsts = [finding.worst for finding in result.findings]
     kept = f"; the verdict is kept from {result.since}" if result.remembered else ""
     nearest = max((share(worst) for worst in worsts if worst), default=None)
@@ -91,17 +97,17 @@ def _cell(result: CellResult, names: Names) -> dict[str, object]:
         "dtype": visible(result.cell.dtype),
         "verdict": result.verdict,
         "version": names.number(f"{result.version}{kept}"),
-        "layers": names.number(_by_kind(result.layers)),
+        "layers": names.number(_describe_layers(result.layers)),
         "seconds": round(result.seconds, 2),
         "location": visible(result.location),
         "checks": [
-            _row(finding, worst, names, nearest)
+            _check_row(finding, worst, names, nearest)
             for finding, worst in zip(result.findings, worsts, strict=True)
         ],
     }
 
 
-def _by_kind(layers: Mapping[str, str]) -> str:
+def _describe_layers(layers: Mapping[str, str]) -> str:
     """Describe what ran each layer, e.g. ``gru: GRU; embed, out: equations``."""
     named: dict[str, list[str]] = {}
     for layer, kind in layers.items():
@@ -113,12 +119,12 @@ def _by_kind(layers: Mapping[str, str]) -> str:
     return "; ".join(f"{', '.join(found)}: {kind}" for kind, found in ordered)
 
 
-def _row(
+def _check_row(
     finding: Finding, worst: Deviation | None, names: Names, nearest: float | None
 ) -> list[Any]:
     numbers: list[Any] = [None] * 3
     if worst is not None:
-        numbers = [_short(n) for n in (worst.error, worst.yardstick, worst.tolerance)]
+        numbers = [_round_number(n) for n in (worst.error, worst.yardstick, worst.tolerance)]
     row = [
         names.number(finding.check),
         names.number(finding.verdict),
@@ -133,13 +139,13 @@ def _row(
     # Only failed checks and the check closest to its tolerance show their histogram.
     if worst is not None and (finding.verdict not in PASSING or share(worst) == nearest):
         row[-2] = list(worst.spread)
-    row[-1] = [[n, _short(e), _short(t)] for n, e, t in finding.growth]
+    row[-1] = [[n, _round_number(e), _round_number(t)] for n, e, t in finding.growth]
     while row and row[-1] in ([], "", 0, None):
         row.pop()
     return row
 
 
-def _short(number: float) -> Any:
+def _round_number(number: float) -> Any:
     """Return a number with three digits, or a string if the number is not finite."""
     return float(f"{number:.3g}") if math.isfinite(number) else str(number)
 
@@ -174,7 +180,7 @@ def page(
     drawn = svg_pictures.available()
     check = inputs.check
     found = cells.matrices(check.cells) if check else []
-    charts = speeds.shown(inputs, baseline)
+    charts = speeds.make_charts(inputs, baseline)
     shown, left = troubles(check, MOST_TROUBLES) if check else ([], 0)
     dtypes = sorted({cell.dtype for cell in check.cells}) if check else []
     pairs = check.pairs(every=True) if check else []
@@ -185,38 +191,38 @@ def page(
     context: dict[str, object] = {
         "headline": headline(inputs, news),
         "facts": facts(inputs),
-        "changes": news.told if news else [],
-        "folded": news.folded if news else [],
-        "moved": shown_digits(news.moved) if news else [],
+        "changes": news.listed_changes if news else [],
+        "folded": news.collapsed_changes if news else [],
+        "moved": list_moved_digits(news.moved) if news else [],
         "moved_words": MOVED,
         "base_name": news.what if news else "",
         "troubles": shown,
         "opened": OPENED,
         "more_troubles": left,
-        "known": _known(check, differences),
+        "known": _known_difference_rows(check, differences),
         "matrices": found,
         "pairs": pairs if len(pairs) > FEW else [],  # a few pairs are in the headline
         "models": [model_view(name, told) for name, told in models.items()],
         "dtypes": dtypes,
         "cut": ", ".join(map(str, check.records.cut_off)) if check else "",
         "data": Markup(page_data(entries, charts)),
-        "growth": _growth(check) if check and drawn else None,
+        "growth": _draw_growth(check) if check and drawn else None,
         "charts": charts,
         "baselines": speeds.baselines(charts),
         "baseline": baseline or "",
         "roofline": Markup(svg_pictures.roofline(roof)) if drawn and roof else None,
         "losses": Markup(svg_pictures.losses(inputs.trainings)) if drawn_losses else None,
-        "metrics": _metrics(inputs) if drawn else None,
-        "trainings": trained(inputs.trainings),
-        "trained": TRAINED,
-        "history": _history(history, drawn),
+        "metrics": _draw_metrics(inputs) if drawn else None,
+        "trainings": training_rows(inputs.trainings),
+        "trained": TRAINING_COLUMNS,
+        "history": _history_data(history, drawn),
         "environment": environment(inputs, news.environment if news else ()),
         # The commands that ran, and the command that writes reproducers.
         "commands": [*inputs.commands, *(t.reproducer for t in shown[:1] if t.reproducer)],
         "missing_pictures": "" if drawn else MISSING,
         "version": version("backend-comparison-harness"),
     }
-    template, style, script = _templates()
+    template, style, script = _load_templates()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     css = style.render(paths=len(found), dtypes=len(dtypes))
     return template.render(
@@ -231,12 +237,12 @@ def prepare_page() -> None:
         ImportError: matplotlib is installed, but cannot be imported.
     """
     if svg_pictures.available():
-        svg_pictures.draw_nothing()
-    _templates()
+        svg_pictures.draw_empty()
+    _load_templates()
 
 
 @cache
-def _templates() -> tuple[Template, Template, str]:
+def _load_templates() -> tuple[Template, Template, str]:
     """Return the template of the page, the template of its style sheet, and its script."""
     templates = Environment(
         loader=PackageLoader("harness.report"),
@@ -258,12 +264,14 @@ def _templates() -> tuple[Template, Template, str]:
     )
 
 
-def _known(check: CheckRun | None, differences: Differences | None) -> list[dict[str, str]]:
+def _known_difference_rows(
+    check: CheckRun | None, differences: Differences | None
+) -> list[dict[str, str]]:
     if check is None:
         return []
     entries = differences.entries if differences else {}
     told = []
-    for words, names in cells.known(check.cells):
+    for words, names in cells.list_known_differences(check.cells):
         name = next((n for n in entries if f"known difference {n}:" in words), None)
         entry = entries[name] if name else None
         link = entry.link if entry and entry.link.startswith("https://") else ""
@@ -272,7 +280,7 @@ def _known(check: CheckRun | None, differences: Differences | None) -> list[dict
     return told
 
 
-def _growth(check: CheckRun) -> Markup | None:
+def _draw_growth(check: CheckRun) -> Markup | None:
     """Draw error / tolerance by training step, for the worst cell of each backend and dtype."""
     nearest: dict[str, tuple[float, Sequence[tuple[float, float]]]] = {}
     for cell, result in check.cells.items():
@@ -292,7 +300,7 @@ def _growth(check: CheckRun) -> Markup | None:
     return Markup(svg_pictures.lines("step", series, limit=1.0))
 
 
-def _metrics(inputs: Inputs) -> Markup | None:
+def _draw_metrics(inputs: Inputs) -> Markup | None:
     """Draw the metrics on held-out data by epoch; return None if no training has such metrics."""
     series: dict[str, list[tuple[float, float]]] = {}
     for training in inputs.trainings:
@@ -305,7 +313,7 @@ def _metrics(inputs: Inputs) -> Markup | None:
     return Markup(svg_pictures.trend("epochs: metrics on held-out data", series, (), log=False))
 
 
-def _history(history: RunHistory | None, drawn: bool) -> dict[str, object] | None:
+def _history_data(history: RunHistory | None, drawn: bool) -> dict[str, object] | None:
     if history is None:
         return None
     drawings = [Markup(picture) for picture in history.drawn()] if drawn else []

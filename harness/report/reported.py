@@ -16,7 +16,7 @@ FORMS = ("html", "markdown", "junit")
 ENDED = (0, 1, 3)
 
 
-class Reported:
+class RunReports:
     """Context manager that writes the reports requested by a run's options when the run ends.
 
     The reports show the file ``results``, which is temporary if no option names a file. After an
@@ -28,7 +28,7 @@ class Reported:
     """
 
     def __init__(self, asked: Any, worth: Callable[[Path], bool] = Path.exists) -> None:
-        self.asked, self.worth, self.code = asked, worth, 0
+        self.options, self.is_worth_keeping, self.code = asked, worth, 0
         paths = {form: getattr(asked, form, None) for form in FORMS}
         self.outputs = {form: path for form, path in paths.items() if path is not None}
         self.results: Path | None = asked.records
@@ -55,11 +55,11 @@ class Reported:
         kept = False
         try:
             if self.outputs and error is None and self.results is not None:
-                kept = self.code == INTERRUPTED and self.worth(self.results)
+                kept = self.code == INTERRUPTED and self.is_worth_keeping(self.results)
                 if kept or self.code in ENDED:
-                    from harness.report.console import write_of
+                    from harness.report.console import write_reports
 
-                    write_of([self.results], self.outputs, self.asked)
+                    write_reports([self.results], self.outputs, self.options)
         finally:
             if self._folder is not None and not kept:
                 shutil.rmtree(self._folder)

@@ -37,7 +37,7 @@ class Chart:
     refused: Sequence[NoSpeed]
 
 
-def counted(files: Sequence[SpeedFile]) -> str:
+def count_speeds(files: Sequence[SpeedFile]) -> str:
     """Return the numbers of cells with and without a speed, e.g. ``12 speeds, 1 refused``."""
     refused = sum(len(file.harness.without_speed) for file in files)
     told = several(sum(len(file.benchmarks) for file in files), "speed")
@@ -46,7 +46,7 @@ def counted(files: Sequence[SpeedFile]) -> str:
 
 def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
     """Return a chart for each mode, batch and sizes; the titles contain ``of``, a file name."""
-    title = _titles(file, of)
+    title = _make_title_function(file, of)
     found: dict[str, list[Timed]] = {}
     for speed in file.benchmarks:
         found.setdefault(title(speed.params), []).append(speed)
@@ -54,12 +54,12 @@ def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
     for cell in file.harness.without_speed:
         refused.setdefault(title(cell.params), []).append(cell)
     return [
-        _chart(name, found.get(name, []), refused.get(name, []), baseline)
+        _make_chart(name, found.get(name, []), refused.get(name, []), baseline)
         for name in dict.fromkeys([*found, *refused])
     ]
 
 
-def _titles(file: SpeedFile, of: str) -> Callable[[Parameters], str]:
+def _make_title_function(file: SpeedFile, of: str) -> Callable[[Parameters], str]:
     """Return a function that gives the title of a cell's chart.
 
     A title contains the parameters that differ between cells.
@@ -79,7 +79,7 @@ def _titles(file: SpeedFile, of: str) -> Callable[[Parameters], str]:
     return title
 
 
-def _chart(
+def _make_chart(
     title: str, speeds: Sequence[Timed], refused: Sequence[NoSpeed], baseline: str | None
 ) -> Chart:
     by_system: dict[str, list[Timed]] = {}
@@ -99,7 +99,7 @@ def _chart(
     return Chart(title, " or ".join(units), backends, rows, refused)
 
 
-def doubted(chart: Chart) -> list[tuple[str, list[str]]]:
+def group_doubts(chart: Chart) -> list[tuple[str, list[str]]]:
     """Return the reasons why speeds are unreliable, each with its cells."""
     found: dict[str, list[str]] = {}
     for system, dots in chart.rows:
@@ -114,7 +114,10 @@ def roofline(file: SpeedFile) -> Roofline | None:
     peaks, bandwidths, cells = [], [], []
     for speed in file.benchmarks:
         figures = speed.extra_info
-        peak, width = _figure(figures.peak, "large"), _figure(figures.bandwidth, "measured")
+        peak, width = (
+            _positive_number(figures.peak, "large"),
+            _positive_number(figures.bandwidth, "measured"),
+        )
         share, reached = figures.share_of_bandwidth, figures.flops_per_second
         if not (peak and width):
             continue
@@ -129,7 +132,7 @@ def roofline(file: SpeedFile) -> Roofline | None:
     return Roofline(max(peaks), max(bandwidths), cells)
 
 
-def _figure(figures: Mapping[str, object], name: str) -> float | None:
+def _positive_number(figures: Mapping[str, object], name: str) -> float | None:
     value = figures.get(name)
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
@@ -193,17 +196,19 @@ class ShownChart:
     doubts: Sequence[str]
 
 
-def shown(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
+def make_charts(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
     """Return the charts of all files; a backend has the same colour in all charts of a file."""
     found = []
     for run in inputs.benches:
         timed = {speed.params.backend for speed in run.file.benchmarks}
         refused = {cell.params.backend for cell in run.file.harness.without_speed}
-        looks = svg_pictures.looks(sorted(timed | refused))
-        for chart in charts(run.file, None, inputs.told_apart(run)):
-            views = {name: _view(chart, name) for name in ("", *sorted(timed))}
-            rows = [(s, [_told(dots.get(b)) for b in chart.backends]) for s, dots in chart.rows]
-            doubts = [f"{', '.join(of)}: {doubt}" for doubt, of in doubted(chart)]
+        looks = svg_pictures.choose_looks(sorted(timed | refused))
+        for chart in charts(run.file, None, inputs.label_of(run)):
+            views = {name: _make_view(chart, name) for name in ("", *sorted(timed))}
+            rows = [
+                (s, [_dot_texts(dots.get(b)) for b in chart.backends]) for s, dots in chart.rows
+            ]
+            doubts = [f"{', '.join(of)}: {doubt}" for doubt, of in group_doubts(chart)]
             view = views.get(baseline or "", views[""])
             found.append(ShownChart(chart, looks, view, views, rows, doubts))
     return found
@@ -214,7 +219,7 @@ def baselines(found: Iterable[ShownChart]) -> list[str]:
     return sorted({backend for c in found for _, dots in c.chart.rows for backend in dots})
 
 
-def _told(dot: Dot | None) -> tuple[str, str] | None:
+def _dot_texts(dot: Dot | None) -> tuple[str, str] | None:
     if dot is None:
         return None
     many = f" x{dot.figures.many}" if (dot.figures.many or 1) > 1 else ""
@@ -222,7 +227,7 @@ def _told(dot: Dot | None) -> tuple[str, str] | None:
     return f"{middle} k ({low} to {high})", f"; {dot.figures.path}{many}"
 
 
-def _view(chart: Chart, baseline: str) -> ChartView:
+def _make_view(chart: Chart, baseline: str) -> ChartView:
     """Return a chart of speeds relative to a baseline.
 
     Without a speed of the baseline, the chart shows the speeds themselves.
@@ -252,13 +257,16 @@ def _view(chart: Chart, baseline: str) -> ChartView:
 
     return ChartView(
         f"times as fast as {baseline}" if bases else f"{chart.unit} per second",
-        [(place(value), svg_pictures.figure(value)) for value in _ticks(low, low + wide)],
+        [
+            (place(value), svg_pictures.format_tick(value))
+            for value in _choose_ticks(low, low + wide)
+        ],
         place(1.0) if bases else None,
         [[spot(s, dots.get(backend)) for backend in chart.backends] for s, dots in chart.rows],
     )
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _choose_ticks(low: float, high: float) -> list[float]:
     """Return the ticks between two powers of ten: as few round numbers as make the scale clear."""
     found: list[float] = []
     for steps in STEPS:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from harness.report.inputs import BenchRun, CheckRun, Inputs, TrainedWeights
 from harness.results.environment import Machine
 from harness.results.lines import CheckedModel
-from harness.runs.compared import Differing
+from harness.runs.compared import Difference
 
-TRAINED = ("training", "epochs", "loss", "held-out loss", "held-out metrics")
+TRAINING_COLUMNS = ("training", "epochs", "loss", "held-out loss", "held-out metrics")
 
 
-def trained(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
-    """Return a table row for each training, about its last epoch, with the columns :data:`TRAINED`.
+def training_rows(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
+    """Return a table row for each training with a finished epoch.
 
-    Trainings without a finished epoch are left out.
+    The columns are :data:`TRAINING_COLUMNS`; the numbers are from the last epoch.
     """
     rows = []
     for training in trainings:
@@ -48,14 +48,14 @@ class ModelView:
 def model_view(name: str, told: CheckedModel) -> ModelView:
     """Return the text about a model that a record file describes."""
     sizes = ", ".join(f"{size} {number}" for size, number in told.sizes.items())
-    layers = ", ".join(_layer(layer, told) for layer in told.layers)
+    layers = ", ".join(_describe_layer(layer, told) for layer in told.layers)
     facts = (("sizes of most checks", sizes), ("layers", layers))
     return ModelView(
         name, tuple(fact for fact in facts if fact[1]), told.equations.rstrip(), told.loss
     )
 
 
-def _layer(name: str, told: CheckedModel) -> str:
+def _describe_layer(name: str, told: CheckedModel) -> str:
     """Describe a layer and its non-default attributes: ``norm (batch_norm, momentum 0.1)``."""
     definition, changed = told.layers[name], told.attributes.get(name, {})
     facts = [] if name == definition else [definition]
@@ -88,7 +88,7 @@ def facts(inputs: Inputs) -> list[str]:
     return [*found, *dict.fromkeys(versions)]
 
 
-def environment(inputs: Inputs, around: Sequence[Differing]) -> list[FactRow]:
+def environment(inputs: Inputs, around: Sequence[Difference]) -> list[FactRow]:
     """Return first the facts that differ from an older run, then all facts."""
     changed = []
     for each in around:
@@ -97,14 +97,14 @@ def environment(inputs: Inputs, around: Sequence[Differing]) -> list[FactRow]:
         # Checksums tell readers nothing, so show only "now" and "before".
         now, before = ("now", "before") if each.words else (each.new, each.old)
         changed.append(FactRow(name, now, before))
-    return changed + [FactRow(name, now) for name, now in _all(inputs).items()]
+    return changed + [FactRow(name, now) for name, now in _all_facts(inputs).items()]
 
 
-def _all(inputs: Inputs) -> dict[str, str]:
+def _all_facts(inputs: Inputs) -> dict[str, str]:
     """Return all facts. If a fact differs between files, its name contains the files."""
-    by_file = {run.name: _of_speeds(run) for run in inputs.benches}
+    by_file = {run.name: _speed_facts(run) for run in inputs.benches}
     if inputs.check is not None:
-        by_file = {inputs.check.name: _of_checks(inputs.check), **by_file}
+        by_file = {inputs.check.name: _check_facts(inputs.check), **by_file}
     files: dict[str, dict[str, list[str]]] = {}
     for file, told in by_file.items():
         for name, value in told.items():
@@ -117,32 +117,32 @@ def _all(inputs: Inputs) -> dict[str, str]:
     }
 
 
-def _of_checks(check: CheckRun) -> dict[str, str]:
+def _check_facts(check: CheckRun) -> dict[str, str]:
     found: dict[str, str] = {}
     if check.heads:
         head = check.heads[-1]
-        found |= {"harness": head.harness, **_machine(head.machine)}
+        found |= {"harness": head.harness, **_machine_facts(head.machine)}
         for backend, version in sorted(check.versions.items()):
             found[f"version of {backend}"] = version
         for backend, variables in head.environment.items():
-            found[f"variables of {backend}"] = _listed(variables)
+            found[f"variables of {backend}"] = _join_values(variables)
     return found
 
 
-def _of_speeds(run: BenchRun) -> dict[str, str]:
+def _speed_facts(run: BenchRun) -> dict[str, str]:
     told = run.file.environment
-    found = _machine(told.machine)
+    found = _machine_facts(told.machine)
     found["threads when timed"] = str(told.threads)
     for backend, worker in told.workers.items():
-        found[f"{backend} when timed"] = worker.told
-        found[f"settings of {backend}"] = _listed(worker.settings)
+        found[f"{backend} when timed"] = worker.versions_text
+        found[f"settings of {backend}"] = _join_values(worker.settings)
     return found
 
 
-def _machine(machine: Machine) -> dict[str, str]:
+def _machine_facts(machine: Machine) -> dict[str, str]:
     names = ("host", "cpu", "usable_cores", "kernel", "architecture", "python", "clock", "governor")
     return {n.replace("_", " "): str(value) for n in names if (value := getattr(machine, n, None))}
 
 
-def _listed(values: Mapping[str, object]) -> str:
+def _join_values(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())

@@ -56,21 +56,21 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def draw_nothing() -> None:
+def draw_empty() -> None:
     """Draw an empty picture; raise :class:`ImportError` if matplotlib cannot be imported."""
-    _svg(lambda axes: None, 1.0, "nothing", "", columns=0)
+    _draw_svg(lambda axes: None, 1.0, "nothing", "", columns=0)
 
 
-def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+def choose_looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return the colour and the marker of each backend, for all charts of a page."""
     found = {}
     for number, name in enumerate(names):
-        colour, shape, _ = _look(number)
+        colour, shape, _ = _series_look(number)
         found[name] = colour, SIGNS[shape]
     return found
 
 
-def _look(number: int) -> tuple[str, int, str]:
+def _series_look(number: int) -> tuple[str, int, str]:
     """Return the colour, marker number and line style of a series; 32 series are distinct."""
     turn = number // len(COLOURS)
     shape, dashes = (number + turn) % len(MARKERS), DASHES[turn % len(DASHES)]
@@ -86,15 +86,15 @@ def roofline(roof: Roofline) -> str:
         low, high = min([ridge, *reach]) / 4, max([ridge, *reach]) * 4
         axes.loglog([low, ridge, high], [low * roof.bandwidth, roof.peak, roof.peak], color=INK)
         for number, cell in enumerate(roof.cells):
-            colour, shape, _ = _look(number)
+            colour, shape, _ = _series_look(number)
             marker = MARKERS[shape]
-            label = _plain(cell.label)
+            label = _visible_label(cell.label)
             axes.plot([cell.intensity], [cell.speed], marker, color=colour, label=label)
         axes.set_ylabel("operations per second")
         axes.grid(which="minor", color=INK, alpha=0.12)
 
     columns = 2 if len(roof.cells) <= len(COLOURS) else 0
-    return _svg(draw, 3.6, "roofline", "operations per byte", columns)
+    return _draw_svg(draw, 3.6, "roofline", "operations per byte", columns)
 
 
 def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]]) -> str:
@@ -103,17 +103,21 @@ def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]
 
     def draw(axes: Axes) -> None:
         for number, name in enumerate(dict.fromkeys(backend for _, backend in cells)):
-            colour, shape, _ = _look(number)
+            colour, shape, _ = _series_look(number)
             own = [(system, speed) for (system, one), speed in cells.items() if one == name]
             rates = [rate for _, (rate, _, _) in own]
             bars = [[rate - q1 for _, (rate, q1, _) in own], [q3 - r for _, (r, _, q3) in own]]
-            look: dict[str, Any] = {"fmt": MARKERS[shape], "color": colour, "label": _plain(name)}
+            look: dict[str, Any] = {
+                "fmt": MARKERS[shape],
+                "color": colour,
+                "label": _visible_label(name),
+            }
             axes.errorbar(rates, [systems.index(system) for system, _ in own], xerr=bars, **look)
         axes.set_xscale("log")
-        axes.set_yticks(range(len(systems)), [_plain(system) for system in systems])
+        axes.set_yticks(range(len(systems)), [_visible_label(system) for system in systems])
         axes.invert_yaxis()
 
-    return _svg(draw, 1.2 + 0.3 * len(systems), "speeds", unit, columns=4)
+    return _draw_svg(draw, 1.2 + 0.3 * len(systems), "speeds", unit, columns=4)
 
 
 def losses(trainings: Sequence[TrainedWeights]) -> str:
@@ -121,7 +125,7 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
 
     def draw(axes: Axes) -> None:
         for number, training in enumerate(trainings):
-            colour, _, dashes = _look(number)
+            colour, _, dashes = _series_look(number)
             places, values, held = [], [], []
             for at, epoch in enumerate(training.history.epochs):
                 places += [at + (n + 1) / len(epoch.curve) for n in range(len(epoch.curve))]
@@ -129,12 +133,12 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
                 if epoch.held_out_loss is not None:
                     held.append((at + 1, epoch.held_out_loss))
             label = f"{training.spec} on {training.history.backend} ({training.name})"
-            axes.plot(places, values, color=colour, linestyle=dashes, label=_plain(label))
+            axes.plot(places, values, color=colour, linestyle=dashes, label=_visible_label(label))
             if held:
                 axes.plot(*zip(*held, strict=True), "o", color=colour, markersize=4)
         axes.set_ylabel("loss")
 
-    return _svg(draw, 3.2, "loss", "epochs (dots: loss on held-out data)", columns=1)
+    return _draw_svg(draw, 3.2, "loss", "epochs (dots: loss on held-out data)", columns=1)
 
 
 def lines(
@@ -149,7 +153,7 @@ def lines(
         if limit is not None:
             axes.axhline(limit, color=INK, linestyle="--", linewidth=1)
 
-    return _svg(draw, 3.0, title, title)
+    return _draw_svg(draw, 3.0, title, title)
 
 
 def trend(
@@ -170,7 +174,7 @@ def trend(
             axes.axvline(place, color=INK, linestyle="--", linewidth=1)
         axes.locator_params("x", integer=True)
 
-    return _svg(draw, 3.0, title, title)
+    return _draw_svg(draw, 3.0, title, title)
 
 
 def _widen(axes: Axes, log: bool) -> None:
@@ -186,24 +190,24 @@ def _widen(axes: Axes, log: bool) -> None:
 
 def _plot(axes: Axes, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
     for number, (name, points) in enumerate(series.items()):
-        colour, shape, dashes = _look(number)
+        colour, shape, dashes = _series_look(number)
         axes.plot(
             *zip(*points, strict=True),
             marker=MARKERS[shape],
             markersize=4,
             linestyle=dashes,
             color=colour,
-            label=_plain(name),
+            label=_visible_label(name),
         )
 
 
-def _plain(text: str) -> str:
+def _visible_label(text: str) -> str:
     """Make control characters visible, and a leading ``_`` too (matplotlib hides such labels)."""
     text = visible(text)
     return f" {text}" if text.startswith("_") else text
 
 
-def figure(value: float, _: float | None = None) -> str:
+def format_tick(value: float, _: float | None = None) -> str:
     """Return the label of a tick, e.g. ``50 k`` or ``0.1``, without exponents."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
@@ -211,7 +215,7 @@ def figure(value: float, _: float | None = None) -> str:
     return f"{value:g}"
 
 
-def _svg(draw: Draw, height: float, title: str, x_label: str, columns: int = 2) -> str:
+def _draw_svg(draw: Draw, height: float, title: str, x_label: str, columns: int = 2) -> str:
     """Return a picture of axes that ``draw`` fills, with a grid and a legend of some columns."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -242,10 +246,10 @@ def _svg(draw: Draw, height: float, title: str, x_label: str, columns: int = 2) 
             axes.legend(**place, ncols=columns, frameon=False, fontsize=8, labelcolor=INK)
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log":
-                axis.set_major_formatter(figure)
+                axis.set_major_formatter(format_tick)
                 low, high = sorted(axis.get_view_interval())
                 # Label the minor ticks if the axis spans at most about one power of ten.
-                minor: Any = figure if high < 20 * low else NullFormatter()
+                minor: Any = format_tick if high < 20 * low else NullFormatter()
                 axis.set_minor_formatter(minor)
         written = io.StringIO()
         FigureCanvasSVG(canvas).print_svg(written, metadata={"Date": None})

@@ -11,7 +11,7 @@ from harness.checking.checks import FINDINGS
 from harness.checking.history import rerun_command
 from harness.checking.known_differences import draft_entries
 from harness.output.shell import command_line
-from harness.report.cells import failing
+from harness.report.cells import list_failing
 from harness.report.inputs import CheckRun
 from harness.results.cell import CellResult, Divergence
 from harness.results.findings import PASSING, Finding
@@ -84,15 +84,15 @@ def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
     """Return at most ``most`` failed cells, differences first, and the number of all others."""
     # For each cell, the head of the run that produced its result.
     heads = {cell: [*runs.values()][-1].head for cell, runs in check.records.cells.items()}
-    found = failing(check.cells)
-    return [_trouble(r, heads.get(r.cell)) for r in found[:most]], max(0, len(found) - most)
+    found = list_failing(check.cells)
+    return [_make_trouble(r, heads.get(r.cell)) for r in found[:most]], max(0, len(found) - most)
 
 
-def _trouble(result: CellResult, head: Head | None) -> Trouble:
+def _make_trouble(result: CellResult, head: Head | None) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
     # Rerun only the failed checks, because all checks of a cell may take many times as long.
-    again_ = command_line(rerun_command(result.cell, head, _runnable(found)))
+    again_ = command_line(rerun_command(result.cell, head, _check_names(found)))
     # A user's own model has no reproducer, and no known differences.
     own = head is not None and head.request is not None and head.request.against
     differs = [f for f in found if f.verdict == "differ"] if not own else []
@@ -106,24 +106,28 @@ def _trouble(result: CellResult, head: Head | None) -> Trouble:
         tracebacks=list(dict.fromkeys(f.traceback for f in found if f.traceback)),
         command=again_,
         reproducer=command_line(
-            [*rerun_command(result.cell, head, _runnable(differs)), "--reproducers", "reproducers"]
+            [
+                *rerun_command(result.cell, head, _check_names(differs)),
+                "--reproducers",
+                "reproducers",
+            ]
         )
         if differs
         else "",
         known=draft_entries(result, [f.check for f in differs]) if differs else "",
-        **_parted(result.divergence),
+        **_divergence_fields(result.divergence),
     )
 
 
-def _runnable(found: Sequence[Finding]) -> list[str]:
+def _check_names(found: Sequence[Finding]) -> list[str]:
     return [f.check for f in found if f.check in FINDINGS]
 
 
-def _parted(found: Divergence | None) -> dict[str, Any]:
+def _divergence_fields(found: Divergence | None) -> dict[str, Any]:
     if found is None:
         return {}
     steps = [
-        TimeStep(n, f"{error:.1e} of {most:.1e}", _beyond(error, most))
+        TimeStep(n, f"{error:.1e} of {most:.1e}", _excess(error, most))
         for n, error, most in found.steps
     ]
     wrong = [step for step in steps if step.share > 0]
@@ -133,10 +137,10 @@ def _parted(found: Divergence | None) -> dict[str, Any]:
         Line(n, text, note if n == found.line else "")
         for n, text in enumerate(found.lines, start=found.start)
     ]
-    return {"file": found.file, "excerpt": lines, "chain": _chain(found), "by_time": steps}
+    return {"file": found.file, "excerpt": lines, "chain": _make_chain(found), "by_time": steps}
 
 
-def _chain(found: Divergence) -> list[Stop]:
+def _make_chain(found: Divergence) -> list[Stop]:
     """Return a stop for each layer, and a separate stop for the first wrong value."""
     stops: list[Stop] = []
     seen = False
@@ -157,7 +161,7 @@ def _chain(found: Divergence) -> list[Stop]:
     return stops[max(0, at - BEFORE) : at + AFTER]
 
 
-def _beyond(error: float, allowed: float) -> float:
+def _excess(error: float, allowed: float) -> float:
     """Return how far an error exceeds the limit: 0 if allowed, 1 at 100,000 times the limit."""
     if error <= allowed:
         return 0.0

@@ -135,7 +135,7 @@ def not_compared(results: Iterable[CellResult]) -> list[str]:
     return list(dict.fromkeys(", ".join(r.not_compared) for r in results if r.not_compared))
 
 
-def own_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
+def harness_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
     """Return the finding for an exception in the harness itself, in a check or in a whole cell."""
     words = f"error in the harness itself, not in the backend: {type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))

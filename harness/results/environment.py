@@ -44,7 +44,7 @@ class MachineOf(Form):
     cpu: str = ""
 
 
-class WorkerSaid(Form):
+class WorkerDescription(Form):
     """The description that a worker sends when it starts, and the settings of its backend."""
 
     versions: dict[str, str]
@@ -53,7 +53,7 @@ class WorkerSaid(Form):
     settings: dict[str, object] = Field(default_factory=dict)
 
     @property
-    def told(self) -> str:
+    def versions_text(self) -> str:
         """The versions as text."""
         return ", ".join(f"{name} {text}" for name, text in self.versions.items())
 
@@ -69,16 +69,16 @@ class Environment(Form):
     path: str
     threads: int
     rounds: int | None = None
-    workers: dict[str, WorkerSaid]
+    workers: dict[str, WorkerDescription]
     machines: list[MachineOf] = Field(default_factory=list)
 
 
-def machine(*, timed: bool = False) -> Machine:
+def describe_machine(*, timed: bool = False) -> Machine:
     """Return the description of this machine; ``timed`` adds its clock frequencies."""
     found = Machine(
         host=platform.node(),
-        id=identity(),
-        cpu=_cpu_model(),
+        id=machine_identity(),
+        cpu=_read_cpu_model(),
         cores=os.cpu_count(),
         usable_cores=len(os.sched_getaffinity(0)),
         memory=memory(),
@@ -86,10 +86,10 @@ def machine(*, timed: bool = False) -> Machine:
         architecture=platform.machine(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
     )
-    return found.model_copy(update=_clocks()) if timed else found
+    return found.model_copy(update=_read_clocks()) if timed else found
 
 
-def identity() -> str:
+def machine_identity() -> str:
     """Return an identifier of this machine that survives restarts.
 
     The identifier is a hash, because the system's id is private. The hash also covers the host name
@@ -99,11 +99,11 @@ def identity() -> str:
     for path in NUMBERS:
         with contextlib.suppress(OSError):
             number = number or path.read_text().strip()
-    parts = "\n".join(("harness", number, platform.node(), _cpu_model()))
+    parts = "\n".join(("harness", number, platform.node(), _read_cpu_model()))
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
-def _cpu_model() -> str:
+def _read_cpu_model() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -111,7 +111,7 @@ def _cpu_model() -> str:
     return platform.processor() or "unknown"
 
 
-def _clocks() -> dict[str, object]:
+def _read_clocks() -> dict[str, object]:
     """Return the governor and the clock frequencies of the first core in MHz, if readable."""
     found: dict[str, object] = {}
     with contextlib.suppress(OSError):

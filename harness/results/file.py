@@ -45,7 +45,7 @@ class RecordWriter:
         try:
             kinds.check_kind(self.path, kinds.RECORDS)
             self._is_new = not self.path.exists()
-            self._fd = _opened(self.path)
+            self._fd = _open_for_append(self.path)
         except (OSError, FileFault) as error:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
@@ -55,11 +55,11 @@ class RecordWriter:
         Raises:
             RecordError: the disk is full or broken; earlier lines stay readable.
         """
-        line = b"".join(encoded(line.plain()) for line in lines)
+        line = b"".join(encode_line(line.plain()) for line in lines)
         with self._lock, self._locked_file():
             torn = self._torn_bytes()
             if torn:
-                line = b"\n" + encoded(Torn(bytes=torn).plain()) + line
+                line = b"\n" + encode_line(Torn(bytes=torn).plain()) + line
             try:
                 written = os.write(self._fd, line)
                 if durable:
@@ -111,7 +111,7 @@ class RecordWriter:
         return end
 
 
-def _opened(path: Path) -> int:
+def _open_for_append(path: Path) -> int:
     """Open a regular file for appending; create a missing file. Never wait for a pipe."""
     flags = opening("RDWR", "APPEND", "CREAT", "NONBLOCK", "NOCTTY", "CLOEXEC")
     handle = os.open(path, flags, 0o644)
@@ -139,9 +139,9 @@ def read_records(path: str | os.PathLike[str]) -> Records:
     for number, text in enumerate(whole):
         follower = whole[number + 1] if number + 1 < len(whole) else rest
         try:
-            lines.append(parsed(text))
+            lines.append(parse_line(text))
         except ValueError as fault:
-            if not _tells_of_torn(follower, text):
+            if not _reports_torn(follower, text):
                 reason = str(fault)
                 if number == 0 and (other := kinds.describe(Path(path))) == kinds.SPEC:
                     reason = f"this is {other}, not {kinds.RECORDS.name}"
@@ -150,7 +150,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
     torn = None
     if rest:
         try:
-            lines.append(parsed(rest))
+            lines.append(parse_line(rest))
         except Malformed as error:
             # Truncated JSON is never valid JSON, so this line is wrong and not torn.
             raise RecordError(f"{path}:{len(whole) + 1}: {error}") from None
@@ -160,7 +160,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
     return Records(kept, torn, tuple(repaired))
 
 
-def holds_ended(path: str | os.PathLike[str]) -> bool:
+def has_finished_cell(path: str | os.PathLike[str]) -> bool:
     """Return whether a record file has a finished cell in any run; False if the file is missing."""
     try:
         with open(path, "rb") as file:
@@ -169,13 +169,13 @@ def holds_ended(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def encoded(fields: Mapping[str, object]) -> bytes:
+def encode_line(fields: Mapping[str, object]) -> bytes:
     """Encode fields as a line of a record file."""
     text = json.dumps(plain(fields), allow_nan=False, separators=(",", ":"))
     return text.encode("ascii") + b"\n"
 
 
-def parsed(text: bytes) -> RecordLine | None:
+def parse_line(text: bytes) -> RecordLine | None:
     """Return the record in a line of text, or None if its kind is unknown.
 
     Raises:
@@ -199,9 +199,9 @@ def parsed(text: bytes) -> RecordLine | None:
     return None if form is None else formed(found, form, kind)
 
 
-def _tells_of_torn(text: bytes, torn: bytes) -> bool:
+def _reports_torn(text: bytes, torn: bytes) -> bool:
     """Return whether the line ``text`` records that a writer found the incomplete line ``torn``."""
     with contextlib.suppress(ValueError):
-        line = parsed(text)
+        line = parse_line(text)
         return isinstance(line, Torn) and line.bytes == len(torn)
     return False

@@ -167,12 +167,17 @@ class Finding:
         wrong = [d for d in self.deviations if not d.agrees]
         void = [d for d in self.deviations if d.void]
         sizes = f"at {self.sizes}" if self.sizes and (wrong or self.faults) else ""
-        parts = [*self.faults, *_some(wrong), *_some(void), *filter(None, [self.note, sizes])]
+        parts = [
+            *self.faults,
+            *_list_some(wrong),
+            *_list_some(void),
+            *filter(None, [self.note, sizes]),
+        ]
         # Only the last sentence keeps its full stop.
         return "; ".join([*(part.removesuffix(".") for part in parts[:-1]), *parts[-1:]])
 
 
-def _some(deviations: list[Deviation]) -> list[str]:
+def _list_some(deviations: list[Deviation]) -> list[str]:
     more = len(deviations) - SHOWN
     shown = deviations[:SHOWN]
     # Tables and titles name the worst tensor, so it must be among the shown tensors.
@@ -184,7 +189,7 @@ def _some(deviations: list[Deviation]) -> list[str]:
     ]
 
 
-def failed(findings: Iterable[Finding]) -> list[Finding]:
+def select_failed(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings of checks that ran and failed.
 
     If checks in :data:`MEASURING` failed, return only these.
@@ -200,7 +205,7 @@ def digits(findings: Iterable[Finding]) -> float | None:
     measured.
     """
     findings = [*findings]
-    wrong = failed(findings)
+    wrong = select_failed(findings)
     counting = wrong or [f for f in findings if f.check in MEASURING]
     errors = [f.worst.error for f in counting if f.worst]
     if not errors:

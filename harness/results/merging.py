@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from harness.errors import UsageError, several
 from harness.results.cell import Cell, cell_name
-from harness.results.environment import MachineOf, WorkerSaid
-from harness.results.file import RecordError, encoded
+from harness.results.environment import MachineOf, WorkerDescription
+from harness.results.file import RecordError, encode_line
 from harness.results.findings import VERDICTS, gravest
 from harness.results.lines import Head, Pair, RecordLine
 from harness.results.records import CellBlock, CellOrigin, L, Records, origin_label
@@ -28,13 +28,13 @@ from harness.results.speeds import (
     SpeedFile,
     SpeedOrigin,
     Timed,
+    encode_speeds,
     group_name,
-    written,
 )
-from harness.runs.plans import Plans, RunPlan, joined
+from harness.runs.plans import Plans, RunPlan, join_name
 
 # Options that must be equal in all files, because the name of a cell does not contain all of them.
-ALIKE = ("device", "dtype", "path", "threads", "rounds")
+SAME_OPTIONS = ("device", "dtype", "path", "threads", "rounds")
 # Parameters of a cell that are not sizes of its model.
 OF_EVERY_CELL = frozenset(("dtype", "device", "path"))
 
@@ -69,8 +69,8 @@ class Merged:
     def lines(self, place: str) -> list[str]:
         """Return the remarks as lines of text; ``place`` is the name of the merged file."""
         found = [
-            f"{name}: {_cells(count)} {'is' if count == 1 else 'are'} also in another file, with "
-            "the same outcome; each is kept once"
+            f"{name}: {_count_cells(count)} {'is' if count == 1 else 'are'} also in another file, "
+            "with the same outcome; each is kept once"
             for name, count in self.duplicates.items()
         ]
         found += [*self.contradictions, *self.notes]
@@ -78,12 +78,12 @@ class Merged:
         files = several(self.files, "file")
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
         found.append(
-            f"{self.kind}: {_cells(self.cells)} from {files} and {machines}, in {place}"
+            f"{self.kind}: {_count_cells(self.cells)} from {files} and {machines}, in {place}"
             + (f": {counts}" if counts else "")
         )
         told = [
             *self.shards,
-            *([f"{_cells(self.missing)} missing"] if self.missing else []),
+            *([f"{_count_cells(self.missing)} missing"] if self.missing else []),
         ]
         return [*found, *(["; ".join(told)] if told else [])]
 
@@ -92,7 +92,7 @@ class Merged:
         return {name: value for name, value in vars(self).items() if name != "content"}
 
 
-def check_alike(
+def check_same_options(
     runs: Iterable[tuple[str, Mapping[str, object]]], shown: Callable[[object], str] = str
 ) -> None:
     """Check that all runs have the same options. A run is a pair of file name and options.
@@ -114,7 +114,7 @@ def check_alike(
             )
 
 
-def models_apart(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
+def describe_different_models(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
     """Return remarks on specs that have the same name but are different models in the results.
 
     Each entry is a file name, a spec, and an identifier of the model, or None if not recorded.
@@ -133,7 +133,7 @@ def models_apart(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
     ]
 
 
-def _cells(count: int) -> str:
+def _count_cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count:,} cells"
 
 
@@ -150,25 +150,25 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
                 f"{name}:1: a record file must begin with a line of kind 'head', which describes "
                 f"the plan; found {records.lines[0].kind!r}: give the complete file"
             )
-    heads = _distinct([h for records in files.values() for h in records.of_kind(Head)])
+    heads = _remove_duplicates([h for records in files.values() for h in records.of_kind(Head)])
     asked = [
         (name, head.request.plain() if head.request else {})
         for name, records in files.items()
         for head in records.of_kind(Head)
     ]
     if asked:
-        check_alike(asked, json.dumps)
+        check_same_options(asked, json.dumps)
     merging = _KeptBlocks()
     models: list[tuple[str, str, str | None]] = []
     for name, records in files.items():
         for cell, origins in records.cells.items():
             for origin, block in origins.items():
-                merging.take(name, cell, origin, block)
+                merging.add(name, cell, origin, block)
                 models.append((name, cell.spec, block.model))
     kept = merging.kept
     ended = {cell for cell, _ in kept}
     plans = Plans.of(head.plan for head in heads if head.plan)
-    missing, shards = plans.told({joined(cell_name(cell)) for cell in ended})
+    missing, shards = plans.describe_missing({join_name(cell_name(cell)) for cell in ended})
     # A reader of an interrupted run counts the cells after the last head. So this head plans all
     # cells.
     lines: list[RecordLine] = [*heads]
@@ -180,18 +180,18 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
     begun = {cell: line for records in files.values() for cell, line in records.begun.items()}
     lines += [line for cell, line in begun.items() if cell not in ended]
     # Pairs come after all cells: a reader drops a pair if a cell of the pair begins later.
-    lines += _distinct([p for records in files.values() for p in records.of_kind(Pair)])
+    lines += _remove_duplicates([p for records in files.values() for p in records.of_kind(Pair)])
     verdicts = Counter(gravest([line.verdict for line in b.results]) for b in kept.values())
     torn = sum(records.torn is not None for records in files.values())
     return Merged(
         kind="records of checks",
-        content=b"".join(encoded(line.plain()) for line in lines),
+        content=b"".join(encode_line(line.plain()) for line in lines),
         files=len(files),
         cells=len(kept),
         machines=sorted({origin.host for _, origin in kept}),
         counts={verdict: verdicts[verdict] for verdict in VERDICTS if verdicts[verdict]},
         duplicates=merging.duplicates,
-        contradictions=[*models_apart(models), *merging.contradictions],
+        contradictions=[*describe_different_models(models), *merging.contradictions],
         shards=shards,
         missing=missing,
         notes=[f"{torn} of the files end in an incomplete line, which is left out"] if torn else [],
@@ -205,18 +205,20 @@ class _KeptBlocks:
         self.kept: dict[tuple[Cell, CellOrigin], CellBlock] = {}
         self.duplicates: Counter[str] = Counter()
         self.contradictions: list[str] = []
-        self._known: dict[tuple[Cell, CellOrigin], list[tuple[str, CellBlock]]] = {}
+        self._blocks_by_origin: dict[tuple[Cell, CellOrigin], list[tuple[str, CellBlock]]] = {}
 
-    def take(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
+    def add(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
         """Add the result of a cell from the file ``name``, unless an equal result is kept."""
-        known = self._known.setdefault((cell, replace(origin, copy=1)), [])
+        known = self._blocks_by_origin.setdefault((cell, replace(origin, copy=1)), [])
         model = block.model
         alike = [(n, other) for n, other in known if other.model in (model, None) or not model]
         if any(other.verdicts == block.verdicts for _, other in alike):
             self.duplicates[name] += 1
             return
         if alike:
-            self.contradictions.append(_contradiction(cell, origin, *alike[0], name, block))
+            self.contradictions.append(
+                _describe_contradiction(cell, origin, *alike[0], name, block)
+            )
         known.append((name, block))
         copy = len(known)
         told: dict[str, object] = {"copy_": copy} if copy > 1 else {}
@@ -226,7 +228,7 @@ class _KeptBlocks:
         self.kept[cell, replace(origin, copy=copy)] = replace(block, begin=begin)
 
 
-def _contradiction(
+def _describe_contradiction(
     cell: Cell, origin: CellOrigin, other: str, first: CellBlock, name: str, block: CellBlock
 ) -> str:
     verdicts = block.verdicts
@@ -242,7 +244,7 @@ def _contradiction(
     )
 
 
-def _distinct(lines: Iterable[L]) -> list[L]:
+def _remove_duplicates(lines: Iterable[L]) -> list[L]:
     """Remove duplicate lines of kind head or pair, which occur if files were merged before."""
     found: dict[str, L] = {}
     for line in lines:
@@ -257,14 +259,14 @@ def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
     Raises:
         UsageError: the files are of runs with different options.
     """
-    check_alike(
-        (name, {option: getattr(content.environment, option) for option in ALIKE})
+    check_same_options(
+        (name, {option: getattr(content.environment, option) for option in SAME_OPTIONS})
         for name, content in files.items()
     )
     merging = _KeptEntries(files)
-    plans = _plans(files)
-    missing, shards = Plans.of(plans).told(merging.ended)
-    made = _joined(files, merging, plans)
+    plans = _list_plans(files)
+    missing, shards = Plans.of(plans).describe_missing(merging.ended)
+    made = _join_files(files, merging, plans)
     models = [
         (name, each.params.spec, each.extra_info.model)
         for name, content in files.items()
@@ -272,26 +274,26 @@ def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
     ]
     return Merged(
         kind="results of benchmarks",
-        content=written(made),
+        content=encode_speeds(made),
         files=len(files),
         cells=len(merging.kept),
         machines=sorted({machine.host for machine in merging.machines.values()}),
         counts={"with a speed": len(made.timed), "without one": len(made.lacking)},
         duplicates=merging.duplicates,
-        contradictions=[*models_apart(models), *merging.contradictions],
+        contradictions=[*describe_different_models(models), *merging.contradictions],
         shards=shards,
         missing=missing,
         notes=merging.notes,
     )
 
 
-def join(contents: Sequence[SpeedFile]) -> SpeedFile:
+def join_speeds(contents: Sequence[SpeedFile]) -> SpeedFile:
     """Join the files of one run whose groups were timed on several machines."""
     files = {str(number): content for number, content in enumerate(contents, start=1)}
-    return _joined(files, _KeptEntries(files), _plans(files))
+    return _join_files(files, _KeptEntries(files), _list_plans(files))
 
 
-def _plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
+def _list_plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
     """Return the plans of all runs, with every shard of a run only once."""
     every = (plan for content in files.values() for plan in content.harness.plans)
     return [*{(plan.digest, plan.shard): plan for plan in every}.values()]
@@ -307,26 +309,26 @@ class _KeptEntries:
         self.notes: list[str] = []
         self.machines: dict[str, MachineOf] = {}
         self._files: list[str] = []  # the file of each kept cell
-        self._known: dict[tuple[str, str, str], list[int]] = {}
+        self._numbers_by_origin: dict[tuple[str, str, str], list[int]] = {}
         for name, content in files.items():
             text = json.dumps(content.plain(), sort_keys=True)
             own = hashlib.sha256(text.encode()).hexdigest()[:16]
-            found = [_original(content, own, entry) for entry in content.entries]
+            found = [_undo_merge(content, own, entry) for entry in content.entries]
             machines = [origin.machine for _, origin in found]
-            for machine in machines or [_machine(content)]:
+            for machine in machines or [_machine_of(content)]:
                 self.machines.setdefault(machine.id, machine)
             for entry, origin in found:
-                self._take(name, entry, origin)
-        self._name_apart()
+                self._add(name, entry, origin)
+        self._rename_groups()
 
     @property
     def ended(self) -> set[str]:
         """The names of the finished cells, as written in plans."""
         return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
 
-    def _take(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:
+    def _add(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:
         cell, machine = entry.cell, origin.machine
-        known = self._known.setdefault((cell, machine.id, origin.versions), [])
+        known = self._numbers_by_origin.setdefault((cell, machine.id, origin.versions), [])
         for number in known:
             other, *_ = self.kept[number]
             if type(entry) is type(other) and entry.outcome == other.outcome:
@@ -342,7 +344,7 @@ class _KeptEntries:
         self.kept.append((entry, cell, origin))
         self._files.append(name)
 
-    def _name_apart(self) -> None:
+    def _rename_groups(self) -> None:
         """Rename groups that come from several runs, and label cells that have the same name."""
         groups: dict[str, list[int]] = {}
         for number, (entry, cell, _) in enumerate(self.kept):
@@ -351,7 +353,7 @@ class _KeptEntries:
             runs = list(dict.fromkeys(self.kept[number][2].run for number in numbers))
             for number, label in zip(numbers, self._labels(numbers), strict=True):
                 entry, cell, origin = self.kept[number]
-                entry = entry.renamed(entry.params.backend + label)
+                entry = entry.rename_backend(entry.params.backend + label)
                 if len(runs) > 1 and isinstance(entry, Timed):
                     group = f"{entry.group} (run {runs.index(origin.run) + 1})"
                     entry = entry.model_copy(update={"group": group})
@@ -378,7 +380,7 @@ class _KeptEntries:
         return found
 
 
-def _original(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, SpeedOrigin]:
+def _undo_merge(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, SpeedOrigin]:
     """Return a cell as it was before any merge, with its origin: run, machine and versions."""
     group = {"group": entry.group} if isinstance(entry, Timed) else {}
     origin = entry.origin
@@ -386,23 +388,23 @@ def _original(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEnt
         said = content.environment.workers.get(entry.params.backend)
         origin = SpeedOrigin(
             backend=entry.params.backend,
-            machine=_machine(content),
-            versions=said.told if said else "",
+            machine=_machine_of(content),
+            versions=said.versions_text if said else "",
             run=run,
             **group,
         )
         return entry.model_copy(update={"origin": origin}), origin
-    entry = entry.renamed(origin.backend)
+    entry = entry.rename_backend(origin.backend)
     if origin.group and isinstance(entry, Timed):
         entry = entry.model_copy(update={"group": origin.group})
     return entry, origin
 
 
-def _joined(
+def _join_files(
     files: Mapping[str, SpeedFile], merging: _KeptEntries, plans: Sequence[RunPlan]
 ) -> SpeedFile:
     first, *_ = files.values()
-    workers: dict[str, WorkerSaid] = {}
+    workers: dict[str, WorkerDescription] = {}
     for content in files.values():
         workers = {**content.environment.workers, **workers}
     told: dict[str, object] = {"workers": workers}
@@ -437,10 +439,10 @@ def _name_in_plan(params: Parameters, backend: str) -> str:
     further = (params.model_extra or {}).items()
     sizes = {name: size for name, size in further if name not in OF_EVERY_CELL}
     parts = params.mode, params.spec, params.batch, params.time
-    return joined([joined(group_name(parts, sizes)), backend])
+    return join_name([join_name(group_name(parts, sizes)), backend])
 
 
-def _machine(content: SpeedFile) -> MachineOf:
+def _machine_of(content: SpeedFile) -> MachineOf:
     machine = content.environment.machine
     host = machine.host or "an unknown machine"
     return MachineOf(id=machine.id or host, host=host, cpu=machine.cpu or "")

@@ -47,7 +47,7 @@ class CellBlock:
     def origin(self) -> CellOrigin:
         """The machine and the framework version that ran the cell."""
         version = self.results[-1].backend_version if self.results else ""
-        return replace(_place(self.begin, self.head), version=version)
+        return replace(_origin_of(self.begin, self.head), version=version)
 
     @property
     def began(self) -> str:
@@ -83,7 +83,7 @@ class CellBlock:
         return found
 
 
-def _place(begin: Begin, head: Head | None) -> CellOrigin:
+def _origin_of(begin: Begin, head: Head | None) -> CellOrigin:
     """Return the origin of a cell that begins; the version stays empty until there are results."""
     said = begin.signature or {}
     run_on = head.machine if head else Machine()
@@ -134,7 +134,7 @@ class Records:
     @cached_property
     def ended(self) -> Mapping[Cell, CellResult]:
         """The results of :attr:`cells`; several origins are added to the name of the backend."""
-        return apart(self.cells)[0]
+        return separate_origins(self.cells)[0]
 
     @cached_property
     def begun(self) -> dict[Cell, Begin]:
@@ -198,7 +198,7 @@ class Records:
                         end = block.end.model_copy(update={"blame": line.blame})
                         origins[origin] = replace(block, end=end)
                 case Begin(cell=cell):
-                    again = _again(found.get(cell, {}), _place(line, head))
+                    again = _pop_older_block(found.get(cell, {}), _origin_of(line, head))
                     begun[cell] = line, [], again
                     told.pop(cell, None)
                 case Result(cell=cell) if cell in begun:
@@ -218,7 +218,7 @@ class Records:
         return {cell: origins for cell, origins in found.items() if origins}, every
 
 
-def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
+def _pop_older_block(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
     """Remove and return the old result of a cell that runs again.
 
     The caller restores the old result if the framework version has changed.
@@ -227,12 +227,12 @@ def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[Cel
     return [origins.pop(each) for each in same[-1:]]
 
 
-def last_first(cells: Origins) -> dict[Cell, Iterator[CellResult]]:
+def results_newest_first(cells: Origins) -> dict[Cell, Iterator[CellResult]]:
     """Return an iterator over the results of each cell from all origins, newest first."""
-    return {cell: _last_first(origins) for cell, origins in cells.items()}
+    return {cell: _newest_first(origins) for cell, origins in cells.items()}
 
 
-def _last_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]:
+def _newest_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]:
     copied = {replace(origin, copy=1) for origin in origins if origin.copy > 1}
     for origin, block in reversed([*origins.items()]):
         found = block.result()
@@ -240,7 +240,7 @@ def _last_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]
         yield found
 
 
-def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
+def newest_results(*files: Records) -> list[dict[Cell, CellResult]]:
     """Return for each cell and machine the result with the framework version that ran last.
 
     If there are several machines, the names of backends contain the machine.
@@ -252,10 +252,10 @@ def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
             last = {(o.machine, o.copy): (o, block) for o, block in origins.items()}
             newest[cell] = dict(last.values())
         found.append(newest)
-    return apart(*found, versions=False)
+    return separate_origins(*found, versions=False)
 
 
-def apart(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
+def separate_origins(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
     """Return the results by cell; a backend with several origins gets one name per origin."""
     several: dict[str, set[str]] = {}
     for cells in files:
@@ -273,13 +273,15 @@ def apart(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]
             for origin, block in origins.items():
                 result = block.result()
                 parts = several.get(cell.backend, set()) - (set() if versions else {"version"})
-                result.cell = replace(cell, backend=_named(cell.backend, origin, parts, hosts))
+                result.cell = replace(
+                    cell, backend=_backend_name(cell.backend, origin, parts, hosts)
+                )
                 results[result.cell] = result
         named.append(results)
     return named
 
 
-def _named(
+def _backend_name(
     backend: str, origin: CellOrigin, parts: Collection[str], hosts: Mapping[str, Collection[str]]
 ) -> str:
     return backend + origin_label(

@@ -111,7 +111,7 @@ class SpeedEntry(Form):
         """The seconds of the rounds, or the reason why there is no speed."""
         raise NotImplementedError
 
-    def renamed(self, backend: str) -> Self:
+    def rename_backend(self, backend: str) -> Self:
         """Return the cell with another name for its backend."""
         told: dict[str, object] = {"params": self.params.model_copy(update={"backend": backend})}
         for field in ("name", "fullname"):
@@ -214,7 +214,7 @@ class SpeedFile(Form):
         """The cells without a speed, by name."""
         return {entry.cell: entry for entry in self.harness.without_speed}
 
-    def only(self, wanted: Callable[[SpeedEntry], bool]) -> Self:
+    def select(self, wanted: Callable[[SpeedEntry], bool]) -> Self:
         """Return a copy that contains only the cells for which ``wanted`` is true."""
         lacking = [entry for entry in self.harness.without_speed if wanted(entry)]
         return self.model_copy(
@@ -236,6 +236,6 @@ def group_name(parts: Iterable[object], sizes: Mapping[str, object]) -> tuple[st
     return (*map(str, parts), *told)
 
 
-def written(content: SpeedFile) -> bytes:
+def encode_speeds(content: SpeedFile) -> bytes:
     """Return the content as the bytes of a file."""
     return json.dumps(content.plain(), indent=4).encode()

@@ -16,7 +16,7 @@ MOST_MOVED = 10
 
 
 @dataclass(frozen=True)
-class Differing:
+class Difference:
     """An entry of the environment that differs between two runs: a version, a variable, a
     processor.
 
@@ -40,39 +40,41 @@ class Differing:
         if self.words:
             return f"{self.words}: {named}" if named else self.words
         what = f"{self.what} of {named}" if named else self.what
-        return f"{what}: {became(*(None if t == NONE else t for t in (self.old, self.new)))}"
+        return (
+            f"{what}: {describe_change(*(None if t == NONE else t for t in (self.old, self.new)))}"
+        )
 
 
-def became(old: str | None, new: str | None) -> str:
+def describe_change(old: str | None, new: str | None) -> str:
     """Return a text that says how an entry changed; None stands for a missing value."""
     if old is None:
         return f"now {new} (before: {NONE})"
     return f"now {NONE} (before: {old})" if new is None else f"{old} became {new}"
 
 
-def differing(
+def find_differences(
     old: Mapping[str, object],
     new: Mapping[str, object],
     of: tuple[str, ...] = (),
     words: Mapping[str, str] | None = None,
-) -> list[Differing]:
+) -> list[Difference]:
     """Return the entries that differ between two mappings; ``words`` has texts to print instead of
     checksums."""
     words = words or {}
     return [
-        Differing(name, _text(old.get(name)), _text(new.get(name)), of, words.get(name, ""))
+        Difference(name, _text(old.get(name)), _text(new.get(name)), of, words.get(name, ""))
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]
 
 
-def merged(found: Iterable[Differing]) -> list[Differing]:
+def merge_equal(found: Iterable[Difference]) -> list[Difference]:
     """Combine equal entries of several backends or specs into one entry."""
-    together: dict[Differing, dict[str, None]] = {}
-    first: dict[Differing, Differing] = {}
+    together: dict[Difference, dict[str, None]] = {}
+    first: dict[Difference, Difference] = {}
     for each in found:
         # The checksums of different specs always differ, so combine them whatever their values are.
-        alike = replace(each, of=()) if not each.words else Differing(each.what, "", "")
+        alike = replace(each, of=()) if not each.words else Difference(each.what, "", "")
         first.setdefault(alike, each)
         together.setdefault(alike, {}).update(dict.fromkeys(each.of))
     return [replace(first[alike], of=tuple(of)) for alike, of in together.items()]
@@ -82,7 +84,7 @@ def _text(value: object) -> str:
     return NONE if value is None else str(value)
 
 
-def unreached(which: str, how: str) -> str:
+def describe_unreached(which: str, how: str) -> str:
     """Return a text that says that a run's other cells are not compared; ``how`` says how it
     ended."""
     return f"{which} was {how}: the other cells are not compared"
@@ -136,10 +138,14 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure: str = "") -> str:
+def count_changes(
+    changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure: str = ""
+) -> str:
     """Return the numbers of changes, such as ``2 new differences, 1 lost; not worse: 3 new``. If
     nothing changed, the text says so. ``unsure`` says in which cells changes could not be seen."""
-    worse, others = (_counts([c for c in changes if c.worse is side]) for side in (True, False))
+    worse, others = (
+        _count_kinds([c for c in changes if c.worse is side]) for side in (True, False)
+    )
     if worse and others:
         told = f"{worse}; not worse: {others}"
     elif worse or others:
@@ -151,7 +157,7 @@ def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure
     return f"{told}; {unsure}" if unsure else told
 
 
-def shown_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
+def list_moved_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
     """Return lines about changed numbers of digits; ``where`` says how to see those left out."""
     left = len(moved) - MOST_MOVED
     return [*map(str, moved[:MOST_MOVED]), *([f"and {left} more{where}"] if left > 0 else [])]
@@ -166,7 +172,7 @@ class RunChanges:
     ``unsure`` says in how many cells a change could not be seen.
     """
 
-    environment: Sequence[Differing]
+    environment: Sequence[Difference]
     changes: Sequence[Change]
     what: str = ""
     limits: Sequence[str] = ()
@@ -181,26 +187,26 @@ class RunChanges:
     @property
     def sentence(self) -> str:
         """A sentence with the numbers of changes of each kind, introduced by ``what``."""
-        told = counted(self.changes, self.moved, self.unsure)
+        told = count_changes(self.changes, self.moved, self.unsure)
         return f"{self.what}: {told}" if self.what else told
 
     def lines(self) -> list[str]:
         """Return lines of text: the environment, the changes under headings, and their numbers."""
         found = [*self.limits, *(f"different: {each}" for each in self.environment)]
-        for heading, changes in self._headed().items():
+        for heading, changes in self._by_heading().items():
             found += [f"{heading}:", *(f"  {change}" for change in changes)]
         if self.moved:
-            found += [f"{MOVED}:", *(f"  {text}" for text in self._shown())]
+            found += [f"{MOVED}:", *(f"  {text}" for text in self._moved_lines())]
         return [*found, self.sentence]
 
     def markdown(self) -> str:
         """Return the changes in Markdown, for a pull request or the summary of a workflow step."""
         found = [f"**{escaped(self.sentence)}**", ""]
         found += [text for limit in self.limits for text in (escaped(limit), "")]
-        for heading, changes in self._headed().items():
+        for heading, changes in self._by_heading().items():
             found += [f"{heading}:", "", *(f"- {escaped(str(change))}" for change in changes), ""]
         if self.moved:
-            found += [f"{MOVED}:", "", *(f"- {escaped(text)}" for text in self._shown()), ""]
+            found += [f"{MOVED}:", "", *(f"- {escaped(text)}" for text in self._moved_lines()), ""]
         if self.environment:
             found += ["different:", "", *(f"- {escaped(str(e))}" for e in self.environment), ""]
         return "\n".join(found)
@@ -214,10 +220,10 @@ class RunChanges:
             "digits": [each.record() for each in self.moved],
         }
 
-    def _shown(self) -> list[str]:
-        return shown_digits(self.moved, " (--json has all)")
+    def _moved_lines(self) -> list[str]:
+        return list_moved_digits(self.moved, " (--json has all)")
 
-    def _headed(self) -> dict[str, list[Change]]:
+    def _by_heading(self) -> dict[str, list[Change]]:
         found: dict[str, list[Change]] = {}
         for change in self.changes:
             heading = HEADINGS[change.kind][1]
@@ -227,7 +233,7 @@ class RunChanges:
         return found
 
 
-def _counts(changes: Sequence[Change]) -> str:
+def _count_kinds(changes: Sequence[Change]) -> str:
     kinds = [c.kind for c in changes]
     return ", ".join(
         f"{kinds.count(kind)} {HEADINGS[kind][kinds.count(kind) > 1]}"

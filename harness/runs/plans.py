@@ -21,7 +21,7 @@ MOST_NAMED = 1 << 27
 class RunPlan(Form):
     """The plan of a run, including all of its shards. ``shard`` is the shard that ran, such as
     ``2/4``; None if the whole plan ran. Each cell has one entry of each of the ``axes``, and
-    :func:`joined` makes its name from them."""
+    :func:`join_name` makes its name from them."""
 
     cells: Annotated[int, Field(ge=0, lt=2**63)]
     digest: str
@@ -31,13 +31,13 @@ class RunPlan(Form):
     @classmethod
     def of(cls, axes: Sequence[Collection[str]], shard: Shard | None) -> Self:
         """Return the plan with a cell for each combination of entries of these axes."""
-        names = _names(axes)
+        names = _make_names(axes)
         told = [sorted(axis) for axis in axes]
         part = str(shard) if shard else None
         return cls(cells=len(names), digest=_digest(names), shard=part, axes=told)
 
 
-def joined(parts: Iterable[str]) -> str:
+def join_name(parts: Iterable[str]) -> str:
     """Return the name of a cell; ``parts`` has its entry on each axis."""
     return "\n".join(parts)
 
@@ -59,14 +59,14 @@ class Plans:
             digest, axes = plan.digest, plan.axes
             plans.cells[digest] = plan.cells
             plans.shards.setdefault(digest, set()).add(plan.shard or "1/1")
-            if digest not in plans.names and axes and _length(axes) <= MOST_NAMED:
-                names = _names(axes)
+            if digest not in plans.names and axes and _total_length(axes) <= MOST_NAMED:
+                names = _make_names(axes)
                 # If the digest does not match, the file was edited, so ignore the names.
                 if _digest(names) == digest:
                     plans.names[digest] = names
         return plans
 
-    def told(self, ended: Collection[str]) -> tuple[int, list[str]]:
+    def describe_missing(self, ended: Collection[str]) -> tuple[int, list[str]]:
         """Return the number of missing cells, and lines about missing shards. ``ended`` are the
         names of the cells that have ended. The number of missing cells is a lower bound if there
         are several plans, some without the names of their cells."""
@@ -74,7 +74,7 @@ class Plans:
         least = 0
         for digest, found in self.shards.items():
             absent = 0
-            for count, numbers in _by_count(found).items():
+            for count, numbers in _group_by_count(found).items():
                 if count > 1:
                     others = sorted({*range(1, count + 1)} - numbers)
                     more = (
@@ -95,11 +95,11 @@ class Plans:
         return max(least, len(named - {*ended})), lines
 
 
-def _names(axes: Sequence[Collection[str]]) -> set[str]:
-    return {joined(parts) for parts in itertools.product(*axes)}
+def _make_names(axes: Sequence[Collection[str]]) -> set[str]:
+    return {join_name(parts) for parts in itertools.product(*axes)}
 
 
-def _length(axes: Sequence[Collection[str]]) -> int:
+def _total_length(axes: Sequence[Collection[str]]) -> int:
     """Return an upper bound of the number of characters in all names of a plan's cells."""
     longest = sum(max(map(len, axis), default=0) + 1 for axis in axes)
     return math.prod(map(len, axes)) * longest
@@ -109,7 +109,7 @@ def _digest(names: Collection[str]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
 
 
-def _by_count(shards: Iterable[str]) -> dict[int, set[int]]:
+def _group_by_count(shards: Iterable[str]) -> dict[int, set[int]]:
     found: dict[int, set[int]] = {}
     for text in shards:
         shard = Shard.read(text)

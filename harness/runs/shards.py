@@ -54,7 +54,7 @@ class Shard:
                 f"--shard {self}: the run has {several(len(items), kind)}, too few for "
                 f"{self.count} shards; use --shard 1/{len(items)} to {len(items)}/{len(items)}"
             )
-        names = sorted({(*name(item),) for item in items}, key=_dealt)
+        names = sorted({(*name(item),) for item in items}, key=_sort_key)
         mine = {*names[self.number - 1 :: self.count]}
         return [item for item in items if (*name(item),) in mine]
 
@@ -62,7 +62,7 @@ class Shard:
         return f"{self.number}/{self.count}"
 
 
-def _dealt(name: Sequence[str]) -> tuple[str, ...]:
+def _sort_key(name: Sequence[str]) -> tuple[str, ...]:
     """Return a sort key for distributing names over shards: by kind, then in pseudo-random order,
     because neighbours cost about the same."""
     import hashlib  # this import takes a tenth of the time of harness --help

@@ -13,7 +13,7 @@ from harness.worker.cards import SLOWED, Watch, card_used, cards, processes, sum
 
 
 @contextmanager
-def watched(contestants: Sequence[Contestant]) -> Iterator[None]:
+def watch_gpu(contestants: Sequence[Contestant]) -> Iterator[None]:
     """Watch the GPU during the rounds and store a summary in each record; on the CPU do nothing."""
     number = card_of(contestants[0].device)
     if number is None:
@@ -28,11 +28,11 @@ def watched(contestants: Sequence[Contestant]) -> Iterator[None]:
         if card is None:
             continue
         seen = summary(watch.states, card["uuid"])
-        memory = shared(processes(card["uuid"]), contestant.worker.pid, seen.get("used"))
+        memory = split_memory(processes(card["uuid"]), contestant.worker.pid, seen.get("used"))
         contestant.record.card = {"uuid": card["uuid"], **seen, **memory}
 
 
-def shared(
+def split_memory(
     held: Mapping[int, int | None], own: int | None, used: int | None
 ) -> dict[str, int | None]:
     """Return the bytes that this worker and all other processes use on a GPU; None if unknown.
@@ -51,7 +51,7 @@ def shared(
     return {"own_bytes": mine, "others_bytes": max(0, used - mine)}
 
 
-def slowed(record: Mapping[str, Any]) -> list[str]:
+def list_slowdowns(record: Mapping[str, Any]) -> list[str]:
     """Return a message that the GPU slowed down during the timing; an empty list if it did not."""
     found = [reason for reason in record.get("reasons", ()) if reason in SLOWED]
     if not found:

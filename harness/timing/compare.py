@@ -14,8 +14,14 @@ from harness.errors import UsageError, several, shorten
 from harness.oracle.tolerance import accuracy_change
 from harness.results.environment import Environment
 from harness.results.speeds import NoSpeed, SpeedEntry, SpeedFile, Timed
-from harness.runs.compared import Differing, RunChanges, differing, merged, unreached
-from harness.timing.noise import WORTHLESS, SpeedRatio, speed, worthless
+from harness.runs.compared import (
+    Difference,
+    RunChanges,
+    describe_unreached,
+    find_differences,
+    merge_equal,
+)
+from harness.timing.noise import UNRELIABLE, SpeedRatio, compare_rounds, is_unreliable
 
 Kind = Literal[
     "slower", "accuracy-lost", "lost", "faster", "accuracy-gained", "repaired", "new-cell"
@@ -104,7 +110,7 @@ def changes(
         if any(short and entry is None for short, entry in zip(cut, pair, strict=True)):
             continue
         if isinstance(one, Timed) and isinstance(other, Timed):
-            found += _of_cell(name, one, other, threshold)
+            found += _compare_cell(name, one, other, threshold)
         elif isinstance(one, Timed):
             reason = (
                 f"it no longer has a speed: {other.outcome}" if other else "the cell is missing now"
@@ -132,10 +138,10 @@ def compare(
     """
     found = changes(old, new, threshold, baseline)
     what = f"beyond {threshold * 100:g}% and the noise"
-    around, unknown = environment_changes(old, new), unsure(old, new, found)
+    around, unknown = environment_changes(old, new), find_unsure(old, new, found)
     runs = (("the run", new),) if baseline else (("the older run", old), ("the newer run", new))
     cut = [(which, content.harness.incomplete) for which, content in runs]
-    limits = [unreached(which, str(how)) for which, how in cut if how is not None]
+    limits = [describe_unreached(which, str(how)) for which, how in cut if how is not None]
     return RunChanges(around, found, what, limits + unknown.limits, unsure=str(unknown))
 
 
@@ -183,7 +189,7 @@ class Unsure:
         return found
 
 
-def unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsure:
+def find_unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsure:
     """Return the cells in both files whose change of speed cannot be judged.
 
     A cell with a reported change of speed in ``found`` does not count as unreliable.
@@ -195,22 +201,22 @@ def unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsu
     for name, pair in both.items():
         if min(len(each.stats.data) for each in pair) < 2:
             once += 1
-        elif name not in told and (why := _why_doubted(pair)):
+        elif name not in told and (why := _reason_for_doubt(pair)):
             doubted[name] = why
     return Unsure(len(both), once, doubted)
 
 
-def _why_doubted(pair: tuple[Timed, Timed]) -> str:
+def _reason_for_doubt(pair: tuple[Timed, Timed]) -> str:
     """Return why the first unreliable speed of a pair is unreliable; empty if both are reliable."""
     for which, entry in zip(("older", "newer"), pair, strict=True):
         for doubt in entry.extra_info.doubts:
-            if worthless([doubt]):
-                reason = doubt.removeprefix(WORTHLESS).lstrip(": ").partition(";")[0]
+            if is_unreliable([doubt]):
+                reason = doubt.removeprefix(UNRELIABLE).lstrip(": ").partition(";")[0]
                 return f"the {which} speed: {shorten(reason, MOST_REASON)}"
     return ""
 
 
-def asked_for(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> SpeedFile:
+def select_requested(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> SpeedFile:
     """Return the older file, reduced to the cells that the newer run was asked to time.
 
     With ``backends``, these are the cells of the newer file. Without, the newer run was asked for
@@ -223,10 +229,10 @@ def asked_for(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> Spee
     def wanted(entry: SpeedEntry) -> bool:
         return entry.cell in names or (not backends and entry.params.backend not in present)
 
-    return old.only(wanted)
+    return old.select(wanted)
 
 
-def relative(content: SpeedFile, baseline: str) -> list[Relative]:
+def relative_speeds(content: SpeedFile, baseline: str) -> list[Relative]:
     """Return the speed of every cell relative to the ``baseline`` backend, if that has a speed."""
     entries = list(content.timed.values())
     bases = {e.group: e for e in entries if e.params.backend == baseline}
@@ -235,22 +241,24 @@ def relative(content: SpeedFile, baseline: str) -> list[Relative]:
             entry.group,
             entry.params.backend,
             baseline,
-            speed(entry.stats.data, base.stats.data, paired=True),
-            _doubted({f"{each.params.backend}'s": each for each in (entry, base)}),
+            compare_rounds(entry.stats.data, base.stats.data, paired=True),
+            _describe_doubts({f"{each.params.backend}'s": each for each in (entry, base)}),
         )
         for entry in entries
         if (base := bases.get(entry.group)) and entry.params.backend != baseline
     ]
 
 
-def _of_cell(name: str, before: Timed, after: Timed, threshold: float) -> Iterator[SpeedChange]:
+def _compare_cell(
+    name: str, before: Timed, after: Timed, threshold: float
+) -> Iterator[SpeedChange]:
     old, new = before.stats.median, after.stats.median
-    found = speed(after.stats.data, before.stats.data)
+    found = compare_rounds(after.stats.data, before.stats.data)
     # Divide by the smaller speed, so that a change and its reversal are judged alike.
     if found.known and max(found.value, 1 / found.value) - 1 > threshold:
         slower = found.value < 1
         kind: Kind = "slower" if slower else "faster"
-        doubt = _doubted({"the older": before, "the newer": after})
+        doubt = _describe_doubts({"the older": before, "the newer": after})
         yield SpeedChange(kind, name, slower, old, new, found, doubt=doubt)
     ratios = before.ratio, after.ratio
     if ratios[0] is None or ratios[1] is None:
@@ -263,42 +271,46 @@ def _of_cell(name: str, before: Timed, after: Timed, threshold: float) -> Iterat
             yield SpeedChange("accuracy-gained", name, False, old, new, found, told)
 
 
-def _doubted(entries: Mapping[str, Timed]) -> str:
+def _describe_doubts(entries: Mapping[str, Timed]) -> str:
     """Return text that says which of the named speeds are unreliable; empty if all are reliable."""
-    found = [n for n, e in entries.items() if worthless(e.extra_info.doubts)]
+    found = [n for n, e in entries.items() if is_unreliable(e.extra_info.doubts)]
     if not found:
         return ""
-    return f"{' and '.join(found)} {'speeds are' if found[1:] else 'speed is'} {WORTHLESS}"
+    return f"{' and '.join(found)} {'speeds are' if found[1:] else 'speed is'} {UNRELIABLE}"
 
 
-def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Differing]:
+def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Difference]:
     """Return the differences in versions, machine, threads, environment variables and models."""
     first, second = old.environment, new.environment
-    found = differing(_flat(first), _flat(second))
+    found = find_differences(_environment_fields(first), _environment_fields(second))
     if "cpu" not in (first.device, second.device):
-        found += differing({"GPU and driver": _cards(first)}, {"GPU and driver": _cards(second)})
-    of_workers: list[Differing] = []
+        found += find_differences(
+            {"GPU and driver": _describe_gpus(first)}, {"GPU and driver": _describe_gpus(second)}
+        )
+    of_workers: list[Difference] = []
     for name, one in first.workers.items():
         if other := second.workers.get(name):
-            of_workers += differing(one.versions, other.versions, (name,))
-            of_workers += differing(one.environment, other.environment, (name,))
-    return found + merged(of_workers) + _models(old, new)
+            of_workers += find_differences(one.versions, other.versions, (name,))
+            of_workers += find_differences(one.environment, other.environment, (name,))
+    return found + merge_equal(of_workers) + _model_differences(old, new)
 
 
-def _models(old: SpeedFile, new: SpeedFile) -> list[Differing]:
+def _model_differences(old: SpeedFile, new: SpeedFile) -> list[Difference]:
     before, after = (
         {entry.params.spec: entry.extra_info.model for entry in content.benchmarks}
         for content in (old, new)
     )
-    found: list[Differing] = []
+    found: list[Difference] = []
     for spec in before.keys() & after.keys():
         if before[spec] and after[spec]:  # missing in older files
             words = {"model": "the spec or its sizes have changed"}
-            found += differing({"model": before[spec]}, {"model": after[spec]}, (spec,), words)
-    return merged(sorted(found, key=lambda each: each.of))
+            found += find_differences(
+                {"model": before[spec]}, {"model": after[spec]}, (spec,), words
+            )
+    return merge_equal(sorted(found, key=lambda each: each.of))
 
 
-def _flat(environment: Environment) -> dict[str, object]:
+def _environment_fields(environment: Environment) -> dict[str, object]:
     machine = environment.machine
     return {
         "harness": environment.harness,
@@ -310,7 +322,7 @@ def _flat(environment: Environment) -> dict[str, object]:
     }
 
 
-def _cards(environment: Environment) -> str:
+def _describe_gpus(environment: Environment) -> str:
     names = ("name", "driver_version", "power.limit", "mig.mode.current")
     cards = [" ".join(str(gpu[n]) for n in names if n in gpu) for gpu in environment.gpus]
     return ", ".join(cards) or "none"

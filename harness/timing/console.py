@@ -23,10 +23,10 @@ from harness.output.table import Grid, show
 from harness.results.speeds import SpeedFile
 from harness.runs.compared import RunChanges
 from harness.timing import sweep, table
-from harness.timing.compare import asked_for, check_cells, compare, relative
+from harness.timing.compare import check_cells, compare, relative_speeds, select_requested
 from harness.timing.contestant import BenchEvents, TimedResult
 from harness.timing.json_file import check_writable, read, write
-from harness.timing.noise import Load, warning
+from harness.timing.noise import Load, warn_if_busy
 from harness.timing.options import BenchOptions
 from harness.timing.proofs import PROOFS
 from harness.timing.request import BenchRequest, Group
@@ -34,7 +34,7 @@ from harness.timing.run import Bench
 
 # The progress steps of a cell besides its rounds: prepare, warm up, compute the speed, and the
 # proofs.
-BESIDE = 3 + len(PROOFS)
+EXTRA_PARTS = 3 + len(PROOFS)
 
 
 class BenchProgress(BenchEvents):
@@ -42,7 +42,7 @@ class BenchProgress(BenchEvents):
 
     def __init__(self, target: Console, rounds: int) -> None:
         self.bar = Progress(target, "timing")
-        self._parts = BESIDE + rounds
+        self._parts = EXTRA_PARTS + rounds
         self._cells, self._ended, self._done = 0, 0, 0
 
     def planned(self, cells: int) -> None:
@@ -108,15 +108,17 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
         if request.shard is not None:
             of = f"{len(bench.plan.groups)} of {len(bench.plan.every)} groups"
             progress.bar.line(f"shard {request.shard}: {of}")
-        if busy := warning(Load.now(), len(os.sched_getaffinity(0))):
+        if busy := warn_if_busy(Load.now(), len(os.sched_getaffinity(0))):
             progress.bar.line(busy)
         try:
             results = bench.run()
         except KeyboardInterrupt as interrupt:
             progress.bar.stop()
-            interrupt.add_note(_kept(bench, target, arguments, _Printer(asked.print_markdown)))
+            interrupt.add_note(
+                _save_interrupted(bench, target, arguments, _Printer(asked.print_markdown))
+            )
             raise
-    new = _document(bench, arguments)
+    new = _make_document(bench, arguments)
     show = _Printer(asked.print_markdown)
     try:
         if target is not None:
@@ -130,7 +132,7 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
                 show.lines(relative_lines(new, reference))
     compared = None
     if old is not None:
-        old = asked_for(old, new, request.backends)
+        old = select_requested(old, new, request.backends)
         compared = compare(old, new, asked.threshold)
     if asked.as_json:
         since = {} if compared is None else {"since": compared.record()}
@@ -151,7 +153,7 @@ def check_reference(name: str, labels: Sequence[str]) -> None:
 
 def relative_lines(content: SpeedFile, reference: str) -> list[str]:
     """Return lines with each cell's speed relative to ``reference``, and each backend's mean."""
-    found = relative(content, reference)
+    found = relative_speeds(content, reference)
     if not found:
         return [f"no cell has a speed that can be compared with {reference}"]
     told = [
@@ -169,13 +171,15 @@ def relative_lines(content: SpeedFile, reference: str) -> list[str]:
     return told
 
 
-def _document(bench: Bench, arguments: Sequence[str], planned: int | None = None) -> SpeedFile:
+def _make_document(bench: Bench, arguments: Sequence[str], planned: int | None = None) -> SpeedFile:
     found = bench.document(planned)
     told = {"commands": [list(arguments)]}
     return found.model_copy(update={"harness": found.harness.model_copy(update=told)})
 
 
-def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer) -> str:
+def _save_interrupted(
+    bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer
+) -> str:
     """Show and write the results of an interrupted run; return text that says where they are."""
     done = bench.results
     if not done:
@@ -186,7 +190,7 @@ def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Pr
     if target is None:
         return f"{so_far}; the results were not saved (--records FILE saves them)"
     try:
-        write(target, _document(bench, arguments, planned))
+        write(target, _make_document(bench, arguments, planned))
     except HarnessError as error:
         return f"{so_far}; {error}"
     return f"{so_far}; the results are in {displayed(target)}"
@@ -224,7 +228,7 @@ class _Printer:
                 "steps per call (e.g. x8), and the digits in which the worst tensor agrees with "
                 "the oracle (in training also parameter updates). *: the fastest reliable speed, "
                 "or equal to it within the noise",
-                *sweep.lines(sweep.slopes(results)),
+                *sweep.slope_lines(sweep.slopes(results)),
                 *sweep.gain_lines(sweep.gains(results)),
             ]
         )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from harness.arrays import Arrays
 from harness.runtime.step_service import StepService
 from harness.timing.request import Entry, Group, TimedCell
-from harness.timing.workload import ROTATING, Batch, Left, TimedCase
+from harness.timing.workload import ROTATING, Batch, StepValues, TimedCase
 from harness.worker.remote import (
     WorkerFault,
     call_or_raise,
@@ -24,7 +24,7 @@ from harness.worker.remote import (
 from harness.worker.worker import Outcome, Worker
 
 # Fields of the record that a file of results stores elsewhere or omits.
-NOT_TOLD = frozenset({"hello", "settings", "latencies"})
+OMITTED = frozenset({"hello", "settings", "latencies"})
 
 
 @dataclass
@@ -92,9 +92,9 @@ class Record:
     # Reasons why the speed is unreliable although it passed all proofs.
     doubts: Sequence[str] = ()
 
-    def told(self) -> dict[str, object]:
+    def plain(self) -> dict[str, object]:
         """Return the fields that are not None and not empty, for a file of results."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_TOLD}
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OMITTED}
         return {name: value for name, value in found.items() if value or value == 0.0}
 
 
@@ -131,7 +131,7 @@ class TimedResult:
 
 
 # The assumed seconds that a thread waits for a free core, if the system does not report them.
-UNKNOWN = 0.02
+UNKNOWN_WAIT = 0.02
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class TimedRow:
 
 
 @dataclass(frozen=True)
-class Played:
+class TimedRound:
     """A timed round, with everything needed to repeat it.
 
     ``calls`` has the first index and the number of steps of each call since the restart. ``clock``
@@ -167,7 +167,7 @@ class Played:
     clock: TimedRow
     reads: Mapping[int, Arrays]
     drawn: bool
-    parameters: Left = field(default_factory=dict)
+    parameters: StepValues = field(default_factory=dict)
     until: int = 0
     reading: tuple[float, ...] = ()
 
@@ -215,15 +215,15 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Handed:
+class FeedTime:
     """Wall and processor time to feed batches and run some steps, minus the time of these steps."""
 
     wall: float
     processor: float
 
-    def beyond(self, steps: int, wall: float, processor: float) -> Handed:
+    def beyond(self, steps: int, wall: float, processor: float) -> FeedTime:
         """Subtract the time of ``steps`` steps; ``wall`` and ``processor`` are seconds per step."""
-        return Handed(self.wall - steps * wall, self.processor - steps * processor)
+        return FeedTime(self.wall - steps * wall, self.processor - steps * processor)
 
 
 @dataclass
@@ -248,9 +248,9 @@ class Contestant:
     many: int = 1
     next: int = 0
     latency: float = 0.0
-    played: list[Played] = field(default_factory=list)
+    timed_rounds: list[TimedRound] = field(default_factory=list)
     paces: list[Pace] = field(default_factory=list)
-    handed: list[Handed] = field(default_factory=list)
+    handed: list[FeedTime] = field(default_factory=list)
     clocks: list[TimedRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -275,16 +275,16 @@ class Contestant:
         try:
             part(self)
         except Unsupported as error:
-            self._lose("unsupported", str(error))
+            self._lose_speed("unsupported", str(error))
         except Refused as error:
-            self._lose("refused", str(error))
+            self._lose_speed("refused", str(error))
         except WorkerFault as fault:
             raised = fault.outcome.status == "error" and not fault.outcome.start_failed
-            self._lose("refused" if raised else "broken", fault_text(fault), fault.traceback)
+            self._lose_speed("refused" if raised else "broken", fault_text(fault), fault.traceback)
         except Exception as error:
             words = "error in the harness itself, not in the backend: "
             trace = "".join(traceback.format_exception(error))
-            self._lose("broken", f"{words}{type(error).__name__}: {error}", trace)
+            self._lose_speed("broken", f"{words}{type(error).__name__}: {error}", trace)
 
     @cached_property  # cached, so that no timed call builds it
     def steps(self) -> StepService:
@@ -318,7 +318,7 @@ class Contestant:
             raise Unsupported(lacking)
         return hello
 
-    def take(self, count: int) -> int:
+    def reserve_steps(self, count: int) -> int:
         """Reserve the indices of ``count`` steps, and return the first index.
 
         The first index is a multiple of :data:`ROTATING`, so the first step uses the first batch.
@@ -329,21 +329,21 @@ class Contestant:
 
     def throughput(self, count: int) -> float:
         """Run ``count`` steps in a row, wait once at the end, and return the seconds."""
-        return self.row(self.take(count), count)
+        return self.time_row(self.reserve_steps(count), count)
 
-    def row(self, first: int, count: int) -> float:
+    def time_row(self, first: int, count: int) -> float:
         """Time ``count`` steps in a row, by the worker's clock and by the harness's clock.
 
         ``first`` is the index of the first step.
         """
-        before, started = self._waited(), time.perf_counter()
+        before, started = self._read_waits(), time.perf_counter()
         told = self.steps.throughput(first, count)
         passed = time.perf_counter() - started
-        seconds, times = (now - then for now, then in zip(self._waited(), before, strict=True))
-        self.clocks.append(TimedRow(told, passed, seconds / times if times else UNKNOWN))
+        seconds, times = (now - then for now, then in zip(self._read_waits(), before, strict=True))
+        self.clocks.append(TimedRow(told, passed, seconds / times if times else UNKNOWN_WAIT))
         return told
 
-    def _waited(self) -> tuple[float, float]:
+    def _read_waits(self) -> tuple[float, float]:
         """Return how long and how often the worker waited for a free core; (0, 0) if unknown."""
         pid = self.worker.pid
         try:
@@ -360,14 +360,14 @@ class Contestant:
 
     def latencies(self, count: int) -> list[float]:
         """Return the seconds of each of ``count`` steps; the worker waits for every step."""
-        return self.steps.latency(self.take(count), count)
+        return self.steps.latency(self.reserve_steps(count), count)
 
     def steps_in(self, seconds: float, least: int = 3) -> int:
         """Return how many steps take ``seconds``: at least ``least``, a multiple of ``many``."""
         count = max(least, round(seconds / max(self.latency, 1e-7)))
         return -(-count // self.many) * self.many
 
-    def _lose(self, status: Status, reason: str, trace: str = "") -> None:
+    def _lose_speed(self, status: Status, reason: str, trace: str = "") -> None:
         self.result.status, self.result.reason = status, reason
         self.result.seconds, self.result.traceback = [], trace
         if trace:

@@ -39,7 +39,7 @@ def finish(contestant: Contestant) -> None:
     record.latency = spread(latencies)
     prepared = (record.prepare or 0.0) + (record.first or 0.0)
     record.compile = max(0.0, prepared - median(latencies))
-    operations = work(case)
+    operations = count_operations(case)
     record.flops = operations
     total = sum(operations.values())
     record.products = case.products
@@ -132,7 +132,7 @@ def large_product(device: str) -> Size:
     return LARGE if card_of(device) is None else LARGE_ON_CARD
 
 
-def work(case: TimedCase) -> dict[str, int]:
+def count_operations(case: TimedCase) -> dict[str, int]:
     """Count the operations of one step of the program as written, before optimisation."""
     program, sizes = case.program, _sizes(case)
     if case.group.mode == "forward":
@@ -150,11 +150,11 @@ def work(case: TimedCase) -> dict[str, int]:
         "forward_elementwise": forward.elementwise,
         "gradient_products": both.products - forward.products,
         "gradient_elementwise": both.elementwise - forward.elementwise,
-        "update_elementwise": _update(case.rule, program).total,
+        "update_elementwise": _count_update(case.rule, program).total,
     }
 
 
-def _update(rule: UpdateRule, program: Program) -> Flops:
+def _count_update(rule: UpdateRule, program: Program) -> Flops:
     """Count the operations of an optimizer step.
 
     Each elementwise or reducing node counts one operation per entry of the parameter.
@@ -172,17 +172,17 @@ def _update(rule: UpdateRule, program: Program) -> Flops:
 def largest_product(case: TimedCase) -> Size:
     """Return the ``(m, k, n)`` of the most expensive matmul of a forward pass."""
     program = case.program
-    found = _products(inline_calls(program.nodes), program.types, _sizes(case))
+    found = _list_products(inline_calls(program.nodes), program.types, _sizes(case))
     return max(found, key=lambda size: prod(size), default=LARGE)
 
 
-def _products(
+def _list_products(
     nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int]
 ) -> list[Size]:
     found: list[Size] = []
     for node in nodes:
         if node.body is not None:
-            found += _products(node.body.nodes, types, sizes)
+            found += _list_products(node.body.nodes, types, sizes)
         elif node.op == "matmul":
             left, right = (resolve_shape(types[v].shape, sizes) for v in node.inputs)
             found.append((prod(left[:-1]), left[-1], right[-1]))

@@ -27,8 +27,8 @@ from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.forms import Malformed, formed, plain, read_json
 from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, read_head, why
-from harness.results.environment import machine as this_machine
-from harness.results.speeds import SpeedFile, written
+from harness.results.environment import describe_machine as this_machine
+from harness.results.speeds import SpeedFile, encode_speeds
 from harness.runs.plans import RunPlan
 from harness.timing.contestant import TimedResult
 from harness.timing.request import BenchRequest
@@ -36,7 +36,7 @@ from harness.timing.sweep import gains, slopes
 from harness.worker.cards import cards
 
 # The fields of the record that are stored for a cell without a speed.
-TOLD_PROOFS = (
+STORED_PROOFS = (
     *("path", "values", "clock", "waits", "pace", "unseen", "handing_over", "timed_way"),
     *("rounds_again", "later_step", "hardware"),
 )
@@ -57,8 +57,8 @@ def document(
     ``planned`` is given if the run was interrupted: the number of cells that it was to time.
     ``plan`` is the plan of all shards.
     """
-    measured = [_benchmark(request, result) for result in results if result.measured]
-    machine = {**_machine(), "harness": environment(request, results)}
+    measured = [_make_benchmark(request, result) for result in results if result.measured]
+    machine = {**_describe_machine(), "harness": environment(request, results)}
     content = pytest_benchmark_generate_json(None, measured, True, machine, get_commit_info())
     content["harness"] = {
         "without_speed": [_without_speed(request, r) for r in results if not r.measured],
@@ -71,7 +71,7 @@ def document(
 
 
 @cache
-def _machine() -> Mapping[str, object]:
+def _describe_machine() -> Mapping[str, object]:
     """Return pytest-benchmark's description of the machine; cached, because it starts a process."""
     found: Mapping[str, object] = pytest_benchmark_generate_machine_info()
     return found
@@ -140,7 +140,7 @@ def parameters(request: BenchRequest, result: TimedResult) -> dict[str, object]:
     }
 
 
-def _benchmark(request: BenchRequest, result: TimedResult) -> Metadata:
+def _make_benchmark(request: BenchRequest, result: TimedResult) -> Metadata:
     name, cell = cell_name(request, result), result.cell
     fixture = SimpleNamespace(
         name=name,
@@ -148,7 +148,7 @@ def _benchmark(request: BenchRequest, result: TimedResult) -> Metadata:
         group=name.replace(f"[{cell.backend}-", "["),
         param=name[name.index("[") + 1 : -1],
         params=parameters(request, result),
-        extra_info=result.record.told(),
+        extra_info=result.record.plain(),
         cprofile_stats=None,
         has_error=False,
     )
@@ -166,7 +166,7 @@ def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, obje
         "status": result.status,
         "reason": result.reason,
         "traceback": result.traceback,
-        **{n: v for n, v in result.record.told().items() if n in TOLD_PROOFS},
+        **{n: v for n, v in result.record.plain().items() if n in STORED_PROOFS},
     }
 
 
@@ -184,7 +184,7 @@ def write(path: Path, content: SpeedFile) -> None:
     Raises:
         DocumentError: the file cannot be written, or it exists and is not a file of results.
     """
-    data = written(content)
+    data = encode_speeds(content)
     try:
         kinds.check_kind(path, kinds.RESULTS)
         write_whole(path, data)

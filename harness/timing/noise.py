@@ -16,7 +16,7 @@ import numpy as np
 SPREAD = 0.1
 # The allowed load from other processes, per core.
 BUSY = 0.5
-WORTHLESS = "not to be relied on"
+UNRELIABLE = "not to be relied on"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def spread_of(quartiles: Mapping[str, float]) -> float:
     return (quartiles["q3"] - quartiles["q1"]) / 2 / quartiles["median"]
 
 
-def warning(load: float, cores: int) -> str:
+def warn_if_busy(load: float, cores: int) -> str:
     """Return a warning if the machine is busy before the timing starts, else an empty string."""
     if load <= BUSY * cores:
         return ""
@@ -53,20 +53,20 @@ def warning(load: float, cores: int) -> str:
     )
 
 
-def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
+def find_doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
     """Return the reasons why a speed is unreliable; empty if it is reliable."""
     found = []
     if spread_of(rate) > SPREAD:
         found.append(
-            f"{WORTHLESS}: its rounds vary by ±{spread_of(rate):.0%} "
+            f"{UNRELIABLE}: its rounds vary by ±{spread_of(rate):.0%} "
             f"(allowed: ±{SPREAD:.0%}); measure it again with more --rounds"
         )
-    if other := other_work(load, cores):
-        found.append(f"{WORTHLESS}: {other}")
+    if other := describe_other_load(load, cores):
+        found.append(f"{UNRELIABLE}: {other}")
     return found
 
 
-def other_work(load: Load, cores: int) -> str:
+def describe_other_load(load: Load, cores: int) -> str:
     """Describe the load from other processes while a group was timed; empty if the load was low."""
     for when, total, own in (
         ("before", load.start, load.own_at_start),
@@ -81,9 +81,9 @@ def other_work(load: Load, cores: int) -> str:
     return ""
 
 
-def worthless(doubts: Sequence[str]) -> bool:
+def is_unreliable(doubts: Sequence[str]) -> bool:
     """Return whether one of the doubts says that the speed is unreliable."""
-    return any(doubt.startswith(WORTHLESS) for doubt in doubts)
+    return any(doubt.startswith(UNRELIABLE) for doubt in doubts)
 
 
 CONFIDENCE = 0.95
@@ -107,13 +107,17 @@ class SpeedRatio:
 
     def __str__(self) -> str:
         if not math.isfinite(self.high):
-            return f"{_digits(self.value, self.value)} times (one round: no confidence interval)"
+            return (
+                f"{_format_ratio(self.value, self.value)} times (one round: no confidence interval)"
+            )
         width = self.high - self.low
-        value, low, high = (_digits(v, width) for v in (self.value, self.low, self.high))
+        value, low, high = (_format_ratio(v, width) for v in (self.value, self.low, self.high))
         return f"{value} times ({low} to {high})"
 
 
-def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = False) -> SpeedRatio:
+def compare_rounds(
+    seconds: Sequence[float], base: Sequence[float], *, paired: bool = False
+) -> SpeedRatio:
     """Return the ratio of two speeds, given the seconds of rounds; by a t-test on the logarithms.
 
     Use ``paired`` if the two sides were timed in turn, so that a disturbance slowed both sides.
@@ -142,10 +146,10 @@ def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = Fal
 
 def beyond_noise(first: Sequence[float], second: Sequence[float]) -> bool:
     """Return whether one side is clearly faster; the rounds of the two sides were timed in turn."""
-    return speed(first, second, paired=True).known
+    return compare_rounds(first, second, paired=True).known
 
 
-def _digits(value: float, width: float) -> str:
+def _format_ratio(value: float, width: float) -> str:
     """Format a value with the digits that the width of its interval justifies, at least two."""
     size = min(width, abs(value) / 10) or abs(value) / 1000
     places = max(0, -math.floor(math.log10(size)))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
-from harness.timing.contestant import Contestant, Handed, Pace, Played
-from harness.timing.workload import ROTATING, SECRET, Batch, Left
+from harness.timing.contestant import Contestant, FeedTime, Pace, TimedRound
+from harness.timing.workload import ROTATING, SECRET, Batch, StepValues
 
 # Seconds of the untimed steps before a round, of the timed row, and of the single steps.
 WARMING, ROUND, WAITED = 0.06, 0.25, 0.06
@@ -23,7 +23,7 @@ COPIES, SLACK = 3.0, 2e-5
 CALL = 1e-3
 
 
-def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
+def time_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
     """Time one round: a row of steps for the throughput, then single steps for the latency.
 
     Untimed steps run before the row. The round restarts from the initial values on new batches, so
@@ -40,10 +40,10 @@ def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = Fa
         if contestant.many == 1:
             count += SECRET.randrange(2 + count // ROTATING)
     warm = contestant.steps_in(WARMING, least=1)
-    calls = [(contestant.take(warm), warm), (contestant.take(count), count)]
-    contestant.row(*calls[0])
-    begun = Handed(time.perf_counter() - started, contestant.processor() - worked)
-    seconds, processor = _in_a_row(contestant, *calls[1])
+    calls = [(contestant.reserve_steps(warm), warm), (contestant.reserve_steps(count), count)]
+    contestant.time_row(*calls[0])
+    begun = FeedTime(time.perf_counter() - started, contestant.processor() - worked)
+    seconds, processor = _time_row(contestant, *calls[1])
     contestant.result.seconds.append(seconds)
     contestant.result.steps = count
     waited = max(3, min(ROTATING * 8, contestant.steps_in(WAITED)))
@@ -51,35 +51,35 @@ def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = Fa
         contestant.record.latencies += contestant.latencies(waited)
         return
     contestant.handed.append(begun.beyond(warm, seconds, processor))
-    contestant.played.append(_played(contestant, batches, calls, drawn))
-    _alone_after(contestant, seconds, processor, waited)
+    contestant.timed_rounds.append(_read_round(contestant, batches, calls, drawn))
+    _time_single_steps(contestant, seconds, processor, waited)
 
 
-def sample(contestant: Contestant, seconds: float) -> None:
+def time_sample(contestant: Contestant, seconds: float) -> None:
     """Time a short round for :class:`Pace`: steps in a row for ``seconds``, then single steps."""
     count = contestant.steps_in(seconds)
     contestant.steps.restart()
-    first = contestant.take(count)
-    row, processor = _in_a_row(contestant, first, count)
+    first = contestant.reserve_steps(count)
+    row, processor = _time_row(contestant, first, count)
     reads = {first + count - 1: contestant.steps.last(0)}
-    batches, clock = contestant.played[-1].batches, contestant.clocks[-1]
-    contestant.played.append(Played(batches, [(first, count)], clock, reads, drawn=True))
-    _alone_after(contestant, row, processor, count)
+    batches, clock = contestant.timed_rounds[-1].batches, contestant.clocks[-1]
+    contestant.timed_rounds.append(TimedRound(batches, [(first, count)], clock, reads, drawn=True))
+    _time_single_steps(contestant, row, processor, count)
 
 
-def _in_a_row(contestant: Contestant, first: int, count: int) -> tuple[float, float]:
+def _time_row(contestant: Contestant, first: int, count: int) -> tuple[float, float]:
     """Run steps in a row; return the wall seconds and the processor seconds per step."""
     before = contestant.processor()
-    seconds = contestant.row(first, count)
+    seconds = contestant.time_row(first, count)
     return seconds / count, (contestant.processor() - before) / count
 
 
-def _played(
+def _read_round(
     contestant: Contestant,
     batches: Sequence[Batch],
     calls: Sequence[tuple[int, int]],
     drawn: bool,
-) -> Played:
+) -> TimedRound:
     """Read the results of one step of a row, and return the round with them.
 
     The step is drawn secretly, and only after the row has run.
@@ -87,25 +87,27 @@ def _played(
     steps, (first, count) = contestant.steps, calls[-1]
     back = SECRET.randrange(contestant.many)
     reads = {first + count - 1 - back: steps.last(back)}
-    parameters: Left = {}
+    parameters: StepValues = {}
     reading: list[float] = []
     while drawn and contestant.carries and len(reading) < 2:
         started = time.perf_counter()
         parameters = dict(steps.parameters())
         reading.append(time.perf_counter() - started)
     clock = contestant.clocks[-1]
-    return Played(batches, calls, clock, reads, drawn, parameters, len(calls), tuple(reading))
+    return TimedRound(batches, calls, clock, reads, drawn, parameters, len(calls), tuple(reading))
 
 
-def _alone_after(contestant: Contestant, row: float, row_processor: float, count: int) -> None:
+def _time_single_steps(
+    contestant: Contestant, row: float, row_processor: float, count: int
+) -> None:
     """Time ``count`` to twice as many single steps, and add them to the last round.
 
     The number of steps is drawn secretly, so no backend knows which step is the last and will be
     read.
     """
-    steps, many, played = contestant.steps, contestant.many, contestant.played[-1]
+    steps, many, played = contestant.steps, contestant.many, contestant.timed_rounds[-1]
     count += SECRET.randrange(count)
-    first, before = contestant.take(count), contestant.processor()
+    first, before = contestant.reserve_steps(count), contestant.processor()
     stages, calls = steps.stages(first, count), [*played.calls, (first, count)]
     processor = (contestant.processor() - before) / count
     contestant.record.latencies += [begun + done for begun, done, _ in stages]
@@ -113,13 +115,13 @@ def _alone_after(contestant: Contestant, row: float, row_processor: float, count
     if many > 1:  # calls in a row have several steps, so time such calls too
         single = min(median(begun + done for begun, done, _ in stages), row + CALL)
         count = -(-count // many)
-        first, before = contestant.take(count * many), contestant.processor()
+        first, before = contestant.reserve_steps(count * many), contestant.processor()
         stages = steps.stages(first, count, many)
         processor = (contestant.processor() - before) / (count * many)
         calls.append((first, count * many))
     back = SECRET.randrange(many)
     reads = {**played.reads, first + count * many - 1 - back: steps.last(back)}
-    contestant.played[-1] = replace(played, calls=calls, reads=reads)
+    contestant.timed_rounds[-1] = replace(played, calls=calls, reads=reads)
     most = COPIES * steps.copying() + SLACK  # a longer time is work, not reading
     stages = [[begun, done, min(again, most)] for begun, done, again in stages]
     begun, done, again = (median(times) / many for times in zip(*stages, strict=True))

@@ -18,7 +18,7 @@ from harness.language.axes import FREE_SIZES, describe_missing_sizes, select_kno
 from harness.language.library import Library, lesson6
 from harness.language.model import Spec, load_specs
 from harness.results.speeds import group_name
-from harness.runs.plans import RunPlan, joined
+from harness.runs.plans import RunPlan, join_name
 from harness.runtime import paths
 from harness.runtime.labels import check_device
 from harness.runtime.memory import check_fits
@@ -147,11 +147,11 @@ def groups_of(request: BenchRequest) -> list[Group]:
     describe_missing_sizes(request.sizes, {spec.name: spec.model.sizes for spec in specs}, free=())
     groups = []
     for spec in specs:
-        modes = _modes(spec, request.modes)
+        modes = _choose_modes(spec, request.modes)
         asked = select_known_sizes(spec.model.sizes, request.sizes)
         variants = itertools.product(*asked.values())
         sizes = [dict(zip(asked, variant, strict=True)) for variant in variants]
-        for batch, time in itertools.product(request.batches, _times(spec, request.times)):
+        for batch, time in itertools.product(request.batches, _choose_lengths(spec, request.times)):
             for size in sizes:
                 check_fits(spec.program("training", **size), batch, time, size)
             groups += [Group(spec, mode, batch, time, size) for mode in modes for size in sizes]
@@ -187,7 +187,7 @@ def entries_from(request: BenchRequest) -> list[Entry]:
     return found
 
 
-def lacking_of(request: BenchRequest) -> Mapping[str, str]:
+def list_missing_frameworks(request: BenchRequest) -> Mapping[str, str]:
     """Return the backends whose framework is not installed, each with the way to install it."""
     return choose(request.backends, request.pythons).lacking
 
@@ -225,7 +225,7 @@ def characters_read(spec: Spec, time: int) -> tuple[int, str]:
     return (single, "characters") if single else (1, "samples")
 
 
-def _modes(spec: Spec, asked: Iterable[str]) -> tuple[str, ...]:
+def _choose_modes(spec: Spec, asked: Iterable[str]) -> tuple[str, ...]:
     """Return the modes that a model can be timed in: only forward if it has no optimizer."""
     modes = tuple(mode for mode in asked if mode != "train" or spec.update is not None)
     if not modes:
@@ -233,7 +233,7 @@ def _modes(spec: Spec, asked: Iterable[str]) -> tuple[str, ...]:
     return modes
 
 
-def _times(spec: Spec, asked: Sequence[int]) -> tuple[int, ...]:
+def _choose_lengths(spec: Spec, asked: Sequence[int]) -> tuple[int, ...]:
     """Return the lengths to time: the requested lengths, if the model reads sequences."""
     if not has_time(spec):
         return (characters_read(spec, 1)[0],)
@@ -267,7 +267,7 @@ class BenchPlan:
             UsageError: the request is invalid.
         """
         check_request(request)
-        lacking = lacking_of(request) if entries is None else {}
+        lacking = list_missing_frameworks(request) if entries is None else {}
         entries = entries_from(request) if entries is None else entries
         every, shard = groups_of(request), request.shard
         # The entries of a group are timed in turn, so a group is never split across machines.
@@ -281,6 +281,6 @@ class BenchPlan:
 
     def record(self) -> RunPlan:
         """Return the description of the plan of all shards for a file of results."""
-        groups = {joined(group.name) for group in self.every}
+        groups = {join_name(group.name) for group in self.every}
         labels = {entry.label for entry in self.entries}
         return RunPlan.of([groups, labels], self.request.shard)

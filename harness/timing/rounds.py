@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from harness.timing.card import watched
+from harness.timing.card import watch_gpu
 from harness.timing.contestant import (
     BenchEvents,
     Contestant,
@@ -21,7 +21,7 @@ from harness.timing.contestant import (
     fault_text,
 )
 from harness.timing.figures import compare_with_peaks, finish
-from harness.timing.play import one_round
+from harness.timing.play import time_round
 from harness.timing.proofs import PROOFS
 from harness.timing.proofs.values import check_values
 from harness.timing.workload import SECRET, Batch
@@ -67,15 +67,15 @@ def measure(
     each("preparing", lambda e: prepare(e, path, events.trying), contestants)
     each("warming up", warm_up, contestants)
     lots = {c.entry.label: SECRET.randrange(rounds) for c in contestants}
-    with watched(contestants):
+    with watch_gpu(contestants):
         for number in range(rounds):
             order = shuffle.sample(list(contestants), len(contestants))
-            batches = contestants[0].case.unseen()
+            batches = contestants[0].case.make_unseen_batches()
 
             def timed(
                 one: Contestant, batches: Sequence[Batch] = batches, number: int = number
             ) -> None:
-                one_round(one, batches, lots[one.entry.label] == number)
+                time_round(one, batches, lots[one.entry.label] == number)
 
             each(f"round {number + 1} of {rounds}", timed, order)
     for what, part in (*PROOFS, ("figures", finish)):
@@ -91,18 +91,18 @@ def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
     """
     contestant.record.hello = dict(contestant.start())
     if contestant.entry.baseline:
-        chosen = _prepared(contestant, "native")
+        chosen = _prepare_path(contestant, "native")
         check_values(contestant)
     elif path == "fastest":
-        chosen = _fastest(contestant, trying)
+        chosen = _prepare_fastest(contestant, trying)
     else:
         hello, case = contestant.record.hello, contestant.case
         if lacking := missing_requirement(hello, contestant.device, case.dtype, path=path):
             raise Unsupported(lacking)
-        chosen = _prepared(contestant, path)
+        chosen = _prepare_path(contestant, path)
         check_values(contestant)
     if chosen.several > 1:
-        _pace(contestant, chosen)
+        _choose_steps_per_call(contestant, chosen)
     for name in ("path", "paths", "prepare", "first", "many", "settings"):
         setattr(contestant.record, name, getattr(chosen, name))
 
@@ -134,7 +134,7 @@ class TriedPath:
         return self.right and layers == {"equations"}
 
 
-def _fastest(contestant: Contestant, trying: Tell) -> TriedPath:
+def _prepare_fastest(contestant: Contestant, trying: Tell) -> TriedPath:
     """Try the paths that may differ in speed, and prepare the fastest correct path."""
     tried: list[TriedPath] = []
     starts = contestant.worker.starts
@@ -164,7 +164,7 @@ def _fastest(contestant: Contestant, trying: Tell) -> TriedPath:
         contestant.steps.select(best.path)
     else:
         # A trial ended the process, and the prepared paths are lost with it.
-        best = _prepared(contestant, best.path)
+        best = _prepare_path(contestant, best.path)
     check_values(contestant)
     return best
 
@@ -172,10 +172,10 @@ def _fastest(contestant: Contestant, trying: Tell) -> TriedPath:
 def _try_path(contestant: Contestant, path: str, beside: bool) -> TriedPath:
     found = TriedPath(path)
     try:
-        found = _prepared(contestant, path, beside)
+        found = _prepare_path(contestant, path, beside)
         check_values(contestant)
-        _settle(contestant)
-        found.seconds, found.right = _tried(contestant), True
+        _estimate_step_time(contestant)
+        found.seconds, found.right = _best_time(contestant), True
     except Refused as error:
         found.reason = str(error)
     except WorkerFault as fault:
@@ -188,29 +188,29 @@ def _try_path(contestant: Contestant, path: str, beside: bool) -> TriedPath:
     return found
 
 
-def _pace(contestant: Contestant, chosen: TriedPath) -> None:
+def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
     """Try several steps per call, and keep them if they are faster.
 
     They save the cost of calls, but XLA spreads the work of one loop over fewer threads.
     """
-    _settle(contestant)
-    alone = _tried(contestant)
+    _estimate_step_time(contestant)
+    alone = _best_time(contestant)
     contestant.many = contestant.steps.together(True)
     first = contestant.throughput(contestant.many)
-    if _tried(contestant) < alone:
+    if _best_time(contestant) < alone:
         chosen.first += first
     else:
         contestant.many = contestant.steps.together(False)
     chosen.many = contestant.many
 
 
-def _tried(contestant: Contestant) -> float:
+def _best_time(contestant: Contestant) -> float:
     """Return the best time of some trials, so that a busy moment does not decide."""
     count = contestant.steps_in(TRIAL)
     return min(contestant.throughput(count) / count for _ in range(TRIALS))
 
 
-def _prepared(contestant: Contestant, path: str, beside: bool = False) -> TriedPath:
+def _prepare_path(contestant: Contestant, path: str, beside: bool = False) -> TriedPath:
     payload = contestant.case.payload(path, contestant.device)
     if beside:  # a baseline may not know this argument
         payload["beside"] = True
@@ -224,7 +224,7 @@ def _prepared(contestant: Contestant, path: str, beside: bool = False) -> TriedP
     return TriedPath(path, paths, float(reply["seconds"]), first, several, 1, settings)
 
 
-def _settle(contestant: Contestant) -> float:
+def _estimate_step_time(contestant: Contestant) -> float:
     """Estimate the time of a step, from the backend's own clock and from the work it left undone.
 
     Return the second part: a backend that claims to be done at once must not get millions of steps.
@@ -232,7 +232,7 @@ def _settle(contestant: Contestant) -> float:
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):
         tries += contestant.latencies(count)
-        undone.append(contestant.seconds_of_values(contestant.take(1), 1))
+        undone.append(contestant.seconds_of_values(contestant.reserve_steps(1), 1))
     least = min(undone) / (count + 1)
     contestant.latency = max(min(tries), least)
     return least
@@ -240,7 +240,7 @@ def _settle(contestant: Contestant) -> float:
 
 def warm_up(contestant: Contestant) -> None:
     """Run batches of steps until two in a row take the same time; the record shows them."""
-    least = _settle(contestant)
+    least = _estimate_step_time(contestant)
     medians: list[float] = []
     steps, steady = 0, False
     deadline = time.monotonic() + WARMED

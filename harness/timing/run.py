@@ -11,12 +11,12 @@ from typing import Any
 from harness.cluster.on_ray import Cluster, ClusterNode, Lost, Queue, spread
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
-from harness.results.merging import join
+from harness.results.merging import join_speeds
 from harness.results.speeds import SpeedFile
-from harness.timing.card import slowed
+from harness.timing.card import list_slowdowns
 from harness.timing.contestant import BenchEvents, Contestant, TimedResult
 from harness.timing.json_file import document
-from harness.timing.noise import Load, doubts, other_work
+from harness.timing.noise import Load, describe_other_load, find_doubts
 from harness.timing.request import BenchPlan, BenchRequest, Entry, Group
 from harness.timing.rounds import measure
 from harness.timing.workload import TimedCase
@@ -54,32 +54,32 @@ class LocalTimer:
         Pass the results of each group to ``keep`` as soon as it is timed.
         """
         for group in self._plan.groups:
-            keep(self.timed(group), None)
+            keep(self.time_group(group), None)
 
-    def timed(self, group: Group) -> list[TimedResult]:
+    def time_group(self, group: Group) -> list[TimedResult]:
         """Time one group; return its results, with the reasons to doubt each speed."""
         start, threads = Load.now(), float(self._request.thread_count)
-        found = self._measured(group)
+        found = self._measure_group(group)
         load = Load(start, self._own, Load.now(), threads)
         cores = len(os.sched_getaffinity(0))
         for result in found:
             refused = result.status == "refused" and result.reason != NO_NUMBER
-            if refused and (other := other_work(load, cores)):
+            if refused and (other := describe_other_load(load, cores)):
                 result.reason += f" ({other})"
             if result.measured:
-                found_doubts = doubts(result.record.rate, load, cores)
-                found_doubts += [*result.record.doubts, *slowed(result.record.card)]
+                found_doubts = find_doubts(result.record.rate, load, cores)
+                found_doubts += [*result.record.doubts, *list_slowdowns(result.record.card)]
                 result.record.doubts = found_doubts
         self._own = threads
         return found
 
-    def _measured(self, group: Group) -> list[TimedResult]:
+    def _measure_group(self, group: Group) -> list[TimedResult]:
         request, entries = self._request, self._plan.entries
         try:
-            case = self._case(group)
+            case = self._make_case(group)
         except OracleFault as fault:
             return [TimedResult(group.cell(c.label), c, "broken", str(fault)) for c in entries]
-        if case.means_nothing():
+        if case.is_not_comparable():
             return [TimedResult(group.cell(c.label), c, "refused", NO_NUMBER) for c in entries]
         contestants = [
             Contestant(
@@ -95,7 +95,7 @@ class LocalTimer:
         measure(contestants, request.path, request.rounds, self._shuffle, self._events)
         return [contestant.result for contestant in contestants]
 
-    def _case(self, group: Group) -> TimedCase:
+    def _make_case(self, group: Group) -> TimedCase:
         """Return a group's case with its expected values.
 
         Raises:
@@ -152,12 +152,12 @@ class Bench:
         """
         self.events.planned(len(self.plan.cells))
         self.results, self._contents = [], []
-        self.timer.run(self._keep)
+        self.timer.run(self._store)
         place = {str(cell): number for number, cell in enumerate(self.plan.cells)}
         self.results.sort(key=lambda result: place[str(result.cell)])
         return self.results
 
-    def _keep(self, found: Sequence[TimedResult], content: SpeedFile | None) -> None:
+    def _store(self, found: Sequence[TimedResult], content: SpeedFile | None) -> None:
         # Store results before they are reported. An interrupted run then has every result that it
         # reported.
         if content is not None:
@@ -175,7 +175,7 @@ class Bench:
         whole = document(self.request, self.results, planned, self.plan.record())
         if not self._contents:
             return whole
-        found = join(self._contents)
+        found = join_speeds(self._contents)
         # Slopes and tunings compare several groups, so they are valid only if one machine timed
         # them all.
         apart = found.environment.machines
@@ -233,14 +233,14 @@ class ClusterTimer:
                         keep(*actor.call("run", number))
                     except Lost as lost:
                         if not queue.lost(number):
-                            keep(*self._given_up(number, f"{lost} (last on {node})"))
+                            keep(*self._lost_group(number, f"{lost} (last on {node})"))
                             queue.done(number)
                         raise
                     queue.done(number)
 
         spread(self._cluster, queue, slots, work)
 
-    def _given_up(self, number: int, why: str) -> tuple[list[TimedResult], SpeedFile]:
+    def _lost_group(self, number: int, why: str) -> tuple[list[TimedResult], SpeedFile]:
         """Return all cells of a group as broken, because two processes that timed it were lost."""
         words = f"two processes that timed this cell were lost: {why}"
         plan, group = self._plan, self._plan.groups[number]
@@ -257,5 +257,5 @@ class NodeTimer:
 
     def run(self, number: int) -> tuple[list[TimedResult], SpeedFile]:
         """Time one group of the plan; return its results, and a file of results with them."""
-        found = self._timer.timed(self._plan.groups[number])
+        found = self._timer.time_group(self._plan.groups[number])
         return found, document(self._plan.request, found, plan=self._plan.record())

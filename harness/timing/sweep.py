@@ -92,7 +92,7 @@ def _fit(points: Sequence[tuple[int, float]]) -> dict[str, object]:
     }
 
 
-def lines(fits: Sequence[Mapping[str, Any]]) -> list[str]:
+def slope_lines(fits: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one line per fit."""
     return [
         f"{fit['cells']}: seconds grow as {fit['over']}^{fit['slope']:.2f} "

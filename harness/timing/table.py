@@ -7,7 +7,7 @@ from statistics import median
 
 from harness.output.table import Grid, thousands
 from harness.timing.contestant import TimedResult
-from harness.timing.noise import beyond_noise, spread_of, worthless
+from harness.timing.noise import beyond_noise, is_unreliable, spread_of
 from harness.worker.remote import with_trace
 
 
@@ -21,16 +21,16 @@ def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
             sizes = "".join(f", {name} {size}" for name, size in sorted(cell.sizes.items()))
             title = f"{cell.mode}, batch {cell.batch}{sizes}"
             families.setdefault(title, []).append(result)
-    found = [_grid(title, cells, notes) for title, cells in families.items()]
+    found = [_make_grid(title, cells, notes) for title, cells in families.items()]
     for result in results:
         # Settings are listed below the tables, so a cell with a setting has no row. If the cell has
         # no speed, a footnote says why.
         if result.entry.tuning and not result.measured:
-            _note(result, notes, result.reason)
+            _footnote_number(result, notes, result.reason)
     return found, notes
 
 
-def _grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Grid:
+def _make_grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Grid:
     backends = list(dict.fromkeys(c.cell.backend for c in cells))
     grid = Grid(title, ["system", *backends])
     rows: dict[str, dict[str, TimedResult]] = {}
@@ -40,13 +40,13 @@ def _grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Grid:
         row = f"{system} t{time}" if len(times) > 1 else system
         rows.setdefault(row, {})[cell.cell.backend] = cell
     for name, of in rows.items():
-        best = _best(list(of.values()))
-        texts = [_text(of[b], of[b] in best, notes) if b in of else "-" for b in backends]
+        best = _find_best(list(of.values()))
+        texts = [_format_cell(of[b], of[b] in best, notes) if b in of else "-" for b in backends]
         grid.rows.append([name, *texts])
     return grid
 
 
-def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
+def _find_best(cells: Sequence[TimedResult]) -> list[TimedResult]:
     """Return the fastest cell and all reliable cells that are equally fast within the noise.
 
     Return an empty list if the fastest cell is unreliable, or if only one cell has a speed.
@@ -55,22 +55,22 @@ def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
     if len(measured) < 2:
         return []
     first = min(measured, key=lambda c: median(c.seconds))
-    if worthless(first.record.doubts):
+    if is_unreliable(first.record.doubts):
         return []
     near = [c for c in measured if c is first or not beyond_noise(first.seconds, c.seconds)]
-    return [c for c in near if not worthless(c.record.doubts)]
+    return [c for c in near if not is_unreliable(c.record.doubts)]
 
 
-def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
+def _format_cell(result: TimedResult, best: bool, notes: list[str]) -> str:
     """Format a cell: ``*123 ±4%``, the path and the correct digits; or why it has no speed."""
     if not result.measured:
-        return f"{result.status} [{_note(result, notes, result.reason)}]"
+        return f"{result.status} [{_footnote_number(result, notes, result.reason)}]"
     rate = result.record.rate
     # A single round has no spread.
     within = f"±{spread_of(rate):.0%}" if len(result.seconds) > 1 else "one round"
     speed = f"{'*' if best else ''}{thousands(rate['median'])} {within}"
     for doubt in result.record.doubts:
-        speed += f" [{_note(result, notes, doubt)}]"
+        speed += f" [{_footnote_number(result, notes, doubt)}]"
     many = result.record.many or 1
     path = f"{result.record.path}{f' x{many}' if many > 1 else ''}"
     # The digits of the worst tensor. Tensors that consist of rounding errors are ignored.
@@ -79,7 +79,7 @@ def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
     return f"{speed}\n{path}\n{right}"
 
 
-def _note(result: TimedResult, notes: list[str], reason: str) -> int:
+def _footnote_number(result: TimedResult, notes: list[str], reason: str) -> int:
     text = f"{result.entry.label}: {reason}"
     if text not in notes:
         notes.append(text)
@@ -98,8 +98,8 @@ def details(results: Sequence[TimedResult]) -> Grid:
         "latency ms": lambda r: f"{r.record.latency['median'] * 1e3:.3g}",
         "step ms": lambda r: f"{r.record.step['median'] * 1e3:.3g}",
         "GFLOP/s": lambda r: f"{(r.record.flops_per_second or 0.0) / 1e9:.3g}",
-        "of peak": lambda r: _share(r, "share_of_peak"),
-        "own peak": lambda r: _share(r, "share_of_own_peak"),
+        "of peak": lambda r: _format_share(r, "share_of_peak"),
+        "own peak": lambda r: _format_share(r, "share_of_own_peak"),
         "compile s": lambda r: f"{r.record.compile:.2f}",
         "first s": lambda r: f"{r.record.first:.2f}",
         "warm-up": lambda r: (
@@ -116,6 +116,6 @@ def details(results: Sequence[TimedResult]) -> Grid:
     return grid
 
 
-def _share(result: TimedResult, name: str) -> str:
+def _format_share(result: TimedResult, name: str) -> str:
     share = getattr(result.record, name)
     return "-" if share is None else f"{share:.0%}"

@@ -27,7 +27,7 @@ from harness.timing.request import Group, characters_read
 
 Batch = dict[str, dict[str, Array]]
 # Values after some steps: parameters, statistics, slots, and ``others`` (e.g. the state).
-Left = Mapping[str, Any]
+StepValues = Mapping[str, Any]
 
 # The number of batches that the steps cycle through.
 ROTATING = 8
@@ -52,7 +52,7 @@ class TimedCase:
         self.rule = spec.update
         self.sizes = {"batch": group.batch, "time": group.time}
         self.material = draw(self.programs["train"], group.batch, group.time, seed)
-        self.batches = self.fresh(0)
+        self.batches = self.make_batches(0)
         per_sample, self.unit = characters_read(spec, group.time)
         self.read = group.batch * per_sample
 
@@ -98,7 +98,7 @@ class TimedCase:
         rate = float(training.phases[0].learning_rate)
         return rate if self.rule.every_slot else rate * min(1.0, training.batch / self.group.batch)
 
-    def fresh(self, number: int) -> list[Batch]:
+    def make_batches(self, number: int) -> list[Batch]:
         """Return :data:`ROTATING` batches; another ``number`` gives entirely different batches."""
         program, sizes = self.programs["train"], self.sizes
         seeds = range(number * ROTATING, (number + 1) * ROTATING)
@@ -112,9 +112,9 @@ class TimedCase:
             for s in seeds
         ]
 
-    def unseen(self) -> list[Batch]:
+    def make_unseen_batches(self) -> list[Batch]:
         """Return batches that no worker has seen or can predict."""
-        return self.fresh(1 + SECRET.getrandbits(32))
+        return self.make_batches(1 + SECRET.getrandbits(32))
 
     def payload(self, path: str, device: str) -> dict[str, Any]:
         """Return the arguments of the worker's command ``prepare``."""
@@ -145,7 +145,7 @@ class TimedCase:
         expected = self._reference.expect(lambda session: [self.run(session)])
         return with_parameter_rounding(expected, self.material.parameters)
 
-    def means_nothing(self) -> bool:
+    def is_not_comparable(self) -> bool:
         """Return whether no comparison is possible: a loss or all outputs are not finite."""
         values = self.expected.values
         losses = [a for n, a in values.items() if n.endswith(": loss")]
@@ -153,7 +153,7 @@ class TimedCase:
             return not all(np.isfinite(a).all() for a in losses)
         return not any(np.isfinite(a).any() for a in values.values())
 
-    def following(self, number: int, batch: Batch, left: Left) -> Expected:
+    def expect_step(self, number: int, batch: Batch, left: StepValues) -> Expected:
         """Return the expected results of step ``number`` (from 1).
 
         The step starts from the values ``left``. The rounding error of the results is measured only
@@ -166,10 +166,10 @@ class TimedCase:
         """Run the compared steps in a session, and return their results by name."""
         return self._train(session) if self.group.mode == "train" else self._forward(session)
 
-    def found(
+    def rename_results(
         self,
         results: Sequence[Mapping[str, Array]],
-        after: Left,
+        after: StepValues,
         first: int = 1,
         start: Arrays | None = None,
     ) -> dict[str, Array]:
@@ -212,7 +212,9 @@ class TimedCase:
         step = {"results": results, **session.read()}
         return values | step_values(len(self.compared), step, material)
 
-    def _follow(self, session: Session, number: int, batch: Batch, left: Left) -> dict[str, Array]:
+    def _follow(
+        self, session: Session, number: int, batch: Batch, left: StepValues
+    ) -> dict[str, Array]:
         session.load(left["parameters"], left["statistics"])
         others: Mapping[str, Array] = left["others"]
         state = state_of(others)

@@ -30,7 +30,7 @@ from harness.program import passes
 from harness.program.ir import Block, Node
 from harness.program.passes import layouts, loops, products, unroll
 from harness.program.plan import Plan
-from harness.results.environment import machine
+from harness.results.environment import describe_machine
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
 from harness.runtime.executor import tiling
@@ -261,7 +261,7 @@ def one(
         kept["seconds"] = timed["seconds"]
         kept["ratios"] |= timed["ratios"]
         found["load"][name] = [min(loads), max(loads)]
-        found["machine"] = machine().model_dump(exclude={"host"}, exclude_unset=True)
+        found["machine"] = describe_machine().model_dump(exclude={"host"}, exclude_unset=True)
         found["versions"] = {**found.get("versions", {}), **backend.versions()}
         record.write_text(json.dumps(found, indent=1) + "\n")
         shown = {p: r[0] if r else "=" for p, r in timed["ratios"].items()}

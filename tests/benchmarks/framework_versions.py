@@ -29,7 +29,7 @@ from harness.language.library import lesson6
 from harness.results.file import read_records
 from harness.results.findings import PASSING, digits
 from harness.results.lines import Pair
-from harness.timing.compare import relative
+from harness.timing.compare import relative_speeds
 from harness.timing.json_file import read
 
 HERE = Path(__file__).parent
@@ -132,7 +132,7 @@ def timed(
         content = read(file)
     doubtful = {e.group for e in content.benchmarks if e.extra_info.doubts}
     found: dict[str, dict[str, list[float]]] = {}
-    for one in relative(content, columns[0]):
+    for one in relative_speeds(content, columns[0]):
         if one.group not in doubtful:
             speeds = [one.speed.value, one.speed.low, one.speed.high]
             found.setdefault(one.group, {})[one.backend] = [round(s, 3) for s in speeds]

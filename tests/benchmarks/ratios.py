@@ -31,7 +31,7 @@ from harness.timing.contestant import Contestant, TimedResult
 from harness.timing.figures import compare_with_peaks, finish
 from harness.timing.json_file import environment
 from harness.timing.request import BenchRequest, Entry, Group, launch
-from harness.timing.rounds import one_round, prepare, warm_up
+from harness.timing.rounds import prepare, time_round, warm_up
 from harness.timing.workload import TimedCase
 from harness.worker.launch import Launch, thread_settings
 from harness.worker.worker import Worker
@@ -85,9 +85,9 @@ class Pairs:
         for contestant in contestants:
             contestant.attempt(warm_up)
         for _ in range(self.rounds):
-            batches = case.unseen()
+            batches = case.make_unseen_batches()
             for contestant in self._shuffle.sample(contestants, len(contestants)):
-                contestant.attempt(lambda e, batches=batches: one_round(e, batches))
+                contestant.attempt(lambda e, batches=batches: time_round(e, batches))
         for contestant in contestants:
             contestant.attempt(finish)
         compare_with_peaks(contestants)
@@ -125,7 +125,7 @@ def side(result: TimedResult) -> dict[str, Any]:
         *("share_of_peak", "share_of_own_peak", "share_of_bandwidth", "warm_up", "compile"),
         *("products", "peak"),
     )
-    kept = {name: value for name, value in result.record.told().items() if name in names}
+    kept = {name: value for name, value in result.record.plain().items() if name in names}
     return {
         "status": result.status,
         "reason": result.reason,

@@ -24,7 +24,7 @@ from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.files.user_file import MAX_RECORDS
-from harness.results.file import RecordWriter, parsed, read_records
+from harness.results.file import RecordWriter, parse_line, read_records
 from harness.results.lines import End, Result
 from harness.runtime.memory import peak
 
@@ -48,7 +48,7 @@ def append(path: Path, lines: Lines, writer: int, cells: int) -> None:
     with RecordWriter(path) as records:
         for number in range(cells):
             named = ({**line, "spec": f"model_{writer}_{number}"} for line in lines)
-            begin, *rest = (parsed(json.dumps(line).encode()) for line in named)
+            begin, *rest = (parse_line(json.dumps(line).encode()) for line in named)
             records.append(begin, durable=False)
             records.append(*rest)
 

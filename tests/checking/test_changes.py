@@ -13,7 +13,7 @@ from wording import Wording
 from harness.checking.changes import CellChange, compare
 from harness.checking.request import Request
 from harness.checking.run import Engine
-from harness.results.file import encoded, parsed, read_records
+from harness.results.file import encode_line, parse_line, read_records
 from harness.results.records import Records
 
 Lines = list[dict[str, Any]]
@@ -43,7 +43,7 @@ def changes(old: Records, new: Records) -> list[CellChange]:
 def edited(base: Records, edit: Callable[[Lines], None]) -> Records:
     lines = [line.plain() for line in base.lines]
     edit(lines)
-    return Records(tuple(line for line in map(parsed, map(encoded, lines)) if line))
+    return Records(tuple(line for line in map(parse_line, map(encode_line, lines)) if line))
 
 
 def result(lines: Lines, check: str = "outputs", dtype: str = "float32") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.comparison.merging import merge
 from harness.errors import UsageError
-from harness.report.inputs import gather
+from harness.report.inputs import read_inputs
 from harness.report.junit import junit
 from harness.report.markdown import markdown
 from harness.results.cell import Cell
@@ -211,7 +211,7 @@ def test_what_is_kept_stands_in_records_and_in_words(run: Run, tmp_path: Path) -
 def test_pages_say_which_verdicts_are_kept(run: Run, tmp_path: Path) -> None:
     (run.site / "own_a" / "kernels.py").write_text("# changed\n")
     run(records=tmp_path / "run.jsonl")
-    inputs = gather([tmp_path / "run.jsonl"])
+    inputs = read_inputs([tmp_path / "run.jsonl"])
     day = run.report.results[-1].since[:10]
     text = markdown(inputs)
     assert f"4 of 6 cells are kept from earlier runs (°): 4 from {day}" in text

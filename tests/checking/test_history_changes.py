@@ -117,8 +117,8 @@ def test_a_variable_and_the_number_of_threads(
 def test_another_machine(
     name: str, value: object, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = history.machine()
-    monkeypatch.setattr(history, "machine", lambda: own.model_copy(update={name: value}))
+    own = history.describe_machine()
+    monkeypatch.setattr(history, "describe_machine", lambda: own.model_copy(update={name: value}))
     assert len(run().ran) == 6
 
 

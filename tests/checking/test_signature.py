@@ -160,8 +160,8 @@ def test_another_interpreter_is_asked_itself(run: Run, tmp_path: Path) -> None:
     ("name", "value"), [("host", "elsewhere"), ("cpu", "another"), ("architecture", "arm64")]
 )
 def test_another_machine(name: str, value: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = history.machine()
-    monkeypatch.setattr(history, "machine", lambda: own.model_copy(update={name: value}))
+    own = history.describe_machine()
+    monkeypatch.setattr(history, "describe_machine", lambda: own.model_copy(update={name: value}))
     assert run().reasons == [f"2 cells are run again: {name} {getattr(own, name)} became {value}"]
 
 

@@ -203,14 +203,14 @@ def test_bench_refuses_what_came_back_and_measures_the_others(quick: None) -> No
 def test_a_fault_of_the_harness_costs_one_cell_of_bench(
     quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = rounds.one_round
+    right = rounds.time_round
 
     def slip(contestant: Contestant, *more: Any) -> None:
         if contestant.entry.label == "equal-floats":
             raise LookupError("a slip of the harness")
         right(contestant, *more)
 
-    monkeypatch.setattr(rounds, "one_round", slip)
+    monkeypatch.setattr(rounds, "time_round", slip)
     _, found = bench("equal-floats", "nothing")
     lost = found["equal-floats"]
     assert (lost.status, found["nothing"].status) == ("broken", "measured")

@@ -21,7 +21,7 @@ from harness.cluster.on_ray import address_of
 from harness.errors import UsageError
 from harness.language.library import lesson6
 from harness.results.cell import CELL_FIELDS
-from harness.results.environment import identity
+from harness.results.environment import machine_identity
 from harness.results.file import read_records
 from harness.timing import json_file
 
@@ -170,7 +170,7 @@ def test_speeds_are_those_of_one_timing_at_a_time(cluster: Any, tmp_path: Path) 
     content = json_file.read(path).plain()
     names = [c["params"]["spec"] for c in json_cells(content)]
     assert sorted(names) == ["lesson6/sequence_rnn", "lesson6/three_char"]
-    assert content["machine_info"]["harness"]["machine"]["id"] == identity()
+    assert content["machine_info"]["harness"]["machine"]["id"] == machine_identity()
     assert content["harness"]["plans"][0]["cells"] == 2
 
 

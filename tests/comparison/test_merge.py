@@ -17,7 +17,7 @@ from wording import Wording
 
 import harness
 from harness.cli import cli
-from harness.results.environment import identity
+from harness.results.environment import machine_identity
 from harness.results.file import read_records
 from harness.results.lines import End
 from harness.timing import json_file
@@ -218,7 +218,7 @@ def test_machines_stay_apart(shards: list[Path], tmp_path: Path, wording: Wordin
     assert "numpy on other" in page.read_text()
     # A resumed run takes what this machine has run, whichever stands last.
     again = harness.check(SPECS, "numpy", checks="values", records=output, resume=True)
-    assert all(r.kept and r.signature["machine"] == identity() for r in again.results)
+    assert all(r.kept and r.signature["machine"] == machine_identity() for r in again.results)
     # And a comparison holds each machine against itself.
     found = run("compare", output, output)
     assert (found.exit_code, "nothing changed" in found.stdout) == (0, True), found.stdout
@@ -235,7 +235,7 @@ def test_machines_of_one_name_are_told_by_their_identity(
     other, output = changed(shards[0], tmp_path / "o.jsonl", begin=begin), tmp_path / "m.jsonl"
     run("merge", shards[0], other, "-o", output)
     names = {cell.backend for cell in read_records(output).ended}
-    assert names == {f"numpy on {here} {identity()[:6]}", f"numpy on {here} anothe"}
+    assert names == {f"numpy on {here} {machine_identity()[:6]}", f"numpy on {here} anothe"}
 
 
 def test_versions_stay_apart(shards: list[Path], tmp_path: Path) -> None:

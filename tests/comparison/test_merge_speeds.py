@@ -14,7 +14,7 @@ from wording import Wording
 from harness.cli import cli
 from harness.runs.plans import RunPlan
 from harness.timing import json_file
-from harness.timing.compare import relative
+from harness.timing.compare import relative_speeds
 
 
 def run(*words: object) -> Any:
@@ -51,7 +51,7 @@ def test_speeds_are_merged(tmp_path: Path, wording: Wording) -> None:
     merged = json_file.read(output)
     assert len(merged.benchmarks) == 3
     assert merged.harness.commands == [["bench", "on", "one"], ["bench", "on", "two"]]
-    assert [str(r.backend) for r in relative(merged, "numpy")] == ["torch"]
+    assert [str(r.backend) for r in relative_speeds(merged, "numpy")] == ["torch"]
     found = run("compare", output, output)
     assert (found.exit_code, "nothing" in found.stdout) == (0, True)
     assert run("report", output, "-o", tmp_path / "page.md").exit_code == 0
@@ -104,9 +104,9 @@ def test_speeds_of_two_machines_are_never_held_against_each_other(tmp_path: Path
     backends = [b.params.backend for b in merged.benchmarks]
     assert backends == ["numpy on one", "torch on one", "numpy on two"]
     assert len({b.fullname for b in merged.benchmarks}) == 3
-    found = relative(merged, "numpy on one")
+    found = relative_speeds(merged, "numpy on one")
     assert [r.backend for r in found] == ["torch on one"]
-    assert relative(merged, "numpy on two") == []
+    assert relative_speeds(merged, "numpy on two") == []
 
 
 def test_speeds_of_one_machine_that_are_there_twice(tmp_path: Path, wording: Wording) -> None:

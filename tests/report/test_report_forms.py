@@ -255,7 +255,7 @@ def test_a_missing_template_ends_before_the_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(page_module, "SCRIPTS", ("absent.js",))
-    page_module._templates.cache_clear()
+    page_module._load_templates.cache_clear()
     found = CliRunner().invoke(cli, [*words, "x.html"])
     assert isinstance(found.exception, TemplateNotFound)
     assert found.stdout == ""

@@ -17,7 +17,7 @@ from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.report.inputs import EpochFigures, Inputs, TrainedHistory, TrainedWeights
 from harness.report.page import page as report_page
-from harness.report.svg_pictures import COLOURS, lines, looks, trend
+from harness.report.svg_pictures import COLOURS, choose_looks, lines, trend
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_metrics_of_what_is_held_out_have_a_curve_and_a_column() -> None:
 
 def test_no_two_of_many_series_look_alike() -> None:
     names = [f"backend {number}" for number in range(32)]
-    assert len(set(looks(names).values())) == 32
+    assert len(set(choose_looks(names).values())) == 32
     pytest.importorskip("matplotlib")
     drawn = lines("step", {name: [(1, 1.0), (2, 2.0)] for name in names[:12]})
     strokes = re.findall(r'style="fill: none; (stroke-dasharray[^"]*)?[^"]*(#\w+)[^"]*"', drawn)

@@ -18,7 +18,7 @@ from wording import Wording
 from harness.checking.request import Request
 from harness.checking.runner import CellRunner
 from harness.results.cell import Cell
-from harness.results.file import RecordError, RecordWriter, encoded, parsed, read_records
+from harness.results.file import RecordError, RecordWriter, encode_line, parse_line, read_records
 from harness.results.lines import Begin, RecordLine, Result
 
 CELL = Cell("ä/ö", "numpy", "cpu", "float64", "native")
@@ -93,11 +93,11 @@ def test_numbers_that_json_has_not_are_read_by_float(tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_utf_8_is_read_again() -> None:
     line = mark(since="caf\udce9")
-    assert parsed(encoded(line.plain())) == line
+    assert parse_line(encode_line(line.plain())) == line
 
 
 def test_a_line_of_a_later_version_keeps_its_fields() -> None:
-    line = parsed(b'{"kind":"done","seconds":1.5,"new":{"deep":[1,"Infinity"]}}')
+    line = parse_line(b'{"kind":"done","seconds":1.5,"new":{"deep":[1,"Infinity"]}}')
     assert line is not None
     assert line.plain() == {"kind": "done", "seconds": 1.5, "new": {"deep": [1, "Infinity"]}}
 
@@ -129,7 +129,7 @@ def test_torn_last_line_is_accepted_reported_and_closed_by_the_next_writer(tmp_p
 def test_torn_line_longer_than_a_block_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     torn = '{"kind":"x","text":"' + "y" * 200_000
-    path.write_bytes(encoded(mark(seconds=1).plain()) + torn.encode())
+    path.write_bytes(encode_line(mark(seconds=1).plain()) + torn.encode())
     write(path, mark(seconds=2.0))
     read = read_records(path)
     assert [line.seconds for line in read.of_kind(Begin)] == [1, 2]
@@ -138,7 +138,7 @@ def test_torn_line_longer_than_a_block_is_closed(tmp_path: Path) -> None:
 
 def test_line_that_misses_only_its_end_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    path.write_bytes(encoded(mark(seconds=1).plain())[:-1])
+    path.write_bytes(encode_line(mark(seconds=1).plain())[:-1])
     assert len(read_records(path).lines) == 1
     write(path, mark(seconds=2.0))
     read = read_records(path)

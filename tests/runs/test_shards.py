@@ -13,7 +13,7 @@ from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.results.cell import Cell
-from harness.runs.plans import Plans, RunPlan, joined
+from harness.runs.plans import Plans, RunPlan, join_name
 from harness.runs.shards import Shard
 from harness.timing.request import BenchRequest
 from harness.timing.run import Bench
@@ -99,18 +99,20 @@ def test_what_is_missing_is_told() -> None:
     plan = RunPlan(cells=144, digest="a")
     plans = Plans.of([plan.model_copy(update={"shard": f"{n}/4"}) for n in (1, 2, 4)])
     names = [*map(str, range(144))]
-    assert plans.told(names[:108]) == (36, ["3 of 4 shards: missing 3/4"])
-    assert Plans.of([plan]).told(names) == (0, [])
+    assert plans.describe_missing(names[:108]) == (36, ["3 of 4 shards: missing 3/4"])
+    assert Plans.of([plan]).describe_missing(names) == (0, [])
 
 
 def test_what_is_missing_of_several_plans_is_counted_by_name() -> None:
     first = RunPlan.of([["a", "b"], ["x", "y"]], Shard(1, 2))
     second = RunPlan.of([["b", "c"], ["y"]], Shard(1, 1))
-    there = [joined(name) for name in ("ax", "ay", "by")]
+    there = [join_name(name) for name in ("ax", "ay", "by")]
     told = ["1 of 2 shards: missing 2/2"]
-    assert Plans.of([first, second]).told(there) == (2, told)  # bx and cy
-    assert Plans.of([first]).told([*there, joined("zz")]) == (1, told)
-    assert Plans.of([first, second]).told([joined(n) for n in ("ax", "ay", "bx", "by", "cy")]) == (
+    assert Plans.of([first, second]).describe_missing(there) == (2, told)  # bx and cy
+    assert Plans.of([first]).describe_missing([*there, join_name("zz")]) == (1, told)
+    assert Plans.of([first, second]).describe_missing(
+        [join_name(n) for n in ("ax", "ay", "bx", "by", "cy")]
+    ) == (
         0,
         told,
     )
@@ -122,7 +124,10 @@ def test_what_is_missing_of_several_plans_is_counted_by_name() -> None:
 def test_a_plan_that_does_not_name_its_cells_is_counted(axes: object, wording: Wording) -> None:
     other = RunPlan.of([["b"], ["y"]], None)
     unnamed = RunPlan.of([["a"], ["x", "y"]], Shard(1, 2)).model_copy(update={"axes": axes})
-    missing, told = Plans.of([unnamed, other]).told([joined("ax"), joined("by")])
+    missing, told = Plans.of([unnamed, other]).describe_missing([join_name("ax"), join_name("by")])
     assert missing == 1
     wording(told[-1])
-    assert Plans.of([unnamed]).told([joined("ax")]) == (1, ["1 of 2 shards: missing 2/2"])
+    assert Plans.of([unnamed]).describe_missing([join_name("ax")]) == (
+        1,
+        ["1 of 2 shards: missing 2/2"],
+    )

@@ -15,7 +15,7 @@ from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents
 from harness.language.library import Library
 from harness.results.cell import Cell
-from harness.results.file import encoded, parsed
+from harness.results.file import encode_line, parse_line
 
 MODEL = Library(()).find("model", "lesson6/simple_rnn").path
 DENSE = Library(()).find("layer", "dense").path
@@ -114,6 +114,8 @@ def sealed_anew(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             line.pop("checksum", None)
             open_cells.setdefault(key, []).append(line)
             if line["kind"] == "end":
-                begin, *results, end = (parsed(json.dumps(x).encode()) for x in open_cells.pop(key))
-                line = json.loads(encoded(seal(begin, results, end).plain()))
+                begin, *results, end = (
+                    parse_line(json.dumps(x).encode()) for x in open_cells.pop(key)
+                )
+                line = json.loads(encode_line(seal(begin, results, end).plain()))
         yield line

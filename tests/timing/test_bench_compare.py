@@ -16,7 +16,7 @@ from harness.cli import cli
 from harness.command.options import share
 from harness.errors import UsageError
 from harness.results.speeds import SpeedFile
-from harness.timing.compare import changes, compare, environment_changes, relative
+from harness.timing.compare import changes, compare, environment_changes, relative_speeds
 from harness.timing.console import check_reference, relative_lines
 from harness.timing.contestant import TimedResult
 from harness.timing.json_file import DocumentError, document, read, write
@@ -140,12 +140,12 @@ def test_accuracy_is_told_in_yardsticks(wording: Wording) -> None:
 
 def test_relative_to_a_backend() -> None:
     content = made(result(), result("torch", 0.0004), result("jax", 0.002), refused("keras"))
-    told = [str(each) for each in relative(content, "numpy")]
+    told = [str(each) for each in relative_speeds(content, "numpy")]
     assert told[0].startswith("lesson6/sequence_rnn[train-b64-t8]: torch is 2.5")
     assert told[1].startswith("lesson6/sequence_rnn[train-b64-t8]: jax is 0.5")
     assert all(text.endswith(" as fast as numpy") for text in told)
     assert len(told) == 2
-    assert relative(content, "keras") == []
+    assert relative_speeds(content, "keras") == []
 
 
 def test_relative_speeds_are_told_cell_by_cell_and_altogether(wording: Wording) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench_results import REQUEST, result
 from wording import Wording
 
-from harness.timing.compare import compare, environment_changes, relative
+from harness.timing.compare import compare, environment_changes, relative_speeds
 from harness.timing.json_file import document
 
 
@@ -15,7 +15,7 @@ def test_figures_that_are_not_to_be_relied_on_are_told_as_such(wording: Wording)
     (change,) = compare(document(REQUEST, [before]), document(REQUEST, [after])).changes
     wording(change)
     other = result("torch")
-    (line,) = relative(document(REQUEST, [before, other]), "numpy")
+    (line,) = relative_speeds(document(REQUEST, [before, other]), "numpy")
     wording(line)
 
 

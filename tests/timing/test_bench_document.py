@@ -25,7 +25,7 @@ from harness.timing.json_file import (
     read,
     write,
 )
-from harness.timing.noise import Load, doubts, warning
+from harness.timing.noise import Load, find_doubts, warn_if_busy
 from harness.timing.options import BenchOptions
 from harness.timing.request import TUNINGS, BenchPlan
 
@@ -181,7 +181,9 @@ def test_slopes(wording: Wording) -> None:
     assert [f["slope"] for f in over_batch] == pytest.approx([0.5, 0.5])
     assert [f["r_squared"] for f in over_batch] == pytest.approx([1, 1])
     assert [f["slope"] for f in over_time] == pytest.approx([0, 0, 0], abs=1e-9)
-    wording.line(sweep.lines(over_batch)[0], "lesson6/sequence_rnn numpy ... 8 ... batch^0.50")
+    wording.line(
+        sweep.slope_lines(over_batch)[0], "lesson6/sequence_rnn numpy ... 8 ... batch^0.50"
+    )
 
 
 def test_one_size_has_no_slope() -> None:
@@ -240,7 +242,7 @@ def test_table(wording: Wording) -> None:
 def test_a_worthless_figure_is_said_to_be_one_in_the_table_and_the_file(wording: Wording) -> None:
     wide = result(noise=(0.8, 0.9, 1.0, 1.3, 1.4))
     quiet = Load(start=0.2, own_at_start=0, end=2.1, own=2)
-    wide.record.doubts = doubts(wide.record.rate, quiet, cores=2)
+    wide.record.doubts = find_doubts(wide.record.rate, quiet, cores=2)
     (grid,), notes = table.grids([wide, result("torch")])
     assert "% [1]\n" in grid.rows[0][1]
     assert "[" not in grid.rows[0][2]
@@ -252,8 +254,8 @@ def test_a_worthless_figure_is_said_to_be_one_in_the_table_and_the_file(wording:
 
 @pytest.mark.parametrize(("load", "warned"), [(0.9, False), (1.1, True)])
 def test_other_work_is_told_before_anything_is_timed(load: float, warned: bool) -> None:
-    assert ("a load of 1.1 on 2 cores" in warning(load, cores=2)) == warned
-    assert bool(warning(load, cores=2)) == warned
+    assert ("a load of 1.1 on 2 cores" in warn_if_busy(load, cores=2)) == warned
+    assert bool(warn_if_busy(load, cores=2)) == warned
 
 
 @pytest.mark.parametrize(
@@ -266,15 +268,19 @@ def test_other_work_is_told_before_anything_is_timed(load: float, warned: bool) 
     ],
 )
 def test_other_work_of_the_machine_makes_a_figure_worthless(load: Load, words: list[str]) -> None:
-    found = doubts(result().record.rate, load, cores=2)
+    found = find_doubts(result().record.rate, load, cores=2)
     assert len(found) == len(words)
     assert all(word in text for word, text in zip(words, found, strict=True))
 
 
 def test_a_run_that_makes_no_load_is_not_spoken_of(wording: Wording) -> None:
-    (told,) = doubts(result().record.rate, Load(start=3, own_at_start=0.2, end=3, own=1), cores=2)
+    (told,) = find_doubts(
+        result().record.rate, Load(start=3, own_at_start=0.2, end=3, own=1), cores=2
+    )
     wording.line(told, "3.0 ... 2")
-    (told,) = doubts(result().record.rate, Load(start=0, own_at_start=0, end=4, own=1), cores=2)
+    (told,) = find_doubts(
+        result().record.rate, Load(start=0, own_at_start=0, end=4, own=1), cores=2
+    )
     wording.line(told, "1")
 
 
@@ -287,7 +293,7 @@ def test_fastest_is_marked_only_as_far_as_noise_allows() -> None:
 @pytest.mark.parametrize(("steps", "marked"), [((1, 1), [1, 0]), ((2, 1), [0, 0])])
 def test_a_worthless_figure_is_not_the_fastest(steps: tuple[int, int], marked: list[int]) -> None:
     cells = [result(b, step=s / 1e3) for b, s in zip(("numpy", "torch"), steps, strict=True)]
-    cells[1].record.doubts = doubts(cells[1].record.rate, Load(3, 0.2, 3, 1), cores=2)
+    cells[1].record.doubts = find_doubts(cells[1].record.rate, Load(3, 0.2, 3, 1), cores=2)
     assert [text.startswith("*") for text in table.grids(cells)[0][0].rows[0][1:]] == marked
 
 

@@ -19,7 +19,7 @@ from harness.runtime.precision import WIDTHS
 from harness.runtime.service import SessionService
 from harness.runtime.step_service import PeakMeter, StepService, bandwidth_numbers
 from harness.timing import card, figures
-from harness.timing.card import shared, slowed, watched
+from harness.timing.card import list_slowdowns, split_memory, watch_gpu
 from harness.timing.contestant import Record
 from harness.timing.figures import large_product
 from harness.worker.cards import CardState
@@ -144,9 +144,9 @@ def test_the_record_has_the_card_and_who_else_is_on_it(monkeypatch: pytest.Monke
     monkeypatch.setattr(card, "cards", lambda: [{"uuid": "GPU-1"}, {"uuid": "GPU-2"}])
     monkeypatch.setattr(card, "processes", lambda uuid: {100: 3000, 200: 1000})
     one = contestant()
-    with watched([one]):
+    with watch_gpu([one]):
         pass
-    assert one.record.told()["card"] == {
+    assert one.record.plain()["card"] == {
         "uuid": "GPU-2",
         "looks": 1,
         "sm_mhz": [1700.0, 1700.0],
@@ -163,19 +163,19 @@ def test_the_record_has_the_card_and_who_else_is_on_it(monkeypatch: pytest.Monke
 def test_a_run_on_the_cpu_asks_for_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card, "Watch", None)
     one = contestant("cpu")
-    with watched([one]):
+    with watch_gpu([one]):
         pass
     assert one.record.card == {}
 
 
 def test_memory_that_the_driver_does_not_tell_is_not_told() -> None:
-    assert shared({100: None}, 100, 5000) == {"own_bytes": None, "others_bytes": None}
-    assert shared({}, 100, 5000) == {"own_bytes": None, "others_bytes": None}
-    assert shared({100: 10}, 100, None) == {"own_bytes": 10, "others_bytes": None}
+    assert split_memory({100: None}, 100, 5000) == {"own_bytes": None, "others_bytes": None}
+    assert split_memory({}, 100, 5000) == {"own_bytes": None, "others_bytes": None}
+    assert split_memory({100: 10}, 100, None) == {"own_bytes": 10, "others_bytes": None}
 
 
 def test_a_card_that_slowed_down_makes_a_speed_doubtful(wording: Wording) -> None:
-    assert slowed({}) == []
-    assert slowed({"reasons": ["idle", "power cap"]}) == []
-    (doubt,) = slowed({"reasons": ["power brake", "thermal slowdown by hardware"]})
+    assert list_slowdowns({}) == []
+    assert list_slowdowns({"reasons": ["idle", "power cap"]}) == []
+    (doubt,) = list_slowdowns({"reasons": ["power brake", "thermal slowdown by hardware"]})
     wording(doubt)

@@ -20,9 +20,9 @@ from harness.language.model import load_spec
 from harness.oracle.oracle import Oracle
 from harness.oracle.tolerance import Deviation
 from harness.runtime.session import Session
-from harness.timing.figures import largest_product, least_bytes, work
+from harness.timing.figures import count_operations, largest_product, least_bytes
 from harness.timing.options import BenchOptions
-from harness.timing.proofs.values import told_digits
+from harness.timing.proofs.values import count_correct_digits
 from harness.timing.request import (
     TUNINGS,
     BenchRequest,
@@ -141,7 +141,7 @@ def case(mode: str, batch: int = 4) -> TimedCase:
 
 def test_batches_differ_and_fresh_ones_are_never_seen_before() -> None:
     made = case("train")
-    sets = [made.batches, made.fresh(1), made.fresh(2)]
+    sets = [made.batches, made.make_batches(1), made.make_batches(2)]
     seen = {b["inputs"]["chars"].tobytes() for batches in sets for b in batches}
     assert len(seen) == 3 * ROTATING
 
@@ -150,8 +150,8 @@ def test_work_is_counted_by_hand() -> None:
     # vocab 86, factors 42, hidden 7, 4 sequences of 3.
     rows = 4 * 3
     products = 2 * rows * (42 * 7 + 7 * 7 + 7 * 86)
-    assert work(case("forward"))["forward_products"] == products
-    train = work(case("train"))
+    assert count_operations(case("forward"))["forward_products"] == products
+    train = count_operations(case("train"))
     assert train["forward_products"] == products
     # Each product has two of its size in the gradient; the state before the first step is fixed.
     assert 1.8 * products < train["gradient_products"] <= 2 * products
@@ -193,7 +193,7 @@ def test_digits_are_those_of_what_is_more_than_rounding(dtype: str, least: float
     honest = Session(Oracle("reversed"), *programs, path="derived", dtype=dtype, rule=made.rule)
     deviations = made.compare(made.run(honest))
     assert all(d.agrees for d in deviations)
-    told = told_digits(made, deviations)
+    told = count_correct_digits(made, deviations)
     assert told is not None
     assert least < told < 8
     if dtype == "bfloat16":
@@ -203,7 +203,7 @@ def test_digits_are_those_of_what_is_more_than_rounding(dtype: str, least: float
 
 def test_no_digits_are_told_of_rounding_alone() -> None:
     made = case("train")
-    assert told_digits(made, [Deviation("step 1: loss", 1.9, 0.5, 8.0)]) is None
+    assert count_correct_digits(made, [Deviation("step 1: loss", 1.9, 0.5, 8.0)]) is None
 
 
 def options(*arguments: str) -> BenchRequest:

@@ -56,7 +56,7 @@ def test_results_are_those_of_the_oracle(
     worker, made = workers[name], case(model, mode)
     call(worker, "prepare", **made.payload("native", "cpu"))
     results = [call(worker, "values", first=n, count=1)[0] for n in made.compared]
-    found, wanted = made.found(results, {}), made.expected.values
+    found, wanted = made.rename_results(results, {}), made.expected.values
     compared = [n for n in found if n in wanted]
     assert len(compared) == len(results), sorted(found)
     # Keras' Adam has another epsilon, which a small gradient feels.

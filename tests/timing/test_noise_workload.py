@@ -26,7 +26,7 @@ def test_timed_steps_are_those_of_the_oracle(mode: str, path: str) -> None:
     results = [service.values(index, 1)[0] for index in case.compared]
     after = service.parameters() if mode == "train" else {}
     after.pop("others", None)
-    found = worst(case.compare(case.found(results, after)))
+    found = worst(case.compare(case.rename_results(results, after)))
     assert found.agrees, str(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.timing.contestant import Pace
-from harness.timing.proofs.times import LEAST_PROCESSOR, less
+from harness.timing.proofs.times import LEAST_PROCESSOR, is_too_short
 
 
 def pace(row: float, row_processor: float) -> Pace:
@@ -28,8 +28,8 @@ def pace(row: float, row_processor: float) -> Pace:
     ids=["as long", "short", "once as long", "half of the work", "waiting threads"],
 )
 def test_which_are_too_short(paces: list[Pace], refused: bool) -> None:
-    assert less(paces, True, LEAST_PROCESSOR) is refused
+    assert is_too_short(paces, True, LEAST_PROCESSOR) is refused
 
 
 def test_of_a_card_the_clock_alone_tells() -> None:
-    assert not less([pace(0.8, 0.1)] * 3, False, LEAST_PROCESSOR)
+    assert not is_too_short([pace(0.8, 0.1)] * 3, False, LEAST_PROCESSOR)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from wording import Wording
 
-from harness.timing.proofs.times import Scaling, _unconvincing
+from harness.timing.proofs.times import Scaling, _explain_missing_wait
 
 # Of a step of a millisecond: short runs of 30 steps, long ones of 300.
 HONEST: dict[str, Any] = {
@@ -31,7 +31,7 @@ REASON = "10 times the steps take 29 times as long"
     "noise", [{}, BUSY, BUSY | {"processor_ratios": [24.0, 27.0, 9.0], "short": 1e-5}]
 )
 def test_noise_speaks_against_nobody(noise: dict[str, Any]) -> None:
-    assert _unconvincing(Scaling(**HONEST | noise)) == ""
+    assert _explain_missing_wait(Scaling(**HONEST | noise)) == ""
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_noise_speaks_against_nobody(noise: dict[str, Any]) -> None:
     ],
 )
 def test_work_that_is_left_does(left: dict[str, Any], reason: str, wording: Wording) -> None:
-    wording.line(_unconvincing(Scaling(**HONEST | left)), reason)
+    wording.line(_explain_missing_wait(Scaling(**HONEST | left)), reason)

@@ -9,8 +9,8 @@ from itertools import count
 from math import inf
 from statistics import median, quantiles
 
-from harness.timing.contestant import Contestant, Handed, Pace, Refused, TimedRow
-from harness.timing.play import sample
+from harness.timing.contestant import Contestant, FeedTime, Pace, Refused, TimedRow
+from harness.timing.play import time_sample
 from harness.timing.workload import ROTATING
 
 # Proof that a step is not faster than the hardware: its matmuls run at most at HARDWARE x peak.
@@ -102,9 +102,9 @@ def _unseen_times(contestant: Contestant, in_a_row: bool) -> Times:
         if in_a_row:
             # On every backend, the first steps on newly allocated memory are slower. So feed other
             # batches first.
-            contestant.steps.feed(contestant.case.unseen(), beside=True)
+            contestant.steps.feed(contestant.case.make_unseen_batches(), beside=True)
             contestant.throughput(ROTATING)
-        contestant.steps.feed(contestant.case.unseen(), beside=True)
+        contestant.steps.feed(contestant.case.make_unseen_batches(), beside=True)
         for number, seconds in ((1, unseen), (0, seen)):
             # Steps on the batches of the last round warm up all caches.
             contestant.steps.turn(0)
@@ -151,10 +151,10 @@ def check_handing_over(contestant: Contestant) -> None:
         return
     handed, on_cpu = list(contestant.handed), contestant.device == "cpu"
     step = median(p.row_processor if on_cpu else p.row for p in contestant.paces)
-    allowed = max(BEFOREHAND * ROTATING * step, _of_copies(contestant))
-    while _handing_seconds(handed, on_cpu) > allowed and len(handed) < HANDED_SAMPLES:
-        handed.append(_handing_sample(contestant))
-    taken = _handing_seconds(handed, on_cpu)
+    allowed = max(BEFOREHAND * ROTATING * step, _copy_seconds(contestant))
+    while _feeding_seconds(handed, on_cpu) > allowed and len(handed) < HANDED_SAMPLES:
+        handed.append(_sample_feeding(contestant))
+    taken = _feeding_seconds(handed, on_cpu)
     contestant.record.handing_over = {"seconds": taken, "allowed": allowed, "step": step}
     if taken > allowed:
         raise Refused(
@@ -163,27 +163,27 @@ def check_handing_over(contestant: Contestant) -> None:
         )
 
 
-def _handing_seconds(handed: Sequence[Handed], on_cpu: bool) -> float:
+def _feeding_seconds(handed: Sequence[FeedTime], on_cpu: bool) -> float:
     walls = sorted(h.wall for h in handed)
     if on_cpu:
         return min(median(h.processor for h in handed), walls[len(walls) // 4])
     return walls[0]
 
 
-def _of_copies(contestant: Contestant) -> float:
+def _copy_seconds(contestant: Contestant) -> float:
     """Return the seconds that feeding all batches may take, even if steps are very short."""
     arrays = [a for batch in contestant.case.batches for a in batch["inputs"].values()]
     return sum(ARRAY_SECONDS + a.nbytes / BYTES_PER_SECOND for a in arrays)
 
 
-def _handing_sample(contestant: Contestant) -> Handed:
+def _sample_feeding(contestant: Contestant) -> FeedTime:
     before, started = contestant.processor(), time.perf_counter()
-    contestant.steps.feed(contestant.case.unseen())
+    contestant.steps.feed(contestant.case.make_unseen_batches())
     contestant.throughput(ROTATING)
     middle, now = contestant.processor(), time.perf_counter()
     seconds = contestant.throughput(ROTATING) / ROTATING
     processor = (contestant.processor() - middle) / ROTATING
-    return Handed(now - started, middle - before).beyond(ROTATING, seconds, processor)
+    return FeedTime(now - started, middle - before).beyond(ROTATING, seconds, processor)
 
 
 # Proof that the worker's clock, which times everything, runs as fast as the harness's clock.
@@ -202,7 +202,7 @@ def check_clock(contestant: Contestant) -> None:
     Raises:
         Refused: the worker's clock missed more time than messages take.
     """
-    rows = [played.clock for played in contestant.played]
+    rows = [played.clock for played in contestant.timed_rounds]
     if contestant.entry.baseline:
         rows = sorted(contestant.clocks, key=lambda row: row.passed)[-LONGEST:]
     told, passed, allowed = compare_clocks(rows)
@@ -259,12 +259,12 @@ def check_pace(contestant: Contestant) -> None:
     paces = contestant.paces
     on_processors = contestant.device == "cpu" and contestant.many == 1
     most = len(paces) + PACE_SAMPLES
-    while less(paces, on_processors, CLEAR) and len(paces) < most:
-        sample(contestant, TRIED)
+    while is_too_short(paces, on_processors, CLEAR) and len(paces) < most:
+        time_sample(contestant, TRIED)
     middle = sorted(paces, key=lambda p: p.processor_share)[len(paces) // 2]
     shares = {"share": middle.share, "processor_share": middle.processor_share}
     contestant.record.pace = asdict(middle) | shares
-    if less(paces, on_processors, LEAST_PROCESSOR):
+    if is_too_short(paces, on_processors, LEAST_PROCESSOR):
         raise Refused(
             f"computes less if results are not read: a step in a row takes {middle.row:.3g} s "
             f"(processor time: {middle.row_processor:.3g} s); a single step takes "
@@ -274,7 +274,7 @@ def check_pace(contestant: Contestant) -> None:
         )
 
 
-def less(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
+def is_too_short(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
     """Return whether a step in a row took too little time.
 
     Wall time is too short if it is too short in every round: on a busy machine the best round
@@ -311,12 +311,12 @@ def check_waits(contestant: Contestant) -> None:
     """
     tried = []
     for attempt in range(ATTEMPTS):
-        tried.append(_scaling(contestant, SHORT * LONGER**attempt))
+        tried.append(_measure_scaling(contestant, SHORT * LONGER**attempt))
         # In the first attempt, another process may have delayed the step after the run.
-        if not _unconvincing(tried[-1]) or (attempt and tried[-1].is_gross):
+        if not _explain_missing_wait(tried[-1]) or (attempt and tried[-1].is_gross):
             break
     contestant.record.waits = {**asdict(tried[-1]), "attempts": len(tried)}
-    reason = _unconvincing(tried[-1])
+    reason = _explain_missing_wait(tried[-1])
     if reason:
         raise Refused(f"does not wait for its work: {reason}")
 
@@ -346,7 +346,7 @@ class Scaling:
         return self.step_after - self.step_alone > FACTOR / 2 * self.step_alone
 
 
-def _scaling(contestant: Contestant, seconds: float) -> Scaling:
+def _measure_scaling(contestant: Contestant, seconds: float) -> Scaling:
     count = contestant.steps_in(seconds, least=1)
     short, long, left, alone, worked = [], [], [], [], []
     left_early, waited = [], []
@@ -379,17 +379,17 @@ def _scaling(contestant: Contestant, seconds: float) -> Scaling:
 
 def _one_step(contestant: Contestant) -> float:
     """Return the seconds until the worker replies with the result of one step."""
-    return contestant.seconds_of_values(contestant.take(1), 1)
+    return contestant.seconds_of_values(contestant.reserve_steps(1), 1)
 
 
-def _unconvincing(found: Scaling) -> str:
+def _explain_missing_wait(found: Scaling) -> str:
     """Return why a backend seems not to wait for its work; empty if it seems to wait.
 
     Noise makes some ratios too large and others too small. So a ratio is wrong only if every try
     errs in the same direction.
     """
     least, most = FACTOR * (1 - LINEAR), FACTOR * (1 + LINEAR)
-    if max(found.ratios) < least or (min(found.ratios) > most and not _held_up(found)):
+    if max(found.ratios) < least or (min(found.ratios) > most and not _was_delayed(found)):
         return f"{FACTOR} times the steps take {found.ratio:.3g} times as long"
     after, alone = found.step_after, found.step_alone
     if after - alone > max(LINEAR * found.seconds, alone):
@@ -400,7 +400,7 @@ def _unconvincing(found: Scaling) -> str:
     return ""
 
 
-def _held_up(found: Scaling) -> bool:
+def _was_delayed(found: Scaling) -> bool:
     """Return whether a busy machine explains why long runs took too long.
 
     A delay by other processes takes no processor time. Waiting threads may spin, though: then the

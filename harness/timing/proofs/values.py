@@ -13,8 +13,8 @@ from harness.oracle.case import step_values
 from harness.oracle.rounding import perturbed
 from harness.oracle.tolerance import Deviation, K, digits, worst
 from harness.oracle.yardstick import Expected, noise_between
-from harness.timing.contestant import Contestant, Played, Refused
-from harness.timing.workload import ROTATING, SECRET, Left, TimedCase, kind
+from harness.timing.contestant import Contestant, Refused, TimedRound
+from harness.timing.workload import ROTATING, SECRET, StepValues, TimedCase, kind
 
 # Proof that steps in a row end with the same values as the same steps run singly.
 #
@@ -55,21 +55,21 @@ def check_timed_way(contestant: Contestant) -> None:
         Refused: the values differ.
     """
     case, steps = contestant.case, contestant.steps
-    steps.feed(case.unseen())
-    start = _shaken(contestant)
-    runs = sorted(_runs(contestant), key=lambda run: run.length)
+    steps.feed(case.make_unseen_batches())
+    start = _perturb_parameters(contestant)
+    runs = sorted(_draw_runs(contestant), key=lambda run: run.length)
     found: ArrayDict = {}
     for run in runs:
         steps.restart(start)
         steps.throughput(0, run.length)
-        found |= _named(run.read, steps.last(run.length - 1 - run.read))
-    found |= _left(contestant, runs[-1].length, start)
+        found |= _name_results(run.read, steps.last(run.length - 1 - run.read))
+    found |= _read_carried_values(contestant, runs[-1].length, start)
     calls, reads = [(0, runs[-1].length)], {run.read for run in runs}
-    expected = _singly(contestant, calls, reads, start, until=1)
+    expected = _run_singly(contestant, calls, reads, start, until=1)
     noise: Mapping[str, float] = {}
     deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
     if not all(d.agrees for d in deviations):
-        again = _singly(contestant, calls, reads, _shaken(contestant), until=1)
+        again = _run_singly(contestant, calls, reads, _perturb_parameters(contestant), until=1)
         noise = noise_between(expected, again, kind)
         deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
     furthest = worst(deviations)
@@ -77,10 +77,10 @@ def check_timed_way(contestant: Contestant) -> None:
         "steps": runs[-1].length,
         "runs": len(runs),
         "compared": len(deviations),
-        **_told(furthest),
+        **_deviation_fields(furthest),
     }
     if not furthest.agrees:
-        raise Refused(_refusal(runs[-1].length, furthest))
+        raise Refused(_refusal_text(runs[-1].length, furthest))
 
 
 def check_rounds(contestant: Contestant) -> None:
@@ -92,15 +92,15 @@ def check_rounds(contestant: Contestant) -> None:
     Raises:
         Refused: the values differ, or the round left work to the reading of its values.
     """
-    played = [p for p in contestant.played if p.drawn or not contestant.carries]
+    played = [p for p in contestant.timed_rounds if p.drawn or not contestant.carries]
     furthest: Deviation | None = None
     for one in played:
-        found = _again(contestant, one)
+        found = _compare_with_single_steps(contestant, one)
         furthest = worst([found, furthest]) if furthest else found
-        told = {"rounds": len(played), "steps": one.steps, **_told(furthest)}
+        told = {"rounds": len(played), "steps": one.steps, **_deviation_fields(furthest)}
         contestant.record.rounds_again = told
         if not furthest.agrees:
-            raise Refused(_refusal(one.steps, furthest))
+            raise Refused(_refusal_text(one.steps, furthest))
         allowed = max(LEFT * one.seconds, LEFT_SECONDS)
         first, again = one.reading or (0.0, 0.0)
         if first - again > allowed:
@@ -110,38 +110,38 @@ def check_rounds(contestant: Contestant) -> None:
             )
 
 
-def _again(contestant: Contestant, played: Played) -> Deviation:
+def _compare_with_single_steps(contestant: Contestant, played: TimedRound) -> Deviation:
     """Return the largest deviation between a round and the same steps run singly."""
     case, steps = contestant.case, contestant.steps
     steps.feed(played.batches)
     found: ArrayDict = {}
     for read, results in played.reads.items():
-        found |= _named(read, results)
+        found |= _name_results(read, results)
     if not contestant.carries:
         steps.restart()
         expected: ArrayDict = {}
         for read in played.reads:
-            expected |= _named(read, steps.values(read, 1)[0])
+            expected |= _name_results(read, steps.values(read, 1)[0])
         # Outputs of single steps are as noisy as the outputs that the oracle computed.
         noise = dict.fromkeys(expected, max(case.expected.noise(case.dtype).values()))
         return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
     start, until = case.material.parameters, played.until if played.parameters else 0
     if until:
         count = sum(count for _, count in played.calls[:until])
-        found |= _carried(contestant, count, played.parameters, start)
-    expected = _singly(contestant, played.calls, played.reads, start, until)
+        found |= _carried_values(contestant, count, played.parameters, start)
+    expected = _run_singly(contestant, played.calls, played.reads, start, until)
     noise = dict.fromkeys(expected, ROUND / K)
     furthest = worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
     if furthest.agrees:
         return furthest
-    shaken_start = _shaken(contestant)
-    again = _singly(contestant, played.calls, played.reads, shaken_start, until)
+    shaken_start = _perturb_parameters(contestant)
+    again = _run_singly(contestant, played.calls, played.reads, shaken_start, until)
     rounding = noise_between(expected, again, kind)
     noise = {n: max(rounding[n], share) for n, share in noise.items()}
     return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
 
 
-def _singly(
+def _run_singly(
     contestant: Contestant,
     calls: Sequence[tuple[int, int]],
     reads: Collection[int],
@@ -160,16 +160,16 @@ def _singly(
         done = first
         for read in sorted(r for r in reads if first <= r < first + count):
             steps.latency(done, read - done)
-            found |= _named(read, steps.values(read, 1)[0])
+            found |= _name_results(read, steps.values(read, 1)[0])
             done = read + 1
         steps.latency(done, first + count - done)
         total += count
         if number == until:
-            found |= _left(contestant, total, start)
+            found |= _read_carried_values(contestant, total, start)
     return found
 
 
-def _runs(contestant: Contestant) -> Collection[Run]:
+def _draw_runs(contestant: Contestant) -> Collection[Run]:
     """Return the longest run and some short runs, each with the step to read drawn secretly."""
     many, further = contestant.many, FURTHER[contestant.case.group.mode]
     most = max(LEAST, min(STEPS, contestant.steps_in(SECONDS)))
@@ -180,32 +180,34 @@ def _runs(contestant: Contestant) -> Collection[Run]:
     return {run.read: run for run in runs}.values()
 
 
-def _left(contestant: Contestant, count: int, start: ArrayDict) -> ArrayDict:
-    return _carried(contestant, count, contestant.steps.parameters(), start)
+def _read_carried_values(contestant: Contestant, count: int, start: ArrayDict) -> ArrayDict:
+    return _carried_values(contestant, count, contestant.steps.parameters(), start)
 
 
-def _carried(contestant: Contestant, count: int, left: Left, start: ArrayDict) -> ArrayDict:
+def _carried_values(
+    contestant: Contestant, count: int, left: StepValues, start: ArrayDict
+) -> ArrayDict:
     """Return all values that pass from step to step; parameters as differences from ``start``."""
     material = replace(contestant.case.material, parameters=start)
     found = step_values(count, {"results": {}, **left}, material)
     return found | {f"step {count}: {n}": a for n, a in left["others"].items()}
 
 
-def _named(index: int, results: Mapping[str, Array]) -> ArrayDict:
+def _name_results(index: int, results: Mapping[str, Array]) -> ArrayDict:
     return {f"step {index + 1}: {n}": a for n, a in results.items()}
 
 
-def _shaken(contestant: Contestant) -> ArrayDict:
+def _perturb_parameters(contestant: Contestant) -> ArrayDict:
     """Return the initial parameters with different last digits, drawn secretly."""
     random = np.random.default_rng(SECRET.getrandbits(64))
     return perturbed(contestant.case.material.parameters, contestant.case.dtype, random)
 
 
-def _told(furthest: Deviation) -> dict[str, object]:
+def _deviation_fields(furthest: Deviation) -> dict[str, object]:
     return {"worst": furthest.name, "error": furthest.error, "allowed": furthest.tolerance}
 
 
-def _refusal(steps: int, furthest: Deviation) -> str:
+def _refusal_text(steps: int, furthest: Deviation) -> str:
     what = furthest.reason or f"is off by {furthest.error:.2e} (allowed: {furthest.tolerance:.2e})"
     return (
         f"differs: after {steps} timed steps, {furthest.name} {what} "
@@ -227,14 +229,14 @@ def check_step(contestant: Contestant) -> None:
     Raises:
         Refused: the step does not agree.
     """
-    played = [p for p in contestant.played if p.drawn or not contestant.carries]
+    played = [p for p in contestant.timed_rounds if p.drawn or not contestant.carries]
     if not played:
         return
     one = SECRET.choice(played)
-    again = _step_again if contestant.carries else _read
+    again = _repeat_to_step if contestant.carries else _choose_read_step
     number, index, left, found = again(contestant, one)
-    expected = contestant.case.following(number, one.batches[index % ROTATING], left)
-    deviations = _by_noise(contestant, expected, found)
+    expected = contestant.case.expect_step(number, one.batches[index % ROTATING], left)
+    deviations = _compare_step(contestant, expected, found)
     furthest = worst(deviations)
     contestant.record.later_step = {
         "step": number,
@@ -247,7 +249,7 @@ def check_step(contestant: Contestant) -> None:
         raise Refused(f"differs from the oracle in the middle of a round: {furthest}")
 
 
-def _by_noise(contestant: Contestant, expected: Expected, found: Arrays) -> list[Deviation]:
+def _compare_step(contestant: Contestant, expected: Expected, found: Arrays) -> list[Deviation]:
     """Compare a step, given the noise of the first steps; if that fails, measure its own noise."""
     case = contestant.case
     known: dict[str, float] = {}
@@ -260,20 +262,20 @@ def _by_noise(contestant: Contestant, expected: Expected, found: Arrays) -> list
 
 
 # The number of a step, its index, the values before it, and its results.
-Found = tuple[int, int, Left, Arrays]
+RepeatedStep = tuple[int, int, StepValues, Arrays]
 
 
-def _read(contestant: Contestant, played: Played) -> Found:
+def _choose_read_step(contestant: Contestant, played: TimedRound) -> RepeatedStep:
     material, (index, results) = contestant.case.material, SECRET.choice([*played.reads.items()])
-    left: Left = {
+    left: StepValues = {
         "parameters": material.parameters,
         "statistics": material.statistics,
         "others": {},
     }
-    return index + 1, index, left, contestant.case.found([results], {}, index + 1)
+    return index + 1, index, left, contestant.case.rename_results([results], {}, index + 1)
 
 
-def _step_again(contestant: Contestant, played: Played) -> Found:
+def _repeat_to_step(contestant: Contestant, played: TimedRound) -> RepeatedStep:
     """Repeat the round up to a drawn step; return the values before the step, and its results."""
     steps, train = contestant.steps, contestant.case.group.mode == "train"
     before = SECRET.randrange(played.steps)
@@ -288,8 +290,8 @@ def _step_again(contestant: Contestant, played: Played) -> Found:
     steps.latency(first, before)
     left = steps.parameters()
     results = steps.values(first + before, 1)
-    after: Left = steps.parameters() if train else {}
-    found = contestant.case.found(results, after, number, left["parameters"])
+    after: StepValues = steps.parameters() if train else {}
+    found = contestant.case.rename_results(results, after, number, left["parameters"])
     return number, first + before, left, found
 
 
@@ -303,7 +305,7 @@ def check_values(contestant: Contestant) -> None:
     """Raise :class:`Refused` if the first steps do not agree with the oracle."""
     results, after = compared_steps(contestant)
     case = contestant.case
-    found = case.found(results, after)
+    found = case.rename_results(results, after)
     if contestant.entry.baseline:
         _check_baseline(contestant, found)
         return
@@ -320,7 +322,7 @@ def check_values(contestant: Contestant) -> None:
         "worst": furthest.name,
         "error": furthest.error,
         "ratio": furthest.ratio,
-        "digits": told_digits(case, deviations),
+        "digits": count_correct_digits(case, deviations),
         "agrees": all(d.agrees for d in deviations),
     }
     wrong = [d for d in deviations if not d.agrees]
@@ -329,7 +331,7 @@ def check_values(contestant: Contestant) -> None:
         raise Refused(f"differs: {furthest}{more}")
 
 
-def told_digits(case: TimedCase, deviations: Sequence[Deviation]) -> float | None:
+def count_correct_digits(case: TimedCase, deviations: Sequence[Deviation]) -> float | None:
     """Return the number of correct decimal digits of the worst tensor.
 
     Return None if every tensor consists of rounding errors.
@@ -339,7 +341,7 @@ def told_digits(case: TimedCase, deviations: Sequence[Deviation]) -> float | Non
     return digits(max(errors)) if errors else None
 
 
-def compared_steps(contestant: Contestant) -> tuple[Values, Left]:
+def compared_steps(contestant: Contestant) -> tuple[Values, StepValues]:
     """Run the steps that the oracle has computed; return their results and the final values."""
     contestant.steps.restart()
     results: list[Arrays] = []
@@ -351,7 +353,7 @@ def compared_steps(contestant: Contestant) -> tuple[Values, Left]:
 
 def _check_baseline(contestant: Contestant, found: Arrays) -> None:
     expected = contestant.case.expected.values
-    errors = {n: _gap(a, expected[n]) for n, a in found.items() if n in expected}
+    errors = {n: _relative_error(a, expected[n]) for n, a in found.items() if n in expected}
     if not errors:
         raise Refused("differs: nothing was compared")
     furthest = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
@@ -374,7 +376,7 @@ def check_again(contestant: Contestant) -> None:
     contestant.record.values = {**first, "ratio_after": contestant.record.values.get("ratio")}
 
 
-def _gap(found: Any, expected: Any) -> float:
+def _relative_error(found: Any, expected: Any) -> float:
     """Return the largest deviation divided by the largest magnitude; infinity for other shapes."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if found.shape != expected.shape:

@@ -160,11 +160,11 @@ def _neutral(text: str, folder: Path) -> str:
 
     from places import ROOT
 
-    from harness.results.environment import identity
+    from harness.results.environment import machine_identity
 
     text = text.replace(str(folder), "/folder").replace(str(ROOT), "/harness")
     text = text.replace(sys.executable, "/usr/bin/python3").replace(platform.node(), "host")
-    text = text.replace(sys.base_prefix, "/usr").replace(identity(), "0123456789abcdef")
+    text = text.replace(sys.base_prefix, "/usr").replace(machine_identity(), "0123456789abcdef")
     return _sealed(text.replace(os.path.realpath(sys.executable), "/usr/bin/python3"))
 
 
