@@ -3,7 +3,8 @@
 A plugin is a module with a subclass of :class:`Backend` and with functions that are decorated with
 :func:`hookimpl` and named as in :class:`harness.runtime.hookspecs.Hooks`. The docstrings of
 ``Backend`` say which shapes and dtypes each method receives, and which errors it may raise.
-``docs/adding-a-backend.md`` explains a backend line by line. A plugin may import these modules too:
+``docs/adding-a-backend.md`` explains a backend line by line. A plugin may also import these
+modules:
 
 - :mod:`harness.extend.program`: read a model's program, to claim layers or the whole model.
 - :mod:`harness.extend.executor`: run plans with preallocated buffers.

@@ -1,4 +1,5 @@
-"""Classes for running a user's model, which ``harness check --against`` compares with a spec."""
+"""Classes for running a user's own model. ``harness check --against`` compares this model with a
+spec."""
 
 from __future__ import annotations
 

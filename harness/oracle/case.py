@@ -150,7 +150,7 @@ class Case:
         """Return the values that ``run`` computes with the oracle's session, cached under ``key``.
 
         Raises:
-            OracleFault: the oracle has too little time or memory for the computation.
+            OracleFault: the oracle does not have enough time or memory.
         """
         return self._expect(key, lambda session: [run(session)])
 
@@ -176,8 +176,8 @@ class Case:
         self, material: Arguments, key: Any, along: Mapping[str, Array] | None = None
     ) -> Expected:
         """Return the results of a training pass and the gradients, which are named
-        ``gradient.NAME``. The gradients are those of the loss, or of the results with the
-        cotangents ``along``. If a gradient is not finite, no gradient is compared: see
+        ``gradient.NAME``. Without ``along``, the loss is differentiated. Otherwise ``along`` has
+        the cotangents of the results. If a gradient is not finite, no gradient is compared: see
         :meth:`.Expected.of_finite_gradients`."""
 
         def run(session: Session) -> Mapping[str, Array]:
@@ -252,7 +252,7 @@ def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> di
 
 def with_parameter_rounding(expected: Expected, parameters: Arrays) -> Expected:
     """Raise the noise of each parameter's change to at least the rounding error of the parameter.
-    The measured noise may be too small by luck if the parameter has few numbers."""
+    If the parameter has few numbers, the measured noise may be too small by chance."""
     sizes = {f"{n} moved": float(np.abs(a).max(initial=0.0)) for n, a in parameters.items()}
 
     @cache

@@ -34,8 +34,8 @@ def complex_step_gap(case: Case) -> float:
     is computed by the gradient and by the complex step. In a model with many variables, several
     variables share a direction. The gap is relative to the sum of the absolute terms of the inner
     product of gradient and direction. Directions with an infinite or NaN derivative are skipped.
-    The result is NaN if all directions are skipped, and 0 for a model without a loss. Raises
-    :class:`HarnessError` if a gap is too large, because the oracle's gradients are then wrong.
+    The result is NaN if all directions are skipped, and 0 for a model without a loss. If a gap is
+    too large, the oracle's gradients are wrong, and the function raises :class:`HarnessError`.
     """
     if case.training.loss is None:
         return 0.0
@@ -86,8 +86,8 @@ def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
 
 
 def _variable_groups(names: Sequence[str]) -> list[list[str]]:
-    """Group the variables: one variable per group, or the same variable of all blocks if there are
-    many variables.
+    """Group the variables. If there are few variables, each group has one variable. If there are
+    many, a group has the same variable (e.g. ``W``) of all blocks.
 
     Each group costs a pass through the whole model, so groups of one variable would take time
     quadratic in the depth. The same variable has gradients of similar size in all blocks, so a

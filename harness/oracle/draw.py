@@ -45,7 +45,8 @@ def draw(
 
 
 def parameter(program: Program, port: Port, seed: int) -> Array:
-    """Draw a parameter or a moving statistic that differs from special values such as 0 and 1.
+    """Draw a parameter or a moving statistic. Its entries differ from special values such as 0 and
+    1.
 
     The entries of matrices and kernels have the standard deviation 1.2 / sqrt(n), where n is the
     product of all axes but the last. Gates then leave their linear range without saturating.

@@ -35,9 +35,9 @@ class ComparisonRecorder(Oracle):
     """The oracle with a record of all comparisons and of the smallest gap between their operands.
 
     ``margin`` is the smallest gap, relative to the size of the operands. ``positive_margin`` is the
-    smallest gap that is not 0. It ignores operands that are equal on purpose, because these are
-    equal in every backend. ``decisions`` lists the results of all comparisons, sorts and floors in
-    order of execution.
+    smallest gap that is not 0. Gaps of 0 are ignored: operands that are equal on purpose are equal
+    in every backend. ``decisions`` lists the results of all comparisons, sorts and floors in order
+    of execution.
     """
 
     def __init__(self) -> None:
@@ -214,9 +214,10 @@ def draw_off_kinks(
     time: int,
     given: UserArrays | None = None,
 ) -> tuple[int, Arguments]:
-    """Draw test arrays that avoid all kinks, with the largest weights for which float32 does not
-    overflow. The user's arrays (``given``) replace the drawn ones. ``functools.partial`` with
-    ``batch``, ``time`` and ``given`` turns this function into a :data:`Drawing`."""
+    """Draw test arrays that avoid all kinks. The matrices are scaled by the first of :data:`GAINS`
+    for which float32 does not overflow. The user's arrays (``given``) replace the drawn ones.
+    ``functools.partial`` with ``batch``, ``time`` and ``given`` turns this function into a
+    :data:`Drawing`."""
     tries = 1 if given is not None and given.decides_forward else SEEDS_TRIED
 
     def draw_once(gain: float, number: int) -> Arguments:

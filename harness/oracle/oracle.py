@@ -110,7 +110,8 @@ def _ordered_tensordot(
 
 
 def _nudged(function: Callable[[Array], Array], bound: float = np.inf) -> Callable[[Array], Array]:
-    """Wrap a function: each result is about four units in the last place too high or too low.
+    """Wrap a function so that each result is about four units in the last place too high or too
+    low.
 
     Results of exp, log or tanh differ between libraries, and later operations may magnify the
     differences. The sign of each error is random with a fixed seed. ``bound`` limits the magnitude

@@ -183,7 +183,7 @@ TERMS: Mapping[str, Callable[..., int]] = {
 
 def _exact_integers(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
     """Return a mask of the entries that are exact integers computed from integers, which have no
-    rounding error; None if the operation or the result is not tested."""
+    rounding error. Return None if the operation or the result is not tested."""
     literal = op != "power" or np.ndim(arguments[1]) == 0
     if (
         op not in COUNTING
@@ -320,20 +320,20 @@ class Narrowed(Oracle):
 
 
 def small_rounding_only(values: Arrays) -> list[str]:
-    """Return the names of tensors that have few entries and consist only of rounding errors. One
-    run with random rounding may miss these errors by luck, so several runs are needed."""
+    """Return the names of tensors that have few entries and consist only of rounding errors. A
+    single run with random rounding may miss these errors by chance, so several runs are needed."""
     return [name for name in rounding_only(values) if values[name].size <= FEW_ENTRIES]
 
 
 def has_equal_rows(values: Arrays) -> bool:
     """Return whether all rows of any output are equal. All results then depend on few numbers, and
-    one run with random rounding may miss their errors by luck."""
+    a single run with random rounding may miss their errors by chance."""
     outputs = (a for n, a in values.items() if n.startswith("output.") and a.ndim)
     return any(bool((a == a[:1]).all()) for a in outputs)
 
 
 def perturbed(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:
-    """Move each parameter up or down by about four units in the last place of a dtype. A training
-    from these parameters shows how much rounding errors change a long training."""
+    """Move each parameter up or down by about four units in the last place of a dtype. Training
+    from the moved parameters shows how much rounding errors change a long training."""
     size = PERTURBATION * PRECISION[dtype]
     return {n: a * (1 + size * random.choice((-1.0, 1.0), a.shape)) for n, a in parameters.items()}

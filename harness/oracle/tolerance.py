@@ -132,7 +132,8 @@ MILLIONTH, THOUSANDTH, ROUNDINGS = 2.0**-20, 2.0**-10, 1024
 
 
 def scales(expected: Arrays) -> dict[str, float]:
-    """Return the scale by which each tensor's error is divided: the tensor's largest magnitude.
+    """Return the scale of each tensor, by which its error is divided. The scale is the largest
+    magnitude in the tensor.
 
     If a tensor consists only of rounding errors (:func:`rounding_only`), its scale is
     :data:`THOUSANDTH` of the largest magnitude in all tensors of its kind (:func:`kind_of`). The
@@ -164,7 +165,8 @@ def rounding_only_noise(dtype: str) -> float:
     scale.
 
     The noise is :data:`ROUNDINGS` rounding errors, limited so that the tensor is still compared. In
-    a narrow dtype it is one rounding error, with which the tensor is not compared.
+    a narrow dtype, the noise is one rounding error, which is so large that the tensor is not
+    compared.
     """
     rounding_error = ROUNDOFF / THOUSANDTH * PRECISION[dtype]
     return rounding_error if narrow(dtype) else min(ROUNDINGS * rounding_error, VOID / (2 * K))
@@ -337,8 +339,8 @@ def accuracy_change(old: float, new: float) -> Literal["lost", "gained", ""]:
     """Return "lost" or "gained" if the accuracy changed between two runs by more than rounding
     explains; otherwise "".
 
-    Each error is a multiple of the yardstick of its own run. If the inputs, the processor or the
-    order of summation change the rounding errors, they change the yardstick too.
+    Each error is a multiple of the yardstick of its own run. Different inputs, processors or orders
+    of summation change the rounding errors, but they also change the yardstick.
     """
     if new > max(UNUSUAL, GROWN * old) or math.isnan(new) > math.isnan(old):
         return "lost"

@@ -1,4 +1,4 @@
-"""Arrays of the user (parameters, inputs, targets), which replace the random test arrays."""
+"""The user's own arrays (parameters, inputs, targets), which replace the random test arrays."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def check_user_arrays(
 ) -> UserArrays:
     """Check the user's arrays against a spec, and convert them to a :class:`UserArrays`.
 
-    Each group maps names to values that numpy can convert to arrays. A group is None or holds all
-    of its arrays; only noise may be missing among the inputs. ``sizes`` are the sizes that differ
-    from the spec. The sizes batch and time come from the arrays.
+    Each group maps names to values that numpy can convert to arrays. A group is None or complete;
+    only noise may be missing among the inputs. ``sizes`` are the sizes that differ from the spec.
+    The arrays determine the sizes batch and time.
 
     Raises:
-        UsageError: a name is unknown or missing, an array has another shape or holds no numbers,
-            an index is out of range, or two arrays have different batches or lengths.
+        UsageError: a name is unknown or missing, an array has a wrong shape or does not contain
+            numbers, an index is out of range, or two arrays have different batch sizes or lengths.
         SpecError: the spec has no size of that name.
     """
     model_sizes = {n: size for n, size in sizes.items() if n not in FREE_SIZES}

@@ -183,8 +183,8 @@ class Expected:
         return replace(worst, spread=spread(array, values, scale, worst.tolerance))
 
     def at_least(self, floor: float, prefix: str = "") -> Expected:
-        """Return the same values; raise the noise of names that start with ``prefix`` to at least
-        ``floor``, which applies to float32 and is scaled to other dtypes."""
+        """Return the same values with a minimum noise ``floor`` for names that start with
+        ``prefix``. The minimum applies to float32 and is scaled to other dtypes."""
 
         def measured(base: str) -> Noise:
             min_noise = floor * PRECISION[base]
@@ -366,8 +366,8 @@ class Reference:
         return oracle.gap
 
     def _session(self, oracle: Oracle, dtype: str) -> Session:
-        """Return the session of an oracle, which is created once, because each new session has to
-        derive the gradient again."""
+        """Return the session of an oracle. Each oracle keeps its session, because a new session
+        would have to derive the gradient again."""
         if oracle not in self._sessions:
             self._sessions[oracle] = Session(
                 oracle, *self._programs, path="derived", dtype=dtype, rule=self._rule

@@ -101,8 +101,8 @@ class Builder:
         return self.filled(0.0, shape)
 
     def reduce_to(self, value: int, shape: Shape) -> int:
-        """Append the sum over all axes along which ``shape`` was broadcast to the value's shape.
-        The result has the shape ``shape``."""
+        """Sum a value down to ``shape``: append the sum over all axes that broadcasting from
+        ``shape`` to the value's shape has added or expanded."""
         value_shape = self.types[value].shape
         extra = len(value_shape) - len(shape)
         axes = tuple(range(extra)) + tuple(

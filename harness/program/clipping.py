@@ -74,7 +74,8 @@ class _GradientEquation:
 
     def _match_value(self, value: int) -> Clipping | None:
         """Match ``maximum(minimum(g, c), -c)`` or ``minimum(maximum(g, -c), c)``. The constant must
-        be the second operand: as the first operand it would replace NaN, unlike in frameworks."""
+        be the second operand: as the first operand, it would replace NaN, which frameworks do not
+        do."""
         outer = self._bound(value)
         inner = None if outer is None else self._bound(outer[2])
         if outer is None or inner is None or inner[2] != self.gradient or inner[0] == outer[0]:
@@ -140,8 +141,8 @@ class _GradientEquation:
 
     @staticmethod
     def _norm_clipping(norm: _Norm, limit: float, begins: float) -> Clipping | None:
-        """Return the clipping by a norm, or None if the norm above which gradients are clipped
-        (``begins``) differs from the norm after clipping (``limit``)."""
+        """Return the clipping by a norm. ``begins`` is the norm above which gradients are clipped,
+        and ``limit`` is the norm after clipping. Return None if these numbers differ."""
         by = "global_norm" if norm.whole_model else "norm"
         return Clipping(by, limit, norm.epsilon) if begins == limit else None  # type: ignore[arg-type]
 

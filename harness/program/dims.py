@@ -1,8 +1,8 @@
 """Symbolic dimensions: sums of products of size names, e.g. ``heads * head + vocab``.
 
-A program works for any batch size and number of steps, so its shapes contain names, which get
-numbers when arrays are known. Concatenating adds dimensions, slicing subtracts them, and merging
-axes multiplies them. No operation of the language divides dimensions.
+A program works for any batch size and number of steps. Its shapes therefore contain names, which
+are replaced by numbers when the arrays are known. Concatenating adds dimensions, slicing subtracts
+them, and merging axes multiplies them. No operation of the language divides dimensions.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ ONE = Dim(1)
 
 
 def product(dims: Iterable[Dim]) -> Dim:
-    """Return the product of dimensions, which is the length of their axes merged into one."""
+    """Return the product of dimensions: the length of the axis into which their axes are merged."""
     result = ONE
     for dim in dims:
         result = result * dim
@@ -154,7 +154,7 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 
 def check_shape(shape: Shape) -> None:
-    """Check that frameworks can hold a value of this shape and people can read it.
+    """Check that a shape is small enough for frameworks, and short enough for error messages.
 
     Raises:
         SpecError: there are too many axes or size names; the error has no position.
@@ -242,8 +242,8 @@ def bind(
 def _solve_size(
     label: str, dim: Dim, size: str, length: int, known_sizes: Mapping[str, int]
 ) -> int:
-    """Return the number for ``size`` with which ``dim`` equals the axis ``length`` of an array;
-    ``dim`` must be linear in this size."""
+    """Solve ``dim == length`` for the size name ``size``, and return its number. ``dim`` must be
+    linear in this size."""
     at_zero, at_one, at_two = (dim.resolve({**known_sizes, size: number}) for number in (0, 1, 2))
     value, remainder = (
         divmod(int(length) - at_zero, at_one - at_zero) if at_one != at_zero else (0, 0)

@@ -44,8 +44,8 @@ class NoRow(Exception):
 
 
 def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Part]:
-    """Return what a node needs of each operand to compute one entry along an axis of its output:
-    one entry along an axis, or the whole operand.
+    """Return the part of each operand that a node needs to compute one entry along an axis of its
+    output. The part is one entry along an axis, or the whole operand.
 
     Raises:
         NoRow: the node cannot compute a single entry from such parts of its operands.
@@ -65,8 +65,8 @@ Axes = Sequence[int | None]
 
 
 def _aligned(shapes: Sequence[Shape], result: Shape, axis: int) -> Axes:
-    """Return for each operand of an elementwise node the axis that corresponds to ``axis`` of the
-    result, or None if the operand lacks this axis or has length 1 there."""
+    """For each operand of an elementwise node, return the operand's axis that corresponds to
+    ``axis`` of the result. Return None if the operand lacks this axis or has length 1 along it."""
     axes: list[int | None] = []
     for shape in shapes:
         operand_axis = axis - (len(result) - len(shape))
@@ -160,8 +160,8 @@ class StepNeeds:
     """The values that are needed to compute one step of the output ``value``.
 
     ``nodes`` are the needed nodes. ``moving`` are the values that depend on inputs with a time
-    axis. ``result`` is the row of ``value``. ``needed_parts`` has the needed parts of each value:
-    the time axis if a row is needed, and None if the whole value is needed.
+    axis. ``result`` is the row of ``value``. ``needed_parts`` maps a value to a set: the set
+    contains the time axis if a row is needed, and None if the whole value is needed.
 
     Raises:
         NoRow: a step cannot be computed separately.
@@ -330,8 +330,8 @@ class _StepBuilder:
                 self.parts[part] = make(node, number, axis)
 
     def _whole(self, node: Node, value: int) -> int:
-        """Return the whole value; if it depends on inputs with a time axis, return the cache with
-        its steps so far."""
+        """Return the whole value. If the value depends on inputs with a time axis, return its
+        cache, which contains the steps so far."""
         if value in self.needs.moving:
             return self._cached(value)
         if node.op == "scan":

@@ -87,7 +87,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The meaning of a definition, by which backends recognise it even under a different name.
+    """The identity of a definition: backends recognise the definition by it even under a different
+    name.
 
     Attributes:
         name: The name of the shipped definition with the same equations. If there is none, the
@@ -122,9 +123,9 @@ class Program:
     never reset.
 
     ``sizes`` has the number of every size except batch and time, which the arrays decide.
-    ``structural`` lists the sizes that decide how many layers there are, so that a different number
-    needs a different program. ``room`` lists dimensions that must be at least 0 for the sizes of
-    the arrays: the entries that slices and windows leave over on an axis.
+    ``structural`` lists the sizes that determine the number of layers; if such a size changes, a
+    new program is needed. ``room`` lists the numbers of entries that slices and windows leave over
+    on an axis. All of them must be at least 0 for the sizes of the arrays.
     """
 
     name: str
@@ -218,7 +219,7 @@ def needed(
     """Eliminate dead code: keep only the items on which the values ``results`` depend.
 
     ``writes`` and ``reads`` return the values that an item writes and reads. ``narrowed(item,
-    values)`` returns the item without the parts that compute none of these values.
+    values)`` returns the item without the parts that none of ``values`` depends on.
     """
     live = set(results)
     kept_items: list[T] = []

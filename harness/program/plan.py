@@ -30,11 +30,11 @@ class Plan:
     """An optimised program at known sizes, which a backend runs once per step.
 
     ``inputs`` and ``outputs`` map names to values. ``carried`` maps the name of an output to the
-    name of the input that it replaces in the next step; the backend may overwrite the array of such
-    an input. ``sizes`` has the number of every size, including batch and time. ``orders`` maps some
-    batch inputs to a permutation of their axes, which the caller must apply to each batch before
-    the first step. ``products`` is the dtype of the operands of products, if it is narrower than
-    ``dtype``.
+    name of an input: the output becomes this input in the next step; the backend may overwrite the
+    array of such an input. ``sizes`` has the number of every size, including batch and time.
+    ``orders`` maps some batch inputs to a permutation of their axes. The caller must permute each
+    batch before the first step. ``products`` is the dtype of the operands of products, if it is
+    narrower than ``dtype``.
     """
 
     name: str
@@ -225,8 +225,8 @@ def _append_total(
     values: Mapping[str, dict[int, int]],
     builder: Builder,
 ) -> None:
-    """Append a sum over all parameters (e.g. of squared gradients), and make it known to the update
-    rule of each parameter. ``number`` is its index in ``UpdateRule.totals``."""
+    """Append a sum over all parameters (e.g. of squared gradients), and give its value to the
+    update rule of each parameter. ``number`` is its index in ``UpdateRule.totals``."""
     sum_of_parts = None
     for name, rule_values in values.items():
         own_rule = rules[name]

@@ -75,7 +75,7 @@ T = TypeVar("T")
 
 
 def call_key(node: Node) -> str:
-    """Return the name by which a call node is known: the layer's instance, or the loss's name."""
+    """Return the name of a call node: the name of the layer's instance, or of the loss."""
     return str(node.attributes.get("instance", node.attributes["label"]))
 
 
@@ -123,8 +123,8 @@ def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
 
 
 def noise_ports(program: Program) -> tuple[Port, ...]:
-    """Return the inputs that are random noise, which the harness draws for every step from the
-    distribution in their ``init``."""
+    """Return the inputs that are random noise. The harness draws new noise for every step from the
+    distribution in ``init``."""
     return tuple(port for port in program.inputs if "noise" in (port.init or {}))
 
 

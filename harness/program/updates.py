@@ -81,7 +81,7 @@ class Total:
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """The operations with which an optimizer updates one parameter, written for a vector.
+    """The operations with which an optimizer updates one parameter. They are written for a vector.
 
     Inputs are ``parameter``, ``gradient``, the scalars ``step`` (from 1) and ``learning_rate``, and
     the ``slots``. A slot's ``init`` has its initial values (zeros by default). Outputs are
@@ -165,8 +165,8 @@ def by_rank(rule: UpdateRule) -> bool:
 
 
 def by_parameter(rule: UpdateRule) -> bool:
-    """Return whether the update depends on which entries belong to which parameter. If it does not,
-    the rule can also update a tensor into which a framework packs several parameters."""
+    """Return whether the update of an entry depends on the parameter to which it belongs.
+    Otherwise, the rule can also update a tensor into which a framework packs several parameters."""
     sums = {total.part for total in rule.totals}
     ops = (node.op for node in rule.own_nodes if sums.isdisjoint(node.outputs))
     return bool(rule.groups) or by_rank(rule) or not REDUCING.isdisjoint(ops)
@@ -201,7 +201,7 @@ def _with_numbers(dims: Shape, shape: Sequence[Dim | int]) -> Shape:
 
 
 def type_at(rule: UpdateRule, value: int, shape: Shape) -> Type:
-    """Return the type that a value of a rule has for a parameter of the given shape."""
+    """Return the type of a rule's value when the rule updates a parameter of this shape."""
     type_ = rule.types[value]
     if not type_.shape:
         return type_

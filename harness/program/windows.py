@@ -72,8 +72,8 @@ class WindowedAxis:
     def count(self) -> Dim | None:
         """Return how many windows fit, or None if the number is not a symbolic dimension.
 
-        The number contains floor(left / stride), and dimensions have no quotients. For left =
-        stride * a + c, the quotient is a + floor(c / stride).
+        The number contains floor(rest / stride), but a symbolic dimension cannot contain a
+        quotient. For rest = stride * a + c, the quotient is a + floor(c / stride).
         """
         rest = self.after_first()
         if self.stride == ONE:
@@ -149,8 +149,8 @@ def pads_of(attributes: Attributes, rank: int) -> list[tuple[Any, Any]]:
 
 
 def order_of_taken(axes: Sequence[int], rank: int) -> list[int]:
-    """Return the permutation that moves the axes inside a window to where ``windows`` has them, for
-    a backend that takes windows along one axis of ``axes`` after another.
+    """Return the permutation that moves the axes inside a window to their positions in the result
+    of ``windows``. A backend needs it if it takes windows along one axis of ``axes`` after another.
 
     Before the permutation, the axis inside a window directly follows the axis of its windows.
     """

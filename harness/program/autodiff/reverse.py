@@ -62,7 +62,8 @@ def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
 
 
 def _activate_loop(node: Node, body: Block, active: set[int]) -> None:
-    """Add the values inside a loop, and its outputs, that have a derivative to ``active``."""
+    """Extend ``active`` by the values inside a loop, and the outputs of the loop, that have a
+    derivative."""
     carries = node.carries
     active.update(b for b, i in zip(body.inputs, node.inputs, strict=True) if i in active)
     while True:
@@ -153,8 +154,8 @@ class Reverse:
         return any(node.op == op and value in node.outputs for node in self.forward)
 
     def add(self, value: int, cotangent: int) -> None:
-        """Add ``cotangent`` to the cotangent of ``value``, summed over the axes along which the
-        forward pass broadcast the value."""
+        """Add ``cotangent`` to the cotangent of ``value``. If the forward pass broadcast the value,
+        ``cotangent`` is first summed over the broadcast axes."""
         if not self.active(value):
             return
         cotangent = self.builder.reduce_to(cotangent, self.builder.types[value].shape)
@@ -224,7 +225,7 @@ class Reverse:
 
 
 class _ScanReverse(Reverse):
-    """The backward pass over the body of a loop, from which the backward loop is built."""
+    """The backward pass over the body of a loop, which becomes the body of the backward loop."""
 
     def __init__(self, outer: Reverse, node: Node) -> None:
         super().__init__(outer.builder, [], outer.live, outer.rules, outer.fused)
@@ -344,8 +345,8 @@ class _ScanReverse(Reverse):
         return results
 
     def _augment(self, residuals: Sequence[int]) -> tuple[Node, dict[int, int]]:
-        """Return the forward loop, extended to stack the values in ``residuals``, and a mapping
-        from each of these values to its stack."""
+        """Extend the forward loop so that it stacks the values in ``residuals``. Return the new
+        loop, and a mapping from each value to its stack."""
         sequences = dict(
             zip(self.body.inputs[self.count :], self.node.inputs[self.count :], strict=True)
         )

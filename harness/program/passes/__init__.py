@@ -68,9 +68,9 @@ def optimise(
     ``final`` is False if the nodes will be differentiated afterwards.
 
     Without ``moved``, products are not joined and stay in their loops, for compilers that fuse a
-    product with the operations after it. There is an exception for loops that carry many numbers:
-    their products are joined, because they are too large to be fused, and the loops are not
-    unrolled, so that each step reuses the memory of the previous step.
+    product with the operations after it. Loops that carry many numbers are an exception. Their
+    products are joined, because they are too large to be fused. These loops are not unrolled, so
+    that each step reuses the memory of the previous step.
 
     With ``fuses``, elementwise operations stay in their loop, because the compiler fuses them
     there. If ``longest`` is given, loops of more steps are not unrolled.

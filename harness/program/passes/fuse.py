@@ -10,7 +10,7 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Match | None]) -> Rule:
-    """Return the rule that replaces a pattern, which ``find`` matches, by one fused operation."""
+    """Return the rule that replaces each match of ``find`` by one fused operation."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         match = find(g, inputs)
@@ -76,8 +76,8 @@ PRODUCTS: FusedRules = {"addmm": (("add", _addmm),)}
 
 
 def rules_of(rules_by_fused: FusedRules, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
-    """Return the rules that produce the operations in ``fused``, by the primitive at which each
-    rule is tried."""
+    """Return the rules that produce the fused operations ``fused``. The result maps a primitive to
+    the rules that are tried at its nodes."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for op, rule in (each for name in fused for each in rules_by_fused.get(name, ())):
         rules[op] = (*rules.get(op, ()), rule)

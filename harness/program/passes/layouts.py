@@ -3,8 +3,8 @@ permuted.
 
 The pass :mod:`.transposes` moves a permutation towards the end of the program, until another node
 reads the value without the permutation. If all operands of this value can be computed in permuted
-order, this pass computes the value in permuted order. The other reader gets the inverse permutation
-instead, which may meet and cancel a permutation that follows.
+order, this pass computes the value in permuted order. The reader of the unpermuted value then gets
+an inverse permutation, which may cancel a later permutation.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ class _PermutedOperands:
         return key in self.new_values or key in self.impossible or key[0] not in self.makers
 
     def _operands(self, node: Node, axes: Axes) -> list[tuple[int, Axes]] | None:
-        """Return pairs (operand, axes) from which a node computes its result in the order ``axes``;
-        None if that is impossible. Empty axes leave an operand unchanged."""
+        """Return pairs (operand, axes): from operands in these orders, the node computes its result
+        in the order ``axes``. Return None if that is impossible. Empty axes leave an operand
+        unchanged."""
         rank, inputs = len(axes), node.inputs
         if node.op in SAME_AXES:
             return [(i, () if _is_unchanged(self.rank(i), axes) else axes) for i in inputs]

@@ -11,7 +11,8 @@ from harness.program.ir import Node, reads
 
 
 def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...]:
-    """Select nodes of a group, in order, such that no selected node depends on another."""
+    """Select nodes of a group, in order, so that no selected node depends on a different selected
+    node."""
     bits = {id(node): 1 << i for i, node in enumerate(group)}
     ancestors: dict[int, int] = {}
     chosen: list[Node] = []
@@ -31,7 +32,7 @@ def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...
 
 
 def are_independent(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]:
-    """Return for each group whether none of its nodes depends on another node of the group."""
+    """Return for each group whether its nodes are independent of each other."""
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)
     masks, bit = [0] * len(groups), 1
     for number, group in enumerate(groups):

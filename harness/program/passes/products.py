@@ -223,8 +223,8 @@ def join(
 
 @dataclass
 class _Merger:
-    """A pass over the nodes outside loops (``body`` is None) or in a loop's body, which merges
-    nodes."""
+    """A pass that merges equal nodes in the body of a loop, or outside all loops if ``body`` is
+    None."""
 
     builder: Builder
     sizes: Mapping[str, int]
@@ -404,8 +404,8 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
 
 
 def _loops(nodes: Sequence[Node]) -> dict[int, int]:
-    """Return the values on which exactly one loop depends, directly or through other nodes, mapped
-    to the first result of this loop."""
+    """For each value on which exactly one loop depends, directly or through other nodes: map the
+    value to the first result of this loop."""
     # The loops that depend on each value.
     ends: dict[int, set[int]] = defaultdict(set)
     for node in reversed(nodes):

@@ -1,4 +1,4 @@
-"""Rules that drop operations which only move data: ``squeeze(expand(x)) -> x``."""
+"""Rules that remove operations that only move data: ``squeeze(expand(x)) -> x``."""
 
 from __future__ import annotations
 

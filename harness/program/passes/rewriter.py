@@ -5,8 +5,8 @@ it can reuse. Loop-invariant nodes are emitted outside their loop. A node that d
 slices of sequences may be lifted: it is emitted before the loop, for the whole sequence at once.
 
 Rewriting always ends. Rules apply also to nodes that a rule emits, but each rule decreases a
-measure, which tests/support/measure.py defines. If two rules nevertheless undo each other, a node
-that is emitted again during its own rewriting is not rewritten. The same holds for rules nested
+measure, which tests/support/measure.py defines. A node that is emitted again during its own
+rewriting is not rewritten, in case two rules undo each other. The same holds for rules nested
 deeper than :data:`DEEPEST`, and after :data:`MOST` rules per node.
 """
 
@@ -219,8 +219,8 @@ class Rewriter:
     def batched(
         self, op: str, stacks: Sequence[int], step: Sequence[bool], attributes: Attributes
     ) -> int:
-        """Emit ``op`` for all steps of a loop at once. ``step`` says for each operand whether it
-        has an additional first axis for the steps."""
+        """Emit ``op`` for all steps of a loop at once. ``step`` has one bool for each operand: True
+        if the operand has an additional first axis for the steps."""
         attributes = dict(attributes)
         if op in ("sum", "max"):
             attributes["axis"] = tuple(axis + 1 for axis in attributes["axis"])

@@ -1,5 +1,5 @@
-"""Rule that turns a leading axis of a product's left operand into rows, if the right operand lacks
-this axis.
+"""Rule that merges a leading axis of a product's left operand into its rows, if the right operand
+lacks this axis.
 
 Each of many matrices ``W[e]`` is then multiplied with all rows in a single product: ``x[r, None, :]
 @ W[e] -> (x[None, r, :] @ W)[e, r]``.

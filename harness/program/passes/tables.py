@@ -78,8 +78,8 @@ def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``sum(table[i]) -> counts(i) @ table``, with the number of times that each row is
-    taken."""
+    """Rewrite ``sum(table[i]) -> counts(i) @ table``; ``counts(i)`` has the number of times that
+    each row is taken."""
     chosen = _large_take(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2:
         return None

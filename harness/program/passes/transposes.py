@@ -1,9 +1,9 @@
 """Rules that move a permutation of axes past the node that reads it: ``f(x.T) -> f(x).T``.
 
-A permutation moves on until it meets its inverse, or a value that is small. Data have the batch
-axis first, but loops run over the first axis. With these rules, the operations after a loop keep
-the axis order of the loop. Only permutations of program inputs (mostly indices) move in the other
-direction, towards the inputs. No permutation can move in both directions.
+A permutation moves past further nodes until it meets its inverse or a small value. Data have the
+batch axis first, but loops run over the first axis. With these rules, the operations after a loop
+keep the axis order of the loop. Only permutations of program inputs (mostly indices) move in the
+other direction, towards the inputs. No permutation can move in both directions.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def _elementwise(op: str) -> Rule:
 
 
 def _unpermuted(g: Rewriter, value: int, axes: Axes) -> int | None:
-    """Return the value that becomes ``value`` when permuted by ``axes``, if it needs no large
-    permutation; otherwise None."""
+    """Return the value whose permutation by ``axes`` is ``value``. Return None if computing it
+    would need a large permutation."""
     movable = _movable(g, value)
     if movable is not None and movable[1] == axes:
         return movable[0]
