@@ -22,8 +22,8 @@ from pathlib import Path
 import yaml
 
 from harness.errors import SpecError
+from harness.language.base_models import Strict
 from harness.language.document import Document, load, parse, validate
-from harness.language.strict import Strict
 from harness.program.ir import Program
 from harness.results.cell import CellResult
 from harness.results.findings import STEP, WHOLE_STEPS, Finding

@@ -13,7 +13,7 @@ from harness.checking.reproducer import Failure, Pass
 from harness.errors import HarnessError
 from harness.files.kinds import GROUPS
 from harness.language.axes import FREE_SIZES
-from harness.language.wellformed import INCOMING, OUTGOING, check_program
+from harness.language.program_checks import INCOMING, OUTGOING, check_program
 from harness.oracle.oracle import run as run_oracle
 from harness.program.builder import Builder
 from harness.program.ir import Node, Port, Program, Type, reads, walk_nodes

@@ -37,7 +37,7 @@ from harness.files.forms import Form, Number, formed, read_json
 from harness.files.kinds import ARCHIVED, GROUPS
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes, why
-from harness.language.wellformed import check_program
+from harness.language.program_checks import check_program
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected, Reference

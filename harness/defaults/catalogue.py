@@ -11,8 +11,8 @@ from importlib.resources import files
 from pydantic import Field
 
 from harness.errors import UsageError, check_known, did_you_mean
+from harness.language.base_models import Strict
 from harness.language.document import parse, validate
-from harness.language.strict import Strict
 from harness.runtime.hookspecs import Measured
 
 # A measured number may differ from the catalogue's by this share, because the catalogue has few

@@ -127,15 +127,15 @@ def _read_attribute(
             return outer_value
         if isinstance(value, FunctionName):
             return value
-        known = sorted([*BUILTINS, *library.names("function")])
+        function_names = sorted([*BUILTINS, *library.names("function")])
         if not isinstance(value, str):
             raise SpecError(
                 f"attribute {name!r} must name a function, found {_value_text(value)}", at
             )
-        if value not in known:
+        if value not in function_names:
             if name not in settings.values:
                 at = settings.definition.place_of(("attributes", name))
-            raise SpecError(_unknown_function_text(library.hints, name, value, known), at)
+            raise SpecError(_unknown_function_text(library.hints, name, value, function_names), at)
         return FunctionName(value)
     if isinstance(outer_value, float):
         return outer_value
@@ -160,22 +160,24 @@ def _read_numeric(name: str, value: Any, sizes: Mapping[str, Dim], at: Place) ->
     return dim if dim.terms else float(dim.constant)
 
 
-def _unknown_function_text(hints: Hints, name: str, value: str, known: Collection[str]) -> str:
+def _unknown_function_text(
+    hints: Hints, name: str, value: str, function_names: Collection[str]
+) -> str:
     name_text = shorten(value)
     if not is_name(value):
         return (
             f"attribute {name!r} must be 'size', a number, true or false, or the name of a "
             f"function, found {name_text!r}"
         )
-    hint = did_you_mean(value, known)
+    hint = did_you_mean(value, function_names)
     if value in hints.functions:
         hint = f"; {hints.functions[value]}"
         if hint.startswith("; write "):
             hint += f" in a function of your own, functions/{value}.yaml in a folder of --specs"
     if value.lower() in ("none", "identity"):
         hint = "; the identity function is 'linear'"
-    listed = known_names(known, hint, "harness list --functions")
-    return f"attribute {name!r} must name a function, found {name_text!r}{hint}{listed}"
+    names_text = known_names(function_names, hint, "harness list --functions")
+    return f"attribute {name!r} must name a function, found {name_text!r}{hint}{names_text}"
 
 
 def read_number(
@@ -192,17 +194,17 @@ def read_number(
         SpecError: the value is not a finite number, nor the name of an attribute with a number.
     """
     if isinstance(value, str):
-        found = attributes.get(value)
-        if not isinstance(found, float):
+        number = attributes.get(value)
+        if not isinstance(number, float):
             numbers = [n for n, a in attributes.items() if isinstance(a, float)]
-            size = f", a size ({found})" if isinstance(found, Dim) else ""
+            size = f", a size ({number})" if isinstance(number, Dim) else ""
             raise SpecError(
                 f"{argument} must be a number or a numeric attribute, found {shorten(value)!r}"
                 f"{size}{did_you_mean(value, numbers)} (known: {', '.join(numbers) or 'none'})",
                 place,
             )
         used.add(value)
-        value = found
+        value = number
     if not math.isfinite(value):
         raise SpecError(f"{argument} must be a finite number, found {value}", place)
     return float(value)
@@ -249,15 +251,15 @@ def evaluate_inputs(
             expr.place,
         )
     values = {n: evaluator.tensor(a, scope) for n, a in zip(inputs, expr.arguments, strict=False)}
-    known = [*inputs, *optional, *attributes]
+    names = [*inputs, *optional, *attributes]
     for name, argument in expr.keywords:
         if name in attributes:
             continue
-        if name not in known or name in values:
+        if name not in names or name in values:
             problem = "is given twice" if name in values else "is unknown"
-            hint = "" if name in values else did_you_mean(name, known)
+            hint = "" if name in values else did_you_mean(name, names)
             raise SpecError(
-                f"{expr.function}: argument {name!r} {problem}{hint} (known: {', '.join(known)})",
+                f"{expr.function}: argument {name!r} {problem}{hint} (known: {', '.join(names)})",
                 argument.place,
             )
         values[name] = evaluator.tensor(argument, scope)

@@ -122,7 +122,7 @@ def read_dims(
 def match(
     label: str,
     axes: Sequence[int | str],
-    found: Type,
+    type_: Type,
     sizes: dict[str, Dim],
     rest: RestAxes,
     fail: Callable[[str], SpecError],
@@ -133,7 +133,7 @@ def match(
     The first input with ``...`` sets the axes in ``rest``. If the shapes differ, the error is
     ``fail(message)``.
     """
-    shape = found.shape
+    shape = type_.shape
     declared = f"declared {axes_text(axes)}"
     plain = [a for a in axes if a != REST]
     if len(shape) < len(plain) or (len(plain) == len(axes) and len(shape) != len(plain)):
@@ -154,7 +154,7 @@ def match(
         expected = Dim(axis) if isinstance(axis, int) else sizes.setdefault(axis, dim)
         if expected != dim:
             raise fail(
-                f"{label} is {declared} with {axis} = {expected}, found {shape_text(found.shape)}"
+                f"{label} is {declared} with {axis} = {expected}, found {shape_text(type_.shape)}"
             )
 
 
@@ -243,8 +243,8 @@ MAX_LISTED = 12
 
 def select_known_sizes(spec_sizes: Iterable[str], sizes: Mapping[str, T]) -> dict[str, T]:
     """Return the items of ``sizes`` whose names are sizes of a spec, or ``batch`` or ``time``."""
-    known = {*spec_sizes, *FREE_SIZES}
-    return {name: size for name, size in sizes.items() if name in known}
+    spec_names = {*spec_sizes, *FREE_SIZES}
+    return {name: size for name, size in sizes.items() if name in spec_names}
 
 
 def describe_missing_sizes(
@@ -272,8 +272,8 @@ def describe_missing_sizes(
             raise UsageError(
                 f"{who} no size {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
             )
-        listed = ", ".join(owners) if len(owners) <= MAX_LISTED else f"{len(owners)} specs"
-        others = len(sizes) - len(owners)
-        lacking = "1 other spec has" if others == 1 else f"{others} other specs have"
-        messages.append(f"--size {name} applies to {listed}; {lacking} no such size")
+        specs_text = ", ".join(owners) if len(owners) <= MAX_LISTED else f"{len(owners)} specs"
+        missing_count = len(sizes) - len(owners)
+        lacking = "1 other spec has" if missing_count == 1 else f"{missing_count} other specs have"
+        messages.append(f"--size {name} applies to {specs_text}; {lacking} no such size")
     return messages

@@ -258,9 +258,9 @@ def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
         raise SpecError(f"the bound of an index must be at least 1, found {below}", expr.place)
     if type_.kind != "float":
         raise SpecError(f"index takes floats, found {evaluator.describe(value)}", expr.place)
-    numbers = evaluator.floats(evaluator.emit("arange", place=expr.place, stop=below))
+    numbers = evaluator.to_floats(evaluator.emit("arange", place=expr.place, stop=below))
     column = evaluator.builder.emit("expand_dims", value, axis=len(type_.shape))
-    reached = evaluator.floats(evaluator.emit("less_equal", numbers, column, place=expr.place))
+    reached = evaluator.to_floats(evaluator.emit("less_equal", numbers, column, place=expr.place))
     return _argmax(evaluator, evaluator.emit("multiply", numbers, reached, place=expr.place), expr)
 
 
@@ -319,8 +319,8 @@ def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     index, type_ = evaluator.tensor(argument, scope), evaluator.type_of(value)
     rank = len(type_.shape)
     single = len(evaluator.type_of(index).shape) == rank - 1
-    whole = (*type_.shape[:axis], type_.shape[-1], *type_.shape[axis:-1])
-    _check_index(evaluator, expr, replace(type_, shape=whole), axis, index)
+    original_shape = (*type_.shape[:axis], type_.shape[-1], *type_.shape[axis:-1])
+    _check_index(evaluator, expr, replace(type_, shape=original_shape), axis, index)
     if single:
         column = evaluator.builder.emit("expand_dims", index, axis=rank - 1)
         evaluator.places[column] = expr.place

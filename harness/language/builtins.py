@@ -257,7 +257,7 @@ def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     value = evaluator.tensor(expr.arguments[0], scope)
     if evaluator.type_of(value).kind == "float":
         raise SpecError(f"these values are already floats: {evaluator.describe(value)}", expr.place)
-    return evaluator.floats(value)
+    return evaluator.to_floats(value)
 
 
 def _arange(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:

@@ -8,11 +8,11 @@ from harness.errors import SpecError, did_you_mean
 from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.axes import REST, axes_text, check_entries
+from harness.language.base_models import Documented
 from harness.language.builtins import BUILTINS
 from harness.language.document import Document
 from harness.language.names import is_name
 from harness.language.optimizer_schema import Matrices, Optimizer
-from harness.language.strict import Documented
 
 SECTIONS: Mapping[type[Documented], tuple[str, ...]] = {
     schema.Layer: (

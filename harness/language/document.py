@@ -268,9 +268,9 @@ class _Builder:
             raise SpecError("merge keys ('<<') are not allowed; write the keys out", place)
         key = self.scalar(event, place)
         if not isinstance(key, str):
-            found = shorten(event.value)
+            key_text = shorten(event.value)
             hint = self._round_bracket_hint() or "; put it in quotes"
-            raise SpecError(f"a key must be text, found {found}{hint}", place)
+            raise SpecError(f"a key must be text, found {key_text}{hint}", place)
         frame = self.frames[-1]
         frame.key = key
         path = frame.next_path()
@@ -311,8 +311,8 @@ class _Builder:
         try:
             return plain_value(text)
         except ValueError as error:
-            found = f", found {shorten(text)!r}" if text else self._round_bracket_hint()
-            raise SpecError(f"{error}{found}", place) from None
+            found_text = f", found {shorten(text)!r}" if text else self._round_bracket_hint()
+            raise SpecError(f"{error}{found_text}", place) from None
 
     def _round_bracket_hint(self) -> str:
         """Return a hint if ``shape: (batch, time)`` was read as a text and a key."""

@@ -78,7 +78,9 @@ class Evaluator(LanguageValues):
                 raise
             raise SpecError(f"{error.message}; in {name} called at {place}", error.place) from None
 
-    def run(self, equations: Sequence[tree.Assignment], scope: Scope, label: str | None) -> None:
+    def run_equations(
+        self, equations: Sequence[tree.Assignment], scope: Scope, label: str | None
+    ) -> None:
         """Evaluate assignments in order and add their names to the scope.
 
         The program's values get the names ``label + name``; with label None (inside functions) they
@@ -110,7 +112,7 @@ class Evaluator(LanguageValues):
         """
         expr, count = assignment.value, len(assignment.targets)
         if count > 1 and isinstance(expr, tree.Call) and expr.function in MULTIPLE_RESULTS:
-            with self.at(expr.place):
+            with self.with_place(expr.place):
                 results = MULTIPLE_RESULTS[expr.function](self, expr, scope)
             if count == len(results):
                 return results
@@ -137,7 +139,7 @@ class Evaluator(LanguageValues):
         if len(self.builder.types) > MAX_VALUES:
             raise SpecError(f"the equations compute more than {MAX_VALUES:,} values", expr.place)
         self._depth += 1
-        with self.at(expr.place):
+        with self.with_place(expr.place):
             value = self._tensor(expr, scope)
         self._depth -= 1
         self.places.setdefault(value, expr.place)
@@ -159,7 +161,7 @@ class Evaluator(LanguageValues):
                 return join_conditions(self, operator, left, right, scope, expr.place)
             case tree.Binary("@", left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
-                return self.product(a, b, expr.place)
+                return self.matrix_product(a, b, expr.place)
             case tree.Binary(operator, left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
                 return self.emit(OPERATORS[operator], a, b, place=expr.place)
@@ -172,7 +174,7 @@ class Evaluator(LanguageValues):
             case tree.List() | tree.Rest():
                 raise SpecError("a list or '...' is not a value by itself", expr.place)
 
-    def product(self, left: int, right: int, place: Place) -> int:
+    def matrix_product(self, left: int, right: int, place: Place) -> int:
         """Return the value of ``left @ right``.
 
         Raises:
@@ -214,14 +216,14 @@ class Evaluator(LanguageValues):
             raise SpecError(f"{name!r} is a value, not a function", expr.place)
         if name in BUILTINS:
             return BUILTINS[name](self, expr, scope)
-        return self.function(name, expr, scope)
+        return self.call_function(name, expr, scope)
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
         """Return the names of all functions that equations in a scope can call, for messages."""
         attributes = [n for n, b in scope.names.items() if isinstance(b, FunctionName)]
         return tuple(sorted([*BUILTINS, *self.library.names("function"), *attributes]))
 
-    def function(self, name: str, expr: tree.Call, scope: Scope) -> int:
+    def call_function(self, name: str, expr: tree.Call, scope: Scope) -> int:
         """Evaluate a call of a defined function by inlining its equations.
 
         Raises:
@@ -246,7 +248,7 @@ class Evaluator(LanguageValues):
             )
         definition = self.library.find("function", name, expr.place)
         spec = content(definition, schema.Function)
-        inner, *_ = self.arguments("function", name, spec, definition, expr, scope)
+        inner, *_ = self.evaluate_arguments("function", name, spec, definition, expr, scope)
         self._inside.append(name)
         with self.with_call_place(name, expr.place):
             result = self.inline_equations(spec, definition.document, inner, None)
@@ -254,7 +256,7 @@ class Evaluator(LanguageValues):
         self.places[result] = expr.place
         return result
 
-    def arguments(
+    def evaluate_arguments(
         self,
         kind: str,
         name: str,
@@ -287,8 +289,8 @@ class Evaluator(LanguageValues):
         """Evaluate the equations of a definition and return the value of its output. Check that the
         equations use every declared name."""
         equations = parse_equations(spec.equations, document.locator(("equations",)))
-        self.run(equations, inner, label)
-        result = self.result(inner, spec.output, document.place_of(("output",)))
+        self.run_equations(equations, inner, label)
+        result = self.find_output(inner, spec.output, document.place_of(("output",)))
         for section in ("inputs", "attributes"):
             check_used(inner, getattr(spec, section), document, section, section[:-1])
         check_read(equations, inner, ())
@@ -306,7 +308,7 @@ class Evaluator(LanguageValues):
         for name, declared in inputs.items():
             type_ = self.type_of(values[name])
             if (entries := entries_of_input(declared)).kind != type_.kind:
-                raise self.failure(values[name], expr.place)(
+                raise self.error_about(values[name], expr.place)(
                     f"{expr.function}: {name} is declared as {INPUT_KINDS[entries.kind]}, found "
                     f"{INPUT_KINDS[type_.kind]}{self._sparse_hint(expr.function, type_.kind)}"
                 )
@@ -342,7 +344,7 @@ class Evaluator(LanguageValues):
             value = values[name]
             axes = declared.shape if isinstance(declared, schema.Input) else declared
             if axes != "any":
-                fail = self.failure(value, expr.place)
+                fail = self.error_about(value, expr.place)
                 match(f"{owner}: {name}", axes, self.type_of(value), sizes, inner.rest, fail)
             inner.names[name] = BoundValue(value)
         for name, declared in inputs.items():
@@ -358,13 +360,13 @@ class Evaluator(LanguageValues):
                 size_text = "" if isinstance(size, int) else f"{size}{' + 1' * entries.more} = "
                 # Suggest a number only if the size is an attribute, which the model can set.
                 hint = f" (write {size}: {argument_size})" if size in inner.names else ""
-                raise self.failure(values[name], expr.place)(
+                raise self.error_about(values[name], expr.place)(
                     f"{owner}: {name} must be an index below "
                     f"{size_text}{declared_size + entries.more}, "
                     f"found an index below {argument_type.bound}{hint}"
                 )
 
-    def result(self, scope: Scope, name: str, place: Place) -> int:
+    def find_output(self, scope: Scope, name: str, place: Place) -> int:
         """Return the value of the output ``name`` of a definition.
 
         Raises:
@@ -399,5 +401,5 @@ def _unknown_function_text(
     hint = next(filter(None, files), did_you_mean(name, known))
     if hint or not layers:
         return f"unknown function {name!r}{hint}{known_names(known, hint)}"
-    others = known_names((n for n in known if n not in layers), hint)
-    return f"unknown function or layer {name!r} (layers here: {', '.join(layers)}){others}"
+    others_text = known_names((n for n in known if n not in layers), hint)
+    return f"unknown function or layer {name!r} (layers here: {', '.join(layers)}){others_text}"

@@ -14,8 +14,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from harness.language.base_models import Strict
 from harness.language.document import load, parse, validate
-from harness.language.strict import Strict
 
 FILE = "hints.yaml"
 

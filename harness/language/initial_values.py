@@ -9,14 +9,14 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.language.initializers import Law, check_values, draw, generator
-from harness.language.schema import start_of
+from harness.language.schema import initial_state_value
 from harness.program.ir import Port, Program
 
 
 def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
     """Draw the initial parameters by name, in float64, from their declared distributions. The
     parameters of a block are drawn as a single matrix."""
-    drawn: dict[str, Array] = {}
+    parameters: dict[str, Array] = {}
     for ports in parameter_blocks(program):
         block = np.concatenate(
             [
@@ -24,17 +24,17 @@ def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
                 for number, (law, shape) in enumerate(block_parts(program, ports))
             ]
         )
-        drawn.update(_split_block(program, ports, block))
-    return drawn
+        parameters.update(_split_block(program, ports, block))
+    return parameters
 
 
 def initial_statistics(program: Program) -> dict[str, Array]:
     """Return the initial moving statistics by name."""
-    drawn: dict[str, Array] = {}
+    statistics: dict[str, Array] = {}
     for port in program.statistics:
         ((law, shape),) = block_parts(program, [port])
-        drawn.update(_split_block(program, [port], draw(law, shape, generator(0, port.name))))
-    return drawn
+        statistics.update(_split_block(program, [port], draw(law, shape, generator(0, port.name))))
+    return statistics
 
 
 def initial_state(program: Program, batch: int) -> dict[str, Array]:
@@ -54,7 +54,7 @@ def reset_state(program: Program, state: Arrays) -> ArrayDict:
 def state_start(port: Port) -> float:
     """Return the number with which all entries of a state are initialised."""
     assert port.init is not None
-    return start_of(port.init["init"])
+    return initial_state_value(port.init["init"])
 
 
 def check_initial_values(program: Program, values: Mapping[str, Array]) -> list[str]:

@@ -83,14 +83,18 @@ def _read_initializer(
     as plain data."""
     initializers = {init: {}} if isinstance(init, str) else init
     if len(initializers) != 1:
-        listed = ", ".join(initializers) or "none"
-        raise SpecError(f"give one initializer, as {{normal: {{std: 0.1}}}}; found {listed}", place)
+        names_text = ", ".join(initializers) or "none"
+        raise SpecError(
+            f"give one initializer, as {{normal: {{std: 0.1}}}}; found {names_text}", place
+        )
     ((name, values),) = initializers.items()
     try:
         needed = argument_names(name)
         if set(needed) != set(values):
-            listed = ", ".join(needed) or "no arguments"
-            raise SpecError(f"{name} takes {listed}; found {', '.join(values) or 'none'}", place)
+            names_text = ", ".join(needed) or "no arguments"
+            raise SpecError(
+                f"{name} takes {names_text}; found {', '.join(values) or 'none'}", place
+            )
         numbers = {
             k: read_number(k, v, attributes.attributes, attributes.used, place)
             for k, v in values.items()
@@ -256,12 +260,14 @@ def _initial_distribution(
     sets replaces that of the definition, and the parameter then has no block."""
     instance = call.instance
     if section == "parameters" and name in instance.init:
-        own, at = instance.init[name], instance.place_of(("init", name))
-        return read_distribution(own, shape, None, call.sizes, LawAttributes(instance.outer), at)
+        model_init, at = instance.init[name], instance.place_of(("init", name))
+        return read_distribution(
+            model_init, shape, None, call.sizes, LawAttributes(instance.outer), at
+        )
     at = instance.definition.document.place_of((section, name, "init"))
     block = f"{instance.name}.{parameter.block}" if parameter.block else None
-    known = LawAttributes(instance.attributes, call.scope.used)
-    return read_distribution(parameter.init, shape, block, call.sizes, known, at)
+    law_attributes = LawAttributes(instance.attributes, call.scope.used)
+    return read_distribution(parameter.init, shape, block, call.sizes, law_attributes, at)
 
 
 def _check_shared(full: str, existing: Shape, shape: Shape, first: Place, place: Place) -> None:
@@ -291,11 +297,11 @@ def _check_blocks(call: LayerCall, builder: Builder) -> None:
         if parameter.block is None:
             continue
         shape = builder.types[instance.parameters[name].value].shape
-        other = first.setdefault(parameter.block, shape)
-        if not shape or shape[:-1] != other[:-1]:
+        first_shape = first.setdefault(parameter.block, shape)
+        if not shape or shape[:-1] != first_shape[:-1]:
             raise SpecError(
-                f"block {parameter.block!r} holds {shape_text(other)} and {shape_text(shape)}: "
-                "only the last axis may differ",
+                f"block {parameter.block!r} holds {shape_text(first_shape)} and "
+                f"{shape_text(shape)}: only the last axis may differ",
                 instance.definition.document.place_of(("parameters", name, "block")),
             )
 
@@ -333,7 +339,7 @@ class LayerMaker:
     structural: set[str] = field(default_factory=set)
     count: int = 0
 
-    def make(self, owner: Owner, uses: Mapping[str, schema.LayerUse]) -> dict[str, Instance]:
+    def make_layers(self, owner: Owner, uses: Mapping[str, schema.LayerUse]) -> dict[str, Instance]:
         """Create the instances of the layers in a ``layers`` section; return them by name.
 
         Raises:
@@ -345,7 +351,7 @@ class LayerMaker:
         for name, use in uses.items():
             with errors.part():
                 self._check_name(owner, name)
-                instances[name] = self._instance(owner, name, use)
+                instances[name] = self._make_instance(owner, name, use)
         errors.end()
         for name, use in uses.items():
             if use.shares is not None:
@@ -358,7 +364,7 @@ class LayerMaker:
                 at = owner.document.place_of_key(("layers", name))
                 raise SpecError(f"{name!r} is already the name of a {kind}", at)
 
-    def _instance(self, owner: Owner, name: str, use: schema.LayerUse) -> Instance:
+    def _make_instance(self, owner: Owner, name: str, use: schema.LayerUse) -> Instance:
         at = owner.document.place_of(("layers", name, "layer"))
         inside = (*owner.inside, (use.layer, at))
         self._check_nesting(inside)
@@ -371,7 +377,7 @@ class LayerMaker:
         for parameter in use.init:
             if parameter not in layer.parameters:
                 raise _unknown_parameter_error(use.layer, layer, parameter, owner.document, name)
-        attributes = self.attributes(owner, name, use)
+        attributes = self.read_layer_attributes(owner, name, use)
         instance = Instance(f"{owner.prefix}{name}", definition, attributes, use.init, place_below)
         instance.inside, instance.outer = inside, owner.attributes
         length = 1 if use.repeat is None else self._chain_length(owner, name, use.repeat)
@@ -394,7 +400,9 @@ class LayerMaker:
             }
         return instance
 
-    def attributes(self, owner: Owner, name: str, use: schema.LayerUse) -> dict[str, Attribute]:
+    def read_layer_attributes(
+        self, owner: Owner, name: str, use: schema.LayerUse
+    ) -> dict[str, Attribute]:
         """Return the attributes of a layer in a ``layers`` section: the values set there, and the
         defaults of the definition.
 
@@ -458,18 +466,18 @@ def _share_parameters(
 ) -> None:
     """Let a layer with the key ``shares`` use the name and the parameters of the other layer."""
     at = owner.document.place_of(("layers", name, "shares"))
-    known = [n for n in instances if n != name]
-    if use.shares not in known:
-        hint = did_you_mean(use.shares, known)
+    other_names = [n for n in instances if n != name]
+    if use.shares not in other_names:
+        hint = did_you_mean(use.shares, other_names)
         raise SpecError(
-            f"there is no other layer {use.shares!r}{hint} (known: {', '.join(known)})", at
+            f"there is no other layer {use.shares!r}{hint} (known: {', '.join(other_names)})", at
         )
-    instance, other = instances[name], instances[use.shares]
-    parts = (instance.layer, other.layer)
-    chained = instance.chain or other.chain or other.shares is not None
+    instance, source = instances[name], instances[use.shares]
+    parts = (instance.layer, source.layer)
+    chained = instance.chain or source.chain or source.shares is not None
     if chained or any(part.layers or part.statistics or not part.parameters for part in parts):
         raise SpecError(
-            f"{use.layer} cannot share the parameters of {other.layer.layer}: both must be single "
+            f"{use.layer} cannot share the parameters of {source.layer.layer}: both must be single "
             "layers that own parameters and have no statistics",
             at,
         )
@@ -478,7 +486,7 @@ def _share_parameters(
             f"shared parameters are initialised once: set 'init' in {use.shares!r}",
             owner.document.place_of_key(("layers", name, "init")),
         )
-    instance.shares, instance.name, instance.parameters = other, other.name, other.parameters
+    instance.shares, instance.name, instance.parameters = source, source.name, source.parameters
 
 
 def passed_attributes(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:

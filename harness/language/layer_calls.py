@@ -11,6 +11,7 @@ from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.attributes import Attribute, as_plain_data, evaluate_inputs
 from harness.language.axes import find_size_names, read_dims
+from harness.language.checksums import meaning, pseudo_layer_meaning
 from harness.language.document import Document
 from harness.language.evaluate import Evaluator
 from harness.language.expressions import parse_equations
@@ -25,7 +26,6 @@ from harness.language.instances import (
 )
 from harness.language.library import Library, content
 from harness.language.loops import SINGULAR, DeclaredLoop, check_same_type, make_slices, run_loop
-from harness.language.meaning import meaning, pseudo_layer_meaning
 from harness.language.scope import (
     BoundValue,
     Scope,
@@ -113,8 +113,8 @@ class LayerEvaluator(Evaluator):
         expr = assignment.value
         if not (isinstance(expr, Call) and expr.function in scope.layers):
             return super().evaluate_assignment(assignment, scope)
-        with self.at(expr.place):
-            results = self.layer(scope.layers[expr.function], expr, scope)
+        with self.with_place(expr.place):
+            results = self.call_layer(scope.layers[expr.function], expr, scope)
         count = len(assignment.targets)
         if count in (1, len(results)):
             return results[:count]
@@ -128,18 +128,20 @@ class LayerEvaluator(Evaluator):
 
     def call(self, expr: Call, scope: Scope) -> int:
         if expr.function in scope.layers:
-            return self.layer(scope.layers[expr.function], expr, scope)[0]
+            return self.call_layer(scope.layers[expr.function], expr, scope)[0]
         name = expr.function
         if scope.losses and name not in scope.names and self.library.has("loss", name):
-            return self.loss(expr, scope)
+            return self.call_loss(expr, scope)
         return super().call(expr, scope)
 
-    def loss(self, expr: Call, scope: Scope) -> int:
+    def call_loss(self, expr: Call, scope: Scope) -> int:
         """Evaluate the call of a loss; return the value with one loss for each example."""
         name = expr.function
         definition = self.library.find("loss", name, expr.place)
         spec = content(definition, schema.Loss)
-        inner, values, attributes = self.arguments("loss", name, spec, definition, expr, scope)
+        inner, values, attributes = self.evaluate_arguments(
+            "loss", name, spec, definition, expr, scope
+        )
         self.builder.begin()
         with self.with_call_place(name, expr.place):
             if spec.scan is not None:
@@ -194,7 +196,7 @@ class LayerEvaluator(Evaluator):
         inner.used |= step_scope.used
         inner.names |= dict(zip(spec.state, map(BoundValue, last), strict=True))
 
-    def layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
+    def call_layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
         """Evaluate the call of a layer. Return its output and its final states; a chain (key
         ``repeat``) returns its output only."""
         spec = instance.layer
@@ -233,10 +235,12 @@ class LayerEvaluator(Evaluator):
             document, f"{instance.name}.", call.sizes, instance.attributes, instance.inside
         )
         if not instance.inner:
-            instance.inner = self.maker.make(owner, spec.layers)
+            instance.inner = self.maker.make_layers(owner, spec.layers)
         for name, use in spec.layers.items():
             inner.used.update(passed_attributes(use, instance.attributes))
-            self._check_same_attributes(call, name, self.maker.attributes(owner, name, use))
+            self._check_same_attributes(
+                call, name, self.maker.read_layer_attributes(owner, name, use)
+            )
         inner.layers = instance.inner
         if spec.parameters or spec.noise:
             self.append_pseudo_layer(
@@ -244,8 +248,8 @@ class LayerEvaluator(Evaluator):
             )
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
         equations = parse_equations(str(spec.equations), document.locator(("equations",)))
-        self.run(equations, inner, f"{call.label}/")
-        output = self.result(inner, str(spec.output), document.place_of(("output",)))
+        self.run_equations(equations, inner, f"{call.label}/")
+        output = self.find_output(inner, str(spec.output), document.place_of(("output",)))
         check_read(equations, inner, ())
         for name, part in instance.inner.items():
             if not part.calls:
@@ -322,10 +326,10 @@ class LayerEvaluator(Evaluator):
         equations = parse_equations(getattr(spec, key), document.locator((key,)))
         if key == "inference":
             inner.changing = frozenset()
-        self.run(equations, inner, f"{call.label}/")
+        self.run_equations(equations, inner, f"{call.label}/")
         check_used(inner, spec.scans, document, "scans", "scan")
         assert spec.output is not None
-        output = self.result(inner, spec.output, document.place_of(("output",)))
+        output = self.find_output(inner, spec.output, document.place_of(("output",)))
         check_read(equations, inner, spec.statistics)
         if key == "training":
             names = spec.statistics
@@ -344,7 +348,7 @@ class LayerEvaluator(Evaluator):
                 fill = self.builder.constant(state.start)
                 call.values[name] = self.builder.emit("broadcast_to", fill, shape=shape)
             elif self.type_of(call.values[name]) != Type(shape):
-                raise self.failure(call.values[name], call.place)(
+                raise self.error_about(call.values[name], call.place)(
                     f"{call.instance.name}: state {name} must have shape {shape_text(shape)}"
                 )
 

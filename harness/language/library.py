@@ -15,12 +15,12 @@ from typing import TypeVar
 
 from harness.errors import Place, SpecError, UsageError, did_you_mean, known_names, shorten
 from harness.files.user_file import FileFault, displayed, read_bytes
+from harness.language.base_models import Documented
 from harness.language.definitions import check_definition
 from harness.language.document import MAX_BYTES, Document, load, parse, validate
 from harness.language.hints import Hints, read_hints
 from harness.language.names import is_model_name
 from harness.language.schema import KINDS
-from harness.language.strict import Documented
 
 # Detection of duplicate names: two files must not declare the same name.
 
@@ -56,12 +56,12 @@ def find_declarations(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[
     return declarations
 
 
-def name_clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
+def name_clash(kind: str, name: str, place: Place, other_place: Place) -> SpecError:
     """Return the error for a name that is declared at ``place`` and, in another file, at
-    ``other``."""
+    ``other_place``."""
     return SpecError(
-        f"{kind} {name!r} is also declared in another file: {other}. Results are stored by name, "
-        f"so give one of the two a different name",
+        f"{kind} {name!r} is also declared in another file: {other_place}. Results are stored by "
+        f"name, so give one of the two a different name",
         place,
     )
 
@@ -71,9 +71,11 @@ def find_name_clash(
 ) -> SpecError | None:
     """Return the error for a name that ``path`` declares, if another file in ``others`` declares it
     too; otherwise None."""
-    other_places = (other for other_path, other in others if not same_file(other_path, path))
-    other = next(other_places, None)
-    return None if other is None else name_clash(kind, name, place, other)
+    other_places = (
+        other_place for other_path, other_place in others if not same_file(other_path, path)
+    )
+    other_place = next(other_places, None)
+    return None if other_place is None else name_clash(kind, name, place, other_place)
 
 
 FOLDERS: Mapping[str, str] = {
@@ -164,13 +166,13 @@ class Library:
         if (kind, name) in self.overrides:
             return _validate(kind, parse(self.overrides[kind, name], f"<{relative}>"), name)
         if not is_model_name(name) or name not in self.names(kind):
-            known = self.names(kind)
+            all_names = self.names(kind)
             common = name.rpartition(".")[2].lower().replace("_", "")
-            other = self.hints.definitions.get(common)
-            hint = f"; write {other}" if other else did_you_mean(name, known)
+            framework_hint = self.hints.definitions.get(common)
+            hint = f"; write {framework_hint}" if framework_hint else did_you_mean(name, all_names)
             hint = self.misplaced_hint(kind, name, place) or hint
-            listed = known_names(known, hint, f"harness list --{FOLDERS[kind]}")
-            message = f"unknown {kind} {shorten(name)!r}{hint}{listed}"
+            names_text = known_names(all_names, hint, f"harness list --{FOLDERS[kind]}")
+            message = f"unknown {kind} {shorten(name)!r}{hint}{names_text}"
             raise SpecError(message, place) if place else UsageError(message)
         for folder in self.folders:
             if (folder / relative).exists():
@@ -264,8 +266,8 @@ class Library:
                 continue
             matches = fnmatch.filter(self.names("model"), name)
             if not matches:
-                listed = ", ".join(self.names("model"))
-                raise UsageError(f"no model matches {shorten(name)!r} (known: {listed})")
+                names_text = ", ".join(self.names("model"))
+                raise UsageError(f"no model matches {shorten(name)!r} (known: {names_text})")
             models += matches
         return tuple(dict.fromkeys(models))
 

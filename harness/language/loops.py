@@ -67,11 +67,13 @@ def make_slices(evaluator: Evaluator, loop: DeclaredLoop) -> Carried:
         value = loop.scope.value(source)
         type_, axis = evaluator.type_of(value), loop.axis
         if len(type_.shape) <= axis:
-            raise evaluator.failure(value, at)(f"the scan loops over axis {axis}, which is missing")
+            raise evaluator.error_about(value, at)(
+                f"the scan loops over axis {axis}, which is missing"
+            )
         loop.scope.used.add(source)
         lengths.append(type_.shape[axis])
         if lengths[-1] != lengths[0]:
-            raise evaluator.failure(value, at)(
+            raise evaluator.error_about(value, at)(
                 f"the inputs of a scan must have the same length, found {lengths[-1]} "
                 f"after {lengths[0]}"
             )
@@ -107,18 +109,18 @@ def run_loop(
     scope.names.update(zip(names, map(BoundValue, carries), strict=True))
     evaluator.builder.begin()
     equations = parse_equations(loop.step, document.locator((*loop.path, "step")))
-    evaluator.run(equations, scope, f"{loop.label}/")
+    evaluator.run_equations(equations, scope, f"{loop.label}/")
     results: list[int] = []
     if output is not None:
         at = document.place_of((*loop.path, "output"))
-        results = [evaluator.result(scope, output, at)]
+        results = [evaluator.find_output(scope, output, at)]
         if len(evaluator.type_of(results[0]).shape) < (axis := loop.axis):
             needed = (
                 "the axis batch"
                 if axis == 1
                 else f"at least {axis} axes before the axis of the steps"
             )
-            raise evaluator.failure(results[0], at)(f"the output of a step needs {needed}")
+            raise evaluator.error_about(results[0], at)(f"the output of a step needs {needed}")
     check_read(equations, scope, names)
     check_assigned(scope, names, document, "state", "state")
     check_used(scope, loop.over, document, (*loop.path, "over"), "slice")
@@ -147,6 +149,6 @@ def check_same_type(
     old_type, new_type = evaluator.type_of(before), evaluator.type_of(after)
     if new_type != old_type:
         at = scope.assigned.get(name) or document.place_of_key((section, name))
-        raise evaluator.failure(after, at)(
+        raise evaluator.error_about(after, at)(
             f"{SINGULAR[section]} {name!r} has type {old_type}, which cannot change to {new_type}"
         )

@@ -16,8 +16,8 @@ from harness.language.instances import Instance, LayerCall, Owner, leaf_layers
 from harness.language.layer_calls import LayerEvaluator
 from harness.language.library import Definition, Library
 from harness.language.noise import mean_of, read_noise_distribution
+from harness.language.program_checks import check_free_sizes, check_numbers, room_of
 from harness.language.scope import BoundValue, Scope
-from harness.language.wellformed import check_free_sizes, check_numbers, room_of
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Meaning, Phase, Port, Program, Type
 
@@ -49,14 +49,14 @@ def add_own_parameters(
     Raises:
         SpecError: a shape or a distribution is wrong, or the name of the pseudo-layer is used.
     """
-    own = own_parameters(model)
-    if not own:
+    parameters = own_parameters(model)
+    if not parameters:
         return []
     for section in EXPORTED_SECTIONS:
         if OWN in getattr(model, section):
             raise SpecError(
-                f"{OWN!r} is reserved: the model's own parameters are {OWN}.{next(iter(own))} "
-                "and so on; choose a different name",
+                f"{OWN!r} is reserved: the model's own parameters are "
+                f"{OWN}.{next(iter(parameters))} and so on; choose a different name",
                 document.place_of_key((section, OWN)),
             )
     layer = schema.Layer.model_construct(
@@ -64,7 +64,7 @@ def add_own_parameters(
         summary=model.summary,
         source=model.source,
         inputs={},
-        parameters=dict(own),
+        parameters=dict(parameters),
     )
     instance = Instance(OWN, Definition(document, layer), {}, {}, document.place_of, calls=1)
     place = document.place_of_key(("parameters",))
@@ -115,15 +115,15 @@ class Lowering:
         errors.end()
         scope = Scope(dict(self.sizes), frozenset(model.state), layers=evaluator.instances)
         scope.names.update({p.name: BoundValue(p.value) for p in (*inputs, *noise, *state)})
-        own = add_own_parameters(evaluator, model, self.document, scope, self.sizes)
-        evaluator.run(equations, scope, "")
+        pseudo_layers = add_own_parameters(evaluator, model, self.document, scope, self.sizes)
+        evaluator.run_equations(equations, scope, "")
         self._name_results()
         targets = self._make_ports("targets", model.targets)
         self._check_assigned(scope, state)
         scope.names.update({p.name: BoundValue(p.value) for p in targets})
         loss, metrics = self._evaluate_scalars(scope)
         self._check_used(scope)
-        instances = list(leaf_layers([*own, *evaluator.instances.values()]))
+        instances = list(leaf_layers([*pseudo_layers, *evaluator.instances.values()]))
         self._check_leaves(instances)
         statistics = [p for i in instances for p in i.statistics.values()]
         program = Program(
@@ -153,8 +153,8 @@ class Lowering:
         return program
 
     def _check_names(self) -> None:
-        own = ("parameters",) if own_parameters(self.model) else ()
-        check_distinct(self.document, self.model, (*SECTIONS, *own))
+        own_section = ("parameters",) if own_parameters(self.model) else ()
+        check_distinct(self.document, self.model, (*SECTIONS, *own_section))
         for name in self.model.sizes:
             if name in FREE_SIZES:
                 at = self.document.place_of_key(("sizes", name))
@@ -212,7 +212,7 @@ class Lowering:
 
     def _make_layers(self) -> None:
         owner = Owner(self.document, "", self.sizes)
-        self.evaluator.instances = self.evaluator.maker.make(owner, self.model.layers)
+        self.evaluator.instances = self.evaluator.maker.make_layers(owner, self.model.layers)
         for instance in self.evaluator.instances.values():
             for dim in instance.sizes.values():
                 self.used_sizes.update(dim.names)
@@ -247,7 +247,7 @@ class Lowering:
                 raise SpecError(f"state {port.name!r} is declared but never assigned", at)
             value, state_type = scope.value(port.name), self.evaluator.type_of(port.value)
             if self.evaluator.type_of(value) != state_type:
-                raise self.evaluator.failure(value, scope.assigned[port.name])(
+                raise self.evaluator.error_about(value, scope.assigned[port.name])(
                     f"state {port.name!r} has type {state_type}, which cannot change to "
                     f"{self.evaluator.type_of(value)}"
                 )

@@ -11,12 +11,12 @@ from harness.files.forms import KeyPath
 from harness.language.added_slots import AddedSlots
 from harness.language.attributes import Attribute, AttributeSettings, PlaceOf, read_attributes
 from harness.language.axes import RestAxes, read_dims
+from harness.language.checksums import meaning
 from harness.language.definitions import MATRIX_NAMES
 from harness.language.document import Document
 from harness.language.evaluate import Evaluator
 from harness.language.expressions import parse_equations, parse_expression
 from harness.language.library import Definition, Library, content
-from harness.language.meaning import meaning
 from harness.language.optimizer_schema import Matrices, Optimizer, OptimizerUse, ShapedSlot
 from harness.language.scope import BoundValue, Scope, check_assigned, check_read, check_used
 from harness.language.tree import Call, Expr
@@ -102,8 +102,8 @@ class UpdateEvaluator(Evaluator):
             SpecError: the expression has a different type.
         """
         value = self.tensor(expr, scope)
-        if (found := self.type_of(value)) != expected:
-            raise SpecError(f"{label} must be {expected}, found {found}", expr.place)
+        if (type_ := self.type_of(value)) != expected:
+            raise SpecError(f"{label} must be {expected}, found {type_}", expr.place)
         return value
 
     def call(self, expr: Call, scope: Scope) -> int:
@@ -123,9 +123,9 @@ class UpdateEvaluator(Evaluator):
             )
         return super().call(expr, scope)
 
-    def product(self, left: int, right: int, place: Place) -> int:
+    def matrix_product(self, left: int, right: int, place: Place) -> int:
         if self.matrices:
-            return super().product(left, right, place)
+            return super().matrix_product(left, right, place)
         return self.emit("matmul", left, right, place=place)  # the builder rejects this
 
 
@@ -210,7 +210,7 @@ class RuleLowering:
                 total, parse_expression(text, document.locator(("total", total))), scope
             )
         equations = parse_equations(part.update, document.locator((*self.path, "update")))
-        self.evaluator.run(equations, scope, "")
+        self.evaluator.run_equations(equations, scope, "")
         check_read(equations, scope, ["p", *part.slots])
         self._check_assigned(scope)
         before = {"p": self.values["p"], **self.slots}
@@ -317,8 +317,8 @@ class RuleLowering:
             return STARTS[start]
         number = self.attributes.get(start) if isinstance(start, str) else float(start)
         if not isinstance(number, float):
-            known = [*STARTS, *self.attributes]
-            hint = did_you_mean(str(start), known)
+            allowed = [*STARTS, *self.attributes]
+            hint = did_you_mean(str(start), allowed)
             raise SpecError(
                 f"a slot must start as {', '.join(STARTS)}, a number or the value of an attribute, "
                 f"found {shorten(repr(start))}{hint}",
@@ -363,8 +363,8 @@ def lower_section(library: Library, use: OptimizerUse, document: Document) -> Up
     groups: dict[str, UpdateRule] = {}
     for number, group in enumerate(use.groups):
         at: KeyPath = (*root, "groups", number)
-        own = dict(group.model_extra or {})
-        if "learning_rate" in own:
+        group_attributes = dict(group.model_extra or {})
+        if "learning_rate" in group_attributes:
             message = (
                 "a group cannot set the learning rate, because training phases set it: give a "
                 "factor of the rate in 'schedule', as in schedule: 0.1"
@@ -372,11 +372,11 @@ def lower_section(library: Library, use: OptimizerUse, document: Document) -> Up
             raise SpecError(message, document.place_of_key((*at, "learning_rate")))
         schedule = use.schedule if group.schedule is None else group.schedule
         path = (*(root if group.schedule is None else at), "schedule")
-        own_paths = {name: (*at, name) for name in own}
+        own_paths = {name: (*at, name) for name in group_attributes}
         group_rule = _lower_with_settings(
-            library, use, document, attributes | own, paths | own_paths, schedule, path
+            library, use, document, attributes | group_attributes, paths | own_paths, schedule, path
         )
-        if not own and group.schedule is None and group.matrices:
+        if not group_attributes and group.schedule is None and group.matrices:
             message = "a group must set attributes or a schedule, found neither"
             raise SpecError(message, document.place_of(at))
         if not group.matrices:
@@ -417,11 +417,11 @@ def _lower_with_settings(
 def lower_update(
     library: Library,
     name: str,
-    given: Mapping[str, object],
+    values: Mapping[str, object],
     place_of: PlaceOf | None,
     around: ModelSettings | None = None,
 ) -> UpdateRule:
-    """Return the update rule of the optimizer ``name`` with the attributes ``given``.
+    """Return the update rule of the optimizer ``name`` with the attributes ``values``.
 
     Raises:
         SpecError: the optimizer is unknown, has no learning_rate, or is wrong in another way.
@@ -432,7 +432,7 @@ def lower_update(
     if "learning_rate" not in spec.attributes:
         raise SpecError("an optimizer needs a learning_rate", document.place_of(("attributes",)))
     around = around or ModelSettings(document)
-    plain = {n: v for n, v in given.items() if n not in around.given or n not in spec.attributes}
+    plain = {n: v for n, v in values.items() if n not in around.given or n not in spec.attributes}
     owner = AttributeSettings(
         f"optimizer {name!r}", plain, at or document.place_of(()), document, place_of
     )

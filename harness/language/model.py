@@ -17,15 +17,15 @@ from typing import Any
 
 from harness.errors import ErrorList, Place, SpecError, did_you_mean, shorten, with_place
 from harness.language import schema
+from harness.language.checksums import known_name
 from harness.language.definitions import check_definition
 from harness.language.document import parse, validate
 from harness.language.library import Definition, Library, content, name_clash, same_file
 from harness.language.lower_model import Lowering
 from harness.language.lower_optimizer import lower_section, lower_update
-from harness.language.meaning import known_name
 from harness.language.optimizer_schema import OptimizerUse
+from harness.language.program_checks import check_numbers
 from harness.language.schema import KINDS
-from harness.language.wellformed import check_numbers
 from harness.output.notebook import html_table
 from harness.program.ir import Node, Phase, Program
 from harness.program.signature import nearest_sizes

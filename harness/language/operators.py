@@ -40,13 +40,13 @@ def compare(
     """
     if operator == "!=":
         same = compare(evaluator, expr, "==", left, right, scope)
-        return negate(evaluator, evaluator.floats(same), expr.place)
+        return negate(evaluator, evaluator.to_floats(same), expr.place)
     op, swapped = COMPARISONS[operator]
     (a, is_index), (b, other_is_index) = (
         _evaluate_side(evaluator, side, scope) for side in (left, right)
     )
     if op == "equal" and {evaluator.type_of(value).kind for value in (a, b)} == {"bool"}:
-        a, b = evaluator.floats(a), evaluator.floats(b)
+        a, b = evaluator.to_floats(a), evaluator.to_floats(b)
         return evaluator.emit(op, a, b, place=expr.place)
     if is_index != other_is_index:
         _check_whole(right if is_index else left, scope)
@@ -56,7 +56,7 @@ def compare(
         return evaluator.emit(op, a, b, place=expr.place)
     # Compare with the midpoint between two whole numbers, so that rounding errors do not matter.
     half = evaluator.builder.constant(0.5)
-    a, b = evaluator.floats(a), evaluator.floats(b)
+    a, b = evaluator.to_floats(a), evaluator.to_floats(b)
     if op == "less":
         a = evaluator.emit("add", a, half, place=expr.place)
     elif op == "less_equal":
@@ -81,7 +81,7 @@ def _evaluate_side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> 
     if is_index != other_is_index:
         _check_whole(expr.right if is_index else expr.left, scope)
     if is_index or other_is_index:
-        a, b = evaluator.floats(a), evaluator.floats(b)
+        a, b = evaluator.to_floats(a), evaluator.to_floats(b)
     return evaluator.emit(SUMS[expr.operator], a, b, place=expr.place), is_index or other_is_index
 
 
@@ -96,8 +96,8 @@ def _check_whole(side: tree.Expr, scope: Scope) -> None:
 
 def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> int:
     """Return a condition that is always true, or always false."""
-    one, other = evaluator.builder.constant(1.0), evaluator.builder.constant(float(truth))
-    return evaluator.emit("equal", one, other, place=place)
+    one, number = evaluator.builder.constant(1.0), evaluator.builder.constant(float(truth))
+    return evaluator.emit("equal", one, number, place=place)
 
 
 def where(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
@@ -132,11 +132,11 @@ def evaluate_condition(
         if operator == "~":
             use = "negates a condition in brackets, as in ~(a < b)"
         raise SpecError(f"'{operator}' {use}; found {evaluator.describe(value)}", expr.place)
-    return evaluator.floats(value)
+    return evaluator.to_floats(value)
 
 
 def negate(evaluator: LanguageValues, floats: int, place: Place) -> int:
-    """Return the negation of a condition. ``floats`` is the condition cast to floats."""
+    """Return the negation of a condition. ``to_floats`` is the condition cast to floats."""
     return evaluator.emit("equal", floats, evaluator.builder.constant(0.0), place=place)
 
 
@@ -155,7 +155,7 @@ def join_conditions(
         both = evaluator.emit("multiply", a, b, place=place)
         return evaluator.emit("equal", both, evaluator.builder.constant(1.0), place=place)
     neither = negate(evaluator, evaluator.emit("add", a, b, place=place), place)
-    return negate(evaluator, evaluator.floats(neither), place)
+    return negate(evaluator, evaluator.to_floats(neither), place)
 
 
 # Products of matrices and vectors with ``@``.

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.language.base_models import Axes, Documented, Strict, key
 from harness.language.names import FreeName, Name
-from harness.language.strict import Axes, Documented, Strict, key
 
 
 class ShapedSlot(Strict):

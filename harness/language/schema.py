@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.command.outcome import CommandResult
 from harness.errors import check_known
+from harness.language.base_models import Axes, Documented, Strict, key
 from harness.language.names import FreeName, ModelName, Name
 from harness.language.optimizer_schema import Optimizer, OptimizerUse
-from harness.language.strict import Axes, Documented, Strict, key
 
 Positive = Annotated[int, Field(ge=1)]
 # The name of an initial distribution, or a mapping of the name to arguments. An argument is a
@@ -79,7 +79,7 @@ class Noise(Strict):
     )
 
 
-def start_of(init: str | float) -> float:
+def initial_state_value(init: str | float) -> float:
     """Return the number for the ``init`` of a state, which is ``zeros``, ``ones`` or a number."""
     return {"zeros": 0.0, "ones": 1.0}[init] if isinstance(init, str) else float(init)
 
@@ -94,7 +94,7 @@ class State(Strict):
     @property
     def start(self) -> float:
         """The initial value of every entry."""
-        return start_of(self.init)
+        return initial_state_value(self.init)
 
 
 class Scan(Strict):

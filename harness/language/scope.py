@@ -59,12 +59,12 @@ class Scope:
         """Return the binding of a name and mark the name as used. Raises :class:`SpecError` if the
         name is unknown."""
         if name.id not in self.names:
-            known = sorted(self.names)
+            names = sorted(self.names)
             if hint := shipped_hints().constants.get(name.id):
                 raise SpecError(f"unknown name {name.id!r}: {hint}", name.place)
             raise SpecError(
-                f"unknown name {name.id!r}{did_you_mean(name.id, known)} "
-                f"(known here: {', '.join(known)})",
+                f"unknown name {name.id!r}{did_you_mean(name.id, names)} "
+                f"(known here: {', '.join(names)})",
                 name.place,
             )
         self.used.add(name.id)
@@ -216,7 +216,7 @@ class LanguageValues(ABC):
         """Evaluate an expression and return its value number."""
 
     @contextmanager
-    def at(self, place: Place) -> Iterator[None]:
+    def with_place(self, place: Place) -> Iterator[None]:
         """Give the position of an equation to nodes and errors that the ``with`` block creates.
 
         Raises:
@@ -236,7 +236,7 @@ class LanguageValues(ABC):
         """Return the type of a value."""
         return self.builder.types[value]
 
-    def floats(self, value: int) -> int:
+    def to_floats(self, value: int) -> int:
         """Cast an index or a condition to floats; return floats unchanged."""
         if self.type_of(value).kind == "float":
             return value
@@ -248,7 +248,7 @@ class LanguageValues(ABC):
         place = self.places.get(value)
         return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
 
-    def failure(self, value: int, place: Place) -> Callable[[str], SpecError]:
+    def error_about(self, value: int, place: Place) -> Callable[[str], SpecError]:
         """Return a function that converts a message to an error at ``place``; the error also
         describes ``value``, which was passed to a call there."""
         return lambda message: SpecError(f"{message}: {self.describe(value)}", place)

@@ -21,7 +21,7 @@ from harness.checking.request import Request, make_case
 from harness.cli import cli
 from harness.language.library import lesson6
 from harness.language.model import load_spec
-from harness.language.wellformed import check_program
+from harness.language.program_checks import check_program
 from harness.results.cell import Cell
 
 

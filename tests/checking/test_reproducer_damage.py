@@ -25,7 +25,7 @@ from harness.errors import HarnessError, UsageError
 from harness.files.npz import read_npz
 from harness.language.library import lesson6
 from harness.language.model import load_spec
-from harness.language.wellformed import MalformedProgram, check_program
+from harness.language.program_checks import MalformedProgram, check_program
 from harness.program.serial import decode, encode
 from harness.results.cell import Cell
 

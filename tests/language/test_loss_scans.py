@@ -13,8 +13,8 @@ from two_paths import by_oracle, draw, start, worst
 from wording import Wording
 
 from harness.errors import SpecError
+from harness.language.checksums import checksum
 from harness.language.library import Library
-from harness.language.meaning import checksum
 from harness.language.model import Spec, load_spec
 from harness.runtime.plugins import load
 

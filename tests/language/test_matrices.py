@@ -12,9 +12,9 @@ from wording import Wording
 
 from harness.checking.explain_definition import Definitions
 from harness.errors import SpecError
+from harness.language.checksums import checksum
 from harness.language.library import Library
 from harness.language.lower_optimizer import lower_update
-from harness.language.meaning import checksum
 from harness.language.model import Spec, fingerprint, load_spec
 from harness.oracle import oracle
 from harness.program.updates import UpdateRule, at_shape, by_parameter, by_rank, slot_shapes

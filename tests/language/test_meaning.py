@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from changed_definitions import OTHER, SAME, changed, shipped
 
+from harness.language.checksums import DIGITS, checksum, known_name
 from harness.language.library import FOLDERS, Library
-from harness.language.meaning import DIGITS, checksum, known_name
 from harness.language.model import fingerprint, load_spec, notes
 from harness.runtime.native import ClaimableCall
 

@@ -11,9 +11,9 @@ from nested_specs import BLOCK, CHAIN, loaded, model
 from wording import Wording
 
 from harness.errors import SpecError
+from harness.language.checksums import checksum
 from harness.language.initial_values import initial_parameters
 from harness.language.library import Library
-from harness.language.meaning import checksum
 from harness.language.model import Spec, load_spec
 from harness.oracle import oracle
 from harness.program.plan import training_plan

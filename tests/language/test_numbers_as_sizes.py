@@ -8,8 +8,8 @@ from small_models import computed, tiny
 from wording import Wording
 
 from harness.errors import SpecError
+from harness.language.checksums import checksum
 from harness.language.library import Library
-from harness.language.meaning import checksum
 from harness.language.model import load_spec
 from harness.runtime.native import ClaimableCall
 

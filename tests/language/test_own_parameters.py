@@ -10,9 +10,9 @@ from scaled_model import MODEL, SCALED, STEM, scaled
 from wording import Wording
 
 from harness.errors import SpecError
+from harness.language.checksums import checksum
 from harness.language.initial_values import initial_parameters
 from harness.language.library import Library
-from harness.language.meaning import checksum
 from harness.language.model import Spec
 from harness.oracle import oracle
 from harness.program.ir import Phase

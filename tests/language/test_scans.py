@@ -8,8 +8,8 @@ from small_models import computed, tiny
 from wording import Wording
 
 from harness.errors import SpecError
+from harness.language.checksums import checksum
 from harness.language.library import Library
-from harness.language.meaning import checksum
 from harness.oracle.case import Case
 from harness.oracle.complex_step import ALLOWED, complex_step_gap
 from harness.program.plan import training_plan

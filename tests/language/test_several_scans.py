@@ -13,8 +13,8 @@ from wording import Wording
 import harness
 from harness.checking.explain_definition import Definitions
 from harness.errors import SpecError
+from harness.language.checksums import checksum
 from harness.language.library import Library
-from harness.language.meaning import checksum
 from harness.language.model import Spec, load_spec
 from harness.program.ir import walk_nodes
 

@@ -15,7 +15,7 @@ from harness.checking.causes.cause import MAX_CAUSES, Cause, Causes, describe_no
 from harness.checking.first_difference import join_names
 from harness.checking.reduction import add_inner_product
 from harness.checking.reproducer import bind_sizes
-from harness.language.wellformed import OUTGOING
+from harness.language.program_checks import OUTGOING
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, relative_error
 from harness.oracle.yardstick import Expected, Reference

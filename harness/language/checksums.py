@@ -56,18 +56,18 @@ class Axes:
     def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
         """Return the inputs as (name, description). A description has the numbered axes, and the
         axis that bounds an index."""
-        return [(name, self._input(given)) for name, given in inputs.items()]
+        return [(name, self._input(declaration)) for name, declaration in inputs.items()]
 
     def _input(self, declaration: Any) -> Any:
         if isinstance(declaration, schema.Input):
             entries = entries_of_input(declaration)
             index = None if entries.size is None else self._axis(entries.size)
-            others = (
+            more_parts = (
                 [entries.kind, entries.more]
                 if declaration.index is None and entries != Entries()
                 else []
             )
-            return [self._axis(axis) for axis in declaration.shape], index, *others
+            return [self._axis(axis) for axis in declaration.shape], index, *more_parts
         return (
             declaration
             if isinstance(declaration, str)
@@ -129,11 +129,15 @@ def known_name(library: Library, kind: str, name: str) -> str:
     """
     if not library.folders and not library.overrides:
         return name  # all definitions are shipped; do not read them all, which takes 0.1 s
-    shipped, own = _shipped(kind), checksum(library, kind, name)
-    same_meaning = [other for other, shipped_checksum in shipped.items() if shipped_checksum == own]
+    shipped, own_checksum = _shipped(kind), checksum(library, kind, name)
+    same_meaning = [
+        shipped_name
+        for shipped_name, shipped_checksum in shipped.items()
+        if shipped_checksum == own_checksum
+    ]
     if same_meaning:
         return name if name in same_meaning else same_meaning[0]
-    return f"{name}@{own}" if name in shipped else name
+    return f"{name}@{own_checksum}" if name in shipped else name
 
 
 def checksum(library: Library, kind: str, name: str) -> str:
@@ -146,7 +150,9 @@ def checksum(library: Library, kind: str, name: str) -> str:
     if key not in library.checksums:
         library.reading.append(name)
         try:
-            library.checksums[key] = _DefinitionReader(library).definition(library.find(kind, name))
+            library.checksums[key] = _DefinitionHasher(library).hash_definition(
+                library.find(kind, name)
+            )
         finally:
             library.reading.pop()
     return library.checksums[key]
@@ -158,25 +164,25 @@ def _shipped(kind: str) -> Mapping[str, str]:
     return {name: checksum(library, kind, name) for name in library.names(kind)}
 
 
-class _DefinitionReader:
+class _DefinitionHasher:
     """The computation of a definition's checksum from checksums of the names in its equations."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
 
-    def definition(self, definition: Definition) -> str:
+    def hash_definition(self, definition: Definition) -> str:
         spec, document = definition.content, definition.document
         if isinstance(spec, schema.Layer):
-            return self._layer(spec, document)
+            return self._hash_layer(spec, document)
         if isinstance(spec, schema.Loss):
-            return self._loss(spec, document)
+            return self._hash_loss(spec, document)
         if isinstance(spec, Optimizer):
-            return self._optimizer(spec, document)
+            return self._hash_optimizer(spec, document)
         function = content(definition, schema.Function)
         arguments = {n: checksum_of("argument", number) for number, n in enumerate(function.inputs)}
-        return self.function(definition, arguments)
+        return self.hash_function(definition, arguments)
 
-    def _layer(self, spec: schema.Layer, document: Document) -> str:
+    def _hash_layer(self, spec: schema.Layer, document: Document) -> str:
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
         groups = [
@@ -187,33 +193,35 @@ class _DefinitionReader:
             for group in (spec.parameters, spec.state, spec.statistics)
         ]
         names_given = _name_checksums("attribute", spec.attributes) | axes.names()
-        names_given |= self._layers(spec, axes, document)
+        names_given |= self._hash_layers(spec, axes, document)
         noise = sorted((n, axes.shape(g.shape, document), g.law) for n, g in spec.noise.items())
         for group in (spec.inputs, spec.parameters, spec.state, spec.noise, spec.statistics):
             names_given |= _name_checksums("given", group)
-        kept = [*spec.state, *spec.statistics]
+        carried = [*spec.state, *spec.statistics]
         output, texts = spec.output, {form: getattr(spec, form) for form in EQUATION_KEYS}
         if spec.scan is not None:
             output, texts = spec.scan.output, {"step": spec.scan.step}
             names_given |= _slice_checksums(spec.scan)
-        names_given |= self._scans(spec, names_given, document)
+        names_given |= self._hash_scans(spec, names_given, document)
         results = []
         for form, text in texts.items():
             if text is not None:
                 path = ("scan", form) if spec.scan else (form,)
-                names = self.run(parse_equations(text, document.locator(path)), names_given)
-                results.append((form, [names[name] for name in (str(output), *kept)]))
-        drawn = [noise] * bool(noise)
+                names = self.hash_equations(
+                    parse_equations(text, document.locator(path)), names_given
+                )
+                results.append((form, [names[name] for name in (str(output), *carried)]))
+        noise_part = [noise] * bool(noise)
         return checksum_of(
-            "layer", inputs, attribute_kinds(spec.attributes), groups, kept, results, *drawn
+            "layer", inputs, attribute_kinds(spec.attributes), groups, carried, results, *noise_part
         )
 
-    def _scans(self, spec: schema.Layer, given: Names, document: Document) -> Names:
+    def _hash_scans(self, spec: schema.Layer, outer_names: Names, document: Document) -> Names:
         """Return the checksums of the outputs of a layer's loops, and of final states, by name."""
         checksums: Names = {}
         for name, scan in spec.scans.items():
             steps = parse_equations(scan.step, document.locator(("scans", name, "step")))
-            after = self.run(steps, {**given, **_slice_checksums(scan)})
+            after = self.hash_equations(steps, {**outer_names, **_slice_checksums(scan)})
             carried = [(state, after[state]) for state in scan.carries]
             checksums[name] = checksum_of("steps", after[scan.output], carried)
             checksums |= {
@@ -221,7 +229,7 @@ class _DefinitionReader:
             }
         return checksums
 
-    def _layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
+    def _hash_layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
         """Return the checksums of nested layers, which include their definitions and attributes, by
         name."""
         checksums = {}
@@ -233,16 +241,18 @@ class _DefinitionReader:
             declared = content(self.library.find("layer", use.layer, at), schema.Layer).attributes
             values = {**declared, **(use.model_extra or {})}
             kinds = sorted(declared.items())
-            given = [
-                (n, self._attribute_value(values[n], kind, spec, axes, at)) for n, kind in kinds
+            attribute_parts = [
+                (n, self._hash_attribute(values[n], kind, spec, axes, at)) for n, kind in kinds
             ]
             links = use.repeat and str(read_dim(use.repeat, axes.dims, at))
-            own = checksum(self.library, "layer", use.layer)
+            own_checksum = checksum(self.library, "layer", use.layer)
             shared = () if use.shares is None else (use.shares,)
-            checksums[name] = checksum_of("layer", name, own, given, links, *shared)
+            checksums[name] = checksum_of(
+                "layer", name, own_checksum, attribute_parts, links, *shared
+            )
         return checksums
 
-    def _attribute_value(
+    def _hash_attribute(
         self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place
     ) -> str:
         sizes = {**axes.numbers, **axes.dims}
@@ -256,56 +266,58 @@ class _DefinitionReader:
             return str(size_of(parse_expression(value, Locator(at)), sizes))
         return repr(value) if value in BUILTINS else checksum(self.library, "function", value)
 
-    def _loss(self, spec: schema.Loss, document: Document) -> str:
+    def _hash_loss(self, spec: schema.Loss, document: Document) -> str:
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
-        given = _name_checksums("attribute", spec.attributes) | axes.names()
-        given |= _name_checksums("given", spec.inputs)
+        names_given = _name_checksums("attribute", spec.attributes) | axes.names()
+        names_given |= _name_checksums("given", spec.inputs)
         scanned: list[Any] = []
         if spec.scan is not None:
             states = {n: axes.shape(state.shape, document) for n, state in spec.state.items()}
             starts = [(n, shape, spec.state[n].init) for n, shape in sorted(states.items())]
             slices = {n: checksum_of("slice", source) for n, source in spec.scan.over.items()}
             step = parse_equations(spec.scan.step, document.locator(("scan", "step")))
-            given |= _name_checksums("given", states)
-            after = self.run(step, given | slices)
-            given |= {name: checksum_of("last", after[name]) for name in states}
+            names_given |= _name_checksums("given", states)
+            after = self.hash_equations(step, names_given | slices)
+            names_given |= {name: checksum_of("last", after[name]) for name in states}
             scanned = [starts, sorted((name, after[name]) for name in states)]
         equations = parse_equations(spec.equations, document.locator(("equations",)))
-        names = self.run(equations, given)
+        names = self.hash_equations(equations, names_given)
         return checksum_of(
             "loss", inputs, attribute_kinds(spec.attributes), names[spec.output], *scanned
         )
 
-    def _optimizer(self, spec: Optimizer, document: Document) -> str:
-        given = _name_checksums("attribute", spec.attributes)
-        given |= _name_checksums("given", (*UPDATE_NAMES, *spec.slots))
+    def _hash_optimizer(self, spec: Optimizer, document: Document) -> str:
+        names_given = _name_checksums("attribute", spec.attributes)
+        names_given |= _name_checksums("given", (*UPDATE_NAMES, *spec.slots))
         for name, text in spec.total.items():
             part = parse_expression(text, document.locator(("total", name)))
-            given[name] = checksum_of("total", self.of(part, given))
-        parts: list[Any] = [*self._update(spec, given, document.locator(("update",)))]
+            names_given[name] = checksum_of("total", self.hash_expression(part, names_given))
+        parts: list[Any] = [*self._hash_update(spec, names_given, document.locator(("update",)))]
         if spec.matrices is not None:
-            given |= _name_checksums("size", MATRIX_NAMES)
-            given |= _name_checksums("given", spec.matrices.slots)
+            names_given |= _name_checksums("size", MATRIX_NAMES)
+            names_given |= _name_checksums("given", spec.matrices.slots)
             locate = document.locator(("matrices", "update"))
-            parts += self._update(spec.matrices, given, locate)
+            parts += self._hash_update(spec.matrices, names_given, locate)
         return checksum_of("optimizer", attribute_kinds(spec.attributes), *parts)
 
-    def _update(self, spec: Optimizer | Matrices, given: Names, locate: Locate) -> tuple[Any, Any]:
-        names = self.run(parse_equations(spec.update, locate), given)
+    def _hash_update(
+        self, spec: Optimizer | Matrices, names_given: Names, locate: Locate
+    ) -> tuple[Any, Any]:
+        names = self.hash_equations(parse_equations(spec.update, locate), names_given)
         slots = [(n, s.shape if isinstance(s, ShapedSlot) else s) for n, s in spec.slots.items()]
         return sorted(slots), [(name, names[name]) for name in ("p", *sorted(spec.slots))]
 
-    def run(self, equations: Iterable[tree.Assignment], given: Names) -> Names:
-        """Return the checksums of the names that equations assign and of the names in ``given``."""
-        names = dict(given)
+    def hash_equations(self, equations: Iterable[tree.Assignment], names_given: Names) -> Names:
+        """Return the checksums of names: those that equations assign, and ``names_given``."""
+        names = dict(names_given)
         for equation in equations:
-            value = self.of(equation.value, names)
+            value = self.hash_expression(equation.value, names)
             for number, target in enumerate(equation.targets):
                 names[target.id] = checksum_of("result", number, value) if number else value
         return names
 
-    def of(self, expr: tree.Expr, names: Names) -> str:
+    def hash_expression(self, expr: tree.Expr, names: Names) -> str:
         """Return the checksum of an expression from the checksums of its names."""
         match expr:
             case tree.Number(value):
@@ -314,46 +326,56 @@ class _DefinitionReader:
                 return checksum_of("number", -float(value))
             case tree.Negate(operand) | tree.Invert(operand):
                 return checksum_of(
-                    "-" if isinstance(expr, tree.Negate) else "~", self.of(operand, names)
+                    "-" if isinstance(expr, tree.Negate) else "~",
+                    self.hash_expression(operand, names),
                 )
             case tree.Name(name):
-                return names[name] if name in names else self._literal(TRUTHS.get(name, name))
+                return names[name] if name in names else self._hash_literal(TRUTHS.get(name, name))
             case tree.Binary(operator, left, right):
-                return checksum_of(operator, self.of(left, names), self.of(right, names))
+                return checksum_of(
+                    operator, self.hash_expression(left, names), self.hash_expression(right, names)
+                )
             case tree.Compare(operator, left, right):
                 if operator in (">", ">="):
                     operator, left, right = operator.replace(">", "<"), right, left
-                return checksum_of(operator, self.of(left, names), self.of(right, names))
+                return checksum_of(
+                    operator, self.hash_expression(left, names), self.hash_expression(right, names)
+                )
             case tree.Index(inner, items):
-                told = [self._item(item, names) for item in items]
-                return checksum_of("index", self.of(inner, names), told)
+                item_parts = [self._hash_item(item, names) for item in items]
+                return checksum_of("index", self.hash_expression(inner, names), item_parts)
             case tree.List(items):
-                return checksum_of("list", *(self.of(item, names) for item in items))
+                return checksum_of("list", *(self.hash_expression(item, names) for item in items))
             case tree.Rest():
                 return checksum_of("...")
             case tree.Call():
-                return self._call(expr, names)
+                return self._hash_call(expr, names)
 
-    def _item(self, item: tree.Item, names: Names) -> Any:
+    def _hash_item(self, item: tree.Item, names: Names) -> Any:
         if isinstance(item, tree.IndexItem) and not isinstance(item.value, int):
-            return "at", self.of(item.value, names)
+            return "at", self.hash_expression(item.value, names)
         if not isinstance(item, tree.SliceItem):
             return item
-        ends = [None if end is None else self.of(end, names) for end in (item.start, item.stop)]
+        ends = [
+            None if end is None else self.hash_expression(end, names)
+            for end in (item.start, item.stop)
+        ]
         return ends, item.step
 
-    def _call(self, expr: tree.Call, names: Names) -> str:
-        arguments = [self.of(argument, names) for argument in expr.arguments]
+    def _hash_call(self, expr: tree.Call, names: Names) -> str:
+        arguments = [self.hash_expression(argument, names) for argument in expr.arguments]
         if expr.function in names or expr.function in BUILTINS:
             function = names.get(expr.function, expr.function)
-            keywords = sorted((name, self.of(value, names)) for name, value in expr.keywords)
+            keywords = sorted(
+                (name, self.hash_expression(value, names)) for name, value in expr.keywords
+            )
             return checksum_of("call", function, *arguments, keywords)
         definition = self.library.find("function", expr.function)
         inputs = content(definition, schema.Function).inputs
-        named = {name: self.of(value, names) for name, value in expr.keywords}
-        return self.function(definition, dict(zip(inputs, arguments, strict=False)) | named)
+        named = {name: self.hash_expression(value, names) for name, value in expr.keywords}
+        return self.hash_function(definition, dict(zip(inputs, arguments, strict=False)) | named)
 
-    def _literal(self, value: bool | float | str) -> str:
+    def _hash_literal(self, value: bool | float | str) -> str:
         """Return the checksum that an attribute's value has in equations."""
         if isinstance(value, bool):
             return checksum_of("truth", value)
@@ -363,15 +385,15 @@ class _DefinitionReader:
             return checksum(self.library, "function", value)
         return checksum_of("word", value)
 
-    def function(self, definition: Definition, arguments: Names) -> str:
+    def hash_function(self, definition: Definition, arguments: Names) -> str:
         """Return the checksum of a call of a function. ``arguments`` has the checksums of its
         arguments; other attributes have their defaults."""
         spec, locate = content(definition, schema.Function), definition.document.locator
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
         equations = parse_equations(spec.equations, locate(("equations",)))
-        defaults = {name: self._literal(value) for name, value in spec.attributes.items()}
-        names = self.run(equations, axes.names() | defaults | arguments)
+        defaults = {name: self._hash_literal(value) for name, value in spec.attributes.items()}
+        names = self.hash_equations(equations, axes.names() | defaults | arguments)
         # Include the shapes of the inputs, on which the axes of `axis=...` depend.
         shapes = [shape for _, shape in inputs]
         return checksum_of("function", shapes, names[spec.output])
@@ -382,7 +404,7 @@ def _slice_checksums(scan: schema.Scan) -> Names:
     return {name: checksum_of("slice", source, *way) for name, source in scan.over.items()}
 
 
-def _name_checksums(what: str, names: Iterable[str]) -> Names:
+def _name_checksums(kind: str, names: Iterable[str]) -> Names:
     """Return a checksum for each name that a definition gets from outside, e.g. its inputs.
-    ``what`` is the kind of the names."""
-    return {name: checksum_of(what, name) for name in names}
+    ``kind`` is the kind of the names."""
+    return {name: checksum_of(kind, name) for name in names}

@@ -163,17 +163,17 @@ def check_program(program: Program) -> None:
     if not isinstance(program, Program):
         raise MalformedProgram(f"this is not a program but {shorten(repr(program))}")
     _check_sizes(program)
-    known: set[int] = set()
+    defined: set[int] = set()
     for group in INCOMING:
         for port in getattr(program, group):
-            _define(program, known, (port.value,), f"{group} {port.name!r}")
+            _define(program, defined, (port.value,), f"{group} {port.name!r}")
     for node in program.nodes:
-        _check_node(program, known, node)
+        _check_node(program, defined, node)
     results: list[Port] = [port for group in OUTGOING for port in getattr(program, group)]
     for port in results:
-        _require(known, (port.value,), f"result {port.name!r}")
+        _require(defined, (port.value,), f"result {port.name!r}")
     if program.loss is not None:
-        _require(known, (program.loss,), "the loss")
+        _require(defined, (program.loss,), "the loss")
     try:
         check_numbers(program, {}, Place("program.json", 1, 1))
     except INFERENCE_ERRORS as error:
@@ -192,25 +192,25 @@ def _check_sizes(program: Program) -> None:
                 raise MalformedProgram(f"size {shorten(unknown[0])!r} has no number")
 
 
-def _define(program: Program, known: set[int], values: Iterable[int], what: str) -> None:
+def _define(program: Program, defined: set[int], values: Iterable[int], label: str) -> None:
     for value in values:
-        if value in known:
-            raise MalformedProgram(f"{shorten(what)} defines value {value} a second time")
+        if value in defined:
+            raise MalformedProgram(f"{shorten(label)} defines value {value} a second time")
         if value not in program.types:
-            raise MalformedProgram(f"{shorten(what)}: value {value} has no type")
-        known.add(value)
+            raise MalformedProgram(f"{shorten(label)}: value {value} has no type")
+        defined.add(value)
 
 
-def _require(known: set[int], values: Iterable[int], what: str) -> None:
+def _require(defined: set[int], values: Iterable[int], label: str) -> None:
     for value in values:
-        if value not in known:
-            raise MalformedProgram(f"{shorten(what)} needs value {value}, which nothing defines")
+        if value not in defined:
+            raise MalformedProgram(f"{shorten(label)} needs value {value}, which nothing defines")
 
 
-def _check_node(program: Program, known: set[int], node: Node) -> None:
-    _require(known, node.inputs, node.op)
+def _check_node(program: Program, defined: set[int], node: Node) -> None:
+    _require(defined, node.inputs, node.op)
     if node.op in ("call", "scan"):
-        _check_body(program, known, node)
+        _check_body(program, defined, node)
         return
     if node.op not in INFER or node.body is not None:
         raise MalformedProgram(f"{shorten(repr(node.op))} is not an operation")
@@ -221,7 +221,7 @@ def _check_node(program: Program, known: set[int], node: Node) -> None:
         raise MalformedProgram(
             f"{node.op} does not fit its operands: {shorten(str(error))}"
         ) from None
-    _define(program, known, (output,), node.op)
+    _define(program, defined, (output,), node.op)
     # Shape and kind must match. The bound of an index may differ.
     declared_type = program.types[output]
     if (result_type.shape, result_type.kind) != (declared_type.shape, declared_type.kind):
@@ -230,11 +230,11 @@ def _check_node(program: Program, known: set[int], node: Node) -> None:
         )
 
 
-def _check_body(program: Program, known: set[int], node: Node) -> None:
+def _check_body(program: Program, defined: set[int], node: Node) -> None:
     body = node.body
     if body is None:
         raise MalformedProgram(f"a {node.op} has no body")
-    inner = set(known)
+    inner = set(defined)
     if node.op == "scan":
         _check_scan(program, node, body)
         _define(program, inner, body.inputs, "a body")
@@ -245,9 +245,9 @@ def _check_body(program: Program, known: set[int], node: Node) -> None:
         if body.outputs != node.outputs:
             raise MalformedProgram("the results of a call differ from those of its body")
         _check_call(node)
-        known |= inner
+        defined |= inner
     else:
-        _define(program, known, node.outputs, "scan")
+        _define(program, defined, node.outputs, "scan")
 
 
 def _check_call(node: Node) -> None:
@@ -306,6 +306,6 @@ def _sequence_length(program: Program, value: int) -> Dim:
     return shape[0]
 
 
-def _check_type(found: Type | None, expected: Type) -> None:
-    if found is None or (found.shape, found.kind) != (expected.shape, expected.kind):
-        raise MalformedProgram(f"a scan needs {expected}, but its body has {found}")
+def _check_type(actual: Type | None, expected: Type) -> None:
+    if actual is None or (actual.shape, actual.kind) != (expected.shape, expected.kind):
+        raise MalformedProgram(f"a scan needs {expected}, but its body has {actual}")
