@@ -1,9 +1,8 @@
 """The jax backend: JAX with its automatic differentiation and compiler; optax's losses and
 optimizers.
 
-JAX itself has only attention, convolutions and pools as layers (its LSTM is cuDNN's, for GPUs
-only), so every other layer runs as equations. The backend ``flax`` is the same with the layers of
-Flax (``flax.nnx``).
+JAX itself has attention, convolutions and pools; its LSTM needs cuDNN and a GPU. All other layers
+run as equations. The backend ``flax`` also uses the layers of Flax (``flax.nnx``).
 """
 
 from __future__ import annotations
@@ -56,13 +55,13 @@ def _narrow(array: Array) -> Array:
 
 
 class Jax(Backend):
-    """The backend ``jax``."""
+    """The implementation of the backend ``jax``."""
 
     name = "jax"
     fuses = True
 
     def __init__(self) -> None:
-        # Import here: listing the backends imports this module and must be fast.
+        # Import JAX here, because listing the backends imports this module and must be fast.
         global jax
         import jax
 
@@ -113,7 +112,7 @@ class Jax(Backend):
         return self.deterministic or self._card is None
 
     def device_memory(self) -> int | None:
-        return self._peak.told(jax.config.jax_default_device)
+        return self._peak.peak_bytes(jax.config.jax_default_device)
 
     def forget_device_memory(self) -> None:
         self._peak.forget(jax.config.jax_default_device)
@@ -145,8 +144,8 @@ class Jax(Backend):
 
     @property
     def _quick(self) -> bool:
-        """True for quick compilation. It is never used on a GPU, so that checked code is the timed
-        code."""
+        """True if XLA compiles without optimisations, which it never does for a GPU: the checks
+        must run the code that is timed."""
         return self.quick and self._card is None
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
@@ -189,10 +188,10 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 
 
 class Flax(Jax):
-    """The backend ``flax``: layers of Flax, and layers of ``jax`` that Flax does not have.
+    """The backend ``flax``: Flax layers, and the layers of the backend ``jax`` that Flax lacks.
 
-    In a narrow dtype all layers are those of ``jax``, because Flax would sum the gradients of
-    biases in the narrow dtype.
+    In bfloat16 and float16, all layers are those of the backend ``jax``, because Flax sums the
+    gradients of biases in these dtypes.
     """
 
     name = "flax"

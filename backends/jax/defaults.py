@@ -1,6 +1,6 @@
-"""Measure the defaults of JAX and optax, each for one entry of ``specs/defaults``.
+"""Measurements of the defaults of JAX and optax: one function for each entry of ``specs/defaults``.
 
-JAX has no layers with parameters, so the defaults of such layers are not measured.
+JAX has no layers with parameters, so there are no measurements of such layers.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ PROBES = Probes()
 RATE = 2.0**-10  # exact in every dtype
 
 
-def _slope(function: Any, at: float) -> float:
+def _derivative(function: Any, at: float) -> float:
     return float(jax.grad(lambda x: function(x).sum())(jnp.array([at]))[0])
 
 
-def _moved(transform: Any, gradient: float, start: float = 0.0) -> float:
+def _step_size(transform: Any, gradient: float, start: float = 0.0) -> float:
     """Return how far one step moves a parameter, in units of the learning rate."""
     p = jnp.array([start])
     updates, _ = transform.update(jnp.array([gradient]), transform.init(p), p)
     return float(-updates[0]) / RATE
 
 
-def _default(function: Any, name: str) -> Any:
+def _default_argument(function: Any, name: str) -> Any:
     return inspect.signature(function).parameters[name].default
 
 
-def _looked_up(index: int) -> Measured:
+def _look_up(index: int) -> Measured:
     found = float(jnp.arange(1.0, 4.0)[jnp.array(index)])
     return "NaN" if found != found else f"row {int(found) - 1}"
 
 
-PROBES.looked_up(_looked_up)
+PROBES.looked_up(_look_up)
 
 
 @PROBES
@@ -98,13 +98,13 @@ PROBES.observe(
 PROBES.update(
     {
         "hard-sigmoid-slope": lambda: float(jax.nn.hard_sigmoid(1.0) - jax.nn.hard_sigmoid(0.0)),
-        "relu-at-zero": lambda: _slope(jax.nn.relu, 0.0),
-        "maximum-at-tie": lambda: _slope(lambda x: jnp.maximum(x, 0), 0.0),
-        "clip-at-bound": lambda: _slope(lambda x: jnp.clip(x, 0.0, 1.0), 1.0),
-        "abs-at-zero": lambda: _slope(jnp.abs, 0.0),
+        "relu-at-zero": lambda: _derivative(jax.nn.relu, 0.0),
+        "maximum-at-tie": lambda: _derivative(lambda x: jnp.maximum(x, 0), 0.0),
+        "clip-at-bound": lambda: _derivative(lambda x: jnp.clip(x, 0.0, 1.0), 1.0),
+        "abs-at-zero": lambda: _derivative(jnp.abs, 0.0),
         "max-at-tie": lambda: float(jax.grad(lambda x: x.max(1).sum())(jnp.ones((1, 2)))[0, 0]),
         "leaky-relu-slope": lambda: -float(jax.nn.leaky_relu(-1.0)),
-        "layer-norm-epsilon": lambda: float(_default(jax.nn.standardize, "epsilon")),
+        "layer-norm-epsilon": lambda: float(_default_argument(jax.nn.standardize, "epsilon")),
         "repeated-index-add": lambda: float(jnp.zeros(2).at[jnp.array([0, 0])].add(1)[0]),
         "squared-error": lambda: float(optax.l2_loss(jnp.array([1.0]))[0]),
         "cross-entropy-gap": lambda: float(
@@ -114,13 +114,15 @@ PROBES.update(
             optax.losses.kl_divergence(jnp.log(jnp.array([0.25, 0.75])), jnp.array([0.5, 0.5]))
         ),
         "cosine-similarity": lambda: float(optax.cosine_similarity(jnp.ones(2), jnp.ones(2))),
-        "adam-epsilon": lambda: float(_default(optax.adam, "eps")),
-        "adam-epsilon-place": lambda: _moved(optax.adam(RATE, eps=1e-8), 1e-8),
-        "adam-weight-decay": lambda: _moved(optax.adamw(RATE, weight_decay=0.125), 0.0, 1.0),
-        "adamw-decay": lambda: float(_default(optax.adamw, "weight_decay")),
-        "rmsprop-decay": lambda: float(_default(optax.rmsprop, "decay")),
-        "rmsprop-epsilon-place": lambda: _moved(optax.rmsprop(RATE, decay=0.0, eps=1.0), 1.0),
-        "adagrad-start": lambda: float(_default(optax.adagrad, "initial_accumulator_value")),
+        "adam-epsilon": lambda: float(_default_argument(optax.adam, "eps")),
+        "adam-epsilon-place": lambda: _step_size(optax.adam(RATE, eps=1e-8), 1e-8),
+        "adam-weight-decay": lambda: _step_size(optax.adamw(RATE, weight_decay=0.125), 0.0, 1.0),
+        "adamw-decay": lambda: float(_default_argument(optax.adamw, "weight_decay")),
+        "rmsprop-decay": lambda: float(_default_argument(optax.rmsprop, "decay")),
+        "rmsprop-epsilon-place": lambda: _step_size(optax.rmsprop(RATE, decay=0.0, eps=1.0), 1.0),
+        "adagrad-start": lambda: float(
+            _default_argument(optax.adagrad, "initial_accumulator_value")
+        ),
         "default-float": lambda: str(jnp.zeros(1).dtype),
         "default-integer": lambda: str(jnp.arange(1).dtype),
         "float64-array": lambda: str(jnp.asarray(np.zeros(1)).dtype),

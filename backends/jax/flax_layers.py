@@ -1,7 +1,7 @@
-"""Layers of Flax that the ``flax`` backend claims, and where their parameters are.
+"""The Flax layers that the backend ``flax`` uses, and the layout of their parameters.
 
-Two kinds of layers are not claimed. Flax's GRU has one bias per gate, but ``gru_reset_after`` has
-two. Flax's bidirectional layers take lengths, which cannot express a mask with gaps.
+Two kinds of layers run as equations. ``gru_reset_after`` has two biases per gate, but Flax's GRU
+has one. Flax's bidirectional layers take lengths, which cannot express a mask with gaps.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .layers import AXES, POOLS
 # Each Flax module is built once, and gets its variables at each call.
 
 Module = Any
-# The arguments that every Flax module gets (such as ``dtype``).
+# The arguments of every Flax module, such as ``dtype``, by name.
 Own = Mapping[str, Any]
 # A function that returns a layer's results, from its module and its inputs, states and statistics
 # by role.
 Call = Callable[[Module, Tensors], Sequence[Any]]
-# A function that claims a layer in a dtype, or returns None.
+# A function that returns Flax's implementation of a layer in a dtype, or None.
 Claim = Callable[[ClaimableCall, str], Native | None]
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
     "linear": lambda y: y,
@@ -41,18 +41,18 @@ ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
 
 def module(
     dtype: str,
-    made: Callable[[Own], Module],
+    make: Callable[[Own], Module],
     pieces: Mapping[str, Piece],
     call: Call,
     statistics: Mapping[str, str] | None = None,
 ) -> Native:
-    """Return the claim of a Flax module.
+    """Return the native implementation of a layer by a Flax module.
 
-    ``made`` makes the module. ``pieces`` gives the packing, and ``statistics`` the role of each
-    moving statistic, by path in the module (``cell.dense_i.kernel``).
+    ``make`` creates the module. ``pieces`` maps paths in the module (``cell.dense_i.kernel``) to
+    the layout of parameters, and ``statistics`` maps paths to names of moving statistics.
     """
     own = {"dtype": dtype, "param_dtype": dtype}
-    outline = nnx.eval_shape(lambda: made({**own, "rngs": nnx.Rngs(0)}))
+    outline = nnx.eval_shape(lambda: make({**own, "rngs": nnx.Rngs(0)}))
     graph, variables = nnx.split(outline)
     roles = statistics or {}
 
@@ -68,30 +68,30 @@ def module(
     return Native(f"flax.nnx.{type(inner).__name__}", run, Packing(pieces))
 
 
-def plain(module: Module, values: Tensors) -> Sequence[Any]:
-    """Call a module that has one input."""
+def call_module(module: Module, values: Tensors) -> Sequence[Any]:
+    """Call a module that has one input, and return its results."""
     return [module(values["x"])]
 
 
-def then(activation: str) -> Call:
+def call_with_activation(activation: str) -> Call:
     """Return a function that calls a module with one input, and then an activation."""
     return lambda module, values: [ACTIVATIONS[activation](module(values["x"]))]
 
 
 def kernel_and_bias(layer: ClaimableCall) -> dict[str, Piece]:
-    """Return the packing of a kernel, and of a bias if the layer has one."""
+    """Return the layout of a kernel, and of a bias if the layer has one."""
     bias: dict[str, Piece] = {"bias": Part("b")} if "b" in layer.shapes else {}
     return {"kernel": Part("W"), **bias}
 
 
-def known(claim: Claim) -> Claim:
-    """Restrict a claim to layers whose activations Flax has."""
+def if_activation_known(claim: Claim) -> Claim:
+    """Wrap a claim function to return None for layers whose activations Flax lacks."""
 
-    def checked(layer: ClaimableCall, dtype: str) -> Native | None:
+    def claim_if_known(layer: ClaimableCall, dtype: str) -> Native | None:
         functions = (layer.attributes.get(n, "linear") for n in ("activation", "gate"))
         return claim(layer, dtype) if all(f in ACTIVATIONS for f in functions) else None
 
-    return checked
+    return claim_if_known
 
 
 # Convolutions and pools that Flax has as modules or functions.
@@ -105,10 +105,10 @@ def _convolution(layer: ClaimableCall, dtype: str) -> Native:
     further: dict[str, Any] = {"kernel_size": whole[:rank], "strides": (stride,) * rank}
     further |= {"kernel_dilation": (dilation,) * rank, "use_bias": "bias" in pieces}
 
-    def made(own: Own) -> Module:
+    def make(own: Own) -> Module:
         if layer.definition == "conv2d_transpose":
-            # The transposed convolution slides over the entries with zeros between them, and over
-            # every position that a window reaches.
+            # A transposed convolution inserts zeros between the inputs, and pads them so that each
+            # window overlaps at least one input.
             ends = dilation * (kernel - 1) - pad
             pads = {"padding": [(ends, ends)] * rank, "transpose_kernel": True}
             return nnx.ConvTranspose(whole[-1], whole[-2], **own, **further, **pads)
@@ -118,7 +118,7 @@ def _convolution(layer: ClaimableCall, dtype: str) -> Native:
         pads = {"padding": [(pad, pad)] * rank, "feature_group_count": groups}
         return nnx.Conv(channels, units, **own, **further, **pads)
 
-    return module(dtype, made, pieces, then(given["activation"]))
+    return module(dtype, make, pieces, call_with_activation(given["activation"]))
 
 
 def _pool(layer: ClaimableCall, dtype: str) -> Native | None:
@@ -136,7 +136,7 @@ def _pool(layer: ClaimableCall, dtype: str) -> Native | None:
 
 
 IMAGES: Mapping[str, Claim] = {
-    **dict.fromkeys(AXES, known(_convolution)),
+    **dict.fromkeys(AXES, if_activation_known(_convolution)),
     **dict.fromkeys(POOLS, _pool),
 }
 
@@ -144,7 +144,7 @@ IMAGES: Mapping[str, Claim] = {
 # All other layers.
 
 _SCALE: Mapping[str, Piece] = {"scale": Part("gamma"), "bias": Part("beta")}
-# By default Flax computes a variance as E[x^2] - E[x]^2, which loses precision if the mean is far
+# By default, Flax computes a variance as E[x^2] - E[x]^2, which loses precision if the mean is far
 # from zero.
 _EXACT: Mapping[str, Any] = {"use_fast_variance": False}
 
@@ -157,7 +157,7 @@ def _dense(layer: ClaimableCall, dtype: str) -> Native:
         dtype,
         lambda own: nnx.Linear(features, units, use_bias=biased, **own),
         pieces,
-        then(activation),
+        call_with_activation(activation),
     )
 
 
@@ -174,7 +174,10 @@ def _embedding(layer: ClaimableCall, dtype: str) -> Native:
 def _layer_norm(layer: ClaimableCall, dtype: str) -> Native:
     (features,), epsilon = layer.shapes["gamma"], layer.attributes["epsilon"]
     return module(
-        dtype, lambda own: nnx.LayerNorm(features, epsilon=epsilon, **own, **_EXACT), _SCALE, plain
+        dtype,
+        lambda own: nnx.LayerNorm(features, epsilon=epsilon, **own, **_EXACT),
+        _SCALE,
+        call_module,
     )
 
 
@@ -184,7 +187,7 @@ def _rms_norm(layer: ClaimableCall, dtype: str) -> Native:
         dtype,
         lambda own: nnx.RMSNorm(features, epsilon=epsilon, **own),
         {"scale": Part("gamma")},
-        plain,
+        call_module,
     )
 
 
@@ -192,7 +195,7 @@ def _group_norm(layer: ClaimableCall, dtype: str) -> Native:
     (features,), given = layer.shapes["gamma"], layer.attributes
     sizes = {"num_groups": given["groups"], "epsilon": given["epsilon"]}
     return module(
-        dtype, lambda own: nnx.GroupNorm(features, **sizes, **own, **_EXACT), _SCALE, plain
+        dtype, lambda own: nnx.GroupNorm(features, **sizes, **own, **_EXACT), _SCALE, call_module
     )
 
 
@@ -226,7 +229,7 @@ def _lstm_pieces(path: str, way: str) -> dict[str, Piece]:
     }
 
 
-def _over_time(cell: Module) -> Module:
+def _rnn_module(cell: Module) -> Module:
     return nnx.RNN(cell, return_carry=True, rngs=False)
 
 
@@ -234,7 +237,7 @@ def _lstm_module(layer: ClaimableCall, own: Own) -> Module:
     features, units = layer.shapes["W_i"]
     activation, gate = (ACTIVATIONS[layer.attributes[n]] for n in ("activation", "gate"))
     cell = nnx.OptimizedLSTMCell(features, units, gate_fn=gate, activation_fn=activation, **own)
-    return _over_time(cell)
+    return _rnn_module(cell)
 
 
 def _lstm(layer: ClaimableCall, dtype: str) -> Native:
@@ -246,7 +249,7 @@ def _lstm(layer: ClaimableCall, dtype: str) -> Native:
 
 
 def _bidirectional_lstm(layer: ClaimableCall, dtype: str) -> Native:
-    def made(own: Own) -> Module:
+    def make(own: Own) -> Module:
         ways = (_lstm_module(layer, own) for _ in range(2))
         return nnx.Bidirectional(*ways, return_carry=True, rngs=False)
 
@@ -256,16 +259,16 @@ def _bidirectional_lstm(layer: ClaimableCall, dtype: str) -> Native:
         return [y, ahead[1], ahead[0], back[1], back[0]]
 
     pieces = {**_lstm_pieces("forward_rnn.", ""), **_lstm_pieces("backward_rnn.", "back_")}
-    return module(dtype, made, pieces, call)
+    return module(dtype, make, pieces, call)
 
 
 def _simple_rnn(layer: ClaimableCall, dtype: str) -> Native:
     features, units = layer.shapes["W"]
     activation = ACTIVATIONS[layer.attributes["activation"]]
 
-    def made(own: Own) -> Module:
+    def make(own: Own) -> Module:
         cell = nnx.SimpleCell(features, units, activation_fn=activation, **own)
-        return _over_time(cell)
+        return _rnn_module(cell)
 
     def call(module: Module, values: Tensors) -> Sequence[Any]:
         h, y = module(values["x"], initial_carry=values["h"])
@@ -276,7 +279,7 @@ def _simple_rnn(layer: ClaimableCall, dtype: str) -> Native:
         "cell.dense_i.bias": Part("b") if "b" in layer.shapes else FrozenZeros((units,)),
         "cell.dense_h.kernel": Part("U"),
     }
-    return module(dtype, made, pieces, call)
+    return module(dtype, make, pieces, call)
 
 
 def _attention(layer: ClaimableCall, dtype: str) -> Native | None:
@@ -310,10 +313,10 @@ CLAIMS: Mapping[str, Claim] = {
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "batch_norm": _batch_norm,
-    "lstm": known(_lstm),
-    "bidirectional_lstm": known(_bidirectional_lstm),
+    "lstm": if_activation_known(_lstm),
+    "bidirectional_lstm": if_activation_known(_bidirectional_lstm),
     **dict.fromkeys(("causal_attention", "self_attention", "masked_attention"), _attention),
-    **dict.fromkeys(("dense", "dense_without_bias"), known(_dense)),
-    **dict.fromkeys(("simple_rnn", "simple_rnn_without_bias"), known(_simple_rnn)),
+    **dict.fromkeys(("dense", "dense_without_bias"), if_activation_known(_dense)),
+    **dict.fromkeys(("simple_rnn", "simple_rnn_without_bias"), if_activation_known(_simple_rnn)),
     **IMAGES,
 }

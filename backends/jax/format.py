@@ -37,12 +37,12 @@ from . import platforms
 if TYPE_CHECKING:
     import jax
 
-# The most bytes of an array's header; numpy's own limit is lower.
+# The largest size of an array's header in bytes; numpy's own limit is lower.
 HEADER = 1 << 14
 
 
 class JaxFormat(Format):
-    """The format ``jax``: arrays by path (``rnn/W``) in ``NAME.npz``, and source in ``NAME.py``."""
+    """The implementation of the format ``jax``: arrays named like ``rnn/W``, and source."""
 
     name = "jax"
     suffix = ".npz"
@@ -75,7 +75,7 @@ class JaxFormat(Format):
 
         with _arrays(path) as declared:
             dtype = np.dtype(next((a.dtype for a in declared.values()), "float32"))
-        cpu = platforms.start(jax, "cpu")  # otherwise JAX would start a GPU and use it
+        cpu = platforms.start(jax, "cpu")  # otherwise, JAX would use a GPU
         jax.config.update("jax_enable_x64", dtype == np.float64)
         file = run_file(path.with_suffix(".py"), WORDS)
 
@@ -125,7 +125,7 @@ def _arrays(path: Path) -> Iterator[dict[str, Declared]]:
 
 
 def _declared(parts: Archive, name: str) -> Declared:
-    """Return the shape and dtype in an array's header, and a function that loads the array."""
+    """Read an array's header; return its shape and dtype, and a function that loads the array."""
     head = io.BytesIO(parts.start(name, HEADER))
     try:
         version = read_magic(head)

@@ -1,6 +1,5 @@
-"""Layers and losses that the jax backend claims: attention, convolutions, pools, optax's losses.
-
-JAX has no other layers.
+"""The native layers and losses of the backend ``jax``: attention, convolutions, pools, and optax's
+losses. JAX has no other layers.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import optax
 from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors, narrow
 from harness.extend.program import Dim
 
-# JAX's fused attention between own projections.
+# JAX's fused attention; this module computes the projections before and after it.
 
 Array = Any
 # A function that returns the mask arguments of jax.nn.dot_product_attention from a layer's inputs.
-Seen = Callable[[Tensors], Mapping[str, Any]]
+MaskArguments = Callable[[Tensors], Mapping[str, Any]]
 LABEL = "jax.nn.dot_product_attention"
 _CAUSAL = {"is_causal": True}
 
@@ -29,20 +28,20 @@ def _mask(values: Tensors) -> Mapping[str, Any]:
     return {"mask": values["mask"][:, None, None, :]}
 
 
-def _of(seen: Seen) -> Callable[[ClaimableCall], Native]:
-    """Return the claim of an attention layer that has one projection for q, k and v together."""
+def _packed_attention(mask_arguments: MaskArguments) -> Callable[[ClaimableCall], Native]:
+    """Return a function that implements attention with one joint projection for q, k and v."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
 
         def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
             x = values["x"]
-            # Convert to the dtype of the products, because the bias may have a wider dtype.
+            # Convert to the dtype of products, because adding the bias may widen the dtype.
             three = (x @ packed["W_qkv"] + packed["b_qkv"]).astype(x.dtype)
             # [batch, time, 3 * heads * head] -> three of [batch, time, heads, head]
             split = three.reshape(*x.shape[:2], 3, heads, -1)
             parts = (split[:, :, number] for number in range(3))
-            y = jax.nn.dot_product_attention(*parts, **seen(values))
+            y = jax.nn.dot_product_attention(*parts, **mask_arguments(values))
             return [y.reshape(*x.shape[:2], -1) @ packed["W_o"] + packed["b_o"]]
 
         pieces: dict[str, Piece] = {
@@ -56,14 +55,14 @@ def _of(seen: Seen) -> Callable[[ClaimableCall], Native]:
     return claim
 
 
-def _turned(x: Array, cos: Array, sin: Array) -> Array:
+def _rotate(x: Array, cos: Array, sin: Array) -> Array:
     """Rotate the halves of x [batch, time, heads, 2 * half] by angles [time, 1, half]."""
     a, b = jnp.split(x, 2, -1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def _grouped_attention(layer: ClaimableCall) -> Native:
-    """Return the claim of grouped attention. JAX itself repeats the keys and values of a group."""
+    """Return JAX's grouped attention, which repeats the keys and values of each group itself."""
     groups, each, half, base = (layer.attributes[n] for n in ("groups", "each", "half", "base"))
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
@@ -74,7 +73,7 @@ def _grouped_attention(layer: ClaimableCall) -> Native:
         cos, sin = jnp.cos(turn).astype(x.dtype), jnp.sin(turn).astype(x.dtype)
         three = (x @ packed["qkv"]).reshape(*x.shape[:2], -1, 2 * half)
         q, k, v = jnp.split(three, (groups * each, groups * (each + 1)), 2)
-        q, k = _turned(q, cos, sin), _turned(k, cos, sin)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         y = jax.nn.dot_product_attention(q, k, v, **_CAUSAL)
         return [y.reshape(*x.shape[:2], -1) @ packed["o"]]
 
@@ -86,9 +85,9 @@ def _grouped_attention(layer: ClaimableCall) -> Native:
 
 
 ATTENTION: Mapping[str, Callable[[ClaimableCall], Native]] = {
-    "causal_attention": _of(lambda _: _CAUSAL),
-    "self_attention": _of(lambda _: {}),
-    "masked_attention": _of(_mask),
+    "causal_attention": _packed_attention(lambda _: _CAUSAL),
+    "self_attention": _packed_attention(lambda _: {}),
+    "masked_attention": _packed_attention(_mask),
     "grouped_attention": _grouped_attention,
 }
 
@@ -117,8 +116,8 @@ def _convolution(layer: ClaimableCall) -> Native | None:
     stride, dilation, pad = (int(given[n]) for n in ("stride", "dilation", "padding"))
     kernel, rank = layer.shapes["W"][0], len(axes[0]) - 2
     turned = definition == "conv2d_transpose"
-    # The transposed convolution slides over the entries with zeros between them, and over every
-    # position that a window reaches.
+    # A transposed convolution inserts zeros between the inputs, and pads them so that each window
+    # overlaps at least one input.
     ends = dilation * (kernel - 1) - pad if turned else pad
     steps = {"window_strides": (1 if turned else stride,) * rank}
     steps |= {"lhs_dilation": (stride if turned else 1,) * rank}
@@ -166,7 +165,7 @@ POOLS = dict.fromkeys(("avg_pool", "max_pool_first"), _pool)
 IMAGES = {**dict.fromkeys(AXES, _convolution), **POOLS}
 
 
-# The choice of a layer or a loss, and optax's losses.
+# The choice between layers and losses, and optax's losses.
 
 BIASES = ("b", "b_qkv", "b_o")
 # The spec's loss -> optax's loss, and the roles of its arguments, in order.
@@ -181,7 +180,7 @@ LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
 
 
 def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
-    """Return the version of a layer or loss in JAX or optax, if it supports ``dtype``."""
+    """Return the implementation of a layer or loss in JAX or optax; None if it is unsupported."""
     if layer.definition in LOSSES:
         return _loss(*LOSSES[layer.definition])
     native = None
@@ -196,10 +195,10 @@ def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
 
 
 def _cast(native: Native, dtype: str) -> Native:
-    """Cast a layer's tensors to a narrow dtype, as JAX models do, except biases.
+    """Wrap a layer to run in a narrow dtype: cast its inputs and parameters, except biases.
 
-    XLA sums the gradient of a bias over the whole batch in the dtype of the summands. In a narrow
-    dtype a large batch would lose most of that sum.
+    XLA sums the gradient of a bias over the batch in the bias's dtype. In a narrow dtype, the sum
+    over a large batch would lose most of its digits.
     """
 
     def cast(tensors: Tensors) -> Tensors:

@@ -1,4 +1,4 @@
-"""Write a model as Python source with functions that need only JAX and numpy."""
+"""Export of a model as Python source whose functions need only JAX and numpy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _key(*names: str) -> str:
 
 
 class Writer:
-    """A writer of the source file of one model."""
+    """The writer of the source file of one model."""
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
@@ -54,11 +54,11 @@ class Writer:
                 name = unique(identifier(form.definition), taken)
                 taken.add(name)
                 self.functions[id(method)] = name
-        # These names are reserved, so that no variable hides the function of a layer.
+        # Reserve these names, so that no variable hides the function of a layer.
         self.reserved = frozenset(taken)
 
     def source(self) -> str:
-        """Return the text of the whole file."""
+        """Return the source of the whole file."""
         functions = [
             line
             for form in self.forms

@@ -1,4 +1,4 @@
-"""Optimizers of optax that the jax backend claims."""
+"""The optax optimizers that replace optimizers of a spec in the backend ``jax``."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ OWN_SLOTS: Mapping[str, Mapping[str, str]] = {
 
 
 class OptaxOptimizer(NativeOptimizer):
-    """An optimizer of optax.
+    """An optax optimizer with its arguments.
 
-    Each step calls ``make(learning_rate)`` again. The state does not depend on the rate, so the
-    rate may change while the moments and the step count continue. Coefficients stay Python floats,
-    because ``optax.inject_hyperparams`` would round them, and ``1 - beta_2``, to float32.
+    Each step calls ``make(learning_rate)`` again, and keeps the optimizer state: moments and step
+    count. Coefficients are Python floats, because ``optax.inject_hyperparams`` would round them,
+    and ``1 - beta_2``, to float32.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class OptaxOptimizer(NativeOptimizer):
 
 
 def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
-    """Return the optimizer of optax with the same update, or None."""
+    """Return the optax optimizer that makes the same update as the rule; None if there is none."""
     if rule.name not in OPTIMIZERS:
         return None
     name, wanted = OPTIMIZERS[rule.name]
@@ -102,7 +102,7 @@ def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
 
 
 def _clip(rule: UpdateRule) -> tuple[str, float] | None:
-    """Return optax's clipping function and its limit, if optax can clip as the rule does."""
+    """Return optax's clipping function and its limit; None if optax cannot clip as the rule."""
     match clipping(rule):
         case Clipping(by="global_norm", limit=limit, epsilon=0):
             return "clip_by_global_norm", limit

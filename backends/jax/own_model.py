@@ -1,6 +1,5 @@
-"""Run a user's JAX model: a function ``apply(params, x)``, or an object with such a method.
-
-Modules of flax.linen are such objects.
+"""A user's own JAX model: a function ``apply(params, x)``, or an object with such a method, e.g. a
+module of flax.linen.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from harness.extend.models import (
 
 
 class JaxModels(OwnModels):
-    """The JAX functions in a user's file.
+    """The loader of JAX functions in a user's Python file.
 
-    ``PARAMETERS`` in ``FILE.py:NAME:PARAMETERS`` is the tree of parameters, or a function that
-    makes the tree. Without it, the parameters are nested dictionaries with the spec's names:
-    ``params["out"]["W"]``.
+    In ``FILE.py:NAME:PARAMETERS``, ``PARAMETERS`` is the tree of parameters, or a function that
+    returns the tree. If it is omitted, the tree consists of nested dictionaries with the spec's
+    names, e.g. ``params["out"]["W"]``.
     """
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
 
-    def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
+    def sizes(self, target: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
         if parameters is None:
             return tuple(sizes)
         return sizes_taken(parameters, sizes) if callable(parameters) else ()
@@ -45,37 +44,37 @@ class JaxModels(OwnModels):
     def open(
         self,
         file: ModelFile,
-        found: Any,
+        target: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        wanted: Mapping[str, ModelArray],
+        expected: Mapping[str, ModelArray],
     ) -> OwnModel:
         if not file.name:
             raise UsageError(
                 f"{file} is not a Python file: jax needs FILE.py:NAME, where NAME is a function of "
                 "parameters and inputs"
             )
-        function = getattr(found, "apply", found)
+        function = getattr(target, "apply", target)
         if not callable(function):
             raise UsageError(
-                f"{file} is a {type(found).__name__}: name a function of parameters and inputs"
+                f"{file} is a {type(target).__name__}: name a function of parameters and inputs"
             )
         tree = parameters
         if parameters is None:
-            parts = [name for name in wanted if "[" in name or "(" in name]
+            parts = [name for name in expected if "[" in name or "(" in name]
             if parts:
                 raise UsageError(
                     f"--map: {parts[0]} is part of an array whose shape is unknown: name the "
                     f"parameters too, as in {file}:PARAMETERS"
                 )
-            tree = _nested({n: np.zeros(entry.shape) for n, entry in wanted.items()})
+            tree = _nested_dict({n: np.zeros(entry.shape) for n, entry in expected.items()})
         elif callable(parameters):
             key = jax.random.PRNGKey(0)
             tree = made(file, file.parameters, parameters, sizes, key=key, rng=key)
         return JaxModel(function, tree, self.backend)
 
 
-def _nested(arrays: Arrays) -> dict[str, Any]:
+def _nested_dict(arrays: Arrays) -> dict[str, Any]:
     """Convert arrays with dotted names to nested dictionaries."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
@@ -88,14 +87,14 @@ def _nested(arrays: Arrays) -> dict[str, Any]:
 
 
 class JaxModel(OwnModel):
-    """A function and its tree of parameters, in the session's dtype."""
+    """A user's function and its tree of parameters, in the session's dtype."""
 
     def __init__(self, function: Any, tree: Any, backend: Any) -> None:
         self.function, self.backend = function, backend
         self.label = f"jax function {getattr(function, '__qualname__', type(function).__name__)}"
         self.takes = names_taken(function, skip=1)
-        found, self.form = jax.tree_util.tree_flatten_with_path(tree)
-        self.leaves = {_name(path): self._leaf(leaf) for path, leaf in found}
+        target, self.form = jax.tree_util.tree_flatten_with_path(tree)
+        self.leaves = {_dotted_name(path): self._leaf(leaf) for path, leaf in target}
 
     def _leaf(self, leaf: Any) -> Any:
         array = jnp.asarray(leaf)
@@ -141,12 +140,12 @@ class JaxModel(OwnModel):
             results = naming(placing.call(self.function, now, self._tree(now)))
             return sum(jnp.vdot(results[n], directions[n]) for n in results), results
 
-        (_, results), found = jax.value_and_grad(scalar, has_aux=True)(floats)
+        (_, results), target = jax.value_and_grad(scalar, has_aux=True)(floats)
         numpy = self.backend.numpy
-        return {n: numpy(a) for n, a in results.items()}, {n: numpy(a) for n, a in found.items()}
+        return {n: numpy(a) for n, a in results.items()}, {n: numpy(a) for n, a in target.items()}
 
 
-def _name(path: tuple[Any, ...]) -> str:
+def _dotted_name(path: tuple[Any, ...]) -> str:
     """Return the name of a leaf of a tree: its keys, joined by dots."""
     keys = (getattr(k, "key", getattr(k, "idx", getattr(k, "name", k))) for k in path)
     return ".".join(map(str, keys))

@@ -1,8 +1,7 @@
-"""Start only the JAX platform (CPU or CUDA) that a session needs.
+"""The start of JAX on the platform (CPU or CUDA) that a session needs, and on no other.
 
-At the first request for a device, JAX starts all platforms that it finds, and a started CUDA
-platform uses memory on every GPU. This module therefore counts GPUs without JAX, and a session on
-the CPU starts only the CPU platform.
+By default, JAX starts all installed platforms, and the CUDA platform then uses memory on every GPU.
+This module therefore counts GPUs without JAX.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from typing import Any
 
 from harness.extend import UsageError, card_of, device_names
 
-# This flag makes XLA sum in a fixed order on a GPU, which is slower.
+# With this flag, XLA sums in a fixed order on a GPU, which is slower.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 DEVICES = Path("/dev")
 _CARD = re.compile(r"nvidia\d+|dxg")
 
 
 def devices() -> tuple[str, ...]:
-    """Return the values allowed for ``--device``, from device files and installed plugins."""
+    """Return the device names that ``--device`` accepts, from device files and JAX plugins."""
     plugins = [entry.name for entry in entry_points(group="jax_plugins")]
     nodes = [path.name for path in DEVICES.iterdir()]
-    return device_names(cards(nodes, plugins, os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return device_names(gpu_count(nodes, plugins, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
-def cards(nodes: Iterable[str], plugins: Iterable[str], visible: str | None) -> int:
+def gpu_count(nodes: Iterable[str], plugins: Iterable[str], visible: str | None) -> int:
     """Return the number of GPUs that JAX would find.
 
     Args:
-        nodes: The files of ``/dev``: ``nvidia0``, or ``dxg`` under Windows.
+        nodes: The names of files in ``/dev``: ``nvidia0``, or ``dxg`` under Windows.
         plugins: The names of the installed platform plugins of JAX.
-        visible: ``CUDA_VISIBLE_DEVICES``, None if it is not set.
+        visible: The variable ``CUDA_VISIBLE_DEVICES``; None if it is not set.
     """
     count = sum(_CARD.fullmatch(node) is not None for node in nodes)
     if not any("cuda" in plugin for plugin in plugins):
@@ -43,8 +42,8 @@ def cards(nodes: Iterable[str], plugins: Iterable[str], visible: str | None) -> 
     if visible is None or not count:
         return count
     listed = [part.strip() for part in visible.split(",")]
-    # CUDA uses the entries before the first invalid entry. A partition of a GPU (MIG) has its own
-    # entry.
+    # CUDA ignores the first invalid entry and all entries after it. A partition of a GPU (MIG)
+    # counts as a GPU.
     wrong = (i for i, part in enumerate(listed) if part in ("", "-1"))
     return min(next(wrong, len(listed)), len(listed))
 
@@ -61,7 +60,7 @@ def start(jax: Any, device: str) -> Any:
     before = jax.config.jax_platforms
     wanted = "cpu" if card is None else "cuda"
     if wanted not in (before or "").split(","):
-        # The CPU stays available: it makes constants.
+        # Keep the CPU available, because constants are made there.
         jax.config.update("jax_platforms", "cpu" if card is None else "cuda,cpu")
         if before:
             jax.extend.backend.clear_backends()
@@ -72,7 +71,7 @@ def start(jax: Any, device: str) -> Any:
 
 
 def prepare(jax: Any, device: str, dtype: str) -> Any:
-    """Start a device and return it; set the precision of the session.
+    """Start a device, and set JAX's precision for a session; return the device.
 
     Raises:
         UsageError: JAX has no such device.
@@ -88,31 +87,31 @@ def prepare(jax: Any, device: str, dtype: str) -> Any:
 
 
 def settings(jax: Any) -> Mapping[str, str]:
-    """Return the settings of :func:`prepare`, as JAX reports them."""
+    """Return the settings that :func:`prepare` has made, as JAX reports them."""
     return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
 
 
 def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the variable ``XLA_FLAGS`` with the flag for deterministic operations added."""
+    """Return ``XLA_FLAGS`` extended by the flag for deterministic operations."""
     flags = variables.get("XLA_FLAGS", "").split()
     return {"XLA_FLAGS": " ".join([*(f for f in flags if f != DETERMINISTIC), DETERMINISTIC])}
 
 
 class PeakMemory:
-    """The peak of a device's memory since the last :meth:`forget`.
+    """The peak memory of a device since the last :meth:`forget`.
 
-    JAX counts from the start of the process, so only a peak above all earlier ones is known.
+    JAX reports the peak since the start of the process, so a lower later peak is unknown.
     """
 
     def __init__(self) -> None:
         self._before = 0
 
     def forget(self, device: Any) -> None:
-        """Restart the count."""
+        """Start a new measurement of peak memory."""
         self._before = _peak(device) or 0
 
-    def told(self, device: Any) -> int | None:
-        """Return the peak in bytes; None if it is not above earlier peaks, or is not measured."""
+    def peak_bytes(self, device: Any) -> int | None:
+        """Return the peak in bytes; None if it is unknown, or not above earlier peaks."""
         found = _peak(device)
         return found if found is not None and found > self._before else None
 

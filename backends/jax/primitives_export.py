@@ -1,4 +1,4 @@
-"""Write each primitive, and loops, as source text for exported JAX functions."""
+"""The source text of each primitive, and of loops, in exported JAX functions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from harness.extend.source import (
 # Windows along neighbouring axes are written as indices into the padded array.
 
 
-def _places(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
-    """Yield the positions of window entries, ``[count, size]`` among axes of length 1.
+def _window_positions(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
+    """Yield for each windowed axis the source of the positions of window entries.
 
-    There is one array of positions for each axis of the windows.
+    The positions have the shape ``[count, size]``, with further axes of length 1.
+
+    Raises:
+        UsageError: the axes are not adjacent.
     """
     attributes, axes = node.attributes, node.attributes["axes"]
     if axes != tuple(range(axes[0], axes[-1] + 1)):
@@ -45,7 +48,7 @@ def _places(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
 def windows(e: Emitter, node: Node) -> str:
     """Return the source template of the primitive ``windows``."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
-    places = ", ".join(_places(e, node, attributes["length"]))
+    places = ", ".join(_window_positions(e, node, attributes["length"]))
     pads = pads_of(attributes, rank)
     text = "^0"
     if any(Dim.of(dim) != Dim() for pair in pads for dim in pair):
@@ -60,7 +63,7 @@ def overlap_add(e: Emitter, node: Node) -> str:
     attributes, shape = node.attributes, e.types[node.output].shape
     axes = attributes["axes"]
     counts = tuple(e.types[node.inputs[0]].shape[axis] for axis in axes)
-    places = ", ".join(_places(e, node, counts))
+    places = ", ".join(_window_positions(e, node, counts))
     whole, inside = list(shape), [":"] * len(shape)
     columns = zip(axes, attributes["padding"], attributes["after"], strict=True)
     for axis, before, after in columns:
@@ -134,20 +137,20 @@ WORDS = Words(
 
 
 class JaxDialect(Dialect):
-    """The way in which primitives are written as JAX source."""
+    """The writer of JAX source for the operations of a program."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
         code = common_code(e, node, operands, TEMPLATES)
         assert code is not None, node.op
         return code
 
-    def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
+    def filled(self, e: Emitter, fill_number: Code, shape: Shape) -> Code:
         if not shape:
-            return fill(f"jnp.asarray(%0, {e.like}.dtype)", figure)
-        made = {"0.0": "zeros", "1.0": "ones"}.get(e.render(figure))
+            return fill(f"jnp.asarray(%0, {e.like}.dtype)", fill_number)
+        made = {"0.0": "zeros", "1.0": "ones"}.get(e.render(fill_number))
         if made:
             return Code((f"jnp.{made}({e.shape(shape)}, {e.like}.dtype)",))
-        return fill(f"jnp.full({e.shape(shape)}, %0, {e.like}.dtype)", figure)
+        return fill(f"jnp.full({e.shape(shape)}, %0, {e.like}.dtype)", fill_number)
 
     def scan(self, e: Emitter, node: Node) -> None:
         """Write the step of a loop as a function, and a call of ``jax.lax.scan`` with it."""
@@ -212,7 +215,7 @@ def _tuple(texts: Sequence[str], none: str) -> str:
 
 
 def _argument(names: Sequence[str], several: str) -> str:
-    """Return the name of an argument; ``several`` if the argument is unpacked to several names."""
+    """Return the only name, or ``several`` if the argument is unpacked to several names."""
     return names[0] if len(names) == 1 else several if names else "_"
 
 

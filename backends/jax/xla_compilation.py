@@ -1,4 +1,4 @@
-"""Compile functions, loops and whole steps with XLA, for all backends on JAX."""
+"""XLA compilation of functions, loops and whole steps, for all backends on JAX."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from harness.extend import Advance, Step, Tensors
 from harness.extend.executor import LONGEST_FUSED
 
-# A loop that carries more numbers than this (2 MiB in float32) is not unrolled, because each
-# unrolled step needs its own memory, while a loop reuses the memory of its step.
+# Loops that carry more numbers than this (2 MiB in float32) are not unrolled, because each unrolled
+# step needs its own memory.
 LARGE = 1 << 19
 # Options of XLA's compiler; None for its defaults.
 Options = Mapping[str, Any] | None
@@ -18,10 +18,10 @@ Options = Mapping[str, Any] | None
 
 @cache
 def quick_options(jax: Any) -> Mapping[str, Any]:
-    """Return options with which XLA compiles in an eighth of the usual time on a CPU.
+    """Return XLA options that reduce the compile time on a CPU to an eighth.
 
-    XLA then makes unoptimised code in one piece, which is sufficient for checks at small sizes.
-    Options that this version of XLA does not know are left out.
+    The code is not optimised, which is sufficient for checks at small sizes. Options that this
+    version of XLA does not know are omitted.
     """
     wanted = {
         "xla_backend_optimization_level": 0,
@@ -48,9 +48,9 @@ def scan(
     reverse: bool,
     quick: bool,
 ) -> tuple[list[Any], list[Any]]:
-    """Run a ``jax.lax.scan``. It is unrolled if it is short, so that XLA can fuse its steps.
+    """Run a loop over time as ``jax.lax.scan``, which unrolls short loops so that XLA fuses steps.
 
-    It is not unrolled if the carried tensors are large or if ``quick`` is true.
+    The loop is not unrolled if the carried tensors are large or if ``quick`` is true.
     """
 
     def body(carried: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -65,13 +65,13 @@ def scan(
 
 
 def advance(jax: Any, step: Advance, options: Options) -> Advance:
-    """Compile a step. The step may reuse the memory of its carried tensors."""
+    """Compile a step that may overwrite the memory of its carried tensors."""
     compiled: Advance = jax.jit(step, donate_argnums=0, compiler_options=options)
     return compiled
 
 
 def several(jax: Any, step: Advance, options: Options) -> Advance:
-    """Compile many steps as one call, because calling and waiting take as long as a small step."""
+    """Compile many steps as one call, because each call takes as long as a small step."""
 
     def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
         def body(carried: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:

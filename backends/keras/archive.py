@@ -49,13 +49,13 @@ def layers(config: str) -> dict[str, tuple[str, str]]:
         raise Damaged(f"its config.json does not describe a model: {error!r}") from None
     found, used = {}, dict[str, int]()
     for name, kind in kept:
-        group = _snake(kind)
+        group = _snake_case(kind)
         used[group] = number = used.get(group, -1) + 1
         found[name] = kind, f"{group}_{number}" if number else group
     return found
 
 
-def _snake(name: str) -> str:
+def _snake_case(name: str) -> str:
     """Convert a class name to a group name as Keras does: ``SimpleRNN`` to ``simple_rnn``."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
@@ -158,11 +158,11 @@ def instances(program: Program) -> list[str]:
     return list(dict.fromkeys(owner_of(port.name) for port in ports))
 
 
-def declared_of(
+def declare_variables(
     path: Path,
     program: Program,
     built: Any,
-    there: Mapping[str, tuple[str, str]],
+    groups: Mapping[str, tuple[str, str]],
     file: Any,
 ) -> dict[str, Declared]:
     """Return the variables in the file of each layer, after comparing their shapes with the
@@ -170,9 +170,9 @@ def declared_of(
     found = {}
     for key in instances(program):
         wanted = built.layers[key]
-        kind, group = there.get(wanted.name, ("", ""))
+        kind, group = groups.get(wanted.name, ("", ""))
         if not kind:
-            names = ", ".join(map(shorten, there))
+            names = ", ".join(map(shorten, groups))
             raise UsageError(
                 f"{path} has no layer {wanted.name!r}, which should have {key} of {program.name}; "
                 f"it has {names}"

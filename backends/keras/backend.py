@@ -60,7 +60,7 @@ from .layers import (
     hard_sigmoid_fifth,
     layer_arguments,
     own_name,
-    unset,
+    zero_initializers,
 )
 from .optimizers import claim_optimizer
 from .primitives import table
@@ -205,14 +205,14 @@ class Keras(Backend):
         both = layer.definition in TWO_WAYS
         if both and any(map(callable, arguments.values())):
             return None  # Keras copies the layer from its configuration
-        made, cast = self._made(kind, layer, arguments, both)
+        made, cast = self._make_layer(kind, layer, arguments, both)
         told = mask_of if "mask" in layer.node.attributes["roles"] else None
         run = eager(made, layer.phase == "training", cast, told)
         named = f"{BOTH_WAYS} {kind}" if both else kind
         label = f"keras.layers.{named}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
         return KerasLayer(label, run, packing, made, told)
 
-    def _made(
+    def _make_layer(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
     ) -> Any:
         """Return a Keras layer with the spec's name, and a cast function if the layer's dtype
@@ -227,7 +227,7 @@ class Keras(Backend):
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
         """Return the arguments that set the initializers of a Keras class."""
-        return unset(kind)
+        return zero_initializers(kind)
 
     def _attention(self, layer: ClaimableCall) -> Native | None:
         dtype = self.keras.config.dtype_policy().compute_dtype
@@ -235,7 +235,7 @@ class Keras(Backend):
             return None
         if not self._is_exact(attention.KIND, {}):
             return None
-        made, cast = self._made(attention.KIND, layer, attention.arguments(layer))
+        made, cast = self._make_layer(attention.KIND, layer, attention.arguments(layer))
         told = partial(attention.ATTENTION[layer.definition], self.keras.ops)
         run = eager(made, layer.phase == "training", cast, told)
         packing = attention.packing(layer)

@@ -10,7 +10,7 @@ from harness.extend import Program, UsageError
 from harness.extend.program import Block, Dim, Node, free_values, inline_calls, local_of, owner_of
 from harness.extend.source import INDENT, Idioms, document, identifier, literals, unique
 
-from .sizes import free_sizes, place_of, settled
+from .sizes import find_axis, free_sizes, with_known_sizes
 from .source import RESERVED, CallWriter, registered
 
 
@@ -95,7 +95,7 @@ def class_text(name: str, forms: Sequence[Custom]) -> str:
 
 
 def custom(
-    program: Program, node: Node, constants: Iterable[Node], taken: Container[str]
+    program: Program, node: Node, constants: Iterable[Node], reserved: Container[str]
 ) -> Custom:
     """Return a node as a custom layer, with the ``constants`` that it needs. ``taken`` are names of
     attributes that every Keras layer has. Raise :class:`UsageError` if the node needs the length of
@@ -114,7 +114,7 @@ def custom(
     idioms = Idioms(program.types, names)
     nodes, outputs = idioms.block([*before, *inline_calls([node])], results)
     program = replace(program, names=names)
-    attributes = _attributes(own, taken)
+    attributes = _attributes(own, reserved)
     weights = {roles[local]: name for local, name in attributes.items()}
     return Custom(
         program,
@@ -130,11 +130,11 @@ def custom(
     )
 
 
-def _attributes(own: Iterable[str], taken: Container[str]) -> dict[str, str]:
+def _attributes(own: Iterable[str], reserved: Container[str]) -> dict[str, str]:
     """Return for each weight a name of an attribute; the names are all different."""
     found: dict[str, str] = {}
     for name in own:
-        is_taken = name in taken or iskeyword(name) or name.startswith(("weight_", "form_"))
+        is_taken = name in reserved or iskeyword(name) or name.startswith(("weight_", "form_"))
         found[name] = identifier(f"weight_{name}" if is_taken else name)
     return found
 
@@ -150,7 +150,7 @@ def _summary(program: Program, node: Node) -> str:
     if node.op != "call":
         return f"One operation, {node.op}, on a number or on the length of an axis."
     given = node.attributes["attributes"].items()
-    values = ((n, settled(program, v) if isinstance(v, Dim) else v) for n, v in given)
+    values = ((n, with_known_sizes(program, v) if isinstance(v, Dim) else v) for n, v in given)
     listed = ", ".join(f"{literals.name_text(n)} {literals.name_text(str(v))}" for n, v in values)
     return f"{literals.name_text(node.attributes['definition'])}{': ' if listed else ''}{listed}."
 
@@ -167,8 +167,8 @@ def _arguments(
     values = [v for v in free_values(Block((), nodes, outputs)) if v not in weights]
     outer = [port.value for port in (*program.inputs, *program.state)]
     for size in sorted(free_sizes(program, nodes)):
-        if place_of(program, values, size) is None:
-            place = place_of(program, outer, size)
+        if find_axis(program, values, size) is None:
+            place = find_axis(program, outer, size)
             if place is None:
                 raise UsageError(
                     f"{program.name} cannot become a Keras model: its equations need the length "

@@ -18,7 +18,7 @@ BIG = 50.0  # large enough to saturate a gate
 RATE = 2.0**-10  # exact in every dtype
 
 
-def built(layer: Any, *shape: int | None) -> Any:
+def build_with_zeros(layer: Any, *shape: int | None) -> Any:
     """Build a layer for an input shape, and set all parameters to zero."""
     layer.build(shape)
     layer.set_weights([np.zeros(w.shape, "float32") for w in layer.weights])
@@ -43,16 +43,16 @@ def _weights(layer: Any, *shape: int) -> Any:
 ZERO, ONE = np.zeros((1, 1, 1), "float32"), np.ones((1, 1), "float32")
 
 
-def _biased(layer: Any, position: Any, bias: float) -> Any:
+def _layer_with_gate_bias(layer: Any, position: Any, bias: float) -> Any:
     """Return a recurrent layer of one unit, in which only the bias of one gate is not 0."""
-    arrays = built(layer, 1, 1, 1).get_weights()
+    arrays = build_with_zeros(layer, 1, 1, 1).get_weights()
     arrays[2][position] = bias
     layer.set_weights(arrays)
     return layer
 
 
 def _reset_gru() -> Any:
-    layer = built(layers.GRU(2), 1, 1, 1)
+    layer = build_with_zeros(layers.GRU(2), 1, 1, 1)
     kernel, recurrent, bias = layer.get_weights()
     recurrent[:, 4:] = [[0.0, 1.0], [1.0, 0.0]]
     bias[0, 3] = -BIG  # the second unit's state is reset
@@ -61,11 +61,13 @@ def _reset_gru() -> Any:
 
 
 def _gru_state(block: int) -> Any:
-    return _array(_biased(layers.GRU(1), (0, block), BIG)(ZERO, initial_state=3 * ONE))[0, 0]
+    return _array(
+        _layer_with_gate_bias(layers.GRU(1), (0, block), BIG)(ZERO, initial_state=3 * ONE)
+    )[0, 0]
 
 
 def _lstm_states(block: int) -> Any:
-    layer = _biased(layers.LSTM(1, return_state=True), block, BIG)
+    layer = _layer_with_gate_bias(layers.LSTM(1, return_state=True), block, BIG)
     return [_array(s)[0, 0] for s in layer(ZERO, initial_state=[0 * ONE, 3 * ONE])[1:]]
 
 
@@ -74,7 +76,7 @@ def _masked_step() -> Any:
     return _array(layers.LSTM(1, return_sequences=True)(x, mask=mask))[0, 1, 0]
 
 
-def _normalised(training: bool | None = True, **options: Any) -> Any:
+def _batch_norm_after_batch(training: bool | None = True, **options: Any) -> Any:
     """Return a layer of batch normalisation after a batch with mean 1."""
     layer = layers.BatchNormalization(**options)
     layer(floats([[0], [2]]), training=training)
@@ -96,8 +98,8 @@ def batch_norm_axis() -> Measured:
     return -1 if layer.gamma.shape == (4,) else 1
 
 
-def _looked_up(index: int) -> Measured:
-    layer = built(layers.Embedding(3, 1), 1)
+def _look_up(index: int) -> Measured:
+    layer = build_with_zeros(layers.Embedding(3, 1), 1)
     layer.set_weights([np.arange(1, 4, dtype="float32")[:, None]])
     try:
         found = float(_array(layer(np.array([index])))[0, 0])
@@ -106,20 +108,20 @@ def _looked_up(index: int) -> Measured:
     return "NaN" if found != found else f"row {int(found) - 1}"
 
 
-PROBES.looked_up(_looked_up)
+PROBES.looked_up(_look_up)
 
 
 # Measurements of losses, optimizers and numeric functions follow.
 
 
-def _moved(optimizer: Any, gradient: float, start: float = 0.0) -> float:
+def _step_size(optimizer: Any, gradient: float, start: float = 0.0) -> float:
     """Return how far one step moves a parameter, divided by the learning rate."""
     p = keras.Variable(floats([start]))
     optimizer.apply([ops.convert_to_tensor(floats([gradient]))], [p])
     return float((start - _array(p.value)[0]) / RATE)
 
 
-def _default(function: Any, name: str) -> Any:
+def _default_argument(function: Any, name: str) -> Any:
     return inspect.signature(function).parameters[name].default
 
 
@@ -197,8 +199,10 @@ PROBES.observe(
         "masked-steps": _masked_step,
         "softmax-axis": lambda: _array(keras.activations.softmax(ops.zeros((2, 3, 5)))),
         "gelu-form": lambda: _array(keras.activations.gelu(floats([1]))),
-        "batch-norm-variance": lambda: _array(_normalised(momentum=0.0).moving_variance),
-        "batch-norm-phase": lambda: _array(_normalised(training=None).moving_mean),
+        "batch-norm-variance": lambda: _array(
+            _batch_norm_after_batch(momentum=0.0).moving_variance
+        ),
+        "batch-norm-phase": lambda: _array(_batch_norm_after_batch(training=None).moving_mean),
         "batch-norm-offset": lambda x: _array(
             layers.BatchNormalization(epsilon=1e-5)(x, training=True)
         ),
@@ -214,16 +218,16 @@ PROBES.observe(
         ),
         "rate-dtype": _rate_error,
         "array-sharing": lambda array: partial(_array, ops.convert_to_tensor(array)),
-        "order-of-data": lambda: _default(keras.Model.fit, "shuffle"),
+        "order-of-data": lambda: _default_argument(keras.Model.fit, "shuffle"),
     }
 )
 PROBES.update(
     {
-        "gru-biases": lambda: int(built(layers.GRU(1), 1, 1, 1).count_params()),
-        "lstm-biases": lambda: int(built(layers.LSTM(1), 1, 1, 1).count_params()),
-        "rnn-biases": lambda: int(built(layers.SimpleRNN(1), 1, 1, 1).count_params()),
+        "gru-biases": lambda: int(build_with_zeros(layers.GRU(1), 1, 1, 1).count_params()),
+        "lstm-biases": lambda: int(build_with_zeros(layers.LSTM(1), 1, 1, 1).count_params()),
+        "rnn-biases": lambda: int(build_with_zeros(layers.SimpleRNN(1), 1, 1, 1).count_params()),
         "gate-activation": lambda: float(
-            _array(_biased(layers.GRU(1), (0, 0), 1.0)(ZERO, initial_state=ONE))[0, 0]
+            _array(_layer_with_gate_bias(layers.GRU(1), (0, 0), 1.0)(ZERO, initial_state=ONE))[0, 0]
         ),
         "input-kernel-initial": lambda: float(
             np.abs(_weights(layers.GRU(100), 1, 1, 100)[0]).max()
@@ -234,7 +238,7 @@ PROBES.update(
             np.diff(_array(keras.activations.hard_sigmoid(floats([0, 1]))))[0]
         ),
         "leaky-relu-slope": lambda: -float(_array(layers.LeakyReLU()(floats([-1])))[0]),
-        "batch-norm-momentum": lambda: float(_array(_normalised().moving_mean)[0]),
+        "batch-norm-momentum": lambda: float(_array(_batch_norm_after_batch().moving_mean)[0]),
         "batch-norm-epsilon": lambda: float(layers.BatchNormalization().epsilon),
         "layer-norm-epsilon": lambda: float(layers.LayerNormalization().epsilon),
         "cross-entropy-gap": lambda: _loss(
@@ -251,14 +255,16 @@ PROBES.update(
         ),
         "squared-error": lambda: _loss(losses.mean_squared_error(floats([[1]]), floats([[0]]))),
         "adam-epsilon": lambda: float(optimizers.Adam().epsilon),
-        "adam-epsilon-place": lambda: _moved(optimizers.Adam(RATE, epsilon=1e-8), 1e-8),
-        "adam-weight-decay": lambda: _moved(optimizers.Adam(RATE, weight_decay=0.125), 0.0, 1.0),
+        "adam-epsilon-place": lambda: _step_size(optimizers.Adam(RATE, epsilon=1e-8), 1e-8),
+        "adam-weight-decay": lambda: _step_size(
+            optimizers.Adam(RATE, weight_decay=0.125), 0.0, 1.0
+        ),
         "adamw-decay": lambda: float(optimizers.AdamW().weight_decay),
         "rmsprop-decay": lambda: float(optimizers.RMSprop().rho),
-        "rmsprop-epsilon-place": lambda: _moved(
+        "rmsprop-epsilon-place": lambda: _step_size(
             optimizers.RMSprop(RATE, rho=0.0, epsilon=1.0), 1.0
         ),
-        "sgd-rate": lambda: float(_default(optimizers.SGD, "learning_rate")),
+        "sgd-rate": lambda: float(_default_argument(optimizers.SGD, "learning_rate")),
         "adagrad-start": lambda: float(optimizers.Adagrad().initial_accumulator_value),
         "default-float": lambda: _dtype(ops.zeros(1)),
         "default-integer": lambda: _dtype(ops.arange(1)),

@@ -45,7 +45,7 @@ from harness.extend.formats import (
 from harness.extend.program import local_of, owner_of
 from harness.extend.source import document, literals, vetted
 
-from .archive import PARTS, declared_of, instances, layers, spec_of, text, variables
+from .archive import PARTS, declare_variables, instances, layers, spec_of, text, variables
 from .backend import harness_environment
 from .primitives_export import WORDS
 from .source import SCRIPT
@@ -111,7 +111,7 @@ class KerasFormat(Format):
                 f"{spec} needs a Python module beside its .keras file, and {module.name} cannot "
                 "be imported; choose a name of letters, digits and _ that begins with a letter"
             )
-        if module.exists() and not _is_ours(module):
+        if module.exists() and not _was_exported(module):
             raise UsageError(
                 f"{spec} needs a Python module beside its .keras file, but {module} exists and "
                 "was not written by an export; choose another name"
@@ -144,7 +144,7 @@ class KerasFormat(Format):
         return Script(text, SCRIPT.format(weights=literals.text(path.name)), layers=layers)
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
-        with _opened(path) as parts:
+        with _open(path) as parts:
             config = text(parts, "config.json")
             spec = spec_of(parts, NOTES)
             if spec not in (None, training.name):
@@ -158,7 +158,7 @@ class KerasFormat(Format):
             }
             _check_known(path, config, built.module.defined)
             with variables(parts, bytes_of(wanted)) as file:
-                declared = declared_of(path, training, built, layers(config), file)
+                declared = declare_variables(path, training, built, layers(config), file)
                 tensors = read_arrays(path, declared, wanted)
         found: dict[str, Array] = {}
         for key in instances(training):
@@ -190,7 +190,7 @@ class KerasFormat(Format):
             ) from error
 
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
-        with _opened(path) as parts:
+        with _open(path) as parts:
             config = text(parts, "config.json", 4 * DESCRIBED)
         self.backend.use("cpu", _dtype(config))
         module = path.with_suffix(".py")
@@ -238,14 +238,14 @@ def _module_text(path: Path, texts: Mapping[str, str]) -> str:
     return vetted(source, WORDS, path.with_suffix(".py").name)
 
 
-def _is_ours(module: Path) -> bool:
+def _was_exported(module: Path) -> bool:
     start, end = f'"""{HEAD}'.split("{}")
     line = module.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     return line.startswith(start) and line.endswith(end)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Archive]:
+def _open(path: Path) -> Iterator[Archive]:
     hint = "it is an archive that model.save('NAME.keras') writes"
     with reading(path, "a .keras file", hint), archive(path, "a .keras file") as parts:
         missing = [name for name in PARTS if name not in parts.names]

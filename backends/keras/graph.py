@@ -24,7 +24,7 @@ from .layers import variables
 # The names of a layer's states, in Keras' order.
 STATES = ("h", "c", "back_h", "back_c")
 # A function that returns extra arguments for a call of a layer, made from the layer's inputs.
-Told = Callable[[Tensors], Mapping[str, Any]]
+ExtraArguments = Callable[[Tensors], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class KerasLayer(Native):
     variables. ``told`` returns extra arguments for a call."""
 
     layer: Any
-    told: Told | None = None
+    told: ExtraArguments | None = None
 
 
 def _source(layer: Any, values: Tensors) -> list[Any]:
@@ -52,17 +52,17 @@ def _states(values: Tensors) -> list[Any]:
     return [values[name] for name in STATES if name in values]
 
 
-def _listed(made: Any) -> list[Any]:
+def _as_list(made: Any) -> list[Any]:
     return list(made) if isinstance(made, list | tuple) else [made]
 
 
-def _widened(made: Sequence[Any], cast: Any) -> list[Any]:
+def _cast_results(made: Sequence[Any], cast: Any) -> list[Any]:
     """Cast the results of a layer with a mixed dtype policy to float32."""
     return [m if m is None else cast(m, "float32") for m in made] if cast else list(made)
 
 
 def eager(
-    layer: Any, training: bool, cast: Any, told: Told | None = None
+    layer: Any, training: bool, cast: Any, told: ExtraArguments | None = None
 ) -> Callable[[Tensors, Tensors], Sequence[Any]]:
     """Return a function that calls the layer outside of a model. ``cast`` converts the results if
     the layer's dtype policy is mixed; otherwise it is None."""
@@ -81,7 +81,7 @@ def eager(
         weights = [packed[names[id(v)]] for v in layer.trainable_variables]
         fixed = [values.get(v.name, v.value) for v in layer.non_trainable_variables]
         made, changed = layer.stateless_call(weights, fixed, *sources, **free)
-        return _widened([made, *changed] if normalises else _listed(made), cast)
+        return _cast_results([made, *changed] if normalises else _as_list(made), cast)
 
     return run
 
@@ -98,7 +98,9 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
             states, told = _states(given), native.told
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
             free |= told(given) if told is not None else {}
-            made = _widened(_listed(native.layer(*_source(native.layer, given), **free)), cast)
+            made = _cast_results(
+                _as_list(native.layer(*_source(native.layer, given), **free)), cast
+            )
             # New statistics are no tensors of the graph: Keras updates them as a side effect.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 
@@ -170,7 +172,7 @@ class KerasModels(WholeModel):
             training=phase == "training",
         )
         values.update(graph.constants)
-        values.update(zip(graph.outputs, _listed(outputs), strict=True))
+        values.update(zip(graph.outputs, _as_list(outputs), strict=True))
         after = zip(graph.fixed, fixed, strict=True)
         values.update({value: tensor for (_, _, value), tensor in after if value is not None})
         return graph.done

@@ -38,7 +38,7 @@ def layer_name(instance: str) -> str:
     return instance.replace(".", "_")
 
 
-def named_as_operation(name: str, keras: Any) -> bool:
+def is_operation_name(name: str, keras: Any) -> bool:
     """Return whether Keras may give this name to an operation; names in a model must be unique.
     Keras names operations after their classes: ``GetItem`` becomes ``get_item`` or
     ``get_item_3``."""
@@ -53,7 +53,7 @@ def named_as_operation(name: str, keras: Any) -> bool:
 def own_name(instance: str, keras: Any) -> str:
     """Return a name for a layer that Keras gives to no operation of a model."""
     name = layer_name(instance)
-    return f"{name}_layer" if named_as_operation(name, keras) else name
+    return f"{name}_layer" if is_operation_name(name, keras) else name
 
 
 def _gates(stem: str, gates: str, axis: int) -> Join:
@@ -180,7 +180,7 @@ def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
     return ops.where(y >= 1.0, ops.ones_like(y), y)
 
 
-def unset(kind: Callable[..., Any]) -> dict[str, str]:
+def zero_initializers(kind: Callable[..., Any]) -> dict[str, str]:
     """Return constructor arguments with which a class initializes all parameters to zero. Initial
     values are never used, and drawing them is slow: on JAX, each shape must be compiled."""
     return {n: "zeros" for n in signature(kind).parameters if n in INITIALIZERS}

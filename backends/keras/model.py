@@ -18,7 +18,7 @@ from .backend import Keras
 from .custom import Custom, class_text, custom
 from .engines import TensorFlowEngine
 from .graph import STATES, KerasLayer
-from .layers import TWO_WAYS, layer_name, named_as_operation
+from .layers import TWO_WAYS, is_operation_name, layer_name
 from .primitives import table
 from .primitives_export import WORDS
 from .sizes import bounds, free_sizes
@@ -212,7 +212,7 @@ class Assembly:
         # Keras starts from zeros if no initial state is given.
         given = [] if all(map(self._is_zero, states)) else list(map(self._tensor, states))
         source = self._tensor(roles["indices"] if "indices" in roles else roles["x"])
-        made = _listed(self.layers[key](source, **({"initial_state": given} if given else {})))
+        made = _as_list(self.layers[key](source, **({"initial_state": given} if given else {})))
         # Leave out the new statistics, which come last: they are not outputs of the model.
         self.tensors.update(zip(node.outputs, made, strict=False))
 
@@ -261,12 +261,12 @@ class Assembly:
         tensors = [self.tensors[value] for value in made_of.arguments]
         number = [*forms].index(text) + 1
         made = layer(tensors, form=number) if len(forms) > 1 else layer(*tensors)
-        self.tensors.update(zip(made_of.results, _listed(made), strict=True))
+        self.tensors.update(zip(made_of.results, _as_list(made), strict=True))
 
     def _name(self, wanted: str) -> str:
         """Return the wanted name, changed if an input, a layer or an operation has it."""
         taken = {*self.inputs, *(layer.name for layer in self.layers.values())}
-        if wanted in taken or named_as_operation(wanted, self.keras):
+        if wanted in taken or is_operation_name(wanted, self.keras):
             return f"{wanted}_layer"
         return wanted
 
@@ -281,7 +281,7 @@ def _idioms(ops: Any) -> Table:
     }
 
 
-def _listed(made: Any) -> list[Any]:
+def _as_list(made: Any) -> list[Any]:
     return list(made) if isinstance(made, list | tuple) else [made]
 
 

@@ -33,26 +33,26 @@ class KerasOwnModels(OwnModels):
     def __init__(self, backend: Any) -> None:
         self.backend, self.keras = backend, backend.keras
 
-    def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
-        return sizes_taken(found, sizes) if self._makes(found) else ()
+    def sizes(self, target: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
+        return sizes_taken(target, sizes) if self._is_factory(target) else ()
 
-    def _makes(self, found: Any) -> bool:
+    def _is_factory(self, target: Any) -> bool:
         """Return whether the object is a class or function that creates the model."""
-        return callable(found) and not isinstance(found, self.keras.Model)
+        return callable(target) and not isinstance(target, self.keras.Model)
 
     def open(
         self,
         file: ModelFile,
-        found: Any,
+        target: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        wanted: Mapping[str, ModelArray],
+        expected: Mapping[str, ModelArray],
     ) -> OwnModel:
         self.keras.utils.set_random_seed(0)
         if not file.name:
-            model = self._loaded(file)
+            model = self._load_file(file)
         else:
-            model = made(file, file.name, found, sizes) if self._makes(found) else found
+            model = made(file, file.name, target, sizes) if self._is_factory(target) else target
         if not isinstance(model, self.keras.Model):
             raise UsageError(
                 f"{file} returns {type(model).__name__}, not a keras.Model: name a model, or "
@@ -65,7 +65,7 @@ class KerasOwnModels(OwnModels):
             )
         return KerasModel(model, self.backend)
 
-    def _loaded(self, file: ModelFile) -> Any:
+    def _load_file(self, file: ModelFile) -> Any:
         try:
             return self.keras.models.load_model(str(file.path), compile=False, safe_mode=True)
         # Keras may raise any exception for a file of another program.
@@ -89,7 +89,7 @@ class KerasModel(OwnModel):
         inputs = getattr(functional, "inputs", None)
         self.symbolic = bool(inputs)
         self.takes = tuple(t.name for t in inputs) if inputs else names_taken(model.call)
-        self.variables = _named(model, backend.keras.layers.Bidirectional)
+        self.variables = _named_variables(model, backend.keras.layers.Bidirectional)
 
     def entries(self) -> Mapping[str, ModelArray]:
         return {n: ModelArray(tuple(v.shape), bool(v.trainable)) for n, v in self.variables.items()}
@@ -101,14 +101,14 @@ class KerasModel(OwnModel):
         for name, array in arrays.items():
             self.variables[name].assign(array)
 
-    def shaped(self, name: str, tensor: Any, wanted: tuple[int, ...]) -> Any:
-        return reshaped(name, tensor, wanted, self.ops.reshape)
+    def shaped(self, name: str, tensor: Any, expected: tuple[int, ...]) -> Any:
+        return reshaped(name, tensor, expected, self.ops.reshape)
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
-        returned = placing.call(self._calling(self.model, training), self._tensors(given))
+        returned = placing.call(self._wrap_call(self.model, training), self._tensors(given))
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
-    def _calling(self, function: Any, training: bool, *first: Any) -> Any:
+    def _wrap_call(self, function: Any, training: bool, *first: Any) -> Any:
         """Wrap a function so that it accepts tensors by position and by name, and gets them in the
         model's own structure."""
 
@@ -118,12 +118,12 @@ class KerasModel(OwnModel):
             free = (name for name in self.takes or () if name not in keywords)
             every = {**dict(zip(free, arguments, strict=False)), **keywords}
             form = self.model.inputs if hasattr(self.model, "inputs") else ()
-            one = next(iter(every.values())) if len(form) == 1 else self._formed(every)
+            one = next(iter(every.values())) if len(form) == 1 else self._structured_inputs(every)
             return function(*first, one, training=training)
 
         return called
 
-    def _formed(self, every: Mapping[str, Any]) -> Any:
+    def _structured_inputs(self, every: Mapping[str, Any]) -> Any:
         """Return the inputs as the model takes them: a dictionary or a list."""
         if isinstance(getattr(self.model, "input", None), Mapping):
             return dict(every)
@@ -149,7 +149,7 @@ class KerasModel(OwnModel):
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             weights = [variables[name] for name in order]
-            call = self._calling(self.model.stateless_call, training, weights, fixed)
+            call = self._wrap_call(self.model.stateless_call, training, weights, fixed)
             returned, _ = placing.call(call, {**constants, **variables})
             results = naming(returned)
             parts = [self.ops.sum(results[n] * constants[f"along.{n}"]) for n in results]
@@ -159,13 +159,13 @@ class KerasModel(OwnModel):
         constants = {n: t for n, t in tensors.items() if n not in floats}
         constants |= {f"along.{n}": t for n, t in directions.items()}
         run = self.backend.value_and_gradient(function)
-        results, found = run(variables, constants)
+        results, target = run(variables, constants)
         numpy = self.backend.numpy
         kept = {n: numpy(t) for n, t in results.items() if n != "scalar"}
-        return kept, {n: numpy(t) for n, t in found.items()}
+        return kept, {n: numpy(t) for n, t in target.items()}
 
 
-def _named(model: Any, both_ways: type[Any]) -> dict[str, Any]:
+def _named_variables(model: Any, both_ways: type[Any]) -> dict[str, Any]:
     """Return the float variables of a model, named ``LAYER.VARIABLE``. The name leaves out the
     model's name and the cells of recurrent layers. The directions of a bidirectional layer are
     ``LAYER.forward`` and ``LAYER.backward``."""
@@ -176,7 +176,7 @@ def _named(model: Any, both_ways: type[Any]) -> dict[str, Any]:
         for way, attribute in WAYS.items()
         for wrapped in [getattr(layer, attribute)]
     }
-    found: dict[str, Any] = {}
+    target: dict[str, Any] = {}
     for variable in model.variables:
         if "float" not in str(variable.dtype):
             continue
@@ -186,5 +186,5 @@ def _named(model: Any, both_ways: type[Any]) -> dict[str, Any]:
         parts = [parts[0], *(ways.get(pair, pair[1]) for pair in pairwise(parts))]
         short = [p for p in parts[:-1] if not p.endswith("_cell")] + parts[-1:]
         name = ".".join(short)
-        found[name if name not in found else ".".join(parts)] = variable
-    return found
+        target[name if name not in target else ".".join(parts)] = variable
+    return target

@@ -14,10 +14,10 @@ def bounds(program: Program, node: Node) -> dict[str, Dim]:
     index notation. On a free axis they count from the end. A bound at an end of the axis is left
     out."""
     axis = node.attributes["axis"]
-    length = settled(program, program.types[node.inputs[0]].shape[axis])
+    length = with_known_sizes(program, program.types[node.inputs[0]].shape[axis])
     found = {}
     for name in ("start", "stop", "index"):
-        bound = settled(program, Dim.of(node.attributes.get(name, 0)))
+        bound = with_known_sizes(program, Dim.of(node.attributes.get(name, 0)))
         rest = bound - length
         is_end = bound == (length if name == "stop" else Dim())
         if name in node.attributes and (name == "index" or not is_end):
@@ -26,7 +26,7 @@ def bounds(program: Program, node: Node) -> dict[str, Dim]:
     return found
 
 
-def settled(program: Program, dim: Dim) -> Dim:
+def with_known_sizes(program: Program, dim: Dim) -> Dim:
     """Return a dimension with known sizes replaced by numbers; free sizes remain as names."""
     return dim.substitute({size: Dim(number) for size, number in program.sizes.items()})
 
@@ -42,26 +42,26 @@ def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
         ]
         if node.op in ("slice", "select"):
             dims = list(bounds(program, node).values())
-        if node.op == "segment_sum" and not flat_already(program, node):
+        if node.op == "segment_sum" and not has_flat_indices(program, node):
             dims += program.types[node.output].shape[1:]
         if node.body is not None:
-            dims += [dim for v in stacked_only(node) for dim in program.types[v].shape]
+            dims += [dim for v in stacked_outputs(node) for dim in program.types[v].shape]
         found.update(name for dim in dims if isinstance(dim, Dim) for name in dim.names)
     return found - program.sizes.keys()
 
 
-def flat_already(program: Program, node: Node) -> bool:
+def has_flat_indices(program: Program, node: Node) -> bool:
     """Return whether the indices of a segment_sum have only one axis, as Keras requires."""
     return len(program.types[node.inputs[1]].shape) == 1
 
 
-def stacked_only(node: Node) -> list[int]:
+def stacked_outputs(node: Node) -> list[int]:
     """Return the outputs of a loop that are stacked but not carried to the next step."""
     outputs, count = node.block.outputs, node.carries
     return [value for value in outputs[count:] if value not in outputs[:count]]
 
 
-def place_of(program: Program, values: Iterable[int], size: str) -> tuple[int, int] | None:
+def find_axis(program: Program, values: Iterable[int], size: str) -> tuple[int, int] | None:
     """Return one of the values, and its axis whose length is ``size``; None if no value has such an
     axis."""
     for value in values:

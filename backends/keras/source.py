@@ -19,8 +19,15 @@ from harness.extend.program import Dim, Node, Shape, free_values, order_of_taken
 from harness.extend.source import INDENT, PYTHON, bracketed, identifier, unique
 
 from .primitives_export import CALLS, DECORATOR, INFIX
-from .sizes import bounds, flat_already, free_sizes, place_of, settled, stacked_only
-from .sums import adds_right
+from .sizes import (
+    bounds,
+    find_axis,
+    free_sizes,
+    has_flat_indices,
+    stacked_outputs,
+    with_known_sizes,
+)
+from .sums import adds_correctly
 
 # Sliding windows are gathered axis by axis, and added up as matrix products.
 
@@ -135,7 +142,7 @@ class CallWriter:
         """Return the lines of the method; the last line returns the outputs."""
         self._count(nodes, outputs)
         for size in sorted(free_sizes(self.program, nodes)):
-            place = place_of(self.program, self._arguments, size)
+            place = find_axis(self.program, self._arguments, size)
             assert place is not None
             value, axis = place
             self.lines.append(f"{size} = ops.shape({self._arguments[value]})[{axis}]")
@@ -199,7 +206,7 @@ class CallWriter:
             left = self._wrapped(node.inputs[0], own)
             # If an operand is a weight, ``+`` calls Keras' own sum.
             by_keras = node.op == "add" and node.inputs[0] in self._weights
-            if by_keras and not adds_right(self.program, *node.inputs):
+            if by_keras and not adds_correctly(self.program, *node.inputs):
                 left = f"{left}.value"
             return f"{left} {sign} {self._wrapped(node.inputs[1], own + 1)}"
         if node.op in FRAMING:
@@ -217,7 +224,7 @@ class CallWriter:
             return f"ops.cast({factors}, self.compute_dtype)"
         if node.op == "broadcast_to" and node.inputs[0] in self._numbers:
             return f"ops.full({attributes['shape']}, {operands[0]}, dtype=self.compute_dtype)"
-        if node.op == "segment_sum" and not flat_already(self.program, node):
+        if node.op == "segment_sum" and not has_flat_indices(self.program, node):
             flat = self._value((Dim(-1), *self.program.types[node.output].shape[1:]))
             operands = [f"ops.reshape({operands[0]}, {flat})", f"ops.reshape({operands[1]}, (-1,))"]
         return CALLS[node.op].format(*operands, **attributes)
@@ -234,7 +241,7 @@ class CallWriter:
         runs over step numbers and indexes each sequence.
         """
         body, count = node.block, node.carries
-        made = stacked_only(node)
+        made = stacked_outputs(node)
         carried = [*body.outputs[:count], *made]
         first = [self._texts[value] for value in node.inputs[:count]]
         for value, text in zip(body.inputs, [*first, *node.inputs[count:]], strict=True):
@@ -278,7 +285,7 @@ class CallWriter:
         return self._dim(value) if isinstance(value, Dim) else repr(value)
 
     def _dim(self, dim: Dim) -> str:
-        return str(settled(self.program, dim))
+        return str(with_known_sizes(self.program, dim))
 
     def _name(self, value: int, otherwise: str = "t") -> str:
         return self._fresh(identifier(self.program.names.get(value, "") or otherwise))

@@ -17,12 +17,12 @@ def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:
     safe."""
     a, b = node.inputs
     for first, second in ((a, b), (b, a)):
-        if adds_right(program, first, second):
+        if adds_correctly(program, first, second):
             return first, second
     return None
 
 
-def adds_right(program: Program, first: int, second: int) -> bool:
+def adds_correctly(program: Program, first: int, second: int) -> bool:
     """Return whether Keras adds ``second`` to ``first`` correctly. This is so if ``second`` has the
     same axes as ``first``, or the last of them."""
     whole, part = (program.types[value].shape for value in (first, second))

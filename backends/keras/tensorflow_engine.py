@@ -139,16 +139,16 @@ class TensorFlowEngine:
     def compile_part(self, function: Function) -> Function:
         """Return a function that is traced after many calls, for functions with many small
         operations such as an update."""
-        return self._traced_later(function)
+        return self._trace_later(function)
 
     def advance(self, step: Advance) -> Advance:
         """Compile a training step as a ``tf.function``, on the CPU with XLA."""
         if self.quick:
-            return self._traced_later(step)
+            return self._trace_later(step)
         compiled: Advance = self.tf.function(step, jit_compile=self._xla, autograph=False)
         return compiled
 
-    def _traced_later(self, function: F) -> F:
+    def _trace_later(self, function: F) -> F:
         """Return a wrapper that calls the function eagerly :data:`EAGER` times, and then traces it.
         Each eager operation costs about 50 us in Python; tracing costs as much as that many
         calls."""

@@ -11,14 +11,14 @@ from harness.extend import Measured, Probes
 PROBES = Probes()
 
 
-def _looked_up(index: int) -> Measured:
+def _look_up(index: int) -> Measured:
     try:
         return f"row {int(np.arange(3)[index])}"
     except IndexError:
         return "error"
 
 
-PROBES.looked_up(_looked_up)
+PROBES.looked_up(_look_up)
 
 
 @PROBES

@@ -23,9 +23,9 @@ def windows(x: Array, *, lowest: bool, **framing: Each) -> Array:
     """Return the windows of x, as the primitive ``windows`` defines them."""
     axes = framed_axes(framing)
     pads = pads_of(framing, x.ndim)
-    padded = np.full(_whole(pads, x.shape), -np.inf if lowest else 0, x.dtype)
-    padded[_inside(pads, x.shape)] = x
-    return _framed(padded, axes, [axis.length for axis in axes])
+    padded = np.full(_padded_shape(pads, x.shape), -np.inf if lowest else 0, x.dtype)
+    padded[_inner_slices(pads, x.shape)] = x
+    return _window_view(padded, axes, [axis.length for axis in axes])
 
 
 def overlap_add(x: Array, **framing: Each) -> Array:
@@ -37,15 +37,15 @@ def overlap_add(x: Array, **framing: Each) -> Array:
     for axis in axes:
         shape[axis.axis] = axis.length
     pads = pads_of(framing, len(shape))
-    padded = np.zeros(_whole(pads, shape), x.dtype)
-    places = _framed(padded, axes, count)
+    padded = np.zeros(_padded_shape(pads, shape), x.dtype)
+    places = _window_view(padded, axes, count)
     for place in product(*(range(axis.size) for axis in axes)):
         index = (slice(None),) * last + place
         places[index] += x[index]
-    return padded[_inside(pads, shape)]
+    return padded[_inner_slices(pads, shape)]
 
 
-def _framed(padded: Array, axes: Sequence[FramedAxis], count: Sequence[int]) -> Array:
+def _window_view(padded: Array, axes: Sequence[FramedAxis], count: Sequence[int]) -> Array:
     """Return the windows of a padded array as a view of its memory."""
     shape, strides = list(padded.shape), list(padded.strides)
     for axis, number in zip(axes, count, strict=True):
@@ -57,11 +57,11 @@ def _framed(padded: Array, axes: Sequence[FramedAxis], count: Sequence[int]) -> 
     return np.ndarray(tuple(shape), padded.dtype, padded, 0, tuple(strides))
 
 
-def _whole(pads: Pads, shape: Sequence[int]) -> list[int]:
+def _padded_shape(pads: Pads, shape: Sequence[int]) -> list[int]:
     return [before + n + after for n, (before, after) in zip(shape, pads, strict=True)]
 
 
-def _inside(pads: Pads, shape: Sequence[int]) -> tuple[slice, ...]:
+def _inner_slices(pads: Pads, shape: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(before, before + n) for (before, _), n in zip(pads, shape, strict=True))
 
 

@@ -26,7 +26,7 @@ def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
 
 def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
     """Multiply ``x`` by a matrix of zeros and ones."""
-    by_found = _by_found(scratch, out, x, indices)
+    by_present_index = _by_present_index(scratch, out, x, indices)
     ones = scratch((len(out), len(x)), x.dtype, 1)
     classes, product = np.arange(len(out))[:, None], _product(out)
 
@@ -34,7 +34,7 @@ def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
         np.equal(classes, indices, ones)
         product(ones, x, out)
         if not isfinite(np.vdot(out, out)):
-            by_found()  # a product with 0 would spread NaN and infinity to all sums
+            by_present_index()  # a product with 0 would spread NaN and infinity to all sums
 
     return run
 
@@ -69,7 +69,7 @@ def _product(out: Array) -> Callable[[Array, Array, Array], Array]:
     return np.dot if out.flags.c_contiguous else np.matmul
 
 
-def _by_found(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
+def _by_present_index(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
     """Sort the rows by index, and sum the rows of each index that occurs; other sums are 0."""
     values = scratch(x.shape, x.dtype)
 
@@ -93,5 +93,5 @@ WAYS: dict[Callable[..., Call], Callable[[int, int, int], float]] = {
         else inf
     ),
     _by_runs: lambda m, n, u: 3.2 + 0.52 * m + (3.5 * n + 0.13 * n * u) / 1000,
-    _by_found: lambda m, n, u: 7.8 + (7.4 * n + 0.95 * n * u + 0.34 * m * u) / 1000,
+    _by_present_index: lambda m, n, u: 7.8 + (7.4 * n + 0.95 * n * u + 0.34 * m * u) / 1000,
 }

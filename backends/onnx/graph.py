@@ -111,7 +111,7 @@ class Graph:
                 self._names[node.output] = self.number(node.attributes["value"])
             elif node.op == "extent":
                 dims = self.shape(node.attributes["dims"])
-                count = self._before("ReduceProd", [dims], "count", keepdims=0)
+                count = self._emit_at_start("ReduceProd", [dims], "count", keepdims=0)
                 self.emit("Cast", [count], self._name(node.output), to=ELEMENTS[self.dtype])
             else:
                 inputs = [self._names[value] for value in node.inputs]
@@ -184,7 +184,7 @@ class Graph:
             self._prelude.append(node)
         return self._constants[key]
 
-    def _before(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+    def _emit_at_start(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         name = self._unique(name)
         node = helper.make_node(op, inputs, [name], name=f"{name}:{op}", **attributes)
         self._prelude.append(node)
@@ -211,8 +211,10 @@ class Graph:
         for product, coefficient in free:
             term = self.integers(coefficient)
             for size in product.split("*"):
-                term = self._before("Mul", [self.length(Dim.of(size)), term], f"length/{product}")
-            total = self._before("Add", [total, term], f"length/{dim}")
+                term = self._emit_at_start(
+                    "Mul", [self.length(Dim.of(size)), term], f"length/{product}"
+                )
+            total = self._emit_at_start("Add", [total, term], f"length/{dim}")
         return total
 
     def _axis(self, size: Dim) -> str:
@@ -221,7 +223,9 @@ class Graph:
             shape = self.program.type_of(port).shape
             if size in shape:
                 axis, value = shape.index(size), self._names[port.value]
-                return self._before("Shape", [value], f"length/{size}", start=axis, end=axis + 1)
+                return self._emit_at_start(
+                    "Shape", [value], f"length/{size}", start=axis, end=axis + 1
+                )
         raise UsageError(
             f"{self.program.name} cannot become an ONNX graph: its equations need the length of "
             f"{size}, but no input has an axis of this length; add an input that has"
@@ -233,5 +237,5 @@ class Graph:
             return self.integers(*(dim.resolve(self.program.sizes) for dim in dims))
         if dims not in self._lengths:
             lengths = [self.length(dim) for dim in dims]
-            self._lengths[dims] = self._before("Concat", lengths, "shape", axis=0)
+            self._lengths[dims] = self._emit_at_start("Concat", lengths, "shape", axis=0)
         return self._lengths[dims]

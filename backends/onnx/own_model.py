@@ -26,16 +26,16 @@ TYPES: Mapping[str, str] = {
 class OnnxModels(OwnModels):
     """The loader of users' ONNX files."""
 
-    def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
+    def sizes(self, target: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
         return ()
 
     def open(
         self,
         file: ModelFile,
-        found: Any,
+        target: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        wanted: Mapping[str, ModelArray],
+        expected: Mapping[str, ModelArray],
     ) -> OwnModel:
         return OnnxModel(file.path)
 

@@ -35,7 +35,7 @@ def windows(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
         value = graph.emit("Pad", [value, graph.shape((*whole[0], *whole[1])), fill])
     columns = [[Dim.of(dim) for dim in attributes[name]] for name in COLUMNS]
     for axis, *framed in reversed([*zip(axes, *columns, strict=True)]):
-        value = graph.emit("Gather", [value, _places(graph, *framed)], axis=axis)
+        value = graph.emit("Gather", [value, _window_positions(graph, *framed)], axis=axis)
     graph.emit("Transpose", [value], output, perm=order_of_taken(axes, rank))
 
 
@@ -43,7 +43,7 @@ def windows(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 COLUMNS = ("length", "size", "stride", "dilation")
 
 
-def _places(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
+def _window_positions(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
     """Return the name of an array with the positions of window entries along one axis, ``[count,
     size]``."""
     known = graph.program.sizes
@@ -118,7 +118,7 @@ SAME = {
 }
 
 
-def _same(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+def _identity(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
     graph.emit(SAME[node.op], inputs, output)
 
 
@@ -252,7 +252,7 @@ def _tensordot(graph: Graph, node: Node, inputs: list[str], output: str) -> None
 
 
 OPERATORS: Mapping[str, Operator] = {
-    **dict.fromkeys(SAME, _same),
+    **dict.fromkeys(SAME, _identity),
     "astype": _astype,
     "permute_dims": _permute_dims,
     "broadcast_to": _broadcast_to,

@@ -1,4 +1,4 @@
-"""Reading the tensors of a ``.pt`` file as data, so that no code of torch or of the file runs.
+"""A reader for the tensors of a ``.pt`` file that runs no code of torch or of the file.
 
 ``torch.save`` writes an archive: a pickle that describes the tensors, and a file with the bytes of
 each storage. :class:`_Descriptions` reads the pickle and accepts a state_dict only. ``torch.load``
@@ -21,7 +21,7 @@ import numpy as np
 from harness.extend import Array
 from harness.extend.formats import DESCRIBED, Archive, Damaged, Declared
 
-# The name of a storage class in pickles -> its dtype. If numpy lacks a dtype, it has torch's name.
+# The name of a storage class in pickles -> its numpy dtype, or torch's name if numpy lacks it.
 STORAGES: Mapping[str, str] = {
     "FloatStorage": "float32",
     "DoubleStorage": "float64",
@@ -36,8 +36,7 @@ STORAGES: Mapping[str, str] = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
 }
-# The pickle opcodes that a state_dict needs. None of them creates an object of a class that the
-# file names.
+# The pickle opcodes that a state_dict needs. None of them creates objects of arbitrary classes.
 OPCODES = (
     *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL),
     *(pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1),
@@ -47,7 +46,7 @@ OPCODES = (
     *(pickle.SHORT_BINUNICODE, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
     *(pickle.BINGET, pickle.LONG_BINGET, pickle.BINPERSID, pickle.REDUCE, pickle.BUILD),
 )
-# A storage may be larger than its tensors: it may have four times the model's bytes, or this many
+# The largest size of a storage: four times the bytes of the model's tensors, but at least this many
 # bytes.
 SPARE = 1 << 26
 
@@ -63,7 +62,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor in a state_dict: a view of a storage."""
+    """A description of a tensor in a state_dict: a view of a storage."""
 
     storage: Storage
     offset: int
@@ -72,22 +71,24 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """The replacement for a storage class that a pickle names: it has a dtype, and nothing to
-    call."""
+class _StorageType:
+    """A replacement for the storage class that a pickle names; it has a dtype and no methods."""
 
     dtype: str
 
 
-def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
-    """Return the tensors of a state_dict by key; ``wanted`` is the number of bytes in the model's
-    tensors. Raise :class:`~harness.convert.archive.Damaged` if the file does not contain a
-    state_dict."""
+def tensors(archive: Archive, model_bytes: int) -> dict[str, Declared]:
+    """Return the tensors of a state_dict by key; ``model_bytes`` is the size of the model's
+    tensors.
+
+    Raises:
+        Damaged: the file does not contain a state_dict.
+    """
     found = [name for name in archive.names if name.endswith("/data.pkl")]
     if len(found) != 1 or found[0].count("/") != 1:
         raise Damaged("it is not an archive written by torch.save")
     folder = found[0].partition("/")[0]
-    state = _described(archive.part(found[0], DESCRIBED))
+    state = _read_pickle(archive.part(found[0], DESCRIBED))
     told = f"{folder}/byteorder" in archive.names and archive.part(f"{folder}/byteorder", 16)
     order: Literal["<", ">"] = ">" if told == b"big" else "<"
 
@@ -95,19 +96,22 @@ def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
         def load() -> Array:
             dtype = np.dtype(tensor.storage.dtype)
             size = tensor.storage.count * dtype.itemsize
-            if size > max(4 * wanted, SPARE):
+            if size > max(4 * model_bytes, SPARE):
                 raise Damaged(f"a tensor is a view of {size:,} bytes; save a clone of the tensor")
             data = archive.part(f"{folder}/data/{tensor.storage.key}", size)
-            return _strided(np.frombuffer(data, dtype.newbyteorder(order)), tensor)
+            return _view(np.frombuffer(data, dtype.newbyteorder(order)), tensor)
 
         return load
 
     return {key: Declared(t.shape, t.storage.dtype, loader(t)) for key, t in state.items()}
 
 
-def _strided(numbers: Array, tensor: Tensor) -> Array:
-    """Return the tensor as a view of its storage; :func:`_tensor` has already checked that it stays
-    inside."""
+def _view(numbers: Array, tensor: Tensor) -> Array:
+    """Return a tensor as a view of its storage; :func:`_tensor` has checked the bounds.
+
+    Raises:
+        Damaged: the storage has a wrong size.
+    """
     if numbers.size != tensor.storage.count:
         raise Damaged(f"data/{tensor.storage.key} has {numbers.size:,} numbers")
     if not math.prod(tensor.shape):
@@ -119,8 +123,12 @@ def _strided(numbers: Array, tensor: Tensor) -> Array:
     return view.astype(tensor.storage.dtype)
 
 
-def _described(data: bytes) -> dict[str, Tensor]:
-    """Return by key the tensors that a pickle describes."""
+def _read_pickle(data: bytes) -> dict[str, Tensor]:
+    """Return the tensors that a pickle describes, by key.
+
+    Raises:
+        Damaged: the pickle is damaged, or does not describe a state_dict.
+    """
     try:
         found = _Descriptions(io.BytesIO(data)).load()
     except Damaged:
@@ -129,21 +137,21 @@ def _described(data: bytes) -> dict[str, Tensor]:
     except Exception as error:
         raise Damaged(f"its pickle is damaged: {type(error).__name__}: {error}") from None
     if not isinstance(found, dict):
-        raise Damaged(f"it contains {_article(found)}, not named tensors")
-    odd = sorted({type(v).__name__ for v in found.values() if not isinstance(v, Tensor)})
-    if odd or not all(isinstance(key, str) for key in found):
-        held = ", ".join(odd or ["keys that are not strings"])
-        raise Damaged(f"it contains a dict with {held}, not named tensors")
+        raise Damaged(f"it contains {_with_article(found)}, not named tensors")
+    other_types = sorted({type(v).__name__ for v in found.values() if not isinstance(v, Tensor)})
+    if other_types or not all(isinstance(key, str) for key in found):
+        content_types = ", ".join(other_types or ["keys that are not strings"])
+        raise Damaged(f"it contains a dict with {content_types}, not named tensors")
     return found
 
 
-def _article(value: Any) -> str:
+def _with_article(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
 class _Descriptions(pickle._Unpickler):
-    """An unpickler that accepts descriptions of tensors and cannot call anything else. It extends
-    Python's unpickler, because the C unpickler allocates as much memory as a pickle demands."""
+    """An unpickler that accepts descriptions of tensors only, and calls no function of the file. It
+    is in Python, because the C unpickler allocates as much memory as a pickle requests."""
 
     stack: list[Any]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -158,17 +166,19 @@ class _Descriptions(pickle._Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return _parameter
         if module == "torch" and name in STORAGES:
-            return _Kind(STORAGES[name])
+            return _StorageType(STORAGES[name])
         raise Damaged(f"it names {module}.{name}, which a plain state_dict never does")
 
     def persistent_load(self, pid: Any) -> Storage:
         match pid:
-            case ("storage", _Kind() as kind, str() as key, str(), int() as count) if count >= 0:
+            case ("storage", _StorageType() as kind, str() as key, str(), int() as count) if (
+                count >= 0
+            ):
                 return Storage(kind.dtype, key, count)
         raise Damaged("its pickle describes a storage differently from torch.save")
 
     def load_build(self) -> None:
-        """Skip attributes that a pickle sets on a dict, such as ``_metadata`` of a state_dict."""
+        """Skip attributes that the pickle sets on a dict, such as ``_metadata`` of a state_dict."""
         self.stack.pop()
         if not isinstance(self.stack[-1], OrderedDict):
             raise Damaged("its pickle sets attributes of an object that is not a dict")

@@ -17,24 +17,23 @@ LSTM = "torch.lstm"
 
 
 def autocast(native: Native, device: str, dtype: str) -> Native:
-    """Return a layer that runs under ``torch.autocast`` and returns float32 results.
+    """Wrap a layer to run under ``torch.autocast`` and to return float32 results.
 
-    Autocast chooses the dtype of each operation: the narrow dtype for products, float32 for losses
-    and normalisations. If oneDNN cannot train an LSTM in the narrow dtype, torch runs the LSTM
-    without oneDNN, and the layer's label says so.
+    Autocast chooses the dtype of each operation: the narrow dtype for matrix products, float32 for
+    losses and normalisations. If oneDNN cannot train an LSTM in the narrow dtype, torch runs the
+    LSTM without oneDNN, and the layer's label says so.
     """
     kind, narrow = torch.device(device).type, getattr(torch, dtype)
     refused = native.label == LSTM and kind == "cpu" and not _onednn_trains(narrow)
 
     def cast(run: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:
-        def under(*given: Any) -> Sequence[Any]:
-            # Disable autocast's cache: after an in-place update, a cached cast would have old
-            # values of the parameter.
+        def run_with_autocast(*arguments: Any) -> Sequence[Any]:
+            # Disable autocast's cache: after an in-place update, it would have old parameters.
             with torch.autocast(kind, narrow, cache_enabled=False), _without_onednn(refused):
-                made = run(*given)
+                made = run(*arguments)
             return [tensor.float() for tensor in made]
 
-        return under
+        return run_with_autocast
 
     way = "autocast, without oneDNN" if refused else "autocast"
     chain = native.chain and replace(native.chain, run=cast(native.chain.run))
@@ -42,12 +41,12 @@ def autocast(native: Native, device: str, dtype: str) -> Native:
 
 
 @contextmanager
-def _without_onednn(wanted: bool) -> Iterator[None]:
-    """Disable oneDNN inside this context if ``wanted``."""
+def _without_onednn(disable: bool) -> Iterator[None]:
+    """Disable oneDNN inside this context if ``disable`` is true."""
     onednn: Any = torch.backends.mkldnn
     before = onednn.enabled
-    # Do not use flags(), which also changes the float32 precision.
-    onednn.enabled = before and not wanted
+    # Do not use torch's flags(), which also changes the float32 precision.
+    onednn.enabled = before and not disable
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""PyTorch in eager mode, on the CPU or a CUDA device, with gradients from autograd."""
+"""The backend ``torch``: PyTorch in eager mode, with gradients from autograd."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Torch(Backend):
     denormals = True
 
     def __init__(self) -> None:
-        # Import it here: listing backends imports this module, which must be fast.
+        # Import torch here, because listing the backends imports this module and must be fast.
         global torch, cuda
         import torch
 
@@ -93,8 +93,8 @@ class Torch(Backend):
     def use(self, device: str, dtype: str) -> None:
         self.device, self.products, self.double = device, narrow(dtype), dtype == "float64"
         cuda.prepare(dtype, self.deterministic)
-        # cuDNN works best if the weights of a layer are in one block of memory. Autograd's leaves
-        # are separate tensors, so torch copies them at each call, and warns about that.
+        # Ignore torch's warning that it copies recurrent weights at each call. cuDNN prefers
+        # weights in one block of memory, but autograd's leaves are separate tensors.
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
 
     def repeats(self) -> bool:
@@ -125,14 +125,14 @@ class Torch(Backend):
         return Executor(plan, TorchKernels(plan.dtype, self.device, plan.products))
 
     def compile_plan(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        from .compiled import compiled
+        from .compiled import compile_plan
 
-        return compiled(plan, super().execute(plan), self.device, self.exact)
+        return compile_plan(plan, super().execute(plan), self.device, self.exact)
 
     def compile_native(self, function: F) -> F:
-        from .compiled import compiled_native
+        from .compiled import compile_native
 
-        return compiled_native(function, self.device, self.exact)
+        return compile_native(function, self.device, self.exact)
 
     def wait(self, tensors: Tensors) -> None:
         cuda.wait(self.device)
@@ -150,8 +150,8 @@ class Torch(Backend):
         return {"threads": str(torch.get_num_threads()), **cuda.settings()}
 
     def gradients_of(self, scalar: Tensor, leaves: Tensors) -> dict[str, Tensor]:
-        """Return the gradient of a scalar for each leaf; zeros if the scalar does not depend on
-        any leaf."""
+        """Return the gradient of a scalar with respect to each leaf, by name; zeros for leaves that
+        the scalar does not depend on."""
         if not scalar.requires_grad:
             return {n: torch.zeros_like(t) for n, t in leaves.items()}
         gradients = torch.autograd.grad(
@@ -160,8 +160,7 @@ class Torch(Backend):
         return dict(zip(leaves, gradients, strict=True))
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
-        # An optimizer that updates in place passes the same tensors at each step, so reuse the leaf
-        # tensors.
+        # Reuse leaf tensors, because in-place optimizers pass the same tensors at each step.
         kept: dict[str, tuple[Tensor, Tensor]] = {}
 
         def leaf(name: str, variable: Tensor) -> Tensor:

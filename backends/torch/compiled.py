@@ -1,4 +1,4 @@
-"""Compilation of whole plans and of torch's own layers to C++, with torch's inductor compiler."""
+"""Compilation of plans and of torch's own layers to C++, with torch's Inductor."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Tensor = Any
 COMPILERS = ("g++", "clang++")
 # Plans with more operations than this are rejected: compiling them takes more than a minute.
 MOST = 1500
-# Plans that sum windows with more entries than this are rejected. Windows of nine entries take
+# Plans that sum windows with more entries than this are rejected, because nine entries take
 # minutes to compile.
 MOST_PLACES = 4
-# Inductor compiles a call of this function, but running it fails, because oneDNN's data from the
-# forward pass are missing.
+# Inductor compiles calls of this function, but they fail: oneDNN's data from the forward pass are
+# missing.
 ONEDNN_BACKWARD = "mkldnn_rnn_layer_backward"
 # Rows of up to this length are sorted by comparing all pairs, because torch's sort cannot be fused
 # with the operations around it.
@@ -33,8 +33,7 @@ SHORT = 8
 def _short_sort(
     x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> Any:
-    """Sort short rows by comparing all pairs of entries, with the results of ``torch.sort``:
-    stable, NaN last."""
+    """Replace ``torch.sort``: short rows are sorted by comparing all pairs, stable and NaN last."""
     count = x.shape[dim]
     if count > SHORT or descending or dim not in (-1, x.dim() - 1):
         return NotImplemented
@@ -53,22 +52,22 @@ DECOMPOSED = {torch.ops.aten.sort.stable: _short_sort}
 
 
 def has_compiler() -> bool:
-    """Return whether a C++ compiler is installed, which torch.compile needs when it first runs."""
+    """Return whether a C++ compiler is installed, which ``torch.compile`` needs."""
     return any(map(shutil.which, COMPILERS))
 
 
-def compiled(
+def compile_plan(
     plan: Plan, run: Callable[[Tensors], Tensors], device: str, exact: bool
 ) -> Callable[[Tensors], Tensors]:
     """Return a function that compiles a plan at its first call; ``run`` executes the plan.
 
-    With ``exact``, the compiled code repeats its bits.
+    If ``exact`` is true, repeated calls return the same bits.
 
     Raises:
-        UsageError: the device is not the CPU, there is no compiler, or the plan is too long to
-            compile.
+        UsageError: the device is not the CPU, no C++ compiler is installed, or the plan is too
+        long.
     """
-    _check(device)
+    _check_compiler(device)
     # For each entry of a window, the plan adds into a slice. Inductor fuses all of these additions
     # into one kernel.
     sums = (node for node in walk_nodes(plan.nodes) if node.op == "overlap_add")
@@ -93,24 +92,24 @@ def compiled(
     return lambda inputs: made(inputs, {})
 
 
-def compiled_native(function: F, device: str, exact: bool) -> F:
-    """Return a function that is compiled at its first call; it calls torch's own layers and
-    computes gradients.
+def compile_native(function: F, device: str, exact: bool) -> F:
+    """Return a function that compiles ``function``, which calls torch's own layers, at its first
+    call.
 
-    With ``exact``, the compiled code repeats its bits.
+    If ``exact`` is true, repeated calls return the same bits.
 
     Raises:
-        UsageError: the device is not the CPU, or there is no compiler; at the first call, if the
-            function makes too many calls to compile.
+        UsageError: the device is not the CPU, or no C++ compiler is installed. The first call also
+            raises it if the function makes too many calls of torch.
     """
-    _check(device)
+    _check_compiler(device)
     return cast(F, _Compiled(function, exact, most=MOST))
 
 
 class _Compiled:
     """A function of named tensors that is compiled at its first call, for the names, shapes and
-    strides in that call. ``torch.compile`` would check every input tensor before each run, which
-    takes a large part of a step at a small batch."""
+    strides of that call. It replaces ``torch.compile``, which checks all inputs at each call. With
+    small batches, these checks take a large part of a step."""
 
     def __init__(self, function: Callable[..., Any], exact: bool, most: int | None = None) -> None:
         self._function, self._exact, self._most = function, exact, most
@@ -131,7 +130,7 @@ class _Compiled:
     def _compile(self, variables: Tensors, constants: Tensors) -> None:
         self._names, count = (*variables, *constants), len(variables)
 
-        def in_a_row(*tensors: Tensor) -> list[Tensor]:
+        def positional(*tensors: Tensor) -> list[Tensor]:
             given = list(zip(self._names, tensors, strict=True))
             made = self._function(dict(given[:count]), dict(given[count:]))
             parts = [made] if isinstance(made, dict) else list(made)
@@ -141,7 +140,7 @@ class _Compiled:
 
         example = [*variables.values(), *constants.values()]
         with torch.no_grad():
-            graph = make_fx(in_a_row, decomposition_table=DECOMPOSED)(*example)
+            graph = make_fx(positional, decomposition_table=DECOMPOSED)(*example)
         if any(ONEDNN_BACKWARD in str(node.target) for node in graph.graph.nodes):
             raise UsageError("torch.compile cannot train oneDNN's LSTM: use the path native")
         calls = sum(node.op == "call_function" for node in graph.graph.nodes)
@@ -152,23 +151,23 @@ class _Compiled:
             )
         for node in graph.graph.nodes:
             node.meta.clear()  # the compiler cannot use the tracer's metadata
-        self._whole = quiet(_translated(graph, example, self._exact))
+        self._whole = without_autograd(_compile_graph(graph, example, self._exact))
 
 
-def _translated(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[..., Any]:
+def _compile_graph(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[..., Any]:
     """Compile a traced graph to C++, for tensors with the same memory layout as in ``example``.
 
     Raises:
         UsageError: the compiler rejects the graph.
     """
-    # Import it here: the import takes a second, and other paths do not need it.
+    # Import Inductor here: the import takes a second, and other paths do not need it.
     from torch import _inductor as inductor
     from torch._dynamo.exc import TorchDynamoException
 
     # Ignore warnings of the compiler's own modules, which use deprecated functions of torch.
     warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
-    # Compile without extra processes. Call kernels from C++, because at small batches calls take
-    # most of the time.
+    # Compile in this process. Call kernels from C++, because calls from Python take most of the
+    # time of small batches.
     options = {"cpp_wrapper": True, "compile_threads": 1}
     compiler = deterministic(inductor.compile) if exact else inductor.compile
     try:
@@ -183,8 +182,8 @@ def _translated(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[
 
 
 def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function to run with torch's deterministic algorithms. Otherwise compiled code sums
-    the gradient of an embedding in several threads, whose order varies."""
+    """Wrap a function to use torch's deterministic algorithms. Otherwise, several threads sum the
+    gradient of an embedding in varying order."""
 
     def run(*arguments: Any) -> Any:
         before = torch.are_deterministic_algorithms_enabled()
@@ -197,17 +196,17 @@ def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _check(device: str) -> None:
+def _check_compiler(device: str) -> None:
     if device != "cpu":
         raise UsageError(
             f"torch.compile is supported on the CPU only, not on {device}: use the path derived"
         )
     if not has_compiler():
-        listed = " or ".join(COMPILERS)
-        raise UsageError(f"torch.compile needs a C++ compiler ({listed}): use the path derived")
+        compilers = " or ".join(COMPILERS)
+        raise UsageError(f"torch.compile needs a C++ compiler ({compilers}): use the path derived")
 
 
-def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+def without_autograd(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a function to run without autograd (``torch.no_grad``)."""
 
     def run(*arguments: Any) -> Any:

@@ -1,5 +1,7 @@
-"""CUDA functions for the backends that use torch: devices, precision, determinism and memory. CUDA
-is initialised only by functions that use a GPU."""
+"""CUDA functions for the backends that use torch: devices, precision, determinism and memory.
+
+CUDA starts only if a session uses a GPU.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,7 @@ def dtypes() -> Sequence[str]:
 
 
 def prepare(dtype: str, deterministic: bool) -> None:
-    """Set the precision of matrix products on GPUs (TF32, float32 sums of narrow products) and
-    their determinism."""
+    """Set the precision and determinism of GPUs: TF32, and float32 sums in narrow products."""
     precision = "tf32" if dtype == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = precision
     torch.backends.cudnn.conv.fp32_precision = precision
@@ -34,7 +35,7 @@ def prepare(dtype: str, deterministic: bool) -> None:
 
 
 def settings() -> Mapping[str, str]:
-    """Return the settings that :func:`prepare` makes, as torch reports them."""
+    """Return the settings that :func:`prepare` has made, as torch reports them."""
     matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
     return {
         "tf32": str(matmul.fp32_precision == "tf32"),
@@ -46,7 +47,7 @@ def settings() -> Mapping[str, str]:
 
 
 def wait(device: str) -> None:
-    """Wait until a GPU has finished its work. A CPU has finished when a call returns."""
+    """Wait until a GPU has finished its work; on the CPU, return at once."""
     if card_of(device) is not None:
         torch.cuda.synchronize(device)
 

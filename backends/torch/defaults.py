@@ -22,21 +22,21 @@ RATE = 2.0**-10  # exact in every dtype
 ZERO, ONE = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
 
 
-def _zeroed(layer: Any) -> Any:
+def _set_to_zero(layer: Any) -> Any:
     for parameter in layer.requires_grad_(False).parameters():
         parameter.zero_()
     return layer
 
 
-def _biased(kind: Any, block: int, bias: float) -> Any:
-    """Return a recurrent layer of one unit, in which only the bias of one gate is not 0."""
-    layer = _zeroed(kind(1, 1))
+def _layer_with_gate_bias(kind: Any, block: int, bias: float) -> Any:
+    """Return a recurrent layer with one unit and all parameters 0, except the bias of one gate."""
+    layer = _set_to_zero(kind(1, 1))
     layer.bias_ih_l0[block] = bias
     return layer
 
 
 def _reset_gru() -> Any:
-    layer = _zeroed(nn.GRU(1, 2))
+    layer = _set_to_zero(nn.GRU(1, 2))
     layer.weight_hh_l0[4:] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     layer.bias_hh_l0[1] = -BIG  # the second unit's state is reset
     return layer(ZERO, torch.tensor([[[1.0, 0.0]]]))[1][0, 0, 1]
@@ -48,8 +48,8 @@ def _padded_step() -> Any:
     return out[1, 1, 0].detach()
 
 
-def _normalised(**options: Any) -> nn.BatchNorm1d:
-    """Return a layer of batch normalisation after a batch with mean 1."""
+def _batch_norm_after_batch(**options: Any) -> nn.BatchNorm1d:
+    """Return a batch norm layer that has normalised one batch with mean 1."""
     layer = nn.BatchNorm1d(1, **options)
     layer(torch.tensor([[0.0], [2.0]]))
     return layer
@@ -59,7 +59,7 @@ def _count(layer: nn.Module) -> int:
     return sum(parameter.numel() for parameter in layer.parameters())
 
 
-def _slope(function: Any, at: Any) -> float:
+def _derivative(function: Any, at: Any) -> float:
     x = torch.tensor(at, requires_grad=True)
     function(x).sum().backward()
     assert x.grad is not None
@@ -80,7 +80,7 @@ def batch_norm_axis() -> Measured:
     return 1
 
 
-def _looked_up(index: int) -> Measured:
+def _look_up(index: int) -> Measured:
     table = torch.arange(1.0, 4.0).reshape(3, 1)
     try:
         found = float(functional.embedding(torch.tensor([index]), table))
@@ -89,7 +89,7 @@ def _looked_up(index: int) -> Measured:
     return "NaN" if found != found else f"row {int(found) - 1}"
 
 
-PROBES.looked_up(_looked_up)
+PROBES.looked_up(_look_up)
 
 
 @PROBES
@@ -108,14 +108,14 @@ def _parameter(start: float, gradient: float) -> nn.Parameter:
     return p
 
 
-def _moved(optimizer: Any, gradient: float, start: float = 0.0, **options: Any) -> float:
+def _step_size(optimizer: Any, gradient: float, start: float = 0.0, **options: Any) -> float:
     """Return how far one step moves a parameter, divided by the learning rate."""
     p = _parameter(start, gradient)
     optimizer([p], lr=RATE, **options).step()
     return float((start - p.detach()[0]) / RATE)
 
 
-def _default(function: Any, name: str) -> Any:
+def _default_argument(function: Any, name: str) -> Any:
     return inspect.signature(function).parameters[name].default
 
 
@@ -198,8 +198,10 @@ def _rate_error() -> Any:
 PROBES.observe(
     {
         "gru-reset": _reset_gru,
-        "gru-gates": lambda block: _biased(nn.GRU, block, BIG)(ZERO, 3 * ONE)[1],
-        "lstm-gates": lambda block: _biased(nn.LSTM, block, BIG)(ZERO, (ZERO, 3 * ONE))[1],
+        "gru-gates": lambda block: _layer_with_gate_bias(nn.GRU, block, BIG)(ZERO, 3 * ONE)[1],
+        "lstm-gates": lambda block: _layer_with_gate_bias(nn.LSTM, block, BIG)(
+            ZERO, (ZERO, 3 * ONE)
+        )[1],
         "lstm-forget-bias": lambda: nn.LSTM(2, 4).bias_ih_l0.detach()[4:8],
         "recurrent-layout": lambda: nn.GRU(3, 4)(torch.zeros(5, 2, 3))[1].shape[1],
         "recurrent-output": lambda: nn.GRU(3, 4)(torch.zeros(5, 2, 3))[0].ndim,
@@ -207,8 +209,8 @@ PROBES.observe(
         "masked-steps": _padded_step,
         "softmax-axis": lambda: functional.softmax(torch.zeros(2, 3, 5), dim=None),
         "gelu-form": lambda: functional.gelu(torch.ones(1)),
-        "batch-norm-variance": lambda: _normalised(momentum=1.0).running_var,
-        "batch-norm-phase": lambda: _normalised().running_mean,
+        "batch-norm-variance": lambda: _batch_norm_after_batch(momentum=1.0).running_var,
+        "batch-norm-phase": lambda: _batch_norm_after_batch().running_mean,
         "batch-norm-offset": lambda x: nn.BatchNorm1d(1)(torch.from_numpy(x)).detach(),
         "dense-bias-initial": lambda: nn.Linear(4, 8).bias.detach().numpy(),
         "dense-kernel-layout": lambda: nn.Linear(2, 3).weight.shape,
@@ -222,7 +224,7 @@ PROBES.observe(
         ),
         "rate-dtype": _rate_error,
         "array-sharing": lambda array: torch.as_tensor(array).numpy,
-        "order-of-data": lambda: _default(DataLoader, "shuffle"),
+        "order-of-data": lambda: _default_argument(DataLoader, "shuffle"),
     }
 )
 PROBES.update(
@@ -230,18 +232,18 @@ PROBES.update(
         "gru-biases": lambda: _count(nn.GRU(1, 1)),
         "lstm-biases": lambda: _count(nn.LSTM(1, 1)),
         "rnn-biases": lambda: _count(nn.RNN(1, 1)),
-        "gate-activation": lambda: float(_biased(nn.GRU, 1, 1.0)(ZERO, ONE)[1]),
+        "gate-activation": lambda: float(_layer_with_gate_bias(nn.GRU, 1, 1.0)(ZERO, ONE)[1]),
         "input-kernel-initial": lambda: float(nn.GRU(100, 100).weight_ih_l0.detach().abs().max()),
         "hard-sigmoid-slope": lambda: float(
             functional.hardsigmoid(torch.ones(1)) - functional.hardsigmoid(torch.zeros(1))
         ),
-        "relu-at-zero": lambda: _slope(torch.relu, 0.0),
-        "max-at-tie": lambda: _slope(lambda x: x.max(1).values, [[1.0, 1.0]]),
-        "maximum-at-tie": lambda: _slope(lambda x: torch.maximum(x, torch.zeros_like(x)), 0.0),
-        "clip-at-bound": lambda: _slope(lambda x: torch.clamp(x, 0.0, 1.0), 1.0),
-        "abs-at-zero": lambda: _slope(torch.abs, 0.0),
+        "relu-at-zero": lambda: _derivative(torch.relu, 0.0),
+        "max-at-tie": lambda: _derivative(lambda x: x.max(1).values, [[1.0, 1.0]]),
+        "maximum-at-tie": lambda: _derivative(lambda x: torch.maximum(x, torch.zeros_like(x)), 0.0),
+        "clip-at-bound": lambda: _derivative(lambda x: torch.clamp(x, 0.0, 1.0), 1.0),
+        "abs-at-zero": lambda: _derivative(torch.abs, 0.0),
         "leaky-relu-slope": lambda: -float(nn.LeakyReLU()(-torch.ones(1))),
-        "batch-norm-momentum": lambda: float(_normalised().running_mean),
+        "batch-norm-momentum": lambda: float(_batch_norm_after_batch().running_mean),
         "batch-norm-epsilon": lambda: nn.BatchNorm1d(1).eps,
         "layer-norm-epsilon": lambda: nn.LayerNorm(1).eps,
         "dense-kernel-initial": lambda: float(nn.Linear(100, 50).weight.detach().abs().max()),
@@ -256,20 +258,22 @@ PROBES.update(
         "cosine-similarity": lambda: float(
             functional.cosine_similarity(torch.ones(1, 2), torch.ones(1, 2))
         ),
-        "adam-epsilon": lambda: float(_default(optim.Adam, "eps")),
-        "adam-epsilon-place": lambda: _moved(optim.Adam, 1e-8, eps=1e-8),
-        "adam-weight-decay": lambda: _moved(optim.Adam, 0.0, 1.0, weight_decay=0.125),
-        "adamw-decay": lambda: float(_default(optim.AdamW, "weight_decay")),
-        "rmsprop-decay": lambda: float(_default(optim.RMSprop, "alpha")),
-        "rmsprop-epsilon-place": lambda: _moved(optim.RMSprop, 1.0, alpha=0.0, eps=1.0),
-        "sgd-rate": lambda: float(_default(optim.SGD, "lr")),
-        "adagrad-start": lambda: float(_default(optim.Adagrad, "initial_accumulator_value")),
+        "adam-epsilon": lambda: float(_default_argument(optim.Adam, "eps")),
+        "adam-epsilon-place": lambda: _step_size(optim.Adam, 1e-8, eps=1e-8),
+        "adam-weight-decay": lambda: _step_size(optim.Adam, 0.0, 1.0, weight_decay=0.125),
+        "adamw-decay": lambda: float(_default_argument(optim.AdamW, "weight_decay")),
+        "rmsprop-decay": lambda: float(_default_argument(optim.RMSprop, "alpha")),
+        "rmsprop-epsilon-place": lambda: _step_size(optim.RMSprop, 1.0, alpha=0.0, eps=1.0),
+        "sgd-rate": lambda: float(_default_argument(optim.SGD, "lr")),
+        "adagrad-start": lambda: float(
+            _default_argument(optim.Adagrad, "initial_accumulator_value")
+        ),
         "default-float": lambda: str(torch.zeros(1).dtype).removeprefix("torch."),
         "default-integer": lambda: str(torch.arange(1).dtype).removeprefix("torch."),
         "float64-array": lambda: str(torch.as_tensor(np.zeros(1)).dtype).removeprefix("torch."),
         "standard-deviation": lambda: float(torch.tensor([0.0, 2.0]).std()),
         "median-of-two": lambda: float(torch.tensor([1.0, 2.0]).median()),
         "argmax-nan": lambda: int(torch.tensor([1.0, math.nan, 2.0]).argmax()),
-        "batch-of-data": lambda: int(_default(DataLoader, "batch_size")),
+        "batch-of-data": lambda: int(_default_argument(DataLoader, "batch_size")),
     }
 )

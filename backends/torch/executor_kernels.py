@@ -1,6 +1,7 @@
-"""The kernels of torch for an executor, on the CPU or CUDA: operations with ``out=``, without
-autograd. Each function that makes a kernel binds its arguments and returns a function without
-arguments."""
+"""torch's kernels for an executor, on the CPU or CUDA: operations with ``out=``, without autograd.
+
+Each kernel function binds its arguments and returns a function without arguments.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from .primitives import ELEMENTWISE
 Tensor = Any
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {**ELEMENTWISE, "sigmoid": torch.sigmoid}
-# The backward functions of torch for activations. At zero slopes and NaN they return the same as
-# the harness' equations.
+# torch's backward functions for activations. At kinks and NaN, they agree with the harness'
+# equations.
 GRADIENTS: Mapping[str, Callable[..., Any]] = {
     "sigmoid_gradient": torch.ops.aten.sigmoid_backward.grad_input,
     "tanh_gradient": torch.ops.aten.tanh_backward.grad_input,
@@ -26,8 +27,10 @@ GRADIENTS: Mapping[str, Callable[..., Any]] = {
 
 
 class TorchKernels:
-    """The kernels (:class:`harness.runtime.executor.Kernels`) for one device and one float dtype.
-    If ``products`` is set, matrix products run in that dtype."""
+    """The torch kernels (:class:`harness.runtime.executor.Kernels`) for one device and float dtype.
+
+    If ``products`` is given, matrix products run in that dtype.
+    """
 
     tiled: Collection[str] = frozenset()
 
@@ -99,8 +102,7 @@ class TorchKernels:
                 call()
 
     def _scalar(self, operand: Any) -> Tensor:
-        """Return a number as a tensor without axes; an operand of this kind works on every
-        device."""
+        """Return a number as a tensor without axes, which is a valid operand on every device."""
         if isinstance(operand, torch.Tensor):
             return operand
         return torch.tensor(operand, dtype=self.dtype)

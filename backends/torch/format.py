@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 
 class TorchFormat(Format):
-    """The implementation of the format ``torch``: a plain state_dict in ``NAME.pt``, and source in
-    ``NAME.py``."""
+    """The implementation of the format ``torch``: ``NAME.pt`` and ``NAME.py``."""
 
     name = "torch"
     suffix = ".pt"
@@ -45,8 +44,7 @@ class TorchFormat(Format):
         layout, keys = _layout(exported.training)
         arrays = {**layout.pack(exported.parameters), **exported.statistics}
         state = {keys[name]: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-        # Pass an open file: with a path, torch would store the name of the temporary file in the
-        # archive.
+        # Pass an open file: if torch got a path, it would store the temporary name in the archive.
         with whole(path) as new, new.open("wb") as file:
             torch.save(state, file)
         with whole(module) as new:
@@ -117,11 +115,11 @@ class TorchFormat(Format):
 
 
 def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
-    """Return the layout of the parameters, and the state_dict key of each packed tensor and
-    statistic."""
-    from .module import natives
+    """Return the layout of the parameters, and the state_dict keys of packed tensors and
+    statistics."""
+    from .module import native_layers
 
-    layout = Layout(training, {key: native for key, (_, native) in natives(training).items()})
+    layout = Layout(training, {key: native for key, (_, native) in native_layers(training).items()})
     names = [*layout.plain, *(port.name for port in training.statistics)]
     for instance, packing in layout.claimed.items():
         names += [f"{instance}/{piece}" for piece in packing.pieces]
@@ -129,12 +127,12 @@ def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
 
 
 def _key(name: str) -> str:
-    """Return the state_dict key of a parameter (``blocks.0.up.W``) or of a packed tensor
-    (``blocks.0.up/weight``)."""
-    from .module import attribute
+    """Return the state_dict key for the name of a parameter (``blocks.0.up.W``) or of a packed
+    tensor (``blocks.0.up/weight``)."""
+    from .module import attribute_name
 
     owner, _, local = name.rpartition("/" if "/" in name else ".")
-    return f"{attribute(owner)}.{attribute(local)}"
+    return f"{attribute_name(owner)}.{attribute_name(local)}"
 
 
 def _empty(training: Program) -> dict[str, Array]:

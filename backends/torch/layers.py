@@ -1,6 +1,8 @@
-"""Layers and losses that the torch backend runs with torch's own functions, which torch.nn's
-modules call too. The functions take the packed parameters as arguments, so autograd computes
-gradients of these parameters."""
+"""The native layers and losses of the backend ``torch``: the functions that torch.nn's modules
+call.
+
+They get the packed parameters as arguments, so autograd computes gradients of packed parameters.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from .recurrent import RECURRENT
 
 Tensor = Any
 
-# Attention: linear projections, and torch's fused attention between them.
+# Attention: torch's fused attention, with linear projections before and after it.
 
 # A function that computes attention from queries, keys and values, each [batch, heads, time, head],
 # and from all inputs of the layer. Its result has the same shape.
@@ -31,22 +33,22 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
     return _attend(q, k, v, is_causal=True)
 
 
-def _all(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
+def _full(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
     return _attend(q, k, v)
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
-    """Compute attention with a padding mask. If all steps are masked, return the mean of all values
-    (torch returns NaN)."""
+    """Compute attention with a padding mask. If all steps of a row are masked, return the mean of
+    the row's values, for which torch returns NaN."""
     mask = values["mask"][:, None, None, :]
     some = mask.any(-1, keepdim=True)
     chosen = _attend(q, k, v, attn_mask=mask | ~some)
     return torch.where(some, chosen, v.mean(-2, keepdim=True))
 
 
-def _of(middle: Middle) -> Callable[[ClaimableCall], Native]:
-    """Return a function that implements an attention layer with one input projection, as
-    torch.nn.MultiheadAttention has."""
+def _packed_attention(middle: Middle) -> Callable[[ClaimableCall], Native]:
+    """Return a function that implements attention with one joint projection for q, k and v, as in
+    ``torch.nn.MultiheadAttention``."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
@@ -70,9 +72,9 @@ def _of(middle: Middle) -> Callable[[ClaimableCall], Native]:
     return claim
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the two halves of x [..., time, 2 * half] by angles, given as ``cos`` and ``sin``
-    [time, half]."""
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the halves of x [..., time, 2 * half] by angles with this cosine and sine [time,
+    half]."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
@@ -91,8 +93,8 @@ def _grouped_attention(layer: ClaimableCall) -> Native:
         three = linear(x, packed["qkv"]).unflatten(-1, (sum(shares), 2 * half)).transpose(1, 2)
         q, k, v = three.split(shares, 1)
         # Repeat the keys and values of a group for each of its queries.
-        k, v = (t.repeat_interleave(each, 1) for t in (_turned(k, cos, sin), v))
-        y = _attend(_turned(q, cos, sin), k, v, is_causal=True)
+        k, v = (t.repeat_interleave(each, 1) for t in (_rotate(k, cos, sin), v))
+        y = _attend(_rotate(q, cos, sin), k, v, is_causal=True)
         return [linear(y.transpose(1, 2).flatten(2), packed["o"])]
 
     pieces: dict[str, Piece] = {
@@ -103,9 +105,9 @@ def _grouped_attention(layer: ClaimableCall) -> Native:
 
 
 ATTENTION: Mapping[str, Callable[[ClaimableCall], Native]] = {
-    "causal_attention": _of(_causal),
-    "self_attention": _of(_all),
-    "masked_attention": _of(_masked),
+    "causal_attention": _packed_attention(_causal),
+    "self_attention": _packed_attention(_full),
+    "masked_attention": _packed_attention(_masked),
     "grouped_attention": _grouped_attention,
 }
 
@@ -176,7 +178,7 @@ def pool(layer: ClaimableCall) -> Native | None:
     return Native(f"torch.nn.functional.{name}", run, Packing({}))
 
 
-# All other layers, and losses.
+# All other layers, and the losses.
 
 Claim = Callable[[ClaimableCall], Native | None]
 
@@ -188,18 +190,16 @@ def _embedding(layer: ClaimableCall) -> Native:
     return Native("torch.nn.functional.embedding", run, Packing({"weight": Part("table")}))
 
 
-# Below this number of entries, copying a tensor is faster than making three views and their
-# gradients.
+# Below this number of entries, copying a tensor is faster than three views and their gradients.
 FEW = 2**16
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return x [..., features] @ weight.T + bias, computed as one product of all rows, in the order
-    of memory.
+    """Return x [..., features] @ weight.T + bias, as one product of all rows in memory order.
 
-    The output of a recurrent layer is time-first in memory. For such an input, torch would copy it,
-    or make one product for each row of the batch. Small tensors are passed to torch unchanged,
-    because the copy is faster than the views.
+    Recurrent layers return tensors that are time-first in memory. torch would copy such an input,
+    or compute one product per batch row. Small tensors are passed to torch unchanged, because
+    copying them is faster than making views.
     """
     if x.dim() == 3 and x.numel() >= FEW and not x.is_contiguous():
         rows = x.transpose(0, 1).flatten(0, 1)
@@ -209,7 +209,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Activation(NamedTuple):
-    """The torch function for an activation of specs: its name in torch, and extra arguments."""
+    """The torch function for an activation of a spec: its name in torch, and extra arguments."""
 
     name: str
     arguments: Mapping[str, str] = {}
@@ -224,8 +224,8 @@ class Activation(NamedTuple):
         return attrgetter(self.name.removeprefix("torch."))(torch)(x, **self.arguments)
 
 
-# Name of an activation in specs -> torch's function. Softplus is missing, because torch's is linear
-# above 20.
+# Name of an activation in specs -> torch's function. Softplus is missing, because torch's softplus
+# is linear above 20.
 ACTIVATIONS: Mapping[str, Activation] = {
     "relu": Activation("torch.relu"),
     "tanh": Activation("torch.tanh"),
@@ -315,8 +315,8 @@ def _batch_norm(layer: ClaimableCall) -> Native:
 
 
 def _cross_entropy(layer: ClaimableCall) -> Native:
-    """Return torch's cross-entropy for a loss; the batch is flattened to rows, because torch needs
-    classes on axis 1."""
+    """Return torch's cross-entropy for a loss; all axes but the classes are flattened to rows,
+    because torch needs the classes on axis 1."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         logits, target = values["logits"], values["target"]

@@ -104,9 +104,9 @@ def _windows(
 ) -> str:
     options = {n: int(attributes[n]) for n in ("stride", "padding", "dilation")}
     # Write only arguments that differ from torch's defaults.
-    said = [f", {n}={v}" for n, v in options.items() if v != (0 if n == "padding" else 1)]
+    window_options = [f", {n}={v}" for n, v in options.items() if v != (0 if n == "padding" else 1)]
     bias = "" if "b" in shapes else ", bias=False"
-    return f"nn.{name}({channels[0]}, {channels[1]}, {kernel}{''.join(said)}{more}{bias}"
+    return f"nn.{name}({channels[0]}, {channels[1]}, {kernel}{''.join(window_options)}{more}{bias}"
 
 
 # Name of a definition -> a function that writes its torch.nn module. batch_norm is missing, because
@@ -128,7 +128,7 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 }
 
 
-def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
+def native_layers(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
     """Return by layer name the layers that can be torch.nn modules, each with its native
     implementation."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
@@ -139,7 +139,7 @@ def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
     return found
 
 
-def attribute(name: str) -> str:
+def attribute_name(name: str) -> str:
     """Return a name for the attribute of a module that holds a layer or parameter; different names
     stay different."""
     # Add one more underscore to a name that already ends in underscores, so that names stay
@@ -162,7 +162,7 @@ class Writer:
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
         self.model: SourceModel = layers.model(exported.training, exported.inference)
-        self.natives = natives(exported.training)
+        self.natives = native_layers(exported.training)
         self.dialect = TorchDialect()
         self.forms = {
             form.name: form for key, form in self.model.instances.items() if key not in self.natives
@@ -217,17 +217,17 @@ class Writer:
             zeros = f"torch.zeros({', '.join(map(str, shape)) or '()'}, dtype=dtype)"
             if role in form.statistics:
                 lines.append(
-                    f"        self.register_buffer({literals.text(attribute(role))}, {zeros})"
+                    f"        self.register_buffer({literals.text(attribute_name(role))}, {zeros})"
                 )
             else:
-                lines.append(f"        self.{attribute(role)} = nn.Parameter({zeros})")
+                lines.append(f"        self.{attribute_name(role)} = nn.Parameter({zeros})")
         for number, method in enumerate(form.methods.values(), start=1):
             lines += ["", *self._method(form, method, number)]
         return lines
 
     def _method(self, form: LayerForm, method: Method, number: int) -> list[str]:
         def parameter(role: str) -> str:
-            return f"self.{attribute(role)}"
+            return f"self.{attribute_name(role)}"
 
         def phase(program: Program, call: Node, results: list[int], depth: int) -> Any:
             made = LayerBody(program, call, results, moves=depth == 3)
@@ -264,7 +264,7 @@ class Writer:
         count = len(method.results)
         returned = result_text(e, codes[:count])
         for n, code in zip(moved, codes[count:], strict=True):
-            e.write(f"self.{attribute(roles[n])} = {e.read(fill('^0.detach()', code))}")
+            e.write(f"self.{attribute_name(roles[n])} = {e.read(fill('^0.detach()', code))}")
         return [*e.lines, f"            return {returned}"]
 
     # --- Source of the model
@@ -281,7 +281,7 @@ class Writer:
         return [*lines, "", *self._forward()]
 
     def _submodule(self, key: str, form: LayerForm) -> list[str]:
-        name = attribute(key)
+        name = attribute_name(key)
         if key not in self.natives:
             return [f"        self.{name} = {self.classes[form.name]}(dtype)"]
         layer, native = self.natives[key]
@@ -301,7 +301,7 @@ class Writer:
         for key, form in self.model.instances.items():
             names = self.natives[key][1].packing.pieces if key in self.natives else form.shapes
             if names:
-                return f"self.{attribute(key)}.{attribute(next(iter(names)))}"
+                return f"self.{attribute_name(key)}.{attribute_name(next(iter(names)))}"
         return "torch.zeros(())"
 
     def _initial_state(self) -> list[str]:
@@ -328,7 +328,7 @@ class Writer:
         # A torch module needs either all of its initial states or none of them.
         least = len(form.roles(node)) - 1 if key in self.natives else 0
         codes = forward.given(e, self.model, node, least, 50)
-        target = f"self.{attribute(key)}"
+        target = f"self.{attribute_name(key)}"
         if key in self.natives:
             self._native(e, node, target, self.natives[key][0], codes)
             return
@@ -336,7 +336,7 @@ class Writer:
         name = target if number == 1 else f"{target}.forward_{number}"
         places = ", ".join(f"%{n}" for n in range(len(codes)))
         results = [node.outputs[n] for n in method.results]
-        forward.settle(e, results, fill(f"{name}({places})", *codes), attribute(key))
+        forward.settle(e, results, fill(f"{name}({places})", *codes), attribute_name(key))
 
     def _native(
         self, e: Emitter, node: Node, target: str, layer: ClaimableCall, codes: Sequence[Code]
@@ -367,13 +367,13 @@ class Writer:
             if e.left[value]:
                 e.hold(value, names[-1])
         last = [names[1 + n :: kinds] for n in range(kinds)]
-        ways = ["_" if set(own) == {"_"} else _listed(own) for own in last]
-        after = "_" if set(ways) == {"_"} else _listed(ways)
+        ways = ["_" if set(own) == {"_"} else _comma_list(own) for own in last]
+        after = "_" if set(ways) == {"_"} else _comma_list(ways)
         e.write(f"{names[0]}, {after} = {target}({text})")
         for name in names[1:]:
             if name != "_" and count == 1:
                 e.write(f"{name} = {name}.squeeze(0)")
 
 
-def _listed(names: Sequence[str]) -> str:
+def _comma_list(names: Sequence[str]) -> str:
     return f"({', '.join(names)})" if len(names) > 1 else names[0]

@@ -131,7 +131,7 @@ def _adam(numbers: Mapping[str, float], **more: Any) -> dict[str, Any]:
     return {"betas": betas, "eps": numbers["epsilon"], **more}
 
 
-def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimizer | None:
+def _make_optimizer(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimizer | None:
     optim = torch.optim
     largest = {**MOMENTS, "largest": "max_exp_avg_sq"}
     match name:
@@ -171,21 +171,21 @@ def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimiz
     return None
 
 
-def _clip(wanted: Clipping | None) -> _Clip | None:
+def _clip(rule_clipping: Clipping | None) -> _Clip | None:
     """Return torch's function for a kind of clipping; None if there is none, as for a norm per
     parameter."""
-    match wanted:
+    match rule_clipping:
         case Clipping(by="global_norm", epsilon=found) if found == NORM_EPSILON:
-            return _Clip("clip_grad_norm_", wanted.limit)
+            return _Clip("clip_grad_norm_", rule_clipping.limit)
         case Clipping(by="value"):
-            return _Clip("clip_grad_value_", wanted.limit)
+            return _Clip("clip_grad_value_", rule_clipping.limit)
     return None
 
 
 def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
     """Return the torch.optim class that makes the same update as the rule; None if there is none.
     ``double`` means float64."""
-    made = _made(rule.name, rule.attributes, double)
+    made = _make_optimizer(rule.name, rule.attributes, double)
     try:
         if made is not None:
             made.make([])

@@ -31,16 +31,16 @@ class TorchModels(OwnModels):
     def __init__(self, backend: Any) -> None:
         self.backend = backend
 
-    def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
-        return () if isinstance(found, torch.nn.Module) else sizes_taken(found, sizes)
+    def sizes(self, target: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
+        return () if isinstance(target, torch.nn.Module) else sizes_taken(target, sizes)
 
     def open(
         self,
         file: ModelFile,
-        found: Any,
+        target: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        wanted: Mapping[str, ModelArray],
+        expected: Mapping[str, ModelArray],
     ) -> OwnModel:
         if not file.name:
             raise UsageError(
@@ -49,15 +49,15 @@ class TorchModels(OwnModels):
             )
         torch.manual_seed(0)
         dtype = torch.float64 if self.backend.double else torch.float32
-        module = found
-        if not isinstance(found, torch.nn.Module):
-            if not callable(found):
+        module = target
+        if not isinstance(target, torch.nn.Module):
+            if not callable(target):
                 raise UsageError(
-                    f"{file} is a {type(found).__name__}: name a torch.nn.Module, a module class, "
+                    f"{file} is a {type(target).__name__}: name a torch.nn.Module, a module class, "
                     "or a function that returns a module"
                 )
-            with _default(dtype):
-                module = made(file, file.name, found, sizes)
+            with _default_dtype(dtype):
+                module = made(file, file.name, target, sizes)
         if not isinstance(module, torch.nn.Module):
             raise UsageError(
                 f"{file} returns {type(module).__name__}, not a torch.nn.Module: name a module, "
@@ -100,7 +100,7 @@ class TorchModel(OwnModel):
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
         self.module.train(training)
-        with torch.no_grad(), _default(self.dtype):
+        with torch.no_grad(), _default_dtype(self.dtype):
             returned = placing.call(self.module, self._tensors(given))
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
@@ -115,17 +115,17 @@ class TorchModel(OwnModel):
         tensors = self._tensors(given)
         leaves = {n: p.requires_grad_() for n, p in self.trained.items()}
         leaves |= {n: t.requires_grad_() for n, t in tensors.items() if t.is_floating_point()}
-        with torch.enable_grad(), _default(self.dtype), _differentiable(training):
+        with torch.enable_grad(), _default_dtype(self.dtype), _differentiable(training):
             results = naming(placing.call(self.module, tensors))
             directions = self._tensors({n: cotangents[n] for n in results})
             scalar = sum((results[n] * directions[n]).sum() for n in results)
-            found = self.backend.gradients_of(scalar, leaves)
+            target = self.backend.gradients_of(scalar, leaves)
         arrays = {n: self.backend.numpy(t) for n, t in results.items()}
-        return arrays, {n: self.backend.numpy(t) for n, t in found.items()}
+        return arrays, {n: self.backend.numpy(t) for n, t in target.items()}
 
 
 @contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Set torch's default dtype inside this context, for tensors that the user's code makes (masks,
     states)."""
     before = torch.get_default_dtype()

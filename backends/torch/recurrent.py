@@ -90,7 +90,9 @@ def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
     return [("", ""), ("back_", "_reverse")] if back else [("", "")]
 
 
-def _of_gates(layer: ClaimableCall, order: str, second: Callable[[str], Piece]) -> dict[str, Piece]:
+def _gate_pieces(
+    layer: ClaimableCall, order: str, second: Callable[[str], Piece]
+) -> dict[str, Piece]:
     """Return the layout of a layer with gates in torch's order; ``second`` makes the second
     bias."""
     pieces: dict[str, Piece] = {}
@@ -122,7 +124,7 @@ def _lstm(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
     (units,) = layer.shapes["b_i"]
-    pieces = _of_gates(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
+    pieces = _gate_pieces(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
     return _recurrent("torch.lstm", ["h", "c"], pieces, units)
 
 
@@ -138,7 +140,7 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
     (units,) = layer.shapes["b_i"]
-    pieces = _of_gates(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
+    pieces = _gate_pieces(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
     # For each gate, the column that is added to the input weights.
     kept = torch.tensor([-OPEN, OPEN, 0.0, 0.0]).repeat_interleave(units)[:, None]
 
@@ -153,7 +155,7 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
             start = {name: values[f"{way}{name}"] for name in "hc"}
             weights = [packed[f"{n}_l0{end}"] for n in _WEIGHTS]
             weights[0] = torch.cat([weights[0], column], 1)
-            places = _places(mask, counts, backwards=bool(way))[..., None]
+            places = _sorted_positions(mask, counts, backwards=bool(way))[..., None]
             given = torch.zeros_like(rows).scatter(1, places.expand_as(rows), rows)
             first = [start[name][None] for name in "hc"]
             made, _, c = _call(torch.lstm, given, first, weights, both=False)
@@ -167,7 +169,7 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
     return Native("torch.lstm", run, Packing(pieces))
 
 
-def _places(mask: Tensor, counts: Tensor, backwards: bool) -> Tensor:
+def _sorted_positions(mask: Tensor, counts: Tensor, backwards: bool) -> Tensor:
     """Return the new position of each step, [batch, time], with the unmasked steps first.
     ``counts`` [batch, 1] has the number of unmasked steps."""
     rank = mask.cumsum(1)
@@ -179,7 +181,7 @@ def _places(mask: Tensor, counts: Tensor, backwards: bool) -> Tensor:
 def _gru_reset_after(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
-    pieces = _of_gates(layer, "rzn", lambda way: _gates(f"{way}c", "rzn", transpose=False))
+    pieces = _gate_pieces(layer, "rzn", lambda way: _gates(f"{way}c", "rzn", transpose=False))
     return _recurrent("torch.gru", ["h"], pieces, len(layer.shapes["U_n"]))
 
 
