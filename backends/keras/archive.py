@@ -1,8 +1,8 @@
-"""Reading the variables of a ``.keras`` file as data, without creating its layers.
+"""A reader for the variables of a ``.keras`` file that does not create its layers.
 
-Only the names of layers are read from the file's configuration. Keras would create the objects that
-the configuration names, which has allowed code in a file to run in many versions. The variables are
-in an HDF5 file inside the archive, grouped by layer class and order.
+Only the names of layers are read from the file's configuration. Keras would create the objects in
+the configuration, and in many versions code in a file could run. The variables are in an HDF5 file
+in the archive, grouped by layer class and order.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from harness.extend.formats import DESCRIBED, FLOATS, Archive, Damaged, Declared
 from harness.extend.program import owner_of
 
 PARTS = ("config.json", "model.weights.h5")
-# The numbers of compression filters in HDF5 and h5py. HDF5 would load other filters as code from
-# disk.
+# The numbers of the compression filters that HDF5 and h5py contain. For other filters, HDF5 would
+# load code from disk.
 FILTERS = frozenset({1, 2, 3, 32000})
-# A chunk may have at most this many bytes, because it is decompressed as a whole.
+# The largest size of a chunk in bytes. HDF5 decompresses whole chunks.
 CHUNK = 1 << 24
-# In a configuration, operations belong to this module. They have no variables.
+# The module of operations in a configuration. Operations have no variables.
 OPERATIONS = "keras.src.ops."
 
 
 def text(archive: Archive, name: str, limit: int = DESCRIBED) -> str:
-    """Return a file of the archive as text."""
+    """Return the text of a file in the archive."""
     return archive.part(name, limit).decode("utf-8", "replace")
 
 
 def layers(config: str) -> dict[str, tuple[str, str]]:
-    """Return for each layer in a configuration its class and the name of the group with its
-    variables."""
+    """Return the class and the variable group of each layer in a configuration, by layer name.
+
+    Raises:
+        Damaged: the configuration does not describe a model.
+    """
     try:
         entries = json.loads(config)["config"]["layers"]
         classes = [(e["config"]["name"], e["class_name"], e.get("module")) for e in entries]
@@ -63,12 +66,14 @@ def _snake_case(name: str) -> str:
 
 @contextmanager
 def variables(archive: Archive, wanted: int) -> Iterator[Any]:
-    """Open the HDF5 file in the archive; ``wanted`` is the number of bytes in the model's
-    variables."""
+    """Open the HDF5 file in the archive; ``wanted`` is the size of the model's variables in bytes.
+
+    Raises:
+        Damaged: the file is not an HDF5 file.
+    """
     import h5py
 
-    # The file may also contain optimizer state, which has a few numbers for each number of the
-    # model.
+    # The file may also contain optimizer state, with a few numbers for each number of the model.
     part = archive.stream("model.weights.h5", 4 * wanted + DESCRIBED)
     try:
         file = h5py.File(part, "r")
@@ -79,16 +84,19 @@ def variables(archive: Archive, wanted: int) -> Iterator[Any]:
 
 
 def declared(file: Any, group: str, layer: str, inner: Sequence[str], index: int) -> Declared:
-    """Return the variable number ``index`` of a layer, or of an object inside the layer that is at
-    the path ``inner``."""
+    """Return variable ``index`` of a layer, or of the object at the path ``inner`` in the layer.
+
+    Raises:
+        Damaged: the variables belong to another layer.
+    """
     import h5py
 
     place = file
     for step in ("layers", group):
         place = _child(place, step, h5py.Group)
     if "vars" in place:
-        # Current Keras stores the name of the layer. Compare it, because the order of layers alone
-        # may be misleading.
+        # Current Keras stores the layer's name. Compare the name, because the order of layers may
+        # differ.
         name = _child(place, "vars", h5py.Group).attrs.get("name", layer)
         if name != layer:
             raise Damaged(f"its variables belong to {shorten(str(name))!r}, not to {layer!r}")
@@ -111,7 +119,11 @@ def _loader(dataset: Any) -> Callable[[], Array]:
 
 
 def _child(place: Any, name: str, kind: Any) -> Any:
-    """Return a direct member of an HDF5 group; reject a link, which could lead to any file."""
+    """Return a direct member of an HDF5 group; reject links, which could lead to any file.
+
+    Raises:
+        Damaged: there is no such member, or it is a link.
+    """
     import h5py
 
     try:
@@ -125,8 +137,11 @@ def _child(place: Any, name: str, kind: Any) -> Any:
 
 
 def _check(dataset: Any) -> None:
-    """Raise :class:`Damaged` if a dataset has external data, unknown filters or too large
-    chunks."""
+    """Check that a dataset has no external data, no unknown filters and no large chunks.
+
+    Raises:
+        Damaged: the dataset has one of them.
+    """
     name = dataset.name
     if dataset.shape is None or dataset.external or dataset.is_virtual:
         raise Damaged(f"the values of {name} are stored outside of the file")
@@ -139,8 +154,12 @@ def _check(dataset: Any) -> None:
 
 
 def spec_of(archive: Archive, notes: str) -> str | None:
-    """Return the name of the model in the file that the harness adds to an archive; None if that
-    file is missing."""
+    """Return the model's name in the file ``notes`` that the harness adds to an archive; None if
+    this file is missing.
+
+    Raises:
+        Damaged: the file is damaged.
+    """
     if notes not in archive.names:
         return None
     try:
@@ -165,8 +184,11 @@ def declare_variables(
     groups: Mapping[str, tuple[str, str]],
     file: Any,
 ) -> dict[str, Declared]:
-    """Return the variables in the file of each layer, after comparing their shapes with the
-    model's."""
+    """Return the variables of all layers in a file by name, after comparing them with the model's.
+
+    Raises:
+        UsageError: a layer is missing or has another class, or a variable has another shape.
+    """
     found = {}
     for key in instances(program):
         wanted = built.layers[key]

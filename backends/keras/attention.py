@@ -1,6 +1,8 @@
-"""Attention layers that the Keras backend runs with ``keras.layers.MultiHeadAttention``.
-``grouped_attention`` rotates queries and keys by position. ``keras.layers.GroupQueryAttention``
-does not, so ``grouped_attention`` runs as equations."""
+"""Attention layers that the Keras backends run with ``keras.layers.MultiHeadAttention``.
+
+``grouped_attention`` runs as equations, because it rotates queries and keys by position, and
+``keras.layers.GroupQueryAttention`` does not.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,7 @@ PARTS: Mapping[str, tuple[str, str]] = {
     "value": ("value_dense", "v"),
     "attention_output": ("output_dense", "o"),
 }
-# Functions that return extra arguments of a call, made from ``keras.ops`` and the inputs of the
-# layer.
+# Functions that return extra arguments of a call from ``keras.ops`` and the layer's inputs.
 ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
     "causal_attention": lambda ops, values: {"use_causal_mask": True},
     "self_attention": lambda ops, values: {},
@@ -28,13 +29,13 @@ ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
 
 
 def arguments(layer: ClaimableCall) -> dict[str, Any]:
-    """Return the constructor arguments of the Keras class."""
+    """Return the constructor arguments of Keras' attention for a layer."""
     return {"num_heads": layer.attributes["heads"], "key_dim": layer.attributes["head"]}
 
 
 def packing(layer: ClaimableCall) -> Packing:
-    """Return the layout of the parameters in Keras: heads have an axis of their own, except in the
-    output bias."""
+    """Return the layout of the parameters in Keras, in which heads are a separate axis, except in
+    the output bias."""
     heads = (layer.attributes["heads"], layer.attributes["head"])
     features, _ = layer.shapes["W_q"]
     pieces: dict[str, Piece] = {}
@@ -47,5 +48,5 @@ def packing(layer: ClaimableCall) -> Packing:
 
 
 def parts_of(layer: Any) -> dict[str, Any]:
-    """Return the inner layers of an attention by the names that :func:`packing` uses."""
+    """Return the inner layers of an attention layer by the names that :func:`packing` uses."""
     return {part: getattr(layer, name) for part, (name, _) in PARTS.items()}

@@ -1,12 +1,12 @@
 """The Keras 3 backends: on TensorFlow (``keras``), torch (``keras-torch``) and JAX (``keras-jax``).
 
-Keras fixes its engine at import, so each backend needs a process of its own. The native path is a
-real ``keras.Model``. It uses Keras layers where they equal the spec's layers, and Keras operations
-for everything else. The engine's autodiff computes gradients.
+Keras fixes its engine at import, so each backend runs in its own process. The native path is a
+``keras.Model`` of Keras layers that equal the spec's layers, and of Keras operations for everything
+else. The engine computes gradients.
 
-In a float64 session, Keras computes some layers in float32. They run as equations instead: on torch
-matrix products, normalisations and attention; on JAX normalisations, attention and layers with tanh
-(see :mod:`harness.backends.keras.engines`).
+In float64 sessions, Keras computes some layers in float32, so these layers run as equations: on
+torch matrix products, normalisations and attention; on JAX normalisations, attention and layers
+with tanh (see :mod:`harness.backends.keras.engines`).
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Keras(Backend):
         self._table = table(keras, self.engine.replacements)
         self._device: Any = None
         self._card: int | None = None
-        # ``inexact`` are operations that Keras does not compute in float64. ``unnamed`` are
-        # activations that Keras lacks; each function returns the activation.
+        # ``inexact`` are operations that Keras does not compute in float64. ``unnamed`` maps
+        # activations that Keras lacks to functions that return them.
         self.inexact = self.engine.inexact
         self.unnamed: dict[str, Callable[[], Any]] = {
             "hard_sigmoid_fifth": lambda: partial(hard_sigmoid_fifth, self.keras.ops)
@@ -133,8 +133,7 @@ class Keras(Backend):
             self._device.__exit__(None, None, None)
             self._device = None
         self._card = card_of(device)
-        # Compile quickly on the CPU only. On a GPU, the checks would then run other code than the
-        # benchmark times.
+        # Compile quickly on the CPU only. On a GPU, the checks must run the code that is timed.
         self.engine.quick = self.quick and self._card is None
         self.engine.deterministic = self.deterministic
         # Configure the engine before naming a device, because naming a device starts the engine.
@@ -144,8 +143,7 @@ class Keras(Backend):
         self._device.__enter__()
         kept = host_dtype(dtype)
         self.keras.config.set_floatx(kept)
-        # Set the dtype policy explicitly. Otherwise the first layer fixes the policy of all later
-        # layers.
+        # Set the dtype policy explicitly; otherwise, the first layer sets it for all later layers.
         self.keras.config.set_dtype_policy(f"mixed_{dtype}" if narrow(dtype) else kept)
 
     def repeats(self) -> bool:
@@ -193,8 +191,8 @@ class Keras(Backend):
             return claimed_loss(self.keras, layer.definition, self.engine.wrong_losses)
         if layer.definition in attention.ATTENTION:
             return self._attention(layer)
-        # If batch_norm is called several times, it runs as equations, because a Keras model may
-        # make the calls in a different order.
+        # A batch_norm with several calls runs as equations, because a Keras model may change the
+        # order of the calls.
         if layer.definition not in LAYERS or (layer.definition == NORMALISES and layer.calls > 1):
             return None
         kind, extra, packing = LAYERS[layer.definition]
@@ -204,7 +202,7 @@ class Keras(Backend):
             return None
         both = layer.definition in TWO_WAYS
         if both and any(map(callable, arguments.values())):
-            return None  # Keras copies the layer from its configuration
+            return None  # Keras' wrapper copies the layer from its configuration
         made, cast = self._make_layer(kind, layer, arguments, both)
         told = mask_of if "mask" in layer.node.attributes["roles"] else None
         run = eager(made, layer.phase == "training", cast, told)
@@ -215,8 +213,8 @@ class Keras(Backend):
     def _make_layer(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
     ) -> Any:
-        """Return a Keras layer with the spec's name, and a cast function if the layer's dtype
-        policy is mixed."""
+        """Return a Keras layer with the spec's name, and a cast function if its dtype policy is
+        mixed."""
         name = own_name(str(layer.node.attributes["instance"]), self.keras)
         known = getattr(self.keras.layers, kind)
         made = known(**arguments, **self.starts(known), name=name)
@@ -226,7 +224,7 @@ class Keras(Backend):
         return made, self.keras.ops.cast if mixed else None
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """Return the arguments that set the initializers of a Keras class."""
+        """Return the constructor arguments that set the initializers of a Keras class."""
         return zero_initializers(kind)
 
     def _attention(self, layer: ClaimableCall) -> Native | None:
@@ -242,8 +240,8 @@ class Keras(Backend):
         return KerasLayer(f"keras.layers.{attention.KIND}", run, packing, made, told)
 
     def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
-        """Return whether Keras runs a layer with cuDNN, i.e. a layer with standard activations on a
-        GPU."""
+        """Return whether Keras runs a layer with cuDNN: on a GPU, if its activations are
+        standard."""
         functions = arguments.get("activation"), arguments.get("recurrent_activation")
         kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlowEngine) else {"LSTM"}
         standard = functions == ("tanh", "sigmoid") and arguments.get("reset_after", True)
@@ -291,7 +289,7 @@ def harness_environment(name: str) -> Mapping[str, str]:
 
 @hookimpl
 def harness_deterministic(name: str) -> Mapping[str, str]:
-    # The engine itself makes TensorFlow deterministic. cuBLAS needs the same variable as for torch.
+    # The engine itself makes TensorFlow deterministic. cuBLAS needs the same variable as in torch.
     return platforms.deterministic(os.environ) if name == "keras-jax" else CUBLAS_REPEATS
 
 

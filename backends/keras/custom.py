@@ -1,4 +1,4 @@
-"""Calls and operations that Keras lacks, turned into layers of generated classes."""
+"""Generated Keras layers for calls and operations that Keras lacks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .source import RESERVED, CallWriter, registered
 class Custom:
     """A call or an operation that becomes a layer of a generated class.
 
-    - ``arguments`` and ``weights`` map numbers of values in the program to names in the source.
-    - ``attributes`` maps names of weights to attributes of the class.
-    - ``nodes`` are all nodes that ``outputs`` depend on, constants included.
-    - ``results`` are the values of the outputs in the whole program.
+    - ``arguments`` and ``weights`` map values of the program (by number) to names in the source.
+    - ``attributes`` maps names of weights to names of the class's attributes.
+    - ``nodes`` are all nodes that ``outputs`` depend on, including constants.
+    - ``results`` are the numbers of the outputs in the whole program.
     """
 
     program: Program
@@ -36,7 +36,7 @@ class Custom:
     trained: frozenset[str]
 
     def start(self) -> list[str]:
-        """Return the source lines of the method that creates the weights."""
+        """Return the source lines of the constructor, which creates the weights."""
         if not self.shapes:
             return []
         made = [f"{INDENT * 2}{line}" for line in map(self._weight, self.shapes)]
@@ -56,8 +56,8 @@ class Custom:
         """Return the source lines of the method that computes the output shape.
 
         The method is needed only if a weight is sliced and the output has the shape of an argument.
-        Without it, Keras on torch would call the layer with length 83, but a sliced weight is only
-        as long as the longest input.
+        Without the method, Keras on torch calls the layer with inputs of length 83 to find the
+        output shape, and the weight may be shorter.
         """
         types, made = self.program.types, [self.program.types[v] for v in self.outputs]
         alike = [name for value, name in self.arguments.items() if [types[value]] == made]
@@ -77,9 +77,8 @@ class Custom:
 
 
 def class_text(name: str, forms: Sequence[Custom]) -> str:
-    """Return the source of a layer's class, with its registration. Calls of the same layer may have
-    different axes or omit arguments. The class then takes a list of tensors and the number of the
-    variant."""
+    """Return the source of a layer's class, with its registration. If calls of the layer differ in
+    axes or arguments, the class takes a list of tensors and the number of the variant."""
     first = forms[0]
     lines = [f"class {name}(keras.layers.Layer):", *document.docstring([first.summary], 1), ""]
     lines += first.start()
@@ -97,9 +96,12 @@ def class_text(name: str, forms: Sequence[Custom]) -> str:
 def custom(
     program: Program, node: Node, constants: Iterable[Node], reserved: Container[str]
 ) -> Custom:
-    """Return a node as a custom layer, with the ``constants`` that it needs. ``taken`` are names of
-    attributes that every Keras layer has. Raise :class:`UsageError` if the node needs the length of
-    an axis that no input has."""
+    """Return a node as a custom layer, with those of ``constants`` that it needs. ``reserved`` are
+    the names of attributes that every Keras layer has.
+
+    Raises:
+        UsageError: the node needs the length of an axis that no input has.
+    """
     instance = node.attributes.get("instance")
     roles = dict(zip(node.attributes.get("roles", ()), node.inputs, strict=False))
     own = {
@@ -131,7 +133,7 @@ def custom(
 
 
 def _attributes(own: Iterable[str], reserved: Container[str]) -> dict[str, str]:
-    """Return for each weight a name of an attribute; the names are all different."""
+    """Return a unique attribute name for each weight."""
     found: dict[str, str] = {}
     for name in own:
         is_taken = name in reserved or iskeyword(name) or name.startswith(("weight_", "form_"))
@@ -140,8 +142,7 @@ def _attributes(own: Iterable[str], reserved: Container[str]) -> dict[str, str]:
 
 
 def _local_names(program: Program, node: Node) -> dict[int, str]:
-    """Return the names of values inside the layer. A model uses other names, which differ from call
-    to call."""
+    """Return the names of values inside the layer, which are the same in all calls of the layer."""
     label = f"{node.attributes.get('label')}/"
     return {v: n.removeprefix(label) for v, n in program.names.items() if n.startswith(label)}
 
@@ -162,8 +163,12 @@ def _arguments(
     roles: Mapping[str, int],
     weights: Mapping[int, str],
 ) -> dict[int, str]:
-    """Return the names of the arguments: values from outside, and inputs whose axes have free
-    lengths."""
+    """Return the names of the arguments: values from outside of the layer, and inputs whose axes
+    have free lengths.
+
+    Raises:
+        UsageError: no input has an axis of a length that the equations need.
+    """
     values = [v for v in free_values(Block((), nodes, outputs)) if v not in weights]
     outer = [port.value for port in (*program.inputs, *program.state)]
     for size in sorted(free_sizes(program, nodes)):
@@ -175,7 +180,7 @@ def _arguments(
                     f"of {size}, but no input has an axis of this length; add an input that has"
                 )
             values.append(place[0])
-    # A Keras layer must have at least one input, so add one.
+    # Add an input if there is none, because a Keras layer must have one.
     names = {value: role for role, value in roles.items()}
     found: dict[int, str] = {}
     for value in values or outer[:1]:

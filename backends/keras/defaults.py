@@ -19,7 +19,7 @@ RATE = 2.0**-10  # exact in every dtype
 
 
 def build_with_zeros(layer: Any, *shape: int | None) -> Any:
-    """Build a layer for an input shape, and set all parameters to zero."""
+    """Build a layer for an input shape, set all parameters to zero, and return the layer."""
     layer.build(shape)
     layer.set_weights([np.zeros(w.shape, "float32") for w in layer.weights])
     return layer
@@ -35,7 +35,7 @@ def _array(tensor: Any) -> Any:
 
 
 def _weights(layer: Any, *shape: int) -> Any:
-    """Return the initial arrays of a layer that is built for an input shape."""
+    """Build a layer for an input shape, and return its initial arrays."""
     layer.build(shape)
     return layer.get_weights()
 
@@ -44,7 +44,7 @@ ZERO, ONE = np.zeros((1, 1, 1), "float32"), np.ones((1, 1), "float32")
 
 
 def _layer_with_gate_bias(layer: Any, position: Any, bias: float) -> Any:
-    """Return a recurrent layer of one unit, in which only the bias of one gate is not 0."""
+    """Return a recurrent layer with one unit and all parameters 0, except the bias of one gate."""
     arrays = build_with_zeros(layer, 1, 1, 1).get_weights()
     arrays[2][position] = bias
     layer.set_weights(arrays)
@@ -77,7 +77,7 @@ def _masked_step() -> Any:
 
 
 def _batch_norm_after_batch(training: bool | None = True, **options: Any) -> Any:
-    """Return a layer of batch normalisation after a batch with mean 1."""
+    """Return a batch norm layer that has normalised one batch with mean 1."""
     layer = layers.BatchNormalization(**options)
     layer(floats([[0], [2]]), training=training)
     return layer

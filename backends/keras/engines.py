@@ -1,16 +1,16 @@
 """The three engines of Keras 3, and exact replacements for operations that Keras rounds.
 
-On torch and JAX, Keras' type promotion turns some float64 values into float32. These operations
-round float64 values:
+In float64, these operations of Keras return rounded values, on torch and JAX because Keras' type
+promotion converts some float64 values to float32:
 
 - torch: ``matmul``, ``tensordot``, ``segment_sum`` (relative error 1e-7), all normalisations
 - JAX: ``tanh`` (8e-8), all normalisations
 - TensorFlow: ``gelu``, which has a float32 constant (5e-9)
 - all engines: the scale of attention, unless it is a power of two
 
-Each engine lists such operations in ``inexact``. ``replacements`` has exact functions for the
-operations that a program may use. Two engines are the backends of their frameworks, which compile,
-differentiate and measure memory.
+Each engine lists such operations in ``inexact``, and exact functions for operations of programs in
+``replacements``. The torch and JAX engines inherit compilation, gradients and memory measurement
+from the backends ``torch`` and ``jax``.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """The format ``keras``: a ``.keras`` file that ``keras.models.load_model`` opens on any engine.
 
-The file contains a functional model whose layers have the names of the spec; it accepts any batch
-size and sequence length. The model's outputs are a dict. A state is an input and an output named
-``state.NAME``. Layers that Keras lacks are in a module NAME.py beside NAME.keras. The module
-imports only keras and must be imported before the model is loaded.
+The file contains a functional model whose layers have the names of the spec. The model accepts any
+batch size and sequence length, and returns a dict of outputs. A state is an input and an output
+named ``state.NAME``. Layers that Keras lacks are in a module NAME.py next to NAME.keras. The module
+imports only keras, and must be imported before the model is loaded.
 
-Use float64 weights only on TensorFlow. Keras on torch rounds products to float32. Keras on JAX
-rounds tanh to float32, and its loops then stop with an error. float32 weights work on all engines.
-The file ``harness.json`` in the archive has the model's name, the vocabulary and other facts about
-the weights; Keras ignores it.
+Use float64 weights on TensorFlow only. Keras on torch rounds products to float32. Keras on JAX
+rounds tanh to float32, so loops fail with an error. float32 weights work on all engines. The file
+``harness.json`` in the archive has the model's name, the vocabulary and other facts about the
+weights; Keras ignores this file.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ from .source import SCRIPT
 
 NOTES = "harness.json"
 SHARED = re.compile(r'("shared_object_id": )(\d+)\b')
-# Every saved file gets this date, in Keras' format.
+# The date in every saved file, in Keras' format.
 SAVED = "1980-01-01@00:00:00"
-# A module that starts with this line was written by this format, which may overwrite it.
+# The first line of modules that this format has written and may overwrite.
 HEAD = "What {} needs and Keras itself does not have."
 
 
@@ -105,7 +105,11 @@ class KerasFormat(Format):
         return files
 
     def _check_module(self, spec: str, module: Path) -> None:
-        """Raise an error unless the module may be written and its name can be imported."""
+        """Check that the module may be written and that its name can be imported.
+
+        Raises:
+            UsageError: the name cannot be imported, or another program wrote the module.
+        """
         if not module.stem.isidentifier():
             raise UsageError(
                 f"{spec} needs a Python module beside its .keras file, and {module.name} cannot "
@@ -130,8 +134,7 @@ class KerasFormat(Format):
             native = built.natives.get(instance)
             packed = {**own, **native.packing.pack(own)} if native else own
             for variable in built.layers[instance].weights:
-                # The only other variable is the random seed of a recurrent layer, which is never
-                # used.
+                # Skip the random seed of a recurrent layer, which is never used.
                 if variable.name in packed:
                     variable.assign(packed[variable.name])
 
@@ -178,12 +181,16 @@ class KerasFormat(Format):
         )
 
     def _load(self, path: Path) -> Any:
-        """Load a file of this format with Keras, which creates all objects that the file names."""
+        """Load a file of this format with Keras, which creates all objects that the file names.
+
+        Raises:
+            UsageError: Keras cannot load the file.
+        """
         try:
             return self.keras.models.load_model(path, compile=False)
         # Keras may raise any exception if a file is damaged or comes from another program.
         except Exception as error:
-            # Keras wraps the error of each inner object. Only the innermost error is informative.
+            # Keras wraps the errors of inner objects. Only the innermost error is informative.
             cause = shorten(str(error).rpartition("Exception encountered: ")[2], 300)
             raise UsageError(
                 f"Keras {version('keras')} cannot load {path}: {type(error).__name__}: {cause}"
@@ -194,7 +201,7 @@ class KerasFormat(Format):
             config = text(parts, "config.json", 4 * DESCRIBED)
         self.backend.use("cpu", _dtype(config))
         module = path.with_suffix(".py")
-        # Objects that this process has registered earlier must not replace those of the module.
+        # Remove objects that this process has registered, so that the module's objects are used.
         self.keras.saving.get_custom_objects().clear()
         if _registered(config):
             run_file(module, WORDS)
@@ -210,8 +217,8 @@ class KerasFormat(Format):
 
 
 def _finish(path: Path, notes: Mapping[str, Any]) -> None:
-    """Add the notes to a saved archive, and make its bytes the same for each export. The date is
-    replaced by a constant, and the ids of shared objects (memory addresses) by counters."""
+    """Add the notes to a saved archive, and make its bytes reproducible: replace the date by a
+    constant, and the ids of shared objects (memory addresses) by counters."""
     with zipfile.ZipFile(path) as saved:
         parts = {name: saved.read(name) for name in saved.namelist()}
     known = json.loads(parts["metadata.json"])
@@ -223,7 +230,7 @@ def _finish(path: Path, notes: Mapping[str, Any]) -> None:
     parts[NOTES] = json.dumps(notes, sort_keys=True).encode()
     with zipfile.ZipFile(path, "w") as finished:
         for name, content in parts.items():
-            # ZipInfo uses the year 1980 if no date is given, so the bytes do not change.
+            # ZipInfo uses a constant date (1980) by default.
             finished.writestr(zipfile.ZipInfo(name), content)
 
 
@@ -259,15 +266,17 @@ def _dtype(config: str) -> str:
 
 
 def _registered(config: str) -> dict[str, str]:
-    """Return the objects in a configuration that are not Keras' own: registered name -> plain
-    name."""
+    """Return the custom objects in a configuration: registered name -> plain name."""
     names = re.findall(r'"(?:registered_name|config)": "([^"]*>[^"]*)"', config)
     return {name: name.rpartition(">")[2] for name in names}
 
 
 def _check_known(path: Path, config: str, defined: Mapping[str, Any]) -> None:
-    """Raise an error unless all objects in a configuration that are not Keras' own come from this
-    format."""
+    """Check that this format defines all custom objects in a configuration.
+
+    Raises:
+        UsageError: it does not define an object.
+    """
     unknown = [name for name in _registered(config).values() if name not in defined]
     if unknown:
         raise UsageError(

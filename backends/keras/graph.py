@@ -1,4 +1,4 @@
-"""The native path of Keras: a program as a ``keras.Model``, and its execution in a session."""
+"""The native path of Keras backends: a program as a ``keras.Model``, and its execution."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from harness.extend.program import (
 from .attention import KIND as ATTENTION
 from .layers import variables
 
-# The names of a layer's states, in Keras' order.
+# The names of the states of a layer, in Keras' order.
 STATES = ("h", "c", "back_h", "back_c")
-# A function that returns extra arguments for a call of a layer, made from the layer's inputs.
+# A function that returns extra arguments for a call of a layer from the layer's inputs.
 ExtraArguments = Callable[[Tensors], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class KerasLayer(Native):
-    """A Keras layer that replaces a layer of the spec. ``layer`` is the Keras layer, which has the
-    variables. ``told`` returns extra arguments for a call."""
+    """A Keras layer ``layer`` that replaces a layer of the spec; ``extra_arguments`` returns extra
+    arguments for a call."""
 
     layer: Any
-    told: ExtraArguments | None = None
+    extra_arguments: ExtraArguments | None = None
 
 
 def _source(layer: Any, values: Tensors) -> list[Any]:
-    """Return the positional arguments of a call. An attention gets the same tensor as query and as
-    value."""
+    """Return the positional arguments of a call. Self-attention gets one tensor twice: as query and
+    as value."""
     source = values["indices"] if "indices" in values else values["x"]
     return [source, source] if type(layer).__name__ == ATTENTION else [source]
 
@@ -62,10 +62,10 @@ def _cast_results(made: Sequence[Any], cast: Any) -> list[Any]:
 
 
 def eager(
-    layer: Any, training: bool, cast: Any, told: ExtraArguments | None = None
+    layer: Any, training: bool, cast: Any, extra_arguments: ExtraArguments | None = None
 ) -> Callable[[Tensors, Tensors], Sequence[Any]]:
-    """Return a function that calls the layer outside of a model. ``cast`` converts the results if
-    the layer's dtype policy is mixed; otherwise it is None."""
+    """Return a function that calls the layer outside of a model. ``cast`` converts results to
+    float32 if the layer's dtype policy is mixed; otherwise, it is None."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         sources, states = _source(layer, values), _states(values)
@@ -73,8 +73,8 @@ def eager(
             layer.build(*(tuple(x.shape) for x in sources))
         normalises = hasattr(layer, "moving_mean")
         free: dict[str, Any] = {"initial_state": states} if states else {}
-        if told is not None:
-            free |= told(values)
+        if extra_arguments is not None:
+            free |= extra_arguments(values)
         if normalises:
             free["training"] = training
         names = {id(v): name for name, v in variables(layer).items()}
@@ -87,21 +87,21 @@ def eager(
 
 
 def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
-    """Return a function that calls the layer while a model is built. If all initial states are
-    zero, Keras creates them."""
+    """Return a function that calls the layer on symbolic tensors, while a model is built. If all
+    initial states are zero, Keras creates them."""
 
     def claimed(node: Node) -> Line:
         roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
 
         def line(values: Values) -> None:
             given = {role: values[i] for role, i in roles if i in values}
-            states, told = _states(given), native.told
+            states, extra_arguments = _states(given), native.extra_arguments
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
-            free |= told(given) if told is not None else {}
+            free |= extra_arguments(given) if extra_arguments is not None else {}
             made = _cast_results(
                 _as_list(native.layer(*_source(native.layer, given), **free)), cast
             )
-            # New statistics are no tensors of the graph: Keras updates them as a side effect.
+            # New statistics are not tensors of the graph: Keras updates them as a side effect.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 
         return line
@@ -111,11 +111,11 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A ``keras.Model`` for one phase and one set of input sizes.
+    """A ``keras.Model`` for one phase and given input sizes.
 
-    The fields identify values by their numbers in the program. ``fixed`` lists the untrained
-    variables, each with the numbers of its old and new value. ``constants`` are results that depend
-    on no input. ``done`` are all values that the model computes.
+    Values are identified by their numbers in the program. ``fixed`` lists the untrained variables,
+    each with the numbers of its old value and its new value. ``constants`` are results that do not
+    depend on inputs. ``done`` are all values that the model computes.
     """
 
     model: Any
@@ -128,11 +128,11 @@ class BuiltModel:
 
 
 class KerasModels(WholeModel):
-    """The native path of a session: a ``keras.Model`` for each phase and each set of input sizes.
+    """The native path of a session: one ``keras.Model`` for each phase and for given input sizes.
 
     All models share their layers. Each call passes the parameters as arguments
-    (``stateless_call``), so gradients are those of pure functions. :meth:`model` copies the
-    parameters into the layers' variables. ``index`` is the dtype of inputs that are indices.
+    (``stateless_call``), so models are pure functions. :meth:`model` also copies the parameters
+    into the layers' variables. ``index`` is the dtype of inputs that are indices.
     """
 
     def __init__(self, keras: Any, session: Session, index: str) -> None:
@@ -184,7 +184,7 @@ class KerasModels(WholeModel):
         return self._graphs[key]
 
     def _build(self, phase: Phase, sizes: Mapping[str, int]) -> BuiltModel:
-        """Build the model for a phase; as in Keras, the loss is not part of the model."""
+        """Build the model for a phase; as usual in Keras, the loss is not part of the model."""
         program, keras_tensor = self.session.programs[phase], self.keras.KerasTensor
 
         def is_zero(value: Any) -> bool:
@@ -211,8 +211,8 @@ class KerasModels(WholeModel):
         return BuiltModel(model, tuple(inputs), tuple(outputs), trained, fixed, constants, done)
 
     def _inputs(self, program: Program, used: set[int], sizes: Mapping[str, int]) -> dict[int, Any]:
-        """Return a ``keras.Input`` for each value that the model needs from outside, except
-        variables of its layers."""
+        """Return a ``keras.Input`` for each input value of the model, except variables of
+        layers."""
         made = {}
         for prefix, port in crossing_ports(program):
             owned = prefix in ("", "statistics.") and owner_of(port.name) in self.layers
@@ -227,8 +227,8 @@ class KerasModels(WholeModel):
     def _variables(
         self, program: Program, model: Any
     ) -> tuple[tuple[str, ...], tuple[tuple[Any, int | None, int | None], ...]]:
-        """Return the names of the trained variables, and the untrained variables with the numbers
-        that their values have in the program."""
+        """Return the names of the trained variables, and the untrained variables, each with the
+        numbers of its old value and its new value in the program."""
         owners = {
             id(v): (key, name)
             for key, layer in self.layers.items()
@@ -239,7 +239,7 @@ class KerasModels(WholeModel):
         fixed = []
         for variable in model.non_trainable_variables:
             name = ".".join(owners[id(variable)])
-            # The random seed of a recurrent layer is not a statistic, and is never used.
+            # The random seed of a recurrent layer is no statistic, and is never used.
             fixed.append((variable, before.get(name), after.get(name)))
         trained = tuple("/".join(owners[id(v)]) for v in model.trainable_variables)
         return trained, tuple(fixed)

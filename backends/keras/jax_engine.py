@@ -12,7 +12,7 @@ from ..jax.primitives import largest, takes
 
 
 class JaxEngine(Jax):
-    """Execution on JAX, as in the backend ``jax``."""
+    """The JAX engine: the backend ``jax`` with Keras' differences."""
 
     cpu = "cpu:0"
     inexact = frozenset({"tanh", "normalization", "attention"})
@@ -30,22 +30,21 @@ class JaxEngine(Jax):
         }
 
     def tensor(self, array: Any) -> Any:
-        """Return a tensor with the numbers of an array that nothing else uses. Keras' own
-        conversion would compile a copy operation for each shape."""
+        """Return a tensor that may share the array's memory, so the array must not change. Keras'
+        own conversion would compile a copy operation for each shape."""
         return self.jax.device_put(array)
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return whether Keras' attention is wrong in a dtype: on a CPU, JAX lacks its float16
+        """Return whether Keras' attention fails in a dtype: on a CPU, JAX has no float16
         products."""
         return on_cpu and dtype == "float16"
 
     def settings(self) -> Mapping[str, str]:
-        """Return the settings of JAX; :class:`Keras` adds whether results repeat."""
+        """Return JAX's precision settings; :class:`Keras` adds whether results are reproducible."""
         return platforms.settings(self.jax)
 
     def compile_part(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile with ``jax.jit``. If the function is called inside another compiled function, it
-        is compiled without compiler options."""
+        """Compile with ``jax.jit``; inside another compiled function, omit the compiler options."""
         jax, whole, part = self.jax, self.compile(function), self.jax.jit(function)
 
         def run(*arguments: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The numpy backend: the simplest one, and the one that needs no framework."""
+"""The numpy backend: the simplest backend, which needs no framework."""

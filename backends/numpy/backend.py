@@ -1,8 +1,8 @@
-"""The numpy backend in float64 or float32, which is only a table of primitives.
+"""The backend ``numpy`` in float64 or float32. It mainly consists of a table of primitives.
 
-Results in a narrower dtype are rounded to it, but stored in float32, because numpy's products are
-fast in float32. numpy has no automatic differentiation, so the harness derives the gradient from
-the program. A new backend needs no more than this file and the table in ``primitives.py``.
+In bfloat16 and float16, results are rounded but stored in float32, because numpy multiplies float32
+matrices faster. numpy has no automatic differentiation, so the harness derives gradients from the
+program. A new backend needs only such a file and a table as in ``primitives.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .primitives import PRIMITIVES
 
 
 class Numpy(Backend):
-    """The backend ``numpy``."""
+    """The implementation of the backend ``numpy``."""
 
     name = "numpy"
     primitives = PRIMITIVES

@@ -1,4 +1,4 @@
-"""Measure numpy's defaults, each for one entry of ``specs/defaults``."""
+"""Measurements of numpy's defaults: one function for each entry of ``specs/defaults``."""
 
 from __future__ import annotations
 

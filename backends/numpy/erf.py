@@ -1,7 +1,7 @@
 """The error function erf, which numpy lacks.
 
-The relative difference from C's ``erf`` is at most 4e-16 in float64 and 4e-7 in float32. The tests
-measure it.
+The tests measure the relative difference from C's ``erf``: at most 4e-16 in float64 and 4e-7 in
+float32.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from harness.extend.program import series
 
 # For larger x, erf(x) is 1 in float32, and so is this approximation.
 LAST = 3.93
-# Up to LAST, erf(x) = x P(x^2) / Q(x^2). P and Q are polynomials of degree five; their coefficients
-# start with the constant. They are the minimax quotient (relative error 2e-8), found by Lawson's
+# Up to LAST, erf(x) = x P(x^2) / Q(x^2) with polynomials of degree five. Coefficients start with
+# the constant. The quotient is the minimax approximation (relative error 2e-8) by Lawson's
 # iteration.
 P = (
     *(1.1283791065216064, 0.1904064565896988, 0.05274871736764908),
@@ -35,7 +35,7 @@ SCRATCH = 4
 
 @cache
 def _columns(dtype: str) -> list[Array]:
-    """Return the Taylor coefficients at all points, as one array for each power."""
+    """Return the Taylor coefficients of erf at all fixed points, one array for each power."""
     return [np.array(column, dtype) for column in series.erf_series()]
 
 
@@ -75,7 +75,7 @@ def erf_calls(out: Array, x: Array, scratch: Sequence[Array]) -> Iterator[Call]:
 
 
 def _erf_around_points(x: Array) -> Array:
-    """Return erf(x) from the Taylor series around the nearest of several fixed points."""
+    """Return erf(x) by the Taylor series around the nearest fixed point."""
     columns, kind = _columns(x.dtype.name), x.dtype.type
     size = np.minimum(np.abs(x), kind(series.LAST))
     nearest = np.rint(size * kind(1 / series.STEP))

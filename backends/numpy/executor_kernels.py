@@ -1,8 +1,8 @@
 """numpy's kernels for an executor: ufuncs and products that write into given arrays.
 
-Each kernel function binds its arguments and returns a call. Masks select floats by their bits, with
-fast integer operations. numpy's ``where`` is 20 times slower on random masks, and multiplying by 0
-does not remove NaN.
+Each kernel function binds its arguments and returns a function without arguments. Masks are applied
+to the bits of floats with integer operations, because ``numpy.where`` is 20 times slower on random
+masks, and multiplying by 0 does not remove NaN.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NumpyKernels:
     If ``products`` is given, the operands and results of products are rounded to that dtype.
     """
 
-    # On large arrays these operations spend most of their time on memory access.
+    # Operations that spend most of their time on memory access if arrays are large.
     tiled: Collection[str] = frozenset(UFUNCS) | {
         *("copy", "where", "relu", "clip", "sigmoid", "erf"),
         *("sigmoid_gradient", "tanh_gradient", "relu_gradient", "clip_gradient"),
@@ -112,7 +112,7 @@ class NumpyKernels:
                 call()
 
     def scratch(self, shape: Sequence[int], dtype: Any, key: int = 0) -> Array:
-        """Return memory that is free during one call; ``key`` distinguishes several arrays."""
+        """Return temporary memory for one call; ``key`` distinguishes several arrays of a call."""
         size = int(np.prod(shape, dtype=np.int64))
         name = (np.dtype(dtype), key)
         if name not in self._scratch or self._scratch[name].size < size:
@@ -153,10 +153,10 @@ class NumpyKernels:
         )
 
     def _places(self, x: Array, indices: Array) -> tuple[Call, Array, Array]:
-        """Return ``x`` as a flat array, and the positions in it of one index for each row.
+        """Return a call that computes flat positions, ``x`` as a flat array, and the positions.
 
-        ``x`` is in row-major or column-major order, and the flat array has the same order. The
-        returned call computes the positions.
+        There is one position for each row, of the entry that ``indices`` selects. ``x`` and the
+        flat array are both in row-major or column-major order.
         """
         by_rows = bool(x.flags.c_contiguous)
         length, classes = x.shape
@@ -200,7 +200,7 @@ class NumpyKernels:
         return partial(np.matmul, x, np.ones(x.shape[1], x.dtype), out)
 
     def _max(self, out: Array, x: Array) -> Call:
-        """Return a call for the maximum of each row; in dense rows argmax is faster."""
+        """Return a call for the maximum of each row; argmax is faster on contiguous rows."""
         if not x.flags.c_contiguous:
             return partial(np.maximum.reduce, x, 1, None, out)
         places, starts = self.scratch(out.shape, np.intp), np.arange(len(x)) * x.shape[1]
@@ -264,7 +264,8 @@ class NumpyKernels:
         )
 
     def _exponentials(self, out: Array, x: Array, largest: Array, total: Array) -> list[Call]:
-        """Return calls that write exp(x - row maximum) to ``out``, and row maxima and sums."""
+        """Return calls that write exp(x - largest) to ``out``, row maxima to ``largest``, and row
+        sums to ``total``."""
         ones = np.ones(x.shape[1], self.dtype)
         return [
             self._max(largest, x),
@@ -289,7 +290,7 @@ class NumpyKernels:
 
 
 def _negative(out: Array, x: Array) -> Call:
-    """Return a product with -1 instead of np.negative.
+    """Return a call that multiplies by -1 instead of calling np.negative.
 
     np.negative of numpy 2.4 gives wrong results for contiguous inputs of 4 or 8 bytes per number if
     the output is strided.

@@ -1,4 +1,4 @@
-"""The table of primitives as numpy functions."""
+"""The primitives of the backend ``numpy`` as numpy functions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.extend.program import FramedAxis, framed_axes, pads_of
 
 from .erf import erf
 
-# Windows are strided views. Entries are copied only for padding.
+# Windows are strided views; only padding copies entries.
 
 Each = tuple[int, ...]
 Pads = Sequence[tuple[int, int]]
 
 
 def windows(x: Array, *, lowest: bool, **framing: Each) -> Array:
-    """Return the windows of x, as the primitive ``windows`` defines them."""
+    """Return the sliding windows of x, as the primitive ``windows`` defines them."""
     axes = framed_axes(framing)
     pads = pads_of(framing, x.ndim)
     padded = np.full(_padded_shape(pads, x.shape), -np.inf if lowest else 0, x.dtype)
@@ -29,7 +29,7 @@ def windows(x: Array, *, lowest: bool, **framing: Each) -> Array:
 
 
 def overlap_add(x: Array, **framing: Each) -> Array:
-    """Return the sum of windows, as the primitive ``overlap_add`` defines it."""
+    """Return the sum of overlapping windows, as the primitive ``overlap_add`` defines it."""
     axes = framed_axes(framing)
     last = axes[-1].axis + 1
     shape = [*x.shape[:last], *x.shape[last + len(axes) :]]
@@ -98,7 +98,7 @@ def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
 
 
 def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
-    """Sort rows by index and sum those with equal indices; np.add.at is 50 times slower."""
+    """Sort rows by index, and sum rows with equal indices; np.add.at is 50 times slower."""
     rest = x.shape[indices.ndim :]
     flat, values = indices.reshape(-1), x.reshape(indices.size, *rest)
     result = np.zeros((rows, *rest), x.dtype)

@@ -1,4 +1,5 @@
-"""Sum rows that have the same index (the gradient of a gather), for numpy's executor."""
+"""Kernels that sum rows with the same index, i.e. the gradient of a gather, for numpy's
+executor."""
 
 from __future__ import annotations
 
@@ -11,21 +12,21 @@ from harness.extend import Array
 
 Call = Callable[[], object]
 
-TOGETHER = 2**18  # entries; larger arrays are gathered index by index, to stay in the cache
+TOGETHER = 2**18  # entries; larger arrays are gathered one index at a time, to stay in the cache
 LARGE = 2**16  # the most entries of the matrix of zeros and ones in _by_product
 
 
 def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
     """Return a call that fills ``out`` [rows, units] from ``x`` [n, units] and ``indices`` [n].
 
-    ``scratch(shape, dtype, key)`` returns memory that is free during one call.
+    ``scratch(shape, dtype, key)`` returns temporary memory for one call.
     """
     way = min(WAYS, key=lambda way: WAYS[way](len(out), *x.shape))
     return way(scratch, out, x, indices)
 
 
 def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Multiply ``x`` by a matrix of zeros and ones."""
+    """Return a call that multiplies ``x`` by a matrix of zeros and ones."""
     by_present_index = _by_present_index(scratch, out, x, indices)
     ones = scratch((len(out), len(x)), x.dtype, 1)
     classes, product = np.arange(len(out))[:, None], _product(out)
@@ -40,7 +41,8 @@ def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
 
 
 def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Sort the rows by index, and sum the rows of each index as a product with ones."""
+    """Return a call that sorts rows by index, and sums the rows of each index by a product with
+    ones."""
     narrow = np.int16 if len(out) < 2**15 else np.int64  # numpy sorts int16 by radix
     keys, values = scratch(indices.shape, narrow), scratch(x.shape, x.dtype)
     ones, rows, together = np.ones(len(x), x.dtype), list(out), x.size <= TOGETHER
@@ -65,12 +67,12 @@ def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array
 
 
 def _product(out: Array) -> Callable[[Array, Array, Array], Array]:
-    """Return the faster matrix product. np.dot can write only to contiguous rows."""
+    """Return the fastest matrix product for ``out``; np.dot needs contiguous rows."""
     return np.dot if out.flags.c_contiguous else np.matmul
 
 
 def _by_present_index(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Sort the rows by index, and sum the rows of each index that occurs; other sums are 0."""
+    """Return a call that sorts rows by index, and sums the rows of each index that occurs."""
     values = scratch(x.shape, x.dtype)
 
     def run() -> None:
@@ -84,8 +86,8 @@ def _by_present_index(scratch: Callable[..., Array], out: Array, x: Array, indic
     return run
 
 
-# The microseconds that each method takes for m sums of n rows with u units. The formulas are fitted
-# to measurements on two cores, with m of 3 to 256, n of 12 to 8,192 and u of 1 to 512.
+# Estimated microseconds of each method for m sums of n rows with u units. The formulas are fitted
+# to measurements on two cores, with m from 3 to 256, n from 12 to 8,192 and u from 1 to 512.
 WAYS: dict[Callable[..., Call], Callable[[int, int, int], float]] = {
     _by_product: lambda m, n, u: (
         1.9 + (0.38 * m * n + 0.012 * m * n * u + 0.2 * m * u + 0.18 * n * u) / 1000

@@ -1,4 +1,4 @@
-"""Writing a model as a ``torch.nn.Module``, in Python source that needs only torch."""
+"""Export of a model as Python source of a ``torch.nn.Module`` that needs only torch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .layers import ACTIVATIONS, CLAIMS, CONVOLUTIONS
 from .primitives_export import TorchDialect
 from .recurrent import directions
 
-# The torch.nn modules that equal layers of a spec, and the names of a module's attributes.
+# The torch.nn modules that replace layers of a spec, and the names of a module's attributes.
 
 # Names that the classes in an exported file define themselves.
 OWN = re.compile(r"initial_state|forward_\d+")
@@ -129,7 +129,7 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 
 
 def native_layers(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
-    """Return by layer name the layers that can be torch.nn modules, each with its native
+    """Return the layers that can be torch.nn modules, by name, each with its native
     implementation."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
     for key, (layer, *_) in calls_by_layer(program).items():
@@ -140,10 +140,8 @@ def native_layers(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
 
 
 def attribute_name(name: str) -> str:
-    """Return a name for the attribute of a module that holds a layer or parameter; different names
-    stay different."""
-    # Add one more underscore to a name that already ends in underscores, so that names stay
-    # different.
+    """Return the attribute name for a layer or parameter in a module; names stay unique."""
+    # Add an underscore also to names that already end in underscores, so that names stay unique.
     stem = name.rstrip("_")
     taken = (
         keyword.iskeyword(stem) or OWN.fullmatch(stem) or hasattr(torch.nn.Module(), stem or name)
@@ -351,7 +349,7 @@ class Writer:
             e.settle(node.output, code, word)
             return
         text = e.read(codes[0])
-        # torch has one array per state, which contains all directions.
+        # torch has one array for each state, which contains all directions.
         count = len(directions(layer))
         kinds = (len(node.outputs) - 1) // count
         stacked = "^0.unsqueeze(0)" if count == 1 else "torch.stack((%0, %1))"

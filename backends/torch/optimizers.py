@@ -1,5 +1,4 @@
-"""The torch.optim optimizers that replace optimizers of a spec, in their fused version if
-possible."""
+"""The torch.optim optimizers that replace optimizers of a spec, fused if possible."""
 
 from __future__ import annotations
 
@@ -16,19 +15,18 @@ Tensor = Any
 
 @dataclass
 class _Running:
-    """The state of a torch optimizer: its parameters by name, and the number of steps that it has
-    made."""
+    """The state of a torch optimizer: its parameters by name, and its step count."""
 
     optimizer: torch.optim.Optimizer
     parameters: dict[str, torch.nn.Parameter]
     steps: int = 0
-    # The parameters after the last step; the optimizer updates this memory in place.
+    # The parameters after the last step, which the optimizer updates in place.
     made: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """A clipping function of torch.nn.utils, which changes gradients in place, and its limit."""
+    """A function of torch.nn.utils that clips gradients in place, and its limit."""
 
     name: str
     limit: float
@@ -65,7 +63,7 @@ class TorchOptimizer(NativeOptimizer):
         return self.clip is not None
 
     def make(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer. It has one parameter group, because torch rejects an empty list of
+        """Return the optimizer with one parameter group; torch rejects an empty list of
         parameters."""
         return self.kind([{"params": list(parameters)}], **self.arguments)
 
@@ -81,14 +79,14 @@ class TorchOptimizer(NativeOptimizer):
         learning_rate: Any,
         donate: bool = False,
     ) -> tuple[_Running, Tensors]:
-        # Do not assign parameters that the last step returned: an assignment takes as long as a
+        # Skip parameters that the last step returned, because an assignment takes as long as a
         # small kernel.
         back = donate and all(variables[n] is state.made.get(n) for n in state.parameters)
         for name, parameter in state.parameters.items():
             if not back:
                 # Make the tensor contiguous, because a fused update ignores strides.
                 variable = variables[name].detach().contiguous()
-                # The update is in place, so copy the tensor if the caller may still read it.
+                # Copy the tensor if the caller may still read it, because the update is in place.
                 parameter.data = variable if donate else variable.clone()
             gradient = gradients[name].contiguous()
             kept = self.clip is not None and not donate  # clipping changes gradients in place
@@ -97,7 +95,7 @@ class TorchOptimizer(NativeOptimizer):
             self.clip.run(state.parameters.values())
         state.steps += 1
         for group in state.optimizer.param_groups:
-            # Fused updates accept a tensor as learning rate; all other updates need a number.
+            # Fused updates accept a tensor as learning rate. All other updates need a number.
             group["lr"] = learning_rate if group.get("fused") else float(learning_rate)
             if self.epsilon is not None:
                 group["eps"] = self.epsilon / (1 - group["betas"][1] ** state.steps) ** 0.5
@@ -111,7 +109,7 @@ class TorchOptimizer(NativeOptimizer):
             found = state.optimizer.state[parameter].get(name)  # the first step creates it
             if found is None:
                 return torch.full_like(parameter, self.starts.get(slot, 0.0))
-            # If torch stores a single number for a parameter, it applies to all entries.
+            # If torch stores one number for a parameter, use it for all entries.
             return found.to(parameter).expand_as(parameter)
 
         return {
@@ -172,8 +170,8 @@ def _make_optimizer(name: str, numbers: Mapping[str, float], double: bool) -> To
 
 
 def _clip(rule_clipping: Clipping | None) -> _Clip | None:
-    """Return torch's function for a kind of clipping; None if there is none, as for a norm per
-    parameter."""
+    """Return torch's function for the clipping of a rule; None if torch has none, as for the norm
+    of each parameter."""
     match rule_clipping:
         case Clipping(by="global_norm", epsilon=found) if found == NORM_EPSILON:
             return _Clip("clip_grad_norm_", rule_clipping.limit)
@@ -183,8 +181,8 @@ def _clip(rule_clipping: Clipping | None) -> _Clip | None:
 
 
 def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
-    """Return the torch.optim class that makes the same update as the rule; None if there is none.
-    ``double`` means float64."""
+    """Return the torch.optim optimizer that makes the same update as the rule; None if there is
+    none. ``double`` is true in float64."""
     made = _make_optimizer(rule.name, rule.attributes, double)
     try:
         if made is not None:

@@ -83,7 +83,7 @@ class TorchModel(OwnModel):
         self.module, self.dtype, self.backend = module, dtype, backend
         self.label = f"torch.nn.Module {type(module).__name__}"
         self.takes = names_taken(module.forward)
-        # A parameter that several modules share is listed once, under its first name.
+        # A parameter that several modules share is listed only under its first name.
         self.trained = dict(module.named_parameters())
         self.tensors = {**self.trained, **dict(module.named_buffers())}
 
@@ -126,8 +126,8 @@ class TorchModel(OwnModel):
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Set torch's default dtype inside this context, for tensors that the user's code makes (masks,
-    states)."""
+    """Set torch's default dtype inside this context, for tensors that the user's code creates, e.g.
+    masks."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -138,8 +138,8 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _differentiable(training: bool) -> Iterator[None]:
-    """Disable cuDNN inside this context in evaluation mode, because it then cannot differentiate
-    recurrent layers."""
+    """Disable cuDNN inside this context unless ``training``: in evaluation mode, cuDNN cannot
+    differentiate recurrent layers."""
     kept = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = kept and training
     try:

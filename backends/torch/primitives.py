@@ -1,4 +1,4 @@
-"""The table of primitives as torch functions, and torch's fused operations."""
+"""The primitives of the backend ``torch`` as torch functions, and torch's fused operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from harness.extend import Table
 from harness.extend.program import FramedAxis, framed_axes, inverse, leading_axes, lone_axes
 
-# Sliding windows with torch's ``unfold``. Sums of windows have a backward pass of their own.
+# Sliding windows use torch's ``unfold``, with a backward pass that sums overlapping windows.
 
 Each = tuple[int, ...]
 Axes = tuple[FramedAxis, ...]
@@ -42,9 +42,9 @@ def _unfolded(x: Tensor, axes: Axes, lowest: bool) -> Tensor:
 
 
 class Unfold(torch.autograd.Function):
-    """An autograd function that returns sliding windows; its backward pass is :class:`OverlapAdd`.
-    In compiled code, autograd's own derivative of ``unfold`` along several axes writes out of
-    bounds (torch 2.13)."""
+    """An autograd function that returns sliding windows. The backward pass is :class:`OverlapAdd`,
+    because in compiled code the derivative of ``unfold`` along several axes writes out of bounds
+    (torch 2.13)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: Axes, lowest: bool) -> Tensor:
@@ -54,13 +54,13 @@ class Unfold(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Return the gradient of x: for each entry, the sum of the gradients in all windows."""
+        """Return the gradient of x: the sum of the gradients in all windows of an entry."""
         return OverlapAdd.apply(gradients[0], ctx.axes), None, None
 
 
 class OverlapAdd(torch.autograd.Function):
-    """An autograd function that sums overlapping windows. Without it, autograd would copy the
-    partial sum for each entry of a window."""
+    """An autograd function that sums overlapping windows, to avoid autograd's copies of partial
+    sums."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: Axes) -> Tensor:
@@ -82,7 +82,7 @@ class OverlapAdd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Return the gradient of the windows, i.e. the windows of the sum's gradient."""
+        """Return the gradient of the windows: the sliding windows of the gradient of the sum."""
         return _unfolded(gradients[0], ctx.axes, False), None
 
 
@@ -126,8 +126,8 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 
 
 def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Wrap a reduction so that it returns its input if there are no axes; torch would reduce over
-    all axes."""
+    """Wrap a reduction to return its input if ``axis`` is empty; torch would reduce over all
+    axes."""
 
     def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
         return reduce(x, axis, keepdims) if axis else x
@@ -152,8 +152,8 @@ def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply as ``torch.matmul``, without repeating ``b`` in memory. Leading axes that only ``a``
-    has are folded into its rows. torch would repeat ``b`` along these axes."""
+    """Return ``torch.matmul(a, b)``. Leading axes that only ``a`` has become rows of ``a``, because
+    torch would repeat ``b`` in memory along these axes."""
     lone = lone_axes(a.shape, b.shape, 1) if b.dim() > 2 else ()
     if not lone:
         return torch.matmul(a, b)
@@ -169,7 +169,7 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     return product.permute(inverse(axes))
 
 
-# All primitives except arange: it has no operand that determines the device.
+# All primitives except arange, which has no operand that determines the device.
 PRIMITIVES: Table = {
     **ELEMENTWISE,
     "where": torch.where,

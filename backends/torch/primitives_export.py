@@ -25,7 +25,8 @@ from harness.extend.source import (
 
 
 def windows(e: Emitter, node: Node) -> str:
-    """Return the source template; ``unfold`` puts the entries of windows on the last axes."""
+    """Return the source template of ``windows``; ``unfold`` puts window entries on the last
+    axes."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
     axes, count = attributes["axes"], len(attributes["axes"])
     each = {n: [e.size(dim) for dim in attributes[n]] for n in ("size", "stride", "dilation")}
@@ -45,7 +46,7 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """Return the source template for images; ``fold`` needs channels after the batch.
+    """Return the source template of ``overlap_add`` for images, with torch's ``fold``.
 
     Raises:
         UsageError: the values are not images, or the padding is not symmetric.
@@ -167,8 +168,8 @@ class TorchDialect(Dialect):
         return Code((f"{e.like}.new_empty({e.shape(shape)}).{law['noise']}_({given})",))
 
     def scan(self, e: Emitter, node: Node) -> None:
-        """Write a loop over time as a ``for`` statement, which appends each stacked result to a
-        list."""
+        """Write a loop over time as a ``for`` statement that appends the results of steps to
+        lists."""
         body, count = node.block, node.carries
         for inner, start, name in zip(body.inputs, node.inputs, ends_of(e, node), strict=False):
             self._start(e, inner, start, name)
@@ -200,8 +201,8 @@ class TorchDialect(Dialect):
             self._stacked(e, whole, f"{name}[::-1]" if node.reverse else name)
 
     def _start(self, e: Emitter, inner: int, start: int, name: str) -> None:
-        """Write the assignment of a carried value before the first step. If the initial value has a
-        variable that nothing else uses, the loop uses that variable."""
+        """Write the initial value of a carried variable. The loop reuses the variable of the
+        initial value if nothing else reads it."""
         code = e.operand(start)
         text = e.read(code)
         free = code.parts == (start,) and not e.left[start] and e.home.get(start) == e.depth
@@ -222,8 +223,7 @@ class TorchDialect(Dialect):
         return f"reversed({e.read(code)})" if reverse else e.read(code)
 
     def _carry(self, e: Emitter, inner: Sequence[int], after: Sequence[int]) -> None:
-        """Assign the carried values to the variables that the next step reads, unless they are
-        there already."""
+        """Write the assignment of carried values to the variables that the next step reads."""
         moved = [(i, a) for i, a in zip(inner, after, strict=True) if e.text.get(a) != e.text[i]]
         codes = e.operands([a for _, a in moved])
         for a in after:

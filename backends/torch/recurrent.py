@@ -1,5 +1,5 @@
-"""Recurrent layers that the torch backend runs with torch's own functions, which torch.nn's modules
-call too."""
+"""The native recurrent layers of the backend ``torch``: the functions that torch.nn's modules
+call."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from harness.extend import (
 )
 
 Tensor = Any
-# This number, added to a gate's input, saturates the gate in every dtype: the sigmoid is 0 or 1,
-# and its derivative is 0.
+# This number saturates a gate in every dtype if it is added to the gate's input: the sigmoid is 0
+# or 1, and its derivative is 0.
 OPEN = 1e4
 
 
@@ -56,11 +56,11 @@ def _call(
     both: bool,
     layers: int = 1,
 ) -> Sequence[Tensor]:
-    # Enable gradients only if a tensor requires them, because oneDNN then stores data for the
-    # backward pass. cuDNN computes gradients in training mode only. Without dropout, training and
-    # evaluation compute the same.
+    # Use training mode only if a tensor requires gradients: oneDNN then stores data for the
+    # backward pass, and cuDNN needs it. Without dropout, training and evaluation mode compute the
+    # same.
     training = any(tensor.requires_grad for tensor in (x, *initial, *weights))
-    # Without biases, each direction has two weights only: for the input and for the state.
+    # Without biases, each direction has only two weights: for the input and for the state.
     has_biases = len(weights) > 2 * (1 + both) * layers
     dropout, batch_first = 0.0, True
     with torch.set_grad_enabled(training):
@@ -84,8 +84,8 @@ def _gated(layer: ClaimableCall) -> bool:
 
 
 def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
-    """Return for each direction the prefix of the spec's parameters, and the suffix of torch's
-    names."""
+    """Return the prefix of the spec's parameters and the suffix of torch's names for each
+    direction."""
     back = any(name.startswith("back_") for name in layer.shapes)
     return [("", ""), ("back_", "_reverse")] if back else [("", "")]
 
@@ -93,8 +93,8 @@ def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
 def _gate_pieces(
     layer: ClaimableCall, order: str, second: Callable[[str], Piece]
 ) -> dict[str, Piece]:
-    """Return the layout of a layer with gates in torch's order; ``second`` makes the second
-    bias."""
+    """Return the layout of a layer with gates in torch's order; ``second`` returns the layout of
+    the second bias."""
     pieces: dict[str, Piece] = {}
     for way, end in directions(layer):
         pieces |= {
@@ -131,23 +131,22 @@ def _lstm(layer: ClaimableCall) -> Native | None:
 def _masked_lstm(layer: ClaimableCall) -> Native | None:
     """Return torch's LSTM for a bidirectional LSTM with a padding mask.
 
-    For each direction, the unmasked steps are moved to the front, so that one call computes all
-    steps. In the steps after them, saturated gates keep the state ``c`` unchanged; the state ``h``
-    is the output of the last unmasked step. torch's packed sequences reject rows that are fully
-    masked. On a CPU they are also three times slower in inference, and four to eight times slower
-    in training.
+    In each direction, unmasked steps are moved to the front, so that one call computes all steps.
+    In masked steps, saturated gates keep the state ``c``. The final state ``h`` is the output of
+    the last unmasked step. torch's packed sequences are not used: they reject fully masked rows,
+    and on a CPU they are three times slower in inference, and four to eight times in training.
     """
     if not _gated(layer):
         return None
     (units,) = layer.shapes["b_i"]
     pieces = _gate_pieces(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
-    # For each gate, the column that is added to the input weights.
+    # For each gate, the column of input weights that saturates the gate in masked steps.
     kept = torch.tensor([-OPEN, OPEN, 0.0, 0.0]).repeat_interleave(units)[:, None]
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         x, mask = values["x"], values["mask"]
         counts = mask.sum(1, keepdim=True)
-        # Masked inputs can have any value, even NaN.
+        # Masked inputs may have any value, also NaN.
         rows = torch.cat([torch.where(mask[..., None], x, 0.0), ~mask[..., None]], -1)
         column = kept.to(x.device, x.dtype)
         outputs, states = [], []
@@ -170,8 +169,8 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
 
 
 def _sorted_positions(mask: Tensor, counts: Tensor, backwards: bool) -> Tensor:
-    """Return the new position of each step, [batch, time], with the unmasked steps first.
-    ``counts`` [batch, 1] has the number of unmasked steps."""
+    """Return the new position of each step [batch, time], with unmasked steps first. ``counts``
+    [batch, 1] are the numbers of unmasked steps."""
     rank = mask.cumsum(1)
     front = counts - rank if backwards else rank - 1
     steps = torch.arange(mask.shape[1], device=mask.device)
@@ -185,7 +184,7 @@ def _gru_reset_after(layer: ClaimableCall) -> Native | None:
     return _recurrent("torch.gru", ["h"], pieces, len(layer.shapes["U_n"]))
 
 
-# The functions that run with cuDNN on a GPU.
+# The functions that use cuDNN on a GPU.
 CUDNN = frozenset({"torch.rnn_tanh", "torch.rnn_relu", "torch.lstm", "torch.gru"})
 
 RECURRENT: Mapping[str, Callable[[ClaimableCall], Native | None]] = {
