@@ -30,7 +30,7 @@ from harness.environments.columns import skipped_messages
 from harness.errors import UsageError
 from harness.files import forms
 from harness.files.user_file import displayed
-from harness.oracle.patience import OracleFault
+from harness.oracle.time_limit import OracleFault
 from harness.output.github import summarise
 from harness.output.printing import annotate, annotating, console, line, say
 from harness.output.progress import Progress

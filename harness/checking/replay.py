@@ -18,7 +18,7 @@ from harness.environments.columns import choose_process
 from harness.errors import CouldNotRun, HarnessError, UsageError
 from harness.files.user_file import displayed
 from harness.language.axes import FREE_SIZES
-from harness.oracle.patience import OracleFault, Patience, with_patience
+from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit
 from harness.oracle.tolerance import Deviation, worst
 from harness.output.printing import console
 from harness.output.progress import Progress
@@ -172,7 +172,7 @@ class Runner:
         """
         cell = failure.cell
         remote = Remote(self.worker, self.seconds)
-        with with_patience(Patience(self.seconds)):
+        with with_time_limit(TimeLimit(self.seconds)):
             expected = failure.run_oracle()
             programs = (failure.training, failure.inference)
             self.layers = remote.open(*programs, None, cell.path, cell.dtype, cell.device)

@@ -39,7 +39,7 @@ from harness.files.npz import read_npz
 from harness.files.user_file import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes, why
 from harness.language.program_checks import check_program
 from harness.oracle.case import Case
-from harness.oracle.patience import OracleFault
+from harness.oracle.time_limit import OracleFault
 from harness.oracle.yardstick import Expected, Reference
 from harness.program.dims import bind
 from harness.program.ir import Phase, Program

@@ -24,7 +24,7 @@ from harness.command.ranges import CELL_SECONDS
 from harness.errors import UsageError
 from harness.language.model import Spec
 from harness.oracle.case import Case
-from harness.oracle.patience import OracleFault, at_work, spent
+from harness.oracle.time_limit import OracleFault, spent, within_limits
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
 from harness.results.cell import Cell, CellResult, Divergence, Link, harness_fault
@@ -307,7 +307,7 @@ def _locate(run: CellRun, context: Context, result: CellResult) -> str:
     except WorkerFault as fault:
         return f"the values could not be traced: {fault}"
     try:
-        with at_work():
+        with within_limits():
             expectations = Expectations(case, material, run.cell.dtype)
             parts = expectations.judge(trace)
             wrong = next((part for part in parts if not part.agrees), None)

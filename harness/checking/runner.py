@@ -37,7 +37,7 @@ from harness.language.model import ModelCollection, Spec
 from harness.language.schema import Layer, LayerUse
 from harness.oracle.case import Case, check_finite_results
 from harness.oracle.complex_step import complex_step_gap
-from harness.oracle.patience import OracleFault, Patience, with_patience
+from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit
 from harness.results.cell import Cell, CellResult, cell_name, harness_fault
 from harness.results.environment import describe_machine
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict
@@ -428,14 +428,14 @@ class CellRunner:
         """Run one cell. The worker of its backend stays alive for further cells. ``checks`` are
         patterns of check names; without them, the request's patterns apply."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
-        patience = Patience(request.timeout, self.stopping)
+        patience = TimeLimit(request.timeout, self.stopping)
 
         def tell(finding: Finding) -> None:
             with self._lock:
                 self.events.finding_added(cell, finding)
 
         finding = None
-        with with_patience(patience):
+        with with_time_limit(patience):
             try:
                 small, own = self.case(spec, own=False), self.case(spec, own=True)
             except OracleFault as fault:

@@ -30,7 +30,7 @@ from harness.language.model import Spec, load_spec
 from harness.language.noise import noise_of
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.oracle import Oracle
-from harness.oracle.patience import Patience, at_work, spent, with_patience
+from harness.oracle.time_limit import TimeLimit, spent, with_time_limit, within_limits
 from harness.oracle.user_arrays import UserArrays
 from harness.program.ir import Phase, Program
 from harness.program.signature import group_of, noise_ports
@@ -98,8 +98,8 @@ def run_once(
     check_fits(programs[0], batch, time, {})
     if backend == ORACLE:
         entries = entries_of(programs[0], batch, time)
-        patience = Patience(settings.timeout)
-        with with_patience(patience), at_work(entries * BYTES, entries * SECONDS):
+        patience = TimeLimit(settings.timeout)
+        with with_time_limit(patience), within_limits(entries * BYTES, entries * SECONDS):
             outcome = _run_on_oracle(programs, material, want, settings.phase)
     else:
         outcome = _run_on_backend(backend, programs, material, want, settings)

@@ -22,7 +22,7 @@ from harness.language.model import Spec
 from harness.oracle.draw import cotangents, draw
 from harness.oracle.kinks import Drawing, draw_off_kinks
 from harness.oracle.oracle import Oracle
-from harness.oracle.patience import OracleFault, at_work, this_run
+from harness.oracle.time_limit import OracleFault, this_run, within_limits
 from harness.oracle.tolerance import PRECISION, ROUNDOFF, scales
 from harness.oracle.user_arrays import UserArrays
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference, Run
@@ -102,7 +102,7 @@ class Case:
             orders=FEW if self.entries > LARGE else OTHERS,
             guard=self._exclusive,
         )
-        with at_work(self.entries * BYTES, self.entries * SECONDS):
+        with within_limits(self.entries * BYTES, self.entries * SECONDS):
             drawing = drawing or partial(draw_off_kinks, batch=batch, time=time, given=given)
             self.seed, self.material = drawing(self.training, self.inference, seed)
             self.cotangents = cotangents(self.training, batch, time, self.seed)
@@ -120,7 +120,7 @@ class Case:
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
         """Return test arrays with a newly drawn batch of the given sizes. Parameters and statistics
         are those of this case."""
-        with at_work(self.entries * BYTES):
+        with within_limits(self.entries * BYTES):
             other = draw(self.training, batch, time, self.seed + 7919 * seed, rotation=seed)
         return self.material.with_batch(other)
 
@@ -136,11 +136,11 @@ class Case:
     def _exclusive(self) -> Iterator[None]:
         """Let one thread at a time run the oracle. If the oracle fails for lack of time or memory,
         raise the same error again until this run of the harness ends."""
-        with at_work(), self._lock:
+        with within_limits(), self._lock:
             if self._fault is not None and self._fault[1] is this_run():
                 raise self._fault[0]
             try:
-                with at_work(self.entries * BYTES):
+                with within_limits(self.entries * BYTES):
                     yield
             except OracleFault as fault:
                 self._fault = fault, this_run()
@@ -155,7 +155,7 @@ class Case:
         return self._expect(key, lambda session: [run(session)])
 
     def _expect(self, key: Any, run: Run) -> Expected:
-        with at_work(), self._lock:
+        with within_limits(), self._lock:
             if key not in self._expected:
                 self._expected[key] = self._reference.expect(run)
             return self._expected[key]
@@ -313,7 +313,7 @@ def _first_non_finite(case: Case) -> str:
     program, material = case.training, case.material
     session = Session(Oracle(), program, case.inference, path="equations", dtype="float64")
     session.load(material.parameters, material.statistics)
-    with at_work(), np.errstate(all="ignore"):
+    with within_limits(), np.errstate(all="ignore"):
         trace = session.trace("training", material.inputs, material.state, material.targets)
     for name, _, array in trace:
         not_finite = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(0, np.bool_)

@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.language.initializers import generator
 from harness.oracle import oracle
 from harness.oracle.case import Case
-from harness.oracle.patience import at_work
+from harness.oracle.time_limit import within_limits
 from harness.oracle.tolerance import K, scales
 from harness.program.ir import Program, needed_nodes
 from harness.program.signature import ONE_BY_ONE, by_kind, crossing_ports, variable_ports
@@ -40,7 +40,7 @@ def complex_step_gap(case: Case) -> float:
     if case.training.loss is None:
         return 0.0
     # Memory for a complex and a real number per value, and for three copies of the parameters.
-    with at_work(case.entries * 80):
+    with within_limits(case.entries * 80):
         return _largest_gap(case, case.training, case.training.loss)
 
 

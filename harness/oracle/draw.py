@@ -15,7 +15,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict
 from harness.language.initializers import generator
 from harness.language.noise import draw_noise
-from harness.oracle.patience import check_time
+from harness.oracle.time_limit import check_time
 from harness.program.ir import Port, Program
 from harness.program.signature import length_ports, noise_ports, result_ports
 from harness.runtime.answers import Arguments

@@ -15,7 +15,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.oracle.draw import draw
 from harness.oracle.oracle import TABLE, Oracle
-from harness.oracle.patience import at_work
+from harness.oracle.time_limit import within_limits
 from harness.oracle.user_arrays import UserArrays
 from harness.program.ir import Program
 from harness.runtime.answers import Arguments
@@ -182,7 +182,7 @@ def kink_margin(program: Program, material: Arguments) -> float:
     the size of the operands."""
     oracle = ComparisonRecorder()
     session = Session(oracle, program, program, path="equations", dtype="float64")
-    with at_work():
+    with within_limits():
         session.load(material.parameters, material.statistics)
         session.forward("training", material.inputs, material.state)
     return oracle.margin

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
-from harness.oracle.patience import patient
+from harness.oracle.time_limit import time_checked
 from harness.program.ir import Node
 from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, Table, Watch
@@ -277,7 +277,7 @@ _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
 _VIEWS = frozenset({"permute_dims", "broadcast_to", "expand_dims", "squeeze", "slice", "flip"})
 # The table of primitives. All primitives except views check the time limit before they start.
 TABLE: Mapping[str, Callable[..., Any]] = {
-    n: f if n in _VIEWS else patient(f) for n, f in _PRIMITIVES.items()
+    n: f if n in _VIEWS else time_checked(f) for n, f in _PRIMITIVES.items()
 }
 
 
@@ -311,7 +311,7 @@ class Oracle(Backend):
     name = "oracle"
 
     def __init__(self, order: str = "plain") -> None:
-        self._table: Table = {**TABLE, **{n: patient(f) for n, f in ORDERS[order].items()}}
+        self._table: Table = {**TABLE, **{n: time_checked(f) for n, f in ORDERS[order].items()}}
 
     @property
     def primitives(self) -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.cluster.on_ray import Cluster, ClusterNode, Lost, Queue, spread
 from harness.oracle.case import BYTES, SECONDS, entries_of
-from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
+from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit, within_limits
 from harness.results.merging import join_speeds
 from harness.results.speeds import SpeedFile
 from harness.timing.card import list_slowdowns
@@ -103,8 +103,8 @@ class LocalTimer:
         """
         program = group.spec.program("training", **group.sizes)
         entries = entries_of(program, group.batch, group.time)
-        patience = Patience(self._request.timeout)
-        with with_patience(patience), at_work(entries * BYTES, entries * SECONDS):
+        patience = TimeLimit(self._request.timeout)
+        with with_time_limit(patience), within_limits(entries * BYTES, entries * SECONDS):
             case = TimedCase(group, self._request.dtype, self._request.seed)
             self._events.expecting(group)
             # Compute this before any measurement, because the oracle uses all cores.

@@ -23,8 +23,8 @@ from harness.arrays import Array, ArrayDict
 from harness.errors import HarnessError, UsageError
 from harness.language.initial_values import initial_parameters, initial_state, initial_statistics
 from harness.oracle.case import state_of, step_values, with_parameter_rounding
-from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
 from harness.oracle.rounding import perturbed
+from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit, within_limits
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation
 from harness.oracle.tolerance import worst as furthest
 from harness.oracle.yardstick import FEW, Expected, Reference, noise_between
@@ -86,7 +86,7 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
     told: dict[str, Any] = {}
     deviations: list[Deviation] = []
     try:
-        with with_patience(Patience(PATIENCE * proof.setup.request.timeout)), at_work():
+        with with_time_limit(TimeLimit(PATIENCE * proof.setup.request.timeout)), within_limits():
             deviations += proof.compare_with_oracle()
             deviations += proof.held_out()
         told["steps"] = proof.few

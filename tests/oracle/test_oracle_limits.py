@@ -18,10 +18,10 @@ from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
 from harness.checking.runner import Report
 from harness.language.model import load_spec
-from harness.oracle import patience
+from harness.oracle import time_limit
 from harness.oracle.case import SECONDS, Case
 from harness.oracle.oracle import TABLE, Oracle
-from harness.oracle.patience import OracleFault, Patience, at_work, spent, with_patience
+from harness.oracle.time_limit import OracleFault, TimeLimit, spent, with_time_limit, within_limits
 from harness.runtime import memory
 
 pytestmark = pytest.mark.alone
@@ -81,7 +81,7 @@ def test_oracle_that_is_slow_in_a_check_loses_this_check(monkeypatch: pytest.Mon
     right = Case.train
 
     def train(self: Case, *arguments: Any) -> Any:
-        with at_work():
+        with within_limits():
             time.sleep(4.5)
             return right(self, *arguments)
 
@@ -102,7 +102,7 @@ def test_time_of_the_oracle_is_not_the_backend_s(monkeypatch: pytest.MonkeyPatch
     right = Case.gradients
 
     def gradients(self: Case, *arguments: Any) -> Any:
-        with at_work():
+        with within_limits():
             time.sleep(2.0)
         return right(self, *arguments)
 
@@ -174,11 +174,11 @@ def test_memory_that_runs_out_in_the_middle_is_told(
 
 
 def test_what_others_have_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "available", lambda: 1000 << 20)
+    monkeypatch.setattr(time_limit, "available", lambda: 1000 << 20)
     go, done = threading.Event(), threading.Event()
 
     def other() -> None:
-        with at_work(500 << 20):
+        with within_limits(500 << 20):
             go.set()
             done.wait(10)
 
@@ -186,23 +186,23 @@ def test_what_others_have_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> N
     thread.start()
     try:
         assert go.wait(10)
-        with at_work(200 << 20), at_work(250 << 20):
+        with within_limits(200 << 20), within_limits(250 << 20):
             pass
-        with pytest.raises(OracleFault, match=r"may use 0\.3 GiB"), at_work(400 << 20):
+        with pytest.raises(OracleFault, match=r"may use 0\.3 GiB"), within_limits(400 << 20):
             pass
     finally:
         done.set()
         thread.join()
-    with at_work(700 << 20):
+    with within_limits(700 << 20):
         pass
-    assert patience._reserved_bytes == {}
+    assert time_limit._reserved_bytes == {}
 
 
 def test_time_is_counted_once_and_only_while_at_work() -> None:
-    with with_patience(Patience(10.0)):
+    with with_time_limit(TimeLimit(10.0)):
         time.sleep(0.05)
         assert spent() == 0.0
-        with at_work(), at_work():
+        with within_limits(), within_limits():
             time.sleep(0.05)
         assert 0.05 <= spent() < 0.5
     assert spent() == 0.0
@@ -210,9 +210,9 @@ def test_time_is_counted_once_and_only_while_at_work() -> None:
 
 def test_primitives_look_at_the_clock_and_at_the_end_of_the_run(wording: Wording) -> None:
     stopped = threading.Event()
-    with with_patience(Patience(100.0, stopped)):
+    with with_time_limit(TimeLimit(100.0, stopped)):
         TABLE["exp"](1.0)
-        with at_work():
+        with within_limits():
             TABLE["exp"](1.0)
             stopped.set()
             with wording.raises(OracleFault):
@@ -228,7 +228,7 @@ def test_what_was_too_much_in_a_run_is_tried_again_in_the_next(
     case = Case(load_spec(OTHER), {}, 2, 3)
 
     def walk(limit: float, run: threading.Event) -> None:
-        with with_patience(Patience(limit, run)):
+        with with_time_limit(TimeLimit(limit, run)):
             case.forward("inference", case.material, "walked")
 
     stopped, short = threading.Event(), threading.Event()
@@ -244,11 +244,11 @@ def test_what_was_too_much_in_a_run_is_tried_again_in_the_next(
 
 def test_no_time_that_is_left_is_told_as_such(wording: Wording) -> None:
     with wording.raises(OracleFault, "0"):
-        Patience(0.0).check(0.0)
+        TimeLimit(0.0).check(0.0)
     with wording.raises(OracleFault, "2.0 ... 1"):
-        Patience(1.0).check(2.0)
+        TimeLimit(1.0).check(2.0)
     with wording.raises(OracleFault, "0.03 ... 0.02"):
-        Patience(0.02).check(0.03)
+        TimeLimit(0.02).check(0.03)
 
 
 def test_available_memory_heeds_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

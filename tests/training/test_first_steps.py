@@ -12,7 +12,7 @@ from places import SPECS, SUPPORT, TESTS
 from wording import Wording
 
 from harness.errors import HarnessError, UsageError
-from harness.oracle.patience import Patience
+from harness.oracle.time_limit import TimeLimit
 from harness.oracle.tolerance import Deviation
 from harness.oracle.yardstick import FEW, Reference
 from harness.training import proof as proofs
@@ -136,7 +136,7 @@ def test_what_the_oracle_has_no_time_for_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[float] = []
-    monkeypatch.setattr(proofs, "Patience", lambda limit: limits.append(limit) or Patience(0.0))
+    monkeypatch.setattr(proofs, "TimeLimit", lambda limit: limits.append(limit) or TimeLimit(0.0))
     proof = trained(tmp_path / "text", "numpy", timeout=1200.0)["proof"]
     assert proof["steps"] == 0
     assert limits == [120.0]

@@ -37,7 +37,7 @@ from harness.command.outcome import CommandResult
 from harness.environments.columns import column_names, complete_options
 from harness.errors import CouldNotRun, HarnessError, UsageError
 from harness.oracle.case import Case
-from harness.oracle.patience import OracleFault, Patience, spent, with_patience
+from harness.oracle.time_limit import OracleFault, TimeLimit, spent, with_time_limit
 from harness.oracle.yardstick import Expected
 from harness.output.printing import console
 from harness.output.progress import Progress
@@ -434,7 +434,7 @@ def localise(
     """
     if against is not None:
         show(f"comparing {cell} with {against}")
-        with with_patience(Patience(engine.request.timeout)):
+        with with_time_limit(TimeLimit(engine.request.timeout)):
             device = nearest_device(engine.workers[against], cell.device)
             other = _make_context(engine, replace(cell, backend=against, device=device))
             causes = Finder(_make_context(engine, cell), other, against).compare_backends()
@@ -447,7 +447,7 @@ def localise(
     if not differing:
         return Localised(cell, ORACLE, None)
     show(f"{', '.join(differing)}: differ; replacing wrong values to find the cause")
-    with with_patience(Patience(engine.request.timeout)):
+    with with_time_limit(TimeLimit(engine.request.timeout)):
         causes = Finder(_make_context(engine, cell, own=True)).find_causes(result.findings)
     return Localised(cell, ORACLE, causes, result.blame, differing)
 

@@ -18,7 +18,7 @@ from harness.checking.own_model.guesses import Hint, guesses
 from harness.checking.run_cell import CannotCheck, CellRun, OpenedSubject
 from harness.errors import shorten
 from harness.oracle.case import Case
-from harness.oracle.patience import OracleFault, at_work, spent
+from harness.oracle.time_limit import OracleFault, spent, within_limits
 from harness.oracle.tolerance import Deviation, relative_error, scales
 from harness.program.serial import encode
 from harness.program.signature import owner_of, result_ports
@@ -381,7 +381,7 @@ class UsersModel:
 
 def _explain(context: ModelContext, result: CellResult) -> None:
     try:
-        with at_work():
+        with within_limits():
             hint = locate(context, result.findings)
         result.location, result.wrong_layers = hint.text, hint.layers
         result.wrong_attribute = hint.attribute

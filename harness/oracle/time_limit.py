@@ -39,7 +39,7 @@ class OracleFault(HarnessError):
         return str(self.args[0])
 
 
-class Patience:
+class TimeLimit:
     """The time limit of the oracle for one cell: ``limit`` and ``spent`` in seconds. The event
     ``stopped`` is shared by all cells of a run, and is set when the run ends early."""
 
@@ -96,13 +96,14 @@ class Patience:
         return self.limit - self.spent - since
 
 
-_current: ContextVar[Patience | None] = ContextVar("patience", default=None)
+_current: ContextVar[TimeLimit | None] = ContextVar("time_limit", default=None)
 
 
 @contextmanager
-def with_patience(patience: Patience) -> Iterator[None]:
-    """Apply the time limit ``patience`` to the oracle in this thread during the ``with`` block."""
-    before = _current.set(patience)
+def with_time_limit(time_limit: TimeLimit) -> Iterator[None]:
+    """Apply the time limit ``time_limit`` to the oracle in this thread during the ``with``
+    block."""
+    before = _current.set(time_limit)
     try:
         yield
     finally:
@@ -110,20 +111,20 @@ def with_patience(patience: Patience) -> Iterator[None]:
 
 
 @contextmanager
-def at_work(need_bytes: int = 0, min_seconds: float = 0.0) -> Iterator[None]:
+def within_limits(need_bytes: int = 0, min_seconds: float = 0.0) -> Iterator[None]:
     """Check that the ``with`` block has enough time and memory, and count its time for the oracle.
 
     The block needs ``need_bytes`` bytes and at least ``min_seconds`` seconds. Outside
-    :func:`with_patience` there is no time limit.
+    :func:`with_time_limit` there is no time limit.
 
     Raises:
         OracleFault: there is not enough time or memory.
     """
-    patience = _current.get() or Patience(math.inf)
+    time_limit = _current.get() or TimeLimit(math.inf)
     try:
         with _reserved(need_bytes):
-            patience.check(min_seconds)
-            with patience.working():
+            time_limit.check(min_seconds)
+            with time_limit.working():
                 yield
     except MemoryError as error:
         raise OracleFault(f"the oracle ran out of memory: {error}", "out-of-memory") from error
@@ -159,33 +160,33 @@ def _reserved(need_bytes: int) -> Iterator[None]:
 
 def spent() -> float:
     """Return the seconds that the oracle has used for the cell of this thread."""
-    patience = _current.get()
-    return 0.0 if patience is None else patience.spent
+    time_limit = _current.get()
+    return 0.0 if time_limit is None else time_limit.spent
 
 
 def this_run() -> object:
     """Return an object that is the same for all cells of one run of the harness."""
-    patience = _current.get()
-    return object() if patience is None else patience.stopped
+    time_limit = _current.get()
+    return object() if time_limit is None else time_limit.stopped
 
 
 def check_time() -> None:
     """Raise :class:`OracleFault` if the oracle's time limit in this thread has passed."""
-    patience = _current.get()
-    if patience is not None:
-        patience.check_time()
+    time_limit = _current.get()
+    if time_limit is not None:
+        time_limit.check_time()
 
 
-def patient(function: Callable[..., Any]) -> Callable[..., Any]:
+def time_checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a function so that each call first checks the oracle's time limit."""
 
     current = _current.get
 
     @wraps(function)
     def run(*arguments: Any, **keywords: Any) -> Any:  # a small primitive takes no longer than this
-        patience = current()
-        if patience is not None:
-            patience.check_time()
+        time_limit = current()
+        if time_limit is not None:
+            time_limit.check_time()
         return function(*arguments, **keywords)
 
     return run
