@@ -66,22 +66,24 @@ class CheckReport(Report):
         return self.exit_code == 0
 
     def __repr__(self) -> str:
-        counts = reports.summary(self)
+        counts = reports.summarise(self)
         return f"<CheckReport: {counts}; exit code {self.exit_code}>"
 
     def __str__(self) -> str:
         """Return the table that ``harness check`` prints, and the failures."""
-        return shown("\n".join([text_of(*reports.tables(self)), *map(one_line, self._words())]))
+        return shown(
+            "\n".join([text_of(*reports.make_tables(self)), *map(one_line, self._words())])
+        )
 
     def _words(self) -> list[str]:
         lines = [
             *reports.list_known_differences(self),
-            *reports.outliers(self),
+            *reports.find_outliers(self),
             *reports.describe_not_applicable(self),
         ]
         lines += skipped_messages(self.lacking)
-        lines += reports.first_lines(reports.problems(self), MOST_LINES)
-        return [*lines, reports.summary(self)]
+        lines += reports.first_lines(reports.describe_problems(self), MOST_LINES)
+        return [*lines, reports.summarise(self)]
 
     def _repr_html_(self) -> str:
         found = reports.ResultTable(self.results)

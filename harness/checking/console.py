@@ -178,7 +178,7 @@ def run_check(
         say(json.dumps(forms.plain(data)))
         return code
     target = console()
-    show(target, *reports.tables(report))
+    show(target, *reports.make_tables(report))
     for text in _compose_lines(engine, report, compared, reproducers, options):
         line(target, text)
     return code
@@ -206,18 +206,18 @@ def _compose_lines(
     )
     lines += [
         *reports.list_known_differences(report),
-        *reports.outliers(report),
+        *reports.find_outliers(report),
         *dict.fromkeys(unsupported),
     ]
     lines += [*reports.describe_not_applicable(report), *skipped_messages(report.lacking)]
-    problem_lines = reports.problems(report, most=None if options.verbose else 2)
+    problem_lines = reports.describe_problems(report, most=None if options.verbose else 2)
     lines += problem_lines if options.verbose else reports.first_lines(problem_lines, 40)
     lines += reproducers
     if options.verbose:
-        lines += reports.details(report)
+        lines += reports.describe_details(report)
     if engine.cases.proofs:
-        lines.append(reports.proof(engine.cases.proofs))
-    lines.append(reports.summary(report))
+        lines.append(reports.describe_proof(engine.cases.proofs))
+    lines.append(reports.summarise(report))
     if compared is not None:
         lines += compared.lines()
     return lines

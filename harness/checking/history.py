@@ -262,7 +262,7 @@ def read_history(folder: Path, request: Request) -> tuple[dict[Cell, list[CellRe
         raise UsageError(
             f"--history needs a folder of record files, and {displayed(folder)} is no folder"
         )
-    request_of_run = request_record(request)
+    request_of_run = make_request_record(request)
     all_results: list[CellResult] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
@@ -326,7 +326,7 @@ def new_file(folder: Path) -> Path:
     return folder / f"{_now().replace(':', '-')}-{os.getpid()}{SUFFIX}"
 
 
-def days(results: Sequence[CellResult]) -> Iterator[str]:
+def count_by_day(results: Sequence[CellResult]) -> Iterator[str]:
     """Yield a text for each day with the number of results from that day: ``8 from 2026-11-26``."""
     counts = Counter(result.since[:10] for result in results)
     yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
@@ -339,7 +339,7 @@ def _now() -> str:
 # A record file has the finished cells of an interrupted run, which can be resumed.
 
 
-def request_record(request: Request) -> RequestRecord:
+def make_request_record(request: Request) -> RequestRecord:
     """Return the settings of a request that must be equal if a run reuses results of an earlier
     run."""
     settings = {one.name: getattr(request, one.name) for one in DECIDING}
@@ -361,7 +361,7 @@ def records_of(path: Path, request: Request) -> Records:
     if not path.exists():
         return Records(())
     records = read_records(path)
-    expected = request_record(request)
+    expected = make_request_record(request)
     for head in records.of_kind(Head):
         if head.request != expected:
             new, old = expected.plain(), head.request.plain() if head.request else {}
@@ -382,7 +382,7 @@ def describe_missing_records(path: Path) -> str:
     return f"there are no records in {displayed(path.absolute())} yet: all cells are run"
 
 
-def reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
+def find_reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
     """Return a text that says why a cell must run again; an empty text if its signature and
     greeting are unchanged."""
     if result.signature is None or result.greeting is None:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness.checking.changes import CellChange
 from harness.checking.checks import AT_GIVEN, CHECKS
-from harness.checking.history import days
+from harness.checking.history import count_by_day
 from harness.checking.pairs import Group, describe_pairs, find_outlier, group_of
 from harness.checking.request import Request, describe_arrays
 from harness.checking.runner import Report
@@ -65,7 +65,7 @@ class ResultTable:
         }
 
 
-def tables(report: Report) -> tuple[Grid, Grid]:
+def make_tables(report: Report) -> tuple[Grid, Grid]:
     """Return the table of results in two layouts. The wide layout has a row for each spec. The
     narrow layout has a row for each spec, dtype and path."""
     results = ResultTable(report.results)
@@ -87,7 +87,7 @@ def _format_entry(result: CellResult | None) -> Text:
     return entry(cell_text(result), STYLES.get(result.verdict, "bold red"))
 
 
-def problems(report: Report, most: int | None = 2) -> list[str]:
+def describe_problems(report: Report, most: int | None = 2) -> list[str]:
     """Return lines about each cell that does not pass: the first difference, the party at fault,
     and the failing checks. The first ``most`` checks of a cell (None: all) are shown in full.
     Further failing checks are only named."""
@@ -135,7 +135,7 @@ def _indent_lines(text: str, margin: str) -> list[str]:
     return indent(text, f"{margin}  ", lambda _: True)[2:].split("\n")
 
 
-def details(report: Report) -> list[str]:
+def describe_details(report: Report) -> list[str]:
     """Return lines about each cell: the code that ran its layers, and the numbers of each check."""
     lines = []
     for result in report.results:
@@ -171,7 +171,7 @@ def list_known_differences(report: Report) -> list[str]:
     return list(dict.fromkeys(filter(None, excuses)))
 
 
-def outliers(report: Report) -> list[str]:
+def find_outliers(report: Report) -> list[str]:
     """Return a line for each backend that differs from all other backends (see :mod:`.pairs`)."""
     groups: dict[Group, list[CellResult]] = {}
     for result in report.results:
@@ -215,7 +215,7 @@ def describe_given_arrays(request: Request, specs: ModelCollection) -> list[str]
     return lines
 
 
-def proof(gaps: Mapping[str, float]) -> str:
+def describe_proof(gaps: Mapping[str, float]) -> str:
     """Return a line with the error of the oracle's gradients relative to the complex-step
     method."""
     proved = [gap for gap in gaps.values() if not math.isnan(gap)]
@@ -230,7 +230,7 @@ def proof(gaps: Mapping[str, float]) -> str:
     return f"oracle: {'; '.join(parts)}"
 
 
-def summary(report: Report) -> str:
+def summarise(report: Report) -> str:
     """Return the last line of a report: the number of cells with each verdict, and the duration."""
     counts: dict[str, int] = {}
     ran = [r for r in report.results if not r.kept]
@@ -239,7 +239,7 @@ def summary(report: Report) -> str:
         counts[result.verdict] = counts.get(result.verdict, 0) + 1
     counts_text = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
     reused = [r for r in report.results if r.kept]
-    reused_text = f" ({len(reused)} kept: {', '.join(days(reused))})" if reused else ""
+    reused_text = f" ({len(reused)} kept: {', '.join(count_by_day(reused))})" if reused else ""
     cells = several(len(report.results), "cell")
     not_run = f"; {report.left_out} more not run after the first failure" if report.left_out else ""
     missing = "".join(f"; not compared: {words}" for words in not_compared(report.results))
@@ -259,7 +259,7 @@ def count_reused_cells(report: Report) -> list[str]:
         texts = (
             [f"{len(of_backend) - len(reused)} run now"] if len(of_backend) > len(reused) else []
         )
-        texts += [f"{day_count} kept" for day_count in days(reused)]
+        texts += [f"{day_count} kept" for day_count in count_by_day(reused)]
         lines.append(f"{backend}: {', '.join(texts)}")
     return lines
 
@@ -289,11 +289,11 @@ def annotate_failures(
         for change in compared.changes:
             if isinstance(change, CellChange) and change.worse:
                 failed = failing.pop(change.cell, None)
-                positions = places(failed, specs) if failed else ()
+                positions = find_places(failed, specs) if failed else ()
                 annotations.append(github.annotation(compared.what, str(change), positions))
     level = "error" if compared is None else "warning"
     for cell, result in failing.items():
-        positions = places(result, specs)
+        positions = find_places(result, specs)
         annotations.append(
             github.annotation(
                 f"{cell}: {result.verdict}", "\n".join(describe_failure(result)), positions, level
@@ -310,7 +310,7 @@ def describe_failure(result: CellResult) -> list[str]:
     return [*filter(None, (result.location, str(result.blame or ""), check_text))]
 
 
-def places(result: CellResult, specs: ModelCollection) -> Iterator[str]:
+def find_places(result: CellResult, specs: ModelCollection) -> Iterator[str]:
     """Yield ``file:line`` of the wrong equation, of the wrong layers, and of the model's name."""
     if result.place:
         yield result.place
@@ -327,7 +327,7 @@ def places(result: CellResult, specs: ModelCollection) -> Iterator[str]:
 
 def markdown(report: Report, compared: RunChanges | None = None) -> str:
     """Return the report of a run in Markdown: the summary, the table, and the failures."""
-    lines = [f"### harness check: {escaped(summary(report))}", ""]
+    lines = [f"### harness check: {escaped(summarise(report))}", ""]
     if compared is not None:
         lines += [compared.markdown(), ""]
     results = ResultTable(report.results)

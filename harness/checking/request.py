@@ -182,7 +182,7 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
                 )
 
 
-def checks_of(request: Request) -> tuple[str, ...]:
+def resolve_checks(request: Request) -> tuple[str, ...]:
     """Return the request's patterns of check names. If the user gave arrays, return the names of
     the selected checks that use these arrays.
 
@@ -221,7 +221,7 @@ def _check_arrays(given: UserArrays, dtypes: Sequence[str]) -> None:
                     )
 
 
-def slowest_first(names: Sequence[str]) -> list[str]:
+def sort_slowest_first(names: Sequence[str]) -> list[str]:
     """Sort the backends from slow to fast, so that a slow backend does not run alone at the end.
     Keras on JAX comes first, then JAX and other Keras backends, then all others, and numpy last."""
     slow_parts = ("keras", "jax")

@@ -15,7 +15,7 @@ from harness.checking import history
 from harness.checking.blame import Witnesses
 from harness.checking.history import describe_missing_records, records_of
 from harness.checking.pairs import Pairs, read_pairs
-from harness.checking.request import Request, slowest_first
+from harness.checking.request import Request, sort_slowest_first
 from harness.checking.runner import CellRunner, CheckEvents, Report
 from harness.checking.task import Task, Workers, tasks
 from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost, Queue, spread
@@ -209,7 +209,7 @@ class ThisMachine:
             runner.workers[backend].close()
 
         pool = ThreadPoolExecutor(runner.request.jobs or len(os.sched_getaffinity(0)))
-        futures = [pool.submit(run_backend, name) for name in slowest_first(runner.backends)]
+        futures = [pool.submit(run_backend, name) for name in sort_slowest_first(runner.backends)]
         try:
             with one_thread():
                 for future in futures:

@@ -19,15 +19,15 @@ from harness.checking.history import (
     Greetings,
     Signatures,
     describe_labelled,
+    find_reason_to_run,
     greeting,
+    make_request_record,
     origins,
-    reason_to_run,
-    request_record,
 )
 from harness.checking.known_differences import Differences, known_differences
 from harness.checking.own_model.run import UsersModel
 from harness.checking.pairs import group_name, group_of
-from harness.checking.request import Request, case_sizes, check_request, checks_of, make_case
+from harness.checking.request import Request, case_sizes, check_request, make_case, resolve_checks
 from harness.checking.run_cell import CellRun, SpecOnBackend, Subject
 from harness.environments.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
@@ -219,7 +219,7 @@ class CellRunner:
             columns = Columns((column,), {column: request.pythons.get(column, sys.executable)})
         self.backends, self.lacking = columns.names, columns.lacking
         check_request(request, (*self.backends, *self.lacking))
-        request = replace(request, checks=checks_of(request), pythons=columns.pythons)
+        request = replace(request, checks=resolve_checks(request), pythons=columns.pythons)
         self.request = request
         self.specs = ModelCollection(Library(tuple(request.folders)))
         self.sources: dict[str, str] = {}
@@ -317,7 +317,7 @@ class CellRunner:
             environment={
                 name: dict(variables) for name, variables in self.request.environment.items()
             },
-            request=request_record(self.request),
+            request=make_request_record(self.request),
             folders=tuple(map(str, self.request.folders)),
             sources={
                 name: source
@@ -406,7 +406,7 @@ class CellRunner:
         for cell in cells:
             reason_text = ""
             for result in recorded.get(cell, ()):
-                reason = reason_to_run(result, self.signature(cell), greetings)
+                reason = find_reason_to_run(result, self.signature(cell), greetings)
                 if reason:
                     reason_text = reason_text or reason
                     continue

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pydantic import create_model
 
-from harness.checking.history import cell_lines, request_record
+from harness.checking.history import cell_lines, make_request_record
 from harness.checking.options import CellOptions
 from harness.checking.reproducer import CellForm
 from harness.checking.request import Request
@@ -211,7 +211,7 @@ class Workers:
     def _begin_record(self, runner: CellRunner) -> None:
         if self._writer is None:
             return
-        request = request_record(runner.request)
+        request = make_request_record(runner.request)
         if self._written is None:
             # Leave out the plan, because the cells that the caller will run are unknown.
             self._append(runner.new_head().model_copy(update={"plan": None}))

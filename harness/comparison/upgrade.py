@@ -103,8 +103,8 @@ def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int
     found = compare_cells(cells, old, new, "this run")
 
     def draw(out: Any) -> None:
-        table.show(out, *reports.tables(report))
-        lines = (*describe_pairs(report.pairs, report.results), *reports.problems(report))
+        table.show(out, *reports.make_tables(report))
+        lines = (*describe_pairs(report.pairs, report.results), *reports.describe_problems(report))
         _print(out, *lines, *found.lines())
 
     show(draw)

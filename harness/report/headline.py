@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.checking.history import days
+from harness.checking.history import count_by_day
 from harness.checking.request import QUICK, choose_checks
 from harness.errors import several
 from harness.report import speeds
@@ -84,7 +84,9 @@ def _summarize_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     if check.seconds is not None:
         lines.append(f"took {check.seconds:.0f} s")
     if old := [result for result in results if result.remembered]:
-        lines.append(f"{len(old)} {of} are kept from earlier runs ({KEPT}): {', '.join(days(old))}")
+        lines.append(
+            f"{len(old)} {of} are kept from earlier runs ({KEPT}): {', '.join(count_by_day(old))}"
+        )
     notes = [*dict.fromkeys(note for head in check.heads for note in head.notes)]
     lines += [f"note: {note}" for note in notes[:MOST_NOTES]]
     if len(notes) > MOST_NOTES:

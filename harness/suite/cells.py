@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.checking.checks import FINDINGS
-from harness.checking.report import places
+from harness.checking.report import find_places
 from harness.checking.run import Engine
 from harness.output import github
 from harness.output.markdown import escaped, table
@@ -64,7 +64,7 @@ class Cells:
 
     def places(self, cell: Cell) -> Iterator[str]:
         """Yield ``file:line`` of the wrong equation or layer, and of the cell's model."""
-        return places(self._get_result(cell), self.engine.specs)
+        return find_places(self._get_result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
         """Return the duration of a check of a cell. The time that belongs to no check, e.g. opening

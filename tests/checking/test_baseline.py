@@ -14,7 +14,7 @@ import pytest
 import warm_commands
 from places import SPECS
 
-from harness.checking.report import markdown, places
+from harness.checking.report import find_places, markdown
 from harness.checking.runner import Report
 from harness.language.library import Library
 from harness.language.model import ModelCollection
@@ -149,20 +149,20 @@ def test_a_fault_inside_a_shipped_definition_is_shown_at_the_layer_of_the_model(
     location = "forward: first differs at z of layer gru, time step 0 (specs/layers/gru.yaml:20)"
     result = CellResult(Cell("mine", "torch", "cpu", "float32", "native"), location=location)
     result.place, result.wrong_layers = "specs/layers/gru.yaml:20", ("gru",)
-    told = github.annotation("t", "m", places(result, specs))
+    told = github.annotation("t", "m", find_places(result, specs))
     assert told == f"::error file=mine.yaml,line={line},title=t::m"
     # A location may name further layers, as those of wrong gradients; also of an earlier run.
     named = End.of(replace(result, wrong_layers=(), place="", named_layers=("gru",)))
     assert named.layers == ("gru",)
     later = replace(result, wrong_layers=(), place="", named_layers=named.layers)
-    told = github.annotation("t", "m", places(later, specs))
+    told = github.annotation("t", "m", find_places(later, specs))
     assert told == f"::error file=mine.yaml,line={line},title=t::m"
     # Where it goes wrong, who is at fault and what was seen are sentences, not one line.
     result.findings = [Finding("outputs", verdict="differ", faults=["off by 1"])]
     assert "gru.yaml:20). outputs: differ: off by 1." in markdown(Report([result]))
     # Of no layer of the model, it is the model's name.
     result.place, result.wrong_layers = "", ("other",)
-    told = github.annotation("t", "m", places(result, specs))
+    told = github.annotation("t", "m", find_places(result, specs))
     assert told == "::error file=mine.yaml,line=1,title=t::m"
 
 
@@ -179,7 +179,7 @@ def test_an_attribute_that_differs_is_shown_at_the_layer_that_has_it(
     (line,) = (n for n, words in enumerate(text.splitlines(), 1) if words.startswith("  norm: "))
     cell = Cell("mine", "torch", "cpu", "float32", "native")
     result = CellResult(cell, wrong_layers=("norm",), wrong_attribute="epsilon")
-    told = github.annotation("t", "m", places(result, specs))
+    told = github.annotation("t", "m", find_places(result, specs))
     assert told == f"::error file=mine.yaml,line={line},title=t::m"
 
 

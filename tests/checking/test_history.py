@@ -202,10 +202,10 @@ def test_what_is_kept_stands_in_records_and_in_words(run: Run, tmp_path: Path) -
             )
             assert result.signature == old.signature
             assert result.since == old.since
-    from harness.checking.report import summary
+    from harness.checking.report import summarise
 
     day = run.report.results[-1].since[:10]
-    assert f"(4 kept: 4 from {day})" in summary(run.report)
+    assert f"(4 kept: 4 from {day})" in summarise(run.report)
 
 
 def test_pages_say_which_verdicts_are_kept(run: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sampling import sampled
 from users_models import GRU, NET, RULES, checked, model_file
 from wording import Wording
 
-from harness.checking.report import places
+from harness.checking.report import find_places
 from harness.checking.request import Request
 from harness.errors import UsageError
 from harness.given.check_request import apply_own_model
@@ -166,7 +166,7 @@ def test_the_layer_whose_epsilon_differs_is_named(
     specs = ModelCollection(Library())
     specs.add(str(spec))
     result = replace(result, cell=replace(result.cell, spec="two"))
-    assert next(places(result, specs)).endswith("two.yaml:8")
+    assert next(find_places(result, specs)).endswith("two.yaml:8")
 
 
 def test_a_scalar_and_a_condition_are_told_too(

@@ -42,7 +42,7 @@ def result(
 
 def printed(report: Report, width: int = 160, **console: Any) -> str:
     file = io.StringIO()
-    show(Console(file=file, width=width, **console), *reports.tables(report))
+    show(Console(file=file, width=width, **console), *reports.make_tables(report))
     return file.getvalue()
 
 
@@ -177,7 +177,7 @@ def test_a_paragraph_for_each_cell_that_does_not_pass(mixed: Report, wording: Wo
         Finding("shapes", faults=["the worker process ended during values"], verdict="not-run"),
         Finding("kinks", faults=["the worker process ended during values"], verdict="not-run"),
     ]
-    lines = reports.problems(mixed)
+    lines = reports.describe_problems(mixed)
     wording(
         lines,
         "lesson6/simple_rnn ... torch, float64, native: differ ... forward"
@@ -185,7 +185,7 @@ def test_a_paragraph_for_each_cell_that_does_not_pass(mixed: Report, wording: Wo
         " ... 1e+04 ... 8.00e-07 ... lesson6/simple_rnn"
         " ... torch, float32, native ... SIGSEGV",
     )
-    assert reports.problems(Report([result(), result(verdict="known-difference")])) == []
+    assert reports.describe_problems(Report([result(), result(verdict="known-difference")])) == []
 
 
 def test_only_the_first_checks_are_shown_in_full(mixed: Report, wording: Wording) -> None:
@@ -193,15 +193,15 @@ def test_only_the_first_checks_are_shown_in_full(mixed: Report, wording: Wording
     wrong.findings = [
         Finding(name, faults=["off"], verdict="differ") for name in ("outputs", "loss", "kinks")
     ]
-    shown = reports.problems(Report([wrong]))
+    shown = reports.describe_problems(Report([wrong]))
     wording(shown[1:], "outputs: differ ... loss: differ ... --verbose")
-    assert "  kinks: differ: off" in reports.problems(Report([wrong]), most=None)
+    assert "  kinks: differ: off" in reports.describe_problems(Report([wrong]), most=None)
 
 
 def test_details_have_a_line_for_every_check(wording: Wording) -> None:
     found = result(layers={"rnn": "torch.nn.RNN"}, version="torch 2.9")
     found.findings.append(Finding("aliasing", held=4))
-    head, *lines = reports.details(Report([found]))
+    head, *lines = reports.describe_details(Report([found]))
     wording.line(head, "native (torch 2.9 ... torch.nn.RNN): agree")
     assert len(lines) == 2
     wording.line(lines[0], "1.00e-08, 0.1 ... output.y")
@@ -220,9 +220,9 @@ def test_known_differences_are_told_once(wording: Wording) -> None:
 
 def test_the_summary_counts_cells_verdicts_and_comparisons(mixed: Report, wording: Wording) -> None:
     mixed.results[0].findings.append(Finding("aliasing", held=1200))
-    text = reports.summary(replace(mixed, seconds=61.4))
+    text = reports.summarise(replace(mixed, seconds=61.4))
     wording(text, "5 ... 3 agree, 1 differ, 1 ... 1,204 ... 61")
-    wording(reports.summary(Report([])), "0 ... 0 ... 0")
+    wording(reports.summarise(Report([])), "0 ... 0 ... 0")
 
 
 def test_long_output_is_cut_with_a_count(wording: Wording) -> None:
@@ -249,18 +249,18 @@ def three(off: Any, **given: Any) -> Report:
     "off", [OUT + 0.1, OUT * 1e6, np.full_like(OUT, np.nan), np.full_like(OUT, np.inf), OUT[:1]]
 )
 def test_the_one_that_is_off_is_named(off: Any, wording: Wording) -> None:
-    (line,) = reports.outliers(three(off))
+    (line,) = reports.find_outliers(three(off))
     wording.line(line, "lesson6/simple_rnn, float32: jax")
     wording.line(line, "1.0e-07")
 
 
 def test_no_outlier_where_all_are_near_or_all_pass_or_are_too_few() -> None:
-    assert reports.outliers(three(OUT * (1 - 1e-7))) == []
+    assert reports.find_outliers(three(OUT * (1 - 1e-7))) == []
     passing = three(OUT + 0.1)
     for r in passing.results:
         r.findings[0].verdict = "known-difference"
-    assert reports.outliers(passing) == []
-    assert reports.outliers(Report(three(OUT + 0.1).results[1:])) == []
+    assert reports.find_outliers(passing) == []
+    assert reports.find_outliers(Report(three(OUT + 0.1).results[1:])) == []
 
 
 def test_two_camps_have_no_outlier() -> None:
@@ -268,11 +268,11 @@ def test_two_camps_have_no_outlier() -> None:
     found.results.append(
         result("keras", verdict="differ", outputs={"output.y": OUT * (1 + 1e-7) + 0.1})
     )
-    assert reports.outliers(found) == []
+    assert reports.find_outliers(found) == []
 
 
 def test_paths_are_apart(wording: Wording) -> None:
     """A backend's own path does not stand for it on the other."""
     native, equations = three(OUT + 0.1), three(OUT * (1 - 1e-7), path="equations")
-    (line,) = reports.outliers(Report([*native.results, *equations.results]))
+    (line,) = reports.find_outliers(Report([*native.results, *equations.results]))
     wording.line(line, "jax")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from wording import Wording
 
-from harness.checking.report import proof
+from harness.checking.report import describe_proof
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
 from harness.errors import HarnessError
@@ -88,8 +88,8 @@ def test_gradients_that_are_not_finite_prove_nothing_and_it_is_said(
     case = make_case(load_spec(str(tmp_path / "overflow.yaml")), Request(), own=False)
     gap = complex_step_gap(case)
     assert math.isnan(gap)
-    wording(proof({"overflow": gap}), "gradients")
-    wording(proof({"overflow": gap, "fine": 1e-16}), "1 ... agree ... 1.0e-16")
+    wording(describe_proof({"overflow": gap}), "gradients")
+    wording(describe_proof({"overflow": gap, "fine": 1e-16}), "1 ... agree ... 1.0e-16")
 
 
 def test_every_run_proves_the_specs_that_it_checks() -> None:

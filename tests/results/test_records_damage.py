@@ -83,14 +83,14 @@ def taken_up(path: Path) -> int:
     """All that a report shows of the cells that a file holds; how many there are."""
     report = Report(list(records_of(path, REQUEST).ended.values()))
     console = Console(file=io.StringIO(), width=160)
-    show(console, *reports.tables(report))
+    show(console, *reports.make_tables(report))
     for lines_ in (
-        reports.problems(report),
-        reports.details(report),
+        reports.describe_problems(report),
+        reports.describe_details(report),
         reports.list_known_differences(report),
     ):
         "\n".join(lines_)
-    reports.summary(report)
+    reports.summarise(report)
     json.dumps([line.plain() for result in report.results for line in results_of(result)])
     _ = report.exit_code
     return len(report.results)

@@ -17,7 +17,7 @@ from wording import Wording
 from harness.checking import checks, run_cell
 from harness.checking.checks.context import Context
 from harness.checking.history import records_of
-from harness.checking.report import problems
+from harness.checking.report import describe_problems
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.cli import cli
@@ -49,12 +49,12 @@ def test_a_traceback_is_in_the_report_and_in_the_record(tmp_path: Path, wording:
     asked = request("primitive-raises", records=path, checks=("values",))
     with Engine(asked) as engine:
         report = engine.run()
-    told = "\n".join(problems(report, most=None))
+    told = "\n".join(describe_problems(report, most=None))
     raised = "in <lambda>\n"
     assert "traceback of primitives:" in told
     assert raised in told
     wording.line(told, "IndexError")
-    assert "--verbose shows the traceback" in "\n".join(problems(report))
+    assert "--verbose shows the traceback" in "\n".join(describe_problems(report))
     kept = {r["check"]: r["traceback"] for r in lines_of(path, "result")}
     assert raised in kept["values"]
     (again,) = records_of(path, asked).ended.values()
@@ -149,4 +149,4 @@ def test_odd_outputs_are_no_outliers_and_break_no_report() -> None:
     """Three backends of a spec, one of which returns no arrays."""
     report = run("forward-odd", "nothing", "equal-floats")
     assert all(isinstance(a, np.ndarray) for r in report.results for a in r.outputs.values())
-    assert problems(report)
+    assert describe_problems(report)
