@@ -120,7 +120,7 @@ def cli() -> None:
 
 def _check(asked: CheckOptions) -> int:
     from harness.checking.console import run_check
-    from harness.report.reported import RunReports
+    from harness.report.run_reports import RunReports
     from harness.results.file import has_finished_cell
 
     with RunReports(asked, worth=has_finished_cell) as reported:
@@ -154,7 +154,7 @@ def check_request_of(given: Mapping[str, Any]) -> Any:
 
 
 def _bench(asked: BenchOptions) -> int:
-    from harness.report.reported import RunReports
+    from harness.report.run_reports import RunReports
     from harness.timing.console import run_bench
 
     with RunReports(asked) as reported:

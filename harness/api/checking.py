@@ -23,7 +23,7 @@ from harness.given.check_request import check_request
 from harness.output.notebook import Tint, TintedText, frame, html_table
 from harness.output.printing import one_line, shown, silent
 from harness.output.table import text_of
-from harness.report.reported import RunReports
+from harness.report.run_reports import RunReports
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING
 from harness.results.lines import results_of

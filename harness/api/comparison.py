@@ -17,7 +17,7 @@ from harness.output.notebook import TintedText, frame, html_table
 from harness.output.printing import one_line, shown
 from harness.results.records import Records
 from harness.results.speeds import SpeedFile
-from harness.runs import compared
+from harness.runs import changes
 from harness.timing import compare as speeds
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Run = str | PathLike[str] | BenchReport
 
 
-class Comparison(compared.RunChanges):
+class Comparison(changes.RunChanges):
     """Changes between two runs, gravest first.
 
     ``environment`` has the differences of versions, machines and settings.
@@ -71,7 +71,7 @@ class Comparison(compared.RunChanges):
     def _repr_html_(self) -> str:
         rows: list[list[str | TintedText]] = [
             [
-                TintedText(compared.HEADINGS[change.kind][0], "bad" if change.worse else "good"),
+                TintedText(changes.HEADINGS[change.kind][0], "bad" if change.worse else "good"),
                 str(change),
             ]
             for change in self.changes

@@ -16,7 +16,7 @@ from harness.output.notebook import TintedText, frame, html_table
 from harness.output.printing import one_line, shown, silent
 from harness.output.table import text_of
 from harness.report import svg_pictures
-from harness.report.reported import RunReports
+from harness.report.run_reports import RunReports
 from harness.report.speeds import charts
 from harness.results.speeds import SpeedFile
 from harness.timing import json_file, table

@@ -15,7 +15,7 @@ from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
 from harness.results.lines import Head, Pair, RequestRecord
 from harness.results.records import Records, newest_results
-from harness.runs.compared import (
+from harness.runs.changes import (
     Difference,
     MovedDigits,
     RunChanges,

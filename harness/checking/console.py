@@ -42,7 +42,7 @@ from harness.results.file import read_records
 from harness.results.findings import PASSING, Finding
 from harness.results.lines import Head, results_of
 from harness.results.records import Records
-from harness.runs.compared import RunChanges
+from harness.runs.changes import RunChanges
 
 # Comparison of a run of checks with an earlier record file: ``check --baseline``.
 

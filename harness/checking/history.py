@@ -41,7 +41,7 @@ from harness.results.file import RecordError, encode_line, read_records
 from harness.results.findings import Verdict
 from harness.results.lines import Begin, CellLine, End, Head, RequestRecord, Result, results_of
 from harness.results.records import Records
-from harness.runs.compared import describe_change
+from harness.runs.changes import describe_change
 from harness.runtime.code_digest import digest
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of

@@ -25,7 +25,7 @@ from harness.output.printing import entry
 from harness.output.table import Grid
 from harness.results.cell import CellResult, not_compared
 from harness.results.findings import MARKS, PASSING, Finding, digits
-from harness.runs.compared import RunChanges
+from harness.runs.changes import RunChanges
 
 STYLES: Mapping[str, str] = {
     "agree": "green",

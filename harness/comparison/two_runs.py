@@ -25,7 +25,7 @@ from harness.results.cell import Cell
 from harness.results.file import read_records
 from harness.results.records import Records
 from harness.results.speeds import SpeedFile
-from harness.runs.compared import NONE, Difference, RunChanges, describe_unreached
+from harness.runs.changes import NONE, Difference, RunChanges, describe_unreached
 from harness.runtime.labels import backend_of
 from harness.timing import compare as speeds
 from harness.timing import json_file

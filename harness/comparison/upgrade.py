@@ -20,7 +20,7 @@ from harness.errors import UsageError, did_you_mean
 from harness.language.library import Library
 from harness.output import table
 from harness.output.printing import console, line
-from harness.runs.compared import RunChanges
+from harness.runs.changes import RunChanges
 from harness.runtime.labels import backend_of
 from harness.timing.console import BenchProgress, relative_lines
 from harness.timing.json_file import document

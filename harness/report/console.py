@@ -24,7 +24,7 @@ from harness.report.page import page, prepare_page
 
 if TYPE_CHECKING:
     from harness.checking.known_differences import Differences
-    from harness.report.news import News
+    from harness.report.changes import News
 
 # The kind of file of each format, and the format for each file suffix.
 KINDS: Mapping[str, kinds.FileKind] = {
@@ -156,7 +156,9 @@ def _write_all(inputs: Inputs, outputs: Mapping[str, Path], asked: object) -> No
     bases = getattr(asked, "bases", (base,) if base is not None else ())
     against = None
     if bases:
-        from harness.report.news import news  # slow import: it imports all checks, for their names
+        from harness.report.changes import (
+            news,  # slow import: it imports all checks, for their names
+        )
 
         against = news(inputs, read_inputs(bases, "--base"))
     for form, output in outputs.items():

@@ -16,7 +16,7 @@ from harness.results.cell import CellResult, not_compared
 from harness.results.findings import BROKEN, PASSING
 
 if TYPE_CHECKING:
-    from harness.report.news import News
+    from harness.report.changes import News
 
 Tone = Literal["good", "bad", "broken"]
 # Verdicts of checks that compared something.

@@ -11,15 +11,15 @@ from harness.output.markdown import code, fenced, sentences, table
 from harness.output.markdown import escaped as plain
 from harness.output.table import thousands
 from harness.report.cells import Matrix, MatrixEntry, matrices
+from harness.report.environment import TRAINING_COLUMNS, environment, model_view, training_rows
+from harness.report.failed_cells import Trouble, troubles
 from harness.report.headline import headline
 from harness.report.inputs import CheckRun, Inputs
 from harness.report.speeds import Chart, charts, group_doubts
-from harness.report.surroundings import TRAINING_COLUMNS, environment, model_view, training_rows
-from harness.report.troubles import Trouble, troubles
-from harness.runs.compared import MOVED, list_moved_digits
+from harness.runs.changes import MOVED, list_moved_digits
 
 if TYPE_CHECKING:
-    from harness.report.news import News
+    from harness.report.changes import News
 
 MOST_TROUBLES, MOST_CHANGES = 10, 30
 # The maximum number of characters that are shown of a check's detail.

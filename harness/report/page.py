@@ -21,21 +21,21 @@ from harness.output.html import escaped
 from harness.output.printing import visible
 from harness.report import cells, speeds, svg_pictures
 from harness.report.cells import MatrixEntry, share
-from harness.report.headline import headline
-from harness.report.history import HEIGHT, WIDTH, RunHistory
-from harness.report.inputs import CheckRun, Inputs
-from harness.report.speeds import ShownChart, roofline
-from harness.report.surroundings import (
+from harness.report.environment import (
     TRAINING_COLUMNS,
     environment,
     facts,
     model_view,
     training_rows,
 )
-from harness.report.troubles import troubles
+from harness.report.failed_cells import troubles
+from harness.report.headline import headline
+from harness.report.history import HEIGHT, WIDTH, RunHistory
+from harness.report.inputs import CheckRun, Inputs
+from harness.report.speeds import ShownChart, roofline
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING, Finding
-from harness.runs.compared import MOVED, list_moved_digits
+from harness.runs.changes import MOVED, list_moved_digits
 
 # Data of cells and charts for the script of the page, compact enough for thousands of cells.
 
@@ -152,7 +152,7 @@ def _round_number(number: float) -> Any:
 
 if TYPE_CHECKING:
     from harness.checking.known_differences import Differences
-    from harness.report.news import News
+    from harness.report.changes import News
 
 # The maximum number of differences shown in full; the matrix shows all other differences.
 MOST_TROUBLES = 30

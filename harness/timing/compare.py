@@ -14,7 +14,7 @@ from harness.errors import UsageError, several, shorten
 from harness.oracle.tolerance import accuracy_change
 from harness.results.environment import Environment
 from harness.results.speeds import NoSpeed, SpeedEntry, SpeedFile, Timed
-from harness.runs.compared import (
+from harness.runs.changes import (
     Difference,
     RunChanges,
     describe_unreached,

@@ -21,7 +21,7 @@ from harness.output.printing import console, line, say
 from harness.output.progress import Progress
 from harness.output.table import Grid, show
 from harness.results.speeds import SpeedFile
-from harness.runs.compared import RunChanges
+from harness.runs.changes import RunChanges
 from harness.timing import sweep, table
 from harness.timing.compare import check_cells, compare, relative_speeds, select_requested
 from harness.timing.contestant import BenchEvents, TimedResult

@@ -20,10 +20,10 @@ from harness.timing.contestant import (
     Unsupported,
     fault_text,
 )
-from harness.timing.figures import compare_with_peaks, finish
-from harness.timing.play import time_round
 from harness.timing.proofs import PROOFS
 from harness.timing.proofs.values import check_values
+from harness.timing.rates import compare_with_peaks, finish
+from harness.timing.timed_round import time_round
 from harness.timing.workload import SECRET, Batch
 from harness.worker.remote import WorkerFault, missing_requirement, offers_path
 

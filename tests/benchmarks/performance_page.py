@@ -26,7 +26,7 @@ from ratio_targets import (
     untimed,
 )
 
-from harness.timing.figures import spread
+from harness.timing.rates import spread
 
 NOTES = Path(__file__).with_name("performance_notes.md")
 MODEL_NOTES = Path(__file__).with_name("performance_model_notes.md")

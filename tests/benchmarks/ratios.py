@@ -28,8 +28,8 @@ from ratio_targets import missed, other_ways, outcome, untimed
 from rich.console import Console
 
 from harness.timing.contestant import Contestant, TimedResult
-from harness.timing.figures import compare_with_peaks, finish
 from harness.timing.json_file import environment
+from harness.timing.rates import compare_with_peaks, finish
 from harness.timing.request import BenchRequest, Entry, Group, launch
 from harness.timing.rounds import prepare, time_round, warm_up
 from harness.timing.workload import TimedCase

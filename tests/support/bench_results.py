@@ -8,7 +8,7 @@ from typing import Any
 from harness.files.forms import formed
 from harness.results.speeds import SpeedFile
 from harness.timing.contestant import Record, TimedResult
-from harness.timing.figures import rates, spread
+from harness.timing.rates import rates, spread
 from harness.timing.request import BenchRequest, Entry, TimedCell
 from harness.worker.launch import Launch
 

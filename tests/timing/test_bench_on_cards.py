@@ -18,10 +18,10 @@ from harness.runtime.plugins import load
 from harness.runtime.precision import WIDTHS
 from harness.runtime.service import SessionService
 from harness.runtime.step_service import PeakMeter, StepService, bandwidth_numbers
-from harness.timing import card, figures
+from harness.timing import card, rates
 from harness.timing.card import list_slowdowns, split_memory, watch_gpu
 from harness.timing.contestant import Record
-from harness.timing.figures import large_product
+from harness.timing.rates import large_product
 from harness.worker.cards import CardState
 
 L2 = 50_000_000
@@ -43,13 +43,13 @@ def test_the_product_of_a_peak_fills_a_card() -> None:
 def test_a_share_is_of_the_peak_of_its_device(
     monkeypatch: pytest.MonkeyPatch, device: str, size: int
 ) -> None:
-    monkeypatch.setattr(figures, "largest_product", lambda case: (2, 3, 4))
+    monkeypatch.setattr(rates, "largest_product", lambda case: (2, 3, 4))
     peaks = {(100, (size,) * 3): 8e9, (100, (2, 3, 4)): 4e9}
     one = contestant(device)
     one.peaks, one.result = peaks, SimpleNamespace(measured=True)
     one.case, one.record.step = SimpleNamespace(products=1000), {"median": 1e-6}
     one.entry.baseline, one.entry.label = False, "torch"
-    figures.compare_with_peaks([one])
+    rates.compare_with_peaks([one])
     assert (one.record.share_of_peak, one.record.share_of_own_peak) == (0.125, 0.25)
     assert one.record.peak["large_size"] == [size] * 3
 

@@ -20,9 +20,9 @@ from harness.language.model import load_spec
 from harness.oracle.oracle import Oracle
 from harness.oracle.tolerance import Deviation
 from harness.runtime.session import Session
-from harness.timing.figures import count_operations, largest_product, least_bytes
 from harness.timing.options import BenchOptions
 from harness.timing.proofs.values import count_correct_digits
+from harness.timing.rates import count_operations, largest_product, least_bytes
 from harness.timing.request import (
     TUNINGS,
     BenchRequest,

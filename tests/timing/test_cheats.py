@@ -9,7 +9,7 @@ import pytest
 from places import SUPPORT
 from quick_rounds import quick_rounds
 
-from harness.timing import play
+from harness.timing import timed_round
 from harness.timing.contestant import Contestant, TimedResult
 from harness.timing.proofs import times
 from harness.timing.request import BenchRequest, Entry
@@ -137,11 +137,11 @@ def test_cheats_are_refused_and_say_why(
             Contestant,
             "steps_in",
             lambda one, seconds, least=3: (
-                long if seconds == play.ROUND else short(one, seconds, least)
+                long if seconds == timed_round.ROUND else short(one, seconds, least)
             ),
         )
     if cheats is BEFOREHAND:
-        monkeypatch.setattr(play, "WARMING", 0.1)  # until all that is put aside is done
+        monkeypatch.setattr(timed_round, "WARMING", 0.1)  # until all that is put aside is done
     found = run(spec, mode, "honest", *cheats, sizes=LONG if cheats is BEFOREHAND else SIZES)
     honest = found.pop("honest")
     assert (honest.status, honest.reason) == ("measured", "")

@@ -10,7 +10,7 @@ from math import inf
 from statistics import median, quantiles
 
 from harness.timing.contestant import Contestant, FeedTime, Pace, Refused, TimedRow
-from harness.timing.play import time_sample
+from harness.timing.timed_round import time_sample
 from harness.timing.workload import ROTATING
 
 # Proof that a step is not faster than the hardware: its matmuls run at most at HARDWARE x peak.

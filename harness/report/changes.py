@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.checking import changes as checks
 from harness.errors import UsageError
 from harness.report.inputs import Inputs
-from harness.runs.compared import HEADINGS, RunChanges
+from harness.runs.changes import HEADINGS, RunChanges
 from harness.timing import compare as speeds
 
 

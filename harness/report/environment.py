@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.report.inputs import BenchRun, CheckRun, Inputs, TrainedWeights
 from harness.results.environment import Machine
 from harness.results.lines import CheckedModel
-from harness.runs.compared import Difference
+from harness.runs.changes import Difference
 
 TRAINING_COLUMNS = ("training", "epochs", "loss", "held-out loss", "held-out metrics")
 
