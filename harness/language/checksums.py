@@ -32,7 +32,7 @@ from harness.language.scope import FunctionName
 from harness.program.dims import Dim
 from harness.program.ir import Meaning
 
-# Parts of definitions in a form that does not depend on names: numbered axes, kinds, checksums.
+# Descriptions of parts of definitions that do not depend on names: numbered axes and checksums.
 
 # Number of hexadecimal digits of a checksum, enough to avoid collisions by chance.
 DIGITS = 16
@@ -41,12 +41,12 @@ Shapes = Mapping[str, object]
 
 
 def checksum_of(*parts: Any) -> str:
-    """Return a checksum of ``parts``, which are names, numbers and other checksums."""
+    """Return a checksum of names, numbers and other checksums."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
 
 class Axes:
-    """The names of axes in a definition, numbered in order of their first use in inputs."""
+    """The axes of a definition's inputs, numbered in the order in which the inputs name them."""
 
     def __init__(self, attributes: Mapping[str, object]) -> None:
         self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
@@ -54,8 +54,8 @@ class Axes:
         self.numbers = {n: Dim.of(n) for n in attributes if n not in self.dims}
 
     def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
-        """Return the inputs as (name, description). A description has the numbered axes, and the
-        axis that bounds an index."""
+        """Return each input as (name, description). A description contains the numbered axes and
+        the bound of an index."""
         return [(name, self._input(declaration)) for name, declaration in inputs.items()]
 
     def _input(self, declaration: Any) -> Any:
@@ -80,7 +80,7 @@ class Axes:
         return str(self.dims.setdefault(axis, Dim.of(f"#{len(self.dims)}")))
 
     def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
-        """Return a declared shape with numbered axes."""
+        """Return a declared shape with numbers in place of axis names."""
         at = document.place_of(())
         sizes = {**self.numbers, **self.dims}
         return [a if a == REST else str(read_dim(a, sizes, at)) for a in axes]
@@ -91,7 +91,8 @@ class Axes:
 
 
 def attribute_kinds(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return the kind of each attribute by its default: size, truth, function or number."""
+    """Return the kind of each attribute (size, truth, function or number), which its default
+    shows."""
 
     def kind(default: Any) -> str:
         if default == "size" or isinstance(default, bool):
@@ -106,7 +107,8 @@ EQUATION_KEYS = ("equations", "training", "inference")
 
 
 def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
-    """Return the meaning of a definition and of the functions that its attributes name."""
+    """Return the meaning of a definition: the name that backends recognise, its checksum, and the
+    functions that its attributes name."""
     functions = {
         attribute: known_name(library, "function", value.function)
         for attribute, value in attributes.items()
@@ -116,7 +118,7 @@ def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Att
 
 
 def pseudo_layer_meaning(layer: Meaning) -> Meaning:
-    """Return the meaning of the pseudo-layer that holds a layer's own parameters and noise."""
+    """Return the meaning of the pseudo-layer that has a layer's own parameters and noise."""
     return Meaning(f"parameters of {layer.name}", checksum_of("held", layer.checksum), {})
 
 
@@ -165,7 +167,8 @@ def _shipped(kind: str) -> Mapping[str, str]:
 
 
 class _DefinitionHasher:
-    """The computation of a definition's checksum from checksums of the names in its equations."""
+    """A calculator of definitions' checksums, which combines the checksums of names in
+    equations."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -217,7 +220,8 @@ class _DefinitionHasher:
         )
 
     def _hash_scans(self, spec: schema.Layer, outer_names: Names, document: Document) -> Names:
-        """Return the checksums of the outputs of a layer's loops, and of final states, by name."""
+        """Return checksums by name: of the outputs of a layer's loops, and of the states after a
+        loop."""
         checksums: Names = {}
         for name, scan in spec.scans.items():
             steps = parse_equations(scan.step, document.locator(("scans", name, "step")))
@@ -230,8 +234,8 @@ class _DefinitionHasher:
         return checksums
 
     def _hash_layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
-        """Return the checksums of nested layers, which include their definitions and attributes, by
-        name."""
+        """Return the checksums of nested layers by name. They include definitions and
+        attributes."""
         checksums = {}
         for name, use in spec.layers.items():
             at = document.place_of(("layers", name))
@@ -376,7 +380,7 @@ class _DefinitionHasher:
         return self.hash_function(definition, dict(zip(inputs, arguments, strict=False)) | named)
 
     def _hash_literal(self, value: bool | float | str) -> str:
-        """Return the checksum that an attribute's value has in equations."""
+        """Return the checksum of an attribute's value in equations."""
         if isinstance(value, bool):
             return checksum_of("truth", value)
         if isinstance(value, float | int):
@@ -386,8 +390,8 @@ class _DefinitionHasher:
         return checksum_of("word", value)
 
     def hash_function(self, definition: Definition, arguments: Names) -> str:
-        """Return the checksum of a call of a function. ``arguments`` has the checksums of its
-        arguments; other attributes have their defaults."""
+        """Return the checksum of a function's call with arguments of the checksums ``arguments``.
+        Other attributes have their defaults."""
         spec, locate = content(definition, schema.Function), definition.document.locator
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
@@ -405,6 +409,6 @@ def _slice_checksums(scan: schema.Scan) -> Names:
 
 
 def _name_checksums(kind: str, names: Iterable[str]) -> Names:
-    """Return a checksum for each name that a definition gets from outside, e.g. its inputs.
-    ``kind`` is the kind of the names."""
+    """Return a checksum for each name of a ``kind`` that equations can read, e.g. for each
+    attribute."""
     return {name: checksum_of(kind, name) for name in names}

@@ -1,4 +1,4 @@
-"""Strict YAML parser that knows the line and column of every value in a spec file."""
+"""Parser of spec files, which are strict YAML. It records the line and column of every value."""
 
 import json
 import math
@@ -95,7 +95,8 @@ _REJECTED_PATTERNS = [
 
 
 def plain_value(text: str) -> Scalar:
-    """Return the value of an unquoted scalar. Raises ValueError with what to write instead."""
+    """Return the value of an unquoted scalar, e.g. 1.5 for ``1.5``. Raises ValueError if the scalar
+    is ambiguous; the message says what to write."""
     if not text:
         raise ValueError("a value is missing")
     if text in _BOOLEANS:
@@ -168,8 +169,7 @@ def read_nodes(text: str, file: str) -> Nodes:
 
 
 def _character_at(text: str, place: Place) -> str:
-    """Return the character at a position, or "" if the position is after the end of its line or
-    after the end of the text."""
+    """Return the character at a position; "" if the line or the text ends before this position."""
     lines = text.splitlines()
     return lines[place.line - 1][place.column - 1 :][:1] if place.line <= len(lines) else ""
 
@@ -196,7 +196,7 @@ def _mark_place(file: str, mark: Any) -> Place:
 
 @dataclass
 class _Frame:
-    """A list or mapping that is being read. ``key`` is the key whose value comes next."""
+    """A list or mapping while it is read. The next value belongs to ``key``."""
 
     path: KeyPath
     items: list[Data] | dict[str, Data]
@@ -315,7 +315,8 @@ class _Builder:
             raise SpecError(f"{error}{found_text}", place) from None
 
     def _round_bracket_hint(self) -> str:
-        """Return a hint if ``shape: (batch, time)`` was read as a text and a key."""
+        """Return a hint if a list in round brackets, as in ``shape: (batch, time)``, was read as
+        separate values."""
         items = self.frames[-1].items
         for value in items.values() if isinstance(items, dict) else ():
             if not isinstance(value, str):
@@ -363,15 +364,15 @@ class Document:
         return self.nodes.data
 
     def place_of(self, path: KeyPath) -> Place:
-        """Return the position of the value at ``path``. If there is no such value, return the
-        position of the innermost value that encloses it."""
+        """Return the position of the value at ``path``. Without such a value, return the position
+        of the innermost enclosing value."""
         while path not in self.nodes.values:
             path = path[:-1]
         return self.nodes.values[path].place
 
     def place_of_key(self, path: KeyPath) -> Place:
-        """Return the position of the key of the value at ``path``; for an item of a list, return
-        the position of the item."""
+        """Return the position of the key at ``path``, or of the item if ``path`` leads to a list
+        item."""
         return self.nodes.keys.get(path) or self.place_of(path)
 
     def locator(self, path: KeyPath) -> Locator:
@@ -408,8 +409,8 @@ def load(path: Path) -> Document:
 
 
 def parse(text: str, file: str) -> Document:
-    """Parse the text of a spec file; ``file`` is the name of the file in messages. Raises SpecError
-    if the text is not strict YAML."""
+    """Parse the text of a spec file; messages call the file ``file``. Raises SpecError if the text
+    is not strict YAML."""
     if len(text) > MAX_BYTES:
         message = f"the spec has {len(text):,} characters; at most {MAX_BYTES:,} are allowed"
         raise SpecError(message, Place(file))

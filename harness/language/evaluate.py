@@ -1,4 +1,4 @@
-"""Evaluation of equations, which converts them to nodes of a program and inlines functions."""
+"""Evaluation of equations: conversion to nodes of a program, in which functions are inlined."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ OPERATORS: Mapping[str, str] = {
     "/": "divide",
     "**": "power",
 }
-# Limits of a program's size: every call of a function is inlined, so a few short definitions can
-# produce a huge program.
+# Limits of the size of a program. A few short definitions can produce a huge program, because every
+# call of a function is inlined.
 MAX_VALUES = 20_000
 MAX_FUNCTIONS = 20
 MAX_DEPTH = 120
@@ -54,7 +54,8 @@ SPARSE = "sparse_"
 
 
 class Evaluator(LanguageValues):
-    """An evaluator of equations that may call functions; a subclass allows layers and losses."""
+    """An evaluator of equations that may call functions. A subclass also evaluates calls of layers
+    and losses."""
 
     def __init__(self, library: Library) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class Evaluator(LanguageValues):
 
     @contextmanager
     def with_call_place(self, name: str, place: Place) -> Iterator[None]:
-        """Add the position of a call to errors in the equations of the called definition.
+        """Add the position of a call to errors that the called definition's equations raise.
 
         Raises:
             SpecError: the ``with`` block raised a SpecError; the call is added to its message.
@@ -81,10 +82,10 @@ class Evaluator(LanguageValues):
     def run_equations(
         self, equations: Sequence[tree.Assignment], scope: Scope, label: str | None
     ) -> None:
-        """Evaluate assignments in order and add their names to the scope.
+        """Evaluate equations in order, and add the assigned names to the scope.
 
-        The program's values get the names ``label + name``; with label None (inside functions) they
-        get no names.
+        In the program, the values are called ``label + name``. With label None (inside functions),
+        they have no names.
 
         Raises:
             SpecError: an equation is wrong, or assigns to a name that must not be assigned.
@@ -105,7 +106,7 @@ class Evaluator(LanguageValues):
                 self.places.setdefault(value, target.place)
 
     def evaluate_assignment(self, assignment: tree.Assignment, scope: Scope) -> Sequence[int]:
-        """Evaluate the right side of an assignment; return a value for each name on the left side.
+        """Evaluate the right side of an equation. Return a value for each name on the left side.
 
         Raises:
             SpecError: the number of names differs from the number of results.
@@ -265,8 +266,8 @@ class Evaluator(LanguageValues):
         expr: tree.Call,
         scope: Scope,
     ) -> tuple[Scope, dict[str, int], dict[str, Attribute]]:
-        """Evaluate the arguments of a call. Return a scope for the definition's equations, the
-        inputs' values and the attributes."""
+        """Evaluate the arguments of a call. Return a scope for the equations of the definition, the
+        values of the inputs, and the attributes."""
         attributes = evaluate_attributes(
             self.library, f"{kind} {name!r}", expr, spec.attributes, definition.document, scope
         )
@@ -286,8 +287,8 @@ class Evaluator(LanguageValues):
         inner: Scope,
         label: str | None,
     ) -> int:
-        """Evaluate the equations of a definition and return the value of its output. Check that the
-        equations use every declared name."""
+        """Evaluate the equations of a definition, and check that they use all declared names.
+        Return the value of the output."""
         equations = parse_equations(spec.equations, document.locator(("equations",)))
         self.run_equations(equations, inner, label)
         result = self.find_output(inner, spec.output, document.place_of(("output",)))
@@ -314,8 +315,8 @@ class Evaluator(LanguageValues):
                 )
 
     def _sparse_hint(self, loss: str, kind: Kind) -> str:
-        """Return a hint that names the ``sparse_`` variant of a loss if the target is class
-        indices, or the variant without ``sparse_`` if the target is floats; otherwise ""."""
+        """Return a hint that names the variant of a loss for the target's kind (with ``sparse_``
+        for class indices, without for floats). Return "" if there is no variant."""
         variant, target = f"{SPARSE}{loss}", "class indices"
         if loss.startswith(SPARSE):
             variant, target = loss.removeprefix(SPARSE), "floats"
@@ -332,8 +333,8 @@ class Evaluator(LanguageValues):
         sizes: dict[str, Dim],
         any_kind: bool = False,
     ) -> None:
-        """Check the kinds and shapes of the arguments, and bind them to the inputs' names in the
-        scope ``inner``.
+        """Check the kinds and shapes of the arguments, and bind them to the names of the inputs in
+        the scope ``inner``.
 
         Raises:
             SpecError: a shape, or the bound of an index, does not match.
@@ -385,8 +386,8 @@ def _unknown_function_text(
     place: Place,
     layers: Iterable[str] = (),
 ) -> str:
-    """Return the error message for an unknown function, with a hint. ``known`` are the names that
-    can be called, and ``layers`` are those of them that are layers."""
+    """Return the error message for an unknown function. ``known`` are the names that can be called,
+    among them the names in ``layers``."""
     if hint := library.hints.functions.get(name):
         return f"the language has no function {name!r}: {hint}"
     if library.has("layer", name):

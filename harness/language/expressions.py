@@ -49,7 +49,7 @@ _MODULES = frozenset(
 
 
 def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
-    """Check the tokens of a text and return the text without comments. Raises SpecError at the
+    """Check the tokens of a text, and return the text without comments. Raises SpecError for the
     first invalid token."""
     if len(text) > MAX_BLOCK:
         message = f"the equations have {len(text):,} characters; at most {MAX_BLOCK:,} are allowed"
@@ -182,8 +182,10 @@ _COMPARE: dict[type[ast.cmpop], str] = {
 
 @lru_cache(CACHED)
 def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
-    """Parse equations, one assignment per line. ``locate(line, column)`` returns the position in
-    the file for a line and a column of the text, counted from 0.
+    """Parse equations, one assignment per line.
+
+    ``locate(line, column)`` converts a line and a column of the text, counted from 0, to a position
+    in the file.
 
     Raises:
         SpecError: the text contains something that the language does not allow, or no equation.
@@ -200,8 +202,8 @@ def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
 
 @lru_cache(CACHED)
 def parse_expression(text: str, locate: Locate) -> tree.Expr:
-    """Parse a single expression; see ``parse_equations`` for ``locate``. Raises SpecError if the
-    text is not an expression of the language."""
+    """Parse a single expression. ``locate`` is described in :func:`parse_equations`. Raises
+    SpecError if the text is not an expression."""
     reader = _Reader(text, locate)
     if not reader.code.strip():
         raise SpecError(
@@ -213,8 +215,8 @@ def parse_expression(text: str, locate: Locate) -> tree.Expr:
 
 
 class _Reader:
-    """A converter from Python's syntax tree of a text to the tree of this language. It rejects all
-    constructs that it does not know."""
+    """A converter of a text from Python's syntax tree to the syntax tree of equations. It rejects
+    all unknown constructs."""
 
     def __init__(self, text: str, locate: Locate) -> None:
         self.locate = locate
@@ -238,7 +240,7 @@ class _Reader:
             raise SpecError(message, self.locate(0, 0)) from None
 
     def continuation_hint(self, mode: str, line: int) -> str:
-        """Return a hint if a line looks like the continuation of the previous line; else ""."""
+        """Return a hint if a line looks like a continuation of the previous line; otherwise ""."""
         begun = any(text.strip() for text in self.lines[:line])
         more = mode == "eval" or self.lines[line].lstrip()[:1] in (*"+-*/@&|.,)]",)
         return "; put an expression of several lines in brackets" if begun and more else ""

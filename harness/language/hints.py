@@ -21,7 +21,7 @@ FILE = "hints.yaml"
 
 
 def _split_names(hints: Mapping[str, str]) -> dict[str, str]:
-    """Split keys with several names, such as ``cat, concatenate``; return the hint of each name."""
+    """Replace keys with several names, such as ``cat, concatenate``, by a key for each name."""
     return {name: hint for names, hint in hints.items() for name in names.split(", ")}
 
 
@@ -29,9 +29,9 @@ ByName = Annotated[dict[str, str], AfterValidator(_split_names)]
 
 
 class Hints(Strict):
-    """The hints by name; a key may list several names with commas.
+    """Hints by name. In the files, a key may list several names, separated by commas.
 
-    Keys of ``definitions`` are in lower case, without underscores and without dotted prefixes.
+    Keys of ``definitions`` are in lower case, without underscores and dotted prefixes.
     """
 
     functions: ByName = {}
@@ -54,8 +54,8 @@ def shipped_hints() -> Hints:
 
 
 def read_hints(folders: Iterable[Path]) -> Hints:
-    """Return the shipped hints, overridden by the hints in folders. The first folder has the
-    highest precedence.
+    """Return the shipped hints, overridden by the hints in folders. An earlier folder overrides a
+    later folder.
 
     Raises:
         SpecError: a file with hints is invalid.

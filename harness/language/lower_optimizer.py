@@ -55,11 +55,11 @@ _REJECTED_FOR_MATRICES = (
 
 
 class UpdateBuilder(Builder):
-    """A builder of an update's nodes, which rejects primitives that an update must not contain.
+    """A builder of the nodes of an update. It rejects primitives that an update must not contain.
 
-    A parameter may have any number of axes, and a framework may store it transposed or packed with
-    other parameters, so an update must not depend on rows. With ``matrices``, the parameter is a
-    matrix in the layout that its layer declares.
+    A parameter can have any number of axes, and a framework may store it transposed or together
+    with other parameters, so an update must not depend on rows. With ``matrices``, the parameter is
+    a matrix in the layout that its layer declares.
     """
 
     def __init__(self, matrices: bool) -> None:
@@ -68,7 +68,7 @@ class UpdateBuilder(Builder):
         self.rejection = _REJECTED_FOR_MATRICES if matrices else _REJECTED_FOR_ENTRIES
 
     def take_nodes(self) -> tuple[Node, ...]:
-        """Remove and return the nodes that were appended since the last call of this method."""
+        """Remove and return the nodes that were appended since the last call."""
         nodes = tuple(self.nodes)
         self.nodes.clear()
         return nodes
@@ -85,18 +85,16 @@ class UpdateBuilder(Builder):
 
 
 class UpdateEvaluator(Evaluator):
-    """An evaluator of an optimizer's equations, for vectors or (with ``matrices``) for matrices.
-
-    Without ``matrices``, reductions are over all axes.
-    """
+    """An evaluator of an optimizer's equations. With ``matrices``, parameters are matrices;
+    without, they have any shape, and reductions are over all axes."""
 
     def __init__(self, library: Library, builder: UpdateBuilder, matrices: bool) -> None:
         super().__init__(library)
         self.builder, self.matrices = builder, matrices
 
     def evaluate_typed(self, expr: Expr, scope: Scope, label: str, expected: Type) -> int:
-        """Evaluate an expression and check that its type is ``expected``; ``label`` names it in the
-        message.
+        """Evaluate an expression, and check that its type is ``expected``. Messages call the
+        expression ``label``.
 
         Raises:
             SpecError: the expression has a different type.
@@ -140,11 +138,10 @@ STARTS: Mapping[str, Mapping[str, Any] | None] = {
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The settings in a model's ``optimizer`` section that add equations to the optimizer.
+    """Settings of a model's ``optimizer`` section that add equations to those of the optimizer.
 
-    ``schedule`` and the items of ``given`` (attributes that depend on the step) are pairs of an
-    expression's text and its key path in the model's file. ``accumulate`` and ``average`` are
-    numbers.
+    ``schedule`` and the items of ``given`` (attributes that depend on the step) are pairs: the text
+    of an expression and its key path in the model's file.
     """
 
     document: Document
@@ -161,10 +158,8 @@ class ModelSettings:
 
 
 class RuleLowering:
-    """The conversion of an optimizer, with a model's settings, to an update rule.
-
-    With ``matrices``, the rule is for matrices. ``used`` has the names that the equations read.
-    """
+    """The conversion of an optimizer to an update rule, for all parameters or (with ``matrices``)
+    for matrices. ``used`` has the names that the equations read."""
 
     def __init__(
         self,
@@ -240,8 +235,8 @@ class RuleLowering:
         )
 
     def _lower_settings(self) -> tuple[dict[str, int], int]:
-        """Return the values of the names p, g and t, where g is the model's ``gradient``, and the
-        value of the scheduled learning rate."""
+        """Return the values of p, g and t for the optimizer's equations, and the scheduled learning
+        rate. The model's ``gradient`` replaces g."""
         around, rate = self.around, self.values["learning_rate"]
         names = {"p": self.values["p"], "g": self.added.gradient, "t": self.added.count}
         scope = Scope({n: BoundValue(v) for n, v in names.items()})
@@ -272,7 +267,7 @@ class RuleLowering:
         scope.names[name] = BoundValue(value)
 
     def _evaluate_varying(self) -> dict[str, int]:
-        """Return the values of attributes that the model sets as expressions of the step number."""
+        """Return the values of attributes that the model sets as functions of the step ``t``."""
         values = {}
         for name, (text, path) in self.around.given.items():
             if name == "learning_rate":
@@ -291,8 +286,8 @@ class RuleLowering:
         )
 
     def _slot_type(self, slot: str) -> Type:
-        """Return the type of a slot. Its shape is the declared shape, if there is one, and
-        otherwise the shape of the parameter.
+        """Return the type of a slot. Its shape is the declared shape, or else the shape of the
+        parameter.
 
         Raises:
             SpecError: a declared shape contains something other than rows, columns and numbers.
@@ -327,8 +322,8 @@ class RuleLowering:
         return {"constant": {"value": number}} if number else None
 
     def _check_assigned(self, scope: Scope) -> None:
-        """Check that the update assigns p and all slots, with the right types. Set ``used`` to the
-        names that the equations read."""
+        """Check that the update assigns p and all slots without changing their types. Store the
+        names that the equations read in ``used``."""
         document, slots = self.definition.document, (*self.path, "slots")
         starts = {start for start in self.part.slots.values() if isinstance(start, str)}
         self.used = scope.used | starts
@@ -350,7 +345,8 @@ class RuleLowering:
 
 
 def lower_section(library: Library, use: OptimizerUse, document: Document) -> UpdateRule:
-    """Return the update rule for a model's ``optimizer`` section, with rules for parameter groups.
+    """Return the update rule for a model's ``optimizer`` section, which contains rules for
+    parameter groups.
 
     Raises:
         SpecError: the optimizer is unknown or wrong, or a group is wrong.

@@ -35,8 +35,8 @@ from harness.program.updates import UpdateRule
 
 
 def notes(library: Library) -> list[str]:
-    """Return messages about shipped definitions that a folder replaces, and about unusual values of
-    attributes."""
+    """Return messages about shipped definitions that a folder replaces, and about unusual attribute
+    values."""
     messages = []
     for (kind, name), (place, shipped) in library.replaced.items():
         same = known_name(library, kind, name) == name
@@ -52,8 +52,7 @@ DEFAULT_BATCH = 64
 
 
 class Spec:
-    """A loaded model: its programs for training and inference, its update rule, its training phases
-    and its data.
+    """A loaded model: programs for training and inference, update rule, training phases and data.
 
     Loading checks the whole model, so every instance is valid.
     """
@@ -94,8 +93,8 @@ class Spec:
         return html_table(repr(self)[1:-1], ("what", "name", "shape"), rows, words=3)
 
     def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
-        """Return the program of a phase, with some sizes overridden. Raises SpecError for an
-        unknown or impossible size."""
+        """Return the program of a phase. ``sizes`` override sizes of the model. Raises SpecError
+        for an unknown or impossible size."""
         known_sizes = self.programs[phase].sizes
         at = self.document.place_of_key(("sizes",))
         for name, size in sizes.items():
@@ -118,8 +117,8 @@ class Spec:
         return program
 
     def _lower(self, sizes: Mapping[str, int]) -> dict[Phase, Program]:
-        """Return the programs of both phases with new numbers for sizes that decide the number of
-        layers. The results are cached."""
+        """Return the programs of both phases, with ``sizes`` for sizes that decide the number of
+        layers. The programs are cached."""
         key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
         if key not in self._lowered:
             with with_place(self.document.place_of_key(("equations",))):
@@ -133,8 +132,8 @@ class Spec:
 
     @property
     def length(self) -> int:
-        """The sequence length: the window length of the data if there is one, otherwise the length
-        nearest to the default that the model allows."""
+        """The sequence length: the window length of the data. For other data, the possible length
+        that is nearest to the default."""
         data = self.model.data
         if isinstance(data, schema.Data):
             return data.windows.length
@@ -145,7 +144,8 @@ class Spec:
         return lower_update(self.library, name, attributes, None)
 
     def _check_parameters(self) -> None:
-        """Check that the number of parameters is the number that the spec declares, if any."""
+        """Check that the number of parameters equals the declared number, if the spec declares
+        one."""
         program, declared = self.programs["training"], self.model.parameters
         counts = {
             p.name: prod(program.shape(p)) for p in (*program.parameters, *program.statistics)
@@ -171,8 +171,8 @@ class Spec:
         return lower_section(self.library, use, self.document)
 
     def _check_groups(self, use: OptimizerUse) -> None:
-        """Check that every pattern of a parameter group matches a parameter, and that earlier
-        groups do not match all parameters of the group."""
+        """Check that every pattern of a parameter group matches a parameter, and that a group has a
+        parameter that earlier groups do not match."""
         names = [port.name for port in self.programs["training"].parameters]
         matched_before: set[str] = set()
         for number, group in enumerate(use.groups):
@@ -240,7 +240,7 @@ def load_spec(
 
 @cache
 def _load_shipped(name: str) -> Spec:
-    """Return a shipped model, which is loaded only once per process."""
+    """Return a shipped model. It is loaded once per process."""
     library = Library()
     return Spec(library, library.model(name))
 
@@ -297,7 +297,7 @@ def fingerprint(spec: Spec) -> str:
 
 
 def _meaning(value: Any) -> Any:
-    """Convert a program, or a part of it, to JSON data without :data:`IGNORED_FIELDS`."""
+    """Convert a program, or part of a program, to JSON data without :data:`IGNORED_FIELDS`."""
     if is_dataclass(value) and not isinstance(value, type):
         field_names = [
             f.name for f in fields(value) if f.name not in IGNORED_FIELDS.get(type(value), ())
@@ -317,15 +317,15 @@ def _meaning(value: Any) -> Any:
     return value
 
 
-# A collection of many models, of which only some stay in memory. Others are parsed again if needed.
+# A collection of many models. Some stay in memory; the others are parsed again at their next use.
 
 MAX_LOADED = 64
-"""The largest number of models that are kept in memory; a loaded model takes about 60 KiB."""
+"""The largest number of models in memory. A loaded model takes about 60 KiB."""
 
 
 @dataclass(frozen=True)
 class _Text:
-    """The text of a model's file, which is kept because the file may change."""
+    """The text of a model's file. It is stored, because the file may change after loading."""
 
     file: str
     text: str
@@ -346,7 +346,8 @@ class _Text:
 
 
 class ModelCollection:
-    """A collection of models by name, in the order of their addition, with a shared library."""
+    """Models by name, in the order in which they were added, with a shared library. At most
+    ``limit`` models stay in memory."""
 
     def __init__(self, library: Library, limit: int = MAX_LOADED) -> None:
         self.library, self.limit = library, limit

@@ -44,9 +44,10 @@ MANTISSA = 53
 def read_noise_distribution(
     declared: schema.Noise, attributes: Mapping[str, Attribute], used: set[str], place: Place
 ) -> dict[str, Any]:
-    """Return the distribution of a noise as plain data: its name (``noise``) and its ``arguments``.
+    """Return the distribution of a noise array as plain data: its name (``noise``) and its
+    ``arguments``.
 
-    An argument is a number or the name of an attribute. Names that occur are added to ``used``.
+    A declared argument is a number or the name of an attribute, which is then added to ``used``.
 
     Raises:
         SpecError: the distribution is unknown, or an argument is missing, unknown or impossible.
@@ -97,7 +98,7 @@ def _check_arguments(name: str, arguments: Mapping[str, float], place: Place) ->
 
 
 def mean_of(law: Mapping[str, Any]) -> float:
-    """Return the mean of a distribution. In inference, the mean replaces the noise."""
+    """Return the mean of a noise distribution, which replaces the noise in inference."""
     arguments = law["arguments"]
     match law["noise"]:
         case "normal":
@@ -133,8 +134,8 @@ def draw_noise(
 
 
 def noise_of(program: Program, sizes: Mapping[str, int], seed: int, step: int = 0) -> ArrayDict:
-    """Draw all noise inputs of a program for a step, by name. ``sizes`` has the sizes that arrays
-    decide (batch, time)."""
+    """Draw all noise inputs of a program for a step, by name. ``sizes`` has numbers for batch and
+    time."""
     return {
         port.name: draw_noise(port.init or {}, program.shape(port, sizes), port.name, seed, step)
         for port in noise_ports(program)

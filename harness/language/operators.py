@@ -32,7 +32,7 @@ def compare(
     right: tree.Expr,
     scope: Scope,
 ) -> int:
-    """Evaluate a comparison of two floats or two whole numbers; ``==`` and ``!=`` also compare two
+    """Evaluate a comparison of two floats or two integers. ``==`` and ``!=`` can also compare two
     conditions.
 
     Raises:
@@ -65,9 +65,9 @@ def compare(
 
 
 def _evaluate_side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int, bool]:
-    """Evaluate a side of a comparison; return its value and whether it contains an index.
+    """Evaluate one side of a comparison. Return its value, and True if it contains an index.
 
-    An index may be added to, subtracted from or multiplied with whole numbers and sizes.
+    An index can be added to, subtracted from or multiplied by indices, integers and sizes.
 
     Raises:
         SpecError: an index is combined with floats.
@@ -95,17 +95,17 @@ def _check_whole(side: tree.Expr, scope: Scope) -> None:
 
 
 def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> int:
-    """Return a condition that is always true, or always false."""
+    """Return a condition whose value is always ``truth``."""
     one, number = evaluator.builder.constant(1.0), evaluator.builder.constant(float(truth))
     return evaluator.emit("equal", one, number, place=place)
 
 
 def where(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
-    """Compute ``where(condition, a, b)``. If the condition is an attribute with a truth value,
-    return a or b itself.
+    """Compute ``where(condition, a, b)``. If the condition is a boolean attribute, return a or b
+    itself.
 
-    Even then, a and b are both evaluated, to check them. The unused value is dead code, which the
-    program does not run.
+    In this case a and b are still evaluated, to check them. The program does not run the unused
+    value.
     """
     check_arguments(expr, 3)
     values = [evaluator.tensor(argument, scope) for argument in expr.arguments]
@@ -162,10 +162,11 @@ def join_conditions(
 
 
 def matrix_product(evaluator: LanguageValues, left: int, right: int, place: Place) -> int:
-    """Return ``left @ right``. A vector on the left is a row, and a vector on the right a column.
+    """Return ``left @ right``. A vector on the left is a row, and a vector on the right is a
+    column.
 
-    The axis of length 1 that makes a vector a matrix is dropped from the result (Python array API
-    standard).
+    The axis of length 1 that makes a vector a matrix is dropped from the result, as in the Python
+    array API standard.
 
     Raises:
         SpecError: an operand is a single number, or the operands do not fit.
@@ -188,8 +189,8 @@ def matrix_product(evaluator: LanguageValues, left: int, right: int, place: Plac
 
 
 def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Place) -> None:
-    """Check the operands of ``@`` if one of them is a vector. Raises :class:`SpecError` if an
-    operand is a single number or the lengths of the summed axes differ."""
+    """Check the operands of ``@`` if one is a vector. Raises :class:`SpecError` if an operand is a
+    number, or if the lengths of the summed axes differ."""
     first, second = evaluator.type_of(left), evaluator.type_of(right)
     operands = f"{evaluator.describe(left)} and {evaluator.describe(right)}"
     if not (first.shape and second.shape):
@@ -211,8 +212,8 @@ def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Plac
 def select_items(
     evaluator: LanguageValues, value: int, items: Sequence[tree.Item], place: Place, scope: Scope
 ) -> int:
-    """Return the part of a value that the items of an index select, as in ``x[:, -1]``. A single
-    position drops its axis.
+    """Return the part of a value that an index such as ``x[:, -1]`` selects. An index of a single
+    position drops the axis.
 
     Raises:
         SpecError: there are more items than axes, two ``...``, or an item does not fit.
@@ -313,8 +314,8 @@ def _every_nth(evaluator: LanguageValues, value: int, axis: int, step: int, plac
 
 
 def _slice_bound(bound: tree.Expr | None, length: Dim, default: Dim, scope: Scope) -> Dim:
-    """Return the start or stop of a slice as a dimension; ``default`` if it is not given. With a
-    minus sign, the position is counted from the end of the axis."""
+    """Return the start or stop of a slice as a dimension, or ``default`` if it is missing. A
+    negated position counts from the end of the axis."""
     if bound is None:
         return default
     if isinstance(bound, tree.Negate):

@@ -15,18 +15,18 @@ from harness.program.infer import INFER, TypeMismatch
 from harness.program.ir import Block, Node, Port, Program, Type, walk_nodes
 from harness.program.windows import WindowedAxis, misfit_text, windowed_axes
 
-# Detection of impossible sizes, as far as they do not depend on arrays.
+# Detection of sizes that are impossible for all arrays.
 
 # The smallest allowed values of attributes of windows.
 MINIMUM: Mapping[str, int] = {"stride": 1, "dilation": 1, "padding": 0, "after": 0}
 
 
 def check_numbers(program: Program, places: Mapping[int, Place], fallback: Place) -> None:
-    """Check the sizes of a program as numbers; raise :class:`SpecError` if a size is impossible.
+    """Check the sizes of a program as numbers. Raises :class:`SpecError` if a size is impossible,
+    e.g. if an axis has length 0, a slice exceeds its axis, or windows do not fit.
 
-    E.g. an axis has length 0, a value has too many entries, a slice exceeds its axis, or windows do
-    not fit. ``places`` has the positions of values in the spec; for other values, ``fallback`` is
-    the position of the error.
+    ``places`` has the positions of values in the spec. An error about a value without a position is
+    at ``fallback``.
     """
     sizes = program.sizes
     for value, type_ in program.types.items():
@@ -80,8 +80,8 @@ def check_numbers(program: Program, places: Mapping[int, Place], fallback: Place
 
 
 def check_free_sizes(program: Program, places: Mapping[int, Place], fallback: Place) -> None:
-    """Check that the sizes batch and time are known if equations need them, i.e. that an input or a
-    state has such an axis. Raises :class:`SpecError` if not.
+    """Check that an input or a state has an axis of the size batch or time if equations need this
+    size. Raises :class:`SpecError` if not.
 
     For losses, an axis of a target is sufficient.
     """
@@ -109,7 +109,7 @@ def check_free_sizes(program: Program, places: Mapping[int, Place], fallback: Pl
 
 def room_of(program: Program) -> tuple[Dim, ...]:
     """Return the dimensions that must be at least 0 so that all slices and windows fit. Dimensions
-    are left out if they cannot be negative or are known as numbers."""
+    that cannot be negative, or whose number is known, are left out."""
     dims: dict[Dim, None] = {}
     for node in walk_nodes(program.nodes):
         for axis, count in _window_axes(program, node):
@@ -150,7 +150,7 @@ OUTGOING = ("outputs", "new_state", "new_statistics", "metrics")
 
 
 class MalformedProgram(HarnessError):
-    """An error for data that are not a valid program; the message says why."""
+    """An error for data that are not a valid program. The message says why."""
 
 
 def check_program(program: Program) -> None:
@@ -274,8 +274,7 @@ def _check_call(node: Node) -> None:
 
 
 def _check_scan(program: Program, node: Node, body: Block) -> None:
-    """Check a loop: the types of carried values must not change, and slices must fit their
-    sequences."""
+    """Check that a loop's carried values keep their types, and that slices fit their sequences."""
     count, reverse = node.attributes.get("carries"), node.attributes.get("reverse")
     fits = len(body.inputs) == len(node.inputs) and isinstance(reverse, bool)
     if not isinstance(count, int) or not 0 <= count < len(node.inputs) or not fits:

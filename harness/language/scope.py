@@ -40,7 +40,7 @@ Binding = BoundValue | FunctionName | bool | float | Dim
 
 @dataclass
 class Scope:
-    """The names that a group of equations can use.
+    """The names that equations can read and assign.
 
     Equations may assign new names, and the names in ``changing`` (states, statistics, slots), but
     no other existing name. ``layers`` has the layers that equations can call. ``losses`` is True if
@@ -97,7 +97,7 @@ class Scope:
         self.names[target.id] = BoundValue(value)
 
     def size(self, expression: Expr) -> Dim:
-        """Convert an expression of sizes in this scope to a dimension, and mark its names as used.
+        """Convert an expression of sizes to a dimension. Mark the names in the expression as used.
 
         Raises:
             SpecError: the expression contains something else.
@@ -114,8 +114,8 @@ class Scope:
 
 
 def select_sizes(names: Mapping[str, object]) -> dict[str, Dim]:
-    """Select the names that can be the length of an axis: sizes, and attributes that are whole
-    numbers. Return them as dimensions."""
+    """Return the names that can be the length of an axis (sizes and integer attributes), as
+    dimensions."""
     pairs = ((name, _as_size(binding)) for name, binding in names.items())
     return {name: size for name, size in pairs if size is not None}
 
@@ -127,7 +127,7 @@ def _as_size(binding: object) -> Dim | None:
 
 
 def is_whole_number(expression: Expr, scope: Scope) -> bool:
-    """Return whether an expression consists only of sizes and whole numbers."""
+    """Return whether an expression consists of sizes and integers only."""
     match expression:
         case Number(value):
             return isinstance(value, int)
@@ -151,7 +151,7 @@ def names_in(expression: Expr) -> set[str]:
 def check_used(
     scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
 ) -> None:
-    """Check that equations use every declared name. An unused name is probably a mistake.
+    """Check that equations use every name in ``names``. An unused name is probably a mistake.
 
     Raises:
         SpecError: a name is not used.
@@ -186,7 +186,7 @@ def _check_all_in(
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, exempt: Iterable[str]) -> None:
-    """Check that every name that an equation assigns is used, or is in ``exempt``.
+    """Check that every assigned name is used or is in ``exempt``.
 
     Raises:
         SpecError: a name is never read.
@@ -202,9 +202,10 @@ def check_read(equations: Sequence[Assignment], scope: Scope, exempt: Iterable[s
 
 
 class LanguageValues(ABC):
-    """An interface for the functions of the language: evaluate expressions and append primitives.
+    """The interface that functions of the language use to evaluate expressions and append
+    primitives.
 
-    ``places`` has the position in the spec of each value, for messages.
+    ``places`` has the position of each value in the spec, for messages.
     """
 
     def __init__(self) -> None:
@@ -217,7 +218,7 @@ class LanguageValues(ABC):
 
     @contextmanager
     def with_place(self, place: Place) -> Iterator[None]:
-        """Give the position of an equation to nodes and errors that the ``with`` block creates.
+        """Give an equation's position to nodes and errors that the ``with`` block creates.
 
         Raises:
             SpecError: a node's operands do not fit.
@@ -249,8 +250,8 @@ class LanguageValues(ABC):
         return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
 
     def error_about(self, value: int, place: Place) -> Callable[[str], SpecError]:
-        """Return a function that converts a message to an error at ``place``; the error also
-        describes ``value``, which was passed to a call there."""
+        """Return a function that converts a message to an error at ``place``. The error also
+        describes ``value``, an argument of a call at this place."""
         return lambda message: SpecError(f"{message}: {self.describe(value)}", place)
 
     def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
