@@ -88,5 +88,5 @@ def __getattr__(name: str) -> object:
         module = import_module("harness.checking.task")
     else:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    found = globals()[name] = getattr(module, name)
-    return found
+    attribute = globals()[name] = getattr(module, name)
+    return attribute

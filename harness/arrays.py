@@ -19,8 +19,8 @@ ArrayDict = dict[str, Array]
 
 def widen(array: npt.ArrayLike) -> Array:
     """Return a float array as float64, and an array of any other dtype unchanged."""
-    found = np.asarray(array)
-    return found.astype(np.float64) if found.dtype.kind == "f" else found
+    values = np.asarray(array)
+    return values.astype(np.float64) if values.dtype.kind == "f" else values
 
 
 # The dtypes that travel between processes, by name: numbers, times and text. A name from the wire
@@ -51,5 +51,5 @@ def find_dtype(name: str) -> np.dtype[Any] | None:
 def can_send(dtype: np.dtype[Any]) -> bool:
     """Return whether a process can send arrays of a dtype to another process."""
     # A dtype that another package registers (e.g. bfloat16) has the name of raw bytes, e.g. "<V2".
-    found = find_dtype(dtype.str)
-    return found is not None and found == dtype
+    sendable = find_dtype(dtype.str)
+    return sendable is not None and sendable == dtype

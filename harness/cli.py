@@ -67,9 +67,9 @@ def _show_unexpected() -> int:
         f"{traceback.format_exc()}this is a bug in the harness itself (exit code {UNEXPECTED}), "
         "not a difference between backends: please report it with the lines above\n"
     )
-    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    printable = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
     with contextlib.suppress(OSError):
-        os.write(2, shown.encode())
+        os.write(2, printable.encode())
     return UNEXPECTED
 
 

@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 COMPLETIONS = (check_completion, defaults_completion)
 
 
-def execute(verb: Verb, **given: Any) -> None:
+def execute(verb: Verb, **values: Any) -> None:
     """Run a command to its end; report a user's error with a message and an exit code."""
     try:
         if verb.needs_workers:
             check_workers()
-        work = verb.prepare(verb.asked(given))
+        work = verb.prepare(verb.parse_options(values))
         # `check` and `bench` handle signals themselves, because they still write reports then.
-        whole = verb.work in (_check, _bench)
-        code = work() if whole else run_stoppable(partial(_show, work, given))
+        handles_signals = verb.work in (_check, _bench)
+        code = work() if handles_signals else run_stoppable(partial(_show, work, values))
     except HarnessError as error:
-        text = f"{error}{_backend_hint(given)}"
+        text = f"{error}{_backend_hint(values)}"
         text += origins(text)
         if trace := getattr(error, "traceback", ""):
             from harness.worker.remote import with_trace
@@ -85,12 +85,12 @@ def _show_on_github(error: HarnessError, text: str) -> None:
     title = f"harness {click.get_current_context().info_name}"
     if annotating():
         errors = error.errors if isinstance(error, SpecErrors) else (error,)
-        found = []
-        for one in errors:
-            place = one.place if isinstance(one, SpecError) else None
-            told = one.message if isinstance(one, SpecError) and place else text
-            found.append(github.annotation(title, told, [str(place)] if place else ()))
-        for line in github.limit(found):
+        annotations = []
+        for error_ in errors:
+            place = error_.place if isinstance(error_, SpecError) else None
+            message = error_.message if isinstance(error_, SpecError) and place else text
+            annotations.append(github.annotation(title, message, [str(place)] if place else ()))
+        for line in github.limit(annotations):
             annotate(line)
     lines = [f"### {markdown.escaped(title)}: not run", ""]
     lines += [f"- {markdown.escaped(line)}" for line in text.splitlines()]
@@ -101,13 +101,17 @@ def _show_on_github(error: HarnessError, text: str) -> None:
 def _backend_hint(given: Mapping[str, Any]) -> str:
     """Return a hint if a given spec is the name of a backend, as in ``--backend torch jax``;
     otherwise ""."""
-    named = given.get("backends") or ()
-    if not named or not given.get("specs"):
+    backends = given.get("backends") or ()
+    if not backends or not given.get("specs"):
         return ""
     from harness.runtime.plugins import available
 
-    strays = [name for name in given["specs"] if name in available()]
-    return f"; {strays[0]} is a backend: --backend {','.join([*named, *strays])}" if strays else ""
+    backend_names = [name for name in given["specs"] if name in available()]
+    return (
+        f"; {backend_names[0]} is a backend: --backend {','.join([*backends, *backend_names])}"
+        if backend_names
+        else ""
+    )
 
 
 @click.group(
@@ -118,30 +122,30 @@ def cli() -> None:
     """Compare how frameworks run one model, declared once as data."""
 
 
-def _check(asked: CheckOptions) -> int:
+def _check(options: CheckOptions) -> int:
     from harness.checking.console import run_check
     from harness.report.run_reports import RunReports
     from harness.results.file import has_finished_cell
 
-    with RunReports(asked, worth=has_finished_cell) as reported:
-        request = check_request_of({**vars(asked), "records": reported.results})
+    with RunReports(options, worth=has_finished_cell) as reported:
+        request = check_request_of({**vars(options), "records": reported.results})
 
         def run() -> int:
-            if asked.reproducers is None:
-                return run_check(request, sys.argv[1:], asked)
+            if options.reproducers is None:
+                return run_check(request, sys.argv[1:], options)
             from harness.upstream.bundle import Upstream
 
             with Upstream(request) as upstream:
-                return run_check(request, sys.argv[1:], asked, upstream.write)
+                return run_check(request, sys.argv[1:], options, upstream.write)
 
-        def kept() -> str:
+        def note_results() -> str:
             if not request.records:
                 return ""
             if not has_finished_cell(request.records):
                 return "no cell had finished yet"
             return f"finished cells are in {request.records}"
 
-        reported.code = run_stoppable(run, kept)
+        reported.code = run_stoppable(run, note_results)
     return reported.code
 
 
@@ -153,14 +157,16 @@ def check_request_of(given: Mapping[str, Any]) -> Any:
     return check_request(complete_options(given))
 
 
-def _bench(asked: BenchOptions) -> int:
+def _bench(options: BenchOptions) -> int:
     from harness.report.run_reports import RunReports
     from harness.timing.console import run_bench
 
-    with RunReports(asked) as reported:
-        request = bench_request_of(vars(asked))
-        shown = make_options(BenchOptions, {**vars(asked), "records": reported.results})
-        reported.code = run_stoppable(partial(run_bench, request, sys.argv[1:], shown))
+    with RunReports(options) as reported:
+        request = bench_request_of(vars(options))
+        complete_options = make_options(
+            BenchOptions, {**vars(options), "records": reported.results}
+        )
+        reported.code = run_stoppable(partial(run_bench, request, sys.argv[1:], complete_options))
     return reported.code
 
 

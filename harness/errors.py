@@ -99,11 +99,11 @@ class SpecErrors(SpecError):
 
     def __str__(self) -> str:
         more = len(self.errors) - MOST_ERRORS
-        shown = [
+        lines = [
             *map(str, self.errors[:MOST_ERRORS]),
             *([f"and {more:,} more"] if more > 0 else []),
         ]
-        return "\n".join(shown)
+        return "\n".join(lines)
 
 
 class ErrorList:
@@ -175,9 +175,9 @@ def unknown(what: str, value: object, known: Iterable[str], instead: str = "") -
 def known_names(names: Iterable[str], hint: str, command: str = "") -> str:
     """Return `` (known: a, b)``. If the message has a ``hint`` and the list is long, name the
     ``command`` that lists all names."""
-    listed = tuple(names)
-    if not hint or len(listed) <= MOST_LISTED:
-        return f" (known: {', '.join(listed) or 'none'})"
+    all_names = tuple(names)
+    if not hint or len(all_names) <= MOST_LISTED:
+        return f" (known: {', '.join(all_names) or 'none'})"
     return f" ({command!r} lists all)" if command else ""
 
 
@@ -212,8 +212,8 @@ def blame(error: BaseException, note: str) -> None:
 def blamed(error: BaseException) -> str:
     """Return the note that :func:`blame` added to an error, or ""."""
     notes = getattr(error, "__notes__", ())
-    found = (n for n in notes if isinstance(n, str) and n.startswith(_BLAME))
-    return next(found, "")
+    blames = (n for n in notes if isinstance(n, str) and n.startswith(_BLAME))
+    return next(blames, "")
 
 
 def _file_order(error: SpecError) -> tuple[bool, Place]:

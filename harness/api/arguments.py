@@ -33,11 +33,11 @@ def names(value: Names, what: str) -> tuple[str, ...]:
     Raises:
         UsageError: the value is neither a name nor several names.
     """
-    found = _several(value, what, "a name or several")
-    for name in found:
+    names_ = _several(value, what, "a name or several")
+    for name in names_:
         if not isinstance(name, str):
             raise wrong_type(what, "a name or several", name)
-    return found
+    return names_
 
 
 def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
@@ -46,11 +46,11 @@ def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
     Raises:
         UsageError: the value is neither a path nor several paths.
     """
-    found = _several(value, what, "a path or several")
-    for path in found:
+    folders_ = _several(value, what, "a path or several")
+    for path in folders_:
         if not _is_path(path):
             raise wrong_type(what, "a path or several", path)
-    return tuple(map(Path, found))
+    return tuple(map(Path, folders_))
 
 
 def path(value: str | PathLike[str] | None, what: str) -> Path | None:
@@ -100,8 +100,8 @@ def texts(value: Mapping[str, Any] | None, what: str) -> dict[str, str]:
     Raises:
         UsageError: a value is not a string.
     """
-    found = mapping(value, what)
-    return {name: text(one, f"{what}, {name!r},", "a text") for name, one in found.items()}
+    by_name = mapping(value, what)
+    return {name: text(value_, f"{what}, {name!r},", "a text") for name, value_ in by_name.items()}
 
 
 def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, ...]]:
@@ -112,17 +112,17 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
     Raises:
         UsageError: a value is neither a name, nor a path, nor a spec.
     """
-    found, all_folders = [], list(folders(given))
+    names_, all_folders = [], list(folders(given))
     for spec in _several(specs, "specs", "a spec or several"):
         if isinstance(spec, Spec):
-            known = spec.library.has("model", spec.name)
-            found.append(spec.name if known else str(spec.definition.path))
+            is_in_library = spec.library.has("model", spec.name)
+            names_.append(spec.name if is_in_library else str(spec.definition.path))
             all_folders += spec.library.folders
         elif _is_path(spec):
-            found.append(fspath(spec))
+            names_.append(fspath(spec))
         else:
             raise wrong_type("specs", "a spec's name, the path of its file or a spec", spec)
-    return tuple(found), tuple(dict.fromkeys(all_folders))
+    return tuple(names_), tuple(dict.fromkeys(all_folders))
 
 
 def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[Path, ...]]:
@@ -131,10 +131,10 @@ def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[
     Raises:
         UsageError: there is not exactly one spec.
     """
-    found, all_folders = models(spec, given)
-    if len(found) != 1:
-        raise wrong_type("spec", "one spec", found)
-    return found[0], all_folders
+    names_, all_folders = models(spec, given)
+    if len(names_) != 1:
+        raise wrong_type("spec", "one spec", names_)
+    return names_[0], all_folders
 
 
 def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
@@ -159,42 +159,47 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
         "Mapping[str, int]": mapping,
         "Mapping[str, str]": texts,
         "pythons": lambda value, what: {
-            name: str(path(one, what)) for name, one in mapping(value, what).items()
+            name: str(path(option, what)) for name, option in mapping(value, what).items()
         },
         "Mapping[str, Mapping[str, str]]": lambda value, what: {
-            name: texts(one, f"{what} of {name!r}") for name, one in mapping(value, what).items()
+            name: texts(option, f"{what} of {name!r}")
+            for name, option in mapping(value, what).items()
         },
         # The request checks the types and the ranges of numbers.
         "Mapping[str, tuple[int, ...]]": lambda value, what: {
-            name: _several(one, f"size {name!r}", WHOLE_NUMBERS)
-            for name, one in mapping(value, what).items()
+            name: _several(option, f"size {name!r}", WHOLE_NUMBERS)
+            for name, option in mapping(value, what).items()
         },
         "tuple[int, ...]": lambda value, what: _several(value, what, WHOLE_NUMBERS),
         "Path": path,
         "float SHARE": lambda value, what: share(str(value)),
-        "str": lambda value, what: text(value, what, "a name" if one.kind else "a text"),
+        "str": lambda value, what: text(value, what, "a name" if option.kind else "a text"),
         "place": lambda value, what: str(path(value, what)),
         "Shard": lambda value, what: Shard.read(str(value)),
     }
-    found: dict[str, Any] = {}
-    for one in options_of(declared):
-        value: Any = given.get(one.name)
-        optional = one.default is None or isinstance(one.default, dict)
-        if one.name not in given or (optional and value is None):
+    converted: dict[str, Any] = {}
+    for option in options_of(declared):
+        value: Any = given.get(option.name)
+        optional = option.default is None or isinstance(option.default, dict)
+        if option.name not in given or (optional and value is None):
             continue
-        if "=" in (one.metavar or "") and one.type.startswith("tuple") and hasattr(value, "items"):
+        if (
+            "=" in (option.metavar or "")
+            and option.type.startswith("tuple")
+            and hasattr(value, "items")
+        ):
             value = [f"{key}={item}" for key, item in value.items()]
-        if one.name == "spec":
-            found["spec"], found["folders"] = model(value, given.get("folders", ()))
-        elif one.name == "specs":
-            found["specs"], found["folders"] = models(value, given.get("folders", ()))
-        elif one.name not in found:
-            place = one.type == "str" and one.kind in PLACES
-            read = readers.get("place" if place else one.name) or readers.get(
-                f"{one.type} {one.metavar}", readers.get(one.type)
+        if option.name == "spec":
+            converted["spec"], converted["folders"] = model(value, given.get("folders", ()))
+        elif option.name == "specs":
+            converted["specs"], converted["folders"] = models(value, given.get("folders", ()))
+        elif option.name not in converted:
+            place = option.type == "str" and option.kind in PLACES
+            read = readers.get("place" if place else option.name) or readers.get(
+                f"{option.type} {option.metavar}", readers.get(option.type)
             )
-            found[one.name] = read(value, one.name) if read is not None else value
-    return found
+            converted[option.name] = read(value, option.name) if read is not None else value
+    return converted
 
 
 def wrong_type(what: str, wanted: str, value: object) -> UsageError:
@@ -228,17 +233,17 @@ NAMED: Mapping[str, str] = {
 
 def arguments_of(declared: type) -> Iterator[Option]:
     """Yield the options that the Python function of a command takes."""
-    return (one for one in options_of(declared) if one.python is not None)
+    return (option for option in options_of(declared) if option.python is not None)
 
 
-def annotation(one: Option) -> str:
+def annotation(option: Option) -> str:
     """Return the type of an argument as text for the signature."""
-    name = "maps" if one.has_names and one.type == "tuple[str, ...]" else one.name
-    if one.type == "str" and one.kind in PLACES:
+    name = "maps" if option.has_names and option.type == "tuple[str, ...]" else option.name
+    if option.type == "str" and option.kind in PLACES:
         name = "Path"
-    found = NAMED.get(name) or TYPES.get(one.type, one.type)
-    optional = one.default is None or isinstance(one.default, dict)
-    return f"{found} | None" if optional and "None" not in found else found
+    type_name = NAMED.get(name) or TYPES.get(option.type, option.type)
+    optional = option.default is None or isinstance(option.default, dict)
+    return f"{type_name} | None" if optional and "None" not in type_name else type_name
 
 
 def takes_options(declared: type) -> Callable[[F], F]:
@@ -248,12 +253,18 @@ def takes_options(declared: type) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        known = {one.name: one for one in arguments_of(declared)}
-        own = inspect.signature(function)
-        first = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        named = [_parameter(one) for one in known.values() if one.name not in own.parameters]
-        named.sort(key=lambda parameter: parameter.kind)  # positional parameters come first
-        signature = own.replace(parameters=[*first, *named])
+        by_name = {option.name: option for option in arguments_of(declared)}
+        own_signature = inspect.signature(function)
+        first = [p for p in own_signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        option_parameters = [
+            _parameter(option)
+            for option in by_name.values()
+            if option.name not in own_signature.parameters
+        ]
+        option_parameters.sort(
+            key=lambda parameter: parameter.kind
+        )  # positional parameters come first
+        signature = own_signature.replace(parameters=[*first, *option_parameters])
 
         @wraps(function)
         def run(*arguments: Any, **options: Any) -> Any:
@@ -264,46 +275,50 @@ def takes_options(declared: type) -> Callable[[F], F]:
 
         run.__signature__ = signature  # type: ignore[attr-defined]
         before, returns, after = (function.__doc__ or "").partition("\n    Returns:")
-        run.__doc__ = f"{before}\n    Args:\n{_argument_docs([*known.values()])}\n{returns}{after}"
+        run.__doc__ = (
+            f"{before}\n    Args:\n{_argument_docs([*by_name.values()])}\n{returns}{after}"
+        )
         return run  # type: ignore[return-value]
 
     return decorate
 
 
-def _parameter(one: Option) -> inspect.Parameter:
-    required = one.default is MISSING
+def _parameter(option: Option) -> inspect.Parameter:
+    required = option.default is MISSING
     # An argument (not an option) of the command, or the required backend.
-    by_place = not (one.word or "--").startswith("-") or (one.name == "backend" and required)
-    default = None if isinstance(one.default, dict) else one.default
+    by_place = not (option.word or "--").startswith("-") or (option.name == "backend" and required)
+    default = None if isinstance(option.default, dict) else option.default
     return inspect.Parameter(
-        one.name,
+        option.name,
         inspect.Parameter.POSITIONAL_OR_KEYWORD if by_place else inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if required else default,
-        annotation=annotation(one),
+        annotation=annotation(option),
     )
 
 
-def _argument_docs(known: list[Option]) -> str:
-    names = {one.word: f"``{one.name}``" for one in known}
+def _argument_docs(options: list[Option]) -> str:
+    names = {option.word: f"``{option.name}``" for option in options}
     texts = (
-        re.sub(r"--[a-z-]+", lambda found: names.get(found[0], found[0]), one.python or one.help)
-        for one in known
+        re.sub(
+            r"--[a-z-]+", lambda found: names.get(found[0], found[0]), option.python or option.help
+        )
+        for option in options
     )
-    lines = (f"{one.name}: {text}" for one, text in zip(known, texts, strict=True))
+    lines = (f"{option.name}: {text}" for option, text in zip(options, texts, strict=True))
     wrapped = (textwrap.wrap(line, 88, subsequent_indent="    ") for line in lines)
     return textwrap.indent("\n".join(line for part in wrapped for line in part), " " * 8)
 
 
 def _unknown(function: str, name: str, declared: type) -> TypeError:
     """Return the error for an unknown argument, with its Python name or the nearest names."""
-    names = [one.name for one in arguments_of(declared)]
-    for one in options_of(declared):
-        if name in (one.name, (one.word or "").lstrip("-").replace("-", "_")):
-            told = (
-                f"; use {one.name}="
-                if one.python is not None
+    names = [option.name for option in arguments_of(declared)]
+    for option in options_of(declared):
+        if name in (option.name, (option.word or "").lstrip("-").replace("-", "_")):
+            hint = (
+                f"; use {option.name}="
+                if option.python is not None
                 else "; only the command line has this option"
             )
-            return TypeError(f"{function}() has no argument {name!r}{told}")
+            return TypeError(f"{function}() has no argument {name!r}{hint}")
     near = did_you_mean(name, names) or f" (known: {', '.join(names)})"
     return TypeError(f"{function}() has no argument {name!r}{near}")

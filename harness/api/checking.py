@@ -52,9 +52,9 @@ class CheckReport(Report):
     @classmethod
     def of(cls, report: Report, request: Request) -> Self:
         """Return the report of a finished run."""
-        made = cls(**vars(report))
-        made.request = request
-        return made
+        check_report = cls(**vars(report))
+        check_report.request = request
+        return check_report
 
     def json(self) -> Any:
         """Return what ``harness check --json`` prints, as lists and dictionaries."""
@@ -86,12 +86,12 @@ class CheckReport(Report):
         return [*lines, reports.summarise(self)]
 
     def _repr_html_(self) -> str:
-        found = reports.ResultTable(self.results)
+        table = reports.ResultTable(self.results)
         rows: list[list[str | TintedText]] = [
             [spec, *(_entry([result for result in column if result]) for column in row)]
-            for spec, row in found.rows.items()
+            for spec, row in table.rows.items()
         ]
-        return html_table(found.title, found.columns, rows, "\n".join(self._words()))
+        return html_table(table.title, table.columns, rows, "\n".join(self._words()))
 
     def to_pandas(self) -> DataFrame:
         """Return a row for each finding of each cell, with the fields of a record.

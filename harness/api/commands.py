@@ -33,13 +33,13 @@ def function_of(command: str, name: str = "") -> Callable[..., CommandResult]:
     assert isinstance(verb, Verb)
 
     def call(**options: Any) -> CommandResult:
-        given = arguments.of(verb.declared, options)
-        asked = make_options(verb.declared, given)
-        check_ranges(asked)
+        values = arguments.of(verb.declared, options)
+        command_options = make_options(verb.declared, values)
+        check_ranges(command_options)
         if verb.needs_workers:
             check_workers()
         with silent():
-            outcome: CommandResult = verb.prepare(asked)()
+            outcome: CommandResult = verb.prepare(command_options)()
         return outcome
 
     call.__name__ = call.__qualname__ = name or command

@@ -118,12 +118,12 @@ def _check_run(run: Run, what: str) -> Path | BenchReport:
 def _speed_file(run: Path | BenchReport) -> SpeedFile:
     if isinstance(run, BenchReport):
         return run.content
-    found = two_runs.load(run)
-    if isinstance(found, Records):
+    content = two_runs.load(run)
+    if isinstance(content, Records):
         raise UsageError(
             "records of 'harness check' cannot be compared with results of 'harness bench'"
         )
-    return found
+    return content
 
 
 def compare(

@@ -30,9 +30,9 @@ class RunResult(PassResult):
     def __repr__(self) -> str:
         groups = ("outputs", "state", "statistics", "metrics", "gradients")
         sizes = {group: len(getattr(self, group)) for group in groups}
-        listed = [f"{group} {count}" for group, count in sizes.items() if count]
-        listed += [] if self.loss is None else [f"loss {self.loss:.6g}"]
-        return f"<RunResult: {', '.join(listed)}>"
+        parts = [f"{group} {count}" for group, count in sizes.items() if count]
+        parts += [] if self.loss is None else [f"loss {self.loss:.6g}"]
+        return f"<RunResult: {', '.join(parts)}>"
 
     def json(self) -> Any:
         """Return what ``harness run --json`` prints, as lists and dictionaries."""
@@ -108,8 +108,10 @@ def run(
             missing, or the backend could not be run (:class:`harness.given.run.BackendError`).
     """
     given = arguments.of(PassOptions, {"backend": backend, **options})
-    loaded = spec if isinstance(spec, Spec) else load(spec, given.get("folders", ()))
+    model = spec if isinstance(spec, Spec) else load(spec, given.get("folders", ()))
     sources = {name: given.get(name) for name in ("parameters", "inputs", "state", "targets")}
-    numbers = gather(loaded, given.get("sizes", {}), **sources)
-    wanted = given.get("want", WANTED)
-    return RunResult(**vars(run_once(loaded, backend, numbers, wanted, build(Settings, given))))
+    arrays = gather(model, given.get("sizes", {}), **sources)
+    results_wanted = given.get("want", WANTED)
+    return RunResult(
+        **vars(run_once(model, backend, arrays, results_wanted, build(Settings, given)))
+    )

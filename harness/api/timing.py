@@ -57,15 +57,15 @@ class BenchReport:
         Raises:
             UsageError: matplotlib is not installed.
         """
-        found = charts(self.content, None)
+        speed_charts = charts(self.content, None)
         cells = {
             (f"{chart.title}: {system}", backend): dot.figures.rate
-            for chart in found
+            for chart in speed_charts
             for system, dots in chart.rows
             for backend, dot in dots.items()
         }
         speeds = {cell: (rate.median, rate.q1, rate.q3) for cell, rate in cells.items()}
-        unit = " or ".join(dict.fromkeys(f"{chart.unit} per second" for chart in found))
+        unit = " or ".join(dict.fromkeys(f"{chart.unit} per second" for chart in speed_charts))
         return Picture.of(lambda: svg_pictures.speeds(unit, speeds))
 
     @property

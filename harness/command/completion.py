@@ -41,11 +41,11 @@ class _Shell(ShellComplete):
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[Any]]:
         try:
-            found = super().get_completions(args, incomplete)
+            items = super().get_completions(args, incomplete)
         except HarnessError:
             return []  # the user is still typing; the command itself reports the error
         # Omit values with control characters or line breaks, which would affect the terminal.
-        return [item for item in found if str(item.value).isprintable()]
+        return [item for item in items if str(item.value).isprintable()]
 
     def written(self, value: str) -> str:
         """Return the text that the shell inserts for a value."""
@@ -64,11 +64,17 @@ class Bash(_Shell):
         line = os.environ.get("COMP_LINE", "")
         if quote := _open_quote(line):
             return value if quote not in value else ""
-        _, begun = self.get_completion_args()
-        before = _escaped(begun.partition("=")[2] if re.match("--[^=]*=", begun) else begun)
+        _, unfinished = self.get_completion_args()
+        before = _escaped(
+            unfinished.partition("=")[2] if re.match("--[^=]*=", unfinished) else unfinished
+        )
         breaks = set(os.environ.get("COMP_WORDBREAKS", "=:@"))
         # A word begins after such a character, but ``@`` is part of the word that follows.
-        starts = [before.rfind(one) + (one != "@") for one in "=:@" if one in breaks]
+        starts = [
+            before.rfind(character) + (character != "@")
+            for character in "=:@"
+            if character in breaks
+        ]
         return _escaped(value)[max(0, *starts) :]
 
 
@@ -94,11 +100,11 @@ def register(variable: str) -> None:
         UsageError: the environment variable ``variable``, which requests completion, has an unknown
             value.
     """
-    asked = os.environ.get(variable)
+    requested = os.environ.get(variable)
     allowed = [f"{shell.name}_{what}" for shell in SHELLS for what in ("source", "complete")]
-    if asked and asked not in allowed:
+    if requested and requested not in allowed:
         sources = ", ".join(name for name in allowed if name.endswith("source"))
-        raise UsageError(f"{variable} must be one of {sources}, found {asked!r}")
+        raise UsageError(f"{variable} must be one of {sources}, found {requested!r}")
     for shell in SHELLS:
         add_completion_class(shell)
 

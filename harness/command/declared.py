@@ -126,7 +126,7 @@ class Option:
         if value is True:
             return [f"{self.word}"]
         pairs = value.items() if isinstance(value, Mapping) else ()
-        parts = [f"{name}={one}" for name, one in pairs] or _as_list(value)
+        parts = [f"{name}={item}" for name, item in pairs] or _as_list(value)
         return [text for part in parts for text in (f"{self.word}", str(part))]
 
     def param(self) -> click.Parameter:
@@ -192,14 +192,18 @@ def option(default: Any, help_: str, **more: Any) -> Any:
 
 def options_of(declared: type) -> Iterator[Option]:
     """Yield the options that a dataclass declares, in their order."""
-    for each in fields(declared):
-        found = each.metadata.get("option")
-        if found is not None:
-            word = f"--{each.name.replace('_', '-')}" if found.word is None else found.word
-            kind = str(each.type).removesuffix(" | None")
-            made = each.default_factory
-            default = each.default if made is MISSING else made()
-            yield replace(found, word=word, name=each.name, type=kind, default=default)
+    for field_ in fields(declared):
+        declared_option = field_.metadata.get("option")
+        if declared_option is not None:
+            word = (
+                f"--{field_.name.replace('_', '-')}"
+                if declared_option.word is None
+                else declared_option.word
+            )
+            kind = str(field_.type).removesuffix(" | None")
+            factory = field_.default_factory
+            default = field_.default if factory is MISSING else factory()
+            yield replace(declared_option, word=word, name=field_.name, type=kind, default=default)
 
 
 def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,9 +213,9 @@ def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: a text does not fit its field.
     """
     return {
-        one.name: one.read(given[one.parameter])
-        for one in options_of(declared)
-        if given.get(one.parameter) not in (None, ())
+        option_.name: option_.read(given[option_.parameter])
+        for option_ in options_of(declared)
+        if given.get(option_.parameter) not in (None, ())
     }
 
 
@@ -221,12 +225,12 @@ def make_options(declared: type[R], given: Mapping[str, Any]) -> R:
     ``vars`` of the object has only these values; all other attributes are the defaults of the
     class.
     """
-    made = object.__new__(declared)
-    for one in options_of(declared):
-        if isinstance(one.default, dict):  # not a class attribute
-            vars(made)[one.name] = {}
-    vars(made).update(given)
-    return made
+    options = object.__new__(declared)
+    for option_ in options_of(declared):
+        if isinstance(option_.default, dict):  # not a class attribute
+            vars(options)[option_.name] = {}
+    vars(options).update(given)
+    return options
 
 
 def build(request: Callable[..., R], given: Mapping[str, Any]) -> R:
@@ -241,8 +245,8 @@ def check_ranges(request: object) -> None:
     Raises:
         UsageError: a number is out of range.
     """
-    for one in options_of(type(request)):
-        value, optional = getattr(request, one.name), one.default is None
+    for option_ in options_of(type(request)):
+        value, optional = getattr(request, option_.name), option_.default is None
         # The field of a memory limit is in bytes, but its range is in MiB, so skip it.
-        if one.allowed is not None and one.unit == 1 and not (optional and value is None):
-            one.allowed.check(value, (one.word or "") if optional else "")
+        if option_.allowed is not None and option_.unit == 1 and not (optional and value is None):
+            option_.allowed.check(value, (option_.word or "") if optional else "")

@@ -63,7 +63,7 @@ def disarm() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def run_stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
+def run_stoppable(run: Callable[[], int], final_note: Callable[[], str] = str) -> int:
     """Return the result of ``run``; after an interrupt, clean up and return 130.
 
     The printed line ends with the notes of the ``KeyboardInterrupt``. If there are none, it ends
@@ -83,9 +83,9 @@ def run_stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
         if not (_interrupted or isinstance(interrupt, KeyboardInterrupt)):
             raise
         disarm()
-        more = " ".join(getattr(interrupt, "__notes__", ())) or told()
+        note = " ".join(getattr(interrupt, "__notes__", ())) or final_note()
         _printing = True
-        tell(f"{LINE}; {more}" if more else LINE, error=True)
+        tell(f"{LINE}; {note}" if note else LINE, error=True)
         _printed = True
         return INTERRUPTED
 

@@ -71,13 +71,15 @@ class WordList(AnyType):
     ) -> list[CompletionItem]:
         if kind := {"folder": "dir", "file": "file"}.get(self.kind):
             return [CompletionItem(incomplete, type=kind)]
-        before, comma, begun = incomplete.rpartition(",") if self.split else ("", "", incomplete)
+        before, comma, unfinished = (
+            incomplete.rpartition(",") if self.split else ("", "", incomplete)
+        )
         known = completers[self.kind](ctx) if self.kind in completers else ()
-        taken = before.split(",")
-        names = [name for name in known if name.startswith(begun) and name not in taken]
+        used = before.split(",")
+        names = [name for name in known if name.startswith(unfinished) and name not in used]
         # A model may also be given as a file.
-        other = [CompletionItem(incomplete, type="file")] if self.kind == "model" else []
-        return [CompletionItem(before + comma + name) for name in names] or other
+        files = [CompletionItem(incomplete, type="file")] if self.kind == "model" else []
+        return [CompletionItem(before + comma + name) for name in names] or files
 
 
 def by_commas(text: str) -> list[str]:
@@ -111,10 +113,10 @@ def number(allowed: Range) -> Callable[[Any], Any]:
 
 def as_label(item: str) -> str:
     """Convert a pinned version at the start of an item, e.g. ``torch==2.6`` to ``torch@2.6``."""
-    found = _PINNED.match(item)
-    if found is None:
+    pinned = _PINNED.match(item)
+    if pinned is None:
         return item
-    return f"{found[1]}@{found[2].removesuffix('.*')}{item[found.end() :]}"
+    return f"{pinned[1]}@{pinned[2].removesuffix('.*')}{item[pinned.end() :]}"
 
 
 def pairs(option: str, items: Sequence[str], form: str = "NAME=VALUE") -> dict[str, str]:
@@ -122,15 +124,15 @@ def pairs(option: str, items: Sequence[str], form: str = "NAME=VALUE") -> dict[s
 
     Raise :class:`UsageError` for other items; its message shows ``form``, the expected format.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if not name or not equals or not value:
             raise UsageError(f"{option} takes {form}, found {item!r}")
-        if name in found:
-            raise UsageError(f"{option} gives {name!r} twice: {found[name]!r} and {value!r}")
-        found[name] = value
-    return found
+        if name in values:
+            raise UsageError(f"{option} gives {name!r} twice: {values[name]!r} and {value!r}")
+        values[name] = value
+    return values
 
 
 def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) -> dict[str, str]:
@@ -165,15 +167,15 @@ def variables(
     Raises:
         UsageError: an item has a wrong format.
     """
-    found: dict[str, dict[str, str]] = {}
+    by_backend: dict[str, dict[str, str]] = {}
     for item in map(as_label, items):
         target, equals, value = item.partition("=")
         backend, colon, name = target.rpartition(":")
         if not equals or not name or (colon and not backend):
             raise UsageError(f"--env takes [BACKEND:]NAME=VALUE, found {item!r}")
-        for one in [backend] if colon else backends():
-            found.setdefault(one, {})[name] = value
-    return found
+        for target_backend in [backend] if colon else backends():
+            by_backend.setdefault(target_backend, {})[name] = value
+    return by_backend
 
 
 def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
@@ -223,9 +225,9 @@ def interpreter_of(python: str | None, name: str, default: str) -> str:
     Raises:
         UsageError: an interpreter is given for another backend or format.
     """
-    given = interpreters(NEXT_NAME.split(python) if python else (), partial(tuple, (name,)))
-    found: str = only("--python", given, name, default)
-    return found
+    by_backend = interpreters(NEXT_NAME.split(python) if python else (), partial(tuple, (name,)))
+    interpreter: str = only("--python", by_backend, name, default)
+    return interpreter
 
 
 def process_of(asked: ProcessOptions, name: str, python: str) -> tuple[str, dict[str, str]]:
@@ -249,16 +251,16 @@ def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
     Raises:
         UsageError: a part is not a number in the allowed range.
     """
-    found = []
+    numbers_ = []
     for part in parts:
         try:
-            found.append(int(SIZES.read(part)))
+            numbers_.append(int(SIZES.read(part)))
         except UsageError:
             raise UsageError(
                 f"{option} takes positive whole numbers, found {part!r} in {','.join(parts)!r} "
                 f"(allowed: 1 to {SIZES.most:,})"
             ) from None
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(numbers_))
 
 
 def share(text: str) -> float:
@@ -269,14 +271,14 @@ def share(text: str) -> float:
     """
     percent = text.endswith("%")
     try:
-        found = float(THRESHOLD.read(text.removesuffix("%"))) / (100 if percent else 1)
+        value = float(THRESHOLD.read(text.removesuffix("%"))) / (100 if percent else 1)
     except UsageError as error:
         raise UsageError(
             f"--threshold takes a share such as 10% or 0.1, found {text!r}: {error}"
         ) from None
-    if found >= 1 and not percent:
+    if value >= 1 and not percent:
         raise UsageError(
             f"--threshold takes a share such as 10% or 0.1, found {text!r}: write {text}% for "
             f"{text} percent (a share without % is below 1)"
         )
-    return found
+    return value

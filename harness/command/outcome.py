@@ -47,9 +47,9 @@ class CommandResult:
         """Return the text that the command prints."""
         if isinstance(self.text, str):
             return shown(self.text)
-        drawn = io.StringIO()
-        self.text(drawing(drawn))
-        return drawn.getvalue().rstrip("\n")
+        buffer = io.StringIO()
+        self.text(drawing(buffer))
+        return buffer.getvalue().rstrip("\n")
 
     def __repr__(self) -> str:
         return f"<CommandResult: exit code {self.exit_code}>"

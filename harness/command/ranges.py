@@ -29,9 +29,9 @@ class Range:
     def check(self, value: Any, what: str = "") -> Any:
         """Return a valid number; else raise :class:`UsageError` with the name ``what``."""
         kinds = (int,) if self.whole else (int, float)
-        right = isinstance(value, kinds) and not isinstance(value, bool)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
         # NaN fails every comparison, so test for "in the range", not for "out of range".
-        if not right or not self.least <= value <= self.most:
+        if not is_number or not self.least <= value <= self.most:
             raise self._refused(value, what)
         return value
 
@@ -49,12 +49,12 @@ class Range:
 
     def _refused(self, value: Any, what: str) -> UsageError:
         try:
-            shown = shorten(repr(value))
+            value_text = shorten(repr(value))
         except ValueError:  # Python refuses to print integers of more than some thousand digits
-            shown = "an integer with too many digits to show"
-        edges = f"{_number(self.least)} to {_number(self.most)}"
+            value_text = "an integer with too many digits to show"
+        limits = f"{_number(self.least)} to {_number(self.most)}"
         return UsageError(
-            f"{what or self.what} must be {self.allowed}, found {shown} (allowed: {edges})"
+            f"{what or self.what} must be {self.allowed}, found {value_text} (allowed: {limits})"
         )
 
 

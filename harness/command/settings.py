@@ -59,21 +59,23 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
     if path is None or "harn" not in text.lower():
         return {}
     table = _table(path, text)
-    found: dict[str, Setting] = {}
+    settings_: dict[str, Setting] = {}
     commands = known.keys() - NO_TABLES
-    for own in (False, True):
-        complete_options = table.get(command, {}) if command in commands else {}
-        for key, value in (complete_options if own else table).items():
-            place = _key_place(path, text, key, command if own else "")
-            if not own and key in commands:
+    for for_command in (False, True):
+        command_table = table.get(command, {}) if command in commands else {}
+        for key, value in (command_table if for_command else table).items():
+            place = _key_place(path, text, key, command if for_command else "")
+            if not for_command and key in commands:
                 _check_command(path, text, key, value, known)
-            elif key not in (known[command] if own else _all(known)):
-                raise _unknown(key, place, known[command] if own else [*known, *_all(known)])
-            elif own or key in known[command]:
+            elif key not in (known[command] if for_command else _all(known)):
+                raise _unknown(
+                    key, place, known[command] if for_command else [*known, *_all(known)]
+                )
+            elif for_command or key in known[command]:
                 if _holds_nul(value):  # file names and other values must not contain NUL
                     raise UsageError(f"{place}: the value of {key!r} contains a NUL character")
-                found[key] = Setting(value, place, own, path.parent)
-    return found
+                settings_[key] = Setting(value, place, for_command, path.parent)
+    return settings_
 
 
 def find_file(folder: Path) -> Path | None:
@@ -97,15 +99,19 @@ def check_variables(known: Vocabulary) -> None:
     names = [name for name in os.environ if name.startswith(PREFIX)]
     if not names:
         return
-    all_ = {v for command, options in known.items() for o in options for v in variables(command, o)}
+    known_variables = {
+        v for command, options in known.items() for o in options for v in variables(command, o)
+    }
     for name in names:
-        words = [one.removeprefix(PREFIX) for one in all_]
-        likely = (
-            None if name in all_ or name in OTHERS else closest(name.removeprefix(PREFIX), words)
+        words = [one.removeprefix(PREFIX) for one in known_variables]
+        guess = (
+            None
+            if name in known_variables or name in OTHERS
+            else closest(name.removeprefix(PREFIX), words)
         )
-        if likely is not None:
+        if guess is not None:
             raise UsageError(
-                f"the harness has no environment variable {name}; did you mean {PREFIX}{likely}?"
+                f"the harness has no environment variable {name}; did you mean {PREFIX}{guess}?"
             )
 
 
@@ -136,16 +142,16 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         raise UsageError(_too_long(path, text)) from None
     except RecursionError:
         raise UsageError(f"{displayed(path)}: lists or tables are nested too deep") from None
-    tools = parsed.get(TABLE[0])
-    tools = tools if isinstance(tools, dict) else {}
+    tool_tables = parsed.get(TABLE[0])
+    tool_tables = tool_tables if isinstance(tool_tables, dict) else {}
     name = ".".join(TABLE)
-    if TABLE[1] not in tools:
-        near = [f"{TABLE[0]}.{tool}" for tool in tools if _is_similar(tool)]
-        for wrong in near or [key for key in parsed if key == TABLE[1]]:
+    if TABLE[1] not in tool_tables:
+        similar_names = [f"{TABLE[0]}.{tool}" for tool in tool_tables if _is_similar(tool)]
+        for wrong in similar_names or [key for key in parsed if key == TABLE[1]]:
             place = _header_place(path, text, wrong)
             raise UsageError(f"{place}: the table must be named [{name}], found [{wrong}]")
         return {}
-    table = tools[TABLE[1]]
+    table = tool_tables[TABLE[1]]
     if not isinstance(table, dict):
         what = "several tables" if isinstance(table, list) else shorten(repr(table))
         raise UsageError(
@@ -175,11 +181,11 @@ def _too_long(path: Path, text: str) -> str:
     return f"{place}: an integer with {digits:,} digits; at most {most:,} are allowed"
 
 
-def _header_place(path: Path, text: str, wanted: str) -> Place:
+def _header_place(path: Path, text: str, table_name: str) -> Place:
     """Return the place of a table's header, or of the whole file if the header is not found."""
     for number, row in enumerate(text.splitlines(), start=1):
         header = re.sub(r"[\s\"'\[\]]", "", row)
-        if row.lstrip().startswith("[") and f"{header}.".startswith(f"{wanted}."):
+        if row.lstrip().startswith("[") and f"{header}.".startswith(f"{table_name}."):
             return Place(displayed(path), number, 1)
     return Place(displayed(path))
 
@@ -205,30 +211,32 @@ def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabula
     """Check the settings of another command, so that errors appear before that command runs."""
     if not isinstance(table, dict):
         place = _key_place(path, text, name, "")
-        found = shorten(repr(table))
-        raise UsageError(f"{place}: the options of 'harness {name}' must be a table, found {found}")
+        value_text = shorten(repr(table))
+        raise UsageError(
+            f"{place}: the options of 'harness {name}' must be a table, found {value_text}"
+        )
     for key in table:
         if key not in known[name]:
             raise _unknown(key, _key_place(path, text, key, name), known[name])
 
 
 def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
-    named = sorted({*allowed})
-    likely = closest(shorten(key), named)
-    hint = f"; did you mean {likely!r}?" if likely else f" (known: {', '.join(named)})"
+    names = sorted({*allowed})
+    guess = closest(shorten(key), names)
+    hint = f"; did you mean {guess!r}?" if guess else f" (known: {', '.join(names)})"
     return UsageError(f"{place}: there is no option {shorten(key)!r}{hint}")
 
 
 def _key_place(path: Path, text: str, key: str, command: str) -> Place:
     """Return the place of a key, which tomllib does not report; the whole file if not found."""
     header = ""
-    wanted = ".".join((*TABLE, *filter(None, [command])))
-    named = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")
+    table_name = ".".join((*TABLE, *filter(None, [command])))
+    key_pattern = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")
     for number, row in enumerate(text.splitlines(), start=1):
-        if found := re.match(r"\s*\[([^\]]*)\]", row):
-            header = re.sub(r"[\s\"']", "", found[1])
-            if header == f"{wanted}.{key}":
+        if header_match := re.match(r"\s*\[([^\]]*)\]", row):
+            header = re.sub(r"[\s\"']", "", header_match[1])
+            if header == f"{table_name}.{key}":
                 return Place(displayed(path), number, 1)
-        elif header == wanted and named.match(row):
+        elif header == table_name and key_pattern.match(row):
             return Place(displayed(path), number, len(row) - len(row.lstrip()) + 1)
     return Place(displayed(path))

@@ -157,17 +157,17 @@ threshold: Field = partial(
 
 def dtype(default: str, others: str) -> Any:
     """Return the field of ``--dtype`` for a command that computes in a single dtype."""
-    told = f"Dtype. Other choices: {others}."
-    return option(default, told, kind="dtype", shown=True)
+    help_text = f"Dtype. Other choices: {others}."
+    return option(default, help_text, kind="dtype", shown=True)
 
 
 def path(default: str, *others: str) -> Any:
     """Return the field of ``--path`` for a command that runs a single path."""
-    told = (
+    help_text = (
         "Path: native (framework layers), equations (framework gradients), derived (harness "
         "gradients)"
     )
-    return option(default, ", ".join((told, *others)) + ".", kind="path", shown=True)
+    return option(default, ", ".join((help_text, *others)) + ".", kind="path", shown=True)
 
 
 def output(what: str, default: Any = None, **more: Any) -> Any:
@@ -182,5 +182,5 @@ def seed(what: str, **more: Any) -> Any:
 
 def timeout(seconds: float, piece: str = "call", **more: Any) -> Any:
     """Return the field of ``--timeout``: the seconds for one ``piece`` of the work, e.g. a call."""
-    told = f"Time limit in seconds for one {piece} of a backend, and for the oracle's results."
-    return option(seconds, told, section=HOW, allowed=TIMEOUT, shown=True, **more)
+    help_text = f"Time limit in seconds for one {piece} of a backend, and for the oracle's results."
+    return option(seconds, help_text, section=HOW, allowed=TIMEOUT, shown=True, **more)

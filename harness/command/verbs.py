@@ -58,7 +58,7 @@ class Verb(click.Command):
         params = [one.param() for one in options_of(declared) if one.word]
         super().__init__(name, params=params, help=inspect.getdoc(declared))
 
-    def asked(self, given: Mapping[str, Any]) -> Any:
+    def parse_options(self, given: Mapping[str, Any]) -> Any:
         """Convert click's values to an object of the options class.
 
         Raises:
@@ -66,12 +66,12 @@ class Verb(click.Command):
         """
         return make_options(self.declared, values(self.declared, given))
 
-    def prepare(self, asked: Any) -> Callable[[], Any]:
+    def prepare(self, options: Any) -> Callable[[], Any]:
         """Import the function of the command, and return it with its argument bound."""
         if not isinstance(self.work, str):
-            return partial(self.work, asked)
+            return partial(self.work, options)
         module, _, function = self.work.partition(":")
-        return partial(getattr(import_module(module), function), asked)
+        return partial(getattr(import_module(module), function), options)
 
     def make_context(
         self,
@@ -111,16 +111,16 @@ class Verb(click.Command):
             others = _with_option(ctx, error.option_name)
             if not others:
                 raise
-            near = closest(error.option_name.lstrip("-"), map(_word, _options(self)))
-            hint = f"did you mean --{near}?" if near else others
-            told = f"{ctx.command_path} has no option {error.option_name}; {hint}"
-            raise click.UsageError(told, ctx) from None
+            guess = closest(error.option_name.lstrip("-"), map(_word, _options(self)))
+            hint = f"did you mean --{guess}?" if guess else others
+            message = f"{ctx.command_path} has no option {error.option_name}; {hint}"
+            raise click.UsageError(message, ctx) from None
         except click.BadParameter as error:
             origin = _origin(ctx, error.param) if error.param is not None else ""
             if not origin:
                 raise
-            told = f"{error.message} (from {origin})"
-            raise click.BadParameter(told, ctx, error.param, error.param_hint) from None
+            message = f"{error.message} (from {origin})"
+            raise click.BadParameter(message, ctx, error.param, error.param_hint) from None
         except click.UsageError as error:
             if not words or self.name not in MEANT:
                 raise
@@ -134,21 +134,21 @@ class Verb(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write examples and the usual options; for ``--help-all``, all options with choices."""
-        shown = help_of(self.name or "")
-        section(formatter, "Examples", [(example, "") for example in shown.get("examples", ())])
-        every, usual = ctx.meta.get(ALL, False), shown.get("usual", "").split()
-        waiting: dict[str, list[tuple[str, str]]] = {}
+        help_data = help_of(self.name or "")
+        section(formatter, "Examples", [(example, "") for example in help_data.get("examples", ())])
+        show_all, usual = ctx.meta.get(ALL, False), help_data.get("usual", "").split()
+        by_section: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             own = getattr(param, "section", "")
-            if own and usual and not every and _word(param) not in usual:
+            if own and usual and not show_all and _word(param) not in usual:
                 continue
             if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
-                if every and (known := _choices(ctx, param)):
+                if show_all and (known := _choices(ctx, param)):
                     record = (record[0], f"{record[1]}  [choices: {', '.join(known)}]")
-                waiting.setdefault(own, []).append(record)
+                by_section.setdefault(own, []).append(record)
         for title in SECTIONS:
-            section(formatter, title, waiting.get(title, ()))
-        section(formatter, "Further options", waiting.get("", ()))
+            section(formatter, title, by_section.get(title, ()))
+        section(formatter, "Further options", by_section.get("", ()))
 
 
 class Verbs(click.Group):
@@ -167,10 +167,10 @@ class Verbs(click.Group):
         return super().make_context(info_name, args, parent, **narrow(), **extra)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        waiting = {name: (name, _sentence(command)) for name, command in self.commands.items()}
+        not_listed = {name: (name, _sentence(command)) for name, command in self.commands.items()}
         for title, names in CHAPTERS.items():
-            section(formatter, title, [waiting.pop(n) for n in names.split() if n in waiting])
-        section(formatter, "Further commands", waiting.values())
+            section(formatter, title, [not_listed.pop(n) for n in names.split() if n in not_listed])
+        section(formatter, "Further commands", not_listed.values())
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -196,8 +196,8 @@ def _with_option(ctx: click.Context, option: str) -> str:
     """Return ``check and bench have it`` for the commands with this option; "" without any."""
     group = ctx.parent.command if ctx.parent is not None else None
     words = group.vocabulary() if isinstance(group, Verbs) else {}
-    found = [name for name, known in words.items() if option.lstrip("-") in known]
-    *others, last = found or [""]
+    commands = [name for name, known in words.items() if option.lstrip("-") in known]
+    *others, last = commands or [""]
     return f"{', '.join(others)} and {last} have it" if others else last and f"{last} has it"
 
 
@@ -251,17 +251,17 @@ def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[
     known = group.vocabulary()
     try:
         settings.check_variables(known)
-        found = settings.settings(name, known)
+        file_settings = settings.settings(name, known)
         parent.meta[__name__] = {}
-        given = {}
+        defaults = {}
         for option in _options(command):
-            setting = found.get(_word(option))
+            setting = file_settings.get(_word(option))
             if setting is not None and option.name is not None:
                 value = _value(option, setting)
                 if value is not None:
-                    given[option.name] = value
+                    defaults[option.name] = value
                     parent.meta[__name__][option.name] = setting.place
-        return given
+        return defaults
     except UsageError as error:
         raise click.UsageError(str(error)) from None
 
@@ -273,14 +273,18 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
         if not isinstance(value, bool):
             raise UsageError(f"{setting.place}: {name!r} must be true or false, found {value!r}")
         return value
-    named = "=" in (option.metavar or "")
-    if isinstance(value, Mapping) and named:
-        value = [f"{key}={one}" for key, one in value.items()]
+    is_mapping = "=" in (option.metavar or "")
+    if isinstance(value, Mapping) and is_mapping:
+        value = [f"{key}={entry}" for key, entry in value.items()]
     items = value if isinstance(value, list) else [value]
     if not items or any(isinstance(item, list | dict | bool) for item in items):
-        forms = "a text, a number or a list of these" if option.multiple else "a text or a number"
-        forms += ", or a table with names as keys" if named else ""
-        raise UsageError(f"{setting.place}: {name!r} must be {forms}, found {shorten(repr(value))}")
+        expected = (
+            "a text, a number or a list of these" if option.multiple else "a text or a number"
+        )
+        expected += ", or a table with names as keys" if is_mapping else ""
+        raise UsageError(
+            f"{setting.place}: {name!r} must be {expected}, found {shorten(repr(value))}"
+        )
     items = [_resolve_path(setting, option, str(item)) for item in items]
     if option.multiple:
         return items
@@ -312,13 +316,13 @@ def _is_path(folder: Path, value: str, option: click.Option) -> bool:
 def origins(message: str) -> str:
     """Say where the values in a message come from: `` (--dtype is from pyproject.toml:5:1)``."""
     ctx = click.get_current_context(silent=True)
-    found = []
+    notes = []
     for param in ctx.command.params if ctx is not None else ():
         assert ctx is not None
         origin, word = _origin(ctx, param), _word(param)
         if origin and _is_mentioned(word, ctx.params.get(param.name or ""), message):
-            found.append(f"--{word} is from {origin}")
-    return f" ({'; '.join(found)})" if found else ""
+            notes.append(f"--{word} is from {origin}")
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _is_mentioned(word: str, value: Any, message: str) -> bool:

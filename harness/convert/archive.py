@@ -121,12 +121,12 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
     with opened(path, MAX_WEIGHTS, what) as file:
         listing = _Listing(file)
         try:
-            found = zipfile.ZipFile(listing)
+            zip_file = zipfile.ZipFile(listing)
         except DAMAGED as error:
             raise Damaged(shorten(str(error), 200)) from None
         listing.limited = False
-        with found:
-            yield Archive(found)
+        with zip_file:
+            yield Archive(zip_file)
 
 
 @contextmanager
@@ -140,8 +140,8 @@ def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
         yield
     except (Damaged, FileFault) as error:
         cause = error.reason if isinstance(error, FileFault) else error
-        told = f"{displayed(path)} cannot be read as {as_what}: {cause}; {hint}"
-        raise UsageError(told) from error
+        message = f"{displayed(path)} cannot be read as {as_what}: {cause}; {hint}"
+        raise UsageError(message) from error
 
 
 # Check of a framework's file against a model, before its arrays are loaded.
@@ -169,8 +169,11 @@ def bytes_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
 def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None:
     """Raise :class:`UsageError` if a file lacks keys of the model, or has unknown keys."""
     found, wanted = list(found), list(wanted)
-    there, known = set(found), set(wanted)
-    missing, unknown = [k for k in wanted if k not in there], [k for k in found if k not in known]
+    found_set, wanted_set = set(found), set(wanted)
+    missing, unknown = (
+        [k for k in wanted if k not in found_set],
+        [k for k in found if k not in wanted_set],
+    )
     if missing or unknown:
         parts = [f"it has no {_some(missing)}"] if missing else []
         if unknown:

@@ -42,76 +42,76 @@ class _CallLines:
         self.bar.step(WORDS[verb].format(format=self.format))
 
 
-def run_export(asked: ExportOptions) -> CommandResult:
+def run_export(options: ExportOptions) -> CommandResult:
     """Export a model; the exit code is 1 if the outputs differ from the oracle's.
 
     Raises:
         FormatFault: the format could not be run.
     """
-    request = build(Export, {**vars(asked), "python": _python(asked)})
+    request = build(Export, {**vars(options), "python": _python(options)})
     with Progress(console(error=True), "exporting") as bar:
-        made = export(request, _CallLines(bar, request.format_))
-    code = 0 if made.agreement.agrees else 1
-    return CommandResult(_document(request, made), _text(request, made), code)
+        exporting = export(request, _CallLines(bar, request.format_))
+    code = 0 if exporting.agreement.agrees else 1
+    return CommandResult(_document(request, exporting), _text(request, exporting), code)
 
 
-def run_import(asked: ImportOptions) -> CommandResult:
+def run_import(options: ImportOptions) -> CommandResult:
     """Import weights from a framework's file.
 
     Raises:
         FormatFault: the format could not be run.
     """
-    request = build(Import, {**vars(asked), "python": _python(asked)})
+    request = build(Import, {**vars(options), "python": _python(options)})
     with Progress(console(error=True), "importing") as bar:
-        made = import_(request, _CallLines(bar, request.format_))
-    count = sum(a.size for a in (*made.parameters.values(), *made.statistics.values()))
-    data = {"spec": made.spec, "sizes": dict(made.sizes), "parameters": count}
-    text = f"{made.spec}: {count:,} parameters and statistics from {displayed(request.file)}"
+        weights = import_(request, _CallLines(bar, request.format_))
+    count = sum(a.size for a in (*weights.parameters.values(), *weights.statistics.values()))
+    data = {"spec": weights.spec, "sizes": dict(weights.sizes), "parameters": count}
+    text = f"{weights.spec}: {count:,} parameters and statistics from {displayed(request.file)}"
     return CommandResult(
-        {**data, "weights": str(request.weights), **made.history},
+        {**data, "weights": str(request.weights), **weights.history},
         f"{text}\nweights: {request.weights}",
     )
 
 
-def _python(asked: ExportOptions | ImportOptions) -> str:
-    return interpreter_of(asked.python, asked.format_, sys.executable)
+def _python(options: ExportOptions | ImportOptions) -> str:
+    return interpreter_of(options.python, options.format_, sys.executable)
 
 
-def _text(request: Export, made: Exporting) -> str:
-    found = made.agreement
-    head = f"{made.spec} as {request.format_}, {made.dtype}: "
-    if not found.comparisons:
-        return f"{head}cannot be verified: {found.worst}\nnothing was written"
-    if not found.agrees:
-        doubt = f"{made.doubt}\n" if made.doubt else ""
-        return f"{head}differ: {found.worst}\n{doubt}nothing was written"
-    files = ", ".join(str(file) for file in made.files)
-    worst = f"{found.worst.name}, {found.worst.ratio:.3g} times the yardstick"
+def _text(request: Export, exporting: Exporting) -> str:
+    agreement = exporting.agreement
+    head = f"{exporting.spec} as {request.format_}, {exporting.dtype}: "
+    if not agreement.comparisons:
+        return f"{head}cannot be verified: {agreement.worst}\nnothing was written"
+    if not agreement.agrees:
+        doubt = f"{exporting.doubt}\n" if exporting.doubt else ""
+        return f"{head}differ: {agreement.worst}\n{doubt}nothing was written"
+    files = ", ".join(str(file) for file in exporting.files)
+    worst = f"{agreement.worst.name}, {agreement.worst.ratio:.3g} times the yardstick"
     return (
-        f"{head}agree in {found.digits:.1f} digits with the oracle ({found.comparisons} "
+        f"{head}agree in {agreement.digits:.1f} digits with the oracle ({agreement.comparisons} "
         f"comparisons, worst {worst})\nwrote {files}"
     )
 
 
-def _verdict(found: Agreement) -> str:
-    if not found.comparisons:
+def _verdict(agreement: Agreement) -> str:
+    if not agreement.comparisons:
         return "not-applicable"
-    return "agree" if found.agrees else "differ"
+    return "agree" if agreement.agrees else "differ"
 
 
-def _document(request: Export, made: Exporting) -> dict[str, object]:
-    worst = made.agreement.worst
+def _document(request: Export, exporting: Exporting) -> dict[str, object]:
+    worst = exporting.agreement.worst
     error = worst.error if math.isfinite(worst.error) else None
     return {
-        "spec": made.spec,
+        "spec": exporting.spec,
         "format": request.format_,
-        "dtype": made.dtype,
-        "verdict": _verdict(made.agreement),
-        "digits": round(made.agreement.digits, 2),
-        "comparisons": made.agreement.comparisons,
+        "dtype": exporting.dtype,
+        "verdict": _verdict(exporting.agreement),
+        "digits": round(exporting.agreement.digits, 2),
+        "comparisons": exporting.agreement.comparisons,
         "worst": {"name": worst.name, "error": error, "tolerance": worst.tolerance},
         "detail": str(worst),
-        "doubt": made.doubt,
-        "files": [str(Path(file)) for file in made.files],
-        "versions": dict(made.versions),
+        "doubt": exporting.doubt,
+        "files": [str(Path(file)) for file in exporting.files],
+        "versions": dict(exporting.versions),
     }

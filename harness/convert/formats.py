@@ -63,8 +63,8 @@ class Exported:
     @property
     def dtype(self) -> str:
         """The dtype of all arrays: float32 or float64."""
-        every = [*self.parameters.values(), *self.statistics.values()]
-        return str(every[0].dtype) if every else "float32"
+        arrays = [*self.parameters.values(), *self.statistics.values()]
+        return str(arrays[0].dtype) if arrays else "float32"
 
     def payload(self) -> dict[str, object]:
         """Return all fields as plain data, to send to a worker."""
@@ -254,8 +254,8 @@ def load(name: str) -> Format:
         UnknownFormat: no format of this name is installed.
         BrokenFormat: its module or framework fails to import, or implements no hook.
     """
-    found: Format = FORMATS.load(name, "harness_format")
-    return found
+    format_: Format = FORMATS.load(name, "harness_format")
+    return format_
 
 
 class FormatService:
@@ -298,12 +298,12 @@ class FormatService:
 
     def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> Scripted:
         """Return the fields of the script from :meth:`Format.script`."""
-        found = self.format.script(Path(path), Exported.of(exported), gradients)
+        script = self.format.script(Path(path), Exported.of(exported), gradients)
         return {
-            "module": found.module,
-            "source": found.source,
-            "gradients": dict(found.gradients),
-            "layers": list(found.layers),
+            "module": script.module,
+            "source": script.source,
+            "gradients": dict(script.gradients),
+            "layers": list(script.layers),
         }
 
     def read(self, path: str, training: Any) -> ReadWeights:

@@ -68,17 +68,17 @@ def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Ag
         UsageError: the model allows no batch and length near these sizes.
     """
     program = spec.program("training", **given.sizes)
-    tried = [nearest_sizes(program, batch, time) for batch, time in SIZES]
-    case = Case(spec, given.sizes, *tried[0], seed)
-    own = {"parameters": dict(given.parameters), "statistics": dict(given.statistics)}
-    found: list[Deviation] = []
-    for batch, time in tried:
-        material = replace(case.batch_of(batch, time), **own)
-        expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
-        results = run(without_noise(case.training, material.inputs), material.state)
-        found += expected.deviations(results, dtype)
-    told = [deviation for deviation in found if not deviation.void]
-    return Agreement(len(told), worst(told or found))
+    sizes = [nearest_sizes(program, batch, time) for batch, time in SIZES]
+    case = Case(spec, given.sizes, *sizes[0], seed)
+    trained = {"parameters": dict(given.parameters), "statistics": dict(given.statistics)}
+    deviations: list[Deviation] = []
+    for batch, time in sizes:
+        arrays = replace(case.batch_of(batch, time), **trained)
+        expected = case.forward("inference", arrays, (batch, time)).only("output.", "state.")
+        results = run(without_noise(case.training, arrays.inputs), arrays.state)
+        deviations += expected.deviations(results, dtype)
+    comparable = [deviation for deviation in deviations if not deviation.void]
+    return Agreement(len(comparable), worst(comparable or deviations))
 
 
 class FormatFault(CouldNotRun):
@@ -172,23 +172,23 @@ def export(request: Export, tell: Tell = ignore_call) -> Exporting:
         path = _target(request, spec, caller.call("suffix"))
         with staging(path) as folder:
             new = folder / path.name
-            made = [
+            files = [
                 Path(name)
                 for name in caller.call("write", exported=exported.payload(), path=str(new))
             ]
-            _label_exports(made)
-            targets = [path.parent / relative_output(folder, file, request) for file in made]
+            _label_exports(files)
+            targets = [path.parent / relative_output(folder, file, request) for file in files]
             _refuse_export(targets, request.force)
 
             def outputs(inputs: Arrays, state: Arrays) -> Any:
                 return caller.call("outputs", path=str(new), inputs=inputs, state=state)
 
-            found = agreement(spec, given, exported.dtype, outputs, request.seed)
-            if found.agrees:
-                _move_files(made, targets)
-        kept = targets if found.agrees else []
-        doubt = "" if found.agrees else caller.call("doubt", dtype=exported.dtype)
-        return Exporting(spec.name, exported.dtype, found, kept, caller.versions, doubt)
+            compared = agreement(spec, given, exported.dtype, outputs, request.seed)
+            if compared.agrees:
+                _move_files(files, targets)
+        kept_files = targets if compared.agrees else []
+        doubt = "" if compared.agrees else caller.call("doubt", dtype=exported.dtype)
+        return Exporting(spec.name, exported.dtype, compared, kept_files, caller.versions, doubt)
 
 
 def exported_of(spec: Spec, given: Weights) -> formats.Exported:
@@ -235,20 +235,20 @@ def import_(request: Import, tell: Tell = ignore_call) -> Weights:
     _refuse([request.weights], kinds.WEIGHTS, request.force)
     caller = Caller(request.format_, request.python, request.timeout, tell=tell)
     with held(request.weights), caller:
-        found = caller.call("read", path=str(request.file), training=encode(program))
+        arrays = caller.call("read", path=str(request.file), training=encode(program))
         source = {"format": request.format_, "file": displayed(request.file.name)}
-        made = Weights(
+        imported = Weights(
             spec.name,
             fingerprint(spec),
             dict(program.sizes),
-            found["parameters"],
-            found["statistics"],
+            arrays["parameters"],
+            arrays["statistics"],
             like.vocabulary if like is not None else (),
             {"imported": source, "versions": caller.versions},
         )
-        _check(made, spec, request.file)
-        weights.save(request.weights, made)
-    return made
+        _check(imported, spec, request.file)
+        weights.save(request.weights, imported)
+    return imported
 
 
 def _check(given: Weights, spec: Spec, file: Path) -> None:
@@ -275,11 +275,11 @@ def _check_module(path: Path) -> None:
     """Raise :class:`UsageError` if a module in this folder would hide an installed module."""
     if path.suffix != ".py":
         return
-    known = path.stem in sys.stdlib_module_names
-    if not known and path.stem.isidentifier():
-        found = importlib.util.find_spec(path.stem)
-        known = found is not None and found.origin not in (None, os.path.abspath(path))
-    if known:
+    hides = path.stem in sys.stdlib_module_names
+    if not hides and path.stem.isidentifier():
+        module_spec = importlib.util.find_spec(path.stem)
+        hides = module_spec is not None and module_spec.origin not in (None, os.path.abspath(path))
+    if hides:
         raise UsageError(
             f"{displayed(path)} would hide the installed module {path.stem!r} from every program "
             "in this folder: choose another name"
@@ -304,10 +304,10 @@ def _refuse(files: Sequence[Path], kind: FileKind, force: bool) -> None:
     """Raise :class:`UsageError` for files that cannot be written, or exist without ``force``."""
     for file in files:
         try:
-            there = kinds.check_place(file, kind)
+            exists = kinds.check_place(file, kind)
         except FileFault as fault:
             raise UsageError(f"cannot write {fault}") from None
-        if there and not force:
+        if exists and not force:
             raise UsageError(f"{displayed(file)} already exists: --force overwrites it")
 
 

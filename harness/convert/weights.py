@@ -145,10 +145,10 @@ def split(data: memoryview) -> tuple[dict[str, Any], int]:
 
 def digest(*parts: bytes | bytearray | memoryview) -> str:
     """Return the sha256 (hex) of the concatenated parts of a file."""
-    found = hashlib.sha256()
+    hash_ = hashlib.sha256()
     for part in parts:
-        found.update(part)
-    return found.hexdigest()
+        hash_.update(part)
+    return hash_.hexdigest()
 
 
 def reason_of(error: Exception) -> str:
@@ -162,9 +162,9 @@ def describe_error(error: ValidationError) -> str:
     """Describe the first validation error on one line: place, expected value and value found."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"] if part != "__metadata__")
-    found, message = first.get("input"), first["msg"].removeprefix("Value error, ")
-    if isinstance(found, str | int | float | None):
-        message += f", found {shorten(repr(found)[:200])}"
+    value, message = first.get("input"), first["msg"].removeprefix("Value error, ")
+    if isinstance(value, str | int | float | None):
+        message += f", found {shorten(repr(value)[:200])}"
     return f"{shorten(ascii(place)[1:-1], 100)}: {message}" if place else message
 
 
@@ -256,25 +256,25 @@ def check(weights: Weights, spec: Spec) -> None:
             f"these are weights of {weights.spec!r}, not of {spec.name!r}; "
             f"name the right model, or create weights with 'harness train {spec.name}'"
         )
-    found = list(_differences(weights, spec))
+    problems = list(_differences(weights, spec))
     now = fingerprint(spec)
     if weights.fingerprint != now:
-        found.insert(
+        problems.insert(
             0,
             f"its equations, layers, loss or optimizer have changed since (the fingerprint was "
             f"{weights.fingerprint[:12]}, now it is {now[:12]})",
         )
-    if found:
+    if problems:
         raise WeightsError(
-            f"the weights do not fit {spec.name}: {'; '.join(found)}. Use the spec of these "
+            f"the weights do not fit {spec.name}: {'; '.join(problems)}. Use the spec of these "
             f"weights, or create new weights with 'harness train {spec.name}'"
         )
-    odd = not_finite({**weights.parameters, **weights.statistics})
-    if odd is not None:
-        array = {**weights.parameters, **weights.statistics}[odd]
+    bad_array = not_finite({**weights.parameters, **weights.statistics})
+    if bad_array is not None:
+        array = {**weights.parameters, **weights.statistics}[bad_array]
         count = int(np.count_nonzero(~np.isfinite(array)))
         raise WeightsError(
-            f"{count:,} of the {array.size:,} numbers of {odd} are NaN or infinite, so these "
+            f"{count:,} of the {array.size:,} numbers of {bad_array} are NaN or infinite, so these "
             f"weights of {spec.name} cannot be used; use weights from before the training diverged"
         )
 
@@ -285,8 +285,8 @@ def not_finite(arrays: Mapping[str, Array]) -> str | None:
 
 
 def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
-    known = spec.programs["training"].sizes
-    missing = [name for name in known if name not in weights.sizes]
+    sizes = spec.programs["training"].sizes
+    missing = [name for name in sizes if name not in weights.sizes]
     if missing:
         yield f"they do not have the size {', '.join(missing)}"
         return
@@ -315,9 +315,9 @@ def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
 
 def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
     """Return the content of a file of weights: the header with its length, and the tensors."""
-    both = sorted(set(weights.parameters) & set(weights.statistics))
-    if both:
-        raise WeightsError(f"{both[0]!r} is both a parameter and a statistic")
+    duplicates = sorted(set(weights.parameters) & set(weights.statistics))
+    if duplicates:
+        raise WeightsError(f"{duplicates[0]!r} is both a parameter and a statistic")
     arrays = {**weights.parameters, **weights.statistics}
     try:
         metadata = {
@@ -350,28 +350,28 @@ def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
 
 def _plain(name: str, array: Array) -> Array:
     """Return the array in C order, because safetensors stores other orders wrongly."""
-    found = np.asarray(array)
-    if found.dtype.kind != "f" or found.dtype.itemsize not in (4, 8):
-        raise WeightsError(f"{name!r} is {found.dtype}; weights are float32 or float64")
+    values = np.asarray(array)
+    if values.dtype.kind != "f" or values.dtype.itemsize not in (4, 8):
+        raise WeightsError(f"{name!r} is {values.dtype}; weights are float32 or float64")
     if name == "__metadata__":
         raise WeightsError(f"no array can be named {name!r} in a safetensors file")
     # ``ascontiguousarray`` would change the shape [] to [1].
-    return np.asarray(found, order="C")
+    return np.asarray(values, order="C")
 
 
 def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
     if head[8 : DIGEST.start] != OPENING:
-        what = "it is empty" if not head else "its first bytes are wrong"
-        raise WeightsError(f"{name!r} is not a file of weights, or is damaged: {what}; {GIVE}")
-    other = next((k for k in FORMATS if k is not kind and k.matches(path, head)), None)
-    if other is not None:
-        raise WeightsError(f"{name!r} is {other.name}, not {kind.name}; {GIVE}")
+        problem = "it is empty" if not head else "its first bytes are wrong"
+        raise WeightsError(f"{name!r} is not a file of weights, or is damaged: {problem}; {GIVE}")
+    other_kind = next((k for k in FORMATS if k is not kind and k.matches(path, head)), None)
+    if other_kind is not None:
+        raise WeightsError(f"{name!r} is {other_kind.name}, not {kind.name}; {GIVE}")
 
 
 def _check_bytes(name: str, data: bytes) -> None:
     stated = data[DIGEST].decode("ascii", "replace")
-    whole = memoryview(data)
-    actual = digest(whole[: DIGEST.start], ZEROS.encode(), whole[DIGEST.stop :])
+    view = memoryview(data)
+    actual = digest(view[: DIGEST.start], ZEROS.encode(), view[DIGEST.stop :])
     if stated != actual:
         raise WeightsError(
             f"the weights {name!r} are damaged or cut off: {len(data):,} bytes with sha256 "
@@ -385,12 +385,12 @@ def _weights(data: bytes, wanted: str) -> Weights:
     metadata = parse(memoryview(data)[8:end]).metadata
     if metadata.format != wanted:
         raise ValueError(f"the format is {metadata.format!r}, but only {wanted!r} is supported")
-    arrays, moving = from_safetensors(data), set(metadata.statistics)
+    arrays, statistic_names = from_safetensors(data), set(metadata.statistics)
     return Weights(
         metadata.spec,
         metadata.fingerprint,
         dict(metadata.sizes),
-        {name: array for name, array in arrays.items() if name not in moving},
+        {name: array for name, array in arrays.items() if name not in statistic_names},
         {name: arrays[name] for name in metadata.statistics},
         metadata.vocabulary,
         dict(metadata.history),
@@ -432,20 +432,20 @@ def load_plain(path: str | Path) -> ArrayDict:
             f"{name!r}: a header of {header:,} bytes; at most {MAX_HEADER:,} are read"
         )
     try:
-        found = dict(from_safetensors(data))
+        arrays = dict(from_safetensors(data))
     except KeyError:  # a dtype without a numpy equivalent
         raise _no_float(name, *_foreign(data)) from None
     except MALFORMED as error:
         raise WeightsError(f"{name!r} contains no weights: {shorten(reason_of(error))}") from None
-    for tensor, array in found.items():
+    for tensor, array in arrays.items():
         if str(array.dtype) not in FLOATS:
             raise _no_float(name, tensor, str(array.dtype))
-    return found
+    return arrays
 
 
 def _foreign(data: bytes) -> tuple[str, str]:
     read: Callable[[bytes], Iterable[tuple[str, dict[str, Any]]]] = deserialize
-    dtypes = {tensor: str(found["dtype"]) for tensor, found in read(data)}
+    dtypes = {tensor: str(description["dtype"]) for tensor, description in read(data)}
     return next((tensor, d) for tensor, d in dtypes.items() if d not in ("F32", "F64"))
 
 

@@ -29,12 +29,12 @@ class Framework(Strict):
     set: str
     measured: bool | int | float | str
 
-    def holds(self, found: Measured) -> bool:
+    def holds(self, measured_value: Measured) -> bool:
         """Return whether a measured value equals the value in the catalogue."""
         written = self.measured
-        if isinstance(written, float) and isinstance(found, int | float):
-            return math.isclose(written, found, rel_tol=NEAR, abs_tol=1e-12)
-        return type(written) is type(found) and written == found
+        if isinstance(written, float) and isinstance(measured_value, int | float):
+            return math.isclose(written, measured_value, rel_tol=NEAR, abs_tol=1e-12)
+        return type(written) is type(measured_value) and written == measured_value
 
 
 class DefaultEntry(Strict):
@@ -52,11 +52,11 @@ class DefaultEntry(Strict):
 
     def differs(self, names: Sequence[str]) -> bool:
         """Return whether the entry has all of these frameworks, and they do not all do the same."""
-        found = [self.frameworks.get(name) for name in names]
-        measured = [framework.measured for framework in found if framework is not None]
+        facts = [self.frameworks.get(name) for name in names]
+        measured = [framework.measured for framework in facts if framework is not None]
         if len(measured) < len(names):
             return False
-        return any(one != measured[0] for one in measured[1:])
+        return any(value != measured[0] for value in measured[1:])
 
 
 class CatalogueFile(Strict):
@@ -75,14 +75,14 @@ def groups() -> dict[str, dict[str, DefaultEntry]]:
     Raises:
         SpecError: a file is invalid.
     """
-    found: dict[str, dict[str, DefaultEntry]] = {}
+    by_file: dict[str, dict[str, DefaultEntry]] = {}
     folder = files("harness.specs").joinpath("defaults")
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         if path.name.endswith(".yaml"):
             text = path.read_text(encoding="utf-8")
             document = parse(text, f"specs/defaults/{path.name}")
-            found[path.name.removesuffix(".yaml")] = validate(document, CatalogueFile).defaults
-    return found
+            by_file[path.name.removesuffix(".yaml")] = validate(document, CatalogueFile).defaults
+    return by_file
 
 
 def catalogue() -> dict[str, DefaultEntry]:
@@ -133,6 +133,6 @@ def select_frameworks(entry: DefaultEntry, between: Sequence[str]) -> dict[str, 
 
 def record(name: str, entry: DefaultEntry, between: Sequence[str]) -> dict[str, object]:
     """Return an entry as plain data."""
-    found = entry.model_dump()
-    found["frameworks"] = {n: f.model_dump() for n, f in select_frameworks(entry, between).items()}
-    return {"name": name, **found}
+    data = entry.model_dump()
+    data["frameworks"] = {n: f.model_dump() for n, f in select_frameworks(entry, between).items()}
+    return {"name": name, **data}

@@ -39,51 +39,59 @@ GAP = 2
 STYLES = {"as written": "green", "changed": "bold red", "error": "bold red"}
 
 
-def run_differences(asked: DifferencesOptions) -> CommandResult:
+def run_differences(options: DifferencesOptions) -> CommandResult:
     """Run the command ``harness differences``: look up entries, and measure them with ``--run``.
 
     Raises:
         UsageError: there is no such layer or framework, or two options exclude each other.
     """
-    layer, between = asked.layer, asked.between or ()
-    if asked.print_markdown:
-        if layer is not None or between or asked.run or asked.as_json:
+    layer, between = options.layer, options.between or ()
+    if options.print_markdown:
+        if layer is not None or between or options.run or options.as_json:
             raise UsageError("--print-markdown prints the whole page: remove the other options")
         return CommandResult(None, page().removesuffix("\n"), wrap=False)
     entries = select_entries(layer, between)
-    found = None
-    if asked.run:
+    verification = None
+    if options.run:
         err = console(error=True)
-        named = between or frameworks(entries)
-        found = verify(entries, named, lambda name: line(err, f"measuring {name}"))
-    code = found.exit_code if found is not None and entries else 0
+        names = between or frameworks(entries)
+        verification = verify(entries, names, lambda name: line(err, f"measuring {name}"))
+    code = verification.exit_code if verification is not None and entries else 0
     data: dict[str, object] = {"differences": [record(n, e, between) for n, e in entries.items()]}
-    if found is not None:
-        data |= {"exit_code": code, "versions": found.versions, "troubles": found.troubles}
-        data["measured"] = [asdict(held) for held in found.measurements]
+    if verification is not None:
+        data |= {
+            "exit_code": code,
+            "versions": verification.versions,
+            "troubles": verification.troubles,
+        }
+        data["measured"] = [asdict(held) for held in verification.measurements]
     if not entries:
         what = f" of {layer}" if layer else ""
-        told = f"no default{what} is known in which {' and '.join(between)} differ"
-        return CommandResult(data, told)
-    return CommandResult(data, lambda out: _print(out, entries, between, found), code)
+        message = f"no default{what} is known in which {' and '.join(between)} differ"
+        return CommandResult(data, message)
+    return CommandResult(data, lambda out: _print(out, entries, between, verification), code)
 
 
 def _print(
-    out: Console, entries: Entries, between: Sequence[str], found: Verification | None
+    out: Console, entries: Entries, between: Sequence[str], verification: Verification | None
 ) -> None:
-    held = {(one.entry, one.framework): one for one in found.measurements} if found else {}
-    for name, one in entries.items():
-        line(out, f"{name} ({', '.join(one.layers)})", "bold")
-        _prose(out, f"{one.parts} Recommended: {one.agree_on}.")
-        _measures(out, name, one, between, held)
-        _prose(out, f"effect: {one.apart}")
-        if one.elsewhere and not between:
-            _prose(out, f"elsewhere: {one.elsewhere}")
-        _prose(out, f"source: {one.source}")
+    by_entry = (
+        {(entry_.entry, entry_.framework): entry_ for entry_ in verification.measurements}
+        if verification
+        else {}
+    )
+    for name, entry_ in entries.items():
+        line(out, f"{name} ({', '.join(entry_.layers)})", "bold")
+        _prose(out, f"{entry_.parts} Recommended: {entry_.agree_on}.")
+        _measures(out, name, entry_, between, by_entry)
+        _prose(out, f"effect: {entry_.apart}")
+        if entry_.elsewhere and not between:
+            _prose(out, f"elsewhere: {entry_.elsewhere}")
+        _prose(out, f"source: {entry_.source}")
         out.print()
-    entries_told = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
-    line(out, entries_told if found is None else f"{entries_told}; {_summary(found)}")
-    for framework, reason in (found.troubles if found else {}).items():
+    count_text = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    line(out, count_text if verification is None else f"{count_text}; {_summary(verification)}")
+    for framework, reason in (verification.troubles if verification else {}).items():
         line(out, f"{framework}: not run: {reason}")
 
 
@@ -94,21 +102,27 @@ def _prose(out: Console, text: str) -> None:
 def _measures(
     out: Console,
     name: str,
-    one: DefaultEntry,
+    entry_: DefaultEntry,
     between: Sequence[str],
-    held: Mapping[tuple[str, str], Measurement],
+    measurements: Mapping[tuple[str, str], Measurement],
 ) -> None:
     """Print each framework's default and setting, as a table if no word has to be broken, else as
     paragraphs."""
-    heads = ["  framework", "does", "set this", *(["now"] if held else [])]
+    heads = ["  framework", "does", "set this", *(["now"] if measurements else [])]
     rows: list[list[Text]] = []
-    for framework, its in select_frameworks(one, between).items():
-        row = [entry(f"  {framework}"), entry(its.does), entry(its.set)]
-        if held:
-            now = held.get((name, framework))
-            verdict = now.verdict if now else "-"
-            told = now.detail if now and now.verdict in ("changed", "error") else ""
-            row.append(entry(f"{verdict}: {told}" if told else verdict, STYLES.get(verdict, "")))
+    for framework, facts in select_frameworks(entry_, between).items():
+        row = [entry(f"  {framework}"), entry(facts.does), entry(facts.set)]
+        if measurements:
+            measurement = measurements.get((name, framework))
+            verdict = measurement.verdict if measurement else "-"
+            detail = (
+                measurement.detail
+                if measurement and measurement.verdict in ("changed", "error")
+                else ""
+            )
+            row.append(
+                entry(f"{verdict}: {detail}" if detail else verdict, STYLES.get(verdict, ""))
+            )
         rows.append(row)
     widths = _widths([[entry(head) for head in heads], *rows], out.width)
     if not widths:
@@ -129,27 +143,27 @@ def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
     """Return widths of the columns with which no word is broken; empty if the table does not fit.
     Each column is at least as wide as its longest word. The remaining width is divided equally."""
     by_column = list(zip(*rows, strict=True))
-    wanted = [max(text.cell_len for text in column) for column in by_column]
+    full_widths = [max(text.cell_len for text in column) for column in by_column]
     widths = [
         max((cell_len(word) for text in column for word in text.plain.split()), default=0)
         for column in by_column
     ]
-    widths[0] = wanted[0]
-    left = columns - sum(widths) - GAP * (len(widths) - 1)
-    if left < 0:
+    widths[0] = full_widths[0]
+    remaining = columns - sum(widths) - GAP * (len(widths) - 1)
+    if remaining < 0:
         return []
-    while left and (short := [n for n, width in enumerate(widths) if width < wanted[n]]):
-        for number in short[:left]:
+    while remaining and (narrow := [n for n, width in enumerate(widths) if width < full_widths[n]]):
+        for number in narrow[:remaining]:
             widths[number] += 1
-        left -= len(short[:left])
+        remaining -= len(narrow[:remaining])
     return widths
 
 
-def _summary(found: Verification) -> str:
+def _summary(verification: Verification) -> str:
     counts: dict[str, int] = {}
-    for one in found.measurements:
-        counts[one.verdict] = counts.get(one.verdict, 0) + 1
-    listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    versions = {n: v for found_ in found.versions.values() for n, v in found_.items()}
-    ran = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    return f"{len(found.measurements)} defaults measured: {listed} ({ran})"
+    for measurement in verification.measurements:
+        counts[measurement.verdict] = counts.get(measurement.verdict, 0) + 1
+    counts_text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    versions = {n: v for found_ in verification.versions.values() for n, v in found_.items()}
+    versions_text = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"{len(verification.measurements)} defaults measured: {counts_text} ({versions_text})"

@@ -45,7 +45,7 @@ class Verification:
     def exit_code(self) -> int:
         """The exit code: 0 if all defaults are as written, 1 if one has changed, 3 if one could not
         be measured."""
-        verdicts = {one.verdict for one in self.measurements}
+        verdicts = {measurement.verdict for measurement in self.measurements}
         if "changed" in verdicts:
             return 1
         return 3 if verdicts - {"as written"} or not verdicts else 0
@@ -56,7 +56,7 @@ def verify(
 ) -> Verification:
     """Measure the entries on one framework after the other. Before each framework, call ``tell``
     with its name."""
-    found = Verification()
+    verification = Verification()
     installed = available()
     for framework in frameworks:
         names = [name for name, entry in entries.items() if framework in entry.frameworks]
@@ -64,23 +64,27 @@ def verify(
             continue
         tell(framework)
         if framework not in installed:
-            _add_not_run(found, framework, names, f"no backend {framework!r} is installed")
+            _add_not_run(verification, framework, names, f"no backend {framework!r} is installed")
             continue
         with Worker(Launch(framework, service=SERVICE)) as worker:
             outcome = call_worker(worker, FORMS, "measure", {"names": names}, TIMEOUT)
             if not outcome.ok:
-                _add_not_run(found, framework, names, outcome.cause)
+                _add_not_run(verification, framework, names, outcome.cause)
                 continue
-            found.versions[framework] = dict((worker.hello or {})["versions"])
-        found.measurements += [
+            verification.versions[framework] = dict((worker.hello or {})["versions"])
+        verification.measurements += [
             _compare_measured(entries, name, framework, outcome.value) for name in names
         ]
-    return found
+    return verification
 
 
-def _add_not_run(found: Verification, framework: str, names: Sequence[str], reason: str) -> None:
-    found.troubles[framework] = reason
-    found.measurements += [Measurement(name, framework, "not run", detail=reason) for name in names]
+def _add_not_run(
+    verification: Verification, framework: str, names: Sequence[str], reason: str
+) -> None:
+    verification.troubles[framework] = reason
+    verification.measurements += [
+        Measurement(name, framework, "not run", detail=reason) for name in names
+    ]
 
 
 def _compare_measured(

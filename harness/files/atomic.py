@@ -45,9 +45,9 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         raise OSError(errno.EINVAL, str(error), str(path)) from None
     with _replacing(target, f"{PREFIX}{token_hex(8)}{SUFFIX}") as (handle, _):
         for part in parts:
-            left = memoryview(part)
-            while left:  # a single call of the system takes at most 2 GiB
-                left = left[os.write(handle, left) :]
+            remaining = memoryview(part)
+            while remaining:  # a single call of the system takes at most 2 GiB
+                remaining = remaining[os.write(handle, remaining) :]
         os.fsync(handle)
 
 

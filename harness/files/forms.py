@@ -117,8 +117,8 @@ def _is_labelled(member: Any, label: str) -> bool:
         fields = member.model_fields.values()
         tags = (tag for each in fields for tag in _literals(each.annotation))
         return label == member.__name__ or label in tags
-    named = get_origin(member) or member
-    return label.lower().startswith(getattr(named, "__name__", str(named)).lower())
+    type_ = get_origin(member) or member
+    return label.lower().startswith(getattr(type_, "__name__", str(type_)).lower())
 
 
 def _literals(annotation: Any) -> tuple[str, ...]:
@@ -194,8 +194,8 @@ def _wrong_type(items: Sequence[_Located]) -> Complaint:
     allowed = [name for item in items for name in _literals(item.annotation)]
     hint = did_you_mean(value, allowed)
     # A file of another kind may contain text that must not appear in a log.
-    found = "text" if not path and isinstance(value, str) else _show(value)
-    return Complaint(path, f"expected {expected}, found {found}{hint}")
+    found_text = "text" if not path and isinstance(value, str) else _show(value)
+    return Complaint(path, f"expected {expected}, found {found_text}{hint}")
 
 
 def _complain(item: _Located) -> Complaint:
@@ -312,11 +312,11 @@ def formed(data: Any, form: type[M], what: str = "") -> M:
     try:
         return form.model_validate(data)
     except ValidationError as error:
-        found = complaints(error, form, data)
-    told = []
-    for complaint in found[:MOST_SHOWN]:
+        complaints_ = complaints(error, form, data)
+    messages = []
+    for complaint in complaints_[:MOST_SHOWN]:
         place = ".".join(shorten(str(step)) for step in complaint.path)
-        told.append(f"{place}: {complaint.message}" if place else complaint.message)
-    if len(found) > MOST_SHOWN:
-        told.append(f"and {len(found) - MOST_SHOWN} more")
-    raise Malformed(f"{what}: {'; '.join(told)}" if what else "; ".join(told))
+        messages.append(f"{place}: {complaint.message}" if place else complaint.message)
+    if len(complaints_) > MOST_SHOWN:
+        messages.append(f"and {len(complaints_) - MOST_SHOWN} more")
+    raise Malformed(f"{what}: {'; '.join(messages)}" if what else "; ".join(messages))

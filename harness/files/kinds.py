@@ -81,7 +81,7 @@ def check_place(path: Path, kind: FileKind) -> bool:
             the folder is not writable.
     """
     target = _target(path)
-    there = check_kind(path, kind)
+    exists = check_kind(path, kind)
     folder = target.parent
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -89,7 +89,7 @@ def check_place(path: Path, kind: FileKind) -> bool:
     except OSError as error:
         reason = f"cannot write to the folder {displayed(folder)}: {_error_text(error)}"
         raise FileFault(displayed(path), reason) from None
-    return there
+    return exists
 
 
 def check_kind(path: Path, kind: FileKind) -> bool:
@@ -106,10 +106,10 @@ def check_kind(path: Path, kind: FileKind) -> bool:
         return False
     except (OSError, ValueError) as error:
         raise FileFault(name, _error_text(error)) from None
-    if other := other_kind(status):
-        null = status.st_rdev == os.makedev(1, 3) and stat.S_ISCHR(status.st_mode)
-        hint = "remove the option to write no file" if null else "name a file"
-        raise FileFault(name, f"{other}; {hint}")
+    if other_file := other_kind(status):
+        is_null = status.st_rdev == os.makedev(1, 3) and stat.S_ISCHR(status.st_mode)
+        hint = "remove the option to write no file" if is_null else "name a file"
+        raise FileFault(name, f"{other_file}; {hint}")
     if not status.st_mode & 0o222 or not os.access(
         path, os.W_OK, effective_ids=os.access in os.supports_effective_ids
     ):
@@ -151,8 +151,8 @@ def describe(path: Path) -> str:
 
 def describe_non_text(path: Path) -> str:
     """Return a description of a file that is not a user's text; "" if it is."""
-    words = describe(path)
-    return "" if words in TEXTS else words
+    description = describe(path)
+    return "" if description in TEXTS else description
 
 
 def mark_export(path: Path) -> None:
@@ -201,10 +201,10 @@ def _error_text(error: OSError | ValueError) -> str:
 
 def _format_matcher(pattern: bytes) -> Callable[[Path, bytes], bool]:
     """Return a function that recognises files of :mod:`harness.convert.weights` by their format."""
-    whole = re.compile(
+    header_pattern = re.compile(
         rb".{8}" + re.escape(OPENING) + rb'[0-9a-f]{64}","format":"' + pattern + rb' \d+"', re.S
     )
-    return lambda _, head: whole.match(head) is not None
+    return lambda _, head: header_pattern.match(head) is not None
 
 
 def _is_records(_: Path, head: bytes) -> bool:
@@ -255,10 +255,10 @@ def _json_keys(path: Path, head: bytes, limit: int) -> set[str]:
 
 def _json_object(text: bytes) -> dict[str, object] | None:
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def _guess_kind(head: bytes) -> str:
@@ -272,8 +272,10 @@ def _guess_kind(head: bytes) -> str:
         text = head.decode("utf-8-sig", "strict" if len(head) < HEAD else "ignore")
     except UnicodeDecodeError:
         return "a file of something else"
-    told = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
-    first = next(told, "")
+    content_lines = (
+        line for line in text.splitlines() if line.strip() and not line.startswith("#")
+    )
+    first = next(content_lines, "")
     if re.match(r"(model|layer|function|loss|optimizer|differences)\s*:", first):
         return SPEC
     return "JSON of something else" if first[:1] in ("{", "[") else "a text"

@@ -117,17 +117,17 @@ def _is_still(handle: int, lock: Path) -> bool:
 
 def _holder(handle: int) -> str:
     """Return a description of the process that wrote a lock file; "" for other content."""
-    found = HOLDER.fullmatch(os.pread(handle, 1024, 0))
-    return f"process {found[1].decode()} on {found[2].decode('ascii', 'replace')}" if found else ""
+    match = HOLDER.fullmatch(os.pread(handle, 1024, 0))
+    return f"process {match[1].decode()} on {match[2].decode('ascii', 'replace')}" if match else ""
 
 
 def _busy_message(path: Path, lock: Path, instead: str = "give another --weights") -> str:
-    who = ""
+    holder = ""
     with contextlib.suppress(OSError):
         handle = _open(lock, 0)
-        who = _holder(handle)
+        holder = _holder(handle)
         os.close(handle)
     return (
-        f"{displayed(path)} is being written by {who or 'another process'}: wait for it to end, "
+        f"{displayed(path)} is being written by {holder or 'another process'}: wait for it to end, "
         f"stop it, or {instead}"
     )

@@ -72,15 +72,15 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
             raise ValueError(f"{name!r} has dtype {dtype}; allowed are {', '.join(sorted(DTYPES))}")
         if len(shape) > MOST_AXES:
             raise ValueError(f"{name!r} has too many axes: {len(shape)}")
-        wanted = math.prod(shape) * dtype.itemsize
-        if wanted > member.file_size:
+        needed = math.prod(shape) * dtype.itemsize
+        if needed > member.file_size:
             raise ValueError(
-                f"{name!r} is cut off: shape {list(shape)} of {dtype} takes {wanted:,} bytes"
+                f"{name!r} is cut off: shape {list(shape)} of {dtype} takes {needed:,} bytes"
             )
         content = file.read()
-    if len(content) != wanted:
+    if len(content) != needed:
         raise ValueError(
-            f"{name!r} has {len(content):,} bytes; shape {list(shape)} takes {wanted:,}"
+            f"{name!r} has {len(content):,} bytes; shape {list(shape)} takes {needed:,}"
         )
     flat = np.frombuffer(content, dtype).astype(dtype.newbyteorder("="))
     return flat.reshape(shape, order="F" if fortran else "C")

@@ -156,12 +156,12 @@ def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
     The first read requests the file's size, because Python allocates the requested bytes. One more
     byte is requested to see whether the file has grown.
     """
-    wanted = min(expected, limit) + 1
+    count = min(expected, limit) + 1
     # A non-blocking read of a /proc file may return None.
-    content = file.read(wanted) or b""
-    while len(content) == wanted <= limit:
-        wanted = min(2 * wanted, limit + 1)
-        content += file.read(wanted - len(content)) or b""
+    content = file.read(count) or b""
+    while len(content) == count <= limit:
+        count = min(2 * count, limit + 1)
+        content += file.read(count - len(content)) or b""
     return content
 
 

@@ -39,27 +39,27 @@ def wrap(text: str, columns: int, further: int = 2) -> str:
     A continuation line is aligned with the last column, which follows at least two spaces. If too
     little space is left there, the line is indented by ``further``, or by less for a long word.
     """
-    found: list[str] = []
+    lines: list[str] = []
     for row in protect_commands(text).expandtabs().split("\n"):
         if width(row) <= columns:
-            found.append(row)
+            lines.append(row)
             continue
         before = len(row) - len(row.lstrip())
         margin = min(before + further, columns // 2)
         columned = _LAST.match(row)
         last = columned[0] if columned else ""
         if last and columns - width(last) >= ROOM:
-            found += _broken(row, columns, width(last))
+            lines += _broken(row, columns, width(last))
         elif last and width(last.rstrip()) <= columns:
-            found += [last.rstrip(), *_broken(" " * margin + row[len(last) :], columns, margin)]
+            lines += [last.rstrip(), *_broken(" " * margin + row[len(last) :], columns, margin)]
         else:
-            found += _broken(row, columns, margin)
-    return restore_spaces("\n".join(found))
+            lines += _broken(row, columns, margin)
+    return restore_spaces("\n".join(lines))
 
 
 def protect_commands(text: str) -> str:
     """Replace the spaces in commands by substitutes, until :func:`restore_spaces` undoes it."""
-    return _COPIED.sub(lambda found: _joined(found[0]), text)
+    return _COPIED.sub(lambda match: _joined(match[0]), text)
 
 
 def restore_spaces(text: str) -> str:

@@ -31,21 +31,21 @@ def annotation(title: str, message: str, places: Iterable[str] = (), level: str 
     properties = {"title": visible(title)}
     for place in places:
         parts = _PLACE.fullmatch(place)
-        found = _in_repository(parts["file"]) if parts is not None else None
-        if parts is not None and found is not None:
+        path = _in_repository(parts["file"]) if parts is not None else None
+        if parts is not None and path is not None:
             at = {name: parts[name] for name in ("line", "col") if parts[name]}
-            properties = {"file": found, **at, **properties}
+            properties = {"file": path, **at, **properties}
             break
-    told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-    return f"::{level} {told}::{_data(visible(message))}"
+    property_list = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::{level} {property_list}::{_data(visible(message))}"
 
 
 def limit(annotations: Sequence[str]) -> list[str]:
     """Return at most :data:`MOST` annotations; the last one says how many more there are."""
     if len(annotations) <= MOST:
         return list(annotations)
-    left = len(annotations) - MOST + 1
-    return [*annotations[: MOST - 1], annotation(f"{left} more", f"{left} more: see the log")]
+    omitted = len(annotations) - MOST + 1
+    return [*annotations[: MOST - 1], annotation(f"{omitted} more", f"{omitted} more: see the log")]
 
 
 def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -58,8 +58,8 @@ def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
         return ""
     data = text.encode("utf-8", "backslashreplace")
     if len(data) > LONGEST:
-        kept = data[:LONGEST].rpartition(b"\n")[0]
-        data = kept + b"\n\nThe rest is too long for a summary: see the log.\n"
+        start = data[:LONGEST].rpartition(b"\n")[0]
+        data = start + b"\n\nThe rest is too long for a summary: see the log.\n"
     try:
         with open(path, "ab") as file:
             file.write(data + b"\n")

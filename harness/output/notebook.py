@@ -53,7 +53,7 @@ def html_table(
     """
     head = "".join(_cell("th", title, number < words) for number, title in enumerate(columns))
     lines = (
-        "".join(_cell("td", given, number < words) for number, given in enumerate(row))
+        "".join(_cell("td", content, number < words) for number, content in enumerate(row))
         for row in rows
     )
     body = "".join(f"<tr>{line}</tr>" for line in lines)
@@ -81,8 +81,8 @@ def frame(records: Iterable[Mapping[str, object]]) -> DataFrame:
     return pandas.DataFrame(list(records))
 
 
-def _cell(tag: str, given: str | TintedText, words: bool) -> str:
-    found = given if isinstance(given, TintedText) else TintedText(given)
-    classes = " ".join(filter(None, ("words" if words else "", found.tint)))
-    named = f' class="{classes}"' if classes else ""
-    return f"<{tag}{named}>{escaped(found.text)}</{tag}>"
+def _cell(tag: str, content: str | TintedText, words: bool) -> str:
+    tinted = content if isinstance(content, TintedText) else TintedText(content)
+    classes = " ".join(filter(None, ("words" if words else "", tinted.tint)))
+    class_attribute = f' class="{classes}"' if classes else ""
+    return f"<{tag}{class_attribute}>{escaped(tinted.text)}</{tag}>"

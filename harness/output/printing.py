@@ -49,9 +49,9 @@ class CommandFilter:
     def __call__(self, piece: str) -> str:
         """Return the piece with its commands escaped."""
         text = _MARK.sub(_mark_escaped, self.begun + piece)
-        found = text[len(self.begun) :]
+        escaped = text[len(self.begun) :]
         self.begun = _begun(re.split(r"[\r\n]", text)[-1])
-        return found
+        return escaped
 
 
 def harmless(text: str) -> str:
@@ -64,10 +64,10 @@ def _mark_escaped(mark: re.Match[str]) -> str:
 
 
 def _begun(line: str) -> str:
-    if found := _LINE_BEGUN.fullmatch(line):
-        return found[1]
-    found = _OLD_BEGUN.search(line)
-    return "x" + "#" * found[0].count("#") if found else "x"
+    if match := _LINE_BEGUN.fullmatch(line):
+        return match[1]
+    match = _OLD_BEGUN.search(line)
+    return "x" + "#" * match[0].count("#") if match else "x"
 
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(_escaped, text)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
@@ -235,9 +235,9 @@ def tell(text: str, *, error: bool = False) -> None:
 
 def width(stream: TextIO) -> int | None:
     """Return ``COLUMNS``, or the columns of the stream's terminal; None if there is no limit."""
-    given = os.environ.get("COLUMNS", "")
-    if given.isdecimal() and int(given):
-        return int(given)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
     if not stream.isatty():
         return None
     try:

@@ -84,10 +84,10 @@ class Progress:
         self._printed = self._clock()
         line(self.console, text)
 
-    def once(self, backend: str, doubts: Iterable[str]) -> None:
+    def once(self, backend: str, messages: Iterable[str]) -> None:
         """Print lines about a backend above the bar; print each line only once."""
-        for doubt in doubts:
-            text = f"{backend}: {doubt}"
+        for message in messages:
+            text = f"{backend}: {message}"
             if text not in self._said:
                 self._said.add(text)
                 self.line(text)

@@ -58,9 +58,9 @@ class Grid:
 
     def only(self, columns: Sequence[int]) -> Grid:
         """Return a copy with the columns that name a row, and the given other columns."""
-        kept = [*range(self.names), *columns]
-        rows = [[row[n] for n in kept] for row in self.rows]
-        return replace(self, columns=[self.columns[n] for n in kept], rows=rows)
+        numbers = [*range(self.names), *columns]
+        rows = [[row[n] for n in numbers] for row in self.rows]
+        return replace(self, columns=[self.columns[n] for n in numbers], rows=rows)
 
     def folded(self) -> Grid:
         """Return a copy with headings broken at their hyphens, and without lines between cells."""
@@ -116,13 +116,13 @@ def _paragraph(target: Console, grid: Grid, row: Sequence[Entry]) -> None:
     """Print a row as a paragraph: its name, then each entry after the heading of its column."""
     line(target, " ".join(str(text) for text in row[: grid.names]))
     pairs = zip(grid.columns[grid.names :], row[grid.names :], strict=True)
-    told = [
+    items = [
         Text.assemble(f"{column} ", Text(", ").join(_entry(text).split("\n")))
         for column, text in pairs
         if str(text)
     ]
     several = grid.alike and any("\n" in str(text) for text in row)
-    for part in told if several else [Text("; ").join(told)]:
+    for part in items if several else [Text("; ").join(items)]:
         target.print(Padding(part, (0, 0, 0, 2), expand=False), highlight=False)
 
 
@@ -132,6 +132,6 @@ def _entry(text: Entry) -> Text:
 
 def text_of(*forms: Grid) -> str:
     """Return a table with its title as text without colour, in the first variant that fits."""
-    drawn = io.StringIO()
-    show(drawing(drawn), *forms)
-    return "\n".join(line.rstrip() for line in drawn.getvalue().rstrip("\n").split("\n"))
+    buffer = io.StringIO()
+    show(drawing(buffer), *forms)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip("\n").split("\n"))

@@ -104,8 +104,8 @@ class Checkpoint:
     @property
     def arrays(self) -> dict[str, Array]:
         """The arrays that are needed to resume, by their names in the file."""
-        given = self.weights
-        return {**given.parameters, **given.statistics, **self.more}
+        weights_ = self.weights
+        return {**weights_.parameters, **weights_.statistics, **self.more}
 
     @property
     def more(self) -> dict[str, Array]:
@@ -126,42 +126,42 @@ def place_of(path: Path) -> Path:
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint completely, or raise :class:`WeightsError` and write nothing."""
-    given = checkpoint.weights
-    history = {**given.history, "position": dict(checkpoint.position)}
-    statistics = {**given.statistics, **checkpoint.more}
-    whole = replace(given, statistics=statistics, history=history)
-    weights.save(path, whole, kinds.CHECKPOINT)
+    weights_ = checkpoint.weights
+    history = {**weights_.history, "position": dict(checkpoint.position)}
+    statistics = {**weights_.statistics, **checkpoint.more}
+    stored = replace(weights_, statistics=statistics, history=history)
+    weights.save(path, stored, kinds.CHECKPOINT)
 
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; raise :class:`WeightsError` if it is damaged or not a checkpoint."""
-    found = weights.load(path, kinds.CHECKPOINT)
-    _check_history(path, found)
+    stored = weights.load(path, kinds.CHECKPOINT)
+    _check_history(path, stored)
     parts: dict[str, dict[str, Array]] = {SLOT: {}, STATE: {}, SCALING: {}, "": {}}
-    for name, array in found.statistics.items():
+    for name, array in stored.statistics.items():
         prefix = next((p for p in (SLOT, STATE, SCALING) if name.startswith(p)), "")
         parts[prefix][name.removeprefix(prefix)] = array
     slots: dict[str, dict[str, Array]] = {}
     for name, array in parts[SLOT].items():
         slot, _, parameter = name.partition("/")
         slots.setdefault(slot, {})[parameter] = array
-    history = {n: value for n, value in found.history.items() if n != "position"}
-    bare = replace(found, statistics=parts[""], history=history)
-    position: Any = found.history["position"]
-    return Checkpoint(bare, slots, parts[STATE], position, parts[SCALING])
+    history = {n: value for n, value in stored.history.items() if n != "position"}
+    weights_ = replace(stored, statistics=parts[""], history=history)
+    position: Any = stored.history["position"]
+    return Checkpoint(weights_, slots, parts[STATE], position, parts[SCALING])
 
 
-def _check_history(path: Path, found: Weights) -> None:
+def _check_history(path: Path, stored: Weights) -> None:
     try:
         # Validate as JSON, because a JSON list is a valid tuple.
-        history = History.model_validate_json(json.dumps(dict(found.history)))
+        history = History.model_validate_json(json.dumps(dict(stored.history)))
     except ValidationError as error:
         reason = describe_error(error)
     else:
-        done, begun = len(history.epochs), history.position.epoch
-        if done == begun:
+        done, current = len(history.epochs), history.position.epoch
+        if done == current:
             return
-        reason = f"it has {done} finished epochs, but continues with epoch {begun + 1}"
+        reason = f"it has {done} finished epochs, but continues with epoch {current + 1}"
     raise WeightsError(
         f"{str(path)!r} is not a valid checkpoint: {reason}; start over with --force, or "
         "use another copy"
@@ -184,41 +184,43 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
     if path is None:
         raise UsageError("--resume needs --weights: the checkpoint is in the folder of that file")
     place = place_of(path)
-    there = kinds.check_kind(path, kinds.WEIGHTS)
+    has_weights_file = kinds.check_kind(path, kinds.WEIGHTS)
     if not kinds.check_kind(place, kinds.CHECKPOINT):
-        if there:
+        if has_weights_file:
             raise UsageError(
                 f"{path} exists, but the checkpoint {place.name} in its folder is missing, so the "
                 f"training cannot continue; {FORCE}"
             )
         return None
-    found = load(place)
-    weights.check(found.weights, setup.spec)
-    _check_facts(place, found, setup)
-    wrong = next(_faults(found, setup), None)
-    if wrong is not None:
-        raise WeightsError(f"{place} is not a checkpoint of this training: {wrong}; {FORCE}")
-    if there:
-        _check_weights(path, found)
-    return found
+    checkpoint = load(place)
+    weights.check(checkpoint.weights, setup.spec)
+    _check_facts(place, checkpoint, setup)
+    problem = next(_faults(checkpoint, setup), None)
+    if problem is not None:
+        raise WeightsError(f"{place} is not a checkpoint of this training: {problem}; {FORCE}")
+    if has_weights_file:
+        _check_weights(path, checkpoint)
+    return checkpoint
 
 
-def has_weights(path: Path, found: Checkpoint) -> bool:
+def has_weights(path: Path, checkpoint: Checkpoint) -> bool:
     """Return whether the weights at a path belong to the same training as a checkpoint."""
-    return kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == found.weights.history["run"]
+    return (
+        kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == checkpoint.weights.history["run"]
+    )
 
 
 def _run_of(path: Path) -> Any:
     return weights.load(path).history.get("run")
 
 
-def _check_weights(path: Path, found: Checkpoint) -> None:
+def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
     """Check that weights belong to the checkpoint's training, or that it may replace them."""
-    made_with = found.weights.history
-    if weights.read_digest(path) == made_with.get("replaces"):
+    history = checkpoint.weights.history
+    if weights.read_digest(path) == history.get("replaces"):
         return
     try:
-        same = _run_of(path) == made_with["run"]
+        same = _run_of(path) == history["run"]
     except HarnessError as error:
         raise WeightsError(
             f"{error}. The checkpoint in its folder is undamaged: move this file away, and "
@@ -231,14 +233,14 @@ def _check_weights(path: Path, found: Checkpoint) -> None:
         )
 
 
-def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
-    made_with = found.weights.history
-    for name, wanted in setup.facts.items():
-        if not _is_same(made_with[name], wanted):
-            what = setup.data.other if name == "text" else f"another {name}"
+def _check_facts(place: Path, checkpoint: Checkpoint, setup: Setup) -> None:
+    history = checkpoint.weights.history
+    for name, expected in setup.facts.items():
+        if not _is_same(history[name], expected):
+            difference = setup.data.other if name == "text" else f"another {name}"
             raise UsageError(
-                f"{place} was made with {what}: "
-                f"{_difference(made_with[name], wanted)}; use the earlier setting, or start over "
+                f"{place} was made with {difference}: "
+                f"{_difference(history[name], expected)}; use the earlier setting, or start over "
                 "with another --weights"
             )
 
@@ -246,14 +248,14 @@ def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
 def _is_same(found: Any, wanted: Any) -> bool:
     """Return whether two values are equal. Texts are compared by checksum, not by name."""
     if isinstance(wanted, Mapping) and "sha256" in wanted:
-        named = isinstance(found, Mapping) and isinstance(found.get("name"), str)
-        return named and {**found, "name": wanted["name"]} == wanted
+        has_name = isinstance(found, Mapping) and isinstance(found.get("name"), str)
+        return has_name and {**found, "name": wanted["name"]} == wanted
     return bool(found == wanted)
 
 
-def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
+def _faults(checkpoint: Checkpoint, setup: Setup) -> Iterator[str]:
     """Yield descriptions of everything in a checkpoint that this training cannot have written."""
-    position, recipe = found.position, setup.recipe
+    position, recipe = checkpoint.position, setup.recipe
     step, epoch = position["step"], position["epoch"]
     batches = len(setup.feed.epoch(0))
     if step >= batches:
@@ -265,23 +267,26 @@ def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
     shapes = {p.name: setup.training.shape(p) for p in setup.training.parameters}
     slots = slot_shapes(setup.spec.update, shapes) if setup.spec.update else {}
     states = {n: a.shape for n, a in initial_state(setup.training, recipe.batch).items()}
-    if found.slots.keys() != slots.keys():
-        yield f"its optimizer slots are {_list_names(found.slots)}, expected {_list_names(slots)}"
+    if checkpoint.slots.keys() != slots.keys():
+        yield f"its optimizer has {_list_names(checkpoint.slots)}, expected {_list_names(slots)}"
         return
     for kind, arrays, wanted in (
-        *((f"the optimizer's {name}", found.slots[name], slots[name]) for name in slots),
-        ("the state", found.state, states),
+        *((f"the optimizer's {name}", checkpoint.slots[name], slots[name]) for name in slots),
+        ("the state", checkpoint.state, states),
     ):
         if {n: a.shape for n, a in arrays.items()} != wanted:
             yield f"{kind} does not have the names and shapes of the model"
-    odd = weights.not_finite(found.more)
-    if odd is not None:
-        yield f"{odd!r} has numbers that are NaN or infinite"
+    bad_array = weights.not_finite(checkpoint.more)
+    if bad_array is not None:
+        yield f"{bad_array!r} has numbers that are NaN or infinite"
     names = {SCALE, GOOD, UPDATES} if narrow(setup.request.dtype) == "float16" else set()
-    if found.scaling.keys() != names or any(a.shape for a in found.scaling.values()):
-        yield f"its loss scale has {_list_names(found.scaling)}, expected {sorted(names)}"
-    elif names and not (found.scaling[SCALE] > 0 and found.scaling[UPDATES] >= 0):
-        yield f"its loss scale is {found.scaling[SCALE]} after {found.scaling[UPDATES]} updates"
+    if checkpoint.scaling.keys() != names or any(a.shape for a in checkpoint.scaling.values()):
+        yield f"its loss scale has {_list_names(checkpoint.scaling)}, expected {sorted(names)}"
+    elif names and not (checkpoint.scaling[SCALE] > 0 and checkpoint.scaling[UPDATES] >= 0):
+        yield (
+            f"its loss scale is {checkpoint.scaling[SCALE]} after "
+            f"{checkpoint.scaling[UPDATES]} updates"
+        )
 
 
 def _list_names(names: Mapping[str, object]) -> str:

@@ -42,28 +42,29 @@ class TrainProgress(TrainEvents):
         self.bar.once(backend, doubts)
 
     def tried(self, seconds: Mapping[str, float]) -> None:
-        found = sorted(seconds.items(), key=lambda pair: pair[1])
-        listed = ", ".join(f"{path} {1000 * time:.3g}" for path, time in found)
-        self.bar.line(f"path {found[0][0]}; milliseconds per step: {listed}")
+        by_seconds = sorted(seconds.items(), key=lambda pair: pair[1])
+        text = ", ".join(f"{path} {1000 * time:.3g}" for path, time in by_seconds)
+        self.bar.line(f"path {by_seconds[0][0]}; milliseconds per step: {text}")
 
     def proved(self, proof: Mapping[str, Any]) -> None:
         first = f"the first {proof['in_a_row']} steps"
         if proof["steps"]:
-            said = f"{first} are correct ({proof['steps']} of them compared with the oracle"
+            text = f"{first} are correct ({proof['steps']} of them compared with the oracle"
         else:
-            said = f"{first} agree in few calls and one by one ({proof['why']}"
-        self.bar.line(f"{said}; {proof['seconds']:.1f} s)")
+            text = f"{first} agree in few calls and one by one ({proof['why']}"
+        self.bar.line(f"{text}; {proof['seconds']:.1f} s)")
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
         self._epochs = len(setup.rates)
         self._steps = len(setup.feed.epoch(epoch))
         self.bar.plan(self._epochs * self._steps, epoch * self._steps + step)
         self.bar.doing("the first steps")
-        data, grown = setup.data, _grown(setup)
+        data, size_text = setup.data, _grown(setup)
         self._unit = data.unit
         self.bar.line(
-            f"{setup.spec.name} on {setup.request.backend}: {data.name}, {data.summary()}{grown}; "
-            f"{self._steps:,} steps of {setup.recipe.batch} rows per epoch"
+            f"{setup.spec.name} on {setup.request.backend}: {data.name}, "
+            f"{data.summary()}{size_text}; {self._steps:,} "
+            f"steps of {setup.recipe.batch} rows per epoch"
         )
         if setup.spec.model.training is None:
             order = "shuffled" if setup.recipe.order == "shuffled" else "in order"
@@ -101,36 +102,38 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
 
 def _grown(setup: Setup) -> str:
     """Describe the sizes that differ from the spec's sizes."""
-    own = setup.spec.programs["training"].sizes
-    changed = {name: size for name, size in setup.sizes.items() if size != own[name]}
-    listed = ", ".join(f"{name} {size} instead of {own[name]}" for name, size in changed.items())
-    return f" ({listed})" if listed else ""
+    spec_sizes = setup.spec.programs["training"].sizes
+    changed = {name: size for name, size in setup.sizes.items() if size != spec_sizes[name]}
+    text = ", ".join(
+        f"{name} {size} instead of {spec_sizes[name]}" for name, size in changed.items()
+    )
+    return f" ({text})" if text else ""
 
 
-def run_train(asked: TrainOptions) -> CommandResult | int:
+def run_train(options: TrainOptions) -> CommandResult | int:
     """Train and show each epoch. The exit code is 1 if the loss diverges or the oracle disagrees.
 
     Raises:
         TrainingError: the backend fails.
     """
-    column, python, environment = choose_process(asked, asked.backend)
+    column, python, environment = choose_process(options, options.backend)
     process = {"backend": column, "python": python, "environment": environment}
-    path = asked.weights
+    path = options.weights
     progress = TrainProgress(console(error=True))
-    with prepared({**vars(asked), **process}, progress) as training:
-        for told in notes_on([training.setup.spec]):
-            progress.bar.line(told)
+    with prepared({**vars(options), **process}, progress) as training:
+        for note in notes_on([training.setup.spec]):
+            progress.bar.line(note)
         try:
             with progress.bar:
                 progress.bar.step(f"starting {column}")
-                made = training.run(asked.resume)
+                weights = training.run(options.resume)
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(_saved_note(training))
             raise
         except (Diverged, Disproved) as error:
             tell(str(error), error=True)
             return 1
-    data = {"spec": made.spec, "sizes": dict(made.sizes), **made.history}
+    data = {"spec": weights.spec, "sizes": dict(weights.sizes), **weights.history}
     return CommandResult(data, "" if path is None else f"weights: {displayed(path)}")
 
 
@@ -166,16 +169,16 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
     if resume and force:
         raise UsageError("--resume continues a training, --force starts over: give only one")
     place = checkpoint.place_of(path)
-    there = [
+    existing = [
         p
         for p, kind in ((path, kinds.WEIGHTS), (place, kinds.CHECKPOINT))
         if kinds.check_place(p, kind)
     ]
     if not mine:
         check_free(path)
-    if there and not resume and not force:
+    if existing and not resume and not force:
         raise UsageError(
-            f"{there[0]} already exists: --resume continues the training, --force replaces it"
+            f"{existing[0]} already exists: --resume continues the training, --force replaces it"
         )
 
 

@@ -173,24 +173,30 @@ class RowFeed:
         ``compact`` are indices instead of one-hot. If ``step`` is given, the noise of this step is
         included; for rows ``[steps, batch]``, the noise of the next steps too.
         """
-        taken = self.select_rows(rows)
-        found = {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
-        return found if step is None or not self._noise else found | self._noise_arrays(rows, step)
+        selected = self.select_rows(rows)
+        arrays = {n: a if n in compact else self.expand(n, a) for n, a in selected.items()}
+        return (
+            arrays if step is None or not self._noise else arrays | self._noise_arrays(rows, step)
+        )
 
     def select_rows(self, rows: Array) -> dict[str, Array]:
         """Return the arrays of some rows; one-hot arrays are given as indices."""
-        found = {}
-        for name, one in self._arrays.items():
+        selected = {}
+        for name, row_array in self._arrays.items():
             # A step gets a whole array if all rows share the array.
-            whole = (*rows.shape[:-1], *one.array.shape)
-            own = np.broadcast_to(one.array, whole) if one.shared else one.array[rows]
-            found[name] = own.astype(one.dtype, copy=False)
-        return found
+            shape = (*rows.shape[:-1], *row_array.array.shape)
+            array = (
+                np.broadcast_to(row_array.array, shape)
+                if row_array.shared
+                else row_array.array[rows]
+            )
+            selected[name] = array.astype(row_array.dtype, copy=False)
+        return selected
 
-    def expand(self, name: str, taken: Array) -> Array:
+    def expand(self, name: str, array: Array) -> Array:
         """Return indices as one-hot rows if array ``name`` is one-hot, else the array itself."""
         classes = self._arrays[name].classes
-        return hot_rows(taken, classes, self._dtype) if classes else taken
+        return hot_rows(array, classes, self._dtype) if classes else array
 
     @property
     def classes(self) -> dict[str, int]:
@@ -205,8 +211,8 @@ class RowFeed:
             noise_of(self._program, sizes, self.seed, number)
             for number in range(step, step + count)
         ]
-        whole = {n: np.stack([one[n] for one in steps]).astype(self._dtype) for n in steps[0]}
-        return {f"input.{n}": a if rows.ndim > 1 else a[0] for n, a in whole.items()}
+        arrays = {n: np.stack([one[n] for one in steps]).astype(self._dtype) for n in steps[0]}
+        return {f"input.{n}": a if rows.ndim > 1 else a[0] for n, a in arrays.items()}
 
 
 def recipe_of_rows(
@@ -315,7 +321,7 @@ def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
     data = spec.model.data
     assert isinstance(data, schema.Data)
     program = spec.programs["training"]
-    found: dict[str, int] = {}
+    raised: dict[str, int] = {}
     for port in (*program.inputs, *program.targets):
         if port in noise_ports(program) or data.arrays[port.name].offset is None:
             continue
@@ -323,5 +329,5 @@ def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
         dim = type_.bound if type_.bound is not None else type_.shape[-1]
         for name in dim.names:
             if program.sizes[name] < characters:
-                found[name] = characters
-    return found
+                raised[name] = characters
+    return raised

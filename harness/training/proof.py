@@ -83,31 +83,37 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
         TrainingError: the worker fails.
     """
     proof, began = _Proof(remote), time.perf_counter()
-    told: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     deviations: list[Deviation] = []
     try:
         with with_time_limit(TimeLimit(PATIENCE * proof.setup.request.timeout)), within_limits():
             deviations += proof.compare_with_oracle()
-            deviations += proof.held_out()
-        told["steps"] = proof.few
+            deviations += proof.compare_held_out()
+        record["steps"] = proof.few
         if all(deviation.void for deviation in deviations):
-            told |= {"steps": 0, "why": NOT_COMPARED.format(proof.dtype)}
+            record |= {"steps": 0, "why": NOT_COMPARED.format(proof.dtype)}
     except OracleFault as fault:
-        told |= {"steps": 0, "why": f"{fault}; --no-proof trains without the oracle"}
+        record |= {"steps": 0, "why": f"{fault}; --no-proof trains without the oracle"}
     proof.many = proof.affordable_steps()
     deviations += proof.compare_few_calls()
-    told["in_a_row"] = proof.many
-    last = furthest(deviations)
-    told |= {"worst": last.name, "error": last.error, "allowed": last.tolerance}
-    told["seconds"] = time.perf_counter() - began
-    if not last.agrees:
+    record["in_a_row"] = proof.many
+    worst = furthest(deviations)
+    record |= {"worst": worst.name, "error": worst.error, "allowed": worst.tolerance}
+    record["seconds"] = time.perf_counter() - began
+    if not worst.agrees:
         request = remote.setup.request
-        at = (request.spec, request.backend, request.device, request.folders, request.sizes)
-        raise Disproved(
-            f"the first steps on {request.backend} are wrong, so nothing was trained: {last}; "
-            f"--no-proof trains anyway; {diagnosis_hint(*at)}"
+        check_arguments = (
+            request.spec,
+            request.backend,
+            request.device,
+            request.folders,
+            request.sizes,
         )
-    return told
+        raise Disproved(
+            f"the first steps on {request.backend} are wrong, so nothing was trained: {worst}; "
+            f"--no-proof trains anyway; {diagnosis_hint(*check_arguments)}"
+        )
+    return record
 
 
 class _Proof:
@@ -131,17 +137,17 @@ class _Proof:
         setup = self.setup
         reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
         expected = reference.expect(lambda session: [self._oracle_values(session)])
-        lost = next((n for n, a in expected.values.items() if not np.isfinite(a).all()), None)
-        if lost is not None:
-            what = lost.rpartition(": ")[2].removesuffix(" moved")
+        bad_name = next((n for n, a in expected.values.items() if not np.isfinite(a).all()), None)
+        if bad_name is not None:
+            what = bad_name.rpartition(": ")[2].removesuffix(" moved")
             raise UsageError(
                 f"in the oracle itself, {what} is NaN or infinite after {len(self.shown)} steps at "
                 f"a learning rate of {self.rate:g}, so nothing was trained: check the optimizer's "
                 "equations and the learning rate"
             )
         expected = with_parameter_rounding(expected, self.parameters)
-        found = self._train_values(self.parameters, [(*step, 1) for step in self.shown])
-        deviations = expected.deviations(found, self.dtype)
+        actual = self._train_values(self.parameters, [(*step, 1) for step in self.shown])
+        deviations = expected.deviations(actual, self.dtype)
         # Rounding errors grow over the steps and may flip a relu, so compare each step separately.
         return (
             deviations if all(d.agrees for d in deviations) else self._compare_each_step(reference)
@@ -151,19 +157,19 @@ class _Proof:
         """Compare each step separately, starting from the values that the worker had before it."""
         deviations: list[Deviation] = []
         self.remote.calls.load(self.parameters, self.statistics)
-        left = self.remote.calls.snapshot()
+        before = self.remote.calls.snapshot()
         for number, (rate, batch) in enumerate(self.shown):
             total = sum(self.remote.calls.run(rate, 0, batch, 1))
             after = self.remote.calls.snapshot()
-            step = partial(self._oracle_step, number=number, left=left)
-            expected = with_parameter_rounding(reference.expect(step), left["parameters"])
-            found = self._values(number + 1, total, after, left["parameters"])
-            found |= _states(number + 1, after["state"])
-            deviations += expected.deviations(found, self.dtype)
-            left = after
+            step = partial(self._oracle_step, number=number, before=before)
+            expected = with_parameter_rounding(reference.expect(step), before["parameters"])
+            actual = self._values(number + 1, total, after, before["parameters"])
+            actual |= _states(number + 1, after["state"])
+            deviations += expected.deviations(actual, self.dtype)
+            before = after
         return deviations
 
-    def held_out(self) -> list[Deviation]:
+    def compare_held_out(self) -> list[Deviation]:
         setup = self.setup
         if not setup.feed.held_out_batch:
             return []
@@ -220,12 +226,12 @@ class _Proof:
             total += loss
         return self._values(len(self.shown), total, session.read(), self.parameters)
 
-    def _oracle_step(self, session: Session, number: int, left: Snapshot) -> list[ArrayDict]:
-        session.load(left["parameters"], left["statistics"])
-        scaling = left["scaling"]
-        session.load_slots(left["slots"], int(scaling[UPDATES]) if scaling else left["steps"])
-        loss, state = self._step(session, number, left["state"])
-        values = self._values(number + 1, loss, session.read(), left["parameters"])
+    def _oracle_step(self, session: Session, number: int, before: Snapshot) -> list[ArrayDict]:
+        session.load(before["parameters"], before["statistics"])
+        scaling = before["scaling"]
+        session.load_slots(before["slots"], int(scaling[UPDATES]) if scaling else before["steps"])
+        loss, state = self._step(session, number, before["state"])
+        values = self._values(number + 1, loss, session.read(), before["parameters"])
         return [values | _states(number + 1, state)]
 
     def _step(
@@ -248,11 +254,11 @@ class _Proof:
         return {HELD_OUT: session.forward("inference", inputs, state, targets)["loss"]}
 
     def _values(
-        self, steps: int, total: float, left: Kept | Changed, start: ArrayDict
+        self, steps: int, total: float, snapshot: Kept | Changed, start: ArrayDict
     ) -> ArrayDict:
-        material = Arguments(start, self.statistics, {}, {}, {})
-        found = step_values(steps, {"results": {}, **left}, material)
-        return {**found, "sum of losses": np.asarray(total, host_dtype(self.dtype))}
+        arguments = Arguments(start, self.statistics, {}, {}, {})
+        values = step_values(steps, {"results": {}, **snapshot}, arguments)
+        return {**values, "sum of losses": np.asarray(total, host_dtype(self.dtype))}
 
 
 def _states(step: int, state: Mapping[str, Array]) -> ArrayDict:

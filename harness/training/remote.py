@@ -29,7 +29,7 @@ class TrainingError(CouldNotRun):
     """The error of a worker that fails."""
 
 
-def check_snapshot(setup: Setup, found: Snapshot) -> None:
+def check_snapshot(setup: Setup, snapshot: Snapshot) -> None:
     """Check that a snapshot has every array of the model and optimizer, in its shape, as floats.
 
     Raises:
@@ -39,15 +39,15 @@ def check_snapshot(setup: Setup, found: Snapshot) -> None:
     sizes = {"batch": setup.recipe.batch}
     slots = slot_shapes(rule, port_shapes(program, program.parameters)) if rule else {}
     groups = [
-        ("parameter", port_shapes(program, program.parameters), found["parameters"]),
-        ("statistic", port_shapes(program, program.statistics), found["statistics"]),
-        ("state", port_shapes(program, program.state, sizes), found["state"]),
-        *((f"slot {n} of", shapes, found["slots"].get(n, {})) for n, shapes in slots.items()),
+        ("parameter", port_shapes(program, program.parameters), snapshot["parameters"]),
+        ("statistic", port_shapes(program, program.statistics), snapshot["statistics"]),
+        ("state", port_shapes(program, program.state, sizes), snapshot["state"]),
+        *((f"slot {n} of", shapes, snapshot["slots"].get(n, {})) for n, shapes in slots.items()),
     ]
     try:
-        for group, shapes, given in groups:
-            check_arrays(group, shapes, given)
-            for name, array in given.items():
+        for group, shapes, arrays in groups:
+            check_arrays(group, shapes, arrays)
+            for name, array in arrays.items():
                 if array.dtype not in (np.float32, np.float64):
                     raise UsageError(f"{group} {name}: expected floats, found {array.dtype}")
     except UsageError as error:

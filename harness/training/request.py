@@ -100,16 +100,16 @@ def prepare(request: TrainRequest) -> Setup:
     if declared is not None:
         changed, training = request.sizes, spec.program("training", **request.sizes)
         data = table(spec, training, declared, request.data)
-        given = recipe_of_rows(spec, data.rows, request.batch, request.held_out)
+        batch_recipe = recipe_of_rows(spec, data.rows, request.batch, request.held_out)
         time = data.sizes.get("time", 1)
     else:
         data = corpus(request.text or "builtin", request.encoding)
-        given = recipe(spec, request.batch, request.held_out, len(data.text))
+        batch_recipe = recipe(spec, request.batch, request.held_out, len(data.text))
         changed = {**needed_sizes(spec, len(data.vocabulary)), **request.sizes}
-        training, time = spec.program("training", **changed), given.length
+        training, time = spec.program("training", **changed), batch_recipe.length
     assert spec.update is not None, "without an optimizer there are no rates"
     _check_size(training, spec.update)
-    check_fits(training, given.batch, time, request.sizes)
+    check_fits(training, batch_recipe.batch, time, request.sizes)
     return Setup(
         request=request,
         spec=spec,
@@ -117,9 +117,9 @@ def prepare(request: TrainRequest) -> Setup:
         sizes=dict(training.sizes),
         training=training,
         inference=spec.program("inference", **changed),
-        recipe=given,
+        recipe=batch_recipe,
         rates=rates,
-        feed=_feed(training, given, data, request),
+        feed=_feed(training, batch_recipe, data, request),
     )
 
 
@@ -159,12 +159,12 @@ def _check(request: TrainRequest) -> None:
 def _check_size(training: Program, rule: UpdateRule) -> None:
     """Raise :class:`UsageError` if a model is too large to save, before memory is allocated."""
     shapes = port_shapes(training, training.parameters)
-    numbers = sum(map(math.prod, shapes.values()))
-    wanted = 8 * (numbers + slot_entries(rule, shapes))
-    if wanted > MAX_WEIGHTS:
+    parameter_count = sum(map(math.prod, shapes.values()))
+    needed_bytes = 8 * (parameter_count + slot_entries(rule, shapes))
+    if needed_bytes > MAX_WEIGHTS:
         sizes = ", ".join(f"{name}={size}" for name, size in training.sizes.items())
         raise UsageError(
-            f"{training.name} has {numbers:,} parameters at {sizes}: with the optimizer's slots "
-            f"they take {wanted:,} bytes, but at most {MAX_WEIGHTS:,} (half of this machine's "
-            "memory) are allowed; give smaller sizes"
+            f"{training.name} has {parameter_count:,} parameters at {sizes}: with the optimizer's "
+            f"slots they take {needed_bytes:,} bytes, but at most {MAX_WEIGHTS:,} (half of this "
+            "machine's memory) are allowed; give smaller sizes"
         )

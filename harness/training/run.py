@@ -80,7 +80,7 @@ def trials(remote: TrainRemote) -> dict[str, float]:
         remote.calls.run(remote.setup.rates[0], 0, 0, count)
         return time.perf_counter() - began
 
-    found: dict[str, float] = {}
+    by_path: dict[str, float] = {}
     hello = remote.worker.hello or {}
     for path in (path for path in PATHS if offers_path(hello, path)):
         remote.begin(path)
@@ -93,9 +93,9 @@ def trials(remote: TrainRemote) -> dict[str, float]:
                 continue
             raise
         first = seconds()
-        more = [seconds() for _ in range(TRIES if first < LONG else 0)]
-        found[path] = min([first, *more]) / count
-    return found
+        repeated = [seconds() for _ in range(TRIES if first < LONG else 0)]
+        by_path[path] = min([first, *repeated]) / count
+    return by_path
 
 
 # Seconds of work in one call of the worker. The progress is updated after each call.
@@ -156,39 +156,39 @@ class TrainingRun:
             TrainingError: the worker fails.
             UsageError: the checkpoint belongs to another training.
         """
-        found = checkpoint.find(self.path, self.setup) if resume else None
-        if resume and found is None and self.path is not None:
+        resumed = checkpoint.find(self.path, self.setup) if resume else None
+        if resume and resumed is None and self.path is not None:
             self.events.anew(checkpoint.place_of(self.path).absolute())
-        self._begin(found)
+        self._begin(resumed)
         self.events.began(self.setup, self._position["epoch"], self._position["step"])
         for epoch in range(self._position["epoch"], len(self.setup.rates)):
             self._run_epoch(epoch)
         return self._snapshot().to_use
 
-    def _begin(self, found: Checkpoint | None) -> None:
+    def _begin(self, resumed: Checkpoint | None) -> None:
         if self.path is not None:
             sweep(Path(os.path.realpath(self.path)).parent)
         self._start_worker()
-        path = self._choose_path(found)
+        path = self._choose_path(resumed)
         self._beginning = {**self._remote.begin(path), "path": path}
         if self.setup.request.proof:
             self._proof = prove(self._remote)
             self.events.proved(self._proof)
-        if found is None:
+        if resumed is None:
             load_initial(self._remote)
             self._replace_checkpoint()
             return
-        self._run = found.weights.history["run"]
-        self._replaces = found.weights.history.get("replaces", "")
+        self._run = resumed.weights.history["run"]
+        self._replaces = resumed.weights.history.get("replaces", "")
         self.kept = True
-        self.saved = self.path is not None and checkpoint.has_weights(self.path, found)
-        self.history = list(found.weights.history["epochs"])
-        self._position = dict(found.position)
-        made, steps = found.weights, self._position["steps"]
-        kept = found.slots, found.state, found.scaling
-        self._remote.calls.load(made.parameters, made.statistics, *kept, steps)
+        self.saved = self.path is not None and checkpoint.has_weights(self.path, resumed)
+        self.history = list(resumed.weights.history["epochs"])
+        self._position = dict(resumed.position)
+        weights_, steps = resumed.weights, self._position["steps"]
+        buffers = resumed.slots, resumed.state, resumed.scaling
+        self._remote.calls.load(weights_.parameters, weights_.statistics, *buffers, steps)
 
-    def _choose_path(self, found: Checkpoint | None) -> str:
+    def _choose_path(self, resumed: Checkpoint | None) -> str:
         """Return the execution path: the requested path, the checkpoint's, or the fastest.
 
         A resumed training keeps the path of its checkpoint, because other paths round differently.
@@ -196,9 +196,9 @@ class TrainingRun:
         request = self.setup.request
         if request.path != FASTEST:
             return request.path
-        made_with = found.weights.history if found is not None else {}
-        if "path" in made_with and made_with["backend"] == request.backend:
-            return str(made_with["path"])
+        history = resumed.weights.history if resumed is not None else {}
+        if "path" in history and history["backend"] == request.backend:
+            return str(history["path"])
         seconds = trials(self._remote)
         self.events.tried(seconds)
         return min(seconds, key=seconds.__getitem__)
@@ -222,10 +222,10 @@ class TrainingRun:
         if self.path is None:
             return
         place = checkpoint.place_of(self.path)
-        there = kinds.check_kind(self.path, kinds.WEIGHTS)
-        if there:
+        has_weights = kinds.check_kind(self.path, kinds.WEIGHTS)
+        if has_weights:
             self._replaces = weights.read_digest(self.path)
-        if kinds.check_kind(place, kinds.CHECKPOINT) or there:
+        if kinds.check_kind(place, kinds.CHECKPOINT) or has_weights:
             with call_if_written(place, partial(setattr, self, "kept", True)):
                 checkpoint.save(place, self._snapshot())
 
@@ -254,8 +254,8 @@ class TrainingRun:
         batches, end = self.setup.feed.epoch(epoch), step + count
         starts = range(step, end, SUMMED)
         counts = (batches.rows_of(start, min(start + SUMMED, end)) for start in starts)
-        made = [list(pair) for pair in zip(sums, counts, strict=True)]
-        position["sums"] = [*position["sums"], *made]
+        pairs = [list(pair) for pair in zip(sums, counts, strict=True)]
+        position["sums"] = [*position["sums"], *pairs]
         position["step"] = step + count
         position["steps"] += count
         loss, _ = self._sum_losses()
@@ -300,19 +300,19 @@ class TrainingRun:
     def _save(self) -> None:
         if self.path is None:
             return
-        made = self._snapshot()
+        snapshot = self._snapshot()
         with call_if_written(
             place := checkpoint.place_of(self.path), partial(setattr, self, "kept", True)
         ):
-            checkpoint.save(place, made)
+            checkpoint.save(place, snapshot)
         with call_if_written(self.path, partial(setattr, self, "saved", True)):
-            weights.save(self.path, made.to_use)
+            weights.save(self.path, snapshot.to_use)
         self._replaces = ""
 
     def _snapshot(self) -> Checkpoint:
         setup, request = self.setup, self.setup.request
-        found = self._remote.calls.snapshot()
-        check_snapshot(setup, found)
+        snapshot = self._remote.calls.snapshot()
+        check_snapshot(setup, snapshot)
         hello: Mapping[str, Any] = self.worker.hello or {}
         history = {
             "run": self._run,
@@ -323,30 +323,32 @@ class TrainingRun:
             "path": self._beginning["path"],
             "paths": dict(self._beginning["paths"]),
             "versions": dict(hello.get("versions", {})),
-            "steps": found["steps"],
+            "steps": snapshot["steps"],
             **({"proof": dict(self._proof)} if self._proof else {}),
             "epochs": self.history,
         }
-        made = Weights(
+        weights_ = Weights(
             setup.spec.name,
             fingerprint(setup.spec),
             dict(setup.sizes),
-            found["parameters"],
-            found["statistics"],
+            snapshot["parameters"],
+            snapshot["statistics"],
             setup.data.vocabulary.characters if setup.data.vocabulary else (),
             history,
         )
-        kept = found["slots"], found["state"], dict(self._position), found["scaling"]
-        whole = Checkpoint(made, *kept)
-        if found["scaling"] and found["scaling"][SCALE] < LEAST_SCALE:
+        buffers = snapshot["slots"], snapshot["state"], dict(self._position), snapshot["scaling"]
+        checkpoint_ = Checkpoint(weights_, *buffers)
+        if snapshot["scaling"] and snapshot["scaling"][SCALE] < LEAST_SCALE:
             raise Diverged(
                 f"gradients are not finite in float16 at any loss scale, before step "
-                f"{found['steps']}{self._last_good()}"
+                f"{snapshot['steps']}{self._last_good()}"
             )
-        odd = weights.not_finite(whole.arrays)
-        if odd is not None:
-            raise Diverged(f"{odd} is not finite after step {found['steps']}{self._last_good()}")
-        return whole
+        bad_array = weights.not_finite(checkpoint_.arrays)
+        if bad_array is not None:
+            raise Diverged(
+                f"{bad_array} is not finite after step {snapshot['steps']}{self._last_good()}"
+            )
+        return checkpoint_
 
     def _last_good(self) -> str:
         return f"; the last good weights are in {self.path}" if self.saved else ""
@@ -354,8 +356,8 @@ class TrainingRun:
 
 def _next_count(per_step: float, left: int) -> int:
     """Return the number of steps of the next call: whole sums, about :data:`CALL` seconds."""
-    wanted = CALL / per_step if per_step else SUMMED
-    return min(left, max(1, int(wanted / SUMMED)) * SUMMED)
+    steps = CALL / per_step if per_step else SUMMED
+    return min(left, max(1, int(steps / SUMMED)) * SUMMED)
 
 
 def _round_up(steps: int) -> int:

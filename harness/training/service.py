@@ -77,11 +77,11 @@ class TrainService:
         flushed = self.backend.flush_denormals()
         session = open_session(self.backend, training, inference, rule, path, dtype, device)
         session.use_rule(session.rule, claim=False)
-        program, given = session.programs["training"], Recipe(**recipe)
+        program, batch_recipe = session.programs["training"], Recipe(**recipe)
         if "arrays" in text:
-            self._feed = TableFeed(program, given, map_arrays(text), session.dtype, seed)
+            self._feed = TableFeed(program, batch_recipe, map_arrays(text), session.dtype, seed)
         else:
-            self._feed = Feed(program, given, map_vector(text), session.dtype, seed)
+            self._feed = Feed(program, batch_recipe, map_vector(text), session.dtype, seed)
         self._steps = TrainingSteps(session, self._feed)
         self.backend.forget_device_memory()
         settings = promises.check_texts(self.backend.settings(), "settings()")
@@ -142,17 +142,19 @@ class TrainService:
         if not self._feed.held_out_batch:
             return None
         steps.store()
-        found = self._evaluate_batches(most)
+        metrics = self._evaluate_batches(most)
         if AVERAGED not in session.slots:
-            return found
+            return metrics
         trained = dict(session.variables)
         mean = session.slot(AVERAGED, session.slots[AVERAGED])
         packed = session.layout.pack(mean)
         session.variables |= {n: session.float_tensor(a) for n, a in packed.items()}
         averaged = self._evaluate_batches(most)
         session.variables |= trained
-        named = {name.removeprefix("metric."): value for name, value in averaged.items()}
-        return found | {f"metric.averaged_{name}": value for name, value in named.items()}
+        averaged_metrics = {name.removeprefix("metric."): value for name, value in averaged.items()}
+        return metrics | {
+            f"metric.averaged_{name}": value for name, value in averaged_metrics.items()
+        }
 
     def memory(self) -> MemoryAnswer:
         """Return the process's resident bytes now, and the device's peak in this training."""
@@ -164,7 +166,7 @@ class TrainService:
     def _evaluate_batches(self, most: int | None) -> dict[str, float]:
         feed, session = self._feed, self.steps.session
         state: Arrays = initial_state(session.programs["inference"], feed.held_out_batch)
-        found: dict[str, list[float]] = {}
+        by_name: dict[str, list[float]] = {}
         for numbers in islice(feed.held_out(), most):
             arrays = feed.batch(numbers)
             inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
@@ -172,15 +174,15 @@ class TrainService:
             state = group_of(results, "state.")
             for name, value in results.items():
                 if name == "loss" or name.startswith("metric."):
-                    found.setdefault(name, []).append(float(value))
-        return {name: float(np.mean(values)) for name, values in found.items()}
+                    by_name.setdefault(name, []).append(float(value))
+        return {name: float(np.mean(values)) for name, values in by_name.items()}
 
     def _sum(self, rate: float, batches: Sequence[Any]) -> float:
         """Make some steps; return the sum of their losses, each times the rows of its batch."""
         size = self._feed.recipe.batch
-        whole = [rows for rows in batches if len(rows) == size]
-        total = self.steps.run(rate, np.stack(whole)) * size if whole else 0.0
-        for rows in batches[len(whole) :]:
+        full_batches = [rows for rows in batches if len(rows) == size]
+        total = self.steps.run(rate, np.stack(full_batches)) * size if full_batches else 0.0
+        for rows in batches[len(full_batches) :]:
             total += self.steps.run(rate, rows[None]) * len(rows)
         return total
 

@@ -60,15 +60,15 @@ def digits() -> ArrayDict:
     handwritten digits" (Alpaydin and Kaynak, 1998). This function reads the file itself, because
     importing scikit-learn takes a second.
     """
-    found = _table(_digits_path())
-    pixels = found[:, :-1].astype(np.float32) / np.float32(LEVELS)
+    rows = _table(_digits_path())
+    pixels = rows[:, :-1].astype(np.float32) / np.float32(LEVELS)
     images = pixels.reshape(ROWS, SIDE, SIDE, 1)
     return {
         "pixels": pixels,
         "images": images,
         "images_rgb": np.repeat(images, 3, axis=3),
         "images_32": images.repeat(4, axis=1).repeat(4, axis=2),
-        "label": found[:, -1].astype(np.int64),
+        "label": rows[:, -1].astype(np.int64),
     }
 
 
@@ -87,14 +87,14 @@ def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     try:
         packed = io.BytesIO(read_bytes(path, MOST, "a data set"))
         text = gzip.GzipFile(fileobj=packed).read(MOST)
-        found = np.array([line.split(b",") for line in text.split()]).astype(np.uint8)
+        values = np.array([line.split(b",") for line in text.split()]).astype(np.uint8)
     except (FileFault, OSError, EOFError, ValueError) as error:
         raise UsageError(f"the data set 'digits' cannot be read: {error}: {INSTALL}") from None
-    if hashlib.sha256(found.tobytes()).hexdigest() != SHA256:
+    if hashlib.sha256(values.tobytes()).hexdigest() != SHA256:
         raise UsageError(
             f"{displayed(path)} is not the expected version of the data set 'digits': {INSTALL}"
         )
-    return found
+    return values
 
 
 BATCH = Dim.of("batch")
@@ -139,9 +139,12 @@ class Table:
         return {n: s.array.reshape(self.shapes[n]) for n, s in self.arrays.items()}
 
 
-def map_arrays(told: Mapping[str, Any]) -> dict[str, Array]:
+def map_arrays(description: Mapping[str, Any]) -> dict[str, Array]:
     """Map the arrays of another process. Raise OSError if that process has ended."""
-    return {n: map_vector(one).reshape(one["shape"]) for n, one in told["arrays"].items()}
+    return {
+        n: map_vector(shared).reshape(shared["shape"])
+        for n, shared in description["arrays"].items()
+    }
 
 
 def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -> Table:
@@ -154,15 +157,15 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
     """
     name: str
     if isinstance(declared, schema.DataSet) and file is None:
-        name, found = declared.set, data_set(declared.set)
+        name, arrays_found = declared.set, data_set(declared.set)
     else:
         path = file or _data_path(spec, declared)
         name, content = displayed(path), read_bytes(path, MAX_TABLE, "a file of arrays")
         try:
-            found = read_npz(content, MAX_TABLE)
+            arrays_found = read_npz(content, MAX_TABLE)
         except ValueError as error:
             raise UsageError(f"{name}: {error}") from None
-    arrays, sizes = _match_ports(name, program, declared, found)
+    arrays, sizes = _match_ports(name, program, declared, arrays_found)
     return Table(
         name,
         digest_of(arrays),
@@ -191,23 +194,25 @@ def _data_path(spec: Spec, declared: Declared) -> Path:
 
 
 def _match_ports(
-    file: str, program: Program, declared: Declared, found: Arrays
+    file: str, program: Program, declared: Declared, found_arrays: Arrays
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """Return the arrays by input and target of the model, and the sizes that they decide."""
-    plain = [port for port in program.inputs if port not in noise_ports(program)]
+    inputs = [port for port in program.inputs if port not in noise_ports(program)]
     arrays: dict[str, Array] = {}
     sizes: dict[str, int] = {}
-    for group, ports in (("input", plain), ("target", program.targets)):
+    for group, ports in (("input", inputs), ("target", program.targets)):
         for port in ports:
             source = declared.arrays.get(port.name, port.name)
-            if source not in found:
+            if source not in found_arrays:
                 raise UsageError(
                     f"{file}: there is no array {source!r} for the {group} {port.name!r}"
-                    f"{did_you_mean(source, found)} (found: {', '.join(found) or 'none'}); "
-                    "name another array under 'data: arrays:'"
+                    f"{did_you_mean(source, found_arrays)} (found: "
+                    f"{', '.join(found_arrays) or 'none'}); name another under 'data: arrays:'"
                 )
-            arrays[f"{group}.{port.name}"] = _check_array(file, program, port, found[source], sizes)
-    for group, ports in (("input", plain), ("target", program.targets)):
+            arrays[f"{group}.{port.name}"] = _check_array(
+                file, program, port, found_arrays[source], sizes
+            )
+    for group, ports in (("input", inputs), ("target", program.targets)):
         for port in ports:
             name = f"{group}.{port.name}"
             check_entries(program, port, f"{file}: {name}", arrays[name], sizes)
@@ -225,8 +230,8 @@ def _check_array(
     try:
         bind(name, type_.shape, array.shape, program.sizes, sizes)
     except UsageError as error:
-        free = any(dim.names for dim in type_.shape[1:])
-        raise UsageError(f"{error}{'; --size sets other sizes' * free}") from None
+        has_free_sizes = any(dim.names for dim in type_.shape[1:])
+        raise UsageError(f"{error}{'; --size sets other sizes' * has_free_sizes}") from None
     if type_.kind == "float":
         if array.dtype.kind not in "fiu":
             raise UsageError(f"{name}: expected numbers, found {array.dtype}")
@@ -251,15 +256,17 @@ class TableFeed(RowFeed):
     """
 
     def __init__(
-        self, program: Program, given: Recipe, arrays: Arrays, dtype: str, seed: int
+        self, program: Program, batch_recipe: Recipe, arrays: Arrays, dtype: str, seed: int
     ) -> None:
         sizes: dict[str, int] = {}
         ports = {f"input.{p.name}": p for p in program.inputs}
         ports |= {f"target.{p.name}": p for p in program.targets}
-        found: dict[str, RowArray] = {}
+        row_arrays: dict[str, RowArray] = {}
         for name, array in arrays.items():
             type_ = program.type_of(ports[name])
             bind(name, type_.shape, array.shape, program.sizes, sizes)
             kind = WHOLE.get(type_.kind, np.dtype(host_dtype(dtype)))
-            found[name] = RowArray(array, kind, shared=not has_rows(type_))
-        super().__init__(program, given, sizes["batch"], sizes.get("time", 1), dtype, seed, found)
+            row_arrays[name] = RowArray(array, kind, shared=not has_rows(type_))
+        super().__init__(
+            program, batch_recipe, sizes["batch"], sizes.get("time", 1), dtype, seed, row_arrays
+        )

@@ -132,7 +132,7 @@ def test_a_position_that_no_run_can_have(
             np.ones(3, np.float32),
             "the optimizer's m is not of the names",
         ),
-        ("slot/x/embed.table", np.ones(3, np.float32), "its optimizer slots are .*'x'"),
+        ("slot/x/embed.table", np.ones(3, np.float32), "its optimizer has .*'x'"),
         ("state/h", None, "the state is not of the names and shapes"),
         ("state/h", np.ones((1, 6), np.float32), "the state is not of the names and shapes"),
         ("state/h", np.full((1, 5), np.nan, np.float32), "'state/h' has numbers that are NaN"),

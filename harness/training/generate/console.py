@@ -19,22 +19,22 @@ from harness.training.generate.writing import ALL, KEPT, ReadingPace, prepare
 REPEATED = 10
 
 
-def run_generate(asked: GenerateOptions) -> CommandResult:
+def run_generate(options: GenerateOptions) -> CommandResult:
     """Continue the prompt with every backend, and print each character when it is chosen.
 
     Raises:
         GenerateError: a backend failed.
     """
-    request, as_json = request_of(vars(asked)), asked.as_json
+    request, as_json = request_of(vars(options)), options.as_json
     writer = prepare(request)
-    for told in notes_on([writer.spec]):
-        tell(told, error=True)
+    for note in notes_on([writer.spec]):
+        tell(note, error=True)
     texts: dict[str, str] = {}
     paces: dict[str, ReadingPace] = {}
     for backend in request.backends:
-        shown = not texts and not as_json
+        prints = not texts and not as_json
         # On a terminal, the progress bar is shown until the text begins.
-        drawn = shown and sys.stdout.isatty()
+        draws_bar = prints and sys.stdout.isatty()
         characters: list[str] = []
         paces[backend] = ReadingPace()
         bar = Progress(console(error=True), f"writing on {backend}")
@@ -45,28 +45,28 @@ def run_generate(asked: GenerateOptions) -> CommandResult:
                     if not characters:
                         bar.plan(request.length)
                         bar.doing("")
-                        if drawn:
+                        if draws_bar:
                             bar.stop()
-                        if shown:
+                        if prints:
                             emit(request.prompt)
                     characters.append(character)
                     bar.at(len(characters), f"{len(characters):,}/{request.length:,} characters")
-                    if shown:
+                    if prints:
                         emit(character)
         finally:
-            if shown and characters:
+            if prints and characters:
                 emit("\n")
         texts[backend] = "".join(characters)
         if note := monotonous(texts[backend], request):
             tell(f"{backend}: {note}", error=True)
         if not as_json and (line := pace_line(paces[backend])):
             tell(f"{backend}: {line}", error=True)
-    parted = differences(texts)
+    difference = differences(texts)
     if not as_json and len(texts) > 1:
-        tell(parted or f"the same text on {', '.join(texts)}", error=True)
-    found = {backend: pace.record() for backend, pace in paces.items()}
-    data = {"prompt": request.prompt, "texts": texts, "same": not parted, "pace": found}
-    return CommandResult(data, exit_code=1 if parted else 0)
+        tell(difference or f"the same text on {', '.join(texts)}", error=True)
+    pace_records = {backend: pace.record() for backend, pace in paces.items()}
+    data = {"prompt": request.prompt, "texts": texts, "same": not difference, "pace": pace_records}
+    return CommandResult(data, exit_code=1 if difference else 0)
 
 
 def request_of(given: Mapping[str, Any]) -> GenerateRequest:
@@ -87,14 +87,14 @@ def monotonous(text: str, request: GenerateRequest) -> str:
 
 def pace_line(pace: ReadingPace) -> str:
     """Describe the speed of reading with and without kept values; empty if none were kept."""
-    told = pace.record()
-    if KEPT not in told:
+    record = pace.record()
+    if KEPT not in record:
         return ""
     ways = {KEPT: "read with the cache", ALL: "read without the cache"}
     return ", ".join(
-        f"{found['characters']:,} characters {words}, {found['characters_per_second']:,.0f}/s"
+        f"{reading['characters']:,} characters {words}, {reading['characters_per_second']:,.0f}/s"
         for way, words in ways.items()
-        if (found := told.get(way))
+        if (reading := record.get(way))
     )
 
 

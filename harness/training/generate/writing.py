@@ -66,9 +66,9 @@ class Reader:
         """Raise :class:`UsageError` if the prompt is too short for the model."""
         least = self.fixed or 1
         if len(prompt) < least:
-            wanted = f"at least {least} character{'s' if least > 1 else ''}"
+            needed = f"at least {least} character{'s' if least > 1 else ''}"
             raise UsageError(
-                f"{self.program.name} reads {wanted}, but the prompt {prompt!r} has {len(prompt)}"
+                f"{self.program.name} reads {needed}, but the prompt {prompt!r} has {len(prompt)}"
             )
 
     @property
@@ -99,8 +99,8 @@ class Reader:
 
     def probabilities(self, results: Arrays) -> Array:
         """Return the probabilities ``[classes]`` of the next character, from a model's results."""
-        found = np.asarray(results[f"output.{self.output}"], np.float64)
-        last: Array = found.reshape(-1, found.shape[-1])[-1]
+        output = np.asarray(results[f"output.{self.output}"], np.float64)
+        last: Array = output.reshape(-1, output.shape[-1])[-1]
         return last
 
     def _input(self, port: Port, text: Array) -> Array:
@@ -108,11 +108,11 @@ class Reader:
         if offset is None:
             return np.zeros(self.program.shape(port, {"batch": 1}))
         rank = len(type_.shape) - (type_.bound is None)
-        taken = text[offset] if rank == 1 else text
-        given = np.reshape(taken, (1,) if rank == 1 else (1, -1))
+        characters = text[offset] if rank == 1 else text
+        indices = np.reshape(characters, (1,) if rank == 1 else (1, -1))
         if type_.bound is not None:
-            return given
-        return one_hot(given, type_.shape[-1].resolve(self.program.sizes))
+            return indices
+        return one_hot(indices, type_.shape[-1].resolve(self.program.sizes))
 
 
 def check_results(program: Program, output: str, results: Mapping[str, Array], time: int) -> None:
@@ -124,14 +124,14 @@ def check_results(program: Program, output: str, results: Mapping[str, Array], t
     sizes = {**program.sizes, "batch": 1, "time": time}
     ports = result_ports(program, "forward")
     name = f"output.{output}"
-    wanted = {name: ports[name], **{n: v for n, v in ports.items() if n.startswith("state.")}}
-    for name, value in wanted.items():
+    expected = {name: ports[name], **{n: v for n, v in ports.items() if n.startswith("state.")}}
+    for name, value in expected.items():
         if name not in results:
             raise IllFormed(f"{name}: nothing was returned")
         shape = resolve_shape(program.types[value].shape, sizes)
         if results[name].shape != shape:
-            found = list(results[name].shape)
-            raise IllFormed(f"{name}: expected shape {list(shape)}, found {found}")
+            actual = list(results[name].shape)
+            raise IllFormed(f"{name}: expected shape {list(shape)}, found {actual}")
 
 
 def reader(spec: Spec, weights: Weights) -> Reader:
@@ -184,12 +184,12 @@ def vocabulary(weights: Weights) -> Vocabulary:
             f"the weights of {weights.spec} have no vocabulary, so their classes are not "
             "characters; create weights with 'harness train'"
         )
-    found = Vocabulary(tuple(weights.vocabulary))
-    if len(found) < 2:
+    characters = Vocabulary(tuple(weights.vocabulary))
+    if len(characters) < 2:
         raise UsageError(
             f"the vocabulary of the weights of {weights.spec} has only the padding character"
         )
-    return found
+    return characters
 
 
 def _output(program: Program) -> str:
@@ -283,39 +283,39 @@ class Reading:
         The kept values start as ones. If the program reads an entry that was never written, the
         comparison with the oracle therefore fails.
         """
-        known, given = self.reader, 0
+        reader, proven_count = self.reader, 0
         self._open(program)
         state = {p.name: np.ones(program.shape(p, {"batch": 1})) for p in program.state}
-        for position in range(known.window):
-            inputs = known.inputs([self.text[position]])
+        for position in range(reader.window):
+            inputs = reader.inputs([self.text[position]])
             inputs[program.inputs[-1].name] = np.array([position])
-            asked = position + 1 == len(self.text)
-            results = self._forward(inputs, state, KEPT if asked else "")
-            check_results(program, known.output, results, 1)
+            is_last = position + 1 == len(self.text)
+            results = self._forward(inputs, state, KEPT if is_last else "")
+            check_results(program, reader.output, results, 1)
             state = group_of(results, "state.")
-            if not asked:
+            if not is_last:
                 continue
-            if _is_proven(given) or position == known.window - 1:
-                output = f"output.{known.output}"
-                self._prove(known.inputs(self.text), {}, {output: results[output]})
-            given += 1
-            yield known.probabilities(results)
+            if _is_proven(proven_count) or position == reader.window - 1:
+                output = f"output.{reader.output}"
+                self._prove(reader.inputs(self.text), {}, {output: results[output]})
+            proven_count += 1
+            yield reader.probabilities(results)
 
     def _by_all(self) -> Iterator[Array]:
-        known, number = self.reader, 0
-        self._open(known.program)
-        state, unread = known.first_state(), self.text
+        reader, number = self.reader, 0
+        self._open(reader.program)
+        state, unread = reader.first_state(), self.text
         while True:
-            inputs = known.inputs(unread)
+            inputs = reader.inputs(unread)
             results = self._forward(inputs, state, ALL)
-            time_read = len(unread) if known.stateful else min(len(unread), known.window)
-            check_results(known.program, known.output, results, time_read)
+            time_read = len(unread) if reader.stateful else min(len(unread), reader.window)
+            check_results(reader.program, reader.output, results, time_read)
             if _is_proven(number):
                 self._prove(inputs, state, results)
             number += 1
             state = group_of(results, "state.")
-            yield known.probabilities(results)
-            unread = self.text[-(1 if known.stateful else known.reach) :]
+            yield reader.probabilities(results)
+            unread = self.text[-(1 if reader.stateful else reader.reach) :]
 
     def _open(self, program: Program) -> None:
         request, programs = self.request, (self.training, program)
@@ -326,10 +326,10 @@ class Reading:
 
     def _forward(self, inputs: Arrays, state: Arrays, way: str) -> ArrayDict:
         began = time.perf_counter()
-        found = check_all_arrays(self._remote.forward("inference", inputs, state))
+        results = check_all_arrays(self._remote.forward("inference", inputs, state))
         if way:
             self.pace.add(way, time.perf_counter() - began)
-        return found
+        return results
 
     def _prove(self, inputs: Arrays, state: Arrays, results: Arrays) -> None:
         """Compare results with the last steps of the oracle, which reads the whole text."""
@@ -383,11 +383,21 @@ class TextWriter:
         request = self.request
         training = self.spec.program("training", **self.weights.sizes)
         text, choose = list(self.prompt), chooser(request, len(self.vocabulary))
-        given = (request, self.reader, training, self.weights, backend, text, pace or ReadingPace())
-        reading = Reading(*given)
+        reading_arguments = (
+            request,
+            self.reader,
+            training,
+            self.weights,
+            backend,
+            text,
+            pace or ReadingPace(),
+        )
+        reading = Reading(*reading_arguments)
         try:
-            for _, found in zip(range(request.length), reading.probabilities(), strict=False):
-                text.append(choose(found))
+            for _, probabilities in zip(
+                range(request.length), reading.probabilities(), strict=False
+            ):
+                text.append(choose(probabilities))
                 yield self.vocabulary.characters[text[-1]]
         except WorkerFault as fault:
             raise GenerateError(f"{backend} failed: {fault}", fault.traceback) from None
@@ -403,11 +413,11 @@ def prepare(request: GenerateRequest) -> TextWriter:
     check_device(request.device, request.backends)
     spec = load_spec(request.spec, request.folders)
     weights = load(request.weights)
-    known, letters = reader(spec, weights), vocabulary(weights)
-    letters.check_classes(known.classes)
-    prompt = tuple(int(i) for i in letters.encode(request.prompt))
-    known.check_prompt(request.prompt)
-    return TextWriter(request, spec, weights, known, letters, prompt)
+    model_reader, characters = reader(spec, weights), vocabulary(weights)
+    characters.check_classes(model_reader.classes)
+    prompt = tuple(int(i) for i in characters.encode(request.prompt))
+    model_reader.check_prompt(request.prompt)
+    return TextWriter(request, spec, weights, model_reader, characters, prompt)
 
 
 def chooser(request: GenerateRequest, characters: int) -> Choose:
