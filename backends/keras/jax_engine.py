@@ -54,7 +54,7 @@ class JaxEngine(Jax):
         return run
 
     def unrolls(self, count: int) -> bool:
-        """Return False: all loops over time run as ``jax.lax.scan``."""
+        """Return False, because all loops over time run as ``jax.lax.scan``."""
         return False
 
     def apply(

@@ -16,8 +16,8 @@ from .attention import parts_of
 
 def claimed_loss(keras: Any, definition: str, without: Collection[str]) -> Native | None:
     """Return Keras' cross-entropy of logits as the native loss; None for definitions in
-    ``without``, which the engine computes wrongly. The loss gets a copy of the logits. If a softmax
-    had computed the logits, Keras would otherwise use the input of that softmax."""
+    ``without``, which the engine computes wrongly. The loss gets a copy of the logits, because
+    Keras would replace logits that a softmax has computed by the input of that softmax."""
     functions = {
         "sparse_cross_entropy": keras.losses.sparse_categorical_crossentropy,
         "cross_entropy": keras.losses.categorical_crossentropy,
@@ -33,15 +33,13 @@ def claimed_loss(keras: Any, definition: str, without: Collection[str]) -> Nativ
 
 
 def layer_name(instance: str) -> str:
-    """Return a layer's name in Keras, without dots, which the torch engine rejects in parameter
-    names."""
+    """Return a layer's name in Keras. It has no dots, because the torch engine rejects them."""
     return instance.replace(".", "_")
 
 
 def is_operation_name(name: str, keras: Any) -> bool:
-    """Return whether Keras may give this name to an operation; names in a model must be unique.
-    Keras names operations after their classes: ``GetItem`` becomes ``get_item`` or
-    ``get_item_3``."""
+    """Return whether Keras may give this name to an operation, e.g. ``get_item_3`` to ``GetItem``.
+    Names in a model must be unique."""
     stem = name.rstrip("_0123456789")
     classes = [keras.Operation]
     for found in classes:
@@ -51,7 +49,7 @@ def is_operation_name(name: str, keras: Any) -> bool:
 
 
 def own_name(instance: str, keras: Any) -> str:
-    """Return a name for a layer that Keras gives to no operation of a model."""
+    """Return a layer name that differs from Keras' names of operations."""
     name = layer_name(instance)
     return f"{name}_layer" if is_operation_name(name, keras) else name
 
@@ -61,8 +59,7 @@ def _gates(stem: str, gates: str, axis: int) -> Join:
 
 
 def _gated(gates: str, bias: Join | Stack, way: str) -> Packing:
-    """Return the layout of a layer with gates: in each tensor, the gates lie side by side in Keras'
-    order."""
+    """Return the layout of a layer with gates: each tensor joins the gates in Keras' order."""
     kernels = {
         f"{n}kernel": _gates(f"{way}{letter}", gates, 1)
         for n, letter in (("", "W"), ("recurrent_", "U"))
@@ -129,8 +126,7 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "gru_reset_after": ("GRU", {"reset_after": True}, _gru()),
     "bidirectional_gru_reset_after": ("GRU", {"reset_after": True}, _both_ways(_gru)),
 }
-# The bidirectional layers, Keras' wrapper class, and the wrapper's attributes for the two
-# directions.
+# The bidirectional layers, Keras' wrapper class, and the wrapper's attributes for both directions.
 TWO_WAYS = tuple(name for name in LAYERS if "bidirectional" in name)
 BOTH_WAYS = "Bidirectional"
 WAYS: Mapping[str, str] = {"forward": "forward_layer", "backward": "backward_layer"}
@@ -152,14 +148,14 @@ IMAGES = (*COUNTED, *POOLS)
 
 
 def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
-    """Return the constructor arguments of a convolution or pool; the value None means that Keras
-    does not support the setting."""
+    """Return the constructor arguments of a convolution or pool. The value None marks a setting
+    that Keras does not support."""
     given = layer.attributes
     stride, padding = int(given["stride"]), int(given["padding"])
     if kind in POOLS:
         window = Dim.of(given["window"])
         size = None if window.terms else window.constant
-        # Keras leaves padding out of means, and has different rules for padding.
+        # Keras excludes padding from means, and has different rules for padding.
         return {"pool_size": size, "strides": stride, "padding": None if padding else "valid"}
     shape, (axis, name) = layer.shapes["W"], COUNTED[kind]
     turned = kind == "Conv2DTranspose"
@@ -181,16 +177,16 @@ def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
 
 
 def zero_initializers(kind: Callable[..., Any]) -> dict[str, str]:
-    """Return constructor arguments with which a class initializes all parameters to zero. Initial
-    values are never used, and drawing them is slow: on JAX, each shape must be compiled."""
+    """Return constructor arguments that initialize all parameters of a class to zero. The initial
+    values are never used, and random values are slow: JAX compiles a function for each shape."""
     return {n: "zeros" for n in signature(kind).parameters if n in INITIALIZERS}
 
 
 def layer_arguments(
     kind: str, layer: ClaimableCall, activation: Callable[[str], Any], on_cpu: bool
 ) -> dict[str, Any]:
-    """Return the constructor arguments of a Keras class; the value None means that Keras lacks the
-    function. ``activation`` maps a function's name to Keras' name. ``on_cpu`` is true for
+    """Return the constructor arguments of a Keras class. The value None marks a function that Keras
+    lacks. ``activation`` maps a function's name to Keras' name or function. ``on_cpu`` is true for
     TensorFlow on the CPU."""
     given = layer.attributes
     if kind == "Embedding":

@@ -1,6 +1,8 @@
-"""Assembly of a program into a functional ``keras.Model`` of Keras' layers and operations. Keras
-layers have the names of the spec. All other layers become classes of a :class:`Module`, whose
-source is written beside the model. So do the few operations that need the length of a free axis."""
+"""Conversion of a program to a functional ``keras.Model`` of Keras layers and operations.
+
+Layers have the names of the spec. Layers that Keras lacks, and operations that need the length of a
+free axis, become classes of a :class:`Module`, whose source is written next to the model.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +27,20 @@ from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH
 from .sums import order_of_sum
 
-# Names that the module uses itself, so layers must not have them.
+# Names that the generated module uses itself. Layers must not have these names.
 TAKEN = PYTHON | {"keras", "ops"}
 
 
 class Module:
-    """The definitions of functions and layers that Keras lacks: their source, and the objects made
-    from it."""
+    """The functions and layers that Keras lacks: their source, and the objects that it defines."""
 
     def __init__(self, keras: Any) -> None:
         self.texts: dict[str, str] = {}
         self.defined: dict[str, Any] = {"keras": keras, "ops": keras.ops}
 
     def define(self, name: str, text: str) -> Any:
-        """Return the function or class with this name; execute its source ``text`` at the first
-        call."""
+        """Return the function or class with this name; the first call executes its source
+        ``text``."""
         if name not in self.texts:
             self.texts[name] = text
             source = vetted(text, WORDS, name)
@@ -57,34 +58,34 @@ class Module:
 
 
 class Claims(Keras):
-    """The choice of Keras layers for a saved model, in any dtype. An activation that Keras 3 lacks
-    is defined in the module."""
+    """The choice of Keras layers for a saved model, in any dtype. The module defines activations
+    that Keras 3 lacks."""
 
     def __init__(self, name: str, engine: str) -> None:
         super().__init__(name, engine)
         self.module = Module(self.keras)
-        # A saved file must work on every engine. So use layers that only some engines round in
-        # float64. Operations that TensorFlow rounds as well are written as equations.
+        # A saved file must work on every engine, so its layers do not depend on the engine. Only
+        # operations that TensorFlow rounds in float64 are written as equations.
         self.inexact = TensorFlowEngine.inexact
         name = "hard_sigmoid_fifth"
         self.unnamed[name] = lambda: self.module.define(name, HARD_SIGMOID_FIFTH)
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """Return the Keras layer for a layer of the spec; None if Keras builds it from inner
-        layers, which the format cannot read back."""
+        """Return the Keras layer for a layer of the spec; None if the Keras layer has inner layers,
+        which the format cannot read back."""
         composed = layer.definition in (*ATTENTION, *TWO_WAYS)
         return None if composed else super().claim(layer)
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """Return no arguments, so that layers keep Keras' initializers, which a user needs to train
-        the saved model anew."""
+        """Return no arguments: layers keep Keras' initializers, so that users can retrain the saved
+        model."""
         return {}
 
 
 @dataclass(frozen=True)
 class Built:
-    """A finished model, and its Keras layers by the layers' names in the spec. ``natives`` are
-    Keras' own layers, with the layout of their parameters."""
+    """A finished model, and its Keras layers by name in the spec. ``natives`` are the layers that
+    Keras has itself, with the layout of their parameters."""
 
     model: Any
     layers: Mapping[str, Any]
@@ -93,7 +94,7 @@ class Built:
 
 
 def build(backend: Claims, program: Program, dtype: str) -> Built:
-    """Build the model of a program at its sizes, in ``dtype``; the weights are still unset."""
+    """Build the model of a program at its sizes, in ``dtype``, without setting the weights."""
     backend.use("cpu", dtype)
     backend.keras.utils.clear_session()
     backend.module = Module(backend.keras)
@@ -101,8 +102,7 @@ def build(backend: Claims, program: Program, dtype: str) -> Built:
 
 
 class Assembly:
-    """The assembly of a model: a pass over a program that calls each node on Keras' symbolic
-    tensors."""
+    """A pass over a program that calls each node on Keras' symbolic tensors, to build a model."""
 
     def __init__(self, backend: Claims, program: Program, dtype: str) -> None:
         self.backend, self.keras = backend, backend.keras
@@ -119,9 +119,9 @@ class Assembly:
         self.layers: dict[str, Any] = {key: n.layer for key, n in self.natives.items()}
         self.inputs: dict[str, Any] = {}
         self.tensors: dict[int, Any] = {}
-        # Nodes that compute constants. A constant becomes a tensor when it is first needed.
+        # Nodes that compute constants. A constant becomes a tensor at its first use.
         self.constants: dict[int, Node] = {}
-        # For each layer that Keras lacks, the variants of its calls by their source.
+        # The variants of the calls of each layer that Keras lacks, by their source.
         self.forms: dict[str, dict[str, Custom]] = {}
 
     def built(self) -> Built:
@@ -167,8 +167,8 @@ class Assembly:
             self._generate(node)
 
     def _is_plain(self, node: Node) -> bool:
-        """Return whether a single Keras operation computes a node. An operation cannot if the node
-        needs the length of a free axis."""
+        """Return whether a single Keras operation can compute a node. It cannot if the node needs
+        the length of a free axis."""
         made = [self.constants[value].op for value in node.inputs if value in self.constants]
         if node.op == "multiply" and made:
             # Keras treats the product of a symbolic tensor and a number as a sparse tensor.
@@ -197,7 +197,7 @@ class Assembly:
         return self.tensors[value] if made is None else made.attributes["value"]
 
     def _tensor(self, value: int) -> Any:
-        """Return a value as a tensor; make the tensor now if the value is a constant."""
+        """Return a value as a tensor; convert constants at their first use."""
         if value not in self.tensors:
             self._generate(self.constants[value])
         return self.tensors[value]
@@ -213,7 +213,7 @@ class Assembly:
         given = [] if all(map(self._is_zero, states)) else list(map(self._tensor, states))
         source = self._tensor(roles["indices"] if "indices" in roles else roles["x"])
         made = _as_list(self.layers[key](source, **({"initial_state": given} if given else {})))
-        # Leave out the new statistics, which come last: they are not outputs of the model.
+        # Omit the new statistics, which come last: they are not outputs of the model.
         self.tensors.update(zip(node.outputs, made, strict=False))
 
     def _is_zero(self, value: int) -> bool:
@@ -264,7 +264,7 @@ class Assembly:
         self.tensors.update(zip(made_of.results, _as_list(made), strict=True))
 
     def _name(self, wanted: str) -> str:
-        """Return the wanted name, changed if an input, a layer or an operation has it."""
+        """Return the wanted name, or a changed name if an input, a layer or an operation has it."""
         taken = {*self.inputs, *(layer.name for layer in self.layers.values())}
         if wanted in taken or is_operation_name(wanted, self.keras):
             return f"{wanted}_layer"

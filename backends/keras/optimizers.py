@@ -1,8 +1,7 @@
 """The Keras optimizers that replace optimizers of a spec.
 
-They can be exact in float64 too: the learning rate is a variable with the dtype ``floatx``, and
-decay rates are numpy scalars. If decay rates were Python floats, TensorFlow would round them to
-float32 before using them with a float64 tensor.
+In float64, the learning rate is a variable of the dtype ``floatx``, and decay rates are numpy
+scalars, because TensorFlow would round Python floats to float32.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from .engines import Engine
 MOMENTS: Mapping[str, str] = {"m": "_momentums", "v": "_velocities"}
 ADAM: tuple[str, ...] = ("beta_1", "beta_2", "epsilon")
 LEAST_BETA = 0.1
-# Kind of clipping -> Keras' argument. Keras adds no epsilon to a norm.
+# Kind of clipping -> Keras' argument. Keras does not add an epsilon to a norm.
 CLIPS: Mapping[str, str] = {
     "value": "clipvalue",
     "norm": "clipnorm",
@@ -30,7 +29,7 @@ CLIPS: Mapping[str, str] = {
 
 class KerasClass(NamedTuple):
     """A Keras optimizer class, the names of its arguments, and its lists of variables by slot.
-    ``further`` maps further arguments to a value, or to the spec's attribute that has the value."""
+    ``further`` maps further arguments to their values, or to attributes of the spec."""
 
     kind: str
     names: tuple[str, ...]
@@ -38,8 +37,7 @@ class KerasClass(NamedTuple):
     further: Mapping[str, str | bool] = MappingProxyType({})
 
 
-# Nadam is missing: a part of its state is not a Keras variable, so the harness could not restore
-# it.
+# Nadam is missing, because the harness cannot restore its state: a part is not a Keras variable.
 OPTIMIZERS: Mapping[str, KerasClass] = {
     "adadelta": KerasClass(
         "Adadelta",
@@ -88,8 +86,8 @@ class KerasOptimizer(NativeOptimizer):
 
     def start(self, variables: Tensors) -> Any:
         shapes = {n: tuple(t.shape) for n, t in variables.items()}
-        # Create the optimizer once, so that compiled steps are reused. The values of the parameters
-        # do not matter here, because no Keras optimizer computes its initial state from them.
+        # Create the optimizer once, so that compiled steps are reused. No Keras optimizer computes
+        # its initial state from the values of parameters.
         if list(shapes.items()) != list(self.shapes.items()):
             self._make(variables)
             self.shapes = shapes
@@ -172,7 +170,7 @@ def claim_optimizer(
 def _clip(keras: Any, rule: UpdateRule) -> Clipping | None:
     """Return the clipping of the rule if Keras clips in the same way; otherwise None."""
     found = clipping(rule)
-    # On torch, Keras returns float32 for the minimum or maximum of a float64 tensor and a number.
+    # On torch, Keras' minimum and maximum of a float64 tensor and a number are float32.
     rounds = keras.config.floatx() == "float64" and keras.backend.backend() == "torch"
     if found is None or found.epsilon or (rounds and found.by != "value"):
         return None

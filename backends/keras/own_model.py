@@ -1,5 +1,5 @@
-"""A user's own Keras model: a ``.keras`` file, or a model in a Python file, or a function that
-returns one."""
+"""A user's own Keras model: a ``.keras`` file, or in a Python file a model or a function that
+returns a model."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from .layers import WAYS
 
 
 class KerasOwnModels(OwnModels):
-    """The loader of users' Keras models. A ``.keras`` file is loaded in safe mode, which runs no
-    code of the file."""
+    """The loader of users' Keras models. It loads ``.keras`` files in Keras' safe mode, which runs
+    no code of the file."""
 
     def __init__(self, backend: Any) -> None:
         self.backend, self.keras = backend, backend.keras
@@ -78,7 +78,7 @@ class KerasOwnModels(OwnModels):
 
 
 class KerasModel(OwnModel):
-    """A user's Keras model that has its weights."""
+    """A user's Keras model, whose weights already exist."""
 
     trains = True
 
@@ -109,8 +109,7 @@ class KerasModel(OwnModel):
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
     def _wrap_call(self, function: Any, training: bool, *first: Any) -> Any:
-        """Wrap a function so that it accepts tensors by position and by name, and gets them in the
-        model's own structure."""
+        """Wrap a function of the model to accept tensors by position and by name."""
 
         def called(*arguments: Any, **keywords: Any) -> Any:
             if not self.symbolic:
@@ -124,7 +123,7 @@ class KerasModel(OwnModel):
         return called
 
     def _structured_inputs(self, every: Mapping[str, Any]) -> Any:
-        """Return the inputs as the model takes them: a dictionary or a list."""
+        """Return the inputs in the structure that the model takes, e.g. a dictionary or a list."""
         if isinstance(getattr(self.model, "input", None), Mapping):
             return dict(every)
         return [every[name] for name in self.takes or ()]
@@ -166,9 +165,9 @@ class KerasModel(OwnModel):
 
 
 def _named_variables(model: Any, both_ways: type[Any]) -> dict[str, Any]:
-    """Return the float variables of a model, named ``LAYER.VARIABLE``. The name leaves out the
-    model's name and the cells of recurrent layers. The directions of a bidirectional layer are
-    ``LAYER.forward`` and ``LAYER.backward``."""
+    """Return the float variables of a model by the name ``LAYER.VARIABLE``, without the names of
+    the model and of recurrent cells. In bidirectional layers, ``LAYER`` ends in ``.forward`` or
+    ``.backward``."""
     ways = {
         (layer.name, wrapped.name): way
         for layer in model._flatten_layers()

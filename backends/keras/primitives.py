@@ -1,4 +1,4 @@
-"""The table of primitives, implemented with Keras operations that also accept symbolic tensors."""
+"""The primitives of the Keras backends as Keras operations, which also accept symbolic tensors."""
 
 from __future__ import annotations
 
@@ -72,8 +72,7 @@ def _spread(ops: Any, x: Any, axis: int, step: int) -> Any:
 
 
 def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
-    """Return the primitives as Keras operations; the functions in ``exact`` replace inexact
-    operations."""
+    """Return the table of primitives; the functions in ``exact`` replace inexact operations."""
     ops = keras.ops
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
@@ -109,8 +108,8 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
 def _operation(
     keras: Any, shaped: Callable[..., Any], function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Wrap a function of the engine as a Keras operation; ``shaped`` is Keras' own, which gives the
-    shape of symbolic tensors."""
+    """Wrap a function of the engine as a Keras operation. For symbolic tensors, Keras' operation
+    ``shaped`` determines the shape."""
 
     class Exact(keras.Operation):
         def __init__(self, attributes: Mapping[str, Any]) -> None:

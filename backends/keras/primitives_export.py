@@ -1,5 +1,4 @@
-"""The source text of each primitive in the module beside a ``.keras`` file, and the names that the
-source may use."""
+"""The source text of each primitive in the module next to a ``.keras`` file, and allowed names."""
 
 from __future__ import annotations
 
@@ -9,8 +8,8 @@ UNARY = (
     *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),
     *("erf", "sin", "cos", "floor"),
 )
-# In these templates, operands are numbered and attributes have their names. ``tensordot`` is
-# missing because only gradients use it.
+# In these templates, operands are numbered and attributes have names. ``tensordot`` is missing,
+# because only gradients use it.
 CALLS = {
     **{n: f"ops.{n}({{0}})" for n in UNARY},
     **{n: f"ops.{n}({{0}}, {{1}})" for n in ("power", "equal", "matmul")},

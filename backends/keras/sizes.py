@@ -10,9 +10,8 @@ from harness.extend.program import Dim, Node, walk_nodes
 
 
 def bounds(program: Program, node: Node) -> dict[str, Dim]:
-    """Return ``start`` and ``stop`` of a slice, or the ``index`` of a selection, as in Python's
-    index notation. On a free axis they count from the end. A bound at an end of the axis is left
-    out."""
+    """Return ``start`` and ``stop`` of a slice, or ``index`` of a selection, in Python's notation.
+    On a free axis, they count from the end. Bounds at an end of the axis are omitted."""
     axis = node.attributes["axis"]
     length = with_known_sizes(program, program.types[node.inputs[0]].shape[axis])
     found = {}
@@ -27,7 +26,7 @@ def bounds(program: Program, node: Node) -> dict[str, Dim]:
 
 
 def with_known_sizes(program: Program, dim: Dim) -> Dim:
-    """Return a dimension with known sizes replaced by numbers; free sizes remain as names."""
+    """Return a dimension in which numbers replace all sizes that are not free."""
     return dim.substitute({size: Dim(number) for size, number in program.sizes.items()})
 
 
@@ -62,8 +61,7 @@ def stacked_outputs(node: Node) -> list[int]:
 
 
 def find_axis(program: Program, values: Iterable[int], size: str) -> tuple[int, int] | None:
-    """Return one of the values, and its axis whose length is ``size``; None if no value has such an
-    axis."""
+    """Return a value and its axis of length ``size``; None if no value has such an axis."""
     for value in values:
         shape = program.types[value].shape
         if Dim.of(size) in shape:

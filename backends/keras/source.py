@@ -1,8 +1,8 @@
-"""Writing layers that Keras lacks as Python source that uses ``keras.ops``.
+"""Export of layers that Keras lacks as Python source that uses ``keras.ops``.
 
-Each layer becomes a class: its weights have neutral names, and ``call`` computes the equations. The
-source imports only keras, so a ``.keras`` file and its module work without the harness. A class is
-registered under a checksum of its source, so that different modules in one process cannot mix.
+Each layer becomes a class with neutral weight names; its method ``call`` computes the equations.
+The source imports only keras, so a ``.keras`` file and its module work without the harness. A class
+is registered under a checksum of its source, so that modules of several exports do not collide.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from .sizes import (
 )
 from .sums import adds_correctly
 
-# Sliding windows are gathered axis by axis, and added up as matrix products.
+# Sliding windows are gathered axis by axis, and summed by matrix products.
 
 Text = Callable[[Dim], str]
 
 
 def _places(node: Node, number: int, count: Dim, text: Text) -> str:
-    """Return the source of the indices of window entries along one axis, of shape ``[count,
-    size]``."""
+    """Return the source of the positions of window entries along one axis, ``[count, size]``."""
     step, apart, size = (
         Dim.of(node.attributes[name][number]) for name in ("stride", "dilation", "size")
     )
@@ -86,7 +85,7 @@ FRAMING: Mapping[str, Callable[[Node, Shape, str, Text], str]] = {
 }
 
 
-# Operations that the writer computes itself, in float64, if all operands are constants.
+# Operations that the writer computes in float64 if all operands are constants.
 FOLDED: Mapping[str, Callable[..., float]] = {
     "add": operator.add,
     "subtract": operator.sub,
@@ -123,8 +122,8 @@ HARD_SIGMOID_FIFTH = registered(
 
 
 class CallWriter:
-    """The writer of a layer's ``call`` method. ``arguments`` and ``weights`` map numbers of values
-    in the program to names in the source."""
+    """The writer of a layer's ``call`` method. ``arguments`` and ``weights`` map values of the
+    program (by number) to names in the source."""
 
     def __init__(
         self, program: Program, arguments: Mapping[int, str], weights: Mapping[int, str]
@@ -152,8 +151,7 @@ class CallWriter:
         return self.lines
 
     def _result(self, value: int) -> str:
-        """Return the source of a result as a tensor. A result may be a number or a weight, and
-        adding to a weight works differently."""
+        """Return the source of a result as a tensor; numbers and weights are converted."""
         text = self._texts[value]
         if value in self._numbers:
             return f"ops.full((), {text}, dtype=self.compute_dtype)"
@@ -164,8 +162,8 @@ class CallWriter:
         for node in nodes:
             self._uses.update(node.inputs)
             if node.body is not None:
-                # Count the value twice, so that it gets a variable outside of the loop. Inside, it
-                # would be computed at every step.
+                # Count the value twice, so that it gets a variable outside of the loop and is not
+                # computed at every step.
                 self._uses.update([*free_values(node.body)] * 2)
                 self._count(node.body.nodes, node.body.outputs)
 
@@ -237,7 +235,7 @@ class CallWriter:
         """Write a loop over time as ``ops.scan``.
 
         On TensorFlow, Keras stacks carried values only, so the loop carries all values that it
-        stacks. A loop accepts one sequence of free length. If there are several sequences, the loop
+        stacks. Keras accepts only one sequence of free length. With several sequences, the loop
         runs over step numbers and indexes each sequence.
         """
         body, count = node.block, node.carries
@@ -266,7 +264,7 @@ class CallWriter:
         self.lines += [f"{INDENT}return {results}, {results}", ""]
         reverse = ["reverse=True"] if node.reverse else []
         arguments = ["step", _list(first), over, *reverse]
-        # Wrap the line as inside a method, where it is indented by two levels.
+        # Wrap the line for an indentation of two levels, as in a method.
         last, stacked = self._fresh("last"), self._fresh("stacked")
         whole = bracketed(2, f"{last}, {stacked} = ops.scan(", arguments, ")")
         self.lines += [line[2 * len(INDENT) :] for line in whole]
@@ -301,7 +299,7 @@ def _list(texts: Sequence[str]) -> str:
 
 
 # The script that runs a model (see :class:`harness.extend.Script`). It computes no gradients,
-# because each engine has a different way to do so.
+# because their code depends on the engine.
 SCRIPT = '''def run(inputs, state, cotangents):
     """Outputs and the new state by name."""
     model = keras.models.load_model(FOLDER / {weights}, compile=False)

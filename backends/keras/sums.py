@@ -1,9 +1,9 @@
-"""Sums of two tensors for which Keras on TensorFlow takes an operand for a bias by mistake.
+"""A workaround for sums in which Keras on TensorFlow mistakes an operand for a bias.
 
-``keras.ops.add(x, y)`` calls ``tf.nn.bias_add`` if only one axis of y is longer than 1, and if that
-axis is as long as axis 1 or the last axis of x. So a column ``[3, 1]`` is added to a square ``[3,
+``keras.ops.add(x, y)`` calls ``tf.nn.bias_add`` if only one axis of y is longer than 1, and this
+axis is as long as axis 1 or the last axis of x. A column ``[3, 1]`` is then added to a square ``[3,
 3]`` as if it were a row (https://github.com/keras-team/keras/pull/20386). The operator ``x + y`` is
-correct, because it is TensorFlow's own.
+correct, because TensorFlow implements it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from harness.extend.program import Dim, Node
 
 
 def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:
-    """Return the operands in an order in which Keras adds them correctly; None if no order is
-    safe."""
+    """Return the operands of a sum in an order in which Keras adds them correctly; None if there is
+    none."""
     a, b = node.inputs
     for first, second in ((a, b), (b, a)):
         if adds_correctly(program, first, second):
@@ -23,8 +23,8 @@ def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:
 
 
 def adds_correctly(program: Program, first: int, second: int) -> bool:
-    """Return whether Keras adds ``second`` to ``first`` correctly. This is so if ``second`` has the
-    same axes as ``first``, or the last of them."""
+    """Return whether Keras adds ``second`` to ``first`` correctly, because ``second`` has the same
+    axes as ``first``, or its last axes."""
     whole, part = (program.types[value].shape for value in (first, second))
     while part and part[0] == Dim(1):
         part = part[1:]

@@ -22,8 +22,7 @@ from harness.extend import (
 from harness.extend.executor import LONGEST_FUSED
 
 F = TypeVar("F", bound=Callable[..., Any])
-# A function runs eagerly in this many calls before it is traced; see
-# TensorFlowEngine._traced_later.
+# The number of eager calls of a function before it is traced (TensorFlowEngine._trace_later).
 EAGER = 24
 
 
@@ -41,7 +40,7 @@ class TensorFlowEngine:
         self.replacements: Mapping[str, Callable[..., Any]] = {
             "argsort": self._argsort,
             "erf": self._erf,
-            # Keras' own sum may take an operand for a bias, see :mod:`.sums`.
+            # Keras' own sum may mistake an operand for a bias (see :mod:`.sums`).
             "add": self.tf.add,
             "max": self._max,
         }
@@ -60,7 +59,7 @@ class TensorFlowEngine:
         return tf.where(lost, tf.fill(tf.shape(found), tf.constant(math.nan, x.dtype)), found)
 
     def _argsort(self, x: Any) -> Any:
-        """Return the sorted order of entries, with NaN last and -0 equal to 0; TensorFlow's own
+        """Return the indices that sort each row, with NaN last and -0 equal to 0; TensorFlow's own
         argsort does neither."""
         tf, unknown = self.tf, self.tf.math.is_nan(x)
         zeros = self.tf.zeros_like(x)
@@ -71,7 +70,7 @@ class TensorFlowEngine:
         return tf.gather(order, last, axis=-1, batch_dims=x.ndim - 1)
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return False: on TensorFlow, Keras' attention is right in every dtype."""
+        """Return False, because Keras' attention on TensorFlow is right in every dtype."""
         return False
 
     def devices(self) -> Sequence[str]:
@@ -87,8 +86,8 @@ class TensorFlowEngine:
         config = self.tf.config
         self._card = card = card_of(device)
         if card is None:
-            # Without this, the first operation reserves every GPU. After the first operation, this
-            # raises RuntimeError.
+            # Select the GPU, because the first operation would reserve every GPU. After the first
+            # operation, this raises RuntimeError.
             with suppress(RuntimeError):
                 config.set_visible_devices([], "GPU")
         elif card >= len(config.list_logical_devices("GPU")):
@@ -108,14 +107,13 @@ class TensorFlowEngine:
 
     @property
     def _xla(self) -> bool:
-        """True if XLA compiles steps: only on the CPU, because XLA cannot run cuDNN layers on a
-        GPU."""
+        """True if XLA compiles steps: on the CPU only, because XLA cannot run cuDNN layers."""
         return self._card is None
 
     @property
     def index(self) -> str:
-        """The dtype of indices on this device. TensorFlow keeps int32 tensors in host memory, so a
-        GPU would have to copy them."""
+        """The dtype of indices on this device: not int32 on a GPU, because TensorFlow stores int32
+        tensors in host memory."""
         return "int32" if self._card is None else "int64"
 
     def device_memory(self) -> int | None:
@@ -132,13 +130,13 @@ class TensorFlowEngine:
             self.tf.config.experimental.reset_memory_stats(f"GPU:{self._card}")
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function unchanged, to run eagerly. Tracing costs more than a few calls, and
-        rounds differently."""
+        """Return the function unchanged, to run eagerly: tracing takes longer than a few calls, and
+        traced code rounds differently."""
         return function
 
     def compile_part(self, function: Function) -> Function:
-        """Return a function that is traced after many calls, for functions with many small
-        operations such as an update."""
+        """Return a function that is traced after many calls; used for many small operations, e.g.
+        an update."""
         return self._trace_later(function)
 
     def advance(self, step: Advance) -> Advance:
@@ -149,8 +147,8 @@ class TensorFlowEngine:
         return compiled
 
     def _trace_later(self, function: F) -> F:
-        """Return a wrapper that calls the function eagerly :data:`EAGER` times, and then traces it.
-        Each eager operation costs about 50 us in Python; tracing costs as much as that many
+        """Return a wrapper that calls the function eagerly :data:`EAGER` times and then traces it.
+        Eager operations take about 50 us each in Python; tracing takes as long as :data:`EAGER`
         calls."""
         tf, calls = self.tf, itertools.count(1)
         traced = tf.function(function, autograph=False)
@@ -167,8 +165,7 @@ class TensorFlowEngine:
         if self.quick:
             return None
 
-        # Trace one step first: the loop must know the shapes and dtypes of a step's results before
-        # it begins.
+        # Trace one step first, because the loop needs the shapes and dtypes of its results.
         traced = self.tf.function(step, autograph=False)
 
         def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
@@ -190,8 +187,8 @@ class TensorFlowEngine:
         return self.advance(run)
 
     def unrolls(self, count: int) -> bool:
-        """Return whether a loop of ``count`` steps runs step by step, as short and eager loops do.
-        The time that XLA needs to compile an unrolled loop grows with the cube of ``count``."""
+        """Return whether a loop of ``count`` steps is unrolled, as short and eager loops are. XLA's
+        compile time of an unrolled loop grows with the cube of ``count``."""
         return count <= LONGEST_FUSED or not self.tf.inside_function()
 
     def scan(
@@ -223,14 +220,14 @@ class TensorFlowEngine:
         return last, [array.stack() for array in kept]
 
     def wait(self, tensors: Tensors) -> None:
-        """Wait until the GPU has computed the tensors. On a CPU, kernels are finished when a call
-        returns."""
+        """Wait until the GPU has computed the tensors; on the CPU, return at once."""
         if self._card is not None:
             self.tf.test.experimental.sync_devices()
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
-        """Return a function that computes gradients as dense tensors. From sparse gradients of an
-        embedding, a Keras optimizer would square each occurrence of a row before adding them up."""
+        """Return a function that computes dense gradients. With sparse gradients of embeddings,
+        Keras optimizers would sum the squares of a row's occurrences instead of squaring the
+        sum."""
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             with self.tf.GradientTape(watch_accessed_variables=False) as tape:

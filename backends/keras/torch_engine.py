@@ -10,7 +10,7 @@ from ..torch.backend import Torch
 
 
 class TorchEngine(Torch):
-    """Execution on torch, as in the backend ``torch``: eager operations with autograd."""
+    """The torch engine: the backend ``torch`` with Keras' differences."""
 
     # Use "cpu", not "cpu:0": torch would copy tensors from cpu to cpu:0, and Keras would then lose
     # its parameters.
@@ -37,8 +37,8 @@ class TorchEngine(Torch):
         return zeros.index_add(0, indices.reshape(-1), x.reshape(indices.numel(), *rest))
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return whether Keras' attention is wrong, which is so for masked attention. Keras adds
-        the mask to the scores, so a fully masked row still has gradients."""
+        """Return whether Keras' attention is wrong: masked attention is, because Keras adds the
+        mask to the scores, so fully masked rows have gradients."""
         return definition == "masked_attention"
 
     def settings(self) -> Mapping[str, str]:
@@ -50,7 +50,7 @@ class TorchEngine(Torch):
     compile_part = Torch.compile
 
     def unrolls(self, count: int) -> bool:
-        """Return True: all loops over time run step by step."""
+        """Return True, because all loops over time run step by step."""
         return True
 
     def apply(

@@ -1,4 +1,4 @@
-"""Rejection of ONNX models that store tensors in other files."""
+"""A check that rejects ONNX models with tensors in other files."""
 
 from __future__ import annotations
 

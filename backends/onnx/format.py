@@ -1,13 +1,12 @@
-"""The format ``onnx``: a graph of standard operators, which onnxruntime and other programs run
-without the harness.
+"""The format ``onnx``: a graph of standard operators, which runs without the harness.
 
 Batch and time are free axes. A state is the input ``state.NAME`` and the output ``new_state.NAME``:
 start with zeros, and pass each new state to the next call. Parameters are initializers with neutral
-names. So a file can be read back, unless another tool has folded the initializers into constants.
+names, so a file can be read back unless another tool has folded the initializers into constants.
 
-onnxruntime raises an error for an index that is too large. A negative index counts from the end of
-the table, as ONNX requires, so check indices before the call. ``metadata_props`` has the model's
-name and, as JSON, the vocabulary and other facts about the weights.
+Check indices before the call: onnxruntime rejects an index that is too large, but a negative index
+counts from the end of the table. ``metadata_props`` has the model's name and, as JSON, the
+vocabulary and other facts about the weights.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ from .external import check_one_file
 from .own_model import OnnxModels
 
 OPSET = 18  # from 2022: reductions take axes as inputs, and scatters can add
-IR_VERSION = 8  # from 2022 too, so that runtimes of that time read the files
+IR_VERSION = 8  # also from 2022, so that runtimes from that year can read the files
 PRODUCER = "backend-comparison-harness"
-# The largest size of the parameters: the limit of a protocol buffer, minus ample room for the rest
-# of the graph.
+# The largest size of the parameters in bytes: the limit of a protocol buffer, minus space for the
+# graph.
 LIMIT = 2**31 - 2**24
-# The largest size of a graph without its parameters, in bytes. A thousand layers need a tenth of
-# that.
+# The largest size of a graph without its parameters, in bytes: ten times the size of a thousand
+# layers.
 GRAPH = 1 << 24
 
 
@@ -69,8 +68,7 @@ class Onnx(Format):
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
         model = self._model(exported)
-        # The checker raises an error if the graph is invalid. It also infers shapes and compares
-        # them.
+        # The checker raises an error if the graph or a shape in it is invalid.
         self.onnx.checker.check_model(model, full_check=True)
         with whole(path) as new:
             new.write_bytes(model.SerializeToString(deterministic=True))
@@ -120,7 +118,7 @@ class Onnx(Format):
     def _load(self, path: Path, wanted: int) -> Any:
         decode_error = import_module("google.protobuf.message").DecodeError
         model = self.onnx.ModelProto()
-        # The whole file is parsed at once, and nodes need many times their size in memory.
+        # Limit the size, because the parsed file needs many times its size in memory.
         content = read_bytes(path, 2 * wanted + GRAPH, "an ONNX file of this model")
         try:
             model.ParseFromString(content)
@@ -133,8 +131,7 @@ class Onnx(Format):
         return model
 
     def _declared(self, path: Path, model: Any) -> dict[str, Declared]:
-        """Return the shapes and dtypes of the initializers, each with a function that loads the
-        array."""
+        """Return the shape and dtype of each initializer, and a function that loads the array."""
         found = {}
         for array in model.graph.initializer:
             found[array.name] = Declared(
@@ -180,8 +177,11 @@ def _check(
     wanted: Mapping[str, tuple[int, ...]],
     found: Mapping[str, Declared],
 ) -> None:
-    """Check that a file has all arrays of the model. More arrays are allowed, because other tools
-    may add some."""
+    """Check that a file has all arrays of the model; other tools may have added further arrays.
+
+    Raises:
+        UsageError: an array is missing, or has another shape or dtype.
+    """
     missing = [name for name in wanted if name not in found]
     if missing:
         raise UsageError(

@@ -1,6 +1,8 @@
-"""Translation of a program to an ONNX graph, with one or a few standard operators for each
-primitive. Layers are inlined. Free axes stay free: nodes read their lengths from the shapes of the
-inputs. A loop over time becomes a Scan, whose body refers to values outside by name."""
+"""Translation of a program to an ONNX graph of standard operators, a few for each primitive.
+
+Layers are inlined. Nodes read the lengths of free axes from the shapes of the inputs. A loop over
+time becomes a Scan, whose body reads outer values by name.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,7 @@ class Graph:
         self._label, self._place = "", ""
 
     def build(self, arrays: Arrays) -> onnx.GraphProto:
-        """Return the finished graph, which contains ``arrays``: the parameters and statistics by
-        name."""
+        """Return the finished graph with ``arrays``, the parameters and statistics by name."""
         program = self.program
         inputs = [*self._ports("", program.inputs), *self._ports("state.", program.state)]
         self._ports("", (*program.parameters, *program.statistics))
@@ -69,8 +70,8 @@ class Graph:
         return [(port, self._names[port.value]) for port in ports]
 
     def _name_ends(self, ends: Sequence[Port], names: Sequence[str]) -> list[tuple[int, str]]:
-        """Give output values their names. Return the values that already have a name, so that the
-        graph must copy them."""
+        """Give output values their names. Return the values that already have other names, which
+        the graph must copy."""
         copies = []
         for port, name in zip(ends, names, strict=True):
             if port.value in self._names:
@@ -88,8 +89,7 @@ class Graph:
         return name
 
     def _info(self, value: int, name: str) -> onnx.ValueInfoProto:
-        """Return the ONNX description of a value: its name, its type, and its shape with names of
-        free axes."""
+        """Return the ONNX description of a value: name, type, and shape with names of free axes."""
         type_ = self.program.types[value]
         kinds = {"index": INTEGERS, "bool": onnx.TensorProto.BOOL}
         known = self.program.sizes
@@ -134,8 +134,7 @@ class Graph:
         outputs = []
         for value in body.outputs:
             name = self._names[value]
-            # An output needs a name of its own if it is an input, a value from outside, or an
-            # earlier output.
+            # An output needs a new name if it is an input, an outer value, or an earlier output.
             if name not in own:
                 name = self.emit("Identity", [name])
             own.discard(name)
@@ -191,13 +190,13 @@ class Graph:
         return name
 
     def length(self, dim: Dim) -> str:
-        """Return the name of an int64 vector with one entry, the length of a dimension."""
+        """Return the name of an int64 vector whose only entry is the length of a dimension."""
         if dim not in self._lengths:
             self._lengths[dim] = self._length(dim)
         return self._lengths[dim]
 
     def range(self, dim: Dim) -> str:
-        """Return the name of the int64 vector 0, 1, ..., whose length is a dimension."""
+        """Return the name of the int64 vector 0, 1, ... with the length of a dimension."""
         if not self._is_free(dim):
             return self.constant(np.arange(dim.resolve(self.program.sizes)))
         stop = self.emit("Squeeze", [self.length(dim)])  # Range needs scalars
@@ -218,7 +217,11 @@ class Graph:
         return total
 
     def _axis(self, size: Dim) -> str:
-        """Return the name of a free axis' length, which is read from the shape of an input."""
+        """Return the name of a free axis' length, which nodes read from the shape of an input.
+
+        Raises:
+            UsageError: no input has an axis of this length.
+        """
         for port in (*self.program.inputs, *self.program.state):
             shape = self.program.type_of(port).shape
             if size in shape:

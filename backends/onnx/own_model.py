@@ -41,8 +41,8 @@ class OnnxModels(OwnModels):
 
 
 class OnnxModel(OwnModel):
-    """An ONNX graph whose weights can be replaced. A file does not say which initializers are
-    weights, so all count as untrained. Initializers that match no weight of the spec keep their
+    """A user's ONNX graph whose weights can be replaced. Files do not mark trained weights, so all
+    initializers count as untrained. Initializers that match no weight of the spec keep their
     values."""
 
     differentiates = False
@@ -80,7 +80,7 @@ class OnnxModel(OwnModel):
                 self._session = self.runtime.InferenceSession(
                     self.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
                 )
-            # onnxruntime raises a dozen kinds of exceptions, which have no common base class.
+            # onnxruntime's exceptions have no common base class.
             except Exception as error:
                 raise UsageError(
                     f"onnxruntime does not run it: {shorten(str(error), 300)}"

@@ -17,11 +17,11 @@ from harness.extend.program import Dim, Node, order_of_taken, series
 
 from .graph import ELEMENTS, INTEGERS, Graph, Operator
 
-# Sliding windows are gathered axis by axis, and summed as products with 0/1 matrices.
+# Sliding windows are gathered axis by axis, and summed by products with 0/1 matrices.
 
 
 def windows(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write a Pad, a Gather for each axis, and a Transpose."""
+    """Write ``windows`` as a Pad, a Gather for each axis, and a Transpose."""
     attributes = node.attributes
     axes, rank = attributes["axes"], len(graph.program.types[node.inputs[0]].shape)
     zero = Dim(0)
@@ -44,8 +44,7 @@ COLUMNS = ("length", "size", "stride", "dilation")
 
 
 def _window_positions(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
-    """Return the name of an array with the positions of window entries along one axis, ``[count,
-    size]``."""
+    """Return the name of the positions of window entries along one axis, ``[count, size]``."""
     known = graph.program.sizes
     if not {name for dim in (count, size, step, apart) for name in dim.names} - known.keys():
         numbers = (dim.resolve(known) for dim in (count, size, step, apart))
@@ -58,8 +57,8 @@ def _window_positions(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim
 
 
 def overlap_add(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write an Einsum with a 0/1 matrix for each axis, which has a 1 at the position of each window
-    entry.
+    """Write ``overlap_add`` as an Einsum with a 0/1 matrix for each axis, with ones at the
+    positions of window entries.
 
     Raises:
         UsageError: the number of windows is a free size.
@@ -92,9 +91,9 @@ def _numbers(graph: Graph, node: Node, name: str) -> list[int]:
     return [Dim.of(dim).resolve(graph.program.sizes) for dim in node.attributes[name]]
 
 
-# The end of a reversed slice, which lies before the start of the axis.
+# The end of a reversed slice: before the start of the axis.
 BEGINNING = -(2**63)
-# Primitives that are a single ONNX operator without attributes.
+# Primitives that are one ONNX operator without attributes.
 SAME = {
     "exp": "Exp",
     "log": "Log",
@@ -175,8 +174,7 @@ def _concat(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _where(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write the primitive ``where``. For booleans, use logical operators, because onnxruntime
-    cannot select between booleans."""
+    """Write the primitive ``where``; booleans use logical operators, which onnxruntime supports."""
     if graph.program.types[node.output].kind != "bool":
         graph.emit("Where", inputs, output)
         return
@@ -206,7 +204,7 @@ def _cumulative_sum(graph: Graph, node: Node, inputs: list[str], output: str) ->
 
 
 def _argsort(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write the primitive ``argsort`` as TopK, which is stable: at ties, the lower index comes
+    """Write the primitive ``argsort`` as TopK, which is stable: at ties, the lower index is
     first."""
     length = graph.length(graph.program.types[node.output].shape[-1])
     graph.emit("TopK", [*inputs, length], f"{output}/sorted", output, axis=-1, largest=0, sorted=1)
@@ -224,7 +222,7 @@ def _segment_sum(graph: Graph, node: Node, inputs: list[str], output: str) -> No
     rows = Dim.of(node.attributes["rows"])
     zeros = graph.emit("Expand", [graph.number(0.0), graph.shape((rows, *rest))])
     column = graph.emit("Reshape", [inputs[1], graph.integers(-1, 1)])
-    # Combine the axes of the indices into one axis; Reshape infers its length.
+    # Flatten the indices to one axis, whose length Reshape infers.
     joined = graph.shape((Dim(-1), *rest))
     flat = graph.emit("Reshape", [inputs[0], joined])
     graph.emit("ScatterND", [zeros, column, flat], output, reduction="add")
