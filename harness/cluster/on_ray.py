@@ -126,19 +126,19 @@ class Cluster:
 
     def nodes(self) -> list[ClusterNode]:
         """Return the nodes that are alive and offer a CPU."""
-        found = []
-        for told in self._ray.nodes():
-            resources = told.get("Resources", {})
+        nodes = []
+        for entry in self._ray.nodes():
+            resources = entry.get("Resources", {})
             node = ClusterNode(
-                told["NodeID"],
-                told.get("NodeManagerHostname", ""),
-                told.get("NodeManagerAddress", ""),
+                entry["NodeID"],
+                entry.get("NodeManagerHostname", ""),
+                entry.get("NodeManagerAddress", ""),
                 int(resources.get("CPU", 0)),
                 int(resources.get("GPU", 0)),
             )
-            if told.get("Alive") and node.cpus:
-                found.append(node)
-        return found
+            if entry.get("Alive") and node.cpus:
+                nodes.append(node)
+        return nodes
 
     def actor(
         self, node: ClusterNode, target: str, argument: Any = None, *, cpus: int = 1, gpus: int = 0
@@ -149,9 +149,9 @@ class Cluster:
         constructor.
         """
         strategies = importlib.import_module("ray.util.scheduling_strategies")
-        placed = strategies.NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
+        strategy = strategies.NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
         remote = self._ray.remote(_Host).options(
-            num_cpus=cpus, num_gpus=gpus, scheduling_strategy=placed, max_restarts=0
+            num_cpus=cpus, num_gpus=gpus, scheduling_strategy=strategy, max_restarts=0
         )
         actor = Actor(self._ray, remote.remote(target, argument), self._actors)
         self._actors.append(actor)
@@ -209,7 +209,7 @@ class Actor:
         """Start a method call and return its handle. Calls are answered in order."""
         return self._handle.call.remote(method, *arguments)
 
-    def result(self, begun: Any) -> Any:
+    def result(self, handle: Any) -> Any:
         """Return the result of a call that :meth:`begin` has started.
 
         Raises:
@@ -219,7 +219,7 @@ class Actor:
         """
         errors = self._ray.exceptions
         try:
-            outcome, value = self._ray.get(begun)
+            outcome, value = self._ray.get(handle)
         except (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError) as error:
             raise Lost(str(error).strip().partition("\n")[0] or type(error).__name__) from None
         except errors.RayError as error:
@@ -376,13 +376,13 @@ def spread(
         ClusterError: no node is left that can do the remaining items.
     """
     threads: list[threading.Thread] = []
-    known: set[str] = set()
+    known_ids: set[str] = set()
     given_up: list[str] = []
     try:
         while not queue.finished:
             for node in cluster.nodes():
-                if node.id not in known:
-                    known.add(node.id)
+                if node.id not in known_ids:
+                    known_ids.add(node.id)
                     for _ in range(slots(node)):
                         arguments = (cluster, queue, node, work, given_up)
                         # A daemon thread, so that a blocked call to Ray does not delay the exit.

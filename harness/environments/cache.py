@@ -90,7 +90,7 @@ def complete_environments() -> dict[str, MadeEnvironment]:
 
 def read_environments() -> tuple[dict[str, MadeEnvironment], list[str]]:
     """Return the complete environments by name, and the errors of unreadable ones."""
-    found: dict[str, MadeEnvironment] = {}
+    environments: dict[str, MadeEnvironment] = {}
     damaged = []
     try:
         folders = sorted(path for path in root().iterdir() if path.is_dir())
@@ -98,12 +98,12 @@ def read_environments() -> tuple[dict[str, MadeEnvironment], list[str]]:
         return {}, []
     for folder in folders:
         try:
-            one = read_environment(folder)
+            environment = read_environment(folder)
         except UsageError as error:
             damaged.append(str(error))
         else:
-            found |= {} if one is None else {folder.name: one}
-    return found, damaged
+            environments |= {} if environment is None else {folder.name: environment}
+    return environments, damaged
 
 
 def read_environment(folder: Path) -> MadeEnvironment | None:
@@ -141,31 +141,32 @@ def find_interpreter(column: str) -> str:
         UsageError: ``environment.json`` cannot be read. Or there is no environment, and the label
             is not a version or is the installed version.
     """
-    found = read_environment(root() / column)
+    environment = read_environment(root() / column)
     backend, _, label = column.partition("@")
     make = f"harness env {backend}=={label}"
-    if found is None and not label[:1].isdigit():
+    if environment is None and not label[:1].isdigit():
         raise UsageError(
             f"{label!r} in {column} is not a version: write a version, such as "
             f"{backend}==2.6.0, or "
             f"an interpreter, {column}=/path/to/python"
         )
-    if found is None and label == _installed_version(backend):
+    if environment is None and label == _installed_version(backend):
         raise UsageError(
             f"there is no environment {column}, but version {label} is installed: write "
             f"{backend}, or "
             f"make the environment with '{make}'"
         )
-    if found is None:
+    if environment is None:
         raise NoEnvironment(
             f"there is no environment {column}: make it with '{make}', or write an interpreter, "
             f"{column}=/path/to/python",
             [column],
         )
-    if not found.is_current:
+    if not environment.is_current:
         raise NoEnvironment(
-            f"environment {column} contains different code of the harness ({found.about.harness}, "
-            f"made {found.about.made}): make it again with '{make}'",
+            f"environment {column} contains different code of the harness "
+            f"({environment.about.harness}, made {environment.about.made}): make it "
+            f"again with '{make}'",
             [column],
         )
-    return found.python
+    return environment.python

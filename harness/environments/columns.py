@@ -42,7 +42,7 @@ class Columns:
     lacking: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
+def choose(requests: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
     """Return the requested columns. The default is every backend whose framework is installed.
 
     A request is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` gives
@@ -53,31 +53,31 @@ def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Co
         NoEnvironment: environments are missing, or have another version of the harness.
         UsageError: a backend is unknown, a label is invalid, or a column has two interpreters.
     """
-    given = dict(pythons or {})
-    if not asked:
-        return _choose_installed(given)
+    given_pythons = dict(pythons or {})
+    if not requests:
+        return _choose_installed(given_pythons)
     names: dict[str, None] = {}
-    own: dict[str, str] = {}
-    for item in asked:
+    own_pythons: dict[str, str] = {}
+    for item in requests:
         name, python = _parse_request(item)
-        for other in (given.get(name), own.get(name)):
+        for other in (given_pythons.get(name), own_pythons.get(name)):
             if python and other is not None and other != python:
                 raise UsageError(f"{name} has two interpreters: {other!r} and {python!r}")
         names[name] = None
         if python:
-            own[name] = python
+            own_pythons[name] = python
     missing = []
     for name in names:
-        if "@" in name and name not in own and name not in given:
+        if "@" in name and name not in own_pythons and name not in given_pythons:
             try:
-                own[name] = cache.find_interpreter(name)
+                own_pythons[name] = cache.find_interpreter(name)
             except NoEnvironment as error:
                 missing.append(error)
     if missing:
         raise NoEnvironment(
             "\n".join(map(str, missing)), [column for one in missing for column in one.columns]
         )
-    return Columns(tuple(names), {**given, **own})
+    return Columns(tuple(names), {**given_pythons, **own_pythons})
 
 
 def choose_from_options(
@@ -95,18 +95,28 @@ def choose_from_options(
     return choose(backends, options.interpreters(pythons, every))
 
 
-def complete_options(given: Mapping[str, Any], variables: str = "environment") -> dict[str, Any]:
+def complete_options(
+    options_by_field: Mapping[str, Any], variables: str = "environment"
+) -> dict[str, Any]:
     """Return the options of a command by field, including columns, interpreters and variables.
 
     Raises:
         UsageError: as in :func:`choose`, or an option is malformed.
     """
-    backends, environment = given.get("backends", ()), given.get(variables, ())
-    columns = choose_from_options(backends, given.get("pythons", ()))
+    backends, environment = (
+        options_by_field.get("backends", ()),
+        options_by_field.get(variables, ()),
+    )
+    columns = choose_from_options(backends, options_by_field.get("pythons", ()))
     if not isinstance(environment, Mapping):
         environment = options.variables(environment, partial(column_names, backends))
     names = columns.names if backends else ()
-    return {**given, "backends": names, "pythons": columns.pythons, variables: environment}
+    return {
+        **options_by_field,
+        "backends": names,
+        "pythons": columns.pythons,
+        variables: environment,
+    }
 
 
 def column_names(backends: Sequence[str]) -> tuple[str, ...]:
@@ -114,7 +124,7 @@ def column_names(backends: Sequence[str]) -> tuple[str, ...]:
     return tuple(_split_request(item)[0] for item in backends) or tuple(available())
 
 
-def choose_one(asked: str, python: str | None = None) -> tuple[str, str]:
+def choose_one(request: str, python: str | None = None) -> tuple[str, str]:
     """Return the name and the interpreter of the only requested column.
 
     The default interpreter is the one that runs this code.
@@ -122,20 +132,22 @@ def choose_one(asked: str, python: str | None = None) -> tuple[str, str]:
     Raises:
         UsageError: as in :func:`choose`.
     """
-    name = _split_request(asked)[0]
-    found = choose((asked,), {name: python} if python else {})
-    return name, found.pythons.get(name, sys.executable)
+    name = _split_request(request)[0]
+    columns = choose((request,), {name: python} if python else {})
+    return name, columns.pythons.get(name, sys.executable)
 
 
-def choose_process(asked: options.ProcessOptions, backend: str) -> tuple[str, str, dict[str, str]]:
+def choose_process(
+    options_given: options.ProcessOptions, backend: str
+) -> tuple[str, str, dict[str, str]]:
     """Return the name of the only column, its interpreter, and the environment variables of its
     process.
 
     Raises:
         UsageError: as in :func:`choose`, or an option is for another backend.
     """
-    name, own = _split_request(backend)
-    python, environment = options.process_of(asked, name, own)
+    name, own_python = _split_request(backend)
+    python, environment = options.process_of(options_given, name, own_python)
     column, interpreter = choose_one(backend, python)
     return column, interpreter, environment
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.command.outcome import CommandResult
-from harness.environments import cache, make, wanted
+from harness.environments import cache, make, request
 from harness.environments.cache import MadeEnvironment, NoEnvironment
 from harness.environments.columns import Columns, choose
 from harness.environments.options import EnvOptions
@@ -18,38 +18,40 @@ from harness.files.user_file import MIB, displayed
 from harness.output.printing import is_silent, tell
 
 
-def run_env(asked: EnvOptions) -> CommandResult:
+def run_env(env_options: EnvOptions) -> CommandResult:
     """Make, list or remove environments.
 
     Raises:
         UsageError: the words do not fit the options.
         NotMade: the environment cannot be made.
     """
-    words = asked.words
-    if asked.remove:
+    words = env_options.words
+    if env_options.remove:
         if not words:
             raise UsageError("--remove needs the name of an environment; 'harness env' lists them")
-        columns = [wanted.environment_name(word) for word in words]
+        columns = [request.environment_name(word) for word in words]
         for column in columns:
             make.find_folder(column)
         removed = [displayed(make.remove(column)) for column in columns]
-        return CommandResult({"removed": removed}, "\n".join(f"removed: {one}" for one in removed))
-    if not words or asked.list:
+        return CommandResult(
+            {"removed": removed}, "\n".join(f"removed: {folder}" for folder in removed)
+        )
+    if not words or env_options.list:
         if words:
             raise UsageError(f"--list takes no environment, found {words[0]!r}")
         return _list_environments()
-    told = partial(tell, error=True)
-    python = asked.python or sys.executable
-    found = make.make(wanted.read_request(words), python, told, asked.force)
+    tell_error = partial(tell, error=True)
+    python = env_options.python or sys.executable
+    environment = make.make(request.read_request(words), python, tell_error, env_options.force)
     lines = (
-        f"{_describe_environment(found)}, {_folder_size(found.folder) / MIB:,.0f} MiB",
-        f"use it with: --backend {found.about.column}",
-        f"same as:     --backend {found.about.column}={found.python}",
+        f"{_describe_environment(environment)}, {_folder_size(environment.folder) / MIB:,.0f} MiB",
+        f"use it with: --backend {environment.about.column}",
+        f"same as:     --backend {environment.about.column}={environment.python}",
     )
-    return CommandResult(_environment_record(found), "\n".join(lines))
+    return CommandResult(_environment_record(environment), "\n".join(lines))
 
 
-def choose_or_make(asked: Sequence[str]) -> Columns:
+def choose_or_make(requests: Sequence[str]) -> Columns:
     """Return the requested columns; on a terminal, offer to make missing environments.
 
     Raises:
@@ -58,15 +60,15 @@ def choose_or_make(asked: Sequence[str]) -> Columns:
         UsageError: as in :func:`.columns.choose`.
     """
     try:
-        return choose(asked)
+        return choose(requests)
     except NoEnvironment as error:
-        told = partial(tell, error=True)
+        tell_error = partial(tell, error=True)
         words = [column.replace("@", "==", 1) for column in error.columns]
         if not _confirm(f"make {' and '.join(words)} now, with 'harness env'?"):
             raise
         for word in words:
-            make.make(wanted.read_request([word]), sys.executable, told, force=False)
-    return choose(asked)
+            make.make(request.read_request([word]), sys.executable, tell_error, force=False)
+    return choose(requests)
 
 
 def _confirm(question: str) -> bool:
@@ -81,30 +83,41 @@ def _confirm(question: str) -> bool:
 
 
 def _list_environments() -> CommandResult:
-    found, damaged = cache.read_environments()
+    environments, damaged = cache.read_environments()
     for text in damaged:
         tell(text, error=True)
     lines = []
-    for one in found.values():
+    for environment in environments.values():
         outdated = (
-            "" if one.is_current else " (contains different code of the harness: make it again)"
+            ""
+            if environment.is_current
+            else " (contains different code of the harness: make it again)"
         )
-        lines.append(f"{_describe_environment(one)}, made {one.about.made}{outdated}")
-    if not found and not damaged:
+        lines.append(
+            f"{_describe_environment(environment)}, made {environment.about.made}{outdated}"
+        )
+    if not environments and not damaged:
         lines = [
             f"there are no environments in {displayed(cache.root())}; make one with "
             "'harness env torch==2.6'"
         ]
-    return CommandResult([_environment_record(one) for one in found.values()], "\n".join(lines))
+    return CommandResult(
+        [_environment_record(environment) for environment in environments.values()],
+        "\n".join(lines),
+    )
 
 
-def _environment_record(found: MadeEnvironment) -> dict[str, object]:
-    return {**found.about.model_dump(), "interpreter": found.python, "ready": found.is_current}
+def _environment_record(environment: MadeEnvironment) -> dict[str, object]:
+    return {
+        **environment.about.model_dump(),
+        "interpreter": environment.python,
+        "ready": environment.is_current,
+    }
 
 
-def _describe_environment(found: MadeEnvironment) -> str:
-    versions = ", ".join(f"{name} {text}" for name, text in found.about.versions.items())
-    return f"{found.about.column}: {versions}, Python {found.about.python}"
+def _describe_environment(environment: MadeEnvironment) -> str:
+    versions = ", ".join(f"{name} {text}" for name, text in environment.about.versions.items())
+    return f"{environment.about.column}: {versions}, Python {environment.about.python}"
 
 
 def _folder_size(folder: Path) -> int:

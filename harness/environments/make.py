@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.environments import cache
 from harness.environments.cache import MadeEnvironment
-from harness.environments.wanted import DISTRIBUTION, EnvironmentRequest, is_editable, pack
+from harness.environments.request import DISTRIBUTION, EnvironmentRequest, is_editable, pack
 from harness.errors import CouldNotRun, UsageError
 from harness.files.atomic import write_whole
 from harness.files.lock import held
@@ -32,7 +32,7 @@ class NotMade(CouldNotRun):
 
 
 def make(
-    wanted: EnvironmentRequest, python: str, tell: Callable[[str], None], force: bool
+    request: EnvironmentRequest, python: str, tell: Callable[[str], None], force: bool
 ) -> MadeEnvironment:
     """Return an environment: the existing one, or a new one that uses the interpreter ``python``.
 
@@ -43,28 +43,28 @@ def make(
         UsageError: there is an environment with other requirements, or a symbolic link in its
             place, or another process is making it.
     """
-    folder = cache.root() / wanted.column
+    folder = cache.root() / request.column
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make {displayed(folder.parent)}: {error.strerror}") from None
     _check_no_symbolic_link(folder)
     with held(folder, "make a different environment"):
-        there = None if force else cache.read_environment(folder)
-        if there is not None and there.is_current:
-            _check_same_request(there, wanted, python)
-            return there
+        existing = None if force else cache.read_environment(folder)
+        if existing is not None and existing.is_current:
+            _check_same_request(existing, request, python)
+            return existing
         try:
             shutil.rmtree(folder, ignore_errors=True)
-            about = _install(wanted, folder, python, tell)
+            about = _install(request, folder, python, tell)
             os.sync()  # before the file marks it as complete
             write_whole(folder / cache.ABOUT, json.dumps(about, indent=1).encode())
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        made = cache.read_environment(folder)
-        assert made is not None
-        return made
+        environment = cache.read_environment(folder)
+        assert environment is not None
+        return environment
 
 
 def find_folder(column: str) -> Path:
@@ -105,39 +105,43 @@ def _check_no_symbolic_link(folder: Path) -> None:
 
 
 def _install(
-    wanted: EnvironmentRequest, folder: Path, python: str, tell: Callable[[str], None]
+    request: EnvironmentRequest, folder: Path, python: str, tell: Callable[[str], None]
 ) -> Mapping[str, object]:
     """Make and test the environment; return the content of ``environment.json``."""
     uv = shutil.which("uv")
-    own = str(folder / cache.PYTHON)
-    make = (
+    own_python = str(folder / cache.PYTHON)
+    venv_command = (
         [uv, "venv", "--quiet", "--no-project", "--python", python]
         if uv
         else [python, "-m", "venv"]
     )
-    install = (
-        [uv, "pip", "install", "--quiet", "--python", own] if uv else [own, "-m", "pip", "install"]
+    install_command = (
+        [uv, "pip", "install", "--quiet", "--python", own_python]
+        if uv
+        else [own_python, "-m", "pip", "install"]
     )
-    install += [] if uv else ["--quiet", "--no-input", "--disable-pip-version-check"]
+    install_command += [] if uv else ["--quiet", "--no-input", "--disable-pip-version-check"]
     tell(f"making {displayed(folder)} with {'uv' if uv else 'venv and pip'}")
-    _run([*make, str(folder)], folder.parent)
-    tell(f"installing {', '.join(wanted.requirements)}, and this harness")
+    _run([*venv_command, str(folder)], folder.parent)
+    tell(f"installing {', '.join(request.requirements)}, and this harness")
     with tempfile.TemporaryDirectory() as place:
-        wheels = [str(pack(found, Path(place))) for found in wanted.packed]
-        _run([*install, *wheels, *wanted.requirements], folder.parent)
-    tell(f"testing {wanted.backend}")
-    printed = _run([own, "-P", "-m", "harness.environments.proof", wanted.backend], folder.parent)
-    said = json.loads(printed.splitlines()[-1])
-    wrong = contradiction(wanted.column, said["versions"])
+        wheels = [str(pack(distribution, Path(place))) for distribution in request.packed]
+        _run([*install_command, *wheels, *request.requirements], folder.parent)
+    tell(f"testing {request.backend}")
+    printed = _run(
+        [own_python, "-P", "-m", "harness.environments.proof", request.backend], folder.parent
+    )
+    answer = json.loads(printed.splitlines()[-1])
+    wrong = contradiction(request.column, answer["versions"])
     if wrong:
         raise NotMade(wrong)
     return {
-        "column": wanted.column,
-        "requirements": wanted.requirements,
-        **said,
+        "column": request.column,
+        "requirements": request.requirements,
+        **answer,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "harness": version(DISTRIBUTION),
-        "harness_code": "" if is_editable(wanted.packed[0]) else digest("harness"),
+        "harness_code": "" if is_editable(request.packed[0]) else digest("harness"),
     }
 
 
@@ -148,26 +152,30 @@ def _run(command: Sequence[str], folder: Path) -> str:
         NotMade: the command fails, or cannot be run.
     """
     try:
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+        process = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace"
+        )
     except OSError as error:
         raise NotMade(f"cannot run {command[0]!r}: {error.strerror}") from None
-    if ran.returncode:
-        said = (ran.stderr.strip() or ran.stdout.strip()).splitlines()[-SHOWN:]
-        raise NotMade("\n".join([f"command failed: {' '.join(command)}", *said]))
-    return ran.stdout
+    if process.returncode:
+        last_lines = (process.stderr.strip() or process.stdout.strip()).splitlines()[-SHOWN:]
+        raise NotMade("\n".join([f"command failed: {' '.join(command)}", *last_lines]))
+    return process.stdout
 
 
-def _check_same_request(there: MadeEnvironment, wanted: EnvironmentRequest, python: str) -> None:
+def _check_same_request(
+    existing: MadeEnvironment, request: EnvironmentRequest, python: str
+) -> None:
     if python != sys.executable:
-        ask = "import platform; print(platform.python_version())"
-        asked = _run([python, "-I", "-c", ask], Path()).strip()
-        if asked != there.about.python:
+        code = "import platform; print(platform.python_version())"
+        asked_version = _run([python, "-I", "-c", code], Path()).strip()
+        if asked_version != existing.about.python:
             raise UsageError(
-                f"environment {wanted.column} exists and has Python {there.about.python}, but "
-                f"{python} is Python {asked}: add --force to replace the environment"
+                f"environment {request.column} exists and has Python {existing.about.python}, but "
+                f"{python} is Python {asked_version}: add --force to replace the environment"
             )
-    if tuple(there.about.requirements) != wanted.requirements:
+    if tuple(existing.about.requirements) != request.requirements:
         raise UsageError(
-            f"environment {wanted.column} exists, but was made with "
-            f"{', '.join(there.about.requirements)}: add --force to replace it"
+            f"environment {request.column} exists, but was made with "
+            f"{', '.join(existing.about.requirements)}: add --force to replace it"
         )

@@ -73,12 +73,12 @@ def check_all_arrays(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
     Raises:
         IllFormed: a tensor is a :class:`Misfit`; the message names it.
     """
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for name, value in tensors.items():
         if isinstance(value, Misfit):
             raise IllFormed(f"{name}: {value.reason}")
-        found[name] = value
-    return found
+        arrays[name] = value
+    return arrays
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Length:
 
 
 @dataclass(frozen=True)
-class Counted:
+class EqualLength:
     """A type annotation that fixes the length of a list in an answer.
 
     The length is the value of the call's argument ``argument``, or the length of that argument. The
@@ -131,10 +131,10 @@ def short_text(value: Any) -> str:
 
 
 def _array(value: Any) -> Array:
-    found = tensor(value)
-    if isinstance(found, Misfit):
-        raise ValueError(found.reason)
-    return found
+    array = tensor(value)
+    if isinstance(array, Misfit):
+        raise ValueError(array.reason)
+    return array
 
 
 def _entry(value: Any) -> tuple[str, int | None, Array | Misfit]:
@@ -199,13 +199,13 @@ class OpenAnswer(Paths):
     automatic: NotRequired[bool]
 
 
-class Kept(TypedDict):
+class ModelValues(TypedDict):
     parameters: Tensors
     statistics: Tensors
     slots: dict[str, Tensors]
 
 
-class StepAnswer(Kept):
+class StepAnswer(ModelValues):
     results: Tensors
 
 
@@ -226,18 +226,18 @@ class Prepared(Paths):
     settings: NotRequired[Texts]
 
 
-class Changed(TypedDict):
+class ModelArrays(TypedDict):
     parameters: Arrays
     statistics: Arrays
     slots: dict[str, Arrays]
 
 
-class TrainingAnswer(Kept):
+class TrainingAnswer(ModelValues):
     total: float
-    later: list[Kept]
+    later: list[ModelValues]
 
 
-class Carried(Changed):
+class PipelineValues(ModelArrays):
     others: Arrays
 
 
@@ -255,7 +255,7 @@ class Beginning(Paths):
     settings: Texts
 
 
-class Snapshot(Changed):
+class Snapshot(ModelArrays):
     state: Arrays
     scaling: Arrays
     steps: Bytes

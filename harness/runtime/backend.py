@@ -382,19 +382,21 @@ def misspelling_warnings(backend: object) -> list[str]:
     if not isinstance(backend, Backend):
         return []
     kinds = [kind for kind in type(backend).__mro__ if kind not in Backend.__mro__]
-    own = {name for kind in (*kinds, backend) for name in vars(kind)}
-    found = []
-    for name in sorted(own - OFFERS):
-        near = get_close_matches(name, OFFERS - own, 1, ALIKE) if name[0] != "_" else []
-        if near:
-            hint = f"did you mean {near[0]!r}?"
-            found.append(f"{name!r} is not a method of a backend, so it is never called; {hint}")
-    for what, given, known in (
+    own_names = {name for kind in (*kinds, backend) for name in vars(kind)}
+    warnings = []
+    for name in sorted(own_names - OFFERS):
+        similar = get_close_matches(name, OFFERS - own_names, 1, ALIKE) if name[0] != "_" else []
+        if similar:
+            hint = f"did you mean {similar[0]!r}?"
+            warnings.append(f"{name!r} is not a method of a backend, so it is never called; {hint}")
+    for what, names, known in (
         ("the table of primitives", backend.primitives, EVERY),
         ("fused", backend.fused, {**FUSED, **IN_PLACE}),
     ):
-        for name in given:
+        for name in names:
             if name not in known:
-                hint = did_you_mean(name, [one for one in known if one not in given])
-                found.append(f"{name!r} in {what} is not an operation, so it is never called{hint}")
-    return [shorten(text, LONGEST) for text in found[:MOST_TEXTS]]
+                hint = did_you_mean(name, [one for one in known if one not in names])
+                warnings.append(
+                    f"{name!r} in {what} is not an operation, so it is never called{hint}"
+                )
+    return [shorten(text, LONGEST) for text in warnings[:MOST_TEXTS]]

@@ -24,12 +24,12 @@ def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native
 
     A layer with several calls is claimed only if the backend claims every call.
     """
-    found: dict[str, Native] = {}
+    claimed: dict[str, Native] = {}
     for key, calls in calls_by_layer(program, phase).items():
         natives = [_ask_for_claim(backend, call) for call in calls]
         if natives[0] is not None and None not in natives:
-            found[key] = natives[0]
-    return found
+            claimed[key] = natives[0]
+    return claimed
 
 
 def _ask_for_claim(backend: Backend, call: ClaimableCall) -> Native | None:
@@ -45,8 +45,10 @@ def claimed_call(key: str, native: Native) -> Claimed:
     """Return the function that prepares a claimed call for the interpreter."""
 
     def claimed(node: Node) -> Line:
-        given = _argument_reader(node, key, native)
-        return _prepared_line(node, native.label, lambda values: native.run(*given(values)))
+        read_arguments = _argument_reader(node, key, native)
+        return _prepared_line(
+            node, native.label, lambda values: native.run(*read_arguments(values))
+        )
 
     return claimed
 
@@ -55,21 +57,21 @@ def _argument_reader(node: Node, key: str, native: Native) -> Given:
     roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
     names = [(name, f"{key}/{name}") for name in native.packing.pieces]
 
-    def given(values: Values) -> tuple[Tensors, Tensors]:
+    def read_arguments(values: Values) -> tuple[Tensors, Tensors]:
         variables = values[VARIABLES]
-        own = {role: values[i] for role, i in roles if i in values}
-        return own, {name: variables[full] for name, full in names}
+        by_role = {role: values[i] for role, i in roles if i in values}
+        return by_role, {name: variables[full] for name, full in names}
 
-    return given
+    return read_arguments
 
 
 def _prepared_line(node: Node, label: str, run: Callable[[Values], Sequence[object]]) -> Line:
     def line(values: Values) -> None:
-        made = run(values)
+        results = run(values)
         try:
-            values.update(zip(node.outputs, made, strict=True))
+            values.update(zip(node.outputs, results, strict=True))
         except (TypeError, ValueError):
-            promises.check_results(made, node.outputs, label)
+            promises.check_results(results, node.outputs, label)
             raise
 
     return line
@@ -92,7 +94,7 @@ def merge_chains(
         return list(nodes), claimed
     # The nodes that replace each call of a chain, by the call's first output. Only the last call is
     # replaced by a node.
-    instead: dict[int, list[Node]] = {}
+    replacements: dict[int, list[Node]] = {}
     for chain in _find_chains(nodes, ends, natives):
         last = chain[-1]
         # Layers that share parameters may be in several chains, so the key also has an output.
@@ -100,12 +102,14 @@ def merge_chains(
         label = natives[call_key(last)].label
         outputs = (last.outputs[0], *(o for node in chain for o in node.outputs[1:]))
         inputs = tuple(i for node in chain for i in node.inputs)
-        instead |= {node.outputs[0]: [] for node in chain}
-        instead[last.outputs[0]] = [
+        replacements |= {node.outputs[0]: [] for node in chain}
+        replacements[last.outputs[0]] = [
             Node("call", inputs, outputs, {"instance": key, "label": label})
         ]
         claimed[key] = _claimed_chain(chain, natives)
-    return [made for node in nodes for made in instead.get(node.outputs[0], [node])], claimed
+    return [
+        replacement for node in nodes for replacement in replacements.get(node.outputs[0], [node])
+    ], claimed
 
 
 def _claimed_chain(chain: Sequence[Node], natives: Mapping[str, Native]) -> Claimed:
@@ -113,13 +117,15 @@ def _claimed_chain(chain: Sequence[Node], natives: Mapping[str, Native]) -> Clai
     native = natives[keys[-1]]
     assert native.chain is not None
     run = native.chain.run
-    given = [
+    readers = [
         _argument_reader(node, key, natives[key]) for node, key in zip(chain, keys, strict=True)
     ]
 
     def claimed(node: Node) -> Line:
         return _prepared_line(
-            node, native.label, lambda values: run([one(values) for one in given])
+            node,
+            native.label,
+            lambda values: run([read_arguments(values) for read_arguments in readers]),
         )
 
     return claimed

@@ -48,10 +48,10 @@ def imported_modules(path: Path, package: str) -> set[str]:
         tree = ast.parse(read_bytes(path, MOST_SOURCE, "code"))
     except (FileFault, OSError, SyntaxError, ValueError) as fault:
         raise HiddenImports(str(fault)) from None
-    found: set[str] = set()
+    modules: set[str] = set()
     # Calls of importing functions whose argument is a string in the source. If such a function is
     # passed on as a value instead, other code may call it with any name.
-    told = {
+    named_calls = {
         id(node.func)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and node.args and _is_text(node.args[0], tree)
@@ -59,24 +59,24 @@ def imported_modules(path: Path, package: str) -> set[str]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             parts = package.split(".")
             above = parts[: len(parts) + 1 - node.level] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
-            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            modules |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
             if any(alias.asname and alias.name in HIDDEN | BUILT_IN for alias in node.names):
                 raise HiddenImports(f"line {node.lineno} gives what imports a name of its own")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             # The argument of import_module("..."), or "module:function".
-            found.add(node.value.partition(":")[0])
+            modules.add(node.value.partition(":")[0])
             if node.value in HIDDEN:
                 raise HiddenImports(f"line {node.lineno} names {node.value}")
-        elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in told:
+        elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in named_calls:
             of_builtins = isinstance(node, ast.Name) or _name_of(node.value) == "builtins"
             if _name_of(node) in HIDDEN or (of_builtins and _name_of(node) in BUILT_IN):
                 raise HiddenImports(f"line {node.lineno} uses {_name_of(node)}")
-    return found
+    return modules
 
 
 def _is_text(value: ast.expr, tree: ast.Module) -> bool:
@@ -133,14 +133,14 @@ def digest(module: str, siblings: Collection[str] = ()) -> str:
     except HiddenImports:
         files = dict.fromkeys(path for spec in specs for path in _files(spec))
     files |= _sibling_files(files, {*siblings} - {name.partition(".")[0], _HARNESS})
-    found = hashlib.sha256()
+    checksum = hashlib.sha256()
     for path in files:
-        found.update(os.fsencode(path.name) + b"\0")
+        checksum.update(os.fsencode(path.name) + b"\0")
         try:
-            found.update(_content_digest(path))
+            checksum.update(_content_digest(path))
         except (FileFault, OSError) as fault:  # no file, or gone a moment ago
-            found.update(str(fault).encode())
-    return found.hexdigest() if files else ""
+            checksum.update(str(fault).encode())
+    return checksum.hexdigest() if files else ""
 
 
 def _content_digest(path: Path) -> bytes:
@@ -169,23 +169,23 @@ def _dependency_files(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None
         raise HiddenImports(name)
     top, second, *_ = name.split(".")
     part = f"{top}.{second}" if top == _HARNESS else top
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     seen: set[str] = set()
     waiting = [name, *packages]
     while waiting:
-        one = waiting.pop()
-        chain = [] if one in seen else _find_specs(one)
-        seen.add(one)
+        module = waiting.pop()
+        chain = [] if module in seen else _find_specs(module)
+        seen.add(module)
         if not chain or not chain[-1].has_location or chain[-1].origin is None:
             continue
         path = Path(chain[-1].origin)
-        found[path] = None
+        files[path] = None
         if path.suffix == ".py":
             is_package = chain[-1].submodule_search_locations is not None
-            package = one if is_package else one.rpartition(".")[0]
+            package = module if is_package else module.rpartition(".")[0]
             waiting += _modules_within(imported_modules(path, package), part)
-    data = (path for folder in {path.parent for path in found} for path in _data_files(folder))
-    return dict.fromkeys(sorted([*found, *data]))
+    data = (path for folder in {path.parent for path in files} for path in _data_files(folder))
+    return dict.fromkeys(sorted([*files, *data]))
 
 
 def _modules_within(names: Iterable[str], part: str) -> Iterator[str]:
@@ -202,28 +202,28 @@ def _sibling_files(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
 
     If a file does not show its imports, return the files of all these modules.
     """
-    found: dict[Path, None] = {}
+    found_files: dict[Path, None] = {}
     waiting = list(files) if tops else []
     while waiting and tops:
         path = waiting.pop()
         if path.suffix != ".py":
             continue
         try:
-            wanted = {name.partition(".")[0] for name in imported_modules(path, "")} & tops
+            imported = {name.partition(".")[0] for name in imported_modules(path, "")} & tops
         except HiddenImports:
-            wanted = set(tops)
-        tops -= wanted
+            imported = set(tops)
+        tops -= imported
         more = [
-            file for top in sorted(wanted) for spec in _find_specs(top) for file in _files(spec)
+            file for top in sorted(imported) for spec in _find_specs(top) for file in _files(spec)
         ]
-        found |= dict.fromkeys(more)
+        found_files |= dict.fromkeys(more)
         waiting += more
-    return dict.fromkeys(sorted(found))
+    return dict.fromkeys(sorted(found_files))
 
 
 def _find_specs(name: str) -> list[ModuleSpec]:
     """Return the import spec of each part of a dotted name, or [] if one is missing."""
-    found: list[ModuleSpec] = []
+    specs_found: list[ModuleSpec] = []
     path = None
     words = name.split(".")
     for count in range(1, len(words) + 1):
@@ -233,9 +233,9 @@ def _find_specs(name: str) -> list[ModuleSpec]:
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is None:
             return []
-        found.append(spec)
+        specs_found.append(spec)
         path = list(spec.submodule_search_locations or ())
-    return found
+    return specs_found
 
 
 def _files(spec: ModuleSpec) -> list[Path]:

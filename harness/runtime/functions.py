@@ -88,15 +88,15 @@ class Functions:
         self.scales = self.products == "float16"
         self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
         self.claims = path in NATIVE_PATHS
-        found = {
+        claimed = {
             phase: claims(backend, program, phase) if self.claims else {}
             for phase, program in self.programs.items()
         }
         # A layer's parameters have one layout, so the layer is native in both phases or in none.
-        both = found["training"].keys() & found["inference"].keys()
+        both = claimed["training"].keys() & claimed["inference"].keys()
         self.natives = {
             phase: {key: native for key, native in natives.items() if key in both}
-            for phase, natives in found.items()
+            for phase, natives in claimed.items()
         }
         self.layout = Layout(training, self.natives["training"])
         self.whole: WholeModel | None = None
@@ -134,8 +134,8 @@ class Functions:
 
         def make() -> GradientFunction:
             derived = self.path in DERIVED_PATHS
-            made = None if derived else self.automatic(self.plain(phase, mode))
-            return self.compiled(made) if made else self._derived(phase, mode)
+            gradient = None if derived else self.automatic(self.plain(phase, mode))
+            return self.compiled(gradient) if gradient else self._derived(phase, mode)
 
         return self._cached((phase, mode, "gradient"), make)
 
@@ -156,11 +156,11 @@ class Functions:
             ContractError: the result is not a function.
         """
         scaled = updates.scaled(function, self.table) if self.scales else function
-        made = self.backend.value_and_gradient(scaled)
-        if made is None:
+        gradient = self.backend.value_and_gradient(scaled)
+        if gradient is None:
             return None
-        made = promises.check_function(made, "value_and_gradient()")
-        return updates.unscaled(made, self.table) if self.scales else made
+        gradient = promises.check_function(gradient, "value_and_gradient()")
+        return updates.unscaled(gradient, self.table) if self.scales else gradient
 
     def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
         if self.natives[phase]:
@@ -176,24 +176,24 @@ class Functions:
             env, sizes = self._bind_arguments(program, variables, constants)
             one = self.float_tensor(np.asarray(1.0))
             for seed in derivative.seeds:
-                given = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
-                scale = [given, constants[SCALE]] if self.scales else []
-                env[seed.value] = perform(self.table, "multiply", scale) if scale else given
+                seed_tensor = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
+                scale = [seed_tensor, constants[SCALE]] if self.scales else []
+                env[seed.value] = perform(self.table, "multiply", scale) if scale else seed_tensor
             key = (phase, mode, "derived", *sorted(sizes.items()))
             nodes = derivative.program.nodes
             ends = (*results.values(), *(g.value for g in derivative.gradients))
-            kept = self._node_cache.get(key, lambda: (self.interpreter(sizes), nodes), ends)
-            env = kept.run(env)
-            found = {n: env[v] for n, v in results.items()}
+            prepared = self._node_cache.get(key, lambda: (self.interpreter(sizes), nodes), ends)
+            env = prepared.run(env)
+            named_results = {n: env[v] for n, v in results.items()}
             names = zip(against, derivative.gradients, strict=True)
-            return found | {f"gradient.{n}": env[g.value] for n, g in names}
+            return named_results | {f"gradient.{n}": env[g.value] for n, g in names}
 
         compiled = self.compiled(function)
 
         def split(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
-            found = dict(promises.check_mapping(compiled(variables, constants), COMPILED))
-            gradients = {n: found.pop(f"gradient.{n}") for n in against}
-            return found, gradients
+            named_results = dict(promises.check_mapping(compiled(variables, constants), COMPILED))
+            gradients = {n: named_results.pop(f"gradient.{n}") for n in against}
+            return named_results, gradients
 
         return updates.unscaled(split, self.table) if self.scales else split
 
@@ -203,8 +203,8 @@ class Functions:
         The gradients are those of the loss, or the gradients along cotangents.
         """
         program, results = self.programs[phase], result_ports(self.programs[phase], mode)
-        wanted = ("loss",) if mode == "loss" else ("output.", "state.")
-        outputs = [Port(n, v) for n, v in results.items() if n.startswith(wanted)]
+        prefixes = ("loss",) if mode == "loss" else ("output.", "state.")
+        outputs = [Port(n, v) for n, v in results.items() if n.startswith(prefixes)]
         against = list(variable_ports(program).values())
         return self._cached(
             (phase, mode, "derivative"),
@@ -235,12 +235,12 @@ class Functions:
             needed = needed_nodes(program.nodes, ports.values())
             return [node for node in needed if not done.issuperset(node.outputs)]
 
-        def made() -> tuple[Interpreter, Sequence[Node]]:
+        def prepare() -> tuple[Interpreter, Sequence[Node]]:
             return self._with_merged_chains(phase, sizes, nodes(), ports.values())
 
         if watch is None:
             key = (phase, mode, done, *sorted(sizes.items()))
-            self._node_cache.get(key, made, ports.values()).run(env)
+            self._node_cache.get(key, prepare, ports.values()).run(env)
         else:
             self.interpreter(sizes, self.claimed(phase), watch).run(nodes(), env)
         results = {name: env[value] for name, value in ports.items()}

@@ -135,8 +135,8 @@ class Interpreter:
     def _number(self, node: Node, number: float) -> Line:
         output, scalar = node.output, self.scalar
         if not self.anew:
-            made = scalar(number)
-            return lambda values: values.__setitem__(output, made)
+            constant = scalar(number)
+            return lambda values: values.__setitem__(output, constant)
         return lambda values: values.__setitem__(output, scalar(number))
 
     def _scan(self, node: Node) -> Line:
@@ -152,8 +152,8 @@ class Interpreter:
                 results = [inner[o] for o in ends]
                 return results[:count], results[count:]
 
-            given = [values[i] for i in node.inputs]
-            last, stacked = scan(step, given[:count], given[count:], reverse)
+            inputs = [values[i] for i in node.inputs]
+            last, stacked = scan(step, inputs[:count], inputs[count:], reverse)
             values.update(zip(node.outputs, (*last, *stacked), strict=True))
 
         return line
@@ -272,14 +272,14 @@ def perform(table: Table, op: str, inputs: Sequence[Any], attributes: Attributes
         TypeError: the primitive returned None. Errors of the primitive itself pass through.
     """
     try:
-        given = [inputs] if op == "concat" else inputs
-        made = table[op](*given, **attributes)
-        if made is None:
+        arguments = [inputs] if op == "concat" else inputs
+        result = table[op](*arguments, **attributes)
+        if result is None:
             raise TypeError(NO_RESULT)
     except Exception as error:
         blame(error, call_text(op, inputs, attributes))
         raise
-    return made
+    return result
 
 
 def call_text(op: str, inputs: Sequence[Any], attributes: Attributes) -> str:
@@ -315,10 +315,10 @@ class NodeCache:
     def get(
         self,
         key: Hashable,
-        made: Callable[[], tuple[Interpreter, Iterable[Node]]],
+        prepare: Callable[[], tuple[Interpreter, Iterable[Node]]],
         ends: Iterable[int] | None = None,
     ) -> PreparedNodes:
-        """Return the prepared nodes of a key. If the key is new, prepare the nodes that ``made``
+        """Return the prepared nodes of a key. If the key is new, prepare the nodes that ``prepare``
         returns.
 
         If ``ends`` is given, the caller reads no other results.
@@ -326,7 +326,7 @@ class NodeCache:
         if key not in self._prepared:
             if len(self._prepared) == MOST_CACHED:
                 self._prepared.clear()
-            interpreter, nodes = made()
+            interpreter, nodes = prepare()
             self._prepared[key] = replace(interpreter, anew=True).prepared(nodes, ends)
         return self._prepared[key]
 

@@ -35,20 +35,20 @@ def contradiction(column: str, versions: Mapping[str, str]) -> str:
     if not VERSION.fullmatch(label):
         return ""
     try:
-        wanted = SpecifierSet(f"=={label}.*")
+        allowed = SpecifierSet(f"=={label}.*")
     except InvalidSpecifier:
         return ""
     name = next((n for n in (backend, backend.split("-")[0]) if n in versions), None)
-    found = versions if name is None else {name: versions[name]}
-    if not found or any(_matches(wanted, version) for version in found.values()):
+    checked = versions if name is None else {name: versions[name]}
+    if not checked or any(_matches(allowed, version) for version in checked.values()):
         return ""
-    answered = ", ".join(f"{n} {version}" for n, version in found.items())
-    return f"{column} was requested, but {answered} answered"
+    running = ", ".join(f"{n} {version}" for n, version in checked.items())
+    return f"{column} was requested, but {running} answered"
 
 
-def _matches(wanted: SpecifierSet, version: str) -> bool:
+def _matches(allowed: SpecifierSet, version: str) -> bool:
     try:
-        return wanted.contains(version, prereleases=True)
+        return allowed.contains(version, prereleases=True)
     except InvalidVersion:  # a plugin may report any text
         return False
 

@@ -21,9 +21,9 @@ def peak() -> int:
 
     The peak of ``resource.getrusage`` cannot be reset.
     """
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) * 1024
 
 
 def resident() -> int:
@@ -42,7 +42,7 @@ def available() -> int:
 
 def _allowed_by_groups() -> list[int]:
     """Return the bytes that each limit of a control group leaves, and 2**62 in case of no limit."""
-    left = [1 << 62]
+    allowances = [1 << 62]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -55,8 +55,8 @@ def _allowed_by_groups() -> list[int]:
                 limit, used = (int((folder / f"memory.{n}").read_text()) for n in names)
             except (OSError, ValueError):  # no such file, or no limit: "max"
                 continue
-            left.append(max(0, limit - used))
-    return left
+            allowances.append(max(0, limit - used))
+    return allowances
 
 
 FLOAT = 8  # bytes: the oracle computes in float64
@@ -65,25 +65,25 @@ COPIES = 4
 GIB = 1 << 30
 
 
-def check_fits(program: Program, batch: int, time: int, given: Mapping[str, int]) -> None:
+def check_fits(program: Program, batch: int, time: int, user_sizes: Mapping[str, int]) -> None:
     """Check that a program fits into the available memory, before an array is made.
 
     The estimate is a lower bound: all parameters and statistics, and the largest other value.
-    ``given`` are the sizes that the user set; the message names them.
+    ``user_sizes`` are the sizes that the user set; the message names them.
 
     Raises:
         UsageError: the program needs more memory than is available.
     """
     sizes = {"batch": batch, "time": time}
     ports = (*program.parameters, *program.statistics)
-    kept = sum(prod(program.shape(port, sizes)) for port in ports) * FLOAT * COPIES
+    permanent = sum(prod(program.shape(port, sizes)) for port in ports) * FLOAT * COPIES
     largest = 0
-    known = {**program.sizes, **sizes}
+    all_sizes = {**program.sizes, **sizes}
     for type_ in program.types.values():
-        largest = max(largest, prod(dim.resolve(known) for dim in type_.shape) * FLOAT)
-    needed, free = kept + largest, available()
+        largest = max(largest, prod(dim.resolve(all_sizes) for dim in type_.shape) * FLOAT)
+    needed, free = permanent + largest, available()
     if needed > free:
-        listed = ", ".join(f"{name} {size:,}" for name, size in {**sizes, **given}.items())
+        listed = ", ".join(f"{name} {size:,}" for name, size in {**sizes, **user_sizes}.items())
         raise UsageError(
             f"{program.name} needs {needed / GIB:,.1f} GiB of memory or more with {listed}, but "
             f"only {free / GIB:,.1f} GiB are free: use smaller sizes"

@@ -71,8 +71,8 @@ class ClaimableCall:
         different definition that uses a shipped name is named ``lstm@`` and its checksum. All other
         definitions keep the user's name.
         """
-        known = self._meaning
-        return known.name if known else str(self.node.attributes["definition"])
+        meaning = self._meaning
+        return meaning.name if meaning else str(self.node.attributes["definition"])
 
     @property
     def checksum(self) -> str:
@@ -93,8 +93,8 @@ class ClaimableCall:
     @property
     def _meaning(self) -> Meaning | None:
         """The meaning of the definition; None if the program was made without a spec."""
-        found = self.node.attributes.get("meaning")
-        return found if isinstance(found, Meaning) else None
+        meaning = self.node.attributes.get("meaning")
+        return meaning if isinstance(meaning, Meaning) else None
 
 
 def calls_by_layer(
@@ -109,13 +109,13 @@ def calls_by_layer(
         program: The program.
         phase: The phase of the calls, if it is not the program's own.
     """
-    found: dict[str, list[ClaimableCall]] = {}
+    calls_by_key: dict[str, list[ClaimableCall]] = {}
     for node in program.calls:
-        found.setdefault(call_key(node), []).append(ClaimableCall.of(program, node, phase))
-    kinds = {key: (calls[0].definition, calls[0].attributes) for key, calls in found.items()}
+        calls_by_key.setdefault(call_key(node), []).append(ClaimableCall.of(program, node, phase))
+    kinds = {key: (calls[0].definition, calls[0].attributes) for key, calls in calls_by_key.items()}
     return {
         key: tuple(replace(call, calls=len(calls)) for call in calls)
-        for key, calls in found.items()
+        for key, calls in calls_by_key.items()
         if all((call.definition, call.attributes) == kinds[key] for call in calls)
     }
 

@@ -28,17 +28,21 @@ def missing_frameworks(pythons: Mapping[str, str]) -> dict[str, str]:
     ``pythons`` gives the interpreter of each backend. If an interpreter does not answer, its
     backends are not listed: their workers will report the error.
     """
-    told = {python: _ask_interpreter(python) for python in dict.fromkeys(pythons.values())}
-    return {name: told[python][name] for name, python in pythons.items() if name in told[python]}
+    by_python = {python: _ask_interpreter(python) for python in dict.fromkeys(pythons.values())}
+    return {
+        name: by_python[python][name]
+        for name, python in pythons.items()
+        if name in by_python[python]
+    }
 
 
 def missing_here() -> dict[str, str]:
     """Return this interpreter's backends without their framework, with install commands."""
-    found = {}
+    commands = {}
     for name, (_, entry) in sorted(installed(ENTRY_POINT_GROUP).items()):
         if entry.dist is not None and not all(map(_is_installed, requirements(entry.dist, name))):
-            found[name] = install_command(entry.dist, extras(entry.dist, name))
-    return found
+            commands[name] = install_command(entry.dist, extras(entry.dist, name))
+    return commands
 
 
 def unknown_backend(name: str) -> UsageError:
@@ -47,39 +51,39 @@ def unknown_backend(name: str) -> UsageError:
     The message suggests a similar name, or a backend that uses a framework of that name. It lists
     the installed backends, with and without their framework.
     """
-    known, without = installed(ENTRY_POINT_GROUP), missing_here()
+    entries, missing = installed(ENTRY_POINT_GROUP), missing_here()
     users = [
         backend
-        for backend, (_, entry) in sorted(known.items())
+        for backend, (_, entry) in sorted(entries.items())
         if entry.dist is not None
         and name.lower() in (r.name.lower() for r in requirements(entry.dist, backend))
     ]
-    hint = f"; write {users[0]}, which uses {name}" if users else did_you_mean(name, known)
-    listed = ", ".join(sorted(known.keys() - without.keys())) or "none"
-    listed += f"; without its framework: {', '.join(without)}" if without else ""
+    hint = f"; write {users[0]}, which uses {name}" if users else did_you_mean(name, entries)
+    listed = ", ".join(sorted(entries.keys() - missing.keys())) or "none"
+    listed += f"; without its framework: {', '.join(missing)}" if missing else ""
     return UsageError(f"unknown backend {name!r}{hint} (installed: {listed})")
 
 
 def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
     """Yield the requirements that a distribution has only because of a backend's extras."""
-    wanted = extras(dist, backend)
-    for text in dist.requires or () if wanted else ():
-        found = Requirement(text)
-        marker = found.marker
-        by = [e for e in wanted if marker is not None and marker.evaluate({"extra": e})]
+    names = extras(dist, backend)
+    for text in dist.requires or () if names else ():
+        requirement = Requirement(text)
+        marker = requirement.marker
+        by = [e for e in names if marker is not None and marker.evaluate({"extra": e})]
         if by and marker is not None and not marker.evaluate({"extra": ""}):
-            yield found
+            yield requirement
 
 
-def _is_installed(wanted: Requirement) -> bool:
+def _is_installed(requirement: Requirement) -> bool:
     """Return whether a distribution, or another one with its module, is installed.
 
     For example, ``tensorflow-cpu`` has the module of ``tensorflow``.
     """
     try:
-        distribution(wanted.name)
+        distribution(requirement.name)
     except PackageNotFoundError:
-        return find_spec(wanted.name.replace("-", "_")) is not None
+        return find_spec(requirement.name.replace("-", "_")) is not None
     return True
 
 
@@ -89,11 +93,15 @@ def _ask_interpreter(python: str) -> Mapping[str, str]:
         return missing_here()
     command = [python, "-P", "-m", "harness.runtime.needs"]
     try:
-        ran = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
-        found = json.loads(ran.stdout)
+        process = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
+        commands = json.loads(process.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
         return {}
-    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
+    return (
+        {str(name): str(text) for name, text in commands.items()}
+        if isinstance(commands, dict)
+        else {}
+    )
 
 
 if __name__ == "__main__":

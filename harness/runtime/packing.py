@@ -82,8 +82,8 @@ class Join:
     axis: int
 
     def pack(self, table: Table, neutral: Mapping[str, Any]) -> Any:
-        made = [part.pack(table, neutral) for part in self.parts]
-        return perform(table, "concat", made, {"axis": self.axis % len(made[0].shape)})
+        tensors = [part.pack(table, neutral) for part in self.parts]
+        return perform(table, "concat", tensors, {"axis": self.axis % len(tensors[0].shape)})
 
     def unpack(self, table: Table, packed: Any, shapes: Shapes, into: Tensors) -> None:
         start = 0
@@ -108,8 +108,8 @@ class Stack:
         _check_length(packed, 0, len(self.rows))
         for number, row in enumerate(self.rows):
             cut = {"axis": 0, "start": number, "stop": number + 1}
-            one = perform(table, "slice", [packed], cut)
-            row.unpack(table, perform(table, "squeeze", [one], {"axis": 0}), shapes, into)
+            slice_ = perform(table, "slice", [packed], cut)
+            row.unpack(table, perform(table, "squeeze", [slice_], {"axis": 0}), shapes, into)
 
 
 @dataclass(frozen=True)

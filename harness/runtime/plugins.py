@@ -89,23 +89,25 @@ def environment(name: str, deterministic: bool = False) -> dict[str, str]:
         UnknownBackend: no backend of this name is installed.
         BrokenBackend: as for ``load``, or the variables are not strings.
     """
-    found = _environment_of_hook(name, "harness_environment")
+    variables = _environment_of_hook(name, "harness_environment")
     return (
-        {**found, **_environment_of_hook(name, "harness_deterministic")} if deterministic else found
+        {**variables, **_environment_of_hook(name, "harness_deterministic")}
+        if deterministic
+        else variables
     )
 
 
 def _environment_of_hook(name: str, hook: str) -> dict[str, str]:
-    wanted = BACKENDS.call(name, hook) or {}
-    strings = isinstance(wanted, Mapping) and all(
-        isinstance(text, str) for item in wanted.items() for text in item
+    variables = BACKENDS.call(name, hook) or {}
+    strings = isinstance(variables, Mapping) and all(
+        isinstance(text, str) for item in variables.items() for text in item
     )
     if not strings:
         raise BrokenBackend(
-            f"backend {name!r} is broken: {hook} returned {wanted!r}; expected a "
+            f"backend {name!r} is broken: {hook} returned {variables!r}; expected a "
             "mapping of strings to strings"
         )
-    return dict(wanted)
+    return dict(variables)
 
 
 def code(name: str) -> str:
@@ -127,9 +129,9 @@ def ships(name: str) -> bool:
 def _top_level(distribution: Distribution) -> set[str]:
     """Return the top-level modules and packages that a distribution lists as its own."""
     # An editable installation has no list of files, but may have ``top_level.txt``.
-    told = (distribution.read_text("top_level.txt") or "").split()
+    listed_modules = (distribution.read_text("top_level.txt") or "").split()
     files = (file.parts[0] for file in distribution.files or ())
-    names = (*told, *(name.removesuffix(".py") for name in files))
+    names = (*listed_modules, *(name.removesuffix(".py") for name in files))
     return {name for name in names if name.isidentifier()}
 
 
@@ -151,18 +153,18 @@ def _installed(
     group: str, _: tuple[tuple[str, int], ...]
 ) -> Mapping[str, tuple[Origin, EntryPoint]]:
     """Return the result of :func:`installed`; cached, because it reads a file per distribution."""
-    found: dict[str, tuple[Origin, EntryPoint]] = {}
+    entries: dict[str, tuple[Origin, EntryPoint]] = {}
     for entry in entry_points(group=group):
         distribution, version = (
             (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
         )
-        if entry.name in found:
-            origin, first = found[entry.name]
+        if entry.name in entries:
+            origin, first = entries[entry.name]
             rivals = (*origin.rivals, distribution)
-            found[entry.name] = (replace(origin, rivals=rivals), first)
+            entries[entry.name] = (replace(origin, rivals=rivals), first)
         else:
-            found[entry.name] = (Origin(entry.name, distribution, version, entry.value), entry)
-    return found
+            entries[entry.name] = (Origin(entry.name, distribution, version, entry.value), entry)
+    return entries
 
 
 @dataclass(frozen=True)
@@ -185,12 +187,12 @@ class PluginKind:
             HarnessError: no plugin of this name is installed (``unknown``), or several
                 distributions provide one (``broken``).
         """
-        found = installed(self.group)
-        if name not in found:
-            names = ", ".join(sorted(found)) or "none"
-            hint = did_you_mean(name, found)
+        entries = installed(self.group)
+        if name not in entries:
+            names = ", ".join(sorted(entries)) or "none"
+            hint = did_you_mean(name, entries)
             raise self.unknown(f"unknown {self.noun} {name!r}{hint}; installed: {names}")
-        origin, entry = found[name]
+        origin, entry = entries[name]
         if origin.rivals:
             claims = ", ".join((origin.distribution, *origin.rivals))
             raise self.broken(
@@ -228,13 +230,13 @@ class PluginKind:
         Raises:
             HarnessError: as for ``call``, or the hook is missing or returns None (``broken``).
         """
-        made = self.call(name, hook)
-        if made is None:
+        plugin = self.call(name, hook)
+        if plugin is None:
             raise self.broken(
                 f"{self.noun} {name!r} is broken: {self.find(name)[0].module} implements no {hook} "
                 "hook, or its hook returned None"
             )
-        return made
+        return plugin
 
 
 def extras(dist: Distribution, name: str) -> list[str]:
@@ -248,15 +250,15 @@ def extras(dist: Distribution, name: str) -> list[str]:
     return parts if known.issuperset(parts) else []
 
 
-def install_command(dist: Distribution, wanted: Sequence[str]) -> str:
+def install_command(dist: Distribution, names: Sequence[str]) -> str:
     """Return the pip command that installs a distribution with the given extras."""
-    return f"pip install '{dist.name}[{','.join(wanted)}]'"
+    return f"pip install '{dist.name}[{','.join(names)}]'"
 
 
 def _install_hint(entry: EntryPoint) -> str:
-    wanted = extras(entry.dist, entry.name) if entry.dist else []
+    names = extras(entry.dist, entry.name) if entry.dist else []
     return (
-        f"; install it with: {install_command(entry.dist, wanted)}" if entry.dist and wanted else ""
+        f"; install it with: {install_command(entry.dist, names)}" if entry.dist and names else ""
     )
 
 

@@ -50,17 +50,17 @@ def with_products_in(table: Table, dtype: str) -> Table:
 
     def narrowed(product: Callable[..., Any]) -> Callable[..., Any]:
         def run(a: Any, b: Any, **attributes: Any) -> Any:
-            made = product(astype(a, dtype=dtype), astype(b, dtype=dtype), **attributes)
+            product_result = product(astype(a, dtype=dtype), astype(b, dtype=dtype), **attributes)
             # The inner cast does nothing if the framework's product already has the narrow dtype.
-            return astype(astype(made, dtype=dtype), dtype="float32")
+            return astype(astype(product_result, dtype=dtype), dtype="float32")
 
         return run
 
-    found = {**table, **{op: narrowed(table[op]) for op in PRODUCTS}}
+    narrowed_table = {**table, **{op: narrowed(table[op]) for op in PRODUCTS}}
     if "addmm" in table:
-        matmul, add = found["matmul"], table["add"]
-        found["addmm"] = lambda c, a, b: add(c, matmul(a, b))
-    return found
+        matmul, add = narrowed_table["matmul"], table["add"]
+        narrowed_table["addmm"] = lambda c, a, b: add(c, matmul(a, b))
+    return narrowed_table
 
 
 def rounded_to(array: Array, dtype: str) -> Array:
@@ -76,5 +76,5 @@ def rounded_to(array: Array, dtype: str) -> Array:
     # Round to the upper 16 bits, ties to even: add 0x7FFF, or 0x8000 if the upper half is odd, and
     # clear the lower 16 bits.
     upper = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) & np.uint32(0xFFFF0000)
-    found = np.where(np.isnan(array), array, upper.view(np.float32))
-    return np.asarray(found, array.dtype)
+    rounded = np.where(np.isnan(array), array, upper.view(np.float32))
+    return np.asarray(rounded, array.dtype)

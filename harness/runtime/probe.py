@@ -181,12 +181,12 @@ class Probe:
         """
         table = session.table
 
-        def make(_: Tensors, given: Tensors) -> Tensors:
+        def make(_: Tensors, tensors: Tensors) -> Tensors:
             return {
                 str(number): perform(
                     table,
                     call.op,
-                    [given[repr(form)] for form in call.inputs],
+                    [tensors[repr(form)] for form in call.inputs],
                     dict(call.attributes),
                 )
                 for number, call in enumerate(pending)
@@ -194,13 +194,15 @@ class Probe:
 
         try:
             forms = {form for call in pending for form in call.inputs}
-            found = session.backend.compile(make)({}, {repr(f): _tensor(session, f) for f in forms})
-            made = [found[str(number)] for number in range(len(pending))]
+            results = session.backend.compile(make)(
+                {}, {repr(f): _tensor(session, f) for f in forms}
+            )
+            returned = [results[str(number)] for number in range(len(pending))]
         except Exception:  # testing the calls one by one then finds the faulty call
             return False
         wrong = (
             self._describe_misfit(session, m, c.result, "")
-            for m, c in zip(made, pending, strict=True)
+            for m, c in zip(returned, pending, strict=True)
         )
         right = not any(wrong)
         self.traceback = ""
@@ -211,25 +213,27 @@ class Probe:
         try:
             inputs = [_tensor(session, form) for form in call.inputs]
             text = call_text(call.op, inputs, attributes)
-            made = perform(session.table, call.op, inputs, attributes)
+            result = perform(session.table, call.op, inputs, attributes)
         except Exception as error:
             raised = self._describe_error(call.op, error)
             if call.op not in OFFERED:
                 return raised
             hint = f"if the framework has no {call.op} in {session.dtype}, list it in lacks()"
             return f"{raised}; {hint}"
-        return self._describe_misfit(session, made, call.result, text)
+        return self._describe_misfit(session, result, call.result, text)
 
-    def _describe_misfit(self, session: Session, made: Any, form: TensorForm, text: str) -> str:
-        shape = getattr(made, "shape", None)
+    def _describe_misfit(self, session: Session, result: Any, form: TensorForm, text: str) -> str:
+        shape = getattr(result, "shape", None)
         try:
-            found = tuple(int(length) for length in shape)  # type: ignore[union-attr]
+            found_shape = tuple(int(length) for length in shape)  # type: ignore[union-attr]
         except Exception:
-            return f"{text} returned a {type(made).__name__} whose shape is not a tuple of numbers"
-        if found != form.shape:
-            return f"{text} returned shape {list(found)}; expected {list(form.shape)}"
+            return (
+                f"{text} returned a {type(result).__name__} whose shape is not a tuple of numbers"
+            )
+        if found_shape != form.shape:
+            return f"{text} returned shape {list(found_shape)}; expected {list(form.shape)}"
         try:
-            values = check_array(session.backend.numpy(made), f"the result of {text}")
+            values = check_array(session.backend.numpy(result), f"the result of {text}")
         except ContractError as error:
             return str(error)
         except Exception as error:
@@ -237,9 +241,9 @@ class Probe:
         if values.shape != form.shape:
             return f"numpy() of {text} has shape {list(values.shape)}; expected {list(form.shape)}"
         others = {"index": "int64", "bool": "bool"}
-        wanted = others.get(form.kind, host_dtype(session.dtype))
-        right = wanted == values.dtype.name or values.dtype.kind in KINDS.get(form.kind, "")
-        return "" if right else f"{text} returned dtype {values.dtype}; expected {wanted}"
+        expected = others.get(form.kind, host_dtype(session.dtype))
+        right = expected == values.dtype.name or values.dtype.kind in KINDS.get(form.kind, "")
+        return "" if right else f"{text} returned dtype {values.dtype}; expected {expected}"
 
     def _describe_error(self, what: str, error: Exception) -> str:
         self.traceback = "".join(traceback.format_exception(error))
@@ -266,9 +270,12 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
     loss = session.plain("training", "loss")
     derived = session.path in DERIVED_PATHS or not session.automatic(loss)
     if program.loss is not None and derived and not session.natives["training"]:
-        made = session.derivative("training", "loss").program
+        gradient_program = session.derivative("training", "loss").program
         yield from _calls_of_nodes(
-            _primitive_nodes(made.nodes, ()), made.types, {**made.sizes, **sizes}, session
+            _primitive_nodes(gradient_program.nodes, ()),
+            gradient_program.types,
+            {**gradient_program.sizes, **sizes},
+            session,
         )
     rule = session.rule
     if rule is not None and session.optimizer is None:
@@ -279,8 +286,8 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
 def _sample_calls(session: Session) -> Iterator[PrimitiveCall]:
     """Yield a call of every primitive that the backend has, even if no model uses the primitive."""
     backend = session.backend
-    made = every_primitive(backend.primitives.keys() - set(backend.lacks(session.dtype)))
-    yield from _calls_of_nodes(made.nodes, made.types, {}, session)
+    builder = every_primitive(backend.primitives.keys() - set(backend.lacks(session.dtype)))
+    yield from _calls_of_nodes(builder.nodes, builder.types, {}, session)
 
 
 def _primitive_nodes(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:
@@ -318,19 +325,19 @@ def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[Primi
     """Yield the calls of primitives in :func:`.interpreter.loop` that slice and stack."""
     count = node.carries
     for value in node.inputs[count:]:
-        whole = form(value)
-        one, row = (
-            replace(whole, shape=(1, *whole.shape[1:])),
-            replace(whole, shape=whole.shape[1:]),
+        sequence = form(value)
+        slice_, row = (
+            replace(sequence, shape=(1, *sequence.shape[1:])),
+            replace(sequence, shape=sequence.shape[1:]),
         )
-        yield PrimitiveCall("slice", (whole,), (("axis", 0), ("start", 0), ("stop", 1)), one)
-        yield PrimitiveCall("squeeze", (one,), (("axis", 0),), row)
+        yield PrimitiveCall("slice", (sequence,), (("axis", 0), ("start", 0), ("stop", 1)), slice_)
+        yield PrimitiveCall("squeeze", (slice_,), (("axis", 0),), row)
     for value in node.outputs[count:]:
         stacked = form(value)
         row = replace(stacked, shape=stacked.shape[1:])
-        one = replace(stacked, shape=(1, *stacked.shape[1:]))
-        yield PrimitiveCall("expand_dims", (row,), (("axis", 0),), one)
-        yield PrimitiveCall("concat", (one,) * stacked.shape[0], (("axis", 0),), stacked)
+        slice_ = replace(stacked, shape=(1, *stacked.shape[1:]))
+        yield PrimitiveCall("expand_dims", (row,), (("axis", 0),), slice_)
+        yield PrimitiveCall("concat", (slice_,) * stacked.shape[0], (("axis", 0),), stacked)
 
 
 def _tensor(session: Session, form: TensorForm) -> Any:

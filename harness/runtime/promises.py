@@ -64,8 +64,10 @@ def check_mapping(value: Any, source: str) -> Mapping[str, Any]:
     Raises:
         ContractError: the value is not a mapping.
     """
-    found: Mapping[str, Any] = check_type(value, Mapping, source, "a dictionary of tensors by name")
-    return found
+    mapping: Mapping[str, Any] = check_type(
+        value, Mapping, source, "a dictionary of tensors by name"
+    )
+    return mapping
 
 
 def check_pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
@@ -92,8 +94,8 @@ def check_table(value: Any) -> Mapping[str, Callable[..., Any]]:
                 f"{name!r} in the table of primitives is {describe_type(primitive)}; "
                 "expected a function"
             )
-    found: Mapping[str, Callable[..., Any]] = value
-    return found
+    primitives: Mapping[str, Callable[..., Any]] = value
+    return primitives
 
 
 def check_texts(value: Any, source: str) -> dict[str, str]:
@@ -104,10 +106,10 @@ def check_texts(value: Any, source: str) -> dict[str, str]:
     Raises:
         ContractError: the value is not a mapping, or has more than :data:`MOST_TEXTS` names.
     """
-    found = check_type(value, Mapping, source, "a dictionary of texts by name")
-    if len(found) > MOST_TEXTS:
-        raise ContractError(f"{source} returned {len(found):,} texts; {MOST_TEXTS} are allowed")
-    return {shorten(str(n), LONGEST): shorten(str(text), LONGEST) for n, text in found.items()}
+    mapping = check_type(value, Mapping, source, "a dictionary of texts by name")
+    if len(mapping) > MOST_TEXTS:
+        raise ContractError(f"{source} returned {len(mapping):,} texts; {MOST_TEXTS} are allowed")
+    return {shorten(str(n), LONGEST): shorten(str(text), LONGEST) for n, text in mapping.items()}
 
 
 def check_memory(value: Any, source: str) -> int | None:
@@ -118,10 +120,10 @@ def check_memory(value: Any, source: str) -> int | None:
     """
     if value is None:
         return None
-    whole = check_type(value, Integral, source, "a number of bytes, or None")
-    if not 0 <= whole < MOST_BYTES:
+    number = check_type(value, Integral, source, "a number of bytes, or None")
+    if not 0 <= number < MOST_BYTES:
         raise ContractError(f"{source} returned more bytes than any machine has")
-    return int(whole)
+    return int(number)
 
 
 def check_names(value: Any, source: str) -> list[str]:
@@ -130,10 +132,10 @@ def check_names(value: Any, source: str) -> list[str]:
     Raises:
         ContractError: the value is not a list of names. A single text is also an error.
     """
-    listed = isinstance(value, Sequence | frozenset | set) and not isinstance(value, str | bytes)
-    if not listed or not all(isinstance(name, str) for name in value):
-        found = repr(value) if isinstance(value, str) else describe_type(value)
-        raise ContractError(f"{source} returned {found}; expected a list of names")
+    is_list = isinstance(value, Sequence | frozenset | set) and not isinstance(value, str | bytes)
+    if not is_list or not all(isinstance(name, str) for name in value):
+        text = repr(value) if isinstance(value, str) else describe_type(value)
+        raise ContractError(f"{source} returned {text}; expected a list of names")
     return list(value)
 
 
@@ -146,12 +148,12 @@ def missing_primitives(backend: Any, dtype: str) -> list[str]:
         ContractError: the result is not a list of names, or a name is not an optional primitive.
     """
     source = f"lacks({dtype!r})"
-    found = check_names(getattr(backend, "lacks", lambda _: ())(dtype), source)
-    for name in found:
+    names = check_names(getattr(backend, "lacks", lambda _: ())(dtype), source)
+    for name in names:
         if name not in OFFERED:
             what = "which every backend must have" if name in TABLE else "which is not a primitive"
             raise ContractError(f"{source} names {name!r}, {what}; allowed: {', '.join(OFFERED)}")
-    return found
+    return names
 
 
 def check_results(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
@@ -161,10 +163,10 @@ def check_results(values: Any, nodes: Sequence[Any], source: str) -> Sequence[An
         ContractError: there are more or fewer results, or they are not in a list or a tuple.
     """
     if not isinstance(values, tuple | list) or len(values) != len(nodes):
-        found = (
+        text = (
             f"{len(values)} results" if isinstance(values, tuple | list) else describe_type(values)
         )
-        raise ContractError(f"{source} returned {found}; expected {len(nodes)}")
+        raise ContractError(f"{source} returned {text}; expected {len(nodes)}")
     return values
 
 

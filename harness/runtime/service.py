@@ -17,10 +17,10 @@ from harness.program.serial import decoded
 from harness.program.signature import group_of
 from harness.runtime import promises
 from harness.runtime.answers import (
-    Counted,
+    EqualLength,
     Gradients,
-    Kept,
     Length,
+    ModelValues,
     OpenAnswer,
     Paths,
     ProbeAnswer,
@@ -100,7 +100,7 @@ class SessionService(StepService):
         """Set all parameters and statistics, and reset the optimizer state."""
         self.session.load(parameters, statistics)
 
-    def read(self) -> Kept:
+    def read(self) -> ModelValues:
         """Return parameters, statistics and optimizer slots, by the spec's names."""
         return self.session.read()
 
@@ -127,7 +127,7 @@ class SessionService(StepService):
 
     def train(
         self, batches: Sequence[Payload], state: Payload
-    ) -> Annotated[list[StepAnswer], Counted("batches")]:
+    ) -> Annotated[list[StepAnswer], EqualLength("batches")]:
         """Make one training step for each batch (``inputs``, ``targets``, ``learning_rate``).
 
         Each step starts from the state that the previous step returned. Return for each step its
@@ -185,8 +185,8 @@ class SessionService(StepService):
         """Return an array as a tensor that is a transposed view."""
         session, axes = self.session, tuple(reversed(range(array.ndim)))
         floats = array.dtype.kind == "f"
-        made = session.float_tensor(array.T) if floats else session.backend.tensor(array.T.copy())
-        return perform(session.backend.primitives, "permute_dims", [made], {"axes": axes})
+        tensor = session.float_tensor(array.T) if floats else session.backend.tensor(array.T.copy())
+        return perform(session.backend.primitives, "permute_dims", [tensor], {"axes": axes})
 
     def trace(
         self,
@@ -213,37 +213,39 @@ class SessionService(StepService):
         """
         faults: list[str] = []
         # Run on copies; the received arrays stay unchanged for the comparison.
-        given = {n: np.array(a) for n, a in parameters.items()}
+        own_parameters = {n: np.array(a) for n, a in parameters.items()}
         own_calls = [
             {g: {n: np.array(a) for n, a in call[g].items()} for g in ("inputs", "state")}
             for call in calls
         ]
-        self.session.load(given, {n: np.array(a) for n, a in statistics.items()})
+        self.session.load(own_parameters, {n: np.array(a) for n, a in statistics.items()})
         first = self.session.forward("inference", own_calls[0]["inputs"], own_calls[0]["state"])
-        kept = {n: np.array(a) for n, a in first.items()}
+        first_copy = {n: np.array(a) for n, a in first.items()}
         self.session.forward("inference", own_calls[1]["inputs"], own_calls[1]["state"])
-        faults += _list_changes("output", kept, first, "by the next call")
+        faults += _list_changes("output", first_copy, first, "by the next call")
         for own, call in zip(own_calls, calls, strict=True):
             for group in ("inputs", "state"):
                 faults += _list_changes(group, call[group], own[group], "by a call")
-        faults += _list_changes("parameter", parameters, given, "by a call")
-        for array in given.values():
+        faults += _list_changes("parameter", parameters, own_parameters, "by a call")
+        for array in own_parameters.values():
             array += 1.0
         again = self.session.forward("inference", own_calls[0]["inputs"], own_calls[0]["state"])
-        faults += _list_changes("output", kept, again, "when the caller changed the loaded arrays")
+        faults += _list_changes(
+            "output", first_copy, again, "when the caller changed the loaded arrays"
+        )
         return faults
 
 
 def _with_gaps(arrays: Arrays) -> ArrayDict:
     """Return equal arrays with reversed axes in memory, and with gaps that hold ones."""
-    found = {}
+    arrays_with_gaps = {}
     for name, array in arrays.items():
         last, *others = reversed(array.shape) if array.ndim else (1,)
-        room = np.ones((2 * last, *others), array.dtype)
-        view = room.T[..., ::2]
+        memory = np.ones((2 * last, *others), array.dtype)
+        view = memory.T[..., ::2]
         view[...] = array
-        found[name] = view if array.ndim else np.array(array)
-    return found
+        arrays_with_gaps[name] = view if array.ndim else np.array(array)
+    return arrays_with_gaps
 
 
 def _list_changes(what: str, before: Arrays, after: Arrays, when: str) -> list[str]:

@@ -34,7 +34,7 @@ from harness.program.signature import (
 )
 from harness.program.updates import UpdateRule
 from harness.runtime import promises, updates
-from harness.runtime.answers import WHOLE, Kept
+from harness.runtime.answers import WHOLE, ModelValues
 from harness.runtime.backend import Backend
 from harness.runtime.functions import COMPILED, Functions
 from harness.runtime.native import Function, Tensors
@@ -70,12 +70,12 @@ def distinct_names(program: Program) -> dict[int, str]:
         for inner in walk_nodes(node.block.nodes)
         for output in inner.outputs
     }
-    found, seen = {}, Counter[tuple[str, bool]]()
+    names, seen = {}, Counter[tuple[str, bool]]()
     for value, name in sorted(program.names.items()):
         key = (name, value in looped)
         seen[key] += 1
-        found[value] = name if seen[key] == 1 else f"{name}#{seen[key]}"
-    return found
+        names[value] = name if seen[key] == 1 else f"{name}#{seen[key]}"
+    return names
 
 
 def without_number(name: str) -> str:
@@ -88,12 +88,12 @@ def value_places(program: Program) -> dict[str, str]:
     nodes = list(walk_nodes(program.nodes))
     # Calls and loops come last, because their results were made by the nodes inside.
     nodes.sort(key=lambda node: node.body is not None)
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     for node in nodes:
         for output in node.outputs:
             if output in program.names:
-                found.setdefault(program.names[output], node.place)
-    return found
+                places.setdefault(program.names[output], node.place)
+    return places
 
 
 @dataclass
@@ -159,9 +159,9 @@ class Session(Functions):
         claim = claim and self.claims and not self.scales
         self.rule = rule
         self.optimizer = claimed(self.backend, rule, self.layout) if rule and claim else None
-        made = (self.layout, self.backend.primitives, self.interpreter)
+        arguments = (self.layout, self.backend.primitives, self.interpreter)
         self._update = (
-            None if rule is None else Update(without_clipping(rule, self.optimizer), *made)
+            None if rule is None else Update(without_clipping(rule, self.optimizer), *arguments)
         )
         self._compiled.pop("update", None)
 
@@ -172,10 +172,10 @@ class Session(Functions):
         """
         natives = self.natives["training"]
         keys = map(call_key, self.programs["training"].calls)
-        found = {key: natives[key].label if key in natives else "equations" for key in keys}
+        paths = {key: natives[key].label if key in natives else "equations" for key in keys}
         if self.rule is not None:
-            found["optimizer"] = self.optimizer.label if self.optimizer else "equations"
-        return found
+            paths["optimizer"] = self.optimizer.label if self.optimizer else "equations"
+        return paths
 
     def trained(self) -> Tensors:
         """Return the variables that are trained, by packed name."""
@@ -231,11 +231,11 @@ class Session(Functions):
         assert self.rule is not None
         assert self.optimizer is None
         check_names("slot", self.slots, slots)
-        kept = self.rule_update().packed(slots)
-        self.slots |= {slot: self._tensors(arrays) for slot, arrays in kept.items()}
+        packed = self.rule_update().packed(slots)
+        self.slots |= {slot: self._tensors(arrays) for slot, arrays in packed.items()}
         self.steps = steps
 
-    def read(self) -> Kept:
+    def read(self) -> ModelValues:
         """Return ``parameters``, ``statistics`` and ``slots``, by the spec's names."""
         slots: Mapping[str, Tensors] = self.slots
         if self.optimizer is not None:
@@ -308,43 +308,45 @@ class Session(Functions):
         results, gradients = self._run_gradients("training", "loss", variables, constants)
         self.steps += 1
         trained = self.trained()
-        wanted = {n: gradients[n] for n in trained}
+        own_gradients = {n: gradients[n] for n in trained}
         if self.optimizer is not None:
             rate: Any = learning_rate
             if self.rule_update().feeds:
-                wanted, rate = self.fed(trained, wanted, self.scalar(self.steps), rate)
-            made = self.optimizer.update(self.optimizer_state, trained, wanted, rate)
-            self.optimizer_state, trained = promises.check_pair(made, *UPDATED)
+                own_gradients, rate = self.fed(
+                    trained, own_gradients, self.scalar(self.steps), rate
+                )
+            returned = self.optimizer.update(self.optimizer_state, trained, own_gradients, rate)
+            self.optimizer_state, trained = promises.check_pair(returned, *UPDATED)
         else:
-            trained = self._apply_rule(trained, wanted, learning_rate)
+            trained = self._apply_rule(trained, own_gradients, learning_rate)
         self.variables.update(trained)
         self.statistics = {n: results[f"statistics.{n}"] for n in self.statistics}
         return self.to_numpy(results)
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         run = self._cached("update", lambda: self.compiled(self.rule_update().run))
-        kept = {f"{slot}.{n}": t for slot, ts in self.slots.items() for n, t in ts.items()}
-        kept[STEP] = self.scalar(float(self.steps))
-        made = self.updated(run, trained, gradients, kept, learning_rate)
+        before = {f"{slot}.{n}": t for slot, ts in self.slots.items() for n, t in ts.items()}
+        before[STEP] = self.scalar(float(self.steps))
+        results = self.updated(run, trained, gradients, before, learning_rate)
         if self.scales:
-            kept |= {**trained, **self.scaling}
-            made, self.scaling = updates.finish_scaled_step(
-                self.interpreter({}), gradients, kept, made
+            before |= {**trained, **self.scaling}
+            results, self.scaling = updates.finish_scaled_step(
+                self.interpreter({}), gradients, before, results
             )
-            self.steps = steps_made(self.array(made[STEP], STEP))
-        self.slots = {s: {n: made[f"{s}.{n}"] for n in ts} for s, ts in self.slots.items()}
-        return {n: made[n] for n in trained}
+            self.steps = steps_made(self.array(results[STEP], STEP))
+        self.slots = {s: {n: results[f"{s}.{n}"] for n in ts} for s, ts in self.slots.items()}
+        return {n: results[n] for n in trained}
 
     def updated(
-        self, run: Function, variables: Tensors, gradients: Tensors, kept: Tensors, rate: float
+        self, run: Function, variables: Tensors, gradients: Tensors, before: Tensors, rate: float
     ) -> Tensors:
         """Return variables by name, and slots as ``SLOT.NAME``, after an optimizer update.
 
-        ``run`` computes the optimizer's equations. ``kept`` holds the slots before the update, and
-        the step number as :data:`.updates.STEP`.
+        ``run`` computes the optimizer's equations. ``before`` holds the slots before the update,
+        and the step number as :data:`.updates.STEP`.
         """
-        constants = {f"{s}.{n}": kept[f"{s}.{n}"] for s, ts in self.slots.items() for n in ts}
-        constants |= self._rule_constants(variables, gradients, kept[STEP], rate)
+        constants = {f"{s}.{n}": before[f"{s}.{n}"] for s, ts in self.slots.items() for n in ts}
+        constants |= self._rule_constants(variables, gradients, before[STEP], rate)
         results = promises.check_mapping(run(variables, constants), COMPILED)
         return {n.removeprefix("parameter."): t for n, t in results.items()}
 
@@ -354,8 +356,8 @@ class Session(Functions):
         """Return the gradients and learning rate for a claimed optimizer; see
         :meth:`.updates.Update.fed`."""
         constants = self._rule_constants(variables, gradients, step, learning_rate)
-        made = self.rule_update().fed(variables, constants)
-        return made, made.pop(RATE)
+        fed = self.rule_update().fed(variables, constants)
+        return fed, fed.pop(RATE)
 
     def rule_update(self) -> Update:
         """Return the optimizer's equations for all variables; always the same object."""
@@ -382,9 +384,9 @@ class Session(Functions):
         groups = {"input": inputs, "state": state, **({"target": targets} if targets else {})}
         check_batch(program, groups)
         variables, constants = dict(self.variables), {}
-        for group, given in groups.items():
+        for group, arrays in groups.items():
             for port in batch_ports(program)[group]:
-                name, array = f"{group}.{port.name}", given[port.name]
+                name, array = f"{group}.{port.name}", arrays[port.name]
                 if (kind := program.type_of(port).kind) != "float":
                     constants[name] = self.backend.tensor(np.array(array, WHOLE[kind]))
                 elif group == "target":
@@ -399,9 +401,9 @@ class Session(Functions):
     def _run_gradients(
         self, phase: Phase, mode: Mode, variables: Tensors, constants: Tensors
     ) -> tuple[Tensors, Tensors]:
-        made = self.gradient_function(phase, mode)(variables, {**constants, **self.scaling})
-        both = promises.check_pair(made, COMPILED, "results and gradients")
-        results, gradients = (promises.check_mapping(one, COMPILED) for one in both)
+        returned = self.gradient_function(phase, mode)(variables, {**constants, **self.scaling})
+        both = promises.check_pair(returned, COMPILED, "results and gradients")
+        results, gradients = (promises.check_mapping(part, COMPILED) for part in both)
         return {n: t for n, t in results.items() if n != "scalar"}, dict(gradients)
 
 
@@ -436,9 +438,9 @@ def make_session(
     Raises:
         ContractError: the backend returned an object that is not a session.
     """
-    made = backend.session(training, inference, **choices)
-    if made is None:
+    session = backend.session(training, inference, **choices)
+    if session is None:
         return Session(backend, training, inference, **choices)
-    wanted = "a harness.extend.executor.Session, or None"
-    found: Session = promises.check_type(made, Session, "session()", wanted)
-    return found
+    expected = "a harness.extend.executor.Session, or None"
+    checked: Session = promises.check_type(session, Session, "session()", expected)
+    return checked

@@ -112,9 +112,9 @@ def store(session: Session, carried: Tensors) -> None:
 
 def _forward_step(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
     program = session.programs["inference"]
-    wanted = result_ports(program, "ends")
+    ports = result_ports(program, "ends")
     sizes = session.sizes("inference", {**batch, **state})
-    calls = (n for n in needed_nodes(program.nodes, wanted.values()) if n.op == "call")
+    calls = (n for n in needed_nodes(program.nodes, ports.values()) if n.op == "call")
     orders: Mapping[str, tuple[int, ...]] = {}
     if any(call_key(node) in session.natives["inference"] for node in calls):
         function = _compile_native(session, session.scripted("inference", "ends", sizes))
@@ -161,14 +161,14 @@ def _plan_runner(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
     return lambda given: run(given if len(given) == len(names) else {n: given[n] for n in names})
 
 
-def _check_results(results: Any, wanted: Iterable[str]) -> None:
+def _check_results(results: Any, names: Iterable[str]) -> None:
     """Check the results of a plan. Called only after a step has failed, to save time.
 
     Raises:
         ContractError: the results are not a mapping, or a result is missing.
     """
-    found = promises.check_mapping(results, RUN)
-    lacking = [name for name in wanted if name not in found]
+    mapping = promises.check_mapping(results, RUN)
+    lacking = [name for name in names if name not in mapping]
     if lacking:
         raise ContractError(f"{RUN} returned no {', '.join(lacking)}")
 
@@ -194,7 +194,7 @@ def _planned_training(
         scales=session.scales,
         fuses=session.backend.fuses,
     )
-    run, made, given = (
+    run, outputs_to_carry, carried_names = (
         _plan_runner(session, plan),
         tuple(plan.carried),
         tuple(plan.carried.values()),
@@ -204,10 +204,12 @@ def _planned_training(
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
             outputs = run({**carried, **batch})
             try:
-                following = zip(given, map(outputs.__getitem__, made), strict=True)
+                following = zip(
+                    carried_names, map(outputs.__getitem__, outputs_to_carry), strict=True
+                )
                 return dict(following), {"loss": outputs["loss"]}
             except BROKEN_PROMISE:
-                _check_results(outputs, ["loss", *made])
+                _check_results(outputs, ["loss", *outputs_to_carry])
                 raise
 
         return advance
@@ -220,7 +222,7 @@ def _planned_training(
             **_optimizer_tensors(session),
         }
         start[TOTAL] = session.scalar(0.0)
-        return {n: start[n] for n in given}, {}
+        return {n: start[n] for n in carried_names}, {}
 
     return TrainingStep(around, run, begin, plan.orders)
 
@@ -254,11 +256,11 @@ def _autograd_training(
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
             variables = {n: carried[n] for n in trained}
             rest = {n: t for n, t in carried.items() if n not in apart}
-            results, made = run(variables, {**fixed, **rest, **batch}, carried)
+            results, updated = run(variables, {**fixed, **rest, **batch}, carried)
             following = {n: results.get(n, t) for n, t in rest.items()}
             if total:
                 following[TOTAL] = add(carried[TOTAL], results["loss"])
-            return following | made, {"loss": results["loss"]}
+            return following | updated, {"loss": results["loss"]}
 
         return advance
 
@@ -281,14 +283,16 @@ def _native_update(
 ) -> Tensors:
     assert session.optimizer is not None
     following: Tensors = {}
-    given: Any = rate
+    rate_to_use: Any = rate
     if STEP in carried:
-        gradients, given = session.fed(variables, gradients, carried[STEP], rate)
+        gradients, rate_to_use = session.fed(variables, gradients, carried[STEP], rate)
         following = {STEP: _next_step_number(session, carried)}
-    updated = session.optimizer.update(carried[OPTIMIZER], variables, gradients, given, donate=True)
+    updated = session.optimizer.update(
+        carried[OPTIMIZER], variables, gradients, rate_to_use, donate=True
+    )
     try:
-        kept, made = updated
-        return {**made, OPTIMIZER: kept, **following}
+        new_state, new_variables = updated
+        return {**new_variables, OPTIMIZER: new_state, **following}
     except (TypeError, ValueError):
         promises.check_pair(updated, *UPDATED)
         raise
@@ -297,11 +301,13 @@ def _native_update(
 def _rule_update(
     session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
 ) -> Tensors:
-    made = session.updated(session.rule_update().run, variables, gradients, carried, rate)
+    updated = session.updated(session.rule_update().run, variables, gradients, carried, rate)
     if session.scales:
-        made, scale = updates.finish_scaled_step(session.interpreter({}), gradients, carried, made)
-        return made | scale
-    return {**made, STEP: _next_step_number(session, carried)}
+        updated, scale = updates.finish_scaled_step(
+            session.interpreter({}), gradients, carried, updated
+        )
+        return updated | scale
+    return {**updated, STEP: _next_step_number(session, carried)}
 
 
 def _next_step_number(session: Session, carried: Tensors) -> Any:

@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.program.ir import Phase
 from harness.program.plan import BATCH
 from harness.runtime import promises
-from harness.runtime.answers import Carried
+from harness.runtime.answers import PipelineValues
 from harness.runtime.backend import Backend
 from harness.runtime.native import Advance, Tensors
 from harness.runtime.session import Session
@@ -164,8 +164,8 @@ class BatchList:
     def refill(self, backend: Backend, batches: Sequence[Tensors]) -> None:
         """Overwrite these batches with other batches of the same shapes."""
         self.stack = {}
-        for kept, batch in zip(self.batches, batches, strict=True):
-            for name, tensor in kept.items():
+        for tensors, batch in zip(self.batches, batches, strict=True):
+            for name, tensor in tensors.items():
                 backend.fill(tensor, backend.numpy(batch[name]))
 
 
@@ -225,9 +225,9 @@ class Pipeline:
         """
         arranged = [self._arrange(self._tensors(batch)) for batch in _require_batches(batches)]
         place = int(beside)
-        backend, there = self.session.backend, self._batch_lists[place:]
-        if backend.rewrites and there and len(there[0].batches) == len(arranged):
-            there[0].refill(backend, arranged)
+        backend, existing = self.session.backend, self._batch_lists[place:]
+        if backend.rewrites and existing and len(existing[0].batches) == len(arranged):
+            existing[0].refill(backend, arranged)
         else:
             self._batch_lists[place:] = [BatchList(arranged)]
         self.turn(place)
@@ -322,22 +322,22 @@ class Pipeline:
             seconds.append(time.perf_counter() - started)
         return max(seconds)
 
-    def parameters(self) -> Carried:
+    def parameters(self) -> PipelineValues:
         """Return the current ``parameters``, ``statistics``, ``slots`` and ``others``, as arrays by
         name.
 
         ``others`` holds all other tensors that go from step to step, such as the state.
         """
         store(self.session, self._carry.carried)
-        kept = self.session.read()
+        values = self.session.read()
         slots = {f"{s}.{n}" for s, named in self.session.slots.items() for n in named}
-        known = {*self.session.variables, *slots, OPTIMIZER}
+        own_names = {*self.session.variables, *slots, OPTIMIZER}
         others = {
             n: self.session.array(t, n)
             for n, t in self._carry.carried.items()
-            if n not in known and not n.startswith("statistics.")
+            if n not in own_names and not n.startswith("statistics.")
         }
-        return {**kept, "others": others}
+        return {**values, "others": others}
 
     def overhead(self, count: int) -> float:
         """Return the seconds per step that :meth:`start` takes without the framework.
@@ -352,12 +352,12 @@ class Pipeline:
             returned = self._loop.one(*arguments)
             self._carry.carried = returned[0]
             idle = lambda *_: returned  # noqa: E731
-        self._loop, whole = StepLoop(idle), self._loop
+        self._loop, loop = StepLoop(idle), self._loop
         begin = time.perf_counter()
         for index in range(count):
             self.start(index)
         seconds = time.perf_counter() - begin
-        self._loop = whole
+        self._loop = loop
         self.restart()
         return seconds / count
 

@@ -16,12 +16,12 @@ from harness.errors import UsageError
 from harness.runtime import memory, promises
 from harness.runtime.answers import (
     Arrays,
-    Carried,
     Count,
-    Counted,
+    EqualLength,
     Length,
     MemoryAnswer,
     Peaks,
+    PipelineValues,
     Prepared,
     Seconds,
     TrainingAnswer,
@@ -99,29 +99,29 @@ class PeakMeter:
         return lambda a, b: compiled({"a": a, "b": b}, {})["result"]
 
     def _operand(self, array: Array) -> Any:
-        made = self.backend.tensor(array.astype(host_dtype(self.dtype)))
+        tensor = self.backend.tensor(array.astype(host_dtype(self.dtype)))
         narrowed = narrow(self.dtype)
-        return self.backend.primitives["astype"](made, dtype=narrowed) if narrowed else made
+        return self.backend.primitives["astype"](tensor, dtype=narrowed) if narrowed else tensor
 
     def _read(self, multiply: Binary, a: Any, b: Any, left: Array, right: Array) -> float:
         """Return the seconds of a product without its read-back; verify random entries."""
         cast, wide = self.backend.primitives["astype"], host_dtype(self.dtype)
         started = time.perf_counter()
-        made = multiply(a, b)
-        made = cast(made, dtype=wide) if narrow(self.dtype) else made
-        found = promises.check_array(self.backend.numpy(made), "the result of matmul")
-        taken = time.perf_counter() - started
-        same = self.backend.tensor(np.array(found))
+        result = multiply(a, b)
+        result = cast(result, dtype=wide) if narrow(self.dtype) else result
+        values = promises.check_array(self.backend.numpy(result), "the result of matmul")
+        seconds = time.perf_counter() - started
+        same = self.backend.tensor(np.array(values))
         self.backend.wait({"same": same})
         started = time.perf_counter()
         self.backend.numpy(same)
-        taken -= time.perf_counter() - started
-        if not _is_product(found, left, right):
+        seconds -= time.perf_counter() - started
+        if not _is_product(values, left, right):
             raise promises.ContractError(
                 f"the result of matmul of {list(left.shape)} and {list(right.shape)} is "
                 "not the product"
             )
-        return taken
+        return seconds
 
     def _seconds(self, run: Binary, a: Any, b: Any) -> float:
         """Return the seconds per call in the fastest of several tries of 0.01 seconds."""
@@ -138,13 +138,13 @@ class PeakMeter:
         return min(timed(count) for _ in range(TRIES))
 
 
-def _is_product(found: Array, left: Array, right: Array) -> bool:
-    """Return whether randomly chosen entries of ``found`` are those of ``left @ right``."""
+def _is_product(product: Array, left: Array, right: Array) -> bool:
+    """Return whether randomly chosen entries of ``product`` are those of ``left @ right``."""
     rows, columns = shape = len(left), right.shape[1]
     most, draw = OFF * left.shape[1] ** 0.5, SystemRandom()
     places = [(draw.randrange(rows), draw.randrange(columns)) for _ in range(LOOKED_AT)]
-    return found.shape == shape and all(
-        abs(found[i, j] - left[i].astype(np.float64) @ right[:, j].astype(np.float64)) <= most
+    return product.shape == shape and all(
+        abs(product[i, j] - left[i].astype(np.float64) @ right[:, j].astype(np.float64)) <= most
         for i, j in places
     )
 
@@ -225,7 +225,7 @@ class StepService:
         learning_rate: float,
         many: int,
         starts: Sequence[int],
-    ) -> Annotated[TrainingAnswer, Counted("starts", "later")]:
+    ) -> Annotated[TrainingAnswer, EqualLength("starts", "later")]:
         """Train in the same way as ``harness train``, with the derived gradient and the optimizer's
         equations.
 
@@ -255,14 +255,14 @@ class StepService:
             steps.resume(steps.left())
             total += steps.run(learning_rate, rows[-many:])
             steps.store()
-            found: TrainingAnswer = {"total": total, **session.read(), "later": []}
+            answer: TrainingAnswer = {"total": total, **session.read(), "later": []}
             fresh = {"parameters": parameters, "statistics": statistics, "state": state}
             for start in starts:
                 steps.resume({**fresh, "slots": {}, "scaling": {}, "steps": start})
                 steps.run(learning_rate, rows[:many])
                 steps.store()
-                found["later"].append(session.read())
-            return found
+                answer["later"].append(session.read())
+            return answer
         finally:
             self.backend.flush_denormals(False)
 
@@ -290,13 +290,13 @@ class StepService:
         """Restart from the values given to :meth:`prepare`, or from other parameters."""
         self.pipeline.restart(parameters)
 
-    def latency(self, first: int, count: int) -> Annotated[list[Seconds], Counted("count")]:
+    def latency(self, first: int, count: int) -> Annotated[list[Seconds], EqualLength("count")]:
         """Return the seconds of each of ``count`` steps from ``first``; wait for every step."""
         return Clock(self.pipeline).latency(first, count)
 
     def stages(
         self, first: int, count: int, many: int = 1
-    ) -> Annotated[list[Annotated[list[Seconds], Length(3)]], Counted("count")]:
+    ) -> Annotated[list[Annotated[list[Seconds], Length(3)]], EqualLength("count")]:
         """Return the seconds of the stages of each call; see :meth:`.Clock.stages`."""
         return [list(step) for step in Clock(self.pipeline).stages(first, count, many)]
 
@@ -304,7 +304,7 @@ class StepService:
         """Return the seconds of ``count`` steps together, with one wait after the last step."""
         return Clock(self.pipeline).throughput(first, count)
 
-    def values(self, first: int, count: int) -> Annotated[list[Arrays], Counted("count")]:
+    def values(self, first: int, count: int) -> Annotated[list[Arrays], EqualLength("count")]:
         """Return the results of each of ``count`` steps, from step ``first``."""
         steps = Clock(self.pipeline).values(first, count)
         return [{n: promises.check_array(a, n) for n, a in step.items()} for step in steps]
@@ -317,7 +317,7 @@ class StepService:
         """Return the seconds to read finished tensors; see :meth:`.Pipeline.copying`."""
         return self.pipeline.copying()
 
-    def parameters(self) -> Carried:
+    def parameters(self) -> PipelineValues:
         """Return the current parameters, statistics, slots and others; see
         :meth:`.Pipeline.parameters`."""
         return self.pipeline.parameters()
@@ -339,7 +339,7 @@ class StepService:
 
     def peaks(
         self, dtype: str, sizes: Sequence[Sequence[int]]
-    ) -> Annotated[Peaks, Counted("sizes", "products")]:
+    ) -> Annotated[Peaks, EqualLength("sizes", "products")]:
         """Return the FLOP/s of matrix products ``(m, k, n)``, and the bytes/s of an addition."""
         peaks = PeakMeter(self.backend, self._device, dtype)
         return {

@@ -68,9 +68,9 @@ class Loader:
     ) -> None:
         self._session, self._backend, self._source = session, session.backend, source
         self._orders = orders or {}
-        kept = {n: axes[-1] == len(axes) - 1 for n, axes in self._orders.items()}
+        classes_last = {n: axes[-1] == len(axes) - 1 for n, axes in self._orders.items()}
         # One-hot arrays in which the classes remain the last axis.
-        self._early = {n: count for n, count in source.classes.items() if kept.get(n, True)}
+        self._early = {n: count for n, count in source.classes.items() if classes_last.get(n, True)}
         self._classes = {} if self._backend.rewrites else self._early
         self._given: Tensors = {}
         self._parts: list[Tensors] = []
@@ -91,8 +91,8 @@ class Loader:
         if not self._classes:
             return batch
         one_hot, dtype = self._backend.primitives["one_hot"], self._session.dtype
-        made = {n: one_hot(batch[n], classes, dtype) for n, classes in self._classes.items()}
-        return {**batch, **made}
+        expanded = {n: one_hot(batch[n], classes, dtype) for n, classes in self._classes.items()}
+        return {**batch, **expanded}
 
     def batches(self, rows: Rows, stacked: bool, step: int = 0) -> Iterator[tuple[Tensors, bool]]:
         """Yield the batches of rows ``[steps, batch]``, each with a flag.
@@ -115,7 +115,7 @@ class Loader:
         same memory. An executor then knows its inputs, and a step has no further work with them.
         """
         if not self._backend.rewrites:
-            yield from (self.batch(one, step + number) for number, one in enumerate(rows))
+            yield from (self.batch(row, step + number) for number, row in enumerate(rows))
             return
         if not self._parts:
             self._allocate(rows[:1])
@@ -156,8 +156,8 @@ class Loader:
         for name, array in self._source.batch(rows, self._early, step).items():
             axes = self._orders.get(name)
             if axes is not None:
-                kept = axes[:-1] if name in self._early else axes
-                array = array.transpose((*range(lead), *(lead + axis for axis in kept)))
+                order = axes[:-1] if name in self._early else axes
+                array = array.transpose((*range(lead), *(lead + axis for axis in order)))
             late = name in self._early and name not in self._classes
             arrays[name] = self._source.expand(name, array) if late else array
         return arrays

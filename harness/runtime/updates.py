@@ -95,13 +95,15 @@ def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimiz
     """
     if not claimable(rule, layout):
         return None
-    found = backend.claim_optimizer(rule.by_meaning())
-    if found is not None:
-        wanted = "a NativeOptimizer, or None"
-        promises.check_type(found, NativeOptimizer, "claim_optimizer()", wanted)
-        if found.clips and clipping(rule) is None:
-            raise promises.ContractError(f"{found.label} clips gradients, but the model does not")
-    return found
+    optimizer = backend.claim_optimizer(rule.by_meaning())
+    if optimizer is not None:
+        expected = "a NativeOptimizer, or None"
+        promises.check_type(optimizer, NativeOptimizer, "claim_optimizer()", expected)
+        if optimizer.clips and clipping(rule) is None:
+            raise promises.ContractError(
+                f"{optimizer.label} clips gradients, but the model does not"
+            )
+    return optimizer
 
 
 def without_clipping(rule: UpdateRule, optimizer: NativeOptimizer | None) -> UpdateRule:
@@ -129,22 +131,22 @@ class Update:
         # For slots that are kept per parameter: their shapes, by slot and parameter.
         self.own_slots = {name: shapes.get(name, {}) for name in names}
         self._node_cache = NodeCache()
-        wanted = [v for v in (rule.rate, rule.fed) if v is not None]
+        fed_values = [v for v in (rule.rate, rule.fed) if v is not None]
         # Whether the rule's equations change the gradient or learning rate of a claimed optimizer.
-        self.feeds = bool(wanted)
-        self._feeding = needed_nodes(rule.nodes, wanted)
+        self.feeds = bool(fed_values)
+        self._feeding = needed_nodes(rule.nodes, fed_values)
 
     def packed(self, slots: Mapping[str, Arrays]) -> dict[str, Arrays]:
         """Convert slot arrays by parameter of the spec to slot arrays by trained variable."""
-        found: dict[str, Arrays] = {}
+        packed: dict[str, Arrays] = {}
         for slot, neutral in slots.items():
-            whole = neutral if slot in self.own_slots else self.layout.pack(neutral)
-            found[slot] = {n: a for n, a in whole.items() if n not in self.layout.frozen}
-        return found
+            arrays = neutral if slot in self.own_slots else self.layout.pack(neutral)
+            packed[slot] = {n: a for n, a in arrays.items() if n not in self.layout.frozen}
+        return packed
 
-    def unpacked(self, slot: str, kept: Arrays) -> ArrayDict:
+    def unpacked(self, slot: str, arrays: Arrays) -> ArrayDict:
         """Invert :meth:`packed` for one slot: return its arrays by parameter of the spec."""
-        return dict(kept) if slot in self.own_slots else self.layout.unpack(kept)
+        return dict(arrays) if slot in self.own_slots else self.layout.unpack(arrays)
 
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:
         """Compute an update of all variables.
@@ -155,20 +157,20 @@ class Update:
         names = [port.name for port in self.rule.every_slot]
         groups = {"parameter": variables}
         for group in ("gradient", *names):
-            own = self.own_slots.get(group, variables)
-            groups[group] = {n: constants[f"{group}.{n}"] for n in own}
+            names_of_group = self.own_slots.get(group, variables)
+            groups[group] = {n: constants[f"{group}.{n}"] for n in names_of_group}
         values = self._initial_values(groups, constants)
-        made: dict[str, Tensors] = {group: {} for group in ("parameter", *names)}
+        results: dict[str, Tensors] = {group: {} for group in ("parameter", *names)}
         # Free the intermediate values of each parameter before the next one's equations run.
         for name in tuple(values):
             rule = self._rule_of(name)
             env = self._run(rule, rule.nodes, values.pop(name))
-            made["parameter"][name] = env[rule.new_parameter]
+            results["parameter"][name] = env[rule.new_parameter]
             for slot in rule.new_slots:
-                made[slot.name][name] = env[slot.value]
+                results[slot.name][name] = env[slot.value]
         return {
             f"{group}.{name}": tensor
-            for group, tensors in made.items()
+            for group, tensors in results.items()
             for name, tensor in self._pack_if_apart(group, tensors).items()
         }
 
@@ -197,26 +199,28 @@ class Update:
         They include sums over all parameters, such as the global norm.
         """
         apart = {group: self._unpack_if_apart(group, tensors) for group, tensors in groups.items()}
-        found: dict[str, Values] = {}
+        values_by_name: dict[str, Values] = {}
         for name, tensor in apart["parameter"].items():
             rule = self._rule_of(name)
             env = {rule.parameter: tensor, rule.gradient: apart["gradient"][name]}
             env |= {rule.step: constants[STEP], rule.learning_rate: constants[RATE]}
             env |= {p.value: apart[p.name][name] for p in rule.slots if p.name in apart}
-            found[name] = env
+            values_by_name[name] = env
         for number in range(len(self.rule.totals)):
-            self._add_total(number, found)
-        return found
+            self._add_total(number, values_by_name)
+        return values_by_name
 
     def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
-        whole = None
+        total_value = None
         for name, env in values.items():
             total = self._rule_of(name).totals[number]
             self._run(self._rule_of(name), total.nodes, env)
             part = env[total.part]
-            whole = part if whole is None else perform(self.table, "add", [whole, part])
+            total_value = (
+                part if total_value is None else perform(self.table, "add", [total_value, part])
+            )
         for name, env in values.items():
-            env[self._rule_of(name).totals[number].value] = whole
+            env[self._rule_of(name).totals[number].value] = total_value
 
     def _run(self, rule: UpdateRule, nodes: tuple[Node, ...], env: Values) -> Values:
         shape = tuple(env[rule.parameter].shape)
@@ -230,12 +234,12 @@ class Update:
         return self._rules.get(name, self.rule)
 
     def _unpack_if_apart(self, group: str, tensors: Tensors) -> Tensors:
-        whole = self.apart and group not in self.own_slots
-        return self.layout.unpacked(self.table, tensors) if whole else tensors
+        is_packed = self.apart and group not in self.own_slots
+        return self.layout.unpacked(self.table, tensors) if is_packed else tensors
 
     def _pack_if_apart(self, group: str, tensors: Tensors) -> Tensors:
-        whole = self.apart and group not in self.own_slots
-        return self.layout.packed(self.table, tensors) if whole else tensors
+        is_packed = self.apart and group not in self.own_slots
+        return self.layout.packed(self.table, tensors) if is_packed else tensors
 
 
 # Loss scaling of a session in float16: see :mod:`harness.program.updates`.
@@ -269,26 +273,28 @@ def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
 
 
 def finish_scaled_step(
-    interpreter: Interpreter, gradients: Tensors, before: Tensors, made: Tensors
+    interpreter: Interpreter, gradients: Tensors, before: Tensors, updated: Tensors
 ) -> tuple[Tensors, Tensors]:
     """Return the values after a step, and the new loss scaling.
 
     The values include the number of the next step. If a gradient is not finite, the step is
-    skipped; see :func:`harness.program.updates.with_loss_scaling`. ``before`` and ``made`` are the
-    values before and after the update.
+    skipped; see :func:`harness.program.updates.with_loss_scaling`. ``before`` and ``updated`` are
+    the values before and after the update.
     """
     builder, values = Builder(), {}
 
     def numbered(tensors: Tensors) -> dict[str, int]:
-        found = {}
+        results = {}
         for name, tensor in tensors.items():
-            found[name] = builder.value(Type(tuple(map(Dim.of, tensor.shape))))
-            values[found[name]] = tensor
-        return found
+            results[name] = builder.value(Type(tuple(map(Dim.of, tensor.shape))))
+            values[results[name]] = tensor
+        return results
 
-    given = numbered(before)
-    after = numbered(made) | {STEP: builder.emit("add", given[STEP], builder.constant(1.0))}
-    ports = with_loss_scaling(builder, numbered(gradients), given, after)
+    numbers_before = numbered(before)
+    after = numbered(updated) | {
+        STEP: builder.emit("add", numbers_before[STEP], builder.constant(1.0))
+    }
+    ports = with_loss_scaling(builder, numbered(gradients), numbers_before, after)
     interpreter.run(builder.nodes, values)
-    found = {name: values[value] for name, value in ports.items()}
-    return found, {name: found.pop(name) for name in (SCALE, GOOD)}
+    results = {name: values[value] for name, value in ports.items()}
+    return results, {name: results.pop(name) for name in (SCALE, GOOD)}

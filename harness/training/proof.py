@@ -31,7 +31,7 @@ from harness.oracle.yardstick import FEW, Expected, Reference, noise_between
 from harness.output.shell import command_line
 from harness.program.signature import group_of
 from harness.program.updates import UPDATES
-from harness.runtime.answers import Arguments, Changed, Kept, Snapshot
+from harness.runtime.answers import Arguments, ModelArrays, ModelValues, Snapshot
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.training.remote import TrainRemote
@@ -254,7 +254,7 @@ class _Proof:
         return {HELD_OUT: session.forward("inference", inputs, state, targets)["loss"]}
 
     def _values(
-        self, steps: int, total: float, snapshot: Kept | Changed, start: ArrayDict
+        self, steps: int, total: float, snapshot: ModelValues | ModelArrays, start: ArrayDict
     ) -> ArrayDict:
         arguments = Arguments(start, self.statistics, {}, {}, {})
         values = step_values(steps, {"results": {}, **snapshot}, arguments)

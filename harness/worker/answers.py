@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.runtime.answers import Counted, Greeting, IllFormed, short_text
+from harness.runtime.answers import EqualLength, Greeting, IllFormed, short_text
 
 
 class Forms(Mapping[str, "TypeAdapter[Any]"]):
@@ -50,10 +50,10 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
     def __len__(self) -> int:
         return len(self.types)
 
-    def counted(self, verb: str) -> Iterator[Counted]:
+    def counted(self, verb: str) -> Iterator[EqualLength]:
         """Yield the lists in an answer whose length is given by an argument of the call."""
         for mark in getattr(self.types[verb], "__metadata__", ()):
-            if isinstance(mark, Counted):
+            if isinstance(mark, EqualLength):
                 yield mark
 
 
@@ -84,14 +84,14 @@ def check_answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any
     Raises:
         IllFormed: the answer has another type or length.
     """
-    found = validate(forms[verb], value)
-    for mark in forms.counted(verb):
-        wanted = payload[mark.argument]
-        count = wanted if isinstance(wanted, int) else len(wanted)
-        entries = found[mark.within] if mark.within else found
+    value_found = validate(forms[verb], value)
+    for annotation in forms.counted(verb):
+        argument = payload[annotation.argument]
+        count = argument if isinstance(argument, int) else len(argument)
+        entries = value_found[annotation.within] if annotation.within else value_found
         if len(entries) != count:
             raise IllFormed(f"answer: expected {count} entries, found {len(entries)}")
-    return found
+    return value_found
 
 
 def check_greeting(value: Any, backend: str) -> Mapping[str, Any]:
@@ -101,16 +101,16 @@ def check_greeting(value: Any, backend: str) -> Mapping[str, Any]:
         IllFormed: the value is not a greeting, or is the greeting of another backend.
     """
     try:
-        found: Mapping[str, Any] = validate(_GREETING, value)
+        greeting: Mapping[str, Any] = validate(_GREETING, value)
     except IllFormed as error:
         raise IllFormed(f"the greeting of the worker is malformed: {error}") from None
-    if found["backend"] != backend:
+    if greeting["backend"] != backend:
         raise IllFormed(
-            f"backend {backend!r} was requested, but {found['backend']!r} answered: in the module "
-            f"of the plugin's entry point {backend!r}, set name = {backend!r} in the class of the "
-            "backend"
+            f"backend {backend!r} was requested, but {greeting['backend']!r} answered: in the "
+            f"module of the plugin's entry point {backend!r}, set name = {backend!r} in the class "
+            "of the backend"
         )
-    return found
+    return greeting
 
 
 def is_answer(message: Any, number: int) -> bool:
@@ -120,6 +120,6 @@ def is_answer(message: Any, number: int) -> bool:
     seconds, status = message.get("seconds"), message.get("status")
     if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         return False
-    told = (message.get(name) for name in ("kind", "message", "traceback"))
-    failed = status in ("error", "out-of-memory") and all(isinstance(t, str) for t in told)
+    texts = (message.get(name) for name in ("kind", "message", "traceback"))
+    failed = status in ("error", "out-of-memory") and all(isinstance(t, str) for t in texts)
     return status == "ok" or failed

@@ -71,7 +71,7 @@ def cards() -> list[dict[str, str]]:
 
 
 def card_used(
-    known: Sequence[Mapping[str, str]], number: int, visible: str | None
+    cards_known: Sequence[Mapping[str, str]], number: int, visible: str | None
 ) -> Mapping[str, str] | None:
     """Return the GPU that a process uses as ``cuda:N``; None if unknown.
 
@@ -80,13 +80,13 @@ def card_used(
         number: The number N in ``cuda:N``.
         visible: ``CUDA_VISIBLE_DEVICES`` of the process, None if it is not set.
     """
-    wanted = str(number)
+    name = str(number)
     if visible is not None:
-        listed = [part.strip() for part in visible.split(",")]
-        wanted = listed[number] if number < len(listed) else ""
-    if wanted.isdecimal():
-        return known[int(wanted)] if int(wanted) < len(known) else None
-    return next((card for card in known if wanted and card["uuid"].startswith(wanted)), None)
+        names = [part.strip() for part in visible.split(",")]
+        name = names[number] if number < len(names) else ""
+    if name.isdecimal():
+        return cards_known[int(name)] if int(name) < len(cards_known) else None
+    return next((card for card in cards_known if name and card["uuid"].startswith(name)), None)
 
 
 def processes(uuid: str) -> dict[int, int | None]:
@@ -139,10 +139,10 @@ def state(line: str) -> CardState | None:
 
     Return None for other lines.
     """
-    found = [part.strip() for part in line.split(",")]
-    if len(found) != len(STATE):
+    parts = [part.strip() for part in line.split(",")]
+    if len(parts) != len(STATE):
         return None
-    uuid, *numbers, used, bits = found
+    uuid, *numbers, used, bits = parts
     sm, memory, temperature, power = map(_number, numbers)
     return CardState(uuid, sm, memory, temperature, power, _bytes(used), reasons(bits))
 
@@ -150,19 +150,21 @@ def state(line: str) -> CardState | None:
 def reasons(bits: str) -> tuple[str, ...]:
     """Return the clock reasons in a hexadecimal number as text; empty if none are reported."""
     try:
-        found = int(bits, 16)
+        mask = int(bits, 16)
     except ValueError:
         return ()
-    known = tuple(text for bit, text in REASONS.items() if found & bit)
-    return known if found < 2 * max(REASONS) else (*known, f"others ({bits})")
+    texts = tuple(text for bit, text in REASONS.items() if mask & bit)
+    return texts if mask < 2 * max(REASONS) else (*texts, f"others ({bits})")
 
 
 def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
     """Summarize the states of a GPU: ranges of clocks, maxima of other values, clock reasons."""
-    own = [one for one in states if one.uuid == uuid]
+    own_states = [card_state for card_state in states if card_state.uuid == uuid]
 
     def values(name: str) -> list[Any]:
-        return [value for one in own if (value := getattr(one, name)) is not None]
+        return [
+            value for card_state in own_states if (value := getattr(card_state, name)) is not None
+        ]
 
     clocks = {
         f"{name}_mhz": [min(found), max(found)]
@@ -172,8 +174,8 @@ def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
     most = {
         name: max(found) for name in ("temperature", "power", "used") if (found := values(name))
     }
-    said = sorted({reason for one in own for reason in one.reasons})
-    return {"looks": len(own), **clocks, **most, "reasons": said}
+    all_reasons = sorted({reason for card_state in own_states for reason in card_state.reasons})
+    return {"looks": len(own_states), **clocks, **most, "reasons": all_reasons}
 
 
 def _state_fields() -> Sequence[str]:
@@ -206,5 +208,5 @@ def _number(text: str) -> float | None:
 
 
 def _bytes(text: str) -> int | None:
-    found = _number(text)
-    return None if found is None else round(found) << 20
+    mebibytes = _number(text)
+    return None if mebibytes is None else round(mebibytes) << 20

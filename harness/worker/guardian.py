@@ -55,11 +55,11 @@ def main() -> None:
 
 def children(pid: int) -> list[int]:
     """Return the processes whose parent is ``pid``; some may be missing while others end."""
-    found: list[int] = []
+    pids: list[int] = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            found += map(int, file.read_text().split())
-    return found
+            pids += map(int, file.read_text().split())
+    return pids
 
 
 def is_supervisor(pid: int) -> bool:
@@ -109,13 +109,13 @@ def _end_all(worker: int, status: int | None) -> int:
     """Kill descendants until all have ended; return the worker's exit status."""
     refused: set[int] = set()
     while True:
-        left = set(children(os.getpid())) - refused
-        for child in left:
+        remaining = set(children(os.getpid())) - refused
+        for child in remaining:
             if not _kill(child):
                 refused.add(child)
-        found = _reap(worker)
-        status = found if status is None else status
-        if status is not None and (_has_no_children() or (refused and not left)):
+        new_status = _reap(worker)
+        status = new_status if status is None else status
+        if status is not None and (_has_no_children() or (refused and not remaining)):
             return status
         signal.sigtimedwait({signal.SIGCHLD}, _PAUSE)
 
@@ -142,9 +142,9 @@ def _reap(worker: int) -> int | None:
     """Collect all ended children; return the worker's exit status if it is among them."""
     status = None
     with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            if found[0] == worker:
-                status = found[1]
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == worker:
+                status = ended[1]
     return status
 
 

@@ -25,13 +25,13 @@ def usual_start_timeout() -> float:
     Raises:
         UsageError: the environment variable :data:`VARIABLE` is not a positive number.
     """
-    given = os.environ.get(VARIABLE, "") or START_TIMEOUT
+    value = os.environ.get(VARIABLE, "") or START_TIMEOUT
     try:
-        seconds = float(given)
+        seconds = float(value)
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise UsageError(f"{VARIABLE} takes a positive number of seconds, found {given!r}")
+        raise UsageError(f"{VARIABLE} takes a positive number of seconds, found {value!r}")
     return seconds
 
 
@@ -93,5 +93,5 @@ def guarded(python: str, module: str, arguments: Sequence[str]) -> list[str]:
 def thread_settings(count: int) -> dict[str, str]:
     """Return the environment variables that set the number of threads of numerical libraries."""
     names = ("OMP", "OPENBLAS", "MKL")
-    found = {f"{name}_NUM_THREADS": str(count) for name in names}
-    return {**found, "TF_NUM_INTRAOP_THREADS": str(count), "TF_NUM_INTEROP_THREADS": "1"}
+    variables = {f"{name}_NUM_THREADS": str(count) for name in names}
+    return {**variables, "TF_NUM_INTRAOP_THREADS": str(count), "TF_NUM_INTEROP_THREADS": "1"}

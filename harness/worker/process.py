@@ -82,10 +82,10 @@ class Log:
         with self._lock:
             if self._file.closed:
                 return
-            found = os.fstat(self.fileno())
-            if found.st_blocks * _BLOCK <= _LOG_ON_DISK:
+            status = os.fstat(self.fileno())
+            if status.st_blocks * _BLOCK <= _LOG_ON_DISK:
                 return
-            size = found.st_size
+            size = status.st_size
             if _free_start(self.fileno(), size - LOG_TAIL):
                 return
             # The file system cannot free a part of a file.
@@ -398,10 +398,10 @@ def _signal_to_end(guardian: int) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for child in children(pid):
-        found += [child, *_descendants(child)]
-    return found
+        pids += [child, *_descendants(child)]
+    return pids
 
 
 atexit.register(kill_all)

@@ -86,16 +86,16 @@ def missing_requirement(
         return f"path {path!r} is not offered: there is no compiler of whole steps"
     every = (p.every_node if isinstance(p, UpdateRule) else p.nodes for p in programs if p)
     ops = {node.op for nodes in every for node in walk_nodes(nodes)}
-    lacking = sorted(offers_needed(ops) - offers_of(hello, dtype))
-    if lacking:
-        (op, *_), offered = lacking, hello.get("primitives", ())
+    missing = sorted(offers_needed(ops) - offers_of(hello, dtype))
+    if missing:
+        (op, *_), offered = missing, hello.get("primitives", ())
         where = f" in {dtype}" if op in offered else ""
         return f"the model needs {op} ({OFFERED[op]}), which is not offered{where}"
-    for kind, wanted in (("device", device), ("dtype", dtype)):
+    for kind, requested in (("device", device), ("dtype", dtype)):
         offered = hello.get(f"{kind}s", ())
-        if wanted not in offered:
-            listed = ", ".join(offered) or "none"
-            return f"{kind} {wanted!r} is not offered (offered: {listed})"
+        if requested not in offered:
+            available = ", ".join(offered) or "none"
+            return f"{kind} {requested!r} is not offered (offered: {available})"
     return ""
 
 
@@ -135,7 +135,7 @@ def hello_of(worker: Worker) -> Mapping[str, Any]:
     return worker.hello or {}
 
 
-def nearest_device(worker: Worker, wanted: str) -> str:
+def nearest_device(worker: Worker, requested: str) -> str:
     """Return the wanted device if the worker has it, otherwise the CPU.
 
     For example, numpy runs on the CPU while the other backends use a GPU.
@@ -144,7 +144,7 @@ def nearest_device(worker: Worker, wanted: str) -> str:
         WorkerFault: the worker does not start.
     """
     offered = hello_of(worker).get("devices", ())
-    return CPU if wanted not in offered and CPU in offered else wanted
+    return CPU if requested not in offered and CPU in offered else requested
 
 
 def offers_path(hello: Mapping[str, Any], path: str) -> bool:
@@ -211,10 +211,10 @@ class _Client:
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         signature = _signature(self.service, verb)
 
-        def run(*arguments: Any, **named: Any) -> Any:
+        def run(*arguments: Any, **keywords: Any) -> Any:
             # Do not send omitted arguments, because an older version of the harness may not know
             # them.
-            bound = signature.bind(self, *arguments, **named).arguments
+            bound = signature.bind(self, *arguments, **keywords).arguments
             return self.call(self.prefix + verb, **{n: bound[n] for n in [*bound][1:]})
 
         return run
@@ -292,8 +292,8 @@ class Remote:
     ) -> Tensors:
         """Return the results of a forward pass by name."""
         payload = {"phase": phase, "inputs": inputs, "state": state, "targets": targets}
-        found: Tensors = self.call("forward", **payload)
-        return found
+        results: Tensors = self.call("forward", **payload)
+        return results
 
     def gradients(
         self, material: Arguments, along: Arrays | None = None, phase: Phase = "training"
@@ -322,13 +322,13 @@ class Remote:
 
         ``loss`` includes the values of the loss. Values in ``instead`` replace computed values.
         """
-        more: dict[str, Any] = {"targets": material.targets} if loss else {}
+        optional: dict[str, Any] = {"targets": material.targets} if loss else {}
         if instead:
-            more["instead"] = [list(entry) for entry in instead]
-        found = self.call(
-            "trace", phase=phase, inputs=material.inputs, state=material.state, **more
+            optional["instead"] = [list(entry) for entry in instead]
+        values = self.call(
+            "trace", phase=phase, inputs=material.inputs, state=material.state, **optional
         )
-        return [(name, step, value) for name, step, value in found]
+        return [(name, step, value) for name, step, value in values]
 
     def train(
         self, batches: Sequence[Mapping[str, Any]], state: Mapping[str, Any]

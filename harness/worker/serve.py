@@ -249,8 +249,8 @@ def _serve_one(
     lost = [name for name, module in modules.items() if sys.modules.get(name) is not module]
     if lost:
         # Importing them again would make second copies, with other classes and settings.
-        told = f"{len(lost)} modules, such as {lost[0]}, were removed from sys.modules or replaced"
-        error = LostModules(f"{told} during this call: the worker process ends")
+        text = f"{len(lost)} modules, such as {lost[0]}, were removed from sys.modules or replaced"
+        error = LostModules(f"{text} during this call: the worker process ends")
         reply |= {**_failed_reply(error), "spent": True}
     try:
         # A plugin's text may hold any characters: escape them.
@@ -298,14 +298,14 @@ def _error_chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     waiting = [error]
     while waiting:
-        found = waiting.pop()
-        if found is None or id(found) in seen:
+        current = waiting.pop()
+        if current is None or id(current) in seen:
             continue
-        seen.add(id(found))
-        yield found
-        waiting += [found.__cause__, found.__context__]
-        if isinstance(found, BaseExceptionGroup):
-            waiting += found.exceptions
+        seen.add(id(current))
+        yield current
+        waiting += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -322,7 +322,7 @@ def _is_device_error(error: BaseException) -> bool:
 
 def _message_contains(error: BaseException, words: Sequence[str]) -> bool:
     message = _message(error).lower()
-    return any(found in message for found in words)
+    return any(word in message for word in words)
 
 
 def _message(error: BaseException, limit: int | None = None) -> str:

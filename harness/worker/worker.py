@@ -34,38 +34,40 @@ _NO_HARNESS = re.compile(r"No module named '?harness\b")
 _OLD_PYTHON = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 
-def repair_hint(python: str, backend: str, said: str) -> str:
+def repair_hint(python: str, backend: str, printed: str) -> str:
     """Return how to repair an interpreter that could not start a worker; empty if unknown.
 
-    ``said`` is the output of that interpreter.
+    ``printed`` is the output of that interpreter.
     """
     if python == sys.executable:
         return ""
-    own = distribution(HARNESS)
-    if _OLD_PYTHON.search(said):
-        least = str(own.metadata["Requires-Python"]).lstrip(">=")
+    harness_distribution = distribution(HARNESS)
+    if _OLD_PYTHON.search(printed):
+        least = str(harness_distribution.metadata["Requires-Python"]).lstrip(">=")
         return f"; {python} is older than Python {least}, which the harness requires"
-    if not _NO_HARNESS.search(said) and "UnknownBackend" not in said:
+    if not _NO_HARNESS.search(printed) and "UnknownBackend" not in printed:
         return ""
     origin = plugins.available().get(backend)
-    brings = own if origin is None else distribution(origin.distribution)
-    wanted = dict.fromkeys((pip_requirement(own, backend), pip_requirement(brings, backend)))
-    lacks = f"backend {backend!r}" if "UnknownBackend" in said else "harness"
-    words = command_line([python, "-m", "pip", "install", *wanted])
-    return f"; that interpreter has no {lacks}; install it with: {words}"
+    provider = harness_distribution if origin is None else distribution(origin.distribution)
+    requirements = dict.fromkeys(
+        (pip_requirement(harness_distribution, backend), pip_requirement(provider, backend))
+    )
+    missing = f"backend {backend!r}" if "UnknownBackend" in printed else "harness"
+    words = command_line([python, "-m", "pip", "install", *requirements])
+    return f"; that interpreter has no {missing}; install it with: {words}"
 
 
-def pip_requirement(found: Distribution, extra: str) -> str:
+def pip_requirement(distribution: Distribution, extra: str) -> str:
     """Return the requirement with which pip installs a distribution as it is installed here.
 
     ``extra`` is added if the distribution has such an extra.
     """
-    extras = found.metadata.get_all("Provides-Extra") or []
+    extras = distribution.metadata.get_all("Provides-Extra") or []
     part = f"[{extra}]" if extra in extras else ""
-    address = urlparse(json.loads(found.read_text("direct_url.json") or "{}").get("url", ""))
+    address = urlparse(json.loads(distribution.read_text("direct_url.json") or "{}").get("url", ""))
     if address.scheme == "file":
         return f"{unquote(address.path)}{part}"
-    return f"{found.name}{part}=={found.version}"
+    return f"{distribution.name}{part}=={distribution.version}"
 
 
 __all__ = ["Launch", "Outcome", "Status", "Worker", "kill_all"]
@@ -134,8 +136,8 @@ class Worker:
     @property
     def versions(self) -> str:
         """The versions in the greeting as text; empty before the first start."""
-        told = (self._hello or {}).get("versions", {})
-        return ", ".join(f"{name} {version}" for name, version in told.items())
+        versions = (self._hello or {}).get("versions", {})
+        return ", ".join(f"{name} {version}" for name, version in versions.items())
 
     @property
     def pid(self) -> int | None:
@@ -221,9 +223,9 @@ class Worker:
             last = shorten(outcome.log.strip().splitlines()[-1], 200)
             outcome = replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
         if not outcome.ok:
-            said, python = f"{outcome.log}\n{outcome.cause}", self.launch.python
-            mend = repair_hint(python, backend_of(self.launch.backend), said)
-            return replace(outcome, cause=f"{outcome.cause}{mend}")
+            printed, python = f"{outcome.log}\n{outcome.cause}", self.launch.python
+            hint = repair_hint(python, backend_of(self.launch.backend), printed)
+            return replace(outcome, cause=f"{outcome.cause}{hint}")
         try:
             hello = check_greeting(outcome.value, backend_of(self.launch.backend))
         except IllFormed as error:

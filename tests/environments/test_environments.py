@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 from sampling import sampled
 from wording import Wording
 
-from harness.environments import cache, make, wanted
-from harness.environments.wanted import DISTRIBUTION, environment_name, read_request
+from harness.environments import cache, make, request
+from harness.environments.request import DISTRIBUTION, environment_name, read_request
 from harness.errors import UsageError
 from harness.files.lock import held
 
@@ -39,7 +39,7 @@ def closure(name: str) -> dict[str, None]:
         one = waiting.pop()
         if one not in found:
             found[one] = None
-            required = map(Requirement, wanted.find_distribution(one).requires or ())
+            required = map(Requirement, request.find_distribution(one).requires or ())
             waiting += [
                 r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})
             ]
@@ -52,7 +52,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
     for name in closure(DISTRIBUTION):
         if name != DISTRIBUTION:
-            wanted.pack(wanted.find_distribution(name), folder)
+            request.pack(request.find_distribution(name), folder)
     return folder
 
 
@@ -269,8 +269,8 @@ def test_what_is_installed_for_a_version(wording: Wording) -> None:
 
 
 def test_a_wheel_has_what_was_installed(tmp_path: Path) -> None:
-    found = wanted.find_distribution("click")
-    with zipfile.ZipFile(wanted.pack(found, tmp_path)) as archive:
+    found = request.find_distribution("click")
+    with zipfile.ZipFile(request.pack(found, tmp_path)) as archive:
         names = set(archive.namelist())
     assert "click/core.py" in names
     assert not any(".." in name or name.endswith((".pyc", "INSTALLER")) for name in names)

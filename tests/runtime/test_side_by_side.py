@@ -15,9 +15,9 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Type
 from harness.program.plan import Plan
-from harness.runtime.executor import KEPT, Executor, side_by_side
+from harness.runtime.executor import KEPT, Executor, joining
+from harness.runtime.executor.joining import BufferJoiner
 from harness.runtime.executor.linearize import Flattener
-from harness.runtime.executor.side_by_side import BufferJoiner
 
 SIDE = 3
 SQUARE = (Dim(SIDE), Dim(SIDE))
@@ -105,7 +105,7 @@ def test_not_of_what_is_read_in_between(monkeypatch: pytest.MonkeyPatch) -> None
     plan = one_after_the_other()
     assert calls(plan)["subtract"] == 2
     follows_the_walk(plan)
-    monkeypatch.setattr(side_by_side, "_movable", lambda chains, *_: chains)
+    monkeypatch.setattr(joining, "_movable", lambda chains, *_: chains)
     assert calls(plan)["subtract"] == 1
     with pytest.raises(AssertionError):
         follows_the_walk(plan)
@@ -114,9 +114,9 @@ def test_not_of_what_is_read_in_between(monkeypatch: pytest.MonkeyPatch) -> None
 def test_large_ones_stay_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of("vae", "train", "float64")
     joined = sum(calls(plan).values())
-    monkeypatch.setattr(side_by_side, "MOST", 1000)
+    monkeypatch.setattr(joining, "MOST", 1000)
     less = sum(calls(plan).values())
-    monkeypatch.setattr(side_by_side, "MOST", 1)
+    monkeypatch.setattr(joining, "MOST", 1)
     assert joined < less < sum(calls(plan).values())
 
 

@@ -17,8 +17,8 @@ from harness.program.ir import Kind, needed
 from harness.program.plan import Plan
 from harness.runtime.executor.assignment import Allocation, MemoryPlan, same_full_layout
 from harness.runtime.executor.buffers import Buffer, Constant, Instruction, View
+from harness.runtime.executor.joining import BufferJoiner
 from harness.runtime.executor.linearize import Flattener
-from harness.runtime.executor.side_by_side import BufferJoiner
 from harness.runtime.executor.tiling import chains, tiles
 
 Call = Callable[[], object]
@@ -95,10 +95,10 @@ class Executor:
     def __init__(self, plan: Plan, kernels: Kernels) -> None:
         flattener = Flattener(plan)
         results = flattener.results
-        wanted = [view.buffer for view in results.values()]
+        result_buffers = [view.buffer for view in results.values()]
         instructions = needed(
             flattener.instructions,
-            wanted,
+            result_buffers,
             lambda instruction: [instruction.out.buffer],
             lambda instruction: [view.buffer for view in instruction.reads()],
         )
@@ -113,17 +113,19 @@ class Executor:
             {name: joined.place(view) for name, view in views.items()}
             for views in (results, homes, flattener.inputs)
         )
-        wanted = [view.buffer for view in results.values()]
+        result_buffers = [view.buffer for view in results.values()]
         carried = [view.buffer for view in homes.values()]
-        memory = MemoryPlan(instructions, wanted, carried, joined.replaced, kernels.aliases)
+        memory = MemoryPlan(instructions, result_buffers, carried, joined.replaced, kernels.aliases)
         for name, home in homes.items():
             result = results[name]
             same = memory.allocations[result.buffer] is memory.allocations[home.buffer]
             if not (same and result.has_layout_of(home)):
                 instructions += (Instruction("copy", home, (result,)),)
         self._kernels = kernels
-        found = chains(instructions, kernels.tiled, memory.allocation_of)
-        self._tiles = [tiles(chain, kernels.tiled, memory.allocation_of) for chain in found]
+        instruction_chains = chains(instructions, kernels.tiled, memory.allocation_of)
+        self._tiles = [
+            tiles(chain, kernels.tiled, memory.allocation_of) for chain in instruction_chains
+        ]
         self._allocations = memory.allocations
         self._memory: dict[Allocation, Any] = {}
         self._tensors: dict[View, Any] = {}
@@ -182,12 +184,12 @@ class Executor:
         inputs have come, because copies are cheapest for inputs that are new each time. They are
         also used if an input's memory is not in C order.
         """
-        flats, own = [], len(self._bound) < KEPT
+        flats, in_place = [], len(self._bound) < KEPT
         for view, tensor in zip(self._inputs.values(), given, strict=True):
             flat, same = self._kernels.flat(tensor, view.shape, view.buffer.kind)
             flats.append(flat)
-            own = own and same
-        if own:
+            in_place = in_place and same
+        if in_place:
             bound = self._bound[tuple(map(id, given))] = _Bound(self._calls_on(flats), given)
             return bound
         if self._copied is None:

@@ -27,18 +27,20 @@ class Life:
     writers: list[int] = field(default_factory=list)
 
 
-def lives(instructions: Sequence[Instruction], wanted: Iterable[Buffer]) -> dict[Buffer, Life]:
-    """Return for each buffer when it is in use. Buffers in ``wanted`` stay in use until the end."""
-    found: dict[Buffer, Life] = {}
+def lives(
+    instructions: Sequence[Instruction], result_buffers: Iterable[Buffer]
+) -> dict[Buffer, Life]:
+    """Return for each buffer when it is in use; ``result_buffers`` stay in use until the end."""
+    lives_by_buffer: dict[Buffer, Life] = {}
     for index, instruction in enumerate(instructions):
         for view in instruction.reads():
-            found.setdefault(view.buffer, Life(index, index)).last = index
-        life = found.setdefault(instruction.out.buffer, Life(index, index))
+            lives_by_buffer.setdefault(view.buffer, Life(index, index)).last = index
+        life = lives_by_buffer.setdefault(instruction.out.buffer, Life(index, index))
         life.last = index
         life.writers.append(index)
-    for buffer in wanted:
-        found.setdefault(buffer, Life(0, 0)).last = len(instructions)
-    return found
+    for buffer in result_buffers:
+        lives_by_buffer.setdefault(buffer, Life(0, 0)).last = len(instructions)
+    return lives_by_buffer
 
 
 class MemoryPlan:
@@ -53,13 +55,13 @@ class MemoryPlan:
     def __init__(
         self,
         instructions: Sequence[Instruction],
-        wanted: Iterable[Buffer],
+        result_buffers: Iterable[Buffer],
         carried: Iterable[Buffer],
         replaced: Mapping[Buffer, Buffer],
         aliases: Mapping[str, frozenset[int]],
     ) -> None:
         self.instructions, self.aliases = instructions, aliases
-        self.lives = lives(instructions, wanted)
+        self.lives = lives(instructions, result_buffers)
         self.allocations: dict[Buffer, Allocation] = {}
         self._free: dict[Kind, list[Allocation]] = defaultdict(list)
         for buffer in (*self.lives, *carried):

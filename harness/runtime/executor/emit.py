@@ -50,17 +50,17 @@ class Assembler:
 
     def merged(self, view: View, *groups: int) -> View:
         """Merge axes as :meth:`View.merge` does; copy the view first if that is necessary."""
-        found = view.merge(*groups) or self.compact(view).merge(*groups)
-        assert found is not None
-        return found
+        matrix_view = view.merge(*groups) or self.compact(view).merge(*groups)
+        assert matrix_view is not None
+        return matrix_view
 
     def matrix(self, view: View, *groups: int) -> View:
         """Merge axes to a matrix with one dense axis, as products need it; copy if necessary."""
-        found = view.merge(*groups)
-        if found is None or (1 not in found.strides and 1 not in found.shape):
-            found = self.compact(view).merge(*groups)
-        assert found is not None
-        return found
+        matrix_view = view.merge(*groups)
+        if matrix_view is None or (1 not in matrix_view.strides and 1 not in matrix_view.shape):
+            matrix_view = self.compact(view).merge(*groups)
+        assert matrix_view is not None
+        return matrix_view
 
     def copy_to(self, place: View, operand: Operand) -> None:
         """Copy a value to a place, unless it is already there."""
@@ -110,23 +110,23 @@ def find_homes(
 
     ``homes`` gives the places that are already fixed. ``new`` makes a new view for a value.
     """
-    found = dict(homes)
-    made = {o for node in nodes for o in node.outputs}
+    places = dict(homes)
+    computed = {o for node in nodes for o in node.outputs}
 
     def offer(value: int, place: View) -> None:
-        if value in made:
-            found.setdefault(value, place)
+        if value in computed:
+            places.setdefault(value, place)
 
     for node in reversed(nodes):
         if node.op == "concat":
-            place = found.setdefault(node.output, new(node.output))
+            place = places.setdefault(node.output, new(node.output))
             axis, start = node.attributes["axis"], 0
             for part in node.inputs:
                 stop = start + new(part).shape[axis]
                 offer(part, place.narrow(axis, start, stop))
                 start = stop
-        elif node.op in VIEWS and node.output in found:
-            place = found[node.output]
+        elif node.op in VIEWS and node.output in places:
+            place = places[node.output]
             if node.op == "permute_dims":
                 place = place.permute(inverse(node.attributes["axes"]))
             elif node.op == "expand_dims":
@@ -135,7 +135,7 @@ def find_homes(
                 place = place.expand(node.attributes["axis"])
             if place.shape == new(node.inputs[0]).shape:
                 offer(node.inputs[0], place)
-    return found
+    return places
 
 
 def elementwise(

@@ -60,18 +60,18 @@ def _crop_padding(place: View, pads: Sequence[tuple[int, int]]) -> View:
     return place
 
 
-def _window_view(whole: View, attributes: Attributes, counts: Sequence[int]) -> View:
+def _window_view(padded: View, attributes: Attributes, counts: Sequence[int]) -> View:
     """Return the windows of padded memory as a view. Overlapping windows share entries."""
     axes, last = attributes["axes"], attributes["axes"][-1] + 1
-    shape, strides = list(whole.shape), list(whole.strides)
+    shape, strides = list(padded.shape), list(padded.strides)
     for axis, step, count in zip(axes, attributes["stride"], counts, strict=True):
-        shape[axis], strides[axis] = count, whole.strides[axis] * step
+        shape[axis], strides[axis] = count, padded.strides[axis] * step
     shape[last:last] = attributes["size"]
     strides[last:last] = [
-        whole.strides[axis] * apart
+        padded.strides[axis] * apart
         for axis, apart in zip(axes, attributes["dilation"], strict=True)
     ]
-    return View(whole.buffer, tuple(shape), tuple(strides), whole.offset)
+    return View(padded.buffer, tuple(shape), tuple(strides), padded.offset)
 
 
 def _window_entry(framed: View, axes: Shape, place: Sequence[int]) -> View:
@@ -99,9 +99,9 @@ def _reshape(work: Work) -> Operand:
     (operand,) = work.inputs
     if isinstance(operand, Constant):
         return Constant(operand.number, work.shape)
-    found = operand.reshape(work.shape) or work.assembler.compact(operand).reshape(work.shape)
-    assert found is not None
-    return found
+    view = operand.reshape(work.shape) or work.assembler.compact(operand).reshape(work.shape)
+    assert view is not None
+    return view
 
 
 def _unmerged_rule(op: str) -> Rule:
@@ -181,18 +181,18 @@ def _reduction(op: str) -> Rule:
     def rule(work: Work) -> Operand:
         assembler, attributes = work.assembler, work.attributes
         view = assembler.in_memory(work.inputs[0])
-        gone = [a for a in view.memory_order() if a in attributes["axis"]]
-        kept = [a for a in range(len(view.shape)) if a not in gone]
+        reduced = [a for a in view.memory_order() if a in attributes["axis"]]
+        kept = [a for a in range(len(view.shape)) if a not in reduced]
         out = work.place()
-        for axis in sorted(gone, reverse=True) if attributes["keepdims"] else ():
+        for axis in sorted(reduced, reverse=True) if attributes["keepdims"] else ():
             out = out.squeeze(axis)
         order = _leading_order(view.permute(kept), len(kept))
         if work.home is None:
             out = fresh(out.shape, like=view.permute(kept))
-        matrix = view.permute([*(kept[a] for a in order), *gone])
-        merged = assembler.merged(matrix, len(kept), len(gone))
+        matrix = view.permute([*(kept[a] for a in order), *reduced])
+        merged = assembler.merged(matrix, len(kept), len(reduced))
         assembler.into(out.permute(order), op, merged, groups=(len(kept),))
-        for axis in sorted(gone) if attributes["keepdims"] else ():
+        for axis in sorted(reduced) if attributes["keepdims"] else ():
             out = out.expand(axis)
         return out
 

@@ -27,9 +27,9 @@ def chains(
     Only operations in ``ops`` can run on a part of the rows. ``allocation_of`` gives a view's
     memory, or None for an input. Instructions that read an input are never in a chain with others.
     """
-    found: list[list[Instruction]] = []
+    groups: list[list[Instruction]] = []
     for instruction in instructions:
-        last = found[-1] if found else []
+        last = groups[-1] if groups else []
         if (
             last
             and _divisible(instruction, ops, allocation_of)
@@ -39,8 +39,8 @@ def chains(
         ):
             last.append(instruction)
         else:
-            found.append([instruction])
-    return found
+            groups.append([instruction])
+    return groups
 
 
 def tiles(

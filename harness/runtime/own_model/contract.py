@@ -73,10 +73,10 @@ def _is_own(module: Any, name: str, value: Any) -> bool:
     return getattr(value, "__module__", MODULE) == MODULE
 
 
-def run_user_code(file: ModelFile, what: str, work: Callable[[], T]) -> T:
+def run_user_code(file: ModelFile, when: str, work: Callable[[], T]) -> T:
     """Run the user's code and return its result.
 
-    ``what`` says in the message when the code raised.
+    ``when`` says in the message when the code raised.
 
     Raises:
         UsageError: the user's code raised; the message has the error and the line in the file.
@@ -91,9 +91,9 @@ def run_user_code(file: ModelFile, what: str, work: Callable[[], T]) -> T:
     except (Exception, SystemExit) as error:
         if "OutOfMemory" in type(error).__name__:
             raise
-        said = shorten(str(error), 300)
+        message = shorten(str(error), 300)
         raise UsageError(
-            f"{file} {what}: {type(error).__name__}{': ' if said else ''}{said}"
+            f"{file} {when}: {type(error).__name__}{': ' if message else ''}{message}"
             f"{_place(error, file.path)}"
         ) from error
 
@@ -131,7 +131,7 @@ def names_taken(function: Any, skip: int = 0) -> tuple[str, ...] | None:
     return tuple(n for n, p in kinds.items() if p.kind not in variadic)[skip:]
 
 
-def made(file: ModelFile, name: str, found: Any, sizes: Mapping[str, int], **more: Any) -> Any:
+def made(file: ModelFile, name: str, function: Any, sizes: Mapping[str, int], **more: Any) -> Any:
     """Call a user's class or function with the sizes that it takes, and return the result.
 
     ``more`` holds further arguments that it may take.
@@ -139,21 +139,23 @@ def made(file: ModelFile, name: str, found: Any, sizes: Mapping[str, int], **mor
     Raises:
         UsageError: it has another required argument, or it raises.
     """
-    parameters = parameters_of(found)
-    given = {n: v for n, v in {**sizes, **more}.items() if n in parameters}
+    parameters = parameters_of(function)
+    arguments = {n: v for n, v in {**sizes, **more}.items() if n in parameters}
     empty, unnamed = inspect.Parameter.empty, ("VAR_POSITIONAL", "VAR_KEYWORD")
-    lacking = [
+    missing = [
         n
         for n, p in parameters.items()
-        if p.default is empty and p.kind.name not in unnamed and n not in given
+        if p.default is empty and p.kind.name not in unnamed and n not in arguments
     ]
-    if lacking:
+    if missing:
         raise UsageError(
-            f"{name} takes {', '.join(lacking)}, but the spec has no size of that name (it has: "
+            f"{name} takes {', '.join(missing)}, but the spec has no size of that name (it has: "
             f"{', '.join(sizes) or 'none'}): add a default value, or name a function that makes "
             "the model"
         )
-    return run_user_code(file, f"raised an error in the call of {name}", lambda: found(**given))
+    return run_user_code(
+        file, f"raised an error in the call of {name}", lambda: function(**arguments)
+    )
 
 
 # A function that converts the return value of a call to tensors by name (``output.NAME``).
@@ -174,17 +176,17 @@ class Placing:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all tensors that the call gets."""
-        found = list(self.positional)
+        names = list(self.positional)
         for value in self.keywords.values():
-            found += [value] if isinstance(value, str) else value.values()
-        return tuple(found)
+            names += [value] if isinstance(value, str) else value.values()
+        return tuple(names)
 
     def call(self, function: Callable[..., Any], tensors: Mapping[str, Any], *first: Any) -> Any:
         """Call a function with the arguments ``first``, followed by these tensors."""
         more = {
             name: tensors[value]
             if isinstance(value, str)
-            else {inner: tensors[one] for inner, one in value.items()}
+            else {inner: tensors[tensor_name] for inner, tensor_name in value.items()}
             for name, value in self.keywords.items()
         }
         return function(*first, *(tensors[name] for name in self.positional), **more)

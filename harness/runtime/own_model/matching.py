@@ -55,10 +55,10 @@ class Sides:
     def view(self, name: str) -> ArrayPart | None:
         """Return the model's part for an array of the spec or a layer's tensor, if any."""
         text = renamed(name, self.rules)[0]
-        found, other = view_of(text, self.entries), self.spelled.get(local_of(text))
-        if found is None and other is not None:
+        view, other = view_of(text, self.entries), self.spelled.get(local_of(text))
+        if view is None and other is not None:
             return view_of(f"{owner_of(text)}.{other}", self.entries)
-        return found
+        return view
 
     def names(self) -> list[str]:
         """Return all names that rules may contain: parameters, layers' tensors, statistics."""
@@ -80,29 +80,29 @@ NUMBERED = re.compile(r".*?(?P<word>_[a-z]*)(?P<number>\d+)(?P<rest>\D*)")
 
 def shape_message(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> str:
     """Return the message for an array that has another shape in the model, with a suggestion."""
-    found = view.shape(sides.entries[view.key].shape)
+    found_shape = view.shape(sides.entries[view.key].shape)
     sizes = ", ".join(f"{n}={v}" for n, v in sides.program.sizes.items())
     words = (
         f"{name} is {list(shape)} in the spec (with {sizes}), but {view} of the model is "
-        f"{list(found)}"
+        f"{list(found_shape)}"
     )
-    whole = sides.entries[view.key].shape
-    if view.is_cut(whole):
+    full_shape = sides.entries[view.key].shape
+    if view.is_cut(full_shape):
         return (
-            f"{words}: its slice exceeds {view.key}, which has shape {list(whole)}; set the "
+            f"{words}: its slice exceeds {view.key}, which has shape {list(full_shape)}; set the "
             "sizes for which the rule holds with --size"
         )
-    if view.axes is None and (turn := _suffix(found, shape)):
+    if view.axes is None and (turn := _suffix(found_shape, shape)):
         order = "it is transposed" if turn == ".T" else "its channels come first"
         return f"{words}: {order}; use --map {quoted(f'{name}={view}{turn}')}"
-    if sorted(found) == sorted(shape):
+    if sorted(found_shape) == sorted(shape):
         return (
             f"{words}: its axes have another order; use "
             f"--map '{name}={view.key}.transpose(...)' with axis numbers as in numpy"
         )
-    such = _guess_sizes(sides)
-    asked = f"use --size {such}" if such else "set the sizes of the model with --size"
-    return f"{words}: {asked}, or select another part with --map"
+    sizes_text = _guess_sizes(sides)
+    advice = f"use --size {sizes_text}" if sizes_text else "set the sizes of the model with --size"
+    return f"{words}: {advice}, or select another part with --map"
 
 
 def _suffix(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
@@ -148,29 +148,29 @@ def _sole_part(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
 
 
 def unmatched_message(
-    sides: Sides, missing: Sequence[str], left: Sequence[str], kept: Sequence[str]
+    sides: Sides, missing: Sequence[str], unset: Sequence[str], unused: Sequence[str]
 ) -> str:
     """Return the message for arrays that only one side has, with suggested rules.
 
-    ``missing`` are arrays of the spec. ``kept`` are the model's arrays without a counterpart, and
-    ``left`` are the trained arrays among them.
+    ``missing`` are arrays of the spec. ``unused`` are the model's arrays without a counterpart, and
+    ``unset`` are the trained arrays among them.
     """
-    listed = [f"{key} {list(sides.entries[key].shape)}" for key in left]
-    without = f"the spec has no counterpart for {_list_some(listed)}"
+    unset_texts = [f"{key} {list(sides.entries[key].shape)}" for key in unset]
+    without = f"the spec has no counterpart for {_list_some(unset_texts)}"
     if not missing:
         return (
             f"{without}: declare it in the spec, or exclude it from training (as a buffer or a "
             "constant), so that it keeps its values"
         )
     parts = [f"the model lacks {_list_some(_list_by_layer(sides, missing))}"]
-    if left:
+    if unset:
         parts.append(without)
     else:
-        others = [f"{key} {list(sides.entries[key].shape)}" for key in kept]
+        others = [f"{key} {list(sides.entries[key].shape)}" for key in unused]
         parts.append(f"its unmatched_message arrays: {_list_some(others) or 'none'}")
-    guesses = list(dict.fromkeys(_guess_rules(sides, missing, left or kept)))
-    such = " ".join(f"--map {quoted(g)}" for g in guesses) or "--map OURS=THEIRS"
-    return f"{'; '.join(parts)}. Match the names with: {such}"
+    guesses = list(dict.fromkeys(_guess_rules(sides, missing, unset or unused)))
+    rules_text = " ".join(f"--map {quoted(g)}" for g in guesses) or "--map OURS=THEIRS"
+    return f"{'; '.join(parts)}. Match the names with: {rules_text}"
 
 
 def _list_by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
@@ -182,29 +182,29 @@ def _list_by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
     return [f"{layer}'s {_list_some(names, OF_A_LAYER)}" for layer, names in layers.items()]
 
 
-def _guess_rules(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Iterator[str]:
+def _guess_rules(sides: Sides, missing: Sequence[str], unset: Sequence[str]) -> Iterator[str]:
     """Yield rules that the user may need.
 
     First come layers whose tensors have the same names and shapes in the model, then single arrays
     whose shape occurs only once.
     """
-    free = {key: sides.entries[key].shape for key in left}
-    alone = []
+    free = {key: sides.entries[key].shape for key in unset}
+    single = []
     for owner in dict.fromkeys(owner_of(dotted(n)) for n in missing):
         pieces = _piece_shapes(sides, owner)
         prefixes = dict.fromkeys(map(owner_of, free))
-        found = [p for p in prefixes if _has_shapes(free, p, pieces)]
+        matching = [p for p in prefixes if _has_shapes(free, p, pieces)]
         among = [rule for p in prefixes for rule in _guess_numbered_rules(free, owner, p, pieces)]
-        if len(found) == 1 and found[0] != owner:
-            yield f"{owner}={found[0]}"
-            free = {k: s for k, s in free.items() if k not in _piece_names(found[0], pieces)}
-        elif among and not found:
+        if len(matching) == 1 and matching[0] != owner:
+            yield f"{owner}={matching[0]}"
+            free = {k: s for k, s in free.items() if k not in _piece_names(matching[0], pieces)}
+        elif among and not matching:
             rule, renamed_pieces = among[0]
             yield rule
             free = {k: s for k, s in free.items() if k not in renamed_pieces}
         else:
-            alone += [n for n in missing if owner_of(dotted(n)) == owner]
-    shapes = {n: sides.shapes[n] for n in alone if n in sides.shapes}
+            single += [n for n in missing if owner_of(dotted(n)) == owner]
+    shapes = {n: sides.shapes[n] for n in single if n in sides.shapes}
     for name, shape in shapes.items():
         fitting = [key for key, s in free.items() if s == shape or _suffix(s, shape)]
         rivals = [
@@ -349,14 +349,14 @@ def find_weights(sides: Sides) -> ModelWeights:
 
 
 def _find_placement(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> Placement:
-    whole = sides.entries[view.key].shape
+    full_shape = sides.entries[view.key].shape
     try:
-        found = view.shape(whole)
+        found_shape = view.shape(full_shape)
     except (IndexError, ValueError) as error:
         raise UsageError(
-            f"--map: {view} is not a part of {view.key} {list(whole)}: {error}"
+            f"--map: {view} is not a part of {view.key} {list(full_shape)}: {error}"
         ) from None
-    if not fits(found, shape):
+    if not fits(found_shape, shape):
         raise UsageError(shape_message(sides, dotted(name), shape, view))
     return Placement(shape, view)
 

@@ -51,10 +51,10 @@ class Rename:
             return None
         stars: list[str] = []
         for pattern, part in zip(self.ours, head, strict=True):
-            found = _stars(pattern, part)
-            if found is None:
+            texts = _stars(pattern, part)
+            if texts is None:
                 return None
-            stars += found
+            stars += texts
         first, *others = self.theirs.split("*")
         theirs = first + "".join(map("".join, zip(stars, others, strict=False)))
         return ".".join([theirs, *rest])
@@ -70,16 +70,16 @@ def _stars(pattern: str, part: str) -> list[str] | None:
         return [] if part == pattern else None
     if not part.startswith(first) or not part.endswith(texts[-1]):
         return None
-    found: list[str] = []
+    matches: list[str] = []
     end = len(part)
     for text in reversed(texts):
         start = part.rfind(text, len(first), end)
         if start < 0:
             return None
-        found.append(part[start + len(text) : end])
+        matches.append(part[start + len(text) : end])
         end = start
     # found[0] is the text after the last match, which is empty.
-    return [part[len(first) : end], *found[:0:-1]]
+    return [part[len(first) : end], *matches[:0:-1]]
 
 
 def renamed(name: str, rules: Iterable[Rename]) -> tuple[str, Rename | None]:
@@ -144,19 +144,19 @@ def _axes(turn: str | None) -> tuple[int, ...] | None:
     return () if turn == ".T" else tuple(int(n) for n in re.findall(r"\d+", turn))
 
 
-def _index(text: str, whole: str) -> tuple[Any, ...]:
-    found: list[Any] = []
+def _index(text: str, full_text: str) -> tuple[Any, ...]:
+    items: list[Any] = []
     for item in text[1:-1].split(","):
         parts = item.split(":")
         matches = [BOUND.fullmatch(part) for part in parts]
         if len(parts) > 3 or not all(matches) or (len(parts) == 1 and not item.strip()):
             raise UsageError(
-                f"--map: {whole!r} has the invalid index {item.strip()!r}; allowed are numbers and "
-                "slices, such as [0, 3:7]"
+                f"--map: {full_text!r} has the invalid index {item.strip()!r}; allowed are numbers "
+                "and slices, such as [0, 3:7]"
             )
         numbers = [int(m[1]) if m and m[1] else None for m in matches]
-        found.append(slice(*numbers) if len(parts) > 1 else numbers[0])
-    return tuple(found)
+        items.append(slice(*numbers) if len(parts) > 1 else numbers[0])
+    return tuple(items)
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -37,42 +37,45 @@ STATE, NOISE = "state", "noise"
 
 
 def placing(
-    program: Program, takes: Sequence[str] | None, asked: Sequence[str], noise: Sequence[str] = ()
+    program: Program,
+    takes: Sequence[str] | None,
+    listed_names: Sequence[str],
+    noise: Sequence[str] = (),
 ) -> Placing:
     """Return the arguments through which a user's model gets the spec's inputs, state and noise.
 
-    ``takes`` are the model's argument names. ``asked`` are the names in ``--takes``, in order:
-    names of inputs and noise, and ``state.NAME``. Without ``--takes``, inputs go by keyword if the
-    model has an argument for each of them, else in the spec's order. The state goes to arguments of
-    its names, or to one argument ``state``, a dictionary. ``noise`` are the names of the spec's
-    noise; see :func:`_match_noise`.
+    ``takes`` are the model's argument names. ``listed_names`` are the names in ``--takes``, in
+    order: names of inputs and noise, and ``state.NAME``. Without ``--takes``, the model gets the
+    inputs by keyword if it has an argument for each of them, else by position in the spec's order.
+    The model gets the state by keyword: each state under its own name, or all of them as the
+    dictionary ``state``. ``noise`` are the names of the spec's noise; see :func:`_match_noise`.
 
     Raises:
         UsageError: a name is not in the spec, or the model has too few arguments.
     """
     inputs = {port.name: f"input.{port.name}" for port in program.inputs}
     state = {port.name: f"state.{port.name}" for port in program.state}
-    drawn = {name: f"input.{name}" for name in noise}
-    if asked:
-        known = {**inputs, **drawn, **{full: full for full in state.values()}}
-        return Placing(tuple(_look_up("takes", name, known) for name in asked))
-    more: dict[str, str | Mapping[str, str]] = {}
+    noise_names = {name: f"input.{name}" for name in noise}
+    if listed_names:
+        known = {**inputs, **noise_names, **{full: full for full in state.values()}}
+        return Placing(tuple(_look_up("takes", name, known) for name in listed_names))
+    keywords: dict[str, str | Mapping[str, str]] = {}
     names = set(takes or ())
     if state and STATE in names and STATE not in inputs:
-        more[STATE] = state
+        keywords[STATE] = state
     elif state and names.issuperset(state.values()):
-        more |= {full: full for full in state.values()}
+        keywords |= {full: full for full in state.values()}
     elif state and names.issuperset(state) and not set(state) & set(inputs):
-        more |= state
-    more |= _match_noise(drawn, names - {*inputs, *more})
+        keywords |= state
+    keywords |= _match_noise(noise_names, names - {*inputs, *keywords})
     if names.issuperset(inputs):
-        return Placing((), {**inputs, **more})
+        return Placing((), {**inputs, **keywords})
     if takes is not None and len(takes) < len(inputs):
         raise UsageError(
             f"the spec has {len(inputs)} inputs ({', '.join(inputs)}), but the model takes "
             f"{len(takes)} ({', '.join(takes) or 'none'}): list its arguments with --takes"
         )
-    return Placing(tuple(inputs.values()), more)
+    return Placing(tuple(inputs.values()), keywords)
 
 
 def _match_noise(
@@ -87,12 +90,12 @@ def _match_noise(
     if noise and NOISE in names:
         return {NOISE: noise if len(noise) > 1 else next(iter(noise.values()))}
     local = Counter(local_of(name) for name in noise)
-    found: dict[str, str | Mapping[str, str]] = {}
+    arguments: dict[str, str | Mapping[str, str]] = {}
     for name, full in noise.items():
         spellings = [name, name.replace(".", "_")]
         spellings += [local_of(name)] if local[local_of(name)] == 1 else []
-        found |= {spelling: full for spelling in spellings if spelling in names}
-    return found
+        arguments |= {spelling: full for spelling in spellings if spelling in names}
+    return arguments
 
 
 def _look_up(option: str, name: str, known: Mapping[str, str]) -> str:
@@ -148,26 +151,26 @@ class Results:
             )
         keyed = {key: tensor for key, tensor in leaves if key is not None}
         plain = [tensor for key, tensor in leaves if key is None]
-        found = self._name_by_keys(keyed) if keyed else {}
+        by_name = self._name_by_keys(keyed) if keyed else {}
         if plain:
-            found |= zip(self._choose_order(plain, found), plain, strict=True)
-        return found
+            by_name |= zip(self._choose_order(plain, by_name), plain, strict=True)
+        return by_name
 
     def _name_by_keys(self, keyed: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        by_name: dict[str, Any] = {}
         for key, tensor in keyed.items():
             name = key.removeprefix("new_").removeprefix("output.")
             for full in (self.known.get(name), self.known.get(f"state.{name}")):
-                wanted = not self.asked or name in self.asked or f"state.{name}" in self.asked
-                if full is not None and full not in found and wanted:
-                    found[full] = tensor
+                is_listed = not self.asked or name in self.asked or f"state.{name}" in self.asked
+                if full is not None and full not in by_name and is_listed:
+                    by_name[full] = tensor
                     break
-        if not found:
+        if not by_name:
             raise UsageError(
                 f"the model returns {', '.join(map(repr, keyed))}, but none of these names is an "
                 f"output of the spec (it has: {', '.join(self.known)})"
             )
-        return found
+        return by_name
 
     def _choose_order(self, plain: Sequence[Any], found: Mapping[str, Any]) -> list[str]:
         known = {n: full for n, full in self.known.items() if full not in found}
@@ -280,8 +283,8 @@ class OwnModelService:
         self.training, self.inference = decode(training), decode(inference)
         rules = [Rename.of(text) for text in maps]
         sizes = self.training.sizes
-        wanted = _expected_arrays(self.training, rules)
-        self.model: OwnModel = self.opener.open(file, *self._loaded, sizes, wanted)
+        expected = _expected_arrays(self.training, rules)
+        self.model: OwnModel = self.opener.open(file, *self._loaded, sizes, expected)
         backend = self.served if isinstance(self.served, Backend) else None
         natives = {} if backend is None else claims(backend, self.training, "training")
         entries = self.model.entries()
@@ -307,27 +310,29 @@ class OwnModelService:
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> Tensors:
         """Return the model's results by the spec's names; in training also its statistics."""
-        given, shapes = self._call_arguments(inputs, state)
+        arguments, shapes = self._call_arguments(inputs, state)
         naming = self._make_naming(shapes)
         training = phase == "training"
-        found = self._run_user_code(lambda: self.model.run(given, self.placing, naming, training))
-        moved = self.weights.moved(self.model) if training else {}
-        return self._check_dtypes({**found, **moved})
+        results = self._run_user_code(
+            lambda: self.model.run(arguments, self.placing, naming, training)
+        )
+        statistics = self.weights.moved(self.model) if training else {}
+        return self._check_dtypes({**results, **statistics})
 
     def gradients(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays, cotangents: Arrays
     ) -> Gradients:
         """Return ``results``, and ``gradients`` of their inner product with ``cotangents``."""
-        given, shapes = self._call_arguments(inputs, state)
+        arguments, shapes = self._call_arguments(inputs, state)
         naming, training = self._make_naming(shapes), phase == "training"
-        results, found = self._run_user_code(
-            lambda: self.model.gradients(given, self.placing, naming, cotangents, training)
+        results, gradients = self._run_user_code(
+            lambda: self.model.gradients(arguments, self.placing, naming, cotangents, training)
         )
         noise = {f"input.{name}" for name in self.noise}
-        crossing = {n: a for n, a in found.items() if n in given and n not in noise}
+        crossing = {n: a for n, a in gradients.items() if n in arguments and n not in noise}
         return {
             "results": self._check_dtypes(results),
-            "gradients": self.weights.take(found) | crossing,
+            "gradients": self.weights.take(gradients) | crossing,
         }
 
     def _run_user_code(self, work: Callable[[], Any]) -> Any:
@@ -372,23 +377,23 @@ class OwnModelService:
 
     def _check_dtype(self, name: str, dtype: Any) -> None:
         """Raise :class:`UsageError` if a tensor has floats of another dtype than the session's."""
-        found = getattr(dtype, "name", str(dtype).rpartition(".")[2])
-        if "float" in found and found != self.dtype:
-            other = f", or use --dtype {found}" if found in self.opener.dtypes else ""
+        dtype_name = getattr(dtype, "name", str(dtype).rpartition(".")[2])
+        if "float" in dtype_name and dtype_name != self.dtype:
+            other = f", or use --dtype {dtype_name}" if dtype_name in self.opener.dtypes else ""
             raise UsageError(
-                f"{name.removeprefix('output.')} is {found} in the model, expected "
+                f"{name.removeprefix('output.')} is {dtype_name} in the model, expected "
                 f"{self.dtype}: compute in the dtype of the weights and inputs{other}"
             )
 
 
 def _expected_arrays(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
-    found = {}
+    arrays = {}
     for port in (*program.parameters, *program.statistics):
         text, shape = renamed(port.name, rules)[0], program.shape(port)
         if text.endswith(".T"):
             text, shape = text.removesuffix(".T"), shape[::-1]
-        found[text] = ModelArray(shape)
-    return found
+        arrays[text] = ModelArray(shape)
+    return arrays
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:

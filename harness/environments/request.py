@@ -41,33 +41,33 @@ def find_distribution(name: str) -> Distribution:
             tool installed it.
     """
     # A source tree's egg-info has no such record.
-    found = next((d for d in distributions(name=name) if d.read_text("RECORD")), None)
-    if found is None:
+    distribution = next((d for d in distributions(name=name) if d.read_text("RECORD")), None)
+    if distribution is None:
         raise UsageError(
             f"the installer of {name} recorded no list of files, so it cannot be copied into "
             "another environment: install it there yourself, and name that interpreter "
             "(--backend torch@2.6=/path/to/python)"
         )
-    return found
+    return distribution
 
 
-def is_editable(found: Distribution) -> bool:
+def is_editable(distribution: Distribution) -> bool:
     """Return whether a distribution is an editable installation."""
-    text = found.read_text("direct_url.json")
-    told = json.loads(text) if text else {}
-    return bool(told.get("dir_info", {}).get("editable"))
+    text = distribution.read_text("direct_url.json")
+    origin = json.loads(text) if text else {}
+    return bool(origin.get("dir_info", {}).get("editable"))
 
 
-def pack(found: Distribution, folder: Path) -> Path:
+def pack(distribution: Distribution, folder: Path) -> Path:
     """Write a distribution as a wheel into a folder, and return the path of the wheel."""
-    tag = message_from_string(found.read_text("WHEEL") or "").get("Tag", "py3-none-any")
-    name = re.sub(r"[-_.]+", "_", found.name)
-    path = folder / f"{name}-{found.version}-{tag}.whl"
+    tag = message_from_string(distribution.read_text("WHEEL") or "").get("Tag", "py3-none-any")
+    name = re.sub(r"[-_.]+", "_", distribution.name)
+    path = folder / f"{name}-{distribution.version}-{tag}.whl"
     rows = io.StringIO(newline="")
     record = csv.writer(rows, lineterminator="\n")
     home = ""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in filter(_belongs_in_wheel, found.files or ()):
+        for file in filter(_belongs_in_wheel, distribution.files or ()):
             content = Path(str(file.locate())).read_bytes()
             archive.writestr(file.as_posix(), content)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
@@ -111,17 +111,18 @@ def read_request(words: Sequence[str]) -> EnvironmentRequest:
     """
     backend, version = _split_version(*words[:2])
     _, entry = installed(ENTRY_POINT_GROUP)[backend]
-    own = entry.dist.name if entry.dist else DISTRIBUTION
-    found = {
-        str(canonicalize_name(r.name)): r for r in requirements(find_distribution(own), backend)
+    own_distribution = entry.dist.name if entry.dist else DISTRIBUTION
+    by_name = {
+        str(canonicalize_name(r.name)): r
+        for r in requirements(find_distribution(own_distribution), backend)
     }
-    framework = next((n for n in (backend, backend.split("-")[0]) if n in found), backend)
+    framework = next((n for n in (backend, backend.split("-")[0]) if n in by_name), backend)
     # Drop the marker that limits a requirement to an extra.
     chosen = {
-        name: one.name
-        + (f"[{','.join(sorted(one.extras))}]" if one.extras else "")
-        + str(one.specifier)
-        for name, one in found.items()
+        name: requirement.name
+        + (f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else "")
+        + str(requirement.specifier)
+        for name, requirement in by_name.items()
     }
     chosen[framework] = f"{framework}=={version}"
     for word in words[1:]:
@@ -135,7 +136,7 @@ def read_request(words: Sequence[str]) -> EnvironmentRequest:
         f"{backend}@{version.removesuffix('.*')}",
         backend,
         tuple(chosen.values()),
-        tuple(find_distribution(name) for name in dict.fromkeys((DISTRIBUTION, own))),
+        tuple(find_distribution(name) for name in dict.fromkeys((DISTRIBUTION, own_distribution))),
     )
 
 

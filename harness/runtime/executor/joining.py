@@ -33,25 +33,27 @@ class BufferJoiner:
     ) -> None:
         self._places: dict[Buffer, View] = {}
         groups = _groups(instructions, replaced)
-        instead: dict[int, list[Instruction]] = {}
+        joined: dict[int, list[Instruction]] = {}
         dropped: set[int] = set()
         for chains in groups:
             numbers = [n for chain in chains for n in chain.numbers]
-            instead[max(numbers)] = self._joined(chains, instructions)
+            joined[max(numbers)] = self._joined(chains, instructions)
             dropped.update(numbers)
         self.instructions = tuple(
-            made
-            for n, one in enumerate(instructions)
-            for made in instead.get(n, () if n in dropped else (self._placed(one),))
+            instruction
+            for n, old_instruction in enumerate(instructions)
+            for instruction in joined.get(
+                n, () if n in dropped else (self._placed(old_instruction),)
+            )
         )
         self.replaced = self._replaced(replaced)
 
     def place(self, view: View) -> View:
         """Return the view of the same entries in the joined buffer."""
-        whole = self._places.get(view.buffer)
-        if whole is None:
+        joined = self._places.get(view.buffer)
+        if joined is None:
             return view
-        return replace(view, buffer=whole.buffer, offset=whole.offset + view.offset)
+        return replace(view, buffer=joined.buffer, offset=joined.offset + view.offset)
 
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
         """Return the joined buffers that replace other joined buffers, as ``replaced`` does for
@@ -67,9 +69,9 @@ class BufferJoiner:
                 parts[at.buffer, before.buffer] += new.size
         return {new: old for (new, old), size in parts.items() if size == new.size}
 
-    def _placed(self, one: Instruction) -> Instruction:
-        inputs = tuple(self.place(i) if isinstance(i, View) else i for i in one.inputs)
-        return replace(one, out=self.place(one.out), inputs=inputs)
+    def _placed(self, instruction: Instruction) -> Instruction:
+        inputs = tuple(self.place(i) if isinstance(i, View) else i for i in instruction.inputs)
+        return replace(instruction, out=self.place(instruction.out), inputs=inputs)
 
     def _joined(
         self, chains: Sequence[_Chain], instructions: Sequence[Instruction]
@@ -78,18 +80,18 @@ class BufferJoiner:
         chains = sorted(chains, key=lambda chain: (chain.size % LINE > 0, chain.numbers[0]))
         size = sum(chain.size for chain in chains)
         for members in zip(*(chain.buffers for chain in chains), strict=True):
-            whole = fresh((size,), members[0].kind, role=members[0].role)
+            buffer = fresh((size,), members[0].kind, role=members[0].role)
             start = 0
             for member in members:
-                self._places[member] = whole.narrow(0, start, start + member.size)
+                self._places[member] = buffer.narrow(0, start, start + member.size)
                 start += member.size
 
         def along(view: View) -> View:
             """Return the joined buffer of all chains, or a single number broadcast to its size."""
-            whole = self._places.get(view.buffer)
-            if whole is None:
+            buffer = self._places.get(view.buffer)
+            if buffer is None:
                 return View(view.buffer, (size,), (0,), view.offset)
-            return View(whole.buffer, (size,), (1,))
+            return View(buffer.buffer, (size,), (1,))
 
         def operand(members: Sequence[Operand]) -> Operand:
             if isinstance(members[0], View):
@@ -101,12 +103,12 @@ class BufferJoiner:
             beside.buffer.fills = tuple(zip((c.size for c in chains), numbers, strict=True))
             return beside
 
-        made = []
+        joined = []
         for numbers in zip(*(chain.numbers for chain in chains), strict=True):
-            alike = [instructions[n] for n in numbers]
-            inputs = map(operand, zip(*(one.inputs for one in alike), strict=True))
-            made.append(replace(alike[0], out=along(alike[0].out), inputs=tuple(inputs)))
-        return made
+            equal = [instructions[n] for n in numbers]
+            inputs = map(operand, zip(*(one.inputs for one in equal), strict=True))
+            joined.append(replace(equal[0], out=along(equal[0].out), inputs=tuple(inputs)))
+        return joined
 
 
 @dataclass(frozen=True)
