@@ -234,7 +234,7 @@ def test_a_folder_is_asked_for(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(UsageError, match="needs a folder of record files"):
         history.read_history(file, Request())
-    with pytest.raises(UsageError, match="give --history FOLDER"):
+    with pytest.raises(UsageError, match="--fresh needs --history FOLDER"):
         Engine(Request(backends=("numpy",), fresh=True))
     assert history.read_history(tmp_path / "none", Request()) == ({}, [])
 

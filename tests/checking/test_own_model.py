@@ -93,7 +93,7 @@ WRONG = {
     "drawn": (
         "    def forward(self, x):\n        return super().forward(x) + torch.rand(())\n",
         "repeatability",
-        "the model gives other numbers each time",
+        "the model returns different results in each call",
     ),
     "fixed batch": (
         "    def forward(self, x):\n"

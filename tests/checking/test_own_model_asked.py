@@ -75,8 +75,8 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "no identifier": ("model.py:a.b", (), "takes FILE.py:NAME"),
     "weights": ("weights.pt", (), "has weights but no model"),
     "another kind": ("model.txt", (), "takes FILE.py:NAME"),
-    "no framework": ("plain.py:f", (), "imports no framework itself: say which one"),
-    "two frameworks": ("both.py:f", (), "imports jax and torch: say which one"),
+    "no framework": ("plain.py:f", (), "does not import a framework directly: choose"),
+    "two frameworks": ("both.py:f", (), "imports jax and torch: choose the framework"),
     "no Python": ("broken.py:f", (), "is not valid Python: "),
     "two backends": ("model.py:Net", ("torch", "jax"), "only one framework can run"),
     "no backend": ("model.py:Net", ("trch",), "unknown backend 'trch'; did you mean 'torch'?"),
@@ -147,7 +147,7 @@ def test_the_interpreter_of_the_framework_is_that_of_the_column(tmp_path: Path) 
 
 def test_from_python_a_mistake_ends_the_run(tmp_path: Path) -> None:
     spec, file = model_file(tmp_path, GRU, "gru_lm.yaml"), model_file(tmp_path, NET)
-    with pytest.raises(UsageError, match="no framework itself"):
+    with pytest.raises(UsageError, match="does not import a framework directly"):
         harness.check(spec, against=f"{model_file(tmp_path, '', 'empty.py')}:f", maps={"a": "b"})
     with pytest.raises(UsageError, match=r"takes FILE\.py:NAME"):
         harness.check(spec, against=file)
