@@ -59,12 +59,12 @@ def parameter(program: Program, port: Port, seed: int) -> Array:
     if len(shape) >= 2:
         return single(random.normal(size=shape) * (1.2 / math.sqrt(math.prod(shape[:-1]))))
     magnitude = random.uniform(0.4, 1.4, shape)
-    if _starts_at_one(port):
+    if _is_initialised_with_ones(port):
         return single(magnitude)
     return single(magnitude * random.choice([-0.5, 0.5], shape))
 
 
-def _starts_at_one(port: Port) -> bool:
+def _is_initialised_with_ones(port: Port) -> bool:
     stripes = (port.init or {}).get("stripes", ())
     return bool(stripes) and stripes[0]["law"] == "ones"
 

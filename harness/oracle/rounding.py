@@ -168,7 +168,7 @@ FARTHEST = 2.0**24
 ACTIVE = ("tanh", "erf")
 
 
-def _one(*_: Any, **__: Any) -> int:
+def _single_term(*_: Any, **__: Any) -> int:
     return 1
 
 
@@ -220,7 +220,7 @@ class Rounded(Oracle):
         self._attention = Attention(self._signs)
         self.begin(())
         replayed = {op: self._replayed(TABLE[op]) for op in (*ORDERED, "equal", "argsort", "floor")}
-        moved = {op: self._moving(op, TERMS.get(op, _one)) for op in ROUNDED}
+        moved = {op: self._moving(op, TERMS.get(op, _single_term)) for op in ROUNDED}
         if narrow(dtype):
             # Move products by a unit of the narrow dtype: rounding would remove smaller changes.
             moved |= {op: self._moved_product(TABLE[op], dtype) for op in PRODUCTS}

@@ -105,7 +105,7 @@ def check_user_arrays(
         groups[group] = {}
         if numbers is not None:
             groups[group] = _arrays(group, program, ports, numbers)
-            _check_kept(group, program, ports, groups[group])
+            _check_shapes(group, program, ports, groups[group])
     batch = {
         group: _arrays(group, program, batch_ports(program)[group], numbers)
         for group, numbers in (("input", inputs), ("state", state), ("target", targets))
@@ -126,11 +126,8 @@ def check_user_arrays(
             groups["parameter"],
             groups["statistic"],
             *(
-                {
-                    n: a.astype(np.int64) if a.dtype.kind in "iu" else a
-                    for n, a in model_sizes.items()
-                }
-                for model_sizes in (batch.get(group, {}) for group in batch_ports(program))
+                {n: a.astype(np.int64) if a.dtype.kind in "iu" else a for n, a in arrays.items()}
+                for arrays in (batch.get(group, {}) for group in batch_ports(program))
             ),
         ),
         free_sizes["batch"],
@@ -171,7 +168,7 @@ def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -
     return arrays
 
 
-def _check_kept(group: str, program: Program, ports: Sequence[Port], arrays: ArrayDict) -> None:
+def _check_shapes(group: str, program: Program, ports: Sequence[Port], arrays: ArrayDict) -> None:
     try:
         check_arrays(group, port_shapes(program, ports), arrays)
     except UsageError as error:

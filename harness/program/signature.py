@@ -15,7 +15,7 @@ from harness.program.ir import Node, Port, Program, needed_nodes
 
 # Search for batch sizes and lengths with which the slices and windows of a model fit.
 
-# The search tries batch sizes and lengths that differ from the wanted ones by less than REACH.
+# The search tries batch sizes and lengths that differ from the requested ones by less than REACH.
 REACH = 1024
 
 

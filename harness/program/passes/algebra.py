@@ -19,7 +19,7 @@ def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:
     return broadcast_shapes("", tuple(g.shape(i) for i in inputs))
 
 
-def _computed(op: str) -> Rule:
+def _fold_constants(op: str) -> Rule:
     """Return the rule that computes an operation on constants."""
     function: Callable[..., Any] = getattr(np, op)
 
@@ -37,7 +37,7 @@ def _computed(op: str) -> Rule:
     return rule
 
 
-def _narrow(op: str) -> Rule:
+def _drop_broadcast(op: str) -> Rule:
     """Return the rule that drops a redundant broadcast of an operand: ``broadcast(a) + b -> a + b``
     if the shape of the result stays the same."""
 
@@ -208,14 +208,19 @@ def _sum_of_sum(g: Rewriter, value: int, first: Attributes, second: Attributes) 
 
 
 RULES: Mapping[str, Sequence[Rule]] = {
-    **{op: (_computed(op),) for op in ("exp", "log", "tanh", "sqrt")},
-    **{op: (_narrow(op),) for op in (*COMPARISONS, "where")},
-    "negative": (_computed("negative"), _negative),
-    "add": (_computed("add"), _narrow("add"), _add, _blend),
-    "subtract": (_computed("subtract"), _narrow("subtract"), _subtract),
-    "multiply": (_computed("multiply"), _narrow("multiply"), _multiply, _product_of_multiples),
-    "divide": (_computed("divide"), _narrow("divide"), _divide),
-    "power": (_computed("power"), _narrow("power"), _power),
+    **{op: (_fold_constants(op),) for op in ("exp", "log", "tanh", "sqrt")},
+    **{op: (_drop_broadcast(op),) for op in (*COMPARISONS, "where")},
+    "negative": (_fold_constants("negative"), _negative),
+    "add": (_fold_constants("add"), _drop_broadcast("add"), _add, _blend),
+    "subtract": (_fold_constants("subtract"), _drop_broadcast("subtract"), _subtract),
+    "multiply": (
+        _fold_constants("multiply"),
+        _drop_broadcast("multiply"),
+        _multiply,
+        _product_of_multiples,
+    ),
+    "divide": (_fold_constants("divide"), _drop_broadcast("divide"), _divide),
+    "power": (_fold_constants("power"), _drop_broadcast("power"), _power),
     "extent": (_extent,),
     "sum": (_sum,),
 }

@@ -13,7 +13,7 @@ from harness.program.dims import ONE, Attributes
 from harness.program.passes.rewriter import Rewriter, Rule
 
 
-def _entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _take_entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Rewrite ``(a - b)[i] -> a[i] - b``, with one ``b`` for each row."""
     value, indices = inputs
     node = g.node(value, "add", "subtract", "multiply", "divide")
@@ -103,7 +103,7 @@ def _scaled_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes
     return None
 
 
-RULES: Mapping[str, Sequence[Rule]] = {"take_along_axis": (_entry,), "sum": (_weighted_sum,)}
+RULES: Mapping[str, Sequence[Rule]] = {"take_along_axis": (_take_entry,), "sum": (_weighted_sum,)}
 # Rules that move factors, used only after the gradient has been derived.
 FACTORS: Mapping[str, Sequence[Rule]] = {
     "add": (_common_factor,),

@@ -181,7 +181,7 @@ class SliceFinder:
 
         run: list[Candidate] = []
         for candidate in sorted(candidates, key=first):
-            if run and not _follows(run[-1], candidate):
+            if run and not _is_next(run[-1], candidate):
                 if len(run) > 1:
                     yield _as_siblings(run)
                 run = []
@@ -190,7 +190,7 @@ class SliceFinder:
             yield _as_siblings(run)
 
 
-def _follows(left: Candidate, right: Candidate) -> bool:
+def _is_next(left: Candidate, right: Candidate) -> bool:
     return all(
         a is None or (b is not None and a.stop == b.start)
         for a, b in zip(left.cuts, right.cuts, strict=True)

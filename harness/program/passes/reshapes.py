@@ -8,7 +8,7 @@ from harness.program.dims import ONE, Attributes, Dim
 from harness.program.passes.rewriter import Rewriter, Rule
 
 
-def _uniform(g: Rewriter, value: int, shape: tuple[Dim, ...]) -> int | None:
+def _filled(g: Rewriter, value: int, shape: tuple[Dim, ...]) -> int | None:
     number = g.number(value)
     return None if number is None else g.full(number, shape)
 
@@ -21,7 +21,7 @@ def _permute(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> in
     if inner is not None:
         before = inner.attributes["axes"]
         return g.emit("permute_dims", inner.inputs[0], axes=tuple(before[a] for a in axes))
-    return _uniform(g, value, tuple(g.shape(value)[a] for a in axes))
+    return _filled(g, value, tuple(g.shape(value)[a] for a in axes))
 
 
 def _broadcast(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
@@ -47,7 +47,7 @@ def _reshape(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> in
     inner = g.node(value, "reshape")
     if inner is not None:
         return g.emit("reshape", inner.inputs[0], shape=shape)
-    return _uniform(g, value, shape)
+    return _filled(g, value, shape)
 
 
 def _expand(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
@@ -56,7 +56,7 @@ def _expand(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
     if inner is not None and inner.attributes["axis"] == axis:
         return inner.inputs[0]
     shape = g.shape(value)
-    return _uniform(g, value, (*shape[:axis], ONE, *shape[axis:]))
+    return _filled(g, value, (*shape[:axis], ONE, *shape[axis:]))
 
 
 def _squeeze(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
@@ -68,7 +68,7 @@ def _squeeze(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> in
     elif inner is not None and inner.attributes["axis"] == (axis,) and g.uses[value] <= 1:
         return g.emit(inner.op, inner.inputs[0], axis=(axis,), keepdims=False)
     shape = g.shape(value)
-    return _uniform(g, value, (*shape[:axis], *shape[axis + 1 :]))
+    return _filled(g, value, (*shape[:axis], *shape[axis + 1 :]))
 
 
 def _slice(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
@@ -84,7 +84,7 @@ def _slice(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
     inner = g.node(value, "concat")
     if inner is not None and inner.attributes["axis"] == axis:
         return _slice_of_concat(g, inner.inputs, axis, start, stop)
-    return _uniform(g, value, (*shape[:axis], stop - start, *shape[axis + 1 :]))
+    return _filled(g, value, (*shape[:axis], stop - start, *shape[axis + 1 :]))
 
 
 def _slice_of_concat(
@@ -109,7 +109,7 @@ def _concat(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
         parts += parts_of(g, value, axis)
     joined = [parts[0]]
     for value in parts[1:]:
-        merged = _adjacent(g, joined[-1], value, axis)
+        merged = _merge_neighbours(g, joined[-1], value, axis)
         if merged is None:
             joined.append(value)
         else:
@@ -142,7 +142,7 @@ def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
     return concat.inputs[ends.index(start) : ends.index(stop)]
 
 
-def _adjacent(g: Rewriter, left: int, right: int, axis: int) -> int | None:
+def _merge_neighbours(g: Rewriter, left: int, right: int, axis: int) -> int | None:
     """Join two neighbours in a concatenation: ``[x[:n], x[n:m]] -> x[:m]``. Two arrays that are
     filled with the same number are joined too."""
     number = g.number(left)
@@ -163,7 +163,7 @@ def _flip(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
     inner = g.node(inputs[0], "flip")
     if inner is not None and inner.attributes["axis"] == attributes["axis"]:
         return inner.inputs[0]
-    return _uniform(g, inputs[0], g.shape(inputs[0]))
+    return _filled(g, inputs[0], g.shape(inputs[0]))
 
 
 def _last_step(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:

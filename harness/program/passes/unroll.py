@@ -120,7 +120,7 @@ class _UnrolledSteps:
             self.nodes.append(Node("permute_dims", (last,), (value,), {"axes": axes}))
         columns = zip(*(rows[step] for step in order), strict=True)
         for value, column in zip(self.node.outputs[count:], columns, strict=True):
-            wide = [self._expanded(row) for row in column]
+            wide = [self._with_leading_axis(row) for row in column]
             self.nodes.append(Node("concat", tuple(wide), (value,), {"axis": 0}))
         return self.nodes
 
@@ -142,7 +142,7 @@ class _UnrolledSteps:
         self.nodes.append(Node("squeeze", (row,), (value,), {"axis": 0}))
         return value
 
-    def _expanded(self, value: int) -> int:
+    def _with_leading_axis(self, value: int) -> int:
         type_ = self.builder.types[value]
         wide = self.builder.value(Type((ONE, *type_.shape), type_.kind, type_.bound))
         self.nodes.append(Node("expand_dims", (value,), (wide,), {"axis": 0}))
