@@ -74,8 +74,8 @@ def read_attributes(
     settings: AttributeSettings,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
-    """Return the values of all declared attributes. The value is the model's if the model sets the
-    attribute, otherwise the default.
+    """Return the values of all declared attributes: the values that the model sets, and defaults
+    for the others.
 
     Raises:
         SpecError: an attribute is unknown, or its value has the wrong kind.

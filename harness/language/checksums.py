@@ -220,8 +220,8 @@ class _DefinitionHasher:
         )
 
     def _hash_scans(self, spec: schema.Layer, outer_names: Names, document: Document) -> Names:
-        """Return checksums by name: of the outputs of a layer's loops, and of the states after a
-        loop."""
+        """Return checksums by name: of the output of each loop of a layer, and of the final
+        states."""
         checksums: Names = {}
         for name, scan in spec.scans.items():
             steps = parse_equations(scan.step, document.locator(("scans", name, "step")))

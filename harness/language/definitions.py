@@ -205,8 +205,8 @@ def _check_slices(
 
 
 def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
-    """Check that each axis of an input is a number, ``...`` or a name. The name may be declared as
-    a size only."""
+    """Check that each axis of an input is a number, ``...`` or a name. If the name is declared, it
+    must be a size."""
     sizes = {name for name, default in spec.attributes.items() if default == "size"}
     declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes
     for name, declaration in spec.inputs.items():

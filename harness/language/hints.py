@@ -29,7 +29,8 @@ ByName = Annotated[dict[str, str], AfterValidator(_split_names)]
 
 
 class Hints(Strict):
-    """Hints by name. In the files, a key may list several names, separated by commas.
+    """Hints for names from Python and the frameworks, e.g. for ``cat``. A key in a file may list
+    several names, separated by commas.
 
     Keys of ``definitions`` are in lower case, without underscores and dotted prefixes.
     """

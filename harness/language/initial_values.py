@@ -96,7 +96,7 @@ def block_parts(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[in
         shape = (*shapes[0][:-1], columns)
         if len(shape) > 1:
             shape = (rows, *shape[1:])
-        # The last two axes of a kernel are channels. The fans include all positions of the kernel.
+        # The last two axes of a kernel are channels. Fan-in and fan-out include all positions.
         places = prod(shape[:-2])
         fan_in, fan_out = places * shape[-2 if len(shape) > 1 else 0], places * shape[-1]
         parts.append((Law(stripe["law"], fan_in, fan_out, stripe["arguments"]), shape))

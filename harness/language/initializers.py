@@ -342,7 +342,7 @@ class Law:
     determine the distribution of the parameter.
 
     Raises:
-        UsageError: the name is unknown, an argument is wrong or missing, or a fan is below 1.
+        UsageError: the name is unknown, an argument is wrong or missing, or a fan size is below 1.
     """
 
     name: str

@@ -27,7 +27,7 @@ Initial = schema.Initializer | list[schema.Rows]
 
 
 @dataclass(frozen=True)
-class LawAttributes:
+class DistributionAttributes:
     """The attributes that arguments of a distribution may name. ``used`` collects the attributes
     that occur."""
 
@@ -40,7 +40,7 @@ def read_distribution(
     shape: Shape,
     block: str | None,
     sizes: Mapping[str, Dim],
-    attributes: LawAttributes,
+    attributes: DistributionAttributes,
     place: Place,
 ) -> dict[str, object]:
     """Return the initial distribution of a parameter as plain data.
@@ -77,7 +77,7 @@ def attribute_names_in(init: Initial) -> set[str]:
 
 
 def _read_initializer(
-    init: schema.Initializer, rank: int, attributes: LawAttributes, place: Place
+    init: schema.Initializer, rank: int, attributes: DistributionAttributes, place: Place
 ) -> dict[str, object]:
     """Check that an initializer fits a parameter with ``rank`` axes. Return its name and arguments
     as plain data."""
@@ -99,7 +99,7 @@ def _read_initializer(
             k: read_number(k, v, attributes.attributes, attributes.used, place)
             for k, v in values.items()
         }
-        # Check the arguments and the number of axes; the fans do not matter here.
+        # Check the arguments and the number of axes; fan-in and fan-out do not matter here.
         Law(name, 1, 1, numbers).check_axes(rank)
     except UsageError as error:
         raise SpecError(str(error), place) from None
@@ -186,7 +186,7 @@ class LayerCall:
 
 def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) -> None:
     """Create the parameters and statistics of a layer at its first call. At later calls, check that
-    the existing parameters fit."""
+    their shapes fit."""
     instance = call.instance
     for section, ports in (
         ("parameters", instance.parameters),
@@ -262,12 +262,12 @@ def _initial_distribution(
     if section == "parameters" and name in instance.init:
         model_init, at = instance.init[name], instance.place_of(("init", name))
         return read_distribution(
-            model_init, shape, None, call.sizes, LawAttributes(instance.outer), at
+            model_init, shape, None, call.sizes, DistributionAttributes(instance.outer), at
         )
     at = instance.definition.document.place_of((section, name, "init"))
     block = f"{instance.name}.{parameter.block}" if parameter.block else None
-    law_attributes = LawAttributes(instance.attributes, call.scope.used)
-    return read_distribution(parameter.init, shape, block, call.sizes, law_attributes, at)
+    usable = DistributionAttributes(instance.attributes, call.scope.used)
+    return read_distribution(parameter.init, shape, block, call.sizes, usable, at)
 
 
 def _check_shared(full: str, existing: Shape, shape: Shape, first: Place, place: Place) -> None:

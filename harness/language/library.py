@@ -109,7 +109,7 @@ class Definition:
 
 @dataclass
 class Library:
-    """A cache of definitions by kind and name.
+    """A cache of definitions by kind (e.g. ``layer``) and name.
 
     Definitions are searched in ``folders``, in this order, and then in the shipped specs.
     ``overrides`` maps ``(kind, name)`` to a text that is used instead of any file.
@@ -180,7 +180,7 @@ class Library:
         return _load_shipped(kind, name)
 
     def misplaced_hint(self, kind: str, name: str, place: Place | None = None) -> str:
-        """Return a hint if a file with this name is in a folder that is not searched; otherwise
+        """Return a hint if a file of this definition is in a folder that is not searched; otherwise
         ""."""
         if not is_model_name(name):
             return ""

@@ -55,7 +55,9 @@ def read_noise_distribution(
     distributions = {declared.law: {}} if isinstance(declared.law, str) else declared.law
     if len(distributions) != 1:
         names_text = ", ".join(distributions) or "none"
-        raise SpecError(f"give one law, as {{bernoulli: {{keep: 0.9}}}}; found {names_text}", place)
+        raise SpecError(
+            f"give one distribution, as {{bernoulli: {{keep: 0.9}}}}; found {names_text}", place
+        )
     ((name, values),) = distributions.items()
     if name not in DISTRIBUTIONS:
         raise SpecError(

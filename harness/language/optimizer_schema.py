@@ -19,7 +19,7 @@ class ShapedSlot(Strict):
 class Matrices(Strict):
     """The update of an optimizer for two-dimensional parameters ``[rows, columns]``.
 
-    A slot is declared as in :class:`Optimizer`, or with a shape.
+    Slots are declared as in :class:`Optimizer`, or with a shape.
     """
 
     slots: dict[Name, str | float | ShapedSlot] = key(
