@@ -20,7 +20,7 @@ from harness.timing import json_file
 KINDS = (kinds.RECORDS, kinds.RESULTS)
 
 
-def run_merge(asked: MergeOptions) -> CommandResult:
+def run_merge(options: MergeOptions) -> CommandResult:
     """Run the command ``harness merge``: join record files, and write the result.
 
     Raises:
@@ -28,7 +28,7 @@ def run_merge(asked: MergeOptions) -> CommandResult:
             exists and has cells that are in none of the files.
         HarnessError: a file cannot be read, or is damaged.
     """
-    files, output = asked.files, asked.output
+    files, output = options.files, options.output
     kind = _find_common_kind(files)
     try:
         kinds.check_place(output, kind)
@@ -79,7 +79,7 @@ def merge(files: Sequence[Path]) -> Merged:
 
 
 def _find_common_kind(files: Sequence[Path]) -> kinds.FileKind:
-    found: dict[str, tuple[kinds.FileKind, Path]] = {}
+    kinds_by_name: dict[str, tuple[kinds.FileKind, Path]] = {}
     for path in files:
         try:
             name = kinds.describe(path)
@@ -91,8 +91,8 @@ def _find_common_kind(files: Sequence[Path]) -> kinds.FileKind:
                 f"cannot merge {displayed(path)}: the file is {name}; give files of "
                 "'harness check --records', or files of 'harness bench --records'"
             )
-        found.setdefault(kind.name, (kind, path))
-    (first, path), *others = found.values()
+        kinds_by_name.setdefault(kind.name, (kind, path))
+    (first, path), *others = kinds_by_name.values()
     if others:
         other, second = others[0]
         raise UsageError(

@@ -47,11 +47,11 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
                 raise UsageError(f"{displayed(path)} contains no finished cell")
         return checks.compare(first, second)
     if isinstance(first, Records) or isinstance(second, Records):
-        told = (
+        descriptions = (
             f"{displayed(path)} is {NAMES[isinstance(content, Records)]}"
             for path, content in ((old, first), (new, second))
         )
-        raise UsageError(f"{', and '.join(told)}: give two files of the same kind")
+        raise UsageError(f"{', and '.join(descriptions)}: give two files of the same kind")
     for path, content in ((old, first), (new, second)):
         speeds.check_cells(content, displayed(path))
     return speeds.compare(first, second, threshold)
@@ -92,10 +92,10 @@ def compare_backends(
     content = load(path)
     if isinstance(content, Records):
         how = content.stopped
-        found = compare_cells(
+        changes = compare_cells(
             content.ended, old, new, displayed(path), content.begun.keys() if how else None
         )
-        return replace(found, limits=[describe_unreached("the run", how)] if how else [])
+        return replace(changes, limits=[describe_unreached("the run", how)] if how else [])
     return compare_speeds(content, old, new, threshold, displayed(path))
 
 
@@ -148,8 +148,7 @@ def compare_speeds(
 
 
 def _is_in_both(each: Difference) -> bool:
-    """Return whether both sides have an entry. An entry that only one framework has is not a
-    change."""
+    """Return whether both backends have the value; a value of one framework is not a change."""
     return NONE not in (each.old, each.new)
 
 
@@ -165,29 +164,29 @@ def _check_backends(columns: Iterable[str], old: str, new: str, where: str) -> N
         raise UsageError(f"cannot compare {old} with itself: give two different backends")
 
 
-def _select_backend(content: SpeedFile, name: str, called: str) -> SpeedFile:
-    """Return the content with the cells of one backend only, and that backend renamed."""
-    mine = content.select(lambda entry: entry.params.backend == name)
+def _select_backend(content: SpeedFile, name: str, new_name: str) -> SpeedFile:
+    """Return only the cells of one backend, and rename the backend to ``new_name``."""
+    selected = content.select(lambda entry: entry.params.backend == name)
     workers = content.environment.workers
-    told = {"workers": {called: workers[name]} if name in workers else {}}
-    info = {"harness": content.environment.model_copy(update=told)}
-    lacking = [entry.rename_backend(called) for entry in mine.harness.without_speed]
-    return mine.model_copy(
+    own_workers = {"workers": {new_name: workers[name]} if name in workers else {}}
+    info = {"harness": content.environment.model_copy(update=own_workers)}
+    without_speed = [entry.rename_backend(new_name) for entry in selected.harness.without_speed]
+    return selected.model_copy(
         update={
-            "benchmarks": [entry.rename_backend(called) for entry in mine.benchmarks],
-            "harness": mine.harness.model_copy(update={"without_speed": lacking}),
+            "benchmarks": [entry.rename_backend(new_name) for entry in selected.benchmarks],
+            "harness": selected.harness.model_copy(update={"without_speed": without_speed}),
             "machine_info": content.machine_info.model_copy(update=info),
         }
     )
 
 
-def run_compare(asked: CompareOptions) -> CommandResult:
+def run_compare(options: CompareOptions) -> CommandResult:
     """Run the command ``harness compare``, on two files or on two backends of one file.
 
     Raises:
         UsageError: there is one file without ``--between``, or there are two files with it.
     """
-    new, columns = asked.new, asked.between
+    new, columns = options.new, options.between
     if (new is None) == (columns is None):
         raise UsageError(
             "give two files, or one file and '--between OLD NEW' with two of its backends"
@@ -195,15 +194,15 @@ def run_compare(asked: CompareOptions) -> CommandResult:
             else "--between compares two backends of one file, but two files are given"
         )
     if new is not None:
-        found = compare(asked.old, new, asked.threshold)
+        changes = compare(options.old, new, options.threshold)
     else:
         assert columns is not None
-        found = compare_backends(asked.old, *columns, asked.threshold)
+        changes = compare_backends(options.old, *columns, options.threshold)
 
     def draw(out: Any) -> None:
-        for text in found.lines():
+        for text in changes.lines():
             line(out, text)
 
-    data = {"exit_code": found.exit_code, **found.record()}
-    text = found.markdown() if asked.print_markdown else draw
-    return CommandResult(data, text, found.exit_code, wrap=False)
+    data = {"exit_code": changes.exit_code, **changes.record()}
+    text = changes.markdown() if options.print_markdown else draw
+    return CommandResult(data, text, changes.exit_code, wrap=False)

@@ -31,7 +31,7 @@ NUMBERS, SPEED = "numbers", "speed"
 Draw = Callable[[Any], None]
 
 
-def run_upgrade(asked: UpgradeOptions) -> CommandResult:
+def run_upgrade(options: UpgradeOptions) -> CommandResult:
     """Run the command ``harness upgrade``: check and time two versions of a framework.
 
     Each part is printed as soon as it is done, unless the output is JSON.
@@ -41,25 +41,25 @@ def run_upgrade(asked: UpgradeOptions) -> CommandResult:
         NotMade: an environment for a version cannot be created.
         HarnessError: a spec or a file is wrong.
     """
-    want = asked.want or (NUMBERS, SPEED)
+    want = options.want or (NUMBERS, SPEED)
     for word in want:
         if word not in (NUMBERS, SPEED):
             hint = did_you_mean(word, (NUMBERS, SPEED))
             raise UsageError(f"--want takes {NUMBERS} or {SPEED}, found {word!r}{hint}")
-    request, timing = _make_requests(asked)
+    request, timing = _make_requests(options)
     changes: dict[str, RunChanges] = {}
     drawn: list[Draw] = []
     code = 0
 
     def show(draw: Draw) -> None:
         drawn.append(draw)
-        if not asked.as_json:
+        if not options.as_json:
             draw(console())
 
     if NUMBERS in want:
         code, changes[NUMBERS] = _check_versions(request, show)
     if SPEED in want:
-        broken, changes[SPEED] = _time_versions(timing, asked.threshold, show)
+        broken, changes[SPEED] = _time_versions(timing, options.threshold, show)
         code = max(code, broken)
     code = max([code, *(found.exit_code for found in changes.values())])
     old, new = request.backends
@@ -73,8 +73,8 @@ def run_upgrade(asked: UpgradeOptions) -> CommandResult:
     return CommandResult(data, draw_all, code, printed=True)
 
 
-def _make_requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
-    columns = (asked.old, asked.new)
+def _make_requests(options: UpgradeOptions) -> tuple[Request, BenchRequest]:
+    columns = (options.old, options.new)
     one, other = (backend_of(as_label(column).partition("=")[0]) for column in columns)
     if one != other:
         raise UsageError(
@@ -84,12 +84,12 @@ def _make_requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
     found = choose_or_make(columns)
     if len(found.names) < 2:
         raise UsageError(f"cannot compare {found.names[0]} with itself: give two versions")
-    quick = QUICK if asked.quick else {}
-    chosen = Library(asked.folders).expand_patterns(asked.specs) or quick.get("specs", ())
-    common: dict[str, Any] = {"specs": chosen, "folders": asked.folders}
-    common |= {"backends": found.names, "pythons": found.pythons, "device": asked.device}
+    quick = QUICK if options.quick else {}
+    chosen = Library(options.folders).expand_patterns(options.specs) or quick.get("specs", ())
+    common: dict[str, Any] = {"specs": chosen, "folders": options.folders}
+    common |= {"backends": found.names, "pythons": found.pythons, "device": options.device}
     request = Request(**{**quick, **common})
-    return request, BenchRequest(rounds=asked.rounds, **common)
+    return request, BenchRequest(rounds=options.rounds, **common)
 
 
 def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
@@ -100,15 +100,15 @@ def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int
     with Engine(request, progress) as engine, progress.bar:
         report = engine.run(("upgrade", old, new))
     cells = {result.cell: engine.add_signature(result) for result in report.results}
-    found = compare_cells(cells, old, new, "this run")
+    changes = compare_cells(cells, old, new, "this run")
 
     def draw(out: Any) -> None:
         table.show(out, *reports.make_tables(report))
         lines = (*describe_pairs(report.pairs, report.results), *reports.describe_problems(report))
-        _print(out, *lines, *found.lines())
+        _print(out, *lines, *changes.lines())
 
     show(draw)
-    return 3 if report.exit_code == 3 else 0, found
+    return 3 if report.exit_code == 3 else 0, changes
 
 
 def _time_versions(
@@ -121,11 +121,11 @@ def _time_versions(
     with Bench(timing, events=progress) as bench, progress.bar:
         results = bench.run()
     content = document(timing, results)
-    found = compare_speeds(content, old, new, threshold, "this run")
+    changes = compare_speeds(content, old, new, threshold, "this run")
     doubts = [f"{r.cell}: {doubt}" for r in results for doubt in r.record.doubts]
-    lines = (*relative_lines(content, old), *doubts, *found.lines())
+    lines = (*relative_lines(content, old), *doubts, *changes.lines())
     show(lambda out: _print(out, *lines))
-    return 3 if any(r.status == "broken" for r in results) else 0, found
+    return 3 if any(r.status == "broken" for r in results) else 0, changes
 
 
 def _print(out: Any, *lines: str) -> None:

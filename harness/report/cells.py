@@ -35,7 +35,7 @@ GROUPS: Mapping[str, str] = {
 
 
 class Judged:
-    """Base of classes that have a verdict."""
+    """Base of the entries of a report's table of verdicts."""
 
     verdict: Verdict
 
@@ -52,7 +52,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class DtypePart(Judged):
-    """The result of an entry in one dtype.
+    """The result of a table entry (system and backend) in one dtype.
 
     ``headroom`` goes from 0 (at the tolerance) to 1 (far below it). If a check failed, ``check`` is
     its name, and ``digits`` and ``error`` are its results.
@@ -68,7 +68,7 @@ class DtypePart(Judged):
 
 @dataclass(frozen=True)
 class MatrixEntry(Judged):
-    """A system on a backend: its dtypes, and its number among all entries of the page."""
+    """A table entry: the results of a system on a backend, and the number of the entry."""
 
     number: int
     spec: str
@@ -121,7 +121,7 @@ class Matrix:
 
 def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
     """Return a matrix for each path and device, in the order of the run."""
-    found: list[Matrix] = []
+    tables: list[Matrix] = []
     number = 0
     for path, device in dict.fromkeys((c.path, c.device) for c in cells):
         own = {c: r for c, r in cells.items() if (c.path, c.device) == (path, device)}
@@ -142,18 +142,18 @@ def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
                     row.append(None)
                 number += 1
             rows.append((spec, row))
-        found.append(Matrix(path, device, backends, rows))
-    return found
+        tables.append(Matrix(path, device, backends, rows))
+    return tables
 
 
 def _make_part(result: CellResult) -> DtypePart:
     number = digits(result.findings)
     shown = "" if number is None else f"{number:.1f}"
     part = DtypePart(result.cell.dtype, result.verdict, shown, headroom(result.findings))
-    found = select_failed(result.findings)
-    if not found:
+    failures = select_failed(result.findings)
+    if not failures:
         return part
-    first = next((f for f in found if f.worst), found[0])
+    first = next((f for f in failures if f.worst), failures[0])
     error = f": error {first.worst.error:.1e}" if first.worst else ""
     return replace(part, check=first.check, error=error)
 
@@ -185,15 +185,15 @@ def count_verdicts(results: Iterable[CellResult]) -> str:
 
 def list_failing(cells: Mapping[Cell, CellResult]) -> list[CellResult]:
     """Return the cells that do not pass: differences first, then in the order of the run."""
-    found = [result for result in cells.values() if result.verdict not in PASSING]
-    return sorted(found, key=lambda result: result.verdict != "differ")
+    failures = [result for result in cells.values() if result.verdict not in PASSING]
+    return sorted(failures, key=lambda result: result.verdict != "differ")
 
 
 def list_known_differences(cells: Mapping[Cell, CellResult]) -> list[tuple[str, list[str]]]:
     """Return the text of each known difference that occurred, with its cells."""
-    found: dict[str, list[str]] = {}
+    by_text: dict[str, list[str]] = {}
     for result in cells.values():
         for finding in result.findings:
             if finding.verdict == "known-difference":
-                found.setdefault(finding.detail, []).append(str(result.cell))
-    return [(words, list(dict.fromkeys(cells))) for words, cells in found.items()]
+                by_text.setdefault(finding.detail, []).append(str(result.cell))
+    return [(words, list(dict.fromkeys(cells))) for words, cells in by_text.items()]

@@ -32,9 +32,9 @@ class News(RunChanges):
     @property
     def listed_changes(self) -> list[ChangeText]:
         """The changes without :attr:`folded`, gravest first."""
-        found = self._all_changes
-        bad = [change for change in found if change.tone == "bad"]
-        return bad if self.collapsed_changes else found
+        changes = self._all_changes
+        bad = [change for change in changes if change.tone == "bad"]
+        return bad if self.collapsed_changes else changes
 
     @property
     def collapsed_changes(self) -> list[ChangeText]:
@@ -57,7 +57,7 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
         UsageError: a kind has older files but no newer ones, or more older files than newer ones,
             or cannot be compared.
     """
-    found: list[RunChanges] = []
+    comparisons: list[RunChanges] = []
     names = []
     if old.trainings:
         raise UsageError(
@@ -67,7 +67,7 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
     if old.check is not None:
         if inputs.check is None:
             raise UsageError(f"{old.check.name} contains records: also give the newer records")
-        found.append(checks.compare(old.check.records, inputs.check.records))
+        comparisons.append(checks.compare(old.check.records, inputs.check.records))
         names.append(f"{old.check.name} ({old.check.started})")
     if old.benches and not inputs.benches:
         raise UsageError(f"{old.benches[0].name} contains speeds: also give the newer speeds")
@@ -78,15 +78,15 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
             f"files of speeds is {len(inputs.benches)}: give a newer file for each older file"
         )
     for before, after in zip(old.benches, inputs.benches, strict=False):
-        found.append(speeds.compare(before.file, after.file))
+        comparisons.append(speeds.compare(before.file, after.file))
         names.append(before.name)
-    if not found:
+    if not comparisons:
         return None
     return News(
-        environment=[differing for each in found for differing in each.environment],
-        changes=[change for each in found for change in each.changes],
+        environment=[differing for each in comparisons for differing in each.environment],
+        changes=[change for each in comparisons for change in each.changes],
         what=", ".join(names),
-        limits=[limit for each in found for limit in each.limits],
-        moved=[digits for each in found for digits in each.moved],
-        unsure="; ".join(each.unsure for each in found if each.unsure),
+        limits=[limit for each in comparisons for limit in each.limits],
+        moved=[digits for each in comparisons for digits in each.moved],
+        unsure="; ".join(each.unsure for each in comparisons if each.unsure),
     )

@@ -37,22 +37,22 @@ ENDINGS: Mapping[str, str] = {
 }
 
 
-def run_report(asked: ReportOptions) -> CommandResult:
+def run_report(options: ReportOptions) -> CommandResult:
     """Write a report of some files.
 
     Raises:
         UsageError: a report cannot show a file of this kind, or the output cannot be written.
         HarnessError: a file cannot be read.
     """
-    output = asked.output
+    output = options.output
     form = _find_format(output)
     check_output(output, form)
     with _paused_collection():
-        inputs = read_inputs(asked.files)
-        if asked.relative_to is not None:
-            _check_baseline(asked.relative_to, inputs)
-        _check_format(form, inputs, asked)
-        _write_all(inputs, {form: output}, asked)
+        inputs = read_inputs(options.files)
+        if options.relative_to is not None:
+            _check_baseline(options.relative_to, inputs)
+        _check_format(form, inputs, options)
+        _write_all(inputs, {form: output}, options)
     data = {"output": os.fspath(output), "form": form}
     return CommandResult(data, f"the report is in {displayed(output)}")
 
@@ -67,16 +67,16 @@ def _find_format(output: Path) -> str:
         ) from None
 
 
-def _check_format(form: str, inputs: Inputs, asked: ReportOptions) -> None:
+def _check_format(form: str, inputs: Inputs, options: ReportOptions) -> None:
     """Raise :class:`UsageError` if the format cannot show one of the options or input files."""
-    if form != "html" and asked.history is not None:
+    if form != "html" and options.history is not None:
         raise UsageError(
             "only an HTML report can show --history: choose an --output that ends in .html, or "
             "omit --history"
         )
     if form != "junit":
         return
-    if asked.bases:
+    if options.bases:
         raise UsageError(
             "a JUnit report cannot show changes since --base: choose an --output that ends in "
             ".html or .md, or omit --base"
@@ -137,7 +137,7 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
         check_output(output, form)
 
 
-def write_reports(files: Sequence[Path], outputs: Mapping[str, Path], asked: object) -> None:
+def write_reports(files: Sequence[Path], outputs: Mapping[str, Path], options: object) -> None:
     """Write several reports of the same files, one for each format, with the options of the run.
 
     Raises:
@@ -145,15 +145,15 @@ def write_reports(files: Sequence[Path], outputs: Mapping[str, Path], asked: obj
         HarnessError: a file cannot be read.
     """
     with _paused_collection():
-        _write_all(read_inputs(files), outputs, asked)
+        _write_all(read_inputs(files), outputs, options)
     for output in outputs.values():
         tell(f"the report is in {displayed(output)}", error=True)
 
 
-def _write_all(inputs: Inputs, outputs: Mapping[str, Path], asked: object) -> None:
+def _write_all(inputs: Inputs, outputs: Mapping[str, Path], options: object) -> None:
     # A run is compared with at most one older file, a report with any number of files.
-    base = getattr(asked, "baseline", None)
-    bases = getattr(asked, "bases", (base,) if base is not None else ())
+    base = getattr(options, "baseline", None)
+    bases = getattr(options, "bases", (base,) if base is not None else ())
     against = None
     if bases:
         from harness.report.changes import (
@@ -162,7 +162,7 @@ def _write_all(inputs: Inputs, outputs: Mapping[str, Path], asked: object) -> No
 
         against = news(inputs, read_inputs(bases, "--base"))
     for form, output in outputs.items():
-        _write(output, form, inputs, against, asked)
+        _write(output, form, inputs, against, options)
 
 
 @contextmanager
@@ -190,16 +190,16 @@ def _load_differences(inputs: Inputs, folders: Sequence[Path]) -> Differences | 
     return known_differences(folders)
 
 
-def _write(output: Path, form: str, inputs: Inputs, against: News | None, asked: object) -> None:
-    relative_to = getattr(asked, "relative_to", None)
+def _write(output: Path, form: str, inputs: Inputs, against: News | None, options: object) -> None:
+    relative_to = getattr(options, "relative_to", None)
     if form == "junit":
         assert inputs.check is not None
         text = junit(inputs.check)
     elif form == "markdown":
         text = markdown(inputs, against, relative_to)
     else:
-        folder = getattr(asked, "history", None)
-        differences = _load_differences(inputs, getattr(asked, "folders", ()))
+        folder = getattr(options, "history", None)
+        differences = _load_differences(inputs, getattr(options, "folders", ()))
         past = history(folder) if folder is not None else None
         text = page(inputs, against, past, relative_to, differences)
     try:

@@ -45,19 +45,19 @@ class ModelView:
     loss: str
 
 
-def model_view(name: str, told: CheckedModel) -> ModelView:
+def model_view(name: str, model: CheckedModel) -> ModelView:
     """Return the text about a model that a record file describes."""
-    sizes = ", ".join(f"{size} {number}" for size, number in told.sizes.items())
-    layers = ", ".join(_describe_layer(layer, told) for layer in told.layers)
+    sizes = ", ".join(f"{size} {number}" for size, number in model.sizes.items())
+    layers = ", ".join(_describe_layer(layer, model) for layer in model.layers)
     facts = (("sizes of most checks", sizes), ("layers", layers))
     return ModelView(
-        name, tuple(fact for fact in facts if fact[1]), told.equations.rstrip(), told.loss
+        name, tuple(fact for fact in facts if fact[1]), model.equations.rstrip(), model.loss
     )
 
 
-def _describe_layer(name: str, told: CheckedModel) -> str:
+def _describe_layer(name: str, model: CheckedModel) -> str:
     """Describe a layer and its non-default attributes: ``norm (batch_norm, momentum 0.1)``."""
-    definition, changed = told.layers[name], told.attributes.get(name, {})
+    definition, changed = model.layers[name], model.attributes.get(name, {})
     facts = [] if name == definition else [definition]
     facts += [f"{attribute} {value}" for attribute, value in changed.items()]
     return f"{name} ({', '.join(facts)})" if facts else name
@@ -83,9 +83,9 @@ def facts(inputs: Inputs) -> list[str]:
         machine = run.file.environment.machine
     if run is None:
         return []
-    found = [run.started, f"{machine.cpu} · {machine.usable_cores} cores"] if machine else []
+    texts = [run.started, f"{machine.cpu} · {machine.usable_cores} cores"] if machine else []
     versions = (v for text in run.versions.values() for v in text.split(", "))
-    return [*found, *dict.fromkeys(versions)]
+    return [*texts, *dict.fromkeys(versions)]
 
 
 def environment(inputs: Inputs, around: Sequence[Difference]) -> list[FactRow]:
@@ -118,25 +118,25 @@ def _all_facts(inputs: Inputs) -> dict[str, str]:
 
 
 def _check_facts(check: CheckRun) -> dict[str, str]:
-    found: dict[str, str] = {}
+    rows: dict[str, str] = {}
     if check.heads:
         head = check.heads[-1]
-        found |= {"harness": head.harness, **_machine_facts(head.machine)}
+        rows |= {"harness": head.harness, **_machine_facts(head.machine)}
         for backend, version in sorted(check.versions.items()):
-            found[f"version of {backend}"] = version
+            rows[f"version of {backend}"] = version
         for backend, variables in head.environment.items():
-            found[f"variables of {backend}"] = _join_values(variables)
-    return found
+            rows[f"variables of {backend}"] = _join_values(variables)
+    return rows
 
 
 def _speed_facts(run: BenchRun) -> dict[str, str]:
-    told = run.file.environment
-    found = _machine_facts(told.machine)
-    found["threads when timed"] = str(told.threads)
-    for backend, worker in told.workers.items():
-        found[f"{backend} when timed"] = worker.versions_text
-        found[f"settings of {backend}"] = _join_values(worker.settings)
-    return found
+    speed_environment = run.file.environment
+    rows = _machine_facts(speed_environment.machine)
+    rows["threads when timed"] = str(speed_environment.threads)
+    for backend, worker in speed_environment.workers.items():
+        rows[f"{backend} when timed"] = worker.versions_text
+        rows[f"settings of {backend}"] = _join_values(worker.settings)
+    return rows
 
 
 def _machine_facts(machine: Machine) -> dict[str, str]:

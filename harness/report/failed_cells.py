@@ -17,7 +17,7 @@ from harness.results.cell import CellResult, Divergence
 from harness.results.findings import PASSING, Finding
 from harness.results.lines import Head
 
-# The maximum number of stops shown before the first wrong stop, and from the first wrong stop on.
+# The maximum number of stops (values or layers) before the first wrong one, and from it on.
 BEFORE, AFTER = 5, 7
 FAULTS: Mapping[str, str] = {
     "layer": "The framework's layer is at fault.",
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Stop:
-    """A step in the order of computation: a value, or all values of a layer."""
+    """An item in the list of computed values: one value, or all values of a layer."""
 
     name: str
     words: str
@@ -84,26 +84,28 @@ def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
     """Return at most ``most`` failed cells, differences first, and the number of all others."""
     # For each cell, the head of the run that produced its result.
     heads = {cell: [*runs.values()][-1].head for cell, runs in check.records.cells.items()}
-    found = list_failing(check.cells)
-    return [_make_trouble(r, heads.get(r.cell)) for r in found[:most]], max(0, len(found) - most)
+    failures = list_failing(check.cells)
+    return [_make_trouble(r, heads.get(r.cell)) for r in failures[:most]], max(
+        0, len(failures) - most
+    )
 
 
 def _make_trouble(result: CellResult, head: Head | None) -> Trouble:
-    found = [f for f in result.findings if f.verdict not in PASSING]
+    failures = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
     # Rerun only the failed checks, because all checks of a cell may take many times as long.
-    again_ = command_line(rerun_command(result.cell, head, _check_names(found)))
+    again_ = command_line(rerun_command(result.cell, head, _check_names(failures)))
     # A user's own model has no reproducer, and no known differences.
     own = head is not None and head.request is not None and head.request.against
-    differs = [f for f in found if f.verdict == "differ"] if not own else []
+    differs = [f for f in failures if f.verdict == "differ"] if not own else []
     return Trouble(
         title=f"{result.cell}: {result.verdict}",
         tone="bad" if result.verdict == "differ" else "broken",
         location=result.location,
         who=FAULTS[blame.who] if blame else "",
         blame=blame.words if blame else "",
-        checks=found,
-        tracebacks=list(dict.fromkeys(f.traceback for f in found if f.traceback)),
+        checks=failures,
+        tracebacks=list(dict.fromkeys(f.traceback for f in failures if f.traceback)),
         command=again_,
         reproducer=command_line(
             [
@@ -123,40 +125,45 @@ def _check_names(found: Sequence[Finding]) -> list[str]:
     return [f.check for f in found if f.check in FINDINGS]
 
 
-def _divergence_fields(found: Divergence | None) -> dict[str, Any]:
-    if found is None:
+def _divergence_fields(divergence: Divergence | None) -> dict[str, Any]:
+    if divergence is None:
         return {}
     steps = [
         TimeStep(n, f"{error:.1e} of {most:.1e}", _excess(error, most))
-        for n, error, most in found.steps
+        for n, error, most in divergence.steps
     ]
     wrong = [step for step in steps if step.share > 0]
     at = f" at time step {wrong[0].number}" if wrong else ""
-    note = f"first wrong value, {found.first.rpartition('/')[2]}{at}"
+    note = f"first wrong value, {divergence.first.rpartition('/')[2]}{at}"
     lines = [
-        Line(n, text, note if n == found.line else "")
-        for n, text in enumerate(found.lines, start=found.start)
+        Line(n, text, note if n == divergence.line else "")
+        for n, text in enumerate(divergence.lines, start=divergence.start)
     ]
-    return {"file": found.file, "excerpt": lines, "chain": _make_chain(found), "by_time": steps}
+    return {
+        "file": divergence.file,
+        "excerpt": lines,
+        "chain": _make_chain(divergence),
+        "by_time": steps,
+    }
 
 
-def _make_chain(found: Divergence) -> list[Stop]:
+def _make_chain(divergence: Divergence) -> list[Stop]:
     """Return a stop for each layer, and a separate stop for the first wrong value."""
     stops: list[Stop] = []
     seen = False
-    for link in found.links:
+    for link in divergence.links:
         layer, _, name = link.value.rpartition("/")
-        if link.value == found.first:
+        if link.value == divergence.first:
             seen = True
             where = f"{name} of {layer}" if layer else name
             stops.append(Stop(where, f"✗ {link.error:.1e}, allowed {link.allowed:.1e}", "first"))
             continue
-        told = layer or name
-        if stops and stops[-1].name == told:
+        layer_name = layer or name
+        if stops and stops[-1].name == layer_name:
             # Keep only one stop for each layer, with the state of the layer's last value.
             stops.pop()
         words = "agrees" if link.agrees else "follows" if seen else "differs"
-        stops.append(Stop(told, words, "" if link.agrees else "follows"))
+        stops.append(Stop(layer_name, words, "" if link.agrees else "follows"))
     at = next(n for n, stop in enumerate(stops) if stop.tone == "first")
     return stops[max(0, at - BEFORE) : at + AFTER]
 

@@ -1,4 +1,4 @@
-"""The headline of a report: a sentence and a colour."""
+"""The headline of a report: a sentence with the result, its colour, and a few facts."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def headline(inputs: Inputs, news: News | None) -> Headline:
     tone, sentence, lines = _summarize_checks(inputs)
     files = [run.file for run in inputs.benches]
     if files:
-        told = speeds.count_speeds(files)
-        lines += [told] if sentence else []
-        sentence = sentence or told
+        counts = speeds.count_speeds(files)
+        lines += [counts] if sentence else []
+        sentence = sentence or counts
         cut = [f"{r.name} was {r.file.harness.incomplete}" for r in inputs.benches if r.cut_short]
         lines += cut
         silent = not any(file.benchmarks for file in files)
@@ -60,9 +60,9 @@ def headline(inputs: Inputs, news: News | None) -> Headline:
         if tone == "good" and (cut or lacking or silent):
             tone = "broken"
     if inputs.trainings:
-        told = several(len(inputs.trainings), "training")
-        lines += [told] if sentence else []
-        sentence = sentence or told
+        counts = several(len(inputs.trainings), "training")
+        lines += [counts] if sentence else []
+        sentence = sentence or counts
     against = ""
     if news is not None:
         against = f"compared with {news.sentence}"
@@ -114,17 +114,19 @@ def _summarize_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
 
 
 def _describe_scope(check: CheckRun) -> list[str]:
-    """Return a line with the kind of check, dtypes and counts; an empty list if no cell ended."""
+    """Describe the run in one line: selected checks, dtypes and counts; empty if no cell ended."""
     ended = [f for r in check.cells.values() for f in r.findings if f.verdict != "not-run"]
     if not ended:
         return []
-    asked = dict.fromkeys(_describe_selection(h.request.checks) for h in check.heads if h.request)
+    selections = dict.fromkeys(
+        _describe_selection(h.request.checks) for h in check.heads if h.request
+    )
     dtypes = " and ".join(sorted({cell.dtype for cell in check.cells}))
     kinds = several(len({f.check for f in ended}), "kind")
     counts = [f"{several(len(ended), 'check')} of {kinds}"]
     if check.comparisons is not None:
         counts.append(f"{check.comparisons:,} comparisons")
-    return [f"{', '.join([*asked, f'in {dtypes}'])}: {', '.join(counts)}"]
+    return [f"{', '.join([*selections, f'in {dtypes}'])}: {', '.join(counts)}"]
 
 
 def _describe_selection(checks: Sequence[str]) -> str:

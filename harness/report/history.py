@@ -73,19 +73,19 @@ def systems(
 
     ``upgrades`` maps a backend and a check number to a framework upgrade.
     """
-    found: dict[str, list[DigitsLine]] = {}
+    by_spec: dict[str, list[DigitsLine]] = {}
     for cell, points in cells.items():
         line = _make_line(cell, points, upgrades.get(cell.backend, {}), runs)
-        found.setdefault(cell.spec, []).append(line)
-    ordered = sorted(found.items(), key=lambda item: -max(line.drop for line in item[1]))
-    made: list[System] = []
+        by_spec.setdefault(cell.spec, []).append(line)
+    ordered = sorted(by_spec.items(), key=lambda item: -max(line.drop for line in item[1]))
+    summaries: list[System] = []
     for name, lines in ordered:
         worse = sum(line.drop >= LOST for line in lines)
-        told = f"{len(lines)} cells" if len(lines) > 1 else "1 cell"
-        told += f", {worse} worse than before" if worse else ""
-        opened = bool(worse) and len(made) < OPENED
-        made.append(System(name, told, sorted(lines, key=lambda line: -line.drop), opened))
-    return made
+        text = f"{len(lines)} cells" if len(lines) > 1 else "1 cell"
+        text += f", {worse} worse than before" if worse else ""
+        opened = bool(worse) and len(summaries) < OPENED
+        summaries.append(System(name, text, sorted(lines, key=lambda line: -line.drop), opened))
+    return summaries
 
 
 def _make_line(
@@ -225,23 +225,23 @@ def history(folder: Path) -> RunHistory:
     return found
 
 
-def _add_run(found: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str) -> None:
+def _add_run(history: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str) -> None:
     if isinstance(run, CheckRun):
-        found.rows.append(RunRow(run.started, count_verdicts(run.cells.values()), upgrade))
+        history.rows.append(RunRow(run.started, count_verdicts(run.cells.values()), upgrade))
         worst: dict[str, float] = {}
-        found.checks += 1
+        history.checks += 1
         for cell, result in run.cells.items():
             value = digits(result.findings)
-            found.cells.setdefault(cell, []).append(Point(found.checks, value, result.verdict))
+            history.cells.setdefault(cell, []).append(Point(history.checks, value, result.verdict))
             if value is not None and cell.dtype == "float32" and result.verdict in PASSING:
                 worst[cell.backend] = min(value, worst.get(cell.backend, value))
         for backend, value in worst.items():
-            found.digits.setdefault(backend, []).append((number, value))
+            history.digits.setdefault(backend, []).append((number, value))
         return
-    found.rows.append(RunRow(run.started, speeds.count_speeds([run.file]), upgrade))
+    history.rows.append(RunRow(run.started, speeds.count_speeds([run.file]), upgrade))
     for speed in run.file.benchmarks:
         name = speed.fullname.removeprefix("lesson6/")
-        found.rates.setdefault(name, []).append((number, speed.extra_info.rate.median))
+        history.rates.setdefault(name, []).append((number, speed.extra_info.rate.median))
 
 
 def _largest_factor(points: Sequence[tuple[float, float]]) -> float:

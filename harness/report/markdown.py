@@ -34,21 +34,21 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     lines += [plain(line) + "  " for line in (*top.lines, top.against) if line]
     lines += [code(command) + "  " for command in inputs.commands]
     if news is not None and news.changes:
-        told = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.listed_changes]
-        told[MOST_CHANGES:] = _more_lines(len(told) - MOST_CHANGES)
+        items = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.listed_changes]
+        items[MOST_CHANGES:] = _more_lines(len(items) - MOST_CHANGES)
         if news.collapsed_changes:
-            told.append(f"- {len(news.collapsed_changes)} changes that are not worse")
-        lines += ["", *told]
+            items.append(f"- {len(news.collapsed_changes)} changes that are not worse")
+        lines += ["", *items]
     if news is not None and news.moved:
-        told = [f"- {plain(text)}" for text in list_moved_digits(news.moved)]
-        lines += ["", f"{MOVED}:", "", *told]
+        items = [f"- {plain(text)}" for text in list_moved_digits(news.moved)]
+        lines += ["", f"{MOVED}:", "", *items]
     if inputs.check is not None:
-        told = []
+        items = []
         shown, left = troubles(inputs.check, MOST_TROUBLES)
         for trouble in shown:
             words = plain(_sentences(trouble))
-            told.append(f"- **{plain(trouble.title)}** {words}  \n  {code(trouble.command)}")
-        lines += ["", *told, *_more_lines(left)] if told else []
+            items.append(f"- **{plain(trouble.title)}** {words}  \n  {code(trouble.command)}")
+        lines += ["", *items, *_more_lines(left)] if items else []
         for matrix in matrices(inputs.check.cells):
             lines += ["", *_matrix_lines(matrix)]
     for run in inputs.benches:
@@ -59,8 +59,8 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     lines += _model_lines(inputs.check)
     rows = environment(inputs, news.environment if news else ())
     before = {row.name: f"{plain(row.before)} → " if row.before else "" for row in rows}
-    told = [f"- {plain(row.name)}: {before[row.name]}{plain(row.now)}" for row in rows]
-    return "\n".join([*lines, *_collapsible("Environment", told), ""])
+    items = [f"- {plain(row.name)}: {before[row.name]}{plain(row.now)}" for row in rows]
+    return "\n".join([*lines, *_collapsible("Environment", items), ""])
 
 
 def _model_lines(check: CheckRun | None) -> list[str]:

@@ -66,7 +66,7 @@ def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ())
     - ``charts`` has, for each chart, a view for every baseline.
     """
     names = Names()
-    found = {
+    entry_data = {
         str(entry.number): {
             "spec": visible(entry.spec),
             "backend": visible(entry.backend),
@@ -78,7 +78,7 @@ def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ())
     views = [
         {visible(name): view.record() for name, view in chart.views.items()} for chart in speeds
     ]
-    return escape_json({"names": names.all, "entries": found, "charts": views})
+    return escape_json({"names": names.all, "entries": entry_data, "charts": views})
 
 
 def escape_json(data: Any) -> str:
@@ -109,14 +109,14 @@ def _cell_data(result: CellResult, names: Names) -> dict[str, object]:
 
 def _describe_layers(layers: Mapping[str, str]) -> str:
     """Describe what ran each layer, e.g. ``gru: GRU; embed, out: equations``."""
-    named: dict[str, list[str]] = {}
+    by_kind: dict[str, list[str]] = {}
     for layer, kind in layers.items():
-        named.setdefault(kind, []).append(layer)
-    if len(named) == 1:
-        return f"all layers: {next(iter(named))}"
+        by_kind.setdefault(kind, []).append(layer)
+    if len(by_kind) == 1:
+        return f"all layers: {next(iter(by_kind))}"
     # Layers that ran as equations come last.
-    ordered = sorted(named.items(), key=lambda item: item[0] == "equations")
-    return "; ".join(f"{', '.join(found)}: {kind}" for kind, found in ordered)
+    ordered = sorted(by_kind.items(), key=lambda item: item[0] == "equations")
+    return "; ".join(f"{', '.join(layer_names)}: {kind}" for kind, layer_names in ordered)
 
 
 def _check_row(
@@ -179,13 +179,13 @@ def page(
     """
     drawn = svg_pictures.available()
     check = inputs.check
-    found = cells.matrices(check.cells) if check else []
+    tables = cells.matrices(check.cells) if check else []
     charts = speeds.make_charts(inputs, baseline)
     shown, left = troubles(check, MOST_TROUBLES) if check else ([], 0)
     dtypes = sorted({cell.dtype for cell in check.cells}) if check else []
     pairs = check.pairs(every=True) if check else []
     models = check.models if check else {}
-    entries = (e for matrix in found for _, row in matrix.rows for e in row if e is not None)
+    entries = (e for matrix in tables for _, row in matrix.rows for e in row if e is not None)
     roof = next(filter(None, (roofline(run.file) for run in inputs.benches)), None)
     drawn_losses = drawn and inputs.trainings
     context: dict[str, object] = {
@@ -200,7 +200,7 @@ def page(
         "opened": OPENED,
         "more_troubles": left,
         "known": _known_difference_rows(check, differences),
-        "matrices": found,
+        "matrices": tables,
         "pairs": pairs if len(pairs) > FEW else [],  # a few pairs are in the headline
         "models": [model_view(name, told) for name, told in models.items()],
         "dtypes": dtypes,
@@ -224,7 +224,7 @@ def page(
     }
     template, style, script = _load_templates()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    css = style.render(paths=len(found), dtypes=len(dtypes))
+    css = style.render(paths=len(tables), dtypes=len(dtypes))
     return template.render(
         **context, css=Markup(css), js=Markup(script), script_hash=f"sha256-{digest}"
     )
@@ -270,14 +270,14 @@ def _known_difference_rows(
     if check is None:
         return []
     entries = differences.entries if differences else {}
-    told = []
+    rows = []
     for words, names in cells.list_known_differences(check.cells):
         name = next((n for n in entries if f"known difference {n}:" in words), None)
         entry = entries[name] if name else None
         link = entry.link if entry and entry.link.startswith("https://") else ""
         reason = entry.reason if entry else ""
-        told.append({"words": words, "reason": reason, "link": link, "cells": ", ".join(names)})
-    return told
+        rows.append({"words": words, "reason": reason, "link": link, "cells": ", ".join(names)})
+    return rows
 
 
 def _draw_growth(check: CheckRun) -> Markup | None:

@@ -40,22 +40,22 @@ class Chart:
 def count_speeds(files: Sequence[SpeedFile]) -> str:
     """Return the numbers of cells with and without a speed, e.g. ``12 speeds, 1 refused``."""
     refused = sum(len(file.harness.without_speed) for file in files)
-    told = several(sum(len(file.benchmarks) for file in files), "speed")
-    return f"{told}, {refused} refused" if refused else told
+    text = several(sum(len(file.benchmarks) for file in files), "speed")
+    return f"{text}, {refused} refused" if refused else text
 
 
 def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
     """Return a chart for each mode, batch and sizes; the titles contain ``of``, a file name."""
     title = _make_title_function(file, of)
-    found: dict[str, list[Timed]] = {}
+    timed: dict[str, list[Timed]] = {}
     for speed in file.benchmarks:
-        found.setdefault(title(speed.params), []).append(speed)
+        timed.setdefault(title(speed.params), []).append(speed)
     refused: dict[str, list[NoSpeed]] = {}
     for cell in file.harness.without_speed:
         refused.setdefault(title(cell.params), []).append(cell)
     return [
-        _make_chart(name, found.get(name, []), refused.get(name, []), baseline)
-        for name in dict.fromkeys([*found, *refused])
+        _make_chart(name, timed.get(name, []), refused.get(name, []), baseline)
+        for name in dict.fromkeys([*timed, *refused])
     ]
 
 
@@ -101,12 +101,12 @@ def _make_chart(
 
 def group_doubts(chart: Chart) -> list[tuple[str, list[str]]]:
     """Return the reasons why speeds are unreliable, each with its cells."""
-    found: dict[str, list[str]] = {}
+    by_doubt: dict[str, list[str]] = {}
     for system, dots in chart.rows:
         for backend, dot in dots.items():
             for doubt in dot.figures.doubts:
-                found.setdefault(doubt, []).append(f"{system} on {backend}")
-    return [*found.items()]
+                by_doubt.setdefault(doubt, []).append(f"{system} on {backend}")
+    return [*by_doubt.items()]
 
 
 def roofline(file: SpeedFile) -> Roofline | None:
@@ -198,7 +198,7 @@ class ShownChart:
 
 def make_charts(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
     """Return the charts of all files; a backend has the same colour in all charts of a file."""
-    found = []
+    shown_charts = []
     for run in inputs.benches:
         timed = {speed.params.backend for speed in run.file.benchmarks}
         refused = {cell.params.backend for cell in run.file.harness.without_speed}
@@ -210,13 +210,13 @@ def make_charts(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
             ]
             doubts = [f"{', '.join(of)}: {doubt}" for doubt, of in group_doubts(chart)]
             view = views.get(baseline or "", views[""])
-            found.append(ShownChart(chart, looks, view, views, rows, doubts))
-    return found
+            shown_charts.append(ShownChart(chart, looks, view, views, rows, doubts))
+    return shown_charts
 
 
-def baselines(found: Iterable[ShownChart]) -> list[str]:
+def baselines(shown_charts: Iterable[ShownChart]) -> list[str]:
     """Return the backends that have a speed; each can be the baseline."""
-    return sorted({backend for c in found for _, dots in c.chart.rows for backend in dots})
+    return sorted({backend for c in shown_charts for _, dots in c.chart.rows for backend in dots})
 
 
 def _dot_texts(dot: Dot | None) -> tuple[str, str] | None:
@@ -268,16 +268,16 @@ def _make_view(chart: Chart, baseline: str) -> ChartView:
 
 def _choose_ticks(low: float, high: float) -> list[float]:
     """Return the ticks between two powers of ten: as few round numbers as make the scale clear."""
-    found: list[float] = []
+    ticks: list[float] = []
     for steps in STEPS:
         powers = range(math.floor(low), math.floor(high) + 1)
         every = -(-len(powers) // DECADES)
         values = [step * 10.0**power for power in powers[::every] for step in steps]
-        found = [v for v in values if low - 1e-9 <= math.log10(v) <= high + 1e-9]
-        if len(found) >= FEWEST:
+        ticks = [v for v in values if low - 1e-9 <= math.log10(v) <= high + 1e-9]
+        if len(ticks) >= FEWEST:
             break
     kept: list[float] = []
-    for value in found:
+    for value in ticks:
         if not kept or math.log10(value / kept[-1]) >= APART * (high - low):
             kept.append(value)
     return kept

@@ -18,7 +18,7 @@ Grown = Annotated[tuple[NonNegativeInt, Number, Number], Strict(False)]
 
 
 class Link(Form):
-    """A named value and its largest error at any time step, relative to its magnitude."""
+    """A value of a pass (e.g. ``gru/h``) and its largest relative error at any time step."""
 
     value: str
     error: Number
@@ -74,7 +74,7 @@ def cell_name(cell: Cell) -> tuple[str, ...]:
 
 @dataclass
 class CellResult:
-    """The outcome of a cell."""
+    """The outcome of a cell: its findings, and where and why values were wrong."""
 
     cell: Cell
     findings: list[Finding] = field(default_factory=list)
@@ -137,6 +137,6 @@ def not_compared(results: Iterable[CellResult]) -> list[str]:
 
 def harness_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
     """Return the finding for an exception in the harness itself, in a check or in a whole cell."""
-    words = f"error in the harness itself, not in the backend: {type(error).__name__}: {error}"
+    error_text = f"error in the harness itself, not in the backend: {type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
-    return Finding(check, faults=[words], verdict="error", seconds=seconds, traceback=trace)
+    return Finding(check, faults=[error_text], verdict="error", seconds=seconds, traceback=trace)

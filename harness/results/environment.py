@@ -75,7 +75,7 @@ class Environment(Form):
 
 def describe_machine(*, timed: bool = False) -> Machine:
     """Return the description of this machine; ``timed`` adds its clock frequencies."""
-    found = Machine(
+    description = Machine(
         host=platform.node(),
         id=machine_identity(),
         cpu=_read_cpu_model(),
@@ -86,7 +86,7 @@ def describe_machine(*, timed: bool = False) -> Machine:
         architecture=platform.machine(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
     )
-    return found.model_copy(update=_read_clocks()) if timed else found
+    return description.model_copy(update=_read_clocks()) if timed else description
 
 
 def machine_identity() -> str:
@@ -113,12 +113,12 @@ def _read_cpu_model() -> str:
 
 def _read_clocks() -> dict[str, object]:
     """Return the governor and the clock frequencies of the first core in MHz, if readable."""
-    found: dict[str, object] = {}
+    clocks: dict[str, object] = {}
     with contextlib.suppress(OSError):
-        found["governor"] = (CPU / "scaling_governor").read_text().strip()
-        found["highest_mhz"] = int((CPU / "cpuinfo_max_freq").read_text()) / 1000
+        clocks["governor"] = (CPU / "scaling_governor").read_text().strip()
+        clocks["highest_mhz"] = int((CPU / "cpuinfo_max_freq").read_text()) / 1000
     with contextlib.suppress(OSError):
         clock = re.search(r"cpu MHz\s*: ([\d.]+)", Path("/proc/cpuinfo").read_text())
         if clock:
-            found["mhz"] = float(clock[1])
-    return found
+            clocks["mhz"] = float(clock[1])
+    return clocks

@@ -185,18 +185,18 @@ def parse_line(text: bytes) -> RecordLine | None:
     if len(text) > MAX_LINE:
         raise Malformed(f"the line has {len(text):,} bytes; a record has at most {MAX_LINE:,}")
     try:
-        found = read_json(text, "the line")
+        fields = read_json(text, "the line")
     except ValueError:
         raise ValueError("not JSON; only the last line may be incomplete") from None
-    if not isinstance(found, dict) or not isinstance(kind := found.get("kind"), str):
+    if not isinstance(fields, dict) or not isinstance(kind := fields.get("kind"), str):
         raise ValueError("not a record: the field 'kind' is missing")
-    if kind == "head" and found.get("schema") != SCHEMA_VERSION:
+    if kind == "head" and fields.get("schema") != SCHEMA_VERSION:
         raise ValueError(
-            f"schema {found.get('schema')!r} is unknown; {SCHEMA_VERSION} is the only schema that "
+            f"schema {fields.get('schema')!r} is unknown; {SCHEMA_VERSION} is the only schema that "
             "this version of the harness reads"
         )
     form = FORMS.get(kind)
-    return None if form is None else formed(found, form, kind)
+    return None if form is None else formed(fields, form, kind)
 
 
 def _reports_torn(text: bytes, torn: bytes) -> bool:

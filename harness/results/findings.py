@@ -155,8 +155,8 @@ class Finding:
                 steps.setdefault(int(found[1]), []).append(deviation)
         # Of a long training, keep only some steps, with the first and the last step.
         every = -(-len(steps) // MOST_STEPS) or 1
-        looked = [*sorted(steps)[:-1:every], *sorted(steps)[-1:]]
-        worsts = ((step, worst(steps[step])) for step in looked)
+        shown_steps = [*sorted(steps)[:-1:every], *sorted(steps)[-1:]]
+        worsts = ((step, worst(steps[step])) for step in shown_steps)
         return tuple((step, found.error, found.tolerance) for step, found in worsts)
 
     @property
@@ -194,8 +194,8 @@ def select_failed(findings: Iterable[Finding]) -> list[Finding]:
 
     If checks in :data:`MEASURING` failed, return only these.
     """
-    found = [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
-    return [f for f in found if f.check in MEASURING and f.worst] or found
+    failures = [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
+    return [f for f in failures if f.check in MEASURING and f.worst] or failures
 
 
 def digits(findings: Iterable[Finding]) -> float | None:

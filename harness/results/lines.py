@@ -50,12 +50,12 @@ class Sparse(Form):
 
 
 class RecordLine(Sparse):
-    """A line of any kind."""
+    """A line of a record file. ``kind`` is e.g. "head", "result" or "end"."""
 
     kind: str
 
     def plain(self) -> dict[str, object]:
-        """Return the fields that were set, and the kind."""
+        """Return the kind and the fields that were set, as JSON data."""
         return {"kind": self.kind, **super().plain()}
 
 
@@ -137,12 +137,12 @@ class Head(RecordLine):
     planned: NonNegativeInt | None = None
 
     def plain(self) -> dict[str, object]:
-        """Return the fields that were set, with kind and schema version."""
+        """Return the kind, the schema version and the fields that were set, as JSON data."""
         return {"kind": self.kind, "schema": self.schema_, **super().plain()}
 
 
 class CellLine(RecordLine):
-    """A line about a cell."""
+    """A line about one cell: its spec, backend, device, dtype and path."""
 
     spec: str
     backend: str
@@ -173,7 +173,7 @@ class Begin(CellLine):
 
     @classmethod
     def of(cls, cell: Cell, signature: Mapping[str, str] | None, since: str = "") -> Self:
-        """Return the line that begins a cell, or keeps its results ``since`` an earlier run."""
+        """Return the line that begins a cell; ``since`` is the start time of kept results."""
         own = None if signature is None else dict(signature)
         return cls(**vars(cell), signature=own, since=since or None)
 

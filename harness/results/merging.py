@@ -1,4 +1,4 @@
-"""Merging of files from several runs (shards, machines, versions), without duplicate cells.
+"""Merging of result files from several runs (shards, machines, versions).
 
 Speeds are comparable only within a group, because the cells of a group are timed in turn. So cells
 of the same group from several files become separate groups.
@@ -68,24 +68,24 @@ class Merged:
 
     def lines(self, place: str) -> list[str]:
         """Return the remarks as lines of text; ``place`` is the name of the merged file."""
-        found = [
+        texts = [
             f"{name}: {_count_cells(count)} {'is' if count == 1 else 'are'} also in another file, "
             "with the same outcome; each is kept once"
             for name, count in self.duplicates.items()
         ]
-        found += [*self.contradictions, *self.notes]
+        texts += [*self.contradictions, *self.notes]
         machines = several(len(self.machines), "machine")
         files = several(self.files, "file")
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
-        found.append(
+        texts.append(
             f"{self.kind}: {_count_cells(self.cells)} from {files} and {machines}, in {place}"
             + (f": {counts}" if counts else "")
         )
-        told = [
+        missing_texts = [
             *self.shards,
             *([f"{_count_cells(self.missing)} missing"] if self.missing else []),
         ]
-        return [*found, *(["; ".join(told)] if told else [])]
+        return [*texts, *(["; ".join(missing_texts)] if missing_texts else [])]
 
     def record(self) -> dict[str, object]:
         """Return all fields except the content as plain data."""
@@ -93,7 +93,7 @@ class Merged:
 
 
 def check_same_options(
-    runs: Iterable[tuple[str, Mapping[str, object]]], shown: Callable[[object], str] = str
+    runs: Iterable[tuple[str, Mapping[str, object]]], format_value: Callable[[object], str] = str
 ) -> None:
     """Check that all runs have the same options. A run is a pair of file name and options.
 
@@ -101,27 +101,27 @@ def check_same_options(
         UsageError: the options of a run differ from the options of the first run.
     """
     (first, before), *others = runs
-    for name, asked in others:
-        told = [
-            f"{option} {shown(before.get(option))} and {shown(asked.get(option))}"
-            for option in dict.fromkeys([*before, *asked])
-            if before.get(option) != asked.get(option)
+    for name, options in others:
+        differences = [
+            f"{option} {format_value(before.get(option))} and {format_value(options.get(option))}"
+            for option in dict.fromkeys([*before, *options])
+            if before.get(option) != options.get(option)
         ]
-        if told:
+        if differences:
             raise UsageError(
-                f"{first} and {name} are from runs with different options ({'; '.join(told)}): "
-                "merge only runs with the same options"
+                f"{first} and {name} are from runs with different options "
+                f"({'; '.join(differences)}): merge only runs with the same options"
             )
 
 
-def describe_different_models(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
+def describe_different_models(results: Iterable[tuple[str, str, str | None]]) -> list[str]:
     """Return remarks on specs that have the same name but are different models in the results.
 
     Each entry is a file name, a spec, and an identifier of the model, or None if not recorded.
     """
     files: dict[str, dict[str, None]] = {}
     models: dict[str, set[str]] = {}
-    for name, spec, model in found:
+    for name, spec, model in results:
         if model is not None:
             files.setdefault(spec, {})[name] = None
             models.setdefault(spec, set()).add(model)
@@ -199,7 +199,7 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
 
 
 class _KeptBlocks:
-    """The results kept so far, by cell and origin; contradicting results are numbered copies."""
+    """The results for the merged file; different results of one cell are numbered copies."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[Cell, CellOrigin], CellBlock] = {}
@@ -209,9 +209,9 @@ class _KeptBlocks:
 
     def add(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
         """Add the result of a cell from the file ``name``, unless an equal result is kept."""
-        known = self._blocks_by_origin.setdefault((cell, replace(origin, copy=1)), [])
+        blocks = self._blocks_by_origin.setdefault((cell, replace(origin, copy=1)), [])
         model = block.model
-        alike = [(n, other) for n, other in known if other.model in (model, None) or not model]
+        alike = [(n, other) for n, other in blocks if other.model in (model, None) or not model]
         if any(other.verdicts == block.verdicts for _, other in alike):
             self.duplicates[name] += 1
             return
@@ -219,12 +219,12 @@ class _KeptBlocks:
             self.contradictions.append(
                 _describe_contradiction(cell, origin, *alike[0], name, block)
             )
-        known.append((name, block))
-        copy = len(known)
-        told: dict[str, object] = {"copy_": copy} if copy > 1 else {}
+        blocks.append((name, block))
+        copy = len(blocks)
+        updates: dict[str, object] = {"copy_": copy} if copy > 1 else {}
         if block.began and not block.begin.since:
-            told["started"] = block.began
-        begin = block.begin.model_copy(update=told)
+            updates["started"] = block.began
+        begin = block.begin.model_copy(update=updates)
         self.kept[cell, replace(origin, copy=copy)] = replace(block, begin=begin)
 
 
@@ -237,20 +237,20 @@ def _describe_contradiction(
         for check in dict.fromkeys([*first.verdicts, *verdicts])
         if first.verdicts.get(check) != verdicts.get(check)
     )
-    told = [str(side.get(check, "missing")) for side in (first.verdicts, verdicts)]
+    sides = [str(side.get(check, "missing")) for side in (first.verdicts, verdicts)]
     return (
-        f"{cell} ({origin.version or 'not started'} on {origin.host}): {check} is {told[0]} in "
-        f"{other}, and {told[1]} in {name}; both are kept"
+        f"{cell} ({origin.version or 'not started'} on {origin.host}): {check} is {sides[0]} in "
+        f"{other}, and {sides[1]} in {name}; both are kept"
     )
 
 
 def _remove_duplicates(lines: Iterable[L]) -> list[L]:
-    """Remove duplicate lines of kind head or pair, which occur if files were merged before."""
-    found: dict[str, L] = {}
+    """Remove equal lines (heads or pairs), which occur if the files were merged before."""
+    by_content: dict[str, L] = {}
     for line in lines:
-        told = {name: value for name, value in line.plain().items() if name != "planned"}
-        found.setdefault(json.dumps(told, sort_keys=True), line)
-    return list(found.values())
+        fields = {name: value for name, value in line.plain().items() if name != "planned"}
+        by_content.setdefault(json.dumps(fields, sort_keys=True), line)
+    return list(by_content.values())
 
 
 def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
@@ -266,7 +266,7 @@ def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
     merging = _KeptEntries(files)
     plans = _list_plans(files)
     missing, shards = Plans.of(plans).describe_missing(merging.ended)
-    made = _join_files(files, merging, plans)
+    merged = _join_files(files, merging, plans)
     models = [
         (name, each.params.spec, each.extra_info.model)
         for name, content in files.items()
@@ -274,11 +274,11 @@ def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
     ]
     return Merged(
         kind="results of benchmarks",
-        content=encode_speeds(made),
+        content=encode_speeds(merged),
         files=len(files),
         cells=len(merging.kept),
         machines=sorted({machine.host for machine in merging.machines.values()}),
-        counts={"with a speed": len(made.timed), "without one": len(made.lacking)},
+        counts={"with a speed": len(merged.timed), "without one": len(merged.lacking)},
         duplicates=merging.duplicates,
         contradictions=[*describe_different_models(models), *merging.contradictions],
         shards=shards,
@@ -294,13 +294,13 @@ def join_speeds(contents: Sequence[SpeedFile]) -> SpeedFile:
 
 
 def _list_plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
-    """Return the plans of all runs, with every shard of a run only once."""
+    """Return the plans of all runs; plans of the same shard are returned once."""
     every = (plan for content in files.values() for plan in content.harness.plans)
     return [*{(plan.digest, plan.shard): plan for plan in every}.values()]
 
 
 class _KeptEntries:
-    """The cells kept so far, each with its origin, so that a merged file can be merged again."""
+    """The timed cells to write to the merged file, each with its origin for later merges."""
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
         self.kept: list[tuple[SpeedEntry, str, SpeedOrigin]] = []
@@ -313,11 +313,11 @@ class _KeptEntries:
         for name, content in files.items():
             text = json.dumps(content.plain(), sort_keys=True)
             own = hashlib.sha256(text.encode()).hexdigest()[:16]
-            found = [_undo_merge(content, own, entry) for entry in content.entries]
-            machines = [origin.machine for _, origin in found]
+            entries = [_undo_merge(content, own, entry) for entry in content.entries]
+            machines = [origin.machine for _, origin in entries]
             for machine in machines or [_machine_of(content)]:
                 self.machines.setdefault(machine.id, machine)
-            for entry, origin in found:
+            for entry, origin in entries:
                 self._add(name, entry, origin)
         self._rename_groups()
 
@@ -335,11 +335,11 @@ class _KeptEntries:
                 self.duplicates[name] += 1
                 return
             sides = ["a speed" if isinstance(e, Timed) else "none" for e in (other, entry)]
-            told = (
+            text = (
                 f"{cell} (on {machine.host}): it has {sides[0]} in {self._files[number]}, and "
                 f"{sides[1]} in {name}; both are kept"
             )
-            (self.notes if sides[0] == sides[1] else self.contradictions).append(told)
+            (self.notes if sides[0] == sides[1] else self.contradictions).append(text)
         known.append(len(self.kept))
         self.kept.append((entry, cell, origin))
         self._files.append(name)
@@ -360,7 +360,7 @@ class _KeptEntries:
                 self.kept[number] = entry, cell, origin
 
     def _labels(self, numbers: Sequence[int]) -> list[str]:
-        """Return for each cell of a group the label that tells it from cells of the same name."""
+        """Return a label for each cell; cells with the same name get different labels."""
         kept = [self.kept[number][1:] for number in numbers]
         machines = {origin.machine.id for _, origin in kept}
         hosts = {origin.machine.host for _, origin in kept}
@@ -368,7 +368,7 @@ class _KeptEntries:
         for cell, origin in kept:
             versions.setdefault(cell, set()).add(origin.versions)
         seen: Counter[tuple[str, str]] = Counter()
-        found = []
+        labels = []
         for cell, origin in kept:
             label = origin_label(
                 version=origin.versions if len(versions[cell]) > 1 else None,
@@ -376,8 +376,8 @@ class _KeptEntries:
                 machine=origin.machine.id if len(hosts) < len(machines) else None,
             )
             seen[cell, label] += 1
-            found.append(label + origin_label(copy=seen[cell, label]))
-        return found
+            labels.append(label + origin_label(copy=seen[cell, label]))
+        return labels
 
 
 def _undo_merge(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, SpeedOrigin]:
@@ -407,10 +407,10 @@ def _join_files(
     workers: dict[str, WorkerDescription] = {}
     for content in files.values():
         workers = {**content.environment.workers, **workers}
-    told: dict[str, object] = {"workers": workers}
+    updates: dict[str, object] = {"workers": workers}
     if len(merging.machines) > 1:
-        told["machines"] = list(merging.machines.values())
-    info = {"harness": first.environment.model_copy(update=told)}
+        updates["machines"] = list(merging.machines.values())
+    info = {"harness": first.environment.model_copy(update=updates)}
     further = [content.harness for content in files.values()]
     rest: dict[str, object] = {}  # optional fields, set only if they have a value
     commands = dict.fromkeys(tuple(words) for each in further for words in each.commands)
@@ -419,7 +419,7 @@ def _join_files(
     if cut := [each.incomplete for each in further if each.incomplete]:
         done, planned = sum(each.done for each in cut), sum(each.planned for each in cut)
         rest["incomplete"] = Incomplete(done=done, planned=planned)
-    whole = Further(
+    field = Further(
         without_speed=[entry for entry, *_ in merging.kept if isinstance(entry, NoSpeed)],
         slopes=[slope for each in further for slope in each.slopes],
         tunings=[gain for each in further for gain in each.tunings],
@@ -429,7 +429,7 @@ def _join_files(
         update={
             "machine_info": first.machine_info.model_copy(update=info),
             "benchmarks": [entry for entry, *_ in merging.kept if isinstance(entry, Timed)],
-            "harness": whole.model_copy(update=rest),
+            "harness": field.model_copy(update=rest),
         }
     )
 

@@ -31,7 +31,7 @@ class CellOrigin:
 
 @dataclass(frozen=True)
 class CellBlock:
-    """The lines of a cell from begin to end, and the first line of the run that wrote them."""
+    """The lines of one run of a cell, and the head (first line) of the run that wrote them."""
 
     begin: Begin
     results: Sequence[Result]
@@ -64,8 +64,8 @@ class CellBlock:
     @property
     def model(self) -> str | None:
         """The identifier of the cell's model; None if its run did not record it."""
-        said = self.begin.signature or {}
-        return f"{said['spec']} {said.get('sizes', '')}" if "spec" in said else None
+        signature = self.begin.signature or {}
+        return f"{signature['spec']} {signature.get('sizes', '')}" if "spec" in signature else None
 
     def result(self) -> CellResult:
         """Return the result of the cell."""
@@ -85,10 +85,10 @@ class CellBlock:
 
 def _origin_of(begin: Begin, head: Head | None) -> CellOrigin:
     """Return the origin of a cell that begins; the version stays empty until there are results."""
-    said = begin.signature or {}
+    signature = begin.signature or {}
     run_on = head.machine if head else Machine()
-    host = said.get("host", run_on.host)
-    machine = said.get("machine") or run_on.id or host
+    host = signature.get("host", run_on.host)
+    machine = signature.get("machine") or run_on.id or host
     return CellOrigin(machine, host, "", begin.copy_)
 
 
@@ -114,7 +114,7 @@ class Records:
 
     @property
     def head(self) -> Head | None:
-        """The first line of the last run; None if there is none."""
+        """The head (first line) of the last run; None if the file has no head."""
         return next(reversed(self.of_kind(Head)), None)
 
     @property
@@ -133,7 +133,8 @@ class Records:
 
     @cached_property
     def ended(self) -> Mapping[Cell, CellResult]:
-        """The results of :attr:`cells`; several origins are added to the name of the backend."""
+        """The results of :attr:`cells`. A cell with several origins has a result for each, and
+        the name of the backend contains the origin."""
         return separate_origins(self.cells)[0]
 
     @cached_property
@@ -164,58 +165,58 @@ class Records:
         Raises:
             UsageError: a cell was run on several machines, but not on this machine.
         """
-        found = {}
+        results = {}
         for cell, origins in self.cells.items():
             machines = {origin.machine for origin in origins}
-            wanted = machine if machine in machines else next(iter(machines))
-            if wanted != machine and len(machines) > 1:
+            chosen = machine if machine in machines else next(iter(machines))
+            if chosen != machine and len(machines) > 1:
                 hosts = ", ".join(sorted({origin.host for origin in origins}))
                 raise UsageError(
                     f"{what} contains {cell} from {len(machines)} machines ({hosts}), but not from "
                     "this machine: give the records of only one machine"
                 )
-            found[cell] = [b for o, b in origins.items() if o.machine == wanted][-1].result()
-        return found
+            results[cell] = [b for o, b in origins.items() if o.machine == chosen][-1].result()
+        return results
 
     @cached_property
     def _blocks(self) -> tuple[Origins, list[CellBlock]]:
-        """The cells by origin, and the lines of all cells that ended, in file order."""
+        """The finished cells by origin, and the lines of all finished cells in file order."""
         every: list[CellBlock] = []
-        found: dict[Cell, dict[CellOrigin, CellBlock]] = {}
+        by_cell: dict[Cell, dict[CellOrigin, CellBlock]] = {}
         begun: dict[Cell, tuple[Begin, list[Result], list[CellBlock]]] = {}
         head: Head | None = None
         # Blame that a later line assigns to a cell before the cell has ended.
-        told: dict[Cell, BlameLine] = {}
+        later_blame: dict[Cell, BlameLine] = {}
         for line in self.lines:
             match line:
                 case Head():
                     head = line
                 case BlameLine(cell=cell):
                     if cell in begun:
-                        told[cell] = line
-                    elif origins := found.get(cell):
+                        later_blame[cell] = line
+                    elif origins := by_cell.get(cell):
                         origin, block = [*origins.items()][-1]
                         end = block.end.model_copy(update={"blame": line.blame})
                         origins[origin] = replace(block, end=end)
                 case Begin(cell=cell):
-                    again = _pop_older_block(found.get(cell, {}), _origin_of(line, head))
+                    again = _pop_older_block(by_cell.get(cell, {}), _origin_of(line, head))
                     begun[cell] = line, [], again
-                    told.pop(cell, None)
+                    later_blame.pop(cell, None)
                 case Result(cell=cell) if cell in begun:
                     begun[cell][1].append(line)
                 case End(cell=cell) if cell in begun:
                     begin, results, before = begun.pop(cell)
-                    if cell in told:
-                        line = line.model_copy(update={"blame": told.pop(cell).blame})
+                    if cell in later_blame:
+                        line = line.model_copy(update={"blame": later_blame.pop(cell).blame})
                     block = CellBlock(begin, results, line, head)
                     every.append(block)
-                    origins = found.setdefault(cell, {})
+                    origins = by_cell.setdefault(cell, {})
                     version = block.origin.version
                     for older in before:
                         if version and older.origin.version not in ("", version):
                             origins[older.origin] = older
                     origins[block.origin] = block
-        return {cell: origins for cell, origins in found.items() if origins}, every
+        return {cell: origins for cell, origins in by_cell.items() if origins}, every
 
 
 def _pop_older_block(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
@@ -235,9 +236,9 @@ def results_newest_first(cells: Origins) -> dict[Cell, Iterator[CellResult]]:
 def _newest_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]:
     copied = {replace(origin, copy=1) for origin in origins if origin.copy > 1}
     for origin, block in reversed([*origins.items()]):
-        found = block.result()
-        found.contradicted = replace(origin, copy=1) in copied
-        yield found
+        result = block.result()
+        result.contradicted = replace(origin, copy=1) in copied
+        yield result
 
 
 def newest_results(*files: Records) -> list[dict[Cell, CellResult]]:
@@ -245,14 +246,14 @@ def newest_results(*files: Records) -> list[dict[Cell, CellResult]]:
 
     If there are several machines, the names of backends contain the machine.
     """
-    found = []
+    by_file = []
     for records in files:
         newest: dict[Cell, dict[CellOrigin, CellBlock]] = {}
         for cell, origins in records.cells.items():
             last = {(o.machine, o.copy): (o, block) for o, block in origins.items()}
             newest[cell] = dict(last.values())
-        found.append(newest)
-    return separate_origins(*found, versions=False)
+        by_file.append(newest)
+    return separate_origins(*by_file, versions=False)
 
 
 def separate_origins(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
@@ -266,7 +267,7 @@ def separate_origins(*files: Origins, versions: bool = True) -> list[dict[Cell, 
     hosts: dict[str, set[str]] = {}
     for origin in (o for cells in files for origins in cells.values() for o in origins):
         hosts.setdefault(origin.host, set()).add(origin.machine)
-    named = []
+    results_by_file = []
     for cells in files:
         results: dict[Cell, CellResult] = {}
         for cell, origins in cells.items():
@@ -277,8 +278,8 @@ def separate_origins(*files: Origins, versions: bool = True) -> list[dict[Cell, 
                     cell, backend=_backend_name(cell.backend, origin, parts, hosts)
                 )
                 results[result.cell] = result
-        named.append(results)
-    return named
+        results_by_file.append(results)
+    return results_by_file
 
 
 def _backend_name(

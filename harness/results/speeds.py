@@ -46,14 +46,14 @@ class Rate(Spread):
 
 
 class Values(Form):
-    """Result of the comparison with the oracle; ``ratio`` is the largest error / its yardstick."""
+    """Result of the comparison with the oracle; ``ratio`` is the largest error / yardstick."""
 
     ratio: Number | None = None
     digits: Number | None = None
 
 
 class Figures(Form):
-    """The measurements that pytest-benchmark has no field for; FLOP and bytes are per second."""
+    """Measurements in ``extra_info``, a field of pytest-benchmark. Rates are per second."""
 
     model: str | None = None
     path: str = ""
@@ -95,7 +95,7 @@ class SpeedOrigin(Form):
 
 
 class SpeedEntry(Form):
-    """A cell, with or without a speed."""
+    """A timed cell (spec, backend, mode and sizes), with or without a speed."""
 
     name: str
     params: Parameters
@@ -113,13 +113,13 @@ class SpeedEntry(Form):
 
     def rename_backend(self, backend: str) -> Self:
         """Return the cell with another name for its backend."""
-        told: dict[str, object] = {"params": self.params.model_copy(update={"backend": backend})}
+        updates: dict[str, object] = {"params": self.params.model_copy(update={"backend": backend})}
         for field in ("name", "fullname"):
             if text := getattr(self, field, ""):
-                told[field] = text.replace(f"[{self.params.backend}-", f"[{backend}-", 1)
+                updates[field] = text.replace(f"[{self.params.backend}-", f"[{backend}-", 1)
         if param := getattr(self, "param", None):
-            told["param"] = param.replace(self.params.backend, backend, 1)
-        return self.model_copy(update=told)
+            updates["param"] = param.replace(self.params.backend, backend, 1)
+        return self.model_copy(update=updates)
 
 
 class Timed(SpeedEntry):
@@ -170,7 +170,7 @@ class Incomplete(Form):
 
 
 class Further(Form):
-    """The top-level field ``harness``. ``commands`` has the command lines that wrote the file."""
+    """The field ``harness`` of a file of speeds; ``commands`` has the commands that wrote it."""
 
     without_speed: list[NoSpeed]
     slopes: list[dict[str, object]] = Field(default_factory=list)
@@ -181,7 +181,7 @@ class Further(Form):
 
 
 class Info(Form):
-    """The field ``machine_info``."""
+    """The field ``machine_info`` of a file of speeds: the environment of the benchmark."""
 
     harness: Environment
 
@@ -214,26 +214,26 @@ class SpeedFile(Form):
         """The cells without a speed, by name."""
         return {entry.cell: entry for entry in self.harness.without_speed}
 
-    def select(self, wanted: Callable[[SpeedEntry], bool]) -> Self:
-        """Return a copy that contains only the cells for which ``wanted`` is true."""
-        lacking = [entry for entry in self.harness.without_speed if wanted(entry)]
+    def select(self, is_selected: Callable[[SpeedEntry], bool]) -> Self:
+        """Return a copy that contains only the cells for which ``is_selected`` is true."""
+        without_speed = [entry for entry in self.harness.without_speed if is_selected(entry)]
         return self.model_copy(
             update={
-                "benchmarks": [entry for entry in self.benchmarks if wanted(entry)],
-                "harness": self.harness.model_copy(update={"without_speed": lacking}),
+                "benchmarks": [entry for entry in self.benchmarks if is_selected(entry)],
+                "harness": self.harness.model_copy(update={"without_speed": without_speed}),
             }
         )
 
     def plain(self) -> dict[str, object]:
         """Return the content as JSON data."""
-        found: dict[str, object] = plain(self.model_dump(by_alias=True, exclude_unset=True))
-        return found
+        data: dict[str, object] = plain(self.model_dump(by_alias=True, exclude_unset=True))
+        return data
 
 
 def group_name(parts: Iterable[object], sizes: Mapping[str, object]) -> tuple[str, ...]:
     """Return the name of a group, given its ``parts`` (mode, spec, batch, time) and its sizes."""
-    told = (f"{name}={size}" for name, size in sorted(sizes.items()))
-    return (*map(str, parts), *told)
+    size_texts = (f"{name}={size}" for name, size in sorted(sizes.items()))
+    return (*map(str, parts), *size_texts)
 
 
 def encode_speeds(content: SpeedFile) -> bytes:

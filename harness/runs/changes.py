@@ -46,7 +46,7 @@ class Difference:
 
 
 def describe_change(old: str | None, new: str | None) -> str:
-    """Return a text that says how an entry changed; None stands for a missing value."""
+    """Describe a change of a value, e.g. ``2.1 became 2.2``; None stands for a missing value."""
     if old is None:
         return f"now {new} (before: {NONE})"
     return f"now {NONE} (before: {old})" if new is None else f"{old} became {new}"
@@ -68,16 +68,16 @@ def find_differences(
     ]
 
 
-def merge_equal(found: Iterable[Difference]) -> list[Difference]:
-    """Combine equal entries of several backends or specs into one entry."""
+def merge_equal(differences: Iterable[Difference]) -> list[Difference]:
+    """Combine differences that are equal for several backends or specs into one difference."""
     together: dict[Difference, dict[str, None]] = {}
     first: dict[Difference, Difference] = {}
-    for each in found:
+    for each in differences:
         # The checksums of different specs always differ, so combine them whatever their values are.
-        alike = replace(each, of=()) if not each.words else Difference(each.what, "", "")
-        first.setdefault(alike, each)
-        together.setdefault(alike, {}).update(dict.fromkeys(each.of))
-    return [replace(first[alike], of=tuple(of)) for alike, of in together.items()]
+        key = replace(each, of=()) if not each.words else Difference(each.what, "", "")
+        first.setdefault(key, each)
+        together.setdefault(key, {}).update(dict.fromkeys(each.of))
+    return [replace(first[key], of=tuple(of)) for key, of in together.items()]
 
 
 def _text(value: object) -> str:
@@ -85,8 +85,9 @@ def _text(value: object) -> str:
 
 
 def describe_unreached(which: str, how: str) -> str:
-    """Return a text that says that a run's other cells are not compared; ``how`` says how it
-    ended."""
+    """Return a note that the cells after the end of a run are not compared.
+
+    ``which`` names the run; ``how`` says how it ended, e.g. ``stopped after 3 of 10 cells``."""
     return f"{which} was {how}: the other cells are not compared"
 
 
@@ -141,24 +142,24 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 def count_changes(
     changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure: str = ""
 ) -> str:
-    """Return the numbers of changes, such as ``2 new differences, 1 lost; not worse: 3 new``. If
+    """Count the changes of each kind, such as ``2 new differences, 1 lost; not worse: 3 new``. If
     nothing changed, the text says so. ``unsure`` says in which cells changes could not be seen."""
     worse, others = (
         _count_kinds([c for c in changes if c.worse is side]) for side in (True, False)
     )
     if worse and others:
-        told = f"{worse}; not worse: {others}"
+        counts = f"{worse}; not worse: {others}"
     elif worse or others:
-        told = worse or f"nothing is worse: {others}"
+        counts = worse or f"nothing is worse: {others}"
     elif moved:
-        told = "nothing got worse; some digits changed"
+        counts = "nothing got worse; some digits changed"
     else:
         return f"{unsure}; nothing else changed" if unsure else UNCHANGED
-    return f"{told}; {unsure}" if unsure else told
+    return f"{counts}; {unsure}" if unsure else counts
 
 
 def list_moved_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
-    """Return lines about changed numbers of digits; ``where`` says how to see those left out."""
+    """Return a line for each of the first changes; ``where`` says how to see the others."""
     left = len(moved) - MOST_MOVED
     return [*map(str, moved[:MOST_MOVED]), *([f"and {left} more{where}"] if left > 0 else [])]
 
@@ -187,29 +188,29 @@ class RunChanges:
     @property
     def sentence(self) -> str:
         """A sentence with the numbers of changes of each kind, introduced by ``what``."""
-        told = count_changes(self.changes, self.moved, self.unsure)
-        return f"{self.what}: {told}" if self.what else told
+        counts = count_changes(self.changes, self.moved, self.unsure)
+        return f"{self.what}: {counts}" if self.what else counts
 
     def lines(self) -> list[str]:
         """Return lines of text: the environment, the changes under headings, and their numbers."""
-        found = [*self.limits, *(f"different: {each}" for each in self.environment)]
+        texts = [*self.limits, *(f"different: {each}" for each in self.environment)]
         for heading, changes in self._by_heading().items():
-            found += [f"{heading}:", *(f"  {change}" for change in changes)]
+            texts += [f"{heading}:", *(f"  {change}" for change in changes)]
         if self.moved:
-            found += [f"{MOVED}:", *(f"  {text}" for text in self._moved_lines())]
-        return [*found, self.sentence]
+            texts += [f"{MOVED}:", *(f"  {text}" for text in self._moved_lines())]
+        return [*texts, self.sentence]
 
     def markdown(self) -> str:
         """Return the changes in Markdown, for a pull request or the summary of a workflow step."""
-        found = [f"**{escaped(self.sentence)}**", ""]
-        found += [text for limit in self.limits for text in (escaped(limit), "")]
+        texts = [f"**{escaped(self.sentence)}**", ""]
+        texts += [text for limit in self.limits for text in (escaped(limit), "")]
         for heading, changes in self._by_heading().items():
-            found += [f"{heading}:", "", *(f"- {escaped(str(change))}" for change in changes), ""]
+            texts += [f"{heading}:", "", *(f"- {escaped(str(change))}" for change in changes), ""]
         if self.moved:
-            found += [f"{MOVED}:", "", *(f"- {escaped(text)}" for text in self._moved_lines()), ""]
+            texts += [f"{MOVED}:", "", *(f"- {escaped(text)}" for text in self._moved_lines()), ""]
         if self.environment:
-            found += ["different:", "", *(f"- {escaped(str(e))}" for e in self.environment), ""]
-        return "\n".join(found)
+            texts += ["different:", "", *(f"- {escaped(str(e))}" for e in self.environment), ""]
+        return "\n".join(texts)
 
     def record(self) -> dict[str, object]:
         """Return the changes as plain data, for JSON."""
@@ -224,13 +225,13 @@ class RunChanges:
         return list_moved_digits(self.moved, " (--json has all)")
 
     def _by_heading(self) -> dict[str, list[Change]]:
-        found: dict[str, list[Change]] = {}
+        by_heading: dict[str, list[Change]] = {}
         for change in self.changes:
             heading = HEADINGS[change.kind][1]
-            found.setdefault(heading if change.worse else f"{heading} (not worse)", []).append(
+            by_heading.setdefault(heading if change.worse else f"{heading} (not worse)", []).append(
                 change
             )
-        return found
+        return by_heading
 
 
 def _count_kinds(changes: Sequence[Change]) -> str:

@@ -32,13 +32,13 @@ class RunPlan(Form):
     def of(cls, axes: Sequence[Collection[str]], shard: Shard | None) -> Self:
         """Return the plan with a cell for each combination of entries of these axes."""
         names = _make_names(axes)
-        told = [sorted(axis) for axis in axes]
+        sorted_axes = [sorted(axis) for axis in axes]
         part = str(shard) if shard else None
-        return cls(cells=len(names), digest=_digest(names), shard=part, axes=told)
+        return cls(cells=len(names), digest=_digest(names), shard=part, axes=sorted_axes)
 
 
 def join_name(parts: Iterable[str]) -> str:
-    """Return the name of a cell; ``parts`` has its entry on each axis."""
+    """Return the name of a cell: its parts (e.g. backend and spec), joined by newlines."""
     return "\n".join(parts)
 
 
@@ -72,27 +72,31 @@ class Plans:
         are several plans, some without the names of their cells."""
         lines = []
         least = 0
-        for digest, found in self.shards.items():
-            absent = 0
-            for count, numbers in _group_by_count(found).items():
+        for digest, shards in self.shards.items():
+            missing_shards = 0
+            for count, numbers in _group_by_count(shards).items():
                 if count > 1:
                     others = sorted({*range(1, count + 1)} - numbers)
                     more = (
                         f": missing {', '.join(f'{n}/{count}' for n in others)}" if others else ""
                     )
                     lines.append(f"{len(numbers)} of {count} shards{more}")
-                    absent += len(others)
+                    missing_shards += len(others)
             if digest not in self.names:
                 several_plans = len(self.cells) > 1
-                short = self.cells[digest] - len(ended)
-                least = max(least, short, absent if several_plans and "1/1" not in found else 0)
-        named = set().union(*self.names.values())
+                missing_cells = self.cells[digest] - len(ended)
+                least = max(
+                    least,
+                    missing_cells,
+                    missing_shards if several_plans and "1/1" not in shards else 0,
+                )
+        known_names = set().union(*self.names.values())
         if len(self.names) < len(self.cells) > 1:
             lines.append(
                 f"{len(self.cells)} plans are joined, and some do not list their cells: more cells "
                 "may be missing"
             )
-        return max(least, len(named - {*ended})), lines
+        return max(least, len(known_names - {*ended})), lines
 
 
 def _make_names(axes: Sequence[Collection[str]]) -> set[str]:
@@ -110,8 +114,8 @@ def _digest(names: Collection[str]) -> str:
 
 
 def _group_by_count(shards: Iterable[str]) -> dict[int, set[int]]:
-    found: dict[int, set[int]] = {}
+    by_count: dict[int, set[int]] = {}
     for text in shards:
         shard = Shard.read(text)
-        found.setdefault(shard.count, set()).add(shard.number)
-    return found
+        by_count.setdefault(shard.count, set()).add(shard.number)
+    return by_count

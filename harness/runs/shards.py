@@ -29,8 +29,8 @@ class Shard:
         Raises:
             UsageError: the text is not a shard.
         """
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
-        number, count = map(int, found.groups()) if found else (0, 0)
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+        number, count = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= count <= MOST:
             raise UsageError(
                 f"--shard takes NUMBER/COUNT, such as 2/4 for the second of four parts, found "
@@ -55,8 +55,8 @@ class Shard:
                 f"{self.count} shards; use --shard 1/{len(items)} to {len(items)}/{len(items)}"
             )
         names = sorted({(*name(item),) for item in items}, key=_sort_key)
-        mine = {*names[self.number - 1 :: self.count]}
-        return [item for item in items if (*name(item),) in mine]
+        own_names = {*names[self.number - 1 :: self.count]}
+        return [item for item in items if (*name(item),) in own_names]
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"

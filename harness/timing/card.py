@@ -33,7 +33,7 @@ def watch_gpu(contestants: Sequence[Contestant]) -> Iterator[None]:
 
 
 def split_memory(
-    held: Mapping[int, int | None], own: int | None, used: int | None
+    bytes_by_process: Mapping[int, int | None], own: int | None, used: int | None
 ) -> dict[str, int | None]:
     """Return the bytes that this worker and all other processes use on a GPU; None if unknown.
 
@@ -45,18 +45,18 @@ def split_memory(
         own: The process id of the worker.
         used: The peak of the bytes in use on the GPU, by all processes together.
     """
-    mine = held.get(own) if own is not None else None
-    if used is None or mine is None:
-        return {"own_bytes": mine, "others_bytes": None}
-    return {"own_bytes": mine, "others_bytes": max(0, used - mine)}
+    own_bytes = bytes_by_process.get(own) if own is not None else None
+    if used is None or own_bytes is None:
+        return {"own_bytes": own_bytes, "others_bytes": None}
+    return {"own_bytes": own_bytes, "others_bytes": max(0, used - own_bytes)}
 
 
 def list_slowdowns(record: Mapping[str, Any]) -> list[str]:
     """Return a message that the GPU slowed down during the timing; an empty list if it did not."""
-    found = [reason for reason in record.get("reasons", ()) if reason in SLOWED]
-    if not found:
+    reasons = [reason for reason in record.get("reasons", ()) if reason in SLOWED]
+    if not reasons:
         return []
     return [
-        f"not to be relied on: the GPU slowed down during the timing ({', '.join(found)}); let "
+        f"not to be relied on: the GPU slowed down during the timing ({', '.join(reasons)}); let "
         "it cool (see nvidia-smi -q -d PERFORMANCE), and measure again"
     ]

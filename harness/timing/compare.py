@@ -104,28 +104,32 @@ def changes(
     """
     before, after = ({**each.lacking, **each.timed} for each in (old, new))
     cut = [content.harness.incomplete is not None for content in (old, new)]
-    found: list[SpeedChange] = []
+    reported: list[SpeedChange] = []
     for name in dict.fromkeys([*old.timed, *new.timed, *old.lacking, *new.lacking]):
         pair = one, other = before.get(name), after.get(name)
         if any(short and entry is None for short, entry in zip(cut, pair, strict=True)):
             continue
         if isinstance(one, Timed) and isinstance(other, Timed):
-            found += _compare_cell(name, one, other, threshold)
+            reported += _compare_cell(name, one, other, threshold)
         elif isinstance(one, Timed):
             reason = (
                 f"it no longer has a speed: {other.outcome}" if other else "the cell is missing now"
             )
-            found.append(SpeedChange("lost", name, True, old=one.stats.median, reason=reason))
+            reported.append(SpeedChange("lost", name, True, old=one.stats.median, reason=reason))
         elif isinstance(other, Timed):
-            told = f"{other.stats.median * 1e3:.4g} ms per step"
+            speed_text = f"{other.stats.median * 1e3:.4g} ms per step"
             kind: Kind = "repaired" if one else "new-cell"
-            reason = f"it had no speed ({one.outcome}), now {told}" if one else f"new cell: {told}"
-            found.append(SpeedChange(kind, name, False, new=other.stats.median, reason=reason))
+            reason = (
+                f"it had no speed ({one.outcome}), now {speed_text}"
+                if one
+                else f"new cell: {speed_text}"
+            )
+            reported.append(SpeedChange(kind, name, False, new=other.stats.median, reason=reason))
         elif isinstance(other, NoSpeed) and one is None:
             reason = f"new cell without a speed: {other.reason}"
-            found.append(SpeedChange("new-cell", name, other.status in FAILED, reason=reason))
-    found = [replace(change, baseline=baseline) for change in found]
-    return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
+            reported.append(SpeedChange("new-cell", name, other.status in FAILED, reason=reason))
+    reported = [replace(change, baseline=baseline) for change in reported]
+    return sorted(reported, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
 def compare(
@@ -136,13 +140,13 @@ def compare(
     With ``baseline``, the two files have two backends of the same run, and ``baseline`` is the name
     of the backend in the ``old`` file.
     """
-    found = changes(old, new, threshold, baseline)
+    cell_changes = changes(old, new, threshold, baseline)
     what = f"beyond {threshold * 100:g}% and the noise"
-    around, unknown = environment_changes(old, new), find_unsure(old, new, found)
+    around, unknown = environment_changes(old, new), find_unsure(old, new, cell_changes)
     runs = (("the run", new),) if baseline else (("the older run", old), ("the newer run", new))
     cut = [(which, content.harness.incomplete) for which, content in runs]
     limits = [describe_unreached(which, str(how)) for which, how in cut if how is not None]
-    return RunChanges(around, found, what, limits + unknown.limits, unsure=str(unknown))
+    return RunChanges(around, cell_changes, what, limits + unknown.limits, unsure=str(unknown))
 
 
 def check_cells(content: SpeedFile, name: str) -> None:
@@ -171,9 +175,9 @@ class Unsure:
     @property
     def limits(self) -> list[str]:
         """The reasons as sentences for the output."""
-        found = []
+        texts = []
         if once := self.once:
-            found.append(
+            texts.append(
                 f"{several(once, 'cell')} {'was' if once == 1 else 'were'} timed in only one "
                 "round, so the noise is unknown and no change of speed is reported (use --rounds 2 "
                 "or more)"
@@ -182,32 +186,32 @@ class Unsure:
             named = [f"{name} ({why})" for name, why in self.doubted.items()]
             more = len(named) - MOST_DOUBTED
             named[MOST_DOUBTED:] = [f"and {more} more"] if more > 0 else []
-            found.append(
+            texts.append(
                 f"unreliable speeds in {len(self.doubted)} of {several(self.of, 'cell')}: "
                 f"{', '.join(named)}"
             )
-        return found
+        return texts
 
 
-def find_unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsure:
+def find_unsure(old: SpeedFile, new: SpeedFile, reported: Sequence[SpeedChange]) -> Unsure:
     """Return the cells in both files whose change of speed cannot be judged.
 
-    A cell with a reported change of speed in ``found`` does not count as unreliable.
+    A cell with a reported change of speed in ``reported`` does not count as unreliable.
     """
     after = new.timed
     both = {name: (entry, after[name]) for name, entry in old.timed.items() if name in after}
-    told = {change.name for change in found if change.kind in ("slower", "faster")}
+    changed = {change.name for change in reported if change.kind in ("slower", "faster")}
     once, doubted = 0, {}
     for name, pair in both.items():
         if min(len(each.stats.data) for each in pair) < 2:
             once += 1
-        elif name not in told and (why := _reason_for_doubt(pair)):
+        elif name not in changed and (why := _reason_for_doubt(pair)):
             doubted[name] = why
     return Unsure(len(both), once, doubted)
 
 
 def _reason_for_doubt(pair: tuple[Timed, Timed]) -> str:
-    """Return why the first unreliable speed of a pair is unreliable; empty if both are reliable."""
+    """Return why the older or the newer speed is unreliable; empty if both speeds are reliable."""
     for which, entry in zip(("older", "newer"), pair, strict=True):
         for doubt in entry.extra_info.doubts:
             if is_unreliable([doubt]):
@@ -253,38 +257,38 @@ def _compare_cell(
     name: str, before: Timed, after: Timed, threshold: float
 ) -> Iterator[SpeedChange]:
     old, new = before.stats.median, after.stats.median
-    found = compare_rounds(after.stats.data, before.stats.data)
+    ratio = compare_rounds(after.stats.data, before.stats.data)
     # Divide by the smaller speed, so that a change and its reversal are judged alike.
-    if found.known and max(found.value, 1 / found.value) - 1 > threshold:
-        slower = found.value < 1
+    if ratio.known and max(ratio.value, 1 / ratio.value) - 1 > threshold:
+        slower = ratio.value < 1
         kind: Kind = "slower" if slower else "faster"
         doubt = _describe_doubts({"the older": before, "the newer": after})
-        yield SpeedChange(kind, name, slower, old, new, found, doubt=doubt)
+        yield SpeedChange(kind, name, slower, old, new, ratio, doubt=doubt)
     ratios = before.ratio, after.ratio
     if ratios[0] is None or ratios[1] is None:
         return
-    told = f"off by {ratios[0]:.2g} times the yardstick, now {ratios[1]:.2g} times"
+    accuracy = f"off by {ratios[0]:.2g} times the yardstick, now {ratios[1]:.2g} times"
     match accuracy_change(ratios[0], ratios[1]):
         case "lost":
-            yield SpeedChange("accuracy-lost", name, True, old, new, found, told)
+            yield SpeedChange("accuracy-lost", name, True, old, new, ratio, accuracy)
         case "gained":
-            yield SpeedChange("accuracy-gained", name, False, old, new, found, told)
+            yield SpeedChange("accuracy-gained", name, False, old, new, ratio, accuracy)
 
 
 def _describe_doubts(entries: Mapping[str, Timed]) -> str:
     """Return text that says which of the named speeds are unreliable; empty if all are reliable."""
-    found = [n for n, e in entries.items() if is_unreliable(e.extra_info.doubts)]
-    if not found:
+    doubtful = [n for n, e in entries.items() if is_unreliable(e.extra_info.doubts)]
+    if not doubtful:
         return ""
-    return f"{' and '.join(found)} {'speeds are' if found[1:] else 'speed is'} {UNRELIABLE}"
+    return f"{' and '.join(doubtful)} {'speeds are' if doubtful[1:] else 'speed is'} {UNRELIABLE}"
 
 
 def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Difference]:
     """Return the differences in versions, machine, threads, environment variables and models."""
     first, second = old.environment, new.environment
-    found = find_differences(_environment_fields(first), _environment_fields(second))
+    differences = find_differences(_environment_fields(first), _environment_fields(second))
     if "cpu" not in (first.device, second.device):
-        found += find_differences(
+        differences += find_differences(
             {"GPU and driver": _describe_gpus(first)}, {"GPU and driver": _describe_gpus(second)}
         )
     of_workers: list[Difference] = []
@@ -292,7 +296,7 @@ def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Difference]:
         if other := second.workers.get(name):
             of_workers += find_differences(one.versions, other.versions, (name,))
             of_workers += find_differences(one.environment, other.environment, (name,))
-    return found + merge_equal(of_workers) + _model_differences(old, new)
+    return differences + merge_equal(of_workers) + _model_differences(old, new)
 
 
 def _model_differences(old: SpeedFile, new: SpeedFile) -> list[Difference]:
@@ -300,14 +304,14 @@ def _model_differences(old: SpeedFile, new: SpeedFile) -> list[Difference]:
         {entry.params.spec: entry.extra_info.model for entry in content.benchmarks}
         for content in (old, new)
     )
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for spec in before.keys() & after.keys():
         if before[spec] and after[spec]:  # missing in older files
             words = {"model": "the spec or its sizes have changed"}
-            found += find_differences(
+            differences += find_differences(
                 {"model": before[spec]}, {"model": after[spec]}, (spec,), words
             )
-    return merge_equal(sorted(found, key=lambda each: each.of))
+    return merge_equal(sorted(differences, key=lambda each: each.of))
 
 
 def _environment_fields(environment: Environment) -> dict[str, object]:

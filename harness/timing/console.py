@@ -81,30 +81,30 @@ class BenchProgress(BenchEvents):
         self.bar.at(self._done, f"{self._ended}/{self._cells}")
 
 
-def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptions) -> int:
+def run_bench(request: BenchRequest, arguments: Sequence[str], options: BenchOptions) -> int:
     """Time all cells of a request, print the results, and return the exit code.
 
     The file of results records ``arguments``, the arguments of the command.
     """
-    target, baseline = asked.records, asked.baseline
+    target, baseline = options.records, options.baseline
     if target is not None:
         check_writable(target)
     old = None
     if baseline is not None:
         old = read(baseline)
         check_cells(old, f"--baseline {displayed(baseline)}")
-    reference = asked.relative_to
+    reference = options.relative_to
     progress = BenchProgress(console(error=True), request.rounds)
     with Bench(request, events=progress) as bench, progress.bar:
         if reference is not None:
             check_reference(reference, [entry.label for entry in bench.plan.entries])
         specs = {group.spec.name: group.spec for group in bench.plan.every}
         own = {name: spec.model.sizes for name, spec in specs.items()}
-        for told in (
+        for note in (
             *notes_on(specs.values()),
             *describe_missing_sizes(request.sizes, own, free=()),
         ):
-            progress.bar.line(told)
+            progress.bar.line(note)
         if request.shard is not None:
             of = f"{len(bench.plan.groups)} of {len(bench.plan.every)} groups"
             progress.bar.line(f"shard {request.shard}: {of}")
@@ -115,26 +115,26 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
         except KeyboardInterrupt as interrupt:
             progress.bar.stop()
             interrupt.add_note(
-                _save_interrupted(bench, target, arguments, _Printer(asked.print_markdown))
+                _save_interrupted(bench, target, arguments, _Printer(options.print_markdown))
             )
             raise
     new = _make_document(bench, arguments)
-    show = _Printer(asked.print_markdown)
+    show = _Printer(options.print_markdown)
     try:
         if target is not None:
             write(target, new)
     finally:
         # Show the results even if the file could not be written: they may have taken an hour.
-        if not asked.as_json:
-            show.results(results, asked.verbose)
+        if not options.as_json:
+            show.results(results, options.verbose)
             show.lines(skipped_messages(bench.plan.lacking))
             if reference is not None:
                 show.lines(relative_lines(new, reference))
     compared = None
     if old is not None:
         old = select_requested(old, new, request.backends)
-        compared = compare(old, new, asked.threshold)
-    if asked.as_json:
+        compared = compare(old, new, options.threshold)
+    if options.as_json:
         since = {} if compared is None else {"since": compared.record()}
         say(json.dumps({**new.plain(), **plain(since)}))
     elif compared is not None:
@@ -153,28 +153,28 @@ def check_reference(name: str, labels: Sequence[str]) -> None:
 
 def relative_lines(content: SpeedFile, reference: str) -> list[str]:
     """Return lines with each cell's speed relative to ``reference``, and each backend's mean."""
-    found = relative_speeds(content, reference)
-    if not found:
+    ratios = relative_speeds(content, reference)
+    if not ratios:
         return [f"no cell has a speed that can be compared with {reference}"]
-    told = [
+    texts = [
         f"speeds relative to {reference}, with 95% confidence intervals in brackets",
-        *map(str, found),
+        *map(str, ratios),
     ]
-    for backend in dict.fromkeys(each.backend for each in found):
-        speeds = [each.speed.value for each in found if each.backend == backend]
+    for backend in dict.fromkeys(each.backend for each in ratios):
+        speeds = [each.speed.value for each in ratios if each.backend == backend]
         if len(speeds) > 1:
             mean = geometric_mean(speeds)
-            told.append(
+            texts.append(
                 f"{backend}: {mean:.2g} times as fast as {reference}, the geometric mean of "
                 f"{len(speeds)} cells ({min(speeds):.2g} to {max(speeds):.2g})"
             )
-    return told
+    return texts
 
 
 def _make_document(bench: Bench, arguments: Sequence[str], planned: int | None = None) -> SpeedFile:
-    found = bench.document(planned)
-    told = {"commands": [list(arguments)]}
-    return found.model_copy(update={"harness": found.harness.model_copy(update=told)})
+    content = bench.document(planned)
+    updates = {"commands": [list(arguments)]}
+    return content.model_copy(update={"harness": content.harness.model_copy(update=updates)})
 
 
 def _save_interrupted(
@@ -233,11 +233,11 @@ class _Printer:
             ]
         )
 
-    def comparison(self, found: RunChanges) -> None:
+    def comparison(self, changes: RunChanges) -> None:
         if self.markdown:
-            say(found.markdown())
+            say(changes.markdown())
         else:
-            self.lines(found.lines())
+            self.lines(changes.lines())
 
     def grid(self, grid: Grid) -> None:
         if self.markdown:

@@ -1,4 +1,4 @@
-"""The backends that a benchmark times, each with its worker and its measurements."""
+"""The measurements of a backend in a benchmark, and the worker that runs the backend."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ class Record:
 
     def plain(self) -> dict[str, object]:
         """Return the fields that are not None and not empty, for a file of results."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OMITTED}
-        return {name: value for name, value in found.items() if value or value == 0.0}
+        all_fields = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OMITTED}
+        return {name: value for name, value in all_fields.items() if value or value == 0.0}
 
 
 # ``measured``: the cell has a speed. ``refused``: it failed a proof. ``unsupported``: the backend
@@ -147,7 +147,7 @@ class TimedRow:
 
     @property
     def lost(self) -> float:
-        """The time that the worker's clock missed, relative to the time that it reported."""
+        """The difference between the two clocks, divided by the time on the worker's clock."""
         return (self.passed - self.told) / max(self.told, 1e-9)
 
 
@@ -376,7 +376,7 @@ class Contestant:
 
 
 def fault_text(fault: WorkerFault) -> str:
-    """Return text that says which call failed and how."""
+    """Describe a failed call to a worker: the name of the call, and the error."""
     outcome = fault.outcome
     what = "" if outcome.status == "error" else f"{outcome.status}: "
     return f"{what}{fault.verb}: {outcome.cause}"

@@ -99,18 +99,18 @@ def workers(results: Iterable[TimedResult]) -> dict[str, object]:
 
     The keys are the labels of the backends.
     """
-    found: dict[str, object] = {}
+    descriptions: dict[str, object] = {}
     for result in results:
         hello = result.record.hello
-        if not hello or result.entry.label in found:
+        if not hello or result.entry.label in descriptions:
             continue
-        found[result.entry.label] = {
+        descriptions[result.entry.label] = {
             "versions": dict(hello.get("versions", {})),
             "python": hello.get("python", ""),
             "environment": {**hello.get("environment", {}), **result.entry.launch.environment},
             "settings": dict(result.record.settings),
         }
-    return found
+    return descriptions
 
 
 def cell_name(request: BenchRequest, result: TimedResult) -> str:
@@ -153,10 +153,10 @@ def _make_benchmark(request: BenchRequest, result: TimedResult) -> Metadata:
         has_error=False,
     )
     options = {"timer": "time.perf_counter", "min_rounds": request.rounds, "warmup": True}
-    found = Metadata(fixture, iterations=result.steps, options=options)
+    benchmark = Metadata(fixture, iterations=result.steps, options=options)
     for seconds in result.seconds:
-        found.update(seconds * result.steps)
-    return found
+        benchmark.update(seconds * result.steps)
+    return benchmark
 
 
 def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, object]:

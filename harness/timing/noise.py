@@ -1,4 +1,4 @@
-"""Comparison of the speeds of two samples of rounds, and detection of speeds that are noisy."""
+"""Statistics of speeds: ratio of two speeds with its confidence, and unreliable speeds."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def warn_if_busy(load: float, cores: int) -> str:
 
 def find_doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
     """Return the reasons why a speed is unreliable; empty if it is reliable."""
-    found = []
+    reasons = []
     if spread_of(rate) > SPREAD:
-        found.append(
+        reasons.append(
             f"{UNRELIABLE}: its rounds vary by ±{spread_of(rate):.0%} "
             f"(allowed: ±{SPREAD:.0%}); measure it again with more --rounds"
         )
     if other := describe_other_load(load, cores):
-        found.append(f"{UNRELIABLE}: {other}")
-    return found
+        reasons.append(f"{UNRELIABLE}: {other}")
+    return reasons
 
 
 def describe_other_load(load: Load, cores: int) -> str:
@@ -137,8 +137,8 @@ def compare_rounds(
         # scipy warns about nearly identical data, but the narrow interval is right.
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
-        found = test(old, new)
-        low, high = found.confidence_interval(CONFIDENCE)
+        test_result = test(old, new)
+        low, high = test_result.confidence_interval(CONFIDENCE)
     # Clip the bounds, because ``exp`` overflows if the spread is huge.
     low, high = (float(np.exp(np.clip(bound, -700.0, 700.0))) for bound in (low, high))
     return SpeedRatio(value, low, high)

@@ -30,7 +30,7 @@ Size = tuple[int, int, int]
 
 
 def finish(contestant: Contestant) -> None:
-    """Complete the record of a cell; refuse a cell that was faster than its hardware allows."""
+    """Compute the rates in a cell's record; refuse a speed that the hardware does not allow."""
     record, case, seconds = contestant.record, contestant.case, contestant.result.seconds
     step = median(seconds)
     latencies = record.latencies

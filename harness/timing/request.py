@@ -176,15 +176,15 @@ def entries_from(request: BenchRequest) -> list[Entry]:
                     f"{did_you_mean(name, backends)} (timed: {', '.join(backends)})"
                 )
     tunings = TUNINGS if request.tune else {}
-    found = []
+    entries = []
     for name in backends:
         python = columns.pythons.get(name, sys.executable)
-        found.append(Entry(name, launch(request, name, python)))
-        found += [
+        entries.append(Entry(name, launch(request, name, python)))
+        entries += [
             Entry(f"{name}+{tuning}", launch(request, name, python, settings), tuning)
             for tuning, settings in tunings.items()
         ]
-    return found
+    return entries
 
 
 def list_missing_frameworks(request: BenchRequest) -> Mapping[str, str]:
@@ -225,19 +225,19 @@ def characters_read(spec: Spec, time: int) -> tuple[int, str]:
     return (single, "characters") if single else (1, "samples")
 
 
-def _choose_modes(spec: Spec, asked: Iterable[str]) -> tuple[str, ...]:
+def _choose_modes(spec: Spec, requested: Iterable[str]) -> tuple[str, ...]:
     """Return the modes that a model can be timed in: only forward if it has no optimizer."""
-    modes = tuple(mode for mode in asked if mode != "train" or spec.update is not None)
+    modes = tuple(mode for mode in requested if mode != "train" or spec.update is not None)
     if not modes:
         raise UsageError(f"{spec.name} has no optimizer: time it with --mode forward")
     return modes
 
 
-def _choose_lengths(spec: Spec, asked: Sequence[int]) -> tuple[int, ...]:
+def _choose_lengths(spec: Spec, lengths: Sequence[int]) -> tuple[int, ...]:
     """Return the lengths to time: the requested lengths, if the model reads sequences."""
     if not has_time(spec):
         return (characters_read(spec, 1)[0],)
-    return tuple(dict.fromkeys(asked)) or (spec.length,)
+    return tuple(dict.fromkeys(lengths)) or (spec.length,)
 
 
 def has_time(spec: Spec) -> bool:

@@ -189,9 +189,9 @@ def _try_path(contestant: Contestant, path: str, beside: bool) -> TriedPath:
 
 
 def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
-    """Try several steps per call, and keep them if they are faster.
+    """Try several steps per call, and use several if that is faster.
 
-    They save the cost of calls, but XLA spreads the work of one loop over fewer threads.
+    Fewer calls cost less, but XLA spreads the work of one loop over fewer threads.
     """
     _estimate_step_time(contestant)
     alone = _best_time(contestant)
@@ -225,9 +225,10 @@ def _prepare_path(contestant: Contestant, path: str, beside: bool = False) -> Tr
 
 
 def _estimate_step_time(contestant: Contestant) -> float:
-    """Estimate the time of a step, from the backend's own clock and from the work it left undone.
+    """Estimate the time of a step, from the worker's clock and from the time to read results.
 
-    Return the second part: a backend that claims to be done at once must not get millions of steps.
+    Return the lower limit from reading results. With it, a backend that reports tiny times does not
+    get millions of steps.
     """
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):
@@ -239,7 +240,7 @@ def _estimate_step_time(contestant: Contestant) -> float:
 
 
 def warm_up(contestant: Contestant) -> None:
-    """Run batches of steps until two in a row take the same time; the record shows them."""
+    """Run batches of steps until two successive batches take the same time; record the times."""
     least = _estimate_step_time(contestant)
     medians: list[float] = []
     steps, steady = 0, False

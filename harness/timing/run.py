@@ -59,19 +59,19 @@ class LocalTimer:
     def time_group(self, group: Group) -> list[TimedResult]:
         """Time one group; return its results, with the reasons to doubt each speed."""
         start, threads = Load.now(), float(self._request.thread_count)
-        found = self._measure_group(group)
+        results = self._measure_group(group)
         load = Load(start, self._own, Load.now(), threads)
         cores = len(os.sched_getaffinity(0))
-        for result in found:
+        for result in results:
             refused = result.status == "refused" and result.reason != NO_NUMBER
             if refused and (other := describe_other_load(load, cores)):
                 result.reason += f" ({other})"
             if result.measured:
-                found_doubts = find_doubts(result.record.rate, load, cores)
-                found_doubts += [*result.record.doubts, *list_slowdowns(result.record.card)]
-                result.record.doubts = found_doubts
+                reasons = find_doubts(result.record.rate, load, cores)
+                reasons += [*result.record.doubts, *list_slowdowns(result.record.card)]
+                result.record.doubts = reasons
         self._own = threads
-        return found
+        return results
 
     def _measure_group(self, group: Group) -> list[TimedResult]:
         request, entries = self._request, self._plan.entries
@@ -157,13 +157,13 @@ class Bench:
         self.results.sort(key=lambda result: place[str(result.cell)])
         return self.results
 
-    def _store(self, found: Sequence[TimedResult], content: SpeedFile | None) -> None:
+    def _store(self, results: Sequence[TimedResult], content: SpeedFile | None) -> None:
         # Store results before they are reported. An interrupted run then has every result that it
         # reported.
         if content is not None:
             self._contents.append(content)
-        self.results += found
-        for result in found:
+        self.results += results
+        for result in results:
             self.events.ended(result)
 
     def document(self, planned: int | None = None) -> SpeedFile:

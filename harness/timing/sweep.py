@@ -1,4 +1,4 @@
-"""Comparison of cells: how seconds grow with a size, and which environment settings help."""
+"""Comparison of timed cells: growth of the seconds with a size, and effect of settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORTH = 0.03
 def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
     """Return the speed of every cell with a tuning, relative to the cell without the tuning."""
     plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
-    found = []
+    entries = []
     for result in results:
         base = plain.get(str(replace(result.cell, backend=result.entry.backend)))
         if not result.entry.tuning or base is None or not result.measured:
@@ -30,7 +30,7 @@ def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
         verdict = (
             "same" if not known or abs(ratio - 1) < WORTH else "pays" if ratio > 1 else "harms"
         )
-        found.append(
+        entries.append(
             {
                 "cell": str(base.cell),
                 "backend": base.cell.backend,
@@ -40,12 +40,12 @@ def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
                 "verdict": verdict,
             }
         )
-    return found
+    return entries
 
 
 def gain_lines(found: Sequence[Mapping[str, object]]) -> list[str]:
     """Return lines that say which settings help or harm which cell, and by how much."""
-    told = [
+    texts = [
         f"{gain['cell']}: {gain['tuning']} {gain['verdict']}: {gain['speed_ratio']:.2f} times the "
         f"speed"
         for gain in found
@@ -55,9 +55,9 @@ def gain_lines(found: Sequence[Mapping[str, object]]) -> list[str]:
     settings = [
         f"{name}: {' '.join(f'{n}={v}' for n, v in TUNINGS[name].items())}" for name in used
     ]
-    if found and not told:
-        told = ["no setting made a difference beyond the noise"]
-    return told + settings
+    if found and not texts:
+        texts = ["no setting made a difference beyond the noise"]
+    return texts + settings
 
 
 def slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
@@ -93,7 +93,7 @@ def _fit(points: Sequence[tuple[int, float]]) -> dict[str, object]:
 
 
 def slope_lines(fits: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return one line per fit."""
+    """Return a line of text for each fit of :func:`slopes`, e.g. ``seconds grow as batch^0.50``."""
     return [
         f"{fit['cells']}: seconds grow as {fit['over']}^{fit['slope']:.2f} "
         f"(R2 {fit['r_squared']:.3f}, {fit['over']} {', '.join(map(str, fit['values']))})"

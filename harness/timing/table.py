@@ -21,13 +21,13 @@ def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
             sizes = "".join(f", {name} {size}" for name, size in sorted(cell.sizes.items()))
             title = f"{cell.mode}, batch {cell.batch}{sizes}"
             families.setdefault(title, []).append(result)
-    found = [_make_grid(title, cells, notes) for title, cells in families.items()]
+    tables = [_make_grid(title, cells, notes) for title, cells in families.items()]
     for result in results:
         # Settings are listed below the tables, so a cell with a setting has no row. If the cell has
         # no speed, a footnote says why.
         if result.entry.tuning and not result.measured:
             _footnote_number(result, notes, result.reason)
-    return found, notes
+    return tables, notes
 
 
 def _make_grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Grid:

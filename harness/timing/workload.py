@@ -99,7 +99,7 @@ class TimedCase:
         return rate if self.rule.every_slot else rate * min(1.0, training.batch / self.group.batch)
 
     def make_batches(self, number: int) -> list[Batch]:
-        """Return :data:`ROTATING` batches; another ``number`` gives entirely different batches."""
+        """Return :data:`ROTATING` batches; each ``number`` gives different random batches."""
         program, sizes = self.programs["train"], self.sizes
         seeds = range(number * ROTATING, (number + 1) * ROTATING)
         return [
@@ -146,7 +146,7 @@ class TimedCase:
         return with_parameter_rounding(expected, self.material.parameters)
 
     def is_not_comparable(self) -> bool:
-        """Return whether no comparison is possible: a loss or all outputs are not finite."""
+        """Return whether the oracle's loss, or all of its outputs, are infinite or NaN."""
         values = self.expected.values
         losses = [a for n, a in values.items() if n.endswith(": loss")]
         if losses:

@@ -304,7 +304,7 @@ ATTEMPTS = 3
 
 
 def check_waits(contestant: Contestant) -> None:
-    """Check that ten times as many steps take ten times as long, and leave no work undone.
+    """Check that the backend waits for its work: 10 times the steps must take 10 times as long.
 
     Raises:
         Refused: the time grows differently, or work was left undone.
@@ -383,7 +383,7 @@ def _one_step(contestant: Contestant) -> float:
 
 
 def _explain_missing_wait(found: Scaling) -> str:
-    """Return why a backend seems not to wait for its work; empty if it seems to wait.
+    """Say why a backend seems to return before its work is done; empty if it waits.
 
     Noise makes some ratios too large and others too small. So a ratio is wrong only if every try
     errs in the same direction.
@@ -401,7 +401,7 @@ def _explain_missing_wait(found: Scaling) -> str:
 
 
 def _was_delayed(found: Scaling) -> bool:
-    """Return whether a busy machine explains why long runs took too long.
+    """Return whether other processes explain why the long runs took too long.
 
     A delay by other processes takes no processor time. Waiting threads may spin, though: then the
     short runs must have left no work undone, and their steps must take as long as single steps.

@@ -58,20 +58,20 @@ def check_timed_way(contestant: Contestant) -> None:
     steps.feed(case.make_unseen_batches())
     start = _perturb_parameters(contestant)
     runs = sorted(_draw_runs(contestant), key=lambda run: run.length)
-    found: ArrayDict = {}
+    values: ArrayDict = {}
     for run in runs:
         steps.restart(start)
         steps.throughput(0, run.length)
-        found |= _name_results(run.read, steps.last(run.length - 1 - run.read))
-    found |= _read_carried_values(contestant, runs[-1].length, start)
+        values |= _name_results(run.read, steps.last(run.length - 1 - run.read))
+    values |= _read_carried_values(contestant, runs[-1].length, start)
     calls, reads = [(0, runs[-1].length)], {run.read for run in runs}
     expected = _run_singly(contestant, calls, reads, start, until=1)
     noise: Mapping[str, float] = {}
-    deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
+    deviations = case.compare(values, Expected.within(expected, noise, case.dtype))
     if not all(d.agrees for d in deviations):
         again = _run_singly(contestant, calls, reads, _perturb_parameters(contestant), until=1)
         noise = noise_between(expected, again, kind)
-        deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
+        deviations = case.compare(values, Expected.within(expected, noise, case.dtype))
     furthest = worst(deviations)
     contestant.record.timed_way = {
         "steps": runs[-1].length,
@@ -95,10 +95,10 @@ def check_rounds(contestant: Contestant) -> None:
     played = [p for p in contestant.timed_rounds if p.drawn or not contestant.carries]
     furthest: Deviation | None = None
     for one in played:
-        found = _compare_with_single_steps(contestant, one)
-        furthest = worst([found, furthest]) if furthest else found
-        told = {"rounds": len(played), "steps": one.steps, **_deviation_fields(furthest)}
-        contestant.record.rounds_again = told
+        deviation = _compare_with_single_steps(contestant, one)
+        furthest = worst([deviation, furthest]) if furthest else deviation
+        measurements = {"rounds": len(played), "steps": one.steps, **_deviation_fields(furthest)}
+        contestant.record.rounds_again = measurements
         if not furthest.agrees:
             raise Refused(_refusal_text(one.steps, furthest))
         allowed = max(LEFT * one.seconds, LEFT_SECONDS)
@@ -148,25 +148,25 @@ def _run_singly(
     start: ArrayDict,
     until: int,
 ) -> ArrayDict:
-    """Run the steps of some calls singly, from the parameters ``start``.
+    """Run the steps of some calls one at a time, starting with the parameters ``start``.
 
     Return the results of the steps ``reads``, and the values after the first ``until`` calls;
     no such values if ``until`` is 0. A call is its first step and its number of steps.
     """
     steps, total = contestant.steps, 0
     steps.restart(start)
-    found: ArrayDict = {}
+    values: ArrayDict = {}
     for number, (first, count) in enumerate(calls, start=1):
         done = first
         for read in sorted(r for r in reads if first <= r < first + count):
             steps.latency(done, read - done)
-            found |= _name_results(read, steps.values(read, 1)[0])
+            values |= _name_results(read, steps.values(read, 1)[0])
             done = read + 1
         steps.latency(done, first + count - done)
         total += count
         if number == until:
-            found |= _read_carried_values(contestant, total, start)
-    return found
+            values |= _read_carried_values(contestant, total, start)
+    return values
 
 
 def _draw_runs(contestant: Contestant) -> Collection[Run]:
@@ -250,7 +250,9 @@ def check_step(contestant: Contestant) -> None:
 
 
 def _compare_step(contestant: Contestant, expected: Expected, found: Arrays) -> list[Deviation]:
-    """Compare a step, given the noise of the first steps; if that fails, measure its own noise."""
+    """Compare a step with the oracle, using the rounding errors of the first steps.
+
+    If the step does not agree, measure the rounding errors of this step, and compare again."""
     case = contestant.case
     known: dict[str, float] = {}
     for name, error in case.expected.noise(case.dtype).items():
@@ -310,15 +312,15 @@ def check_values(contestant: Contestant) -> None:
         _check_baseline(contestant, found)
         return
     deviations = case.compare(found)
-    told = [d for d in deviations if not d.void]
-    if not told:
+    comparable = [d for d in deviations if not d.void]
+    if not comparable:
         raise Refused(
             f"cannot be verified: in {case.dtype} every result of its steps is "
             "lost in rounding, or not finite"
         )
     furthest = worst(deviations)
     contestant.record.values = {
-        "compared": len(told),
+        "compared": len(comparable),
         "worst": furthest.name,
         "error": furthest.error,
         "ratio": furthest.ratio,
