@@ -65,8 +65,8 @@ Axes = Sequence[int | None]
 
 
 def _aligned(shapes: Sequence[Shape], result: Shape, axis: int) -> Axes:
-    """For each operand of an elementwise node, return the operand's axis that corresponds to
-    ``axis`` of the result. Return None if the operand lacks this axis or has length 1 along it."""
+    """Return for each operand of an elementwise node the operand's axis that corresponds to
+    ``axis`` of the result. The axis is None if the operand lacks it or has length 1 along it."""
     axes: list[int | None] = []
     for shape in shapes:
         operand_axis = axis - (len(result) - len(shape))

@@ -35,8 +35,8 @@ def count_moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int
 def permuted_variants(
     nodes: Sequence[Node], results: Sequence[int], builder: Builder
 ) -> Iterator[tuple[Node, ...]]:
-    """For each value that is read both permuted and unpermuted: yield the program that computes
-    this value in permuted order."""
+    """Yield a program for each value that is read both permuted and unpermuted. The program
+    computes this value in permuted order."""
     makers = {o: node for node in nodes for o in node.outputs}
     uses = Counter([*results, *(v for node in nodes for v in reads(node))])
     impossible: set[tuple[int, Axes]] = set()

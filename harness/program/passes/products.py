@@ -404,8 +404,8 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
 
 
 def _loops(nodes: Sequence[Node]) -> dict[int, int]:
-    """For each value on which exactly one loop depends, directly or through other nodes: map the
-    value to the first result of this loop."""
+    """Map each value on which exactly one loop depends, directly or through other nodes, to the
+    first result of this loop."""
     # The loops that depend on each value.
     ends: dict[int, set[int]] = defaultdict(set)
     for node in reversed(nodes):

@@ -47,7 +47,8 @@ class Rebuild:
         uses_of_new[new] = uses_of_new.get(new, 0) + uses.get(old, 0)
 
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
-        """Emit a loop again, and the operations that move out of it before or after the loop."""
+        """Emit a loop again. Operations that move out of the loop are emitted before or after
+        it."""
         g, body, count = self.rewriter, node.block, node.carries
         starts = [self._new(i) for i in node.inputs[:count]]
         sequences = [self._new(i) for i in node.inputs[count:]]
