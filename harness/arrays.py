@@ -23,9 +23,8 @@ def widen(array: npt.ArrayLike) -> Array:
     return values.astype(np.float64) if values.dtype.kind == "f" else values
 
 
-# The dtypes that travel between processes, by name: numbers, times and text. A name from the wire
-# is looked up here and never parsed by numpy, whose parser also accepts structures, objects and
-# lists.
+# The dtypes of arrays that processes may send, by name: numbers, times and text. A received name is
+# looked up here. numpy never parses it, because numpy's parser also accepts structures and objects.
 _NUMBERS = ("b1", "i1", "u1", *(f"{k}{n}" for k in "iu" for n in (2, 4, 8)), "f2", "f4", "f8")
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 _TIMES = [f"{kind}8[{unit}]" for kind in "mM" for unit in _UNITS]
@@ -41,7 +40,7 @@ _LONGEST_TEXT = 1 << 16
 
 
 def find_dtype(name: str) -> np.dtype[Any] | None:
-    """Return the dtype with a name like ``<f4``; None if processes may not send this dtype."""
+    """Return the dtype with a name such as ``<f4``; None if processes may not send arrays of it."""
     text = _TEXT.fullmatch(name)
     if text and int(text[1]) <= _LONGEST_TEXT:
         return np.dtype(name)

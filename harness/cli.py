@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _open_standard_files() -> None:
-    """Open closed descriptors 0, 1 and 2, so that no later file gets one of these numbers."""
+    """Open descriptors 0, 1 and 2 if they are closed, so that no later file gets their numbers."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)

@@ -45,7 +45,7 @@ COMPLETIONS = (check_completion, defaults_completion)
 
 
 def execute(verb: Verb, **values: Any) -> None:
-    """Run a command to its end; report a user's error with a message and an exit code."""
+    """Run a command and exit with its exit code; print the message of a :class:`HarnessError`."""
     try:
         if verb.needs_workers:
             check_workers()

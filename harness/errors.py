@@ -27,9 +27,9 @@ _BLAME = "in the primitive "
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A position in a file: line and column, both from 1; a column is one character wide.
+    """A position in a file: line and column, both counted from 1, columns in characters.
 
-    Without a line, the position means the whole file, which may not exist.
+    Line 0 means the whole file. The file may not exist.
     """
 
     file: str
@@ -50,8 +50,10 @@ class HarnessError(Exception):
 
 
 class CouldNotRun(HarnessError):
-    """A failure of a backend or of a process that reads a model format. ``traceback`` is the text
-    of the original traceback, or ""."""
+    """A failure of a backend, or of the process that writes or reads a model format.
+
+    ``traceback`` is the text of the original traceback, or "".
+    """
 
     exit_code = 3
 
@@ -61,7 +63,7 @@ class CouldNotRun(HarnessError):
 
 
 class UsageError(HarnessError):
-    """An impossible request on the command line or in an argument of a public function."""
+    """Error: an option of a command, or an argument of a public function, has an invalid value."""
 
 
 class SpecError(HarnessError):
@@ -107,7 +109,7 @@ class SpecErrors(SpecError):
 
 
 class ErrorList:
-    """A collector of the errors of several independent parts, which are raised together."""
+    """A list of errors of independent parts of a spec, which are raised together at the end."""
 
     def __init__(self) -> None:
         self.found: list[SpecError] = []
@@ -165,16 +167,21 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, value: object, known: Iterable[str], instead: str = "") -> UsageError:
-    """Return the error "unknown WHAT VALUE" with the known names and a spelling guess; the text
-    ``instead`` replaces the guess."""
+    """Return the error "unknown WHAT VALUE", with the known names and the most similar name.
+
+    If ``instead`` is not empty, the message has this text instead of the similar name.
+    """
     names = tuple(known)
     hint = f"; give {instead}" if instead else did_you_mean(value, names)
     return UsageError(f"unknown {what} {value!r}{hint}{known_names(names, hint)}")
 
 
 def known_names(names: Iterable[str], hint: str, command: str = "") -> str:
-    """Return `` (known: a, b)``. If the message has a ``hint`` and the list is long, name the
-    ``command`` that lists all names."""
+    """Return the text `` (known: a, b)`` for the end of a message about an unknown name.
+
+    If the message has a ``hint`` and there are more than :data:`MOST_LISTED` names, the text names
+    the ``command`` that lists all names.
+    """
     all_names = tuple(names)
     if not hint or len(all_names) <= MOST_LISTED:
         return f" (known: {', '.join(all_names) or 'none'})"
@@ -204,7 +211,7 @@ def shorten(text: str, limit: int = 60) -> str:
 
 
 def blame(error: BaseException, note: str) -> None:
-    """Add an exception note that names the cause, unless the error already has such a note."""
+    """Add an exception note that names the failed primitive, unless the error already has one."""
     if not blamed(error):
         error.add_note(f"{_BLAME}{note}")
 

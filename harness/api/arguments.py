@@ -247,9 +247,10 @@ def annotation(option: Option) -> str:
 
 
 def takes_options(declared: type) -> Callable[[F], F]:
-    """Give a function the signature and docstring of the options that a dataclass declares.
+    """Return a decorator that adds a dataclass's options to a function's signature and docstring.
 
-    The function takes the options as ``**options``. An unknown name raises ``TypeError``.
+    The decorated function takes the options as ``**options``. An unknown name raises
+    ``TypeError``.
     """
 
     def decorate(function: F) -> F:

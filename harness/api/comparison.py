@@ -27,14 +27,14 @@ Run = str | PathLike[str] | BenchReport
 
 
 class Comparison(changes.RunChanges):
-    """Changes between two runs, gravest first.
+    """Changes between two runs of ``check`` or ``bench``; the most serious change comes first.
 
-    ``environment`` has the differences of versions, machines and settings.
+    ``environment`` lists the versions, machine properties and settings that differ.
     """
 
     @classmethod
     def of(cls, old: Run, new: Run | None, columns: Any, threshold: float | str) -> Self:
-        """Compare two runs (files or bench reports), or two backends of one file.
+        """Compare two files or bench reports, or two backends (``columns``) of one file.
 
         Raises:
             UsageError: the threshold is no share, the two runs are of different kinds, a backend

@@ -53,9 +53,9 @@ class _Shell(ShellComplete):
 
 
 class Bash(_Shell):
-    """Completion in bash: values are escaped, and their start up to a word break is left out.
+    """Completion in bash. Values are escaped, and cut to the part after the last word break.
 
-    Bash itself keeps this start, because it breaks words at ``=``, ``:`` and ``@``.
+    Bash breaks words at ``=``, ``:`` and ``@``, and keeps the text before the last break.
     """
 
     name: ClassVar[str] = "bash"
@@ -94,7 +94,7 @@ SHELLS = (Bash, Zsh, Fish)
 
 
 def register(variable: str) -> None:
-    """Register these classes with click.
+    """Register the completion classes of bash, zsh and fish with click.
 
     Raises:
         UsageError: the environment variable ``variable``, which requests completion, has an unknown

@@ -1,4 +1,4 @@
-"""Options as fields of a dataclass, declared once for all interfaces.
+"""Declaration of options as fields of a dataclass, for the command line, Python and pytest.
 
 The type of a field determines how its value is read; :class:`Option` has all other properties. This
 module makes the command line from the fields. :mod:`harness.api.arguments` makes the Python
@@ -234,7 +234,7 @@ def make_options(declared: type[R], given: Mapping[str, Any]) -> R:
 
 
 def build(request: Callable[..., R], given: Mapping[str, Any]) -> R:
-    """Create a dataclass from the given values; values without a field are ignored."""
+    """Create a dataclass from values by field name; values that have no field are ignored."""
     names = {each.name for each in fields(request)}  # type: ignore[arg-type]
     return request(**{name: value for name, value in given.items() if name in names})
 

@@ -1,4 +1,4 @@
-"""Help of commands: in sections, as wide as the terminal. Commands to copy are never broken."""
+"""Help texts in sections, wrapped to the width of the terminal, but never within a command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def help_of(command: str) -> Mapping[str, Any]:
 
 
 class Folded(click.HelpFormatter):
-    """A help formatter that never breaks commands to copy."""
+    """A help formatter that never breaks a line within a command, so that users can copy it."""
 
     def write_text(self, text: str) -> None:
         # A command may continue on the next line of the source.
@@ -60,7 +60,7 @@ class FoldedContext(click.Context):
 
 
 def narrow() -> dict[str, Any]:
-    """Return click's setting for the width of a terminal that is narrower than click expects."""
+    """Return click's width setting for a narrow terminal (:data:`NARROW`); otherwise ``{}``."""
     columns = width(sys.stdout)
     return {"terminal_width": columns} if columns is not None and columns <= NARROW else {}
 

@@ -66,8 +66,8 @@ def disarm() -> None:
 def run_stoppable(run: Callable[[], int], final_note: Callable[[], str] = str) -> int:
     """Return the result of ``run``; after an interrupt, clean up and return 130.
 
-    The printed line ends with the notes of the ``KeyboardInterrupt``. If there are none, it ends
-    with the text that ``told`` returns.
+    The printed line ends with the notes of the ``KeyboardInterrupt``. If it has no notes, the line
+    ends with the text that ``final_note`` returns.
     """
     global _printing, _printed
     from harness.output.printing import tell

@@ -179,9 +179,9 @@ def variables(
 
 
 def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
-    """Return an option's value for the backend ``name``.
+    """Return the value in ``given`` (by backend) for the backend ``name``, or ``otherwise``.
 
-    Raise :class:`UsageError` if the option has a value for another backend.
+    Raise :class:`UsageError` if ``given`` has a value for another backend.
     """
     for other in given:
         if other != name:

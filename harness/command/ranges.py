@@ -15,9 +15,9 @@ from harness.errors import UsageError, shorten
 
 @dataclass(frozen=True)
 class Range:
-    """A range from ``least`` to ``most``, inclusive; if ``whole``, only of whole numbers.
+    """A range of numbers from ``least`` to ``most``, both included; ``whole`` excludes fractions.
 
-    Messages contain ``what``, the number's name, and ``allowed``, a description of allowed values.
+    Error messages contain ``what`` (e.g. "a seed") and ``allowed`` (e.g. "a whole number").
     """
 
     what: str
@@ -27,7 +27,7 @@ class Range:
     whole: bool = True
 
     def check(self, value: Any, what: str = "") -> Any:
-        """Return a valid number; else raise :class:`UsageError` with the name ``what``."""
+        """Return ``value`` if it is in the range; otherwise raise :class:`UsageError`."""
         kinds = (int,) if self.whole else (int, float)
         is_number = isinstance(value, kinds) and not isinstance(value, bool)
         # NaN fails every comparison, so test for "in the range", not for "out of range".
@@ -36,7 +36,7 @@ class Range:
         return value
 
     def read(self, text: str, what: str = "") -> Any:
-        """Parse the number in a text; raise :class:`UsageError` like :meth:`check`."""
+        """Parse a number; raise :class:`UsageError` if the text is no number or out of range."""
         try:
             if not text.isascii() or "_" in text:
                 raise ValueError

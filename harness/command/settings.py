@@ -43,7 +43,7 @@ class Setting:
 
     value: Any
     place: Place
-    own: bool  # True if the setting is for one command, False if for all
+    own: bool  # True if the setting is for a single command, False if for all commands
     folder: Path  # the folder of the file; relative paths start there
 
 

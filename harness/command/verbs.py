@@ -92,9 +92,10 @@ class Verb(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse like click, with better errors.
+        """Parse arguments like click, with more information in errors.
 
-        The errors name the replacement of a former option, and the origin of a default.
+        An error names the replacement of a former option, or the file or variable that set a wrong
+        default.
 
         Raises:
             UsageError: click's own: an option is unknown or a former one.
@@ -133,7 +134,7 @@ class Verb(click.Command):
         return [*params, HELP_ALL, short]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write examples and the usual options; for ``--help-all``, all options with choices."""
+        """Write the examples and the usual options; with ``--help-all``, write all options."""
         help_data = help_of(self.name or "")
         section(formatter, "Examples", [(example, "") for example in help_data.get("examples", ())])
         show_all, usual = ctx.meta.get(ALL, False), help_data.get("usual", "").split()
@@ -335,7 +336,7 @@ def _is_mentioned(word: str, value: Any, message: str) -> bool:
 
 
 def _origin(ctx: click.Context, param: click.Parameter) -> str:
-    """Return the origin of a value, such as a file; empty if it is the command line."""
+    """Return the file or variable that set an option; "" for the command line and defaults."""
     name = param.name or ""
     source = ctx.get_parameter_source(name)
     if source is ParameterSource.DEFAULT_MAP:

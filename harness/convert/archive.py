@@ -31,11 +31,11 @@ DAMAGED = (
 
 
 class Damaged(Exception):
-    """Error: an archive or part cannot be read. The message fits into the middle of a sentence."""
+    """Error: an archive or a part of it cannot be read. The message continues a sentence."""
 
 
 class _Listing:
-    """A file that limits the length of its list of parts while zipfile reads this list."""
+    """A file whose list of parts has a length limit while zipfile reads the list."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.limited = file, True

@@ -13,7 +13,7 @@ from harness.command.ranges import CALL_SECONDS
 
 @dataclass(frozen=True)
 class Export:
-    """An export that is asked for."""
+    """The options of an export."""
 
     spec: str = shared.spec()
     weights: Path = option(MISSING, "Weights file that train or import wrote.")
@@ -32,7 +32,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Import:
-    """An import that is asked for."""
+    """The options of an import."""
 
     spec: str = shared.spec()
     file: Path = option(MISSING, "File of the framework.", word="file")

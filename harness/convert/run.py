@@ -105,7 +105,7 @@ Tell = Callable[[str], None]
 
 
 def ignore_call(verb: str) -> None:
-    """Do nothing: the default if nobody listens to calls."""
+    """Do nothing; the default of ``tell`` in :func:`export` and :func:`import_`."""
 
 
 class Caller:
@@ -156,7 +156,7 @@ FORMS = Forms(formats.FormatService)
 
 
 def export(request: Export, tell: Tell = ignore_call) -> Exporting:
-    """Write the files, run them, and keep them if they agree with the oracle.
+    """Write the files, run the model in them, and keep them if its outputs match the oracle's.
 
     Raises:
         HarnessError: the spec, the weights or the target is wrong, or the format is unknown.
@@ -287,7 +287,7 @@ def _check_module(path: Path) -> None:
 
 
 def relative_output(folder: Path, file: Path, request: Export) -> Path:
-    """Return the name of a file that a format wrote, relative to the format's folder.
+    """Return the path of a file that a format wrote, relative to ``folder``.
 
     Raises:
         FormatFault: the file is missing, or in a different folder.

@@ -407,7 +407,7 @@ STARTS = (b'{"', b"{}")
 
 
 def is_plain(path: str | Path) -> bool:
-    """Return whether a file looks like safetensors, but was not written by the harness."""
+    """Return whether a file looks like a safetensors file that another program wrote."""
     try:
         head = read_head(path, 8 + len(OPENING))
     except FileFault:

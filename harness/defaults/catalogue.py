@@ -21,9 +21,11 @@ NEAR = 0.01
 
 
 class Framework(Strict):
-    """The facts about one framework in an entry of the catalogue. ``does`` describes the default.
-    ``measured`` is the value that the framework's plugin measures. ``set`` is the setting with
-    which all frameworks agree."""
+    """The facts about one framework in an entry of the catalogue.
+
+    ``does`` describes the default. ``measured`` is the value that the framework's plugin measures.
+    ``set`` is the setting that makes the framework agree with the others.
+    """
 
     does: str
     set: str
@@ -38,9 +40,11 @@ class Framework(Strict):
 
 
 class DefaultEntry(Strict):
-    """A default that differs between frameworks. ``agree_on`` is the behaviour of all frameworks
-    after the settings are made. ``apart`` describes the effect of the difference. ``elsewhere`` is
-    a remark on frameworks that are not measured."""
+    """A default that differs between frameworks.
+
+    ``agree_on`` is the behaviour of every framework with its recommended setting. ``apart``
+    describes the effect of the difference. ``elsewhere`` is a remark on other frameworks.
+    """
 
     layers: list[str] = Field(min_length=1)
     parts: str
@@ -51,7 +55,7 @@ class DefaultEntry(Strict):
     source: str
 
     def differs(self, names: Sequence[str]) -> bool:
-        """Return whether the entry has all of these frameworks, and they do not all do the same."""
+        """Return whether the entry has all these frameworks and their measured values differ."""
         facts = [self.frameworks.get(name) for name in names]
         measured = [framework.measured for framework in facts if framework is not None]
         if len(measured) < len(names):
@@ -70,7 +74,7 @@ Entries = Mapping[str, DefaultEntry]
 
 @cache
 def groups() -> dict[str, dict[str, DefaultEntry]]:
-    """Return the name of each file, with the entries in it by name.
+    """Return the entries of each file of the catalogue: by file name, then by entry name.
 
     Raises:
         SpecError: a file is invalid.
@@ -127,12 +131,12 @@ def select_entries(layer: str | None, between: Sequence[str]) -> dict[str, Defau
 
 
 def select_frameworks(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
-    """Return the facts about the requested frameworks; about all if no framework is requested."""
+    """Return the facts about the frameworks ``between``, or about all if it is empty."""
     return {n: f for n, f in entry.frameworks.items() if not between or n in between}
 
 
 def record(name: str, entry: DefaultEntry, between: Sequence[str]) -> dict[str, object]:
-    """Return an entry as plain data."""
+    """Return an entry as JSON data, with the frameworks ``between`` or with all."""
     data = entry.model_dump()
     data["frameworks"] = {n: f.model_dump() for n, f in select_frameworks(entry, between).items()}
     return {"name": name, **data}

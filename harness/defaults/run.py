@@ -54,8 +54,10 @@ class Verification:
 def verify(
     entries: Entries, frameworks: Sequence[str], tell: Callable[[str], None] = lambda name: None
 ) -> Verification:
-    """Measure the entries on one framework after the other. Before each framework, call ``tell``
-    with its name."""
+    """Measure the catalogue's entries on each framework in turn.
+
+    ``tell`` is called with the name of a framework before it is measured.
+    """
     verification = Verification()
     installed = available()
     for framework in frameworks:

@@ -18,8 +18,10 @@ class DefaultsService:
         self.backend = backend
 
     def measure(self, names: Sequence[str]) -> dict[str, MeasuredAnswer]:
-        """Return by entry the measured ``value``, or the text of an ``error``. Entries that the
-        plugin does not measure are left out."""
+        """Return the measured ``value`` of each entry, or the text of an ``error``.
+
+        Entries that the framework's plugin cannot measure are left out.
+        """
         probes = BACKENDS.call(self.backend.name, "harness_defaults") or {}
         return {name: _measured(probes[name]) for name in names if name in probes}
 

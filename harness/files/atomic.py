@@ -19,7 +19,7 @@ from secrets import token_hex
 from harness.errors import UsageError
 from harness.files.system import flock, opening
 
-# The age in seconds at which an unlocked hidden file counts as left by a killed process.
+# The age in seconds from which an unlocked hidden file is treated as left by a killed process.
 LEFT_OVER = 60.0
 # The start of the hidden names: folders, files that a library writes, and other files.
 FOLDERS, FILES, PREFIX, SUFFIX = ".harness-export-", ".harness-part-", ".harness-", ".tmp"
@@ -53,7 +53,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def call_if_written(path: Path, tell: Callable[[], object]) -> Iterator[None]:
-    """Call ``tell`` if the block wrote the file, even if an interruption followed the write."""
+    """Call ``tell`` if the ``with`` block wrote the file, even if it was then interrupted."""
     before = _identity(path)
     try:
         yield
@@ -85,7 +85,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staging(place: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to ``place``, from which results are renamed to their place.
+    """Yield a temporary folder next to ``place``; the caller moves finished files out of it.
 
     Raises:
         UsageError: the folder cannot be made.

@@ -150,7 +150,7 @@ def describe(path: Path) -> str:
 
 
 def describe_non_text(path: Path) -> str:
-    """Return a description of a file that is not a user's text; "" if it is."""
+    """Return a description of a file's kind if it is not text that a user wrote; otherwise ""."""
     description = describe(path)
     return "" if description in TEXTS else description
 

@@ -1,7 +1,7 @@
-"""Reader of an untrusted npz file: checks before memory is allocated, and never unpickles.
+"""Reader of untrusted npz files, which checks sizes before it allocates memory.
 
-A file of 3 MB can expand to arrays of 3 GB, or declare any shape. So the header of each array is
-read first, and its shape must match the declared size of the array to the byte.
+Pickled objects are rejected. A file of 3 MB can expand to arrays of 3 GB, or declare any shape. So
+the header of each array is read first, and its shape must match the array's size in bytes.
 """
 
 from __future__ import annotations

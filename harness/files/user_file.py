@@ -1,7 +1,7 @@
-"""Reader of a file that a user names: the file is regular, its size is limited, and nothing waits.
+"""Reader of files that a user names: only regular files, with a size limit.
 
-Without these checks, a named pipe would wait forever, and ``/dev/zero`` has no end. Every reader of
-a user's files calls :func:`read_bytes`; ``docs/security.md`` lists the limits.
+Reading a named pipe could wait forever, and ``/dev/zero`` has no end. Every reader of a user's
+files uses this module; ``docs/security.md`` lists the limits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Wrapping of lines between words, but never within commands that users copy.
+"""Wrapping of text between words, but never within commands that users copy.
 
-A command counts as one word; so does an option with its value. A command that does not fit extends
-beyond the edge as one line.
+A command is treated as one word, and so is an option with its value. A command that is wider than
+the terminal stays on one line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _COPIED = re.compile(
 
 
 def wrap(text: str, columns: int, further: int = 2) -> str:
-    """Wrap a text to lines of at most ``columns``; words stay whole.
+    """Wrap a text to lines of at most ``columns`` characters, without breaking words.
 
     A continuation line is aligned with the last column, which follows at least two spaces. If too
     little space is left there, the line is indented by ``further``, or by less for a long word.
@@ -58,7 +58,7 @@ def wrap(text: str, columns: int, further: int = 2) -> str:
 
 
 def protect_commands(text: str) -> str:
-    """Replace the spaces in commands by substitutes, until :func:`restore_spaces` undoes it."""
+    """Replace the spaces in commands by substitutes; :func:`restore_spaces` reverts this."""
     return _COPIED.sub(lambda match: _joined(match[0]), text)
 
 

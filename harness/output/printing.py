@@ -35,7 +35,7 @@ _OLD_BEGUN = re.compile(rf"#{_SKIPPED}(?:#{_SKIPPED})?\Z")
 
 
 def annotating(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether GitHub Actions reads the output."""
+    """Return whether the process runs in GitHub Actions, which reads the output."""
     return environment.get("GITHUB_ACTIONS") == "true"
 
 

@@ -76,7 +76,7 @@ class Progress:
         self.done, self._counted = done, counted
 
     def doing(self, text: str) -> None:
-        """Set the text about the current work."""
+        """Set the text that describes the current work, without printing it."""
         self._doing = visible(text)
 
     def line(self, text: str) -> None:
@@ -109,10 +109,9 @@ class Progress:
         return ", ".join(filter(None, (self._counted, self.left())))
 
     def left(self) -> str:
-        """Return ``about 0:01:40 left``; empty if the time is unknown, and at the end.
+        """Return the remaining time, e.g. ``about 1:40 left``; "" if it is unknown or zero.
 
-        While a part runs, the time decreases, but not below the estimated time of the parts after
-        it.
+        While a part runs, the time counts down, but not below the estimate for the later parts.
         """
         gone, made = self._marked - self._began, self.done - self._first
         if not self._forecast or gone < EARLY or made <= 0 or self.done >= self.total:

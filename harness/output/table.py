@@ -1,4 +1,4 @@
-"""Tables for any width: in one piece, in parts, or as paragraphs.
+"""Tables for terminals of any width: whole, split by columns, or as paragraphs.
 
 Nothing is cut off. If a table is too wide and its columns are alike (e.g. one column per backend),
 it is split into parts with fewer columns. If the parts are still too wide, or the columns are of
@@ -69,9 +69,9 @@ class Grid:
 
 
 def show(target: Console, *grids: Grid) -> None:
-    """Print a table: the first variant that fits, or else the last variant in smaller pieces.
+    """Print a table in the first variant that fits the width of the console.
 
-    The pieces are parts with fewer columns, or paragraphs.
+    If no variant fits, print the last variant in parts with fewer columns, or as paragraphs.
     """
     line(target, grids[0].title)
     for grid in (*grids, grids[-1].folded()):

@@ -61,8 +61,8 @@ class Epoch(HeaderPart):
 class History(HeaderPart):
     """The training to which a checkpoint belongs. Unknown keys are kept unchanged.
 
-    ``run`` identifies the training. If the user told it to replace the weights of another training,
-    ``replaces`` is their checksum until they are replaced.
+    ``run`` identifies the training. If the training replaces the weights of another training,
+    ``replaces`` is the checksum of those weights until the new weights are written.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)

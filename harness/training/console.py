@@ -159,7 +159,7 @@ def prepared(given: Mapping[str, Any], events: TrainEvents | None = None) -> Ite
 def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:
     """Check, before the training, that the weights can be written to ``path``. Nothing is changed.
 
-    ``mine`` says that this process holds the lock of the path.
+    ``mine`` is True if this process has locked the path.
 
     Raises:
         UsageError: another training is writing there, or files are there and neither option says

@@ -1,4 +1,4 @@
-"""Make the batches of a training, from rows of arrays or from windows of a text."""
+"""Batches of a training, made from rows of arrays or from windows of a text."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The way to make batches from rows, as plain data that can be sent to a worker.
+    """The rules for making batches from rows, as plain data that can be sent to a worker.
 
     A row of a text is a window of ``length`` characters. ``offsets`` gives for each array its
     distance in characters from the start of the window; None means an array of zeros. For data in
@@ -92,7 +92,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class RowArray:
-    """An input or target of a model as an array ``[rows, ...]``, which batches have in ``dtype``.
+    """The values ``[rows, ...]`` of a model's input or target; batches are converted to ``dtype``.
 
     If ``classes`` is not 0, the entries are indices that stand for one-hot rows of that many
     classes. If ``shared`` is true, the array has no row axis, and all rows share it.
@@ -180,7 +180,7 @@ class RowFeed:
         )
 
     def select_rows(self, rows: Array) -> dict[str, Array]:
-        """Return the arrays of some rows; one-hot arrays are given as indices."""
+        """Return the arrays of the given rows; one-hot arrays stay indices."""
         selected = {}
         for name, row_array in self._arrays.items():
             # A step gets a whole array if all rows share the array.

@@ -1,4 +1,4 @@
-"""Check the first steps of a training against the oracle before the training continues.
+"""Comparison of the first steps of a training with the oracle, before the training continues.
 
 The check has three parts:
 
@@ -181,7 +181,7 @@ class _Proof:
         return expected.deviations({HELD_OUT: loss}, self.dtype)
 
     def affordable_steps(self) -> int:
-        """Return the number of steps to make both in few calls and one by one."""
+        """Return the number of steps that fit into :data:`SECONDS`, from one timed step."""
         self._train_values(self.parameters, self._calls(1))
         began = time.perf_counter()
         self.remote.calls.run(self.rate, 0, 1 % len(self.batches), 1)
@@ -189,7 +189,7 @@ class _Proof:
         return min(self.many, max(most, self.few))
 
     def compare_few_calls(self) -> list[Deviation]:
-        """Compare the steps of one sum, made in few calls, with the same steps one by one."""
+        """Compare steps made in a single call with the same steps made one by one."""
         row = self._train_values(self.parameters, [(self.rate, 0, self.many)])
         single = self._train_values(self.parameters, self._calls(self.many))
         start = perturbed(self.parameters, self.dtype, np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""Call the training in a worker, which :mod:`harness.training.service` serves."""
+"""Client of the training service (:mod:`harness.training.service`) in a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prepare a training: load and check everything in its request before anything runs."""
+"""Preparation of a training: all parts of its request are loaded and checked before it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a training: the loop over epochs runs in this process, the steps run in the worker."""
+"""Runner of a training: this process loops over the epochs, and the worker runs the steps."""
 
 from __future__ import annotations
 

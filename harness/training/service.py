@@ -1,4 +1,4 @@
-"""Serve the calls of a worker that train a model on data at full speed."""
+"""Worker service that trains a model on data without transferring values after each step."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TrainService:
         text: Mapping[str, Any],
         seed: int,
     ) -> Beginning:
-        """Begin a training in place of the previous one; the data are in another process's memory.
+        """Begin a training and drop the previous one; ``text`` describes data in shared memory.
 
         Return the path of each layer and the backend's settings.
         """

@@ -1,4 +1,4 @@
-"""Make batches from the arrays of a file or a data set, in which each row is an example."""
+"""Batches from the arrays of a file or a data set, in which each row is an example."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Table:
         return f"{self.rows:,} rows"
 
     def here(self) -> dict[str, Array]:
-        """Return the arrays, as this process sees them."""
+        """Return the arrays, in their shapes."""
         return {n: s.array.reshape(self.shapes[n]) for n, s in self.arrays.items()}
 
 
@@ -177,7 +177,7 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
 
 
 def _data_path(spec: Spec, declared: Declared) -> Path:
-    """Return the file that a spec names. It must lie beside the spec, which may be untrusted."""
+    """Return the file that a spec names. Require that it is in the spec's folder."""
     assert isinstance(declared, schema.ArrayFile)
     name = declared.npz
     at = spec.document.place_of(("data", "npz"))
@@ -245,7 +245,7 @@ def _check_array(
 
 
 def has_rows(type_: Type) -> bool:
-    """Return whether each row has its own array; otherwise all share one, as a graph's edges."""
+    """Return whether an array has a row axis; if not, all rows share it (e.g. graph edges)."""
     return type_.shape[:1] == (BATCH,)
 
 

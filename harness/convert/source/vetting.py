@@ -1,4 +1,4 @@
-"""Check of generated source before it is written or run: it contains only what an export writes.
+"""Check that generated source contains only what an export writes, before it is written or run.
 
 Names and notes from a spec are literals in the source (:mod:`.literals`). If such text ever escaped
 from its quotes, this check would reject it. The check covers the kinds of statements and
@@ -86,7 +86,7 @@ class _SyntaxReader:
     inner: set[ast.AST] = field(default_factory=set)
 
     def problems(self) -> Iterator[tuple[ast.AST, str]]:
-        """Yield the forbidden nodes, each with text that continues "an export writes no ..."."""
+        """Yield the forbidden nodes, each with text that continues "an export contains no ..."."""
         nodes = list(ast.walk(self.tree))
         for node in nodes:
             self._note(node)

@@ -1,4 +1,4 @@
-"""Continue a text, character by character, on one backend."""
+"""Generation of a text, character by character, on one backend."""
 
 from __future__ import annotations
 
