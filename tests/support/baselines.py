@@ -33,7 +33,7 @@ def started_with(name: str, environment: dict[str, str]) -> Worker:
 
 
 def call(worker: Worker, verb: str, **payload: Any) -> Any:
-    """Return the answer of a worker to a call; the call must not fail."""
+    """Return the answer of a worker to a call; assert that the call does not fail."""
     outcome = worker.call(verb, payload, TIMEOUT)
     assert outcome.ok, f"{outcome.cause}\n{outcome.traceback}\n{outcome.log}"
     return outcome.value

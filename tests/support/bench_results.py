@@ -30,7 +30,7 @@ def result(
     ratio: float = 2.0,
     noise: Sequence[float] = NOISE,
 ) -> TimedResult:
-    """Return a measured cell whose steps take ``step`` seconds."""
+    """Return the result of a timed cell whose steps take ``step`` seconds."""
     label = f"{backend}+{tuning}" if tuning else backend
     cell = TimedCell(SPEC, label, mode, batch, time, dict(sizes or {}))
     entry = Entry(label, Launch(backend, environment={"OMP_NUM_THREADS": "2"}), tuning)
@@ -56,14 +56,14 @@ def result(
 
 
 def speed_file(content: Mapping[str, Any]) -> SpeedFile:
-    """Return the content of a results file, from JSON data that a test has changed."""
+    """Return a speed file parsed from JSON data, which a test may have changed."""
     return formed(content, SpeedFile)
 
 
 def refused(
     backend: str = "torch", reason: str = "differs: step 1: loss", **where: Any
 ) -> TimedResult:
-    """Return a cell without a speed."""
+    """Return the result of a cell that has no speed, with the reason."""
     found = result(backend, **where)
     found.status, found.reason, found.seconds = "refused", reason, []
     return found

@@ -1,4 +1,4 @@
-"""A check of backends, each of which violates one rule of the backend contract."""
+"""Checks of backends that each violate one rule of the backend contract."""
 
 from __future__ import annotations
 

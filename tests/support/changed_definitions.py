@@ -1,4 +1,4 @@
-"""Changed copies of built-in definitions: some compute something else, others compute the same."""
+"""Changed copies of built-in definitions: some compute other results, some the same results."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ GONE = object()
 
 
 def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of every value in JSON data."""
+    """Yield the path of every value in JSON data, as a tuple of keys and indices."""
     yield path
     if isinstance(data, dict | list):
         for key in data if isinstance(data, dict) else range(len(data)):
@@ -42,7 +42,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(data: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """Return the data with another value at a path, or without this path."""
+    """Return a copy of JSON data with another value at a path, or without this path."""
     if not path:
         return value
     data = copy.deepcopy(data)

@@ -1,4 +1,4 @@
-"""Random weights of a system, in a file."""
+"""Files with random weights of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ SPEC = "lesson6/sequence_rnn"
 
 
 def drawn_weights(path: Path, name: str = SPEC, dtype: str = "float32", **sizes: int) -> Weights:
-    """Write random weights of a system whose layers have 8 units to ``path``, and return them."""
+    """Write random weights of a model with 8 units per layer to ``path``, and return the
+    weights."""
     spec = load_spec(name)
     program = spec.program("training", **{"hidden": 8, **sizes})
     drawn = draw(program, 1, 1, 3)

@@ -1,4 +1,4 @@
-"""Export and import of a model in a format: its outputs in both dtypes, and its weights."""
+"""A test of export and import in a format: outputs in both dtypes, and weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ SUFFIXES = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
 def assert_round_trip(
     format_: str, spec: Spec, folder: Path, sizes: Iterable[tuple[int, int]]
 ) -> None:
-    """Assert that outputs equal the oracle's at some (batch, time), and that weights come back."""
+    """Assert that outputs equal the oracle's for each (batch, time), and that weights are read back
+    unchanged."""
     need(NEEDS[format_])
     environment = {"KERAS_BACKEND": "tensorflow"} if format_ == "keras" else {}
     with Worker(launch(format_, environment=environment)) as worker:

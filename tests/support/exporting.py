@@ -1,4 +1,4 @@
-"""Shared code for tests of formats: a case, its export, and the process of a format."""
+"""Shared code for tests of formats: a model with arrays, its export, and the format's process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 
 def case_of(name: str, hidden: int = 16) -> Case:
-    """Return a case of a built-in system at a small size, or of one of the unusual specs."""
+    """Return a case of a built-in model at a small size, or of an unusual spec."""
     spec = load_spec(name, [ODD])
     sizes = {"hidden": hidden} if "hidden" in spec.model.sizes else {}
     return Case(spec, sizes, 3, 5)
@@ -43,7 +43,7 @@ def exported(case: Case, dtype: str) -> Exported:
 
 
 class Caller:
-    """Caller of a format's process; a failure in the process is an AssertionError."""
+    """A client of a format's process that raises AssertionError if a call fails."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -80,7 +80,7 @@ class Caller:
 
 @contextmanager
 def running(name: str) -> Iterator[Caller]:
-    """Start the process of a format for the block."""
+    """Start the process of a format inside this context."""
     with Worker(launch(name)) as worker:
         yield Caller(worker)
 

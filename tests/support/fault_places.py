@@ -1,4 +1,4 @@
-"""The place of each planted fault, and the decision whether a found cause is at this place."""
+"""The place of each planted fault, and tests whether a reported cause is at this place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.language.library import FOLDERS
 from harness.language.model import load_spec
 from harness.program.ir import Program, walk_nodes
 
-# The places of faults in sessions: a search must mention one of these words.
+# The places of faults in sessions: the reported cause must contain one of these texts.
 PLANTED: dict[str, tuple[str, ...]] = {
     "first-load-wins": ("keeps state", "loading again"),
     "square-matrices-transposed": ("is transposed",),

@@ -117,7 +117,7 @@ output: y
 
 
 def everything(folder: Path) -> Spec:
-    """Write a model with features that Lesson 6 lacks, and its definitions, to ``folder``."""
+    """Write a model with features that lesson6 models lack, and its definitions, to ``folder``."""
     for name, text in LAYERS.items():
         file = folder / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -128,14 +128,14 @@ def everything(folder: Path) -> Spec:
 
 @dataclass(frozen=True)
 class Case:
-    """A model with weights, at small sizes."""
+    """A model with random weights, at small sizes."""
 
     exported: Exported
     material: Arguments
 
     @staticmethod
     def of(spec: Spec, dtype: str, **changed: Any) -> Case:
-        """Return a case with random weights; ``changed`` has parameters to replace them."""
+        """Return a case with random weights; ``changed`` replaces parameters by name."""
         sizes = {n: size for n, size in SMALL.items() if n in spec.program().sizes}
         training, inference = spec.program(**sizes), spec.program("inference", **sizes)
         material = draw(inference, 2, 2, seed=3)
@@ -166,7 +166,7 @@ def cast(arrays: Mapping[str, Any], dtype: str) -> Arrays:
 
 
 def ask(worker: Worker, verb: str, **payload: Any) -> Any:
-    """Return the answer of a format's process; assert that the call does not fail."""
+    """Return the answer of a format's process to a call; assert that the call does not fail."""
     outcome = worker.call(verb, payload)
     assert outcome.ok, outcome.traceback or outcome.cause
     return outcome.value
@@ -205,7 +205,7 @@ def refused(worker: Worker, verb: str, **payload: Any) -> str:
 
 
 def error(found: Arrays, wanted: Arrays) -> float:
-    """Return the largest error of all outputs, relative to the largest entry of the output."""
+    """Return the largest error of all outputs, each relative to the largest entry of the output."""
     assert found.keys() == wanted.keys()
     assert found
     worst = 0.0

@@ -1,4 +1,4 @@
-"""A whole model with random arrays, and a comparison of its gradients with finite differences."""
+"""Comparison of a model's gradients with finite differences, on random arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FREE = {"batch": 3, "time": 4}
 
 @dataclass(frozen=True)
 class Run:
-    """A program with random arrays, and its loss as a function of one port."""
+    """A program with random arrays for its ports, which can compute its loss and gradients."""
 
     program: Program
     env: dict[int, Any]
@@ -47,7 +47,7 @@ class Run:
 
 
 def material(program: Program, seed: int = 0) -> Run:
-    """Return random arrays for all inputs; gradients are for all float ports except the targets."""
+    """Return a program with random arrays; it differentiates all float ports except targets."""
     rng = np.random.default_rng(seed)
     sizes = {**program.sizes, **FREE}
     env: dict[int, Any] = {}
@@ -73,8 +73,8 @@ def model_run(name: str) -> Run:
 
 
 def run_of(equations: str, layers: str = "", inputs: str = "") -> Run:
-    """Return a model of a line or two; its loss is a weighted sum of ``y``
-    ``[batch, time, units]``.
+    """Return a model from one or two equations; its loss is a weighted sum of ``y`` [batch, time,
+    units].
     """
     text = f"""model: small
 summary: s

@@ -78,7 +78,8 @@ def kinds(source: str) -> set[str]:
 
 
 def renamed(exported: Exported, name: Callable[[str], str]) -> Exported:
-    """Return the model with every name of its spec replaced, as no valid spec could have them."""
+    """Return the model with every name replaced by ``name``, also by names that no spec may
+    have."""
 
     def path(old: str) -> str:
         return re.sub(r"[A-Za-z_]\w*", lambda match: name(match[0]), old)

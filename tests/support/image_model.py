@@ -29,7 +29,7 @@ optimizer: {optimizer: sgd, learning_rate: 0.1}
 
 
 def image_model(folder: Path) -> Path:
-    """Write the model to a file, and return its path."""
+    """Write the model to a file in ``folder``, and return the file's path."""
     path = folder / "images.yaml"
     path.write_text(IMAGES, encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""The configuration of JAX, which a backend changes for the whole process."""
+"""Restoring JAX's configuration, which a backend changes for the whole process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMES = ("jax_enable_x64", "jax_default_device", "jax_default_matmul_precision")
 
 @contextlib.contextmanager
 def kept_config() -> Iterator[None]:
-    """Restore the configuration after the block."""
+    """Restore JAX's configuration at the end of this context."""
     kept = {name: getattr(jax.config, name) for name in NAMES}
     try:
         yield

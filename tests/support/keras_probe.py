@@ -1,7 +1,7 @@
-"""Tests of one Keras backend in a separate process: prints the results as one line of JSON.
+"""Measurements of one Keras backend in a separate process, printed as one line of JSON.
 
-``python keras_probe.py NAME FOLDER``; KERAS_BACKEND must be set. Errors are relative to the largest
-entry of the array.
+Usage: ``python keras_probe.py NAME FOLDER``, with KERAS_BACKEND set. Errors are relative to the
+largest entry of the array.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def models(names: list[str], runs: list[tuple[str, str]]) -> dict[str, float]:
 
 
 def answers(session: Session, given: dict[str, Arrays]) -> Arrays:
-    """Return all results of a session; on JAX only the results of one function per path."""
+    """Return the results of a session; on JAX, only the results of one function per path."""
     if NAME != "keras-jax":
         return everything(session, given)
     session.load(given["parameters"], given["statistics"])
@@ -76,7 +76,7 @@ def answers(session: Session, given: dict[str, Arrays]) -> Arrays:
 
 
 def apart(spec: Spec, dtype: str, given: dict[str, Arrays] | None = None) -> dict[str, Any]:
-    """Return the difference between the native path and the equations, and what ran natively."""
+    """Return the difference between the native path and the equations, and the native layers."""
     sessions = [start(spec, path, dtype) for path in ("native", "equations")]
     given = given or draw(sessions[0].programs["training"], FREE)
     found, wanted = (answers(session, given) for session in sessions)
@@ -103,7 +103,7 @@ def trained(optimizer: str) -> dict[str, Any]:
 
 
 def kinks() -> dict[str, list[float]]:
-    """Return gradients where a pre-activation is exactly at a kink, and outputs where it is NaN."""
+    """Return gradients for pre-activations exactly at a kink, and outputs for NaN."""
     session = start(spec_of(KINKS), "native", "float32")
     names = ("fifth", "sixth", "rectify")
     eye = {f"{n}.W": np.eye(7) for n in names} | {f"{n}.b": np.zeros(7) for n in names}
@@ -126,7 +126,8 @@ def losses() -> dict[str, Any]:
 
 
 def model_object() -> dict[str, Any]:
-    """Return facts about the Keras model of the stateful LSTM, and its error to the session."""
+    """Return facts about the Keras model of the stateful LSTM, and its difference from the
+    session."""
     session: Any = start(load_spec("lesson6/stateful_lstm"), "native", "float32")
     given = draw(session.programs["inference"], FREE)
     session.load(given["parameters"], given["statistics"])
@@ -150,7 +151,7 @@ def model_object() -> dict[str, Any]:
 
 
 def watched() -> float:
-    """Return the error if claimed layers run one by one, as in the search for a cause."""
+    """Return the error if native layers run one by one, as in the search for a cause."""
     session: Any = start(spec_of(MIXED), "native", "float32")
     given = draw(session.programs["training"], FREE)
     session.load(given["parameters"], given["statistics"])
@@ -164,7 +165,7 @@ def watched() -> float:
 
 
 def refused() -> str:
-    """Return the message of a backend with another engine in this process."""
+    """Return the error message for a backend that needs another engine in this process."""
     other = "keras" if NAME != "keras" else "keras-jax"
     try:
         load(other)

@@ -1,9 +1,8 @@
-"""A measure of how far the rewriting of a program is from its end: each rewrite makes it smaller.
+"""A termination measure for program rewriting: each rewrite must make it smaller.
 
-Emitting a node applies rules, and the rules are applied again to the nodes that a rule emits. This
-ends if every node that is rewritten on the way is smaller than the node that it is emitted for, in
-an order without infinite descents. :func:`of` is this order: a tuple of numbers from 0 on, which
-are compared from left to right.
+Emitting a node applies rules, and the rules are applied again to the nodes that a rule emits.
+Rewriting ends if each emitted node is smaller than the node that it replaces. :func:`of` returns
+the measure of a node: a tuple of non-negative numbers, compared from left to right.
 
 0. The number of loops around the node. A node that leaves a loop is finished.
 1. Matmuls whose left side has leading axes that the right side lacks; these axes become rows.
@@ -33,7 +32,7 @@ from harness.program.passes import biases, classes, loops
 from harness.program.passes.rewriter import Rewriter
 from harness.program.passes.transposes import _given as given
 
-# Deeper than any rule looks. A value below this depth counts as a variable.
+# A depth that no rule inspects. A value below this depth counts as a variable.
 DEPTH = 7
 Weight = Fraction
 
@@ -96,7 +95,8 @@ class Term:
         return node if node is not None and node.op != "scan" else None
 
     def fold(self, name: str, node: Node, own: Callable[[Node, list[Any]], Any], leaf: Any) -> Any:
-        """Compute a number for a node from those of its operands; a variable has ``leaf()``."""
+        """Compute a number for a node from the numbers of its operands; a variable has
+        ``leaf()``."""
         found = []
         for value in node.inputs:
             if (name, value) not in self.known:
@@ -218,14 +218,14 @@ class Term:
 
 
 def _source(rewriter: Rewriter, value: int) -> int:
-    """Return the sequence of which a value is a step's slice; else the value itself."""
+    """Return the sequence if a value is a step's slice of it; otherwise, the value."""
     for scope in reversed(rewriter.scopes):
         value = scope.slices.get(value, value)
     return value
 
 
 def _cut(rewriter: Rewriter, inputs: Sequence[int]) -> frozenset[int]:
-    """Return the values that are too deep below some inputs for any rule to see."""
+    """Return the values that are too deep below ``inputs`` for any rule to inspect."""
     level, seen = list(inputs), set(inputs)
     for _ in range(DEPTH):
         made = [rewriter.made.get(_source(rewriter, value)) for value in level]

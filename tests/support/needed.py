@@ -1,4 +1,4 @@
-"""Skipping of tests whose modules are not installed."""
+"""A function that skips tests if modules are not installed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 def need(*modules: str) -> None:
     """Skip a test unless all modules are installed; at the top of a file, skip the whole file.
 
-    The modules are looked for, but not imported. TensorFlow would take five seconds in each process
-    of pytest, and a framework belongs in the process of its backend.
+    The modules are not imported: importing TensorFlow takes five seconds in each pytest process.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""Layers that consist of other layers, for tests."""
+"""Specs of layers that consist of other layers, for tests."""
 
 from __future__ import annotations
 

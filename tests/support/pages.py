@@ -1,4 +1,4 @@
-"""The pages of the documentation, parsed as Markdown: their links, code spans and headings."""
+"""The documentation pages, parsed as Markdown: their hyperlinks, code spans and headings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _inline(page: Path) -> Iterator[Token]:
 
 
 def addresses(page: Path) -> Iterator[str]:
-    """Yield the targets of a page's links and pictures."""
+    """Yield the targets of a page's hyperlinks and images."""
     for token in _inline(page):
         if found := token.attrs.get({"link_open": "href", "image": "src"}.get(token.type, "")):
             yield str(found)

@@ -1,4 +1,4 @@
-"""The path of the repository, and of its folders."""
+"""The paths of the repository and of its folders."""
 
 from __future__ import annotations
 

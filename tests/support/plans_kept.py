@@ -1,4 +1,4 @@
-"""Comparison of a model's plans with the oracle, and of each rewrite with a progress measure."""
+"""Checks of plans: results equal the oracle's, and each rewrite reduces the termination measure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def drawn(program: Program, sizes: Sizes) -> Arrays:
 
 
 class Gaps:
-    """The oracle's comparisons, and the smallest gap between two compared values."""
+    """Comparison primitives of the oracle that record the smallest gap between compared values."""
 
     def __init__(self) -> None:
         self.least = np.inf
@@ -110,7 +110,7 @@ def same(found: Arrays, wanted: Arrays) -> None:
 
 
 def small(plan: Plan, before: Sequence[Node], steps: int) -> None:
-    """Assert that a plan is not much larger than the program, with its loop written out."""
+    """Assert that a plan is not much larger than the program with unrolled loops."""
     count = sum(1 for _ in walk_nodes(before))
     written = steps if steps <= unroll.LONGEST else 1
     assert sum(1 for _ in walk_nodes(plan.nodes)) <= 40 + 3 * count * max(written, 1)
@@ -146,7 +146,8 @@ def watched() -> Iterator[Watched]:
 
 
 def plans(text: str, sizes: Sizes, fused: Iterable[str]) -> None:
-    """Assert that all plans of a model keep its values, and are not much larger than the model."""
+    """Assert that all plans of a model compute its values, and are not much larger than the
+    model."""
     spec = loaded(text)
     training, inference = spec.program("training"), spec.program("inference")
     assert spec.update is not None

@@ -1,4 +1,4 @@
-"""Plans of models, arrays for them, and the results of running a plan with numpy."""
+"""Functions that make plans of models and arrays for plans, and run plans with numpy."""
 
 from __future__ import annotations
 

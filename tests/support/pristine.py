@@ -1,4 +1,4 @@
-"""A folder that is made once, and restored for each test that changes it."""
+"""A folder that is created once, and restored for each test that changes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of two models on three backends with a history, for tests that change parts of it."""
+"""Checks of two models on three backends with a history file, for tests that change it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def harness_backend(name):
 
 
 class Told(CheckEvents):
-    """A listener that stores the messages of a run, and the cells that are run."""
+    """A listener that records the messages of a check, and the cells that it runs."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
@@ -50,7 +50,7 @@ class Told(CheckEvents):
 
 
 class Run:
-    """Two models on numpy and on two backends of another distribution, with a history."""
+    """A check of two models on numpy and two backends of another distribution, with a history."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.history = folder, folder / "history"

@@ -69,14 +69,14 @@ def many(records: Path, path: Path, cells: int) -> Path:
 
 
 def speeds(path: Path, factor: float = 1.0) -> Path:
-    """Write results of three backends; one backend has no speed."""
+    """Write speeds of three backends, one of them without a speed."""
     fast, slow = result("numpy", 0.001), result("torch", 0.002 * factor)
     json_file.write(path, json_file.document(REQUEST, [fast, slow, refused("jax")]))
     return path
 
 
 def weights(path: Path) -> Path:
-    """Train for two epochs, and write the weights."""
+    """Train a model for two epochs, and write its weights."""
     text = path.with_suffix(".txt")
     text.write_text(TEXT)
     sizes = {"hidden": 6, "factors": 4}

@@ -35,7 +35,7 @@ def markdown(folder: Path, *words: object) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands on a page, where each word of a command is an HTML element."""
+    """Return the commands on an HTML page, in which each word of a command is an element."""
     found = re.findall(r'<code class="command">(.*?)</code>', text)
     return [unescape(re.sub(r"</?span>", "", each)) for each in found]
 

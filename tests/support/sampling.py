@@ -1,4 +1,4 @@
-"""Parametrized tests of which ``make test`` runs a part, and ``make test-all`` everything."""
+"""Parametrized tests of which ``make test`` runs a part, and ``make test-all`` all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def sampled(values: Iterable[Any], kept: Collection[Any]) -> list[Any]:
-    """Return parameters of a test; all except ``kept`` are marked ``thorough``.
+    """Return parameters of a test, marked ``thorough`` except for those in ``kept``.
 
     Raises:
         ValueError: ``kept`` has a parameter that is not in ``values``.

@@ -1,8 +1,8 @@
-"""Time limits that mean the same on a slow or busy machine.
+"""Time limits that also hold on slow or busy machines.
 
-A limit detects code that never ends, or whose time grows faster than its input. It is in seconds of
-a machine that sums a million numbers in :data:`SUM` seconds. If a limit is exceeded, it is scaled
-by the current speed of this machine.
+A limit detects code that never ends, or whose time grows faster than its input. Limits are in
+seconds of a reference machine, which sums a million numbers in :data:`SUM` seconds. A limit that is
+exceeded is scaled by the current speed of this machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SUM = 0.05
 
 
 def _slowness(clock: Callable[[], float]) -> float:
-    """Return how many times slower than that machine this machine is; at least 1."""
+    """Return how many times slower than the reference machine this machine is; at least 1."""
     start, total = clock(), 0
     for number in range(1_000_000):
         total += number
@@ -29,7 +29,7 @@ def _limited(seconds: float, clock: Callable[[], float]) -> Iterator[None]:
     taken = clock() - start
     if taken >= seconds:
         limit = seconds * _slowness(clock)
-        assert taken < limit, f"took {taken:.1f} s, and not the {limit:.1f} s that are allowed here"
+        assert taken < limit, f"took {taken:.1f} s; the limit on this machine is {limit:.1f} s"
 
 
 def computed_within(seconds: float) -> AbstractContextManager[None]:

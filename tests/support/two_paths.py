@@ -84,7 +84,8 @@ def worst(found: Arrays, wanted: Arrays) -> float:
 def compare(
     backend: Backend, spec: Spec, free: Mapping[str, int], device: str = "cpu"
 ) -> tuple[dict[str, str], float]:
-    """Return what ran natively, and the largest difference between native path and equations."""
+    """Return the native layers, and the largest difference between the native path and
+    equations."""
     given = draw(spec.program("training"), free)
     native = start(backend, spec, "native", "float64", device)
     found = everything(native, given)

@@ -1,4 +1,4 @@
-"""Loss of root's permissions for a block, because tests may run as root."""
+"""A context without root's permissions, because tests may run as root."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A small GPT as it is often written: one product for queries, keys and values, a mask as a buffer,
-and the table of characters as the last product."""
+"""A small GPT in a common style: one joint projection for queries, keys and values, a mask buffer,
+and an output layer that is tied to the embedding table."""
 
 import math
 
@@ -60,7 +60,7 @@ class GPT(nn.Module):
 
 
 def other_epsilon(vocab=86, heads=4, head=8, wide=128, depth=2, context=64):
-    """The same model with the epsilon of another framework."""
+    """Return the same model with the normalisation epsilon of another framework."""
     model = GPT(vocab, heads, head, wide, depth, context)
     for m in model.modules():
         if isinstance(m, nn.LayerNorm):

@@ -1,4 +1,4 @@
-"""Checks of users' models in this process: a worker without a process, and model files."""
+"""Checks of users' models in this process, with a worker that needs no process."""
 
 from __future__ import annotations
 

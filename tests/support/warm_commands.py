@@ -1,8 +1,8 @@
 """Commands ``harness`` and ``pytest``, each run in a fork of a process that has imported it.
 
 Imports take half a second of processor time per command. A forked command has its own arguments,
-folder, variables and output, and starts its own workers. It is for tests of what a command does,
-not of how a process starts: ``PYTHON*`` variables except ``PYTHONPATH`` have no effect.
+folder, variables and output, and starts its own workers. Tests of how a process starts cannot use
+it: ``PYTHON*`` variables except ``PYTHONPATH`` have no effect.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Start of workers within ten milliseconds, for tests whose subject is not the start.
+"""Fast starts of workers (10 ms), for tests that do not test the start itself.
 
 Most of a start is imports: 0.3 s of processor time for numpy, 2 s for torch, 6 s for TensorFlow. So
-the second worker of a kind is forked from a process that has imported the framework. The worker
+the second worker of a kind is forked from a process that has imported the framework. This worker
 still has its own supervisor process, descriptors, folder and variables. It loads its backend
 itself, and ends like any other worker. Workers are of one kind if their backend and environment
 variables are equal.
@@ -37,7 +37,7 @@ FRAMEWORKS = {
 }
 # Variables that may differ between workers of one kind.
 CHANGING = ("PYTEST_CURRENT_TEST", process.TOKEN_VARIABLE)
-# The number of processes to fork from; each may take half a gigabyte of memory.
+# The largest number of processes to fork from; each may need half a gigabyte of memory.
 MOST = 3
 
 _parents: dict[object, Parent] = {}
@@ -62,7 +62,7 @@ class Forked:
 
     def wait(self, timeout: float) -> None:
         if not self.has_ended(timeout):
-            raise subprocess.TimeoutExpired("a forked guardian", timeout)
+            raise subprocess.TimeoutExpired("a forked supervisor", timeout)
         if not self._waited:
             os.close(self._pidfd)
         self._waited = True

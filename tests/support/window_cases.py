@@ -1,4 +1,4 @@
-"""Calls of ``windows`` and ``overlap_add`` in which every attribute matters."""
+"""Test calls of ``windows`` and ``overlap_add`` in which every attribute affects the result."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ import pytest
 
 FILE = "wording.json"
 REPOSITORY = Path(__file__).parents[2]
-# The lines by name of the test, by name of its file.
+# Test file -> test name -> lines of its messages.
 Entries = dict[str, dict[str, list[str]]]
 GAP = " ... "
 
@@ -107,7 +107,7 @@ class Wording:
         self._compare(lines)
 
     def line(self, message: object, facts: str) -> None:
-        """Assert the same for the lines of a longer text that have the facts."""
+        """Assert the same for those lines of a longer text that contain the facts."""
         whole = "\n".join(lines_of(message))
         found = spans(whole, facts) if facts else (0, len(whole))
         assert found, f"{facts!r} is not in:\n{whole}"
@@ -288,7 +288,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
-    """Take over the messages that a process of pytest-xdist has seen."""
+    """Add the messages that a process of pytest-xdist has seen."""
     snapshots: Snapshots = node.config.stash[SNAPSHOTS]  # type: ignore[attr-defined]
     output = getattr(node, "workeroutput", None) or {}
     if "wording" in output:

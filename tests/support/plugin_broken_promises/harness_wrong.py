@@ -107,7 +107,7 @@ def _reading(change: Callable[[np.ndarray], Any]) -> Callable[[Plain], None]:
 
 
 def _second_path_lost() -> Callable[[Plain], None]:
-    """Lose the device while a process prepares its second path."""
+    """Raise a CUDA error while a process prepares its second path."""
     seen: list[str] = []
 
     def change(backend: Plain) -> None:

@@ -25,7 +25,7 @@ def die_leaving_child() -> None:
 
 
 def return_from_fork(value: str) -> str:
-    """Let a forked child return from this call too."""
+    """Fork a child that also returns from this call."""
     return value if os.fork() else "the child"
 
 
@@ -131,7 +131,7 @@ def stop_guardian() -> None:
 
 
 def interrupt_all() -> None:
-    """Send a signal to the whole process group, like a careless cleanup."""
+    """Send a signal to the whole process group, as in a careless cleanup."""
     os.killpg(0, signal.SIGTERM)
     time.sleep(60)
 

@@ -1,6 +1,6 @@
-"""Handlers of worker processes: numpy's honest handler, slow handlers, and handlers that fail.
+"""Worker handlers for timing tests: numpy's honest handler, slow handlers, and failing handlers.
 
-Each is a handler of :mod:`harness.worker.serve`: it maps a name to a function of verb and payload.
+A handler (see :mod:`harness.worker.serve`) maps a name to a function of verb and payload.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ def offering(make: Callable[[str], Answer]) -> Callable[[str], Any]:
 
 @offering
 def honest(name: str) -> Answer:
-    """Return the handler of the numpy backend; peaks are measured at small sizes, to save time."""
+    """Return the handler of the numpy backend; it measures peaks with small matmuls to save
+    time."""
     return quick(handler(plugins.load("numpy")))
 
 
 def quick(answer: Answer) -> Answer:
-    """Return the same handler, with peaks of small matmuls."""
+    """Wrap a handler to measure peaks with small matmuls."""
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
         if verb == "peaks":
@@ -57,7 +58,8 @@ def quick(answer: Answer) -> Answer:
 
 
 def ending(on: str) -> Callable[[str], Any]:
-    """Return a handler that ends its process when many steps are timed on a path, or on any."""
+    """Return a handler whose process ends when many steps are timed on the path ``on``, or on
+    any."""
 
     @offering
     def made(name: str) -> Answer:
@@ -102,7 +104,7 @@ def failing(name: str) -> Answer:
 
 
 class Together(NumpyBackend):  # type: ignore[misc]
-    """A backend that can run several steps per call, with a pause per single or joint step."""
+    """A backend that can run several steps per call, and pauses in each single or joint step."""
 
     pauses = (0.0, 0.0)
 

@@ -22,7 +22,7 @@ class Later:
 
 
 def once(run: Run, inputs: Tensors) -> Callable[[], Tensors]:
-    """Return a step that is computed at its first use."""
+    """Return a function that computes a step at its first call, and caches the results."""
     known: Tensors = {}
 
     def work() -> Tensors:
@@ -34,7 +34,7 @@ def once(run: Run, inputs: Tensors) -> Callable[[], Tensors]:
 
 
 def laters(plan: Plan, work: Callable[[], Tensors]) -> Tensors:
-    """Return the results of a step; each of them does the work when it is read."""
+    """Return the results of a step, of which each does the work when it is read."""
     return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
 
 
@@ -67,7 +67,7 @@ class SkippingSecond(Lazy):
 
 
 class SkippingUnread(SkippingSecond):
-    """The same cheat, except that a step is computed at once if the step before was read."""
+    """The same cheat, but a step is computed immediately if the previous step was read."""
 
     def execute(self, plan: Plan) -> Run:
         run, lazy = NumpyBackend.execute(self, plan), super().execute(plan)
@@ -95,7 +95,8 @@ class SkippingByLot(SkippingSecond):
 class SkippingForgotten(Lazy):
     """A backend that puts off each step until two steps later.
 
-    Of the steps whose results are no longer referenced by then, it computes only every second one.
+    If the results of a step are no longer referenced by then, it computes only every second such
+    step.
     """
 
     def execute(self, plan: Plan) -> Run:

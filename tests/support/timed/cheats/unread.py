@@ -18,7 +18,7 @@ from timed.handlers import NumpyBackend, Run, serving
 class Watching(NumpyBackend):  # type: ignore[misc]
     """A backend that counts steps since the last read or wait; a cheat overrides :meth:`unread`.
 
-    It computes up to ``patience`` unread steps honestly, and the first ``honesty`` steps of all.
+    The first ``honesty`` steps, and up to ``patience`` unread steps in a row, are honest.
     """
 
     patience, honesty = 1, 0
@@ -112,13 +112,13 @@ def coarse(array: Any) -> Any:
 
 
 class CoarseInRows(Coarse):
-    """A backend that computes in bfloat16 precision only in long rows of steps."""
+    """A backend that computes in bfloat16 precision if many steps run in a row."""
 
     patience = 5
 
 
 class FrozenLate(FrozenBias):
-    """A backend that stops to update a bias after more unread steps than a proof can have."""
+    """A backend that stops updating a bias after more unread steps than a proof can have."""
 
     patience = 32
 

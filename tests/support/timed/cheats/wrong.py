@@ -13,7 +13,7 @@ from timed.handlers import TIMED, Answer, NumpyBackend, Run, honest, offering, s
 
 
 class Wrong(NumpyBackend):  # type: ignore[misc]
-    """A backend whose results are off by one part in a thousand."""
+    """A backend whose results are off by 0.1%."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -30,7 +30,7 @@ class Wrong(NumpyBackend):  # type: ignore[misc]
 
 @offering
 def drifting(name: str) -> Answer:
-    """Return right results for many steps, and then results that are off by one percent."""
+    """Return right results for many steps, and then results that are off by 1%."""
     answer, made = honest(name), [0]
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
