@@ -274,8 +274,8 @@ STOPPING = 2.0
 class Queue(Generic[T]):
     """A queue of work items by kind.
 
-    It also knows which kinds each node is working on, and how often a process was lost over each
-    item.
+    It also records the kinds on which each node works, and how many processes were lost while they
+    worked on each item.
     """
 
     def __init__(self, items: Iterable[T], kind: Callable[[T], str]) -> None:
@@ -310,11 +310,11 @@ class Queue(Generic[T]):
             self._changed.wait_for(lambda: self.finished, seconds)
 
     def claim(self, node: str) -> str | None:
-        """Return a kind that has waiting items and on which this node does not work; None at the
-        end.
+        """Return a kind of work for a node, or None when the queue is finished.
 
-        The kind with the most waiting items per working process comes first. If there is no such
-        kind, the call waits, because items of lost processes may come back.
+        The kind has waiting items, and the node does not work on it yet. If several kinds fit,
+        return the kind with the most waiting items per working process. If no kind fits, wait,
+        because items of lost processes may come back.
         """
         with self._changed:
             while not self.finished:
@@ -350,7 +350,7 @@ class Queue(Generic[T]):
                 self._changed.notify_all()
 
     def lost(self, item: T) -> bool:
-        """Record a process lost over an item; return whether the item will be tried again."""
+        """Record that a process was lost while it worked on an item; return whether to retry."""
         with self._changed:
             self._lost[item] += 1
             again = self._lost[item] < TRIES

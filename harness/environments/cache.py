@@ -27,7 +27,7 @@ PYTHON = Path("bin", "python")
 
 
 class NoEnvironment(UsageError):
-    """The error for environments of ``columns`` that are missing or have a different harness."""
+    """The error for environments that are missing or contain different code of the harness."""
 
     def __init__(self, message: str, columns: Sequence[str]) -> None:
         super().__init__(message)
@@ -72,7 +72,7 @@ class MadeEnvironment:
 
     @property
     def is_current(self) -> bool:
-        """True if the environment contains the same code of the harness as runs here."""
+        """True if the environment has the same code of the harness as this process."""
         return self.about.harness_code in ("", digest("harness"))
 
 

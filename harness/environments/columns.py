@@ -1,9 +1,9 @@
-"""The backends of a command, each of which is a column of the report.
+"""The backends that a command runs. Each backend becomes a column of the report.
 
-A column is a backend (``torch``), or one version of it in a separate environment (``torch@2.6``).
-``torch@2.6=/path/to/python`` is the backend ``torch`` in another interpreter. ``torch==2.6`` means
-``torch@2.6``. Measurements and records use the full name. Known differences and claims of layers
-depend only on the part before the ``@``.
+A column is named ``torch``, or ``torch@2.6`` for the version 2.6 in a separate environment. Users
+may also write ``torch==2.6``. ``torch@2.6=/path/to/python`` runs the backend ``torch`` in the
+interpreter ``/path/to/python``. Measurements and records use the name with the label (``2.6``).
+Known differences and claims of layers depend only on the name without the label.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a command in order, and the interpreters of columns that need another one.
+    """The names of a command's columns in order, and the interpreters of some of them.
 
-    ``lacking`` are backends that are left out because their framework is not installed, each with
-    the command that installs it.
+    ``pythons`` has an interpreter only for columns that do not run in this one.
+
+    ``lacking`` maps each backend that is skipped, because its framework is not installed, to the
+    command that installs the framework.
     """
 
     names: tuple[str, ...]
@@ -43,7 +45,7 @@ class Columns:
 
 
 def choose(requests: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
-    """Return the requested columns. The default is every backend whose framework is installed.
+    """Return the requested columns. Without requests, return all backends with a framework.
 
     A request is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` gives
     further interpreters by name. A label without an interpreter names an environment of ``harness
@@ -98,7 +100,7 @@ def choose_from_options(
 def complete_options(
     options_by_field: Mapping[str, Any], variables: str = "environment"
 ) -> dict[str, Any]:
-    """Return the options of a command by field, including columns, interpreters and variables.
+    """Add the columns, their interpreters and environment variables to the options of a command.
 
     Raises:
         UsageError: as in :func:`choose`, or an option is malformed.
@@ -125,7 +127,7 @@ def column_names(backends: Sequence[str]) -> tuple[str, ...]:
 
 
 def choose_one(request: str, python: str | None = None) -> tuple[str, str]:
-    """Return the name and the interpreter of the only requested column.
+    """Return the name and the interpreter of one requested column.
 
     The default interpreter is the one that runs this code.
 
@@ -140,8 +142,8 @@ def choose_one(request: str, python: str | None = None) -> tuple[str, str]:
 def choose_process(
     options_given: options.ProcessOptions, backend: str
 ) -> tuple[str, str, dict[str, str]]:
-    """Return the name of the only column, its interpreter, and the environment variables of its
-    process.
+    """Return the name of a command's single column, its interpreter, and the environment
+    variables of its process.
 
     Raises:
         UsageError: as in :func:`choose`, or an option is for another backend.
@@ -153,7 +155,7 @@ def choose_process(
 
 
 def skipped_messages(lacking: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each backend that is left out, with its install command."""
+    """Return a message for each skipped backend, with the command that installs its framework."""
     return [
         f"{name} is skipped, because its framework is not installed: {how}"
         for name, how in lacking.items()

@@ -89,11 +89,11 @@ DISTRIBUTION = "backend-comparison-harness"
 
 @dataclass(frozen=True)
 class EnvironmentRequest:
-    """An environment to be made: its name (``torch@2.6``), its backend, and the requirements for
-    pip.
+    """A request for an environment: its name (``torch@2.6``), its backend, and its pip
+    requirements.
 
-    ``packed`` are the installed distributions that are copied into it: the harness, and the
-    backend's distribution if that is another one.
+    ``packed`` are the installed distributions that are copied into the environment: the harness,
+    and the distribution of the backend if a plugin provides the backend.
     """
 
     column: str

@@ -115,10 +115,10 @@ class Length:
 
 @dataclass(frozen=True)
 class EqualLength:
-    """A type annotation that fixes the length of a list in an answer.
+    """A type annotation for an answer whose list must be as long as an argument of the call says.
 
-    The length is the value of the call's argument ``argument``, or the length of that argument. The
-    list is the field ``within`` of the answer, or the answer itself.
+    The call's argument ``argument`` is a number, or a list of the same length. The list in the
+    answer is its field ``within``. If ``within`` is empty, the answer itself is the list.
     """
 
     argument: str

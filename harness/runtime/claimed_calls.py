@@ -1,4 +1,4 @@
-"""Run the calls that a backend has claimed, inside the interpreter."""
+"""Run claimed calls (layers and losses that the framework itself computes) in the interpreter."""
 
 from __future__ import annotations
 

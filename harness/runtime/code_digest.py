@@ -16,8 +16,8 @@ from pathlib import Path
 
 from harness.files.user_file import FileFault, read_bytes
 
-# The checksum covers the modules that a backend imports, not the other modules of its distribution.
-# If the source does not show the imports, the checksum covers all modules.
+# The checksum covers the modules of a distribution that the backend imports. If the source code
+# does not show all imports, the checksum covers all modules of the distribution.
 
 MOST_SOURCE = 1 << 24
 # Built-in functions that run or import code without an import statement.

@@ -1,6 +1,6 @@
 """Names of backends with a label, such as ``torch@2.6``, and names of devices.
 
-A report has one column for each backend with its label, so such a name is called a column.
+A report has one column for each of these backends, so the code calls ``torch@2.6`` a column.
 """
 
 from __future__ import annotations

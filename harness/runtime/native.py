@@ -1,4 +1,4 @@
-"""Types for a backend's claims: layers, losses and optimizers that run as the framework's own.
+"""Types for claims: the layers, losses and optimizers that a backend runs as the framework's own.
 
 Functions here get and return tensors by name. The tensors that they get belong to the harness,
 which may pass them again. A function writes into them only if its docstring allows it. Floats have

@@ -23,7 +23,7 @@ PATIENCE = 60.0
 
 
 def missing_frameworks(pythons: Mapping[str, str]) -> dict[str, str]:
-    """Return the backends without their framework, each with the command that installs it.
+    """Return the backends whose framework is missing, each with the command that installs it.
 
     ``pythons`` gives the interpreter of each backend. If an interpreter does not answer, its
     backends are not listed: their workers will report the error.
@@ -37,7 +37,7 @@ def missing_frameworks(pythons: Mapping[str, str]) -> dict[str, str]:
 
 
 def missing_here() -> dict[str, str]:
-    """Return this interpreter's backends without their framework, with install commands."""
+    """Return the backends whose framework is missing here, each with its install command."""
     commands = {}
     for name, (_, entry) in sorted(installed(ENTRY_POINT_GROUP).items()):
         if entry.dist is not None and not all(map(_is_installed, requirements(entry.dist, name))):

@@ -125,7 +125,7 @@ class PrimitiveCall:
 
 @dataclass
 class Probe:
-    """A test of a process's primitives, one by one. It does not repeat calls that were correct.
+    """A test of each primitive of a backend by itself. Calls that were correct are not repeated.
 
     ``traceback`` is the traceback of the call that raised, if any.
     """
@@ -322,7 +322,7 @@ def _calls_of_nodes(
 
 
 def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[PrimitiveCall]:
-    """Yield the calls of primitives in :func:`.interpreter.loop` that slice and stack."""
+    """Yield the calls with which :func:`.interpreter.loop` slices and stacks tensors."""
     count = node.carries
     for value in node.inputs[count:]:
         sequence = form(value)

@@ -214,7 +214,7 @@ class Session(Functions):
         return {n: self.float_tensor(a) for n, a in arrays.items()}
 
     def slot(self, name: str, tensors: Tensors) -> ArrayDict:
-        """Return the tensors of an optimizer slot as arrays by parameter of the spec."""
+        """Convert the tensors of an optimizer slot to arrays, one per parameter of the spec."""
         return self.rule_update().unpacked(name, self.to_numpy(tensors))
 
     def forget(self) -> None:

@@ -213,8 +213,8 @@ class Pipeline:
         return self._batch_list.batches
 
     def feed(self, batches: Sequence[Batch], beside: bool = False) -> None:
-        """Continue with other batches. They replace all batches or, if ``beside``, form a second
-        list.
+        """Continue with other batches. They replace all batches; if ``beside`` is true, they become
+        a second list.
 
         The batches are laid out once in the axis order of the step. If the backend can write into
         tensors, the new batches reuse the memory of the old ones, because a step may be bound to

@@ -50,12 +50,12 @@ class BatchSource(Protocol):
 
 
 class Loader:
-    """A converter of a source's batches to tensors, in the layout that a step needs.
+    """A converter of a source's batches to tensors, in the layout that a training step needs.
 
-    ``rows`` ``[batch]`` is an example. ``orders`` are the axis orders of tensors for which the step
-    needs another order; see :class:`harness.program.plan.Plan`. ``many`` sets the number of steps
-    in one call. If the backend cannot write into tensors, batches hold indices instead of one-hot
-    rows, and the step itself calls :meth:`expand`.
+    ``rows`` ``[batch]`` are the rows of an example batch. ``orders`` gives the axis order of each
+    tensor whose axes must be permuted for the step; see :class:`harness.program.plan.Plan`.
+    ``many`` is the number of steps in one call. If the backend cannot write into tensors, batches
+    hold indices instead of one-hot rows, and the step itself calls :meth:`expand`.
     """
 
     def __init__(
@@ -234,10 +234,11 @@ class TrainingSteps:
             self._carry.carried = {}
 
     def left(self) -> Snapshot:
-        """Return everything that is needed to resume the training, as arrays.
+        """Return a snapshot from which :meth:`resume` continues the training.
 
-        These are ``parameters``, ``statistics`` and ``slots`` by the spec's names, the ``state``,
-        the number of ``steps`` made, and in float16 the ``scaling`` of the loss.
+        It holds arrays: ``parameters``, ``statistics`` and ``slots`` by the spec's names, the
+        ``state``, and in float16 the ``scaling`` of the loss. It also holds the number of ``steps``
+        made.
         """
         self.store()
         session = self.session

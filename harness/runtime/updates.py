@@ -137,7 +137,7 @@ class Update:
         self._feeding = needed_nodes(rule.nodes, fed_values)
 
     def packed(self, slots: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        """Convert slot arrays by parameter of the spec to slot arrays by trained variable."""
+        """Convert slots with one array per parameter of the spec to one array per variable."""
         packed: dict[str, Arrays] = {}
         for slot, neutral in slots.items():
             arrays = neutral if slot in self.own_slots else self.layout.pack(neutral)
@@ -175,10 +175,9 @@ class Update:
         }
 
     def fed(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """Return the gradients by name, and the ``learning_rate``, that a claimed optimizer gets.
+        """Return the gradients and the ``learning_rate`` to pass to the framework's own optimizer.
 
-        The rule's equations before the optimizer have changed them, such as clipping and a
-        schedule.
+        The rule's equations for clipping, and for a learning-rate schedule, are applied first.
         """
         rule = self.rule
         groups = {"parameter": variables}

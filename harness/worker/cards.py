@@ -158,7 +158,7 @@ def reasons(bits: str) -> tuple[str, ...]:
 
 
 def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
-    """Summarize the states of a GPU: ranges of clocks, maxima of other values, clock reasons."""
+    """Summarize the states of one GPU: clock ranges, maxima of other values, clock reasons."""
     own_states = [card_state for card_state in states if card_state.uuid == uuid]
 
     def values(name: str) -> list[Any]:

@@ -132,7 +132,7 @@ def new_token() -> str:
 
 
 def end_holders(token: str) -> None:
-    """Kill all processes that hold this token, also new ones, for at most a second."""
+    """Kill all processes with this token, for at most a second while new ones appear."""
     _end_matching(lambda found: found == token)
 
 

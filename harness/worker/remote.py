@@ -34,7 +34,7 @@ Traced = tuple[str, int | None, Array | Misfit]
 
 
 class WorkerFault(Exception):
-    """The error of a failed call, with its ``verb``, its ``outcome`` and the ``backend``."""
+    """The error of a failed call to a worker: the method ("verb"), its outcome, the backend."""
 
     def __init__(self, verb: str, outcome: Outcome, backend: str = "") -> None:
         super().__init__(f"{verb}: {outcome.cause}")
@@ -76,8 +76,7 @@ def missing_requirement(
     programs: Iterable[Program | UpdateRule | None] = (),
     path: str = "",
 ) -> str:
-    """Return a message about the first requirement that a worker cannot fulfil; empty if there is
-    none.
+    """Return a message about the first requirement that a worker cannot meet, or an empty text.
 
     ``hello`` is the worker's greeting. ``programs`` and update rules may need optional primitives.
     A ``path`` may need a compiler.
@@ -188,11 +187,10 @@ def session_answer_types() -> Forms:
 
 
 def client(service: type[Service], call: Callable[..., Any], prefix: str = "") -> Service:
-    """Return a client of ``service``: each of its methods calls the worker's method of the same
-    name.
+    """Return a client whose methods call the worker's methods of the same name.
 
-    The client has the parameters and types of the service's methods, so they are declared only
-    once. ``call`` gets ``prefix`` followed by the method's name, and the arguments.
+    The client has the methods of the class ``service``, with the same parameters and types.
+    ``call`` gets ``prefix`` followed by the method's name, and the arguments.
     """
     return cast("Service", _Client(service, call, prefix))
 
@@ -298,7 +296,11 @@ class Remote:
     def gradients(
         self, material: Arguments, along: Arrays | None = None, phase: Phase = "training"
     ) -> Tensors:
-        """Return results, and ``gradient.NAME`` of the loss or ``along`` cotangents."""
+        """Return results and gradients (``gradient.NAME``) by name.
+
+        They are gradients of the loss. If ``along`` gives cotangents, they are gradients of the
+        inner product of the results with these cotangents.
+        """
         value = self.call(
             "gradients",
             phase=phase,
@@ -333,10 +335,10 @@ class Remote:
     def train(
         self, batches: Sequence[Mapping[str, Any]], state: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Make one training step per batch; return for each the ``results`` and the values after
-        it.
+        """Make one training step per batch; return one dictionary per step.
 
-        These are ``parameters``, ``statistics`` and ``slots``.
+        It holds the ``results`` of the step, and the ``parameters``, ``statistics`` and ``slots``
+        after the step.
         """
         steps: list[dict[str, Any]] = self.call("train", batches=list(batches), state=state)
         return steps

@@ -1,15 +1,16 @@
-"""The process that owns one backend: loads it, greets, then answers calls one after another.
+"""The worker process of one backend: loads the backend, greets the parent, then answers calls.
 
-Started by :mod:`harness.worker.worker`, under a :mod:`harness.worker.guardian`, with
-``--backend NAME --fd N``, where N is its end of a socket pair. Only frames go over the socket: what
-the backend prints, from C too, goes to the file descriptors 1 and 2, which the parent has opened on
-the log of this worker.
+:mod:`harness.worker.worker` starts this module under a supervisor (:mod:`harness.worker.guardian`),
+with ``--backend NAME --fd N``. N is the worker's end of a socket pair. Only frames go over the
+socket. The backend's printed output, also from C code, goes to the file descriptors 1 and 2, which
+the parent has opened on the worker's log.
 
-A request is ``{id, verb, payload}`` and its answer ``{id, status: ok, value, seconds}``, or
-``{id, status, kind, message, traceback, spent, seconds}`` with status ``error`` or
-``out-of-memory``; ``spent`` is true where the process must not be asked again.
-Before all calls comes a greeting in the form of an answer, whose value is what the worker says of
-itself; where the backend cannot be loaded it is an ``error``, and the process ends. Linux only.
+A request is ``{id, verb, payload}``. The answer to a successful call is ``{id, status: ok, value,
+seconds}``. The answer to a failed call is ``{id, status, kind, message, traceback, spent,
+seconds}``, with status ``error`` or ``out-of-memory``. If ``spent`` is true, the parent must not
+send further calls to this process. Before the first call, the worker sends a greeting in the format
+of an answer. Its value describes the worker. If the backend cannot be loaded, the greeting is an
+``error``, and the process ends. Linux only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Join small buffers that go through identical instructions, so that one call serves all of them.
+"""Join small buffers that get the same instructions, so that one call processes all of them.
 
 An optimizer updates every parameter with the same dozen instructions. The overhead of a call is as
 large as the work on a thousand entries, so these calls take most of a small model's step. This
@@ -56,8 +56,7 @@ class BufferJoiner:
         return replace(view, buffer=joined.buffer, offset=joined.offset + view.offset)
 
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
-        """Return the joined buffers that replace other joined buffers, as ``replaced`` does for
-        their parts.
+        """Return which joined buffer replaces which; ``replaced`` says this for their parts.
 
         A joined buffer replaces another only if every part replaces the part at the same position.
         Two groups may hold the same parameters in different orders.
@@ -149,10 +148,9 @@ def _groups(
 
 
 def _shortened_chains(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
-    """Yield what remains of a chain without its first instruction, without its first two, and so
-    on.
+    """Yield a chain without its first instruction, then without its first two, and so on.
 
-    Stop when the two parts of the chain share more than one buffer.
+    Stop when the removed part and the rest of the chain share more than one buffer.
     """
     for start in range(1, min(len(chain.numbers), BEFORE + 1)):
         before, rest = (
@@ -213,7 +211,7 @@ def _chain(numbers: Sequence[int], instructions: Sequence[Instruction]) -> _Chai
 
 
 def _on_whole_buffers(one: Instruction) -> bool:
-    """Return whether an instruction is elementwise and works on whole small buffers."""
+    """Return whether an instruction is elementwise and its buffers are small and fully used."""
     out = one.out
     return (
         one.op not in RULES
@@ -260,7 +258,7 @@ def _movable(
     instructions: Sequence[Instruction],
     uses: Mapping[Buffer, Sequence[int]],
 ) -> list[_Chain]:
-    """Return the chains that may run as late as the last of the chains.
+    """Return the chains that may be delayed until the last chain runs.
 
     Until the last chain ends, no other instruction may read the results of such a chain, or write
     to buffers that it has read.

@@ -76,7 +76,7 @@ def _is_own(module: Any, name: str, value: Any) -> bool:
 def run_user_code(file: ModelFile, when: str, work: Callable[[], T]) -> T:
     """Run the user's code and return its result.
 
-    ``when`` says in the message when the code raised.
+    ``when`` is a part of the error message, e.g. ``raised an error during import``.
 
     Raises:
         UsageError: the user's code raised; the message has the error and the line in the file.

@@ -137,7 +137,7 @@ def _guess_sizes(sides: Sides) -> str:
 
 
 def _sole_part(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
-    """Return the part of the model that holds only this parameter of the spec, and its packing."""
+    """Return the model's part that holds only this parameter of the spec, and its packing."""
     packing, plain = sides.layout.claimed.get(owner_of(name)), Part(local_of(name))
     if packing is None:
         return sides.view(name), plain
