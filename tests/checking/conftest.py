@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from history_runs import Run
 from pristine import Pristine
-from remembered_runs import Run
 
 from harness.runtime.own_model.service import OwnModelService
 from harness.runtime.plugins import load

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 import warm_commands
+from history_runs import Run, renew_checksums
 from record_lines import lines_of
-from remembered_runs import Run, sealed_anew
 
 from harness.checking import history
 from harness.checking.request import Request
@@ -102,7 +102,7 @@ def _runs_of(run: Run, *wanted: tuple[str, str]) -> list[str]:
     lines = lines_of(path)
     path.unlink()
     return [
-        "".join(json.dumps(x) + "\n" for x in sealed_anew([*_began(*lines, at=at, verdict=v)]))
+        "".join(json.dumps(x) + "\n" for x in renew_checksums([*_began(*lines, at=at, verdict=v)]))
         for at, v in wanted
     ]
 

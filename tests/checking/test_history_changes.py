@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remembered_runs import DENSE, Run
+from history_runs import DENSE, Run
 
 from harness.checking import history
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import warm_commands
+from history_runs import RecordedEvents
 from places import SPECS
 from pristine import Pristine
 from record_lines import lines_of
-from remembered_runs import Told
 
 from harness.checking import history
 from harness.checking.request import Request
@@ -38,7 +38,7 @@ class Run:
         self.specs = (model(folder, "one"), model(folder, "two"))
         self.more: dict[str, Any] = {}
 
-    def __call__(self) -> Told:
+    def __call__(self) -> RecordedEvents:
         request = Request(
             specs=tuple(map(str, self.specs)),
             backends=("numpy",),
@@ -48,7 +48,7 @@ class Run:
             resume=True,
             **self.more,
         )
-        told = Told()
+        told = RecordedEvents()
         with Engine(request, told) as engine:
             report = engine.run()
             assert len(report.results) == 2
@@ -263,8 +263,8 @@ def test_code_of_a_backend_under_the_same_version(
         resume=True,
     )
 
-    def run() -> Told:
-        with Engine(request, told := Told()) as engine:
+    def run() -> RecordedEvents:
+        with Engine(request, told := RecordedEvents()) as engine:
             assert engine.run().exit_code == 0
         return told
 

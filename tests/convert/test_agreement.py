@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_weights import SPEC, drawn_weights
+from random_weights import SPEC, write_random_weights
 from small_models import sized
 from wording import Wording
 
@@ -21,7 +21,7 @@ from harness.oracle.tolerance import Deviation
 
 
 def test_agreement_is_by_several_batches_and_sees_one_wrong_number(tmp_path: Path) -> None:
-    given = drawn_weights(tmp_path / "w.st", "lesson6/stateful_lstm", "float64")
+    given = write_random_weights(tmp_path / "w.st", "lesson6/stateful_lstm", "float64")
     spec = load_spec(given.spec)
     found: list[tuple[int, ...]] = []
 
@@ -87,7 +87,7 @@ def test_digits(error: float, digits: float) -> None:
 
 
 def test_weights_of_two_dtypes_are_refused(tmp_path: Path, wording: Wording) -> None:
-    given = drawn_weights(tmp_path / "w.st")
+    given = write_random_weights(tmp_path / "w.st")
     mixed = {**given.parameters, "out.b": given.parameters["out.b"].astype("f8")}
     both = Weights(given.spec, given.fingerprint, given.sizes, mixed, {})
     with wording.raises(run.UsageError, "float32 ... float64"):
@@ -96,7 +96,7 @@ def test_weights_of_two_dtypes_are_refused(tmp_path: Path, wording: Wording) -> 
 
 @pytest.mark.parametrize("dtype", ["float16", "int32", "bool", "complex64"])
 def test_weights_of_other_dtypes_are_refused(dtype: str, tmp_path: Path, wording: Wording) -> None:
-    given = drawn_weights(tmp_path / "w.st")
+    given = write_random_weights(tmp_path / "w.st")
     arrays = {n: a.astype(dtype) for n, a in given.parameters.items()}
     other = Weights(given.spec, given.fingerprint, given.sizes, arrays, {})
     with wording.raises(run.UsageError, f"{dtype} ... float32"):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from drawn_weights import SPEC, drawn_weights
 from needed import need
+from random_weights import SPEC, write_random_weights
 from wording import Wording
 
 from harness.cli import cli
@@ -35,7 +35,7 @@ def names(folder: Path) -> list[str]:
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with weights."""
     monkeypatch.chdir(tmp_path)
-    drawn_weights(tmp_path / "w.st")
+    write_random_weights(tmp_path / "w.st")
     return tmp_path
 
 
@@ -49,7 +49,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_weights_go_out_and_come_back_to_the_bit(
     format_: str, name: str, dtype: str, vocab: int, there: Path
 ) -> None:
-    given = drawn_weights(there / "v.st", name, dtype, vocab=vocab)
+    given = write_random_weights(there / "v.st", name, dtype, vocab=vocab)
     found = harness("export", name, "--weights", "v.st", "--to", format_)
     assert found.exit_code == 0, found.output
     short = f"{name.partition('/')[2]}_{format_}"
@@ -109,7 +109,7 @@ def swap_gates(path: Path) -> None:
 def test_what_differs_is_not_kept(
     there: Path, monkeypatch: pytest.MonkeyPatch, wording: Wording
 ) -> None:
-    drawn_weights(there / "v.st", "lesson6/stateful_lstm")
+    write_random_weights(there / "v.st", "lesson6/stateful_lstm")
     tampered(monkeypatch, swap_gates)
     command = ("export", "lesson6/stateful_lstm", "--weights", "v.st", "--to", "jax")
     found = harness(*command)

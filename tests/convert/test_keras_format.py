@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_weights import SPEC, drawn_weights
 from exporting import ODD
 from format_cases import (
     ALLOWED,
@@ -30,6 +29,7 @@ from format_cases import (
     written,
 )
 from needed import need
+from random_weights import SPEC, write_random_weights
 from sampling import sampled
 
 import harness
@@ -196,7 +196,7 @@ def test_a_table_of_positions_is_written_on_torch(tmp_path: Path) -> None:
 
 
 def test_float64_that_keras_rounds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn_weights(tmp_path / "w.st", dtype="float64")
+    write_random_weights(tmp_path / "w.st", dtype="float64")
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     asked = {"spec": SPEC, "weights": tmp_path / "w.st", "format_": "keras"}
     outcome = run_export(make_options(ExportOptions, {**asked, "output": tmp_path / "rnn.keras"}))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
-from plans_kept import SETS, plans, watched
+from plan_checks import SETS, check_plans, watch_rewrites
 
 from harness.language.model import load_spec
 from harness.program.builder import Builder
@@ -48,8 +48,8 @@ def written(layers: Mapping[str, str], equations: Iterable[str]) -> str:
 @pytest.mark.parametrize("fused", SETS)
 @pytest.mark.parametrize("name", OPPOSED)
 def test_moves_that_could_go_both_ways_go_one(name: str, fused: str) -> None:
-    with watched():
-        plans(written({"cell": "simple_rnn, units: width"}, OPPOSED[name]), FREE, SETS[fused])
+    with watch_rewrites():
+        check_plans(written({"cell": "simple_rnn, units: width"}, OPPOSED[name]), FREE, SETS[fused])
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_three_hundred_layers_in_a_row() -> None:
     """Neither too deep for Python nor too slow."""
     layers = {f"layer{n}": "dense, units: width, activation: tanh" for n in range(300)}
     steps = [f"v{n + 1} = layer{n}(v{n})" for n in range(300)]
-    plans(written(layers, ["v0 = tanh(x)", *steps, "y = v300"]), FREE, ())
+    check_plans(written(layers, ["v0 = tanh(x)", *steps, "y = v300"]), FREE, ())
 
 
 def test_three_hundred_terms_and_as_many_moves() -> None:
@@ -65,7 +65,7 @@ def test_three_hundred_terms_and_as_many_moves() -> None:
     moves = ["permute_dims({}, axes=[1, 0, 2])", "expand_dims({}, axis=1)[:, 0]", "{}[:, ::-1]"]
     steps = [f"w{n + 1} = " + moves[n % 3].format(f"w{n}") for n in range(300)]
     equations = ["v0 = tanh(x)", *terms, "w0 = tanh(x)", *steps, "y = mean(v300) + mean(w300)"]
-    plans(written({"out": "dense, units: width"}, [*equations, "z = out(x)"]), FREE, ())
+    check_plans(written({"out": "dense, units: width"}, [*equations, "z = out(x)"]), FREE, ())
 
 
 DEEP = """\

@@ -6,7 +6,7 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from plans_kept import SETS, plans, watched
+from plan_checks import SETS, check_plans, watch_rewrites
 from random_models import models
 
 from harness.language.library import lesson6
@@ -35,7 +35,7 @@ def test_the_plans_of_any_model_keep_its_values(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unroll, "LARGE", large)
-        plans(*drawn, SETS[fused])
+        check_plans(*drawn, SETS[fused])
 
 
 @pytest.mark.slow
@@ -44,8 +44,8 @@ def test_the_plans_of_any_model_keep_its_values(
 def test_every_application_of_a_rule_is_nearer_to_the_end(
     drawn: tuple[str, dict[str, int]],
 ) -> None:
-    with watched() as found:
-        plans(*drawn, tuple(FUSED))
+    with watch_rewrites() as found:
+        check_plans(*drawn, tuple(FUSED))
     assert 5 * found.deepest < DEEPEST
 
 
@@ -54,7 +54,7 @@ def test_every_application_in_a_shipped_model_is_nearer_to_the_end(name: str) ->
     spec = load_spec(name)
     training, inference = spec.program("training"), spec.program("inference")
     sizes = {**training.sizes, "batch": 64, "time": 40}
-    with watched() as found:
+    with watch_rewrites() as found:
         training_plan(training, spec.update, sizes, "float32", FUSED, learning_rate=0.1)
         for moved in (True, False):
             forward_plan(inference, sizes, "float32", (), moved=moved)

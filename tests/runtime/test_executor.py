@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plans_walked import agree, arrays_of, plan_of, walk
+from plan_runs import arrays_of, assert_close, plan_of, run_plan
 from sampling import sampled
 
 from harness.backends.numpy.executor_kernels import NumpyKernels
@@ -33,8 +33,8 @@ def three_steps(
         for port, array in arrays_of(name, mode, reference, seed).items():
             if port.startswith(("input.", "target.")):
                 wanted_inputs[port], inputs[port] = array, tensor(array)
-        wanted, found = walk(reference, wanted_inputs), executor(inputs)
-        agree({n: numpy(t) for n, t in found.items()}, wanted, rtol)
+        wanted, found = run_plan(reference, wanted_inputs), executor(inputs)
+        assert_close({n: numpy(t) for n, t in found.items()}, wanted, rtol)
         for output, port in reference.carried.items():
             wanted_inputs[port], inputs[port] = wanted[output], found[output]
 
@@ -79,7 +79,7 @@ def test_what_is_not_finite_passes_as_in_the_walk(name: str, poison: float) -> N
     plan = plan_of(name, "forward", "float64", FUSED)
     inputs = arrays_of(name, "forward", plan, 0)
     inputs["out.W"][3, 5] = poison
-    agree(Executor(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
+    assert_close(Executor(plan, NumpyKernels("float64"))(inputs), run_plan(plan, inputs), 1e-12)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -90,7 +90,7 @@ def test_loops_of_any_length_both_ways(length: int, reverse: bool) -> None:
     inputs = {n: random.normal(size=plan.shape(v)) for n, v in plan.inputs.items()}
     executor = Executor(plan, NumpyKernels("float64"))
     for _ in range(2):
-        agree(executor(inputs), walk(plan, inputs), 1e-12)
+        assert_close(executor(inputs), run_plan(plan, inputs), 1e-12)
 
 
 def loop_plan(length: int, reverse: bool) -> Plan:
@@ -132,9 +132,9 @@ def test_carried_values_may_change_places() -> None:
     executor = Executor(plan, NumpyKernels("float64"))
     inputs = {n: np.arange(3.0) + i for i, n in enumerate(names)}
     for _ in range(3):
-        wanted = walk(plan, {n: np.array(t) for n, t in inputs.items()})
+        wanted = run_plan(plan, {n: np.array(t) for n, t in inputs.items()})
         found = executor(inputs)
-        agree(found, wanted, 0.0)
+        assert_close(found, wanted, 0.0)
         inputs = {n: found[n] for n in names}
 
 
@@ -168,7 +168,7 @@ def test_rows_that_need_other_rows_are_not_tiled(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tiling, "TILE", 64)
     plan = square_plan()
     inputs = {"x": np.random.default_rng(0).normal(size=(32, 32))}
-    agree(Executor(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
+    assert_close(Executor(plan, NumpyKernels("float64"))(inputs), run_plan(plan, inputs), 1e-12)
     monkeypatch.setattr(tiling, "_by_rows", lambda a, b: True)
     with pytest.raises(AssertionError):
-        agree(Executor(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
+        assert_close(Executor(plan, NumpyKernels("float64"))(inputs), run_plan(plan, inputs), 1e-12)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plans_walked import agree, arrays_of, plan_of, walk
+from plan_runs import arrays_of, assert_close, plan_of, run_plan
 
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.fused import FUSED
@@ -32,7 +32,7 @@ def test_inputs_in_another_order_of_axes_are_read_anew() -> None:
     inputs = arrays_of("lesson6/keras_gru", "forward", plan, 0)
     inputs["input.chars"] = np.asfortranarray(inputs["input.chars"])
     for _ in range(2):
-        agree(executor(inputs), walk(plan, inputs), 1e-12)
+        assert_close(executor(inputs), run_plan(plan, inputs), 1e-12)
         inputs["input.chars"] *= 0.5
     with pytest.raises(ValueError, match=r"expected float64 \[8, 6, 86\], found float32"):
         executor({**inputs, "input.chars": inputs["input.chars"].astype(np.float32)})
@@ -58,7 +58,7 @@ def test_batches_that_rotate_are_bound_once(monkeypatch: pytest.MonkeyPatch) -> 
     bind = made._calls_on
     monkeypatch.setattr(made, "_calls_on", lambda flats: bound.append(flats) or bind(flats))
     for index, count in ((0, 1), (1, 2), (0, 2), (2, 3), (1, 3), (3, 3), (2, 3), (0, 3)):
-        agree(made(batches[index]), walk(plan, batches[index]), 1e-12)
+        assert_close(made(batches[index]), run_plan(plan, batches[index]), 1e-12)
         assert len(bound) == count, f"batch {index}"
 
 
@@ -67,7 +67,7 @@ def test_inputs_that_change_in_place_are_read_anew() -> None:
     inputs = arrays_of("lesson6/sequence_rnn", "forward", plan, 0)
     made = Executor(plan, NumpyKernels("float64"))
     for _ in range(2):
-        agree(made(inputs), walk(plan, inputs), 1e-12)
+        assert_close(made(inputs), run_plan(plan, inputs), 1e-12)
         inputs["input.chars"][...] = (inputs["input.chars"] + 1) % 86
 
 
@@ -88,4 +88,4 @@ def test_an_input_may_be_a_part_of_something_larger(framework: str) -> None:
     executor = Executor(plan, kernels)
     for index, batch in enumerate(batches):
         found = executor({n: tensor[index] for n, tensor in whole.items()})
-        agree({n: np.asarray(t) for n, t in found.items()}, walk(plan, batch), 1e-11)
+        assert_close({n: np.asarray(t) for n, t in found.items()}, run_plan(plan, batch), 1e-11)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from places import DOCS
-from plans_walked import arrays_of, plan_of
+from plan_runs import arrays_of, plan_of
 from wording import Wording
 
 from harness.runtime.executor import Executor

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from places import SUPPORT
-from plans_walked import agree, arrays_of, plan_of, walk
+from plan_runs import arrays_of, assert_close, plan_of, run_plan
 
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.program.builder import Builder
@@ -46,9 +46,9 @@ def follows_the_walk(plan: Plan, rounds: int = 3) -> None:
     wanted = {n: random.normal(size=plan.shape(v)) for n, v in plan.inputs.items()}
     executor, found = Executor(plan, NumpyKernels("float64")), dict(wanted)
     for _ in range(rounds):
-        new = walk(plan, wanted)
+        new = run_plan(plan, wanted)
         results = executor(found)
-        agree(results, new, 1e-12)
+        assert_close(results, new, 1e-12)
         wanted, found = {**wanted, **new}, {**found, **results}
 
 
@@ -132,8 +132,8 @@ def test_models_train_as_their_plans_walk(model: str) -> None:
     wanted = arrays_of(model, "train", plan, 0)
     executor, found = Executor(plan, NumpyKernels("float64")), dict(wanted)
     for _ in range(3):
-        results, new = executor(found), walk(plan, wanted)
-        agree(results, new, 1e-9)
+        results, new = executor(found), run_plan(plan, wanted)
+        assert_close(results, new, 1e-9)
         for output, port in plan.carried.items():
             wanted[port], found[port] = new[output], results[output]
 
@@ -185,4 +185,6 @@ def test_beside_an_input_that_is_another_each_time() -> None:
     kept = []
     for _ in range(KEPT + 3):
         kept.append(np.array(random.normal(size=(SIDE, SIDE))))
-        agree(executor({**held, "x": kept[-1]}), walk(plan, {**held, "x": kept[-1]}), 1e-12)
+        assert_close(
+            executor({**held, "x": kept[-1]}), run_plan(plan, {**held, "x": kept[-1]}), 1e-12
+        )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ablation import PASSES, canonical, without
 from ablation_page import pays, systems, table
-from plans_walked import agree, arrays_of, plan_of, walk
+from plan_runs import arrays_of, assert_close, plan_of, run_plan
 
 from harness.program import passes
 
@@ -18,11 +18,11 @@ SYSTEMS = ("lesson6/sequence_rnn", "lesson6/keras_gru", "lesson6/sequence_unroll
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_plan_without_a_pass_keeps_its_values(name: str, mode: str) -> None:
     plan = plan_of(name, mode, "float64")
-    wanted = walk(plan, arrays_of(name, mode, plan, 0))
+    wanted = run_plan(plan, arrays_of(name, mode, plan, 0))
     for off in PASSES:
         with without(off):
             other = plan_of(name, mode, "float64")
-        agree(walk(other, arrays_of(name, mode, other, 0)), wanted, 1e-9)
+        assert_close(run_plan(other, arrays_of(name, mode, other, 0)), wanted, 1e-9)
 
 
 def test_a_pass_that_is_off_is_on_again_afterwards() -> None:

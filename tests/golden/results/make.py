@@ -169,9 +169,9 @@ def _neutral(text: str, folder: Path) -> str:
 
 
 def _sealed(text: str) -> str:
-    from remembered_runs import sealed_anew
+    from history_runs import renew_checksums
 
-    lines = sealed_anew([json.loads(line) for line in text.splitlines()])
+    lines = renew_checksums([json.loads(line) for line in text.splitlines()])
     return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
 
 

@@ -12,7 +12,9 @@ from harness.oracle.draw import draw
 SPEC = "lesson6/sequence_rnn"
 
 
-def drawn_weights(path: Path, name: str = SPEC, dtype: str = "float32", **sizes: int) -> Weights:
+def write_random_weights(
+    path: Path, name: str = SPEC, dtype: str = "float32", **sizes: int
+) -> Weights:
     """Write random weights of a model with 8 units per layer to ``path``, and return the
     weights."""
     spec = load_spec(name)

@@ -35,7 +35,7 @@ def harness_backend(name):
 """
 
 
-class Told(CheckEvents):
+class RecordedEvents(CheckEvents):
     """A listener that records the messages of a check, and the cells that it runs."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Run:
         (info / "entry_points.txt").write_text(entries)
         self.more: dict[str, Any] = {}
 
-    def __call__(self, **more: Any) -> Told:
+    def __call__(self, **more: Any) -> RecordedEvents:
         given: dict[str, Any] = {
             "specs": tuple(map(str, self.specs)),
             "backends": ("own-a", "own-b", "numpy"),
@@ -83,7 +83,7 @@ class Run:
             **self.more,
             **more,
         }
-        told = Told()
+        told = RecordedEvents()
         with Engine(Request(**given), told) as engine:
             self.report = engine.run()
             self.starts = sum(worker.starts for worker in engine.workers.values())
@@ -100,11 +100,11 @@ class Run:
             for line in lines:
                 change(line)
             if honest:
-                lines = list(sealed_anew(lines))
+                lines = list(renew_checksums(lines))
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def sealed_anew(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def renew_checksums(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the lines of a record file, with a new checksum for each cell."""
     fields = ("spec", "backend", "device", "dtype", "path")
     open_cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}

@@ -29,11 +29,11 @@ Arrays = dict[str, Any]
 Sizes = Mapping[str, int]
 
 
-def loaded(text: str) -> Spec:
+def load_text(text: str) -> Spec:
     return load_spec("random", overrides={("model", "random"): text})
 
 
-def drawn(program: Program, sizes: Sizes) -> Arrays:
+def draw_arrays(program: Program, sizes: Sizes) -> Arrays:
     """Return random arrays by name for all inputs, parameters and states."""
     generator, found = np.random.default_rng(7), {}
     for prefix, port in crossing_ports(program):
@@ -93,7 +93,7 @@ def expected(program: Program, arrays: Arrays, sizes: Sizes) -> Arrays:
     return result
 
 
-def walked(plan: Plan, arrays: Arrays) -> Arrays:
+def run_plan(plan: Plan, arrays: Arrays) -> Arrays:
     given = {
         v: np.transpose(arrays[n], plan.orders.get(n, range(np.ndim(arrays[n]))))
         for n, v in plan.inputs.items()
@@ -102,21 +102,21 @@ def walked(plan: Plan, arrays: Arrays) -> Arrays:
     return {name: env[value] for name, value in plan.outputs.items()}
 
 
-def same(found: Arrays, wanted: Arrays) -> None:
+def assert_equal(found: Arrays, wanted: Arrays) -> None:
     scale = max(1.0, *(float(np.max(np.abs(a), initial=0.0)) for a in wanted.values()))
     for name, array in wanted.items():
         assert np.shape(found[name]) == np.shape(array), name
         np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-11 * scale, err_msg=name)
 
 
-def small(plan: Plan, before: Sequence[Node], steps: int) -> None:
+def assert_small(plan: Plan, before: Sequence[Node], steps: int) -> None:
     """Assert that a plan is not much larger than the program with unrolled loops."""
     count = sum(1 for _ in walk_nodes(before))
     written = steps if steps <= unroll.LONGEST else 1
     assert sum(1 for _ in walk_nodes(plan.nodes)) <= 40 + 3 * count * max(written, 1)
 
 
-class Watched:
+class RewriteObserver:
     """An observer that asserts for every rewrite that it makes the measure smaller."""
 
     def __init__(self) -> None:
@@ -138,34 +138,34 @@ class Watched:
 
 
 @contextmanager
-def watched() -> Iterator[Watched]:
-    found = Watched()
+def watch_rewrites() -> Iterator[RewriteObserver]:
+    found = RewriteObserver()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rewriter, "_rewritten", lambda *given: found.rewritten(*given))
         yield found
 
 
-def plans(text: str, sizes: Sizes, fused: Iterable[str]) -> None:
+def check_plans(text: str, sizes: Sizes, fused: Iterable[str]) -> None:
     """Assert that all plans of a model compute its values, and are not much larger than the
     model."""
-    spec = loaded(text)
+    spec = load_text(text)
     training, inference = spec.program("training"), spec.program("inference")
     assert spec.update is not None
     sizes = {**training.sizes, **sizes}
-    arrays = drawn(training, sizes)
+    arrays = draw_arrays(training, sizes)
     wanted = expected(training, arrays, sizes)
     plan = training_plan(training, spec.update, sizes, "float64", fused, learning_rate=0.125)
     for port in training.parameters:
         wanted[port.name] = arrays[port.name] - 0.125 * wanted.pop(f"gradient.{port.name}")
-    found = walked(plan, {**arrays, "step": np.float64(1)})
-    same(found, {name: wanted[name] for name in plan.outputs if name != "step"})
-    small(plan, training.nodes, sizes["time"])
+    found = run_plan(plan, {**arrays, "step": np.float64(1)})
+    assert_equal(found, {name: wanted[name] for name in plan.outputs if name != "step"})
+    assert_small(plan, training.nodes, sizes["time"])
     env = {p.value: arrays[prefix + p.name] for prefix, p in crossing_ports(inference)}
     values = run(inference.nodes, env, sizes, oracle.TABLE)
     for moved in (True, False):
         plan = forward_plan(inference, sizes, "float64", fused, moved=moved)
-        same(walked(plan, arrays), {name: values[v] for name, v in plan.outputs.items()})
-        small(plan, inference.nodes, sizes["time"])
+        assert_equal(run_plan(plan, arrays), {name: values[v] for name, v in plan.outputs.items()})
+        assert_small(plan, inference.nodes, sizes["time"])
 
 
 SETS = {"primitives": (), "numpy": tuple(NUMPYS), "all": tuple(FUSED)}

@@ -46,7 +46,7 @@ def arrays_of(name: str, mode: str, plan: Plan, seed: int) -> Arrays:
     return result
 
 
-def walk(plan: Plan, arrays: Arrays) -> Arrays:
+def run_plan(plan: Plan, arrays: Arrays) -> Arrays:
     """Run a plan with numpy, one operation after another, and return its results."""
 
     def scalar(value: float) -> Any:
@@ -58,7 +58,7 @@ def walk(plan: Plan, arrays: Arrays) -> Arrays:
     return {n: np.array(env[v]) for n, v in plan.outputs.items()}
 
 
-def agree(found: Arrays, wanted: Arrays, rtol: float) -> None:
+def assert_close(found: Arrays, wanted: Arrays, rtol: float) -> None:
     """Assert that arrays differ by at most ``rtol`` of the largest entry; NaN must be equal."""
     assert found.keys() == wanted.keys()
     for name, want in wanted.items():
