@@ -275,7 +275,7 @@ class CellRunner:
         # Put cells that are compared with each other into the same shard, unless a shard would then
         # be empty.
         keep_groups = len({group_of(cell) for cell in all_cells}) >= shard.count
-        return shard.part(all_cells, group_name if keep_groups else cell_name, "cell")
+        return shard.select(all_cells, group_name if keep_groups else cell_name, "cell")
 
     def whole_plan(self) -> list[Cell]:
         """Return the planned cells of all shards."""

@@ -93,8 +93,8 @@ def _make_requests(options: UpgradeOptions) -> tuple[Request, BenchRequest]:
 
 
 def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
-    """Check both versions. Return 3 if one of them could not be run, else 0, and the changes of
-    verdicts and accuracy."""
+    """Check both versions. Return an exit code (3 if a version could not be run, otherwise 0), and
+    the changes of verdicts and accuracy."""
     old, new = request.backends
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
@@ -114,8 +114,8 @@ def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int
 def _time_versions(
     timing: BenchRequest, threshold: float, show: Callable[[Draw], None]
 ) -> tuple[int, RunChanges]:
-    """Time both versions. Return 3 if one of them could not be timed, else 0, and the changes of
-    speed."""
+    """Time both versions. Return an exit code (3 if a version could not be timed, otherwise 0), and
+    the changes of speed."""
     old, new = timing.backends
     progress = BenchProgress(console(error=True), timing.rounds)
     with Bench(timing, events=progress) as bench, progress.bar:

@@ -55,7 +55,7 @@ class DtypePart(Judged):
     """The result of a table entry (system and backend) in one dtype.
 
     ``headroom`` goes from 0 (at the tolerance) to 1 (far below it). If a check failed, ``check`` is
-    its name, and ``digits`` and ``error`` are its results.
+    the name of the check, and ``digits`` and ``error`` are its results.
     """
 
     dtype: str
@@ -95,7 +95,7 @@ class MatrixEntry(Judged):
 
     @property
     def kept_sign(self) -> str:
-        """:data:`KEPT` if the result of any dtype is kept from an earlier run, else ""."""
+        """The sign :data:`KEPT` if a result is from an earlier run, otherwise empty."""
         return KEPT if any(result.remembered for result in self.results) else ""
 
     @property

@@ -167,7 +167,7 @@ def _write_all(inputs: Inputs, outputs: Mapping[str, Path], options: object) -> 
 
 @contextmanager
 def _paused_collection() -> Iterator[None]:
-    """Pause garbage collection. It would take a third of the time, and there is nothing to free."""
+    """Pause garbage collection, which would take a third of the time and free nothing."""
     collecting = gc.isenabled()
     gc.disable()
     try:

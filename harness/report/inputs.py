@@ -71,7 +71,7 @@ class CheckRun:
 
     @property
     def seconds(self) -> float | None:
-        """The total time of the runs in seconds; None if a run did not end or files were merged."""
+        """The total seconds of all runs; None if a run did not end or files were merged."""
         taken = [line.seconds for line in self.records.of_kind(Done)]
         return sum(taken) if taken and len(taken) == len(self.heads) else None
 
@@ -86,7 +86,7 @@ class CheckRun:
 
     @property
     def comparisons(self) -> int | None:
-        """The number of compared tensors and tested properties; None if the file lacks it."""
+        """The number of compared tensors and tested properties; None if not recorded."""
         if any(line.compared is None for line in self.records.of_kind(Result)):
             return None
         return sum(f.comparisons for result in self.cells.values() for f in result.findings)
@@ -153,7 +153,7 @@ class Inputs:
         return [*every][-MOST_COMMANDS:]
 
     def label_of(self, run: BenchRun) -> str:
-        """Return the file name as a label for its speeds; empty if there is only one file."""
+        """Return the file name as a label; empty if the report has only one file of speeds."""
         return run.name if len(self.benches) > 1 else ""
 
 

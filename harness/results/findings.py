@@ -93,8 +93,8 @@ class Blame(Form):
 class Finding:
     """The result of one check: compared tensors, tested properties, and faults as text.
 
-    ``note`` says which values could not be compared. ``sizes`` is set if the check used other sizes
-    than the cell.
+    ``note`` says which values could not be compared. ``sizes`` is set if the sizes of the check and
+    of the cell are different.
     """
 
     check: str

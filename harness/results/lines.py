@@ -181,7 +181,7 @@ class Begin(CellLine):
 class Result(CellLine):
     """The result of one check of a cell; error and tolerance are None if no tensor was compared.
 
-    ``compared`` counts the tensors; records of older versions do not have it.
+    ``compared`` counts the compared tensors; records of older versions have no count.
     """
 
     LEFT_OUT = frozenset({"spread", "growth", "compared"})

@@ -63,7 +63,7 @@ class CellBlock:
 
     @property
     def model(self) -> str | None:
-        """The identifier of the cell's model; None if its run did not record it."""
+        """The identifier of the cell's model; None if the run did not record an identifier."""
         signature = self.begin.signature or {}
         return f"{signature['spec']} {signature.get('sizes', '')}" if "spec" in signature else None
 
@@ -101,7 +101,7 @@ class Records:
     """The lines of known kinds in a record file, in file order.
 
     ``torn`` is the incomplete last line of a writer that was killed, or None. ``repaired`` has
-    earlier lines of this sort, after which another writer continued.
+    incomplete lines in the middle of the file, after which another writer continued.
     """
 
     lines: tuple[RecordLine, ...]
@@ -160,7 +160,7 @@ class Records:
     def of_machine(self, machine: str, what: str) -> dict[Cell, CellResult]:
         """Return the last results of :attr:`cells` from a machine.
 
-        If a cell ran only on one other machine, return its result from that machine.
+        If a cell ran on a single different machine, return the result from that machine.
 
         Raises:
             UsageError: a cell was run on several machines, but not on this machine.

@@ -20,9 +20,8 @@ class Difference:
     """An entry of the environment that differs between two runs: a version, a variable, a
     processor.
 
-    ``of`` names the backends or specs that it belongs to, and is empty if it belongs to the whole
-    run. ``words`` is printed instead of the values if these mean nothing to a reader, such as
-    checksums.
+    ``of`` names the backends or specs with this difference; it is empty if the whole run has it.
+    ``words`` is a text to print instead of values that readers cannot interpret, e.g. checksums.
     """
 
     what: str

@@ -20,8 +20,8 @@ MOST_NAMED = 1 << 27
 
 class RunPlan(Form):
     """The plan of a run, including all of its shards. ``shard`` is the shard that ran, such as
-    ``2/4``; None if the whole plan ran. Each cell has one entry of each of the ``axes``, and
-    :func:`join_name` makes its name from them."""
+    ``2/4``; None if the whole plan ran. The cells are all combinations of entries of the
+    ``axes``; :func:`join_name` makes the name of a cell from its entries."""
 
     cells: Annotated[int, Field(ge=0, lt=2**63)]
     digest: str

@@ -38,7 +38,7 @@ class Shard:
             )
         return cls(number, count)
 
-    def part(self, items: Iterable[T], name: Callable[[T], Sequence[str]], kind: str) -> list[T]:
+    def select(self, items: Iterable[T], name: Callable[[T], Sequence[str]], kind: str) -> list[T]:
         """Return the items that belong to this shard, in their order.
 
         ``name`` returns the parts of an item's name. The first part names the kind of the item:

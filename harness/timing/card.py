@@ -41,7 +41,7 @@ def split_memory(
     cache.
 
     Args:
-        held: Bytes by process id.
+        bytes_by_process: Bytes by process id.
         own: The process id of the worker.
         used: The peak of the bytes in use on the GPU, by all processes together.
     """

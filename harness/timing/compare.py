@@ -39,7 +39,7 @@ FAILED = frozenset({"refused", "broken"})
 
 @dataclass(frozen=True)
 class SpeedChange:
-    """A change of one cell. ``old`` and ``new`` are median seconds per step, None without a speed.
+    """A change of one cell. ``old`` and ``new`` are median seconds per step, or None.
 
     ``speed`` is the new speed divided by the old speed. If ``baseline`` names a backend, the old
     speed is the speed of that backend.
@@ -160,15 +160,15 @@ class Unsure:
     """The cells in both files whose change of speed cannot be judged.
 
     ``of`` is the number of cells in both files, and ``once`` the number of cells with a single
-    timed round. ``doubted`` maps a cell to the reason why its speed is unreliable.
+    timed round. ``unreliable`` maps a cell to the reason why its speed is unreliable.
     """
 
     of: int
     once: int
-    doubted: Mapping[str, str]
+    unreliable: Mapping[str, str]
 
     def __str__(self) -> str:
-        cells = self.once + len(self.doubted)
+        cells = self.once + len(self.unreliable)
         told = f"changes of speed are unknown for {cells} of {several(self.of, 'cell')}"
         return told if cells else ""
 
@@ -182,12 +182,12 @@ class Unsure:
                 "round, so the noise is unknown and no change of speed is reported (use --rounds 2 "
                 "or more)"
             )
-        if self.doubted:
-            named = [f"{name} ({why})" for name, why in self.doubted.items()]
+        if self.unreliable:
+            named = [f"{name} ({why})" for name, why in self.unreliable.items()]
             more = len(named) - MOST_DOUBTED
             named[MOST_DOUBTED:] = [f"and {more} more"] if more > 0 else []
             texts.append(
-                f"unreliable speeds in {len(self.doubted)} of {several(self.of, 'cell')}: "
+                f"unreliable speeds in {len(self.unreliable)} of {several(self.of, 'cell')}: "
                 f"{', '.join(named)}"
             )
         return texts

@@ -31,7 +31,7 @@ OMITTED = frozenset({"hello", "settings", "latencies"})
 class Record:
     """The measurements of a cell, in seconds, bytes and FLOP/s.
 
-    A field stays None or empty if the measurement ended before it.
+    A field stays None or empty if the measurement ended before the field was measured.
     """
 
     # The worker's description of itself, and the settings of its backend.
@@ -136,19 +136,19 @@ UNKNOWN_WAIT = 0.02
 
 @dataclass(frozen=True)
 class TimedRow:
-    """Seconds of steps in a row: ``told`` by the worker's clock, ``passed`` by the harness's clock.
+    """Seconds of a row of steps: ``worker_seconds`` and ``harness_seconds`` are from two clocks.
 
     ``wait`` is the mean time that the worker waited for a free core during the steps.
     """
 
-    told: float
-    passed: float
+    worker_seconds: float
+    harness_seconds: float
     wait: float
 
     @property
     def lost(self) -> float:
         """The difference between the two clocks, divided by the time on the worker's clock."""
-        return (self.passed - self.told) / max(self.told, 1e-9)
+        return (self.harness_seconds - self.worker_seconds) / max(self.worker_seconds, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class TimedRound:
     @property
     def seconds(self) -> float:
         """The seconds of the timed steps, by the worker's clock."""
-        return self.clock.told
+        return self.clock.worker_seconds
 
     @property
     def steps(self) -> int:

@@ -271,7 +271,7 @@ class BenchPlan:
         entries = entries_from(request) if entries is None else entries
         every, shard = groups_of(request), request.shard
         # The entries of a group are timed in turn, so a group is never split across machines.
-        groups = every if shard is None else shard.part(every, attrgetter("name"), "group")
+        groups = every if shard is None else shard.select(every, attrgetter("name"), "group")
         return cls(request, [*entries], every, groups, lacking)
 
     @property

@@ -191,7 +191,7 @@ KIND = "groups"
 class ClusterTimer:
     """A timer of models (groups) on a cluster.
 
-    Each machine times one group at a time, with all cores or one GPU.
+    Each machine times a single group at a time, with all of its cores or with one GPU.
     """
 
     def __init__(self, plan: BenchPlan) -> None:

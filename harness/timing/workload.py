@@ -156,8 +156,8 @@ class TimedCase:
     def expect_step(self, number: int, batch: Batch, left: StepValues) -> Expected:
         """Return the expected results of step ``number`` (from 1).
 
-        The step starts from the values ``left``. The rounding error of the results is measured only
-        when it is needed.
+        The step starts from the values ``left``. The rounding error is measured later, if it is
+        needed.
         """
         expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
         return with_parameter_rounding(expected, left["parameters"])

@@ -22,7 +22,7 @@ Names = st.sets(st.tuples(st.sampled_from("ab"), st.text(max_size=3)), min_size=
 
 
 def part(number: int, count: int, items: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return Shard(number, count).part(items, lambda item: item, "cell")
+    return Shard(number, count).select(items, lambda item: item, "cell")
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

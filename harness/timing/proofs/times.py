@@ -92,7 +92,7 @@ Times = tuple[list[float], list[float]]
 
 
 def _unseen_times(contestant: Contestant, in_a_row: bool) -> Times:
-    """Return the seconds of steps on new batches, and of steps on those of the last round.
+    """Return the seconds of steps on new batches, and on the batches of the last round.
 
     The first of several single steps is left out, because it starts cold.
     """
@@ -204,7 +204,7 @@ def check_clock(contestant: Contestant) -> None:
     """
     rows = [played.clock for played in contestant.timed_rounds]
     if contestant.entry.baseline:
-        rows = sorted(contestant.clocks, key=lambda row: row.passed)[-LONGEST:]
+        rows = sorted(contestant.clocks, key=lambda row: row.harness_seconds)[-LONGEST:]
     told, passed, allowed = compare_clocks(rows)
     contestant.record.clock = {"told": told, "passed": passed, "allowed": allowed}
     if passed - told > allowed:
@@ -223,7 +223,11 @@ def compare_clocks(rows: Sequence[TimedRow]) -> tuple[float, float, float]:
     """
     kept = sorted(rows, key=lambda row: row.lost)[: len(rows) // 2 + 1]
     allowed = sum(MESSAGE + WAITS * row.wait for row in kept)
-    return sum(row.told for row in kept), sum(row.passed for row in kept), allowed
+    return (
+        sum(row.worker_seconds for row in kept),
+        sum(row.harness_seconds for row in kept),
+        allowed,
+    )
 
 
 # Proof that unread steps are computed: a step takes equally long whether its result is read or not.

@@ -151,7 +151,8 @@ def _run_singly(
     """Run the steps of some calls one at a time, starting with the parameters ``start``.
 
     Return the results of the steps ``reads``, and the values after the first ``until`` calls;
-    no such values if ``until`` is 0. A call is its first step and its number of steps.
+    no such values if ``until`` is 0. Each call is a pair: the index of its first step, and its
+    number of steps.
     """
     steps, total = contestant.steps, 0
     steps.restart(start)
