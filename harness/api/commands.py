@@ -19,8 +19,8 @@ from harness.output.printing import silent
 
 RESULT = """\
     Returns:
-        The outcome: ``exit_code``; ``json()``, the data that the command prints with ``--json``; as
-        text, what it prints else.
+        The outcome: ``exit_code``, and ``json()`` with the data that the command prints with
+        ``--json``. ``print`` shows the text of the command.
 
     Raises:
         HarnessError: an argument is wrong, or the work cannot be done.

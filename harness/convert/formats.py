@@ -39,7 +39,7 @@ class BrokenFormat(BrokenPlugin):
 
 @dataclass(frozen=True)
 class Exported:
-    """A model with its weights: the input of a format.
+    """A model with its weights, which a format writes to a file.
 
     Attributes:
         spec: The name of the model, such as ``lesson6/stateful_lstm``.
@@ -120,9 +120,10 @@ class Script:
 
 
 def fitted(training: Program, inference: Program) -> Program:
-    """Return the program whose arrays a file must contain: without noise, the training program.
+    """Return the program that names the arrays in a file of weights.
 
-    A file has no arrays for noise, so a model with noise needs the inference program.
+    This is the training program. A file has no arrays for noise, so for a model with noise it is
+    the inference program.
     """
     return inference if noise_ports(training) else training
 

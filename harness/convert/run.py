@@ -41,10 +41,10 @@ SIZES = ((3, 7), (2, 1))
 
 @dataclass(frozen=True)
 class Agreement:
-    """The comparison of outputs with the oracle; ``worst`` has the largest error.
+    """The comparison of an exported model's outputs with the oracle's outputs.
 
-    ``comparisons`` counts the compared outputs, without outputs that consist of rounding errors or
-    are not finite.
+    ``worst`` is the output with the largest error. ``comparisons`` counts the outputs that were
+    compared; outputs that are only rounding error or not finite cannot be compared.
     """
 
     comparisons: int

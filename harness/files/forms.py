@@ -1,7 +1,7 @@
-"""Validation of JSON from untrusted files by pydantic models, called forms.
+"""Validation of JSON from untrusted files by pydantic models, which are called forms.
 
-Valid data have every field of the form, with its type. Errors are pydantic's, reworded and with the
-place of the field. ``docs/security.md`` lists the forms and their limits.
+Valid data have every field of the form, with the field's type. Error messages reword pydantic's,
+and name the place of the field. ``docs/security.md`` lists the forms and their limits.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint
 
 
 def _misses(item: _Located, path: KeyPath) -> bool:
-    """Return whether the value at ``path`` has an entirely different type."""
+    """Return whether an error says that the value at ``path`` has a wrong type."""
     return item.path == path and bool(_expectation(item))
 
 

@@ -23,7 +23,7 @@ _PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d+))?(?::(?P<col>\d+))?", re.DO
 
 
 def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
-    """Return a line that makes GitHub show a message at a place in the repository.
+    """Return the workflow command that makes GitHub show a message at a line of a file.
 
     A place is ``file``, ``file:line`` or ``file:line:column``. The first of ``places`` that is in
     the repository is used.
@@ -41,7 +41,7 @@ def annotation(title: str, message: str, places: Iterable[str] = (), level: str 
 
 
 def limit(annotations: Sequence[str]) -> list[str]:
-    """Return at most :data:`MOST` annotations; the last one says how many more there are."""
+    """Return at most :data:`MOST` annotations; the last annotation says how many were omitted."""
     if len(annotations) <= MOST:
         return list(annotations)
     omitted = len(annotations) - MOST + 1

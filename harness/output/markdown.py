@@ -24,7 +24,7 @@ def sentences(texts: Iterable[str]) -> str:
 
 
 def code(text: str) -> str:
-    """Return a text as inline code, enclosed by more backticks than the text has in a row."""
+    """Return a text as inline code, enclosed by enough backticks that the text cannot end it."""
     text = visible(" ".join(text.splitlines()))
     fence = "`" * (_longest(text) + 1)
     space = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
@@ -42,7 +42,7 @@ def _longest(text: str) -> int:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table that keeps line breaks; columns but the first are right-aligned."""
+    """Return a Markdown table that keeps line breaks and right-aligns all columns but the first."""
     heading, *texts = [
         ["<br>".join(map(_within, text.split("\n"))) for text in row] for row in (columns, *rows)
     ]

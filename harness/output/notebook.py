@@ -46,7 +46,7 @@ def html_table(
     notes: str = "",
     words: int = 1,
 ) -> str:
-    """Return a self-contained HTML table; ``notes`` is plain text below the table.
+    """Return an HTML table with its style sheet; ``notes`` is plain text below the table.
 
     The first ``words`` columns are text, aligned left. All other columns are numbers, aligned
     right.

@@ -103,13 +103,13 @@ class Checkpoint:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The arrays that are needed to resume, by their names in the file."""
+        """All arrays that a resumed training needs, by their names in the file."""
         weights_ = self.weights
         return {**weights_.parameters, **weights_.statistics, **self.more}
 
     @property
     def more(self) -> dict[str, Array]:
-        """The arrays that are not weights, by their names in the file."""
+        """The slots, state and loss scale, by their names in the file."""
         slots = {
             f"{SLOT}{slot}/{name}": array
             for slot, arrays in self.slots.items()

@@ -2,11 +2,11 @@
 
 The check has three parts:
 
-- Single steps against the oracle: the first few, one on a smaller last batch of an epoch, and one
-  at the next learning rate. Each of the last two is compiled separately.
-- The loss of a held-out batch, against the oracle.
-- The steps of one sum of losses, made in few calls as in the training, against the same steps
-  made one by one.
+- Single steps are compared with the oracle: the first three, a step on a smaller last batch, and a
+  step at the next learning rate. The last two are separate compilations.
+- The loss of a held-out batch is compared with the oracle.
+- Steps that the worker makes in a single call, as in the training, are compared with the same
+  steps made one by one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ NOT_COMPARED = (
 
 
 class Disproved(HarnessError):
-    """The error of a training whose first steps do not agree with the oracle."""
+    """Error: the first steps of a training do not agree with the oracle."""
 
 
 def prove(remote: TrainRemote) -> dict[str, Any]:

@@ -26,7 +26,7 @@ FORMS = Forms(TrainService, PREFIX)
 
 
 class TrainingError(CouldNotRun):
-    """The error of a worker that fails."""
+    """Error: the worker of a training failed."""
 
 
 def check_snapshot(setup: Setup, snapshot: Snapshot) -> None:

@@ -72,7 +72,7 @@ def load_initial(remote: TrainRemote) -> None:
 
 
 def trials(remote: TrainRemote) -> dict[str, float]:
-    """Return the seconds per step on each path, without compilation. Results are not kept."""
+    """Return the seconds per step on each path, without compilation. The steps are discarded."""
     count = min(SUMMED, len(remote.setup.feed.epoch(0)))
 
     def seconds() -> float:
@@ -105,15 +105,15 @@ POINTS = 20
 
 
 class Diverged(HarnessError):
-    """The error of a loss that became NaN or infinite."""
+    """Error: the loss or a parameter became NaN or infinite."""
 
 
 class TrainingRun:
-    """A training. As a context manager it holds the lock of its files and ends its worker.
+    """A training. As a context manager, it locks its files and closes its worker at the end.
 
-    ``path`` is the file of weights, beside which the checkpoints lie. If it is None, nothing is
-    written. A ``worker`` given by the caller stays open. ``kept`` says whether this training has
-    written a checkpoint, and ``saved`` whether it has written weights.
+    ``path`` is the weights file; checkpoints are written to the same folder. If ``path`` is None,
+    nothing is written. A ``worker`` that the caller passes is not closed. ``kept`` is True if this
+    training has written a checkpoint, and ``saved`` if it has written weights.
     """
 
     def __init__(

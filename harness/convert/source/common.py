@@ -63,10 +63,10 @@ def common_code(
     if node.op == "take":
         return fill("^0[%1]", *operands)
     if node.op == "slice":
-        axis, whole = node.attributes["axis"], e.types[node.inputs[0]].shape
+        axis, shape = node.attributes["axis"], e.types[node.inputs[0]].shape
         start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
         first = "" if start == Dim() else e.size(start)
-        last = "" if stop == whole[axis] else e.size(stop)
+        last = "" if stop == shape[axis] else e.size(stop)
         return fill(f"^0[{':, ' * axis}{first}:{last}]", *operands)
     if node.op == "select":
         index = e.size(node.attributes["index"])
@@ -134,10 +134,10 @@ def ends_of(e: Emitter, node: Node) -> list[str]:
 
 @dataclass(frozen=True)
 class LayerBody:
-    """The equations of a layer's call in one phase (training or inference).
+    """The equations of a layer's call, in training or in inference.
 
     ``results`` has the indices of the results to return. ``moves`` is True if the function updates
-    statistics before it returns.
+    moving statistics before it returns.
     """
 
     program: Program

@@ -105,8 +105,8 @@ def docstring(lines: Sequence[str], indent: int = 0) -> list[str]:
     found: list[str] = []
     for line in lines:
         # An indented line is an example. Do not wrap it.
-        own = line.startswith(" ")
-        found += [prose(line)] if own else _wrapped(prose(line), LINE - len(space) - 3)
+        is_indented = line.startswith(" ")
+        found += [prose(line)] if is_indented else _wrapped(prose(line), LINE - len(space) - 3)
     found[0] = f'"""{found[0]}'
     if len(lines) == 1:
         found[-1] += '"""'

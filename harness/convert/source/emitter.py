@@ -75,7 +75,11 @@ _PLACE = re.compile(r"([%^]\d+)")
 
 @dataclass(frozen=True)
 class Code:
-    """An expression: text and numbers of values; ``plain`` means a Python number, not a tensor."""
+    """An expression of the generated source.
+
+    ``parts`` are text, or the number of a program value, whose variable is inserted there.
+    ``plain`` is True if the expression is a Python number and not a tensor.
+    """
 
     parts: tuple[str | int, ...]
     level: int = ATOM
@@ -92,7 +96,7 @@ def value(number: int) -> Code:
 
 
 def number(figure: float) -> Code:
-    """Return the expression of a number."""
+    """Return a Python number as an expression."""
     return Code((repr(float(figure)),), ATOM if figure >= 0 else UNARY, plain=True)
 
 
@@ -149,11 +153,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
-        """Return the expression of one operation on operands."""
+        """Return the expression that applies a node's operation to ``operands``."""
 
     @abstractmethod
     def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
-        """Return an array filled with one number."""
+        """Return the expression of an array in which every entry is ``figure``."""
 
     @abstractmethod
     def scan(self, e: Emitter, node: Node) -> None:
@@ -170,11 +174,11 @@ class Dialect(ABC):
 
 @dataclass
 class Emitter:
-    """The state of writing one function.
+    """The writer of one function, with its lines so far and the variables in use.
 
-    ``base`` returns the name of a value in the spec, or "". ``left`` counts how often a value is
-    still to be read. ``pending`` has the expressions of values without a variable, ``text`` the
-    variables of all other values, and ``owner`` the last value of each variable.
+    ``base`` returns the name of a value in the spec, or "". ``left`` counts the remaining reads of
+    each value. ``pending`` has the expressions of values without a variable, ``text`` the variables
+    of all other values, and ``owner`` the last value of each variable.
     """
 
     dialect: Dialect
@@ -201,9 +205,9 @@ class Emitter:
 
     def argument(self, number_: int, name: str) -> str:
         """Choose a variable name for an argument of the function, and return the name."""
-        found = self.name(name)
-        self.hold(number_, found)
-        return found
+        variable_name = self.name(name)
+        self.hold(number_, variable_name)
+        return variable_name
 
     def hold(self, number_: int, name: str) -> None:
         """Record that a variable holds a value."""
@@ -355,22 +359,22 @@ class Emitter:
         """
         lines = []
         known = {name: Dim(size) for name, size in self.sizes.items()}
-        whole = "\n".join([*self.lines, *further])
+        code = "\n".join([*self.lines, *further])
         for size in FREE:
-            if not re.search(rf'(?<![\w".]){size}(?![\w"])', whole):
+            if not re.search(rf'(?<![\w".]){size}(?![\w"])', code):
                 continue
             axes = [
                 (f"{self.text[a]}.shape[{axis}]", length.substitute(known))
                 for a in arguments
                 for axis, length in enumerate(self.types[a].shape)
             ]
-            found = [_solved(text, dim) for text, dim in axes if _tells(dim, size)]
-            if not found:
+            candidates = [_solved(text, dim) for text, dim in axes if _tells(dim, size)]
+            if not candidates:
                 raise UsageError(
                     f"cannot be written as source: no input has {size!r} as one of its axes"
                 )
-            plainest = min(found, key=lambda text: text.count(" "))
-            lines.append(f"{size} = {plainest}")
+            simplest = min(candidates, key=lambda text: text.count(" "))
+            lines.append(f"{size} = {simplest}")
         return lines
 
 

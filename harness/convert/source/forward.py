@@ -14,9 +14,9 @@ from harness.program.ir import Node
 
 @dataclass(frozen=True)
 class Forward:
-    """A written function: its arguments, the names of the state, and the returned expressions.
+    """The written function of a whole model.
 
-    ``outputs`` and ``after`` (the new state) are pairs of name and expression.
+    ``outputs`` and ``after`` (the new state) are pairs of a name and the returned expression.
     """
 
     emitter: Emitter
@@ -70,9 +70,10 @@ def forward(
 def given(
     e: Emitter, model: SourceModel, node: Node, least: int = 0, width: int = WIDTH
 ) -> list[Code]:
-    """Return the arguments of a layer's call; if longer than ``width``, some become variables.
+    """Return the arguments of a layer's call as expressions.
 
-    If at least ``least`` arguments at the end are zeros, they are left out.
+    If the expressions are longer than ``width``, some of them are assigned to variables. If at
+    least ``least`` arguments at the end are zeros, these arguments are omitted.
     """
     form, _ = model.calls[node.attributes["label"]]
     values = [value for _, value in form.roles(node)]

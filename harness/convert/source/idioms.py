@@ -20,7 +20,7 @@ Rule = Callable[["Idioms", Node], Match | None]
 
 @dataclass
 class Idioms:
-    """The rewriter of nodes.
+    """A rewriter that replaces compositions of primitives by single nodes.
 
     ``made`` maps a value to the node that computes it. ``same`` maps a value that was removed to
     the equal value that replaces it.

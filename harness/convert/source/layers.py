@@ -17,11 +17,11 @@ from harness.program.signature import call_key, local_shapes
 
 @dataclass
 class Method:
-    """The calls with equal equations, of layers in a :class:`LayerForm`; ``call`` is one of them.
+    """Calls of the layers in a :class:`LayerForm` that have the same equations.
 
-    ``training`` is the same call in training if its equations differ, else None. ``results`` has
-    the indices of the results that any caller reads. ``optional`` has the roles (names of
-    arguments) that default to zeros.
+    ``call`` is one of these calls. ``training`` is this call in the training program if its
+    equations differ there, otherwise None. ``results`` has the indices of the results that any
+    caller reads. ``optional`` has the roles (names of arguments) that default to zeros.
     """
 
     call: Node
@@ -176,13 +176,13 @@ def _method(form: LayerForm, call: Node, training: Node) -> Method:
 
 def _zeros(form: LayerForm, call: Node, made: Mapping[int, Node]) -> frozenset[str]:
     """Return the last roles of a call whose values are zeros; the first role is never returned."""
-    found: set[str] = set()
+    zero_roles: set[str] = set()
     for role, value in reversed(form.roles(call)[1:]):
         node = made.get(value)
         if not is_zeros(node, made):
             break
-        found.add(role)
-    return frozenset(found)
+        zero_roles.add(role)
+    return frozenset(zero_roles)
 
 
 def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
@@ -200,18 +200,18 @@ def canonical(call: Node) -> Any:
     """
     numbers: dict[int, int] = {}
 
-    def known(value: int) -> int:
+    def index_of(value: int) -> int:
         return numbers.setdefault(value, len(numbers))
 
     def block(body: Block) -> Any:
         nodes = needed_nodes(body.nodes, body.outputs)
-        inputs = tuple(known(i) for i in body.inputs)
-        return inputs, tuple(one(n) for n in nodes), tuple(known(o) for o in body.outputs)
+        inputs = tuple(index_of(i) for i in body.inputs)
+        return inputs, tuple(one(n) for n in nodes), tuple(index_of(o) for o in body.outputs)
 
     def one(node: Node) -> Any:
-        inputs = tuple(known(i) for i in node.inputs)
+        inputs = tuple(index_of(i) for i in node.inputs)
         inner = block(node.body) if node.body is not None else None
         attributes = tuple(sorted((n, repr(v)) for n, v in node.attributes.items()))
-        return node.op, inputs, attributes, inner, tuple(known(o) for o in node.outputs)
+        return node.op, inputs, attributes, inner, tuple(index_of(o) for o in node.outputs)
 
     return block(call.block)

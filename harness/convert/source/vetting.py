@@ -124,8 +124,8 @@ class _SyntaxReader:
             return _kind(node)
         match node:
             case ast.Import() | ast.ImportFrom():
-                wanted = node in self.tree.body and ast.unparse(node) in self.words.imports
-                return "" if wanted else f"import like {shorten(ast.unparse(node))!r}"
+                is_allowed = node in self.tree.body and ast.unparse(node) in self.words.imports
+                return "" if is_allowed else f"import like {shorten(ast.unparse(node))!r}"
             case ast.Constant():
                 return "" if isinstance(node.value, LITERALS) else _kind(node)
             case ast.ClassDef() | ast.FunctionDef():

@@ -13,7 +13,7 @@ from harness.errors import CouldNotRun
 
 
 class GenerateError(CouldNotRun):
-    """The error of a backend that fails."""
+    """Error: a backend failed while it generated text."""
 
 
 @dataclass(frozen=True)

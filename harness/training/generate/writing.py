@@ -40,13 +40,12 @@ from harness.worker.worker import Worker
 
 @dataclass(frozen=True)
 class Reader:
-    """The way in which a model reads characters.
+    """The inputs that a model reads to predict the next character.
 
-    ``fixed`` is the number of characters that the model reads, if each is a separate input; None if
-    the inputs have a time axis. A time axis has at most ``window`` characters, as in training. A
-    stateful model reads each character once. ``step`` is a program that reads one character and
-    keeps values of earlier characters, as long as they fit into the window. It is None if the model
-    does not allow that.
+    If each character is a separate input, ``fixed`` is the number of characters. If the inputs have
+    a time axis, ``fixed`` is None, and the axis has at most ``window`` characters, as in training.
+    A stateful model reads each character once. ``step`` is a program that reads one character and
+    caches values for later characters in the same window; None if the model has no such program.
     """
 
     program: Program
@@ -218,7 +217,7 @@ class ReadingPace:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, way: str, seconds: float) -> None:
-        """Count a call in one way of reading."""
+        """Count a call and its seconds for one way of reading (:data:`KEPT` or :data:`ALL`)."""
         if way in self.calls:
             self.seconds[way] = self.seconds.get(way, 0.0) + seconds
         self.calls[way] = self.calls.get(way, -1) + 1
@@ -234,10 +233,10 @@ class ReadingPace:
 
 @dataclass
 class Reading:
-    """A backend's reading of a text that grows; ``text`` holds the indices of the characters.
+    """The model on one backend, which reads a growing text; ``text`` has the characters' indices.
 
-    As long as the text fits into the window, and if the model allows it, each character is read
-    once (:data:`KEPT`). Otherwise all characters that the model can read are read each time
+    While the text fits into the window, and if the model allows it, each character is read once
+    (:data:`KEPT`). Otherwise, the model reads its whole window for each new character
     (:data:`ALL`).
     """
 
