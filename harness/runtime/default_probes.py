@@ -1,4 +1,4 @@
-"""Measurements of a framework's defaults, which a plugin returns for :mod:`harness.defaults`."""
+"""Functions with which a plugin measures the defaults of its framework."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _number(observe: Callable[[], Any]) -> float:
 
 
 def _average_offset(normalise: Callable[[Any], Any]) -> Measured:
-    """Normalise a batch with mean 1e4; lost means that the variance is wrong by rounding."""
+    """Normalise a batch with mean 1e4; return ``lost`` if rounding makes the variance wrong."""
     x = np.random.default_rng(0).normal(size=(64, 1)).astype("float32") + np.float32(1e4)
     true = (x.astype("float64") - x.mean(dtype="float64")) / x.astype("float64").std()
     return "kept" if np.abs(np.asarray(normalise(x)) - true).max() < 0.05 else "lost"
@@ -76,7 +76,10 @@ def _lstm_gates(states_with: Callable[[int], Any]) -> Measured:
 
 
 def _sharing(convert: Callable[[Any], Any]) -> Measured:
-    """Change a numpy array after its conversion; ``convert`` returns a function that reads."""
+    """Change a numpy array after its conversion; return whether the tensor changes too.
+
+    ``convert`` returns a function that reads the tensor.
+    """
     source = np.zeros(1, "float32")
     read = convert(source)
     source[0] = 1

@@ -318,10 +318,9 @@ class NodeCache:
         prepare: Callable[[], tuple[Interpreter, Iterable[Node]]],
         ends: Iterable[int] | None = None,
     ) -> PreparedNodes:
-        """Return the prepared nodes of a key. If the key is new, prepare the nodes that ``prepare``
-        returns.
+        """Return the prepared nodes of a key from the cache.
 
-        If ``ends`` is given, the caller reads no other results.
+        If the key is new, ``prepare`` returns an interpreter and the nodes to prepare. If ``ends`` is given, the caller reads no other results.
         """
         if key not in self._prepared:
             if len(self._prepared) == MOST_CACHED:

@@ -284,7 +284,7 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
 
 
 def _sample_calls(session: Session) -> Iterator[PrimitiveCall]:
-    """Yield a call of every primitive that the backend has, even if no model uses the primitive."""
+    """Yield a call of every primitive that the backend has, even if the model does not use it."""
     backend = session.backend
     builder = every_primitive(backend.primitives.keys() - set(backend.lacks(session.dtype)))
     yield from _calls_of_nodes(builder.nodes, builder.types, {}, session)

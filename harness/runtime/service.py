@@ -67,8 +67,9 @@ class SessionService(StepService):
         device: str = "cpu",
         quick: bool = False,
     ) -> OpenAnswer:
-        """Start a session in place of the previous one; return the path of each layer and three
-        flags.
+        """Start a session, which replaces the previous session.
+
+        Return the path of each layer and three flags.
 
         ``denormals``: the backend promises to keep denormals. ``repeats``: its gradients have the
         same bits each time. ``automatic``: the framework itself computes the gradients, for single

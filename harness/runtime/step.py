@@ -23,7 +23,7 @@ from harness.runtime.session import UPDATED, Session
 from harness.runtime.updates import STEP
 
 Purpose = Literal["train", "forward"]
-# The name among the carried tensors of the state of a framework's own optimizer, an opaque object.
+# The key of the state of a framework's own optimizer, an opaque object, in the carried tensors.
 OPTIMIZER = "optimizer"
 RUN = "the function from execute()"
 # Errors that occur if a plan returns wrong results.
@@ -32,7 +32,7 @@ BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """A step of a session: ``around(run)``, where ``run`` does all work of the framework.
+    """A step of a session. ``around(run)`` is the whole step; ``run`` is the framework's part.
 
     ``begin(state)`` returns the first (carried, fixed), from the values that the session has
     loaded. ``orders`` gives the axis order of each input of the step's plan
@@ -50,7 +50,7 @@ class TrainingStep:
         return self.around(self.run)
 
     def idle(self, carried: Tensors, fixed: Tensors, batch: Tensors) -> Advance:
-        """Return the step without the framework's work, to measure the harness's share of the time.
+        """Return the step without the framework's part, to time the harness's own work.
 
         The framework's part runs once here; later calls return its result again.
         """

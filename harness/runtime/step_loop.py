@@ -293,7 +293,7 @@ class Pipeline:
         return {n: a[-1] for n, a in arrays.items()} if handle.stacked else arrays
 
     def last(self, back: int) -> Results:
-        """Return the results of the step ``back`` before the last; both belong to the last call.
+        """Return the results of the step ``back`` steps before the last step, within the last call.
 
         The results are those that :meth:`finish` read first.
 
@@ -307,7 +307,7 @@ class Pipeline:
         return {n: a[count - 1 - back] for n, a in self._read.items()} if stacked else self._read
 
     def copying(self) -> float:
-        """Return the seconds to read finished tensors that are equal to the last results.
+        """Return the seconds to read the last results from tensors that are already computed.
 
         The slowest of several tries counts.
         """

@@ -252,7 +252,7 @@ class StepService:
             steps.begin({f"state.{n}": session.float_tensor(a) for n, a in state.items()})
             rows = np.arange(len(batches))[:, None]
             total = steps.run(learning_rate, rows[:-many])
-            steps.resume(steps.left())
+            steps.resume(steps.snapshot())
             total += steps.run(learning_rate, rows[-many:])
             steps.store()
             answer: TrainingAnswer = {"total": total, **session.read(), "later": []}

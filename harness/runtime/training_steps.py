@@ -233,7 +233,7 @@ class TrainingSteps:
             self.state = {n: t for n, t in self._carry.carried.items() if n.startswith("state.")}
             self._carry.carried = {}
 
-    def left(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """Return a snapshot from which :meth:`resume` continues the training.
 
         It holds arrays: ``parameters``, ``statistics`` and ``slots`` by the spec's names, the
@@ -253,20 +253,20 @@ class TrainingSteps:
             "steps": self.count,
         }
 
-    def resume(self, left: Mapping[str, Any]) -> None:
-        """Resume from the result of :meth:`left`.
+    def resume(self, snapshot: Mapping[str, Any]) -> None:
+        """Resume from the result of :meth:`snapshot`.
 
         Empty slots or an empty scaling get their initial values.
         """
-        session, scaling, steps = self.session, left["scaling"], left["steps"]
-        session.load(left["parameters"], left["statistics"])
-        if left["slots"]:
-            session.load_slots(left["slots"], steps)
+        session, scaling, steps = self.session, snapshot["scaling"], snapshot["steps"]
+        session.load(snapshot["parameters"], snapshot["statistics"])
+        if snapshot["slots"]:
+            session.load_slots(snapshot["slots"], steps)
         session.steps = steps  # a learning-rate schedule needs them even without slots
         if scaling:
             session.scaling = {n: session.scalar(float(scaling[n])) for n in session.scaling}
             session.steps = int(scaling[UPDATES])
-        floats = {f"state.{n}": session.float_tensor(a) for n, a in left["state"].items()}
+        floats = {f"state.{n}": session.float_tensor(a) for n, a in snapshot["state"].items()}
         self.begin(floats, steps)
 
     def _updates(self) -> int:

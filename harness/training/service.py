@@ -128,7 +128,7 @@ class TrainService:
 
         The names are the spec's. Only float16 has a loss scale.
         """
-        return self.steps.left()
+        return self.steps.snapshot()
 
     def evaluate(self, most: int | None = None) -> dict[str, float] | None:
         """Return the mean ``loss`` and ``metric.NAME`` on the held-out rows; None without such

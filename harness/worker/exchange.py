@@ -104,7 +104,7 @@ CANNOT_RUN = 127
 
 @dataclass(frozen=True)
 class ProgramEnd:
-    """The end of a program: its exit code or ``cause``, and the last 64 KiB that it printed."""
+    """The end of a program: its exit code, or a ``cause``, and its last 64 KiB of output."""
 
     code: int | None
     printed: str

@@ -139,7 +139,7 @@ def _kill(child: int) -> bool:
 
 
 def _reap(worker: int) -> int | None:
-    """Collect all ended children; return the worker's exit status if it is among them."""
+    """Wait for all ended children; return the worker's exit status if the worker has ended."""
     status = None
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:

@@ -47,7 +47,7 @@ def _free_start(handle: int, size: int) -> bool:
 
 
 class Log:
-    """The output of a worker in an unnamed file: its last bytes, and a count of all bytes.
+    """The output of a worker, in an unnamed file. It keeps the last bytes and counts all bytes.
 
     The file disappears when the last process that holds it ends.
     """
@@ -127,7 +127,7 @@ _numbers = itertools.count()
 
 
 def new_token() -> str:
-    """Return a new token, by which the processes of one worker can be found."""
+    """Return a new token, which identifies the processes of one worker."""
     return f"{_namespace()} {os.getpid()} {_start_time(os.getpid())} {next(_numbers)}"
 
 

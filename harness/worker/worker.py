@@ -35,7 +35,7 @@ _OLD_PYTHON = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 
 def repair_hint(python: str, backend: str, printed: str) -> str:
-    """Return how to repair an interpreter that could not start a worker; empty if unknown.
+    """Return how to repair an interpreter that could not start a worker, or an empty text.
 
     ``printed`` is the output of that interpreter.
     """

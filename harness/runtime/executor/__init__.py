@@ -24,7 +24,8 @@ from harness.runtime.executor.tiling import chains, tiles
 Call = Callable[[], object]
 Tensors = dict[str, Any]
 
-# The number of batches whose calls stay bound. So many batches can be used in turn at no cost.
+# The largest number of batches whose calls stay bound. Using one of these batches again costs
+# nothing.
 KEPT = 16
 
 
@@ -139,7 +140,7 @@ class Executor:
         self._bind(inputs)
 
     def _bind(self, inputs: Mapping[str, View]) -> None:
-        """Bind the calls that read no input; remember the instructions that read one."""
+        """Bind the calls that read no input; store the instructions that read an input."""
         self._calls: list[Call] = []
         self._reading: dict[int, Instruction] = {}
         for parts in self._tiles:
@@ -180,9 +181,9 @@ class Executor:
     def _bind_to(self, given: Sequence[Any]) -> _Bound:
         """Bind all calls to these inputs, or to copies of the inputs.
 
-        Bound inputs may come again at no cost. Copies are used if more than :data:`KEPT` lists of
-        inputs have come, because copies are cheapest for inputs that are new each time. They are
-        also used if an input's memory is not in C order.
+        If the caller passes bound inputs again, no work is needed. The executor copies the inputs
+        if it has already bound :data:`KEPT` lists of inputs, because copying is cheapest if each
+        call has new inputs. It also copies the inputs if one of them is not in C order.
         """
         flats, in_place = [], len(self._bound) < KEPT
         for view, tensor in zip(self._inputs.values(), given, strict=True):

@@ -20,7 +20,7 @@ class Allocation:
 
 @dataclass
 class Life:
-    """The numbers of the first and last instruction that use a buffer, and of its writers."""
+    """The indices of the first and last user of a buffer, and of the instructions that write it."""
 
     first: int
     last: int
@@ -89,7 +89,7 @@ class MemoryPlan:
         )
 
     def _replace(self, new: Buffer, old: Buffer) -> None:
-        """Put ``new`` into the memory of ``old``; where safe, its inputs and their inputs too."""
+        """Give ``new`` the memory of ``old``, if that is safe; then the same for inputs of ``new``."""
         end = self.lives[old].last if old in self.lives else -1
         while new.role == "temporary" and new not in self.allocations:
             start = self.lives[new].first

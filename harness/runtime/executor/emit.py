@@ -18,7 +18,7 @@ VIEWS = frozenset(
 
 
 class Assembler:
-    """The instructions so far, with caches of constants and copies."""
+    """A builder of a list of instructions. It caches constants and copies of views."""
 
     def __init__(self) -> None:
         self.instructions: list[Instruction] = []
@@ -68,7 +68,7 @@ class Assembler:
             self.emit("copy", place, operand)
 
     def into(self, home: View, op: str, *inputs: Operand, groups: Shape, **attributes: Any) -> None:
-        """Emit an instruction that writes to ``home`` with merged axes.
+        """Append an instruction that writes its result to ``home``, with merged axes.
 
         If the axes of ``home`` cannot be merged, the result is copied to ``home`` afterwards.
         """
@@ -106,7 +106,7 @@ def apply_view(op: str, operand: Operand, attributes: Attributes) -> Operand:
 def find_homes(
     nodes: Sequence[Node], homes: Mapping[int, View], new: Callable[[int], View]
 ) -> dict[int, View]:
-    """Return places for the values of a block, so that ``concat`` needs no copies.
+    """Choose the memory of a block's values so that ``concat`` copies nothing.
 
     ``homes`` gives the places that are already fixed. ``new`` makes a new view for a value.
     """
@@ -146,7 +146,7 @@ def elementwise(
     place: View | Shape,
     kind: Kind = "float",
 ) -> View:
-    """Emit one elementwise instruction on whole views.
+    """Append one elementwise instruction, and return the view of its result.
 
     ``place`` is the place of the result, or its shape. A new place has the axis order of an input.
     """

@@ -128,7 +128,7 @@ def _row(sequence: Operand, time: int) -> Operand:
 
 
 class _Stacks:
-    """The places of the values that a loop stacks.
+    """The memory of the values of all time steps that a loop returns as stacked tensors.
 
     If a loop stacks a carried value as it is before each step, its stack has ``length + 1`` rows.
     They are the initial value, then the value after each step. The values before the steps and the

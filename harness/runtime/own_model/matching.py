@@ -48,7 +48,7 @@ class Sides:
         self.shapes = {n: a.shape for n, a in self.layout.pack(zeros).items()}
 
     def _has_pieces(self, owner: str, native: Native) -> bool:
-        """Return whether the model has a layer's packed tensors, not the spec's parameters."""
+        """Return whether the model has the packed tensors of the framework's own layer."""
         pieces = [n for n in native.packing.pieces if n not in native.packing.frozen]
         return bool(pieces) and all(self.view(f"{owner}.{n}") is not None for n in pieces)
 
@@ -249,7 +249,7 @@ def _has_shapes(
 
 
 def _piece_shapes(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a layer's tensors, the framework's own if it has the layer."""
+    """Return the shapes of a layer's tensors, packed if the framework has such a layer."""
     packing = sides.every.claimed.get(owner)
     shapes = {n: s for n, s in sides.every.shapes.items() if owner_of(n) == owner}
     local = {local_of(n): np.zeros(s) for n, s in shapes.items()}

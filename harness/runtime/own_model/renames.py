@@ -83,7 +83,7 @@ def _stars(pattern: str, part: str) -> list[str] | None:
 
 
 def renamed(name: str, rules: Iterable[Rename]) -> tuple[str, Rename | None]:
-    """Return the new name by the most specific rule, and this rule.
+    """Apply the most specific matching rule; return the new name and the rule.
 
     If no rule matches, return the old name and None.
     """
@@ -113,7 +113,7 @@ class ArrayPart:
         return self.of(np.broadcast_to(np.zeros((), np.bool_), whole)).shape
 
     def is_cut(self, whole: tuple[int, ...]) -> bool:
-        """Return whether a slice goes beyond an array of shape ``whole``; numpy would cut it."""
+        """Return whether a slice exceeds an array of shape ``whole``; numpy would shorten it."""
         pairs = zip(self.index, whole, strict=False)
         return any(isinstance(i, slice) and (i.stop or 0) > length for i, length in pairs)
 
