@@ -320,7 +320,8 @@ class NodeCache:
     ) -> PreparedNodes:
         """Return the prepared nodes of a key from the cache.
 
-        If the key is new, ``prepare`` returns an interpreter and the nodes to prepare. If ``ends`` is given, the caller reads no other results.
+        If the key is new, ``prepare`` returns an interpreter and the nodes to prepare. If
+        ``ends`` is given, the caller reads no other results.
         """
         if key not in self._prepared:
             if len(self._prepared) == MOST_CACHED:

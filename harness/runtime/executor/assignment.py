@@ -89,7 +89,10 @@ class MemoryPlan:
         )
 
     def _replace(self, new: Buffer, old: Buffer) -> None:
-        """Give ``new`` the memory of ``old``, if that is safe; then the same for inputs of ``new``."""
+        """Give ``new`` the memory of ``old`` if that is safe.
+
+        Then give the same memory to an input from which ``new`` is computed, and so on.
+        """
         end = self.lives[old].last if old in self.lives else -1
         while new.role == "temporary" and new not in self.allocations:
             start = self.lives[new].first
