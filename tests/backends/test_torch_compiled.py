@@ -104,7 +104,7 @@ def test_without_a_compiler_it_is_refused(
 ) -> None:
     torch.use("cpu", "float32")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with wording.raises(UsageError, "C++ (g++ ... clang++"):
+    with wording.raises(UsageError, "C++ ... (g++ ... clang++"):
         torch.compile_plan(plan(time=3))
 
 

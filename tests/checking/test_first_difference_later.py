@@ -96,7 +96,7 @@ def test_checks_on_other_values_are_named(lstm: Case, wording: Wording) -> None:
         Finding("kinks", faults=["a corner is cut"]).judge(),
         Finding("causality", held=1).judge(),
     ]
-    wording(describe_later_phases(findings, lstm.training)[0], "forward ... differs")
+    wording(describe_later_phases(findings, lstm.training)[0], "forward ... extremes, kinks")
 
 
 # --- Native layers, places --------------------------------------------------------------------

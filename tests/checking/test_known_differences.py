@@ -91,7 +91,7 @@ def test_what_is_known_of_a_layer_elsewhere_is_a_hint_and_no_excuse(wording: Wor
     found = applied(entry(layer="keras.layers.GRU", **elsewhere), "differ")
     assert found.verdict == "differ"
     wording(found.faults[0])
-    assert "of keras.layers.GRU" in found.faults[0]
+    assert "keras.layers.GRU" in found.faults[0]
     for match in (
         {"layer": "keras.layers.GRU", "path": "derived"},
         {"layer": "keras.layers.LSTM"},

@@ -121,7 +121,7 @@ def asked(tmp_path: Path, request: Request, **more: Any) -> Request:
 @pytest.mark.parametrize(
     ("request_", "more", "words"),
     [
-        (Request(), {}, "SPEC ... against"),
+        (Request(), {}, "against ... SPEC"),
         (Request(specs=("mlp", "gpt")), {}, ""),
         (Request(specs=("mlp",), paths=("equations",)), {}, "--path"),
         (Request(specs=("mlp",), on="ray"), {}, "--on"),

@@ -83,7 +83,7 @@ def test_no_rule_is_offered_that_may_be_wrong(
     with pytest.raises(UsageError) as caught:
         checked(torch_service, spec, f"{file}:Net", "float64")
     wording.line(caught.value, "--map OURS=THEIRS")
-    with pytest.raises(UsageError, match=r"which: --map three\.W=only\.T$"):
+    with pytest.raises(UsageError, match=r"--map three\.W=only\.T$"):
         checked(torch_service, spec, f"{file}:Net", "float64", maps=["two.W=square[:, :4]"])
 
 

@@ -211,7 +211,7 @@ def test_an_onnx_file(dense: Path, tmp_path: Path, wording: Wording) -> None:
     ]
     with pytest.raises(UsageError, match=r"--map out\.W=onnx::MatMul_3 --map out\.b=bias"):
         checked(service, dense, file, "float32", sizes=SIZES)
-    with wording.raises(UsageError, "float32 ... asked ... float64"):
+    with wording.raises(UsageError, "float32 ... expected ... float64"):
         checked(service, dense, file, "float64", maps=rules, sizes=SIZES)
     (tmp_path / "net.onnx").write_bytes(b"nothing")
     with wording.raises(UsageError, "ONNX"):

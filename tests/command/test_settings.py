@@ -127,7 +127,7 @@ def test_a_backslash_is_no_nul_character(folder: Path) -> None:
             "[tool.harness.bench]\n  bach = 1\n",
             "pyproject.toml:5:3 ... 'bach'",
         ),
-        ("[tool.harness]\ncheck = 3\n", "'harness check' are ... 3"),
+        ("[tool.harness]\ncheck = 3\n", "'harness check' ... 3"),
         ("[tool.harness]\nx = \n", "pyproject.toml:5:5 ... TOML"),
         ("[tool.harness]\nx = '", "pyproject.toml ... TOML"),
         ("[tool.harness]\nx = " + "[" * 9000, ""),

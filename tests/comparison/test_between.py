@@ -126,7 +126,7 @@ def test_two_frameworks_of_a_check_are_not_told_what_only_one_is_made_of(
     other = tmp_path / "other.jsonl"
     other.write_text("\n".join(lines) + "\n")
     _, out, _ = run("compare", other, "--between", "numpy", "torch")
-    wording(out.splitlines(), "--env OMP_NUM_THREADS ... torch: 1 ... numpy ... torch")
+    wording(out.splitlines(), "--env OMP_NUM_THREADS ... torch: now 1 ... numpy ... torch")
 
 
 def timed(seconds: Mapping[str, float]) -> dict[str, Any]:

@@ -296,7 +296,7 @@ def test_two_models_of_one_name_are_not_taken_for_one(
     assert found.exit_code == 1
     spec = "lesson6/simple_rnn"
     wording.line(found.stdout, f"{spec} ... {shards[0]}, {other} ... 2")
-    assert "6 cells of 3 files" in found.stdout
+    assert "6 cells from 3 files" in found.stdout
     assert len(read_records(output).ended) == 6
 
     def unsaid(line: dict[str, Any]) -> None:

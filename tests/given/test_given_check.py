@@ -75,7 +75,7 @@ def test_the_output_names_them_and_what_is_not_given(folder: Path, wording: Word
     assert "given: parameters (sha256 " in done.stdout
     assert ", inputs (sha256 " in done.stdout
     assert "of w.safetensors, x.npz; batch 2, time 5" in " ".join(done.stdout.split())
-    wording.line(done.stdout, "start; statistics, targets")
+    wording.line(done.stdout, "state ... statistics, targets")
     assert "shapes, partial-batch, single-example, extremes" in " ".join(done.stdout.split())
 
 

@@ -175,6 +175,6 @@ def test_a_backend_that_lacks_what_is_offered_runs_all_else(wording: Wording) ->
     assert missing_requirement(hello, "cpu", "float64", [plain]) == ""
     needs = tiny(["y = sin(x)"]).program("training")
     text = missing_requirement({**hello, "primitives": ["sin"]}, "cpu", "float64", [needs])
-    wording(text, "does ... cos(x)")
+    wording(text, "cos(x)")
     assert missing_requirement({**hello, "primitives": [*OFFERED]}, "cpu", "float64", [needs]) == ""
     assert offers_needed(["add", "reshape"]) == {"reshape"}

@@ -38,7 +38,7 @@ def test_of_many_pairs_the_furthest_is_at_the_top_and_all_are_below(
 ) -> None:
     records = with_pairs(files, tmp_path / "four.jsonl", "abcd")
     text = page(tmp_path, records)
-    wording.line(text, "<p>furthest ... 6 ... agree")
+    wording.line(text, "largest ... 6 ... agree")
     assert "<summary>All 6 pairs of backends</summary>" in text
     assert text.count("agree to 5.1 digits") == 7
     assert markdown(tmp_path, records).count("agree to 5.1 digits") == 7

@@ -64,7 +64,7 @@ def test_many_changes_for_the_better_are_folded(
     assert before.count('<b class="good">') == 0
     assert after.count('<b class="good">') == 28
     written = markdown(tmp_path, new, "--base", old)
-    wording.line(written, "- 28 that")
+    wording.line(written, "- 28 changes")
     assert "- **new** " not in written
     few = report_files.many(run, tmp_path / "few.jsonl", 8)
     assert "that are not worse" not in page(tmp_path, few, "--base", old)

@@ -171,7 +171,7 @@ def test_what_is_returned_has_names(wording: Wording) -> None:
     assert asked.named((c, y)) == {"state.c": c, logits: y}
     for wrong, words in (
         ([y, h], "returns 2 tensors"),
-        ({"x": y}, "returns 'x', and none of that"),
+        ({"x": y}, "returns 'x', but none"),
         ("text", "returns str instead of a tensor"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -151,7 +151,7 @@ def test_relative_to_a_backend() -> None:
 def test_relative_speeds_are_told_cell_by_cell_and_altogether(wording: Wording) -> None:
     cells = [result(), result("torch", 0.0005), result(batch=1), result("torch", 0.002, batch=1)]
     heading, *told = relative_lines(made(*cells), "numpy")
-    wording(heading, "95% ... numpy ... 1")
+    wording(heading, "numpy ... 95%")
     assert len(told) == 3
     wording(told[-1], "torch: 1 ... numpy ... 2 ... 0.5 ... 2")
     wording(relative_lines(made(result()), "numpy"), "numpy")
@@ -184,7 +184,7 @@ def changed(path: str, value: Any) -> SpeedFile:
         (
             "workers/numpy/environment/MALLOC_TOP_PAD_",
             "1",
-            "MALLOC_TOP_PAD_ ... numpy: 1",
+            "MALLOC_TOP_PAD_ ... numpy: now 1",
         ),
     ],
 )

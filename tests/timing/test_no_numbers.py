@@ -28,4 +28,4 @@ def test_what_is_no_number_has_no_speed(
     (result,) = report.results
     assert result.status == "refused"
     wording.line(result.reason, "NaN")
-    wording.line(result.reason, "check says")
+    wording.line(result.reason, "NaN ... check")

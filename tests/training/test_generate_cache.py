@@ -77,7 +77,7 @@ def test_a_text_that_outgrows_the_window_is_read_from_it(tmp_path: Path, wording
     assert told[KEPT]["characters"] + 1 == 64 - len(PROMPT) + 1
     assert told[ALL]["characters"] + 1 == 50 - (64 - len(PROMPT) + 1)
     wording.line(pace_line(pace), "45")
-    wording.line(pace_line(pace), "3 ... can")
+    wording.line(pace_line(pace), "45 ... 3 ")
     assert pace_line(ReadingPace()) == ""
 
 
