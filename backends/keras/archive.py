@@ -65,8 +65,8 @@ def _snake_case(name: str) -> str:
 
 
 @contextmanager
-def variables(archive: Archive, wanted: int) -> Iterator[Any]:
-    """Open the HDF5 file in the archive; ``wanted`` is the size of the model's variables in bytes.
+def variables(archive: Archive, model_bytes: int) -> Iterator[Any]:
+    """Open the HDF5 file in the archive; ``model_bytes`` is the size of the model's variables.
 
     Raises:
         Damaged: the file is not an HDF5 file.
@@ -74,7 +74,7 @@ def variables(archive: Archive, wanted: int) -> Iterator[Any]:
     import h5py
 
     # The file may also contain optimizer state, with a few numbers for each number of the model.
-    part = archive.stream("model.weights.h5", 4 * wanted + DESCRIBED)
+    part = archive.stream("model.weights.h5", 4 * model_bytes + DESCRIBED)
     try:
         file = h5py.File(part, "r")
     except Exception as error:
@@ -191,31 +191,31 @@ def declare_variables(
     """
     found = {}
     for key in instances(program):
-        wanted = built.layers[key]
-        kind, group = groups.get(wanted.name, ("", ""))
+        keras_layer = built.layers[key]
+        kind, group = groups.get(keras_layer.name, ("", ""))
         if not kind:
             names = ", ".join(map(shorten, groups))
             raise UsageError(
-                f"{path} has no layer {wanted.name!r}, which should have {key} of {program.name}; "
-                f"it has {names}"
+                f"{path} has no layer {keras_layer.name!r}, which should have {key} of "
+                f"{program.name}; it has {names}"
             )
-        if kind != type(wanted).__name__:
+        if kind != type(keras_layer).__name__:
             raise UsageError(
-                f"{path}: layer {wanted.name!r} must be a {type(wanted).__name__}; "
+                f"{path}: layer {keras_layer.name!r} must be a {type(keras_layer).__name__}; "
                 f"found a {shorten(kind)}"
             )
-        inner = ("cell",) if hasattr(wanted, "cell") else ()
-        owner = wanted.cell if inner else wanted
+        inner = ("cell",) if hasattr(keras_layer, "cell") else ()
+        owner = keras_layer.cell if inner else keras_layer
         for index, variable in enumerate(owner.weights):
             if str(variable.dtype) not in FLOATS:
                 continue
-            one = declared(file, group, wanted.name, inner, index)
-            if one.shape != tuple(variable.shape) or one.dtype not in FLOATS:
+            stored = declared(file, group, keras_layer.name, inner, index)
+            if stored.shape != tuple(variable.shape) or stored.dtype not in FLOATS:
                 raise UsageError(
-                    f"{path}: layer {wanted.name!r} must have {variable.name} of shape "
+                    f"{path}: layer {keras_layer.name!r} must have {variable.name} of shape "
                     f"{list(variable.shape)}, float32 or float64, as in a {kind}; found "
-                    f"{shorten(str(list(one.shape)))} of {shorten(one.dtype)} (if the "
+                    f"{shorten(str(list(stored.shape)))} of {shorten(stored.dtype)} (if the "
                     "sizes differ from the spec's, use --size)"
                 )
-            found[f"{key}/{variable.name}"] = one
+            found[f"{key}/{variable.name}"] = stored
     return found

@@ -204,11 +204,11 @@ class Keras(Backend):
         if both and any(map(callable, arguments.values())):
             return None  # Keras' wrapper copies the layer from its configuration
         made, cast = self._make_layer(kind, layer, arguments, both)
-        told = mask_of if "mask" in layer.node.attributes["roles"] else None
-        run = eager(made, layer.phase == "training", cast, told)
+        extra_arguments = mask_of if "mask" in layer.node.attributes["roles"] else None
+        run = eager(made, layer.phase == "training", cast, extra_arguments)
         named = f"{BOTH_WAYS} {kind}" if both else kind
         label = f"keras.layers.{named}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
-        return KerasLayer(label, run, packing, made, told)
+        return KerasLayer(label, run, packing, made, extra_arguments)
 
     def _make_layer(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
@@ -234,10 +234,10 @@ class Keras(Backend):
         if not self._is_exact(attention.KIND, {}):
             return None
         made, cast = self._make_layer(attention.KIND, layer, attention.arguments(layer))
-        told = partial(attention.ATTENTION[layer.definition], self.keras.ops)
-        run = eager(made, layer.phase == "training", cast, told)
+        extra_arguments = partial(attention.ATTENTION[layer.definition], self.keras.ops)
+        run = eager(made, layer.phase == "training", cast, extra_arguments)
         packing = attention.packing(layer)
-        return KerasLayer(f"keras.layers.{attention.KIND}", run, packing, made, told)
+        return KerasLayer(f"keras.layers.{attention.KIND}", run, packing, made, extra_arguments)
 
     def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
         """Return whether Keras runs a layer with cuDNN: on a GPU, if its activations are

@@ -52,13 +52,13 @@ def _states(values: Tensors) -> list[Any]:
     return [values[name] for name in STATES if name in values]
 
 
-def _as_list(made: Any) -> list[Any]:
-    return list(made) if isinstance(made, list | tuple) else [made]
+def _as_list(result: Any) -> list[Any]:
+    return list(result) if isinstance(result, list | tuple) else [result]
 
 
-def _cast_results(made: Sequence[Any], cast: Any) -> list[Any]:
+def _cast_results(results: Sequence[Any], cast: Any) -> list[Any]:
     """Cast the results of a layer with a mixed dtype policy to float32."""
-    return [m if m is None else cast(m, "float32") for m in made] if cast else list(made)
+    return [m if m is None else cast(m, "float32") for m in results] if cast else list(results)
 
 
 def eager(

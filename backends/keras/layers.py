@@ -75,8 +75,8 @@ def _gru(way: str = "") -> Packing:
     return _gated("zrn", Stack((_gates(f"{way}b", "zrn", 0), _gates(f"{way}c", "zrn", 0))), way)
 
 
-def _both_ways(made: Callable[[str], Packing]) -> Packing:
-    ways = {"forward": made(""), "backward": made("back_")}
+def _both_ways(make_packing: Callable[[str], Packing]) -> Packing:
+    ways = {"forward": make_packing(""), "backward": make_packing("back_")}
     return Packing({f"{way}.{n}": p for way, one in ways.items() for n, p in one.pieces.items()})
 
 

@@ -281,8 +281,8 @@ def _idioms(ops: Any) -> Table:
     }
 
 
-def _as_list(made: Any) -> list[Any]:
-    return list(made) if isinstance(made, list | tuple) else [made]
+def _as_list(result: Any) -> list[Any]:
+    return list(result) if isinstance(result, list | tuple) else [result]
 
 
 def claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:

@@ -71,16 +71,16 @@ class KerasOptimizer(NativeOptimizer):
         backend: Backend,
         keras: Any,
         engine: Engine,
-        known: KerasClass,
+        keras_class: KerasClass,
         settings: Mapping[str, float],
         clip: Clipping | None,
     ) -> None:
-        self.label, self.clips = f"keras.optimizers.{known.kind}", clip is not None
+        self.label, self.clips = f"keras.optimizers.{keras_class.kind}", clip is not None
         if clip is not None:
             self.label = f"{self.label}({CLIPS[clip.by]})"
             settings = {**settings, CLIPS[clip.by]: clip.limit}
         self.backend, self.keras, self.engine = backend, keras, engine
-        self.known, self.settings = known, settings
+        self.keras_class, self.settings = keras_class, settings
         self.first: list[Array] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
 
@@ -100,13 +100,13 @@ class KerasOptimizer(NativeOptimizer):
             name: value if isinstance(value, bool) else number(value)
             for name, value in self.settings.items()
         }
-        optimizer = getattr(keras.optimizers, self.known.kind)(learning_rate=0.0, **settings)
+        optimizer = getattr(keras.optimizers, self.keras_class.kind)(learning_rate=0.0, **settings)
         trained = [keras.Variable(self.backend.numpy(t)) for t in variables.values()]
         optimizer.build(trained)
         places = {id(variable): i for i, variable in enumerate(optimizer.variables)}
         self.places = {
             slot: [places[id(variable)] for variable in getattr(optimizer, own)]
-            for slot, own in self.known.slots.items()
+            for slot, own in self.keras_class.slots.items()
         }
 
         def step(variables: Tensors, constants: Tensors) -> Tensors:
@@ -148,23 +148,23 @@ def claim_optimizer(
     backend: Backend, keras: Any, engine: Engine, rule: UpdateRule
 ) -> NativeOptimizer | None:
     """Return the Keras optimizer that makes the same update as the rule; None if there is none."""
-    known, numbers = OPTIMIZERS.get(rule.name), rule.attributes
-    if known is None or (known.kind == "Lamb" and numbers["weight_decay"] != 0):
+    keras_class, numbers = OPTIMIZERS.get(rule.name), rule.attributes
+    if keras_class is None or (keras_class.kind == "Lamb" and numbers["weight_decay"] != 0):
         return None  # Keras applies weight decay outside of LAMB's norms
-    if known.kind == "Lion" and not 0 < numbers["beta_1"] <= 1:
+    if keras_class.kind == "Lion" and not 0 < numbers["beta_1"] <= 1:
         return None  # Keras rejects it
     doubled = keras.config.floatx() == "float64" and keras.backend.backend() == "jax"
-    if known.kind == "Adadelta" and doubled:
+    if keras_class.kind == "Adadelta" and doubled:
         return None  # it multiplies a numpy scalar by a tracer, which raises an error
     # Keras adds (g - m) * (1 - beta) to the mean m. If beta is near 0, this loses digits of g.
-    moves = known.slots.keys() >= MOMENTS.keys()
+    moves = keras_class.slots.keys() >= MOMENTS.keys()
     if moves and min(numbers["beta_1"], numbers["beta_2"]) < LEAST_BETA:
         return None
     if 0 in (numbers.get("rho"), numbers.get("momentum")):
         return None  # SGD then has no velocity, and Adadelta converts a symbolic tensor to a number
-    settings: dict[str, float] = {n: numbers[n] for n in known.names}
-    settings |= {n: numbers[v] if isinstance(v, str) else v for n, v in known.further.items()}
-    return KerasOptimizer(backend, keras, engine, known, settings, _clip(keras, rule))
+    settings: dict[str, float] = {n: numbers[n] for n in keras_class.names}
+    settings |= {n: numbers[v] if isinstance(v, str) else v for n, v in keras_class.further.items()}
+    return KerasOptimizer(backend, keras, engine, keras_class, settings, _clip(keras, rule))
 
 
 def _clip(keras: Any, rule: UpdateRule) -> Clipping | None:

@@ -198,12 +198,12 @@ class TensorFlowEngine:
         stacked results."""
         tf, count = self.tf, int(sequences[0].shape[0])
 
-        def made(number: Any, carries: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
+        def run_step(number: Any, carries: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
             time = count - 1 - number if reverse else number
             return time, *step(carries, [sequence[time] for sequence in sequences])
 
         def body(number: Any, carries: list[Any], kept: list[Any]) -> tuple[Any, list[Any], Any]:
-            time, carries, results = made(number, carries)
+            time, carries, results = run_step(number, carries)
             written = [array.write(time, t) for array, t in zip(kept, results, strict=True)]
             return number + 1, carries, written
 

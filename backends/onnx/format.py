@@ -115,11 +115,11 @@ class Onnx(Format):
             {p.name: found[p.name] for p in training.statistics},
         )
 
-    def _load(self, path: Path, wanted: int) -> Any:
+    def _load(self, path: Path, model_bytes: int) -> Any:
         decode_error = import_module("google.protobuf.message").DecodeError
         model = self.onnx.ModelProto()
         # Limit the size, because the parsed file needs many times its size in memory.
-        content = read_bytes(path, 2 * wanted + GRAPH, "an ONNX file of this model")
+        content = read_bytes(path, 2 * model_bytes + GRAPH, "an ONNX file of this model")
         try:
             model.ParseFromString(content)
         except decode_error as error:
@@ -174,7 +174,7 @@ def _result(name: str) -> str:
 def _check(
     path: Path,
     program: Program,
-    wanted: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
     found: Mapping[str, Declared],
 ) -> None:
     """Check that a file has all arrays of the model; other tools may have added further arrays.
@@ -182,20 +182,20 @@ def _check(
     Raises:
         UsageError: an array is missing, or has another shape or dtype.
     """
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in expected if name not in found]
     if missing:
         raise UsageError(
             f"{path} lacks {', '.join(missing)} of {program.name}; it has "
             f"{shorten(', '.join(sorted(found)), 300) or 'no initializers'}. Read the "
             "exported file, not a file that another tool has optimised"
         )
-    for name, shape in wanted.items():
-        one = found[name]
-        if one.shape != shape or one.dtype not in FLOATS:
+    for name, shape in expected.items():
+        stored = found[name]
+        if stored.shape != shape or stored.dtype not in FLOATS:
             raise UsageError(
                 f"{path}: {name} of {program.name} has shape {list(shape)} and dtype float32 or "
-                f"float64; found {shorten(str(list(one.shape)))} of {one.dtype} (if the sizes "
-                "differ from the spec's, use --size)"
+                f"float64; found {shorten(str(list(stored.shape)))} of {stored.dtype} (if the "
+                "sizes differ from the spec's, use --size)"
             )
 
 

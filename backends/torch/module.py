@@ -70,12 +70,12 @@ def _rnn(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
 
 
 def _gated(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
-    def made(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    def write_module(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
         rows, units = shapes["W_i" if name == "LSTM" else "W_z"]
         both = ", bidirectional=True" if any(n.startswith("back_") for n in shapes) else ""
         return f"nn.{name}({rows}, {units}{both}, batch_first=True"
 
-    return made
+    return write_module
 
 
 def _convolution(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
