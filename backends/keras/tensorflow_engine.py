@@ -207,7 +207,7 @@ class TensorFlowEngine:
             written = [array.write(time, t) for array, t in zip(kept, results, strict=True)]
             return number + 1, carries, written
 
-        time, after, results = made(0, carries)
+        time, after, results = run_step(0, carries)
         kept = [
             tf.TensorArray(t.dtype, count, element_shape=t.shape).write(time, t) for t in results
         ]
