@@ -107,7 +107,7 @@ def details(results: Sequence[TimedResult]) -> Grid:
         ),
         "MiB": lambda r: f"{r.record.memory['resident'] / 2**20:.0f}",
     }
-    grid = Grid("figures", ["cell", *columns], alike=False)
+    grid = Grid("further measurements", ["cell", *columns], alike=False)
     for result in results:
         if result.measured:
             cell = result.cell

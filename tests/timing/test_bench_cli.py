@@ -109,7 +109,7 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path: Path) -> None:
     assert 1 <= done < 58
     assert content["harness"]["incomplete"] == {"done": done, "planned": 58}
     are = "is" if done == 1 else "are"
-    assert f"interrupted; {done} of 58 cells {are} done, and in a.json" in errors
+    assert f"interrupted; {done} of 58 cells {are} done; the results are in a.json" in errors
     assert "Traceback" not in errors
     assert "forward, batch 2, factors 3" in output
 
