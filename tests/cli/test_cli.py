@@ -16,7 +16,7 @@ import plugin_faulty_cells
 import pytest
 import warm_commands
 from click.testing import CliRunner
-from process_faults.support import hearing, is_gone, wait_until
+from process_faults.support import allow_interrupts, is_gone, wait_until
 from time_limits import over_within
 
 from harness.cli import cli
@@ -234,7 +234,7 @@ def running(folder: Path) -> tuple[subprocess.Popen[str], int]:
     """A run whose second cell hangs, and the process number of its worker."""
     command = [HARNESS, *FAULTY_RUN, "--records", "r.jsonl", "--timeout", "100"]
     run = subprocess.Popen(
-        hearing(command),
+        allow_interrupts(command),
         env=faults(float32="hang_with_gil"),
         cwd=folder,
         stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from process_faults.support import group_members, hearing, is_gone, wait_until
+from process_faults.support import allow_interrupts, group_members, is_gone, wait_until
 from sampling import sampled
 from time_limits import over_within
 
@@ -68,7 +68,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 def started(folder: Path, command: Sequence[str]) -> subprocess.Popen[str]:
     """A command that hears signals already: the time before is the interpreter's own."""
     run = subprocess.Popen(
-        hearing([HARNESS, *command]),
+        allow_interrupts([HARNESS, *command]),
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -188,7 +188,7 @@ def test_a_background_job_that_ignores_ctrl_c_goes_on(made: Path) -> None:
 def ends_once_ready(code: str, **environment: str) -> None:
     """Run a program that says when it is ready; Ctrl-C then ends it soon, in one line."""
     run = subprocess.Popen(
-        hearing([sys.executable, "-c", code]),
+        allow_interrupts([sys.executable, "-c", code]),
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -282,7 +282,7 @@ def test_ctrl_c_ends_a_program_whose_standard_error_nobody_reads(place: str) -> 
                 os.write(writing, bytes(4096))
         os.set_blocking(writing, True)
         run = subprocess.Popen(
-            hearing([sys.executable, "-c", code]), stdout=subprocess.PIPE, stderr=writing
+            allow_interrupts([sys.executable, "-c", code]), stdout=subprocess.PIPE, stderr=writing
         )
         with run:
             assert run.stdout is not None

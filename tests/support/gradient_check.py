@@ -46,7 +46,7 @@ class Run:
         return [result[port.value] for port in derived.gradients]
 
 
-def material(program: Program, seed: int = 0) -> Run:
+def draw_run(program: Program, seed: int = 0) -> Run:
     """Return a program with random arrays; it differentiates all float ports except targets."""
     rng = np.random.default_rng(seed)
     sizes = {**program.sizes, **FREE}
@@ -69,7 +69,7 @@ def material(program: Program, seed: int = 0) -> Run:
 
 def model_run(name: str) -> Run:
     spec = load_spec(name)
-    return material(spec.program(**{n: s for n, s in SMALL.items() if n in spec.model.sizes}))
+    return draw_run(spec.program(**{n: s for n, s in SMALL.items() if n in spec.model.sizes}))
 
 
 def run_of(equations: str, layers: str = "", inputs: str = "") -> Run:
@@ -91,7 +91,7 @@ equations: |
   total = sum(weights * y)
 loss: total
 """
-    return material(load_spec("small", overrides={("model", "small"): text}).program())
+    return draw_run(load_spec("small", overrides={("model", "small"): text}).program())
 
 
 def complex_step(run: Run, port: Port, direction: Any) -> float:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from process_faults.support import hearing, is_gone, wait_until
+from process_faults.support import allow_interrupts, is_gone, wait_until
 
 HARNESS = shutil.which("harness", path=os.path.dirname(sys.executable)) or "harness"
 TINY = (
@@ -69,7 +69,7 @@ def test_interrupted_run_leaves_no_worker_and_no_file(
 ) -> None:
     command = [HARNESS, *TINY, "--rounds", "1000", "--batch", "2", "--records", "a.json"]
     run = subprocess.Popen(
-        hearing(command),
+        allow_interrupts(command),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -91,7 +91,7 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path: Path) -> None:
     batches = ",".join(map(str, range(2, 60)))
     command = [*TINY, "--batch", batches, "--mode", "forward", "--records", "a.json"]
     run = subprocess.Popen(
-        hearing([HARNESS, *command]),
+        allow_interrupts([HARNESS, *command]),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from process_faults.support import hearing
+from process_faults.support import allow_interrupts
 from sampling import sampled
 from texts import FOX
 
@@ -80,7 +80,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     text.write_text(TEXT)
     arguments = command(text, "numpy", kept)
     arguments[arguments.index("12")] = "20000"
-    run = subprocess.Popen(hearing(arguments), stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(allow_interrupts(arguments), stderr=subprocess.PIPE, text=True)
     try:
         while not checkpoint.place_of(kept).exists():
             time.sleep(0.1)

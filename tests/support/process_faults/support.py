@@ -27,7 +27,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def hearing(command: Sequence[str | os.PathLike[str]]) -> list[str]:
+def allow_interrupts(command: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Return a command that starts another command such that it receives Ctrl-C."""
     return [sys.executable, "-c", _HEARING, *map(os.fspath, command)]
 

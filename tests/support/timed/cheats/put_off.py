@@ -21,7 +21,7 @@ class Later:
         self.work, self.name, self.shape = work, name, shape
 
 
-def once(run: Run, inputs: Tensors) -> Callable[[], Tensors]:
+def run_once(run: Run, inputs: Tensors) -> Callable[[], Tensors]:
     """Return a function that computes a step at its first call, and caches the results."""
     known: Tensors = {}
 
@@ -33,7 +33,7 @@ def once(run: Run, inputs: Tensors) -> Callable[[], Tensors]:
     return work
 
 
-def laters(plan: Plan, work: Callable[[], Tensors]) -> Tensors:
+def delay_results(plan: Plan, work: Callable[[], Tensors]) -> Tensors:
     """Return the results of a step, of which each does the work when it is read."""
     return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
 
@@ -61,7 +61,7 @@ class SkippingSecond(Lazy):
             if not self.skips(made[0]):
                 results = run(inputs)
                 return {n: np.array(a) for n, a in results.items()}
-            return laters(plan, once(run, inputs))
+            return delay_results(plan, run_once(run, inputs))
 
         return lazy
 
@@ -109,8 +109,8 @@ class SkippingForgotten(Lazy):
                 held, work = before.pop(0)
                 if held() is not None or made[0] % 2:
                     work()
-            work = once(run, inputs)
-            results = laters(plan, work)
+            work = run_once(run, inputs)
+            results = delay_results(plan, work)
             before.append((weakref.ref(next(iter(results.values()))), work))
             return results
 
@@ -125,7 +125,7 @@ class HalfWhenRead(Lazy):
 
         def half(inputs: Tensors) -> Tensors:
             run(inputs)  # one of the two runs that make a step here
-            return laters(plan, once(run, inputs))
+            return delay_results(plan, run_once(run, inputs))
 
         return half
 
@@ -166,7 +166,7 @@ class AnewWhenRead(Lazy):
         run = super().execute(plan)
 
         def lazy(inputs: Tensors) -> Tensors:
-            return laters(plan, lambda: {n: np.array(a) for n, a in run(inputs).items()})
+            return delay_results(plan, lambda: {n: np.array(a) for n, a in run(inputs).items()})
 
         return lazy
 
@@ -203,7 +203,7 @@ class SecondReading(Lazy):
             if self.honest:
                 self.sample = {n: np.array(a) for n, a in run(inputs).items()}
                 return self.sample
-            return laters(plan, once(run, inputs))
+            return delay_results(plan, run_once(run, inputs))
 
         return lazy
 
