@@ -1,4 +1,4 @@
-"""Error classes and message parts: each message says what is wrong, where, and how to fix it."""
+"""Error classes, and helpers for messages with the problem, its place and its remedy."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence

@@ -108,7 +108,7 @@ class CheckReport(Report):
 
 
 def _entry(results: list[CellResult]) -> TintedText:
-    """Return an entry of the table: digits by dtype and path, coloured by the gravest verdict."""
+    """Return the text of one table entry (digits of agreement), with the colour of its verdict."""
     text = " | ".join(map(reports.cell_text, results))
     failing = [r for r in results if r.verdict not in PASSING]
     if failing:

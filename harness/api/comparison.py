@@ -37,9 +37,9 @@ class Comparison(changes.RunChanges):
         """Compare two files or bench reports, or two backends (``columns``) of one file.
 
         Raises:
-            UsageError: the threshold is no share, the two runs are of different kinds, a backend
-                does not exist, or not exactly one of ``new`` and ``columns`` is given.
-            HarnessError: a file cannot be read, or is of a wrong kind.
+            UsageError: the threshold is not a share, one run has checks and the other speeds, a
+                backend does not exist, or not exactly one of ``new`` and ``columns`` is given.
+            HarnessError: a file cannot be read, or was not written by ``check`` or ``bench``.
         """
         least, before = share(str(threshold)), _check_run(old, "old")
         if columns is not None:
@@ -147,8 +147,8 @@ def compare(
         The changes. ``exit_code`` is the exit code of ``harness compare``: 1 if something is worse.
 
     Raises:
-        UsageError: the threshold is no share, the two runs are of different kinds, a backend does
-            not exist, or not exactly one of ``new`` and ``between`` is given.
-        HarnessError: a file cannot be read, or is of a wrong kind.
+        UsageError: the threshold is not a share, one run is of checks and the other of speeds, a
+            backend does not exist, or not exactly one of ``new`` and ``between`` is given.
+        HarnessError: a file cannot be read, or was not written by ``check`` or ``bench``.
     """
     return Comparison.of(old, new, between, threshold)

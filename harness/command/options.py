@@ -238,7 +238,7 @@ def process_of(asked: ProcessOptions, name: str, python: str) -> tuple[str, dict
 
 
 def numbers(items: Sequence[str]) -> dict[str, int]:
-    """Parse ``NAME=NUMBER`` items; the numbers are positive whole numbers."""
+    """Parse ``NAME=NUMBER`` items; the numbers are positive integers."""
     return {
         name: int(SIZES.read(value, f"--size {name}"))
         for name, value in pairs("--size", items, "NAME=NUMBER").items()
@@ -246,7 +246,7 @@ def numbers(items: Sequence[str]) -> dict[str, int]:
 
 
 def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
-    """Parse positive whole numbers, and drop duplicates.
+    """Parse positive integers, and drop duplicates.
 
     Raises:
         UsageError: a part is not a number in the allowed range.

@@ -61,7 +61,7 @@ class Archive:
         self.names = archive.namelist()
 
     def part(self, name: str, limit: int) -> bytes:
-        """Return a whole part of at most ``limit`` bytes. Raises :class:`Damaged`."""
+        """Return the content of a part of at most ``limit`` bytes. Raises :class:`Damaged`."""
         return self._read(name, limit, whole=True)
 
     def start(self, name: str, limit: int) -> bytes:

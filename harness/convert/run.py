@@ -19,7 +19,7 @@ from harness.errors import CouldNotRun, UsageError
 from harness.files import kinds
 from harness.files.atomic import staging, sync_folder
 from harness.files.kinds import FileKind
-from harness.files.lock import held
+from harness.files.lock import hold_lock
 from harness.files.user_file import MAX_WEIGHTS, FileFault, check_regular, displayed
 from harness.language.model import Spec, fingerprint, load_spec
 from harness.oracle.case import Case
@@ -234,7 +234,7 @@ def import_(request: Import, tell: Tell = ignore_call) -> Weights:
         raise UsageError(f"cannot import {fault}") from None
     _refuse([request.weights], kinds.WEIGHTS, request.force)
     caller = Caller(request.format_, request.python, request.timeout, tell=tell)
-    with held(request.weights), caller:
+    with hold_lock(request.weights), caller:
         arrays = caller.call("read", path=str(request.file), training=encode(program))
         source = {"format": request.format_, "file": displayed(request.file.name)}
         imported = Weights(

@@ -106,8 +106,10 @@ def _measures(
     between: Sequence[str],
     measurements: Mapping[tuple[str, str], Measurement],
 ) -> None:
-    """Print each framework's default and setting, as a table if no word has to be broken, else as
-    paragraphs."""
+    """Print each framework's default and setting.
+
+    They are printed as a table if the terminal is wide enough, otherwise as paragraphs.
+    """
     heads = ["  framework", "does", "set this", *(["now"] if measurements else [])]
     rows: list[list[Text]] = []
     for framework, facts in select_frameworks(entry_, between).items():

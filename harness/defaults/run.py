@@ -1,4 +1,4 @@
-"""Verification of the catalogue: each installed framework is measured in a process of its own."""
+"""Verification of the catalogue: each installed framework is measured in a separate process."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from harness.environments.cache import MadeEnvironment
 from harness.environments.request import DISTRIBUTION, EnvironmentRequest, is_editable, pack
 from harness.errors import CouldNotRun, UsageError
 from harness.files.atomic import write_whole
-from harness.files.lock import held
+from harness.files.lock import hold_lock
 from harness.files.user_file import displayed
 from harness.runtime.code_digest import digest
 from harness.runtime.labels import contradiction
@@ -49,7 +49,7 @@ def make(
     except OSError as error:
         raise UsageError(f"cannot make {displayed(folder.parent)}: {error.strerror}") from None
     _check_no_symbolic_link(folder)
-    with held(folder, "make a different environment"):
+    with hold_lock(folder, "make a different environment"):
         existing = None if force else cache.read_environment(folder)
         if existing is not None and existing.is_current:
             _check_same_request(existing, request, python)
@@ -88,7 +88,7 @@ def remove(column: str) -> Path:
         UsageError: there is no such folder, it is a symbolic link, or another process is making it.
     """
     folder = find_folder(column)
-    with held(folder, "remove it later"):
+    with hold_lock(folder, "remove it later"):
         # Remove the marker first: an interrupted removal then leaves no seemingly complete
         # environment.
         (folder / cache.ABOUT).unlink(missing_ok=True)

@@ -260,7 +260,7 @@ class Form(BaseModel):
 
 
 class Malformed(ValueError):
-    """Error: data do not match their form. The message says where and how."""
+    """Error: data do not match their form. The message names the field and the problem."""
 
 
 def _number(value: Any) -> Any:

@@ -26,13 +26,13 @@ HOLDER = re.compile(rb"process (\d{1,10}) on (\S{0,255})\n")
 
 
 @contextlib.contextmanager
-def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
+def hold_lock(path: Path, instead: str = "give another --weights") -> Iterator[None]:
     """Lock a file during the block, so that no other process writes it; the file need not exist.
 
     On file systems without locks, nothing is locked. The error message suggests ``instead``.
 
     Raises:
-        UsageError: another process holds the lock, or the lock cannot be made.
+        UsageError: another process has locked the file, or it cannot be locked.
     """
     lock = _lock_path(path)
     try:
@@ -54,9 +54,9 @@ def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
 
 
 def check_free(path: Path) -> None:
-    """Raise :class:`UsageError` if another process holds the lock of a file; do not lock it."""
+    """Raise :class:`UsageError` if another process has locked a file; do not lock it."""
     lock = _lock_path(path)
-    with contextlib.suppress(OSError):  # no lock file, or an error that :func:`held` reports
+    with contextlib.suppress(OSError):  # no lock file, or an error that :func:`hold_lock` reports
         handle = _open(lock, 0)
         try:
             flock(handle, "SH", "NB")

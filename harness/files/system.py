@@ -14,7 +14,7 @@ from harness.errors import UsageError
 
 
 def opening(*names: str) -> int:
-    """Return flags of ``os.open`` by name (``RDONLY``); a flag that the system lacks counts as 0.
+    """Return flags of ``os.open`` by name (``RDONLY``); a flag that the system lacks is 0.
 
     Files are opened in binary mode, also on Windows.
     """

@@ -1,8 +1,8 @@
 """Tables for terminals of any width: whole, split by columns, or as paragraphs.
 
 Nothing is cut off. If a table is too wide and its columns are alike (e.g. one column per backend),
-it is split into parts with fewer columns. If the parts are still too wide, or the columns are of
-different kinds, each row becomes a paragraph.
+it is split into parts with fewer columns. If the parts are still too wide, or the columns show
+different things, each row becomes a paragraph.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FEWEST = 2
 class Grid:
     """Rows of texts under a title; the first ``names`` columns name the row.
 
-    ``alike`` is True if all other columns are of one kind, such as backends.
+    ``alike`` is True if all other columns show the same thing, e.g. one backend each.
     """
 
     title: str

@@ -103,7 +103,7 @@ class Checkpoint:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """All arrays that a resumed training needs, by their names in the file."""
+        """The arrays that a resumed training needs, by their names in the file."""
         weights_ = self.weights
         return {**weights_.parameters, **weights_.statistics, **self.more}
 
@@ -174,10 +174,10 @@ FORCE = "--force starts over and replaces the files"
 
 
 def find(path: Path | None, setup: Setup) -> Checkpoint | None:
-    """Return the checkpoint to resume from, or None if there are neither checkpoint nor weights.
+    """Return the checkpoint to resume from, or None if there is neither a checkpoint nor weights.
 
     Raises:
-        UsageError: the checkpoint, or the weights beside it, belong to another training.
+        UsageError: the checkpoint, or the weights in its folder, belong to another training.
         WeightsError: the checkpoint is damaged, or belongs to another model.
         FileFault: a file of another kind is at the path.
     """

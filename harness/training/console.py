@@ -139,7 +139,7 @@ def run_train(options: TrainOptions) -> CommandResult | int:
 
 @contextmanager
 def prepared(given: Mapping[str, Any], events: TrainEvents | None = None) -> Iterator[TrainingRun]:
-    """Check the options of a training, ``given`` by field, and hold the lock of its files.
+    """Check the options ``given`` (by field) of a training; yield it with its files locked.
 
     Raises:
         HarnessError: an option, the spec or the data are wrong, or the weights cannot be written.
@@ -186,8 +186,8 @@ def _saved_note(training: TrainingRun) -> str:
     path = training.path
     if path is None:
         return "nothing was saved (--weights FILE saves the trained weights)"
-    if not training.kept:
+    if not training.has_checkpoint:
         return "no checkpoint was saved yet"
-    if not training.saved:
+    if not training.has_weights:
         return "no weights were saved yet; --resume continues from the first checkpoint"
     return f"{path} has the weights of the last checkpoint; --resume continues from there"

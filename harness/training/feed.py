@@ -30,8 +30,8 @@ def training_of(spec: Spec) -> schema.Training:
     """Return the spec's ``training`` section, or a default.
 
     The default is one epoch with batches of :data:`BATCH` rows, at the learning rate of the
-    optimizer. Rows are shuffled. If the model carries a state, rows keep their order and all
-    batches are whole.
+    optimizer. Rows are shuffled. If the model carries a state, rows keep their order, and an
+    incomplete last batch is dropped.
 
     Raises:
         UsageError: the spec has no optimizer.
@@ -157,7 +157,7 @@ class RowFeed:
         return min(self.recipe.batch, self.recipe.held_out)
 
     def held_out(self) -> Iterator[IndexArray]:
-        """Yield the rows of each held-out batch in order. Only whole batches are used."""
+        """Yield the rows of each held-out batch in order, without an incomplete last batch."""
         size = self.held_out_batch
         if not size:
             return

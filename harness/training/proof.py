@@ -79,7 +79,7 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
 
     Raises:
         Disproved: a step is wrong.
-        UsageError: a step is not finite in the oracle either.
+        UsageError: the oracle's own results are NaN or infinite.
         TrainingError: the worker fails.
     """
     proof, began = _Proof(remote), time.perf_counter()

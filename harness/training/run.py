@@ -17,7 +17,7 @@ from harness.convert.weights import Weights, WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import call_if_written, sweep
-from harness.files.lock import held
+from harness.files.lock import hold_lock
 from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.language.model import fingerprint
 from harness.program.updates import LEAST_SCALE, SCALE
@@ -112,8 +112,8 @@ class TrainingRun:
     """A training. As a context manager, it locks its files and closes its worker at the end.
 
     ``path`` is the weights file; checkpoints are written to the same folder. If ``path`` is None,
-    nothing is written. A ``worker`` that the caller passes is not closed. ``kept`` is True if this
-    training has written a checkpoint, and ``saved`` if it has written weights.
+    nothing is written. A ``worker`` that the caller passes is not closed. ``has_checkpoint`` is
+    True if this training has written a checkpoint, and ``has_weights`` if it has written weights.
     """
 
     def __init__(
@@ -131,13 +131,13 @@ class TrainingRun:
         self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, "sums": []}
         self._beginning: Mapping[str, Any] = {}
         self._proof: Mapping[str, Any] = {}
-        self.kept = self.saved = False
+        self.has_checkpoint = self.has_weights = False
         self._run, self._replaces = secrets.token_hex(8), ""
         self._open = ExitStack()
 
     def __enter__(self) -> TrainingRun:
         if self.path is not None:
-            self._open.enter_context(held(self.path))
+            self._open.enter_context(hold_lock(self.path))
         if self._own:
             self._open.callback(self.worker.close)
         return self
@@ -180,8 +180,8 @@ class TrainingRun:
             return
         self._run = resumed.weights.history["run"]
         self._replaces = resumed.weights.history.get("replaces", "")
-        self.kept = True
-        self.saved = self.path is not None and checkpoint.has_weights(self.path, resumed)
+        self.has_checkpoint = True
+        self.has_weights = self.path is not None and checkpoint.has_weights(self.path, resumed)
         self.history = list(resumed.weights.history["epochs"])
         self._position = dict(resumed.position)
         weights_, steps = resumed.weights, self._position["steps"]
@@ -226,7 +226,7 @@ class TrainingRun:
         if has_weights:
             self._replaces = weights.read_digest(self.path)
         if kinds.check_kind(place, kinds.CHECKPOINT) or has_weights:
-            with call_if_written(place, partial(setattr, self, "kept", True)):
+            with call_if_written(place, partial(setattr, self, "has_checkpoint", True)):
                 checkpoint.save(place, self._snapshot())
 
     def _run_epoch(self, epoch: int) -> None:
@@ -302,10 +302,10 @@ class TrainingRun:
             return
         snapshot = self._snapshot()
         with call_if_written(
-            place := checkpoint.place_of(self.path), partial(setattr, self, "kept", True)
+            place := checkpoint.place_of(self.path), partial(setattr, self, "has_checkpoint", True)
         ):
             checkpoint.save(place, snapshot)
-        with call_if_written(self.path, partial(setattr, self, "saved", True)):
+        with call_if_written(self.path, partial(setattr, self, "has_weights", True)):
             weights.save(self.path, snapshot.to_use)
         self._replaces = ""
 
@@ -351,7 +351,7 @@ class TrainingRun:
         return checkpoint_
 
     def _last_good(self) -> str:
-        return f"; the last good weights are in {self.path}" if self.saved else ""
+        return f"; the last good weights are in {self.path}" if self.has_weights else ""
 
 
 def _next_count(per_step: float, left: int) -> int:

@@ -22,7 +22,7 @@ from wording import Wording
 from harness.environments import cache, make, request
 from harness.environments.request import DISTRIBUTION, environment_name, read_request
 from harness.errors import UsageError
-from harness.files.lock import held
+from harness.files.lock import hold_lock
 
 HARNESS = Path(sys.executable).parent / "harness"
 # Of no other environment, so that venv and pip are taken: what tests run here has no uv.
@@ -139,7 +139,7 @@ def test_what_was_cut_short_is_never_taken_for_whole(
 
 def test_two_do_not_make_one_at_a_time(surroundings: Mapping[str, str], wording: Wording) -> None:
     cache.root().mkdir(parents=True)
-    with held(cache.root() / COLUMN):
+    with hold_lock(cache.root() / COLUMN):
         second = env((WANTED,), surroundings)
     assert second.returncode == 2
     wording.line(second.stderr, f"{os.getpid()}")

@@ -17,13 +17,13 @@ from wording import Wording
 
 from harness.cli import cli
 from harness.errors import UsageError
-from harness.files.lock import check_free, held
+from harness.files.lock import check_free, hold_lock
 from harness.worker.worker import Worker
 
 HOLD = """
 import sys, pathlib
-from harness.files.lock import held
-with held(pathlib.Path(sys.argv[1])):
+from harness.files.lock import hold_lock
+with hold_lock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -83,9 +83,9 @@ class TestLock:
 
     def test_a_name_of_any_length_has_a_lock(self, tmp_path: Path) -> None:
         path = tmp_path / ("é" * 127)
-        with held(path):
+        with hold_lock(path):
             assert [p.name.startswith(".harness-") for p in tmp_path.iterdir()] == [True]
-            with pytest.raises(UsageError, match=f"process {os.getpid()} on"), held(path):
+            with pytest.raises(UsageError, match=f"process {os.getpid()} on"), hold_lock(path):
                 pass
         assert not list(tmp_path.iterdir())
 
@@ -93,21 +93,21 @@ class TestLock:
     def test_what_has_the_name_of_a_lock_and_is_none_stays(
         self, make: Callable[..., Any], kept: Path
     ) -> None:
-        with held(kept):
+        with hold_lock(kept):
             (lock,) = kept.parent.iterdir()
         make(lock, *(["mine"] if make is Path.write_text else []))
         mode = lock.stat().st_mode
-        with pytest.raises(UsageError, match="cannot be locked"), held(kept):
+        with pytest.raises(UsageError, match="cannot be locked"), hold_lock(kept):
             pass
         assert lock.stat().st_mode == mode
 
     def test_a_link_in_the_place_of_a_lock_is_not_followed(self, kept: Path) -> None:
-        with held(kept):
+        with hold_lock(kept):
             (lock,) = kept.parent.iterdir()
         precious = kept.with_name("precious")
         precious.touch()
         lock.symlink_to(precious)
-        with pytest.raises(UsageError, match="cannot be locked"), held(kept):
+        with pytest.raises(UsageError, match="cannot be locked"), hold_lock(kept):
             pass
         assert precious.read_bytes() == b""
 
@@ -115,10 +115,10 @@ class TestLock:
         """Each takes it, counts in a file that only it may write, and gives it back."""
         program = (
             "import sys, pathlib\nfrom harness.errors import UsageError\n"
-            "from harness.files.lock import held\npath, done = pathlib.Path(sys.argv[1]), 0\n"
+            "from harness.files.lock import hold_lock\npath, done = pathlib.Path(sys.argv[1]), 0\n"
             "while done < 50:\n"
             "    try:\n"
-            "        with held(path):\n"
+            "        with hold_lock(path):\n"
             "            path.write_text(str(int(path.read_text()) + 1)); done += 1\n"
             "    except UsageError: pass\n"
         )

@@ -149,7 +149,7 @@ class TestForce:
         monkeypatch.setattr(written, "save", interrupted)
         with TrainingRun(setup(text), kept) as training, pytest.raises(KeyboardInterrupt):
             training.run()
-        assert (training.kept, training.saved) == (True, module == "weights")
+        assert (training.has_checkpoint, training.has_weights) == (True, module == "weights")
 
     def test_empty_files_need_no_force(self, text: Path, kept: Path) -> None:
         kept.touch()

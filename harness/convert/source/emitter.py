@@ -355,7 +355,7 @@ class Emitter:
         """Return lines that read the free sizes (batch, time) from the shapes of the arguments.
 
         Raises:
-            UsageError: no argument has an axis of such a size.
+            UsageError: no argument has an axis from which a free size can be read.
         """
         lines = []
         known = {name: Dim(size) for name, size in self.sizes.items()}

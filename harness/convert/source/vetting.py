@@ -35,7 +35,7 @@ LITERALS = (str, int, float, bool, type(None))
 class Words:
     """The names and imports that the source of one format may use.
 
-    ``imports`` has whole statements, and ``roots`` the names that they bind. ``known`` has dotted
+    ``imports`` has import statements, and ``roots`` the names that they bind. ``known`` has dotted
     names that begin with a root (``torch.zeros``). ``methods`` are called on values, ``python`` are
     Python's own names, and ``keywords`` the names of arguments. ``decorator`` is the only allowed
     decorator.
@@ -54,7 +54,7 @@ def vetted(source: str, words: Words, name: str) -> str:
     """Return the source if it contains only what an export to the format writes.
 
     Raises:
-        UsageError: the source contains anything else; the message begins with ``name``.
+        UsageError: the source contains forbidden code; the message begins with ``name``.
     """
     try:
         tree = ast.parse(source)

@@ -99,7 +99,7 @@ def pace_line(pace: ReadingPace) -> str:
 
 
 def differences(texts: Mapping[str, str]) -> str:
-    """Describe where each text differs from the first text; empty if all texts are equal."""
+    """Describe the first difference of each text from the first text; "" if all are equal."""
     (first, base), *others = texts.items()
     lines = []
     for backend, text in others:

@@ -192,7 +192,10 @@ def vocabulary(weights: Weights) -> Vocabulary:
 
 
 def _output(program: Program) -> str:
-    """Return the last output that nothing else uses: the probabilities of the next character."""
+    """Return the name of the output with the probabilities of the next character.
+
+    This is the last output that no other output depends on.
+    """
     ends = [n for n in result_ports(program, "ends") if n.startswith("output.")]
     if not ends:
         raise UsageError(f"{program.name} has no output to read a character from")
@@ -331,7 +334,7 @@ class Reading:
         return results
 
     def _prove(self, inputs: Arrays, state: Arrays, results: Arrays) -> None:
-        """Compare results with the last steps of the oracle, which reads the whole text."""
+        """Compare results with the oracle's results for the same last characters of the text."""
         if self._reference is None:
             self._reference = Reference(self.training, self.reader.program)
 
