@@ -191,7 +191,7 @@ def test_without_ray_the_extra_is_named(wording: Wording) -> None:
 
 @pytest.mark.parametrize("text", ["dask", "ray:", "ray://", "http://a:1", ""])
 def test_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--on takes ray, .* found"):
+    with pytest.raises(UsageError, match=r"--on takes ray .* found"):
         address_of(text)
 
 

@@ -169,7 +169,7 @@ def test_an_environment_with_another_harness_is_to_be_made_again(folder: Path) -
     (folder / cache.ABOUT).write_text(json.dumps(about()))
     assert cache.find_interpreter(COLUMN) == str(folder / "bin" / "python")
     (folder / cache.ABOUT).write_text(json.dumps(about(harness_code="0" * 64)))
-    with pytest.raises(UsageError, match=r"another harness \(0.0.1, of 2026-11-26T00:00:00Z\)"):
+    with pytest.raises(UsageError, match=r"\(0.0.1, made 2026-11-26T00:00:00Z\)"):
         cache.find_interpreter(COLUMN)
 
 
@@ -230,7 +230,7 @@ def test_another_python_is_not_what_is_there(folder: Path, surroundings: Mapping
     assert env((WANTED,), surroundings).returncode == 0
     other = env((WANTED, "--python", os.path.realpath(sys.executable)), surroundings)
     assert other.returncode == 2
-    assert "of Python 3.1.4, and " in other.stderr
+    assert "has Python 3.1.4, but " in other.stderr
     assert "--force" in other.stderr
 
 
