@@ -1,7 +1,7 @@
-"""A backend in one file: a device with memory of its own, which keeps its arrays in columns.
+"""A backend in one file, for a device with its own memory that stores arrays in column order.
 
-The host holds handles; each primitive launches a kernel. A handle tells its shape, and nothing
-else is asked of a tensor. The device of this example lives in numpy.
+The host has handles of arrays, and each primitive launches a kernel. The harness reads only the
+attribute ``shape`` of a handle. The device of this example is simulated with numpy.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from harness.extend import Backend, hookimpl
 
 @dataclass(frozen=True)
 class Handle:
-    """An array on the device, column after column."""
+    """A handle of an array on the device, which is stored in column order."""
 
     memory: np.ndarray
 
@@ -25,14 +25,14 @@ class Handle:
 
 
 def launch(kernel: Callable[..., np.ndarray]) -> Callable[..., Handle]:
-    """Make a primitive of a kernel: its arrays come from the device, and its result stays there."""
+    """Return a primitive that calls a kernel; arrays and results stay on the device."""
 
     def primitive(*tensors: Handle | list[Handle], **attributes: Any) -> Handle:
         arrays = [
             [part.memory for part in tensor] if isinstance(tensor, list) else tensor.memory
             for tensor in tensors
         ]
-        with np.errstate(all="ignore"):  # overflow and NaN are results here, not accidents
+        with np.errstate(all="ignore"):  # overflow and NaN are expected results
             return Handle(np.asarray(kernel(*arrays, **attributes), order="F"))
 
     return primitive
@@ -43,7 +43,7 @@ def one_hot(indices: np.ndarray, classes: int, dtype: str) -> np.ndarray:
 
 
 def segment_sum(x: np.ndarray, indices: np.ndarray, rows: int) -> np.ndarray:
-    """The device has no scatter. A product with one-hot rows would spread a NaN to all sums."""
+    """Sum rows without a scatter; a product with one-hot rows would spread a NaN to all sums."""
     flat = x.reshape(indices.size, *x.shape[indices.ndim :])
     return np.stack([flat[indices.reshape(-1) == row].sum(axis=0) for row in range(rows)])
 
@@ -74,10 +74,10 @@ class Columns(Backend):
     primitives = PRIMITIVES
 
     def tensor(self, array: np.ndarray) -> Handle:
-        return Handle(np.array(array, order="F"))  # a copy: the caller may write to its array
+        return Handle(np.array(array, order="F"))  # a copy, because the caller may change the array
 
     def numpy(self, tensor: Handle) -> np.ndarray:
-        return np.array(tensor.memory, order="C")  # a copy again: this memory is the device's
+        return np.array(tensor.memory, order="C")  # a copy of device memory
 
 
 @hookimpl
