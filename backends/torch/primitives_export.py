@@ -155,17 +155,19 @@ class TorchDialect(Dialect):
         assert code is not None, node.op
         return code
 
-    def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
+    def filled(self, e: Emitter, fill_number: Code, shape: Shape) -> Code:
         if not shape:
-            return fill(f"{e.like}.new_tensor(%0)", figure)
-        made = {"0.0": "new_zeros", "1.0": "new_ones"}.get(e.render(figure))
+            return fill(f"{e.like}.new_tensor(%0)", fill_number)
+        made = {"0.0": "new_zeros", "1.0": "new_ones"}.get(e.render(fill_number))
         if made:
             return Code((f"{e.like}.{made}({e.shape(shape)})",))
-        return fill(f"{e.like}.new_full({e.shape(shape)}, %0)", figure)
+        return fill(f"{e.like}.new_full({e.shape(shape)}, %0)", fill_number)
 
-    def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
-        given = ", ".join(map(repr, law["arguments"].values()))
-        return Code((f"{e.like}.new_empty({e.shape(shape)}).{law['noise']}_({given})",))
+    def noise(self, e: Emitter, distribution: Mapping[str, Any], shape: Shape) -> Code:
+        arguments = ", ".join(map(repr, distribution["arguments"].values()))
+        return Code(
+            (f"{e.like}.new_empty({e.shape(shape)}).{distribution['noise']}_({arguments})",)
+        )
 
     def scan(self, e: Emitter, node: Node) -> None:
         """Write a loop over time as a ``for`` statement that appends the results of steps to
