@@ -88,13 +88,13 @@ class BenchReport:
 
     def __str__(self) -> str:
         """Return the tables that ``harness bench`` prints, and their notes."""
-        grids, notes = table.grids(self.results)
+        grids, notes = table.make_tables(self.results)
         parts = list(map(text_of, grids))
         below = ["\n".join(map(one_line, _numbered(notes)))] if notes else []
         return shown("\n\n".join([*parts, *below]))
 
     def _repr_html_(self) -> str:
-        grids, notes = table.grids(self.results)
+        grids, notes = table.make_tables(self.results)
         last = len(grids) - 1
         return "".join(
             html_table(

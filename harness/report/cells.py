@@ -119,7 +119,7 @@ class Matrix:
         return self.path if self.device == "cpu" else f"{self.path} on {self.device}"
 
 
-def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
+def make_matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
     """Return a matrix for each path and device, in the order of the run."""
     tables: list[Matrix] = []
     number = 0
@@ -149,7 +149,7 @@ def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
 def _make_part(result: CellResult) -> DtypePart:
     number = digits(result.findings)
     shown = "" if number is None else f"{number:.1f}"
-    part = DtypePart(result.cell.dtype, result.verdict, shown, headroom(result.findings))
+    part = DtypePart(result.cell.dtype, result.verdict, shown, compute_headroom(result.findings))
     failures = select_failed(result.findings)
     if not failures:
         return part
@@ -158,13 +158,15 @@ def _make_part(result: CellResult) -> DtypePart:
     return replace(part, check=first.check, error=error)
 
 
-def headroom(findings: Iterable[Finding]) -> float:
+def compute_headroom(findings: Iterable[Finding]) -> float:
     """Return the headroom of the largest error: how far the error is below its tolerance.
 
     The headroom is 0 at the tolerance or above it. It is 1 if the error is 0, or smaller than the
     tolerance by :data:`MOST_HEADROOM` powers of ten.
     """
-    ratios = [share(f.worst) for f in findings if f.check in MEASURING and f.worst is not None]
+    ratios = [
+        error_share(f.worst) for f in findings if f.check in MEASURING and f.worst is not None
+    ]
     nearest = max(ratios, default=0.0)
     if not nearest <= 1:
         return 0.0
@@ -172,7 +174,7 @@ def headroom(findings: Iterable[Finding]) -> float:
     return min(1.0, decades / MOST_HEADROOM)
 
 
-def share(deviation: Deviation) -> float:
+def error_share(deviation: Deviation) -> float:
     """Return the error divided by the tolerance; infinity if the tolerance is 0."""
     return deviation.error / deviation.tolerance if deviation.tolerance else math.inf
 

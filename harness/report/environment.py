@@ -45,7 +45,7 @@ class ModelView:
     loss: str
 
 
-def model_view(name: str, model: CheckedModel) -> ModelView:
+def make_model_view(name: str, model: CheckedModel) -> ModelView:
     """Return the text about a model that a record file describes."""
     sizes = ", ".join(f"{size} {number}" for size, number in model.sizes.items())
     layers = ", ".join(_describe_layer(layer, model) for layer in model.layers)
@@ -72,7 +72,7 @@ class FactRow:
     before: str = ""
 
 
-def facts(inputs: Inputs) -> list[str]:
+def list_facts(inputs: Inputs) -> list[str]:
     """Return a few facts for the top of the page: about the check, or the only file of speeds."""
     run: CheckRun | BenchRun | None = inputs.check
     machine: Machine | None = None
@@ -88,7 +88,7 @@ def facts(inputs: Inputs) -> list[str]:
     return [*texts, *dict.fromkeys(versions)]
 
 
-def environment(inputs: Inputs, around: Sequence[Difference]) -> list[FactRow]:
+def list_environment(inputs: Inputs, around: Sequence[Difference]) -> list[FactRow]:
     """Return first the facts that differ from an older run, then all facts."""
     changed = []
     for each in around:

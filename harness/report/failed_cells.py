@@ -56,7 +56,7 @@ class TimeStep:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class FailedCell:
     """A cell that does not pass.
 
     ``reproducer`` is a command that writes a reproducer. ``known`` is the text of a
@@ -80,7 +80,7 @@ class Trouble:
     by_time: Sequence[TimeStep] = ()
 
 
-def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
+def describe_failed_cells(check: CheckRun, most: int) -> tuple[list[FailedCell], int]:
     """Return at most ``most`` failed cells, differences first, and the number of all others."""
     # For each cell, the head of the run that produced its result.
     heads = {cell: [*runs.values()][-1].head for cell, runs in check.records.cells.items()}
@@ -90,7 +90,7 @@ def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
     )
 
 
-def _make_trouble(result: CellResult, head: Head | None) -> Trouble:
+def _make_trouble(result: CellResult, head: Head | None) -> FailedCell:
     failures = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
     # Rerun only the failed checks, because all checks of a cell may take many times as long.
@@ -98,7 +98,7 @@ def _make_trouble(result: CellResult, head: Head | None) -> Trouble:
     # A user's own model has no reproducer, and no known differences.
     own = head is not None and head.request is not None and head.request.against
     differs = [f for f in failures if f.verdict == "differ"] if not own else []
-    return Trouble(
+    return FailedCell(
         title=f"{result.cell}: {result.verdict}",
         tone="bad" if result.verdict == "differ" else "broken",
         location=result.location,

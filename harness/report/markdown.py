@@ -10,9 +10,14 @@ from harness.checking.pairs import FEW
 from harness.output.markdown import code, fenced, sentences, table
 from harness.output.markdown import escaped as plain
 from harness.output.table import thousands
-from harness.report.cells import Matrix, MatrixEntry, matrices
-from harness.report.environment import TRAINING_COLUMNS, environment, model_view, training_rows
-from harness.report.failed_cells import Trouble, troubles
+from harness.report.cells import Matrix, MatrixEntry, make_matrices
+from harness.report.environment import (
+    TRAINING_COLUMNS,
+    list_environment,
+    make_model_view,
+    training_rows,
+)
+from harness.report.failed_cells import FailedCell, describe_failed_cells
 from harness.report.headline import headline
 from harness.report.inputs import CheckRun, Inputs
 from harness.report.speeds import Chart, charts, group_doubts
@@ -44,12 +49,12 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
         lines += ["", f"{MOVED}:", "", *items]
     if inputs.check is not None:
         items = []
-        shown, left = troubles(inputs.check, MOST_TROUBLES)
+        shown, left = describe_failed_cells(inputs.check, MOST_TROUBLES)
         for trouble in shown:
             words = plain(_sentences(trouble))
             items.append(f"- **{plain(trouble.title)}** {words}  \n  {code(trouble.command)}")
         lines += ["", *items, *_more_lines(left)] if items else []
-        for matrix in matrices(inputs.check.cells):
+        for matrix in make_matrices(inputs.check.cells):
             lines += ["", *_matrix_lines(matrix)]
     for run in inputs.benches:
         for chart in charts(run.file, baseline, inputs.label_of(run)):
@@ -57,7 +62,7 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     if inputs.trainings:
         lines += ["", "**Trainings**", "", table(TRAINING_COLUMNS, training_rows(inputs.trainings))]
     lines += _model_lines(inputs.check)
-    rows = environment(inputs, news.environment if news else ())
+    rows = list_environment(inputs, news.environment if news else ())
     before = {row.name: f"{plain(row.before)} → " if row.before else "" for row in rows}
     items = [f"- {plain(row.name)}: {before[row.name]}{plain(row.now)}" for row in rows]
     return "\n".join([*lines, *_collapsible("Environment", items), ""])
@@ -72,7 +77,7 @@ def _model_lines(check: CheckRun | None) -> list[str]:
     if len(pairs) > FEW:
         lines += _collapsible("Pairs of backends", [f"- {plain(pair)}" for pair in pairs])
     models: list[str] = []
-    for view in (model_view(name, told) for name, told in check.models.items()):
+    for view in (make_model_view(name, told) for name, told in check.models.items()):
         facts = [f"- {word}: {plain(text)}" for word, text in view.facts]
         loss = [f"- loss: {code(view.loss)}"] if view.loss else []
         models += [f"**{plain(view.name)}**", "", *facts, *loss, "", *fenced(view.equations, "")]
@@ -87,7 +92,7 @@ def _more_lines(left: int) -> list[str]:
     return [f"- and {left} more"] if left > 0 else []
 
 
-def _sentences(trouble: Trouble) -> str:
+def _sentences(trouble: FailedCell) -> str:
     """Return sentences about a failed cell: where the fault is, and which part is at fault.
 
     If the location is not known, give the first failed check instead.

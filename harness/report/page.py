@@ -20,15 +20,15 @@ from harness.oracle.tolerance import Deviation
 from harness.output.html import escaped
 from harness.output.printing import visible
 from harness.report import cells, speeds, svg_pictures
-from harness.report.cells import MatrixEntry, share
+from harness.report.cells import MatrixEntry, error_share
 from harness.report.environment import (
     TRAINING_COLUMNS,
-    environment,
-    facts,
-    model_view,
+    list_environment,
+    list_facts,
+    make_model_view,
     training_rows,
 )
-from harness.report.failed_cells import troubles
+from harness.report.failed_cells import describe_failed_cells
 from harness.report.headline import headline
 from harness.report.history import HEIGHT, WIDTH, RunHistory
 from harness.report.inputs import CheckRun, Inputs
@@ -92,7 +92,7 @@ def escape_json(data: Any) -> str:
 def _cell_data(result: CellResult, names: Names) -> dict[str, object]:
     worsts = [finding.worst for finding in result.findings]
     kept = f"; the verdict is kept from {result.since}" if result.remembered else ""
-    nearest = max((share(worst) for worst in worsts if worst), default=None)
+    nearest = max((error_share(worst) for worst in worsts if worst), default=None)
     return {
         "dtype": visible(result.cell.dtype),
         "verdict": result.verdict,
@@ -137,7 +137,7 @@ def _check_row(
         [],
     ]
     # Only failed checks and the check closest to its tolerance show their histogram.
-    if worst is not None and (finding.verdict not in PASSING or share(worst) == nearest):
+    if worst is not None and (finding.verdict not in PASSING or error_share(worst) == nearest):
         row[-2] = list(worst.spread)
     row[-1] = [[n, _round_number(e), _round_number(t)] for n, e, t in finding.growth]
     while row and row[-1] in ([], "", 0, None):
@@ -179,9 +179,9 @@ def page(
     """
     drawn = svg_pictures.available()
     check = inputs.check
-    tables = cells.matrices(check.cells) if check else []
+    tables = cells.make_matrices(check.cells) if check else []
     charts = speeds.make_charts(inputs, baseline)
-    shown, left = troubles(check, MOST_TROUBLES) if check else ([], 0)
+    shown, left = describe_failed_cells(check, MOST_TROUBLES) if check else ([], 0)
     dtypes = sorted({cell.dtype for cell in check.cells}) if check else []
     pairs = check.pairs(every=True) if check else []
     models = check.models if check else {}
@@ -190,7 +190,7 @@ def page(
     drawn_losses = drawn and inputs.trainings
     context: dict[str, object] = {
         "headline": headline(inputs, news),
-        "facts": facts(inputs),
+        "facts": list_facts(inputs),
         "changes": news.listed_changes if news else [],
         "folded": news.collapsed_changes if news else [],
         "moved": list_moved_digits(news.moved) if news else [],
@@ -202,7 +202,7 @@ def page(
         "known": _known_difference_rows(check, differences),
         "matrices": tables,
         "pairs": pairs if len(pairs) > FEW else [],  # a few pairs are in the headline
-        "models": [model_view(name, told) for name, told in models.items()],
+        "models": [make_model_view(name, told) for name, told in models.items()],
         "dtypes": dtypes,
         "cut": ", ".join(map(str, check.records.cut_off)) if check else "",
         "data": Markup(page_data(entries, charts)),
@@ -216,7 +216,7 @@ def page(
         "trainings": training_rows(inputs.trainings),
         "trained": TRAINING_COLUMNS,
         "history": _history_data(history, drawn),
-        "environment": environment(inputs, news.environment if news else ()),
+        "environment": list_environment(inputs, news.environment if news else ()),
         # The commands that ran, and the command that writes reproducers.
         "commands": [*inputs.commands, *(t.reproducer for t in shown[:1] if t.reproducer)],
         "missing_pictures": "" if drawn else MISSING,

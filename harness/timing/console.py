@@ -213,12 +213,12 @@ class _Printer:
         self.console = console()
 
     def results(self, results: Sequence[TimedResult], verbose: bool) -> None:
-        grids, notes = table.grids(results)
-        for grid in [*grids, *([table.details(results)] if verbose else [])]:
+        grids, notes = table.make_tables(results)
+        for grid in [*grids, *([table.make_details_table(results)] if verbose else [])]:
             self.grid(grid)
         self.lines([f"[{number}] {note}" for number, note in enumerate(notes, start=1)])
         if verbose:
-            self.lines(table.tracebacks(results))
+            self.lines(table.list_tracebacks(results))
         elif any(result.traceback for result in results):
             self.lines(["--verbose shows the traceback"])
         self.lines(
@@ -228,8 +228,8 @@ class _Printer:
                 "steps per call (e.g. x8), and the digits in which the worst tensor agrees with "
                 "the oracle (in training also parameter updates). *: the fastest reliable speed, "
                 "or equal to it within the noise",
-                *sweep.slope_lines(sweep.slopes(results)),
-                *sweep.gain_lines(sweep.gains(results)),
+                *sweep.slope_lines(sweep.fit_slopes(results)),
+                *sweep.describe_tunings(sweep.compare_tunings(results)),
             ]
         )
 

@@ -250,7 +250,7 @@ class Contestant:
     latency: float = 0.0
     timed_rounds: list[TimedRound] = field(default_factory=list)
     paces: list[Pace] = field(default_factory=list)
-    handed: list[FeedTime] = field(default_factory=list)
+    feed_times: list[FeedTime] = field(default_factory=list)
     clocks: list[TimedRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ from harness.results.speeds import SpeedFile, encode_speeds
 from harness.runs.plans import RunPlan
 from harness.timing.contestant import TimedResult
 from harness.timing.request import BenchRequest
-from harness.timing.sweep import gains, slopes
+from harness.timing.sweep import compare_tunings, fit_slopes
 from harness.worker.cards import cards
 
 # The fields of the record that are stored for a cell without a speed.
@@ -62,8 +62,8 @@ def document(
     content = pytest_benchmark_generate_json(None, measured, True, machine, get_commit_info())
     content["harness"] = {
         "without_speed": [_without_speed(request, r) for r in results if not r.measured],
-        "slopes": slopes(results),
-        "tunings": gains(results),
+        "slopes": fit_slopes(results),
+        "tunings": compare_tunings(results),
         **({} if plan is None else {"plans": [plan.model_dump()]}),
         **({} if planned is None else {"incomplete": {"done": len(results), "planned": planned}}),
     }

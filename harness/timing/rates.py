@@ -29,7 +29,7 @@ FASTER = 2.0
 Size = tuple[int, int, int]
 
 
-def finish(contestant: Contestant) -> None:
+def complete_record(contestant: Contestant) -> None:
     """Compute the rates in a cell's record; refuse a speed that the hardware does not allow."""
     record, case, seconds = contestant.record, contestant.case, contestant.result.seconds
     step = median(seconds)

@@ -22,7 +22,7 @@ from harness.timing.contestant import (
 )
 from harness.timing.proofs import PROOFS
 from harness.timing.proofs.values import check_values
-from harness.timing.rates import compare_with_peaks, finish
+from harness.timing.rates import compare_with_peaks, complete_record
 from harness.timing.timed_round import time_round
 from harness.timing.workload import SECRET, Batch
 from harness.worker.remote import WorkerFault, missing_requirement, offers_path
@@ -78,7 +78,7 @@ def measure(
                 time_round(one, batches, lots[one.entry.label] == number)
 
             each(f"round {number + 1} of {rounds}", timed, order)
-    for what, part in (*PROOFS, ("figures", finish)):
+    for what, part in (*PROOFS, ("figures", complete_record)):
         each(f"proving: {what}", part, contestants)
     compare_with_peaks(contestants)
 

@@ -17,7 +17,7 @@ from harness.timing.request import TUNINGS
 WORTH = 0.03
 
 
-def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
+def compare_tunings(results: Sequence[TimedResult]) -> list[dict[str, object]]:
     """Return the speed of every cell with a tuning, relative to the cell without the tuning."""
     plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
     entries = []
@@ -43,7 +43,7 @@ def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
     return entries
 
 
-def gain_lines(found: Sequence[Mapping[str, object]]) -> list[str]:
+def describe_tunings(found: Sequence[Mapping[str, object]]) -> list[str]:
     """Return lines that say which settings help or harm which cell, and by how much."""
     texts = [
         f"{gain['cell']}: {gain['tuning']} {gain['verdict']}: {gain['speed_ratio']:.2f} times the "
@@ -60,7 +60,7 @@ def gain_lines(found: Sequence[Mapping[str, object]]) -> list[str]:
     return texts + settings
 
 
-def slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
+def fit_slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
     """Fit log(seconds) against log(size), for each size that varies while others are constant."""
     families: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:
@@ -93,7 +93,7 @@ def _fit(points: Sequence[tuple[int, float]]) -> dict[str, object]:
 
 
 def slope_lines(fits: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line of text for each fit of :func:`slopes`, e.g. ``seconds grow as batch^0.50``."""
+    """Return a line for each fit of :func:`fit_slopes`, e.g. ``seconds grow as batch^0.50``."""
     return [
         f"{fit['cells']}: seconds grow as {fit['over']}^{fit['slope']:.2f} "
         f"(R2 {fit['r_squared']:.3f}, {fit['over']} {', '.join(map(str, fit['values']))})"

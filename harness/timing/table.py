@@ -11,7 +11,7 @@ from harness.timing.noise import beyond_noise, is_unreliable, spread_of
 from harness.worker.remote import with_trace
 
 
-def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
+def make_tables(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
     """Return a table for each mode, batch and sizes, and the footnotes of all tables."""
     notes: list[str] = []
     families: dict[str, list[TimedResult]] = {}
@@ -86,13 +86,13 @@ def _footnote_number(result: TimedResult, notes: list[str], reason: str) -> int:
     return notes.index(text) + 1
 
 
-def tracebacks(results: Sequence[TimedResult]) -> list[str]:
+def list_tracebacks(results: Sequence[TimedResult]) -> list[str]:
     """Return the tracebacks of cells without a speed, each only once per backend."""
     found = {(r.entry.label, r.traceback): r for r in results if r.traceback}
     return [with_trace(f"{label}: {r.reason}", r.traceback) for (label, _), r in found.items()]
 
 
-def details(results: Sequence[TimedResult]) -> Grid:
+def make_details_table(results: Sequence[TimedResult]) -> Grid:
     """Return a table with further measurements of every measured cell."""
     columns: dict[str, Callable[[TimedResult], str]] = {
         "latency ms": lambda r: f"{r.record.latency['median'] * 1e3:.3g}",

@@ -50,7 +50,7 @@ def time_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = F
     if baseline:
         contestant.record.latencies += contestant.latencies(waited)
         return
-    contestant.handed.append(begun.beyond(warm, seconds, processor))
+    contestant.feed_times.append(begun.beyond(warm, seconds, processor))
     contestant.timed_rounds.append(_read_round(contestant, batches, calls, drawn))
     _time_single_steps(contestant, seconds, processor, waited)
 

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from harness.timing.contestant import Contestant, TimedResult
 from harness.timing.json_file import environment
-from harness.timing.rates import compare_with_peaks, finish
+from harness.timing.rates import compare_with_peaks, complete_record
 from harness.timing.request import BenchRequest, Entry, Group, launch
 from harness.timing.rounds import prepare, time_round, warm_up
 from harness.timing.workload import TimedCase
@@ -89,7 +89,7 @@ class Pairs:
             for contestant in self._shuffle.sample(contestants, len(contestants)):
                 contestant.attempt(lambda e, batches=batches: time_round(e, batches))
         for contestant in contestants:
-            contestant.attempt(finish)
+            contestant.attempt(complete_record)
         compare_with_peaks(contestants)
         first, second, *more = (side(contestant.result) for contestant in contestants)
         names = (native.backend for native in natives[1:])

@@ -24,7 +24,7 @@ from harness.timing.contestant import Contestant
 from harness.timing.json_file import document
 from harness.timing.request import BenchRequest, Entry
 from harness.timing.run import Bench
-from harness.timing.table import tracebacks
+from harness.timing.table import list_tracebacks
 from harness.training.generate.request import GenerateError, GenerateRequest
 from harness.training.generate.writing import check_results, chooser, prepare
 from harness.training.request import TrainRequest
@@ -197,7 +197,7 @@ def test_bench_refuses_what_came_back_and_measures_the_others(quick: None) -> No
     assert "execute() returned None" in found["execute-none"].traceback
     lost = document(asked, list(found.values())).harness.without_speed
     assert [bool(entry.traceback) for entry in lost] == [False, True, True, True, False]
-    assert any("ContractError" in line for line in tracebacks(list(found.values())))
+    assert any("ContractError" in line for line in list_tracebacks(list(found.values())))
 
 
 def test_a_fault_of_the_harness_costs_one_cell_of_bench(

@@ -173,7 +173,7 @@ def test_slopes(wording: Wording) -> None:
         for batch in (16, 64, 256)
         for time in (8, 16)
     ]
-    fits = sweep.slopes([*cells, refused()])
+    fits = sweep.fit_slopes([*cells, refused()])
     over_batch = [f for f in fits if f["over"] == "batch"]
     over_time = [f for f in fits if f["over"] == "time"]
     assert len(over_batch) == 2
@@ -187,7 +187,7 @@ def test_slopes(wording: Wording) -> None:
 
 
 def test_one_size_has_no_slope() -> None:
-    assert sweep.slopes([result(), result("torch")]) == []
+    assert sweep.fit_slopes([result(), result("torch")]) == []
 
 
 def test_tunings_say_what_paid(wording: Wording) -> None:
@@ -198,11 +198,11 @@ def test_tunings_say_what_paid(wording: Wording) -> None:
         result(step=0.0015, mode="forward"),
         result(step=0.00151, mode="forward", tuning="malloc"),
     ]
-    found = sweep.gains(cells)
+    found = sweep.compare_tunings(cells)
     assert [g["verdict"] for g in found] == ["pays", "harms", "same"]
     assert found[0]["speed_ratio"] == pytest.approx(1.5)
     assert found[0]["environment"] == TUNINGS["malloc"]
-    lines = sweep.gain_lines(found)
+    lines = sweep.describe_tunings(found)
     wording.line(lines[0], "[numpy-train-b64-t8] ... 1.50")
     wording.line(lines[1], "0.75")
     assert "GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in lines[-1]
@@ -211,12 +211,12 @@ def test_tunings_say_what_paid(wording: Wording) -> None:
 def test_a_table_says_where_no_digits_are_told() -> None:
     cell = result()
     cell.record.values = {**cell.record.values, "digits": None}
-    (grid,), _ = table.grids([cell])
+    (grid,), _ = table.make_tables([cell])
     assert grid.rows[0][1].endswith("\ndigits unknown")
 
 
 def test_one_round_has_no_spread() -> None:
-    (grid,), _ = table.grids([result(noise=(1.0,)), result("torch", step=0.002)])
+    (grid,), _ = table.make_tables([result(noise=(1.0,)), result("torch", step=0.002)])
     assert grid.rows[0][1].splitlines()[0].removeprefix("*") == "512 one round"
 
 
@@ -228,7 +228,7 @@ def test_table(wording: Wording) -> None:
         result("torch", step=0.0005, tuning="malloc"),
         refused("torch", "timeout: ...", tuning="hugepages"),
     ]
-    (grid,), notes = table.grids(cells)
+    (grid,), notes = table.make_tables(cells)
     assert grid.title == "train, batch 64"
     assert grid.columns == ["system", "numpy", "torch", "jax"]
     below = "derived\n5.2 digits"
@@ -243,7 +243,7 @@ def test_a_worthless_figure_is_said_to_be_one_in_the_table_and_the_file(wording:
     wide = result(noise=(0.8, 0.9, 1.0, 1.3, 1.4))
     quiet = Load(start=0.2, own_at_start=0, end=2.1, own=2)
     wide.record.doubts = find_doubts(wide.record.rate, quiet, cores=2)
-    (grid,), notes = table.grids([wide, result("torch")])
+    (grid,), notes = table.make_tables([wide, result("torch")])
     assert "% [1]\n" in grid.rows[0][1]
     assert "[" not in grid.rows[0][2]
     (note,) = notes
@@ -286,7 +286,7 @@ def test_a_run_that_makes_no_load_is_not_spoken_of(wording: Wording) -> None:
 
 def test_fastest_is_marked_only_as_far_as_noise_allows() -> None:
     other = (1.02, 1.0, 0.98, 1.01, 0.99)
-    (grid,), _ = table.grids([result(step=0.001), result("torch", step=0.00101, noise=other)])
+    (grid,), _ = table.make_tables([result(step=0.001), result("torch", step=0.00101, noise=other)])
     assert [text.startswith("*") for text in grid.rows[0][1:]] == [True, True]
 
 
@@ -294,7 +294,7 @@ def test_fastest_is_marked_only_as_far_as_noise_allows() -> None:
 def test_a_worthless_figure_is_not_the_fastest(steps: tuple[int, int], marked: list[int]) -> None:
     cells = [result(b, step=s / 1e3) for b, s in zip(("numpy", "torch"), steps, strict=True)]
     cells[1].record.doubts = find_doubts(cells[1].record.rate, Load(3, 0.2, 3, 1), cores=2)
-    assert [text.startswith("*") for text in table.grids(cells)[0][0].rows[0][1:]] == marked
+    assert [text.startswith("*") for text in table.make_tables(cells)[0][0].rows[0][1:]] == marked
 
 
 @pytest.mark.parametrize(

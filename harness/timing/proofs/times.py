@@ -149,7 +149,7 @@ def check_handing_over(contestant: Contestant) -> None:
     """
     if contestant.case.group.mode != "forward":
         return
-    handed, on_cpu = list(contestant.handed), contestant.device == "cpu"
+    handed, on_cpu = list(contestant.feed_times), contestant.device == "cpu"
     step = median(p.row_processor if on_cpu else p.row for p in contestant.paces)
     allowed = max(BEFOREHAND * ROTATING * step, _copy_seconds(contestant))
     while _feeding_seconds(handed, on_cpu) > allowed and len(handed) < HANDED_SAMPLES:
