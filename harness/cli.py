@@ -64,7 +64,7 @@ def _show_unexpected() -> int:
     import traceback
 
     text = (
-        f"{traceback.format_exc()}this is a bug in the harness itself (exit code {UNEXPECTED}), "
+        f"{traceback.format_exc()}this is an error in the harness itself (exit code {UNEXPECTED}), "
         "not a difference between backends: please report it with the lines above\n"
     )
     printable = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
