@@ -33,7 +33,7 @@ def names(value: Names, what: str) -> tuple[str, ...]:
     Raises:
         UsageError: the value is neither a name nor several names.
     """
-    names_ = _several(value, what, "a name or several")
+    names_ = _as_tuple(value, what, "a name or several")
     for name in names_:
         if not isinstance(name, str):
             raise wrong_type(what, "a name or several", name)
@@ -46,7 +46,7 @@ def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
     Raises:
         UsageError: the value is neither a path nor several paths.
     """
-    folders_ = _several(value, what, "a path or several")
+    folders_ = _as_tuple(value, what, "a path or several")
     for path in folders_:
         if not _is_path(path):
             raise wrong_type(what, "a path or several", path)
@@ -113,7 +113,7 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
         UsageError: a value is neither a name, nor a path, nor a spec.
     """
     names_, all_folders = [], list(folders(given))
-    for spec in _several(specs, "specs", "a spec or several"):
+    for spec in _as_tuple(specs, "specs", "a spec or several"):
         if isinstance(spec, Spec):
             is_in_library = spec.library.has("model", spec.name)
             names_.append(spec.name if is_in_library else str(spec.definition.path))
@@ -137,7 +137,7 @@ def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[
     return names_[0], all_folders
 
 
-def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
+def _as_tuple(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
 
     # A path or a spec is a single value. Bytes and mappings are rejected.
     if isinstance(value, bytes | Mapping) or value is None:
@@ -167,10 +167,10 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
         },
         # The request checks the types and the ranges of numbers.
         "Mapping[str, tuple[int, ...]]": lambda value, what: {
-            name: _several(option, f"size {name!r}", WHOLE_NUMBERS)
+            name: _as_tuple(option, f"size {name!r}", WHOLE_NUMBERS)
             for name, option in mapping(value, what).items()
         },
-        "tuple[int, ...]": lambda value, what: _several(value, what, WHOLE_NUMBERS),
+        "tuple[int, ...]": lambda value, what: _as_tuple(value, what, WHOLE_NUMBERS),
         "Path": path,
         "float SHARE": lambda value, what: share(str(value)),
         "str": lambda value, what: text(value, what, "a name" if option.kind else "a text"),

@@ -72,10 +72,10 @@ class CheckReport(Report):
     def __str__(self) -> str:
         """Return the table that ``harness check`` prints, and the failures."""
         return shown(
-            "\n".join([text_of(*reports.make_tables(self)), *map(one_line, self._words())])
+            "\n".join([text_of(*reports.make_tables(self)), *map(one_line, self._summary_lines())])
         )
 
-    def _words(self) -> list[str]:
+    def _summary_lines(self) -> list[str]:
         lines = [
             *reports.list_known_differences(self),
             *reports.find_outliers(self),
@@ -91,7 +91,7 @@ class CheckReport(Report):
             [spec, *(_entry([result for result in column if result]) for column in row)]
             for spec, row in table.rows.items()
         ]
-        return html_table(table.title, table.columns, rows, "\n".join(self._words()))
+        return html_table(table.title, table.columns, rows, "\n".join(self._summary_lines()))
 
     def to_pandas(self) -> DataFrame:
         """Return a row for each finding of each cell, with the fields of a record.
@@ -135,9 +135,9 @@ def check(
         UsageError: an argument has an unknown value.
         HarnessError: a spec or a file is wrong.
     """
-    given = arguments.of(CheckOptions, {"specs": specs, "backends": backends, **options})
-    with silent(), RunReports(make_options(CheckOptions, given)) as reported:
-        request = check_request({**given, "records": reported.results})
+    values = arguments.of(CheckOptions, {"specs": specs, "backends": backends, **options})
+    with silent(), RunReports(make_options(CheckOptions, values)) as reported:
+        request = check_request({**values, "records": reported.results})
         with Engine(request) as engine:
             report = CheckReport.of(engine.run(), request)
         reported.code = report.exit_code
@@ -174,8 +174,8 @@ def cells(specs: Models = (), backends: Names = (), **options: Unpack[CellKeywor
         UsageError: an argument has an unknown value.
         HarnessError: a spec is wrong.
     """
-    given = arguments.of(CellOptions, {"specs": specs, "backends": backends, **options})
-    with CellRunner(check_request(given)) as runner:
+    values = arguments.of(CellOptions, {"specs": specs, "backends": backends, **options})
+    with CellRunner(check_request(values)) as runner:
         return tasks(runner)
 
 

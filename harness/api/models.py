@@ -107,11 +107,11 @@ def run(
         HarnessError: a name is unknown, a shape or an index does not fit, a needed array is
             missing, or the backend could not be run (:class:`harness.given.run.BackendError`).
     """
-    given = arguments.of(PassOptions, {"backend": backend, **options})
-    model = spec if isinstance(spec, Spec) else load(spec, given.get("folders", ()))
-    sources = {name: given.get(name) for name in ("parameters", "inputs", "state", "targets")}
-    arrays = gather(model, given.get("sizes", {}), **sources)
-    results_wanted = given.get("want", WANTED)
+    values = arguments.of(PassOptions, {"backend": backend, **options})
+    model = spec if isinstance(spec, Spec) else load(spec, values.get("folders", ()))
+    sources = {name: values.get(name) for name in ("parameters", "inputs", "state", "targets")}
+    arrays = gather(model, values.get("sizes", {}), **sources)
+    results_wanted = values.get("want", WANTED)
     return RunResult(
-        **vars(run_once(model, backend, arrays, results_wanted, build(Settings, given)))
+        **vars(run_once(model, backend, arrays, results_wanted, build(Settings, values)))
     )

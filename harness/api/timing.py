@@ -158,9 +158,9 @@ def bench(
         UsageError: an argument has an unknown value.
         HarnessError: a spec is wrong.
     """
-    given = arguments.of(BenchOptions, {"specs": specs, "backends": backends, **options})
-    request = BenchRequest.of(given)
-    with silent(), RunReports(make_options(BenchOptions, given)) as reported:
+    values = arguments.of(BenchOptions, {"specs": specs, "backends": backends, **options})
+    request = BenchRequest.of(values)
+    with silent(), RunReports(make_options(BenchOptions, values)) as reported:
         with Bench(request) as run:
             report = BenchReport(request, run.run(), run.document())
         if reported.results is not None:

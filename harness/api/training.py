@@ -201,10 +201,10 @@ def train(
         TrainingError: the backend failed.
         HarnessError: the spec or the text is wrong.
     """
-    given = arguments.of(TrainOptions, {"spec": spec, "backend": backend, **options})
-    column, python = choose_one(given["backend"], given.get("python"))
-    with prepared({**given, "backend": column, "python": python}) as training:
-        return Trained(training.run(given.get("resume", False)), training.path)
+    values = arguments.of(TrainOptions, {"spec": spec, "backend": backend, **options})
+    column, python = choose_one(values["backend"], values.get("python"))
+    with prepared({**values, "backend": column, "python": python}) as training:
+        return Trained(training.run(values.get("resume", False)), training.path)
 
 
 @takes_options(GenerateOptions)
@@ -227,12 +227,18 @@ def generate(
         HarnessError: the spec or the weights are wrong.
     """
     arguments_given = {"spec": spec, "backends": backends, "weights": weights, "prompt": prompt}
-    given = arguments.of(GenerateOptions, {**arguments_given, **options})
-    if given["weights"] is None:
+    values = arguments.of(GenerateOptions, {**arguments_given, **options})
+    if values["weights"] is None:
         raise arguments.wrong_type("weights", "the path of a file that 'harness train' wrote", None)
-    if not given["backends"]:
+    if not values["backends"]:
         raise UsageError("backends is empty: name one backend, or several to compare their texts")
-    request = request_of(given)
-    writer, paces = prepare_writer(request), {one: ReadingPace() for one in request.backends}
-    texts = {one: "".join(writer.write(one, pace)) for one, pace in paces.items()}
+    request = request_of(values)
+    writer, paces = (
+        prepare_writer(request),
+        {backend_name: ReadingPace() for backend_name in request.backends},
+    )
+    texts = {
+        backend_name: "".join(writer.write(backend_name, pace))
+        for backend_name, pace in paces.items()
+    }
     return Generated(prompt, texts, paces)

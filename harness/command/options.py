@@ -145,12 +145,12 @@ def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) ->
     """
     items = [as_label(item) for item in items]
     bare = [item for item in items if not _has_name(item)]
-    named = pairs("--python", [item for item in items if item not in bare])
+    by_backend = pairs("--python", [item for item in items if item not in bare])
     if len(bare) > 1:
         raise UsageError(
             f"--python has two interpreters without a backend: {bare[0]!r} and {bare[1]!r}"
         )
-    return {**(dict.fromkeys(backends(), bare[0]) if bare else {}), **named}
+    return {**(dict.fromkeys(backends(), bare[0]) if bare else {}), **by_backend}
 
 
 def _has_name(item: str) -> bool:

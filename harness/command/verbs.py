@@ -249,10 +249,10 @@ def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[
     group = parent.command
     if not isinstance(group, Verbs) or name not in group.commands:
         return {}
-    known = group.vocabulary()
+    vocabulary = group.vocabulary()
     try:
-        settings.check_variables(known)
-        file_settings = settings.settings(name, known)
+        settings.check_variables(vocabulary)
+        file_settings = settings.settings(name, vocabulary)
         parent.meta[__name__] = {}
         defaults = {}
         for option in _options(command):

@@ -175,9 +175,11 @@ def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None
         [k for k in found if k not in wanted_set],
     )
     if missing or unknown:
-        parts = [f"it has no {_some(missing)}"] if missing else []
+        parts = [f"it has no {_shorten_list(missing)}"] if missing else []
         if unknown:
-            parts.append(f"the model has no {_some(unknown)}{did_you_mean(unknown[0], missing)}")
+            parts.append(
+                f"the model has no {_shorten_list(unknown)}{did_you_mean(unknown[0], missing)}"
+            )
         raise UsageError(f"{displayed(path)} does not fit the model: {'; '.join(parts)}")
 
 
@@ -220,6 +222,6 @@ def check_declared(
         raise UsageError(f"{name} has {' and '.join(dtypes)}; all arrays must have the same dtype")
 
 
-def _some(names: list[str]) -> str:
+def _shorten_list(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(shorten, names[:SHOWN])) + more

@@ -61,16 +61,16 @@ class Agreement:
         return digits(self.worst.error)
 
 
-def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Agreement:
+def agreement(spec: Spec, weights_: Weights, dtype: str, run: Run, seed: int) -> Agreement:
     """Run the exported model on random inputs and state; compare all outputs and the new state.
 
     Raises:
         UsageError: the model allows no batch and length near these sizes.
     """
-    program = spec.program("training", **given.sizes)
+    program = spec.program("training", **weights_.sizes)
     sizes = [nearest_sizes(program, batch, time) for batch, time in SIZES]
-    case = Case(spec, given.sizes, *sizes[0], seed)
-    trained = {"parameters": dict(given.parameters), "statistics": dict(given.statistics)}
+    case = Case(spec, weights_.sizes, *sizes[0], seed)
+    trained = {"parameters": dict(weights_.parameters), "statistics": dict(weights_.statistics)}
     deviations: list[Deviation] = []
     for batch, time in sizes:
         arrays = replace(case.batch_of(batch, time), **trained)
@@ -163,9 +163,9 @@ def export(request: Export, tell: Tell = ignore_call) -> Exporting:
         FormatFault: the format could not be run.
     """
     spec = load_spec(request.spec, request.folders)
-    given = weights.load(request.weights)
-    _check(given, spec, request.weights)
-    exported = exported_of(spec, given)
+    weights_ = weights.load(request.weights)
+    _check(weights_, spec, request.weights)
+    exported = exported_of(spec, weights_)
     if request.output is not None:  # before a framework starts
         _refuse_export([request.output], request.force)
     with Caller(request.format_, request.python, request.timeout, tell=tell) as caller:
@@ -183,7 +183,7 @@ def export(request: Export, tell: Tell = ignore_call) -> Exporting:
             def outputs(inputs: Arrays, state: Arrays) -> Any:
                 return caller.call("outputs", path=str(new), inputs=inputs, state=state)
 
-            compared = agreement(spec, given, exported.dtype, outputs, request.seed)
+            compared = agreement(spec, weights_, exported.dtype, outputs, request.seed)
             if compared.agrees:
                 _move_files(files, targets)
         kept_files = targets if compared.agrees else []
@@ -191,12 +191,12 @@ def export(request: Export, tell: Tell = ignore_call) -> Exporting:
         return Exporting(spec.name, exported.dtype, compared, kept_files, caller.versions, doubt)
 
 
-def exported_of(spec: Spec, given: Weights) -> formats.Exported:
+def exported_of(spec: Spec, weights_: Weights) -> formats.Exported:
     """Return the weights together with the model's programs at the sizes of the weights.
 
     Raises :class:`UsageError` for several dtypes, or a dtype other than float32 and float64.
     """
-    dtypes = {str(a.dtype) for a in (*given.parameters.values(), *given.statistics.values())}
+    dtypes = {str(a.dtype) for a in (*weights_.parameters.values(), *weights_.statistics.values())}
     if len(dtypes) > 1:
         raise UsageError(
             f"the weights are {' and '.join(sorted(dtypes))}; all must have the same dtype"
@@ -205,12 +205,12 @@ def exported_of(spec: Spec, given: Weights) -> formats.Exported:
         raise UsageError(f"the weights are {dtypes.pop()}; allowed are float32 and float64")
     return formats.Exported(
         spec.name,
-        spec.program("training", **given.sizes),
-        spec.program("inference", **given.sizes),
-        given.parameters,
-        given.statistics,
-        given.vocabulary,
-        {"fingerprint": given.fingerprint, "history": dict(given.history)},
+        spec.program("training", **weights_.sizes),
+        spec.program("inference", **weights_.sizes),
+        weights_.parameters,
+        weights_.statistics,
+        weights_.vocabulary,
+        {"fingerprint": weights_.fingerprint, "history": dict(weights_.history)},
     )
 
 
@@ -251,9 +251,9 @@ def import_(request: Import, tell: Tell = ignore_call) -> Weights:
     return imported
 
 
-def _check(given: Weights, spec: Spec, file: Path) -> None:
+def _check(weights_: Weights, spec: Spec, file: Path) -> None:
     try:
-        weights.check(given, spec)
+        weights.check(weights_, spec)
     except WeightsError as error:
         raise WeightsError(f"{displayed(file)}: {error}") from None
 

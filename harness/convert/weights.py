@@ -434,22 +434,22 @@ def load_plain(path: str | Path) -> ArrayDict:
     try:
         arrays = dict(from_safetensors(data))
     except KeyError:  # a dtype without a numpy equivalent
-        raise _no_float(name, *_foreign(data)) from None
+        raise _wrong_dtype(name, *_first_other_dtype(data)) from None
     except MALFORMED as error:
         raise WeightsError(f"{name!r} contains no weights: {shorten(reason_of(error))}") from None
     for tensor, array in arrays.items():
         if str(array.dtype) not in FLOATS:
-            raise _no_float(name, tensor, str(array.dtype))
+            raise _wrong_dtype(name, tensor, str(array.dtype))
     return arrays
 
 
-def _foreign(data: bytes) -> tuple[str, str]:
+def _first_other_dtype(data: bytes) -> tuple[str, str]:
     read: Callable[[bytes], Iterable[tuple[str, dict[str, Any]]]] = deserialize
     dtypes = {tensor: str(description["dtype"]) for tensor, description in read(data)}
     return next((tensor, d) for tensor, d in dtypes.items() if d not in ("F32", "F64"))
 
 
-def _no_float(name: str, tensor: str, dtype: str) -> WeightsError:
+def _wrong_dtype(name: str, tensor: str, dtype: str) -> WeightsError:
     return WeightsError(
         f"{name!r}: {shorten(tensor)} is {dtype}; allowed are {' and '.join(FLOATS)}"
     )

@@ -114,9 +114,9 @@ def select_entries(layer: str | None, between: Sequence[str]) -> dict[str, Defau
         UsageError: there is no such layer or framework, or the two frameworks are the same.
     """
     entries = catalogue()
-    known = frameworks(entries)
+    names = frameworks(entries)
     for name in between:
-        check_known("framework", name, known)
+        check_known("framework", name, names)
     if len(set(between)) < len(between):
         raise UsageError(f"{between[0]} cannot be compared with itself: name another framework")
     if layer is not None:

@@ -82,12 +82,12 @@ def _print(
     )
     for name, entry_ in entries.items():
         line(out, f"{name} ({', '.join(entry_.layers)})", "bold")
-        _prose(out, f"{entry_.parts} Recommended: {entry_.agree_on}.")
-        _measures(out, name, entry_, between, by_entry)
-        _prose(out, f"effect: {entry_.apart}")
+        _print_text(out, f"{entry_.parts} Recommended: {entry_.agree_on}.")
+        _print_frameworks(out, name, entry_, between, by_entry)
+        _print_text(out, f"effect: {entry_.apart}")
         if entry_.elsewhere and not between:
-            _prose(out, f"elsewhere: {entry_.elsewhere}")
-        _prose(out, f"source: {entry_.source}")
+            _print_text(out, f"elsewhere: {entry_.elsewhere}")
+        _print_text(out, f"source: {entry_.source}")
         out.print()
     count_text = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
     line(out, count_text if verification is None else f"{count_text}; {_summary(verification)}")
@@ -95,11 +95,11 @@ def _print(
         line(out, f"{framework}: not run: {reason}")
 
 
-def _prose(out: Console, text: str) -> None:
+def _print_text(out: Console, text: str) -> None:
     line(out, f"  {text}", further=0)
 
 
-def _measures(
+def _print_frameworks(
     out: Console,
     name: str,
     entry_: DefaultEntry,

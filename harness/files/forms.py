@@ -90,7 +90,7 @@ def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Locate
             annotation = next((m for m in members if _is_labelled(m, str(step))), None)
         elif step != "[key]":
             holder = members[0] if members else None
-            annotation = _below(holder, step)
+            annotation = _annotation_of(holder, step)
             path = (*path, step)
     return _Located(details, path, annotation, holder, choices)
 
@@ -130,7 +130,7 @@ def _literals(annotation: Any) -> tuple[str, ...]:
     return ()
 
 
-def _below(holder: Any, step: str | int) -> Any:
+def _annotation_of(holder: Any, step: str | int) -> Any:
     """Return the annotation of the value under the key or index ``step``; None if unknown."""
     if _is_class(holder, BaseModel):
         return _fields(holder).get(str(step))
@@ -162,7 +162,9 @@ def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint
         for item in group:
             by_label.setdefault(item.choices[level][1], []).append(item)
         fitting = [
-            items for items in by_label.values() if not all(_misses(item, path) for item in items)
+            items
+            for items in by_label.values()
+            if not all(_has_wrong_type(item, path) for item in items)
         ]
         if fitting:
             yield from _complain_all(min(fitting, key=len), level + 1)
@@ -170,7 +172,7 @@ def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint
             yield _wrong_type(group)
 
 
-def _misses(item: _Located, path: KeyPath) -> bool:
+def _has_wrong_type(item: _Located, path: KeyPath) -> bool:
     """Return whether an error says that the value at ``path`` has a wrong type."""
     return item.path == path and bool(_expectation(item))
 

@@ -59,7 +59,7 @@ class TrainProgress(TrainEvents):
         self._steps = len(setup.feed.epoch(epoch))
         self.bar.plan(self._epochs * self._steps, epoch * self._steps + step)
         self.bar.doing("the first steps")
-        data, size_text = setup.data, _grown(setup)
+        data, size_text = setup.data, _describe_sizes(setup)
         self._unit = data.unit
         self.bar.line(
             f"{setup.spec.name} on {setup.request.backend}: {data.name}, "
@@ -100,7 +100,7 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
     )
 
 
-def _grown(setup: Setup) -> str:
+def _describe_sizes(setup: Setup) -> str:
     """Describe the sizes that differ from the spec's sizes."""
     spec_sizes = setup.spec.programs["training"].sizes
     changed = {name: size for name, size in setup.sizes.items() if size != spec_sizes[name]}

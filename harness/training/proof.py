@@ -174,8 +174,8 @@ class _Proof:
         if not setup.feed.held_out_batch:
             return []
         self.remote.calls.load(self.parameters, self.statistics)
-        found = self.remote.calls.evaluate(most=1) or {}
-        loss = np.asarray(found.get("loss"), host_dtype(self.dtype))
+        metrics = self.remote.calls.evaluate(most=1) or {}
+        loss = np.asarray(metrics.get("loss"), host_dtype(self.dtype))
         reference = Reference(setup.training, setup.inference, orders=FEW)
         expected = reference.expect(lambda session: [self._held_out_loss(session)])
         return expected.deviations({HELD_OUT: loss}, self.dtype)

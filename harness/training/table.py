@@ -239,8 +239,8 @@ def _check_array(
             raise UsageError(f"{name}: some entries are NaN or infinite")
         return array if array.dtype.itemsize <= 4 else array.astype(np.float64)
     if (type_.kind == "bool") != (array.dtype.kind == "b") or array.dtype.kind not in "iub":
-        wanted = "booleans" if type_.kind == "bool" else "integers"
-        raise UsageError(f"{name}: expected {wanted}, found {array.dtype}")
+        expected = "booleans" if type_.kind == "bool" else "integers"
+        raise UsageError(f"{name}: expected {expected}, found {array.dtype}")
     return array
 
 

@@ -158,20 +158,20 @@ class LayerBody:
         body, label = self.call.block, self.call.attributes["label"]
         names = dict(self.program.names)
         idioms = Idioms(self.program.types, names)
-        nodes, wanted = idioms.block(body.nodes, [body.outputs[n] for n in self.results])
+        nodes, outputs = idioms.block(body.nodes, [body.outputs[n] for n in self.results])
 
-        reads = count_reads(nodes, wanted)
+        reads = count_reads(nodes, outputs)
         # A result that nothing else reads is returned as an expression. In training, statistics are
         # updated before the return, so all results are variables.
-        bare = {v for v in wanted if reads[v] == 1} if not self.moves else set()
+        bare = {v for v in outputs if reads[v] == 1} if not self.moves else set()
 
         def base(value: int) -> str:
             name = "" if value in bare else names.get(value, "")
             return name.removeprefix(f"{label}/") if name.startswith(f"{label}/") else ""
 
-        drawn = {port.value: port.init or {} for port in noise_ports(self.program)}
+        noise_values = {port.value: port.init or {} for port in noise_ports(self.program)}
         every = form.roles(self.call)
-        roles = [(role, value) for role, value in every if value not in drawn]
+        roles = [(role, value) for role, value in every if value not in noise_values]
         texts = {role: parameter(role) for role in form.shapes}
         floats = (r for r, value in roles if self.program.types[value].kind == "float")
         like = next(itertools.chain(texts.values(), floats))
@@ -193,15 +193,15 @@ class LayerBody:
                 e.write(f"{name} = {e.render(dialect.filled(e, zeros, shape))}")
                 e.depth -= 1
         for role, value in every:
-            if value in drawn:
+            if value in noise_values:
                 shape = self.program.types[value].shape
-                made = e.read(dialect.noise(e, drawn[value], shape))
-                e.write(f"{e.argument(value, role)} = {made}")
-        e.block(nodes, wanted)
-        results = e.operands(wanted)
-        given = [value for role, value in roles if role not in method.optional]
+                noise = e.read(dialect.noise(e, noise_values[value], shape))
+                e.write(f"{e.argument(value, role)} = {noise}")
+        e.block(nodes, outputs)
+        results = e.operands(outputs)
+        passed = [value for role, value in roles if role not in method.optional]
         first = [
-            f"{'    ' * depth}{line}" for line in e.free_sizes(given, list(map(e.render, results)))
+            f"{'    ' * depth}{line}" for line in e.free_sizes(passed, list(map(e.render, results)))
         ]
         e.lines[:0] = first
         return e, arguments, results

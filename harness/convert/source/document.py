@@ -41,16 +41,16 @@ def signature(model: SourceModel) -> list[str]:
 def form_title(form: LayerForm) -> str:
     """Return the title of a layer, e.g. ``Layer gru: activation relu, gate hard_sigmoid.``"""
     items = form.attributes.items()
-    given = [f"{name_text(n)} {name_text(str(v))}" for n, v in items if not isinstance(v, Dim)]
-    return f"Layer {name_text(form.definition)}{': ' if given else ''}{', '.join(given)}."
+    parts = [f"{name_text(n)} {name_text(str(v))}" for n, v in items if not isinstance(v, Dim)]
+    return f"Layer {name_text(form.definition)}{': ' if parts else ''}{', '.join(parts)}."
 
 
-def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
+def shapes(program: Program, named_shapes: Sequence[tuple[str, Shape]]) -> str:
     """Format names with shapes, e.g. ``x [batch, time, 86], h [batch, 256]``."""
-    known = {name: Dim(size) for name, size in program.sizes.items()}
+    sizes = {name: Dim(size) for name, size in program.sizes.items()}
     texts = []
-    for name, shape in named:
-        inside = ", ".join(str(dim.substitute(known)) for dim in shape)
+    for name, shape in named_shapes:
+        inside = ", ".join(str(dim.substitute(sizes)) for dim in shape)
         texts.append(f"{name_text(name)} [{inside}]")
     return ", ".join(texts)
 
@@ -102,17 +102,17 @@ def first_arguments(model: SourceModel) -> str:
 def docstring(lines: Sequence[str], indent: int = 0) -> list[str]:
     """Return the lines of a docstring with the text ``lines``; long lists of shapes are wrapped."""
     space = INDENT * indent
-    found: list[str] = []
+    result: list[str] = []
     for line in lines:
         # An indented line is an example. Do not wrap it.
         is_indented = line.startswith(" ")
-        found += [prose(line)] if is_indented else _wrapped(prose(line), LINE - len(space) - 3)
-    found[0] = f'"""{found[0]}'
+        result += [prose(line)] if is_indented else _wrapped(prose(line), LINE - len(space) - 3)
+    result[0] = f'"""{result[0]}'
     if len(lines) == 1:
-        found[-1] += '"""'
+        result[-1] += '"""'
     else:
-        found.append('"""')
-    return [f"{space}{line}" if line else "" for line in found]
+        result.append('"""')
+    return [f"{space}{line}" if line else "" for line in result]
 
 
 def comment(line: str, indent: int = 0) -> str:

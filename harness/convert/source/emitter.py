@@ -216,8 +216,12 @@ class Emitter:
     def name(self, base: str) -> str:
         """Return a variable name: ``base`` if its old value is not read again, else a new name."""
         base = identifier(base)
-        held = self.owner.get(base)
-        if held is not None and not self.left[held] and self.home.get(held) == self.depth:
+        old_value = self.owner.get(base)
+        if (
+            old_value is not None
+            and not self.left[old_value]
+            and self.home.get(old_value) == self.depth
+        ):
             return base
         return unique(base, {*self.owner, *self.reserved})
 
@@ -257,8 +261,8 @@ class Emitter:
 
     def size(self, dim: Dim | int) -> str:
         """Format a dimension, such as ``86`` or ``time``."""
-        known = {name: Dim(size) for name, size in self.sizes.items()}
-        dim = Dim.of(dim).substitute(known)
+        sizes = {name: Dim(size) for name, size in self.sizes.items()}
+        dim = Dim.of(dim).substitute(sizes)
         return str(dim).replace("*", " * ")
 
     def shape(self, shape: Iterable[Dim | int]) -> str:
@@ -358,13 +362,13 @@ class Emitter:
             UsageError: no argument has an axis from which a free size can be read.
         """
         lines = []
-        known = {name: Dim(size) for name, size in self.sizes.items()}
+        sizes = {name: Dim(size) for name, size in self.sizes.items()}
         code = "\n".join([*self.lines, *further])
         for size in FREE:
             if not re.search(rf'(?<![\w".]){size}(?![\w"])', code):
                 continue
             axes = [
-                (f"{self.text[a]}.shape[{axis}]", length.substitute(known))
+                (f"{self.text[a]}.shape[{axis}]", length.substitute(sizes))
                 for a in arguments
                 for axis, length in enumerate(self.types[a].shape)
             ]

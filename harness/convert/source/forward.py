@@ -54,13 +54,13 @@ def forward(
     """Write the nodes of the model."""
     e.call, program = call, model.program
     e.reserved.update(reserved)
-    wanted = [*model.outputs.values(), *model.state.values()]
-    e.left = count_reads(model.nodes, wanted)
+    results = [*model.outputs.values(), *model.state.values()]
+    e.left = count_reads(model.nodes, results)
     ports = (*program.inputs, *program.state)
     e.left.update(port.value for port in ports)  # so that each argument gets its own name
     names = [e.argument(port.value, port.name) for port in ports]
     e.left.subtract(port.value for port in ports)
-    e.block(model.nodes, wanted)
+    e.block(model.nodes, results)
     outputs = [(n, e.read(e.tensor(e.operand(v)))) for n, v in model.outputs.items()]
     after = [(n, e.read(e.tensor(e.operand(v)))) for n, v in model.state.items()]
     count = len(program.inputs)

@@ -35,10 +35,10 @@ class Idioms:
         self, nodes: Iterable[Node], wanted: Iterable[int]
     ) -> tuple[tuple[Node, ...], tuple[int, ...]]:
         """Rewrite nodes; return the nodes that ``wanted`` values need, and the wanted values."""
-        found = [self._rewritten(node) for node in nodes]
+        rewritten = [self._rewritten(node) for node in nodes]
         results = tuple(self._now(value) for value in wanted)
-        kept = needed_nodes([node for node in found if node is not None], results)
-        return kept, results
+        needed = needed_nodes([node for node in rewritten if node is not None], results)
+        return needed, results
 
     def _now(self, value: int) -> int:
         return self.same.get(value, value)
@@ -51,9 +51,9 @@ class Idioms:
             node = replace(node, body=Block(node.block.inputs, nodes, outputs))
         elif node.op in RULES:
             for rule in RULES[node.op]:
-                found = rule(self, node)
-                if found is not None:
-                    return self._replaced(node, *found)
+                match = rule(self, node)
+                if match is not None:
+                    return self._replaced(node, *match)
         for output in node.outputs:
             self.made[output] = node
         return node

@@ -85,8 +85,8 @@ class SourceModel:
 
     def dims(self, shape: Sequence[Dim]) -> str:
         """Format a shape; sizes with known numbers become numbers, e.g. ``[batch, time, 86]``."""
-        known = {name: Dim(size) for name, size in self.program.sizes.items()}
-        return "[" + ", ".join(str(dim.substitute(known)) for dim in shape) + "]"
+        sizes = {name: Dim(size) for name, size in self.program.sizes.items()}
+        return "[" + ", ".join(str(dim.substitute(sizes)) for dim in shape) + "]"
 
 
 def model(training: Program, inference: Program) -> SourceModel:
@@ -128,7 +128,7 @@ def _forms(
     originals = {node.attributes["label"]: node for node in inference.calls}
     trained = {node.attributes["label"]: node for node in training.calls}
     used = Counter(wanted) + Counter(i for node in nodes for i in node.inputs)
-    made = {output: node for node in nodes for output in node.outputs}
+    producers = {output: node for node in nodes for output in node.outputs}
     forms: dict[Any, LayerForm] = {}
     instances: dict[str, LayerForm] = {}
     calls: dict[str, tuple[LayerForm, Method]] = {}
@@ -143,7 +143,7 @@ def _forms(
         made_here = [(n, o) for n, o in enumerate(node.outputs) if o not in node.inputs]
         read = {n for n, output in made_here if used[output]}
         method.results = tuple(sorted(read.union(method.results)))
-        method.optional |= _zeros(form, node, made)
+        method.optional |= _zeros(form, node, producers)
         calls[label] = form, method
     # Layers that only the loss uses have weights, although the inference program does not call
     # them.

@@ -145,7 +145,7 @@ def reader(spec: Spec, weights: Weights) -> Reader:
         raise UsageError(f"{spec.name} has no 'data' section for a text, so it cannot read one")
     program = spec.program("inference", **weights.sizes)
     offsets = {p.name: data.arrays[p.name].offset for p in program.inputs}
-    wide = any("time" in _names(program, port) for port in program.inputs)
+    wide = any("time" in _axis_names(program, port) for port in program.inputs)
     single = [offset for offset in offsets.values() if offset is not None]
     output, window = _output(program), data.windows.length
     return Reader(
@@ -163,8 +163,8 @@ def _step(
     program: Program, offsets: Mapping[str, int | None], output: str, window: int
 ) -> Program | None:
     """Return a program that reads one character per step; None if the model has none."""
-    whole = (p for p in program.inputs if "time" not in _names(program, p))
-    if any(offsets[port.name] is not None for port in whole):
+    without_time = (p for p in program.inputs if "time" not in _axis_names(program, p))
+    if any(offsets[port.name] is not None for port in without_time):
         return None
     try:
         return incremental(program, output, window)
@@ -172,7 +172,7 @@ def _step(
         return None
 
 
-def _names(program: Program, port: Port) -> list[str]:
+def _axis_names(program: Program, port: Port) -> list[str]:
     return [name for dim in program.type_of(port).shape for name in dim.names]
 
 
@@ -341,7 +341,7 @@ class Reading:
         def run(session: Session) -> list[ArrayDict]:
             session.load(self.weights.parameters, self.weights.statistics)
             found = session.forward("inference", inputs, state)
-            return [{name: _last(found[name], np.shape(a)) for name, a in results.items()}]
+            return [{name: _last_steps(found[name], np.shape(a)) for name, a in results.items()}]
 
         expected = self._reference.expect(run)
         wrong = worst(expected.deviations(results, self.request.dtype))
@@ -357,7 +357,7 @@ def _is_proven(number: int) -> bool:
     return number < PROVEN or number & (number - 1) == 0
 
 
-def _last(array: Array, shape: Sequence[int]) -> Any:
+def _last_steps(array: Array, shape: Sequence[int]) -> Any:
     """Return the last time steps of an array, as many as ``shape`` has."""
     return array if array.shape == shape else array[:, -shape[1] :]
 
