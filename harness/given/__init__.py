@@ -1,1 +1,1 @@
-"""One pass of a model on a user's own arrays, on any backend or on the oracle."""
+"""A pass of a model on a user's own arrays, on any backend or on the oracle."""

@@ -1,4 +1,4 @@
-"""One pass on a user's own arrays, run on any backend or on the oracle."""
+"""A pass on a user's own arrays, run on any backend or on the oracle."""
 
 from __future__ import annotations
 

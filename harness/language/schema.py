@@ -112,7 +112,7 @@ class Scan(Strict):
 
 
 class NamedScan(Scan):
-    """One of several loops of a layer. ``carries`` lists the states that the loop updates.
+    """A loop of a layer with several loops. ``carries`` lists the states that the loop updates.
 
     In the equations, the name of the loop stands for its output at all steps.
     """
