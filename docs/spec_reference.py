@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 from harness.language import (
+    base_models,
     document,
     evaluate,
     expressions,
@@ -29,7 +30,6 @@ from harness.language import (
     noise,
     optimizer_schema,
     schema,
-    strict,
 )
 from harness.language.builtins import BUILTINS
 from harness.program import dims
@@ -41,7 +41,7 @@ LAW = dict[str, dict[str, float | str]]
 
 # For each chapter of the page: the titles of its sections, and the pydantic model of each.
 PARTS: dict[str, dict[str, type[BaseModel]]] = {
-    "Every file": {"Every file": strict.Documented},
+    "Every file": {"Every file": base_models.Documented},
     "A model": {
         "Model": schema.Model,
         "Input or target": schema.Input,
@@ -219,7 +219,7 @@ def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
             members = [one for one in members if one not in (LAW, str)]
             return " | ".join(["distribution", *map(type_text, members)])
         return " | ".join(dict.fromkeys(map(type_text, members)))
-    if annotation == strict.Axes:
+    if annotation == base_models.Axes:
         return "axes"
     if get_origin(annotation) is Literal:
         return " | ".join(f"`{one}`" for one in get_args(annotation))

@@ -181,13 +181,14 @@ def make_speeds() -> None:
 
     from bench_results import REQUEST, refused, result, speed_file
 
-    from harness.timing.json_file import document, written
+    from harness.results.speeds import encode_speeds
+    from harness.timing.json_file import document
 
     found = [result("numpy", 0.001), result("torch", 0.002), refused("jax")]
-    text = written(document(REQUEST, found)).decode().replace(platform.node(), "host")
+    text = encode_speeds(document(REQUEST, found)).decode().replace(platform.node(), "host")
     content = json.loads(text)
     del content["commit_info"]["project"], content["commit_info"]["branch"]
-    (FOLDER / "speeds.json").write_bytes(written(speed_file(content)))
+    (FOLDER / "speeds.json").write_bytes(encode_speeds(speed_file(content)))
     found = [result("torch", 0.003, ratio=8.0), result("jax", 0.0005), refused("numpy")]
     content["benchmarks"], content["harness"] = (
         document(REQUEST, found).plain()[name] for name in ("benchmarks", "harness")
@@ -195,7 +196,7 @@ def make_speeds() -> None:
     info = content["machine_info"]["harness"]
     info["machine"]["cpu"] = "another processor"
     info["workers"]["torch"]["versions"]["torch"] = "2.0"
-    (FOLDER / "slower.json").write_bytes(written(speed_file(content)))
+    (FOLDER / "slower.json").write_bytes(encode_speeds(speed_file(content)))
 
 
 if __name__ == "__main__":
