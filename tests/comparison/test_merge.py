@@ -304,4 +304,4 @@ def test_two_models_of_one_name_are_not_taken_for_one(
 
     older = changed(shards[0], tmp_path / "older.jsonl", begin=unsaid)
     found = run("merge", *shards, older, "-o", tmp_path / "others.jsonl")
-    assert (found.exit_code, "4 cells of 3 files" in found.stdout) == (0, True)
+    assert (found.exit_code, "4 cells from 3 files" in found.stdout) == (0, True)

@@ -72,7 +72,7 @@ def test_speeds_that_were_merged_before_are_neither_doubled_nor_mixed(
         found = run("merge", *files, "-o", again)
         assert found.exit_code == 3, found.stdout
         assert "2 cells from" in found.stdout
-        assert "from 2 machines" in found.stdout
+        assert "2 machines" in found.stdout
         wording(found.stdout.splitlines()[-1], "1 ... 2 ... 2/2; 1")
         merged = json_file.read(again)
         backends = {b.params.backend: b.stats.median for b in merged.benchmarks}
