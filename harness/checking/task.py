@@ -74,8 +74,13 @@ class Task:
             UsageError: a field is missing or unknown, or has a wrong type.
         """
         try:
-            formed(json.loads(_dump_json(record)), TaskForm, "a cell")
-        except (TypeError, ValueError) as error:
+            plain = (
+                {str(n): v for n, v in record.items()} if isinstance(record, Mapping) else record
+            )
+            formed(json.loads(_dump_json(plain)), TaskForm, "a cell")
+        except TypeError as error:
+            raise UsageError(f"a cell: {error}") from None
+        except ValueError as error:
             raise UsageError(str(error)) from None
         cell = Cell(**{name: record[name] for name in CELL_FIELDS})
         return cls(cell, record["source"], _dump_json(record["options"]))

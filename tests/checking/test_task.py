@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -138,9 +139,16 @@ def test_damaged_cells_are_told(change: dict[str, object], words: str, wording: 
         harness.Task.of(record)
     with wording.raises(UsageError, "5"):
         harness.Task.of(5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="'7'"):
+        harness.Task.of({**record, 7: 1})  # type: ignore[dict-item]
     del record["spec"]
     with wording.raises(UsageError):
         harness.Task.of(record)
+
+
+def test_a_cell_may_be_any_mapping() -> None:
+    task = harness.cells(SPECS[0], "numpy")[0]
+    assert harness.Task.of(MappingProxyType(task.record())) == task
 
 
 def test_a_cell_with_the_source_of_another_is_told(wording: Wording) -> None:
