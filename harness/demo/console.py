@@ -12,7 +12,6 @@ from harness.demo.broken import GATES, RIGHT
 from harness.demo.options import DemoOptions
 from harness.environments.columns import choose
 from harness.output.printing import tell
-from harness.output.templates import filled
 from harness.worker.launch import SERVICE
 
 SPEC = "lesson6/keras_gru"
@@ -32,6 +31,9 @@ def run_demo(options: DemoOptions) -> int:
     Raises:
         UsageError: there is no such backend, or the reproducer's folder cannot be written.
     """
+    # Jinja2 takes a tenth of a second, and harness.check imports this module.
+    from harness.output.templates import filled
+
     request = demo_request(options)
     broken_backend = request.backends[-1] if options.broken else ""
     template_values = {

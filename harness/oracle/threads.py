@@ -6,12 +6,19 @@ than computing.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from threadpoolctl import threadpool_limits
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Set every loaded BLAS library to one thread during the ``with`` block."""
-    limit: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    """Set every loaded BLAS library to one thread during the ``with`` block.
+
+    The limit only saves time. OpenBLAS ignores it if another thread has set a limit before. If the
+    path of a loaded library is not UTF-8, threadpoolctl cannot read it, and there is no limit.
+    """
+    try:
+        limit: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    except UnicodeDecodeError:
+        return nullcontext()
     return limit

@@ -303,10 +303,13 @@ class Process:
 
         processes, total = _descendants(self._popen.pid), 0
         for pid in processes:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, OSError):
                 process = psutil.Process(pid)
-                alone = len(processes) == 1
-                total += process.memory_info().rss if alone else process.memory_full_info().pss
+                info = process.memory_info()
+                if len(processes) > 1:
+                    info = process.memory_full_info()
+                # Without /proc/PID/smaps the kernel does not tell how pages are shared.
+                total += getattr(info, "pss", info.rss)
         return total
 
     def _read_reports(self) -> list[int]:

@@ -96,4 +96,4 @@ def test_every_run_proves_the_specs_that_it_checks() -> None:
     request = Request(specs=("lesson6/simple_rnn",), backends=("numpy",), checks=("values",))
     with Engine(request) as engine:
         engine.run()
-        assert set(engine.proofs) == {"lesson6/simple_rnn"}
+        assert set(engine.cases.proofs) == {"lesson6/simple_rnn"}
