@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from places import DOCS, ROOT
@@ -228,6 +230,19 @@ def test_a_framework_that_is_not_there_is_told() -> None:
     assert found.exit_code == 3
     assert [one.verdict for one in found.measurements] == ["not run"]
     assert found.troubles == {"nowhere": "no backend 'nowhere' is installed"}
+
+
+@pytest.mark.parametrize(
+    ("convert", "measured"),
+    [(np.array, "copies"), (np.asarray, "shares")],
+    ids=["array", "asarray"],
+)
+def test_a_conversion_that_copies_is_told_from_one_that_shares(
+    convert: Callable[[Any], Any], measured: str
+) -> None:
+    probes = Probes()
+    probes.observe({"array-sharing": lambda array: convert(array).copy})
+    assert probes["array-sharing"]() == measured
 
 
 def test_a_measurement_that_fails_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
