@@ -128,8 +128,9 @@ class KerasFormat(Format):
             if instance not in built.layers:
                 raise UsageError(
                     f"{exported.spec} cannot become a Keras model: no output depends on {instance}"
-                    ", and a Keras model only has layers that an output needs; add an equation "
-                    "that returns its result (kept = 1 * weights), or export to torch, jax or onnx"
+                    ", and a Keras model has only layers that an output needs; make an output of "
+                    f"{instance} with an equation (such as kept = 1 * weights), or export to "
+                    "torch, jax or onnx"
                 )
             native = built.natives.get(instance)
             packed = {**own, **native.packing.pack(own)} if native else own

@@ -90,10 +90,10 @@ class TensorFlowEngine:
             # operation, this raises RuntimeError.
             with suppress(RuntimeError):
                 config.set_visible_devices([], "GPU")
-        elif card >= len(config.list_logical_devices("GPU")):
+        elif card >= (count := len(config.list_logical_devices("GPU"))):
             raise UsageError(
-                f"TensorFlow cannot use GPU {card} in this process; it has started "
-                f"{len(config.list_logical_devices('GPU'))} GPUs: see TensorFlow's log"
+                f"TensorFlow cannot use GPU {card} in this process; TensorFlow has started only "
+                f"{count} {'GPU' if count == 1 else 'GPUs'}: see TensorFlow's log"
             )
         config.experimental.enable_tensor_float_32_execution(dtype == "tf32")
         if self.deterministic:

@@ -97,7 +97,9 @@ def tensors(archive: Archive, model_bytes: int) -> dict[str, Declared]:
             dtype = np.dtype(tensor.storage.dtype)
             size = tensor.storage.count * dtype.itemsize
             if size > max(4 * model_bytes, SPARE):
-                raise Damaged(f"a tensor is a view of {size:,} bytes; save a clone of the tensor")
+                raise Damaged(
+                    f"a tensor is a view of a storage of {size:,} bytes; save a clone of the tensor"
+                )
             data = archive.part(f"{folder}/data/{tensor.storage.key}", size)
             return _view(np.frombuffer(data, dtype.newbyteorder(order)), tensor)
 

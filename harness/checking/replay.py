@@ -205,7 +205,8 @@ def run_reduce(options: ReduceOptions, write_files: WriteFiles) -> CommandResult
     target = options.output or _choose_target(folder)
     if os.path.lexists(target):
         raise UsageError(
-            f"{displayed(target)} already exists: choose another with --output, or move this folder"
+            f"{displayed(target)} already exists: choose another folder with --output, or move "
+            "this one"
         )
     original: Failure = load(folder)
     launch = Launch(*choose_process(options, options.backend or original.cell.backend))

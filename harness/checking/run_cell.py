@@ -149,9 +149,8 @@ class CellRun:
         starts, running = self.worker.starts, "open"
         for name, check in opened.checks.items():
             if self.worker.starts != starts or self.worker.pid is None:
-                yield Finding(
-                    name, faults=[f"the worker process ended during {running}"], verdict="not-run"
-                )
+                fault = f"the worker process ended during the check {running}"
+                yield Finding(name, faults=[fault], verdict="not-run")
                 continue
             running = name
             for finding in self._run_check(name, check):

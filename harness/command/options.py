@@ -148,7 +148,8 @@ def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) ->
     by_backend = pairs("--python", [item for item in items if item not in bare])
     if len(bare) > 1:
         raise UsageError(
-            f"--python has two interpreters without a backend: {bare[0]!r} and {bare[1]!r}"
+            f"--python gives two interpreters for all backends, {bare[0]!r} and {bare[1]!r}: give "
+            "only one, or write BACKEND=INTERPRETER"
         )
     return {**(dict.fromkeys(backends(), bare[0]) if bare else {}), **by_backend}
 
@@ -186,8 +187,8 @@ def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> An
     for other in given:
         if other != name:
             raise UsageError(
-                f"{option} is given for {other!r}, which does not run{did_you_mean(other, [name])} "
-                f"(run: {name})"
+                f"{option} is given for {other!r}, which is not run here"
+                f"{did_you_mean(other, [name])} (run: {name})"
             )
     return given.get(name, otherwise)
 
@@ -272,9 +273,10 @@ def share(text: str) -> float:
     percent = text.endswith("%")
     try:
         value = float(THRESHOLD.read(text.removesuffix("%"))) / (100 if percent else 1)
-    except UsageError as error:
+    except UsageError:
         raise UsageError(
-            f"--threshold takes a share such as 10% or 0.1, found {text!r}: {error}"
+            f"--threshold takes a share such as 10% or 0.1, found {text!r} "
+            f"(allowed: {THRESHOLD.least:,.0f} to {THRESHOLD.most:,.0f})"
         ) from None
     if value >= 1 and not percent:
         raise UsageError(

@@ -175,7 +175,7 @@ def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None
         [k for k in found if k not in wanted_set],
     )
     if missing or unknown:
-        parts = [f"it has no {_shorten_list(missing)}"] if missing else []
+        parts = [f"the file has no {_shorten_list(missing)}"] if missing else []
         if unknown:
             parts.append(
                 f"the model has no {_shorten_list(unknown)}{did_you_mean(unknown[0], missing)}"

@@ -158,7 +158,7 @@ def find_interpreter(column: str) -> str:
         )
     if environment is None:
         raise NoEnvironment(
-            f"there is no environment {column}: make it with '{make}', or write an interpreter, "
+            f"there is no environment {column}: make it with '{make}', or name an interpreter: "
             f"{column}=/path/to/python",
             [column],
         )

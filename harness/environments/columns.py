@@ -192,7 +192,7 @@ def _parse_request(item: str) -> tuple[str, str]:
         raise UsageError(f"{needs.unknown_backend(backend)}{forms}")
     if at and not LABEL.fullmatch(label):
         raise UsageError(
-            f"{shorten(item)!r}: the label after '@' or '==' may have at most 100 letters, digits, "
+            f"{shorten(item)!r}: the label after '@' or '==' must have 1 to 100 letters, digits, "
             f"'.', '_' and '-', found {shorten(label)!r}; {FORMS}"
         )
     if VERSION.fullmatch(python):

@@ -152,7 +152,7 @@ def environment_name(word: str) -> str:
         _split_version(word)
     if not LABEL.fullmatch(label):
         raise UsageError(
-            "--remove takes BACKEND@VERSION, where the version has at most 100 letters, "
+            "--remove takes BACKEND@VERSION, where the version has 1 to 100 letters, "
             f"digits, '.', '_' and '-', found {shorten(word)!r}"
         )
     return column

@@ -108,7 +108,7 @@ def check_kind(path: Path, kind: FileKind) -> bool:
         raise FileFault(name, _error_text(error)) from None
     if other_file := other_kind(status):
         is_null = status.st_rdev == os.makedev(1, 3) and stat.S_ISCHR(status.st_mode)
-        hint = "remove the option to write no file" if is_null else "name a file"
+        hint = "to write no file, leave the option out" if is_null else "name a file"
         raise FileFault(name, f"{other_file}; {hint}")
     if not status.st_mode & 0o222 or not os.access(
         path, os.W_OK, effective_ids=os.access in os.supports_effective_ids

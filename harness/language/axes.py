@@ -73,8 +73,8 @@ def _size_of(expression: Expr, sizes: Mapping[str, Dim]) -> Dim:
         left, right = size_of(expression.left, sizes), size_of(expression.right, sizes)
         return _OPERATORS[expression.operator](left, right)
     raise SpecError(
-        "an axis must be a size, an integer, or a sum or product of those; instead of units / 2, "
-        "declare a size half, and write 2 * half for units",
+        "an axis must be a size, an integer, or a sum or product of those; for a quotient such as "
+        "units / 2, declare a size half, and write 2 * half for units",
         expression.place,
     )
 

@@ -148,7 +148,7 @@ def _count_windows(axis: WindowedAxis, expr: Call) -> Dim:
     count = axis.count()
     if count is None:
         remedy = (
-            f"declare the axis as a multiple of the stride, as in {axis.stride} * half"
+            f"declare the axis as a multiple of the stride, as in {axis.stride} * part"
             if not axis.stride.terms
             else f"if the stride is a size, the axis plus padding minus one window must be a "
             f"multiple of the stride or 1 less, found {axis.after_first()}: give the stride as a "
@@ -156,7 +156,8 @@ def _count_windows(axis: WindowedAxis, expr: Call) -> Dim:
         )
         raise SpecError(
             f"the number of windows in {axis.length} entries with stride {axis.stride} is not a "
-            f"sum or product of sizes: {remedy}, or the number of windows in length=[...]",
+            f"sum or product of sizes: {remedy}, or declare a size for the number of windows, "
+            "and give it in length=[...]",
             expr.place,
         )
     return count

@@ -241,7 +241,7 @@ class _Builder:
     def check_document_start(self, event: yaml.DocumentStartEvent, place: Place) -> None:
         self.documents += 1
         if self.documents > 1:
-            raise SpecError("a spec file can have only one document; remove this '---'", place)
+            raise SpecError("a file can have only one document; remove this '---'", place)
         if event.version or event.tags:
             raise SpecError("directives ('%...') are not allowed in a spec", place)
 

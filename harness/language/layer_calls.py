@@ -120,9 +120,10 @@ class LayerEvaluator(Evaluator):
             return results[:count]
         states = scope.layers[expr.function].layer.state
         names = ", ".join(("y", *states)[: len(results)])
+        contents = "its output" if len(results) == 1 else "its output and then its states"
         raise SpecError(
-            f"{expr.function} returns {several(len(results), 'result')}, the output and the "
-            f"states; {count} names are assigned: write '{names} = {expr.function}(...)'",
+            f"{expr.function} returns {several(len(results), 'result')}, {contents}; "
+            f"{count} names are assigned: write '{names} = {expr.function}(...)'",
             assignment.place,
         )
 

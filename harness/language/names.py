@@ -37,8 +37,8 @@ _check_free_name, _name_schema = _name_check(
 )
 _check_model_name, _model_schema = _name_check(
     _PATH,
-    "one to four parts with '/' between them, each of letters, digits, '_' and '-', "
-    f"not starting with '-', at most {LONGEST} characters",
+    f"one to four parts with '/' between them; each part has at most {LONGEST} letters, digits, "
+    "'_' and '-', and does not start with '-'",
 )
 
 

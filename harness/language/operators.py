@@ -301,7 +301,7 @@ def _every_nth(evaluator: LanguageValues, value: int, axis: int, step: int, plac
     if any(c % step for c in (length.constant, *(c for _, c in length.terms))):
         raise SpecError(
             f"a step of {step} does not divide {length} entries: write the size as a multiple, as "
-            f"in {step} * half, or shorten the axis first",
+            f"in {step} * part, or shorten the axis first",
             place,
         )
     count = Dim(length.constant // step, tuple((n, c // step) for n, c in length.terms))

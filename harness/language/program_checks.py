@@ -67,8 +67,9 @@ def check_numbers(program: Program, places: Mapping[int, Place], fallback: Place
             room = _resolve_dim(high - low, sizes)
             if room is not None and room < 0:
                 raise SpecError(
-                    f"this slice exceeds the {_resolve_dim(length, sizes) or length} entries of "
-                    f"its axis: {start} to {stop}",
+                    "this index or slice goes beyond the "
+                    f"{_resolve_dim(length, sizes) or length} entries of its axis: "
+                    f"{start} to {stop}",
                     places.get(node.output, fallback),
                 )
     for port in (*program.parameters, *program.statistics):

@@ -86,7 +86,8 @@ class Scope:
             )
         if name in self.names and name not in self.changing:
             raise SpecError(
-                f"{name!r} cannot be assigned: it has a value; choose a different name",
+                f"{name!r} cannot be assigned: it already has a value here, such as an input or a "
+                "size; choose a different name",
                 target.place,
             )
 

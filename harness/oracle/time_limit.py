@@ -87,7 +87,7 @@ class TimeLimit:
                 f"{needed_seconds:,.1f}" if needed_seconds >= 1 else f"{needed_seconds:.1g}"
             )
             raise time_fault(
-                f"needs {needed_text} s or more, but may use {self.limit:g} s{left_text}"
+                f"needs {needed_text} s or more, but may use only {self.limit:g} s{left_text}"
             )
 
     def left(self) -> float:
@@ -144,7 +144,7 @@ def _reserved(need_bytes: int) -> Iterator[None]:
         if need_bytes > available_bytes:
             raise OracleFault(
                 f"the oracle needs about {need_bytes / 2**30:,.1f} GiB of memory, but may use "
-                f"{available_bytes / 2**30:,.1f} GiB, which is not a fault of the backend; "
+                f"only {available_bytes / 2**30:,.1f} GiB, which is not a fault of the backend; "
                 "choose smaller sizes (--size)",
                 "out-of-memory",
             )

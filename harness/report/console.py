@@ -62,8 +62,10 @@ def _find_format(output: Path) -> str:
     try:
         return ENDINGS[output.suffix.lower()]
     except KeyError:
+        *others, last = ENDINGS
         raise UsageError(
-            f"{displayed(output)}: unknown format; use a name that ends in {', '.join(ENDINGS)}"
+            f"{displayed(output)}: unknown format; use a name that ends in "
+            f"{', '.join(others)} or {last}"
         ) from None
 
 
@@ -132,7 +134,7 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
         before = places.setdefault(os.path.realpath(output), option)
         if before != option:
             raise UsageError(
-                f"{before} and {option} both name {displayed(output)}: give each another file"
+                f"{before} and {option} both name {displayed(output)}: give each its own file"
             )
         check_output(output, form)
 

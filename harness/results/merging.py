@@ -69,9 +69,10 @@ class Merged:
     def lines(self, place: str) -> list[str]:
         """Return the remarks as lines of text; ``place`` is the name of the merged file."""
         texts = [
-            f"{name}: {_count_cells(count)} {'is' if count == 1 else 'are'} also in another file, "
-            "with the same outcome; each is kept once"
+            f"{name}: {_count_cells(count)} {verb} also in another file, with the same outcome, "
+            f"and {verb} kept once"
             for name, count in self.duplicates.items()
+            for verb in ["is" if count == 1 else "are"]
         ]
         texts += [*self.contradictions, *self.notes]
         machines = several(len(self.machines), "machine")

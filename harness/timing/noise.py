@@ -73,7 +73,7 @@ def describe_other_load(load: Load, cores: int) -> str:
         ("after", load.end, load.own),
     ):
         if total - own > BUSY * cores:
-            part = f", of which this run itself may cause {own:.0f}" if round(own) else ""
+            part = f", of which this run itself may cause up to {own:.0f}" if round(own) else ""
             return (
                 f"other processes were running: load {total:.1f} on "
                 f"{cores} cores {when} the timing{part}"

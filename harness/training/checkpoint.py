@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 from harness.arrays import Array
 from harness.convert import weights
 from harness.convert.weights import HeaderPart, Weights, WeightsError, describe_error
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, UsageError, several
 from harness.files import kinds
 from harness.language.added_slots import AVERAGED
 from harness.language.initial_values import initial_state
@@ -161,7 +161,7 @@ def _check_history(path: Path, stored: Weights) -> None:
         done, current = len(history.epochs), history.position.epoch
         if done == current:
             return
-        reason = f"it has {done} finished epochs, but continues with epoch {current + 1}"
+        reason = f"it has {several(done, 'finished epoch')}, but continues with epoch {current + 1}"
     raise WeightsError(
         f"{str(path)!r} is not a valid checkpoint: {reason}; start over with --force, or "
         "use another copy"
@@ -261,9 +261,12 @@ def _faults(checkpoint: Checkpoint, setup: Setup) -> Iterator[str]:
     if step >= batches:
         yield f"an epoch has {batches:,} steps, but it continues after step {step:,}"
     elif position["steps"] != epoch * batches + step:
-        yield f"it is at step {position['steps']:,}, but also at {step + 1:,} of epoch {epoch + 1}"
-    elif sum(rows for _, rows in position["sums"]) != step * recipe.batch:
-        yield "its losses are from another number of rows than were read"
+        yield (
+            f"it has done {position['steps']:,} steps, but is at step {step + 1:,} of epoch "
+            f"{epoch + 1}"
+        )
+    elif (rows := sum(rows for _, rows in position["sums"])) != step * recipe.batch:
+        yield f"its losses cover {rows:,} rows, but {step * recipe.batch:,} rows were read"
     shapes = {p.name: setup.training.shape(p) for p in setup.training.parameters}
     slots = slot_shapes(setup.spec.update, shapes) if setup.spec.update else {}
     states = {n: a.shape for n, a in initial_state(setup.training, recipe.batch).items()}

@@ -173,7 +173,7 @@ def lost(features):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("unbiased", "The model uses the sample variance, which is n / (n - 1) times"),
+        ("unbiased", "with the sample variance, which is n / (n - 1) times"),
         ("slow", "The result is right if momentum of first is 0.97 instead of the spec's 0.9"),
         ("both", ""),
         ("lost", ""),

@@ -154,7 +154,7 @@ def test_crash_fails_the_tests_of_its_cell_only(own: Path) -> None:
     assert "test_check[faulty-numpy-small-float32-gradients]" in failed
     assert not list(ET.parse(own / "junit.xml").iter("error"))
     assert "values: crashed: SIGSEGV" in run.stdout
-    assert "the worker process ended during values" in run.stdout
+    assert "the worker process ended during the check values" in run.stdout
 
 
 def test_a_folder_that_is_not_there_is_an_error_in_words(tmp_path: Path) -> None:

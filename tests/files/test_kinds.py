@@ -159,7 +159,7 @@ def test_what_is_no_regular_file_stays(kind: FileKind, tmp_path: Path) -> None:
             ("plug", "a socket"),
             ("folder", "this is a folder"),
             (".", "this is a folder"),
-            ("/dev/null", "a device; remove the option to write no file"),
+            ("/dev/null", "a device; to write no file, leave the option out"),
             ("/dev/full", "a device; name a file"),
             ("loop", "too many levels of symbolic links"),
             ("lost", "there is no folder .*no"),

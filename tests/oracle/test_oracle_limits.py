@@ -188,7 +188,7 @@ def test_what_others_have_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> N
         assert go.wait(10)
         with within_limits(200 << 20), within_limits(250 << 20):
             pass
-        with pytest.raises(OracleFault, match=r"may use 0\.3 GiB"), within_limits(400 << 20):
+        with pytest.raises(OracleFault, match=r"may use only 0\.3 GiB"), within_limits(400 << 20):
             pass
     finally:
         done.set()
@@ -262,7 +262,7 @@ def test_available_memory_heeds_the_group(tmp_path: Path, monkeypatch: pytest.Mo
     ("size", "timeout", "code", "words"),
     [
         ("hidden=3000000", "3e7", 2, "GiB of memory or more"),
-        ("hidden=4000", "0.1", 3, " s or more, but may use 0.1 s"),
+        ("hidden=4000", "0.1", 3, " s or more, but may use only 0.1 s"),
     ],
 )
 def test_bench_refuses_such_sizes(size: str, timeout: str, code: int, words: str) -> None:

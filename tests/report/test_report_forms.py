@@ -216,7 +216,7 @@ ENDINGS = {
         "x.pt",
         ".safetensors or .st",
     ),
-    "report": ("report given.jsonl -o", "x.pdf", ".html, .htm, .md, .xml"),
+    "report": ("report given.jsonl -o", "x.pdf", ".html, .htm, .md or .xml"),
 }
 
 
@@ -345,7 +345,7 @@ def test_an_interrupt_keeps_and_shows_records_with_cells_only(
             ["run.jsonl", "--base", "run.jsonl", "--base", "run.jsonl", "-o", "o.md"],
             "--base ... run.jsonl, run.jsonl ... 2",
         ),
-        (["run.jsonl", "-o", "o.yaml"], ".html, .htm, .md, .xml"),
+        (["run.jsonl", "-o", "o.yaml"], ".html, .htm, .md or .xml"),
     ],
 )
 def test_nothing_that_is_given_is_left_out_in_silence(

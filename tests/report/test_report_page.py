@@ -164,7 +164,7 @@ def test_markdown_tells_of_the_fault_and_the_speeds(files: Path, tmp_path: Path)
         (["notes.txt", "-o", "o.html"], "notes.txt"),
         (["missing", "-o", "o.html"], ""),
         (["run.jsonl", "run.jsonl", "-o", "o.html"], "2"),
-        (["run.jsonl", "-o", "o.pdf"], ".html, .htm, .md, .xml"),
+        (["run.jsonl", "-o", "o.pdf"], ".html, .htm, .md or .xml"),
         (["run.jsonl", "-o", "notes.html"], "'harness report'"),
         (["run.jsonl", "-o", "no/o.html"], ""),
         (["bench.json", "-o", "o.xml"], "JUnit ... bench.json"),

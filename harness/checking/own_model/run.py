@@ -61,8 +61,10 @@ def explain_statistics(
         layers = tuple(dict.fromkeys(map(owner_of, wrong)))
         return Hint.of_attribute("momentum", layers, other, own)
     if all(_uses_sample_variance(*pairs[n], before[n]) for n in wrong):
-        words = "The model uses the sample variance, which is n / (n - 1) times the variance of a"
-        return Hint(f"{words} batch of n, as torch's BatchNorm does")
+        return Hint(
+            "The model updates the moving variance with the sample variance, which is n / (n - 1) "
+            "times the variance of a batch of n, as torch's BatchNorm does"
+        )
     return Hint("")
 
 
@@ -111,7 +113,7 @@ TRIED, ENTRIES = 200, 2_000_000
 LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
 # Checks with unusual values -> a description of these values.
 FAR_OUT = {
-    "saturation": "four times larger weights and inputs",
+    "saturation": "weights and inputs four times as large",
     "corners": "pre-activations that equal the biases",
 }
 
