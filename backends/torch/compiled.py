@@ -75,13 +75,13 @@ def compile_plan(
     places = max((prod(size.resolve(plan.sizes) for size in each) for each in windows), default=0)
     if places > MOST_PLACES:
         raise UsageError(
-            f"the plan sums windows of {places} entries; with more than {MOST_PLACES}, "
-            "torch.compile takes minutes: use the path derived"
+            f"a step sums overlapping windows of {places} entries; with more than {MOST_PLACES} "
+            "entries, torch.compile takes minutes: use the path derived"
         )
     count = plan.operations.total()
     if count > MOST:
         raise UsageError(
-            f"a step has {count:,} operations with unrolled loops; with more than {MOST:,}, "
+            f"with its loops unrolled, a step has {count:,} operations; with more than {MOST:,}, "
             "torch.compile takes too long: use the path derived"
         )
 

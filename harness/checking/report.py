@@ -204,8 +204,8 @@ def describe_given_arrays(request: Request, specs: ModelCollection) -> list[str]
         f"given: {', '.join(group_texts)}{sources}; batch {record.batch}, time {record.time}; "
         "further batches of a check are random"
     ]
-    further = [f"{n} has its initial value" for n in initial] + (
-        [f"random {', '.join(random)}"] if random else []
+    further = [f"{n} (its initial value is used)" for n in initial] + (
+        [f"{', '.join(random)} (random values are used)"] if random else []
     )
     if further:
         lines.append(f"not given: {'; '.join(further)}")

@@ -207,18 +207,21 @@ def _check_arrays(given: UserArrays, dtypes: Sequence[str]) -> None:
             count_text = f"of the {array.size:,} numbers of {name} ({group.name})"
             invalid = int(np.count_nonzero(~np.isfinite(array)))
             if invalid:
-                raise UsageError(
-                    f"{invalid:,} {count_text} are NaN or infinite, so they cannot be compared "
-                    "(harness.run accepts them)"
-                )
+                raise _not_comparable(invalid, count_text, "NaN or infinite")
             for dtype in dtypes:
                 largest = LARGEST[host_dtype(dtype)]
                 too_large = int(np.count_nonzero(np.abs(array) > largest))
                 if too_large:
-                    raise UsageError(
-                        f"{too_large:,} {count_text} are above {largest:.2g}, so they cannot be "
-                        f"compared in {dtype} (harness.run accepts them)"
-                    )
+                    above = f"above {largest:.2g}"
+                    raise _not_comparable(too_large, count_text, above, f" in {dtype}")
+
+
+def _not_comparable(count: int, count_text: str, problem: str, where: str = "") -> UsageError:
+    verb, subject, them = ("is", "it", "it") if count == 1 else ("are", "they", "them")
+    return UsageError(
+        f"{count:,} {count_text} {verb} {problem}, so {subject} cannot be compared{where} "
+        f"(harness.run accepts {them})"
+    )
 
 
 def sort_slowest_first(names: Sequence[str]) -> list[str]:

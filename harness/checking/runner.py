@@ -411,7 +411,7 @@ class CellRunner:
                     reason_text = reason_text or reason
                     continue
                 if result.contradicted:
-                    reason_text = reason_text or "its records contradict one another"
+                    reason_text = reason_text or "recorded results contradict one another"
                 elif result.verdict in verdicts:
                     reused[cell] = result
                 else:

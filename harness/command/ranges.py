@@ -52,9 +52,11 @@ class Range:
             value_text = shorten(repr(value))
         except ValueError:  # Python refuses to print integers of more than some thousand digits
             value_text = "an integer with too many digits to show"
-        limits = f"{_number(self.least)} to {_number(self.most)}"
+        # For the largest number below 1, the limits would be shown as 0 to 1.
+        limits = f" (allowed: {_number(self.least)} to {_number(self.most)})"
         return UsageError(
-            f"{what or self.what} must be {self.allowed}, found {value_text} (allowed: {limits})"
+            f"{what or self.what} must be {self.allowed}, found {value_text}"
+            f"{'' if self.most == BELOW_1 else limits}"
         )
 
 
@@ -70,6 +72,7 @@ CALL_SECONDS = 600.0
 USUAL_ROUNDS = 5
 MOST_INT32 = 2**31 - 1
 YEAR = 366 * 24 * 3600.0
+BELOW_1 = math.nextafter(1, 0)
 
 SEED = Range("a seed", "a whole number", 0, 2**32 - 1)
 TIMEOUT = Range("a timeout", "a positive number of seconds", 0.001, YEAR, whole=False)
@@ -85,7 +88,7 @@ ROUNDS = Range("the number of rounds", "at least 1", 1, 10_000)
 # The header of the weights contains the history of each epoch, and its size is limited.
 EPOCHS = Range("a number of epochs", "a positive whole number", 1, 20_000)
 EVERY = Range("a number of steps", "a positive whole number", 1, MOST_INT32)
-HELD_OUT = Range("the held-out share", "from 0 to below 1", 0.0, math.nextafter(1, 0), whole=False)
+HELD_OUT = Range("the held-out share", "from 0 to below 1", 0.0, BELOW_1, whole=False)
 LENGTH = Range("a length", "a positive whole number", 1, 10_000_000)
 TEMPERATURE = Range("a temperature", "a number", 0.0, 1e6, whole=False)
 TOP_K = Range("--top-k", "a whole number", 0, MOST_INT32)

@@ -273,9 +273,11 @@ def check(weights: Weights, spec: Spec) -> None:
     if bad_array is not None:
         array = {**weights.parameters, **weights.statistics}[bad_array]
         count = int(np.count_nonzero(~np.isfinite(array)))
+        verb = "is" if count == 1 else "are"
         raise WeightsError(
-            f"{count:,} of the {array.size:,} numbers of {bad_array} are NaN or infinite, so these "
-            f"weights of {spec.name} cannot be used; use weights from before the training diverged"
+            f"{count:,} of the {array.size:,} numbers of {bad_array} {verb} NaN or infinite, so "
+            f"these weights of {spec.name} cannot be used; use weights from before the training "
+            "diverged"
         )
 
 

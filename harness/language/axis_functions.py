@@ -127,12 +127,16 @@ def _rest_axes(
     if not dims:
         raise SpecError("'...' stands for no axes in this call", argument.place)
     if len(starts) > 1:
-        raise SpecError("'...' has several positions: give the axes as numbers", argument.place)
+        raise SpecError(
+            "'...' is at different positions in the shapes of the inputs: give the axes as numbers",
+            argument.place,
+        )
     (start,) = starts
     stop = start + len(dims)
     if evaluator.type_of(value).shape[start:stop] != dims:
         raise SpecError(
-            f"axis=... is {shape_text(dims)} from axis {start}, found {evaluator.describe(value)}",
+            f"axis=... stands for the axes {shape_text(dims)} from axis {start} on, "
+            f"found {evaluator.describe(value)}",
             argument.place,
         )
     return tuple(range(start, stop))
@@ -274,7 +278,9 @@ def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int
     k, length = scope.size(count), evaluator.type_of(value).shape[-1]
     room = length - k
     if not room.terms and room.constant < 0:
-        raise SpecError(f"there are no {k} largest of {length} entries", count.place)
+        raise SpecError(
+            f"top_k cannot return the {k} largest entries: the axis has only {length}", count.place
+        )
     order = _sort_order(evaluator, value, True, expr)
     last = len(evaluator.type_of(order).shape) - 1
     chosen = evaluator.builder.slice_axis(order, last, 0, k)

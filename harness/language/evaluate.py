@@ -123,8 +123,8 @@ class Evaluator(LanguageValues):
             )
         if count > 1:
             raise SpecError(
-                f"only layers return several results, and {', '.join(MULTIPLE_RESULTS)}: "
-                "to split a tensor use indices, as in a = x[0]",
+                f"only layers and {', '.join(MULTIPLE_RESULTS)} return several results; "
+                "to split a tensor, use indices, as in a = x[0]",
                 assignment.place,
             )
         return [self.tensor(assignment.value, scope)]
@@ -358,12 +358,13 @@ class Evaluator(LanguageValues):
                 Dim(size) if isinstance(size, int) else sizes.setdefault(size, argument_size)
             )
             if declared_size != argument_size:
-                size_text = "" if isinstance(size, int) else f"{size}{' + 1' * entries.more} = "
+                bound = str(declared_size + entries.more)
+                name_text = bound if isinstance(size, int) else f"{size}{' + 1' * entries.more}"
+                size_text = bound if name_text == bound else f"{name_text} = {bound}"
                 # Suggest a number only if the size is an attribute, which the model can set.
                 hint = f" (write {size}: {argument_size})" if size in inner.names else ""
                 raise self.error_about(values[name], expr.place)(
-                    f"{owner}: {name} must be an index below "
-                    f"{size_text}{declared_size + entries.more}, "
+                    f"{owner}: {name} must be an index below {size_text}, "
                     f"found an index below {argument_type.bound}{hint}"
                 )
 

@@ -64,7 +64,11 @@ def read_distribution(
     laws = [_read_initializer(part.init, len(shape), attributes, place) for part in init]
     total = sum(rows, Dim())
     if total != shape[0]:
-        raise SpecError(f"the groups have {total} rows, the parameter has {shape[0]}", place)
+        raise SpecError(
+            f"the groups have {total} rows in total, but the number of rows of the parameter is "
+            f"{shape[0]}",
+            place,
+        )
     stripes = tuple({"rows": n, **law} for n, law in zip(rows, laws, strict=True))
     return {"stripes": stripes, "block": block}
 

@@ -192,9 +192,7 @@ class Library:
         ):
             if path.is_file():
                 expected = f"{FOLDERS[kind]}/{name}.yaml"
-                return (
-                    f"; {displayed(path)} is not read: {FOLDERS[kind]} must be in a file {expected}"
-                )
+                return f"; {displayed(path)} is not read: move it to {expected}"
         spec_folder = Path(place.file).parent if place else Path()
         for folder in (spec_folder, spec_folder.parent, Path()):
             path = folder / FOLDERS[kind] / f"{name}.yaml"

@@ -155,7 +155,9 @@ class Spec:
             parameter_list = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             at = self.document.place_of(("parameters",))
             raise SpecError(
-                f"the spec declares {declared:,} parameters, found {total:,}: {parameter_list}", at
+                f"the spec declares {declared:,} parameters, but its layers have {total:,}: "
+                f"{parameter_list}",
+                at,
             )
 
     def _lower_optimizer(self) -> UpdateRule | None:

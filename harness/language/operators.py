@@ -221,7 +221,11 @@ def select_items(
     rank = len(evaluator.type_of(value).shape)
     count = sum(not isinstance(item, tree.Rest | tree.NewAxis) for item in items)
     if count > rank:
-        raise SpecError(f"there are {count} indices for {evaluator.describe(value)}", place)
+        index_text = "is 1 index" if count == 1 else f"are {count} indices"
+        axes_text = "1 axis" if rank == 1 else f"{rank} axes"
+        raise SpecError(
+            f"there {index_text}, but only {axes_text}: {evaluator.describe(value)}", place
+        )
     if sum(isinstance(item, tree.Rest) for item in items) > 1:
         raise SpecError("an index can have only one '...'", place)
     axis = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness.errors import HarnessError, Place, SpecError, shorten
+from harness.errors import HarnessError, Place, SpecError, several, shorten
 from harness.language.axes import FREE_SIZES
 from harness.program.dims import LARGEST, Dim, shape_text
 from harness.program.infer import INFER, TypeMismatch
@@ -266,8 +266,8 @@ def _check_call(node: Node) -> None:
             )
     if len(attributes["roles"]) != len(node.inputs):
         raise MalformedProgram(
-            f"a call of {shorten(attributes['label'])} has {len(node.inputs)} inputs and "
-            f"{len(attributes['roles'])} roles"
+            f"a call of {shorten(attributes['label'])} has {several(len(node.inputs), 'input')}, "
+            f"but {several(len(attributes['roles']), 'role')} of inputs"
         )
     if not isinstance(attributes.get("attributes"), Mapping):
         found = shorten(repr(attributes.get("attributes")))

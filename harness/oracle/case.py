@@ -300,7 +300,9 @@ def check_finite_results(case: Case) -> None:
         value_name = name = "" if np.isfinite(values["loss"]) else "loss"
     if value_name:
         word = "NaN" if np.isnan(values[value_name]).any() else "infinite"
-        problem = f"{case.training.name}: {name} is {word} for the test data"
+        problem = (
+            f"{case.training.name}: {name} is {word} for the random inputs and weights of the check"
+        )
         raise UsageError(
             f"{problem}, so no result can be compared{_first_non_finite(case)}; use --inputs and "
             "--weights to give numbers for which the results are finite"

@@ -216,7 +216,8 @@ def bind(
     if len(shape) != len(actual_shape):
         raise UsageError(
             f"{name}: expected shape {shape_text(shape)}, found {list(actual_shape)}: "
-            f"{len(actual_shape)} axes instead of {len(shape)}"
+            f"{len(actual_shape)} {'axis' if len(actual_shape) == 1 else 'axes'} instead of "
+            f"{len(shape)}"
         )
 
     def shapes_text() -> str:

@@ -173,7 +173,9 @@ def _check_index(op: str, rows: Dim, indices: Type) -> None:
     if indices.kind != "index":
         raise TypeMismatch(f"{op} needs an index input, found {indices}")
     if indices.bound != rows:
-        raise TypeMismatch(f"{op}: the index is below {indices.bound}, but there are {rows} rows")
+        raise TypeMismatch(
+            f"{op}: the index is below {indices.bound}, but the number of rows is {rows}"
+        )
 
 
 def _take_along(types: tuple[Type, ...], _: Attributes) -> Type:
@@ -219,7 +221,9 @@ def _matmul(types: tuple[Type, ...], _: Attributes) -> Type:
     if len(left.shape) < 2 or len(right.shape) < 2:
         raise TypeMismatch(f"{left} @ {right}: both operands need at least two axes")
     if left.shape[-1] != right.shape[-2]:
-        raise TypeMismatch(f"{left} @ {right}: {left.shape[-1]} is not {right.shape[-2]}")
+        raise TypeMismatch(
+            f"{left} @ {right}: the lengths {left.shape[-1]} and {right.shape[-2]} differ"
+        )
     batch = (
         broadcast_shapes("@", (left.shape[:-2], right.shape[:-2]))
         if len(left.shape) + len(right.shape) > 4

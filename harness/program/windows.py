@@ -94,7 +94,8 @@ def misfit_text(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None 
     shown as numbers."""
     known_dims = {name: Dim(size) for name, size in (sizes or {}).items()}
     framing = {f.name: getattr(axis, f.name).substitute(known_dims) for f in fields(axis)}
-    parts = [f"{count.substitute(known_dims)} windows of size {framing['size']}"]
+    number = count.substitute(known_dims)
+    parts = [f"{number} {'window' if number == ONE else 'windows'} of size {framing['size']}"]
     parts += [f"{name} {framing[name]}" for name in ("stride", "dilation")]
     is_symmetric = framing["padding"] == framing["after"]
     parts.append(

@@ -93,7 +93,7 @@ class Plans:
         known_names = set().union(*self.names.values())
         if len(self.names) < len(self.cells) > 1:
             lines.append(
-                f"{len(self.cells)} plans are joined, and some do not list their cells: more cells "
+                f"{len(self.cells)} plans are joined, but not all list their cells: more cells "
                 "may be missing"
             )
         return max(least, len(known_names - {*ended})), lines

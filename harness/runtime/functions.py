@@ -165,8 +165,8 @@ class Functions:
     def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
         if self.natives[phase]:
             raise UsageError(
-                f"{self.backend.name} claims {', '.join(self.natives[phase])} but has no automatic "
-                "differentiation: the harness cannot differentiate a claimed call"
+                f"{self.backend.name} runs {', '.join(self.natives[phase])} with its own code "
+                "(claim()) but has no automatic differentiation, so there are no gradients"
             )
         program = self.programs[phase]
         results, against = result_ports(program, mode), variable_ports(program)

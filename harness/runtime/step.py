@@ -84,7 +84,9 @@ def make_step(
     """
     backend, model = session.backend.name, session.programs["training"].name
     if session.path == "native-compiled" and not session.natives["training"]:
-        raise UsageError(f"{backend} has no native layer in {model}: use path compiled")
+        raise UsageError(
+            f"{backend} has no native layer for the model {model}: use the path compiled"
+        )
     if purpose == "forward":
         return _forward_step(session, batch, state)
     if session.rule is None:

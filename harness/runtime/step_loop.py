@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
-from harness.errors import UsageError
+from harness.errors import UsageError, several
 from harness.program.ir import Phase
 from harness.program.plan import BATCH
 from harness.runtime import promises
@@ -303,7 +303,9 @@ class Pipeline:
         stacked = self._last is not None and self._last.stacked
         count = len(self._batches) if stacked else 1
         if not self._read or back >= count:
-            raise UsageError(f"the results of the step {back} before the last were not kept")
+            raise UsageError(
+                f"the results of the step {several(back, 'step')} before the last were not kept"
+            )
         return {n: a[count - 1 - back] for n, a in self._read.items()} if stacked else self._read
 
     def copying(self) -> float:

@@ -80,7 +80,7 @@ def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epo
             f"{did_you_mean(order, get_args(Order))}"
         )
     if size < 1:
-        raise UsageError(f"the batch size must be at least 1, not {size}")
+        raise UsageError(f"the batch size must be at least 1, found {size}")
     if rows < (size if whole_only else 1):
         smallest_batch = f"a whole batch of {size}" if whole_only else "a batch"
         raise UsageError(f"{rows} rows are too few for {smallest_batch}")

@@ -329,7 +329,7 @@ def _read_local(path: str, encoding: str) -> Corpus:
         raise UsageError(
             f"{VARIABLE} names {path!r}, which is not the notebook's corpus: "
             f"{len(local.text):,} characters with sha256 {local.sha256}, expected {LENGTH:,} with "
-            f"{SHA256}; set it to a right copy, or unset it to download the text, or name this "
+            f"{SHA256}; set it to a correct copy, or unset it to download the text, or name this "
             "file as the text"
         )
     return local

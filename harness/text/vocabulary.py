@@ -34,7 +34,9 @@ class Vocabulary:
             raise UsageError(f"a vocabulary must start with the padding character {PADDING!r}")
         for character in self.characters:
             if len(character) != 1:
-                raise UsageError(f"a vocabulary must contain single characters, not {character!r}")
+                raise UsageError(
+                    f"a vocabulary must contain single characters, found {character!r}"
+                )
         if self.characters != tuple(sorted(set(self.characters))):
             raise UsageError("the characters of a vocabulary must be distinct and ascending")
 
@@ -129,7 +131,7 @@ def _code_points(text: str) -> Array:
 def _checked_indices(indices: npt.ArrayLike, limit: int, of: str) -> IndexArray:
     array = np.asarray(indices)
     if array.size and array.dtype.kind not in "iu":
-        raise UsageError(f"indices must be whole numbers, not {array.dtype}")
+        raise UsageError(f"indices must be whole numbers, found {array.dtype}")
     wrong = np.argwhere((array < 0) | (array >= limit))
     if len(wrong):
         position = tuple(int(axis) for axis in wrong[0])
@@ -186,7 +188,7 @@ def _check_rows(
     smallest["drop_last"] = (drop_last, 0)
     for name, (value, minimum) in smallest.items():
         if value < minimum:
-            raise UsageError(f"{name} must be at least {minimum}, not {value}")
+            raise UsageError(f"{name} must be at least {minimum}, found {value}")
     rows = row_count(size, length, stride, drop_last)
     if rows < 1:
         raise UsageError(

@@ -340,7 +340,7 @@ class TrainingRun:
         checkpoint_ = Checkpoint(weights_, *buffers)
         if snapshot["scaling"] and snapshot["scaling"][SCALE] < LEAST_SCALE:
             raise Diverged(
-                f"gradients are not finite in float16 at any loss scale, before step "
+                f"in float16, gradients are NaN or infinite at every loss scale, before step "
                 f"{snapshot['steps']}{self._last_good()}"
             )
         bad_array = weights.not_finite(checkpoint_.arrays)

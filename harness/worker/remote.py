@@ -89,7 +89,10 @@ def missing_requirement(
     if missing:
         (op, *_), offered = missing, hello.get("primitives", ())
         where = f" in {dtype}" if op in offered else ""
-        return f"the model needs {op} ({OFFERED[op]}), which is not offered{where}"
+        return (
+            f"the model or its optimizer needs {op} ({OFFERED[op]}), which the backend does not "
+            f"offer{where}"
+        )
     for kind, requested in (("device", device), ("dtype", dtype)):
         offered = hello.get(f"{kind}s", ())
         if requested not in offered:

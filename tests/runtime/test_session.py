@@ -73,7 +73,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "axes": (
         "inputs",
         {"chars": CHARS[0]},
-        r"input.chars: expected shape \[batch, time\], found \[4\]: 1 axes instead of 2",
+        r"input.chars: expected shape \[batch, time\], found \[4\]: 1 axis instead of 2",
     ),
     "width": (
         "state",

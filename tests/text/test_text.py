@@ -259,7 +259,7 @@ class TestOneHot:
             one_hot([[1], [index]], 5)
 
     def test_fractions(self) -> None:
-        with pytest.raises(UsageError, match="whole numbers, not float64"):
+        with pytest.raises(UsageError, match="whole numbers, found float64"):
             one_hot([0.5], 3)
 
 

@@ -47,7 +47,7 @@ def test_what_a_compiler_cannot_take_is_refused(
     options = ["--backend", "torch", "--path", path, "--data", str(tmp_path / "rows.npz")]
     done = CliRunner().invoke(cli, ["train", "bilstm_tagger", "--epochs", "1", *options])
     assert done.exit_code == 2
-    assert f"\ntorch: {'torch.compile' if 'native' in path else 'a step'}" in done.output
+    assert f"\ntorch: {'torch.compile' if 'native' in path else 'with its loops'}" in done.output
     wording.line(" ".join(done.output.split()), reason)
 
 

@@ -59,7 +59,8 @@ def vetted(source: str, words: Words, name: str) -> str:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(f"{name} is not valid Python source: {error}; nothing was run") from None
+        reason = str(error) or type(error).__name__
+        raise UsageError(f"{name} is not valid Python source: {reason}; nothing was run") from None
     for node, problem in _SyntaxReader(words, tree).problems():
         line = f", line {node.lineno}" if isinstance(node, ast.expr | ast.stmt | ast.arg) else ""
         raise UsageError(

@@ -90,9 +90,13 @@ def pace_line(pace: ReadingPace) -> str:
     record = pace.record()
     if KEPT not in record:
         return ""
-    ways = {KEPT: "read with the cache", ALL: "read without the cache"}
-    return ", ".join(
-        f"{reading['characters']:,} characters {words}, {reading['characters_per_second']:,.0f}/s"
+    ways = {
+        KEPT: "computed with stored values of earlier characters",
+        ALL: "computed from the whole window",
+    }
+    return "; ".join(
+        f"{reading['characters']:,} {'character' if reading['characters'] == 1 else 'characters'} "
+        f"{words}, {reading['characters_per_second']:,.0f}/s"
         for way, words in ways.items()
         if (reading := record.get(way))
     )
