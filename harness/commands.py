@@ -200,7 +200,7 @@ for _verb in (
         "harness.defaults.console:run_differences",
         needs_workers=False,
     ),
-    Verb("localise", LocaliseOptions, "harness.checking.causes.find:run_localise"),
+    Verb("localise", LocaliseOptions, "harness.checking.causes.localise:run_localise"),
     Verb("reduce", ReduceOptions, "harness.upstream.bundle:run_reduce"),
     Verb("replay", ReplayOptions, "harness.checking.replay:run_replay"),
     Verb("train", TrainOptions, "harness.training.console:run_train"),

@@ -27,7 +27,7 @@ from fault_places import PLANTED, at_altered, at_operation  # noqa: E402
 from test_mutants import BACKENDS, MUTANTS, PLAIN, installed  # noqa: E402
 
 from harness.checking.causes.cause import Cause  # noqa: E402
-from harness.checking.causes.find import localise  # noqa: E402
+from harness.checking.causes.localise import localise  # noqa: E402
 from harness.checking.checks import FINDINGS  # noqa: E402
 from harness.checking.request import Request  # noqa: E402
 from harness.checking.run import Engine  # noqa: E402

@@ -16,7 +16,7 @@ from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
 from harness.results.lines import Head, Pair, RequestRecord
 from harness.results.records import Records, newest_results
 from harness.runs.changes import (
-    Difference,
+    ConditionChange,
     MovedDigits,
     RunChanges,
     describe_unreached,
@@ -150,7 +150,7 @@ def compare(old: Records, new: Records) -> RunChanges:
 
 
 def _describe_equal_models(
-    conditions: Iterable[Difference], old: Records, new: Records
+    conditions: Iterable[ConditionChange], old: Records, new: Records
 ) -> list[str]:
     """Return a line for each spec whose file changed although both runs checked the same equations
     and sizes."""
@@ -326,7 +326,7 @@ def _format_finding(finding: Finding) -> str:
 
 def compare_conditions(
     before: Head | None, old: Cells, after: Head | None, new: Cells
-) -> list[Difference]:
+) -> list[ConditionChange]:
     """Return the differing conditions of two runs: versions, machines and options. They come from
     the first lines (heads) of the record files and from the cells."""
     old_entries, new_entries = (_flatten(head) if head else {} for head in (before, after))
@@ -342,7 +342,7 @@ def compare_conditions(
     return merge_equal(differences)
 
 
-def _compare_cell_conditions(old: CellResult, new: CellResult) -> Iterator[Difference]:
+def _compare_cell_conditions(old: CellResult, new: CellResult) -> Iterator[ConditionChange]:
     cell, names = old.cell, set()
     if old.signature is not None and new.signature is not None:
         for difference in find_differences(
@@ -358,13 +358,13 @@ def _compare_cell_conditions(old: CellResult, new: CellResult) -> Iterator[Diffe
                 yield difference
 
 
-def _add_owner(each: Difference, cell: Cell) -> Difference:
+def _add_owner(each: ConditionChange, cell: Cell) -> ConditionChange:
     owners: tuple[str, ...] = ()
     if each.what in OF_SPEC:
         owners = (cell.spec,)
     elif each.what in OF_BACKEND or each.what.startswith("--env "):
         owners = (cell.backend,)
-    return Difference(each.what, each.old, each.new, owners, each.words)
+    return ConditionChange(each.what, each.old, each.new, owners, each.words)
 
 
 def _flatten(head: Head) -> dict[str, object]:

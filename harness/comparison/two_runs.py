@@ -25,7 +25,7 @@ from harness.results.cell import Cell
 from harness.results.file import read_records
 from harness.results.records import Records
 from harness.results.speeds import SpeedFile
-from harness.runs.changes import NONE, Difference, RunChanges, describe_unreached
+from harness.runs.changes import NONE, ConditionChange, RunChanges, describe_unreached
 from harness.runtime.labels import backend_of
 from harness.timing import compare as speeds
 from harness.timing import json_file
@@ -147,7 +147,7 @@ def compare_speeds(
     return replace(found, environment=around, what=f"from {old} to {new}, {found.what}")
 
 
-def _is_in_both(each: Difference) -> bool:
+def _is_in_both(each: ConditionChange) -> bool:
     """Return whether both backends have the value; a value of one framework is not a change."""
     return NONE not in (each.old, each.new)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.report.inputs import BenchRun, CheckRun, Inputs, TrainedWeights
 from harness.results.environment import Machine
 from harness.results.lines import CheckedModel
-from harness.runs.changes import Difference
+from harness.runs.changes import ConditionChange
 
 TRAINING_COLUMNS = ("training", "epochs", "loss", "held-out loss", "held-out metrics")
 
@@ -88,7 +88,7 @@ def list_facts(inputs: Inputs) -> list[str]:
     return [*texts, *dict.fromkeys(versions)]
 
 
-def list_environment(inputs: Inputs, around: Sequence[Difference]) -> list[FactRow]:
+def list_environment(inputs: Inputs, around: Sequence[ConditionChange]) -> list[FactRow]:
     """Return first the facts that differ from an older run, then all facts."""
     changed = []
     for each in around:

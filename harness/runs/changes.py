@@ -16,7 +16,7 @@ MOST_MOVED = 10
 
 
 @dataclass(frozen=True)
-class Difference:
+class ConditionChange:
     """An entry of the environment that differs between two runs: a version, a variable, a
     processor.
 
@@ -56,24 +56,24 @@ def find_differences(
     new: Mapping[str, object],
     of: tuple[str, ...] = (),
     words: Mapping[str, str] | None = None,
-) -> list[Difference]:
+) -> list[ConditionChange]:
     """Return the entries that differ between two mappings; ``words`` has texts to print instead of
     checksums."""
     words = words or {}
     return [
-        Difference(name, _text(old.get(name)), _text(new.get(name)), of, words.get(name, ""))
+        ConditionChange(name, _text(old.get(name)), _text(new.get(name)), of, words.get(name, ""))
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]
 
 
-def merge_equal(differences: Iterable[Difference]) -> list[Difference]:
+def merge_equal(differences: Iterable[ConditionChange]) -> list[ConditionChange]:
     """Combine differences that are equal for several backends or specs into one difference."""
-    together: dict[Difference, dict[str, None]] = {}
-    first: dict[Difference, Difference] = {}
+    together: dict[ConditionChange, dict[str, None]] = {}
+    first: dict[ConditionChange, ConditionChange] = {}
     for each in differences:
         # The checksums of different specs always differ, so combine them whatever their values are.
-        key = replace(each, of=()) if not each.words else Difference(each.what, "", "")
+        key = replace(each, of=()) if not each.words else ConditionChange(each.what, "", "")
         first.setdefault(key, each)
         together.setdefault(key, {}).update(dict.fromkeys(each.of))
     return [replace(first[key], of=tuple(of)) for key, of in together.items()]
@@ -172,7 +172,7 @@ class RunChanges:
     ``unsure`` says in how many cells a change could not be seen.
     """
 
-    environment: Sequence[Difference]
+    environment: Sequence[ConditionChange]
     changes: Sequence[Change]
     what: str = ""
     limits: Sequence[str] = ()

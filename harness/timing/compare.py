@@ -15,7 +15,7 @@ from harness.oracle.tolerance import accuracy_change
 from harness.results.environment import Environment
 from harness.results.speeds import NoSpeed, SpeedEntry, SpeedFile, Timed
 from harness.runs.changes import (
-    Difference,
+    ConditionChange,
     RunChanges,
     describe_unreached,
     find_differences,
@@ -283,7 +283,7 @@ def _describe_doubts(entries: Mapping[str, Timed]) -> str:
     return f"{' and '.join(doubtful)} {'speeds are' if doubtful[1:] else 'speed is'} {UNRELIABLE}"
 
 
-def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Difference]:
+def environment_changes(old: SpeedFile, new: SpeedFile) -> list[ConditionChange]:
     """Return the differences in versions, machine, threads, environment variables and models."""
     first, second = old.environment, new.environment
     differences = find_differences(_environment_fields(first), _environment_fields(second))
@@ -291,7 +291,7 @@ def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Difference]:
         differences += find_differences(
             {"GPU and driver": _describe_gpus(first)}, {"GPU and driver": _describe_gpus(second)}
         )
-    of_workers: list[Difference] = []
+    of_workers: list[ConditionChange] = []
     for name, one in first.workers.items():
         if other := second.workers.get(name):
             of_workers += find_differences(one.versions, other.versions, (name,))
@@ -299,12 +299,12 @@ def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Difference]:
     return differences + merge_equal(of_workers) + _model_differences(old, new)
 
 
-def _model_differences(old: SpeedFile, new: SpeedFile) -> list[Difference]:
+def _model_differences(old: SpeedFile, new: SpeedFile) -> list[ConditionChange]:
     before, after = (
         {entry.params.spec: entry.extra_info.model for entry in content.benchmarks}
         for content in (old, new)
     )
-    differences: list[Difference] = []
+    differences: list[ConditionChange] = []
     for spec in before.keys() & after.keys():
         if before[spec] and after[spec]:  # missing in older files
             words = {"model": "the spec or its sizes have changed"}

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 from test_mutants import BACKENDS, MUTANTS, installed
 
-from harness.checking.causes.cause import Causes
-from harness.checking.causes.find import Localised, localise
+from harness.checking.causes.cause import Causes, Localised
+from harness.checking.causes.localise import localise
 from harness.checking.checks import FINDINGS
 from harness.checking.request import Request
 from harness.checking.run import Engine

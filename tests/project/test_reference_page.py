@@ -51,7 +51,7 @@ def test_examples_of_operators_and_functions_are_evaluated(tmp_path: Path, name:
 @pytest.mark.parametrize("name", language.initializers.names())
 def test_examples_of_initial_values_are_read(tmp_path: Path, name: str) -> None:
     (tmp_path / "models").mkdir()
-    shown = language.called(name, language.initializers.arguments(name))
+    shown = language.called(name, language.initializers.argument_names(name))
     text = EXAMPLE.format("y = x", shown.replace("features", "3"))
     (tmp_path / "models/example.yaml").write_text(text, encoding="utf-8")
     assert load_spec("example", [tmp_path]).program().parameters
