@@ -61,7 +61,7 @@ def test_too_many_rules_and_too_long_ones_are_told_with_their_place(
         assert len(str(caught.value)) < 500
     # A line of a file that is none of rules may be a secret: it is not quoted.
     other = model_file(tmp_path, "a=b\nroot:x:0:0:root\n", "other.map")
-    with pytest.raises(UsageError, match="a rule must be OURS=THEIRS") as caught:
+    with pytest.raises(UsageError, match="rule must be OURS=THEIRS") as caught:
         parse_against(f"{file}:Net", maps=[str(other)])
     assert str(caught.value).startswith(f"{other}:2: ")
     assert "root:x" not in str(caught.value)
@@ -147,7 +147,7 @@ def test_the_interpreter_of_the_framework_is_that_of_the_column(tmp_path: Path) 
 
 def test_from_python_a_mistake_ends_the_run(tmp_path: Path) -> None:
     spec, file = model_file(tmp_path, GRU, "gru_lm.yaml"), model_file(tmp_path, NET)
-    with pytest.raises(UsageError, match="does not import a framework directly"):
+    with pytest.raises(UsageError, match=r"not import .* framework"):
         harness.check(spec, against=f"{model_file(tmp_path, '', 'empty.py')}:f", maps={"a": "b"})
     with pytest.raises(UsageError, match=r"takes FILE\.py:NAME"):
         harness.check(spec, against=file)

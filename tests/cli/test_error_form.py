@@ -41,7 +41,7 @@ ERRORS = {
     "model": ("check lesson6/first_rn", "unknown model 'lesson6/first_rn'"),
     "file": ("check absent.yaml", "absent.yaml: no such file"),
     "spec": ("check wrong.yaml", "wrong.yaml:1:1: "),
-    "folder": ("check --specs absent", "there is no folder 'absent'"),
+    "folder": ("check --specs absent", "the folder 'absent' of definitions does not exist"),
     "spec for records": (
         f"check {SPEC} --baseline spec.yaml",
         "spec.yaml:1: this is a spec, not a record file of 'harness check'",
@@ -58,7 +58,7 @@ ERRORS = {
     "reproducer": ("replay absent", "absent holds no reproducer"),
     "weights": (f"check {SPEC} --weights absent", "cannot read the weights 'absent': no such file"),
     "settings": ("list", "{folder}/pyproject.toml:2:1: there is no option 'backed'"),
-    "variable": ("check", "the environment variable HARNESS_BACKND"),
+    "variable": ("check", "the harness has no environment variable HARNESS_BACKND"),
 }
 # Those for which the command line's own form is wrong: its usage is told, too.
 USAGES = frozenset(

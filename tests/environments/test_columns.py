@@ -178,7 +178,7 @@ def test_a_version_has_two_spellings_wherever_a_column_is_asked_for(
     # What is no version, or is installed, is told before anything is made.
     for column, words in (
         ("numpy==abc", "'abc' in numpy@abc is not a version"),
-        (f"numpy=={np.__version__}", f"{np.__version__} is installed: write numpy "),
+        (f"numpy=={np.__version__}", f"{np.__version__} is installed: write numpy, "),
     ):
         with pytest.raises(UsageError, match=re.escape(words)) as told:
             choose(("numpy==9.9", column))

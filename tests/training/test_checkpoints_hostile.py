@@ -126,15 +126,15 @@ def test_a_position_that_no_run_can_have(
 @pytest.mark.parametrize(
     ("name", "array", "words"),
     [
-        ("slot/m/embed.table", None, "the optimizer's 'm'|the optimizer's m is not of the names"),
+        ("slot/m/embed.table", None, "the optimizer's m does not have the names and shapes"),
         (
             "slot/m/embed.table",
             np.ones(3, np.float32),
-            "the optimizer's m is not of the names",
+            "the optimizer's m does not have the names and shapes",
         ),
         ("slot/x/embed.table", np.ones(3, np.float32), "its optimizer has .*'x'"),
-        ("state/h", None, "the state is not of the names and shapes"),
-        ("state/h", np.ones((1, 6), np.float32), "the state is not of the names and shapes"),
+        ("state/h", None, "the state does not have the names and shapes"),
+        ("state/h", np.ones((1, 6), np.float32), "the state does not have the names and shapes"),
         ("state/h", np.full((1, 5), np.nan, np.float32), "'state/h' has numbers that are NaN"),
         (
             "norm.moving_mean",

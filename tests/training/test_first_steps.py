@@ -84,7 +84,7 @@ def test_each_step_for_itself_is_refused_where_it_is_wrong(
 
 def _each(proof: Any) -> list[Deviation]:
     setup = proof.setup
-    found: list[Deviation] = proof._each(
+    found: list[Deviation] = proof._compare_each_step(
         Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
     )
     return found

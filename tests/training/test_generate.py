@@ -202,7 +202,7 @@ def test_top_k_leaves_the_likeliest() -> None:
 
 
 def test_probabilities_that_are_no_numbers_are_an_error() -> None:
-    with pytest.raises(GenerateError, match="not finite"):
+    with pytest.raises(GenerateError, match="NaN or infinite"):
         choices([0.0, float("nan"), 0.3], 1)
 
 
@@ -214,7 +214,7 @@ def test_classes_without_a_character_are_never_written() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"prompt": ""}, "at least 1 character, and the prompt '' has 0"),
+        ({"prompt": ""}, "sequence_rnn reads at least 1 character, but the prompt '' has 0"),
         ({"prompt": "Über"}, "unknown character 'Ü' at position 0"),
         ({"length": 0}, "found 0"),
         ({"temperature": -1.0}, "temperature"),
@@ -230,7 +230,7 @@ def test_what_cannot_be_asked_for(change: dict[str, Any], words: str, tmp_path: 
 
 def test_a_prompt_that_is_too_short_for_a_fixed_number_of_inputs(tmp_path: Path) -> None:
     path = weights("lesson6/three_char", tmp_path)
-    with pytest.raises(HarnessError, match="at least 3 characters, and the prompt 'ab' has 2"):
+    with pytest.raises(HarnessError, match=r"three_char reads .* 3 characters, .* 'ab' has 2"):
         prepare(GenerateRequest("lesson6/three_char", ("numpy",), path, "ab"))
 
 

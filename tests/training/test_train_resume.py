@@ -43,10 +43,8 @@ class TestResume:
         checkpoint.place_of(kept).unlink()
         before = kept.read_bytes()
         found = harness(text, kept, "--resume")
-        assert (found.exit_code, "no checkpoint kept.checkpoint beside" in found.output) == (
-            2,
-            True,
-        )
+        assert (found.exit_code, "kept.checkpoint in its folder" in found.output) == (2, True)
+        assert "missing" in found.output
         assert kept.read_bytes() == before
 
     def test_a_checkpoint_without_weights_is_enough(
