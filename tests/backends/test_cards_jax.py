@@ -40,7 +40,7 @@ need("jax")
 def test_jax_s_cards_are_counted_without_starting_any(
     nodes: list[str], plugins: list[str], visible: str | None, count: int
 ) -> None:
-    assert platforms.cards(nodes, plugins, visible) == count
+    assert platforms.gpu_count(nodes, plugins, visible) == count
 
 
 class FakeJax:
@@ -130,12 +130,12 @@ def test_a_peak_of_before_is_not_told_as_one_of_now() -> None:
     stats = {"peak_bytes_in_use": 100}
     device = SimpleNamespace(memory_stats=lambda: stats)
     memory = platforms.PeakMemory()
-    assert memory.told(device) == 100
+    assert memory.peak_bytes(device) == 100
     memory.forget(device)
-    assert memory.told(device) is None
+    assert memory.peak_bytes(device) is None
     stats["peak_bytes_in_use"] = 120
-    assert memory.told(device) == 120
-    assert memory.told(SimpleNamespace(memory_stats=lambda: None)) is None
+    assert memory.peak_bytes(device) == 120
+    assert memory.peak_bytes(SimpleNamespace(memory_stats=lambda: None)) is None
 
 
 def test_xla_s_flag_goes_beside_the_others() -> None:

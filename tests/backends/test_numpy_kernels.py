@@ -77,7 +77,7 @@ def test_the_maximum_of_rows_is_any_nan_in_them(order: Any) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "count", "way"),
-    [(6, 40, "_by_product"), (6, 20_000, "_by_runs"), (40_000, 40, "_by_found")],
+    [(6, 40, "_by_product"), (6, 20_000, "_by_runs"), (40_000, 40, "_by_present_index")],
 )
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_segments_keep_what_is_not_finite_to_themselves(

@@ -26,14 +26,14 @@ def header(descr: str, shape: str, length: int | None = None) -> bytes:
 
 
 ARRAYS: dict[str, tuple[bytes, str]] = {
-    "objects": (array_bytes(np.array([Evil()]), allow_pickle=True), "objects of Python"),
+    "objects": (array_bytes(np.array([Evil()]), allow_pickle=True), "Python objects"),
     "objects of the right shape": (
         array_bytes(np.array([Evil()] * 86), allow_pickle=True),
-        "objects of Python",
+        "Python objects",
     ),
     "objects in a record": (
         array_bytes(np.array([(Evil(),)], [("a", object)]), allow_pickle=True),
-        "objects of Python",
+        "Python objects",
     ),
     "int": (array_bytes(np.zeros(86, int)), "int64; allowed"),
     "bool": (array_bytes(np.zeros(86, bool)), "bool; allowed"),

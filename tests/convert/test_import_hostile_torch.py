@@ -91,7 +91,7 @@ def _tensors() -> dict[str, tuple[Callable[[Any, Any], Any], str]]:
         "no tensor": (lambda t, x: 3, "a dict with int, not named tensors"),
         "part of a large one": (
             lambda t, x: t.zeros(1 << 25)[: x.numel()].view(x.shape),
-            "save a clone of it",
+            "save a clone",
         ),
     }
 

@@ -91,7 +91,7 @@ def test_links_of_a_chain_that_are_alike_are_said_once(tmp_path: Path) -> None:
     text = text.replace("SIZES", ", ".join(f"{name}: 2" for name in names))
     text += "layers: {l: {layer: layer_norm, repeat: 150}}\nequations: y = l(x)\n"
     found = said(text, tmp_path)
-    assert found.count("\n  l.2 to l.149: as l.1\n") == 1
+    assert found.count("\n  l.2 to l.149: same as l.1\n") == 1
     assert "\n  l.1: layer_norm\n" in found
     assert "72,900 trained" in found
     assert max(map(len, found.splitlines())) < 1000

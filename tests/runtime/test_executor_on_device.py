@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from places import DOCS
 from plan_runs import arrays_of, plan_of
 from wording import Wording
 
@@ -25,7 +24,6 @@ from harness.backends.torch.primitives import FUSED  # noqa: E402
 
 CARD = torch.device("meta")
 HOST_NUMBER = torch.tensor(2.0)
-MODES = ("train", "forward")
 # How many there are in a step at eight characters. Fewer would be faster on a card.
 OPERATIONS = {
     ("sequence_rnn", "train"): 99,
@@ -64,13 +62,6 @@ class Crossings(TorchDispatchMode):  # type: ignore[misc]
         if on_host and len(on_host) < len(tensors):
             self.crossing.append(str(function))
         return result
-
-
-def test_the_page_has_their_numbers() -> None:
-    page = " ".join((DOCS / "gpu.md").read_text(encoding="utf-8").split())
-    train, forward = ([n for (_, m), n in OPERATIONS.items() if m == mode] for mode in MODES)
-    assert "{} operations for `sequence_rnn`, {} for `keras_gru` and {} for".format(*train) in page
-    assert "a forward pass {}, {} and {} (`tests".format(*forward) in page
 
 
 def on_card(array: Any) -> Any:

@@ -143,4 +143,4 @@ def test_a_check_of_all_leaves_out_what_is_missing(numpy_only: str, wording: Wor
 def test_the_demo_takes_what_can_run(numpy_only: str) -> None:
     ran = harness(numpy_only, "demo")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "on numpy," in ran.stdout
+    assert "on numpy." in ran.stdout

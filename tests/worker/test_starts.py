@@ -101,7 +101,7 @@ def test_a_backend_that_cannot_start_is_not_started_for_every_cell(
     assert all(r.could_not_run for r in odd)
     details = [r.findings[0].detail for r in odd]
     assert all(words in detail for detail in details)
-    again = [detail.startswith("not started again after this: ") for detail in details]
+    again = [detail.startswith("not restarted after this failure: ") for detail in details]
     assert again == [False] * count + [True] * (6 - count)
     assert starts(installed) == count
     assert [b for b, _ in told].count("odd") == count
