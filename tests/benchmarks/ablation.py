@@ -66,7 +66,7 @@ REPLACED: Mapping[str, tuple[tuple[Any, str, Any], ...]] = {
     "loops": ((loops, "lifts", lambda *_: False), (loops, "sinks", lambda *_: False)),
     "products, slices": ((products, "join", lambda nodes, *_: tuple(nodes)),),
     "unroll": ((unroll, "LONGEST", 0),),
-    "layouts": ((layouts, "turned", lambda *_: ()),),
+    "layouts": ((layouts, "permuted_variants", lambda *_: ()),),
     "tiling": ((tiling, "WORTH", 1 << 40),),
 }
 PASSES = (*RULES, *(name for name in REPLACED if name not in RULES))

@@ -55,7 +55,8 @@ def test_columns_of_a_check(records: Path, tmp_path: Path, wording: Wording) -> 
     worse.write_text("".join(lines))
     code, out, _ = run("compare", worse, "--between", "numpy@old", "numpy")
     assert code == 1
-    wording.line(out, f"{SPEC} ... numpy, float64, native ... agree ... differ")
+    cell = f"{SPEC} ... numpy, float64, native"
+    wording.line(out, f"{cell} ... agree ... differ")
     code, out, _ = run("compare", worse, "--between", "numpy", "numpy@old")
     assert code == 0
     wording(out.splitlines()[-1], "numpy ... numpy@old ... 2")

@@ -40,7 +40,7 @@ CHARS = np.zeros((2, 5), np.int64)
 INPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "one array": (
         lambda path: path.with_suffix(".npy").rename(path),
-        "it is an npy file: a single array without a name; write one with numpy.savez",
+        "it is an npy file: a single array without a name; write it with numpy.savez",
     ),
     "a target": (
         lambda path: np.savez(path, chars=CHARS, target=CHARS),

@@ -246,10 +246,13 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "path": (option(path="nativ"), r"unknown path 'nativ'; did you mean 'native'"),
     "phase": (option(phase="train"), r"unknown phase 'train'; did you mean 'training'"),
     "size": (option(sizes={"hiden": 3}), r"no size 'hiden'; did you mean 'hidden'"),
-    "other sizes": (option(sizes={}, parameters=parameters()), r"at vocab=.*: give other sizes if"),
+    "other sizes": (
+        option(sizes={}, parameters=parameters()),
+        r"at vocab=.*other sizes, give these",
+    ),
     "batch asked for": (
         option(sizes={**SIZES, "batch": 7}),
-        r"the arrays have batch 2, and batch=7",
+        r"arrays have batch 2, but batch=7 .*: omit",
     ),
     "no file": (
         option(inputs="no/such.npz"),

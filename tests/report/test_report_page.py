@@ -91,7 +91,7 @@ def test_a_page_says_which_digits_moved_as_compare_does(
         backend="numpy",
     )
     text = page(tmp_path, records, "--base", older)
-    wording.line(text, "worse; some digits changed")
+    wording.line(text, "worse; ... digits changed")
     wording.line(text, "changed digits")
     assert "<li>lesson6/first_rnn on numpy, float32, native: " in text
     assert made(records, "--base", older, "-o", tmp_path / "out.md").exit_code == 0

@@ -150,7 +150,7 @@ def test_line_that_misses_only_its_end_is_kept(tmp_path: Path) -> None:
     ("middle", "words"),
     [
         (b'{"kind":"resu', r"run.jsonl:2: not JSON"),
-        (b"[1, 2]", r"run.jsonl:2: no record"),
+        (b"[1, 2]", r"run.jsonl:2: not a record"),
         (b"\xff\xfe", r"run.jsonl:2: not JSON"),
         (b'{"kind":"head","schema":99}', r"run.jsonl:2: schema 99 is unknown"),
     ],

@@ -254,7 +254,7 @@ def test_a_worthless_figure_is_said_to_be_one_in_the_table_and_the_file(wording:
 
 @pytest.mark.parametrize(("load", "warned"), [(0.9, False), (1.1, True)])
 def test_other_work_is_told_before_anything_is_timed(load: float, warned: bool) -> None:
-    assert ("a load of 1.1 on 2 cores" in warn_if_busy(load, cores=2)) == warned
+    assert ("load 1.1 on 2 cores" in warn_if_busy(load, cores=2)) == warned
     assert bool(warn_if_busy(load, cores=2)) == warned
 
 
@@ -262,9 +262,9 @@ def test_other_work_is_told_before_anything_is_timed(load: float, warned: bool) 
     ("load", "words"),
     [
         (Load(start=0.9, own_at_start=0, end=2.9, own=2), []),
-        (Load(start=1.1, own_at_start=0, end=2, own=2), ["a load of 1.1 on 2 cores before"]),
+        (Load(start=1.1, own_at_start=0, end=2, own=2), ["load 1.1 on 2 cores before"]),
         (Load(start=2.2, own_at_start=2, end=2.2, own=2), []),
-        (Load(start=2.2, own_at_start=2, end=3.4, own=2), ["a load of 3.4 on 2 cores after"]),
+        (Load(start=2.2, own_at_start=2, end=3.4, own=2), ["load 3.4 on 2 cores after"]),
     ],
 )
 def test_other_work_of_the_machine_makes_a_figure_worthless(load: Load, words: list[str]) -> None:
