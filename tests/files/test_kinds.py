@@ -237,7 +237,7 @@ class TestWriters:
         for name, words in (
             ("w", "this is weights, not a record file"),
             ("pipe", "a named pipe"),
-            ("/dev/null", "remove the option"),
+            ("/dev/null", "leave the option out"),
             (".", "this is a folder"),
         ):
             with wording.raises(RecordError, f"{words}"):
