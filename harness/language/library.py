@@ -133,7 +133,7 @@ class Library:
         for folder in self.folders:
             # Path.is_dir raises if a folder is not accessible or its name is too long.
             if not os.path.isdir(folder):
-                raise UsageError(f"the folder {displayed(folder)!r} of definitions does not exist")
+                raise UsageError(f"there is no folder {displayed(folder)!r} of definitions")
 
     @cached_property
     def hints(self) -> Hints:

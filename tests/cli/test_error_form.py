@@ -41,7 +41,7 @@ ERRORS = {
     "model": ("check lesson6/first_rn", "unknown model 'lesson6/first_rn'"),
     "file": ("check absent.yaml", "absent.yaml: no such file"),
     "spec": ("check wrong.yaml", "wrong.yaml:1:1: "),
-    "folder": ("check --specs absent", "the folder 'absent' of definitions does not exist"),
+    "folder": ("check --specs absent", "there is no folder 'absent' of definitions"),
     "spec for records": (
         f"check {SPEC} --baseline spec.yaml",
         "spec.yaml:1: this is a spec, not a record file of 'harness check'",

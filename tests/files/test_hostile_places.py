@@ -211,7 +211,7 @@ def test_a_folder_of_definitions_with_pipes(there: Path) -> None:
 @pytest.mark.parametrize("here", ["pipe", "n" * 300, "/dev/null", "text.txt", "absent"])
 def test_what_is_no_folder_of_definitions(here: str, there: Path) -> None:
     found = harness(("explain", SPEC, "--specs", "HERE"), here)
-    told = f"the folder '{here}' of definitions does not exist"
+    told = f"there is no folder '{here}' of definitions"
     assert (found.exit_code, told in found.output) == (2, True)
 
 
