@@ -52,11 +52,11 @@ class Range:
             value_text = shorten(repr(value))
         except ValueError:  # Python refuses to print integers of more than some thousand digits
             value_text = "an integer with too many digits to show"
-        # For the largest number below 1, the limits would be shown as 0 to 1.
-        limits = f" (allowed: {_number(self.least)} to {_number(self.most)})"
+        # The largest number below 1 would be shown as 1.
+        most = "below 1" if self.most == BELOW_1 else _number(self.most)
         return UsageError(
-            f"{what or self.what} must be {self.allowed}, found {value_text}"
-            f"{'' if self.most == BELOW_1 else limits}"
+            f"{what or self.what} must be {self.allowed}, found {value_text} "
+            f"(allowed: {_number(self.least)} to {most})"
         )
 
 
@@ -88,7 +88,7 @@ ROUNDS = Range("the number of rounds", "at least 1", 1, 10_000)
 # The header of the weights contains the history of each epoch, and its size is limited.
 EPOCHS = Range("a number of epochs", "a positive whole number", 1, 20_000)
 EVERY = Range("a number of steps", "a positive whole number", 1, MOST_INT32)
-HELD_OUT = Range("the held-out share", "from 0 to below 1", 0.0, BELOW_1, whole=False)
+HELD_OUT = Range("the held-out share", "a share", 0.0, BELOW_1, whole=False)
 LENGTH = Range("a length", "a positive whole number", 1, 10_000_000)
 TEMPERATURE = Range("a temperature", "a number", 0.0, 1e6, whole=False)
 TOP_K = Range("--top-k", "a whole number", 0, MOST_INT32)
