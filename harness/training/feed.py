@@ -260,7 +260,9 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
             f"{names}"
         )
     if not 0 <= held_out < 1:
-        raise UsageError(f"the held-out share must be from 0 to below 1, found {held_out}")
+        raise UsageError(
+            f"the held-out share must be a share, found {held_out} (allowed: 0 to below 1)"
+        )
     cut = data.windows
     rows = max(0, row_count(length, cut.length, cut.stride, cut.drop_last))
     offsets = {name: source.offset for name, source in data.arrays.items()}

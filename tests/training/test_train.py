@@ -252,7 +252,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(
     [
         ({"epochs": 0}, "--epochs ... 0"),
         ({"batch": -1}, "--batch ... -1"),
-        ({"held_out": 1.0}, "0 ... 1 ... 1.0"),
+        ({"held_out": 1.0}, "1.0 ... 0 ... 1"),
         ({"path": "fast"}, "'fast'"),
         ({"backend": "nunpy"}, "'nunpy'"),
         ({"sizes": {"hiden": 3}}, "'hiden'"),
