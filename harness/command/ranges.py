@@ -52,15 +52,15 @@ class Range:
             value_text = shorten(repr(value))
         except ValueError:  # Python refuses to print integers of more than some thousand digits
             value_text = "an integer with too many digits to show"
-        # The largest number below 1 would be shown as 1.
-        most = "below 1" if self.most == BELOW_1 else _number(self.most)
         return UsageError(
             f"{what or self.what} must be {self.allowed}, found {value_text} "
-            f"(allowed: {_number(self.least)} to {most})"
+            f"(allowed: {_number(self.least)} to {_number(self.most)})"
         )
 
 
 def _number(value: float) -> str:
+    if value == BELOW_1:  # would be shown as 1
+        return "below 1"
     whole = value == math.floor(value)
     return f"{int(value):,}" if whole and abs(value) < 1e18 else f"{value:g}"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, IndexArray
-from harness.command.ranges import EPOCHS
+from harness.command.ranges import EPOCHS, HELD_OUT
 from harness.errors import UsageError
 from harness.language import schema
 from harness.language.model import Spec
@@ -259,10 +259,7 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
             "(docs/spec-data.md), or give --data FILE, an npz file with an array for each of "
             f"{names}"
         )
-    if not 0 <= held_out < 1:
-        raise UsageError(
-            f"the held-out share must be a share, found {held_out} (allowed: 0 to below 1)"
-        )
+    HELD_OUT.check(held_out)
     cut = data.windows
     rows = max(0, row_count(length, cut.length, cut.stride, cut.drop_last))
     offsets = {name: source.offset for name, source in data.arrays.items()}

@@ -305,9 +305,8 @@ class Process:
         for pid in processes:
             with contextlib.suppress(psutil.Error, OSError):
                 process = psutil.Process(pid)
-                info = process.memory_info()
-                if len(processes) > 1:
-                    info = process.memory_full_info()
+                shared = len(processes) > 1
+                info = process.memory_full_info() if shared else process.memory_info()
                 # Without /proc/PID/smaps the kernel does not tell how pages are shared.
                 total += getattr(info, "pss", info.rss)
         return total

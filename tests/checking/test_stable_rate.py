@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.checking.checks.training import RATE, _select_last, find_stable_rate
+from harness.checking.checks.training import RATE, find_stable_rate, select_last
 from harness.oracle.yardstick import Expected
 
 
@@ -34,4 +34,4 @@ def test_a_rate_that_is_stable_is_taken_as_it_is() -> None:
 def test_a_layer_whose_name_starts_with_loss_is_no_loss() -> None:
     names = ["step 3: loss", "step 3: loss_head.W moved", "step 4: loss", "step 4: out.W moved"]
     expected = Expected(dict.fromkeys(names, np.zeros(1)), lambda _: {})
-    assert list(_select_last(expected).values) == [names[0], names[2], names[3]]
+    assert list(select_last(expected, 3, 4).values) == [names[0], names[2], names[3]]

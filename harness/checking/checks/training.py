@@ -203,7 +203,11 @@ def pipeline(context: Context) -> Iterator[Finding]:
         return
     batches, (rule, rate) = batches_of(context.case, BATCHES), _choose_rule(context)
     rate, expected = find_stable_rate(
-        rate, context.dtype, lambda r: _select_last(_expect_pipeline(context, batches, rule, r))
+        rate,
+        context.dtype,
+        lambda r: select_last(
+            _expect_pipeline(context, batches, rule, r), BATCHES + 1, PIPELINE_STEPS
+        ),
     )
 
     context.prepare("train", batches, rule, rate)
@@ -343,9 +347,8 @@ def _join_steps(results: Batches, first: int = BATCHES + 1) -> ArrayDict:
     return {f"step {first + i}: {n}": a for i, r in enumerate(results) for n, a in r.items()}
 
 
-def _select_last(expected: Expected) -> Expected:
-    """Return only the losses of the second half of the steps, and all values of the last step."""
-    last = expected.only(f"step {PIPELINE_STEPS}: ").values
-    losses = {f"step {n}: loss" for n in range(BATCHES + 1, PIPELINE_STEPS + 1)}
+def select_last(expected: Expected, first: int, last: int) -> Expected:
+    """Return only the losses of steps ``first`` to ``last``, and all values of step ``last``."""
+    names = {*expected.only(f"step {last}: ").values}
     # The names are exact: the values of a layer "loss_head" start with "step 3: loss", too.
-    return select_names(expected, {*last, *losses})
+    return select_names(expected, names | {f"step {n}: loss" for n in range(first, last + 1)})

@@ -39,7 +39,7 @@ class RoundedFrom200Units(Session):
 
 @dear("soak")
 class RaceOnceInFiveHundred(AlteredGradients):
-    """One in 500 gradients is 0.1% too small, as after a race between two threads."""
+    """Every 500th gradient is 0.1% too small, as after a race between two threads."""
 
     _calls = 0
 

@@ -125,7 +125,7 @@ class GradientTransposed(AlteredGradients):
 
 @session("theano_rnn", "gradients")
 class GradientNegated(AlteredGradients):
-    """One gradient has the opposite sign."""
+    """The sign of a single gradient is reversed."""
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {"rnn.c": -gradients["rnn.c"]}
