@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from harness.errors import ErrorList, Place, SpecError
+from harness.errors import ErrorList, Place, SpecError, did_you_mean
 from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.axes import FREE_SIZES, RestAxes, input_type, read_dims
@@ -17,7 +17,8 @@ from harness.language.layer_calls import LayerEvaluator
 from harness.language.library import Definition, Library
 from harness.language.noise import mean_of, read_noise_distribution
 from harness.language.program_checks import check_free_sizes, check_numbers, room_of
-from harness.language.scope import BoundValue, Scope
+from harness.language.scope import BoundValue, Scope, check_read
+from harness.language.tree import Assignment
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Meaning, Phase, Port, Program, Type
 
@@ -122,6 +123,7 @@ class Lowering:
         self._check_assigned(scope, state)
         scope.names.update({p.name: BoundValue(p.value) for p in targets})
         loss, metrics = self._evaluate_scalars(scope)
+        outputs = self._make_outputs(equations, scope)
         self._check_used(scope)
         instances = list(leaf_layers([*pseudo_layers, *evaluator.instances.values()]))
         self._check_leaves(instances)
@@ -138,7 +140,7 @@ class Lowering:
             state=tuple(state),
             statistics=tuple(statistics),
             parameters=tuple(p for i in instances for p in i.parameters.values()),
-            outputs=tuple(Port(n, scope.value(n)) for n in scope.assigned if n not in model.state),
+            outputs=outputs,
             new_state=tuple(Port(p.name, scope.value(p.name)) for p in state),
             new_statistics=tuple(
                 Port(p.name, evaluator.updated_statistics.get(p.value, p.value)) for p in statistics
@@ -251,6 +253,32 @@ class Lowering:
                     f"state {port.name!r} has type {state_type}, which cannot change to "
                     f"{self.evaluator.type_of(value)}"
                 )
+
+    def _make_outputs(self, equations: Sequence[Assignment], scope: Scope) -> tuple[Port, ...]:
+        """Return the ports of the outputs: the names in ``outputs``, or else all assigned names
+        except states.
+
+        Raises:
+            SpecError: an output is not assigned or is listed twice, or a value is never used.
+        """
+        known = [name for name in scope.assigned if name not in self.model.state]
+        declared = known if self.model.outputs is None else self.model.outputs
+        errors = ErrorList()
+        for number, name in enumerate(declared):
+            at = self.document.place_of(("outputs", number))
+            if name not in known:
+                names = f"{did_you_mean(name, known)} (known: {', '.join(known)})"
+                message = f"the equations assign no output {name!r}{names}"
+                errors.found.append(SpecError(message, at))
+            elif name in declared[:number]:
+                errors.found.append(SpecError(f"output {name!r} is listed twice", at))
+        errors.end()
+        used = {*declared, *scope.used, *self.model.state}
+        for assignment in equations:
+            # A call can have results that nobody needs before a result that is used.
+            if not used.intersection(target.id for target in assignment.targets):
+                check_read([assignment], scope, ())
+        return tuple(Port(name, scope.value(name)) for name in declared)
 
     def _name_results(self) -> None:
         """Name the results of calls that have no name in the equations, for use in messages."""

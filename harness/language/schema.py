@@ -367,7 +367,10 @@ class Model(Documented):
     layers: dict[Name, LayerUse] = key(
         "the layers of the model", {"out": {"layer": "dense", "units": "vocab"}}, {}
     )
-    equations: str = key("one assignment per line; each assigned name is an output", "y = out(x)")
+    equations: str = key("one assignment per line", "y = out(x)")
+    outputs: Annotated[list[Name], Field(min_length=1)] | None = key(
+        "the assigned names that are outputs; by default all of them", ["logits"], None
+    )
     targets: dict[Name, Input] = key(
         "the target arrays of the loss", {"target": {"shape": ["batch"]}}, {}
     )
