@@ -36,8 +36,9 @@ _COPIED = re.compile(
 def wrap(text: str, columns: int, further: int = 2) -> str:
     """Wrap a text to lines of at most ``columns`` characters, without breaking words.
 
-    A continuation line is aligned with the last column, which follows at least two spaces. If too
-    little space is left there, the line is indented by ``further``, or by less for a long word.
+    In a table row, whose last column follows at least two spaces, continuation lines are aligned
+    with the last column. If fewer than :data:`ROOM` characters would remain there, and in all other
+    lines, they are indented by ``further`` spaces, or by less so that a long word fits.
     """
     lines: list[str] = []
     for row in protect_commands(text).expandtabs().split("\n"):
@@ -58,28 +59,31 @@ def wrap(text: str, columns: int, further: int = 2) -> str:
 
 
 def protect_commands(text: str) -> str:
-    """Replace the spaces in commands by substitutes; :func:`restore_spaces` reverts this."""
+    """Replace the spaces and hyphens in commands by control characters, so that :func:`wrap` does
+    not break commands; :func:`restore_spaces` reverts this."""
     return _COPIED.sub(lambda match: _joined(match[0]), text)
 
 
 def restore_spaces(text: str) -> str:
-    """Replace the substitutes by spaces and hyphens."""
+    """Replace the control characters of :func:`protect_commands` by spaces and hyphens again."""
     return text.translate(_OWN)
 
 
 def width(text: str) -> int:
-    """Return the number of columns that a text takes."""
+    """Return the number of terminal columns that a text with protected commands takes."""
     return _cells(restore_spaces(text))
 
 
 def _joined(command: str) -> str:
-    """Replace the inner spaces of a command; leading spaces belong to the line."""
+    """Return a command with protected inner spaces and hyphens; lines may break at leading
+    spaces."""
     bare = command.lstrip()
     return command[: len(command) - len(bare)] + bare.translate(_KEPT)
 
 
 def _broken(row: str, columns: int, margin: int) -> Iterator[str]:
-    """Yield the parts of a wrapped line; all parts except the first are indented by a margin."""
+    """Yield the lines into which ``row`` is wrapped, all except the first indented by
+    ``margin``."""
     current = ""
     for word in re.split(r"(?<=\s)(?=\S)", row):
         if current.strip() and width((current + word).rstrip()) > columns:
@@ -91,7 +95,7 @@ def _broken(row: str, columns: int, margin: int) -> Iterator[str]:
 
 
 def _cells(text: str) -> int:
-    """Return the number of columns that a text takes; import rich only for non-ASCII text."""
+    """Return the number of terminal columns of a text; import rich only for non-ASCII text."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len

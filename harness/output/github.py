@@ -1,4 +1,4 @@
-"""Output for GitHub Actions: annotations at a line of a file, and the summary of a step.
+"""Output for GitHub Actions: annotations (messages at a line of a file), and the step summary.
 
 Untrusted texts from specs, backends and records are escaped.
 """
@@ -49,9 +49,9 @@ def limit(annotations: Sequence[str]) -> list[str]:
 
 
 def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Append Markdown to the summary of a GitHub step, if there is a step.
+    """Append Markdown to the step summary; do nothing outside GitHub Actions.
 
-    Return an error message, or an empty string.
+    Return an error message, or an empty string if there is no error.
     """
     path = environment.get("GITHUB_STEP_SUMMARY")
     if not path:

@@ -40,14 +40,15 @@ def annotating(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 class CommandFilter:
-    """A filter that escapes commands for GitHub Actions in a text that is written in pieces."""
+    """A filter that escapes GitHub Actions commands, such as ``::error::``, in a text that is
+    written piece by piece."""
 
     def __init__(self) -> None:
         # The end of the last piece that may be the beginning of a command.
         self.begun = ""
 
     def __call__(self, piece: str) -> str:
-        """Return the piece with its commands escaped."""
+        """Escape the commands in a piece, also a command that began in the previous piece."""
         text = _MARK.sub(_mark_escaped, self.begun + piece)
         escaped = text[len(self.begun) :]
         self.begun = _begun(re.split(r"[\r\n]", text)[-1])
@@ -55,7 +56,7 @@ class CommandFilter:
 
 
 def harmless(text: str) -> str:
-    """Return a text, with commands escaped if GitHub Actions reads the output."""
+    """Return a text; if GitHub Actions reads the output, with its commands escaped."""
     return CommandFilter()(text) if annotating() else text
 
 
@@ -104,7 +105,8 @@ def is_silent() -> bool:
 
 
 class OutputLost(Exception):
-    """Error: standard output cannot be written; ``closed`` is True if its reader has ended."""
+    """Error: standard output cannot be written. ``closed`` is True if the pipe's reader has
+    ended."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__((error.strerror or str(error)).lower())
@@ -112,8 +114,8 @@ class OutputLost(Exception):
 
 
 class _Output(io.RawIOBase):
-    """A raw stream. A failed write raises :class:`OutputLost`, or is ignored without
-    ``report_errors``."""
+    """A raw stream. If a write fails, it raises :class:`OutputLost` with ``report_errors``;
+    without, it ignores the failure."""
 
     def __init__(self, raw: io.RawIOBase, *, report_errors: bool) -> None:
         self._raw, self._report_errors = raw, report_errors
@@ -153,9 +155,11 @@ class _Guarded(io.TextIOWrapper):
 
 
 def guard_streams() -> None:
-    """Replace the standard streams, so that they accept any text and escape GitHub commands.
+    """Replace standard output and error by streams that escape GitHub Actions commands, and
+    characters that their encoding lacks.
 
-    If standard output cannot be written, a write raises :class:`OutputLost`."""
+    If standard output cannot be written, a write raises :class:`OutputLost`.
+    """
     sys.stdout = _guarded(sys.stdout, report_errors=True)
     sys.stderr = _guarded(sys.stderr, report_errors=False)
 
@@ -216,7 +220,8 @@ def say(text: str, *, error: bool = False, end: str = "\n") -> None:
 
 
 def emit(text: str) -> None:
-    """Print a part of a generated text. Control characters are escaped only on terminals."""
+    """Print a piece of text that a model generated. Control characters are escaped only on
+    terminals."""
     _write(sys.stdout, visible(text) if sys.stdout.isatty() else text)
 
 
@@ -228,13 +233,14 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def tell(text: str, *, error: bool = False) -> None:
-    """Print a text for people: like :func:`say`, and wrapped on a terminal."""
+    """Print a text like :func:`say`, but wrapped to the width of the terminal."""
     wide = width(sys.stderr if error else sys.stdout)
     say(text if wide is None else wrap(visible(text), wide), error=error)
 
 
 def width(stream: TextIO) -> int | None:
-    """Return ``COLUMNS``, or the columns of the stream's terminal; None if there is no limit."""
+    """Return the maximum width of a line: ``COLUMNS``, or the columns of the stream's terminal;
+    None if there is no limit."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns)
@@ -247,7 +253,8 @@ def width(stream: TextIO) -> int | None:
 
 
 def console(*, error: bool = False) -> Console:
-    """Return a rich console on standard output or error; unlimited if the stream has no width."""
+    """Return a rich console on standard output, or on standard error if ``error``. Lines have no
+    maximum width if the stream has none."""
     from rich.console import Console
 
     if _SILENT.get():
@@ -261,7 +268,8 @@ def console(*, error: bool = False) -> Console:
 
 
 def drawing(stream: TextIO) -> Console:
-    """Return a console that draws text without colour on a stream, as wide as standard output."""
+    """Return a console that draws on ``stream`` without colour, with the width of standard
+    output."""
     from rich.console import Console
 
     columns = width(sys.stdout) or UNLIMITED

@@ -23,7 +23,8 @@ SILENCE = 10.0
 
 
 class Progress:
-    """The progress of a task with ``total`` parts; :meth:`at` sets how many are done.
+    """A display of a task's progress: :meth:`plan` sets the number of parts, :meth:`at` how many
+    are done.
 
     Use it as a context manager.
     """
@@ -60,7 +61,7 @@ class Progress:
         self._drawn.stop()
 
     def plan(self, total: float, done: float = 0.0, *, forecast: bool = True) -> None:
-        """Set the total work and the part already done, and start to measure the time.
+        """Set the number of parts and how many are already done; start to measure the time.
 
         Without ``forecast``, the remaining time is not shown, e.g. because parts are few and
         unequal.
@@ -70,7 +71,7 @@ class Progress:
         self._marked = self._began
 
     def at(self, done: float, counted: str) -> None:
-        """Set how much is done; ``counted`` is the text for it, such as ``3/12``."""
+        """Set how many parts are done; ``counted`` shows this as text, e.g. ``3/12``."""
         if done != self.done:
             self._marked = self._clock()
         self.done, self._counted = done, counted
@@ -105,7 +106,7 @@ class Progress:
             self.line(text)
 
     def count(self) -> str:
-        """Return the progress and the remaining time: ``3/12, about 0:40 left``."""
+        """Return the progress and the remaining time as text, e.g. ``3/12, about 0:40 left``."""
         return ", ".join(filter(None, (self._counted, self.left())))
 
     def left(self) -> str:

@@ -29,9 +29,10 @@ FEWEST = 2
 
 @dataclass
 class Grid:
-    """Rows of texts under a title; the first ``names`` columns name the row.
+    """A table of texts with a title; the first ``names`` columns name the row.
 
-    ``alike`` is True if all other columns show the same thing, e.g. one backend each.
+    ``alike`` is True if all other columns show the same thing, e.g. one backend each. ``ruled``
+    draws lines between cells.
     """
 
     title: str
@@ -69,7 +70,7 @@ class Grid:
 
 
 def show(target: Console, *grids: Grid) -> None:
-    """Print a table in the first variant that fits the width of the console.
+    """Print the first of several variants of a table that fits the width of the console.
 
     If no variant fits, print the last variant in parts with fewer columns, or as paragraphs.
     """
@@ -89,7 +90,7 @@ def show(target: Console, *grids: Grid) -> None:
 
 
 def thousands(rate: float) -> str:
-    """Format a rate in thousands, with three digits."""
+    """Format a rate in thousands with three digits, e.g. 12345 as ``12.3``."""
     value = rate / 1000
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
@@ -100,7 +101,8 @@ def _width(target: Console, grid: Grid) -> int:
 
 
 def _parts(target: Console, grid: Grid) -> Iterator[Grid]:
-    """Yield parts with as many columns as fit; stop if a single column does not fit."""
+    """Yield parts of a table, each with as many columns as fit; stop if a single column does not
+    fit."""
     waiting = list(range(grid.names, len(grid.columns)))
     while waiting:
         count = len(waiting)
@@ -131,7 +133,8 @@ def _entry(text: Entry) -> Text:
 
 
 def text_of(*forms: Grid) -> str:
-    """Return a table with its title as text without colour, in the first variant that fits."""
+    """Return the first of several variants of a table that fits, as uncoloured text with its
+    title."""
     buffer = io.StringIO()
     show(drawing(buffer), *forms)
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip("\n").split("\n"))

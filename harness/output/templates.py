@@ -8,7 +8,10 @@ from harness.output.markdown import escaped
 
 
 def filled(package: str, name: str, **values: object) -> str:
-    """Fill template ``name.j2`` of a package; the filter ``markdown`` escapes texts in it."""
+    """Return the text of template ``name.j2`` in a package, filled with ``values``.
+
+    In the template, the filter ``markdown`` escapes a value for Markdown.
+    """
     templates = Environment(
         loader=PackageLoader(package, ""),
         undefined=StrictUndefined,

@@ -11,8 +11,8 @@ D = TypeVar("D")
 
 
 def leading_axes(shape: Sequence[D], count: int, unit: D) -> tuple[D, ...]:
-    """Return the leading axes of an operand of shape ``[..., rows, columns]``, with ``unit`` (the
-    dimension 1) for missing axes, so that the result has ``count`` axes."""
+    """Return all axes of ``shape`` except the last two (the matrix), with enough axes of length
+    ``unit`` (the dimension 1) in front that the result has ``count`` axes."""
     return (*(unit,) * (count - len(shape) + 2), *shape[:-2])
 
 

@@ -51,7 +51,8 @@ class _Factored(NamedTuple):
 
 
 def clipping(rule: UpdateRule) -> Clipping | None:
-    """Return the clipping that the equation of a model's ``gradient`` computes, or None.
+    """Return the gradient clipping that a model's equation for ``gradient`` computes; None if the
+    equation is not a clipping.
 
     An equation is recognised in different notations: ``g * minimum(1, c / norm)``, ``g * c /
     maximum(c, norm)`` and ``where(norm < c, g, g * c / norm)`` are the same clipping. A square may
@@ -61,7 +62,8 @@ def clipping(rule: UpdateRule) -> Clipping | None:
 
 
 class _GradientEquation:
-    """The nodes that compute a rule's ``gradient``, in which clipping is recognised."""
+    """The nodes that compute a rule's ``gradient``; its methods match them with forms of
+    clipping."""
 
     def __init__(self, rule: UpdateRule) -> None:
         self.gradient = rule.gradient

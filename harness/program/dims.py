@@ -170,11 +170,11 @@ def check_shape(shape: Shape) -> None:
 
 
 def entries(shape: Iterable[Dim]) -> int:
-    """Return a number that is equal for two shapes if they have equally many entries at all sizes.
+    """Return a number that identifies how many entries a shape has.
 
-    The number is the product of all dimensions, with a large number for each size name that depends
-    only on the name. Two shapes with different products get the same number with a probability of
-    at most 2**-50.
+    Two shapes that have equally many entries at all sizes get the same number: the product of their
+    dimensions, with a large random number in place of each size name. Shapes with different
+    products get the same number with a probability of at most 2**-50.
     """
     return prod(dim.resolve(_LARGE) for dim in shape)
 
@@ -207,7 +207,7 @@ def bind(
     sizes: Mapping[str, int],
     bound: dict[str, int],
 ) -> None:
-    """Compare the shape of an array (``actual_shape``) with the declared symbolic shape.
+    """Check the shape of an array (``actual_shape``) against the declared symbolic ``shape``.
 
     ``sizes`` has the sizes of the spec, e.g. hidden units. Sizes that arrays decide (batch, time)
     are added to ``bound`` when they are first met. Raises :class:`UsageError` if the shape differs,

@@ -19,7 +19,7 @@ REDUCING = frozenset({"sum", "max", "segment_sum", "overlap_add", "cumulative_su
 
 @dataclass(frozen=True)
 class Flops:
-    """The number of operations in matrix products, and in all other primitives."""
+    """The number of floating-point operations in matrix products, and in all other primitives."""
 
     products: int = 0
     elementwise: int = 0
@@ -45,8 +45,8 @@ def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, 
 def runs(
     nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int], times: int = 1
 ) -> Iterator[tuple[Node, int]]:
-    """Yield each node that has no body, and how often it runs. Nodes in a loop run once for each
-    step of the loop."""
+    """Yield pairs (node, number of runs) for all nodes that have no body. A node in a loop runs
+    once for each step of the loop."""
     for node in nodes:
         if node.body is None:
             yield node, times

@@ -25,7 +25,8 @@ NAN_PASSING = frozenset(
 
 
 def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
-    """Return the results of ``max`` that may ignore NaN without changing any value in ``ends``.
+    """Return the results of ``max`` that may be computed by ``loose_max``, which may ignore NaN,
+    without changing any value in ``ends``.
 
     Only maxima over the last axis with kept dimensions are considered.
     """
@@ -39,12 +40,12 @@ def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
 def _may_ignore_nan(
     number: int, nodes: Sequence[Node], read: Sequence[Set[int]], last: Mapping[int, int]
 ) -> bool:
-    """Return whether all results that depend on a maximum are NaN in rows with NaN, even if the
-    maximum ignores NaN.
+    """Return whether a maximum may ignore NaN, because all results that depend on it are NaN in
+    rows with NaN anyway.
 
-    ``number`` is the index of the maximum's node. A value that lacks the NaN may only be read by
-    operations that pass NaN on, until other operands bring the NaN back. ``last`` has the index of
-    the last node that reads each value.
+    ``number`` is the index of the maximum's node. ``read`` has the values that each node reads, and
+    ``last`` the index of the last node that reads each value. A value that lacks the NaN may only
+    be read by operations that pass NaN on, until another operand brings the NaN back.
     """
     maximum = nodes[number]
     # Values in ``entries`` are NaN at the entries where the maximum's operand is NaN; values in

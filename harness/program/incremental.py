@@ -40,12 +40,14 @@ Part = tuple[int, int | None]
 
 
 class NoRow(Exception):
-    """A step cannot be computed separately; the message names the value and the reason."""
+    """Error: one step of a value cannot be computed separately; the message names the value and the
+    reason."""
 
 
 def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Part]:
-    """Return the part of each operand that a node needs to compute one entry along an axis of its
-    output. The part is one entry along an axis, or the whole operand.
+    """Return the part of each operand that a node needs to compute one entry along ``axis`` of its
+    output. A part is (value, axis) for one entry along an axis of the operand, or (value, None) for
+    the whole operand.
 
     Raises:
         NoRow: the node cannot compute a single entry from such parts of its operands.
@@ -106,8 +108,8 @@ def _matmul(_: Node, shapes: Sequence[Shape], axis: int) -> Axes:
 
 
 def _other_axis(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
-    """Return ``axis`` for each operand of a node that works along one of its axes (e.g. ``flip``);
-    None if the node works along ``axis`` itself."""
+    """Return ``axis`` once per operand of a node that works along an axis (e.g. ``flip``), or None
+    if the node works along ``axis`` itself."""
     worked_axis = node.attributes.get("axis", len(shapes[0]) - 1)
     return None if axis == worked_axis else [axis] * len(shapes)
 
@@ -206,7 +208,8 @@ class StepNeeds:
                 raise NoRow(f"{self.named(value)} is read at all time steps at once")
 
     def _operand_parts(self, node: Node, number: int, axis: int | None) -> Iterable[Part]:
-        """Return the parts of its operands that a node needs for a row of output ``number``."""
+        """Return the parts of its operands that a node needs to compute a row of its output
+        ``number``, or the whole output if ``axis`` is None."""
         if axis is None:
             is_moving = node.outputs[number] in self.moving
             return [] if is_moving else [(value, None) for value in reads(node)]
@@ -271,7 +274,8 @@ def incremental(program: Program, output: str, limit: int) -> Program:
 
 @dataclass
 class _StepBuilder:
-    """A builder of the program of one step. ``parts`` maps the needed parts to new values."""
+    """A builder of the program of one step. ``parts`` maps each needed part of the original program
+    to its value in the new program."""
 
     needs: StepNeeds
     limit: Dim

@@ -1,8 +1,9 @@
 """Recognition of named functions, e.g. relu, in compositions of primitives.
 
 Plans run such a composition as one fused operation, and exported source code calls the function.
-Each function here gets the nodes so far and the inputs of a composition's last node. It returns the
-name, the operand and the attributes of the named function, or None if there is no match.
+Each function here gets a lookup of the earlier nodes and the inputs of a composition's last node.
+It returns the name, the operand and the attributes of the named function, or None if there is no
+match.
 """
 
 from __future__ import annotations

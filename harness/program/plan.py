@@ -29,12 +29,12 @@ TOTAL = "loss.sum"
 class Plan:
     """An optimised program at known sizes, which a backend runs once per step.
 
-    ``inputs`` and ``outputs`` map names to values. ``carried`` maps the name of an output to the
-    name of an input: the output becomes this input in the next step; the backend may overwrite the
-    array of such an input. ``sizes`` has the number of every size, including batch and time.
-    ``orders`` maps some batch inputs to a permutation of their axes. The caller must permute each
-    batch before the first step. ``products`` is the dtype of the operands of products, if it is
-    narrower than ``dtype``.
+    ``inputs`` and ``outputs`` map names to values. ``carried`` maps an output to an input, by name:
+    in the next step, the output becomes this input, whose array the backend may overwrite.
+    ``sizes`` has the number of every size, including batch and time. ``orders`` maps some batch
+    inputs to a permutation of their axes, which the caller must apply to each batch before the
+    step. ``products`` is the dtype of the operands of matrix products, if it is narrower than
+    ``dtype``.
     """
 
     name: str
@@ -99,9 +99,9 @@ def training_plan(
 
     An optimizer slot has the name SLOT.PARAMETER, e.g. ``m.rnn.W``. The input ``step`` is the step
     number as a float, starting at 1; the output ``step`` is the next number. With ``total``, the
-    plan adds the loss to :data:`TOTAL`. With ``scales``, it uses loss scaling and carries
-    :data:`SCALE` and :data:`GOOD`. The program is optimised before differentiation, which shortens
-    the backward pass, and again afterwards. For ``fuses``, see
+    plan carries the sum of the losses so far, :data:`TOTAL`. With ``scales``, it uses loss scaling
+    and carries :data:`SCALE` and :data:`GOOD`. The program is optimised before differentiation,
+    which shortens the backward pass, and again afterwards. For ``fuses``, see
     :func:`harness.program.passes.optimise`.
     """
     fused = tuple(fused)

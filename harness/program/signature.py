@@ -20,7 +20,8 @@ REACH = 1024
 
 
 def first_negative(program: Program, sizes: Mapping[str, int]) -> Dim | None:
-    """Return the first dimension in ``program.room`` that is negative at these sizes, or None."""
+    """Return the first dimension in ``program.room`` that is negative at these sizes, or None. If
+    it is negative, a slice or a window does not fit."""
     all_sizes = {**program.sizes, **sizes}
     for dim in program.room:
         if set(dim.names) <= all_sizes.keys() and dim.resolve(all_sizes) < 0:
@@ -75,7 +76,7 @@ T = TypeVar("T")
 
 
 def call_key(node: Node) -> str:
-    """Return the name of a call node: the name of the layer's instance, or of the loss."""
+    """Return the name of a call node: the layer's name in the model, or the name of the loss."""
     return str(node.attributes.get("instance", node.attributes["label"]))
 
 
@@ -265,7 +266,7 @@ def check_entries(
 
 
 def check_room(program: Program, array_sizes: Mapping[str, int]) -> None:
-    """Check that all slices and windows of a program fit into axes with the sizes ``bound``.
+    """Check that all slices and windows of a program fit the sizes of the arrays (batch, time).
 
     Raises:
         UsageError: a slice or a window does not fit.

@@ -165,8 +165,9 @@ def by_rank(rule: UpdateRule) -> bool:
 
 
 def by_parameter(rule: UpdateRule) -> bool:
-    """Return whether the update of an entry depends on the parameter to which it belongs.
-    Otherwise, the rule can also update a tensor into which a framework packs several parameters."""
+    """Return whether the update of an entry depends on its parameter: on the name, the number of
+    axes, or the other entries (e.g. through a norm). If not, the rule can also update a tensor into
+    which a framework packs several parameters."""
     sums = {total.part for total in rule.totals}
     ops = (node.op for node in rule.own_nodes if sums.isdisjoint(node.outputs))
     return bool(rule.groups) or by_rank(rule) or not REDUCING.isdisjoint(ops)

@@ -16,7 +16,7 @@ class Derivative:
     """A program that also computes gradients.
 
     ``seeds`` are its additional inputs: the cotangent of each differentiated output. ``gradients``
-    are its additional outputs: one gradient for each requested value, in the order of the request.
+    are its additional outputs: the gradient of each value in ``against``, in the same order.
     """
 
     program: Program
@@ -31,7 +31,7 @@ def differentiate(
     keep: Iterable[int] = (),
     fused: Iterable[str] = (),
 ) -> Derivative:
-    """Return the vector-Jacobian product of ``outputs`` with respect to ``against``.
+    """Extend a program by the vector-Jacobian product of ``outputs`` with respect to ``against``.
 
     If no output depends on a value in ``against``, the gradient of this value is all zeros. The
     result has only the nodes that the outputs, the gradients and the values in ``keep`` need.

@@ -50,8 +50,8 @@ def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
-    """Return all values that have a derivative with respect to the values in ``against``; these
-    values are included."""
+    """Return the numbers of the values in ``against``, and of all values through which a gradient
+    flows back to them."""
     active = set(against)
     for node in nodes:
         if node.op == "scan":
@@ -62,8 +62,8 @@ def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
 
 
 def _activate_loop(node: Node, body: Block, active: set[int]) -> None:
-    """Extend ``active`` by the values inside a loop, and the outputs of the loop, that have a
-    derivative."""
+    """Add to ``active`` the values inside a loop, and the outputs of the loop, through which a
+    gradient flows back to an active value."""
     carries = node.carries
     active.update(b for b, i in zip(body.inputs, node.inputs, strict=True) if i in active)
     while True:
@@ -93,8 +93,8 @@ class SliceCotangent:
 
 
 def rows(pieces: Sequence[SliceCotangent]) -> list[list[SliceCotangent]]:
-    """Group slices so that the slices of a group do not overlap. Slices with symbolic sizes are in
-    one group only if they cannot overlap for any sizes."""
+    """Group slices so that the slices of a group do not overlap and can be concatenated. Slices
+    with symbolic sizes are in one group only if they cannot overlap for any sizes."""
     groups: list[list[SliceCotangent]] = []
     for piece in sorted(pieces, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
         group = next((r for r in groups if _not_negative(piece.start - r[-1].stop)), None)
@@ -150,7 +150,7 @@ class Reverse:
         return value
 
     def is_computed_by(self, value: int, op: str) -> bool:
-        """Return whether one of the forward nodes computes ``value`` with the operation ``op``."""
+        """Return whether a forward node with the operation ``op`` computes ``value``."""
         return any(node.op == op and value in node.outputs for node in self.forward)
 
     def add(self, value: int, cotangent: int) -> None:
@@ -169,8 +169,8 @@ class Reverse:
             self.pieces.setdefault(value, []).append(SliceCotangent(axis, start, stop, cotangent))
 
     def combine_parts(self, value: int) -> int | None:
-        """Combine all collected parts of a value's cotangent and return it; None if there are no
-        parts."""
+        """Combine the collected parts of a value's cotangent; return the value number of the
+        result, or None if there are no parts."""
         pieces = self.pieces.pop(value, [])
         shape = self.builder.types[value].shape
         for axis in dict.fromkeys(piece.axis for piece in pieces):
@@ -179,7 +179,8 @@ class Reverse:
         return self.cotangents.get(value)
 
     def _side_by_side(self, group: Sequence[SliceCotangent], axis: int, shape: Shape) -> int:
-        """Concatenate cotangents of slices that do not overlap, with zeros in the gaps."""
+        """Concatenate the cotangents of slices that do not overlap, with zeros in the gaps, to a
+        cotangent of the whole value."""
         pieces: list[int] = []
         end = Dim()
 
@@ -201,7 +202,7 @@ class Reverse:
         self.add(weight, self.emit("tensordot", self.read(left), cotangent, axes=(axes, axes)))
 
     def cotangent(self, value: int, shape: Shape) -> int:
-        """Return the whole cotangent of a value; zeros of ``shape`` if no part was collected."""
+        """Return the whole cotangent of a value, or zeros of ``shape`` if no part was collected."""
         combined = self.combine_parts(value)
         return self.builder.zeros(shape) if combined is None else combined
 
@@ -260,7 +261,8 @@ class _ScanReverse(Reverse):
         return value in self.makers and self.makers[value].op == op
 
     def _view(self, value: int) -> Node | None:
-        """Return the body's node that computes a value, if its operation is a view; else None."""
+        """Return the body's node that computes a value, if the node is a view (e.g. ``slice``);
+        else None."""
         node = self.makers.get(value)
         return node if node is not None and node.op in VIEWS else None
 
@@ -289,7 +291,8 @@ class _ScanReverse(Reverse):
 
     def build(self, outer: Mapping[int, int]) -> tuple[list[tuple[int, int]], Node]:
         """Build the backward loop. Return pairs (value, cotangent) for the values that the forward
-        loop reads, and the forward loop with the additional stacks."""
+        loop reads, and the forward loop extended by the stacks that the backward loop reads.
+        ``outer`` maps each output of the forward loop to its cotangent."""
         b, count = self.builder, self.count
         types = b.types
         carried = [i for i, v in enumerate(self.body.inputs[:count]) if self.active(v)]
@@ -332,8 +335,9 @@ class _ScanReverse(Reverse):
     def _captured_gradients(
         self, stack_of: Mapping[int, int], by_step: Mapping[int, int]
     ) -> list[tuple[int, int]]:
-        """Compute the gradients of outer values from stacks over all steps, after the backward
-        loop."""
+        """Compute the gradients of values outside the loop, e.g. weights, after the backward loop;
+        return pairs (value, gradient). ``stack_of`` maps a forward value, and ``by_step`` a
+        cotangent, to its stack over all steps."""
         results = []
         for weight, left, cotangent in self.products:
             rank = len(self.builder.types[left].shape)

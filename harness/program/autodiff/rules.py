@@ -214,7 +214,7 @@ def _relu(r: Reverse, node: Node, g: int) -> None:
 
 
 def _clip(r: Reverse, node: Node, g: int) -> None:
-    """Pass the cotangent where the result lies strictly between the bounds, and 0 elsewhere."""
+    """Pass the cotangent on where the result lies strictly between the bounds; elsewhere pass 0."""
     y, bounds = r.read(node.output), node.attributes
     if r.offers("clip_gradient"):
         r.add(node.inputs[0], r.emit("clip_gradient", g, y, **bounds))

@@ -29,8 +29,8 @@ Rules = Mapping[str, Sequence[Rule]]
 
 
 def merged(*tables: Rules) -> dict[str, tuple[Rule, ...]]:
-    """Merge the rules of several passes. For one operation, the rules of earlier passes are tried
-    first."""
+    """Merge the rules of several passes: a mapping from an operation to its rules, which are tried
+    in the order of ``tables``."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for table in tables:
         for op, own_rules in table.items():

@@ -1,7 +1,7 @@
 """Rule that appends a bias to its weight as a row: ``x @ W + b -> [x, 1] @ [W; b]``.
 
-No addition follows the product then. The gradient of ``b`` is the last row of the gradient of
-``[W; b]``.
+The product then needs no separate addition. The gradient of ``b`` is the last row of the gradient
+of ``[W; b]``.
 """
 
 from __future__ import annotations

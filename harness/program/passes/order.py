@@ -11,7 +11,7 @@ from harness.program.ir import Node, reads
 
 
 def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...]:
-    """Select nodes of a group, in order, so that no selected node depends on a different selected
+    """Select nodes of a group, in order, so that no selected node depends on another selected
     node."""
     bits = {id(node): 1 << i for i, node in enumerate(group)}
     ancestors: dict[int, int] = {}

@@ -51,8 +51,8 @@ class Siblings:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node that can be merged with other candidates of the same ``key``, if their slices
-    (``cuts``) are neighbours."""
+    """A node that can be merged with other nodes of the same ``key``, if the slices in their
+    ``cuts`` are neighbours."""
 
     node: Node
     key: Any
@@ -62,7 +62,7 @@ class Candidate:
 
 
 class SliceFinder:
-    """A search for nodes on slices that can be merged, in a list of nodes."""
+    """A search through a list of nodes for nodes that read slices and can be merged."""
 
     def __init__(self, nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> None:
         self.nodes, self.builder, self.sizes = nodes, builder, sizes
@@ -86,7 +86,7 @@ class SliceFinder:
 
     def out_axis(self, node: Node, position: int, axis: int) -> int | None:
         """Return the axis of a node's result that corresponds to ``axis`` of the operand at
-        ``position``; None if there is none."""
+        ``position``; None if there is no such axis."""
         types = self.builder.types
         rank = len(types[node.inputs[position]].shape)
         result = len(types[node.output].shape)
@@ -153,7 +153,8 @@ class SliceFinder:
         return Candidate(node, tuple(key), tuple(columns), axis, tuple(cuts))
 
     def _own_axis(self, node: Node, position: int, value: int, axis: int) -> int | None:
-        """Return the operand's axis that corresponds to ``axis`` of the node's result, or None."""
+        """Return the axis of operand ``value`` that corresponds to ``axis`` of the node's result,
+        or None if there is no such axis."""
         shape = self.builder.types[value].shape
         for operand_axis in range(len(shape)):
             if self.out_axis(node, position, operand_axis) == axis:
@@ -167,8 +168,8 @@ class SliceFinder:
         return None
 
     def _is_small(self, value: int, node: Node) -> bool:
-        """Return whether joining an operand that is not a slice takes little time compared with the
-        node."""
+        """Return whether an operand that is not a slice is so small that joining it takes little
+        time compared with running the node."""
         index = self.builder.types[value].kind == "index"
         return index or 4 * self.count(value) <= self.count(node.output)
 
@@ -282,8 +283,9 @@ class _Merger:
                 yield Siblings(chosen, (0, None), 0)
 
     def _is_cheap_to_join(self, weight: int, finder: SliceFinder, node: Node) -> bool:
-        """Return whether joining this right operand with others takes little time. In a loop, the
-        weight must be loop-invariant; outside loops, it must not be larger than the product."""
+        """Return whether joining the right operand ``weight`` with others takes little time. In a
+        loop, the weight must be loop-invariant; outside loops, it must not be larger than the
+        product."""
         if self.body is not None:
             return weight not in finder.makers and weight not in self.body.inputs
         return finder.count(weight) <= finder.count(node.output)
@@ -404,8 +406,8 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
 
 
 def _loops(nodes: Sequence[Node]) -> dict[int, int]:
-    """Map each value on which exactly one loop depends, directly or through other nodes, to the
-    first result of this loop."""
+    """Map a value to a loop, named by its first result, if this is the only loop that reads the
+    value, directly or through other nodes."""
     # The loops that depend on each value.
     ends: dict[int, set[int]] = defaultdict(set)
     for node in reversed(nodes):
@@ -418,8 +420,8 @@ def _loops(nodes: Sequence[Node]) -> dict[int, int]:
 def _sort_by_use(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:
     """Sort products so that products whose results are used by the same operations are neighbours.
 
-    Among these, products are sorted by the sum that reads them. The products with a cell's input
-    and the products with its state therefore have the same order of gates.
+    Neighbouring products are sorted by the sum that reads them. The gates of a cell therefore have
+    the same order in the products with its input and in the products with its state.
     """
     ends = [_last_in_chain(node.output, users) for node in nodes]
     kinds = [
@@ -432,8 +434,8 @@ def _sort_by_use(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tupl
 
 
 def _last_in_chain(value: int, users: Mapping[int, list[Node]]) -> int:
-    """Follow a value through sums and takes, as long as it has a single reader; return the result
-    of the last of these nodes."""
+    """Follow a value through the operations in :data:`CHAINED`, as long as it has a single reader;
+    return the result of the last of these operations."""
     readers = users.get(value, [])
     while len(readers) == 1 and readers[0].op in CHAINED:
         value = readers[0].output

@@ -96,8 +96,9 @@ class Rebuild:
     def _needed_stacks(
         self, scope: LoopScope, depth: int, values: Sequence[int], carried_needs: set[int]
     ) -> list[int]:
-        """Return the values of a loop's body that the loop must stack, so that the stacks of
-        ``values`` can be computed after the loop."""
+        """Return the values that a loop must stack, so that the stacks of ``values`` can be
+        computed after the loop. Values in ``carried_needs``, which the loop computes anyway, are
+        stacked and not recomputed after the loop."""
         makers = {o: n for n in scope.nodes for o in n.outputs}
         needed: dict[int, None] = {}
         pending = list(values)
@@ -148,7 +149,7 @@ class Rebuild:
 
 
 def find_contained(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
-    """Return stacks that are slices of other stacks, as a mapping: value -> (other value,
+    """Return the stacks that are slices of other stacks, as a mapping: value -> (other value,
     attributes of the slice)."""
     contained: dict[int, tuple[int, dict[str, Any]]] = {}
     for container in stacks:

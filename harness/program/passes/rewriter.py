@@ -40,8 +40,8 @@ Policy = Callable[["Rewriter", str, tuple[int, ...], Attributes], bool]
 class LoopScope:
     """The nodes of a loop's body (or outside all loops) while they are emitted.
 
-    ``by_key`` finds an equal node that exists already. ``slices`` maps the slice of a sequence at a
-    step to the whole sequence, and ``sequences`` maps the sequence to its slice.
+    ``by_key`` finds an equal node that is already emitted. ``slices`` maps the slice of a sequence
+    at a step to the whole sequence, and ``sequences`` maps the sequence to its slice.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -116,8 +116,8 @@ class Rewriter:
     # --- Emitting
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Emit an operation and return its result. The result may be an equal value of a rule or of
-        an existing node."""
+        """Emit an operation and return its result. If a rule applies or an equal node exists, the
+        result is the rule's value or the existing node's value."""
         return self.apply(op, inputs, attributes)
 
     def constant(self, value: float) -> int:
@@ -125,7 +125,7 @@ class Rewriter:
         return self.emit("constant", value=float(value))
 
     def full(self, value: float, shape: Sequence[Dim]) -> int:
-        """Emit an array of a shape whose entries all are ``value``."""
+        """Emit an array of a shape in which every entry is ``value``."""
         number = self.constant(value)
         return self.emit("broadcast_to", number, shape=tuple(shape)) if shape else number
 
