@@ -28,7 +28,8 @@ WHOLE_NUMBERS = "a whole number or several"
 
 
 def names(value: Names, what: str) -> tuple[str, ...]:
-    """Return a name or several names as a tuple; a string is a single name.
+    """Return a name or several names as a tuple; a string is a single name. ``what`` names the
+    argument in the error message, e.g. ``"backends"``.
 
     Raises:
         UsageError: the value is neither a name nor several names.
@@ -41,7 +42,8 @@ def names(value: Names, what: str) -> tuple[str, ...]:
 
 
 def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
-    """Return a folder or several folders as paths.
+    """Return a folder or several folders as paths. ``what`` names the argument in the error
+    message.
 
     Raises:
         UsageError: the value is neither a path nor several paths.
@@ -54,7 +56,8 @@ def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
 
 
 def path(value: str | PathLike[str] | None, what: str) -> Path | None:
-    """Return the path of a file, or None.
+    """Return the path of a file, or None if ``value`` is None. ``what`` names the argument in the
+    error message.
 
     Raises:
         UsageError: the value is not a path.
@@ -71,10 +74,11 @@ def _is_path(value: object) -> bool:
 
 
 def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
-    """Return a mapping by name; convert None to an empty mapping.
+    """Return a mapping with string keys as a dictionary; None becomes an empty dictionary. ``what``
+    names the argument in the error message.
 
     Raises:
-        UsageError: the value is not a mapping by name.
+        UsageError: the value is not a mapping with string keys.
     """
     if value is None:
         return {}
@@ -84,7 +88,8 @@ def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
 
 
 def text(value: str, what: str, wanted: str = "a name") -> str:
-    """Return a string; ``wanted`` describes it in the error.
+    """Check that a value is a string, and return it. In the error message, ``what`` names the
+    argument, and ``wanted`` describes the expected value.
 
     Raises:
         UsageError: the value is not a string.
@@ -95,7 +100,8 @@ def text(value: str, what: str, wanted: str = "a name") -> str:
 
 
 def texts(value: Mapping[str, Any] | None, what: str) -> dict[str, str]:
-    """Return strings by name.
+    """Check that all values of a mapping are strings, and return it as a dictionary. ``what`` names
+    the argument in the error message.
 
     Raises:
         UsageError: a value is not a string.
@@ -105,9 +111,10 @@ def texts(value: Mapping[str, Any] | None, what: str) -> dict[str, str]:
 
 
 def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-    """Return the names of specs, or the paths of their files, and the folders to search.
+    """Return two tuples: the names of specs (or the paths of their files), and the folders to
+    search for definitions.
 
-    The folders are those in ``given`` and those of specs that are already loaded.
+    These folders are the folders in ``given``, and the folders of specs that are already loaded.
 
     Raises:
         UsageError: a value is neither a name, nor a path, nor a spec.
@@ -126,7 +133,8 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
 
 
 def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[Path, ...]]:
-    """Return the name of a single spec and the folders, like :func:`models`.
+    """Return the name of a single spec and the folders to search, as :func:`models` does for
+    several specs.
 
     Raises:
         UsageError: there is not exactly one spec.
@@ -148,7 +156,8 @@ def _as_tuple(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
 
 
 def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the given options of a command to the types of their fields.
+    """Convert Python arguments to the types of a command's options. ``declared`` is the dataclass
+    of the options, e.g. ``CheckOptions``; ``given`` has the arguments by option name.
 
     Raises:
         UsageError: an option has a wrong type.
@@ -203,7 +212,8 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wrong_type(what: str, wanted: str, value: object) -> UsageError:
-    """Return the error for an argument of a wrong type."""
+    """Return the error for an argument of a wrong type. ``what`` names the argument, and ``wanted``
+    describes the allowed type."""
 
     return UsageError(f"{what} takes {wanted}, found {shorten(repr(value))}")
 
@@ -237,7 +247,7 @@ def arguments_of(declared: type) -> Iterator[Option]:
 
 
 def annotation(option: Option) -> str:
-    """Return the type of an argument as text for the signature."""
+    """Return the type annotation of an option, as text for the signature of the Python function."""
     name = "maps" if option.has_names and option.type == "tuple[str, ...]" else option.name
     if option.type == "str" and option.kind in PLACES:
         name = "Path"

@@ -45,7 +45,8 @@ MOST_LINES = 40
 
 
 class CheckReport(Report):
-    """The results of a run in the order of the plan; ``seconds`` is the duration."""
+    """The results of a run, one for each cell, in the order of the plan; ``seconds`` is the
+    duration of the run."""
 
     request: Request
 
@@ -94,7 +95,8 @@ class CheckReport(Report):
         return html_table(table.title, table.columns, rows, "\n".join(self._summary_lines()))
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each finding of each cell, with the fields of a record.
+        """Return a table with a row for each finding (the result of one check on one cell). The
+        columns are fields of a record, e.g. ``spec``, ``check`` and ``verdict``.
 
         Raises:
             NoPandas: pandas is not installed.

@@ -28,7 +28,8 @@ RESULT = """\
 
 
 def function_of(command: str, name: str = "") -> Callable[..., CommandResult]:
-    """Return the Python function of a command."""
+    """Return the Python function of a command, e.g. of ``explain``. ``name`` is the name of the
+    function if it differs from the command, e.g. ``import_``."""
     verb = cli.commands[command]
     assert isinstance(verb, Verb)
 

@@ -80,7 +80,7 @@ class Comparison(changes.RunChanges):
         return html_table(self.sentence, ("what", "cell"), rows, around, words=2)
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each change.
+        """Return a table with a row for each change between the runs.
 
         Raises:
             NoPandas: pandas is not installed.

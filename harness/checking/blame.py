@@ -29,8 +29,9 @@ TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 @dataclass(frozen=True)
 class Witness:
-    """The results of a framework's own layers that differ from the oracle, although the equations
-    agree with the oracle on the same framework."""
+    """Wrong results of a framework's own layers, in a cell whose equations agree with the oracle on
+    the same framework. :class:`Witnesses` compares them with the layers of other frameworks.
+    ``label`` names the layers."""
 
     cell: Cell
     label: str
@@ -40,7 +41,8 @@ class Witness:
 
 
 def blame(context: Context, result: CellResult) -> Blame | None:
-    """Run the first differing check on the backend's other paths, and return the party at fault.
+    """Run the first differing check on the backend's other paths, and return where the fault is,
+    e.g. in a framework layer or in the plugin. Return None if no check differs.
 
     Raises:
         WorkerFault: a run on another path crashed, hung or raised an error.
@@ -67,7 +69,8 @@ def blame(context: Context, result: CellResult) -> Blame | None:
 
 
 def _describe_fault(context: Context, result: CellResult, check: str, path: str) -> tuple[Who, str]:
-    """Return the party at fault, and a text that describes the code of the agreeing ``path``."""
+    """Return where the fault is, and a text that describes the code of ``path``, on which the check
+    agrees."""
     if path == "derived":
         return "gradient", (
             "the gradient derived from the equations, so the fault is in the framework's "
@@ -92,8 +95,8 @@ def _describe_fault(context: Context, result: CellResult, check: str, path: str)
 
 
 def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
-    """Return the model's names of the framework layers that cause a difference on the native path.
-    If the cause is unknown, return the names of all framework layers."""
+    """Return the names of the framework layers that cause a difference on the native path, as the
+    model names the layers. If the cause is unknown, return the names of all framework layers."""
     native = [key for key, label in result.layers.items() if label != EQUATIONS]
     if check in TRAINING and OPTIMIZER in native:
         earlier = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
@@ -131,8 +134,8 @@ def _path_agrees(context: Context, check: str) -> bool:
 
 
 def _run_witness(context: Context, result: CellResult, check: str, label: str) -> Witness | None:
-    """Run a check on the native path, and return its results, which are later compared with other
-    backends; None if the results cannot be compared."""
+    """Run a check on the native path, and return its results, for a comparison with the layers of
+    other frameworks. Return None if this check's results cannot be compared."""
     if check not in MATERIALS:
         return None
     context.open(context.case.spec.update)
@@ -151,8 +154,9 @@ class Witnesses:
         self._earlier: list[tuple[Witness, CellResult]] = []
 
     def compare(self, result: CellResult) -> list[CellResult]:
-        """Compare the layers of a result with the layers of earlier results. If two layers agree,
-        blame the spec in both results. Return the earlier results that changed."""
+        """Compare the framework layers of a result with the framework layers of earlier results. If
+        the layers of two frameworks agree with each other, blame the spec in both results. Return
+        the earlier results that changed."""
         mine, result.witness = result.witness, None
         if mine is None:
             return []

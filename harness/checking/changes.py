@@ -54,8 +54,8 @@ SHORT = 12
 
 @dataclass(frozen=True)
 class CheckChange:
-    """The findings of one check of one cell in the old and in the new run; None if a run has no
-    finding of this check."""
+    """The findings of one check of one cell in an old and in a new run. A finding is None if the
+    run has no result of this check."""
 
     check: str
     old: Finding | None
@@ -83,9 +83,9 @@ class CheckChange:
 
 @dataclass(frozen=True)
 class CellChange:
-    """A change of a cell. ``checks`` has the checks that changed; it is empty if the whole cell is
-    lost or new. ``old`` and ``new`` are the cell's results in both runs; None if a run has no such
-    cell."""
+    """A change of a cell between two runs. ``checks`` has the checks that changed; it is empty if
+    the whole cell is missing or new. ``old`` and ``new`` are the cell's results in the two runs;
+    None if the run has no such cell."""
 
     kind: Kind
     cell: Cell
@@ -124,9 +124,9 @@ Cells = Mapping[Cell, CellResult]
 
 
 def compare(old: Records, new: Records) -> RunChanges:
-    """Return the changes between two record files, gravest first, and the changes of versions and
-    machines. If a file has several runs of a cell, the last run is compared. If a run was
-    interrupted, the cells that it did not begin are ignored."""
+    """Return the changes of cells between two record files, most serious change first, and the
+    changes of versions and machines. If a file has several runs of a cell, the last run is
+    compared. If one run was interrupted, the cells that it did not begin are ignored."""
     before, after = newest_results(old, new)
     conditions = compare_conditions(old.head, before, new.head, after)
     moved = moved_digits(before, after, (read_pairs(old), read_pairs(new)))
@@ -173,8 +173,8 @@ def _describe_equal_models(
 
 
 def describe_unfinished(changes: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
-    """Return the changes with the reason "begun but not finished" for each lost cell that the newer
-    run had ``begun``."""
+    """Return the changes. For each cell that is missing in the newer run although the cell is in
+    ``begun``, the reason becomes "begun but not finished"."""
     return [
         replace(c, reason="begun but not finished") if c.new is None and c.cell in begun else c
         for c in changes
@@ -184,8 +184,9 @@ def describe_unfinished(changes: Iterable[CellChange], begun: Set[Cell]) -> list
 def moved_digits(
     old: Cells, new: Cells, pairs: tuple[Iterable[Pair], Iterable[Pair]] = ((), ())
 ) -> list[MovedDigits]:
-    """Return the cells and the ``pairs`` of backends whose printed number of agreeing digits
-    changed, largest loss first."""
+    """Return the cells, and the ``pairs`` of backends, whose printed number of agreeing digits
+    changed; the largest loss of digits comes first. ``pairs`` has the pairs of the old and of the
+    new run."""
     before, after = (
         {
             **{str(cell): digits(result.findings) for cell, result in cells.items()},
@@ -204,7 +205,7 @@ def moved_digits(
 
 
 def find_changes(old: Cells, new: Cells) -> list[CellChange]:
-    """Return all changes between the cells of two runs, gravest first."""
+    """Return all changes between the cells of two runs, most serious change first."""
     changes: list[CellChange] = []
     # In a run with several dtypes, some checks run in only one dtype. A check is not lost if it ran
     # in another dtype of the new run.
@@ -228,8 +229,8 @@ def find_changes(old: Cells, new: Cells) -> list[CellChange]:
 def _compare_cell(
     old: CellResult | None, after: CellResult, checks_elsewhere: Set[str]
 ) -> list[CellChange]:
-    """Return the changes of a cell. The checks in ``checks_elsewhere`` ran in another dtype and
-    are not lost."""
+    """Return the changes of a cell. Checks in ``checks_elsewhere`` ran in another dtype of the new
+    run, so they do not count as missing."""
     before = old or CellResult(after.cell)
     olds = {f.check: f for f in before.findings}
     news = {f.check: f for f in after.findings}
@@ -265,8 +266,9 @@ def _compare_cell(
 
 
 def _classify(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
-    """Return the kind of a check's change, and True if the change is for the worse; None if nothing
-    changed."""
+    """Return the kind of a check's change, e.g. ``"repaired"``, and True if the change is for the
+    worse. Return None if nothing changed. ``none_new`` means that an added check is no change;
+    ``none_lost`` means the same for a missing check."""
     old, new = change.old, change.new
     if new is None:
         assert old is not None
@@ -327,8 +329,9 @@ def _format_finding(finding: Finding) -> str:
 def compare_conditions(
     before: Head | None, old: Cells, after: Head | None, new: Cells
 ) -> list[ConditionChange]:
-    """Return the differing conditions of two runs: versions, machines and options. They come from
-    the first lines (heads) of the record files and from the cells."""
+    """Return the differing conditions of two runs: versions, machines and options. The conditions
+    come from ``before`` and ``after``, the first lines (heads) of the record files, and from the
+    cells."""
     old_entries, new_entries = (_flatten(head) if head else {} for head in (before, after))
     differences = find_differences(old_entries, new_entries)
     names = {each.what for each in differences}

@@ -86,8 +86,8 @@ def environments(ctx: click.Context) -> Iterable[str]:
 
 
 def run_results(ctx: click.Context) -> Iterable[str]:
-    """Return the values of ``--want``: results of a model, or for ``upgrade`` kinds of
-    comparison."""
+    """Return the values of the option ``--want``: names of a model's results, or kinds of
+    comparison in the command ``upgrade``."""
     return ("numbers", "speed") if ctx.info_name == "upgrade" else ("outputs", "loss", "gradients")
 
 

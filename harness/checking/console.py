@@ -86,9 +86,9 @@ class Baseline:
         return RunChanges(conditions, find_changes(old, new), f"since {self.name}", moved=moved)
 
     def _select_cells(self, engine: Engine) -> Cells:
-        """Return the cells of the earlier run that the new request covers, with the requested
-        checks. A request without backends or specs covers all backends or specs. A pattern covers
-        every spec that it matches, including deleted specs."""
+        """Return the cells of the earlier run that the new request covers, reduced to the requested
+        checks. A request without backends covers all backends, and a request without specs covers
+        all specs. A pattern covers every spec that it matches, including deleted specs."""
         request = engine.request
         checks = choose_checks(request.checks, request.thorough)
         other_shards = {*engine.whole_plan()} - {*engine.cells()}  # cells of other shards
@@ -111,8 +111,9 @@ class Baseline:
 def combine_exit_codes(compared: RunChanges, exit_code: int) -> int:
     """Return the exit code of a run that was compared with an earlier run.
 
-    ``exit_code`` is the exit code without the comparison. Failures that the earlier run also had
-    are ignored. Code 3 stays 3, because a backend that could not run cannot be compared.
+    ``exit_code`` is the exit code without the comparison. The result is 1 if something is worse
+    than in the earlier run, otherwise 0: failures that the earlier run also had are ignored. Code 3
+    stays 3, because a backend that could not run cannot be compared.
     """
     if compared.exit_code:
         return exit_code or 1

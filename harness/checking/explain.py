@@ -44,7 +44,7 @@ _LINK = re.compile(r"([A-Za-z_]\w*)\.(\d+)(?![\w])")
 
 
 def shorten_blocks(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
-    """Join the lines of a listing, whose parts are pairs of a name and lines. If many repeated
+    """Join the lines of a listing. Each of the ``parts`` is a name and its lines. If many repeated
     blocks (e.g. ``blocks.3``) differ only in their number, only the first block is shown."""
     # For each part: the name and number of the outermost repeated block that contains it, or else
     # the part's own name and an empty text.
@@ -66,7 +66,8 @@ def shorten_blocks(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
 
 
 def cut_lines(lines: list[str]) -> list[str]:
-    """Cut a listing to MOST_LINES lines, and each line to LONGEST characters."""
+    """Cut a listing to MOST_LINES lines, and each line to LONGEST characters, and say how many
+    lines were cut."""
     omitted = len(lines) - MOST_LINES
     lines_shown = [
         f"{line[:LONGEST]}..." if line[LONGEST:] else line for line in lines[:MOST_LINES]
@@ -78,8 +79,9 @@ def cut_lines(lines: list[str]) -> list[str]:
 
 
 def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
-    """Make a key for a block, which is equal for blocks that differ only in their number. The key
-    of a part outside of repeated blocks is its name."""
+    """Make a key that is equal for repeated blocks which differ only in their number. ``link`` is
+    the name and the number of the block, e.g. ``("blocks", "3")``. If the number is empty, the key
+    is the name."""
     block, number = link
     if not number:
         return block, ""
@@ -95,8 +97,8 @@ def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ModelExplanation:
-    """The explanation of a model. ``free`` has the sizes ``batch`` and ``time``. ``launches`` are
-    the backends that report which code runs each layer."""
+    """The explanation of a model. ``free`` has the sizes ``batch`` and ``time``. ``launches`` has
+    the backends that are asked which code runs each layer."""
 
     spec: Spec
     program: Program
@@ -202,7 +204,8 @@ def explain(
     launches: Sequence[Launch] = (),
     note: Callable[[str], None] = lambda text: None,
 ) -> ModelExplanation | Definitions:
-    """Explain the model, or else all other definitions, with this name.
+    """Explain the model with this name. If there is no such model, explain all other definitions
+    with this name.
 
     ``note`` is called with each note on the model's definitions.
 

@@ -34,7 +34,7 @@ def load_distributions() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Definitions:
-    """The definitions with the same name, e.g. a layer and a function; models are left out."""
+    """All definitions with one name, e.g. a layer and a function; models are left out."""
 
     name: str
     library: Library
@@ -146,7 +146,8 @@ def run_list(options: ListOptions) -> CommandResult:
 
 
 def list_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object]:
-    """Return for each kind the plugins with their packages, or the names of the definitions."""
+    """Return lists by kind, e.g. ``"model"`` or ``"backend"``: the names of the definitions, or the
+    plugins with their packages."""
     library = Library(folders)
     entries: dict[str, object] = {}
     for kind in kinds:

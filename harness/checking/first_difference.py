@@ -1,6 +1,7 @@
-"""The place at which a cell first differs from the oracle: phase, value, layer, equation and time
-step. The phases are forward (:class:`Expectations`), then backward and update
-(:func:`describe_later_phases`). If a phase is wrong, later phases are wrong because of it."""
+"""The place at which a cell first differs from the oracle: value, layer, equation and time step.
+:class:`Expectations` compares the forward pass. :func:`describe_later_phases` then looks at
+gradients and updates. If the forward pass is wrong, gradients and updates are wrong because of it.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +37,9 @@ from harness.worker.remote import Traced
 
 
 def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
-    """Yield mistakes that a plugin may make with parameters: the layer, a description, and the
-    parameters with this mistake, e.g. with two gates swapped."""
+    """Yield mistakes that a plugin may make when it passes parameters to a framework. Each mistake
+    is a layer, a description (e.g. "the gates r and z of gru are swapped"), and the parameters with
+    this mistake."""
     pairs = list(_find_gate_pairs(parameters))
     for layer, first, second, stems in pairs:
         if len(stems) > 1:
@@ -54,8 +56,8 @@ def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
 
 
 def _find_gate_pairs(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Yield pairs of gates of the same layer, with the name prefixes (W, U, b) of the parameters
-    that have equal shapes in both gates."""
+    """Yield pairs of gates of one layer: the layer, the two gates, and the name prefixes (W, U, b)
+    of the parameters that have equal shapes in both gates, e.g. ``U_r`` and ``U_z``."""
     gates: dict[str, dict[str, list[str]]] = {}
     for name in parameters:
         layer, local = owner_of(name), local_of(name)
@@ -99,7 +101,7 @@ UPDATE = ("training", "training-sgd")
 
 @dataclass(frozen=True, eq=False)
 class TracedPart:
-    """A traced value of a backend, or one time step of the value, with the expected value and the
+    """A traced value of a backend (or one time step of the value) with the expected value and the
     tolerance. If the shape or dtype is wrong, ``reason`` says so, and no numbers are compared."""
 
     name: str
@@ -126,8 +128,9 @@ class TracedPart:
 
 @dataclass(frozen=True)
 class Location:
-    """The place of the first wrong value in the order of computation. ``place`` is ``file:line`` of
-    its equation. ``right_if`` describes a mistake with parameters that would explain the value."""
+    """The place of the first wrong value in the order of computation. ``place`` is the
+    ``file:line`` of the equation that computes it. ``right_if`` describes a mistake with parameters
+    that would explain the value."""
 
     part: TracedPart
     place: str
@@ -162,9 +165,9 @@ Values = Mapping[tuple[str, int | None], Array]
 
 
 class Expectations:
-    """The oracle's values of a pass by name and time step, and their rounding noise in a dtype. To
-    compare two backends, pass the values of the second backend as ``others``. These values then
-    replace the oracle's values, and the noise is doubled."""
+    """The oracle's values of a pass, by name and time step, and their rounding noise in a dtype. To
+    compare two backends, pass the values of the second backend as ``others``: they replace the
+    oracle's values, and the noise is doubled."""
 
     def __init__(
         self,
@@ -198,7 +201,7 @@ class Expectations:
     def judge(self, traced: Sequence[Traced]) -> list[TracedPart]:
         """Compare a trace with the oracle, and return its parts in the order of computation. Values
         that the oracle does not have are left out. If a framework layer returns a whole sequence,
-        each time step is a separate part."""
+        each time step becomes a separate part."""
         parts: list[TracedPart] = []
         noise: dict[TracedPart, float] = {}
         for name, step, array in traced:
@@ -235,8 +238,8 @@ class Expectations:
         return Location(part, place, "" if part.reason else self._find_explanation(part))
 
     def names_at(self, place: str) -> set[str]:
-        """Return the names of the values that the equation at ``place`` (``file:line``) computes,
-        in all layers with this equation."""
+        """Return the names of all values that the equation at ``place`` (``file:line``) computes.
+        Several layers with the same definition share an equation."""
         return {n for n, _ in self.values if self._places.get(without_number(n)) == place}
 
     def _find_explanation(self, part: TracedPart) -> str:
@@ -258,8 +261,9 @@ def _largest_entry(array: Array) -> float:
 
 
 def find_makers(program: Program, value: str, right: Collection[str]) -> tuple[str, ...]:
-    """Return the layers and losses on which a wrong result or value depends, in the order of
-    computation. The search goes backwards and stops at the values in ``right``, which are right."""
+    """Return the layers and losses that a wrong result or value depends on, in the order of
+    computation. The search goes backwards through the program, and stops at the values in
+    ``right``, whose numbers are right."""
     results = {f"output.{port.name}": port.value for port in program.outputs}
     results |= {f"state.{port.name}": port.value for port in program.new_state}
     results |= {name: number for number, name in program.names.items()}
@@ -285,12 +289,13 @@ def find_wrong_result(findings: Sequence[Finding]) -> str:
 def describe_later_phases(
     findings: Sequence[Finding], program: Program
 ) -> tuple[str, tuple[str, ...]]:
-    """Describe the first wrong phase if all traced values agree. Also return the layers that the
-    description names, the likeliest cause first.
+    """Describe what is wrong first if all traced forward values agree. Return the text, and the
+    layers that the text names, the likeliest cause first.
 
-    The phases are: results that are not traced (e.g. a loss), then gradients, then updates. If all
-    phases are right on ordinary values, the text lists the checks that differ. The likeliest cause
-    is the layer nearest to the loss, or the layer of the parameter with the largest error.
+    The function looks at results that are not traced (e.g. a loss), then at gradients, then at
+    updates. If all of these are right on ordinary values, the text lists the checks that differ.
+    The likeliest cause is the layer nearest to the loss, or the layer of the parameter with the
+    largest error.
     """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if untraced := [d.name for d in _find_deviations(wrong, FORWARD)]:
@@ -325,7 +330,7 @@ def _parse_step(deviation: Deviation) -> int:
 
 
 def _add_definitions(names: Sequence[str], program: Program) -> list[str]:
-    """Return the parameters' gradients as texts with the layer's definition, e.g.
+    """Return a text for the gradient of each parameter, with the definition of its layer, e.g.
     ``gradient.out.W (dense)``."""
     layers = {
         str(node.attributes["instance"]): str(node.attributes["definition"])

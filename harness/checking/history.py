@@ -2,8 +2,8 @@
 something changes.
 
 A result is reused only if all conditions on which its numbers depend are unchanged: the request,
-the signature and the greeting (see below). If a cell ran several times under the same conditions,
-the last run decides, whatever the order of files and lines.
+and the conditions that :class:`Signatures` and :class:`Greetings` list. If a cell ran several times
+under the same conditions, the last run decides, whatever the order of files and lines.
 
 - A cell runs again if its last run did not pass. If two runs began in the same second, a run that
   did not pass counts as the last.
@@ -78,7 +78,8 @@ PROSE = {"summary", "source"}
 
 
 class Signatures:
-    """The signatures of the cells of a run, i.e. the conditions on which their numbers depend."""
+    """The signatures of the cells of a run. A signature has the conditions on which a cell's
+    numbers depend and that are known before the cell runs, e.g. the checksum of the spec."""
 
     def __init__(self, request: Request, differences: Differences) -> None:
         self.request = request
@@ -112,8 +113,8 @@ class Signatures:
         self._backends: dict[str, dict[str, str]] = {}
 
     def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
-        """Return the signature of a cell: all conditions on which its numbers depend, except the
-        fields of the cell."""
+        """Return the signature of a cell: texts by name, e.g. ``{"numpy of the oracle": "2.1"}``.
+        The fields of the cell (e.g. its dtype) are not in the signature."""
         if spec.name not in self._specs:
             content = spec.model.model_dump(exclude=PROSE)
             sizes = [case_sizes(spec, self.request, own=case) for case in (False, True)]
@@ -133,9 +134,9 @@ class Signatures:
 
 
 class Greetings:
-    """The greetings of a run's workers, i.e. the versions that they report. A worker is started for
-    its greeting only if it runs on a different interpreter, or if the recorded versions differ from
-    the installed versions."""
+    """The greetings of a run's workers, i.e. the versions that each worker process reports at its
+    start. To read a greeting, a worker is started only if it runs on a different interpreter, or if
+    the recorded versions differ from the installed versions."""
 
     def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
         self.request, self.workers = request, workers
@@ -143,7 +144,8 @@ class Greetings:
         self._started: set[str] = set()
 
     def now(self, backend: str, recorded: Mapping[str, str]) -> Mapping[str, str]:
-        """Return a backend's present greeting; empty if its worker cannot be started."""
+        """Return the versions that a backend's worker reports now; empty if the worker cannot be
+        started. ``recorded`` has the versions of an earlier run."""
         if self._greetings.get(backend) != recorded and backend not in self._started:
             if self._is_own(backend) and _read_versions(backend, recorded) == recorded:
                 self._greetings[backend] = recorded
@@ -171,7 +173,8 @@ def greeting(worker: Worker) -> dict[str, str] | None:
 
 
 def origins(columns: Iterable[str]) -> dict[str, str]:
-    """Return the package and version of each backend's plugin, e.g. ``my-backend 1.0``."""
+    """Return the package and version of each backend's plugin, e.g. ``my-backend 1.0``. ``columns``
+    has the names of the backends."""
     installed = available()
     by_column = {name: installed.get(backend_of(name)) for name in columns}
     return {name: f"{o.distribution} {o.version}" for name, o in by_column.items() if o is not None}
@@ -188,7 +191,8 @@ def describe_labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return a text for each entry in which two signatures, or two greetings, differ."""
+    """Return a text for each entry that differs between two signatures, or between two
+    greetings."""
     before, now = keep_common(before, now)
     texts = []
     for name in dict.fromkeys([*before, *now]):
@@ -201,7 +205,7 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def keep_common(
     one: Mapping[str, str], other: Mapping[str, str]
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return two signatures. If their interpreters differ, leave out the entries
+    """Return two signatures. If they have different interpreters, leave out entries named in
     :data:`OF_OWN_INTERPRETER` that only one signature has."""
     if one.get("interpreter") == other.get("interpreter"):
         return one, other
@@ -221,7 +225,7 @@ def _sign_backend(name: str, request: Request) -> dict[str, str]:
 
 
 def _read_versions(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
-    """Return the entries of a recorded greeting with the versions that are installed here. Packages
+    """Return the entries of a recorded greeting, with the versions that are installed now. Packages
     that are not installed are left out."""
     versions = {
         "Python": platform.python_version(),
@@ -248,8 +252,8 @@ KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
 
 
 def read_history(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], list[str]]:
-    """Return the results of runs with the same request in a folder of record files. For each cell,
-    the last run comes first. Also return a text for each ignored file or group of cells.
+    """Return the earlier results of each cell from a folder of record files, newest first. Only
+    runs with the same request count. Also return a text for each ignored file or group of cells.
 
     Raises:
         UsageError: the path is not a folder.
@@ -293,7 +297,7 @@ def read_history(folder: Path, request: Request) -> tuple[dict[Cell, list[CellRe
 
 
 def seal(begin: Begin, results: Sequence[Result], end: End) -> End:
-    """Return the last line of a cell with the checksum of all lines of the cell."""
+    """Return the last line of a cell (``end``) with a checksum of all lines of the cell."""
     content = hashlib.sha256()
     # The checksum does not cover the blame, which a later cell may change, and the fields that
     # ``harness merge`` adds.
@@ -340,8 +344,8 @@ def _now() -> str:
 
 
 def make_request_record(request: Request) -> RequestRecord:
-    """Return the settings of a request that must be equal if a run reuses results of an earlier
-    run."""
+    """Return the settings of a request on which results depend. A run may reuse results of an
+    earlier run only if these settings are equal."""
     settings = {one.name: getattr(request, one.name) for one in DECIDING}
     return RequestRecord(
         **{**settings, "sizes": dict(sorted(request.sizes.items()))},
@@ -378,13 +382,13 @@ def records_of(path: Path, request: Request) -> Records:
 
 
 def describe_missing_records(path: Path) -> str:
-    """Return the message about a record file that has no results yet."""
+    """Return the message that a record file does not exist yet, so that all cells run."""
     return f"there are no records in {displayed(path.absolute())} yet: all cells are run"
 
 
 def find_reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
-    """Return a text that says why a cell must run again; an empty text if its signature and
-    greeting are unchanged."""
+    """Return a text that says why a cell must run again. The text is empty if the conditions of the
+    recorded ``result`` are unchanged. ``now`` is the cell's present signature."""
     if result.signature is None or result.greeting is None:
         return "the record file does not say under which conditions it ran"
     conditions = dict(now)
@@ -398,9 +402,9 @@ def find_reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Gr
 
 
 def rerun_command(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
-    """Return the words of the ``harness check`` command that runs a cell again. The command has the
-    options of the run whose record file begins with ``head``. If ``checks`` is empty, the command
-    names the same checks as that run."""
+    """Return the words of the ``harness check`` command that runs a cell again, with the options of
+    the run whose record file begins with ``head``. If ``checks`` is empty, the command names the
+    same checks as that run."""
     head = head or Head.model_construct(environment={})
     request = head.request or RequestRecord()
     model = request.against

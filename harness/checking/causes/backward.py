@@ -39,8 +39,9 @@ TAP, PULL, ALONG = "tap.", "pull.", "along."
 
 
 def tap_names(program: Program) -> dict[int, str]:
-    """Return the name of the tap of each float value outside of loops. A tap is an input of zeros
-    that is added to the value."""
+    """Return a name for each float value outside of loops, by the number of the value. The search
+    adds a tap, i.e. an input of zeros, to each of these values: the gradient of the tap is the
+    gradient of the value."""
     return {
         value: program.names.get(value) or f"value {value}"
         for node in program.nodes
@@ -51,8 +52,9 @@ def tap_names(program: Program) -> dict[int, str]:
 
 
 def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
-    """Return the program with a tap on each float value. Values named in ``cut`` pass no gradient
-    backwards."""
+    """Return the program with a tap (an input of zeros) added to each float value. Values named in
+    ``cut`` pass no gradient backwards; an extra input ``pull`` sets the gradient of such a value
+    instead."""
     builder = Builder(dict(program.types), dict(program.names))
     names = tap_names(program)
     new_values: dict[int, int] = {}
@@ -101,8 +103,9 @@ def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
 
 
 def add_inputs(program: Program, like: Program) -> Program:
-    """Return the inference program with the inputs that were added to the training program
-    ``like``. The inference program does not use these inputs."""
+    """Return an inference program with the inputs that :func:`add_taps` has added to the training
+    program ``like``, so that both programs have the same inputs. The inference program does not use
+    these inputs."""
     builder = Builder(dict(program.types), dict(program.names))
     existing = {port.name for port in (*program.inputs, *noise_ports(like))}
     extra = [
@@ -116,9 +119,9 @@ def add_inputs(program: Program, like: Program) -> Program:
 def _tap_arguments(
     program: Program, material: Arguments, pulls: Arrays, along: Mapping[str, Array]
 ) -> Arguments:
-    """Return the arguments of a program with taps. The taps are zeros. ``pulls`` has the gradients
-    of the cut values. ``along`` has, for each result, the direction along which its gradient is
-    computed."""
+    """Return the arguments of a program with taps: zeros for all taps, and arrays for the other
+    added inputs. ``pulls`` has the gradient of each cut value. ``along`` has, for each result, the
+    direction along which its gradient is computed."""
     sizes = bind_sizes(program, material)
     inputs = dict(material.inputs)
     for port in program.inputs:
@@ -141,8 +144,8 @@ GRADIENT, INPUT = "gradient.", "gradient.input."
 @dataclass(frozen=True)
 class BackwardSearch:
     """A search for the operations that compute wrong gradients. ``ask`` runs programs on the
-    backend. ``along`` has directions of outputs and new states; gradients along these directions
-    are added to the gradients of the loss."""
+    backend. ``along`` has random directions of outputs and new states, e.g. ``"output.logits"``;
+    the gradients along these directions are added to the gradients of the loss."""
 
     case: Case
     material: Arguments
@@ -182,8 +185,9 @@ class BackwardSearch:
     def _compare_gradients(
         self, pulls: Mapping[str, Array], explained: set[str]
     ) -> tuple[dict[str, Deviation], Arrays, Tensors]:
-        """Return the deviations of the wrong gradients, all expected gradients, and the backend's
-        gradients. The gradients named in ``explained`` do not count as wrong."""
+        """Return the deviations of the wrong gradients by name, all expected gradients, and the
+        backend's gradients. ``pulls`` has the gradients of values that pass no gradient. Gradients
+        named in ``explained`` do not count as wrong."""
         training = add_taps(self.case.training, pulls.keys())
         programs = (training, add_inputs(self.case.inference, training))
         batch = _tap_arguments(training, self.material, pulls, self.along)
@@ -283,8 +287,8 @@ def _gradient_cause(
 
 
 def _is_compared(name: str) -> bool:
-    """Return whether a gradient belongs to the model. The search adds the inputs ``pull`` and
-    ``along``, whose gradients do not belong to the model."""
+    """Return whether a gradient is compared. The gradients of the inputs ``pull`` and ``along`` are
+    not: the search has added these inputs to the model."""
     inputs = name.startswith(INPUT) and not name.startswith(f"{INPUT}{TAP}")
     added = name.startswith((f"{INPUT}pull.", f"{INPUT}along."))
     return name.startswith(GRADIENT) and not (inputs and added)

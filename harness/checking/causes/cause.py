@@ -42,7 +42,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class Causes:
-    """Causes in the order in which they occur. ``proof`` says what agrees if right values replace
+    """Causes in the order of computation. ``proof`` is a text: what agrees if right values replace
     the wrong values. ``proved`` is true if everything else then agrees."""
 
     items: Sequence[Cause]
@@ -51,7 +51,8 @@ class Causes:
 
     @staticmethod
     def single(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
-        """Return one cause that the search has not proved by replacing its value."""
+        """Return a single cause that is not proved: the search has not replaced the wrong value and
+        compared again."""
         return Causes([Cause(phase, what, tuple(names))], False, proof)
 
     def lines(self) -> list[str]:
@@ -61,9 +62,9 @@ class Causes:
 
 @dataclass(frozen=True)
 class Localised:
-    """The result of ``harness localise``: the causes (None if all checks agree), and the names of
-    the checks that differ. ``elsewhere`` is the device of the second backend if it differs from the
-    device of the cell."""
+    """The result of ``harness localise``. ``causes`` is None if all checks agree; ``differing`` has
+    the names of the checks that differ. ``elsewhere`` is the device of the second backend if it is
+    not the device of the cell."""
 
     cell: Cell
     against: str
@@ -107,8 +108,9 @@ class Localised:
 def replaced_causes(causes: Sequence[Cause], values: str, rest: str, remaining: str) -> Causes:
     """Return the causes that a search has found by replacing wrong values.
 
-    ``values`` is a text for the right values, e.g. "values of the oracle". ``rest`` says what
-    agrees after the replacement. ``remaining`` says what still differs; it is empty if all agree.
+    Three texts describe the proof. ``values`` names the right values, e.g. "values of the oracle".
+    ``rest`` says what agrees after the replacement. ``remaining`` says what still differs; it is
+    empty if all agree.
     """
     them, conclusion = "it", "it is the cause"
     if len(causes) > 1:

@@ -1,5 +1,5 @@
-"""Search for the causes of a cell's differences. The search tests the phases of training in the
-order in which they run: forward, backward, update."""
+"""Search for the causes of a cell's differences. The search tests the forward pass first, then
+gradients, then optimizer updates."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ BATCHES = 3
 @dataclass(frozen=True)
 class Finder:
     """A search for the causes of a backend's differences from the oracle or from a second backend.
-    ``other`` is the context of the second backend. ``against`` is the name of the oracle or of the
-    second backend."""
+    ``other`` is the context of the second backend. ``against`` is a text that names the oracle or
+    the second backend."""
 
     context: Context
     other: Context | None = None
@@ -74,7 +74,8 @@ class Finder:
         """Return the causes of the findings that differ.
 
         Raises:
-            WorkerFault: the backend crashed, hung or raised an error in the plain pass.
+            WorkerFault: the backend crashed, hung or raised an error in the pass on ordinary
+                arrays.
         """
         wrong = {f.check: f for f in findings if f.verdict == "differ"}
         if PRIMITIVES in wrong:
@@ -133,8 +134,9 @@ class Finder:
     def _search_gradients(
         self, material: Arguments, names: list[str], of_loss: bool
     ) -> Causes | None:
-        """Return the causes of wrong gradients. If the backend rejects the programs that the search
-        has changed, the returned cause only lists the wrong gradients."""
+        """Return the causes of wrong gradients. If the backend cannot run the programs to which the
+        search has added inputs, the returned cause only lists the wrong gradients ``names``.
+        ``of_loss`` says whether the gradients of the loss are wrong."""
         case = self.context.case
         try:
             causes = self._search_backward(material, {} if of_loss else case.cotangents)
@@ -154,7 +156,8 @@ class Finder:
         return Causes.single("backward", text, names)
 
     def _search_training(self, check: str) -> Causes | None:
-        """Return the causes of wrong training steps; the search tries three explanations in turn:
+        """Return the causes of wrong training steps in the check ``check``. The search tries three
+        explanations in turn:
 
         - an operation that is wrong on a later batch,
         - state that the session keeps from earlier calls,
@@ -211,8 +214,8 @@ class Finder:
 
     def _search_forward(self, phase: Phase, material: Arguments) -> Causes | None:
         """Return the forward values that are wrong although their inputs are right; None if all
-        values agree. The search replaces each wrong value by the right value, in all time steps. If
-        a later value is still wrong, it is a separate cause."""
+        values agree. The search replaces the first wrong value by the right value, in all time
+        steps, and runs the pass again. If a later value is still wrong, it is a second cause."""
         context, loss = self.context, phase == "training"
         second_values = None
         if self.other is not None:
@@ -246,9 +249,9 @@ class Finder:
         )
 
     def _search_nodes(self, material: Arguments) -> Causes | None:
-        """Return the nodes that compute wrong results from right inputs if the backend runs each
-        node as a separate program. Unlike in a trace, the program is compiled, and its loops stay
-        loops."""
+        """Run each node of the program as a separate program on the backend, with right inputs.
+        Return the nodes whose results are wrong; None if there are none. These programs are
+        compiled and keep their loops, but a trace runs operations one by one."""
         context = self.context
         run = Pass("outputs", "training", material)
         cell = Cell("", "", context.device, context.dtype, context.path)
@@ -306,8 +309,8 @@ class Finder:
         return names
 
     def _search_kept_state(self, material: Arguments) -> Causes | None:
-        """Return the cause if a session's first gradients are right, but the gradients of a later
-        call with the same arguments are wrong."""
+        """Compute the gradients of one batch twice in one session, with a different batch in
+        between. Return the cause if only the second gradients are wrong; otherwise return None."""
         context, case = self.context, self.context.case
         context.open()
         context.remote.load(material)
@@ -350,7 +353,7 @@ class Finder:
 
 def _trace_pass(context: Context, phase: Phase, material: Arguments) -> Sequence[Traced]:
     """Open a session of the case's own program, load its parameters, and return the trace of one
-    pass."""
+    pass: all intermediate values by name and time step."""
     remote = _open_loaded(context, context.case.training, context.case.inference, material)
     return remote.trace(phase, material, loss=phase == "training")
 
@@ -362,8 +365,8 @@ def _open_loaded(
     material: Arguments,
     rule: UpdateRule | None = None,
 ) -> Remote:
-    """Open a session of a training and an inference program on the context's backend, load the
-    parameters, and return the client of the worker."""
+    """Open a session of a training and an inference program on the context's backend, and load the
+    parameters. Return the client that sends calls to the worker process."""
     context.remote.open(training, inference, rule, context.path, context.dtype, context.device)
     context.remote.load(material)
     return context.remote

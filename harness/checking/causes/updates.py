@@ -49,8 +49,8 @@ def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
 
 
 class OptimizerSteps:
-    """Training steps of the optimizer without the model. The gradients of each step are the
-    oracle's gradients in the real training."""
+    """Training steps of the optimizer without the model. The gradients of each step come from the
+    oracle, which trains the whole model."""
 
     def __init__(self, case: Case, rule: UpdateRule, batches: Batches) -> None:
         self.case, self.rule = case, rule
@@ -78,7 +78,8 @@ class OptimizerSteps:
         times: int = 1,
     ) -> Arrays:
         """Run each training step ``times`` times, and call ``before(session, number)`` before each
-        repetition. Return the values of all steps."""
+        repetition. Return the loss, parameters and optimizer slots after each step, e.g. ``step 2:
+        loss``."""
         session.load(self.material.parameters, {})
         steps = []
         for number, batch in enumerate(batches):
@@ -95,8 +96,9 @@ class OptimizerSteps:
         return step_arrays(steps, self.material)
 
     def find_hint(self, results: Arrays, dtype: str) -> str:
-        """Return a text that names the known mistake which explains the backend's steps. The text
-        is empty if no known mistake does."""
+        """Return a sentence about the first mistake in :data:`MISTAKES` that explains the backend's
+        ``results``, e.g. a learning rate rounded to float16. Return an empty text if no mistake
+        does."""
         for text, change in MISTAKES.items():
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
             # Leave out losses: they depend on the batches, which a mistake may change.
@@ -116,15 +118,15 @@ class OptimizerSteps:
         return ""
 
     def rerun(self, batches: Batches | None = None, **how: Any) -> Arrays:
-        """Return the oracle's values for changed batches, or for other arguments of the method
-        ``_run_steps``."""
+        """Return the values that the oracle computes with changed batches, or with other arguments
+        of the method ``_run_steps``."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
         return self._run_steps(session, batches or self.batches, **how)
 
     def rerun_with_rates(self, change: Callable[[list[float]], list[float]]) -> Arrays:
-        """Return the oracle's values for changed learning rates. ``change`` maps the list of all
-        steps' rates to a new list."""
+        """Return the values that the oracle computes with changed learning rates. ``change`` maps
+        the list of all steps' rates to a new list."""
         rates = change([batch["learning_rate"] for batch in self.batches])
         pairs = zip(self.batches, rates, strict=True)
         return self.rerun([{**batch, "learning_rate": rate} for batch, rate in pairs])
@@ -189,8 +191,8 @@ def _oracle_gradients(
 
 
 def _linear_program(program: Program) -> Program:
-    """Return a program with the loss ``sum(p * g)`` over all parameters ``p``. Each gradient ``g``
-    is an input of the program."""
+    """Return a program whose gradients are given arrays: its loss is ``sum(p * g)`` over all
+    parameters ``p``, and each gradient ``g`` is an input of the program."""
     builder = Builder()
     parameters, inputs, terms = [], [], []
     for port in program.parameters:
@@ -231,8 +233,11 @@ def update_causes(
     dtype: str,
 ) -> Causes | None:
     """Return the causes of wrong training steps; None if all steps have the ``expected`` values.
-    The steps of the optimizer alone are always compared with the oracle, even if the ``expected``
-    values are those of a second backend."""
+    ``train`` runs steps on the backend.
+
+    If steps are wrong, the optimizer runs alone, on the oracle's gradients, and is compared with
+    the oracle, even if the ``expected`` values are the values of a second backend.
+    """
     real_steps = step_arrays(
         train(case.training, case.inference, rule, case.material, batches), case.material
     )
@@ -263,8 +268,8 @@ def update_causes(
 def _find_first_wrong_step(
     expected: Expected, results: Arrays, dtype: str
 ) -> tuple[str, tuple[str, ...], float | None] | None:
-    """Find the first wrong training step. Return a text about its wrong values, their names, and
-    the largest error; return None if all steps agree."""
+    """Find the first training step with wrong values. Return a text about these values, their
+    names, and the largest error (None if not finite). Return None if all steps agree."""
     off = [d for d in expected.deviations(results, dtype) if not d.agrees]
     if not off:
         return None
@@ -288,8 +293,8 @@ def _step_number(deviation: Deviation) -> int:
 
 
 def _find_place(case: Case, rule: UpdateRule, names: Sequence[str]) -> str:
-    """Return the ``file:line`` of the equation that computes the first wrong optimizer slot or
-    parameter."""
+    """Return the ``file:line`` of the optimizer equation that computes the first of the wrong
+    values ``names``, e.g. ``out.W moved``."""
     shapes = port_shapes(case.training, case.training.parameters)
     wrong = [name.rpartition(" ") for name in names]
     owner, slot = next(((n, s) for n, _, s in wrong if s != "moved"), (wrong[0][0], ""))

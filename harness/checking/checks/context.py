@@ -41,9 +41,9 @@ class Context:
     """Arguments of every check: a case, i.e. a model at fixed sizes with its arrays, and the worker
     that runs the case on a backend.
 
-    ``case`` has small sizes and ``own`` the spec's sizes. ``repeat`` is the number of repetitions
-    in the check ``soak``. ``brief`` is true in a float64 cell if the same command also makes all
-    checks in float32; some checks then do less.
+    ``case`` has small sizes, and ``own`` is a case with the spec's own sizes. ``repeat`` is the
+    number of repetitions in the check ``soak``. ``brief`` is true in a float64 cell if the same
+    command also makes all checks in float32; some checks then run fewer steps.
     """
 
     case: Case
@@ -70,25 +70,26 @@ class Context:
 
     def open(self, rule: UpdateRule | None = None) -> dict[str, str]:
         """Open a session of the case. Return, for each layer, the name of the code that runs the
-        layer."""
+        layer, e.g. ``{"out": "torch.nn.functional.linear"}``."""
         case, setting = self.case, (self.path, self.dtype, self.device)
         return self.remote.open(case.training, case.inference, rule, *setting)
 
     def open_case(self, case: Case, rule: UpdateRule | None = None) -> Context:
-        """Open a session of a different case, load the parameters of that case, and return its
-        context."""
+        """Open a session of a different case, load the parameters of this different case, and
+        return a context of it."""
         context = replace(self, case=case)
         context.open(rule)
         context.remote.load(case.material)
         return context
 
     def finding(self, check: str, results: Results, expected: Expected) -> Finding:
-        """Compare results with the expected results, in the dtype of the cell."""
+        """Compare results with the expected results, in the dtype of the cell. ``check`` is the
+        name of the check."""
         return compare_results(check, results, expected, self.dtype)
 
     def compare_gradients(self, check: str, material: Arguments, expected: Expected) -> Finding:
-        """Load the given arguments, and compare the loss, all other results and all gradients of
-        the loss with the expected values."""
+        """Load the parameters in ``material``, compute a training pass with gradients of the loss,
+        and compare all results and gradients with the expected values."""
         self.remote.load(material)
         return self.finding(check, self.remote.gradients(material), expected)
 
@@ -107,8 +108,8 @@ class Context:
 
     def run_twice(self, count: int) -> tuple[list[ArrayDict], Step]:
         """Run ``2 * count`` steps of a prepared pipeline with ``count`` batches, so that each batch
-        is used twice. Return the results of the second half of the steps, and then the parameters,
-        statistics and optimizer slots after the last step."""
+        is used twice. Return two things: the results of the second half of the steps, and the
+        parameters, statistics and optimizer slots after the last step."""
         call = self.remote.call
         call("throughput", first=0, count=count)
         return call("values", first=count, count=count), call("parameters")
@@ -120,8 +121,8 @@ class Context:
     def call_worker(
         self, verb: str, batches: Batches, rule: UpdateRule | None, rate: float, **further: Any
     ) -> Any:
-        """Call the worker's method ``verb`` with the programs and arrays of the case, the batches
-        and the update rule. Return the worker's answer."""
+        """Call the worker's method ``verb`` with the programs and arrays of the case, the batches,
+        the update rule and the learning rate. Return the worker's answer."""
         material = self.case.material
         return self.remote.call(
             verb,
@@ -140,8 +141,8 @@ class Context:
 
 
 def compare_results(check: str, results: Results, expected: Expected, dtype: str) -> Finding:
-    """Compare results with all expected values. A result that the oracle does not have is a
-    fault."""
+    """Compare results with all expected values, by name. A result with a name that the oracle does
+    not have is a fault."""
     deviations = expected.deviations(results, dtype)
     if deviations:
         worst_index = deviations.index(worst(deviations))
@@ -173,9 +174,8 @@ def describe_first_difference(
 
 
 def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False) -> bool:
-    """Return whether two results have the same numbers (NaN equals NaN), or the same bytes if
-    ``bits`` is true. Two results that are not arrays are equal if they are wrong in the same
-    way."""
+    """Return whether two results have equal numbers (NaN equals NaN), or equal bytes if ``bits`` is
+    true. Two results that are not arrays are equal if both are invalid for the same reason."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return isinstance(a, Misfit) and isinstance(b, Misfit) and a == b
     if bits:
@@ -184,9 +184,9 @@ def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False
 
 
 def list_differences(first: Results, later: Results, fault: str, bits: bool = False) -> list[str]:
-    """Return a message for each result of the first call that differs in the later call. The
-    function :func:`equal` compares the results. ``fault`` is the message, with ``{}`` for a
-    result's name."""
+    """Return a message for each result of the first call that differs in the later call. ``bits``
+    has the same meaning as in :func:`equal`. ``fault`` is the message, with ``{}`` for the result's
+    name."""
     return [
         f"{fault.format(name)}{describe_first_difference(later.get(name), array)}"
         for name, array in first.items()
@@ -237,8 +237,8 @@ _results_by_worker: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDict
 
 
 def run_once_per_worker(context: Context, key: Hashable, compute: Callable[[], T]) -> T:
-    """Return the result of ``compute()``, which is called once for each worker process, device,
-    dtype, path and key. Later calls return the stored result."""
+    """Return the result of ``compute()``. For each worker process, device, dtype, path and ``key``,
+    the function is called only once; later calls return the stored result."""
     worker = context.remote.worker
     results = _results_by_worker.setdefault(worker, {})
     full_key = (worker.starts, context.device, context.dtype, context.path, key)
@@ -256,8 +256,8 @@ def load_probe(name: str) -> Spec:
 
 
 def make_probe_case(name: str, batch: int, make: Callable[[Program], Arguments]) -> Case:
-    """Return the case of a probe. ``make`` returns its parameters and batch, which replace the
-    usual random arrays."""
+    """Return the case of a probe. ``make`` takes the probe's program, and returns parameters and a
+    batch, which replace the usual random arrays."""
 
     def draw_arguments(training: Program, _: Program, seed: int) -> tuple[int, Arguments]:
         return seed, make(training)

@@ -47,11 +47,12 @@ def extremes(context: Context) -> Iterator[Finding]:
 
 
 def _accept_overflow(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
-    """Accept gradients that are not finite, if some gradient of the oracle has no correct digit in
-    this dtype.
+    """Accept backend gradients that are not finite if some gradient of the oracle has no correct
+    digit in this dtype.
 
     float16 often overflows. float32 overflows if the equations do (``exp`` of logits, ``log`` of a
-    softmax). The backward pass may then overflow one layer earlier or later than the oracle's.
+    softmax). A backend's backward pass may then overflow one layer earlier or later than the
+    oracle's backward pass.
     """
     gradients = [d for d in deviations if d.name.startswith("gradient.")]
     overflowed = any(d.yardstick >= 1 for d in gradients)
@@ -70,8 +71,8 @@ def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
 
 
 def saturation(context: Context) -> Iterator[Finding]:
-    """Compare results at saturated activations: the state and the weight matrices, except those of
-    the last layer, are about 4 times as large as usual."""
+    """Compare results at saturated activations, e.g. a tanh near 1. The state and the weight
+    matrices, except those of the last layer, are about 4 times as large as usual."""
     yield _compare_at(context, "saturation", saturated_material(context.case))
 
 
@@ -211,8 +212,8 @@ def bad_index(context: Context) -> Iterator[Finding]:
 def _check_index_error(
     context: Context, finding: Finding, name: str, value: int, verb: str, **arguments: Any
 ) -> None:
-    """Set one index of the input ``name`` to the invalid ``value``, and check that the worker's
-    method ``verb`` raises an error."""
+    """Set one entry of the input ``name``, which holds indices, to the invalid ``value``. Check
+    that the worker's method ``verb`` raises an error."""
     material = context.case.material
     inputs = {n: np.array(a) for n, a in material.inputs.items()}
     inputs[name].flat[0] = value
@@ -225,7 +226,7 @@ def _check_index_error(
 
 
 def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
-    """Return, for each input or target that holds indices, the number of allowed indices."""
+    """Return, for each input or target that holds indices, the number of allowed index values."""
     program = case.training
     types = {port.name: program.type_of(port) for port in ports}
     sizes = {**program.sizes, "batch": case.batch, "time": case.time}
@@ -274,8 +275,8 @@ def nan_inputs(context: Context) -> Iterator[Finding]:
 
 
 def _check_nan_spreads(context: Context, finding: Finding, group: str, name: str) -> None:
-    """Fill one argument with NaN, and check that the NaN reaches outputs, losses and gradients as
-    in the oracle."""
+    """Fill one array with NaN, e.g. ``name`` in the group ``parameters``. Check that the NaN
+    reaches outputs, losses and gradients as in the oracle."""
     case = context.case
     arrays = getattr(case.material, group)
     material = replace(
@@ -338,8 +339,8 @@ def tails(context: Context) -> Iterator[Finding]:
 
 def tail_material(case: Case) -> Arguments:
     """Return the arguments of the check :func:`tails`. Matrices are 0, except those of the last
-    layer and embedding tables. Biases are :data:`TAILS`. Every second number of the state is
-    multiplied by :data:`FAR_STATE`."""
+    layer and embedding tables. Biases have the values :data:`TAILS`. Every second entry of the
+    state is multiplied by :data:`FAR_STATE`."""
     parameters = dict(case.material.parameters)
     for number, port in enumerate(_inner_parameters(case)):
         array = np.array(parameters[port.name])
@@ -378,8 +379,8 @@ def far_inputs(context: Context) -> Iterator[Finding]:
 
 def far_material(case: Case) -> Arguments | None:
     """Return the arguments of the check :func:`far_inputs`; None if the model has neither float
-    inputs nor embedding tables. Noise inputs are not scaled. Of the factors in :data:`FAR`, the
-    function uses the factor that keeps values furthest from kinks."""
+    inputs nor embedding tables. Noise inputs are not scaled. The scale is the factor in :data:`FAR`
+    that keeps values furthest from kinks."""
     material = case.material
     inputs = {port.name for port in float_inputs(case.training)}
     tables = {n for n in material.parameters if is_table(n)}
@@ -404,7 +405,7 @@ def far_material(case: Case) -> Arguments | None:
 
 
 def offset(context: Context) -> Iterator[Finding]:
-    """Compare the forward pass of a normalisation on data whose mean is a thousand times the
+    """Compare the forward pass of a normalisation on data whose mean is a thousand times their
     standard deviation. Gradients are not compared: the values have lost three digits, so some
     values cross a kink, where gradients jump."""
     material = offset_material(context.case)
@@ -420,10 +421,9 @@ def offset(context: Context) -> Iterator[Finding]:
 
 
 def offset_material(case: Case) -> Arguments | None:
-    """Return the arguments with :data:`OFFSET` added to everything that is normalised; None if the
-    program has no square root. The first square root in the program marks the first normalisation.
-    The offset is added to all float inputs, and to embedding tables and biases that are read before
-    this square root."""
+    """Return the arguments of the check :func:`offset`, or None if the program has no square root.
+    The first square root in the program marks the first normalisation. :data:`OFFSET` is added to
+    all float inputs, and to embedding tables and biases that are read before this square root."""
     read_before = _values_before_root(case)
     if read_before is None:
         return None
@@ -438,7 +438,7 @@ def offset_material(case: Case) -> Arguments | None:
 
 
 def _values_before_root(case: Case) -> set[int] | None:
-    """Return the numbers of the values that are read before the program's first square root; None
+    """Return the numbers of the program's values that are read before the first square root; None
     if the program has no square root."""
     read: set[int] = set()
     for node in case.training.nodes:
@@ -449,15 +449,15 @@ def _values_before_root(case: Case) -> set[int] | None:
 
 
 def least_noise(case: Case) -> float:
-    """Return the smallest noise to assume at extreme values; it is larger if the model normalises.
-    A normalisation may compute ``x * a - mean * a``, whose rounding error is relative to the size
-    of ``x``."""
+    """Return the smallest rounding noise to assume at extreme values. It is larger if the model has
+    a normalisation, which may compute ``x * a - mean * a``: the rounding error is then relative to
+    the size of ``x``."""
     return NOISE if _values_before_root(case) is None else OFFSET * ROUNDOFF
 
 
 def minus_infinity(context: Context) -> Iterator[Finding]:
-    """Compare results with a masked class: its logit is -inf, its probability is 0, and no output
-    is NaN."""
+    """Compare results with one class masked: its logit is -inf and its probability is 0. No output
+    may be NaN."""
     case = context.case
     material = masked_material(case)
     if material is None:

@@ -54,9 +54,9 @@ CLASSES, SPECIAL_INDEX = 300, 200
 
 @dataclass(frozen=True)
 class Promise:
-    """The allowed error of each entry of a function's result: ``units`` times the roundoff,
-    relative to the size of the entry, or to ``least`` if that is larger. The numbers are in
-    ``specs/probes/promises.yaml``."""
+    """The allowed error of each entry of a function's result. The error is relative to the size of
+    the entry, or to ``least`` if that is larger. It may be ``units`` times the roundoff of the
+    dtype. The numbers are in ``specs/probes/promises.yaml``."""
 
     units: float
     least: float = 0.0
@@ -64,7 +64,7 @@ class Promise:
 
 @cache
 def promises(probe: str) -> Mapping[str, Promise]:
-    """Return, for each output of a probe, its allowed error."""
+    """Return the allowed error of each output of a probe, by the name of the output."""
     text = files("harness.specs.probes").joinpath("promises.yaml").read_text(encoding="utf-8")
     return {
         name: Promise(row["units"], row.get("least", 0.0))
@@ -194,7 +194,7 @@ def _nan_rows(random: np.random.Generator) -> Array:
 
 
 def _keys(random: np.random.Generator) -> Array:
-    """Return rows for sorting: distinct numbers, ties, a constant, signed zeros, infinities and
+    """Return rows to be sorted: distinct numbers, ties, a constant, signed zeros, infinities and
     NaN, and nearly equal numbers."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(0, 7, CLASSES)
@@ -216,8 +216,8 @@ def _logits(random: np.random.Generator) -> Array:
 
 
 def _unit_parameters(drawn: Mapping[str, Array]) -> ArrayDict:
-    """Return parameters with which a layer of one unit only applies its activation: weights are 1
-    and biases 0. Layers in :data:`RANDOM_LAYERS` keep their random parameters."""
+    """Return parameters with which each layer of one unit only applies its activation: weights are
+    1 and biases 0. Layers in :data:`RANDOM_LAYERS` keep the random parameters ``drawn``."""
     unit = {n: np.full_like(a, n.endswith(".W")) for n, a in drawn.items()}
     return unit | {n: a for n, a in drawn.items() if n.startswith(RANDOM_LAYERS)}
 
@@ -228,9 +228,9 @@ MATERIAL = {"functions": function_material, "further": further_material}
 
 
 def functions(context: Context) -> Iterator[Finding]:
-    """Compare each function at about a thousand points, once in a session and once as a compiled
-    plan. Functions that need optional primitives are tested only if the checked model uses an
-    optional primitive."""
+    """Compare each function (e.g. ``tanh``) at about a thousand points, once in a session and once
+    as a compiled plan. If the checked model uses an optional primitive, functions that need
+    optional primitives are tested too."""
     finding = Finding("functions")
     for name in MATERIAL if _optional_primitives(context.case.training.nodes) else ("functions",):
         finding.deviations += run_once_per_worker(
@@ -260,8 +260,8 @@ def _run_as_plan(context: Context, inputs: Arrays) -> Results:
 
 
 def _compare_outputs(context: Context, name: str, run: Run) -> list[Deviation]:
-    """Return the deviation of each output of a probe. The deviations of the first wrong outputs
-    also show the function call that is wrong."""
+    """Return the deviation of each output of the probe ``name``. The first few wrong outputs also
+    get the text of the function call that is wrong. ``run`` computes the outputs on the backend."""
     exact, inputs = _compute_exact(context.case), context.case.material.inputs
     deviations = _compare_with_exact(context, name, run(context, inputs), exact)
     wrong = [d for d in deviations if d.point is not None][:SHOWN]
@@ -285,10 +285,10 @@ def _compare_with_exact(
 def _add_call(
     context: Context, name: str, run: Run, deviation: Deviation, exact: Array
 ) -> Deviation:
-    """Return the deviation with the text of the wrong call, e.g. ``sqrt(inf) gave``.
+    """Return the deviation with the text of the wrong function call, e.g. ``sqrt(inf) gave``.
 
-    If each row of the batch is one call, the function runs the wrong row again, alone. The row may
-    then be right, because kernels use different code for whole vectors and for the remainder.
+    If each row of the batch is one call, the wrong row runs again, alone. The row may then be
+    right, because kernels use different code for whole vectors and for the remainder.
     """
     point, case = deviation.point, context.case
     assert point is not None
@@ -337,8 +337,8 @@ def _measure_error(
 
 @cache
 def _make_case(name: str, offers: frozenset[str]) -> Case:
-    """Return the case of a probe, without outputs that need an optional primitive which the backend
-    does not offer."""
+    """Return the case of a probe. ``offers`` has the optional primitives of the backend; outputs
+    that need other optional primitives are left out."""
     case = make_probe_case(name, len(points()), MATERIAL[name])
     case.training, case.inference = (
         _drop_unsupported(p, offers) for p in (case.training, case.inference)

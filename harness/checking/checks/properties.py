@@ -82,8 +82,8 @@ def batch_independence(context: Context) -> Iterator[Finding]:
 
 
 def causality(context: Context) -> Iterator[Finding]:
-    """Change the inputs of later time steps. Earlier outputs may change only if the oracle's
-    outputs do. Later outputs must change if the oracle's outputs do."""
+    """Change the inputs of later time steps only. An earlier output may change only if the oracle's
+    output changes. A later output must change if the oracle's output changes."""
     case = context.case
     axes = _find_axes(case, "time")
     time_axes = {
@@ -145,8 +145,8 @@ def _find_axis(program: Program, port: Port, dim: str) -> int | None:
 
 
 def _find_axes(case: Case, dim: str) -> dict[str, int]:
-    """Return, for each output that has the axis ``dim``, the index of this axis. For "batch", new
-    states are included."""
+    """Return, for each output that has the axis ``dim`` ("batch" or "time"), the index of this
+    axis. For "batch", the result also has the new states."""
     program = case.inference
     ports = {f"output.{p.name}": p for p in program.outputs}
     if dim == "batch":
@@ -156,10 +156,10 @@ def _find_axes(case: Case, dim: str) -> dict[str, int]:
 
 
 def _check_shapes(results: Arrays, names: Mapping[str, int], expected: Arrays) -> Arrays:
-    """Check that all named results have the oracle's shapes, and return the results.
+    """Check that all results in ``names`` have the oracle's shapes, and return the results.
 
     Raises:
-        IllFormed: a result is missing or has another shape.
+        IllFormed: a result is missing or has a wrong shape.
     """
     for name in names:
         if name not in results:
@@ -197,8 +197,8 @@ def _split_steps(array: Array, axis: int, step: int) -> tuple[Array, Array]:
 
 def soak(context: Context) -> Iterator[Finding]:
     """Compute results and gradients of one batch again, ``--repeat`` times. If the backend promises
-    to repeat bits, all repetitions must have the same bits. Otherwise they must agree within the
-    tolerance."""
+    to return the same bits in each call, all repetitions must have the same bits. Otherwise they
+    must agree within the tolerance."""
     if not context.repeat:
         return
     material = context.case.material
@@ -255,8 +255,8 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
 
 
 def partial_batch(context: Context) -> Iterator[Finding]:
-    """Compare loss and gradients of a batch with one example less, whose loss must be averaged over
-    the smaller batch. Then repeat the full batch, as the next epoch does."""
+    """Compare loss and gradients of a batch with one example less. The loss must be averaged over
+    this smaller batch. Then compare the full batch again, as in the next epoch of a training."""
     case = context.case
     if not can_be_smaller(case):
         return
@@ -311,8 +311,8 @@ def smaller_batch(case: Case) -> Arguments:
 
 
 def repeatability(context: Context) -> Iterator[Finding]:
-    """Check that repeated calls, and many forward passes in a row, return the same bits. If the
-    backend does not promise to repeat bits, the results must only agree within the tolerance.
+    """Check that repeated calls, and many forward passes in succession, return the same bits. If
+    the backend does not promise to repeat bits, the results must only agree within the tolerance.
     Loading the parameters again must reset the session."""
     case = context.case
     finding = Finding("repeatability")

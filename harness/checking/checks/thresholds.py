@@ -53,8 +53,9 @@ _lock = Lock()
 
 
 def large_case(case: Case, own: Case, phase: Phase) -> Case:
-    """Return the case of a spec with large sizes for a phase. The case is cached, so all backends
-    use the same case."""
+    """Return a case of the spec at large sizes, e.g. with more units than a kernel's tile. Training
+    and inference (``phase``) have different sizes. The case is cached, so all backends use the same
+    case."""
     with _lock:
         cases = _large_cases.setdefault(case, {})
         if phase not in cases:
@@ -69,7 +70,8 @@ def large_case(case: Case, own: Case, phase: Phase) -> Case:
 
 
 def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
-    """Return the sizes of the large case. Sizes that the user has set stay unchanged."""
+    """Return the sizes of the large case; ``units`` is the largest of them. Sizes that the user has
+    set stay unchanged."""
     program, changeable = case.training, _changeable_sizes(case, own)
     inner_sizes = [n for n in changeable if n not in _class_sizes(program)]
     classes = count(CLASSES if inner_sizes[1:] else CLASSES - REMAINDER, TILE)
@@ -100,9 +102,9 @@ def numerous_case(case: Case, own: Case) -> Case | None:
 
 
 def whole_batch(case: Case) -> Arguments | None:
-    """Return a batch of the spec's training batch size, made of random rows of the small case and
-    new random targets. These rows keep values away from kinks. Return None if the spec states no
-    batch size, or if the batch would be too large."""
+    """Return a batch of the spec's training batch size. Its inputs are random rows of the small
+    case, whose values are away from kinks; its targets are new random targets. Return None if the
+    spec states no batch size, or if the batch would be too large."""
     training = case.spec.model.training
     batch = 0 if training is None else nearest_sizes(case.training, training.batch, case.time)[0]
     if not batch or entries_of(case.training, batch, case.time) > MAX_BATCH_ENTRIES:
@@ -159,8 +161,8 @@ def _raise_small_sizes(case: Case, own: Case) -> dict[str, int]:
 
 
 def _class_sizes(program: Program) -> set[str]:
-    """Return the names of sizes that count classes: the bounds of indices, and the last axes of
-    targets that hold no indices."""
+    """Return the names of sizes that are numbers of classes: the upper bounds of indices, and the
+    last axes of targets that are not indices."""
     types = [program.type_of(port) for port in (*program.inputs, *program.targets)]
     bounds = {str(type_.bound) for type_ in types if type_.bound is not None}
     targets = [program.type_of(port) for port in program.targets]
@@ -171,7 +173,7 @@ def _draw_repeated(
     training: Program, _: Program, seed: int, *, batch: int, time: int
 ) -> tuple[int, Arguments]:
     """Draw a batch that repeats a few examples, with all values away from kinks. Half of the
-    batch's indices are the last index. The signature is that of
+    batch's indices are the largest index. The signature is the signature of
     :data:`harness.oracle.kinks.Drawing`."""
     sizes = {**training.sizes, "batch": batch, "time": time}
 
@@ -196,8 +198,8 @@ def _draw_repeated(
 def take_rows(
     program: Program, ports: Sequence[Port], arrays: Arrays, rows: Array | list[int]
 ) -> ArrayDict:
-    """Return the rows with the given numbers of each array. An array without a batch axis stays
-    whole."""
+    """Return the rows with the given numbers of each array, e.g. a part of a batch. An array
+    without a batch axis is returned whole. ``ports`` says which axis of each array is the batch."""
     shapes = {port.name: [str(dim) for dim in program.type_of(port).shape] for port in ports}
     return {
         n: np.take(a, rows, shapes[n].index("batch")) if "batch" in shapes[n] else a
@@ -217,7 +219,7 @@ FACTOR = 2.0**10
 def large_sizes(context: Context) -> Iterator[Finding]:
     """Compare results and gradients at sizes larger than the usual buffers and tiles of kernels. In
     float32, the check also runs a whole training step. If the framework's autodiff computes the
-    gradients, only this step compares them in float32."""
+    gradients, float32 gradients are compared in this step only."""
     case, other = (large_case(context.case, context.own, phase) for phase in LARGE)
     finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
@@ -249,9 +251,9 @@ def large_sizes(context: Context) -> Iterator[Finding]:
 def _compare_inference(
     context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
 ) -> list[Deviation]:
-    """Compare outputs and loss of inference for given arguments, with a noise of at least
-    ``floor``. A kernel for large sizes may overflow or cancel although the kernel for small sizes
-    does not."""
+    """Compare outputs and loss of inference for given arguments. The assumed noise is at least
+    ``floor``, because a kernel for large sizes may overflow or cancel although the kernel for small
+    sizes does not. ``key`` is the cache key of the oracle's results."""
     targets = None if case.inference.loss is None else material.targets
     expected = case.forward("inference", material, key, targets).at_least(floor)
     results = context.remote.forward("inference", material.inputs, material.state, targets)
@@ -294,11 +296,11 @@ def _expected_results(case: Case) -> Expected:
 
 
 def add_row_noise(expected: Expected, rows: int) -> Expected:
-    """Return the expected values. If all gradients are 0, their noise grows with the number of
-    rows.
+    """Return the expected values. If all expected gradients are 0, their noise is proportional to
+    the number of rows (examples times time steps).
 
-    If the loss depends on no parameter, as with a single class, the backend's gradients are sums of
-    rounding errors, one for each row. The errors may have the same sign in all rows.
+    If the loss depends on no parameter, e.g. with a single class, the backend's gradients are sums
+    of rounding errors, one for each row. The errors may have the same sign in all rows.
     """
     if any(gradient.any() for gradient in expected.only("gradient.").values.values()):
         return expected
@@ -306,8 +308,9 @@ def add_row_noise(expected: Expected, rows: int) -> Expected:
 
 
 def _add_parameter_rounding(case: Case, expected: Expected, step_results: Arrays) -> Expected:
-    """Return the expected results of a step. The noise of each gradient includes the rounding error
-    of the large parameters from which the gradient is computed."""
+    """Return the expected results of a step. :func:`_run_step` computes each gradient from the
+    change of a parameter, so the noise of the gradient includes the rounding error of the
+    parameter."""
     values = {n: a for n, a in expected.values.items() if n in step_results}
     scale = scales(values)
     read_noise = {

@@ -31,8 +31,8 @@ RATES_TRIED = 5
 
 
 def own_optimizer(context: Context) -> Iterator[Finding]:
-    """Compare training steps with the spec's own optimizer. After half of the steps, the learning
-    rate is divided by 8. The check runs in float64 only: Adam divides each gradient by the
+    """Compare training steps with the spec's own optimizer. In the second half of the steps, the
+    learning rate is divided by 8. The check runs in float64 only: Adam divides each gradient by the
     gradient's size, which amplifies rounding errors."""
     update = context.case.spec.update
     if update is None or context.dtype != "float64":
@@ -50,7 +50,8 @@ def find_stable_rate(
     rate: float, dtype: str, expected: Callable[[float], Expected]
 ) -> tuple[float, Expected]:
     """Return the largest learning rate at which training is stable, and the expected results at
-    this rate. The candidates are ``rate`` divided by powers of 16.
+    this rate. The function tries ``rate`` first, then ``rate`` divided by 16, 256 and so on.
+    ``expected`` computes the oracle's results at a rate.
 
     If training diverges, results are only rounding errors after a few steps. The returned rate is a
     float32 number, because some frameworks store the rate in float32.
@@ -84,8 +85,8 @@ def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
 
 
 def plan_steps(case: Case, rule: UpdateRule, rate: float, dtype: str) -> tuple[Batches, Expected]:
-    """Return batches with a learning rate for each, and the oracle's results of training on these
-    batches."""
+    """Return batches with a learning rate for each batch, and the oracle's results of training on
+    these batches."""
     drawn = batches_of(case, STEPS)
 
     def batches_at(rate: float) -> Batches:
@@ -174,8 +175,8 @@ TIME = 2
 
 def pipeline_forward(context: Context) -> Iterator[Finding]:
     """Compare forward passes that run in a pipeline, and one pass of the plan that is compiled for
-    speed. If this plan is the fastest way to run the model, ``harness bench`` times the plan.
-    ``harness train`` uses the plan to evaluate held-out data."""
+    speed. ``harness bench`` times this plan if it is the fastest way to run the model. ``harness
+    train`` uses this plan to evaluate held-out data."""
     case = context.case
     _, time = nearest_sizes(case.inference, case.batch, min(case.time, TIME))
     batches = batches_of(case, BATCHES, time if case.given is None else case.time)
@@ -263,7 +264,7 @@ def trained(context: Context) -> Iterator[Finding]:
 
 
 def _choose_rule(context: Context) -> tuple[UpdateRule, float]:
-    """Return the update rule of a check and its learning rate: the spec's own rule in float64,
+    """Return the update rule of a check and its learning rate: the spec's own optimizer in float64,
     otherwise gradient descent. An optimizer such as Adam divides gradients by gradients, so its
     rounding errors are small in float64 only."""
     spec = context.case.spec
@@ -299,8 +300,8 @@ def run_like_train(
 
 
 def sum_losses(expected: Expected) -> Expected:
-    """Return the values expected after :data:`TOTAL_STEPS` steps, with the sum of losses instead
-    of each loss."""
+    """Return the values expected after :data:`TOTAL_STEPS` steps. The losses of the single steps
+    are replaced by their sum, because ``harness train`` only reads the sum."""
     losses = [f"step {n}: loss" for n in range(1, TOTAL_STEPS + 1)]
     values = {n: a for n, a in expected.values.items() if n.startswith(f"step {TOTAL_STEPS}: ")}
     values.pop(losses[-1])

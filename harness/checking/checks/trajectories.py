@@ -150,8 +150,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
 
 
 def _expect_late_steps(case: Case, rule: UpdateRule, steps: Batches, start: int) -> Expected:
-    """Return the values expected after the last of some steps, if ``start`` other steps came
-    before."""
+    """Return the values expected after the last of ``steps``, if the optimizer's step count starts
+    at ``start``."""
     last = f"step {start + len(steps)}: "
     expected = case.train(rule, steps, case.material, "late", start).only(last)
     return replace(expected, values={n: a for n, a in expected.values.items() if "loss" not in n})
@@ -168,8 +168,9 @@ def _merge_expected(*parts: Expected) -> Expected:
 
 
 def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
-    """Return two lists of batches. All three ways run the first list, which has each batch twice.
-    The second list is for the steps that run one by one."""
+    """Return two lists of batches: the batches of all three ways to run steps (each batch twice),
+    and the batches for the steps that run one by one. The second list contains the first, and adds
+    steps with unusual learning rates and gradients."""
     narrowed = context.narrowed
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
     gradients = _make_gradients(count, narrowed)
@@ -192,7 +193,7 @@ def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]
 
 def _assign_groups(rule: UpdateRule) -> UpdateRule:
     """Return the optimizer with its parameter groups assigned to the probe's parameters in turn.
-    The spec's own patterns match no name in the probe."""
+    The patterns by which the spec assigns groups would match no name in the probe."""
     rules = [None, *rule.groups.values()]
     names = [port.name for port in _make_case().training.parameters]
     assigned = {name: rules[number % len(rules)] for number, name in enumerate(names)}
@@ -229,9 +230,9 @@ def _compare_values(
 def _step_from_large(
     context: Context, rule: UpdateRule, batch: Batch
 ) -> tuple[ArrayDict, Expected]:
-    """Make one step from very large parameters in the open session, and return the new parameters
-    and the expected parameters. The step is tiny compared with the parameters, so only a backend
-    that clips parameters differs."""
+    """Make one step from very large parameters in the open session. Return the backend's new
+    parameters and the expected parameters. The step is tiny compared with the parameters, so a
+    difference means that the backend clips parameters."""
     case, narrowed = _make_case(), context.narrowed
     far = single(LARGE_OFFSETS / (2**10 if narrowed else 1))
     parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
@@ -270,9 +271,9 @@ def _expect_joined_losses(expected: Expected, losses: Sequence[str]) -> Expected
 
 
 def _skip_last_step(expected: Expected, last: int) -> Expected:
-    """Return the values expected in float16, where loss scaling skips the last step because its
-    gradients are not finite. Parameters and slots then stay the same. Without loss scaling, only
-    the entry :data:`NAN_ENTRY` would change."""
+    """Return the values expected in float16, where loss scaling skips the step ``last`` because its
+    gradients are not finite. Parameters and slots then stay the same. Without loss scaling, the
+    entry :data:`NAN_ENTRY` would become NaN, and all other entries would change."""
     values = dict(expected.values)
     for name in expected.values:
         before = name.replace(f"step {last}: ", f"step {last - 1}: ")
@@ -293,7 +294,7 @@ def _make_case() -> Case:
 
 def _make_gradients(count: int, narrowed: bool) -> Array:
     """Return gradients of shape ``[count, batch, entries]``. Each entry has about the same size in
-    all steps, but its value and sign differ, except in :data:`ZERO_STEPS` and
+    all steps, but a different value and sign in each step; exceptions are :data:`ZERO_STEPS` and
     :data:`REPEATED_STEP`. If ``narrowed``, each value has seven bits, so that the sum over a batch
     needs at most eight bits."""
     random = np.random.default_rng(7)

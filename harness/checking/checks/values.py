@@ -56,8 +56,8 @@ def initial_values(context: Context) -> Iterator[Finding]:
 
 
 def _compare_at_start(context: Context, drawn: ArrayDict) -> list[Deviation]:
-    """Compare a pass at the initial values of training: scales are 1; biases, states and means are
-    0."""
+    """Compare a pass at the initial values of a training. In place of random arrays, scales are 1,
+    and biases, states and means are 0. ``drawn`` has the drawn initial parameters."""
     case, remote = context.case, context.remote
     statistics = initial_statistics(case.training)
     state = initial_state(case.training, case.batch)
@@ -74,8 +74,8 @@ def _compare_at_start(context: Context, drawn: ArrayDict) -> list[Deviation]:
 
 
 def primitives(context: Context) -> Iterator[Finding]:
-    """Test the shape and the dtype of each primitive's result, with the types that the model uses.
-    Each primitive is tested once per worker process."""
+    """Test the shape and the dtype of each primitive's result, for the argument types that the
+    model uses. Each primitive is tested once per worker process."""
     case = context.case
     probed = context.remote.call("primitives", batch=case.batch, time=case.time)
     yield Finding(
@@ -113,8 +113,8 @@ def values(context: Context) -> Iterator[Finding]:
 
 
 def cotangents(context: Context) -> Iterator[Finding]:
-    """Compare vector-Jacobian products: gradients of all outputs and new states along a random
-    direction."""
+    """Compare vector-Jacobian products: gradients of a sum over all outputs and new states,
+    weighted by random directions."""
     case = context.case
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main", case.cotangents).only("gradient.")
