@@ -1,1 +1,1 @@
-"""Reports of runs as an HTML page, as Markdown, and as JUnit XML."""
+"""Reports of ``check``, ``bench`` and ``train``, as an HTML page, as Markdown, and as JUnit XML."""

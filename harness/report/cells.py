@@ -1,4 +1,5 @@
-"""Cells of a check in the layout of a report: verdict, digits of agreement, and failed check."""
+"""The report's table of verdicts; its entries show verdict, digits of agreement and failed
+check."""
 
 from __future__ import annotations
 
@@ -35,13 +36,13 @@ GROUPS: Mapping[str, str] = {
 
 
 class Judged:
-    """Base of the entries of a report's table of verdicts."""
+    """Base class of the entries in the report's table of verdicts."""
 
     verdict: Verdict
 
     @property
     def group(self) -> str:
-        """The kind of the verdict, which determines the colour."""
+        """The group of the verdict, e.g. "differs" or "broken", which determines the colour."""
         return GROUPS.get(self.verdict, "broken")
 
     @property
@@ -52,10 +53,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class DtypePart(Judged):
-    """The result of a table entry (system and backend) in one dtype.
+    """The part of a table entry (spec and backend) for one dtype.
 
-    ``headroom`` goes from 0 (at the tolerance) to 1 (far below it). If a check failed, ``check`` is
-    the name of the check, and ``digits`` and ``error`` are its results.
+    ``headroom`` goes from 0 (error at the tolerance) to 1 (error far below it). If a check failed,
+    ``check`` is its name and ``error`` the text of its largest error. ``digits`` are the digits of
+    agreement.
     """
 
     dtype: str
@@ -68,7 +70,8 @@ class DtypePart(Judged):
 
 @dataclass(frozen=True)
 class MatrixEntry(Judged):
-    """A table entry: the results of a system on a backend, and the number of the entry."""
+    """An entry of the table of verdicts: the results of a spec on a backend. ``number`` identifies
+    the entry on the page."""
 
     number: int
     spec: str
@@ -85,7 +88,8 @@ class MatrixEntry(Judged):
 
     @property
     def verdict_text(self) -> str:
-        """The verdict, or the verdict and the failed check of each dtype."""
+        """The common verdict of all dtypes, or else the verdict and the failed check of each
+        dtype."""
         if self.same_verdict and not any(part.check for part in self.parts):
             return self.verdict
         return ", ".join(
@@ -100,13 +104,13 @@ class MatrixEntry(Judged):
 
     @property
     def headroom(self) -> float:
-        """The smallest headroom of all dtypes."""
+        """The smallest headroom among all dtypes."""
         return min((part.headroom for part in self.parts), default=0.0)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A table of verdicts for one path and device; rows are systems, columns are backends."""
+    """A table of verdicts for one path and device; rows are specs, columns are backends."""
 
     path: str
     device: str
@@ -120,7 +124,7 @@ class Matrix:
 
 
 def make_matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
-    """Return a matrix for each path and device, in the order of the run."""
+    """Return a table of verdicts for each path and device, in the order of the run."""
     tables: list[Matrix] = []
     number = 0
     for path, device in dict.fromkeys((c.path, c.device) for c in cells):
@@ -180,7 +184,8 @@ def error_share(deviation: Deviation) -> float:
 
 
 def count_verdicts(results: Iterable[CellResult]) -> str:
-    """Return counts of verdicts, e.g. ``142 agree · 1 differ``; the gravest verdict comes last."""
+    """Return how many cells have each verdict, e.g. ``142 agree · 1 differ``; the gravest verdict
+    comes last."""
     counts = Counter(result.verdict for result in results)
     return " · ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
 

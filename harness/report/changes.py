@@ -13,7 +13,7 @@ from harness.timing import compare as speeds
 
 @dataclass(frozen=True)
 class ChangeText:
-    """A change as text for a page."""
+    """A change as text for the page. ``tone`` is "bad" or "good", ``label`` the kind of change."""
 
     tone: str
     label: str
@@ -27,11 +27,11 @@ MOST_GOOD = 10
 
 @dataclass(frozen=True)
 class News(RunChanges):
-    """The changes since older runs. ``what`` has the names of the older files."""
+    """The changes since older runs. ``what`` names the older files."""
 
     @property
     def listed_changes(self) -> list[ChangeText]:
-        """The changes without :attr:`folded`, gravest first."""
+        """The changes that are not in :attr:`collapsed_changes`, gravest first."""
         changes = self._all_changes
         bad = [change for change in changes if change.tone == "bad"]
         return bad if self.collapsed_changes else changes
@@ -51,11 +51,12 @@ class News(RunChanges):
 
 
 def news(inputs: Inputs, old: Inputs) -> News | None:
-    """Return the changes between older and newer files of the same kind; None without older files.
+    """Compare the files of the report with ``old`` files of the same kind; return None if there are
+    no old files.
 
     Raises:
         UsageError: a kind has older files but no newer ones, or more older files than newer ones,
-            or cannot be compared.
+        or cannot be compared.
     """
     comparisons: list[RunChanges] = []
     names = []

@@ -117,11 +117,14 @@ def check_output(output: Path, form: str) -> None:
 
 
 def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
-    """Check before a run that its reports can be written; they show the file ``results``.
+    """Check before a run that its reports can be written; they will show the record file
+    ``results``.
+
+    ``outputs`` maps a format to its file.
 
     Raises:
         UsageError: a report cannot be written, its file suffix belongs to another format, or two
-            options name the same file.
+        options name the same file.
     """
     places = {} if results is None else {os.path.realpath(results): "--records"}
     for form, output in outputs.items():
@@ -140,7 +143,9 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
 
 
 def write_reports(files: Sequence[Path], outputs: Mapping[str, Path], options: object) -> None:
-    """Write several reports of the same files, one for each format, with the options of the run.
+    """Write the reports of a run: one file per format, all about the same input ``files``.
+
+    ``outputs`` maps a format to its file. ``options`` are the options of the run.
 
     Raises:
         UsageError: a report cannot be written, or the base or the history is invalid.
@@ -180,10 +185,8 @@ def _paused_collection() -> Iterator[None]:
 
 
 def _load_differences(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
-    """Return the known differences.
-
-    The reader is slow to import, so skip it if the run has no known difference.
-    """
+    """Return the known differences, or None if the run has none, because their reader is slow to
+    import."""
     cells = inputs.check.cells.values() if inputs.check else ()
     if not any(f.verdict == "known-difference" for cell in cells for f in cell.findings):
         return None

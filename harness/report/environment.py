@@ -1,4 +1,4 @@
-"""Environment, models and trainings, in the layout of a report."""
+"""The report's sections about the environment, the models and the trainings."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _describe_layer(name: str, model: CheckedModel) -> str:
 
 @dataclass(frozen=True)
 class FactRow:
-    """A fact about the environment, and its value in an older run if the value changed."""
+    """A fact about the environment, e.g. a version, and its value in an older run if it changed."""
 
     name: str
     now: str
@@ -73,7 +73,8 @@ class FactRow:
 
 
 def list_facts(inputs: Inputs) -> list[str]:
-    """Return a few facts for the top of the page: about the check, or the only file of speeds."""
+    """Return a few facts for the top of the page: about the run of ``check``, or about the file of
+    speeds if there is only one."""
     run: CheckRun | BenchRun | None = inputs.check
     machine: Machine | None = None
     if inputs.check is not None and inputs.check.heads:
@@ -89,7 +90,7 @@ def list_facts(inputs: Inputs) -> list[str]:
 
 
 def list_environment(inputs: Inputs, around: Sequence[ConditionChange]) -> list[FactRow]:
-    """Return first the facts that differ from an older run, then all facts."""
+    """Return the facts that differ from an older run, and after them all facts."""
     changed = []
     for each in around:
         what = each.words or each.what
@@ -101,7 +102,8 @@ def list_environment(inputs: Inputs, around: Sequence[ConditionChange]) -> list[
 
 
 def _all_facts(inputs: Inputs) -> dict[str, str]:
-    """Return all facts. If a fact differs between files, its name contains the files."""
+    """Return all facts by name. If a fact differs between files, there is a fact for each value,
+    and its name contains the files."""
     by_file = {run.name: _speed_facts(run) for run in inputs.benches}
     if inputs.check is not None:
         by_file = {inputs.check.name: _check_facts(inputs.check), **by_file}

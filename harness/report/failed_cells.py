@@ -1,4 +1,5 @@
-"""Failed cells as text: the fault, its place, which part is at fault, and how to rerun the cell."""
+"""Failed cells as text: the wrong value, its equation, the part at fault, and how to rerun the
+cell."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Stop:
-    """An item in the list of computed values: one value, or all values of a layer."""
+    """An item in the list of computed values: one value, or all values of one layer."""
 
     name: str
     words: str
@@ -48,7 +49,8 @@ class Stop:
 
 @dataclass(frozen=True)
 class TimeStep:
-    """A time step of the first wrong value; ``share`` is 0 if its error is allowed, at most 1."""
+    """One time step of the first wrong value. ``share`` shows how far its error exceeds the
+    tolerance: 0 is within the tolerance, 1 is the maximum."""
 
     number: int
     words: str
@@ -59,9 +61,9 @@ class TimeStep:
 class FailedCell:
     """A cell that does not pass.
 
-    ``reproducer`` is a command that writes a reproducer. ``known`` is the text of a
-    ``known_differences.yaml`` that accepts the differences. Each is empty if it would have no
-    effect.
+    ``command`` reruns the failed checks. ``reproducer`` is a command that writes a reproducer, and
+    ``known`` the text of a ``known_differences.yaml`` that accepts the differences; each of the two
+    is empty if it would have no effect.
     """
 
     title: str
@@ -81,7 +83,8 @@ class FailedCell:
 
 
 def describe_failed_cells(check: CheckRun, most: int) -> tuple[list[FailedCell], int]:
-    """Return at most ``most`` failed cells, differences first, and the number of all others."""
+    """Describe at most ``most`` failed cells, differences first; also return the number of other
+    failed cells."""
     # For each cell, the head of the run that produced its result.
     heads = {cell: [*runs.values()][-1].head for cell, runs in check.records.cells.items()}
     failures = list_failing(check.cells)
@@ -148,7 +151,8 @@ def _divergence_fields(divergence: Divergence | None) -> dict[str, Any]:
 
 
 def _make_chain(divergence: Divergence) -> list[Stop]:
-    """Return a stop for each layer, and a separate stop for the first wrong value."""
+    """Return the list of computed values: an item for each layer, and one for the first wrong
+    value."""
     stops: list[Stop] = []
     seen = False
     for link in divergence.links:
@@ -169,7 +173,8 @@ def _make_chain(divergence: Divergence) -> list[Stop]:
 
 
 def _excess(error: float, allowed: float) -> float:
-    """Return how far an error exceeds the limit: 0 if allowed, 1 at 100,000 times the limit."""
+    """Return how far an error exceeds the tolerance, from 0 (allowed) to 1 (at least 100,000 times
+    the tolerance)."""
     if error <= allowed:
         return 0.0
     return min(1.0, 0.15 + math.log10(error / allowed) / 6) if math.isfinite(error) else 1.0

@@ -30,8 +30,8 @@ SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
 class Headline:
     """The top of a report.
 
-    ``tone`` is "bad" if something differs or got worse. It is "broken" if nothing differs, but
-    something could not be run.
+    ``tone`` is "bad" if a result differs or got worse. It is "broken" if nothing differs, but a
+    cell could not be run. Otherwise it is "good".
     """
 
     tone: Tone
@@ -41,12 +41,13 @@ class Headline:
 
     @property
     def sign(self) -> str:
-        """The sign for the tone, for readers who do not see colours."""
+        """A sign for the tone, e.g. ✗, for readers who do not see colours."""
         return SIGNS[self.tone]
 
 
 def headline(inputs: Inputs, news: News | None) -> Headline:
-    """Return the headline of a run; with ``news``, it also compares the run with older runs."""
+    """Return the headline of a report; with ``news``, the headline also tells what changed since
+    older runs."""
     tone, sentence, lines = _summarize_checks(inputs)
     files = [run.file for run in inputs.benches]
     if files:
@@ -114,7 +115,8 @@ def _summarize_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
 
 
 def _describe_scope(check: CheckRun) -> list[str]:
-    """Describe the run in one line: selected checks, dtypes and counts; empty if no cell ended."""
+    """Describe in one line what was checked: the selected checks, the dtypes and the number of
+    comparisons; empty if no cell ended."""
     ended = [f for r in check.cells.values() for f in r.findings if f.verdict != "not-run"]
     if not ended:
         return []
@@ -142,7 +144,8 @@ def _describe_selection(checks: Sequence[str]) -> str:
 
 
 def _describe_agreement(results: Sequence[CellResult], compared: int, *, whole: bool) -> str:
-    """Say how many cells agree or have only known differences; ``whole`` if these are all cells."""
+    """Say how many cells agree or have only known differences, e.g. "All 12 cells agree". ``whole``
+    is True if these are all cells of the run."""
     known = sum(result.verdict == "known-difference" for result in results)
     if compared == 1 and whole:
         return "It has a known difference" if known else "It agrees"

@@ -1,4 +1,4 @@
-"""History of runs: reads all files of runs in a folder, and draws a line for each cell."""
+"""The history of a folder of runs, with a line for each cell that shows its digits over time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ OPENED, LOST = 4, 0.5
 
 @dataclass(frozen=True)
 class Point:
-    """The result of a cell in one check. ``run`` is the number of the check."""
+    """The result of a cell in one run of ``check``. ``run`` is the number of this run, by start
+    time."""
 
     run: int
     digits: float | None
@@ -40,10 +41,10 @@ class Point:
 
 @dataclass(frozen=True)
 class DigitsLine:
-    """A line that shows the digits of a cell over all checks.
+    """A line chart that shows the digits of a cell in all runs of ``check``.
 
-    ``parts`` has polylines, ``dots`` the results and ``dashes`` the framework upgrades. ``first``
-    and ``last`` are the digits of the first and the last check.
+    ``parts`` are the polylines, ``dots`` the results and ``dashes`` the framework upgrades.
+    ``first`` and ``last`` are the digits in the first and in the last run.
     """
 
     label: str
@@ -58,7 +59,7 @@ class DigitsLine:
 
 @dataclass(frozen=True)
 class System:
-    """The cells of a system; the cell with the largest loss of digits comes first."""
+    """The line charts of one spec; the cell that lost most digits comes first."""
 
     name: str
     summary: str
@@ -69,9 +70,10 @@ class System:
 def systems(
     cells: Mapping[Cell, Sequence[Point]], upgrades: Mapping[str, Mapping[int, str]], runs: int
 ) -> list[System]:
-    """Return the systems, largest loss of digits first.
+    """Return the line charts by spec; the spec with the largest loss of digits comes first.
 
-    ``upgrades`` maps a backend and a check number to a framework upgrade.
+    ``cells`` has the results of each cell, and ``runs`` is the number of runs. ``upgrades`` maps a
+    backend to its framework upgrades, by number of the first run after the upgrade.
     """
     by_spec: dict[str, list[DigitsLine]] = {}
     for cell, points in cells.items():
@@ -130,10 +132,10 @@ def _make_line(
 
 
 def _count_lost_digits(points: Sequence[Point]) -> float:
-    """Return the number of digits lost since the best check that passed.
+    """Return the number of digits lost since the best run that passed.
 
-    The loss is 16 if the cell passed before but does not pass now. The loss is half of :data:`LOST`
-    if the cell never passed, so that the cell comes before cells that pass.
+    If the cell passed before but not in the last run, the loss is 16. If the cell never passed, the
+    loss is half of :data:`LOST`, so that the cell comes before cells that still pass.
     """
     if points[-1].verdict not in PASSING:
         return 16.0 if any(point.verdict in PASSING for point in points) else LOST / 2
@@ -148,7 +150,8 @@ MOST_LINES = len(svg_pictures.COLOURS)
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run: its start, the counts of its verdicts, and the versions that changed before it."""
+    """A row about a run: its start, the counts of its verdicts, and the framework upgrades before
+    it."""
 
     started: str
     counts: str
@@ -157,7 +160,7 @@ class RunRow:
 
 @dataclass
 class RunHistory:
-    """The runs of a folder, the oldest first."""
+    """The runs of a folder, oldest first, as rows and as series of digits and speeds."""
 
     rows: list[RunRow] = field(default_factory=list)
     digits: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -169,11 +172,12 @@ class RunHistory:
     checks: int = 0
 
     def systems(self) -> list[System]:
-        """Return the lines of all cells, by system."""
+        """Return the line charts of all cells, by spec."""
         return systems(self.cells, self.upgraded, self.checks)
 
     def drawn(self) -> list[str]:
-        """Draw the digits of each backend's worst cell, and the speeds that changed most."""
+        """Return pictures as SVG: the digits of each backend's worst cell, and the speeds that
+        changed most."""
         found = []
         if any(len(points) > 1 for points in self.digits.values()):
             title = "run; digits of each backend's worst cell in float32 (dashed: an upgrade)"

@@ -1,4 +1,4 @@
-"""Input files of a report. Their kind is recognised by their content."""
+"""Input files of a report. The reader recognises the kind of a file by its content."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EpochFigures(Form):
 
 
 class TrainedHistory(Form):
-    """Origin and epochs of trained weights."""
+    """The history of trained weights: the backend that trained them, and every epoch."""
 
     backend: str = ""
     dtype: str = ""
@@ -49,7 +49,7 @@ class TrainedHistory(Form):
 
 @dataclass(frozen=True)
 class CheckRun:
-    """A record file."""
+    """A record file with the results of ``harness check``."""
 
     name: str
     records: Records
@@ -61,7 +61,7 @@ class CheckRun:
 
     @property
     def cells(self) -> Mapping[Cell, CellResult]:
-        """The cells that ended."""
+        """The cells that have ended, with their results."""
         return self.records.ended
 
     @property
@@ -92,7 +92,8 @@ class CheckRun:
         return sum(f.comparisons for result in self.cells.values() for f in result.findings)
 
     def pairs(self, *, every: bool) -> list[str]:
-        """Say how closely pairs of backends agree: ``every`` pair, or only the worst pairs."""
+        """Return lines that say how closely pairs of backends agree; without ``every``, only for
+        the worst pairs."""
         found = read_pairs(self.records)
         return describe_pairs(found, self.cells.values(), every=every, others="all are below")
 
@@ -104,7 +105,7 @@ class CheckRun:
 
 @dataclass(frozen=True)
 class BenchRun:
-    """A file of speeds."""
+    """A file of speeds from ``harness bench``."""
 
     name: str
     file: SpeedFile
@@ -146,14 +147,16 @@ class Inputs:
 
     @property
     def commands(self) -> list[str]:
-        """The last commands that wrote to the files. Runs started from Python have no command."""
+        """The last commands that wrote to the files, at most :data:`MOST_COMMANDS`. Runs started
+        from Python have no command."""
         ran = [[*head.arguments] for head in (self.check.heads if self.check else ())]
         ran += [command for run in self.benches for command in run.file.harness.commands]
         every = dict.fromkeys(command_line(["harness", *words]) for words in ran if words)
         return [*every][-MOST_COMMANDS:]
 
     def label_of(self, run: BenchRun) -> str:
-        """Return the file name as a label; empty if the report has only one file of speeds."""
+        """Return the file's name as a label of its charts; empty if the report has only one file of
+        speeds."""
         return run.name if len(self.benches) > 1 else ""
 
 

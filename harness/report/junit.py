@@ -16,7 +16,8 @@ MARK = "backend-comparison-harness"
 
 
 def junit(check: CheckRun) -> str:
-    """Return the text of the file. Test names contain the backend, so that files can be merged."""
+    """Return the results as JUnit XML. Test names contain the backend, so that files of several
+    backends can be merged."""
     root = Tree.Element("testsuites", name=MARK)
     for backend in dict.fromkeys(cell.backend for cell in check.cells):
         results = [r for cell, r in check.cells.items() if cell.backend == backend]
@@ -42,7 +43,8 @@ def junit(check: CheckRun) -> str:
 
 
 def _add_unfinished(root: Tree.Element, check: CheckRun) -> None:
-    """Add an error for an interrupted run, which must not pass even if all finished cells agree."""
+    """Add an error to the XML for an interrupted run, which must not pass even if all finished
+    cells agree."""
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
     suite = Tree.SubElement(root, "testsuite", {"name": "run", **counts})
     case = Tree.SubElement(suite, "testcase", classname="run", name="ended", time="0.000")

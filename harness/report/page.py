@@ -41,29 +41,31 @@ from harness.runs.changes import MOVED, list_moved_digits
 
 
 class Names:
-    """Strings of the page, each with a number, so that every string is in the page only once."""
+    """A numbering of the page's strings, so that the page contains each string only once."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def number(self, name: str) -> int:
-        """Return the number of a string, after making its control characters visible."""
+        """Return the number of a string. Control characters in the string are made visible
+        first."""
         return self._numbers.setdefault(visible(name), len(self._numbers))
 
     @property
     def all(self) -> list[str]:
-        """The strings in the order of their numbers."""
+        """The strings, in the order of their numbers."""
         return list(self._numbers)
 
 
 def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> str:
     """Return the data of cells and charts as JSON for a ``script`` element.
 
-    - ``names`` has strings; other parts contain their numbers.
-    - ``entries`` maps the number of an entry to a list with one object per dtype. Its checks are
-      rows: check, verdict, error, yardstick, tolerance, worst tensor, held, seconds, detail,
-      spread, growth. Empty values at the end of a row are left out.
-    - ``charts`` has, for each chart, a view for every baseline.
+    - ``names`` is a list of strings. In the other two, a number can stand for a string: its index.
+    - ``entries`` maps the number of a table entry to its spec, backend, path and ``dtypes``, a list
+      with one object per dtype. Each check in such an object is a row: check, verdict, error,
+      yardstick, tolerance, worst tensor, held, seconds, detail, spread, growth. Empty values at the
+      end of a row are left out.
+    - ``charts`` has for each chart a mapping from a baseline to the view relative to it.
     """
     names = Names()
     entry_data = {
@@ -108,7 +110,7 @@ def _cell_data(result: CellResult, names: Names) -> dict[str, object]:
 
 
 def _describe_layers(layers: Mapping[str, str]) -> str:
-    """Describe what ran each layer, e.g. ``gru: GRU; embed, out: equations``."""
+    """Describe which implementation ran each layer, e.g. ``gru: GRU; embed, out: equations``."""
     by_kind: dict[str, list[str]] = {}
     for layer, kind in layers.items():
         by_kind.setdefault(kind, []).append(layer)
@@ -281,7 +283,8 @@ def _known_difference_rows(
 
 
 def _draw_growth(check: CheckRun) -> Markup | None:
-    """Draw error / tolerance by training step, for the worst cell of each backend and dtype."""
+    """Draw the ratio error / tolerance by training step, for the worst cell of each backend and
+    dtype."""
     nearest: dict[str, tuple[float, Sequence[tuple[float, float]]]] = {}
     for cell, result in check.cells.items():
         for finding in result.findings:

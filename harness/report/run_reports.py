@@ -17,11 +17,11 @@ ENDED = (0, 1, 3)
 
 
 class RunReports:
-    """Context manager that writes the reports requested by a run's options when the run ends.
+    """Context manager that writes the requested reports when a run ends.
 
-    The reports show the file ``results``, which is temporary if no option names a file. After an
-    interrupt, reports are written only if ``worth`` returns True for the file; a temporary file is
-    then kept. The caller sets ``code``, the exit code of the run.
+    The reports show the file ``results``, a temporary file if the options name no record file.
+    After an interrupt, it writes reports only if ``worth(file)`` is True, and then keeps a
+    temporary file. The caller sets ``code``, the exit code of the run.
 
     Raises:
         UsageError: a report cannot be written, or two options name the same file.

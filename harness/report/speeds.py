@@ -1,4 +1,5 @@
-"""Speeds of a bench file in the layout of a report: by mode and sizes, system and backend."""
+"""The report's charts of speeds: a chart for each mode, batch and sizes, with specs and
+backends."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from harness.results.speeds import Figures, NoSpeed, Parameters, SpeedFile, Time
 
 @dataclass(frozen=True)
 class Dot:
-    """A cell with a speed; ``times`` is its ratio to the speed of the baseline, or None."""
+    """A speed in a chart; ``times`` is the speed divided by the baseline's speed, or None without
+    baseline."""
 
     figures: Figures
     times: float | None
@@ -25,7 +27,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """The speeds of one mode, batch and sizes, by system and backend.
+    """The speeds for one mode, batch and sizes, by spec and backend.
 
     ``refused`` has the cells without a speed.
     """
@@ -45,7 +47,8 @@ def count_speeds(files: Sequence[SpeedFile]) -> str:
 
 
 def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
-    """Return a chart for each mode, batch and sizes; the titles contain ``of``, a file name."""
+    """Return a chart for each mode, batch and sizes in a file. The titles contain ``of``, the label
+    of the file."""
     title = _make_title_function(file, of)
     timed: dict[str, list[Timed]] = {}
     for speed in file.benchmarks:
@@ -60,9 +63,9 @@ def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
 
 
 def _make_title_function(file: SpeedFile, of: str) -> Callable[[Parameters], str]:
-    """Return a function that gives the title of a cell's chart.
+    """Return a function from the parameters of a cell to the title of its chart.
 
-    A title contains the parameters that differ between cells.
+    A title contains the mode, the batch, and the sizes in which the cells of the file differ.
     """
     values: dict[str, set[str]] = {}
     every = [speed.params for speed in file.benchmarks]
@@ -100,7 +103,7 @@ def _make_chart(
 
 
 def group_doubts(chart: Chart) -> list[tuple[str, list[str]]]:
-    """Return the reasons why speeds are unreliable, each with its cells."""
+    """Return the reasons why speeds are unreliable, each with the cells that it concerns."""
     by_doubt: dict[str, list[str]] = {}
     for system, dots in chart.rows:
         for backend, dot in dots.items():
@@ -154,7 +157,8 @@ MARGIN = 0.04
 
 @dataclass(frozen=True)
 class ChartSpot:
-    """The position of a dot and of its error bar in percent of the axis, and its ratio as text."""
+    """The position of a speed's dot and of its error bar, in percent of the axis; ``times`` is its
+    ratio to the baseline as text."""
 
     place: float
     low: float
@@ -164,9 +168,10 @@ class ChartSpot:
 
 @dataclass(frozen=True)
 class ChartView:
-    """A chart relative to a baseline. ``one`` is the position of the baseline on the axis.
+    """A chart with speeds relative to a baseline. ``one`` is the position of the baseline on the
+    axis.
 
-    ``spots`` has the dots by system and backend.
+    ``spots`` has the dots: a row for each spec, with a dot (or None) for each backend.
     """
 
     label: str
@@ -186,7 +191,8 @@ class ChartView:
 
 @dataclass(frozen=True)
 class ShownChart:
-    """A chart of the page: the first view, a view for each baseline, and the texts of the rows."""
+    """A chart of the page: its first ``view``, its ``views`` by baseline, and the texts of its
+    rows."""
 
     chart: Chart
     looks: Mapping[str, tuple[str, str]]
@@ -215,7 +221,8 @@ def make_charts(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
 
 
 def baselines(shown_charts: Iterable[ShownChart]) -> list[str]:
-    """Return the backends that have a speed; each can be the baseline."""
+    """Return the backends that have a speed in a chart; the reader can choose any of them as
+    baseline."""
     return sorted({backend for c in shown_charts for _, dots in c.chart.rows for backend in dots})
 
 
@@ -228,9 +235,9 @@ def _dot_texts(dot: Dot | None) -> tuple[str, str] | None:
 
 
 def _make_view(chart: Chart, baseline: str) -> ChartView:
-    """Return a chart of speeds relative to a baseline.
+    """Return a view of a chart, with speeds relative to ``baseline``.
 
-    Without a speed of the baseline, the chart shows the speeds themselves.
+    If the baseline has no speed, the view shows the speeds themselves.
     """
     bases = {s: d[baseline].figures.rate.median for s, d in chart.rows if baseline in d}
     reach = [1.0] if bases else []
@@ -267,7 +274,8 @@ def _make_view(chart: Chart, baseline: str) -> ChartView:
 
 
 def _choose_ticks(low: float, high: float) -> list[float]:
-    """Return the ticks between two powers of ten: as few round numbers as make the scale clear."""
+    """Return the ticks between two powers of ten: as few round numbers as make the axis
+    readable."""
     ticks: list[float] = []
     for steps in STEPS:
         powers = range(math.floor(low), math.floor(high) + 1)

@@ -33,7 +33,8 @@ Draw = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Roof:
-    """A cell in a roofline plot: FLOP per byte and FLOP per second."""
+    """A point of the roofline plot, i.e. a cell: FLOP per byte (``intensity``) and FLOP per
+    second."""
 
     label: str
     intensity: float
@@ -42,7 +43,8 @@ class Roof:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The data of a roofline plot: measured peak (FLOP/s), bandwidth (bytes/s), and cells."""
+    """The data of a roofline plot: measured peak (FLOP/s), measured bandwidth (bytes/s), and the
+    cells."""
 
     peak: float
     bandwidth: float
@@ -71,7 +73,8 @@ def choose_looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _series_look(number: int) -> tuple[str, int, str]:
-    """Return the colour, marker number and line style of a series; 32 series are distinct."""
+    """Return the colour, marker number and line style of series ``number``; the first 32 series
+    differ."""
     turn = number // len(COLOURS)
     shape, dashes = (number + turn) % len(MARKERS), DASHES[turn % len(DASHES)]
     return COLOURS[number % len(COLOURS)], shape, dashes
@@ -98,7 +101,10 @@ def roofline(roof: Roofline) -> str:
 
 
 def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]]) -> str:
-    """Draw speeds with their lower and upper quartiles, by system and backend."""
+    """Draw median speeds with their lower and upper quartiles.
+
+    ``cells`` maps (spec, backend) to (median, lower quartile, upper quartile).
+    """
     systems = list(dict.fromkeys(system for system, _ in cells))
 
     def draw(axes: Axes) -> None:
@@ -144,7 +150,8 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
 def lines(
     title: str, series: Mapping[str, Sequence[tuple[float, float]]], limit: float | None = None
 ) -> str:
-    """Draw series on a logarithmic axis, e.g. the error by training step."""
+    """Draw series of points (x, y) on a logarithmic axis, e.g. the error by training step.
+    ``limit`` draws a horizontal line."""
 
     def draw(axes: Axes) -> None:
         _plot(axes, series)
@@ -163,7 +170,7 @@ def trend(
     *,
     log: bool,
 ) -> str:
-    """Draw series against run numbers, with a dashed line at each framework upgrade."""
+    """Draw series of points (run number, value), with a dashed line at each framework upgrade."""
 
     def draw(axes: Axes) -> None:
         _plot(axes, series)
@@ -178,7 +185,8 @@ def trend(
 
 
 def _widen(axes: Axes, log: bool) -> None:
-    """Make the axis span at least one digit, or a factor of two, so that noise looks small."""
+    """Widen the axis to at least one digit, or a factor of two if ``log``, so that noise looks
+    small."""
     low, high = axes.get_ylim()
     if log and high < 2 * low:
         middle = (low * high) ** 0.5
@@ -216,7 +224,8 @@ def format_tick(value: float, _: float | None = None) -> str:
 
 
 def _draw_svg(draw: Draw, height: float, title: str, x_label: str, columns: int = 2) -> str:
-    """Return a picture of axes that ``draw`` fills, with a grid and a legend of some columns."""
+    """Return the SVG of a plot that ``draw`` fills, with a grid and a legend of ``columns``
+    columns."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -18,7 +18,8 @@ Grown = Annotated[tuple[NonNegativeInt, Number, Number], Strict(False)]
 
 
 class Link(Form):
-    """A value of a pass (e.g. ``gru/h``) and its largest relative error at any time step."""
+    """A named value of a forward or backward pass (e.g. ``gru/h``) and its largest relative error
+    at any time step."""
 
     value: str
     error: Number
@@ -31,10 +32,11 @@ class Link(Form):
 
 
 class Divergence(Form):
-    """The values of a forward or backward pass, in the order of computation.
+    """The values of a forward or backward pass (``links``), in the order of computation.
 
-    ``first`` is the first wrong value, and ``steps`` has its errors by time step. Its equation is
-    on ``line`` of ``file``. ``lines`` has the lines of the file from line ``start`` on.
+    ``first`` is the first wrong value, and ``steps`` has its error and tolerance by time step. Its
+    equation is on ``line`` of ``file``. ``lines`` are the lines of this file from line ``start``
+    on.
     """
 
     first: str
@@ -60,7 +62,7 @@ class Cell:
     path: str
 
     def record(self) -> dict[str, str]:
-        """Return the fields that identify the cell in a record."""
+        """Return the fields that identify the cell, e.g. ``backend``, as they are in a record."""
         return {name: getattr(self, name) for name in CELL_FIELDS}
 
     def __str__(self) -> str:
@@ -68,13 +70,14 @@ class Cell:
 
 
 def cell_name(cell: Cell) -> tuple[str, ...]:
-    """Return the name that identifies a cell. Its first part determines most of the cell's cost."""
+    """Return the parts of a cell's name. The first part, e.g. ``torch float32 native``, determines
+    most of the cell's cost; the others are the spec and the device."""
     return (f"{cell.backend} {cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
 @dataclass
 class CellResult:
-    """The outcome of a cell: its findings, and where and why values were wrong."""
+    """The result of a cell: its findings, and which values were wrong and why."""
 
     cell: Cell
     findings: list[Finding] = field(default_factory=list)
@@ -131,12 +134,13 @@ class CellResult:
 
 
 def not_compared(results: Iterable[CellResult]) -> list[str]:
-    """Return, without duplicates, the values of each cell that no check could compare."""
+    """Return, without duplicates, notes on the values of cells that no check could compare."""
     return list(dict.fromkeys(", ".join(r.not_compared) for r in results if r.not_compared))
 
 
 def harness_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
-    """Return the finding for an exception in the harness itself, in a check or in a whole cell."""
+    """Return a finding for an exception in the harness itself. ``check`` names the check in which
+    it was raised."""
     error_text = f"error in the harness itself, not in the backend: {type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
     return Finding(check, faults=[error_text], verdict="error", seconds=seconds, traceback=trace)

@@ -1,4 +1,4 @@
-"""Environment of a run: the machine, and the description that each worker sends."""
+"""Environment of a run: the machine, and the description that each worker sends at its start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ NUMBERS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 
 class Machine(Form):
-    """A machine: memory in bytes, clocks in MHz, and ``id``, which identifies the machine."""
+    """A machine: memory in bytes, clock frequencies in MHz, and ``id``, which identifies the
+    machine."""
 
     host: str = ""
     id: str = ""
@@ -37,7 +38,7 @@ class Machine(Form):
 
 
 class MachineOf(Form):
-    """A machine whose results a merged file contains."""
+    """A machine on which results of a merged file were computed."""
 
     id: str
     host: str
@@ -45,7 +46,7 @@ class MachineOf(Form):
 
 
 class WorkerDescription(Form):
-    """The description that a worker sends when it starts, and the settings of its backend."""
+    """The packages, Python, variables and settings that a worker reports when it starts."""
 
     versions: dict[str, str]
     python: str = ""
@@ -54,12 +55,13 @@ class WorkerDescription(Form):
 
     @property
     def versions_text(self) -> str:
-        """The versions as text."""
+        """The versions as text, e.g. ``torch 2.6.0, numpy 2.1.0``."""
         return ", ".join(f"{name} {text}" for name, text in self.versions.items())
 
 
 class Environment(Form):
-    """Environment of a benchmark: the machine, the options, and the workers by backend."""
+    """Environment of a benchmark: machine, GPUs, options, and the description of each backend's
+    worker."""
 
     harness: str | None = None
     machine: Machine

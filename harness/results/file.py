@@ -50,7 +50,8 @@ class RecordWriter:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
     def append(self, *lines: RecordLine, durable: bool = True) -> None:
-        """Append lines; if ``durable``, they survive a power failure once this method returns.
+        """Append lines. With ``durable``, the lines survive a power failure once this method
+        returns.
 
         Raises:
             RecordError: the disk is full or broken; earlier lines stay readable.
@@ -112,7 +113,7 @@ class RecordWriter:
 
 
 def _open_for_append(path: Path) -> int:
-    """Open a regular file for appending; create a missing file. Never wait for a pipe."""
+    """Open a regular file for appending; create a missing file. Do not block on a named pipe."""
     flags = opening("RDWR", "APPEND", "CREAT", "NONBLOCK", "NOCTTY", "CLOEXEC")
     handle = os.open(path, flags, 0o644)
     # The file may have been created after the check of its kind.
@@ -200,7 +201,8 @@ def parse_line(text: bytes) -> RecordLine | None:
 
 
 def _reports_torn(text: bytes, torn: bytes) -> bool:
-    """Return whether the line ``text`` records that a writer found the incomplete line ``torn``."""
+    """Return whether the line ``text`` is a report that a later writer found the incomplete line
+    ``torn``."""
     with contextlib.suppress(ValueError):
         line = parse_line(text)
         return isinstance(line, Torn) and line.bytes == len(torn)

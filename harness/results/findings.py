@@ -1,4 +1,4 @@
-"""Findings of checks, and verdicts."""
+"""Findings (the results of single checks), and verdicts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
 
 
 class Blame(Form):
-    """The part at fault for a difference, and the reason as a sentence.
+    """The part at fault for a difference (``who``), and the reason as a sentence (``words``).
 
     ``plugin`` is the backend's code between harness and framework. ``gradient`` is the framework's
     automatic differentiation. ``unknown`` means that the path to compare with could not be run.
@@ -91,10 +91,11 @@ class Blame(Form):
 
 @dataclass(slots=True)
 class Finding:
-    """The result of one check: compared tensors, tested properties, and faults as text.
+    """The result of one check: compared tensors (``deviations``), the number of tested properties
+    that hold (``held``), and faults as text.
 
-    ``note`` says which values could not be compared. ``sizes`` is set if the sizes of the check and
-    of the cell are different.
+    ``note`` says which values could not be compared. ``sizes`` has the sizes of the check if they
+    differ from the sizes of the cell.
     """
 
     check: str
@@ -126,7 +127,8 @@ class Finding:
         return self
 
     def settle(self) -> None:
-        """Drop all deviations except the worst, after storing their text, number and growth."""
+        """Drop all deviations except the worst; keep the number, the text and the growth of all
+        deviations."""
         if len(self.deviations) > 1:
             self.words, self.compared = self.detail, len(self.deviations)
             self.kept_growth = self.growth
@@ -134,18 +136,20 @@ class Finding:
 
     @property
     def comparisons(self) -> int:
-        """The number of compared tensors and tested properties."""
+        """The number of compared tensors and of tested properties together."""
         return max(len(self.deviations), self.compared) + self.held
 
     @property
     def worst(self) -> Deviation | None:
-        """The deviation that exceeds its tolerance most; None if nothing was compared."""
+        """The deviation with the largest ratio of error to tolerance; None if nothing was
+        compared."""
         compared = [d for d in self.deviations if not d.void]
         return worst(compared) if compared else None
 
     @property
     def growth(self) -> tuple[tuple[int, float, float], ...]:
-        """The error of the worst tensor at some training steps: (step, error, tolerance)."""
+        """The error of the worst tensor at some training steps, as tuples (step, error,
+        tolerance)."""
         if self.kept_growth:
             return self.kept_growth
         steps: dict[int, list[Deviation]] = {}
@@ -161,7 +165,7 @@ class Finding:
 
     @property
     def detail(self) -> str:
-        """Text with the faults, and with the values that could not be compared."""
+        """Text with the faults, the wrong tensors, and the values that could not be compared."""
         if self.words:
             return self.words
         wrong = [d for d in self.deviations if not d.agrees]
@@ -192,7 +196,7 @@ def _list_some(deviations: list[Deviation]) -> list[str]:
 def select_failed(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings of checks that ran and failed.
 
-    If checks in :data:`MEASURING` failed, return only these.
+    If checks that measure an error (:data:`MEASURING`) failed, return only these.
     """
     failures = [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
     return [f for f in failures if f.check in MEASURING and f.worst] or failures
@@ -201,8 +205,8 @@ def select_failed(findings: Iterable[Finding]) -> list[Finding]:
 def digits(findings: Iterable[Finding]) -> float | None:
     """Return the number of decimal digits, at most 16, in which the worst tensor agrees.
 
-    If checks fail, the first failed check counts, as in messages. Return None if nothing was
-    measured.
+    If checks fail, return the digits of the first failed check, which messages show too. Return
+    None if no error was measured.
     """
     findings = [*findings]
     wrong = select_failed(findings)

@@ -1,6 +1,6 @@
-"""Lines of a record file, in the file and in memory; ``docs/records.md`` explains them.
+"""Lines of a record file as Python objects; ``docs/records.md`` explains them.
 
-Lines of an unknown kind are skipped, and unknown fields are kept.
+A reader skips lines of an unknown kind, and keeps unknown fields.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class OwnModelRecord(Sparse):
 
 
 class GivenNumbers(Sparse):
-    """Arrays that the user supplied: the checksum of each group of arrays, and the sizes."""
+    """Arrays that the user supplied: a checksum for each group (e.g. parameters), and the sizes."""
 
     sha256: dict[str, str]
     batch: int
@@ -79,7 +79,7 @@ class GivenNumbers(Sparse):
 
 
 class RequestRecord(Sparse):
-    """Settings of a run; a run that resumes it must have the same settings."""
+    """Settings of a run. A run can be resumed only with the same settings."""
 
     LEFT_OUT = frozenset({"deterministic", "against", "given"})
 
@@ -94,10 +94,11 @@ class RequestRecord(Sparse):
 
 
 class CheckedModel(Sparse):
-    """A checked model.
+    """A checked model, as the head of a record describes it.
 
     ``sizes`` includes batch and time. ``layers`` maps each layer to its definition. ``attributes``
-    has the attributes that differ from their defaults."""
+    has, by layer, the attributes that differ from their defaults.
+    """
 
     LEFT_OUT = frozenset({"attributes"})
 
@@ -109,11 +110,11 @@ class CheckedModel(Sparse):
 
 
 class Head(RecordLine):
-    """The first line of a run.
+    """The first line that a run writes.
 
     ``folders`` are from ``--specs``. ``sources`` maps a spec to its file, and ``files`` an option
-    to its file. ``limits`` are the limits of a cell (e.g. its timeout), ``notes`` are remarks on
-    specs, and ``planned`` is the number of cells.
+    to the file that it names. ``limits`` are the limits of a cell (e.g. its timeout), ``notes`` are
+    remarks on specs, and ``planned`` is the number of cells.
     """
 
     LEFT_OUT = frozenset({"plan", "columns", "planned", "notes"})
@@ -157,11 +158,11 @@ class CellLine(RecordLine):
 
 
 class Begin(CellLine):
-    """The start of a cell.
+    """The line that begins a cell.
 
     ``signature`` identifies everything that the results depend on. ``since`` is the start time of
-    an earlier run whose results are kept. In merged files, ``started`` is the start time of the
-    cell's run, and ``copy`` numbers contradicting results from 2 on.
+    an earlier run whose results are kept. In merged files, ``started`` is the start time of the run
+    that ran the cell, and ``copy`` numbers contradicting results, from 2 for the second result.
     """
 
     LEFT_OUT = frozenset({"since"})
@@ -181,7 +182,7 @@ class Begin(CellLine):
 class Result(CellLine):
     """The result of one check of a cell; error and tolerance are None if no tensor was compared.
 
-    ``compared`` counts the compared tensors; records of older versions have no count.
+    ``compared`` counts the compared tensors; it is None in records of older versions.
     """
 
     LEFT_OUT = frozenset({"spread", "growth", "compared"})
@@ -213,7 +214,7 @@ class Result(CellLine):
 
     @classmethod
     def of(cls, result: CellResult, finding: Finding) -> Self:
-        """Return the line of one check of a cell."""
+        """Return the line for one finding of a cell."""
         worst = finding.worst
         return cls(
             **vars(result.cell),
@@ -237,7 +238,7 @@ class Result(CellLine):
 
     @property
     def finding(self) -> Finding:
-        """The finding of the check, as far as the line records it."""
+        """The finding of the check, with all that the line records of it."""
         found = Finding(self.check, held=self.held, verdict=self.verdict, seconds=self.seconds)
         found.traceback, found.words, found.kept_growth = self.traceback, self.detail, self.growth
         found.compared = self.compared or 0
@@ -251,14 +252,16 @@ class Result(CellLine):
 
 
 class BlameLine(CellLine):
-    """The part at fault in a cell (see :class:`Blame`), found after the cell ended."""
+    """The part at fault for the differences of a cell (see :class:`Blame`), found after the cell
+    ended."""
 
     kind: Literal["blame"] = "blame"
     blame: Blame
 
 
 class End(CellLine):
-    """The end of a cell, with the description that its worker sent and a checksum of its lines."""
+    """The line that ends a cell: the description that its worker sent, and a checksum of its
+    lines."""
 
     LEFT_OUT = frozenset({"divergence", "not_compared", "checksum", "place", "layers", "blamed"})
     kind: Literal["end"] = "end"
@@ -295,7 +298,8 @@ class End(CellLine):
 
 
 class Pair(RecordLine):
-    """The largest difference of two backends in any tensor, relative to the tensor's magnitude."""
+    """The largest difference between two backends in any tensor, relative to the tensor's
+    magnitude."""
 
     kind: Literal["pair"] = "pair"
     spec: str
@@ -308,7 +312,8 @@ class Pair(RecordLine):
 
     @property
     def group(self) -> tuple[str, str, str, str]:
-        """The fields that the two cells share: see :func:`harness.checking.pairs.group_of`."""
+        """The fields that the two cells have in common: see
+        :func:`harness.checking.pairs.group_of`."""
         return self.spec, self.dtype, self.path, self.device
 
     @property
@@ -329,14 +334,14 @@ class Pair(RecordLine):
 
 
 class Done(RecordLine):
-    """The end of a run, with its duration."""
+    """The last line of a completed run, with its duration."""
 
     kind: Literal["done"] = "done"
     seconds: Number
 
 
 class Torn(RecordLine):
-    """A line that reports an incomplete line above it, found by a later writer."""
+    """A line that reports an incomplete line above it, which this line's writer found."""
 
     kind: Literal["torn"] = "torn"
     bytes: int

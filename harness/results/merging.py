@@ -1,7 +1,7 @@
-"""Merging of result files from several runs (shards, machines, versions).
+"""Merging of record files, or of files of speeds, from several runs (shards, machines, versions).
 
-Speeds are comparable only within a group, because the cells of a group are timed in turn. So cells
-of the same group from several files become separate groups.
+Only speeds in the same group are comparable, because the cells of a group are timed in turn. So
+cells that have the same group in several files become separate groups.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OF_EVERY_CELL = frozenset(("dtype", "device", "path"))
 class Merged:
     """The content of a merged file, and remarks about it.
 
-    - ``duplicates`` counts, by file, the cells that another file has with the same outcome.
+    - ``duplicates`` counts, by file, the cells that an earlier file has with the same outcome.
     - ``contradictions`` describes the cells that have different outcomes in different files.
     - ``shards`` describes which shards of each run the files contain.
     - ``missing`` is the number of planned cells that no file contains.
@@ -96,7 +96,8 @@ class Merged:
 def check_same_options(
     runs: Iterable[tuple[str, Mapping[str, object]]], format_value: Callable[[object], str] = str
 ) -> None:
-    """Check that all runs have the same options. A run is a pair of file name and options.
+    """Check that all runs have the same options. A run is a pair: its file name, and its options by
+    name.
 
     Raises:
         UsageError: the options of a run differ from the options of the first run.
@@ -116,9 +117,9 @@ def check_same_options(
 
 
 def describe_different_models(results: Iterable[tuple[str, str, str | None]]) -> list[str]:
-    """Return remarks on specs that have the same name but are different models in the results.
+    """Return remarks on specs that have the same name in several results but are different models.
 
-    Each entry is a file name, a spec, and an identifier of the model, or None if not recorded.
+    Each result is a tuple: file name, spec, and an identifier of the model (None if not recorded).
     """
     files: dict[str, dict[str, None]] = {}
     models: dict[str, set[str]] = {}
@@ -200,7 +201,8 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
 
 
 class _KeptBlocks:
-    """The results for the merged file; different results of one cell are numbered copies."""
+    """The results for the merged file. If results of one cell differ, they are kept as numbered
+    copies."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[Cell, CellOrigin], CellBlock] = {}
@@ -209,7 +211,7 @@ class _KeptBlocks:
         self._blocks_by_origin: dict[tuple[Cell, CellOrigin], list[tuple[str, CellBlock]]] = {}
 
     def add(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
-        """Add the result of a cell from the file ``name``, unless an equal result is kept."""
+        """Add a cell's result from the file ``name``, unless an equal result has been added."""
         blocks = self._blocks_by_origin.setdefault((cell, replace(origin, copy=1)), [])
         model = block.model
         alike = [(n, other) for n, other in blocks if other.model in (model, None) or not model]
@@ -289,7 +291,7 @@ def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
 
 
 def join_speeds(contents: Sequence[SpeedFile]) -> SpeedFile:
-    """Join the files of one run whose groups were timed on several machines."""
+    """Join the files of one run of ``bench`` whose groups were timed on different machines."""
     files = {str(number): content for number, content in enumerate(contents, start=1)}
     return _join_files(files, _KeptEntries(files), _list_plans(files))
 
@@ -301,7 +303,8 @@ def _list_plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
 
 
 class _KeptEntries:
-    """The timed cells to write to the merged file, each with its origin for later merges."""
+    """The timed cells for the merged file, each with its origin, from which a later merge can
+    start."""
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
         self.kept: list[tuple[SpeedEntry, str, SpeedOrigin]] = []
@@ -324,7 +327,7 @@ class _KeptEntries:
 
     @property
     def ended(self) -> set[str]:
-        """The names of the finished cells, as written in plans."""
+        """The names of the finished cells, in the notation of plans."""
         return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
 
     def _add(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:

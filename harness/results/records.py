@@ -18,7 +18,7 @@ L = TypeVar("L", bound=RecordLine)
 
 @dataclass(frozen=True)
 class CellOrigin:
-    """The origin of a cell: the machine (its identity and host name) and the framework version.
+    """The origin of a result: the machine (its identifier and host name) and the framework version.
 
     In merged files, ``copy`` numbers contradicting results of the same origin; elsewhere it is 1.
     """
@@ -31,7 +31,7 @@ class CellOrigin:
 
 @dataclass(frozen=True)
 class CellBlock:
-    """The lines of one run of a cell, and the head (first line) of the run that wrote them."""
+    """The lines about one cell from one run, and the head (first line) of this run."""
 
     begin: Begin
     results: Sequence[Result]
@@ -84,7 +84,8 @@ class CellBlock:
 
 
 def _origin_of(begin: Begin, head: Head | None) -> CellOrigin:
-    """Return the origin of a cell that begins; the version stays empty until there are results."""
+    """Return the origin of a cell that begins. Its version is empty, because only results contain
+    it."""
     signature = begin.signature or {}
     run_on = head.machine if head else Machine()
     host = signature.get("host", run_on.host)
@@ -100,8 +101,8 @@ Origins = Mapping[Cell, Mapping[CellOrigin, CellBlock]]
 class Records:
     """The lines of known kinds in a record file, in file order.
 
-    ``torn`` is the incomplete last line of a writer that was killed, or None. ``repaired`` has
-    incomplete lines in the middle of the file, after which another writer continued.
+    ``torn`` is the incomplete last line of a writer that was killed, or None. ``repaired`` has the
+    incomplete lines in the middle of the file, after each of which another writer continued.
     """
 
     lines: tuple[RecordLine, ...]
@@ -119,10 +120,10 @@ class Records:
 
     @property
     def cells(self) -> Origins:
-        """The complete cells, each with its results by origin.
+        """The finished cells, each with its results by origin.
 
-        For each origin, the last run counts. If the last run of a cell was interrupted in this
-        cell, the cell is left out.
+        If a cell was run several times with the same origin, the last run counts. If the last run
+        was interrupted in this cell, the cell has no result of this origin.
         """
         return self._blocks[0]
 
@@ -133,8 +134,8 @@ class Records:
 
     @cached_property
     def ended(self) -> Mapping[Cell, CellResult]:
-        """The results of :attr:`cells`. A cell with several origins has a result for each, and
-        the name of the backend contains the origin."""
+        """The results of :attr:`cells`. If a backend has several origins, its cells have a result
+        for each, and the origin is added to the backend's name."""
         return separate_origins(self.cells)[0]
 
     @cached_property
@@ -149,7 +150,8 @@ class Records:
 
     @property
     def stopped(self) -> str:
-        """Text that says how far the last run came, if it was interrupted; otherwise empty."""
+        """Text that says how far the last run came if it was interrupted; otherwise an empty
+        string."""
         planned = done = 0
         for line in self.lines:
             if isinstance(line, Head):
@@ -158,9 +160,9 @@ class Records:
         return f"stopped after {done} of {planned} cells" if done < planned else ""
 
     def of_machine(self, machine: str, what: str) -> dict[Cell, CellResult]:
-        """Return the last results of :attr:`cells` from a machine.
+        """Return the newest result of each cell from the machine with the identifier ``machine``.
 
-        If a cell ran on a single different machine, return the result from that machine.
+        If a cell was run on only one other machine, return the result from that machine.
 
         Raises:
             UsageError: a cell was run on several machines, but not on this machine.
@@ -220,16 +222,17 @@ class Records:
 
 
 def _pop_older_block(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
-    """Remove and return the old result of a cell that runs again.
+    """Remove and return the newest result of a cell from the same machine, because the cell runs
+    again.
 
-    The caller restores the old result if the framework version has changed.
+    The caller restores this result if the framework version has changed.
     """
     same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
     return [origins.pop(each) for each in same[-1:]]
 
 
 def results_newest_first(cells: Origins) -> dict[Cell, Iterator[CellResult]]:
-    """Return an iterator over the results of each cell from all origins, newest first."""
+    """Return for each cell an iterator over its results from all origins, newest first."""
     return {cell: _newest_first(origins) for cell, origins in cells.items()}
 
 
@@ -242,9 +245,9 @@ def _newest_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResul
 
 
 def newest_results(*files: Records) -> list[dict[Cell, CellResult]]:
-    """Return for each cell and machine the result with the framework version that ran last.
+    """Return the newest result of each cell on each machine, a mapping for each file.
 
-    If there are several machines, the names of backends contain the machine.
+    If a cell has results of several machines, the names of backends contain the machine.
     """
     by_file = []
     for records in files:
@@ -257,7 +260,8 @@ def newest_results(*files: Records) -> list[dict[Cell, CellResult]]:
 
 
 def separate_origins(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
-    """Return the results by cell; a backend with several origins gets one name per origin."""
+    """Return the results by cell, a mapping for each file. A backend with several origins gets a
+    name for each origin."""
     several: dict[str, set[str]] = {}
     for cells in files:
         for cell, origins in cells.items():
@@ -300,7 +304,7 @@ def origin_label(
     machine: str | None = None,
     copy: int = 1,
 ) -> str:
-    """Return the label that distinguishes results of the same name, made of the given parts.
+    """Return a label made of the given parts, which distinguishes backends of the same name.
 
     ``machine`` distinguishes machines that have the same ``host``.
     """

@@ -1,4 +1,4 @@
-"""Content of a file of speeds, in the file and in memory; ``docs/benchmarks.md`` explains it.
+"""The content of a file of speeds as Python objects; ``docs/benchmarks.md`` explains it.
 
 Unknown fields are kept.
 """
@@ -20,14 +20,15 @@ Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]
 
 
 class Stats(Form):
-    """Seconds per step: ``data`` has a number for each round, and ``median`` is their median."""
+    """Seconds per step: ``data`` has one number per round, and ``median`` is the median of
+    ``data``."""
 
     median: Seconds
     data: Annotated[list[Seconds], Field(min_length=1, max_length=100_000)]
 
 
 class Spread(Form):
-    """The distribution of a measurement over the rounds: its median and quartiles."""
+    """The median of a measurement over all rounds, and its quartiles."""
 
     median: Number
     q1: Number
@@ -35,25 +36,26 @@ class Spread(Form):
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
-        """The median, the lower and the upper quartile."""
+        """The median, the lower quartile and the upper quartile."""
         return self.median, self.q1, self.q3
 
 
 class Rate(Spread):
-    """A speed: characters or samples per second."""
+    """A speed with its ``unit``: characters or samples per second."""
 
     unit: str
 
 
 class Values(Form):
-    """Result of the comparison with the oracle; ``ratio`` is the largest error / yardstick."""
+    """The agreement of a timed cell with the oracle; ``ratio`` is the largest error / yardstick."""
 
     ratio: Number | None = None
     digits: Number | None = None
 
 
 class Figures(Form):
-    """Measurements in ``extra_info``, a field of pytest-benchmark. Rates are per second."""
+    """The measurements of a cell, which are in pytest-benchmark's field ``extra_info``. Rates are
+    per second."""
 
     model: str | None = None
     path: str = ""
@@ -70,7 +72,7 @@ class Figures(Form):
 
 
 class Parameters(Form):
-    """The parameters that identify a cell. Sizes, dtype, device and path are extra fields."""
+    """The parameters that identify a timed cell. Sizes, dtype, device and path are extra fields."""
 
     spec: str
     backend: str
@@ -85,7 +87,8 @@ class Parameters(Form):
 
 
 class SpeedOrigin(Form):
-    """The origin of a cell in a merged file: backend, group, machine, versions and run."""
+    """The origin of a cell in a merged file: its backend, group, machine, versions and run before
+    the merge."""
 
     backend: str
     machine: MachineOf
@@ -95,7 +98,7 @@ class SpeedOrigin(Form):
 
 
 class SpeedEntry(Form):
-    """A timed cell (spec, backend, mode and sizes), with or without a speed."""
+    """A cell of a benchmark (spec, backend, mode and sizes), with or without a speed."""
 
     name: str
     params: Parameters
@@ -112,7 +115,7 @@ class SpeedEntry(Form):
         raise NotImplementedError
 
     def rename_backend(self, backend: str) -> Self:
-        """Return the cell with another name for its backend."""
+        """Return a copy of the cell with the name ``backend`` for its backend."""
         updates: dict[str, object] = {"params": self.params.model_copy(update={"backend": backend})}
         for field in ("name", "fullname"):
             if text := getattr(self, field, ""):
@@ -123,7 +126,7 @@ class SpeedEntry(Form):
 
 
 class Timed(SpeedEntry):
-    """A cell with a speed. The cells of a ``group`` differ only in their backend."""
+    """A cell with a speed. Cells with the same ``group`` differ only in their backend."""
 
     group: str
     fullname: str
@@ -170,7 +173,8 @@ class Incomplete(Form):
 
 
 class Further(Form):
-    """The field ``harness`` of a file of speeds; ``commands`` has the commands that wrote it."""
+    """The field ``harness`` of a file of speeds, for everything that pytest-benchmark has no field
+    for; ``commands`` are the commands that wrote the file."""
 
     without_speed: list[NoSpeed]
     slopes: list[dict[str, object]] = Field(default_factory=list)

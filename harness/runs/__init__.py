@@ -1,1 +1,1 @@
-"""The code that runs of checks and of benchmarks share: shards, plans and comparisons."""
+"""The code that ``check`` and ``bench`` share: shards, plans of runs, and comparisons of runs."""

@@ -1,5 +1,5 @@
-"""The result of comparing two runs of checks or benchmarks: changes of the environment and of
-cells, as text."""
+"""The result of comparing two runs of ``check`` or of ``bench``, as text: changes of the
+environment, and changes of cells."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ MOST_MOVED = 10
 
 @dataclass(frozen=True)
 class ConditionChange:
-    """An entry of the environment that differs between two runs: a version, a variable, a
-    processor.
+    """A fact about the environment that differs between two runs, e.g. a version or the processor.
 
     ``of`` names the backends or specs with this difference; it is empty if the whole run has it.
     ``words`` is a text to print instead of values that readers cannot interpret, e.g. checksums.
@@ -31,7 +30,7 @@ class ConditionChange:
     words: str = ""
 
     def record(self) -> dict[str, object]:
-        """Return the entry as plain data, for JSON."""
+        """Return the difference as plain data, for JSON."""
         return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
@@ -57,8 +56,8 @@ def find_differences(
     of: tuple[str, ...] = (),
     words: Mapping[str, str] | None = None,
 ) -> list[ConditionChange]:
-    """Return the entries that differ between two mappings; ``words`` has texts to print instead of
-    checksums."""
+    """Compare two mappings from names to values, and return the entries that differ. ``words`` has,
+    by name, texts to print instead of checksums."""
     words = words or {}
     return [
         ConditionChange(name, _text(old.get(name)), _text(new.get(name)), of, words.get(name, ""))
@@ -92,8 +91,8 @@ def describe_unreached(which: str, how: str) -> str:
 
 @dataclass(frozen=True)
 class MovedDigits:
-    """The number of agreeing digits in the older and the newer run. ``of`` names a cell, or a pair
-    of backends and their cell."""
+    """A changed number of agreeing digits, in the older and the newer run. ``of`` names the cell,
+    or a pair of backends and their cell."""
 
     of: str
     old: float
@@ -141,8 +140,9 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 def count_changes(
     changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure: str = ""
 ) -> str:
-    """Count the changes of each kind, such as ``2 new differences, 1 lost; not worse: 3 new``. If
-    nothing changed, the text says so. ``unsure`` says in which cells changes could not be seen."""
+    """Return the number of changes of each kind as text, e.g. ``2 new differences, 1 lost; not
+    worse: 3 new``. If nothing changed, the text says so. ``unsure`` is a text about cells in which
+    a change could not be seen."""
     worse, others = (
         _count_kinds([c for c in changes if c.worse is side]) for side in (True, False)
     )
@@ -158,18 +158,19 @@ def count_changes(
 
 
 def list_moved_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
-    """Return a line for each of the first changes; ``where`` says how to see the others."""
+    """Return a line for each change of digits, at most :data:`MOST_MOVED`; ``where`` says how to
+    see the others."""
     left = len(moved) - MOST_MOVED
     return [*map(str, moved[:MOST_MOVED]), *([f"and {left} more{where}"] if left > 0 else [])]
 
 
 @dataclass(frozen=True)
 class RunChanges:
-    """The changes of cells between two runs, and the differences between their environments.
+    """The changes of cells between two runs, and the differences between the runs' environments.
 
-    ``what`` introduces the counts: "since" which run, or "beyond" which threshold. ``limits`` say
-    what could not be compared. ``moved`` has changed numbers of digits, the largest loss first.
-    ``unsure`` says in how many cells a change could not be seen.
+    ``what`` introduces the counts of changes, e.g. "since" a run, or "beyond" a threshold.
+    ``limits`` are texts about what could not be compared. ``moved`` has changed numbers of digits,
+    the largest loss first. ``unsure`` says in how many cells a change could not be seen.
     """
 
     environment: Sequence[ConditionChange]
@@ -191,7 +192,8 @@ class RunChanges:
         return f"{self.what}: {counts}" if self.what else counts
 
     def lines(self) -> list[str]:
-        """Return lines of text: the environment, the changes under headings, and their numbers."""
+        """Return the comparison as lines of text: environment, changes under headings, and their
+        numbers."""
         texts = [*self.limits, *(f"different: {each}" for each in self.environment)]
         for heading, changes in self._by_heading().items():
             texts += [f"{heading}:", *(f"  {change}" for change in changes)]

@@ -1,4 +1,4 @@
-"""The plans of runs, and the cells that are missing after shards of a run are joined."""
+"""The plans of runs, and the search for cells that are missing after shards of a run are joined."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ MOST_NAMED = 1 << 27
 
 
 class RunPlan(Form):
-    """The plan of a run, including all of its shards. ``shard`` is the shard that ran, such as
-    ``2/4``; None if the whole plan ran. The cells are all combinations of entries of the
-    ``axes``; :func:`join_name` makes the name of a cell from its entries."""
+    """The plan of a whole run, i.e. of all its shards. ``shard`` is the shard that was run, such as
+    ``2/4``, or None if the run was not split. The cells are all combinations of one entry from each
+    of the ``axes`` (e.g. backends and specs); :func:`join_name` makes the name of a cell from its
+    entries."""
 
     cells: Annotated[int, Field(ge=0, lt=2**63)]
     digest: str
@@ -44,8 +45,8 @@ def join_name(parts: Iterable[str]) -> str:
 
 @dataclass
 class Plans:
-    """The plans of several runs by checksum: the shards that ran, the number of cells, and the
-    names of cells if known."""
+    """The plans of several runs, each identified by a checksum: the shards that were run, the
+    number of cells, and the names of the cells if known."""
 
     shards: dict[str, set[str]]
     cells: dict[str, int]
@@ -67,9 +68,9 @@ class Plans:
         return plans
 
     def describe_missing(self, ended: Collection[str]) -> tuple[int, list[str]]:
-        """Return the number of missing cells, and lines about missing shards. ``ended`` are the
-        names of the cells that have ended. The number of missing cells is a lower bound if there
-        are several plans, some without the names of their cells."""
+        """Return the number of missing cells, and lines about missing shards. ``ended`` has the
+        names of all finished cells. The number is a lower bound if there are several plans and some
+        do not list their cells."""
         lines = []
         least = 0
         for digest, shards in self.shards.items():

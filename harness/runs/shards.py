@@ -1,6 +1,6 @@
-"""The shards of a run: each of several machines runs one part of the plan. Which shard a cell
-belongs to does not depend on the order of cells. So each machine only needs the number of its
-shard."""
+"""The shards of a run: each of several machines runs one shard, i.e. a part of the plan. The shard
+of a cell depends on the names of all cells, not on their order. So each machine only needs to know
+the number of its shard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of a plan, number ``number`` of ``count`` parts; the first part has number 1."""
+    """Part ``number`` of a plan that is split into ``count`` parts; the first part has number 1."""
 
     number: int
     count: int
@@ -63,8 +63,8 @@ class Shard:
 
 
 def _sort_key(name: Sequence[str]) -> tuple[str, ...]:
-    """Return a sort key for distributing names over shards: by kind, then in pseudo-random order,
-    because neighbours cost about the same."""
+    """Return a sort key for distributing names over shards: first by kind, then in pseudo-random
+    order, because items with similar names cost about the same."""
     import hashlib  # this import takes a tenth of the time of harness --help
 
     kind, *rest = name
