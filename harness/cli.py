@@ -49,7 +49,8 @@ def __getattr__(name: str) -> Any:
 
 
 def _open_standard_files() -> None:
-    """Open descriptors 0, 1 and 2 if they are closed, so that no later file gets their numbers."""
+    """Open descriptors 0, 1 and 2 if they are closed. Otherwise a file opened later could become
+    standard input or output."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -58,8 +59,8 @@ def _open_standard_files() -> None:
 
 
 def _show_unexpected() -> int:
-    """Write the traceback of the current error and return the exit code; import no module of the
-    harness."""
+    """Write the traceback of the current error and return the exit code. The function imports no
+    module of the harness, because the error may come from there."""
     import contextlib
     import traceback
 

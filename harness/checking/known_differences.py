@@ -2,10 +2,10 @@
 framework's issue.
 
 An entry changes the verdict of matching findings from ``differ`` to ``known-difference``. If a
-matching finding agrees, the framework has been repaired, and the check fails with a request to
+matching finding agrees, the framework has been repaired, and the check fails and asks the user to
 remove the entry. Entries with ``shown_by`` are exempt, because their differences appear only at
-some sizes. With ``parameter``, an entry covers wrong gradients of some parameters. If anything else
-in the finding is wrong, the finding still differs.
+some sizes. An entry with ``parameter`` only covers wrong gradients of the matching parameters. If
+anything else in the finding is wrong, the finding still differs.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from harness.runtime.native import calls_by_layer
 
 
 def draft_entries(result: CellResult, checks: Sequence[str]) -> str:
-    """Draft a ``known_differences.yaml`` that accepts the findings of some checks of a cell. Each
-    check has its own entry, because an entry that matches an agreeing check is an error."""
+    """Draft a ``known_differences.yaml`` file that accepts the findings of ``checks`` in one cell.
+    Each check has a separate entry, because an entry that matches an agreeing check is an error."""
     cell, entries = result.cell, {}
     location, blame = result.location, result.blame.words if result.blame else ""
     words = f"{location.rstrip('.')}. {blame}" if location and blame else location or blame
@@ -61,9 +61,9 @@ FILE, FORMER = "known_differences.yaml", "differences.yaml"
 
 
 class ParameterMatch(Strict):
-    """Shell patterns that select the parameters whose gradients are wrong. The patterns match the
-    definition of the parameter's layer, attributes of this layer, and the parameter's shape, e.g.
-    ``1, 1, [1-7], *``."""
+    """Shell patterns that select parameters with wrong gradients. The patterns match the definition
+    of the parameter's layer (e.g. ``dense``), attributes of this layer, and the parameter's shape,
+    e.g. ``1, 1, [1-7], *``."""
 
     definition: str = "*"
     attributes: Mapping[str, int | str] = {}
@@ -71,7 +71,7 @@ class ParameterMatch(Strict):
 
 
 class Match(Strict):
-    """Shell patterns that select the findings to which an entry applies."""
+    """Shell patterns that select findings. An entry applies to a finding if all patterns match."""
 
     backend: str
     spec: str = "*"
@@ -110,8 +110,8 @@ class Differences:
     entries: dict[str, Difference] = field(default_factory=dict)
 
     def apply(self, result: CellResult, finding: Finding, program: Program) -> None:
-        """Change the verdict of a finding if a known difference matches. ``program`` is the program
-        that the check ran."""
+        """Change the verdict of a finding if the entry of a known difference matches the cell and
+        the check. ``program`` is the program that the check ran."""
         for name, entry in self.entries.items():
             if entry.match is None or not _matches(entry.match, result, finding.check):
                 continue
@@ -138,8 +138,8 @@ class Differences:
             finding.faults += self._list_hints(result, program)
 
     def _list_hints(self, result: CellResult, program: Program) -> list[str]:
-        """Return hints that a known difference of one of the cell's layers may be the cause. Hints
-        do not change the verdict."""
+        """Return a hint for each known difference of one of the cell's framework layers, because
+        this difference may be the cause of the failure. Hints do not change the verdict."""
         return [
             f"this may be known difference {name}, which other checks found in {layer}: "
             f"{entry.summary}"
@@ -161,13 +161,13 @@ def _matches(match: Match, result: CellResult, check: str) -> bool:
 
 
 def _matches_layer(match: Match, label: str) -> bool:
-    """Return whether an entry's pattern matches one of the framework functions in ``label``, which
-    ran a layer."""
+    """Return whether an entry's layer pattern matches a framework function. ``label`` lists the
+    functions that ran one layer of the model, e.g. ``torch.nn.functional.linear, torch.relu``."""
     return any(fnmatchcase(part, match.layer) for part in label.split(", "))
 
 
 def _find_parameters(match: Match, result: CellResult, program: Program) -> frozenset[str]:
-    """Return the names of a program's parameters that an entry matches."""
+    """Return the names of the program's parameters that an entry covers, e.g. ``out.W``."""
     patterns = match.parameter or ParameterMatch()
 
     def fits(value: object, pattern: object) -> bool:
@@ -189,7 +189,7 @@ def _find_parameters(match: Match, result: CellResult, program: Program) -> froz
 
 
 def _is_wrong_only_in(finding: Finding, names: frozenset[str]) -> bool:
-    """Return whether a finding is wrong only in the gradients of the parameters ``names``. In
+    """Return whether all wrong results of a finding belong to the parameters ``names``. Of a
     training, only the first wrong step is examined, because later steps start from its result."""
     wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
     step_numbers = [int(match[1]) if (match := STEP.search(text)) else 0 for text in wrong]

@@ -1,4 +1,4 @@
-"""Comparison of backends with each other, without the oracle: the number of digits in which their
+"""Comparison of backends with each other, without the oracle: the number of digits to which their
 results agree. Each pair of backends is compared on all results of the training pass in the check
 ``values``: outputs, loss, state, statistics and gradients."""
 
@@ -23,9 +23,10 @@ FEW = 3
 
 
 class Pairs:
-    """The comparisons between the backends of a run, made when cells end. A group of cells
-    differs in the backend only. ``outliers`` has a line for each group in which one backend differs
-    from all others. The results of a group stay in memory until all its cells have ended."""
+    """Comparisons between the backends of a run. Cells that differ only in the backend form a
+    group. When a cell ends, it is compared with the ended cells of its group; when the last one has
+    ended, the group's arrays are deleted from memory. ``outliers`` has one text for each group: it
+    describes a backend that differs from all others, or is empty."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         groups = [group_of(cell) for cell in cells]
@@ -35,8 +36,8 @@ class Pairs:
         self.outliers: dict[Group, str] = dict.fromkeys(groups, "")
 
     def ended(self, result: CellResult) -> list[Pair]:
-        """Compare a finished cell with the cells of its group that finished earlier, and return the
-        comparisons."""
+        """Compare a finished cell with the cells that finished earlier and differ from it only in
+        the backend. Return the comparisons."""
         group = group_of(result.cell)
         members = self._ended[group]
         pairs = [self._pair(other, result) for other in members if other.values and result.values]
@@ -88,12 +89,12 @@ def describe_pairs(
     every: bool = False,
     others: str = "--pairs shows all",
 ) -> list[str]:
-    """Return a line for each pair of backends: the number of digits in which they agree, and the
+    """Return a line for each pair of backends: the number of digits to which they agree, and the
     results in which they differ.
 
-    ``results`` show which cells differ from the oracle. If there are many pairs, only the pair with
-    the largest difference is reported, unless ``every`` is set. This line then contains the text
-    ``others``, which says how to see all pairs.
+    ``results`` show which cells differ from the oracle. If there are many pairs and ``every`` is
+    not set, only the pair with the largest difference is reported. The line about this pair
+    contains the text ``others``, which says how to see all pairs.
     """
     wrong = {r.cell: digits(r.findings) for r in results if r.verdict == "differ"}
     by_backends: dict[tuple[str, str], list[Pair]] = {}
@@ -140,7 +141,7 @@ def _describe_pair(
 
 def _find_largest_error(first: Arrays, second: Arrays) -> tuple[float, str]:
     """Return the largest relative error between the tensors of two backends, and the name of the
-    worst tensor. The error is infinite if shapes differ, or if only one backend returns a
+    tensor with this error. The error is infinite if shapes differ, or if only one backend returns a
     tensor."""
     sizes = [scales(arrays) for arrays in (first, second)]
     worst = (0.0, next(iter(first), ""))
@@ -164,20 +165,21 @@ Group = tuple[str, str, str, str]
 
 
 def group_of(cell: Cell) -> Group:
-    """Return all fields of a cell except the backend. Cells for which they are equal form a
-    group."""
+    """Return the group of a cell: all fields except the backend. Cells of the same group are
+    compared with each other."""
     return (cell.spec, cell.dtype, cell.path, cell.device)
 
 
 def group_name(cell: Cell) -> tuple[str, ...]:
-    """Return the name of a cell's group as a tuple. The fields that decide the cost of a cell come
-    first."""
+    """Return the group of a cell as a tuple of names, e.g. ``("float32 native",
+    "lesson6/keras_gru", "cpu")``. The dtype and path come first, because they decide how long the
+    cell runs."""
     return (f"{cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
 def find_outlier(members: Sequence[CellResult]) -> str:
-    """Return a line about the backend whose outputs differ from the outputs of all others; an empty
-    text if there is no such backend."""
+    """Return a line about the backend whose outputs differ from the outputs of all others, although
+    these others agree with each other. Return an empty text if there is no such backend."""
     members = [m for m in members if m.outputs]
     if len(members) < FEWEST or all(m.verdict in PASSING for m in members):
         return ""

@@ -1,4 +1,4 @@
-"""Reduction of a failing pass: cutting its arrays, and extracting a part of its program."""
+"""Reduction of a failing pass: its arrays are cut, or its program is reduced to a few nodes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from harness.runtime.answers import Arguments
 
 
 def resize(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
-    """Change a size of a failure by cutting its arrays. With ``first``, the first entries of each
-    array remain, otherwise the last. Return None if the program does not allow the size, or if an
-    array has too few entries."""
+    """Return a failure whose size ``name`` is reduced to ``size``, with arrays cut to match. With
+    ``first``, the first entries of each array remain, otherwise the last entries. Return None if
+    the program does not allow the size, or if an array has too few entries."""
     sizes = {**failure.sizes, name: size}
     programs = [failure.training, failure.inference]
     if any(name in program.structural for program in programs):
@@ -71,7 +71,7 @@ def _cut_arrays(
 
 def _cut_array(array: Array, shape: tuple[int, ...], first: bool) -> Array:
     """Cut an array to a smaller ``shape``. With ``first``, the first entries along every axis
-    remain, otherwise the last."""
+    remain, otherwise the last entries."""
     if len(shape) != array.ndim or any(n > m for n, m in zip(shape, array.shape, strict=True)):
         raise ValueError(f"{list(array.shape)} has no part of shape {list(shape)}")
     index = tuple(
@@ -92,8 +92,9 @@ SEED = 20
 
 
 def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """Make a failure whose program has only the nodes from ``start`` to ``stop``. Return None if no
-    other node uses a float result of these nodes, or if the nodes are no valid program."""
+    """Return a failure whose program has only the nodes number ``start`` to ``stop - 1``. Their
+    inputs have the oracle's values. Return None if no other node uses a float result of these
+    nodes, or if the nodes alone are not a valid program."""
     program = failure.program
     nodes = program.nodes[start:stop]
     produced = {value for node in nodes for value in node.outputs}
@@ -110,7 +111,7 @@ def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
 
 
 def _compute_values(failure: Failure) -> Mapping[int, Array]:
-    """Run the oracle, and return all values of the program outside of loops, by value number."""
+    """Run the program on the oracle, and return all values outside of loops, by value number."""
     program, material = failure.program, failure.run.material
     groups: dict[str, Mapping[str, Array]] = {
         "": material.parameters,

@@ -1,5 +1,5 @@
-"""The commands ``replay`` and ``reduce``. They run a reproducer again on any backend, or make it
-smaller while it still fails."""
+"""The commands ``replay`` and ``reduce``. ``replay`` runs a reproducer again on any backend.
+``reduce`` makes a reproducer smaller while it still fails."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ ROUNDS = 4
 
 @dataclass
 class Search:
-    """A search for a smaller failure, with a time limit in ``seconds``. ``tried`` counts the passes
-    that ran. ``show`` is called before each pass with this count and the next candidate."""
+    """A search for a smaller failure, with a time limit in ``seconds``. ``differs`` runs a
+    candidate and returns whether it still fails. ``tried`` counts these runs. Before each run,
+    ``show`` is called with the count and the candidate."""
 
     differs: Differs
     seconds: float
@@ -76,8 +77,8 @@ class Search:
         return failure
 
     def _reduce_size(self, failure: Failure, name: str) -> Failure:
-        """Reduce one size. Try 1 first. If the pass does not fail at size 1, subtract half of the
-        size, and halve this step whenever the pass no longer fails."""
+        """Reduce the size ``name``. Try size 1 first. If the pass does not fail at size 1, subtract
+        half of the size repeatedly, and halve this step whenever the pass no longer fails."""
         size = failure.sizes.get(name, 1)
         smallest = self._find_failing(resize(failure, name, 1, first=f) for f in (True, False))
         if size > 1 and smallest is not None:
@@ -98,7 +99,8 @@ class Search:
         return failure
 
     def _reduce_nodes(self, failure: Failure) -> Failure:
-        """Reduce the program to a single failing node, or to a sequence of nodes that fails."""
+        """Reduce the program to a single failing node, or else to a sequence of consecutive nodes
+        that fails."""
         count = len(failure.program.nodes)
         if count < 2 or any(p.name.startswith(ALONG) for p in failure.program.inputs):
             return failure  # the program is already a part of a larger program
@@ -138,8 +140,8 @@ class Search:
 
 
 def measure(failure: Failure) -> tuple[int, int]:
-    """Return two measures of a failure: the number of entries of all arrays, and the number of
-    nodes of the program."""
+    """Return two numbers that say how large a failure is: the number of entries of all arrays, and
+    the number of nodes of the program."""
     material = failure.run.material
     groups = (
         material.parameters,
@@ -179,8 +181,8 @@ class Runner:
             return expected.deviations(failure.run.run(remote), cell.dtype)
 
     def differs(self, failure: Failure) -> bool:
-        """Return whether a number differs from the oracle. A pass that cannot run, or has wrong
-        shapes, is a different failure, so the result is False."""
+        """Return whether any number of a pass differs from the oracle. A pass that cannot run, or
+        has wrong shapes, is a different failure, so the result is then False."""
         try:
             return any(not d.agrees and not d.reason for d in self.deviations(failure))
         except (WorkerFault, OracleFault, HarnessError, ValueError):
@@ -248,7 +250,8 @@ def run_reduce(options: ReduceOptions, write_files: WriteFiles) -> CommandResult
 
 
 def _choose_target(folder: Path) -> Path:
-    """Return the default path of the new folder, which is next to the old folder.
+    """Return the default path of the new folder: next to the old folder, with the old name and
+    "-reduced".
 
     The paths ``.``, ``..`` and symbolic links are resolved to get the name of the old folder.
 
@@ -381,9 +384,8 @@ def _tensor_record(deviation: Deviation) -> dict[str, object]:
 def place_cell(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Program]) -> Cell:
     """Return the cell in which a reproducer runs on a worker's backend.
 
-    The cell has the requested ``device``, or else the reproducer's device. If no device is
-    requested and a different backend does not have the reproducer's device, the cell runs on the
-    CPU.
+    The cell has the requested ``device``, or else the reproducer's device. If ``device`` is None
+    and the worker's backend does not have the reproducer's device, the cell runs on the CPU.
 
     Raises:
         WorkerFault: the worker does not start.

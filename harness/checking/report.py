@@ -47,8 +47,8 @@ class ResultTable:
     """The results of a run as a table with a row for each spec and a column for each backend.
 
     ``variants`` has the labels of all combinations of dtype and path. ``rows`` maps a spec to a
-    list for each backend, which has one result (or None) for each variant. ``title`` explains the
-    numbers.
+    list of entries, one for each backend. Each entry is a list with one result (or None) for each
+    variant. ``title`` explains the numbers.
     """
 
     def __init__(self, results: Sequence[CellResult]) -> None:
@@ -88,9 +88,9 @@ def _format_entry(result: CellResult | None) -> Text:
 
 
 def describe_problems(report: Report, most: int | None = 2) -> list[str]:
-    """Return lines about each cell that does not pass: the first difference, the party at fault,
-    and the failing checks. The first ``most`` checks of a cell (None: all) are shown in full.
-    Further failing checks are only named."""
+    """Return lines about each cell that does not pass: the first difference, where the fault is,
+    and the failing checks. The first ``most`` checks of a cell (None: all) are shown in full. The
+    other failing checks are only named."""
     lines = []
     for result in report.results:
         failing = [f for f in result.findings if f.verdict not in PASSING]
@@ -117,8 +117,8 @@ def describe_problems(report: Report, most: int | None = 2) -> list[str]:
 
 
 def _tracebacks(findings: Sequence[Finding]) -> list[str]:
-    """Return the lines of each traceback with the names of its checks; equal tracebacks appear
-    once."""
+    """Return the lines of all different tracebacks. Each is preceded by the names of the checks
+    that raised it."""
     checks: dict[str, list[str]] = {}
     for finding in findings:
         if finding.traceback:
@@ -136,7 +136,8 @@ def _indent_lines(text: str, margin: str) -> list[str]:
 
 
 def describe_details(report: Report) -> list[str]:
-    """Return lines about each cell: the code that ran its layers, and the numbers of each check."""
+    """Return lines about each cell: the code that ran its layers, and for each check the verdict,
+    the duration and the largest error."""
     lines = []
     for result in report.results:
         paths = ", ".join(f"{k}: {v}" for k, v in result.layers.items())
@@ -155,7 +156,7 @@ def describe_details(report: Report) -> list[str]:
 
 
 def describe_not_applicable(report: Report) -> list[str]:
-    """Return a line with the names of the checks that had nothing to compare."""
+    """Return a line with the names of the checks that had nothing to compare in this run."""
     not_applicable = [
         f for r in report.results for f in r.findings if f.verdict == "not-applicable"
     ]
@@ -180,8 +181,8 @@ def find_outliers(report: Report) -> list[str]:
 
 
 def describe_given_arrays(request: Request, specs: ModelCollection) -> list[str]:
-    """Return lines about the arrays that the user gave, their sizes, and the arrays that are
-    random; empty if the user gave no arrays."""
+    """Return lines about the arrays of the user: their names, their sizes, and the other arrays of
+    the spec, which are random. Return no lines if the user gave no arrays."""
     arrays_given = request.given
     if arrays_given is None:
         return []
@@ -216,8 +217,8 @@ def describe_given_arrays(request: Request, specs: ModelCollection) -> list[str]
 
 
 def describe_proof(gaps: Mapping[str, float]) -> str:
-    """Return a line with the error of the oracle's gradients relative to the complex-step
-    method."""
+    """Return a line about the test of the oracle's gradients: their largest error relative to the
+    complex-step method. ``gaps`` has this error for each spec."""
     proved = [gap for gap in gaps.values() if not math.isnan(gap)]
     specs = several(len(proved), "spec")
     parts = []
@@ -249,7 +250,7 @@ def summarise(report: Report) -> str:
 
 def count_reused_cells(report: Report) -> list[str]:
     """Return a line for each backend with the number of cells that ran now, and the number of
-    results reused from earlier runs; empty if no result is reused."""
+    results reused from earlier runs. Return no lines if no result is reused."""
     if not any(result.kept for result in report.results):
         return []
     lines = []
@@ -265,8 +266,8 @@ def count_reused_cells(report: Report) -> list[str]:
 
 
 def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
-    """Return the first ``limit`` lines. If there are more lines, add a line with the number of
-    omitted lines."""
+    """Return the first ``limit`` lines. If there are more lines, the last returned line has the
+    number of omitted lines."""
     lines = list(lines)
     if len(lines) <= limit:
         return lines
@@ -280,9 +281,9 @@ def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
 def annotate_failures(
     report: Report, specs: ModelCollection, compared: RunChanges | None = None
 ) -> list[str]:
-    """Return GitHub annotations for failing cells, at the wrong line of a spec or at the model's
-    name. If the run was compared with an older run, changes for the worse are errors, and other
-    failures are warnings."""
+    """Return GitHub annotations for failing cells. An annotation points to the wrong line of a
+    spec, or else to the line with the model's name. If the run was compared with an older run,
+    changes for the worse are errors, and other failures are warnings."""
     failing = {r.cell: r for r in report.results if r.verdict not in PASSING}
     annotations: list[str] = []
     if compared is not None:
@@ -303,7 +304,7 @@ def annotate_failures(
 
 
 def describe_failure(result: CellResult) -> list[str]:
-    """Return texts about a failing cell: the first difference, the party at fault, and the first
+    """Return texts about a failing cell: the first difference, where the fault is, and the first
     failing check."""
     fault = result.first_fault
     check_text = f"{fault.check}: {fault.verdict}: {fault.detail}" if fault else ""

@@ -75,8 +75,9 @@ MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
 
 @dataclass(frozen=True)
 class Pass:
-    """A single pass of a check. With ``cotangents``, the pass returns the gradients of all results
-    along these directions instead of the gradients of the loss."""
+    """A single pass that a check compares. With ``cotangents`` (arrays by result name), the pass
+    returns gradients of the sum of all results times these arrays, instead of gradients of the
+    loss."""
 
     check: str
     phase: Phase
@@ -93,7 +94,7 @@ class Pass:
         return results if self.cotangents is None else select_prefixes(results, "gradient.")
 
     def run_in_session(self, session: Session) -> Arrays:
-        """Run the pass in a session of this process."""
+        """Run the pass in a session of this process, e.g. of the oracle."""
         arguments = self.material
         session.load(arguments.parameters, arguments.statistics)
         if self.phase == "inference":
@@ -109,7 +110,7 @@ class Pass:
 
 
 class CellForm(Form):
-    """The fields of the differing cell in ``program.json``."""
+    """The fields that identify the differing cell in ``program.json``."""
 
     spec: str
     backend: str
@@ -120,7 +121,7 @@ class CellForm(Form):
 
 class Meta(Form):
     """The contents of ``program.json``. ``noise`` has the measured rounding noise of each tensor in
-    the cell's dtype, without a lower bound."""
+    the cell's dtype, before a lower bound is applied."""
 
     cell: CellForm
     check: str
@@ -178,14 +179,14 @@ class Reproducer(Failure):
 
 
 def find_first_check(findings: Iterable[Finding]) -> str | None:
-    """Return the name of the first differing check that consists of a single pass; None if no such
-    check differs."""
+    """Return the name of the first differing check that a reproducer can contain, i.e. a check of a
+    single pass. Return None if no such check differs."""
     differing = (f.check for f in findings if f.verdict == "differ")
     return next((check for check in differing if check in MATERIALS), None)
 
 
 def make_pass(case: Case, check: str) -> Pass:
-    """Make the pass of a check in :data:`MATERIALS`."""
+    """Make the pass of a check. ``check`` is a key of :data:`MATERIALS`, e.g. ``gradients``."""
     return Pass(
         check,
         "inference" if check == INFERENCE else "training",
@@ -219,8 +220,8 @@ def choose_folder(folder: Path, cell: Cell) -> Path:
 
 
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
-    """Write the reproducer of a check in :data:`MATERIALS`, and return its folder. Raise
-    :class:`UsageError` if writing fails."""
+    """Write the reproducer of a check in :data:`MATERIALS` to the cell's folder inside ``folder``,
+    and return the cell's folder. Raise :class:`UsageError` if writing fails."""
     target = choose_folder(folder, cell)
     failing_pass = make_pass(case, check)
     write(
@@ -261,7 +262,8 @@ def write(target: Path, reproducer: Reproducer) -> None:
 
 
 def pack(groups: Mapping[str, Arrays]) -> bytes:
-    """Make an ``.npz`` archive whose arrays are named ``group/name``, and return its bytes."""
+    """Make an ``.npz`` archive, and return its bytes. ``groups`` has dictionaries of arrays by
+    group; an array of the archive is named ``group/name``, e.g. ``parameters/out.W``."""
     arrays: dict[str, Any] = {
         f"{g}/{n}": a for g, group in groups.items() for n, a in group.items()
     }
@@ -284,7 +286,7 @@ def load(folder: Path) -> Reproducer:
 
 
 def bind_sizes(program: Program, material: Arguments) -> dict[str, int]:
-    """Return the sizes ``batch`` and ``time`` of the arrays of a batch.
+    """Return the sizes ``batch`` and ``time`` that the shapes of the arrays determine.
 
     Raises:
         UsageError: the shape of an array does not fit another array or the program.

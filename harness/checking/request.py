@@ -48,8 +48,8 @@ QUICK: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Request(RunOptions):
-    """The settings of a run of checks: the specs, backends and checks, and the options of the
-    run."""
+    """The settings of a run of checks, as made from the options of the command line or of Python:
+    the specs, backends and checks, and the user's arrays or model."""
 
     handler: str | None = None
     service: str = SERVICE
@@ -65,8 +65,9 @@ def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
 
 
 def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
-    """Return the sizes of a test case by name, its batch size and its number of time steps. If the
-    user gave arrays, the sizes of these arrays are returned."""
+    """Return the sizes of a test case by name, its batch size and its number of time steps. With
+    ``own``, these are the spec's own sizes, otherwise small sizes. If the user gave arrays, the
+    sizes of these arrays are returned."""
     arrays = request.given
     if arrays is not None:
         return arrays.sizes, arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
@@ -94,8 +95,8 @@ def describe_arrays(arrays: UserArrays) -> GivenNumbers:
 
 def small_sizes(spec: Spec, fixed: Mapping[str, int]) -> dict[str, int]:
     """Choose small, distinct values for all sizes that are not in ``fixed``. No value exceeds the
-    spec's. If the model rejects a smaller value, e.g. for an axis with sliding windows, the spec's
-    value is used."""
+    value in the spec. If the model rejects a smaller value, e.g. for an axis with sliding windows,
+    the value in the spec is used."""
     small = {**_shrink_sizes(spec), **fixed}
     if _accepts_sizes(spec, small):
         return small
@@ -129,9 +130,9 @@ def _shrink_sizes(spec: Spec) -> dict[str, int]:
 
 
 def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str, ...]:
-    """Return the names of the checks that match a pattern. A pattern may match the name of a check
-    or of a finding. Slow checks (:data:`.checks.THOROUGH`) must be named in full, unless
-    ``thorough`` is set. Raise :class:`UsageError` if a pattern matches nothing."""
+    """Return the names of the checks that match a pattern, e.g. ``train*``. A pattern may also
+    match the name of a check's finding. Slow checks (:data:`.checks.THOROUGH`) must be named in
+    full, unless ``thorough`` is set. Raise :class:`UsageError` if a pattern matches nothing."""
     all_names = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
     if not patterns:
         raise UsageError(f"no check is selected (known: {', '.join(all_names)})")
@@ -145,8 +146,9 @@ def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str,
 
 
 def check_request(request: Request, backends: Sequence[str]) -> None:
-    """Raise :class:`UsageError` if a request is invalid. A request made in Python is checked only
-    here."""
+    """Raise :class:`UsageError` if a request is invalid. ``backends`` are the backends that will be
+    checked. This function also covers requests made in Python, which no command line has checked.
+    """
     if request.resume and request.records is None:
         raise UsageError("--resume needs --records FILE, the file with the cells to skip")
     if request.fresh and request.history is None:
@@ -225,8 +227,9 @@ def _not_comparable(count: int, count_text: str, problem: str, where: str = "") 
 
 
 def sort_slowest_first(names: Sequence[str]) -> list[str]:
-    """Sort the backends from slow to fast, so that a slow backend does not run alone at the end.
-    Keras on JAX comes first, then JAX and other Keras backends, then all others, and numpy last."""
+    """Sort the backends from slow to fast. A slow backend that starts first does not run alone at
+    the end. Keras on JAX comes first, then JAX and other Keras backends, then all others, and numpy
+    last."""
     slow_parts = ("keras", "jax")
     return sorted(
         names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow_parts))

@@ -1,6 +1,6 @@
 """Running all cells of a request, with one worker process per backend. All backends share the test
-cases. The parent process runs the oracle, compares results, and writes a record when a cell ends.
-It never imports a framework."""
+cases. The parent process runs the oracle, compares results, and writes to the record file when a
+cell ends. It never imports a framework."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Engine(CellRunner):
         self._machines = ClusterMachines(self) if request.on else ThisMachine(self)
 
     def run(self, arguments: Sequence[str] = ()) -> Report:
-        """Run all cells, and return the report. By default, the number of backends that run at the
-        same time is at most the number of cores."""
+        """Run all cells, and return the report. ``arguments`` is the command line, for the record
+        file. By default, at most as many backends run at the same time as there are cores."""
         started = time.monotonic()
         plan = self.cells()
         self.events.planned(plan)
@@ -83,8 +83,8 @@ class Engine(CellRunner):
         return Report(results, lines, pairs, left_out, self.lacking, seconds)
 
     def _resume(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return the results in the record file that need no new run; empty unless the run is
-        resumed."""
+        """Return the results in the record file that are still valid, so that their cells do not
+        run again. The result is empty unless the option ``--resume`` is set."""
         self._found_pairs: list[Pair] = []
         if not self.request.resume or self.request.records is None:
             return {}
@@ -99,8 +99,8 @@ class Engine(CellRunner):
         return reused
 
     def _read_history(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return the results in the history folder from cells that agreed under the same
-        conditions; empty if the request has no history folder."""
+        """Return results in the history folder of cells that agreed under the same conditions. The
+        result is empty if the request has no history folder."""
         self._history_writer: RecordWriter | None = None
         folder = self.request.history
         if folder is None:
@@ -119,7 +119,8 @@ class Engine(CellRunner):
         return reused
 
     def _run_planned(self, cell: Cell, place: CellPlace) -> None:
-        """Run a cell in its place, write its lines to the record file, and report its events."""
+        """Run a cell on this machine or on a cluster node (``place``), write its lines to the
+        record file, and report its events."""
         writer = self._writer or self._history_writer
         begin = Begin.of(cell, place.signature(cell) if writer else None)
         # This line only shows which cells were running when a run was killed, so do not wait for
@@ -163,11 +164,11 @@ STOPPING = 2.0
 
 
 class CellPlace(Protocol):
-    """The place where a cell runs: this machine or a node of a cluster."""
+    """The machine where a cell runs: this machine or a node of a cluster."""
 
     def signature(self, cell: Cell) -> Mapping[str, str] | None:
-        """Return all conditions on which the cell's numbers depend in this place, as texts by name;
-        None if they are unknown. This method is called before :meth:`run_cell`."""
+        """Return all conditions on which the cell's numbers depend on this machine, as texts by
+        name; None if they are unknown. This method is called before :meth:`run_cell`."""
 
     def run_cell(self, cell: Cell) -> CellResult:
         """Run the cell and return its result."""
@@ -179,7 +180,8 @@ RunOne = Callable[[Cell, CellPlace], None]
 
 
 class ThisMachine:
-    """This machine. Cells run on the workers of this process, with one thread per backend."""
+    """This machine, as an alternative to a cluster. Cells run on the workers of this process, with
+    one thread per backend."""
 
     def __init__(self, runner: CellRunner) -> None:
         self._runner = runner
@@ -187,8 +189,8 @@ class ThisMachine:
     def reuse_results(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded results whose conditions are unchanged, and texts that say why other
-        recorded cells run again."""
+        """Return recorded results that are still valid, and texts that say why the other recorded
+        cells run again."""
         assert self._runner.request.records is not None
         reused, reasons = self._runner.reuse_results(plan, results_newest_first(records.cells))
         return reused, reasons if records.lines else [
@@ -196,8 +198,9 @@ class ThisMachine:
         ]
 
     def run(self, remaining: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``remaining``; cells of the same backend run one after the other. After
-        the event ``enough`` is set, no further cell starts. Ctrl-C ends running cells."""
+        """Run the cells in ``remaining``, cells of the same backend one after the other.
+        ``run_one`` runs a cell and writes its record. After the event ``enough`` is set, no further
+        cell starts. Ctrl-C ends running cells."""
         runner = self._runner
 
         def run_backend(backend: str) -> None:
@@ -237,10 +240,11 @@ HOST = "harness.checking.run:NodeCells"
 
 
 class ClusterMachines:
-    """The nodes of a cluster, which run cells instead of :class:`ThisMachine`."""
+    """The nodes of a cluster. They run the cells of a request with ``--on``, in place of
+    :class:`ThisMachine`."""
 
     def __init__(self, runner: CellRunner) -> None:
-        """Connect to the cluster. Closing the runner closes the connection.
+        """Connect to the cluster. The connection ends when the runner is closed.
 
         Raises:
             UsageError: the address is invalid (see :class:`.on_ray.Cluster`), or the user gave
@@ -255,8 +259,8 @@ class ClusterMachines:
     def reuse_results(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded results that can be reused, and texts that say why other cells run
-        again. Each machine decides about the cells that it ran."""
+        """Return the recorded results that are still valid, and texts that say why other cells run
+        again. Each machine of the cluster examines the results of the cells that it ran."""
         ended = records.cells
         reused: dict[Cell, CellResult] = {}
         reasons: list[str] = []
@@ -292,8 +296,8 @@ class ClusterMachines:
         return reused, reasons
 
     def run(self, remaining: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``remaining``. On each node, one process runs all cells of a backend.
-        After the event ``enough`` is set, no further cell starts."""
+        """Run the cells in ``remaining`` on the nodes. On each node, one process runs all cells of
+        a backend. After the event ``enough`` is set, no further cell starts."""
         queue = Queue(remaining, lambda cell: cell.backend)
         runner, request = self._runner, self._runner.request
         share, on_card = len(runner.backends) > 1, request.device != "cpu"
@@ -343,7 +347,7 @@ class ClusterMachines:
 
 
 class NodeCells:
-    """The object in a process on a cluster node that runs cells on the node's own workers."""
+    """An object in a process on a cluster node. It runs cells on workers of this node."""
 
     def __init__(self, _: object) -> None:
         self._workers = Workers()
@@ -358,8 +362,8 @@ class NodeCells:
 
     def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
         """Run a cell. Return its result, and the error of the oracle's gradients relative to the
-        complex-step method. With ``share``, the result includes the arrays that are needed to
-        compare backends with each other."""
+        complex-step method. With ``share``, the result includes the arrays that the parent process
+        needs to compare backends with each other."""
         runner = self._workers.runner(task)
         with one_thread():
             result = runner.run_cell(task.cell)
@@ -370,7 +374,7 @@ class NodeCells:
     def reuse_results(
         self, recorded: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded results that can be reused, and texts that say why other cells run
+        """Return the recorded results that are still valid, and texts that say why other cells run
         again."""
         by_runner: dict[CellRunner, dict[Cell, Mapping[CellOrigin, CellBlock]]] = {}
         for task, origins in recorded:
@@ -385,7 +389,7 @@ class NodeCells:
 
 
 class _RemotePlace:
-    """A cluster node as the place of a cell, which calls the remote :class:`NodeCells`."""
+    """A cluster node where a cell runs. The methods call :class:`NodeCells` on that node."""
 
     def __init__(
         self, actor: Actor, tasks: Mapping[Cell, Task], proofs: dict[str, float], share: bool
@@ -394,8 +398,8 @@ class _RemotePlace:
         self._begun: tuple[Cell, Any] | None = None
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return all conditions on which the cell's numbers depend on the node. Also start the
-        cell's run."""
+        """Return all conditions on which the cell's numbers depend on the node, as texts by name.
+        The cell starts to run at the same time."""
         pending = self._actor.begin("signature", self._tasks[cell])
         self._begin(cell)
         signature: Mapping[str, str] = self._actor.result(pending)
@@ -418,7 +422,8 @@ class _RemotePlace:
 
 
 class _LostPlace:
-    """The place of a cell whose remote process ended unexpectedly twice; the cell does not run."""
+    """A stand-in for the node of a cell whose remote process has ended unexpectedly twice; the cell
+    does not run."""
 
     def __init__(self, words: str) -> None:
         self._words = (

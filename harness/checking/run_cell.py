@@ -37,7 +37,7 @@ from harness.worker.worker import Outcome, Worker
 
 
 class CannotCheck(UsageError):
-    """Error in the user's own model or its options; this error ends the run of all cells."""
+    """An error in the user's own model or in its options. This error ends the whole run."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ class OpenedSubject:
     """A spec's program, or a user's own model, that a worker has opened for the checks.
 
     - ``checks`` maps each check name to a function that yields findings.
-    - ``explain`` adds the first difference and the party at fault to a result that differs.
-    - ``outputs`` and ``values`` are arrays that later compare backends with each other.
-    - ``not_compared``, called after the checks, returns the parts that no check compared.
+    - ``explain`` adds the first difference and the source of the fault to a result that differs.
+    - ``outputs`` and ``values`` are arrays with which backends are later compared with each other.
+    - ``not_compared`` is called after the checks and returns the names of results that no check
+      compared.
     """
 
     checks: Mapping[str, Callable[[], Iterable[Finding]]]
@@ -64,7 +65,8 @@ class Subject(Protocol):
         """Return the programs and update rules whose primitives the backend must offer."""
 
     def open(self, run: CellRun, names: Sequence[str], result: CellResult) -> OpenedSubject:
-        """Open the subject on the worker of ``run``, and set the layers of ``result``.
+        """Open the subject on the worker of ``run``, and store in ``result`` which code runs each
+        layer.
 
         Return the opened subject, with the checks named in ``names``.
 
@@ -76,8 +78,8 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class CellRun:
-    """A cell with everything that its run needs. ``case`` has small sizes, and ``own`` has the
-    spec's own sizes. ``checks`` are patterns of check names."""
+    """A cell with everything that is needed to run its checks. ``case`` has small sizes, and
+    ``own`` has the spec's own sizes. ``checks`` are patterns of check names."""
 
     cell: Cell
     case: Case
@@ -194,9 +196,9 @@ AROUND, MOST = 2, 60
 def describe_divergence(
     judged: Sequence[TracedPart], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
-    """Return the error and tolerance of each traced value, and an excerpt of the file with the
-    wrong equation. ``first`` is the first wrong value. ``place`` is ``file:line`` of its equation,
-    or an empty text."""
+    """Return the error and tolerance of traced values near the first wrong value, and an excerpt of
+    the file with the wrong equation. ``judged`` has all compared values, and ``first`` is the first
+    wrong value. ``place`` is the ``file:line`` of its equation, or an empty text."""
     worst: dict[str, Link] = {}
     steps = []
     for part in judged:
@@ -231,7 +233,7 @@ PRIMITIVES = "primitives"
 
 @dataclass(frozen=True)
 class SpecOnBackend:
-    """A spec's program on a backend, as the subject of a cell. ``repeat`` is the number of
+    """A spec's program on a backend, as opposed to a user's own model. ``repeat`` is the number of
     repetitions in the check ``soak``. ``dtypes`` are all dtypes of the run."""
 
     repeat: int = 0
@@ -264,8 +266,9 @@ class SpecOnBackend:
         )
 
     def _applies(self, check: str, run: CellRun) -> bool:
-        """Return whether a check runs in this cell's dtype. In a run with several dtypes, some
-        checks run in only one dtype. Checks that the user names run in every dtype."""
+        """Return whether a check runs in this cell's dtype. If a run has several dtypes, some
+        checks run in only one of them. Checks that the user names run in every dtype that they
+        support."""
         dtype = run.cell.dtype
         if check in FLOAT64_ONLY and dtype != "float64":
             return False
@@ -293,8 +296,8 @@ def _explain(run: CellRun, context: Context, result: CellResult) -> None:
 
 
 def _locate(run: CellRun, context: Context, result: CellResult) -> str:
-    """Return a text with the first value of the forward pass that differs from the oracle. If the
-    forward pass is right, the text names the phase that differs."""
+    """Return a text about the first value of the forward pass that differs from the oracle. If the
+    forward pass is right, the text is about gradients or updates."""
     case, material = run.case, run.case.material
     first = next((f for f in result.findings if f.verdict == "differ"), None)
     if first is not None and first.check == PRIMITIVES:

@@ -50,18 +50,18 @@ from harness.worker.worker import Worker
 
 
 class CheckEvents:
-    """A receiver of the events of a run. Subclasses override the methods that they need. Different
-    threads call the methods, but never two methods at the same time."""
+    """A receiver of the events of a run, e.g. a progress display. Subclasses override the methods
+    that they need. Different threads call the methods, but never two methods at the same time."""
 
     def planned(self, cells: Sequence[Cell]) -> None:
-        """Receive all planned cells before the first cell starts."""
+        """Receive the list of all cells of the run, before the first cell starts."""
 
     def rerunning(self, reasons: Sequence[str]) -> None:
         """Receive the reasons why cells with recorded results run again, before the first cell
         starts."""
 
     def began(self, cell: Cell) -> None:
-        """Receive a cell that is starting."""
+        """Receive a cell that now starts to run."""
 
     def starting(self, backend: str, seconds: float) -> None:
         """Receive the start of a backend's process, with the time limit of the start in seconds."""
@@ -119,8 +119,8 @@ KEPT = 32
 
 
 class SharedCases:
-    """The test cases of a run. Each case is made once and shared by all backends. ``proofs`` maps a
-    spec to the error of the oracle's gradients relative to the complex-step method."""
+    """The test cases of a run. Each case is made once, and all backends use it. ``proofs`` maps the
+    name of a spec to the error of the oracle's gradients relative to the complex-step method."""
 
     def __init__(self, request: Request, capacity: int = KEPT) -> None:
         self.request, self.capacity = request, capacity
@@ -132,12 +132,12 @@ class SharedCases:
         self._lock = threading.Lock()
 
     def plan(self, specs: Iterable[str]) -> None:
-        """Count the cells of each spec that will run; ``specs`` has the spec name of each cell."""
+        """Count how many cells of each spec will run. ``specs`` has one spec name for each cell."""
         self._left.update(specs)
 
     def done(self, spec: str) -> None:
-        """Count a cell of the spec as ended. After the last cell of the spec, delete the spec's
-        cases."""
+        """Record that a cell of the spec has ended. After the last cell of the spec, delete the
+        spec's cases."""
         with self._lock:
             self._left[spec] -= 1
             if self._left[spec] <= 0:
@@ -179,8 +179,8 @@ class SharedCases:
         return case
 
     def _get_cases(self, spec: str) -> dict[bool, Case]:
-        """Return the cases of a spec that were made, and mark the spec as the most recently
-        used."""
+        """Return the cases of a spec that exist already, and mark the spec as most recently used in
+        the cache."""
         with self._lock:
             entry = self._cases.setdefault(spec, {})
             self._cases.move_to_end(spec)
@@ -200,11 +200,11 @@ MOST_MODELS = 40
 
 class CellRunner:
     """The cells of a request, which callers run one by one. Leaving the context manager ends the
-    workers.
+    worker processes.
 
     ``sources`` maps each spec name to the user's argument: the same name, or the path of a file.
-    With ``alone``, the request has only some cells of a larger request, so its specs may lack sizes
-    that the request sets.
+    ``alone`` means that the request has only some cells of a larger request. The request may then
+    set sizes that its specs do not have.
     """
 
     def __init__(
@@ -263,8 +263,8 @@ class CellRunner:
             self.events.starting(name, seconds)
 
     def cells(self) -> list[Cell]:
-        """Return the planned cells: all combinations of spec, backend, dtype and path, or the cells
-        of the request's shard.
+        """Return the planned cells: all combinations of spec, backend, dtype and path. If the
+        request has a shard (e.g. 2 of 5), return only the cells of this shard.
 
         Raises:
             UsageError: there are fewer cells than shards.
@@ -334,7 +334,8 @@ class CellRunner:
         )
 
     def _describe_model(self, name: str) -> tuple[str, CheckedModel]:
-        """Return the name of a model, and the model's entry in the first line of a record file."""
+        """Return the name of a model, and the description of this model for the first line of a
+        record file."""
         model, all_sizes = self.specs[name].model, {}
         if self.request.against is None:  # a user's own model decides which sizes it can have
             sizes, batch, time_ = case_sizes(self.specs[name], self.request, own=False)
@@ -379,7 +380,7 @@ class CellRunner:
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
         """Return the signature of a cell: all conditions on which its numbers depend, as texts by
-        name."""
+        name, e.g. ``{"usable cores": "8"}``."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
     def add_signature(self, result: CellResult) -> CellResult:
@@ -394,11 +395,11 @@ class CellRunner:
         recorded: Mapping[Cell, Iterable[CellResult]],
         verdicts: Collection[Verdict] = VERDICTS,
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded results of cells that need no new run, and texts that say why other
-        cells run again.
+        """Return the recorded results that are still valid, and texts that say why the other cells
+        run again.
 
         For each cell, ``recorded`` has the results of earlier runs, the latest first. The latest
-        result with today's signature and greeting is reused if its verdict is in ``verdicts``.
+        result whose conditions are unchanged is reused if its verdict is in ``verdicts``.
         """
         greetings = Greetings(self.request, self.workers)
         reused: dict[Cell, CellResult] = {}
@@ -425,8 +426,8 @@ class CellRunner:
         ]
 
     def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
-        """Run one cell. The worker of its backend stays alive for further cells. ``checks`` are
-        patterns of check names; without them, the request's patterns apply."""
+        """Run one cell. The worker process of its backend stays alive for further cells. ``checks``
+        are patterns of check names; if they are empty, the request's patterns apply."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
         patience = TimeLimit(request.timeout, self.stopping)
 

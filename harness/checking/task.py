@@ -50,9 +50,9 @@ TaskForm = create_model(
 
 @dataclass(frozen=True)
 class Task:
-    """A cell with everything that its run needs. A task is immutable and can be hashed and pickled.
-    ``source`` is the name of the spec, or the path of its file. ``options`` are the options of the
-    request that differ from the defaults, as JSON."""
+    """A cell with everything that is needed to run it. A task is immutable and can be hashed and
+    pickled. ``source`` is the name of the spec, or the path of its file. ``options`` is a JSON text
+    with the options of the request that differ from the defaults."""
 
     cell: Cell
     source: str
@@ -87,7 +87,7 @@ class Task:
 
     @property
     def request(self) -> Request:
-        """A request with this cell only."""
+        """A request that has only this cell."""
         options: dict[str, object] = json.loads(self.options)
         arguments: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in options.items()
@@ -194,8 +194,8 @@ class Workers:
         return CellReport(task, result, tuple(line.plain() for line in (begin, *lines)))
 
     def runner(self, task: Task) -> CellRunner:
-        """Return the runner of a cell. Cells with the same options share a runner and its test
-        cases.
+        """Return the object that runs a cell. Cells with the same options share this object and its
+        test cases.
 
         Raises:
             UsageError: the cell has unknown options, or its source is a different spec.
@@ -263,7 +263,8 @@ def tasks(runner: CellRunner) -> list[Task]:
 
 
 def _select_options(options: Mapping[str, Any], backend: str) -> dict[str, object]:
-    """Return the options without the interpreters and environment variables of other backends."""
+    """Return the options that a cell of ``backend`` needs. Interpreters and environment variables
+    of other backends are left out."""
     selected = dict(options)
     for name in ("pythons", "environment"):
         own = {key: value for key, value in selected.pop(name, {}).items() if key == backend}

@@ -35,7 +35,7 @@ CONNECT_SECONDS = 5.0
 
 
 class Lost(Exception):
-    """The error of a call whose process or machine was lost; the message says how."""
+    """The error of a call whose process or machine has ended; the message says which."""
 
 
 class ClusterError(HarnessError):
@@ -44,7 +44,7 @@ class ClusterError(HarnessError):
 
 @dataclass(frozen=True)
 class ClusterNode:
-    """A machine of the cluster, or a part of a machine; ``address`` identifies the machine."""
+    """A node of the cluster: a machine, or some of its CPUs. ``address`` identifies the machine."""
 
     id: str
     name: str
@@ -72,7 +72,8 @@ def address_of(on: str) -> str:
 
 
 class Cluster:
-    """A connection to a cluster; a context manager that ends the processes it has started."""
+    """A connection to a Ray cluster. Leaving the context manager ends the processes that were
+    started through the connection."""
 
     def __init__(self, on: str) -> None:
         """Connect to the cluster that ``on``, the value of ``--on``, names.
@@ -143,10 +144,11 @@ class Cluster:
     def actor(
         self, node: ClusterNode, target: str, argument: Any = None, *, cpus: int = 1, gpus: int = 0
     ) -> Actor:
-        """Start a process on a node, which serves the methods of an object.
+        """Start a process on a node. The process creates an object and answers calls of its
+        methods.
 
-        ``target`` (``module:Class``) is the object's class, and ``argument`` the argument of its
-        constructor.
+        ``target`` is the object's class, e.g. ``harness.checking.run:NodeCells``. ``argument`` is
+        passed to its constructor.
         """
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         strategy = strategies.NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
@@ -159,9 +161,11 @@ class Cluster:
 
 
 def _silence_nodes() -> None:
-    """Keep Ray from printing messages of nodes to standard output, which may have to be JSON.
+    """Stop Ray from printing messages of nodes to standard output, where the JSON output of a
+    command may go.
 
-    Ray prints them regardless of its log settings. The function that is replaced is not public.
+    Ray prints the messages regardless of its log settings. The replaced function is a private
+    function of Ray.
     """
 
     def print_nothing(*_: object, **__: object) -> None:
@@ -188,7 +192,8 @@ def _check_listening(address: str) -> None:
 
 
 class Actor:
-    """A process on a node of the cluster. A context manager that ends the process."""
+    """A process on a node of the cluster, which answers calls. Leaving the context manager ends the
+    process."""
 
     def __init__(self, ray: Any, handle: Any, among: list[Actor]) -> None:
         self._ray, self._handle, self._among = ray, handle, among
@@ -239,7 +244,8 @@ class Actor:
 
 
 class _Host:
-    """The remote side of an :class:`Actor`. It creates the object at the first call."""
+    """The remote side of an :class:`Actor`, in the process on the node. It creates the object at
+    the first call."""
 
     def __init__(self, target: str, argument: Any) -> None:
         self._target, self._argument = target, argument
@@ -272,10 +278,10 @@ STOPPING = 2.0
 
 
 class Queue(Generic[T]):
-    """A queue of work items by kind.
+    """A queue of work items, e.g. of cells. Each item has a kind, e.g. its backend.
 
-    It also records the kinds on which each node works, and how many processes were lost while they
-    worked on each item.
+    The queue also records on which kinds each node works, and how many processes were lost while
+    they worked on each item.
     """
 
     def __init__(self, items: Iterable[T], kind: Callable[[T], str]) -> None:
@@ -312,9 +318,10 @@ class Queue(Generic[T]):
     def claim(self, node: str) -> str | None:
         """Return a kind of work for a node, or None when the queue is finished.
 
-        The kind has waiting items, and the node does not work on it yet. If several kinds fit,
-        return the kind with the most waiting items per working process. If no kind fits, wait,
-        because items of lost processes may come back.
+        A kind is chosen only if items of it are waiting and no process of this node works on it
+        yet. If several kinds qualify, return the kind with the most waiting items per working
+        process. If no kind qualifies, wait, because items of lost processes may return to the
+        queue.
         """
         with self._changed:
             while not self.finished:
@@ -350,7 +357,8 @@ class Queue(Generic[T]):
                 self._changed.notify_all()
 
     def lost(self, item: T) -> bool:
-        """Record that a process was lost while it worked on an item; return whether to retry."""
+        """Record that a process was lost while it worked on an item. Return True if the item is put
+        back into the queue for a second try."""
         with self._changed:
             self._lost[item] += 1
             again = self._lost[item] < TRIES
@@ -369,8 +377,8 @@ def spread(
     """Work on a queue until it is finished, on all nodes of the cluster and on nodes that join
     later.
 
-    ``slots`` gives the number of threads for a node; they run in this process. ``work`` starts a
-    process on a node and sends it the waiting items of one kind.
+    For each node, ``slots(node)`` threads run in this process. Each thread calls ``work(node,
+    kind)``, which starts a process on the node and sends it the waiting items of one kind.
 
     Raises:
         ClusterError: no node is left that can do the remaining items.

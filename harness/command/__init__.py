@@ -1,1 +1,1 @@
-"""Parts that all commands share: options and their ranges, settings, help, and result."""
+"""Code that all commands share: options and their ranges, settings, help texts, and results."""

@@ -1,8 +1,9 @@
 """Completion in bash, zsh and fish, because click's own scripts break some options of the harness.
 
 Bash breaks a word at ``=``, ``:`` and ``@``. Zsh replaces ``--option=value`` as a whole. Fish
-splits a list at its commas. So the scripts here pass the whole line. Like click's scripts, they
-read lines of ``type,value``. After a value of type ``part``, the shell adds no space.
+splits a list at its commas. So the scripts of the harness pass the whole command line to Python.
+Like click's scripts, they read lines of ``type,value``. After a value of type ``part`` (an
+unfinished argument), the shell adds no space.
 """
 
 from __future__ import annotations
@@ -48,14 +49,15 @@ class _Shell(ShellComplete):
         return [item for item in items if str(item.value).isprintable()]
 
     def written(self, value: str) -> str:
-        """Return the text that the shell inserts for a value."""
+        """Return the text that the shell inserts when the user chooses a value."""
         return value
 
 
 class Bash(_Shell):
-    """Completion in bash. Values are escaped, and cut to the part after the last word break.
+    """Completion in bash, which breaks words at ``=``, ``:`` and ``@``.
 
-    Bash breaks words at ``=``, ``:`` and ``@``, and keeps the text before the last break.
+    Values are cut to the part after the last of these breaks, because bash keeps the text before
+    it. Special characters in values are escaped.
     """
 
     name: ClassVar[str] = "bash"
@@ -79,13 +81,13 @@ class Bash(_Shell):
 
 
 class Zsh(_Shell):
-    """Completion in zsh, which escapes values itself."""
+    """Completion in zsh. Unlike bash, zsh escapes special characters in values."""
 
     name: ClassVar[str] = "zsh"
 
 
 class Fish(_Shell):
-    """Completion in fish, which escapes values itself."""
+    """Completion in fish. Unlike bash, fish escapes special characters in values."""
 
     name: ClassVar[str] = "fish"
 
@@ -114,6 +116,6 @@ def _escaped(value: str) -> str:
 
 
 def _open_quote(line: str) -> str:
-    """Return the quote that is open at the end of a line, or an empty string."""
+    """Return the quotation mark that is open at the end of a command line, or an empty string."""
     bare = re.sub(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", "", line)
     return next((char for char in bare if char in "'\""), "")

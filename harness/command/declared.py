@@ -94,7 +94,8 @@ class Option:
 
     @property
     def parameter(self) -> str:
-        """The name of the value among click's parameters."""
+        """The name under which click passes the value, e.g. ``no_color`` for the option
+        ``--no-color``."""
         return f"no_{self.name}" if (self.word or "").startswith("--no-") else self.name
 
     def read(self, value: Any) -> Any:
@@ -120,7 +121,8 @@ class Option:
         )
 
     def words(self, value: Any) -> list[str]:
-        """Return the command-line arguments that set a value; an empty list for the default."""
+        """Return the command-line arguments that set the option to a value, e.g. ``["--seed",
+        "3"]``. Return an empty list for the default value."""
         if value in (None, self.default) or value == [*_as_list(self.default)]:
             return []
         if value is True:
@@ -234,7 +236,8 @@ def make_options(declared: type[R], given: Mapping[str, Any]) -> R:
 
 
 def build(request: Callable[..., R], given: Mapping[str, Any]) -> R:
-    """Create a dataclass from values by field name; values that have no field are ignored."""
+    """Create an object of the dataclass ``request`` from values by field name; values without a
+    field are ignored."""
     names = {each.name for each in fields(request)}  # type: ignore[arg-type]
     return request(**{name: value for name, value in given.items() if name in names})
 

@@ -25,9 +25,11 @@ CHAPTERS: Mapping[str, str] = {
 
 
 def help_of(command: str) -> Mapping[str, Any]:
-    """Return the ``examples`` of a command, and its ``usual`` options.
+    """Return the ``examples`` of a command (commands that users can copy), and its ``usual``
+    options.
 
-    ``usual`` is a string with option names. It is missing if the help shows all options.
+    ``usual`` is a string with the names of the options that the short help shows. It is missing if
+    the help always shows all options.
     """
     import tomllib
 
@@ -60,13 +62,15 @@ class FoldedContext(click.Context):
 
 
 def narrow() -> dict[str, Any]:
-    """Return click's width setting for a narrow terminal (:data:`NARROW`); otherwise ``{}``."""
+    """Return the keyword argument with which click wraps help texts to a narrow terminal. Return
+    ``{}`` if the terminal is wider than :data:`NARROW`."""
     columns = width(sys.stdout)
     return {"terminal_width": columns} if columns is not None and columns <= NARROW else {}
 
 
 def section(formatter: click.HelpFormatter, title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Write rows under a title, if there are any rows."""
+    """Write a section of a help text: a title, and rows of an option and its description. Write
+    nothing if there are no rows."""
     rows = list(rows)
     if rows:
         with formatter.section(title):

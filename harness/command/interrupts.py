@@ -1,4 +1,5 @@
-"""End of an interrupted command: one line on standard error, exit code 130, nothing left behind.
+"""End of an interrupted command: it prints one line on standard error, exits with code 130, and
+leaves no processes and no incomplete files.
 
 The signals are Ctrl-C (SIGINT), SIGTERM and SIGHUP, unless they were ignored at the start, as in a
 shell's background job. During start-up a signal ends the process at once, because an exception
@@ -48,7 +49,8 @@ _printed = False
 
 
 def arm() -> None:
-    """Make a signal print a line and end the process at once; ``main`` calls this first."""
+    """Install signal handlers that print a line and end the process at once; ``main`` calls this
+    function first."""
     _armed[:] = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     _listen(_end)
     # Without this hook, exceptions in destructors and import callbacks are lost.
@@ -98,7 +100,8 @@ def leave() -> NoReturn:
 
 
 def _watch() -> None:
-    """Start a thread that ends the process after a signal, even if the main thread runs C code.
+    """Start a thread that ends the process after a signal, even if the main thread is running C
+    code.
 
     Python handles signals only between two instructions, and a single large matmul can take
     minutes.
@@ -134,7 +137,8 @@ def _wait(reading: int) -> None:
 
 
 def _unread() -> bool:
-    """Return whether standard error accepts no output, so that the cleanup might wait forever."""
+    """Return whether standard error accepts no output, e.g. because a pipe is full. The cleanup
+    might then wait forever."""
     import select
 
     poll = select.poll()

@@ -36,9 +36,9 @@ else:
 
 
 class WordList(AnyType):
-    """The type of a value, or of several values separated by commas.
+    """The click type of an option with a value, or with several values separated by commas.
 
-    ``kind`` is the kind of value, which a shell completes.
+    ``kind`` is the kind of value, e.g. ``backend``. Shell completion suggests values of this kind.
     """
 
     name = "text"
@@ -99,7 +99,7 @@ def as_paths(ctx: click.Context, param: click.Parameter, value: Iterable[Any]) -
 
 
 def number(allowed: Range) -> Callable[[Any], Any]:
-    """Return the type of an option whose number has a documented range."""
+    """Return the click type of an option that takes a number in the range ``allowed``."""
 
     def read(value: Any) -> Any:
         try:
@@ -112,7 +112,8 @@ def number(allowed: Range) -> Callable[[Any], Any]:
 
 
 def as_label(item: str) -> str:
-    """Convert a pinned version at the start of an item, e.g. ``torch==2.6`` to ``torch@2.6``."""
+    """Convert a pinned version to a label, e.g. ``torch==2.6`` to ``torch@2.6``. The version must
+    be at the start of the text."""
     pinned = _PINNED.match(item)
     if pinned is None:
         return item
@@ -180,9 +181,10 @@ def variables(
 
 
 def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
-    """Return the value in ``given`` (by backend) for the backend ``name``, or ``otherwise``.
+    """Return the value for the backend ``name`` from ``given``, a dictionary by backend. Return
+    ``otherwise`` if there is none.
 
-    Raise :class:`UsageError` if ``given`` has a value for another backend.
+    Raise :class:`UsageError` if ``given`` has a value for a different backend.
     """
     for other in given:
         if other != name:
@@ -194,7 +196,8 @@ def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> An
 
 
 class ProcessOptions(Protocol):
-    """Options for the process of a single backend."""
+    """Options for the process of a single backend: its Python interpreter and environment
+    variables."""
 
     @property
     def python(self) -> str | None:
@@ -206,16 +209,18 @@ class ProcessOptions(Protocol):
 
 
 def one_interpreter(items: Sequence[str]) -> str:
-    """Join ``[BACKEND=]INTERPRETER`` items; raise :class:`UsageError` if they conflict.
+    """Join ``[BACKEND=]INTERPRETER`` items with commas; raise :class:`UsageError` if they conflict.
 
-    The item without a backend comes first, because ``NEXT_NAME`` splits only before names.
+    The item without a backend comes first, because :data:`NEXT_NAME` splits the text only before
+    names.
     """
     interpreters(items, tuple)
     return ",".join(sorted(items, key=_has_name))
 
 
 def named_variables(items: Sequence[str]) -> dict[str, str]:
-    """Return values by ``[BACKEND:]NAME``; raise :class:`UsageError` for a wrong format."""
+    """Parse ``[BACKEND:]NAME=VALUE`` items, and return the values by ``[BACKEND:]NAME``. Raise
+    :class:`UsageError` for a wrong format."""
     variables(items, tuple)
     return {name: value for name, _, value in (as_label(item).partition("=") for item in items)}
 
@@ -232,7 +237,8 @@ def interpreter_of(python: str | None, name: str, default: str) -> str:
 
 
 def process_of(asked: ProcessOptions, name: str, python: str) -> tuple[str, dict[str, str]]:
-    """Return the interpreter and environment variables for a command that runs a single backend."""
+    """Return the interpreter and the environment variables for a command that runs a single
+    backend. ``asked`` has the user's options, and ``python`` is the default interpreter."""
     items = [f"{variable}={value}" for variable, value in asked.environment.items()]
     environment = variables(items, partial(tuple, (name,)))
     return interpreter_of(asked.python, name, python), only("--env", environment, name, {})

@@ -17,9 +17,9 @@ from harness.output.printing import console, drawing, say, shown, tell
 class CommandResult:
     """The result of a command.
 
-    ``data`` is the JSON data, or a function that returns them. ``text`` is the text for people, or
-    a function that prints it on a console. ``wrap`` is True if the text is wrapped to the width of
-    the terminal. ``printed`` is True if the command has already printed the text.
+    ``data`` is the JSON data, or a function that returns the data. ``text`` is the text for people,
+    or a function that prints this text on a console. ``wrap`` is True if the text is wrapped to the
+    width of the terminal. ``printed`` is True if the command has already printed the text.
     """
 
     data: Any
