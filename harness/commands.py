@@ -99,8 +99,8 @@ def _show_on_github(error: HarnessError, text: str) -> None:
 
 
 def _backend_hint(given: Mapping[str, Any]) -> str:
-    """Return a hint if a given spec is the name of a backend, as in ``--backend torch jax``;
-    otherwise ""."""
+    """Return a hint about commas if a spec on the command line has the name of a backend, as in
+    ``--backend torch jax``. Otherwise return ""."""
     backends = given.get("backends") or ()
     if not backends or not given.get("specs"):
         return ""
@@ -150,7 +150,8 @@ def _check(options: CheckOptions) -> int:
 
 
 def check_request_of(given: Mapping[str, Any]) -> Any:
-    """Build the check request from the options; raise :class:`UsageError` for invalid options."""
+    """Build the request of ``harness check`` from the command's options; raise :class:`UsageError`
+    for invalid options."""
     from harness.environments.columns import complete_options
     from harness.given.check_request import check_request
 
@@ -171,7 +172,8 @@ def _bench(options: BenchOptions) -> int:
 
 
 def bench_request_of(given: Mapping[str, Any]) -> Any:
-    """Build the timing request from the options; raise :class:`UsageError` for invalid options."""
+    """Build the request of ``harness bench`` from the command's options; raise :class:`UsageError`
+    for invalid options."""
     from harness.environments.columns import complete_options
     from harness.timing.request import BenchRequest
 

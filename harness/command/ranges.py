@@ -1,4 +1,5 @@
-"""Ranges of numbers in options and requests; each range is declared once for every interface.
+"""Ranges of numbers in options and requests. Each range is declared once, for the command line and
+for Python.
 
 The command line reads numbers through :func:`harness.command.options.number`; numbers from Python
 are checked with :meth:`Range.check`. ``docs/security.md`` lists the ranges.
@@ -15,9 +16,11 @@ from harness.errors import UsageError, shorten
 
 @dataclass(frozen=True)
 class Range:
-    """A range of numbers from ``least`` to ``most``, both included; ``whole`` excludes fractions.
+    """A range of numbers from ``least`` to ``most``, both included. With ``whole``, only whole
+    numbers are in the range.
 
-    Error messages contain ``what`` (e.g. "a seed") and ``allowed`` (e.g. "a whole number").
+    For error messages, ``what`` names the number (e.g. "a seed") and ``allowed`` describes it (e.g.
+    "a whole number").
     """
 
     what: str
@@ -27,7 +30,8 @@ class Range:
     whole: bool = True
 
     def check(self, value: Any, what: str = "") -> Any:
-        """Return ``value`` if it is in the range; otherwise raise :class:`UsageError`."""
+        """Return ``value`` if it is in the range; otherwise raise :class:`UsageError`. ``what``
+        names the value in the error message."""
         kinds = (int,) if self.whole else (int, float)
         is_number = isinstance(value, kinds) and not isinstance(value, bool)
         # NaN fails every comparison, so test for "in the range", not for "out of range".
@@ -36,7 +40,8 @@ class Range:
         return value
 
     def read(self, text: str, what: str = "") -> Any:
-        """Parse a number; raise :class:`UsageError` if the text is no number or out of range."""
+        """Parse a number; raise :class:`UsageError` if the text is not a number or is out of range.
+        ``what`` names the value in the error message."""
         try:
             if not text.isascii() or "_" in text:
                 raise ValueError

@@ -2,7 +2,8 @@
 
 The file is the nearest ``pyproject.toml``, with the table ``[tool.harness]``. The order of priority
 is: command line, environment, file, built-in default. A setting for one command has priority over a
-setting for all commands. The file is trusted, like an interpreter given by ``--python``.
+setting for all commands. The harness trusts the file: it can set ``--python``, i.e. choose a
+program to run.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Vocabulary = Mapping[str, Iterable[str]]
 
 @dataclass(frozen=True)
 class Setting:
-    """A value in the file, and its place."""
+    """A default value from the file, and the line and column where it was read."""
 
     value: Any
     place: Place
@@ -48,7 +49,8 @@ class Setting:
 
 
 def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict[str, Setting]:
-    """Return the settings of a command by option; empty if there is no file.
+    """Return the defaults that the file sets for a command, by option name. The result is empty if
+    there is no file. ``known`` has the options of every command.
 
     Raises:
         UsageError: the file cannot be read, or contains a key that is neither a command nor an
@@ -79,7 +81,8 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
 
 
 def find_file(folder: Path) -> Path | None:
-    """Return the nearest ``pyproject.toml`` in a folder or its parents, within the repository."""
+    """Return the nearest ``pyproject.toml`` in a folder or its parents. The search ends at the root
+    of the Git repository."""
     for place in (folder, *folder.parents):
         if (place / NAME).is_file():
             return place / NAME
@@ -89,7 +92,8 @@ def find_file(folder: Path) -> Path | None:
 
 
 def variables(command: str, option: str) -> list[str]:
-    """Return the environment variables that set an option's default; the first has priority."""
+    """Return the names of the environment variables that set an option's default, e.g.
+    ``HARNESS_CHECK_SEED`` and ``HARNESS_SEED``. The first has priority."""
     word = option.upper().replace("-", "_")
     return [f"{PREFIX}{command.upper()}_{word}", f"{PREFIX}{word}"]
 
@@ -161,7 +165,7 @@ def _table(path: Path, text: str) -> dict[str, Any]:
 
 
 def _check_keys(path: Path, text: str) -> None:
-    """Reject keys with so many parts that tomllib would take minutes and gigabytes."""
+    """Reject keys with so many dots that tomllib would take minutes and gigabytes."""
     for number, row in enumerate(text.splitlines(), start=1):
         key = row.split("=", 1)[0]
         if key.count(".") >= MAX_PARTS and re.fullmatch(r"[\w\-.\"' \t\[\]]*", key):
@@ -172,7 +176,7 @@ def _check_keys(path: Path, text: str) -> None:
 
 
 def _too_long(path: Path, text: str) -> str:
-    """Return the message about an integer with too many digits, with its place."""
+    """Return the message about an integer with too many digits, with its line and column."""
     most = sys.get_int_max_str_digits()
     lengths = ((found.start(), len(found[0])) for found in re.finditer("[0-9_]+", text))
     start, digits = next((each for each in lengths if each[1] > most), (0, most + 1))
@@ -182,7 +186,8 @@ def _too_long(path: Path, text: str) -> str:
 
 
 def _header_place(path: Path, text: str, table_name: str) -> Place:
-    """Return the place of a table's header, or of the whole file if the header is not found."""
+    """Return the line and column of a table's header, or of the whole file if the header is not
+    found."""
     for number, row in enumerate(text.splitlines(), start=1):
         header = re.sub(r"[\s\"'\[\]]", "", row)
         if row.lstrip().startswith("[") and f"{header}.".startswith(f"{table_name}."):
@@ -199,7 +204,8 @@ def _holds_nul(value: Any) -> bool:
 
 
 def _is_similar(tool: str) -> bool:
-    """Return whether a tool's name is almost the name of the harness."""
+    """Return whether the name of a table ``[tool.NAME]`` is almost the name of the harness, i.e.
+    probably misspelt."""
     return difflib.SequenceMatcher(None, tool.lower(), TABLE[1]).ratio() > 0.85
 
 
@@ -208,7 +214,8 @@ def _all(known: Vocabulary) -> set[str]:
 
 
 def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabulary) -> None:
-    """Check the settings of another command, so that errors appear before that command runs."""
+    """Check the settings of a command that is not running now, so that errors appear before the
+    user runs that command."""
     if not isinstance(table, dict):
         place = _key_place(path, text, name, "")
         value_text = shorten(repr(table))
@@ -228,7 +235,8 @@ def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
 
 
 def _key_place(path: Path, text: str, key: str, command: str) -> Place:
-    """Return the place of a key, which tomllib does not report; the whole file if not found."""
+    """Return the line and column of a key, which tomllib does not report. If the key is not found,
+    return the place of the whole file."""
     header = ""
     table_name = ".".join((*TABLE, *filter(None, [command])))
     key_pattern = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")

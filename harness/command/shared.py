@@ -156,13 +156,15 @@ threshold: Field = partial(
 
 
 def dtype(default: str, others: str) -> Any:
-    """Return the field of ``--dtype`` for a command that computes in a single dtype."""
+    """Return the dataclass field that declares ``--dtype``, for a command that computes in a single
+    dtype. ``others`` is help text about the other dtypes."""
     help_text = f"Dtype. Other choices: {others}."
     return option(default, help_text, kind="dtype", shown=True)
 
 
 def path(default: str, *others: str) -> Any:
-    """Return the field of ``--path`` for a command that runs a single path."""
+    """Return the dataclass field that declares ``--path``, for a command that runs a single path,
+    e.g. ``native``. ``others`` are further help texts."""
     help_text = (
         "Path: native (framework layers), equations (framework gradients), derived (harness "
         "gradients)"
@@ -171,16 +173,17 @@ def path(default: str, *others: str) -> Any:
 
 
 def output(what: str, default: Any = None, **more: Any) -> Any:
-    """Return the field of ``--output``."""
+    """Return the dataclass field that declares ``--output``; ``what`` is the help text."""
     return option(default, what, section=KEEP, word="--output", short="-o", **more)
 
 
 def seed(what: str, **more: Any) -> Any:
-    """Return the field of ``--seed``."""
+    """Return the dataclass field that declares ``--seed``; ``what`` is the help text."""
     return option(0, what, allowed=SEED, shown=True, **more)
 
 
 def timeout(seconds: float, piece: str = "call", **more: Any) -> Any:
-    """Return the field of ``--timeout``: the seconds for one ``piece`` of the work, e.g. a call."""
+    """Return the dataclass field that declares ``--timeout``. Its default is ``seconds``. ``piece``
+    names the work that the limit is for, e.g. one call of a backend."""
     help_text = f"Time limit in seconds for one {piece} of a backend, and for the oracle's results."
     return option(seconds, help_text, section=HOW, allowed=TIMEOUT, shown=True, **more)

@@ -41,7 +41,7 @@ class Verb(click.Command):
 
     ``declared`` is the class of the options; its docstring is the help. ``work`` is a function that
     takes an object of this class, or the name of the function as ``"module:function"``.
-    ``needs_workers`` is True if the command runs only on Linux.
+    ``needs_workers`` is True if the command starts worker processes, which run only on Linux.
     """
 
     context_class = FoldedContext
@@ -67,7 +67,8 @@ class Verb(click.Command):
         return make_options(self.declared, values(self.declared, given))
 
     def prepare(self, options: Any) -> Callable[[], Any]:
-        """Import the function of the command, and return it with its argument bound."""
+        """Import the function that does the command's work. Return this function with ``options``
+        as its bound argument."""
         if not isinstance(self.work, str):
             return partial(self.work, options)
         module, _, function = self.work.partition(":")
@@ -92,13 +93,13 @@ class Verb(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse arguments like click, with more information in errors.
+        """Parse arguments like click, with more informative errors.
 
-        An error names the replacement of a former option, or the file or variable that set a wrong
-        default.
+        If an option was renamed, the error names the new option. If a default is wrong, the error
+        names the file or variable that sets it.
 
         Raises:
-            UsageError: click's own: an option is unknown or a former one.
+            UsageError: as in click; an option is unknown, or has been renamed.
             BadParameter: a value is wrong.
         """
         for argument in args:
@@ -194,7 +195,8 @@ class Verbs(click.Group):
 
 
 def _with_option(ctx: click.Context, option: str) -> str:
-    """Return ``check and bench have it`` for the commands with this option; "" without any."""
+    """Return a text about the commands that have an option, e.g. ``check and bench have it``.
+    Return "" if no command has it."""
     group = ctx.parent.command if ctx.parent is not None else None
     words = group.vocabulary() if isinstance(group, Verbs) else {}
     commands = [name for name, known in words.items() if option.lstrip("-") in known]
@@ -241,7 +243,7 @@ def _sentence(command: click.Command) -> str:
 
 
 def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[str, Any]:
-    """Return the defaults of a command from the user's file, in click's format.
+    """Return the option defaults of a command that the user's file sets, in click's format.
 
     Raises:
         UsageError: the file or a variable is wrong.
@@ -268,7 +270,8 @@ def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[
 
 
 def _value(option: click.Option, setting: settings.Setting) -> Any:
-    """Convert a setting to a value of an option; return None if it is for other commands."""
+    """Convert a setting of the user's file to a value of an option. Return None if the setting is a
+    list and the option takes one value: the list is for other commands."""
     value, name = setting.value, _word(option)
     if option.is_flag:
         if not isinstance(value, bool):
@@ -297,7 +300,8 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
 
 
 def _resolve_path(setting: settings.Setting, option: click.Option, value: str) -> str:
-    """Return a value from the file; a relative path starts at the folder of the file."""
+    """Return a value of the user's file. If the value is a relative path, join it to the folder of
+    the file."""
     kind = getattr(option.type, "kind", "")
     if isinstance(option.type, click.Path) or kind == "folder":
         return str(setting.folder / value)
@@ -315,7 +319,8 @@ def _is_path(folder: Path, value: str, option: click.Option) -> bool:
 
 
 def origins(message: str) -> str:
-    """Say where the values in a message come from: `` (--dtype is from pyproject.toml:5:1)``."""
+    """Return a text about the file or variables that set values in an error message: `` (--dtype is
+    from pyproject.toml:5:1)``."""
     ctx = click.get_current_context(silent=True)
     notes = []
     for param in ctx.command.params if ctx is not None else ():
@@ -327,7 +332,8 @@ def origins(message: str) -> str:
 
 
 def _is_mentioned(word: str, value: Any, message: str) -> bool:
-    """Return whether a message contains an option, or quotes its value or a part of its value."""
+    """Return whether an error message contains an option, or quotes the option's value or one of
+    several values."""
     values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
     parts = [part for one in values for part in (one, *one.split("=", 1))]
     quoted = any(repr(part) in message for part in parts)
@@ -336,7 +342,8 @@ def _is_mentioned(word: str, value: Any, message: str) -> bool:
 
 
 def _origin(ctx: click.Context, param: click.Parameter) -> str:
-    """Return the file or variable that set an option; "" for the command line and defaults."""
+    """Return the file or environment variable that sets an option. Return "" if the command line
+    sets it, or if it has its built-in default."""
     name = param.name or ""
     source = ctx.get_parameter_source(name)
     if source is ParameterSource.DEFAULT_MAP:

@@ -58,7 +58,7 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
 
 
 def load(path: Path) -> Records | SpeedFile:
-    """Return the content of a file, which has records of checks or of speeds.
+    """Read a record file. The result has findings of checks, or speeds.
 
     Raises:
         UsageError: the file is of another kind, or cannot be opened.
@@ -102,10 +102,11 @@ def compare_backends(
 def compare_cells(
     cells: Cells, old: str, new: str, where: str, begun: Set[Cell] | None = None
 ) -> RunChanges:
-    """Return the changes of verdicts and accuracy from one backend to another.
+    """Return the changes of verdicts and accuracy from the backend ``old`` to the backend ``new``.
+    ``where`` names the file in error messages.
 
-    ``begun`` are the cells that a stopped run had begun. If one of the backends had not begun a
-    cell, the cell is neither lost nor new.
+    ``begun`` has the cells that a stopped run had begun. If one of the two backends had not begun a
+    cell, the cell counts neither as missing nor as new.
 
     Raises:
         UsageError: the file lacks one of the backends.
@@ -133,7 +134,8 @@ def compare_cells(
 def compare_speeds(
     content: SpeedFile, old: str, new: str, threshold: float, where: str
 ) -> RunChanges:
-    """Return the changes of speed between two backends that exceed ``threshold`` and the noise.
+    """Return the changes of speed from the backend ``old`` to the backend ``new`` that exceed
+    ``threshold`` and the noise. ``where`` names the file in error messages.
 
     Raises:
         UsageError: the file lacks one of the backends.
@@ -148,7 +150,8 @@ def compare_speeds(
 
 
 def _is_in_both(each: ConditionChange) -> bool:
-    """Return whether both backends have the value; a value of one framework is not a change."""
+    """Return whether a condition (e.g. a package version) has a value for both backends. A value
+    that only one framework has is not a change."""
     return NONE not in (each.old, each.new)
 
 

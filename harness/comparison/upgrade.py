@@ -34,7 +34,7 @@ Draw = Callable[[Any], None]
 def run_upgrade(options: UpgradeOptions) -> CommandResult:
     """Run the command ``harness upgrade``: check and time two versions of a framework.
 
-    Each part is printed as soon as it is done, unless the output is JSON.
+    Unless the output is JSON, the results of the checks are printed before the timing starts.
 
     Raises:
         UsageError: there are not exactly two versions, or ``--want`` has an unknown value.
@@ -93,8 +93,8 @@ def _make_requests(options: UpgradeOptions) -> tuple[Request, BenchRequest]:
 
 
 def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
-    """Check both versions. Return an exit code (3 if a version could not be run, otherwise 0), and
-    the changes of verdicts and accuracy."""
+    """Check both versions. Return an exit code and the changes of verdicts and accuracy. The exit
+    code is 3 if a version could not be run, otherwise 0. ``show`` prints results."""
     old, new = request.backends
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
@@ -114,8 +114,8 @@ def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int
 def _time_versions(
     timing: BenchRequest, threshold: float, show: Callable[[Draw], None]
 ) -> tuple[int, RunChanges]:
-    """Time both versions. Return an exit code (3 if a version could not be timed, otherwise 0), and
-    the changes of speed."""
+    """Time both versions. Return an exit code and the changes of speed above ``threshold``. The
+    exit code is 3 if a version could not be timed, otherwise 0. ``show`` prints results."""
     old, new = timing.backends
     progress = BenchProgress(console(error=True), timing.rounds)
     with Bench(timing, events=progress) as bench, progress.bar:

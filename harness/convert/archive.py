@@ -1,4 +1,5 @@
-"""Reader of untrusted zip archives: a part is loaded only if its declared size is allowed."""
+"""Reader of untrusted zip archives. A file in an archive is loaded only if its declared size is
+allowed."""
 
 from __future__ import annotations
 
@@ -31,11 +32,13 @@ DAMAGED = (
 
 
 class Damaged(Exception):
-    """Error: an archive or a part of it cannot be read. The message continues a sentence."""
+    """Error: an archive, or a file in it, cannot be read. The message continues a sentence, e.g.
+    "its list of parts is too long"."""
 
 
 class _Listing:
-    """A file whose list of parts has a length limit while zipfile reads the list."""
+    """An archive file that zipfile reads. While zipfile reads the list of contents, the number of
+    bytes that it may read is limited."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.limited = file, True
@@ -54,28 +57,30 @@ class _Listing:
 
 
 class Archive:
-    """The parts of an archive by name."""
+    """An open zip archive. A part is a file in the archive, e.g. an array."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
         self.names = archive.namelist()
 
     def part(self, name: str, limit: int) -> bytes:
-        """Return the content of a part of at most ``limit`` bytes. Raises :class:`Damaged`."""
+        """Return the content of a file in the archive. The file has at most ``limit`` bytes. Raises
+        :class:`Damaged`."""
         return self._read(name, limit, whole=True)
 
     def start(self, name: str, limit: int) -> bytes:
-        """Return the first ``limit`` bytes of a part, or the whole part if it is shorter.
+        """Return the first ``limit`` bytes of a file in the archive, or the whole file if it is
+        shorter.
 
         Raises :class:`Damaged`.
         """
         return self._read(name, limit, whole=False)
 
     def stream(self, name: str, limit: int) -> IO[bytes]:
-        """Return a part as a file.
+        """Open a file in the archive for reading.
 
-        An uncompressed part is read from the archive. A compressed part is copied to memory first;
-        the copy has at most ``limit`` bytes. Raises :class:`Damaged`.
+        An uncompressed file is read from the archive. A compressed file is first decompressed to
+        memory, if it has at most ``limit`` bytes. Raises :class:`Damaged`.
         """
         info = self._info(name)
         if info.compress_type != zipfile.ZIP_STORED:
@@ -102,7 +107,8 @@ class Archive:
 
 @contextmanager
 def _undamaged(name: str) -> Iterator[None]:
-    """Raise :class:`Damaged` for a part that zipfile cannot read."""
+    """Replace errors of zipfile by :class:`Damaged`, while the file ``name`` in the archive is
+    read."""
     try:
         yield
     except DAMAGED as error:
@@ -112,7 +118,7 @@ def _undamaged(name: str) -> Iterator[None]:
 
 @contextmanager
 def archive(path: Path, what: str) -> Iterator[Archive]:
-    """Open the archive in a file; its parts can be read until the context ends.
+    """Open a zip archive; its files can be read inside the ``with`` block.
 
     Raises:
         FileFault: the file cannot be read; ``what`` is the expected kind of file.
@@ -131,7 +137,8 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
 
 @contextmanager
 def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
-    """Raise an error with ``as_what`` and a ``hint`` if a file cannot be read in the block.
+    """Replace errors about an unreadable file by :class:`UsageError`, inside the ``with`` block.
+    The message contains ``as_what`` (the expected kind of file) and a ``hint`` for the user.
 
     Raises:
         UsageError: the file is damaged, or cannot be read.
@@ -154,7 +161,8 @@ FLOATS = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Declared:
-    """An array still in its file: its declared shape and dtype, and a function to load it."""
+    """An array that is still in its file: its declared shape and dtype, and a function that loads
+    it."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -162,7 +170,7 @@ class Declared:
 
 
 def bytes_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the bytes that arrays of these shapes take in float64."""
+    """Return the number of bytes of arrays with these shapes in float64."""
     return 8 * sum(math.prod(shape) for shape in shapes.values())
 
 
@@ -186,10 +194,11 @@ def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None
 def read_arrays(
     path: Path, found: Mapping[str, Declared], wanted: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Array]:
-    """Check all declarations, then return the wanted arrays, C-contiguous.
+    """Check the declared shapes and dtypes of all arrays, then load the ``wanted`` arrays in C
+    order. ``found`` has the arrays of the file, and ``wanted`` the shapes of the model, by key.
 
-    Raises :class:`UsageError` for other keys, shapes or dtypes, and for an array that differs from
-    its declaration.
+    Raises :class:`UsageError` for missing or unknown keys, for wrong shapes or dtypes, and for an
+    array that differs from its declaration.
     """
     check_names(path, found, wanted)
     check_declared(path, found, wanted)
@@ -205,7 +214,8 @@ def read_arrays(
 def check_declared(
     path: Path, found: Mapping[str, Declared], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raise :class:`UsageError` for a wrong shape, or a dtype other than float32 and float64."""
+    """Raise :class:`UsageError` for a wrong shape, for a dtype other than float32 and float64, or
+    if arrays have different dtypes."""
     name = displayed(path)
     for key, shape in wanted.items():
         if found[key].shape != shape:

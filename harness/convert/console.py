@@ -43,7 +43,8 @@ class _CallLines:
 
 
 def run_export(options: ExportOptions) -> CommandResult:
-    """Export a model; the exit code is 1 if the outputs differ from the oracle's.
+    """Run the command ``harness export``. The exit code is 1 if the outputs of the exported model
+    differ from the oracle's.
 
     Raises:
         FormatFault: the format could not be run.
@@ -56,7 +57,7 @@ def run_export(options: ExportOptions) -> CommandResult:
 
 
 def run_import(options: ImportOptions) -> CommandResult:
-    """Import weights from a framework's file.
+    """Run the command ``harness import``: read weights from a framework's file.
 
     Raises:
         FormatFault: the format could not be run.

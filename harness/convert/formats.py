@@ -34,7 +34,8 @@ class UnknownFormat(UsageError):
 
 
 class BrokenFormat(BrokenPlugin):
-    """Error: an installed format cannot be used. ``traceback`` is from the format's own code."""
+    """Error: an installed format cannot be used. ``traceback`` is the traceback of the format's own
+    code."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Exported:
         return str(arrays[0].dtype) if arrays else "float32"
 
     def payload(self) -> dict[str, object]:
-        """Return all fields as plain data, to send to a worker."""
+        """Return all fields as a dictionary of plain data and arrays, to send to a worker
+        process."""
         return {
             "spec": self.spec,
             "training": encode(self.training),
@@ -80,9 +82,10 @@ class Exported:
 
     @staticmethod
     def of(payload: Mapping[str, Any]) -> Exported:
-        """Rebuild the model from :meth:`payload`, with the arrays in the order of the model.
+        """Rebuild the model from the result of :meth:`payload`, with the arrays in the order of the
+        model.
 
-        Arrays arrive in any order, but the same weights must give the same bytes.
+        Arrays arrive in any order, but a format must write the same bytes for the same weights.
         """
         training = decode(payload["training"])
         parameters, statistics = payload["parameters"], payload["statistics"]
@@ -120,10 +123,11 @@ class Script:
 
 
 def fitted(training: Program, inference: Program) -> Program:
-    """Return the program that names the arrays in a file of weights.
+    """Return the program whose parameters and statistics have the names of the arrays in a file of
+    weights.
 
-    This is the training program. A file has no arrays for noise, so for a model with noise it is
-    the inference program.
+    Usually this is the training program. But a file has no arrays for noise, so for a model with
+    noise it is the inference program.
     """
     return inference if noise_ports(training) else training
 
@@ -192,9 +196,10 @@ class Format(ABC):
         """
 
     def doubt(self, dtype: str) -> str:
-        """Explain why outputs in ``dtype`` may differ without a fault; "" if no reason is known.
+        """Explain why outputs in ``dtype`` may differ although nothing is wrong; "" if no reason is
+        known.
 
-        Say what the framework does with the dtype, and what to do instead.
+        The text says what the framework does with the dtype, and what the user can do instead.
         """
         return ""
 
@@ -236,9 +241,9 @@ def available() -> dict[str, Origin]:
 
 
 def launch(name: str, **options: Any) -> Launch:
-    """Return how to start the process of a format.
+    """Return the settings with which the worker process of a format is started.
 
-    ``options`` are further fields of :class:`~harness.worker.launch.Launch`.
+    ``options`` are further fields of :class:`~harness.worker.launch.Launch`, e.g. ``python``.
 
     Raises:
         UnknownFormat: no format of this name is installed.
@@ -260,7 +265,8 @@ def load(name: str) -> Format:
 
 
 class FormatService:
-    """The methods that the harness calls in a format's process. They take and return plain data."""
+    """The methods of a format that the harness calls in the format's process. They take and return
+    plain data."""
 
     def __init__(self, format_: Format) -> None:
         self.format, self.name = format_, format_.name
@@ -269,11 +275,11 @@ class FormatService:
         return getattr(self, verb)(**(payload or {}))
 
     def versions(self) -> Mapping[str, str]:
-        """Return the versions that the process sends when it starts."""
+        """Return the library versions that the process reports when it starts."""
         return self.format.versions()
 
     def suffix(self) -> str:
-        """Return the suffix of the format's files."""
+        """Return the suffix of the format's files, e.g. ``.pt``."""
         return self.format.suffix
 
     def write(self, exported: Mapping[str, Any], path: str) -> list[str]:
@@ -298,7 +304,7 @@ class FormatService:
         return self.format.doubt(dtype)
 
     def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> Scripted:
-        """Return the fields of the script from :meth:`Format.script`."""
+        """Return the result of :meth:`Format.script` as a dictionary of the script's fields."""
         script = self.format.script(Path(path), Exported.of(exported), gradients)
         return {
             "module": script.module,
@@ -318,7 +324,8 @@ class FormatService:
 
 
 def _full_disk(error: BaseException | None) -> str | None:
-    """Return the system's message for a full disk, even if a later error hides it; else None."""
+    """Return the system's message for a full disk, even if a later error hides this error. Return
+    None if the disk is not full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG):
             return error.strerror

@@ -1,4 +1,4 @@
-"""Runner of an export or an import."""
+"""The work of the commands ``export`` and ``import``."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ SIZES = ((3, 7), (2, 1))
 class Agreement:
     """The comparison of an exported model's outputs with the oracle's outputs.
 
-    ``worst`` is the output with the largest error. ``comparisons`` counts the outputs that were
-    compared; outputs that are only rounding error or not finite cannot be compared.
+    ``worst`` is the output with the largest error. ``comparisons`` is the number of compared
+    outputs. Outputs that are not finite, or consist of rounding error only, cannot be compared.
     """
 
     comparisons: int
@@ -57,12 +57,14 @@ class Agreement:
 
     @property
     def digits(self) -> float:
-        """The number of decimal digits in which the worst output agrees, at most 16."""
+        """The number of decimal digits to which the output with the largest error agrees, at most
+        16."""
         return digits(self.worst.error)
 
 
 def agreement(spec: Spec, weights_: Weights, dtype: str, run: Run, seed: int) -> Agreement:
-    """Run the exported model on random inputs and state; compare all outputs and the new state.
+    """Run the exported model with its framework (``run``) on random inputs and state. Compare all
+    outputs and the new state with the oracle.
 
     Raises:
         UsageError: the model allows no batch and length near these sizes.
@@ -89,7 +91,8 @@ class FormatFault(CouldNotRun):
 class Exporting:
     """The result of an export.
 
-    If the outputs differ, ``files`` is empty and ``doubt`` is the format's explanation.
+    If the outputs differ from the oracle's, ``files`` is empty, and ``doubt`` is the format's text
+    about the dtype (:meth:`Format.doubt`).
     """
 
     spec: str
@@ -105,11 +108,13 @@ Tell = Callable[[str], None]
 
 
 def ignore_call(verb: str) -> None:
-    """Do nothing; the default of ``tell`` in :func:`export` and :func:`import_`."""
+    """Do nothing. This function is the default of ``tell``, which shows the progress of an export
+    or import."""
 
 
 class Caller:
-    """The process of one format; its faults are raised as errors with a message for the user."""
+    """The worker process of one format. Failures of the process are raised as errors with a message
+    for the user."""
 
     def __init__(
         self,
@@ -135,7 +140,7 @@ class Caller:
         return dict((self.worker.hello or {}).get("versions", {}))
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """Call a method of the format, and return the answer.
+        """Call the method ``verb`` of the format in its process, and return the answer.
 
         Raise :class:`UsageError` or :class:`FormatFault` if the call fails.
         """
@@ -156,7 +161,8 @@ FORMS = Forms(formats.FormatService)
 
 
 def export(request: Export, tell: Tell = ignore_call) -> Exporting:
-    """Write the files, run the model in them, and keep them if its outputs match the oracle's.
+    """Write the files of a model, and run the written model. Keep the files if the model's outputs
+    agree with the oracle's. ``tell`` is called with the name of each call to the format.
 
     Raises:
         HarnessError: the spec, the weights or the target is wrong, or the format is unknown.
@@ -194,7 +200,8 @@ def export(request: Export, tell: Tell = ignore_call) -> Exporting:
 def exported_of(spec: Spec, weights_: Weights) -> formats.Exported:
     """Return the weights together with the model's programs at the sizes of the weights.
 
-    Raises :class:`UsageError` for several dtypes, or a dtype other than float32 and float64.
+    Raises :class:`UsageError` if the arrays have different dtypes, or a dtype other than float32
+    and float64.
     """
     dtypes = {str(a.dtype) for a in (*weights_.parameters.values(), *weights_.statistics.values())}
     if len(dtypes) > 1:
@@ -272,7 +279,8 @@ def _target(request: Export, spec: Spec, suffix: str) -> Path:
 
 
 def _check_module(path: Path) -> None:
-    """Raise :class:`UsageError` if a module in this folder would hide an installed module."""
+    """Raise :class:`UsageError` if a Python module written at this path would hide an installed
+    module."""
     if path.suffix != ".py":
         return
     hides = path.stem in sys.stdlib_module_names
@@ -301,7 +309,8 @@ def relative_output(folder: Path, file: Path, request: Export) -> Path:
 
 
 def _refuse(files: Sequence[Path], kind: FileKind, force: bool) -> None:
-    """Raise :class:`UsageError` for files that cannot be written, or exist without ``force``."""
+    """Raise :class:`UsageError` if a file cannot be written, or if it exists and ``force`` is not
+    set."""
     for file in files:
         try:
             exists = kinds.check_place(file, kind)
@@ -318,7 +327,7 @@ def _refuse_export(files: Sequence[Path], force: bool) -> None:
 
 
 def _label_exports(files: Sequence[Path]) -> None:
-    """Label files as exported files, which another export may replace."""
+    """Label files as exported files. Later exports may then replace them."""
     try:
         for file in files:
             kinds.mark_export(file)

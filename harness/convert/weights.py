@@ -82,13 +82,15 @@ Axes = Annotated[tuple[Annotated[int, Field(ge=0, le=2**48)], ...], Field(max_le
 
 
 class HeaderPart(BaseModel):
-    """A strict model: unknown keys are errors, types are not converted, text is valid Unicode."""
+    """Base class of the header's pydantic models. They are strict: unknown keys are errors, types
+    are not converted, and text must be valid Unicode."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class TensorHeader(HeaderPart):
-    """The place of a tensor in the file; safetensors checks that the place is inside the file."""
+    """The dtype, shape and position of a tensor in the file. safetensors checks that the position
+    is inside the file."""
 
     dtype: Literal["F32", "F64"]
     shape: Axes
@@ -109,7 +111,8 @@ class Metadata(HeaderPart):
 
 
 class Header(BaseModel):
-    """The whole header: the metadata, and the tensors by name."""
+    """The whole header of a file of weights: the metadata, and the positions of the tensors by
+    name."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     __pydantic_extra__: dict[str, TensorHeader]
@@ -118,12 +121,12 @@ class Header(BaseModel):
 
     @property
     def tensors(self) -> dict[str, TensorHeader]:
-        """The tensors by name."""
+        """The dtype, shape and position of each tensor, by name."""
         return self.__pydantic_extra__
 
 
 def parse(text: bytes | memoryview) -> Header:
-    """Parse a header.
+    """Parse and validate the header of a file of weights.
 
     Raises:
         ValueError: the header is too long or malformed; pydantic's error is a ValueError too.
@@ -138,13 +141,15 @@ def parse(text: bytes | memoryview) -> Header:
 
 
 def split(data: memoryview) -> tuple[dict[str, Any], int]:
-    """Return the header that safetensors wrote, and the offset of the tensors' bytes."""
+    """Split a file that safetensors has written: return its header, and the offset at which the
+    bytes of the tensors begin."""
     end = 8 + int.from_bytes(data[:8], "little")
     return json.loads(bytes(data[8:end])), end
 
 
 def digest(*parts: bytes | bytearray | memoryview) -> str:
-    """Return the sha256 (hex) of the concatenated parts of a file."""
+    """Return the sha256 checksum (hexadecimal) of a file whose contents are the concatenated
+    ``parts``."""
     hash_ = hashlib.sha256()
     for part in parts:
         hash_.update(part)
@@ -152,7 +157,8 @@ def digest(*parts: bytes | bytearray | memoryview) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the text of an error of a type in :data:`MALFORMED`."""
+    """Return the text about an error that a malformed file has caused, i.e. an error of a type in
+    :data:`MALFORMED`."""
     if isinstance(error, ValidationError):
         return describe_error(error)
     return "there is not enough memory" if isinstance(error, MemoryError) else str(error)
@@ -183,9 +189,9 @@ class WeightsError(HarnessError):
 class Weights:
     """The arrays of a trained model, and everything needed to run it.
 
-    ``sizes`` has the size of each of the program's axes. ``parameters`` and ``statistics`` have the
-    names of the spec, and are float32 or float64. ``vocabulary`` has the characters by index.
-    ``history`` is JSON data about the origin of the weights.
+    ``sizes`` has the sizes of the program by name, e.g. ``hidden``. ``parameters`` and
+    ``statistics`` have the names of the spec, and are float32 or float64. ``vocabulary`` has the
+    characters by index. ``history`` is JSON data about the origin of the weights.
     """
 
     spec: str
@@ -236,7 +242,8 @@ def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
 
 
 def read_digest(path: str | Path) -> str:
-    """Return the checksum in the header of weights; it differs between different weights.
+    """Return the checksum in the header of a file of weights. Files with different weights have
+    different checksums.
 
     Raises:
         FileFault: the file cannot be read.
@@ -316,7 +323,8 @@ def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
 
 
 def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
-    """Return the content of a file of weights: the header with its length, and the tensors."""
+    """Return the two sections of a file of weights: the header (preceded by its length), and the
+    bytes of the tensors."""
     duplicates = sorted(set(weights.parameters) & set(weights.statistics))
     if duplicates:
         raise WeightsError(f"{duplicates[0]!r} is both a parameter and a statistic")
@@ -382,7 +390,8 @@ def _check_bytes(name: str, data: bytes) -> None:
 
 
 def _weights(data: bytes, wanted: str) -> Weights:
-    """Return the weights of a file with a valid checksum; raise an error of :data:`MALFORMED`."""
+    """Make the weights from the content of a file whose checksum is right. ``wanted`` is the
+    expected format. If the content is malformed, raise an error of a type in :data:`MALFORMED`."""
     end = 8 + int.from_bytes(data[:8], "little")
     metadata = parse(memoryview(data)[8:end]).metadata
     if metadata.format != wanted:
@@ -418,7 +427,8 @@ def is_plain(path: str | Path) -> bool:
 
 
 def load_plain(path: str | Path) -> ArrayDict:
-    """Return the arrays by name; all are float32 or float64.
+    """Return the arrays, by name, of a safetensors file that another program wrote. All are float32
+    or float64.
 
     Raises:
         WeightsError: the file cannot be read, is damaged, or has other content.

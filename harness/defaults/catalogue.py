@@ -1,5 +1,5 @@
 """The catalogue of defaults that differ between frameworks (``specs/defaults/*.yaml``), and
-searches in it."""
+functions that search it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NEAR = 0.01
 
 
 class Framework(Strict):
-    """The facts about one framework in an entry of the catalogue.
+    """Facts about one framework in an entry of the catalogue.
 
-    ``does`` describes the default. ``measured`` is the value that the framework's plugin measures.
-    ``set`` is the setting that makes the framework agree with the others.
+    ``does`` describes the default. ``measured`` is the value that the plugin's measurement of the
+    default should give. ``set`` is the setting with which the framework agrees with the others.
     """
 
     does: str
@@ -32,7 +32,8 @@ class Framework(Strict):
     measured: bool | int | float | str
 
     def holds(self, measured_value: Measured) -> bool:
-        """Return whether a measured value equals the value in the catalogue."""
+        """Return whether a measured value equals the value in the catalogue; floats may differ by
+        1%."""
         written = self.measured
         if isinstance(written, float) and isinstance(measured_value, int | float):
             return math.isclose(written, measured_value, rel_tol=NEAR, abs_tol=1e-12)
@@ -42,8 +43,9 @@ class Framework(Strict):
 class DefaultEntry(Strict):
     """A default that differs between frameworks.
 
-    ``agree_on`` is the behaviour of every framework with its recommended setting. ``apart``
-    describes the effect of the difference. ``elsewhere`` is a remark on other frameworks.
+    ``agree_on`` is the behaviour that every framework has with its recommended setting. ``apart``
+    describes the effect of the difference between the defaults. ``elsewhere`` is a remark on other
+    frameworks.
     """
 
     layers: list[str] = Field(min_length=1)
@@ -55,7 +57,8 @@ class DefaultEntry(Strict):
     source: str
 
     def differs(self, names: Sequence[str]) -> bool:
-        """Return whether the entry has all these frameworks and their measured values differ."""
+        """Return whether the entry covers all the named frameworks and their measured values are
+        not all equal."""
         facts = [self.frameworks.get(name) for name in names]
         measured = [framework.measured for framework in facts if framework is not None]
         if len(measured) < len(names):
@@ -74,7 +77,8 @@ Entries = Mapping[str, DefaultEntry]
 
 @cache
 def groups() -> dict[str, dict[str, DefaultEntry]]:
-    """Return the entries of each file of the catalogue: by file name, then by entry name.
+    """Return all entries of the catalogue in two levels of dictionaries: by file name, then by
+    entry name.
 
     Raises:
         SpecError: a file is invalid.
@@ -106,9 +110,10 @@ def frameworks(entries: Entries) -> list[str]:
 
 
 def select_entries(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]:
-    """Return the entries about a layer, or the entry with that name.
+    """Return the entries about ``layer``, or the entry with that name. If ``layer`` is None, return
+    all entries.
 
-    If ``between`` names two frameworks, only entries in which these differ are returned.
+    If ``between`` names two frameworks, return only entries in which these two differ.
 
     Raises:
         UsageError: there is no such layer or framework, or the two frameworks are the same.
@@ -131,12 +136,14 @@ def select_entries(layer: str | None, between: Sequence[str]) -> dict[str, Defau
 
 
 def select_frameworks(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
-    """Return the facts about the frameworks ``between``, or about all if it is empty."""
+    """Return the facts about the frameworks named in ``between``, or about all frameworks if it is
+    empty."""
     return {n: f for n, f in entry.frameworks.items() if not between or n in between}
 
 
 def record(name: str, entry: DefaultEntry, between: Sequence[str]) -> dict[str, object]:
-    """Return an entry as JSON data, with the frameworks ``between`` or with all."""
+    """Return an entry as JSON data, with the frameworks named in ``between``, or with all if it is
+    empty."""
     data = entry.model_dump()
     data["frameworks"] = {n: f.model_dump() for n, f in select_frameworks(entry, between).items()}
     return {"name": name, **data}

@@ -29,7 +29,7 @@ from harness.output.templates import filled
 
 
 def page() -> str:
-    """Return the catalogue as the Markdown page ``docs/differences.md``."""
+    """Return the catalogue as a Markdown page. The page is published as ``docs/differences.md``."""
     values = {"groups": groups(), "count": len(catalogue())}
     return filled("harness.defaults", "differences.md", **values)
 
@@ -106,9 +106,10 @@ def _print_frameworks(
     between: Sequence[str],
     measurements: Mapping[tuple[str, str], Measurement],
 ) -> None:
-    """Print each framework's default and setting.
+    """Print the default and the recommended setting of each framework, and its measured value if
+    there is one.
 
-    They are printed as a table if the terminal is wide enough, otherwise as paragraphs.
+    The rows form a table if the terminal is wide enough, otherwise paragraphs.
     """
     heads = ["  framework", "does", "set this", *(["now"] if measurements else [])]
     rows: list[list[Text]] = []
@@ -142,8 +143,9 @@ def _print_frameworks(
 
 
 def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
-    """Return widths of the columns with which no word is broken; empty if the table does not fit.
-    Each column is at least as wide as its longest word. The remaining width is divided equally."""
+    """Return column widths with which no word is broken; empty if the table does not fit into
+    ``columns`` characters. Each column is at least as wide as its longest word. The remaining width
+    is divided equally."""
     by_column = list(zip(*rows, strict=True))
     full_widths = [max(text.cell_len for text in column) for column in by_column]
     widths = [

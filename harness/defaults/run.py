@@ -23,7 +23,8 @@ Verdict = Literal["as written", "changed", "error", "not measured", "not run"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measurement of one entry on one framework, compared with the catalogue."""
+    """The measured default of one entry on one framework, and whether it equals the catalogue's
+    value."""
 
     entry: str
     framework: str
@@ -43,8 +44,8 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """The exit code: 0 if all defaults are as written, 1 if one has changed, 3 if one could not
-        be measured."""
+        """The exit code: 0 if all measured defaults are as in the catalogue, 1 if one differs, 3 if
+        one could not be measured."""
         verdicts = {measurement.verdict for measurement in self.measurements}
         if "changed" in verdicts:
             return 1

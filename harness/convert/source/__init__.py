@@ -1,1 +1,1 @@
-"""Writer of a trained model as source code of a framework."""
+"""Code generation: a trained model is written as source code of a framework."""

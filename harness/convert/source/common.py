@@ -46,14 +46,16 @@ Template = str | Callable[[Emitter, Node], str]
 def common_code(
     e: Emitter, node: Node, operands: Sequence[Code], templates: Mapping[str, Template]
 ) -> Code | None:
-    """Return the code of a node whose code is the same in all frameworks, or has a template.
+    """Return the source code of a node, if it is the same in all frameworks or has a template of
+    the framework. ``templates`` maps operations to templates.
 
     Return None for any other node. A template may contain names of the node's attributes, as in
     ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the model's dtype. In the template of
     ``concat``, ``%0`` is the list of all operands.
 
-    Three templates are for special cases: ``square`` is for the square of a value, ``swap`` for
-    ``permute_dims`` that swaps the first two axes, and ``keepdims`` is the text of this argument.
+    Three keys are not operations. The template ``square`` is for ``power`` with exponent 2, and
+    ``swap`` for ``permute_dims`` that swaps the first two axes. ``keepdims`` is the source text of
+    the argument ``keepdims=True``.
     """
     if node.op in SIGNS:
         sign, level = SIGNS[node.op]
@@ -95,7 +97,8 @@ def common_code(
 
 
 def names_in(templates: Mapping[str, Template]) -> frozenset[str]:
-    """Return the dotted names in templates, e.g. ``torch.exp``; they may occur in the source."""
+    """Return the dotted names in templates, e.g. ``torch.exp``. The generated source may use these
+    names."""
     texts = " ".join(text for text in templates.values() if isinstance(text, str))
     return frozenset(re.findall(r"(?<![\w.])[a-z]\w*(?:\.\w+)+", texts))
 
@@ -114,7 +117,8 @@ def _axes(node: Node) -> bool:
 
 
 def swaps_first(node: Node | None) -> bool:
-    """Return whether a node swaps the first two axes, e.g. of ``[batch, time, ...]``."""
+    """Return whether a node swaps the first two axes of a tensor and keeps all others, e.g. to make
+    ``[batch, time, ...]`` from ``[time, batch, ...]``."""
     if node is None or node.op != "permute_dims":
         return False
     axes = node.attributes["axes"]
@@ -122,7 +126,7 @@ def swaps_first(node: Node | None) -> bool:
 
 
 def ends_of(e: Emitter, node: Node) -> list[str]:
-    """Return the variable names of the values that a loop passes from step to step."""
+    """Return the variable names for the values that a loop passes from one step to the next."""
     count = node.carries
     return [
         e.base(inner) or e.base(after) or e.base(last) or "carried"
@@ -134,10 +138,11 @@ def ends_of(e: Emitter, node: Node) -> list[str]:
 
 @dataclass(frozen=True)
 class LayerBody:
-    """The equations of a layer's call, in training or in inference.
+    """The equations of one call of a layer, in training or in inference, to be written as a
+    function.
 
-    ``results`` has the indices of the results to return. ``moves`` is True if the function updates
-    moving statistics before it returns.
+    ``results`` has the indices of the results that the function returns. ``moves`` is True if the
+    function updates moving statistics before it returns.
     """
 
     program: Program
@@ -154,7 +159,8 @@ class LayerBody:
         parameter: Callable[[str], str],
         reserved: set[str],
     ) -> tuple[Emitter, list[str], list[Code]]:
-        """Write the body; return the emitter, the arguments' names and the results' expressions."""
+        """Write the body of the function. Return the emitter, the names of the function's
+        arguments, and the expressions of its results."""
         body, label = self.call.block, self.call.attributes["label"]
         names = dict(self.program.names)
         idioms = Idioms(self.program.types, names)

@@ -1,4 +1,4 @@
-"""Docstrings with shapes, and the vocabulary constant, of a generated file."""
+"""Docstrings, comments and constants of a generated source file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def signature(model: SourceModel) -> list[str]:
 
 
 def form_title(form: LayerForm) -> str:
-    """Return the title of a layer, e.g. ``Layer gru: activation relu, gate hard_sigmoid.``"""
+    """Return the title of a layer's class, e.g. ``Layer gru: activation relu, gate
+    hard_sigmoid.``"""
     items = form.attributes.items()
     parts = [f"{name_text(n)} {name_text(str(v))}" for n, v in items if not isinstance(v, Dim)]
     return f"Layer {name_text(form.definition)}{': ' if parts else ''}{', '.join(parts)}."
@@ -58,15 +59,15 @@ def shapes(program: Program, named_shapes: Sequence[tuple[str, Shape]]) -> str:
 def arrow(
     program: Program, given: Sequence[tuple[str, Shape]], made: Sequence[tuple[str, Shape]]
 ) -> str:
-    """Format inputs and results, e.g. ``x [batch, 3] -> y [batch, 4]``.
+    """Format inputs and results with their shapes, e.g. ``x [batch, 3] -> y [batch, 4]``.
 
-    Without inputs, return only the results.
+    If there are no inputs, return only the results.
     """
     return " -> ".join(filter(None, (shapes(program, given), shapes(program, made))))
 
 
 def names(every: Sequence[str]) -> str:
-    """Format a tuple of names as source code."""
+    """Return the source code of a tuple of names, e.g. ``("x", "h")``."""
     texts = [text(name) for name in every]
     return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
 
@@ -94,7 +95,8 @@ def constants(model: SourceModel, function: str, characters: Sequence[str]) -> l
 
 
 def first_arguments(model: SourceModel) -> str:
-    """Return the arguments of an example call: at most three inputs, then ``...``."""
+    """Return the arguments of an example call of the model: the first three inputs at most, then
+    ``...``."""
     inputs = [name_text(port.name) for port in model.program.inputs]
     return ", ".join([*inputs[:3], *(["..."] if len(inputs) > 3 else [])])
 
@@ -121,7 +123,8 @@ def comment(line: str, indent: int = 0) -> str:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """Wrap names with shapes, e.g. ``x [batch, 3], h [batch, 4] -> y [batch, 4]``."""
+    """Break a line of names with shapes into several lines, e.g. ``x [batch, 3], h [batch, 4] -> y
+    [batch, 4]``."""
     lines: list[str] = []
     for word in re.split(r"(?<=[,>]) (?![^\[]*\])", line):
         if lines and len(lines[-1]) + len(word) + 1 <= width:

@@ -1,7 +1,8 @@
-"""Writer of one function as Python source, in the dialect of a framework.
+"""Writer of one function as Python source, with the operations of one framework (its dialect).
 
-A value without a name that is read once is written in the expression that reads it. A variable is
-reused for a new value of the same name if the old value is not read again.
+A value that has no name in the spec and is read only once gets no variable: its expression is
+written inside the expression that reads it. A variable is reused for a new value of the same name
+if the old value is not read again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LINE = 99
 
 
 def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[str]:
-    """Format ``head(items)tail`` on one line, with the items on their own line, or one per line."""
+    """Format ``head(items)tail`` as lines of source: on one line if it fits, else with all items on
+    a second line, else with one item per line. ``indent`` is the number of indentation levels."""
     space, joined = INDENT * indent, ", ".join(items)
     if len(line := f"{space}{head}{joined}{tail}") <= LINE:
         return [line]
@@ -35,7 +37,8 @@ def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[s
 
 
 def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[str]:
-    """Format ``head{"key": value, ...}`` on one line, or with one item per line."""
+    """Format ``head{"key": value, ...}`` as lines of source: on one line if it fits, else with one
+    item per line."""
     space = INDENT * indent
     pairs = [f"{text(key)}: {item}" for key, item in items]
     if len(line := f"{space}{head}{{{', '.join(pairs)}}}") <= LINE:
@@ -44,7 +47,8 @@ def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[st
 
 
 def statement(indent: int, line: str) -> list[str]:
-    """Format a statement; a long statement is broken inside the brackets of the call at its end."""
+    """Format a statement as lines of source. A long statement is broken inside the parentheses of
+    the call at its end."""
     if len(INDENT) * indent + len(line) <= LINE or not line.endswith(")"):
         return [INDENT * indent + line]
     depth, start = 0, len(line)
@@ -55,7 +59,7 @@ def statement(indent: int, line: str) -> list[str]:
 
 
 def _items(arguments: str) -> list[str]:
-    """Split the arguments of a call at the commas outside of brackets."""
+    """Split the text of a call's arguments at the commas outside of brackets."""
     items, depth = [""], 0
     for character in arguments:
         depth += (character in "([{") - (character in ")]}")
@@ -77,8 +81,9 @@ _PLACE = re.compile(r"([%^]\d+)")
 class Code:
     """An expression of the generated source.
 
-    ``parts`` are text, or the number of a program value, whose variable is inserted there.
-    ``plain`` is True if the expression is a Python number and not a tensor.
+    ``parts`` are texts and numbers of program values. For a number, the value's variable is
+    inserted. ``level`` is the precedence of the expression. ``plain`` is True if the expression is
+    a Python number and not a tensor.
     """
 
     parts: tuple[str | int, ...]
@@ -86,12 +91,13 @@ class Code:
     plain: bool = False
 
     def within(self, level: int) -> tuple[str | int, ...]:
-        """Return the parts as an operand at precedence ``level``, with parentheses if needed."""
+        """Return the parts as an operand at precedence ``level``. They get parentheses if their own
+        precedence is lower."""
         return self.parts if self.level >= level else ("(", *self.parts, ")")
 
 
 def value(number: int) -> Code:
-    """Return the expression that reads the variable of a value."""
+    """Return the expression that consists of the variable of a program value."""
     return Code((number,))
 
 
@@ -101,10 +107,11 @@ def number(figure: float) -> Code:
 
 
 def fill(template: str, *operands: Code, plain: bool = False) -> Code:
-    """Fill a template: ``%0`` is the first operand; ``^0`` is the same before a dot or ``[``.
+    """Fill a template with operands: ``%0`` is the first operand. ``^0`` is the first operand too,
+    with parentheses if it needs them before a dot or ``[``.
 
-    ``^0`` adds parentheses if needed. A template contains every operand once, because the emitter
-    counts the remaining reads.
+    A template contains each operand exactly once, because the emitter counts how often values are
+    read.
     """
     parts: list[str | int] = []
     for piece in _PLACE.split(template):
@@ -116,7 +123,7 @@ def fill(template: str, *operands: Code, plain: bool = False) -> Code:
 
 
 def infix(sign: str, level: int, left: Code, right: Code) -> Code:
-    """Return ``left sign right``, with the necessary parentheses."""
+    """Return the expression ``left sign right``, e.g. ``a + b``, with the necessary parentheses."""
     # Python would chain comparisons: ``a < b < c`` means ``a < b and b < c``.
     first = left.within(level + 1 if level == COMPARISON else level)
     parts = (*first, f" {sign} ", *right.within(level + 1))
@@ -139,7 +146,8 @@ NUMERIC = ("negative", "add", "subtract", "multiply", "divide", "less", "less_eq
 
 
 def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
-    """Count how often each value is read, also in loop bodies; ``wanted`` adds a read per value."""
+    """Count how often each value is read, including reads in loop bodies. Each value in ``wanted``
+    gets one more read."""
     reads = Counter(wanted)
     for node in nodes:
         reads.update(node.inputs)
@@ -149,7 +157,7 @@ def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
 
 
 class Dialect(ABC):
-    """The interface to write operations and loops as source code of one framework."""
+    """The interface of a framework's source code: how operations and loops are written."""
 
     @abstractmethod
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
@@ -157,14 +165,15 @@ class Dialect(ABC):
 
     @abstractmethod
     def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
-        """Return the expression of an array in which every entry is ``figure``."""
+        """Return the expression of an array in which every entry is the number ``figure``."""
 
     @abstractmethod
     def scan(self, e: Emitter, node: Node) -> None:
-        """Write a loop."""
+        """Write a loop over time steps."""
 
     def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
-        """Return an expression that draws noise (:mod:`harness.language.noise`) at every call.
+        """Return an expression that draws new noise at every call. ``law`` is the distribution
+        (:mod:`harness.language.noise`).
 
         Raises:
             NotImplementedError: layers are not written for training in this framework.
@@ -174,11 +183,12 @@ class Dialect(ABC):
 
 @dataclass
 class Emitter:
-    """The writer of one function, with its lines so far and the variables in use.
+    """The writer of one function. It has the lines written so far, and the variables in use.
 
-    ``base`` returns the name of a value in the spec, or "". ``left`` counts the remaining reads of
-    each value. ``pending`` has the expressions of values without a variable, ``text`` the variables
-    of all other values, and ``owner`` the last value of each variable.
+    Values are program values, by number. ``base`` returns the name of a value in the spec, or "".
+    ``left`` counts how often each value will still be read. ``pending`` has the expressions of
+    values that have no variable yet, ``text`` the variables of all other values, and ``owner`` the
+    last value of each variable.
     """
 
     dialect: Dialect
@@ -210,11 +220,12 @@ class Emitter:
         return variable_name
 
     def hold(self, number_: int, name: str) -> None:
-        """Record that a variable holds a value."""
+        """Record that the variable ``name`` holds a value."""
         self.text[number_], self.owner[name], self.home[number_] = name, number_, self.depth
 
     def name(self, base: str) -> str:
-        """Return a variable name: ``base`` if its old value is not read again, else a new name."""
+        """Return a variable name: ``base`` if this variable is free or its old value is not read
+        again, else a new name such as ``base_2``."""
         base = identifier(base)
         old_value = self.owner.get(base)
         if (
@@ -230,16 +241,18 @@ class Emitter:
         return "".join(p if isinstance(p, str) else self.text[p] for p in code.parts)
 
     def read(self, code: Code) -> str:
-        """Return the text of an expression that is written now, and count its values as read."""
+        """Return the text of an expression that is written now. Each value in it counts as read
+        once more."""
         self.left.subtract(p for p in code.parts if isinstance(p, int))
         return self.render(code)
 
     def write(self, line: str) -> None:
-        """Append a statement."""
+        """Append a statement to the lines of the function."""
         self.lines += statement(self.depth, line)
 
     def operand(self, number_: int) -> Code:
-        """Return the expression that reads a value: its pending expression, or its variable."""
+        """Return an expression for a value that is read now: the value's pending expression, or its
+        variable."""
         code = self.pending.get(number_)
         if code is None:
             return value(number_)
@@ -248,7 +261,8 @@ class Emitter:
         return code
 
     def assign(self, number_: int, code: Code) -> None:
-        """Write ``name = code``, and record the name of the value."""
+        """Write the assignment of an expression to a variable, and record that the variable holds
+        the value."""
         text = self.read(code)
         name = self.name(self.base(number_) or self.words.get(number_, "part"))
         if name != text:
@@ -284,11 +298,12 @@ class Emitter:
         self.direct, self.readers = before
 
     def alone(self, number_: int) -> bool:
-        """Return whether a value is read exactly once, and in the body that is being written."""
+        """Return whether a value will be read exactly once, by the body (of the function or a loop)
+        that is being written."""
         return self.left[number_] == 1 == self.direct[number_]
 
     def node(self, node: Node) -> None:
-        """Write one node."""
+        """Write the source of one node."""
         if node.op == "call":
             assert self.call is not None
             self.call(self, node)
@@ -298,7 +313,8 @@ class Emitter:
             self.settle(node.output, self.built(node), node.op)
 
     def settle(self, number_: int, code: Code, op: str = "") -> None:
-        """Keep an unnamed value as an expression if it is read once; assign any other value now."""
+        """Decide how a computed value is written. A value that has no name and is read once stays
+        an expression; any other value is assigned to a variable now."""
         self.words[number_] = WORDS.get(op, op or "part")
         if code.plain or (self.alone(number_) and not self.base(number_)):
             self.pending[number_] = code
@@ -306,7 +322,8 @@ class Emitter:
             self.assign(number_, code)
 
     def built(self, node: Node) -> Code:
-        """Return the expression of a node; operands that make it too long become variables."""
+        """Return the expression of a node. If it would be too long, its longest operands are
+        assigned to variables."""
         operands = [self.operand(i) for i in node.inputs]
         while True:
             code = self.expression(node, operands)
@@ -346,7 +363,8 @@ class Emitter:
         return self.dialect.code(self, node, operands)
 
     def operands(self, numbers: Sequence[int], width: int = WIDTH) -> list[Code]:
-        """Return the expressions of values that are read together; long ones become variables."""
+        """Return the expressions of values that are read together, e.g. as arguments. If they are
+        longer than ``width``, some of them are assigned to variables."""
         codes = [self.operand(n) for n in numbers]
         for n, code in enumerate(codes):
             total = sum(len(self.render(c)) for c in codes)
@@ -383,7 +401,8 @@ class Emitter:
 
 
 def _tells(dim: Dim, size: str) -> bool:
-    """Return whether the length of an axis, such as ``2 * time + 1``, determines ``size``."""
+    """Return whether the size ``size`` can be computed from the length of an axis, e.g. ``time``
+    from ``2 * time + 1``."""
     return len(dim.terms) == 1 and dim.terms[0][0] == size and dim.terms[0][1] > 0
 
 

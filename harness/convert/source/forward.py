@@ -1,4 +1,4 @@
-"""Writer of the function of a whole model, shared by all dialects."""
+"""Writer of the function that computes a whole model, for all frameworks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from harness.program.ir import Node
 class Forward:
     """The written function of a whole model.
 
-    ``outputs`` and ``after`` (the new state) are pairs of a name and the returned expression.
+    ``outputs`` and ``after`` (the new state) have pairs of a name and the expression that is
+    returned.
     """
 
     emitter: Emitter
@@ -26,9 +27,10 @@ class Forward:
     after: Sequence[tuple[str, str]]
 
     def lines(self, model: SourceModel, start: Sequence[str]) -> list[str]:
-        """Return the lines of the body, which end with the return of outputs and state.
+        """Return the lines of the function's body. The last lines return the outputs and the new
+        state.
 
-        ``start`` has the lines that create the state if the caller passes none.
+        ``start`` has the lines that create the state if the caller passes no state.
         """
         e = self.emitter
         first = list(start) if self.state else []
@@ -51,7 +53,8 @@ def forward(
     call: Callable[[Emitter, Node], None],
     reserved: Collection[str],
 ) -> Forward:
-    """Write the nodes of the model."""
+    """Write the function of the whole model with the emitter ``e``. ``call`` writes the call of a
+    layer."""
     e.call, program = call, model.program
     e.reserved.update(reserved)
     results = [*model.outputs.values(), *model.state.values()]
@@ -73,7 +76,8 @@ def given(
     """Return the arguments of a layer's call as expressions.
 
     If the expressions are longer than ``width``, some of them are assigned to variables. If at
-    least ``least`` arguments at the end are zeros, these arguments are omitted.
+    least ``least`` arguments at the end are zeros, these arguments are left out, because zeros are
+    their default.
     """
     form, _ = model.calls[node.attributes["label"]]
     values = [value for _, value in form.roles(node)]
@@ -87,7 +91,8 @@ def given(
 
 
 def first_state(model: SourceModel, e: Emitter, head: str) -> list[str]:
-    """Write the function that returns the state before the first call; [] without a state."""
+    """Return the lines of a function that returns the state before the first call; [] if the model
+    has no state. ``head`` is the line with ``def``."""
     if not model.state:
         return []
     items = []
@@ -102,7 +107,8 @@ def first_state(model: SourceModel, e: Emitter, head: str) -> list[str]:
 
 
 def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
-    """Write the results of a call: a single result as an expression, several as variables."""
+    """Write the results of a layer's call. A single result is an expression; several results are
+    assigned to variables. ``word`` is the variable name for results that have no name."""
     if len(values) == 1:
         e.settle(values[0], code, word)
         return

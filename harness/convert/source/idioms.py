@@ -1,7 +1,7 @@
-"""Replacement of compositions of primitives by operations that every framework has.
+"""Replacement of several primitives by one operation that every framework has, e.g. ``relu``.
 
-Each composition becomes one node: ``relu``, ``clip``, ``sigmoid``, ``softmax``, ``log_softmax``,
-``mean`` or ``select``. ``select`` takes one index of an axis and drops the axis: ``x[:, -1]``.
+The new operations are ``relu``, ``clip``, ``sigmoid``, ``softmax``, ``log_softmax``, ``mean`` and
+``select``. ``select`` takes one index of an axis and drops the axis: ``x[:, -1]``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Rule = Callable[["Idioms", Node], Match | None]
 
 @dataclass
 class Idioms:
-    """A rewriter that replaces compositions of primitives by single nodes.
+    """A rewriter that replaces groups of primitives by single nodes.
 
-    ``made`` maps a value to the node that computes it. ``same`` maps a value that was removed to
-    the equal value that replaces it.
+    ``made`` maps a value to the node that computes it. ``same`` maps a removed value to the equal
+    value that replaces it.
     """
 
     types: Mapping[int, Type]
@@ -34,7 +34,8 @@ class Idioms:
     def block(
         self, nodes: Iterable[Node], wanted: Iterable[int]
     ) -> tuple[tuple[Node, ...], tuple[int, ...]]:
-        """Rewrite nodes; return the nodes that ``wanted`` values need, and the wanted values."""
+        """Rewrite nodes. Return the new nodes that are needed to compute the values ``wanted``, and
+        the numbers that these values now have."""
         rewritten = [self._rewritten(node) for node in nodes]
         results = tuple(self._now(value) for value in wanted)
         needed = needed_nodes([node for node in rewritten if node is not None], results)

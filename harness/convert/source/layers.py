@@ -17,11 +17,12 @@ from harness.program.signature import call_key, local_shapes
 
 @dataclass
 class Method:
-    """Calls of the layers in a :class:`LayerForm` that have the same equations.
+    """A method of a layer's class. It computes all calls of these layers that have the same
+    equations.
 
     ``call`` is one of these calls. ``training`` is this call in the training program if its
     equations differ there, otherwise None. ``results`` has the indices of the results that any
-    caller reads. ``optional`` has the roles (names of arguments) that default to zeros.
+    caller reads. ``optional`` has the names of arguments whose default is zeros.
     """
 
     call: Node
@@ -32,7 +33,8 @@ class Method:
 
 @dataclass
 class LayerForm:
-    """Layers with the same definition, attributes and shapes, which are written as one class."""
+    """All layers of a model with the same definition, attributes and shapes. They are written as
+    one class, with one method for each different set of equations."""
 
     name: str
     definition: str
@@ -42,7 +44,8 @@ class LayerForm:
     methods: dict[Any, Method] = field(default_factory=dict)
 
     def roles(self, call: Node) -> list[tuple[str, int]]:
-        """Return the inputs and states of a call as pairs of role and value."""
+        """Return the inputs and states of a call: the argument's name in the definition (its role),
+        and the number of the value."""
         pairs = zip(call.attributes["roles"], call.inputs, strict=True)
         return [(role, value) for role, value in pairs if role not in self.shapes]
 
@@ -51,8 +54,8 @@ class LayerForm:
 class SourceModel:
     """The inference program of a model, prepared for writing.
 
-    ``instances`` maps a layer to its :class:`LayerForm`. ``calls`` maps the label of a call to its
-    :class:`LayerForm` and :class:`Method`.
+    ``instances`` maps a layer's name to its :class:`LayerForm`. ``calls`` maps the label of a call
+    to the call's :class:`LayerForm` and :class:`Method`.
     """
 
     program: Program
@@ -65,7 +68,8 @@ class SourceModel:
     calls: Mapping[str, tuple[LayerForm, Method]]
 
     def name(self, value: int) -> str:
-        """Return the name of a value, if possible of an output or state; "" if it has no name."""
+        """Return the name of a value, or "" if it has no name. If the value is an output or a
+        state, its name there is preferred."""
         crossing = self.crossing.get(value)
         if crossing is not None:
             return crossing
@@ -74,7 +78,8 @@ class SourceModel:
 
     @cached_property
     def crossing(self) -> dict[int, str]:
-        """The first name of each value that is an output or a new state."""
+        """The names of outputs and new states, by value number. If several have the same value, the
+        first name."""
         names = (*self.state.items(), *self.outputs.items())
         return {value: name for name, value in reversed(names)}
 
@@ -84,7 +89,8 @@ class SourceModel:
         return {output: node for node in self.nodes for output in node.outputs}
 
     def dims(self, shape: Sequence[Dim]) -> str:
-        """Format a shape; sizes with known numbers become numbers, e.g. ``[batch, time, 86]``."""
+        """Format a shape, with sizes replaced by their numbers, e.g. ``[batch, time, 86]``. Batch
+        and time stay names."""
         sizes = {name: Dim(size) for name, size in self.program.sizes.items()}
         return "[" + ", ".join(str(dim.substitute(sizes)) for dim in shape) + "]"
 
@@ -111,9 +117,11 @@ def model(training: Program, inference: Program) -> SourceModel:
 
 
 def _with_floats(program: Program) -> list[Node]:
-    """Return the nodes; replace every call without float inputs by its equations.
+    """Return the nodes of a program. Each layer call without float inputs is replaced by the
+    equations of the layer.
 
-    A layer such as a table of positions has no float input, so it would not know the model's dtype.
+    A layer such as a table of positions has no float input, so its class would not know the model's
+    dtype.
     """
     nodes: list[Node] = []
     for node in program.nodes:
@@ -175,7 +183,8 @@ def _method(form: LayerForm, call: Node, training: Node) -> Method:
 
 
 def _zeros(form: LayerForm, call: Node, made: Mapping[int, Node]) -> frozenset[str]:
-    """Return the last roles of a call whose values are zeros; the first role is never returned."""
+    """Return the names of the last arguments of a call whose values are zeros, and which can be
+    left out. The first argument is never left out."""
     zero_roles: set[str] = set()
     for role, value in reversed(form.roles(call)[1:]):
         node = made.get(value)
@@ -194,10 +203,8 @@ def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
 
 
 def canonical(call: Node) -> Any:
-    """Return the equations of a call as nested tuples; equal equations give equal tuples.
-
-    The numbers of the values do not matter.
-    """
+    """Return the equations of a call as nested tuples, without the numbers of values. Two calls
+    with equal equations give equal tuples."""
     numbers: dict[int, int] = {}
 
     def index_of(value: int) -> int:

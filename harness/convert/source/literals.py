@@ -21,7 +21,8 @@ CONSTANTS = frozenset({"INPUTS", "STATE", "VOCABULARY"})
 
 
 def camel(name: str, reserved: Collection[str] = ()) -> str:
-    """Format ``lesson6/sequence_rnn`` as ``SequenceRnn``; append ``Model`` to a reserved name."""
+    """Make a class name from a model's name, e.g. ``SequenceRnn`` from ``lesson6/sequence_rnn``.
+    Append ``Model`` if the class name is reserved."""
     words = re.split(r"[^A-Za-z0-9]+|_", name.rpartition("/")[2])
     joined = "".join(word[:1].upper() + word[1:] for word in words)
     joined = joined if joined[:1].isalpha() else f"Model{joined}"
@@ -37,12 +38,14 @@ def identifier(name: str, reserved: Collection[str] = ()) -> str:
 
 
 def uses(lines: Iterable[str], module: str) -> bool:
-    """Return whether any line uses an attribute of a module, e.g. ``math.`` but not ``my_math.``"""
+    """Return whether any line uses a module, e.g. ``math.pi`` for the module ``math``, but not
+    ``my_math.pi``."""
     return any(re.search(rf'(?<![\w."]){module}\.', line) for line in lines)
 
 
 def unique(base: str, taken: Collection[str]) -> str:
-    """Return ``base``, or ``base_2``, ``base_3`` ... if that is taken."""
+    """Return ``base`` if no name in ``taken`` equals it; otherwise ``base_2``, ``base_3`` and so
+    on."""
     name, number = base, 2
     while name in taken:
         name, number = f"{base}_{number}", number + 1
@@ -57,10 +60,10 @@ _QUOTES = re.compile(r'"(?=")|(?<=")"|"\Z')
 
 
 def text(value: str) -> str:
-    """Return a name or other short text as a literal in double quotes.
+    """Return the Python literal of a name or other short text, in double quotes.
 
-    Brackets, commas and percent signs are escaped too: lines of source are later broken at commas
-    and brackets, and templates are filled at percent signs.
+    Brackets, commas and percent signs are escaped too: long lines of source are later broken at
+    commas and brackets, and templates are filled in at percent signs.
     """
     pieces = (c if _PLAIN.fullmatch(c) else _code(c) for c in value)
     return '"' + "".join(pieces) + '"'

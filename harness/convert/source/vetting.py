@@ -1,8 +1,9 @@
 """Check that generated source contains only what an export writes, before it is written or run.
 
-Names and notes from a spec are literals in the source (:mod:`.literals`). If such text ever escaped
-from its quotes, this check would reject it. The check covers the kinds of statements and
-expressions, the imports, every called function and every name that is read.
+Names and notes from a spec are string literals in the source (:mod:`.literals`). If such a text
+ever ended its quotation marks early and became code, this check would reject the code. The check
+covers the kinds of statements and expressions, the imports, every called function and every name
+that is read.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ LITERALS = (str, int, float, bool, type(None))
 class Words:
     """The names and imports that the source of one format may use.
 
-    ``imports`` has import statements, and ``roots`` the names that they bind. ``known`` has dotted
-    names that begin with a root (``torch.zeros``). ``methods`` are called on values, ``python`` are
-    Python's own names, and ``keywords`` the names of arguments. ``decorator`` is the only allowed
-    decorator.
+    ``imports`` has import statements, and ``roots`` the names that they define (``torch``).
+    ``known`` has allowed dotted names that begin with such a name (``torch.zeros``). ``methods``
+    has names of methods that may be called on values, ``python`` has names of Python itself, and
+    ``keywords`` has names of keyword arguments. ``decorator`` is the only allowed decorator.
     """
 
     imports: frozenset[str]
@@ -51,7 +52,8 @@ class Words:
 
 
 def vetted(source: str, words: Words, name: str) -> str:
-    """Return the source if it contains only what an export to the format writes.
+    """Return the source if it contains only code that an export to the format writes. ``words`` has
+    the allowed names.
 
     Raises:
         UsageError: the source contains forbidden code; the message begins with ``name``.
@@ -72,10 +74,10 @@ def vetted(source: str, words: Words, name: str) -> str:
 
 @dataclass
 class _SyntaxReader:
-    """The names in a syntax tree, collected before its nodes are checked.
+    """A check of a syntax tree, which first collects the names that the source defines.
 
-    ``inner`` has the nodes in front of a dot, and ``attributes`` the attributes assigned to
-    ``self``.
+    ``inner`` has the nodes before a dot, and ``attributes`` the names of attributes that are
+    assigned on ``self``.
     """
 
     words: Words
@@ -87,7 +89,8 @@ class _SyntaxReader:
     inner: set[ast.AST] = field(default_factory=set)
 
     def problems(self) -> Iterator[tuple[ast.AST, str]]:
-        """Yield the forbidden nodes, each with text that continues "an export contains no ..."."""
+        """Yield each forbidden node with a text about it. The text continues "an export contains no
+        ..."."""
         nodes = list(ast.walk(self.tree))
         for node in nodes:
             self._note(node)
@@ -153,7 +156,8 @@ class _SyntaxReader:
         return "" if node.name == "__init__" else self._new(node.name)
 
     def _new(self, name: str) -> str:
-        """Return the problem of an assigned name: it must not redefine a known name."""
+        """Return a text about the problem if an assigned name redefines a name that the source uses
+        otherwise; else ""."""
         taken = name in self.words.roots or name in self.words.python or name.startswith("__")
         return f"other meaning of {name!r}" if taken or name == "self" else ""
 
@@ -190,7 +194,8 @@ class _SyntaxReader:
 
 
 def _dotted(node: ast.expr) -> str:
-    """Return the dotted name that an expression is, e.g. ``torch.nn.functional``; else ""."""
+    """Return the dotted name that an expression consists of, e.g. ``torch.nn.functional``. Return
+    "" for any other expression."""
     if isinstance(node, ast.Name):
         return node.id
     inner = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
@@ -220,7 +225,8 @@ LIMIT = 1 << 24
 
 
 def run_file(path: Path, words: Words) -> ModuleType:
-    """Run a source file, and return its module. Nothing is stored in ``sys.modules`` or on disk.
+    """Run a source file after checking it, and return its module. Nothing is stored in
+    ``sys.modules`` or on disk.
 
     Raises:
         UsageError: the file is missing, or contains something that no export writes.
