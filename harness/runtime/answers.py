@@ -1,8 +1,8 @@
-"""Types of a worker's arguments and answers.
+"""Types of the arguments and answers of calls to a worker.
 
 Arguments are arrays by name. The return annotations of a worker's methods are the types of its
-answers, and the parent validates each answer against them (:mod:`harness.worker.answers`). Workers
-import this module too, so it must not import pydantic.
+answers, and the parent process validates each answer against them (:mod:`harness.worker.answers`).
+Workers import this module too, so it must not import pydantic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from harness.errors import shorten
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arrays that a model gets, by the names of its parameters, inputs and so on.
+    """The arrays with which a model runs: five mappings from names to arrays, e.g.
+    ``parameters["rnn.W"]``.
 
     Floats are float64 numbers that float32 represents exactly. Indices are int64.
     """
@@ -33,7 +34,8 @@ class Arguments:
     targets: ArrayDict
 
     def with_batch(self, other: Arguments) -> Arguments:
-        """Return these parameters and statistics with all other arrays from ``other``."""
+        """Return a copy that keeps the parameters and statistics, and takes all other arrays from
+        ``other``."""
         return replace(self, inputs=other.inputs, state=other.state, targets=other.targets)
 
 
@@ -55,7 +57,8 @@ class Misfit:
 
 
 def tensor(value: Any) -> Array | Misfit:
-    """Return an array of numbers unchanged; for any other value, return a :class:`Misfit`."""
+    """Return ``value`` if it is an array of numbers, otherwise a :class:`Misfit` that says why it
+    is not."""
     if value is None:
         return Misfit("nothing was returned")
     if isinstance(value, Misfit):
@@ -83,7 +86,7 @@ def check_all_arrays(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class ConvertedBy:
-    """A type annotation that validates a value with ``convert``.
+    """A pydantic annotation for a field whose value the function ``convert`` validates.
 
     ``convert`` returns the value, or raises ValueError if the value is not allowed.
     """
@@ -98,7 +101,7 @@ class ConvertedBy:
 
 @dataclass(frozen=True)
 class Length:
-    """A type annotation for a list of ``count`` entries."""
+    """A pydantic annotation for a list of exactly ``count`` entries."""
 
     count: int
 
@@ -115,10 +118,12 @@ class Length:
 
 @dataclass(frozen=True)
 class EqualLength:
-    """A type annotation for an answer whose list must be as long as an argument of the call says.
+    """An annotation for an answer with a list, e.g. one entry per step, whose length an argument
+    sets.
 
-    The call's argument ``argument`` is a number, or a list of the same length. The list in the
-    answer is its field ``within``. If ``within`` is empty, the answer itself is the list.
+    ``argument`` names an argument of the call: the length itself, or a list of the same length.
+    ``within`` names the field of the answer that holds the list; if it is empty, the answer itself
+    is the list.
     """
 
     argument: str
@@ -126,7 +131,7 @@ class EqualLength:
 
 
 def short_text(value: Any) -> str:
-    """Return a short text of a value, for an error message."""
+    """Return a value as text for an error message, cut to a short length."""
     return shorten(repr(value), 80)
 
 

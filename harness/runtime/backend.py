@@ -177,12 +177,14 @@ class Backend(ABC):
     def compile(self, function: F) -> F:
         """Return a faster version of a function.
 
-        It is called with tensors of various shapes, but always with the same names.
+        The harness calls the faster version with tensors of various shapes, but always with the
+        same names.
         """
         return function
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """Return a function that runs a plan. :meth:`advance` gets a step that calls this function.
+        """Return a function that runs a plan. The harness passes a step that calls this function to
+        :meth:`advance`.
 
         Returns:
             A function from inputs to outputs, by the plan's names. An input has the shape
@@ -218,15 +220,17 @@ class Backend(ABC):
         raise UsageError(f"{self.name} cannot compile its own layers: use another path")
 
     def advance(self, step: Advance) -> Advance:
-        """Return a faster version of a step. All calls have the shapes of the first call."""
+        """Return a faster version of a step, which maps (carried, fixed, batch) to (next carried,
+        results). All calls have the shapes of the first call."""
         return step
 
     def several(self, step: Advance) -> Advance | None:
         """Return a function that makes many steps in one call, or None if that is not faster.
 
         Returns:
-            A function like ``step``, but the tensors of the batch and the results are ``[steps,
-            ...]``. It returns the carried tensors after the last step.
+            A function like ``step``, but each tensor of the batch and of the results has an
+            additional first axis: ``[steps, ...]``. The returned carried tensors are those after
+            the last step.
         """
         return None
 
@@ -311,17 +315,19 @@ class Backend(ABC):
         return None
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """Return the framework's own layer or loss if it computes exactly this call, else None.
+        """Return the framework's own layer or loss that computes exactly this call, or None without
+        one.
 
         On native paths the harness asks for each call in each phase, before anything runs. A layer
-        runs natively only if all of its calls are claimed, in both phases. If a claimed call
+        runs natively only if the backend claims all of its calls, in both phases. If a claimed call
         raises, the harness reports the error and does not run the equations instead. The gradient
         of a claimed call needs :meth:`value_and_gradient`.
         """
         return None
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        """Return the framework's own optimizer if its update is exactly this rule, else None.
+        """Return the framework's own optimizer whose update is exactly this rule, or None without
+        one.
 
         The harness asks only on native paths. To time whole steps with the optimizer, the backend
         needs :meth:`value_and_gradient`.
@@ -352,7 +358,8 @@ class Backend(ABC):
 def plan_script(
     plan: Plan, table: Table, tensor: Callable[[Array], Any], scan: Loop
 ) -> Callable[[Tensors], Tensors]:
-    """Return a function that runs a plan node by node: inputs to outputs, by the plan's names."""
+    """Return a function that runs a plan node by node and maps inputs to outputs, by the plan's
+    names."""
 
     def scalar(value: float) -> Any:
         return tensor(np.asarray(value, host_dtype(plan.dtype)))

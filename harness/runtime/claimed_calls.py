@@ -20,9 +20,10 @@ Given = Callable[[Values], tuple[Tensors, Tensors]]
 
 
 def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
-    """Return a backend's claims on a program: layers by their name in the model, losses by name.
+    """Return the layers and losses that a backend claims to run natively: layers by their name in
+    the model (e.g. ``rnn``), losses by name.
 
-    A layer with several calls is claimed only if the backend claims every call.
+    A layer with several calls is included only if the backend claims every call.
     """
     claimed: dict[str, Native] = {}
     for key, calls in calls_by_layer(program, phase).items():
@@ -42,7 +43,8 @@ def _ask_for_claim(backend: Backend, call: ClaimableCall) -> Native | None:
 
 
 def claimed_call(key: str, native: Native) -> Claimed:
-    """Return the function that prepares a claimed call for the interpreter."""
+    """Return the function with which the interpreter prepares the claimed call of ``key`` (the name
+    of a layer or loss)."""
 
     def claimed(node: Node) -> Line:
         read_arguments = _argument_reader(node, key, native)
@@ -80,14 +82,15 @@ def _prepared_line(node: Node, label: str, run: Callable[[Values], Sequence[obje
 def merge_chains(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> tuple[list[Node], dict[str, Claimed]]:
-    """Merge claimed calls that their framework can run as one call.
+    """Merge consecutive claimed layers that their framework can run as one call (see
+    :class:`.native.Chain`).
 
-    Return the new nodes, and the functions that prepare the merged calls, by key.
+    Return the new nodes, and the functions that prepare the merged calls, by name of the call.
 
     Args:
         nodes: The nodes in order.
         ends: The results that the caller reads. All other results are read only inside ``nodes``.
-        natives: The backend's claims, by key.
+        natives: The backend's claims, by name of the layer or loss.
     """
     claimed: dict[str, Claimed] = {}
     if not any(native.chain for native in natives.values()):
@@ -134,7 +137,7 @@ def _claimed_chain(chain: Sequence[Node], natives: Mapping[str, Native]) -> Clai
 def _find_chains(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> list[list[Node]]:
-    """Return the chains of calls that their framework can run as one call, each in order."""
+    """Return lists of consecutive calls that their framework can run as one call."""
     times = Counter(ends)
     first: dict[int, int] = {}
     for place, node in enumerate(nodes):

@@ -35,7 +35,7 @@ HIDDEN = RUNS_CODE | IMPORTERS
 
 
 class HiddenImports(Exception):
-    """The error of a file that may import modules which its source does not name."""
+    """The error for a file that may import modules which its source code does not name."""
 
 
 def imported_modules(path: Path, package: str) -> set[str]:
@@ -80,7 +80,8 @@ def imported_modules(path: Path, package: str) -> set[str]:
 
 
 def _is_text(value: ast.expr, tree: ast.Module) -> bool:
-    """Return whether an expression is a string literal, or a module-level name of literals."""
+    """Return whether an expression is a string literal, or a module-level name that is assigned
+    only string literals."""
     if isinstance(value, ast.Constant):
         return isinstance(value.value, str) and not value.value.startswith(".")
     if isinstance(value, ast.IfExp):
@@ -98,7 +99,8 @@ def _is_text(value: ast.expr, tree: ast.Module) -> bool:
 
 
 def _name_of(value: ast.expr) -> str:
-    """Return the name in a name or attribute expression; empty for other expressions."""
+    """Return the last name in an expression such as ``name`` or ``a.name``; empty for other
+    expressions."""
     match value:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
@@ -189,7 +191,7 @@ def _dependency_files(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None
 
 
 def _modules_within(names: Iterable[str], part: str) -> Iterator[str]:
-    """Yield the named modules that are inside package ``part``, and their parent packages."""
+    """Yield the given modules that are inside the package ``part``, and their parent packages."""
     for name in names:
         words = name.split(".")
         if name.startswith(f"{part}.") and all(word.isidentifier() for word in words):

@@ -24,26 +24,28 @@ class Probes(dict[str, Probe]):
         return function
 
     def looked_up(self, row: Callable[[int], Measured]) -> None:
-        """Add the two measurements of an index outside of a table with three rows.
+        """Add measurements of what a lookup with a wrong index does in a table with three rows.
 
-        ``row`` looks up an index, here 3 (too large) and -1 (negative). It returns the row that the
-        framework read (``row 2``), ``NaN`` or ``error``.
+        ``row(index)`` looks up the index, here 3 (too large) and -1 (negative). It returns which
+        row the framework read (``row 2``), ``NaN`` or ``error``.
         """
         self["index-too-large"] = partial(row, 3)
         self["index-negative"] = partial(row, -1)
 
     def observe(self, observations: Mapping[str, Callable[..., Any]]) -> None:
-        """Add measurements by the name of their catalogue entry.
+        """Add a measurement for each catalogue entry in ``observations``.
 
-        Each function returns what it observes, as a number or an array that numpy can convert. The
-        result of the measurement is the text for this observation: see :data:`READINGS`.
+        The entry's function observes the framework, and returns a number or an array that numpy can
+        convert. :data:`READINGS` has the functions that turn such a number or array into the text
+        of the result.
         """
         for entry, observe in observations.items():
             self[entry] = partial(READINGS[entry], observe)
 
 
 def _choice(yes: str, no: str) -> Callable[[Callable[[], Any]], Measured]:
-    """Return a reading of an observation that is true or false (0)."""
+    """Return a function that turns an observation into the text ``yes`` if it is true, else into
+    ``no``."""
     return lambda observe: yes if observe() else no
 
 
@@ -52,22 +54,29 @@ def _number(observe: Callable[[], Any]) -> float:
 
 
 def _average_offset(normalise: Callable[[Any], Any]) -> Measured:
-    """Normalise a batch with mean 1e4; return ``lost`` if rounding makes the variance wrong."""
+    """Normalise a batch with mean 1e4; return ``lost`` if rounding errors make the result wrong,
+    else ``kept``."""
     x = np.random.default_rng(0).normal(size=(64, 1)).astype("float32") + np.float32(1e4)
     true = (x.astype("float64") - x.mean(dtype="float64")) / x.astype("float64").std()
     return "kept" if np.abs(np.asarray(normalise(x)) - true).max() < 0.05 else "lost"
 
 
 def _gru_gates(state_with: Callable[[int], Any]) -> Measured:
-    """Name the blocks of a GRU's arrays; ``state_with`` returns the state after one step from 3 if
-    the bias of one block is large."""
+    """Return which gate each block of a GRU's arrays belongs to, e.g. ``z, r, n``.
+
+    ``state_with(block)`` returns the state after one step from state 3, with a large bias in that
+    block.
+    """
     gates = {3.0: "z", 1.5: "r", 2.0: "n"}
     return ", ".join(gates[round(float(state_with(block)), 3)] for block in range(3))
 
 
 def _lstm_gates(states_with: Callable[[int], Any]) -> Measured:
-    """Name the blocks of an LSTM's arrays; ``states_with`` returns the state and the cell after one
-    step from (0, 3) if the bias of one block is large."""
+    """Return which gate each block of an LSTM's arrays belongs to, e.g. ``i, f, g, o``.
+
+    ``states_with(block)`` returns (h, c) after one step from (0, 3), with a large bias in that
+    block.
+    """
     gates = []
     for block in range(4):
         h, c = map(float, states_with(block))
@@ -76,9 +85,10 @@ def _lstm_gates(states_with: Callable[[int], Any]) -> Measured:
 
 
 def _sharing(convert: Callable[[Any], Any]) -> Measured:
-    """Change a numpy array after its conversion; return whether the tensor changes too.
+    """Change a numpy array after its conversion to a tensor; return whether the tensor ``shares``
+    the change.
 
-    ``convert`` returns a function that reads the tensor.
+    ``convert`` converts an array and returns a function that reads the tensor.
     """
     source = np.zeros(1, "float32")
     read = convert(source)
@@ -87,7 +97,8 @@ def _sharing(convert: Callable[[Any], Any]) -> Measured:
 
 
 def _reduction(observe: Callable[[], Any]) -> Measured:
-    """Name the reduction of the cross entropy of four rows, each of which has the loss log 2."""
+    """Return how the cross entropy of four rows is reduced (``none``, ``mean`` or ``sum``); each
+    row has the loss log 2."""
     loss = observe()
     return "none" if np.ndim(loss) else "mean" if abs(float(loss) - np.log(2)) < 1e-6 else "sum"
 

@@ -1,4 +1,4 @@
-"""Turn a program into functions from tensors to tensors, and into their gradients."""
+"""Conversion of a program to functions from tensors to tensors, and to their gradients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from harness.runtime.precision import host_dtype, narrow, with_products_in
 
 
 def inner_product(table: Table, results: Tensors, constants: Tensors) -> Any:
-    """Return the sum of all results times their cotangents.
+    """Return the sum of all results, each multiplied by its cotangent.
 
     ``constants`` holds the cotangent of a result such as ``output.y`` as ``cotangent.output.y``.
     """
@@ -198,9 +198,10 @@ class Functions:
         return updates.unscaled(split, self.table) if self.scales else split
 
     def derivative(self, phase: Phase, mode: Mode) -> Derivative:
-        """Return a program that also computes gradients; it is cached.
+        """Return a program that computes gradients in addition to the results; it is cached.
 
-        The gradients are those of the loss, or the gradients along cotangents.
+        They are the gradients of the loss or, depending on ``mode``, of the inner product with
+        cotangents.
         """
         program, results = self.programs[phase], result_ports(self.programs[phase], mode)
         prefixes = ("loss",) if mode == "loss" else ("output.", "state.")
@@ -219,7 +220,7 @@ class Functions:
         constants: Tensors,
         watch: Watch | None = None,
     ) -> Tensors:
-        """Interpret a program's nodes and return its results.
+        """Interpret a program's nodes and return its results by name.
 
         If ``watch`` is given, it is called with every value, and loops run step by step.
         """
@@ -281,13 +282,15 @@ class Functions:
         return function
 
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
-        """Return the claimed calls of a phase by key, as the interpreter needs them."""
+        """Return the functions with which the interpreter prepares claimed calls, by name of the
+        layer or loss."""
         return {key: claimed_call(key, native) for key, native in self.natives[phase].items()}
 
     def _with_merged_chains(
         self, phase: Phase, sizes: Mapping[str, int], nodes: Sequence[Node], ends: Iterable[int]
     ) -> tuple[Interpreter, Sequence[Node]]:
-        """Merge chains of claimed layers into one call each; return interpreter and nodes."""
+        """Merge consecutive claimed layers into one call each; return an interpreter and the new
+        nodes."""
         nodes, chains = merge_chains(nodes, ends, self.natives[phase])
         return self.interpreter(sizes, {**self.claimed(phase), **chains}), nodes
 

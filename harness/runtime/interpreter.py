@@ -57,12 +57,12 @@ class Loop(Protocol):
 
 @dataclass
 class Interpreter:
-    """The settings with which program nodes are interpreted.
+    """The settings for interpreting the nodes of a program.
 
     ``scalar`` turns a number into a tensor. Primitives that convert to floats get ``dtype``.
-    ``claimed`` prepares claimed calls, by key. ``watch`` gets every value. Constants are made once.
-    If ``anew``, each run makes them again, because a compiler's trace cannot use another trace's
-    constants.
+    ``claimed`` has the functions that prepare claimed calls, by name of the layer or loss.
+    ``watch`` is called with every value. Constants are made once; if ``anew``, each run makes them
+    again, because a compiler's trace cannot use the constants of another trace.
     """
 
     table: Table
@@ -81,7 +81,8 @@ class Interpreter:
         return self.prepared(nodes).run(values)
 
     def prepared(self, nodes: Iterable[Node], ends: Iterable[int] | None = None) -> PreparedNodes:
-        """Prepare nodes for many runs. If ``ends`` is given, the caller reads no other results."""
+        """Prepare nodes for many runs. ``ends`` are the only results that the caller reads; None
+        means all."""
         nodes = tuple(nodes)
         if ends is not None:
             self._loosen(nodes, ends)
@@ -266,7 +267,7 @@ def stack(table: Table, tensors: Sequence[Any]) -> Any:
 
 
 def perform(table: Table, op: str, inputs: Sequence[Any], attributes: Attributes = NOTHING) -> Any:
-    """Return the result of a primitive. If it raises, the error names the call.
+    """Return the result of a primitive. If the primitive raises, the error also names the call.
 
     Raises:
         TypeError: the primitive returned None. Errors of the primitive itself pass through.
@@ -320,8 +321,8 @@ class NodeCache:
     ) -> PreparedNodes:
         """Return the prepared nodes of a key from the cache.
 
-        If the key is new, ``prepare`` returns an interpreter and the nodes to prepare. If
-        ``ends`` is given, the caller reads no other results.
+        If the key is new, ``prepare`` returns an interpreter and the nodes to prepare. ``ends`` are
+        the only results that the caller reads; None means all.
         """
         if key not in self._prepared:
             if len(self._prepared) == MOST_CACHED:
@@ -332,7 +333,8 @@ class NodeCache:
 
 
 def with_loose(table: Table, fused: Table) -> Table:
-    """Return a table of primitives with the backend's :data:`LOOSE` maximum, if it has one."""
+    """Return a table of primitives extended by the backend's maximum that may ignore NaN
+    (:data:`LOOSE`), if it has one."""
     return {**table, LOOSE: fused[LOOSE]} if LOOSE in fused else table
 
 

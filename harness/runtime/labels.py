@@ -1,6 +1,6 @@
 """Names of backends with a label, such as ``torch@2.6``, and names of devices.
 
-A report has one column for each of these backends, so the code calls ``torch@2.6`` a column.
+A report has one column for each labelled backend, so the code calls such a name a column.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ VERSION = re.compile(r"\d+(\.\d+)+\S*")
 
 
 def backend_of(column: str) -> str:
-    """Return the backend's name without the label, which selects its plugin."""
+    """Return the backend's name without the label: ``torch`` for ``torch@2.6``. It selects the
+    plugin."""
     return column.partition("@")[0]
 
 
@@ -66,7 +67,8 @@ def device_names(cards: int) -> tuple[str, ...]:
 
 
 def card_of(device: str) -> int | None:
-    """Return the number of the GPU that a device name stands for, or None for any other device."""
+    """Return the number of the GPU that a device name stands for; None if the device is not a
+    GPU."""
     kind, colon, number = device.partition(":")
     if kind != CARD or (colon and not number.isdecimal()):
         return None

@@ -44,7 +44,8 @@ def available() -> int:
 
 
 def _allowed_by_groups() -> list[int]:
-    """Return the bytes that each limit of a control group leaves, and 2**62 in case of no limit."""
+    """Return for each limit of a control group the bytes that remain; 2**62 if there is no
+    limit."""
     allowances = [1 << 62]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Types for claims: the layers, losses and optimizers that a backend runs as the framework's own.
+"""Types for claims: the framework's own layers, losses and optimizers that a backend offers to run.
 
 Functions here get and return tensors by name. The tensors that they get belong to the harness,
 which may pass them again. A function writes into them only if its docstring allows it. Floats have
@@ -92,7 +92,7 @@ class ClaimableCall:
 
     @property
     def _meaning(self) -> Meaning | None:
-        """The meaning of the definition; None if the program was made without a spec."""
+        """The identity of the definition; None if the program was made without a spec."""
         meaning = self.node.attributes.get("meaning")
         return meaning if isinstance(meaning, Meaning) else None
 
@@ -140,7 +140,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Native:
-    """A layer or loss that a backend claims as the framework's own.
+    """A layer or loss of the framework itself, which a backend offers to run.
 
     ``run(values, packed)`` is the call. ``values`` holds inputs, states and statistics by role. An
     LSTM has ``x`` ``[batch, time, features]``, ``h`` and ``c`` ``[batch, units]``. A loss has
@@ -168,8 +168,9 @@ class Native:
 class Layout:
     """The map between the spec's parameters and the framework's packed tensors.
 
-    The parameter ``rnn.W`` is a part of the tensor ``rnn/kernel``, or is kept as it is. ``natives``
-    are the layers that a framework runs, by their name in the model.
+    A parameter such as ``rnn.W`` is a part of a packed tensor such as ``rnn/kernel``, or stays as
+    it is if its layer is not claimed. ``natives`` are the claimed layers, by their name in the
+    model.
     """
 
     def __init__(self, program: Program, natives: Mapping[str, Native]) -> None:
@@ -190,7 +191,7 @@ class Layout:
 
     @property
     def joined(self) -> bool:
-        """True if one packed tensor holds several parameters."""
+        """True if a packed tensor holds more than one parameter."""
         pieces = (piece for packing in self.claimed.values() for piece in packing.pieces.values())
         return any(isinstance(piece, Join | Stack) for piece in pieces)
 
@@ -199,7 +200,8 @@ class Layout:
         return in_order(self.packed(HOST, neutral, frozen=True))
 
     def unpack(self, packed: Arrays) -> ArrayDict:
-        """Convert packed arrays back to the spec's parameters; missing arrays are skipped."""
+        """Convert packed arrays back to the spec's parameters; parameters whose array is missing
+        are left out."""
         return in_order(self.unpacked(HOST, packed))
 
     def packed(self, table: Table, neutral: Mapping[str, Any], *, frozen: bool = False) -> Tensors:
@@ -216,7 +218,8 @@ class Layout:
         return packed
 
     def unpacked(self, table: Table, packed: Mapping[str, Any]) -> Tensors:
-        """Convert packed tensors back to the spec's parameters; missing tensors are skipped."""
+        """Convert packed tensors back to the spec's parameters; parameters whose tensor is missing
+        are left out."""
         neutral = {n: packed[n] for n in self.plain if n in packed}
         for instance, packing in self.claimed.items():
             own: Tensors = {}

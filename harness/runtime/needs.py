@@ -1,4 +1,4 @@
-"""List backends whose framework is not installed, without importing a framework.
+"""Search for backends whose framework is not installed, without importing a framework.
 
 ``python -m harness.runtime.needs`` prints the list for its own interpreter.
 """
@@ -37,7 +37,7 @@ def missing_frameworks(pythons: Mapping[str, str]) -> dict[str, str]:
 
 
 def missing_here() -> dict[str, str]:
-    """Return the backends whose framework is missing here, each with its install command."""
+    """Return the backends whose framework this interpreter lacks, each with its install command."""
     commands = {}
     for name, (_, entry) in sorted(installed(ENTRY_POINT_GROUP).items()):
         if entry.dist is not None and not all(map(_is_installed, requirements(entry.dist, name))):
@@ -76,9 +76,10 @@ def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
 
 
 def _is_installed(requirement: Requirement) -> bool:
-    """Return whether a distribution, or another one with its module, is installed.
+    """Return whether a distribution, or another distribution that provides the same module, is
+    installed.
 
-    For example, ``tensorflow-cpu`` has the module of ``tensorflow``.
+    For example, ``tensorflow-cpu`` provides the module of ``tensorflow``.
     """
     try:
         distribution(requirement.name)

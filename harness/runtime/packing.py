@@ -35,7 +35,7 @@ HOST: Table = {
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter of the spec, in the layout of a framework's tensor.
+    """A parameter of the spec, as it lies in a framework's tensor.
 
     The parameter is transposed, or its axes are put in the order ``axes``. It is then reshaped to
     ``shape``, which keeps the order of the numbers.
@@ -47,7 +47,8 @@ class Part:
     shape: tuple[int, ...] = ()
 
     def order(self, rank: int) -> tuple[int, ...]:
-        """Return the order of the parameter's ``rank`` axes in the packed tensor."""
+        """Return the order of the parameter's axes in the packed tensor; ``rank`` is the number of
+        its axes."""
         return self.axes or tuple(reversed(range(rank)) if self.transpose else range(rank))
 
     def turned(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -55,7 +56,8 @@ class Part:
         return tuple(shape[axis] for axis in self.order(len(shape)))
 
     def neutral(self, packed: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Return the spec's shape of the parameter for a packed shape; None if unknown."""
+        """Return the parameter's shape in the spec, given its shape ``packed`` in the framework;
+        None if unknown."""
         if self.shape or (self.axes and len(self.axes) != len(packed)):
             return None
         return tuple(packed[axis] for axis in inverse(self.order(len(packed))))
@@ -76,7 +78,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Join:
-    """Parameters joined along one axis of a tensor."""
+    """Parameters that are concatenated along one axis to a tensor."""
 
     parts: tuple[Part, ...]
     axis: int
@@ -153,7 +155,7 @@ Piece = Part | Join | Stack | FrozenZeros
 
 @dataclass(frozen=True)
 class Packing:
-    """The contents of a framework's tensors, by tensor name. ``unpack`` inverts ``pack``."""
+    """The parameters in each tensor of a framework, by tensor name. ``unpack`` inverts ``pack``."""
 
     pieces: Mapping[str, Piece]
 
@@ -172,7 +174,8 @@ class Packing:
         return in_order({name: piece.pack(HOST, neutral) for name, piece in self.pieces.items()})
 
     def unpack(self, packed: Arrays, shapes: Shapes) -> ArrayDict:
-        """Return arrays of the spec's parameters in ``shapes``; missing tensors are skipped."""
+        """Return arrays of the spec's parameters in ``shapes``; parameters whose tensor is missing
+        are left out."""
         neutral: ArrayDict = {}
         for name, piece in self.pieces.items():
             if name in packed:

@@ -1,4 +1,4 @@
-"""Find backends by name in the metadata of installed packages, and load them one at a time.
+"""Search for backends by name in the metadata of installed packages, and loading of one backend.
 
 Listing the backends imports none of them. Loading a backend imports no other backend. A broken
 plugin therefore affects only users who load it.
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class BrokenPlugin(HarnessError):
     """The error of a plugin that is installed but cannot be used.
 
-    ``traceback`` is the text of the error that the plugin's own code raised, empty if it raised
-    none.
+    ``traceback`` is the traceback of an error in the plugin's own code, or empty if no such error
+    was raised.
     """
 
     def __init__(self, message: str, traceback: str = "") -> None:
@@ -47,7 +47,7 @@ class BrokenBackend(BrokenPlugin):
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of a backend, from the metadata of its installed distribution.
+    """The distribution that provides a backend, from its installed metadata.
 
     ``rivals`` are other distributions that provide a backend of the same name. If there are rivals,
     the harness loads none of these backends.
@@ -111,7 +111,7 @@ def _environment_of_hook(name: str, hook: str) -> dict[str, str]:
 
 
 def code(name: str) -> str:
-    """Return a checksum of the code of backend ``name``, empty if no such backend is installed."""
+    """Return a checksum of the code of backend ``name``; empty if no such backend is installed."""
     if name not in (found := installed()):
         return ""
     origin, entry = found[name]
@@ -136,7 +136,8 @@ def _top_level(distribution: Distribution) -> set[str]:
 
 
 def installed(group: str = ENTRY_POINT_GROUP) -> dict[str, tuple[Origin, EntryPoint]]:
-    """Return the entry points of a group with their origins, without importing a plugin."""
+    """Return the origin and the entry point of every plugin in an entry-point group, by name,
+    without importing a plugin."""
     return dict(_installed(group, tuple((place, _change_time(place)) for place in sys.path)))
 
 
@@ -169,10 +170,11 @@ def _installed(
 
 @dataclass(frozen=True)
 class PluginKind:
-    """A kind of plugin: its ``noun`` in messages, and its ``group`` of entry points.
+    """A kind of plugin (backend or format): its ``noun`` in messages, and its ``group`` of entry
+    points.
 
-    ``unknown`` is the error for a name without a plugin. ``broken`` is the error for a plugin that
-    cannot be used.
+    ``unknown`` is the class of the error for a name without a plugin. ``broken`` is the class of
+    the error for a plugin that cannot be used.
     """
 
     noun: str

@@ -1,4 +1,4 @@
-"""Run each primitive by itself and check the shape and dtype of its result.
+"""A test that runs each primitive by itself and checks the shape and dtype of its result.
 
 In a whole model, a later primitive may hide a wrong dtype, or a wrong shape may cause an error far
 from its origin. The probe therefore runs every primitive of a session once by itself, eagerly, on
@@ -33,7 +33,8 @@ from harness.runtime.session import Session
 
 
 def every_primitive(offers: Collection[str]) -> Builder:
-    """Return a builder with a call of every required primitive, and of those in ``offers``."""
+    """Return a builder that holds a call of every required primitive, and of the optional
+    primitives in ``offers``."""
     builder = Builder()
 
     def value(*shape: int, kind: Kind = "float", bound: int | None = None) -> int:
@@ -103,7 +104,7 @@ KINDS: Mapping[str, str] = {"index": "iu", "bool": "b"}
 
 @dataclass(frozen=True)
 class TensorForm:
-    """The shape and kind of a tensor; ``bound`` is the number of classes of an index."""
+    """The shape and kind of a tensor. ``bound`` is the number of allowed values of an index."""
 
     shape: tuple[int, ...]
     kind: Kind = "float"
@@ -125,7 +126,8 @@ class PrimitiveCall:
 
 @dataclass
 class Probe:
-    """A test of each primitive of a backend by itself. Calls that were correct are not repeated.
+    """A test of each primitive of a backend by itself. It does not repeat calls that were correct
+    before.
 
     ``traceback`` is the traceback of the call that raised, if any.
     """
@@ -134,7 +136,7 @@ class Probe:
     _right: set[Any] = field(default_factory=set)
 
     def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> ProbeAnswer:
-        """Test the primitives; return the number of calls ``tried``, the ``faults`` and a
+        """Test the primitives; return the number of tested calls (``tried``), the ``faults`` and a
         ``traceback``.
 
         ``faults`` holds the first fault of each primitive as text. ``setting`` holds everything
@@ -341,7 +343,8 @@ def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[Primi
 
 
 def _tensor(session: Session, form: TensorForm) -> Any:
-    """Return a tensor of a shape and kind: numbers above 0, random valid indices or bools."""
+    """Return a tensor of this shape and kind, filled with numbers above 0, random valid indices, or
+    bools."""
     random = np.random.default_rng(0)
     if form.kind == "float":
         return session.float_tensor(random.uniform(0.5, 1.5, form.shape))

@@ -35,9 +35,10 @@ def describe_type(value: Any) -> str:
 
 
 def check_type(value: T, kind: type[Any], source: str, wanted: str) -> T:
-    """Return ``value``, which ``source`` returned, after checking its type.
+    """Return ``value`` after checking that its type is ``kind``.
 
-    ``source`` and ``wanted`` are texts for the message.
+    For the error message, ``source`` names the method that returned the value, and ``wanted``
+    describes the expected value.
 
     Raises:
         ContractError: the value has another type.
@@ -48,7 +49,8 @@ def check_type(value: T, kind: type[Any], source: str, wanted: str) -> T:
 
 
 def check_function(value: F, source: str) -> F:
-    """Return ``value``, which ``source`` returned, after checking that it can be called.
+    """Return ``value`` after checking that it can be called; ``source`` names the method that
+    returned it.
 
     Raises:
         ContractError: the value cannot be called.
@@ -59,7 +61,8 @@ def check_function(value: F, source: str) -> F:
 
 
 def check_mapping(value: Any, source: str) -> Mapping[str, Any]:
-    """Return ``value``, which ``source`` returned, after checking that it is a mapping.
+    """Return ``value`` after checking that it is a mapping; ``source`` names the method that
+    returned it.
 
     Raises:
         ContractError: the value is not a mapping.
@@ -71,7 +74,8 @@ def check_mapping(value: Any, source: str) -> Mapping[str, Any]:
 
 
 def check_pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
-    """Return ``value``, which ``source`` returned, after checking that it has two entries.
+    """Return ``value`` after checking that it has two entries; ``source`` names the method that
+    returned it.
 
     Raises:
         ContractError: the value does not have two entries.
@@ -99,7 +103,8 @@ def check_table(value: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def check_texts(value: Any, source: str) -> dict[str, str]:
-    """Return a mapping as texts by name, each cut to :data:`LONGEST` characters.
+    """Check a mapping that ``source`` returned; return it as texts by name, each cut to
+    :data:`LONGEST` characters.
 
     Values that are not texts are converted.
 

@@ -1,6 +1,6 @@
-"""Serve the calls through which the parent process drives a session in a worker.
+"""The calls through which the parent process drives a session in a worker.
 
-Each method of :class:`SessionService` is one verb, e.g. ``load`` or ``forward``.
+The parent calls a method of :class:`SessionService` by its name, e.g. ``load`` or ``forward``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from harness.runtime.step_service import Payload, StepService
 
 
 class SessionService(StepService):
-    """The current session of one backend. Its methods take and return plain data."""
+    """The current session of one backend. Its methods take and return arrays, numbers and texts."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
@@ -69,10 +69,9 @@ class SessionService(StepService):
     ) -> OpenAnswer:
         """Start a session, which replaces the previous session.
 
-        Return the path of each layer and three flags.
-
-        ``denormals``: the backend promises to keep denormals. ``repeats``: its gradients have the
-        same bits each time. ``automatic``: the framework itself computes the gradients, for single
+        Return what runs each layer (``paths``) and three flags. ``denormals`` is True if the
+        backend promises to keep denormals, and ``repeats`` if its gradients have the same bits each
+        time. ``automatic`` is True if the framework itself computes the gradients, for single
         passes and for whole training steps.
         """
         self.backend.quick, self.backend.exact = quick, False
@@ -119,7 +118,7 @@ class SessionService(StepService):
         targets: Payload,
         cotangents: Payload | None = None,
     ) -> Gradients:
-        """Return ``results`` and ``gradients``.
+        """Return two mappings: ``results``, and ``gradients`` by name of the variable.
 
         The gradients are those of the loss or, with ``cotangents``, of the inner product with them.
         """
@@ -209,8 +208,8 @@ class SessionService(StepService):
     ) -> list[str]:
         """Return faults as text: arrays that share memory although they must not.
 
-        The list is empty if there are no faults. Each call holds ``inputs`` and ``state``. The
-        caller gives two different calls.
+        The list is empty if there are no faults. The caller gives two different calls, each with
+        ``inputs`` and ``state``.
         """
         faults: list[str] = []
         # Run on copies; the received arrays stay unchanged for the comparison.

@@ -101,7 +101,7 @@ class Tracing:
     """A record of the named values of a run.
 
     Values in ``instead`` replace computed values. ``tensor`` converts an array to a tensor.
-    ``array`` converts a tensor to an array, and gets its name for messages.
+    ``array`` converts a tensor to an array; its second argument is the tensor's name for messages.
     """
 
     program: Program
@@ -129,7 +129,8 @@ UPDATED = ("update()", "the next state and the next variables")
 
 
 class Session(Functions):
-    """A model in training. :class:`~harness.runtime.functions.Functions` provides its functions."""
+    """A model on one backend, with its current parameters, statistics and optimizer slots.
+    :class:`~harness.runtime.functions.Functions` provides its functions."""
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class Session(Functions):
         self.use_rule(rule)
 
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
-        """Train with another optimizer from the next :meth:`load` on.
+        """Use another optimizer from the next :meth:`load` on, which makes its state.
 
         If ``claim`` is false, the optimizer's equations run even if the framework has its own
         optimizer. Raise :class:`.promises.ContractError` if a claim is invalid.
@@ -166,9 +167,10 @@ class Session(Functions):
         self._compiled.pop("update", None)
 
     def paths(self) -> dict[str, str]:
-        """Return the path of each layer, each loss and the ``optimizer``.
+        """Return what runs each layer, each loss and the ``optimizer``, by name.
 
-        A path is the label of the framework's own version (``torch.lstm``) or ``equations``.
+        The value is the label of the framework's own implementation (``torch.lstm``), or
+        ``equations``.
         """
         natives = self.natives["training"]
         keys = map(call_key, self.programs["training"].calls)
@@ -223,7 +225,7 @@ class Session(Functions):
         vars(self).pop("optimizer_state", None)
 
     def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
-        """Resume the optimizer's equations after ``steps`` steps; not for a claimed optimizer.
+        """Continue the optimizer's equations as after ``steps`` steps; not for a claimed optimizer.
 
         ``slots`` holds arrays by slot and parameter of the spec. Raise :class:`UsageError` if a
         slot is unknown or missing.
@@ -340,7 +342,8 @@ class Session(Functions):
     def updated(
         self, run: Function, variables: Tensors, gradients: Tensors, before: Tensors, rate: float
     ) -> Tensors:
-        """Return variables by name, and slots as ``SLOT.NAME``, after an optimizer update.
+        """Run an optimizer update. Return the new variables by name, and the new slots as
+        ``SLOT.NAME``.
 
         ``run`` computes the optimizer's equations. ``before`` holds the slots before the update,
         and the step number as :data:`.updates.STEP`.
@@ -353,14 +356,15 @@ class Session(Functions):
     def fed(
         self, variables: Tensors, gradients: Tensors, step: Any, learning_rate: float
     ) -> tuple[Tensors, Any]:
-        """Return the gradients and learning rate for a claimed optimizer; see
+        """Return the gradients and the learning rate to pass to a claimed optimizer; see
         :meth:`.updates.Update.fed`."""
         constants = self._rule_constants(variables, gradients, step, learning_rate)
         fed = self.rule_update().fed(variables, constants)
         return fed, fed.pop(RATE)
 
     def rule_update(self) -> Update:
-        """Return the optimizer's equations for all variables; always the same object."""
+        """Return the optimizer's equations for all variables. Every call returns the same
+        object."""
         assert self._update is not None
         return self._update
 

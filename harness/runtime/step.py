@@ -1,4 +1,5 @@
-"""Turn one whole step of a session into one function, for a pipeline or a framework's compiler.
+"""Conversion of a whole step of a session to one function, for a pipeline or a framework's
+compiler.
 
 A step is a training step or a forward pass. It passes its ``carried`` tensors on to the next step:
 in training the parameters, statistics, state and optimizer slots; in a forward pass the state. The
@@ -32,11 +33,12 @@ BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """A step of a session. ``around(run)`` is the whole step; ``run`` is the framework's part.
+    """A step of a session (a training step or a forward pass).
 
-    ``begin(state)`` returns the first (carried, fixed), from the values that the session has
-    loaded. ``orders`` gives the axis order of each input of the step's plan
-    (:class:`harness.program.plan.Plan`), if the step runs a plan.
+    ``run`` is the part of the step that the framework computes. ``around(run)`` is the whole step:
+    the harness's own work, with a call of ``run`` in it. ``begin(state)`` returns the first
+    (carried, fixed), from the values that the session has loaded. ``orders`` gives the axis order
+    of each input of the step's plan (:class:`harness.program.plan.Plan`), if the step runs a plan.
     """
 
     around: Callable[[Callable[..., Any]], Advance]
@@ -50,9 +52,9 @@ class TrainingStep:
         return self.around(self.run)
 
     def idle(self, carried: Tensors, fixed: Tensors, batch: Tensors) -> Advance:
-        """Return the step without the framework's part, to time the harness's own work.
+        """Return the step without the framework's computation, to time the harness's own work.
 
-        The framework's part runs once here; later calls return its result again.
+        The framework computes once, in this call; the returned step uses this result each time.
         """
         returned: list[Any] = []
 

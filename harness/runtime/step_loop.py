@@ -38,14 +38,15 @@ class Steps(Protocol):
 
 @runtime_checkable
 class Runs(Protocol):
-    """Steps that run faster when several of them are begun in one call."""
+    """Steps of which several can be started in one call, which is faster."""
 
     def run(self, first: int, count: int) -> Any:
         """Begin ``count`` steps, from step ``first``; return the handle of the last step."""
 
 
 class Clock:
-    """A clock for steps. A measurement ends when the results are on the host."""
+    """A stopwatch for the steps of a pipeline. A measurement ends when the results are on the
+    host."""
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
@@ -63,8 +64,8 @@ class Clock:
         """Return the seconds of three stages for each of ``count`` calls; each call makes ``many``
         steps.
 
-        The stages are: beginning the call, waiting for its results and reading them, and reading
-        them a second time.
+        The stages are: starting the call, waiting for its results and reading them, and reading the
+        same results a second time.
         """
         seconds = []
         for index in range(first, first + count * many, many):
@@ -115,7 +116,8 @@ class Carry:
 
 @dataclass(frozen=True)
 class StepLoop:
-    """Compiled steps: ``one`` makes one step per call; ``several``, if not None, makes many."""
+    """Compiled steps: ``one`` makes one step per call; ``several``, if not None, makes many steps
+    per call."""
 
     one: Advance
     several: Advance | None = None
@@ -134,7 +136,7 @@ class StepLoop:
         )
 
     def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> StepHandle:
-        """Run a step on each batch and return the last results.
+        """Run a step on each batch and return the results of the last call.
 
         Each batch comes with a flag, which is true if the batch is a stack of several batches.
         """
@@ -214,11 +216,11 @@ class Pipeline:
 
     def feed(self, batches: Sequence[Batch], beside: bool = False) -> None:
         """Continue with other batches. They replace all batches; if ``beside`` is true, they become
-        a second list.
+        a second list, and :meth:`turn` switches between the two lists.
 
         The batches are laid out once in the axis order of the step. If the backend can write into
         tensors, the new batches reuse the memory of the old ones, because a step may be bound to
-        that memory. :meth:`turn` switches between the two lists.
+        that memory.
 
         Raises:
             UsageError: there are no batches.
@@ -342,7 +344,8 @@ class Pipeline:
         return {**values, "others": others}
 
     def overhead(self, count: int) -> float:
-        """Return the seconds per step that :meth:`start` takes without the framework.
+        """Return the harness's own seconds per step: the time of :meth:`start` without the
+        framework.
 
         If the framework has compiled the whole step, the whole step is excluded. The pipeline
         restarts afterwards.

@@ -1,4 +1,4 @@
-"""Serve the calls of a worker that measure speed: prepare a pipeline and time its steps."""
+"""The calls to a worker that measure speed: they prepare a pipeline and time its steps."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def bandwidth_numbers(device: str, dtype: str) -> int:
 
 
 class PeakMeter:
-    """A measurement of the peak speeds of one backend, on one device and in one dtype.
+    """A measurement of the highest speeds (FLOP/s, bytes/s) of one backend, on one device and in
+    one dtype.
 
     It verifies the results: a matrix product must be correct, and computed before the clock stops.
     """
@@ -104,7 +105,8 @@ class PeakMeter:
         return self.backend.primitives["astype"](tensor, dtype=narrowed) if narrowed else tensor
 
     def _read(self, multiply: Binary, a: Any, b: Any, left: Array, right: Array) -> float:
-        """Return the seconds of a product without its read-back; verify random entries."""
+        """Return the seconds of one matrix product, without the time to read it back; verify random
+        entries."""
         cast, wide = self.backend.primitives["astype"], host_dtype(self.dtype)
         started = time.perf_counter()
         result = multiply(a, b)
@@ -188,10 +190,11 @@ class StepService:
         quick: bool = False,
         beside: bool = False,
     ) -> Prepared:
-        """Make a pipeline in place of all others or, if ``beside``, next to those of other paths.
+        """Make a pipeline for ``path``. It replaces all other pipelines or, with ``beside``, only
+        an earlier one of this path.
 
-        Return the path of each layer, the seconds of this call, the steps per call, and the
-        backend's settings.
+        Return what runs each layer, the seconds of this call, the steps per call, and the backend's
+        settings.
         """
         self._pipelines = self._pipelines if beside else {}
         started = time.perf_counter()

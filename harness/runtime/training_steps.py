@@ -1,4 +1,4 @@
-"""Train a session on batches that a source makes when they are needed. Runs inside the worker."""
+"""Training of a session on batches that a source makes when they are needed. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Rows = Array
 
 
 class BatchSource(Protocol):
-    """A source of batches, which are selected by the numbers of their rows."""
+    """A source of batches. A batch is selected by the numbers of its rows."""
 
     @property
     def classes(self) -> Mapping[str, int]:
@@ -135,7 +135,7 @@ class Loader:
         self._parts = [{n: p[step] for n, p in parts.items()} for step in range(count)]
 
     def _write(self, arrays: Arrays) -> Sequence[Tensors]:
-        """Write batches into the reused tensors, and return the tensors that now hold them."""
+        """Write batches into the reused tensors, and return the tensors that hold them."""
         fill = self._backend.fill
         parts = self._parts[: len(next(iter(arrays.values())))]
         for name, array in arrays.items():
@@ -164,7 +164,8 @@ class Loader:
 
 
 class ListedBatches:
-    """A source of listed batches with ``inputs`` and ``targets``, all of equal shapes."""
+    """A source that holds a list of batches with ``inputs`` and ``targets``, all of equal
+    shapes."""
 
     classes: Mapping[str, int] = {}
 
@@ -182,7 +183,8 @@ class ListedBatches:
     def batch(
         self, rows: Rows, compact: Collection[str] = (), step: int | None = None
     ) -> ArrayDict:
-        """Return the batches with the numbers ``rows`` ``[..., 1]``, including their noise."""
+        """Return the batches whose indices in the list are ``rows`` ``[..., 1]``, including their
+        noise."""
         return {name: array[rows[..., 0]] for name, array in self._arrays.items()}
 
     def expand(self, name: str, taken: Array) -> Array:
@@ -276,7 +278,8 @@ class TrainingSteps:
         return steps_made(self.session.array(self._carry.carried[STEP], STEP))
 
     def _steps(self, rate: float, rows: Rows) -> _Steps:
-        """Return the compiled step for a learning rate and for batches like these rows; cached."""
+        """Return the compiled step for a learning rate and for batches as large as ``rows``; it is
+        cached."""
         key = (rate, len(rows))
         if key not in self._compiled_steps:
             self.store()
@@ -294,7 +297,8 @@ class TrainingSteps:
 
 
 def _with_expansion(advance: Advance, loader: Loader) -> Advance:
-    """Return a step that expands the loader's batch, and returns only the carried tensors."""
+    """Return a step that first expands indices in the loader's batch to one-hot, and returns only
+    the carried tensors."""
 
     def expanding(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
         return advance(carried, fixed, loader.expand(batch))[0], {}

@@ -1,4 +1,4 @@
-"""Run an optimizer's equations for every variable of a session. No other module runs them.
+"""The equations of an optimizer, run for every variable of a session. No other module runs them.
 
 The variables of a claimed layer are packed: one tensor holds several parameters. Elementwise
 equations give the same result on packed tensors. The tensors are unpacked, and packed again after
@@ -70,7 +70,7 @@ def _initial_slot(slot: Port, shape: tuple[int, ...], parameter: Array) -> Array
 
 
 def steps_made(following: Array) -> int:
-    """Return the number of steps that the optimizer has made, from the next step's number."""
+    """Return the number of steps that the optimizer has made, given the number of its next step."""
     return int(following) - 1
 
 
@@ -87,11 +87,11 @@ def claimable(rule: UpdateRule, layout: Layout) -> bool:
 
 
 def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimizer | None:
-    """Return the framework's own optimizer for a rule, or None.
+    """Return the framework's own optimizer that the backend offers for a rule, or None.
 
     Raises:
         ContractError: the backend returned another object, or an optimizer that clips gradients
-            although the model does not.
+        although the model does not.
     """
     if not claimable(rule, layout):
         return None
@@ -137,7 +137,8 @@ class Update:
         self._feeding = needed_nodes(rule.nodes, fed_values)
 
     def packed(self, slots: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        """Convert slots with one array per parameter of the spec to one array per variable."""
+        """Convert slots with one array per parameter of the spec to slots with one array per
+        variable."""
         packed: dict[str, Arrays] = {}
         for slot, neutral in slots.items():
             arrays = neutral if slot in self.own_slots else self.layout.pack(neutral)
@@ -250,7 +251,8 @@ def initial_scaling(scalar: Callable[[float], Any]) -> Tensors:
 
 
 def scaled(function: Function, table: Table) -> Function:
-    """Return a function that multiplies ``scalar`` by the loss scale, one of its constants."""
+    """Return a version of ``function`` that multiplies its result ``scalar`` by the loss scale,
+    which is one of its constants."""
 
     def run(variables: Tensors, constants: Tensors) -> Tensors:
         results = function(variables, constants)
@@ -261,7 +263,7 @@ def scaled(function: Function, table: Table) -> Function:
 
 
 def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
-    """Return a gradient function that divides the gradients by the loss scale."""
+    """Return a version of a gradient ``function`` that divides the gradients by the loss scale."""
 
     def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
         results, gradients = function(variables, constants)

@@ -1,9 +1,9 @@
 """An executor: a plan that is prepared for a framework that runs eagerly.
 
 The executor decides everything in advance that does not depend on the data. It unrolls loops, and
-gives every value a place in preallocated memory. Operations that only make a view of memory cost
-nothing. All other operations become calls with bound arguments. Running the executor makes these
-calls in order.
+assigns preallocated memory to every value. Operations that only make a view of memory cost nothing.
+All other operations become calls with bound arguments. Running the executor makes these calls in
+order.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class Executor:
         self._bind(inputs)
 
     def _bind(self, inputs: Mapping[str, View]) -> None:
-        """Bind the calls that read no input; store the instructions that read an input."""
+        """Bind the calls that read no input of the plan; store the instructions that read one for
+        later."""
         self._calls: list[Call] = []
         self._reading: dict[int, Instruction] = {}
         for parts in self._tiles:
@@ -240,7 +241,8 @@ class Executor:
 
 @dataclass(frozen=True)
 class _Bound:
-    """Calls bound to inputs. The inputs stay alive, so that no other tensor gets their ``id``."""
+    """Calls that are bound to certain input tensors. It keeps the inputs alive, so that no new
+    tensor gets the ``id`` of one of them."""
 
     calls: Sequence[Call]
     given: Sequence[Any]

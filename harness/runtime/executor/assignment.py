@@ -1,4 +1,5 @@
-"""Assign memory to buffers: reuse memory that is no longer needed, and update in place if safe."""
+"""Assignment of memory to buffers, which reuses free memory and updates in place if that is
+safe."""
 
 from __future__ import annotations
 
@@ -44,10 +45,10 @@ def lives(
 
 
 class MemoryPlan:
-    """The allocation of every buffer except the inputs.
+    """The allocation of every buffer except the buffers of inputs.
 
     Each buffer in ``carried`` has its own allocation, even if no instruction reads the buffer.
-    ``replaced`` maps a new buffer to the old one whose memory it should take over. ``aliases``
+    ``replaced`` maps a new buffer to the old buffer whose memory it should take over. ``aliases``
     gives, by operation, the positions of the inputs whose memory the result may take over. Such an
     input must have the layout of the result, and no later instruction may read it.
     """
@@ -131,7 +132,8 @@ class MemoryPlan:
                     self._free[allocation.kind].append(allocation)
 
     def _reuse_allocation(self, buffer: Buffer) -> Allocation:
-        """Return the smallest free allocation that has at most twice the size of the buffer.
+        """Return the smallest free allocation that fits the buffer and is at most twice as large as
+        it.
 
         If several are equally small, return the one that became free last. If none fits, return a
         new one.

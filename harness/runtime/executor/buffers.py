@@ -69,7 +69,7 @@ class View:
         return tuple(reversed(plain))
 
     def permute(self, axes: Sequence[int]) -> View:
-        """Return the view with its axes in another order."""
+        """Return the view with its axes in the order ``axes``."""
         shape = tuple(self.shape[a] for a in axes)
         return View(self.buffer, shape, tuple(self.strides[a] for a in axes), self.offset)
 
@@ -137,11 +137,13 @@ class View:
         return View(self.buffer, shape, tuple(strides), self.offset)
 
     def same_place(self, other: View) -> bool:
-        """Return whether two views have the same entries of the same buffer, in the same order."""
+        """Return whether two views consist of the same entries of the same buffer, in the same
+        order."""
         return self.buffer is other.buffer and self.has_layout_of(other)
 
     def has_layout_of(self, other: View) -> bool:
-        """Return whether two views have the same layout, each within its own buffer."""
+        """Return whether two views have the same shape, strides and offset, each within its own
+        buffer."""
         return (self.offset, self.shape, self.plain_strides()) == (
             other.offset,
             other.shape,
@@ -158,7 +160,7 @@ class View:
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Match the axes of two shapes; yield pairs of numbers of neighbouring axes.
+    """Match the axes of two shapes in groups; yield pairs (number of old axes, number of new axes).
 
     The axes of a pair have the same product of lengths. For ``[6, 4]`` and ``[2, 3, 4]`` the pairs
     are (1, 2) and (1, 1).
@@ -195,7 +197,8 @@ def fresh(
     like: View | None = None,
     role: Role = "temporary",
 ) -> View:
-    """Return a view of a new buffer; its axes have the memory order of ``like`` (same rank)."""
+    """Return a view of a new buffer. Its axes are ordered in memory like the axes of ``like``,
+    which must have the same rank."""
     order = like.memory_order() if like is not None else tuple(range(len(shape)))
     strides = [0] * len(shape)
     stride = 1

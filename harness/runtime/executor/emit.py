@@ -1,4 +1,5 @@
-"""Build instructions on views of memory, and choose places for the values that ``concat`` joins."""
+"""Builder of instructions on views of memory; it lets operands of ``concat`` be computed in
+place."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class Assembler:
         return matrix_view
 
     def matrix(self, view: View, *groups: int) -> View:
-        """Merge axes to a matrix with one dense axis, as products need it; copy if necessary."""
+        """Merge axes to get a matrix with one dense axis, as products need it; copy if
+        necessary."""
         matrix_view = view.merge(*groups)
         if matrix_view is None or (1 not in matrix_view.strides and 1 not in matrix_view.shape):
             matrix_view = self.compact(view).merge(*groups)
@@ -63,12 +65,13 @@ class Assembler:
         return matrix_view
 
     def copy_to(self, place: View, operand: Operand) -> None:
-        """Copy a value to a place, unless it is already there."""
+        """Copy a value to the memory of the view ``place``, unless it is already there."""
         if isinstance(operand, Constant) or not operand.same_place(place):
             self.emit("copy", place, operand)
 
     def into(self, home: View, op: str, *inputs: Operand, groups: Shape, **attributes: Any) -> None:
-        """Append an instruction that writes its result to ``home``, with merged axes.
+        """Append an instruction that writes its result to the view ``home``, with axes merged into
+        ``groups``.
 
         If the axes of ``home`` cannot be merged, the result is copied to ``home`` afterwards.
         """
@@ -106,9 +109,11 @@ def apply_view(op: str, operand: Operand, attributes: Attributes) -> Operand:
 def find_homes(
     nodes: Sequence[Node], homes: Mapping[int, View], new: Callable[[int], View]
 ) -> dict[int, View]:
-    """Choose the memory of a block's values so that ``concat`` copies nothing.
+    """Choose the memory of a block's values so that ``concat`` copies nothing: return views by
+    value.
 
-    ``homes`` gives the places that are already fixed. ``new`` makes a new view for a value.
+    ``homes`` has the views of values whose memory is already fixed. ``new`` makes a new view for a
+    value.
     """
     places = dict(homes)
     computed = {o for node in nodes for o in node.outputs}
@@ -148,7 +153,8 @@ def elementwise(
 ) -> View:
     """Append one elementwise instruction, and return the view of its result.
 
-    ``place`` is the place of the result, or its shape. A new place has the axis order of an input.
+    ``place`` is the view for the result, or the shape of a new view, whose axes are then ordered in
+    memory like those of an input.
     """
     shape = place.shape if isinstance(place, View) else place
     operands = list(inputs)
@@ -166,10 +172,10 @@ def elementwise(
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The argument of a rule: one node of a plan, to be converted to instructions.
+    """The argument of a rule: one node of a plan, which the rule converts to instructions.
 
     It holds the node's operands and attributes, and the shape and kind of its result. ``home`` is
-    the place where the result must be, or None if the rule may choose.
+    the view where the rule must write the result, or None if the rule may choose.
     """
 
     assembler: Assembler
@@ -180,9 +186,10 @@ class Work:
     home: View | None
 
     def operands(self) -> list[View]:
-        """Return views of all inputs; constants get memory."""
+        """Return views of all inputs; for a constant, allocate memory that holds it."""
         return [self.assembler.in_memory(i) for i in self.inputs]
 
     def place(self, like: View | None = None) -> View:
-        """Return the result's home, or a new place with the axis order of ``like``."""
+        """Return the view for the result: ``home``, or a new view with the memory order of
+        ``like``."""
         return self.home or fresh(self.shape, self.kind, like)

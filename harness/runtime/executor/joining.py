@@ -26,7 +26,8 @@ LINE = 16
 
 
 class BufferJoiner:
-    """The instructions after joining; ``place`` converts views of the old buffers."""
+    """A list of instructions in which equal chains are joined; :meth:`place` converts views of the
+    old buffers."""
 
     def __init__(
         self, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
@@ -56,7 +57,8 @@ class BufferJoiner:
         return replace(view, buffer=joined.buffer, offset=joined.offset + view.offset)
 
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
-        """Return which joined buffer replaces which; ``replaced`` says this for their parts.
+        """Convert ``replaced`` (new buffer -> old buffer whose memory it takes over) to joined
+        buffers.
 
         A joined buffer replaces another only if every part replaces the part at the same position.
         Two groups may hold the same parameters in different orders.
@@ -112,9 +114,9 @@ class BufferJoiner:
 
 @dataclass(frozen=True)
 class _Chain:
-    """A chain: the numbers of its instructions, and their buffers in order of use.
+    """A chain of instructions on whole buffers of one size.
 
-    The instructions work on whole buffers of one size.
+    ``numbers`` are the indices of the instructions, and ``buffers`` their buffers in order of use.
     """
 
     numbers: Sequence[int]
@@ -128,7 +130,7 @@ class _Chain:
 def _groups(
     instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> list[list[_Chain]]:
-    """Return groups of chains with equal work, each on its own carried buffers."""
+    """Return groups of chains that do the same work, each chain on its own carried buffers."""
     uses = _uses(instructions)
     alike: dict[Hashable, list[_Chain]] = defaultdict(list)
     for chain in _chains(instructions, uses):
@@ -148,9 +150,10 @@ def _groups(
 
 
 def _shortened_chains(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
-    """Yield a chain without its first instruction, then without its first two, and so on.
+    """Yield shorter versions of a chain: without its first instruction, without its first two, and
+    so on.
 
-    Stop when the removed part and the rest of the chain share more than one buffer.
+    Stop when the removed part and the remaining chain have more than one buffer in common.
     """
     for start in range(1, min(len(chain.numbers), BEFORE + 1)):
         before, rest = (
@@ -172,7 +175,8 @@ def _uses(instructions: Sequence[Instruction]) -> dict[Buffer, list[int]]:
 def _chains(
     instructions: Sequence[Instruction], uses: Mapping[Buffer, Sequence[int]]
 ) -> Iterator[_Chain]:
-    """Yield chains: instructions on whole small buffers, which shared buffers connect.
+    """Yield chains of instructions on whole small buffers. Instructions belong to the same chain if
+    they use the same buffer.
 
     Each chain starts from a carried buffer.
     """
@@ -234,7 +238,7 @@ def _buffers(one: Instruction) -> list[Buffer]:
 def _work_key(
     chain: _Chain, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> Hashable:
-    """Return a key for the work of a chain. Chains with equal keys may be joined."""
+    """Return a key that describes the work of a chain. Chains with equal keys may be joined."""
     places = {buffer: n for n, buffer in enumerate(chain.buffers)}
 
     def does(one: Instruction) -> Hashable:
@@ -258,7 +262,7 @@ def _movable(
     instructions: Sequence[Instruction],
     uses: Mapping[Buffer, Sequence[int]],
 ) -> list[_Chain]:
-    """Return the chains that may be delayed until the last chain runs.
+    """Return the chains that may be delayed until the last of ``chains`` runs.
 
     Until the last chain ends, no other instruction may read the results of such a chain, or write
     to buffers that it has read.

@@ -30,7 +30,7 @@ FOLDED = ("add", "subtract", "multiply", "divide", "power", "negative", "sqrt", 
 
 
 class Flattener(Assembler):
-    """The instructions of a plan. ``env`` gives the view or constant of each value."""
+    """The list of instructions of a plan. ``env`` gives the view or constant of each value."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -46,7 +46,8 @@ class Flattener(Assembler):
         self.results = {name: self._result(self.env[v]) for name, v in plan.outputs.items()}
 
     def _result(self, operand: Operand) -> View:
-        """Return an output in memory that it does not share with an input."""
+        """Return the view of an output; copy the output if its memory is that of an input or a
+        constant."""
         if isinstance(operand, View) and operand.buffer.role == "temporary":
             return operand
         place = fresh(
@@ -58,7 +59,8 @@ class Flattener(Assembler):
     def run(
         self, nodes: Iterable[Node], env: dict[int, Operand], homes: Mapping[int, View]
     ) -> None:
-        """Flatten nodes in order. ``homes`` gives the places where some of the values must be."""
+        """Convert nodes to instructions, in order. ``homes`` has views into which some of the
+        values must be written."""
         nodes = tuple(nodes)
         homes = find_homes(nodes, homes, self.new)
         for node in nodes:
@@ -128,11 +130,11 @@ def _row(sequence: Operand, time: int) -> Operand:
 
 
 class _Stacks:
-    """The memory of the values of all time steps that a loop returns as stacked tensors.
+    """The memory of the tensors in which a loop stacks values of all time steps.
 
-    If a loop stacks a carried value as it is before each step, its stack has ``length + 1`` rows.
-    They are the initial value, then the value after each step. The values before the steps and the
-    values after the steps are two views of this stack.
+    If a loop stacks a carried value as it is before each step, its stack has ``length + 1`` rows:
+    the initial value, then the value after each step. The values before the steps and the values
+    after the steps are two views of this stack.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""Convert primitives to instructions. Products and reductions get merged axes, as kernels need
-them."""
+"""Conversion of primitives to instructions. Products and reductions get merged axes, because
+kernels expect matrices."""
 
 from __future__ import annotations
 
@@ -200,9 +200,9 @@ def _reduction(op: str) -> Rule:
 
 
 def _rowwise(op: str) -> Rule:
-    """Return the rule of an operation on rows (the last axis).
+    """Return the rule of an operation that works row by row, i.e. along the last axis.
 
-    All operands have the leading axes of the first.
+    All operands have the leading axes of the first operand.
     """
 
     def rule(work: Work) -> Operand:

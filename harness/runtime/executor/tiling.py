@@ -22,10 +22,10 @@ def chains(
     ops: Collection[str],
     allocation_of: Callable[[View], Allocation | None],
 ) -> list[list[Instruction]]:
-    """Group instructions, in order, into chains of neighbours that can run tile by tile.
+    """Group instructions, in order, into chains: neighbours that can run tile by tile.
 
-    Only operations in ``ops`` can run on a part of the rows. ``allocation_of`` gives a view's
-    memory, or None for an input. Instructions that read an input are never in a chain with others.
+    Only operations in ``ops`` can run on some of the rows. ``allocation_of`` gives a view's memory,
+    or None for an input. An instruction that reads an input is a chain of its own.
     """
     groups: list[list[Instruction]] = []
     for instruction in instructions:
@@ -87,7 +87,8 @@ def _independent(
 ) -> bool:
     """Return whether two instructions can run tile by tile.
 
-    They can if neither of them uses a row of memory that the other writes as a different row.
+    They cannot if one of them writes memory as a certain row that the other uses as a different
+    row.
     """
     pairs = [(earlier.out, later.out)]
     pairs += [(earlier.out, view) for view in later.reads()]
@@ -96,7 +97,8 @@ def _independent(
 
 
 def _by_rows(a: View, b: View) -> bool:
-    """Return whether two views of one allocation share memory only between rows of equal number."""
+    """Return whether row i of one view shares memory only with row i of the other; both views are
+    in one allocation."""
     if a.offset + _extent(a) < b.offset or b.offset + _extent(b) < a.offset:
         return True
     if a.strides[0] != b.strides[0] or a.shape[0] != b.shape[0]:
