@@ -336,13 +336,14 @@ class CellRunner:
     def _describe_model(self, name: str) -> tuple[str, CheckedModel]:
         """Return the name of a model, and the description of this model for the first line of a
         record file."""
-        model, all_sizes = self.specs[name].model, {}
+        spec = self.specs[name]
+        model, all_sizes = spec.model, {}
         if self.request.against is None:  # a user's own model decides which sizes it can have
-            sizes, batch, time_ = case_sizes(self.specs[name], self.request, own=False)
+            sizes, batch, time_ = case_sizes(spec, self.request, own=False)
             all_sizes = {**model.sizes, **sizes, "batch": batch, "time": time_}
         layers = {name: use.layer for name, use in model.layers.items()}
         attributes = {
-            name: self._list_changed_attributes(use) for name, use in model.layers.items()
+            name: _list_changed_attributes(spec.library, use) for name, use in model.layers.items()
         }
         return name, CheckedModel(
             sizes=all_sizes,
@@ -351,16 +352,6 @@ class CellRunner:
             equations=model.equations,
             loss=model.loss or "",
         )
-
-    def _list_changed_attributes(self, use: LayerUse) -> dict[str, str]:
-        """Return the attributes of a layer that differ from their defaults, as texts by name. Sizes
-        are left out."""
-        defaults = content(self.specs.library.find("layer", use.layer), Layer).attributes
-        return {
-            name: json.dumps(value) if isinstance(value, bool) else str(value)
-            for name, value in (use.model_extra or {}).items()
-            if defaults[name] not in ("size", value)
-        }
 
     def _files(self) -> dict[str, str]:
         arrays, own = self.request.given, self.request.against
@@ -478,3 +469,14 @@ class CellRunner:
             deterministic=request.deterministic,
             start_timeout=request.start_timeout or usual_start_timeout(),
         )
+
+
+def _list_changed_attributes(library: Library, use: LayerUse) -> dict[str, str]:
+    """Return the attributes of a layer that differ from their defaults, as texts by name. Sizes
+    are left out."""
+    defaults = content(library.find("layer", use.layer), Layer).attributes
+    return {
+        name: json.dumps(value) if isinstance(value, bool) else str(value)
+        for name, value in (use.model_extra or {}).items()
+        if defaults[name] not in ("size", value)
+    }

@@ -129,7 +129,7 @@ def known_name(library: Library, kind: str, name: str) -> str:
     Otherwise it is the definition's own name; the checksum is added if a shipped definition has the
     same name.
     """
-    if not library.folders and not library.overrides:
+    if not library.folders and not library.overrides and not library.local:
         return name  # all definitions are shipped; do not read them all, which takes 0.1 s
     shipped, own_checksum = _shipped(kind), checksum(library, kind, name)
     same_meaning = [

@@ -1,5 +1,7 @@
 """Parser of spec files, which are strict YAML. It records the line and column of every value."""
 
+from __future__ import annotations
+
 import json
 import math
 import re
@@ -393,6 +395,15 @@ class Document:
             message = "write this on one line without escapes, or as a block of lines after '|'"
             raise SpecError(f"{message}, found {shorten(spot.text)!r}", place)
         return Locator(Place(self.file, place.line, start))
+
+    def part(self, path: KeyPath) -> Document:
+        """Return the value at ``path`` as a document, which keeps the positions in the file."""
+        start, data = len(path), self.data
+        for step in path:
+            data = data[step]  # type: ignore[index]
+        values = {p[start:]: spot for p, spot in self.nodes.values.items() if p[:start] == path}
+        keys = {p[start:]: place for p, place in self.nodes.keys.items() if p[:start] == path}
+        return Document(self.file, Nodes(data, values, keys), self.lines)
 
     def _block_indent(self, spot: Spot) -> int:
         for line, source_line in zip(

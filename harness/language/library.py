@@ -13,14 +13,22 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TypeVar
 
-from harness.errors import Place, SpecError, UsageError, did_you_mean, known_names, shorten
+from harness.errors import (
+    ErrorList,
+    Place,
+    SpecError,
+    UsageError,
+    did_you_mean,
+    known_names,
+    shorten,
+)
 from harness.files.user_file import FileFault, displayed, read_bytes
 from harness.language.base_models import Documented
 from harness.language.definitions import check_definition
 from harness.language.document import MAX_BYTES, Document, load, parse, validate
 from harness.language.hints import Hints, read_hints
 from harness.language.names import is_model_name
-from harness.language.schema import KINDS
+from harness.language.schema import KINDS, Model
 
 # Detection of duplicate names: two files must not declare the same name.
 
@@ -101,22 +109,27 @@ class Definition:
     path: Path | Traversable | None = None
 
     @property
+    def kind(self) -> str:
+        """The kind of the definition, e.g. ``layer``."""
+        return next(kind for kind, form in KINDS.items() if isinstance(self.content, form))
+
+    @property
     def name(self) -> tuple[str, Place]:
-        """The name that the file declares, and the position of the name."""
-        kind = next(kind for kind, form in KINDS.items() if isinstance(self.content, form))
-        return getattr(self.content, kind), self.document.place_of((kind,))
+        """The declared name, and its position."""
+        return getattr(self.content, self.kind), self.document.place_of((self.kind,))
 
 
 @dataclass
 class Library:
     """A cache of definitions by kind (e.g. ``layer``) and name.
 
-    Definitions are searched in ``folders``, in this order, and then in the shipped specs.
-    ``overrides`` maps ``(kind, name)`` to a text that is used instead of any file.
+    Definitions are searched in ``local`` (see :meth:`for_model`), in ``folders``, in this order,
+    and in the shipped specs. ``overrides`` maps ``(kind, name)`` to a text that is used instead.
     """
 
     folders: tuple[Path, ...] = ()
     overrides: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    local: Mapping[tuple[str, str], Definition] = field(default_factory=dict)
     _read: dict[tuple[str, str], Definition] = field(default_factory=dict)
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _declarations: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
@@ -165,6 +178,8 @@ class Library:
         relative = f"{FOLDERS[kind]}/{name}.yaml"
         if (kind, name) in self.overrides:
             return _validate(kind, parse(self.overrides[kind, name], f"<{relative}>"), name)
+        if (kind, name) in self.local:
+            return self.local[kind, name]
         if not is_model_name(name) or name not in self.names(kind):
             all_names = self.names(kind)
             common = name.rpartition(".")[2].lower().replace("_", "")
@@ -243,7 +258,7 @@ class Library:
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the names of all definitions of a kind, sorted."""
         if kind not in self._names:
-            names = {name for k, name in self.overrides if k == kind}
+            names = {name for k, name in (*self.overrides, *self.local) if k == kind}
             for folder in self.folders:
                 names.update(_find_names(folder / FOLDERS[kind]))
             names.update(_find_shipped_names(kind))
@@ -268,6 +283,43 @@ class Library:
                 raise UsageError(f"no model matches {shorten(name)!r} (known: {names_text})")
             models += matches
         return tuple(dict.fromkeys(models))
+
+    def for_model(self, model: Definition) -> Library:
+        """Return a library that also has the definitions in a model's file. They may replace
+        shipped definitions.
+
+        Raises:
+            SpecError: a definition is wrong, or a folder has a definition of this name too.
+        """
+        local: dict[tuple[str, str], Definition] = {}
+        library = replace(self, local=local, _read={}, _names={}, replaced={}, unusual={})
+        library.checksums, library.reading = {}, []
+        errors = ErrorList()
+        for number, form in enumerate(content(model, Model).definitions):
+            definition = Definition(model.document.part(("definitions", number)), form, model.path)
+            with errors.part():
+                library._add_local(local, definition)
+        errors.end()
+        return library if local else self
+
+    def _add_local(self, local: dict[tuple[str, str], Definition], definition: Definition) -> None:
+        (name, place), kind = definition.name, definition.kind
+        others = [other.name[1] for key, other in local.items() if key == (kind, name)]
+        others += [other for _, other in self._find_all_declarations(kind).get(name, ())]
+        if others:
+            message = f"{kind} {name!r} is also declared at {others[0]}: rename one of the two"
+            raise SpecError(message, place)
+        check_definition(definition.document, definition.content)
+        local[kind, name] = definition
+        if name in _find_shipped_names(kind):
+            self.replaced[kind, name] = place, _load_shipped(kind, name).name[1]
+
+    def check_local_used(self) -> None:
+        """Check that the model uses each definition in its file. Raises :class:`SpecError`."""
+        for (kind, name), definition in self.local.items():
+            if not self.is_cached(kind, name):
+                message = f"{kind} {name!r} is defined but never used"
+                raise SpecError(message, definition.name[1])
 
     def model(self, name: str) -> Definition:
         """Return a model by name (``lesson6/simple_rnn``) or by the path of its file."""

@@ -58,7 +58,7 @@ class Spec:
     """
 
     def __init__(self, library: Library, definition: Definition) -> None:
-        self.library = library
+        self.library = library.for_model(definition)
         self.definition, self.document = definition, definition.document
         self.model = content(definition, schema.Model)
         self.name = self.model.model
@@ -73,6 +73,7 @@ class Spec:
         with errors.part():
             self._check_data()
         errors.end()
+        self.library.check_local_used()
         if self.model.optimizer is not None:
             self._check_groups(self.model.optimizer)
 
@@ -355,6 +356,7 @@ class ModelCollection:
         self.library, self.limit = library, limit
         self._texts: dict[str, _Text] = {}
         self._loaded: OrderedDict[str, Spec] = OrderedDict()
+        self._local_notes: list[str] = []  # about the definitions in the models' own files
         self._lock = threading.Lock()
 
     def add(self, name: str) -> Spec:
@@ -371,6 +373,8 @@ class ModelCollection:
         first = self._texts.setdefault(spec.name, text)
         if not same_file(first.path, text.path):
             raise name_clash("model", spec.name, text.place, first.place)
+        if spec.library is not self.library:
+            self._local_notes += notes(spec.library)
         with self._lock:
             self._keep_loaded(spec)
         return spec
@@ -397,7 +401,7 @@ class ModelCollection:
     @property
     def notes(self) -> list[str]:
         """The messages of :func:`notes` about the models' definitions."""
-        return notes(self.library)
+        return list(dict.fromkeys([*notes(self.library), *self._local_notes]))
 
     def _keep_loaded(self, spec: Spec) -> None:
         self._loaded[spec.name] = spec

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from harness.command.outcome import CommandResult
 from harness.errors import check_known
@@ -341,6 +341,28 @@ class DataSet(Strict):
     )
 
 
+def _definition_class(entry: Any) -> str | None:
+    """Return the name of the class for an entry of a model's ``definitions``, by its first key that
+    names a kind of definition; None if there is no such key."""
+    if not isinstance(entry, dict):
+        return None if not isinstance(entry, BaseModel) else type(entry).__name__
+    return next((kind.title() for kind in entry if kind in LOCAL_KINDS), None)
+
+
+LOCAL_KINDS = ("layer", "function", "loss", "optimizer")
+LocalDefinition = Annotated[
+    Annotated[Layer, Tag("Layer")]
+    | Annotated[Function, Tag("Function")]
+    | Annotated[Loss, Tag("Loss")]
+    | Annotated[Optimizer, Tag("Optimizer")],
+    Discriminator(
+        _definition_class,
+        custom_error_type="kind",
+        custom_error_message=f"Input should have one of the keys {', '.join(LOCAL_KINDS)}",
+    ),
+]
+
+
 class Model(Documented):
     """A complete model: sizes, inputs, layers, equations, loss, optimizer, training and data."""
 
@@ -366,6 +388,11 @@ class Model(Documented):
     )
     layers: dict[Name, LayerUse] = key(
         "the layers of the model", {"out": {"layer": "dense", "units": "vocab"}}, {}
+    )
+    definitions: list[LocalDefinition] = key(
+        "the contents of files that define layers, functions, losses and optimizers for this model",
+        [{"function": "double", "inputs": {"x": ["..."]}, "equations": "y = 2 * x"}],
+        [],
     )
     equations: str = key("one assignment per line", "y = out(x)")
     outputs: Annotated[list[Name], Field(min_length=1)] | None = key(
