@@ -28,8 +28,8 @@ SHOWN = frozenset({*FINDINGS, *FINDINGS.values(), *BEFORE})
 
 
 class Cells:
-    """The results of the cells in a pytest session. A cell runs only the checks of the ``selected``
-    tests."""
+    """The results of the cells in a pytest session. ``selected`` are pairs (cell, check), one for
+    each selected test; a cell runs only these checks."""
 
     def __init__(self, engine: Engine, selected: Iterable[tuple[Cell, str]]) -> None:
         self.engine = engine
@@ -43,7 +43,8 @@ class Cells:
         self._counted_checks: dict[Cell, set[str]] = {}
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
-        """Return a cell's findings of one check, and failures before the first check.
+        """Return a cell's findings of one check, and the failures that occurred before any check
+        (e.g. at the worker's start).
 
         Raises:
             LookupError: no test of the suite reports a finding of the cell.
@@ -58,7 +59,7 @@ class Cells:
         return cell in self._results
 
     def location(self, cell: Cell) -> str:
-        """Return a text with the first difference of the cell from the oracle; an empty text if the
+        """Return a text about the cell's first difference from the oracle; an empty text if the
         cell agrees."""
         return self._get_result(cell).location
 
@@ -67,8 +68,8 @@ class Cells:
         return find_places(self._get_result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
-        """Return the duration of a check of a cell. The time that belongs to no check, e.g. opening
-        the model, is added to the first check for which this method is called."""
+        """Return the duration of a check of a cell. The first call for a cell adds the time that
+        belongs to no check, e.g. for opening the model."""
         result = self._get_result(cell)
         counted = self._counted_checks.setdefault(cell, set())
         seconds = 0.0
@@ -104,15 +105,15 @@ class Cells:
 
 
 def name_cell(cell: Cell) -> str:
-    """Return the name of a cell in the names of tests: ``torch-lesson6/simple_rnn-float32``."""
+    """Return a cell's name as part of test names, e.g. ``torch-lesson6/simple_rnn-float32``."""
     usual = {"native", "cpu"}
     further = [part for part in (cell.path, cell.device) if part not in usual]
     return "-".join([cell.backend, cell.spec, cell.dtype, *further])
 
 
 def list_tests(engine: Engine) -> Mapping[str, tuple[Cell, str]]:
-    """Return the cell and the check of each planned test, by the text in brackets in the test's
-    name."""
+    """Return the cell and the check of each planned test. The key is the text in brackets in the
+    test's name."""
     return {
         f"{name_cell(cell)}-{check}": (cell, check) for cell in engine.cells() for check in FINDINGS
     }
@@ -130,8 +131,8 @@ def parameters(nodeid: str) -> str:
 
 
 class ReportCollector:
-    """A pytest plugin that collects the reports of a session. ``tests`` maps the text in brackets
-    in a test's name to the cell and the check of the test."""
+    """A pytest plugin that collects the test reports of a session. ``tests`` maps the text in
+    brackets in a test's name to the cell and the check of the test."""
 
     def __init__(self, backends: Sequence[str], tests: Mapping[str, tuple[Cell, str]]) -> None:
         self.reports: list[Any] = []
@@ -141,8 +142,8 @@ class ReportCollector:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        """Set the duration of a test to the duration of its check, because the first test of a cell
-        runs the whole cell."""
+        """Set the duration of a test to the duration of its check. Otherwise the first test of a
+        cell would have the duration of the whole cell."""
         report = yield
         arguments = getattr(item, "funcargs", {})
         cells = arguments.get("cells")
@@ -156,8 +157,8 @@ class ReportCollector:
         return report
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Store the report of a check, also if the test's process ended or the test failed before
-        it began."""
+        """Store the report of a check, even if the process of the test ended, or the test failed
+        before it began."""
         lost = not hasattr(report, "harness") and report.failed
         if lost and (planned := self._tests.get(parameters(report.nodeid))):
             cell, check = planned
@@ -193,24 +194,25 @@ class ReportCollector:
 
 
 def _is_xdist_worker(config: pytest.Config) -> bool:
-    """Return whether this process is a worker process of pytest-xdist. The main process collects
-    the reports of worker processes."""
+    """Return whether this process is one of pytest-xdist's worker processes, whose reports the main
+    process collects."""
     return hasattr(config, "workerinput")
 
 
 def backend_of(report: Any) -> str:
-    """Return the name of a report's backend."""
+    """Return the name of the backend that a test report is about."""
     return str(report.harness["cell"]["backend"])
 
 
 def was_compared(report: Any) -> bool:
-    """Return whether a check compared something, i.e. agrees or has only known differences."""
+    """Return whether the check of a report compared something, i.e. agrees or has only known
+    differences."""
     return bool(report.passed or hasattr(report, "wasxfail"))
 
 
 def markdown(reports: Sequence[Any], order: Sequence[str]) -> str:
-    """Return a Markdown table with the number of passed checks by spec and backend, and a list of
-    the failures. The backends have the order of ``order``."""
+    """Return the reports in Markdown: a table with the number of passed checks by spec and backend,
+    and a list of failures. ``order`` is the order of the backends."""
     names = set(map(backend_of, reports))
     backends = [*(b for b in order if b in names), *sorted(names.difference(order))]
     rows: dict[str, dict[str, list[Any]]] = {}
@@ -228,8 +230,8 @@ def markdown(reports: Sequence[Any], order: Sequence[str]) -> str:
 
 
 def failures(reports: Iterable[Any]) -> list[tuple[str, str, Sequence[str]]]:
-    """Return a tuple for each failed cell: a title with the names of the failed checks, the first
-    message, and places (``file:line``)."""
+    """Return a tuple for each failed cell: a title with the names of its failed checks, the message
+    of the first failure, and places (``file:line``)."""
     cells: dict[str, list[Any]] = {}
     for report in reports:
         if report.failed:

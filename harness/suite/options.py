@@ -1,4 +1,4 @@
-"""The pytest options of the suite, and the request that is made from these options."""
+"""The pytest options of the suite, and the request for a run that is made from them."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _read_value(declared: Option, value: Any) -> Any:
-    """Read the value of an option. For a list, the option can be repeated, and each value can be a
-    comma-separated list."""
+    """Read the value of an option. An option that takes a list can be repeated, and each of its
+    values can be a comma-separated list."""
     if not declared.type.startswith("tuple"):
         return declared.read(value) if value is not None else None
     names = value

@@ -1,4 +1,4 @@
-"""The order in which an epoch uses the rows of a training text, as row numbers for each batch."""
+"""The order in which an epoch uses the rows of its data: the row numbers of each batch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Batches(Sequence[IndexArray]):
         return [numbers[i : i + self._size] for i in range(0, len(numbers), self._size)]
 
     def rows_of(self, first: int, last: int) -> int:
-        """Return the total number of rows of batches ``first`` to ``last - 1``."""
+        """Return the total number of rows in the batches from ``first`` to ``last - 1``."""
         return min(last * self._size, self.rows) - min(first * self._size, self.rows)
 
     def _row_numbers(self, start: int, stop: int) -> IndexArray:

@@ -56,12 +56,12 @@ class Text:
 
 
 def store_text(pieces: Callable[[], Iterable[str]]) -> Text:
-    """Store a text, given in pieces, as a :class:`Text`. ``pieces`` is called twice and must yield
-    the same pieces each time. So the pieces need not stay in memory.
+    """Store a text, given in pieces, as a :class:`Text`. The function calls ``pieces`` twice, so
+    that the pieces need not stay in memory; both calls must yield the same pieces.
 
     Raises:
         UsageError: the text is empty, contains the padding character or half a surrogate pair, or
-            changed between the two calls.
+        changed between the two calls.
     """
     first, second = hashlib.sha256(), hashlib.sha256()
     vocabulary = Vocabulary.of(_hash_pieces(pieces(), first))
@@ -137,8 +137,8 @@ def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
 
 
 def _decode_pieces(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
-    """Decode pieces of bytes one by one. Errors state the positions that ``bytes.decode`` would
-    report for all bytes at once."""
+    """Decode pieces of bytes one by one. Error messages state positions in the whole file, as
+    ``bytes.decode`` would."""
     name, offset, pieces = _drop_mark(pieces, codecs.lookup(encoding).name)
     decode = _make_decoder(name)
     if decode is None:
@@ -155,8 +155,8 @@ def _decode_pieces(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
 
 
 def _drop_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[bytes]]:
-    """Drop a byte-order mark, if there is one. Return the encoding of the bytes after the mark,
-    their offset, and their pieces."""
+    """Drop the byte-order mark if there is one. Return the encoding of the remaining bytes, their
+    offset in the file, and their pieces."""
     if name not in MARKS:
         return name, 0, pieces
     first = b""
@@ -169,7 +169,7 @@ def _drop_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[b
 
 
 def _make_decoder(name: str) -> Callable[[bytes, bool], str] | None:
-    """Return the encoding's incremental decoder, a function (piece, is_last) -> text; None if the
+    """Return a function (piece, is_last) -> text that decodes bytes piece by piece; None if the
     encoding can only decode a whole text."""
     make = codecs.lookup(name).incrementaldecoder
     return None if make is None or name in WHOLE else make().decode
@@ -226,8 +226,8 @@ class Corpus:
         return self.text.vocabulary
 
     def describe_location(self) -> dict[str, str]:
-        """Return the location of the text's indices, from which
-        :func:`harness.text.shared.map_vector` maps them."""
+        """Return the location of the text's indices in memory, with which another process calls
+        :func:`harness.text.shared.map_vector`."""
         return self.text.indices.describe_location()
 
     def summary(self) -> str:

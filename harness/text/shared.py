@@ -48,8 +48,8 @@ class Shared:
         return len(self.array)
 
     def describe_location(self) -> dict[str, str]:
-        """Return the location of the vector for :func:`map_vector`. The location is valid while
-        this object lives."""
+        """Return the location of the vector, which other processes pass to :func:`map_vector`. It
+        is valid as long as this object lives."""
         place = f"/proc/{os.getpid()}/fd/{self._handle}"
         return {"place": place, "dtype": self.array.dtype.str}
 
@@ -75,8 +75,8 @@ def _map(handle: int, dtype: np.dtype[Any]) -> Array:
 
 
 def _write(handle: int, content: memoryview) -> None:
-    """Write bytes to a file with ``os.write``, which raises an error if the disk is full; writing
-    to mapped memory would kill the process with a signal."""
+    """Write bytes to a file with ``os.write``, which raises an error if the disk is full. Writing
+    to mapped memory would then kill the process with a signal."""
     try:
         while content:
             content = content[os.write(handle, content) :]

@@ -1,4 +1,4 @@
-"""Conversion of a text to the input and target arrays of a spec, by vocabulary and windows."""
+"""Conversion of a text to a spec's input and target arrays: characters to indices, and windows."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class Vocabulary:
 
     @cached_property
     def _table(self) -> Array:
-        """The index of each Unicode code point, or ``len(self)`` if the vocabulary lacks this code
-        point. The last entry stands for all higher code points."""
+        """An array that maps each Unicode code point to its index, or to ``len(self)`` if the
+        vocabulary lacks it. The last entry stands for all higher code points."""
         points = _code_points("".join(self.characters))
         table = np.full(int(points[-1]) + 2, len(self), np.min_scalar_type(len(self)))
         table[points] = np.arange(len(self))
@@ -160,11 +160,12 @@ def windows(indices: Array, length: int, stride: int, offset: int = 0, drop_last
 
 
 def column(indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0) -> Array:
-    """Return one index from each window of ``windows(indices, length, stride)``, shape ``[rows]``.
+    """Return the character index at one position of each window of ``windows(indices, length,
+    stride)``, shape ``[rows]``.
 
-    Row r is ``indices[r * stride + offset]``. With an offset below ``length``, the result is this
-    column of the windows. With ``offset=length``, the result has the character after each window.
-    The result is a view of ``indices``.
+    Row r is ``indices[r * stride + offset]``. With an offset below ``length``, this is a character
+    in the window. With ``offset=length``, it is the character after the window. The result is a
+    view of ``indices``.
 
     Raises:
         UsageError: for the reasons for which ``windows`` raises it.

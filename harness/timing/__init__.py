@@ -1,1 +1,1 @@
-"""Speed measurement: backends are timed in turn, and must prove that they did the work."""
+"""Speed measurement: backends are timed in turn, and must prove that they did all of the work."""

@@ -35,7 +35,8 @@ def watch_gpu(contestants: Sequence[Contestant]) -> Iterator[None]:
 def split_memory(
     bytes_by_process: Mapping[int, int | None], own: int | None, used: int | None
 ) -> dict[str, int | None]:
-    """Return the bytes that this worker and all other processes use on a GPU; None if unknown.
+    """Return the GPU memory of this worker (``own_bytes``) and of all other processes
+    (``others_bytes``); None if unknown.
 
     The workers of a group are alive at the same time. Each has a CUDA context and an allocator
     cache.
@@ -52,7 +53,7 @@ def split_memory(
 
 
 def list_slowdowns(record: Mapping[str, Any]) -> list[str]:
-    """Return a message that the GPU slowed down during the timing; an empty list if it did not."""
+    """Return a list with a message if the GPU slowed down during the timing, else an empty list."""
     reasons = [reason for reason in record.get("reasons", ()) if reason in SLOWED]
     if not reasons:
         return []

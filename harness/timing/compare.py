@@ -39,7 +39,8 @@ FAILED = frozenset({"refused", "broken"})
 
 @dataclass(frozen=True)
 class SpeedChange:
-    """A change of one cell. ``old`` and ``new`` are median seconds per step, or None.
+    """A change of one cell. ``old`` and ``new`` are the median seconds per step, or None without a
+    speed.
 
     ``speed`` is the new speed divided by the old speed. If ``baseline`` names a backend, the old
     speed is the speed of that backend.
@@ -97,10 +98,10 @@ class Relative:
 def changes(
     old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD, baseline: str = ""
 ) -> list[SpeedChange]:
-    """Return all changes from an old file to a new file, gravest first.
+    """Return all changes of cells from an old file to a new file, gravest first.
 
-    A change of speed is reported if it exceeds ``threshold``, a share of the speed. A cell that an
-    interrupted run did not reach is neither lost nor new.
+    A change of speed is reported if it exceeds ``threshold``, a share of the smaller speed (e.g.
+    0.1). A cell that an interrupted run did not reach is neither lost nor new.
     """
     before, after = ({**each.lacking, **each.timed} for each in (old, new))
     cut = [content.harness.incomplete is not None for content in (old, new)]
@@ -135,10 +136,10 @@ def changes(
 def compare(
     old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD, baseline: str = ""
 ) -> RunChanges:
-    """Compare two files: the changes of cells, of versions and of machines.
+    """Compare two files: return the changes of cells, of versions and of machines.
 
-    With ``baseline``, the two files have two backends of the same run, and ``baseline`` is the name
-    of the backend in the ``old`` file.
+    With ``baseline``, the two files come from the same run and contain one backend each;
+    ``baseline`` is the backend in the ``old`` file.
     """
     cell_changes = changes(old, new, threshold, baseline)
     what = f"beyond {threshold * 100:g}% and the noise"
@@ -157,7 +158,7 @@ def check_cells(content: SpeedFile, name: str) -> None:
 
 @dataclass(frozen=True)
 class Unsure:
-    """The cells in both files whose change of speed cannot be judged.
+    """The cells in both files for which nobody can tell whether the speed changed.
 
     ``of`` is the number of cells in both files, and ``once`` the number of cells with a single
     timed round. ``unreliable`` maps a cell to the reason why its speed is unreliable.
@@ -194,9 +195,10 @@ class Unsure:
 
 
 def find_unsure(old: SpeedFile, new: SpeedFile, reported: Sequence[SpeedChange]) -> Unsure:
-    """Return the cells in both files whose change of speed cannot be judged.
+    """Return the cells in both files for which nobody can tell whether the speed changed.
 
-    A cell with a reported change of speed in ``reported`` does not count as unreliable.
+    ``reported`` has the changes that are reported. A cell whose change of speed is reported does
+    not count as unreliable.
     """
     after = new.timed
     both = {name: (entry, after[name]) for name, entry in old.timed.items() if name in after}
@@ -223,9 +225,9 @@ def _reason_for_doubt(pair: tuple[Timed, Timed]) -> str:
 def select_requested(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> SpeedFile:
     """Return the older file, reduced to the cells that the newer run was asked to time.
 
-    With ``backends``, these are the cells of the newer file. Without, the newer run was asked for
-    all installed backends. Cells of a backend that is no longer installed then stay, and count as
-    lost.
+    With ``backends``, these are the cells of the newer file. Without, the newer run was asked to
+    time all installed backends. The cells of a backend that is no longer installed then stay in the
+    result, and count as lost.
     """
     names = {entry.cell for entry in new.entries}
     present = {entry.params.backend for entry in new.entries}
@@ -237,7 +239,8 @@ def select_requested(old: SpeedFile, new: SpeedFile, backends: Collection[str]) 
 
 
 def relative_speeds(content: SpeedFile, baseline: str) -> list[Relative]:
-    """Return the speed of every cell relative to the ``baseline`` backend, if that has a speed."""
+    """Return the speed of every cell relative to the ``baseline`` backend, if this backend has a
+    speed for the same model and sizes."""
     entries = list(content.timed.values())
     bases = {e.group: e for e in entries if e.params.backend == baseline}
     return [
@@ -276,7 +279,8 @@ def _compare_cell(
 
 
 def _describe_doubts(entries: Mapping[str, Timed]) -> str:
-    """Return text that says which of the named speeds are unreliable; empty if all are reliable."""
+    """Return a text that says which of the named speeds are unreliable; empty if all are
+    reliable."""
     doubtful = [n for n, e in entries.items() if is_unreliable(e.extra_info.doubts)]
     if not doubtful:
         return ""

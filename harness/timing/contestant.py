@@ -1,4 +1,4 @@
-"""The measurements of a backend in a benchmark, and the worker that runs the backend."""
+"""A backend in a benchmark: the worker that runs it, and its measurements."""
 
 from __future__ import annotations
 
@@ -104,16 +104,16 @@ Status = Literal["measured", "refused", "unsupported", "broken"]
 
 
 class Refused(Exception):
-    """Refusal to report a speed, e.g. after a failed proof; the message has the reason."""
+    """Error: a speed is not reported, e.g. because a proof failed; the message has the reason."""
 
 
 class Unsupported(Exception):
-    """Error: the backend does not claim to support a device, dtype, primitive or path."""
+    """Error: the backend says that it does not support a device, dtype, primitive or path."""
 
 
 @dataclass
 class TimedResult:
-    """The result of a cell. ``seconds`` has one number per round: the seconds per step."""
+    """The result of a cell. ``seconds`` has the seconds per step of each round."""
 
     cell: TimedCell
     entry: Entry
@@ -136,7 +136,8 @@ UNKNOWN_WAIT = 0.02
 
 @dataclass(frozen=True)
 class TimedRow:
-    """Seconds of a row of steps: ``worker_seconds`` and ``harness_seconds`` are from two clocks.
+    """The time of a row of steps (steps without a wait between them), by the worker's and by the
+    harness's clock.
 
     ``wait`` is the mean time that the worker waited for a free core during the steps.
     """
@@ -147,7 +148,8 @@ class TimedRow:
 
     @property
     def lost(self) -> float:
-        """The difference between the two clocks, divided by the time on the worker's clock."""
+        """The time that the worker's clock lost against the harness's clock, divided by the
+        worker's time."""
         return (self.harness_seconds - self.worker_seconds) / max(self.worker_seconds, 1e-9)
 
 
@@ -155,11 +157,11 @@ class TimedRow:
 class TimedRound:
     """A timed round, with everything needed to repeat it.
 
-    ``calls`` has the first index and the number of steps of each call since the restart. ``clock``
-    has the time of the row by both clocks. ``reads`` maps the index of a step to its results, read
-    when a clock stopped. ``drawn`` is True if the round may be repeated. Then ``parameters``
-    has all values after the first ``until`` calls, and ``reading`` the seconds of two readings of
-    them.
+    ``calls`` has for each call since the restart the index of its first step and its number of
+    steps. ``clock`` has the time of the timed steps by both clocks. ``reads`` maps the index of a
+    step to its results, which were read when a clock stopped. ``drawn`` is True if the round may be
+    repeated. Then ``parameters`` has all values after the first ``until`` calls; they were read
+    twice, and ``reading`` has the seconds of each reading.
     """
 
     batches: Sequence[Batch]
@@ -184,12 +186,13 @@ class TimedRound:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per step in one round: of steps in a row, and of single steps that are waited for.
+    """Seconds per step in one round: of steps in a row, and of single steps that the worker waits
+    for.
 
     ``row`` is the time per step in a row. A single step takes ``begun`` seconds to start, then
-    ``done`` until its results are there, and ``again`` to read them a second time. ``longer`` is
-    the longer of ``begun`` and ``done - again``. ``row_processor`` and ``alone_processor`` are
-    processor time.
+    ``done`` seconds until its results are read, and ``again`` seconds to read them a second time.
+    ``longer`` is the longer of ``begun`` and ``done - again``. ``row_processor`` and
+    ``alone_processor`` are the processor time of a step in a row and of a single step.
     """
 
     row: float
@@ -207,22 +210,24 @@ class Pace:
 
     @property
     def processor_share(self) -> float:
-        """The processor time per step in a row, divided by that of a single step.
+        """The processor time of a step in a row, divided by the processor time of a single step.
 
-        The time of the two readings of results is first subtracted from the single step.
+        The processor time of the single step excludes the two readings of its results.
         """
         return self.row_processor / max(self.alone_processor - 2 * self.again, 1e-9)
 
 
 @dataclass(frozen=True)
 class FeedTime:
-    """Wall and processor time to feed batches and run some steps, minus the time of these steps."""
+    """The wall and the processor time that feeding batches takes, measured together with some
+    steps."""
 
     wall: float
     processor: float
 
     def beyond(self, steps: int, wall: float, processor: float) -> FeedTime:
-        """Subtract the time of ``steps`` steps; ``wall`` and ``processor`` are seconds per step."""
+        """Return the time without these ``steps`` steps, which take ``wall`` and ``processor``
+        seconds each."""
         return FeedTime(self.wall - steps * wall, self.processor - steps * processor)
 
 
@@ -233,7 +238,7 @@ class Contestant:
     - ``next`` is the index of the next step, and ``many`` the number of steps per call.
     - ``latency`` is the estimated time of a step; it decides how many steps fill a given time.
     - ``peaks`` maps (process, size) to peak FLOP/s, and is shared by all groups.
-    - ``played``, ``paces`` and ``handed`` have an entry per round: the timed steps, the
+    - ``timed_rounds``, ``paces`` and ``feed_times`` have an entry per round: the timed steps, the
       times per step, and the time to feed the batches.
     - ``clocks`` has the times of all rows of steps.
     """
@@ -265,7 +270,8 @@ class Contestant:
 
     @property
     def carries(self) -> bool:
-        """True if values pass from one step to the next: in training, and in models with state."""
+        """True if a step passes values on to the next step: in training, and in models with
+        state."""
         return self.case.group.mode == "train" or bool(self.case.program.state)
 
     def attempt(self, part: Callable[[Contestant], None]) -> None:
@@ -295,7 +301,7 @@ class Contestant:
         return client(StepService, lambda verb, **payload: self._ask(verb, payload).value)
 
     def seconds_of_values(self, first: int, count: int) -> float:
-        """Return the seconds that the worker took to reply with the results of ``count`` steps."""
+        """Return the seconds until the worker has run ``count`` steps and sent their results."""
         return self._ask("values", {"first": first, "count": count}).seconds
 
     def _ask(self, verb: str, payload: Mapping[str, object]) -> Outcome:
@@ -332,7 +338,8 @@ class Contestant:
         return self.time_row(self.reserve_steps(count), count)
 
     def time_row(self, first: int, count: int) -> float:
-        """Time ``count`` steps in a row, by the worker's clock and by the harness's clock.
+        """Time ``count`` steps in a row by the worker's and the harness's clock; return the
+        worker's seconds.
 
         ``first`` is the index of the first step.
         """
@@ -344,7 +351,8 @@ class Contestant:
         return told
 
     def _read_waits(self) -> tuple[float, float]:
-        """Return how long and how often the worker waited for a free core; (0, 0) if unknown."""
+        """Return the seconds that the worker has waited for a free core so far, and how often; (0,
+        0) if unknown."""
         pid = self.worker.pid
         try:
             _, nanoseconds, times = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
@@ -363,7 +371,8 @@ class Contestant:
         return self.steps.latency(self.reserve_steps(count), count)
 
     def steps_in(self, seconds: float, least: int = 3) -> int:
-        """Return how many steps take ``seconds``: at least ``least``, a multiple of ``many``."""
+        """Return how many steps take ``seconds``: at least ``least``, rounded up to a multiple of
+        ``many``."""
         count = max(least, round(seconds / max(self.latency, 1e-7)))
         return -(-count // self.many) * self.many
 
@@ -383,7 +392,7 @@ def fault_text(fault: WorkerFault) -> str:
 
 
 class BenchEvents:
-    """Callbacks during a run of ``bench``; override the callbacks of interest."""
+    """Callbacks during a run of ``bench``. Override those that you need; the others do nothing."""
 
     def planned(self, cells: int) -> None:
         """Receive the number of cells, before the first cell starts."""
@@ -392,7 +401,7 @@ class BenchEvents:
         """Receive the model (group) whose expected results the oracle computes next."""
 
     def doing(self, result: TimedResult, what: str) -> None:
-        """Receive the cell and the part of its measurement that begins, e.g. "warming up"."""
+        """Receive the cell that is measured, and what begins, e.g. "warming up"."""
 
     def trying(self, result: TimedResult, path: str) -> None:
         """Receive the path that is tried next, in the search for the fastest path."""

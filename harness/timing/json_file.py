@@ -1,9 +1,9 @@
 """Reader and writer of the results of ``bench``, in the JSON format of pytest-benchmark.
 
-A measured cell is one benchmark. The data of a benchmark are seconds per step, a number per round.
-Values without a field in the format are stored in three places: in each ``extra_info``, under
-``harness`` in ``machine_info`` (the environment), and under ``harness`` at the top (cells without a
-speed, slopes, tunings).
+A measured cell is one benchmark. Its data are the seconds per step, one number per round. Values
+without a field in the format are stored in three places: in each ``extra_info``, under ``harness``
+in ``machine_info`` (the environment), and under ``harness`` at the top (cells without a speed,
+slopes, tunings).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ STORED_PROOFS = (
 
 
 class DocumentError(HarnessError):
-    """Failure to read or write a file of results."""
+    """Error: a file of results cannot be read or written."""
 
 
 def document(
@@ -54,8 +54,8 @@ def document(
 ) -> SpeedFile:
     """Return the content of the file of results.
 
-    ``planned`` is given if the run was interrupted: the number of cells that it was to time.
-    ``plan`` is the plan of all shards.
+    ``planned`` is given only if the run was interrupted: the number of cells to time. ``plan`` is
+    the plan of the whole run, with all shards.
     """
     measured = [_make_benchmark(request, result) for result in results if result.measured]
     machine = {**_describe_machine(), "harness": environment(request, results)}

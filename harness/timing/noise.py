@@ -1,4 +1,5 @@
-"""Statistics of speeds: ratio of two speeds with its confidence, and unreliable speeds."""
+"""Statistics of speeds: the ratio of two speeds with a confidence interval, and reasons for
+doubt."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ UNRELIABLE = "not to be relied on"
 
 @dataclass(frozen=True)
 class Load:
-    """Load averages of the last minute before and after a group is timed.
+    """The load average of the last minute, before (``start``) and after (``end``) a group is timed.
 
     ``own_at_start`` and ``own`` are the parts of ``start`` and ``end`` that the run itself may
     cause.
@@ -39,7 +40,7 @@ class Load:
 
 
 def spread_of(quartiles: Mapping[str, float]) -> float:
-    """Return half the interquartile range divided by the median."""
+    """Return half the interquartile range divided by the median, a relative measure of noise."""
     return (quartiles["q3"] - quartiles["q1"]) / 2 / quartiles["median"]
 
 
@@ -67,7 +68,8 @@ def find_doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
 
 
 def describe_other_load(load: Load, cores: int) -> str:
-    """Describe the load from other processes while a group was timed; empty if the load was low."""
+    """Describe the load of other processes before or after a group was timed; empty if it was
+    low."""
     for when, total, own in (
         ("before", load.start, load.own_at_start),
         ("after", load.end, load.own),
@@ -82,7 +84,7 @@ def describe_other_load(load: Load, cores: int) -> str:
 
 
 def is_unreliable(doubts: Sequence[str]) -> bool:
-    """Return whether one of the doubts says that the speed is unreliable."""
+    """Return whether one of the given remarks says that the speed is unreliable."""
     return any(doubt.startswith(UNRELIABLE) for doubt in doubts)
 
 
@@ -91,9 +93,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class SpeedRatio:
-    """The ratio of two speeds with its 95% confidence interval.
+    """The ratio of two speeds (``value``) with its 95% confidence interval (``low`` to ``high``).
 
-    After a single round the interval is 0 to infinity.
+    If a side was timed in a single round, the interval is 0 to infinity.
     """
 
     value: float
@@ -102,7 +104,7 @@ class SpeedRatio:
 
     @property
     def known(self) -> bool:
-        """True if the interval excludes 1, so it is clear which side is faster."""
+        """True if the interval excludes 1, so that it is clear which side is faster."""
         return not self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:
@@ -118,10 +120,11 @@ class SpeedRatio:
 def compare_rounds(
     seconds: Sequence[float], base: Sequence[float], *, paired: bool = False
 ) -> SpeedRatio:
-    """Return the ratio of two speeds, given the seconds of rounds; by a t-test on the logarithms.
+    """Return the ratio of two speeds, from the seconds of each round; the interval is from a t-test
+    on logarithms.
 
     Use ``paired`` if the two sides were timed in turn, so that a disturbance slowed both sides.
-    Equal numbers of rounds then get a paired t-test. All others get Welch's test.
+    With equal numbers of rounds, the test is then a paired t-test, otherwise Welch's test.
     """
     new, old = np.log(seconds), np.log(base)
     value = math.exp(old.mean() - new.mean())
@@ -145,7 +148,8 @@ def compare_rounds(
 
 
 def beyond_noise(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Return whether one side is clearly faster; the rounds of the two sides were timed in turn."""
+    """Return whether one side is clearly faster than the other. The sides must have been timed in
+    turn."""
     return compare_rounds(first, second, paired=True).known
 
 

@@ -61,10 +61,10 @@ def complete_record(contestant: Contestant) -> None:
 
 
 def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
-    """Set every cell's share of the peak FLOP/s, which is at most 1.
+    """Set the share of the peak FLOP/s that every cell reaches, which is at most 1.
 
-    The peak of a size is the fastest rate that any backend reached in a matmul of this size. If
-    the matmuls of a step ran at a higher rate, that rate is the peak.
+    The peak of a matmul size is the fastest rate that any backend reached in a matmul of this size.
+    If the matmuls of a step ran at a higher rate, that rate is the peak.
     """
     measured = [c for c in contestants if c.result.measured and not c.entry.baseline]
     reached = [
@@ -100,7 +100,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
-    """Return the samples or characters per second, given the spread of a step's seconds."""
+    """Return the quartiles of the rate (samples or characters per second), given those of a step's
+    seconds.
+
+    ``read`` is the number of samples or characters that one step reads.
+    """
     mirrored = {"median": "median", "q1": "q3", "q3": "q1", "min": "max", "max": "min"}
     return {name: read / step[other] for name, other in mirrored.items()}
 
@@ -108,7 +112,8 @@ def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
 def measured_peaks(
     contestant: Contestant, own: Size, anew: bool = False
 ) -> tuple[dict[Size, float], float]:
-    """Return the peak FLOP/s by size, and the memory bandwidth in bytes/s.
+    """Return the peak FLOP/s of the large matmul and of the size ``own``, and the memory bandwidth
+    in bytes/s.
 
     Each size is measured once per process, or again if ``anew``; the best measurement counts. A
     small matmul is verified less strictly, so its rate is capped at :data:`FASTER` times the rate
@@ -128,12 +133,13 @@ def measured_peaks(
 
 
 def large_product(device: str) -> Size:
-    """Return the ``(m, k, n)`` of the matmul that measures the peak of a device."""
+    """Return the size ``(m, k, n)`` of the large matmul that measures the peak of a device."""
     return LARGE if card_of(device) is None else LARGE_ON_CARD
 
 
 def count_operations(case: TimedCase) -> dict[str, int]:
-    """Count the operations of one step of the program as written, before optimisation."""
+    """Count the floating-point operations of one step, by kind, of the program as written, i.e.
+    before optimisation."""
     program, sizes = case.program, _sizes(case)
     if case.group.mode == "forward":
         outputs = result_ports(program, "ends").values()
@@ -170,7 +176,7 @@ def _count_update(rule: UpdateRule, program: Program) -> Flops:
 
 
 def largest_product(case: TimedCase) -> Size:
-    """Return the ``(m, k, n)`` of the most expensive matmul of a forward pass."""
+    """Return the size ``(m, k, n)`` of the matmul with the most operations in a forward pass."""
     program = case.program
     found = _list_products(inline_calls(program.nodes), program.types, _sizes(case))
     return max(found, key=lambda size: prod(size), default=LARGE)
@@ -190,7 +196,8 @@ def _list_products(
 
 
 def least_bytes(case: TimedCase) -> int:
-    """Return the minimum bytes that a step must move, ignoring intermediate values.
+    """Return the minimum number of bytes that a step must read and write, without intermediate
+    values.
 
     A forward pass reads each parameter and the batch once. A training step also writes and reads
     each gradient, reads and writes each slot, and writes each parameter.

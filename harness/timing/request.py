@@ -42,7 +42,8 @@ TUNINGS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class BenchRequest(TimingOptions):
-    """The cells to time; the fields are in :class:`.TimingOptions`."""
+    """The request of a benchmark: which cells to time, and how. Its fields are in
+    :class:`.TimingOptions`."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -65,7 +66,7 @@ class BenchRequest(TimingOptions):
 class Entry:
     """A backend to time, with its settings and the label that names it in the results.
 
-    A ``baseline`` is code outside the harness, without paths, parameters or primitives.
+    A ``baseline`` is code outside the harness; it has no paths, parameters or primitives.
     """
 
     label: str
@@ -75,13 +76,14 @@ class Entry:
 
     @property
     def backend(self) -> str:
-        """The name of the backend, without its settings."""
+        """The name of the backend, without the label for its settings."""
         return self.launch.backend
 
 
 @dataclass(frozen=True)
 class Group:
-    """A model with sizes and a mode; all backends are timed on it in turn."""
+    """A model with its sizes and a mode (``train`` or ``forward``). All backends are timed on it in
+    turn."""
 
     spec: Spec
     mode: str
@@ -95,13 +97,13 @@ class Group:
         return group_name((self.mode, self.spec.name, self.batch, self.time), self.sizes)
 
     def cell(self, label: str) -> TimedCell:
-        """Return the cell of the backend with this label."""
+        """Return the cell of this group for the backend with the given label."""
         return TimedCell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
 
 
 @dataclass(frozen=True)
 class TimedCell:
-    """The coordinates of one timed cell: spec, backend, mode and sizes."""
+    """The identification of a timed cell: spec, backend, mode and sizes."""
 
     spec: str
     backend: str
@@ -188,7 +190,8 @@ def entries_from(request: BenchRequest) -> list[Entry]:
 
 
 def list_missing_frameworks(request: BenchRequest) -> Mapping[str, str]:
-    """Return the backends whose framework is not installed, each with the way to install it."""
+    """Return the requested backends whose framework is not installed, each with the command that
+    installs it."""
     return choose(request.backends, request.pythons).lacking
 
 
@@ -211,11 +214,11 @@ def launch(
 
 
 def characters_read(spec: Spec, time: int) -> tuple[int, str]:
-    """Return the number of units in one sample of a batch, and the name of the unit.
+    """Return how many units of text one sample of a batch has, and the name of the unit.
 
     For a model that reads sequences, a sample has ``time`` characters. For a model with index
-    inputs, a sample has one character per input. For any other model, a sample is one unit:
-    "samples".
+    inputs, a sample has one character per input. For any other model, the count is 1 and the unit
+    is "samples".
     """
     program = spec.program("inference")
     types = [program.type_of(port) for port in program.inputs]
@@ -250,7 +253,7 @@ def has_time(spec: Spec) -> bool:
 class BenchPlan:
     """The plan of a benchmark: ``every`` group of all shards, and the ``groups`` of this shard.
 
-    ``lacking`` maps a backend whose framework is not installed to the way to install it.
+    ``lacking`` maps a backend whose framework is not installed to the command that installs it.
     """
 
     request: BenchRequest

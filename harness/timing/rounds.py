@@ -112,7 +112,8 @@ class TriedPath:
     """A path and the result of its trial.
 
     ``paths`` maps each layer to what runs it (native or equations), and ``seconds`` is the time of
-    a step. ``several`` is the possible number of steps per call, and ``many`` the number used.
+    a step. ``several`` is the number of steps that one call can make, and ``many`` the number that
+    it makes.
     """
 
     path: str
@@ -129,7 +130,7 @@ class TriedPath:
 
     @property
     def all_equations(self) -> bool:
-        """True if the path ran nothing native except the optimizer."""
+        """True if no native layer ran on the path; the optimizer may be native."""
         layers = {label for name, label in self.paths.items() if name != "optimizer"}
         return self.right and layers == {"equations"}
 
@@ -205,7 +206,8 @@ def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
 
 
 def _best_time(contestant: Contestant) -> float:
-    """Return the best time of some trials, so that a busy moment does not decide."""
+    """Return the shortest time per step in several trials, because a busy moment may lengthen
+    others."""
     count = contestant.steps_in(TRIAL)
     return min(contestant.throughput(count) / count for _ in range(TRIALS))
 
@@ -225,10 +227,11 @@ def _prepare_path(contestant: Contestant, path: str, beside: bool = False) -> Tr
 
 
 def _estimate_step_time(contestant: Contestant) -> float:
-    """Estimate the time of a step, from the worker's clock and from the time to read results.
+    """Estimate the time of a step, by the worker's clock and by the time until results have
+    arrived.
 
-    Return the lower limit from reading results. With it, a backend that reports tiny times does not
-    get millions of steps.
+    Store the estimate, and return a lower limit for it: the time until results arrived, per step.
+    The limit prevents that a backend which reports tiny times gets millions of steps.
     """
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):
@@ -240,7 +243,8 @@ def _estimate_step_time(contestant: Contestant) -> float:
 
 
 def warm_up(contestant: Contestant) -> None:
-    """Run batches of steps until two successive batches take the same time; record the times."""
+    """Run batches of steps until two successive batches take about the same time; record the
+    times."""
     least = _estimate_step_time(contestant)
     medians: list[float] = []
     steps, steady = 0, False

@@ -57,7 +57,7 @@ class LocalTimer:
             keep(self.time_group(group), None)
 
     def time_group(self, group: Group) -> list[TimedResult]:
-        """Time one group; return its results, with the reasons to doubt each speed."""
+        """Time one group; return its results, which include reasons why speeds are unreliable."""
         start, threads = Load.now(), float(self._request.thread_count)
         results = self._measure_group(group)
         load = Load(start, self._own, Load.now(), threads)
@@ -96,7 +96,7 @@ class LocalTimer:
         return [contestant.result for contestant in contestants]
 
     def _make_case(self, group: Group) -> TimedCase:
-        """Return a group's case with its expected values.
+        """Return the data to time a group on, with the results that the oracle expects.
 
         Raises:
             OracleFault: the oracle lacks time or memory to compute the values.
@@ -241,7 +241,8 @@ class ClusterTimer:
         spread(self._cluster, queue, slots, work)
 
     def _lost_group(self, number: int, why: str) -> tuple[list[TimedResult], SpeedFile]:
-        """Return all cells of a group as broken, because two processes that timed it were lost."""
+        """Return a ``broken`` result for each cell of a group, because two processes that timed the
+        group were lost."""
         words = f"two processes that timed this cell were lost: {why}"
         plan, group = self._plan, self._plan.groups[number]
         found = [TimedResult(group.cell(e.label), e, "broken", words) for e in plan.entries]
@@ -249,13 +250,14 @@ class ClusterTimer:
 
 
 class NodeTimer:
-    """The timer in a process on a cluster node; it starts workers on that node."""
+    """The timer that runs in a process on a cluster node, where it starts the workers."""
 
     def __init__(self, request: BenchRequest) -> None:
         self._plan = BenchPlan.of(request)
         self._timer = LocalTimer(self._plan, BenchEvents())
 
     def run(self, number: int) -> tuple[list[TimedResult], SpeedFile]:
-        """Time one group of the plan; return its results, and a file of results with them."""
+        """Time group ``number`` of the plan; return its results, and the content of a file of
+        results."""
         found = self._timer.time_group(self._plan.groups[number])
         return found, document(self._plan.request, found, plan=self._plan.record())

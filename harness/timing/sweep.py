@@ -1,4 +1,5 @@
-"""Comparison of timed cells: growth of the seconds with a size, and effect of settings."""
+"""Comparison of timed cells: how the seconds grow with a size, and how settings change the
+speed."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ WORTH = 0.03
 
 
 def compare_tunings(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """Return the speed of every cell with a tuning, relative to the cell without the tuning."""
+    """Return for every cell with a tuning its speed relative to the same cell without tuning."""
     plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
     entries = []
     for result in results:
@@ -61,7 +62,8 @@ def describe_tunings(found: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def fit_slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """Fit log(seconds) against log(size), for each size that varies while others are constant."""
+    """Fit log(seconds) against log(size), for each size of which several values were timed while
+    all other sizes were equal."""
     families: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:
         if result.measured:

@@ -47,7 +47,8 @@ def _make_grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Gr
 
 
 def _find_best(cells: Sequence[TimedResult]) -> list[TimedResult]:
-    """Return the fastest cell and all reliable cells that are equally fast within the noise.
+    """Return the fastest cell, and all reliable cells whose speed does not differ from it beyond
+    the noise.
 
     Return an empty list if the fastest cell is unreliable, or if only one cell has a speed.
     """
@@ -87,7 +88,7 @@ def _footnote_number(result: TimedResult, notes: list[str], reason: str) -> int:
 
 
 def list_tracebacks(results: Sequence[TimedResult]) -> list[str]:
-    """Return the tracebacks of cells without a speed, each only once per backend."""
+    """Return the tracebacks of cells without a speed, without repetitions for the same backend."""
     found = {(r.entry.label, r.traceback): r for r in results if r.traceback}
     return [with_trace(f"{label}: {r.reason}", r.traceback) for (label, _), r in found.items()]
 

@@ -1,4 +1,4 @@
-"""Timing of a round: steps in a row, then single steps that are waited for.
+"""Timing of a round: steps in a row, then single steps that the worker waits for.
 
 A round can be repeated later to verify its results. The results are read as soon as a clock stops,
 so a backend cannot replace them afterwards.
@@ -24,7 +24,7 @@ CALL = 1e-3
 
 
 def time_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
-    """Time one round: a row of steps for the throughput, then single steps for the latency.
+    """Time one round: steps in a row for the throughput, then single steps for the latency.
 
     Untimed steps run before the row. The round restarts from the initial values on new batches, so
     that it can be repeated. If ``drawn``, the values after the row are read and stored. A baseline
@@ -56,7 +56,8 @@ def time_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = F
 
 
 def time_sample(contestant: Contestant, seconds: float) -> None:
-    """Time a short round for :class:`Pace`: steps in a row for ``seconds``, then single steps."""
+    """Time a short round for the pace proof (:class:`Pace`): steps in a row for ``seconds``, then
+    single steps."""
     count = contestant.steps_in(seconds)
     contestant.steps.restart()
     first = contestant.reserve_steps(count)
@@ -80,7 +81,8 @@ def _read_round(
     calls: Sequence[tuple[int, int]],
     drawn: bool,
 ) -> TimedRound:
-    """Read the results of one step of a row, and return the round with them.
+    """Read the results of one step of the row that has just run, and return the round with these
+    results.
 
     The step is drawn secretly, and only after the row has run.
     """

@@ -1,4 +1,5 @@
-"""The data to time a model on (parameters, batches), and the oracle's expected results."""
+"""The data on which a model is timed (parameters, batches), and the results that the oracle
+expects."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ LARGE = 256
 
 
 class TimedCase:
-    """The parameters, batches and expected results of a group, all drawn with ``seed``."""
+    """The parameters, batches and expected results of a group. The data are drawn with ``seed``."""
 
     def __init__(self, group: Group, dtype: str, seed: int) -> None:
         spec, self.group, self.dtype, self.seed = group.spec, group, dtype, seed
@@ -73,7 +74,8 @@ class TimedCase:
 
     @cached_property
     def products(self) -> int:
-        """The operations in the matmuls of the cheapest plan: the minimum that a step needs."""
+        """The number of operations in the matmuls of the cheapest plan, which is the minimum for a
+        step."""
         program, sizes = self.program, {**self.program.sizes, **self.sizes}
         if self.group.mode == "forward":
             plans = [forward_plan(program, sizes, self.dtype, (), moved=m) for m in (True, False)]
@@ -99,7 +101,8 @@ class TimedCase:
         return rate if self.rule.every_slot else rate * min(1.0, training.batch / self.group.batch)
 
     def make_batches(self, number: int) -> list[Batch]:
-        """Return :data:`ROTATING` batches; each ``number`` gives different random batches."""
+        """Return :data:`ROTATING` random batches; a different ``number`` gives different
+        batches."""
         program, sizes = self.programs["train"], self.sizes
         seeds = range(number * ROTATING, (number + 1) * ROTATING)
         return [
@@ -193,7 +196,8 @@ class TimedCase:
     def compare(
         self, found: Mapping[str, Array], expected: Expected | None = None
     ) -> list[Deviation]:
-        """Return one deviation per tensor; ``expected`` defaults to the compared steps' results."""
+        """Compare results by name with the expected results (default: :attr:`expected`); return one
+        deviation per tensor."""
         return (expected or self.expected).deviations(found, self.dtype)
 
     def _mixed(self, seed: int) -> int:
@@ -245,5 +249,6 @@ class TimedCase:
 
 
 def kind(name: str) -> str:
-    """Return the kind of a value: "loss" or "tensor". Losses are less noisy than tensors."""
+    """Return the kind of a value, given its name: "loss" or "tensor". Losses are less noisy than
+    tensors."""
     return "loss" if name.endswith(": loss") else "tensor"

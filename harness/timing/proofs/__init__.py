@@ -1,4 +1,5 @@
-"""The proofs that a backend must pass before its speed counts. Each proof stores its measurements.
+"""The proofs that a backend must pass before its speed is reported. Each proof stores its
+measurements in the cell's record.
 
 Two further proofs run elsewhere: :func:`.values.check_values` before anything is timed, and
 :func:`.times.check_hardware` when a cell's record is completed.

@@ -28,10 +28,11 @@ def check_hardware(
     seconds: float,
     again: Callable[[], float],
 ) -> None:
-    """Check that a step takes as long as its matmuls would take at :data:`HARDWARE` times the peak.
+    """Check that a step is not faster than the hardware: that it takes at least the time of its
+    matmuls at :data:`HARDWARE` times the peak.
 
-    ``products`` is the number of operations of these matmuls. ``again`` measures the peak once
-    more.
+    ``products`` is the number of operations in these matmuls, and ``peak`` is in FLOP/s. ``again``
+    measures the peak once more.
 
     Raises:
         Refused: the step is faster.
@@ -92,7 +93,8 @@ Times = tuple[list[float], list[float]]
 
 
 def _unseen_times(contestant: Contestant, in_a_row: bool) -> Times:
-    """Return the seconds of steps on new batches, and on the batches of the last round.
+    """Return the seconds of steps on new batches, and the seconds of steps on the batches of the
+    last round.
 
     The first of several single steps is left out, because it starts cold.
     """
@@ -171,7 +173,8 @@ def _feeding_seconds(handed: Sequence[FeedTime], on_cpu: bool) -> float:
 
 
 def _copy_seconds(contestant: Contestant) -> float:
-    """Return the seconds that feeding all batches may take, even if steps are very short."""
+    """Return the seconds that are always allowed for feeding all batches, even if steps are very
+    short."""
     arrays = [a for batch in contestant.case.batches for a in batch["inputs"].values()]
     return sum(ARRAY_SECONDS + a.nbytes / BYTES_PER_SECOND for a in arrays)
 
@@ -217,9 +220,9 @@ def check_clock(contestant: Contestant) -> None:
 def compare_clocks(rows: Sequence[TimedRow]) -> tuple[float, float, float]:
     """Return the seconds by the worker's clock, by the harness's clock, and the allowed difference.
 
-    Each number is a sum over half of the rows plus one: those in which the worker's clock lost
-    least. A speed is the median of its rounds, so cheating must affect half of them. A busy machine
-    may delay the other half.
+    Each number is a sum over just over half of the rows: the rows in which the worker's clock lost
+    least. A speed is the median of its rounds, so cheating must affect half of the rows. A busy
+    machine may delay the other half.
     """
     kept = sorted(rows, key=lambda row: row.lost)[: len(rows) // 2 + 1]
     allowed = sum(MESSAGE + WAITS * row.wait for row in kept)
@@ -246,7 +249,7 @@ TRIED = 0.1
 
 
 def check_pace(contestant: Contestant) -> None:
-    """Check that an unread step in a row takes about as long as a single step that is read.
+    """Check that a step in a row takes about as long as a single step whose results are read.
 
     In a row, the next step may start while a step is still computed, and no result is read. So a
     step in a row is compared with the longer part of a single step: its start, or the wait for its
@@ -258,7 +261,7 @@ def check_pace(contestant: Contestant) -> None:
 
     Raises:
         Refused: the wall time is much too short in every round and sample. Or the median processor
-            time is too short, and the wall time is not clearly longer.
+        time is too short, and the wall time is not clearly longer.
     """
     paces = contestant.paces
     on_processors = contestant.device == "cpu" and contestant.many == 1
@@ -279,15 +282,15 @@ def check_pace(contestant: Contestant) -> None:
 
 
 def is_too_short(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
-    """Return whether a step in a row took too little time.
+    """Return whether a step in a row took too little time compared with a single step.
 
-    Wall time is too short if it is too short in every round: on a busy machine the best round
-    decides. Processor time is too short if its median is, because single samples may be low by
-    chance.
+    The wall time counts as too short only if it is too short in every round: on a busy machine the
+    best round decides. The processor time counts as too short if its median is, because single
+    samples may be low by chance.
 
-    A thread that waits for a busy core may spin, mostly in steps that are waited for. So processor
-    time is ignored if the median wall time of a step in a row is clearly longer than that of a
-    single step.
+    A thread that waits for a busy core may spin, mostly in steps that the worker waits for. So
+    processor time is ignored if the median wall time of a step in a row is clearly longer than that
+    of a single step.
     """
     if max(p.share for p in paces) < LEAST_SHARE:
         return True
@@ -327,10 +330,11 @@ def check_waits(contestant: Contestant) -> None:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Seconds of short runs of ``steps`` steps, of long runs and of single steps.
+    """Seconds of short runs of ``steps`` steps, of long runs, and of single steps.
 
-    A long run has :data:`FACTOR` times as many steps. ``ratios`` divide the wall time of a long run
-    by that of a short run; ``processor_ratios`` divide the processor times.
+    A long run has :data:`FACTOR` times as many steps as a short run. ``ratios`` are the wall times
+    of long runs divided by those of short runs, and ``processor_ratios`` the same for processor
+    times.
     """
 
     steps: int
@@ -346,7 +350,8 @@ class Scaling:
 
     @property
     def is_gross(self) -> bool:
-        """True if so much work was left undone that longer runs would only leave more undone."""
+        """True if a long run left so much work undone that an even longer run would only leave more
+        undone."""
         return self.step_after - self.step_alone > FACTOR / 2 * self.step_alone
 
 
@@ -382,7 +387,7 @@ def _measure_scaling(contestant: Contestant, seconds: float) -> Scaling:
 
 
 def _one_step(contestant: Contestant) -> float:
-    """Return the seconds until the worker replies with the result of one step."""
+    """Return the seconds from asking the worker for one step until its result has arrived."""
     return contestant.seconds_of_values(contestant.reserve_steps(1), 1)
 
 
@@ -407,8 +412,9 @@ def _explain_missing_wait(found: Scaling) -> str:
 def _was_delayed(found: Scaling) -> bool:
     """Return whether other processes explain why the long runs took too long.
 
-    A delay by other processes takes no processor time. Waiting threads may spin, though: then the
-    short runs must have left no work undone, and their steps must take as long as single steps.
+    A delay by other processes takes no processor time. If waiting threads spin, they do use
+    processor time: then the short runs must have left no work undone, and their steps must take as
+    long as single steps.
     """
     if min(found.processor_ratios, default=inf) <= FACTOR * (1 + LINEAR):
         return True

@@ -1,4 +1,5 @@
-"""Proofs by values: the timed steps have the results of the oracle and of single steps."""
+"""Proofs by values: the timed steps give the results of the oracle, and of the same steps run
+singly."""
 
 from __future__ import annotations
 
@@ -39,14 +40,16 @@ LEFT, LEFT_SECONDS = 0.2, 0.02
 
 @dataclass(frozen=True)
 class Run:
-    """A run from the initial values: its number of steps, and the index of the step to read."""
+    """A run of steps from the initial values: its number of steps, and the index of the step whose
+    results are read."""
 
     length: int
     read: int
 
 
 def check_timed_way(contestant: Contestant) -> None:
-    """Check that short runs of timed steps end with the same values as the same steps run singly.
+    """Check that short runs of steps in a row end with the same values as the same steps run one at
+    a time.
 
     The tolerance is 16 times the rounding error. To measure the rounding error, the same steps run
     from parameters that differ in their last digits.
@@ -84,13 +87,14 @@ def check_timed_way(contestant: Contestant) -> None:
 
 
 def check_rounds(contestant: Contestant) -> None:
-    """Repeat one timed round, and the short rounds of the pace proof, step by step.
+    """Repeat one timed round, and the short rounds of the pace proof, with one step at a time.
 
-    The values must be equal within rounding. The round is drawn secretly. If no values pass from
-    step to step, some results of every round are compared.
+    The values must be equal within rounding. The round is drawn secretly. If steps pass no values
+    on, some results of every round are compared instead.
 
     Raises:
-        Refused: the values differ, or the round left work to the reading of its values.
+        Refused: the values differ, or the backend did part of the round's work only when its values
+        were read.
     """
     played = [p for p in contestant.timed_rounds if p.drawn or not contestant.carries]
     furthest: Deviation | None = None
@@ -111,7 +115,8 @@ def check_rounds(contestant: Contestant) -> None:
 
 
 def _compare_with_single_steps(contestant: Contestant, played: TimedRound) -> Deviation:
-    """Return the largest deviation between a round and the same steps run singly."""
+    """Return the largest deviation between a round's values and those of the same steps run one at
+    a time."""
     case, steps = contestant.case, contestant.steps
     steps.feed(played.batches)
     found: ArrayDict = {}
@@ -150,9 +155,8 @@ def _run_singly(
 ) -> ArrayDict:
     """Run the steps of some calls one at a time, starting with the parameters ``start``.
 
-    Return the results of the steps ``reads``, and the values after the first ``until`` calls;
-    no such values if ``until`` is 0. Each call is a pair: the index of its first step, and its
-    number of steps.
+    Return the results of the steps ``reads`` and, unless ``until`` is 0, the values after the first
+    ``until`` calls. Each call is a pair: the index of its first step, and its number of steps.
     """
     steps, total = contestant.steps, 0
     steps.restart(start)
@@ -171,7 +175,8 @@ def _run_singly(
 
 
 def _draw_runs(contestant: Contestant) -> Collection[Run]:
-    """Return the longest run and some short runs, each with the step to read drawn secretly."""
+    """Return one long run and some short runs. The step whose results are read is drawn secretly in
+    each."""
     many, further = contestant.many, FURTHER[contestant.case.group.mode]
     most = max(LEAST, min(STEPS, contestant.steps_in(SECONDS)))
     lengths = [2 + SECRET.randrange(LEAST) for _ in range(further)]
@@ -188,7 +193,8 @@ def _read_carried_values(contestant: Contestant, count: int, start: ArrayDict) -
 def _carried_values(
     contestant: Contestant, count: int, left: StepValues, start: ArrayDict
 ) -> ArrayDict:
-    """Return all values that pass from step to step; parameters as differences from ``start``."""
+    """Return all values that a step passes on to the next; parameters as differences from
+    ``start``."""
     material = replace(contestant.case.material, parameters=start)
     found = step_values(count, {"results": {}, **left}, material)
     return found | {f"step {count}: {n}": a for n, a in left["others"].items()}
@@ -199,7 +205,7 @@ def _name_results(index: int, results: Mapping[str, Array]) -> ArrayDict:
 
 
 def _perturb_parameters(contestant: Contestant) -> ArrayDict:
-    """Return the initial parameters with different last digits, drawn secretly."""
+    """Return the initial parameters, changed in their last digits by secretly drawn amounts."""
     random = np.random.default_rng(SECRET.getrandbits(64))
     return perturbed(contestant.case.material.parameters, contestant.case.dtype, random)
 
@@ -279,7 +285,8 @@ def _choose_read_step(contestant: Contestant, played: TimedRound) -> RepeatedSte
 
 
 def _repeat_to_step(contestant: Contestant, played: TimedRound) -> RepeatedStep:
-    """Repeat the round up to a drawn step; return the values before the step, and its results."""
+    """Repeat the round up to a secretly drawn step. Return the step's number and index, the values
+    before it, and its results."""
     steps, train = contestant.steps, contestant.case.group.mode == "train"
     before = SECRET.randrange(played.steps)
     number = before + 1
@@ -335,7 +342,7 @@ def check_values(contestant: Contestant) -> None:
 
 
 def count_correct_digits(case: TimedCase, deviations: Sequence[Deviation]) -> float | None:
-    """Return the number of correct decimal digits of the worst tensor.
+    """Return the number of decimal digits in which the worst tensor agrees with the oracle.
 
     Return None if every tensor consists of rounding errors.
     """
@@ -380,7 +387,8 @@ def check_again(contestant: Contestant) -> None:
 
 
 def _relative_error(found: Any, expected: Any) -> float:
-    """Return the largest deviation divided by the largest magnitude; infinity for other shapes."""
+    """Return the largest deviation divided by the largest expected magnitude; infinity if the
+    shapes differ."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if found.shape != expected.shape:
         return float("inf")
