@@ -1,4 +1,5 @@
-"""Error classes, and helpers for messages with the problem, its place and its remedy."""
+"""Error classes, and functions that write error messages: the problem, its place in a file, and the
+remedy."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ _BLAME = "in the primitive "
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A position in a file: line and column, both counted from 1, columns in characters.
+    """A position in a file. Lines and columns are counted from 1, columns in characters.
 
     Line 0 means the whole file. The file may not exist.
     """
@@ -41,7 +42,7 @@ class Place:
 
 
 class HarnessError(Exception):
-    """Base of every error that a user can cause and fix; shown without a traceback.
+    """Base class of all errors that a user can cause and fix. They are shown without a traceback.
 
     ``exit_code`` is the exit code of a command that ends with the error.
     """
@@ -67,7 +68,8 @@ class UsageError(HarnessError):
 
 
 class SpecError(HarnessError):
-    """An error in a spec file: ``message`` says what is wrong, ``place`` where (None: no file)."""
+    """An error in a spec file. ``message`` says what is wrong. ``place`` is its position; None if
+    the error has no position in a file."""
 
     def __init__(self, message: str, place: Place | None = None) -> None:
         super().__init__(message, place)
@@ -90,7 +92,8 @@ def with_place(place: Place) -> Iterator[None]:
 
 
 class SpecErrors(SpecError):
-    """Several errors of one file, reported together; ``errors`` holds them in file order."""
+    """Several errors of one spec file, reported together. ``errors`` has them in the order of the
+    file."""
 
     def __init__(self, errors: Sequence[SpecError]) -> None:
         if not errors:
@@ -109,14 +112,16 @@ class SpecErrors(SpecError):
 
 
 class ErrorList:
-    """A list of errors of independent parts of a spec, which are raised together at the end."""
+    """A list of errors in independent sections of a spec. The errors are collected first, and
+    raised together at the end."""
 
     def __init__(self) -> None:
         self.found: list[SpecError] = []
 
     @contextmanager
     def part(self) -> Iterator[None]:
-        """Catch and store a :class:`SpecError` of the ``with`` block; continue after the block."""
+        """Collect a :class:`SpecError` that the ``with`` block raises, and continue after the
+        block."""
         try:
             yield
         except SpecErrors as several_:
@@ -125,10 +130,11 @@ class ErrorList:
             self.found.append(error)
 
     def end(self) -> None:
-        """Raise the stored errors of all parts; do nothing if there are none.
+        """Raise the collected errors; do nothing if there are none.
 
         Raises:
-            SpecError: a part failed; several errors are raised as one :class:`SpecErrors`.
+            SpecError: at least one error was collected; several are raised as one
+                :class:`SpecErrors`.
         """
         if self.found:
             raise one_or_many(self.found)
@@ -168,8 +174,10 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 
 def unknown(what: str, value: object, known: Iterable[str], instead: str = "") -> UsageError:
     """Return the error "unknown WHAT VALUE", with the known names and the most similar name.
+    ``what`` is a noun, e.g. "backend".
 
-    If ``instead`` is not empty, the message has this text instead of the similar name.
+    If ``instead`` is not empty, the message has the text "give INSTEAD" in place of the similar
+    name.
     """
     names = tuple(known)
     hint = f"; give {instead}" if instead else did_you_mean(value, names)
@@ -211,13 +219,14 @@ def shorten(text: str, limit: int = 60) -> str:
 
 
 def blame(error: BaseException, note: str) -> None:
-    """Add an exception note that names the failed primitive, unless the error already has one."""
+    """Add an exception note with the name of the primitive that failed, unless the error already
+    has such a note."""
     if not blamed(error):
         error.add_note(f"{_BLAME}{note}")
 
 
 def blamed(error: BaseException) -> str:
-    """Return the note that :func:`blame` added to an error, or ""."""
+    """Return the note about a failed primitive that :func:`blame` added to an error, or ""."""
     notes = getattr(error, "__notes__", ())
     blames = (n for n in notes if isinstance(n, str) and n.startswith(_BLAME))
     return next(blames, "")

@@ -1,4 +1,4 @@
-"""The worker service that measures the defaults of the worker's framework."""
+"""The worker service that measures a framework's defaults, e.g. how biases are initialised."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from harness.runtime.plugins import BACKENDS
 
 
 class DefaultsService:
-    """The methods of the service for one framework."""
+    """The methods that the parent process calls in the worker of one framework."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
     def measure(self, names: Sequence[str]) -> dict[str, MeasuredAnswer]:
-        """Return the measured ``value`` of each entry, or the text of an ``error``.
+        """Return for each entry a dictionary: ``{"value": ...}`` with the measured default, or
+        ``{"error": ...}`` with a text.
 
         Entries that the framework's plugin cannot measure are left out.
         """
@@ -37,7 +38,8 @@ def _measured(probe: Callable[[], Any]) -> MeasuredAnswer:
 
 
 def handler(backend: Backend) -> Callable[[str, dict[str, Any]], Any]:
-    """Return the function that answers the worker's calls about defaults."""
+    """Return the function that answers calls of :class:`DefaultsService` in the worker of a
+    backend."""
     service = DefaultsService(backend)
 
     def answer(verb: str, payload: dict[str, Any]) -> Any:

@@ -1,1 +1,2 @@
-"""The demonstration: a small check, and the same check with a fault planted in the backend."""
+"""The demonstration: a small check that agrees, and the same check with an intentional fault in the
+backend."""

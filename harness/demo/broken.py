@@ -1,4 +1,5 @@
-"""The planted fault of the demo: the biases of two gates are swapped, as in a faulty plugin."""
+"""The fault that the demo adds to a backend: the biases of two gates are swapped, as a faulty
+plugin might do."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ RIGHT = "numpy"
 
 
 def handler(backend: Backend) -> Callable[[str, Any], Any]:
-    """Return the function that answers a worker's calls, with a fault planted in the backend. The
+    """Return the function that answers a worker's calls, with the fault added to the backend. The
     numpy backend stays correct.
 
     Raises:

@@ -1,4 +1,5 @@
-"""The command ``harness demo``: a check, and the text before and after it."""
+"""The command ``harness demo``: it prints an introduction, runs a check, and suggests the next
+commands."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ PREFERRED = ("torch", "jax", "keras")
 def run_demo(options: DemoOptions) -> int:
     """Check one model on numpy and one framework, and return the exit code.
 
-    With a planted fault, the check writes a reproducer to the folder :data:`FAILURES`.
+    With the option ``--break``, the check writes a reproducer of the intentional fault to the
+    folder :data:`FAILURES`.
 
     Raises:
         UsageError: there is no such backend, or the reproducer's folder cannot be written.

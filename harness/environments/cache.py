@@ -27,7 +27,8 @@ PYTHON = Path("bin", "python")
 
 
 class NoEnvironment(UsageError):
-    """The error for environments that are missing or contain different code of the harness."""
+    """The error about environments that are missing, or that contain a harness with
+    different code."""
 
     def __init__(self, message: str, columns: Sequence[str]) -> None:
         super().__init__(message)
@@ -72,7 +73,7 @@ class MadeEnvironment:
 
     @property
     def is_current(self) -> bool:
-        """True if the environment has the same code of the harness as this process."""
+        """True if the environment's harness has the same code as the harness of this process."""
         return self.about.harness_code in ("", digest("harness"))
 
 
@@ -89,7 +90,8 @@ def complete_environments() -> dict[str, MadeEnvironment]:
 
 
 def read_environments() -> tuple[dict[str, MadeEnvironment], list[str]]:
-    """Return the complete environments by name, and the errors of unreadable ones."""
+    """Return the complete environments by name (``torch@2.6``), and the error messages about
+    unreadable environments."""
     environments: dict[str, MadeEnvironment] = {}
     damaged = []
     try:
@@ -134,7 +136,8 @@ def _installed_version(backend: str) -> str:
 
 
 def find_interpreter(column: str) -> str:
-    """Return the interpreter of an environment, by the name ``torch@2.6``.
+    """Return the path of the Python interpreter of an environment. ``column`` is the environment's
+    name, e.g. ``torch@2.6``.
 
     Raises:
         NoEnvironment: there is no such environment, or its harness differs from this one.

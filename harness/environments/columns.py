@@ -31,9 +31,9 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a command's columns in order, and the interpreters of some of them.
+    """The columns of a command's report, i.e. its backends, in order.
 
-    ``pythons`` has an interpreter only for columns that do not run in this one.
+    ``pythons`` has the interpreters of columns that do not run in the interpreter of the harness.
 
     ``lacking`` maps each backend that is skipped, because its framework is not installed, to the
     command that installs the framework.
@@ -45,11 +45,12 @@ class Columns:
 
 
 def choose(requests: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
-    """Return the requested columns. Without requests, return all backends with a framework.
+    """Return the requested columns. If ``requests`` is empty, return all backends whose framework
+    is installed.
 
-    A request is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` gives
-    further interpreters by name. A label without an interpreter names an environment of ``harness
-    env``.
+    A request is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` has further
+    interpreters by column name. If a label has no interpreter, it must be the name of an
+    environment of ``harness env``.
 
     Raises:
         NoEnvironment: environments are missing, or have another version of the harness.
@@ -85,7 +86,7 @@ def choose(requests: Sequence[str], pythons: Mapping[str, str] | None = None) ->
 def choose_from_options(
     backends: Sequence[str], pythons: Sequence[str] | Mapping[str, str]
 ) -> Columns:
-    """Return the columns of ``--backend``, with their interpreters from ``--python``.
+    """Return the columns named in ``--backend``, with interpreters from ``--python``.
 
     Raises:
         UsageError: as in :func:`choose`, or ``--python`` gives no interpreter of a column.
@@ -100,7 +101,9 @@ def choose_from_options(
 def complete_options(
     options_by_field: Mapping[str, Any], variables: str = "environment"
 ) -> dict[str, Any]:
-    """Add the columns, their interpreters and environment variables to the options of a command.
+    """Replace the backends, interpreters and environment variables among a command's options by
+    their parsed values: the columns, and dictionaries by column name. ``variables`` is the name of
+    the field with the environment variables.
 
     Raises:
         UsageError: as in :func:`choose`, or an option is malformed.
@@ -122,14 +125,15 @@ def complete_options(
 
 
 def column_names(backends: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the columns in ``--backend``, to which other options refer."""
+    """Return the names of the columns in ``--backend``, by which other options (e.g. ``--python``)
+    refer to them."""
     return tuple(_split_request(item)[0] for item in backends) or tuple(available())
 
 
 def choose_one(request: str, python: str | None = None) -> tuple[str, str]:
-    """Return the name and the interpreter of one requested column.
+    """Return the name of one requested column, and its Python interpreter.
 
-    The default interpreter is the one that runs this code.
+    The default is the interpreter that runs this code.
 
     Raises:
         UsageError: as in :func:`choose`.
@@ -142,8 +146,8 @@ def choose_one(request: str, python: str | None = None) -> tuple[str, str]:
 def choose_process(
     options_given: options.ProcessOptions, backend: str
 ) -> tuple[str, str, dict[str, str]]:
-    """Return the name of a command's single column, its interpreter, and the environment
-    variables of its process.
+    """Return the name of a command's only column, its interpreter, and the environment variables of
+    its process.
 
     Raises:
         UsageError: as in :func:`choose`, or an option is for another backend.
@@ -173,13 +177,14 @@ def _choose_installed(pythons: dict[str, str]) -> Columns:
 
 
 def _split_request(item: str) -> tuple[str, str]:
-    """Return the name and the interpreter in a request; the interpreter may be empty."""
+    """Split a request, e.g. ``torch@2.6=/path/to/python``, into the name and the interpreter. The
+    interpreter may be empty."""
     name, _, python = options.as_label(item).partition("=")
     return name, python
 
 
 def _parse_request(item: str) -> tuple[str, str]:
-    """Return the name and the interpreter in a request, after checking them.
+    """Split a request into the name and the interpreter, and check both.
 
     Raises:
         UsageError: the backend is unknown, the label is invalid, or no interpreter follows a '='.

@@ -19,10 +19,10 @@ from harness.output.printing import is_silent, tell
 
 
 def run_env(env_options: EnvOptions) -> CommandResult:
-    """Make, list or remove environments.
+    """Run the command ``harness env``: make, list or remove environments.
 
     Raises:
-        UsageError: the words do not fit the options.
+        UsageError: the arguments do not fit the options.
         NotMade: the environment cannot be made.
     """
     words = env_options.words
@@ -121,7 +121,8 @@ def _describe_environment(environment: MadeEnvironment) -> str:
 
 
 def _folder_size(folder: Path) -> int:
-    """Return the bytes of all files in an environment, including files that environments share."""
+    """Return the size of an environment in bytes. Files that several environments share are
+    included."""
     return sum(
         os.lstat(os.path.join(parent, name)).st_size
         for parent, _, names in os.walk(folder)

@@ -1,4 +1,5 @@
-"""Make and remove environments. Each is made completely or not at all, by one process at a time."""
+"""Creation and removal of environments. An environment is made completely or not at all, and only
+by one process at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ SHOWN = 20
 
 
 class NotMade(CouldNotRun):
-    """The error of an environment that could not be made; its folder was removed again."""
+    """The error about an environment that could not be made. Its folder has been removed again."""
 
 
 def make(
@@ -68,7 +69,8 @@ def make(
 
 
 def find_folder(column: str) -> Path:
-    """Return the folder of an environment, which may be incomplete.
+    """Return the folder of an environment, complete or not. ``column`` is the environment's name,
+    e.g. ``torch@2.6``.
 
     Raises:
         UsageError: there is no such folder, or it is a symbolic link.
@@ -82,7 +84,7 @@ def find_folder(column: str) -> Path:
 
 
 def remove(column: str) -> Path:
-    """Remove an environment, which may be incomplete, and return its folder.
+    """Remove an environment, complete or not, and return the folder that it had.
 
     Raises:
         UsageError: there is no such folder, it is a symbolic link, or another process is making it.
@@ -107,7 +109,8 @@ def _check_no_symbolic_link(folder: Path) -> None:
 def _install(
     request: EnvironmentRequest, folder: Path, python: str, tell: Callable[[str], None]
 ) -> Mapping[str, object]:
-    """Make and test the environment; return the content of ``environment.json``."""
+    """Install and test a new environment in ``folder``; return the content of its
+    ``environment.json``."""
     uv = shutil.which("uv")
     own_python = str(folder / cache.PYTHON)
     venv_command = (

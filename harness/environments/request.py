@@ -59,7 +59,8 @@ def is_editable(distribution: Distribution) -> bool:
 
 
 def pack(distribution: Distribution, folder: Path) -> Path:
-    """Write a distribution as a wheel into a folder, and return the path of the wheel."""
+    """Write an installed distribution as a wheel into a folder, and return the path of the
+    wheel."""
     tag = message_from_string(distribution.read_text("WHEEL") or "").get("Tag", "py3-none-any")
     name = re.sub(r"[-_.]+", "_", distribution.name)
     path = folder / f"{name}-{distribution.version}-{tag}.whl"
@@ -79,7 +80,8 @@ def pack(distribution: Distribution, folder: Path) -> Path:
 
 
 def _belongs_in_wheel(file: PackagePath) -> bool:
-    """Return whether a file goes into the wheel: no script, bytecode or record of the installer."""
+    """Return whether an installed file goes into the wheel. Scripts, bytecode and the installer's
+    records do not."""
     inner = ".." not in file.parts and "__pycache__" not in file.parts
     return inner and not (file.parts[0].endswith(".dist-info") and file.name in NOT_PACKED)
 
@@ -89,10 +91,10 @@ DISTRIBUTION = "backend-comparison-harness"
 
 @dataclass(frozen=True)
 class EnvironmentRequest:
-    """A request for an environment: its name (``torch@2.6``), its backend, and its pip
-    requirements.
+    """A request for an environment. ``column`` is its name (``torch@2.6``), and ``requirements``
+    are its pip requirements.
 
-    ``packed`` are the installed distributions that are copied into the environment: the harness,
+    ``packed`` has the installed distributions that are copied into the environment: the harness,
     and the distribution of the backend if a plugin provides the backend.
     """
 
@@ -141,10 +143,11 @@ def read_request(words: Sequence[str]) -> EnvironmentRequest:
 
 
 def environment_name(word: str) -> str:
-    """Return the name of an environment, ``torch@2.6``, from this name or from ``torch==2.6``.
+    """Return the name of an environment (``torch@2.6``) from a word such as ``torch@2.6`` or
+    ``torch==2.6``.
 
     Raises:
-        UsageError: the word is neither of these.
+        UsageError: the word has neither of these formats.
     """
     column = as_label(word)
     _, at, label = column.partition("@")
@@ -159,7 +162,8 @@ def environment_name(word: str) -> str:
 
 
 def _split_version(word: str, after: str = "") -> tuple[str, str]:
-    """Return the backend and the version in ``word``; ``after`` is the next word, for a hint."""
+    """Split ``word`` (e.g. ``torch==2.6``) into the backend and the version. ``after`` is the next
+    word on the command line, for a hint in the error message."""
     backend, equals, version = word.partition("@" if "@" in word else "==")
     if not equals or not LABEL.fullmatch(version.removesuffix(".*")) or not version[0].isdigit():
         parts = f"{word} {after}".split()

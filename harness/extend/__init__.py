@@ -6,13 +6,14 @@ A plugin is a module with a subclass of :class:`Backend` and with functions that
 ``docs/adding-a-backend.md`` explains a backend line by line. A plugin may also import these
 modules:
 
-- :mod:`harness.extend.program`: read a model's program, to claim layers or the whole model.
+- :mod:`harness.extend.program`: read a model's program, to run its layers or the whole model with
+  framework functions.
 - :mod:`harness.extend.executor`: run plans with preallocated buffers.
 - :mod:`harness.extend.formats`: export and import files of weights (``docs/formats.md``).
 - :mod:`harness.extend.source`: write a model as source code.
 - :mod:`harness.extend.models`: run models of users for ``harness check --against``.
 
-All other modules of the harness are private and may change in any release.
+All other modules of the harness are private and may change in every release.
 """
 
 from __future__ import annotations

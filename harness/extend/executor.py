@@ -1,4 +1,4 @@
-"""Classes for backends that run a plan with preallocated buffers."""
+"""Classes for backends that run a compiled plan of a program with preallocated buffers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Classes and functions for reading a model's program, e.g. to claim layers or to write code."""
+"""Classes and functions for reading a model's program, e.g. to run its layers with framework
+functions or to write it as code."""
 
 from __future__ import annotations
 

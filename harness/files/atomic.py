@@ -53,7 +53,8 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def call_if_written(path: Path, tell: Callable[[], object]) -> Iterator[None]:
-    """Call ``tell`` if the ``with`` block wrote the file, even if it was then interrupted."""
+    """Call ``tell`` after the ``with`` block if the block has replaced the file ``path``, even if
+    the block was interrupted."""
     before = _identity(path)
     try:
         yield
@@ -63,7 +64,8 @@ def call_if_written(path: Path, tell: Callable[[], object]) -> Iterator[None]:
 
 
 def _identity(path: Path) -> int | None:
-    """Return the inode of a file, which every atomic write changes; None if there is no file."""
+    """Return the inode number of a file, which every atomic write changes. Return None if there is
+    no file."""
     try:
         return path.stat().st_ino
     except OSError:
@@ -72,10 +74,11 @@ def _identity(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a new file that replaces ``path`` when the block ends without an error.
+    """Yield the path of a new file for writing. The file replaces ``path`` when the ``with`` block
+    ends without an error.
 
-    The name of the new file has the same suffix as ``path``, because some libraries take the format
-    from the suffix.
+    The new file's name has the same suffix as ``path``, because some libraries choose the format by
+    the suffix.
     """
     with _replacing(path, f"{FILES}{token_hex(8)}{path.suffix}") as (_, new):
         yield new
@@ -85,7 +88,8 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staging(place: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to ``place``; the caller moves finished files out of it.
+    """Yield a temporary folder next to ``place``, which is deleted after the ``with`` block.
+    Before, the caller moves finished files to their final places.
 
     Raises:
         UsageError: the folder cannot be made.
@@ -106,7 +110,7 @@ def staging(place: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove old, unlocked files of killed processes from a folder."""
+    """Remove the hidden temporary files that killed processes have left in a folder."""
     for pattern in PATTERNS:
         for path in folder.glob(pattern):
             # Ignore any error: another process uses the file, or the file is not from the harness.
@@ -115,7 +119,8 @@ def sweep(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a new file name to disk; a file's own fsync flushes only its bytes.
+    """Flush the names of new files in a folder to disk. The fsync of a file flushes only its
+    content.
 
     Do nothing if the folder is not readable or its file system has no fsync for folders.
     """
@@ -134,9 +139,10 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
-    """Yield a new, open and locked file next to ``target``, which replaces ``target`` at the end.
+    """Yield a new, open and locked file (its handle and its path) next to ``target``. It replaces
+    ``target`` when the ``with`` block ends.
 
-    The file stays locked until the end; the system releases the lock if the process dies.
+    The file stays locked until then; the system releases the lock if the process dies.
     """
     new = target.with_name(name)
     # mkstemp would make the file readable only by the owner; here the umask decides.

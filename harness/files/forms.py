@@ -1,7 +1,7 @@
 """Validation of JSON from untrusted files by pydantic models, which are called forms.
 
-Valid data have every field of the form, with the field's type. Error messages reword pydantic's,
-and name the place of the field. ``docs/security.md`` lists the forms and their limits.
+Valid data have every field of the form, with the field's type. Error messages are plainer than
+pydantic's, and name the place of the field. ``docs/security.md`` lists the forms and their limits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ MOST_NAMED = 2
 
 @dataclass(frozen=True)
 class Complaint:
-    """An error in the data, at the key or at the value of ``path``."""
+    """An error in the data, with its message. ``path`` has the keys that lead to the wrong value.
+    ``at_key`` is True if the last key itself is wrong."""
 
     path: KeyPath
     message: str
@@ -57,11 +58,12 @@ class Complaint:
 
 @dataclass(frozen=True)
 class _Located:
-    """A pydantic error with its place in the data and in the model.
+    """A pydantic error, with its place in the data and in the model.
 
-    ``annotation`` is the type that rejected the value at ``path``; ``holder`` is the type of the
-    mapping or list around the value. ``choices`` lists the unions along the path, outermost first:
-    the path of each union, and pydantic's label of the member that it tried.
+    ``path`` has the keys that lead to the wrong value. ``annotation`` is the type that rejected the
+    value, and ``holder`` the type of the mapping or list around it. ``choices`` lists the union
+    types along the path, outermost first: the path of each union, and pydantic's label of the union
+    member that it tried.
     """
 
     details: ErrorDetails
@@ -72,7 +74,8 @@ class _Located:
 
 
 def complaints(error: ValidationError, model: type[BaseModel], data: Data) -> list[Complaint]:
-    """Return the errors of validating ``data`` as ``model``, reworded for users; never empty."""
+    """Return the errors that pydantic found when it validated ``data`` as ``model``, reworded for
+    users. The list is never empty."""
     located = [_locate(details, model, data) for details in error.errors(include_url=False)]
     return list(dict.fromkeys(_complain_all(located, 0)))
 
@@ -96,7 +99,8 @@ def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Locate
 
 
 def _members(annotation: Any) -> list[Any]:
-    """Return the members of a union without None; for any other type, only the type."""
+    """Return the members of a union type, without None. For any other type, return a list that has
+    only this type."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])
@@ -131,7 +135,8 @@ def _literals(annotation: Any) -> tuple[str, ...]:
 
 
 def _annotation_of(holder: Any, step: str | int) -> Any:
-    """Return the annotation of the value under the key or index ``step``; None if unknown."""
+    """Return the type of the value under a key or index, from the type of the mapping or list
+    (``holder``). Return None if it is unknown."""
     if _is_class(holder, BaseModel):
         return _fields(holder).get(str(step))
     arguments = get_args(holder)
@@ -144,13 +149,14 @@ def _annotation_of(holder: Any, step: str | int) -> Any:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, object]:
-    """Return the annotation of each field, by its key in a file."""
+    """Return the type of each field of a model, by the field's key in a file."""
     fields = model.model_fields.items()
     return {str(each.validation_alias or name): each.annotation for name, each in fields}
 
 
 def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint]:
-    """Yield the errors; for each union, only the errors of the member that fits best."""
+    """Yield the errors as messages. For a value of a union type, yield only the errors of the union
+    member that fits best."""
     unions: dict[KeyPath, list[_Located]] = {}
     for item in located:
         if len(item.choices) > level:
@@ -173,7 +179,8 @@ def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint
 
 
 def _has_wrong_type(item: _Located, path: KeyPath) -> bool:
-    """Return whether an error says that the value at ``path`` has a wrong type."""
+    """Return whether an error says that the value at ``path`` itself (not a value inside it) has a
+    wrong type."""
     return item.path == path and bool(_expectation(item))
 
 
@@ -254,7 +261,8 @@ WORDS = ("NaN", "Infinity", "-Infinity")
 
 
 class Form(BaseModel):
-    """The base of all forms: values are not converted, and unknown fields are kept."""
+    """The base class of all forms. Values are not converted to other types, and unknown fields are
+    kept."""
 
     model_config = ConfigDict(
         extra="allow", strict=True, frozen=True, defer_build=True, ser_json_inf_nan="constants"
@@ -262,7 +270,7 @@ class Form(BaseModel):
 
 
 class Malformed(ValueError):
-    """Error: data do not match their form. The message names the field and the problem."""
+    """Error: data do not match the expected form. The message names the field and the problem."""
 
 
 def _number(value: Any) -> Any:
@@ -306,7 +314,7 @@ def read_json(text: bytes | str, what: str) -> Any:
 
 
 def formed(data: Any, form: type[M], what: str = "") -> M:
-    """Validate ``data``, and return it as an instance of ``form``.
+    """Validate ``data``, and return it as an object of the class ``form``.
 
     Raises:
         Malformed: a field is missing or has a wrong type; ``what`` starts the message.

@@ -1,8 +1,9 @@
-"""Kinds of files, recognised by content, so that no option overwrites a file of another kind.
+"""Kinds of files, recognised by their content. An option for output never overwrites a file of a
+different kind.
 
 Every function that writes to a user's path calls :func:`check_place` first. Only an empty file, or
-a file of the same kind that the harness wrote, is replaced or appended to. A user's spec, text or
-model is never changed, even if an option for output names it.
+a file of the same kind that the harness wrote, may be replaced or appended to. A user's spec, text
+or model is never changed, even if an option for output names it.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ PROGRAM_KEYS = frozenset({"cell", "check", "phase", "training", "inference"})
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file that the harness writes; ``name`` describes it in messages.
+    """A kind of file that the harness writes. ``name`` describes it in messages, e.g. "weights".
 
     ``matches`` recognises a file by its path and its first :data:`HEAD` bytes (at least one). The
-    name of a new file must end in one of ``endings`` or have no suffix; if ``endings`` is empty,
+    name of a new file must end in one of ``endings`` or have no suffix. If ``endings`` is empty,
     every suffix is allowed.
     """
 
@@ -72,9 +73,10 @@ class FileKind:
 
 
 def check_place(path: Path, kind: FileKind) -> bool:
-    """Return True if a file of this kind is at ``path``; it may be replaced or appended to.
+    """Return True if a file of this kind is at ``path``, which may therefore be replaced or
+    appended to.
 
-    Return False if there is no file or an empty file: a new file may be written there.
+    Return False if there is no file or an empty file, so that a new file may be written there.
 
     Raises:
         FileFault: a file of another kind is there, the name of a new file has a wrong suffix, or
@@ -93,10 +95,11 @@ def check_place(path: Path, kind: FileKind) -> bool:
 
 
 def check_kind(path: Path, kind: FileKind) -> bool:
-    """Check an existing file like :func:`check_place`, but do not check its folder.
+    """Check a file like :func:`check_place`, but do not check whether its folder is writable.
 
     Raises:
-        FileFault: the file is of another kind or write-protected, or a new name is wrong.
+        FileFault: the file is of another kind or write-protected, or the name of a new file has a
+            wrong suffix.
     """
     name = displayed(path)
     try:
@@ -150,13 +153,15 @@ def describe(path: Path) -> str:
 
 
 def describe_non_text(path: Path) -> str:
-    """Return a description of a file's kind if it is not text that a user wrote; otherwise ""."""
+    """Return a description of a file's kind, e.g. "weights". Return "" if the file is a text or a
+    spec that a user wrote."""
     description = describe(path)
     return "" if description in TEXTS else description
 
 
 def mark_export(path: Path) -> None:
-    """Label a module (in its last line) or an archive (in its comment) as exported.
+    """Label a file as exported: a Python module in its last line, a zip archive in its comment.
+    Later exports may then replace it.
 
     Files of other types get no label.
 
@@ -174,7 +179,8 @@ def mark_export(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Return the file that a path resolves to; raise :class:`FileFault` if it cannot be a file."""
+    """Return the file that a path leads to after symbolic links; raise :class:`FileFault` if no
+    file can be there."""
     name = displayed(path)
     try:
         target = Path(os.path.realpath(path))
@@ -200,7 +206,8 @@ def _error_text(error: OSError | ValueError) -> str:
 
 
 def _format_matcher(pattern: bytes) -> Callable[[Path, bytes], bool]:
-    """Return a function that recognises files of :mod:`harness.convert.weights` by their format."""
+    """Return a function that recognises files of :mod:`harness.convert.weights`. ``pattern`` is the
+    name of the format in the header, e.g. of a checkpoint."""
     header_pattern = re.compile(
         rb".{8}" + re.escape(OPENING) + rb'[0-9a-f]{64}","format":"' + pattern + rb' \d+"', re.S
     )
@@ -244,7 +251,7 @@ def _start_matcher(start: bytes, inside: bytes = b"") -> Callable[[Path, bytes],
 
 
 def _json_keys(path: Path, head: bytes, limit: int) -> set[str]:
-    """Return the keys of a file that contains a JSON object; otherwise an empty set."""
+    """Return the top-level keys of a file that contains a JSON object; otherwise an empty set."""
     if not head.startswith(b"{"):
         return set()
     try:

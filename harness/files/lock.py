@@ -1,8 +1,8 @@
 """Lock that lets only one process at a time write a file.
 
-The lock is on a hidden file in the folder of the target, because the target may not exist yet and
-every write replaces it. The system releases the lock when the process ends, even if it is killed.
-The next process takes over a lock file that was left behind.
+The locked file is a hidden file next to the target, because the target may not exist yet, and every
+write replaces it. The system releases the lock when the process ends, even if it is killed. The
+next process takes over a lock file that was left behind.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ HOLDER = re.compile(rb"process (\d{1,10}) on (\S{0,255})\n")
 
 @contextlib.contextmanager
 def hold_lock(path: Path, instead: str = "give another --weights") -> Iterator[None]:
-    """Lock a file during the block, so that no other process writes it; the file need not exist.
+    """Lock a file during the ``with`` block, so that no other process writes it. The file need not
+    exist.
 
-    On file systems without locks, nothing is locked. The error message suggests ``instead``.
+    On file systems without locks, nothing is locked. ``instead`` is the remedy in the error
+    message.
 
     Raises:
         UsageError: another process has locked the file, or it cannot be locked.
@@ -54,7 +56,7 @@ def hold_lock(path: Path, instead: str = "give another --weights") -> Iterator[N
 
 
 def check_free(path: Path) -> None:
-    """Raise :class:`UsageError` if another process has locked a file; do not lock it."""
+    """Raise :class:`UsageError` if another process has locked a file. The file is not locked."""
     lock = _lock_path(path)
     with contextlib.suppress(OSError):  # no lock file, or an error that :func:`hold_lock` reports
         handle = _open(lock, 0)
@@ -67,7 +69,8 @@ def check_free(path: Path) -> None:
 
 
 def _lock_path(path: Path) -> Path:
-    """Return the lock file's path: fixed length, identical for all symbolic links to the target."""
+    """Return the path of the hidden lock file. Its name has a fixed length, and is the same for all
+    symbolic links to the target."""
     target = Path(os.path.realpath(path))
     name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     return target.parent / f".harness-{name}.lock"
@@ -88,7 +91,8 @@ def _open(lock: Path, flags: int) -> int:
 
 
 def _open_locked(lock: Path) -> int:
-    """Open and lock the lock file, and write the name of this process to it; return the handle."""
+    """Open and lock the lock file, and write the id of this process and the name of this machine to
+    it; return the file handle."""
     while True:
         handle = _open(lock, os.O_CREAT)
         try:
@@ -116,7 +120,8 @@ def _is_still(handle: int, lock: Path) -> bool:
 
 
 def _holder(handle: int) -> str:
-    """Return a description of the process that wrote a lock file; "" for other content."""
+    """Return the content of a lock file, e.g. ``process 12 on my-host``; "" if the file has other
+    content."""
     match = HOLDER.fullmatch(os.pread(handle, 1024, 0))
     return f"process {match[1].decode()} on {match[2].decode('ascii', 'replace')}" if match else ""
 

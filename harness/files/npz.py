@@ -1,7 +1,7 @@
 """Reader of untrusted npz files, which checks sizes before it allocates memory.
 
 Pickled objects are rejected. A file of 3 MB can expand to arrays of 3 GB, or declare any shape. So
-the header of each array is read first, and its shape must match the array's size in bytes.
+the header of each array is read first, and the declared shape must match the number of bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_npz(content: bytes, limit: int) -> ArrayDict:
-    """Return the arrays by name; together they have at most ``limit`` bytes.
+    """Return the arrays of an npz file by name. ``content`` has the bytes of the file. The arrays
+    together have at most ``limit`` bytes.
 
     Raises:
         ValueError: the file is not an npz file, is damaged, or contains other data.

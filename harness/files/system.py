@@ -14,7 +14,8 @@ from harness.errors import UsageError
 
 
 def opening(*names: str) -> int:
-    """Return flags of ``os.open`` by name (``RDONLY``); a flag that the system lacks is 0.
+    """Return the flags of ``os.open`` with the given names, e.g. ``RDONLY``. A flag that the system
+    lacks counts as 0.
 
     Files are opened in binary mode, also on Windows.
     """
@@ -38,7 +39,7 @@ def flock(handle: int, *names: str) -> None:
 
 
 def memory() -> int | None:
-    """Return the bytes of main memory; None on Windows, which does not report them."""
+    """Return the size of the main memory in bytes; None on Windows, which does not report it."""
     if not hasattr(os, "sysconf"):
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -42,7 +42,7 @@ KINDS = (
 
 
 class FileFault(HarnessError):
-    """Error: a file cannot be read. ``reason`` does not contain the file's name.
+    """Error: a file cannot be read. ``reason`` says why, without the file's name.
 
     ``missing`` is True if there is no such file.
     """
@@ -53,7 +53,8 @@ class FileFault(HarnessError):
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
-    """Return the content of a regular file of at most ``limit`` bytes; ``what`` names it in errors.
+    """Return the content of a regular file of at most ``limit`` bytes. In errors, ``what`` says
+    what the file should contain, e.g. "inputs".
 
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
@@ -105,7 +106,8 @@ def read_tail(path: str | os.PathLike[str], count: int) -> bytes:
 
 
 def check_regular(path: str | os.PathLike[str], limit: int, what: str) -> None:
-    """Check a file that other code will read, by the rules of :func:`read_bytes`.
+    """Check that a file is regular and has at most ``limit`` bytes, before other code reads it. In
+    errors, ``what`` says what the file should contain.
 
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
@@ -116,7 +118,8 @@ def check_regular(path: str | os.PathLike[str], limit: int, what: str) -> None:
 
 @contextmanager
 def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[BinaryIO]:
-    """Open a regular file of at most ``limit`` bytes for reading; ``what`` names it in errors.
+    """Open a regular file of at most ``limit`` bytes for reading, during the ``with`` block. In
+    errors, ``what`` says what the file should contain.
 
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
@@ -128,7 +131,8 @@ def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[Bina
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a regular file; convert errors while it is open to :class:`FileFault`."""
+    """Open a regular file during the ``with`` block. Errors of the system become
+    :class:`FileFault`."""
     name = displayed(path)
     try:
         try:
@@ -151,10 +155,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
-    """Return the whole content, or the first ``limit`` + 1 bytes of a longer file.
+    """Return the whole content of a file. If the file has more than ``limit`` bytes, return the
+    first ``limit`` + 1 bytes.
 
-    The first read requests the file's size, because Python allocates the requested bytes. One more
-    byte is requested to see whether the file has grown.
+    The first read asks for ``expected`` bytes, the file's size, because Python allocates as many
+    bytes as it is asked for. One more byte shows whether the file has grown.
     """
     count = min(expected, limit) + 1
     # A non-blocking read of a /proc file may return None.
@@ -166,7 +171,8 @@ def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
 
 
 def other_kind(status: os.stat_result) -> str:
-    """Return text that says why a file is not a regular file; "" for a regular file."""
+    """Return a text that says why a path is not a regular file, e.g. because it is a folder; "" for
+    a regular file."""
     if stat.S_ISREG(status.st_mode):
         return ""
     if stat.S_ISDIR(status.st_mode):
@@ -181,7 +187,7 @@ def displayed(path: str | os.PathLike[str]) -> str:
 
 
 def why(error: OSError | FileFault) -> str:
-    """Return the reason why a file cannot be used, without its name."""
+    """Return the reason why a file cannot be used, without the file's name."""
     if isinstance(error, FileFault):
         return error.reason
     return error.strerror or str(error)

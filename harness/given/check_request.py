@@ -20,8 +20,8 @@ FIELDS = {each.name for each in fields(Request)} - {"against"}
 
 
 def check_request(options: Mapping[str, Any]) -> Request:
-    """Return the request for options. The keys of ``options`` are field names of
-    :class:`.CheckOptions`.
+    """Return the request for the options of ``harness check``. The keys of ``options`` are field
+    names of :class:`.CheckOptions`.
 
     Raises:
         UsageError: an option has an unknown value, or two options exclude each other.
@@ -69,8 +69,8 @@ MODEL_OPTIONS = ("maps", "takes", "returns")
 
 
 def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
-    """Return the request for a check of a user's own model, if the option ``--against`` names one.
-    Otherwise return the request unchanged.
+    """Return the request, changed for a check of the user's own model if the option ``--against``
+    names a model.
 
     Raises:
         UsageError: the model is invalid, or an option needs or excludes ``--against``.

@@ -32,12 +32,12 @@ def gather(
 ) -> UserArrays:
     """Read a user's arrays from mappings and files, and check that they fit a spec.
 
-    ``sizes`` replace the spec's own sizes. ``parameters`` must include all moving statistics or
-    none. A weight file from ``harness train`` declares its sizes itself. If ``inputs`` is a file,
-    it may also contain arrays named ``state.NAME`` and ``target.NAME``.
+    ``sizes`` has sizes that replace the spec's own sizes. ``parameters`` must include all moving
+    statistics or none. The sizes in a weight file from ``harness train`` are used too. If
+    ``inputs`` is a file, it may also contain arrays named ``state.NAME`` and ``target.NAME``.
 
     Raises:
-        UsageError: the user gave a kind of array or a size twice, or a file of inputs cannot be
+        UsageError: the user gave a group of arrays or a size twice, or a file of inputs cannot be
             read.
         HarnessError: another file cannot be read, or the arrays do not fit the spec, as in
             :func:`~harness.oracle.user_arrays.check_user_arrays`.
@@ -88,8 +88,8 @@ def gather_for(
     sizes: Mapping[str, int],
     **sources: Any,
 ) -> UserArrays | None:
-    """Read a user's arrays for the only spec of a request, as :func:`gather` does; return None if
-    the user gave no arrays.
+    """Read a user's arrays for a request that must have exactly one spec, as :func:`gather` does.
+    Return None if the user gave no arrays.
 
     Raises:
         UsageError: the request does not have exactly one spec.
@@ -104,8 +104,8 @@ def gather_for(
 
 
 def read_inputs(path: str | Path) -> ArrayDict:
-    """Read the arrays of an ``.npz`` file, which may have at most :data:`MAX_INPUTS` bytes,
-    compressed and uncompressed.
+    """Return the arrays of an ``.npz`` file by name. Both the file and the uncompressed arrays may
+    have at most :data:`MAX_INPUTS` bytes.
 
     Raises:
         UsageError: the file cannot be read, or contains anything but numeric arrays.
@@ -121,7 +121,8 @@ def read_inputs(path: str | Path) -> ArrayDict:
 
 
 def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
-    """Raise :class:`UsageError` if the name of a target or a state in a file lacks its prefix."""
+    """Raise :class:`UsageError` if a file of inputs has an array with the name of a target or
+    state, but without the prefix ``target.`` or ``state.``."""
     program = spec.programs["training"]
     input_names = {port.name for port in program.inputs}
     for prefix, ports in ((STATE, program.state), (TARGET, program.targets)):
@@ -133,8 +134,8 @@ def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
 
 
 def _read_parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
-    """Return the sizes that a source of parameters declares, and the arrays of all parameters and
-    statistics by name."""
+    """Return the sizes that a weight file declares, and the arrays of all parameters and statistics
+    by name. If ``source`` is not a weight file of ``harness train``, the sizes are empty."""
     if not isinstance(source, str | Path):
         return {}, source
     if weights.is_plain(source):

@@ -1,4 +1,4 @@
-"""A pass on a user's own arrays, run on any backend or on the oracle."""
+"""A single pass of a model on a user's own arrays, on any backend or on the oracle."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class PassResult:
     """The results of a pass as arrays by name. A dictionary is empty if the user did not ask for
     its results.
 
-    - Floats have the dtype of the pass. Shapes are those of the spec, e.g. ``[batch, time, ...]``
-      for a sequence.
+    - Floats have the dtype of the pass. Shapes are as in the spec, e.g. ``[batch, time, ...]`` for
+      a sequence.
     - ``state`` is the new state. ``statistics`` are the moving statistics after the batch.
     - ``gradients`` are the gradients of the loss, by parameter name. Gradients of float inputs and
       states are named ``input.NAME`` and ``state.NAME``.
@@ -83,7 +83,8 @@ class PassResult:
 def run_once(
     spec: Spec, backend: str, user_arrays: UserArrays, want: Collection[str], settings: Settings
 ) -> PassResult:
-    """Run one pass and return its results, as :func:`harness.run` does.
+    """Run one pass and return the results that ``want`` names (``outputs``, ``loss``,
+    ``gradients``), as :func:`harness.run` does.
 
     Raises:
         HarnessError: the request is invalid, or the backend could not be run.
@@ -158,8 +159,8 @@ def _join_names(ports: Any) -> str:
 
 
 def _complete_arguments(program: Program, user_arrays: UserArrays, seed: int) -> Arguments:
-    """Return all arguments of a pass. Noise and missing arrays have the values with which training
-    starts."""
+    """Return all arguments of a pass. Arrays that the user did not give have the values with which
+    a training starts; noise is drawn with ``seed``."""
     arrays = user_arrays.arrays
     sizes = {"batch": user_arrays.batch or 1, "time": user_arrays.time or 1}
     return Arguments(
@@ -244,7 +245,8 @@ def run_run(options: PassOptions) -> CommandResult:
 
 
 def arrays_of(result: PassResult) -> ArrayDict:
-    """Return all results by their names in a file: ``output.NAME``, ``loss``, ``gradient.NAME``."""
+    """Return all results as one dictionary, by their names in a file: ``output.NAME``, ``loss``,
+    ``gradient.NAME``."""
     groups: dict[str, Mapping[str, npt.ArrayLike]] = {
         "output": result.outputs,
         "state": result.state,

@@ -1,1 +1,2 @@
-"""The float64 reference implementation, its test inputs, and the tolerances for results."""
+"""The oracle (a float64 reference implementation), its test arrays, and the tolerances for
+results."""

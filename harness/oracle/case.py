@@ -1,4 +1,5 @@
-"""Test cases: one model at fixed sizes, random test arrays for it, and the oracle's results.
+"""Test cases. A case is one model at fixed sizes, with random test arrays and the oracle's results
+for them.
 
 The oracle computes its results once, and the checks of all backends, dtypes and paths share them.
 :mod:`harness.oracle.yardstick` measures the rounding noise of these results.
@@ -40,8 +41,9 @@ from harness.runtime.session import Session, value_places, without_number
 
 
 def with_loss(program: Program) -> Program:
-    """Return the program itself if it has a loss; otherwise add the sum over the outputs of their
-    mean squares as loss. Integer and boolean outputs are cast to floats and get no gradient."""
+    """Return the program with a loss. If the program has none, the loss is the sum over the outputs
+    of each output's mean square. Integer and boolean outputs are cast to floats and get no
+    gradient."""
     if program.loss is not None:
         return program
     builder = Builder(dict(program.types), dict(program.names), list(program.nodes))
@@ -118,8 +120,8 @@ class Case:
         return self.training if phase == "training" else self.inference
 
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
-        """Return test arrays with a newly drawn batch of the given sizes. Parameters and statistics
-        are those of this case."""
+        """Return test arrays with a newly drawn batch of the given sizes. The parameters and
+        statistics are the same as in this case."""
         with within_limits(self.entries * BYTES):
             other = draw(self.training, batch, time, self.seed + 7919 * seed, rotation=seed)
         return self.material.with_batch(other)
@@ -134,8 +136,8 @@ class Case:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Let one thread at a time run the oracle. If the oracle fails for lack of time or memory,
-        raise the same error again until this run of the harness ends."""
+        """Let only one thread at a time run the oracle. If the oracle once lacks time or memory,
+        raise the same error in every later call during this run of the harness."""
         with within_limits(), self._lock:
             if self._fault is not None and self._fault[1] is this_run():
                 raise self._fault[0]
@@ -147,7 +149,8 @@ class Case:
                 raise
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
-        """Return the values that ``run`` computes with the oracle's session, cached under ``key``.
+        """Return the values that ``run`` computes with the oracle's session, with their noise. They
+        are cached under ``key``.
 
         Raises:
             OracleFault: the oracle does not have enough time or memory.
@@ -175,9 +178,9 @@ class Case:
     def gradients(
         self, material: Arguments, key: Any, along: Mapping[str, Array] | None = None
     ) -> Expected:
-        """Return the results of a training pass and the gradients, which are named
-        ``gradient.NAME``. Without ``along``, the loss is differentiated. Otherwise ``along`` has
-        the cotangents of the results. If a gradient is not finite, no gradient is compared: see
+        """Return the results of a training pass with their gradients, e.g. ``gradient.out.W``.
+        Without ``along``, these are gradients of the loss. Otherwise ``along`` has a cotangent for
+        each result. If a gradient is not finite, no gradient is compared: see
         :meth:`.Expected.of_finite_gradients`."""
 
         def run(session: Session) -> Mapping[str, Array]:
@@ -197,8 +200,8 @@ class Case:
         key: Any,
         start: int = 0,
     ) -> Expected:
-        """Train one step per batch; return the :func:`step_values` of every step. The first step
-        has the number ``start + 1``."""
+        """Train one step per batch; return the :func:`step_values` of all steps. The number of the
+        first step is ``start + 1``. ``key`` is a cache key."""
 
         def run(session: Session) -> Iterator[Mapping[str, Array]]:
             session.use_rule(rule)
@@ -219,7 +222,8 @@ class Case:
 
 
 def entries_of(program: Program, batch: int, time: int) -> int:
-    """Return how many numbers a model's parameters, inputs and values of a forward pass hold."""
+    """Return how many numbers a model has in memory: in its parameters, its inputs, and all values
+    of a forward pass."""
     free = {"batch": batch, "time": time}
     ports = (*program.parameters, *program.statistics, *program.inputs, *program.state)
     sizes = {**program.sizes, **free}
@@ -235,10 +239,12 @@ def state_of(results: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> dict[str, Array]:
-    """Return the values to compare after a training step, by name: the loss, the change of each
-    parameter since the start of training, the optimizer's slots, and the moving statistics.
+    """Return the values to compare after a training step, with names such as ``step 2: out.W
+    moved``. They are the loss, the change of each parameter since the start of training, the
+    optimizer's slots, and the moving statistics.
 
-    The change is compared and not the parameter, because a step is much smaller than the parameter.
+    The change of a parameter is compared, not the parameter, because a step is much smaller than
+    the parameter.
     """
     prefix = f"step {number}: "
     values = {f"{prefix}{n}": a for n, a in step["results"].items() if n == "loss"}
@@ -251,8 +257,9 @@ def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> di
 
 
 def with_parameter_rounding(expected: Expected, parameters: Arrays) -> Expected:
-    """Raise the noise of each parameter's change to at least the rounding error of the parameter.
-    If the parameter has few numbers, the measured noise may be too small by chance."""
+    """Return expected training steps in which the noise of each parameter's change is at least the
+    rounding error of the parameter. If the parameter has few numbers, the measured noise may be too
+    small by chance."""
     sizes = {f"{n} moved": float(np.abs(a).max(initial=0.0)) for n, a in parameters.items()}
 
     @cache
@@ -268,8 +275,8 @@ def with_parameter_rounding(expected: Expected, parameters: Arrays) -> Expected:
 
 
 def _change_of(array: Any, start: Array | None) -> Any:
-    """Return the change of a parameter since the start of training. An array of a wrong shape is
-    returned unchanged, and the comparison then reports its shape."""
+    """Return the change of a parameter since the start of training. If the array has a wrong shape,
+    return it unchanged; the comparison then reports its shape."""
     if start is None or isinstance(array, Misfit) or array.shape != start.shape:
         return array
     change = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)
@@ -284,7 +291,8 @@ __all__ = ["Case", "Expected", "entries_of", "state_of", "step_values", "with_pa
 
 
 def check_finite_results(case: Case) -> None:
-    """Reject a model whose results are not finite, because they cannot be compared.
+    """Reject a model whose loss is not finite, or one of whose outputs has no finite entry, because
+    such results cannot be compared.
 
     Raises:
         UsageError: the loss is not finite in float64 for the case's arrays. In a model without a
@@ -310,8 +318,8 @@ def check_finite_results(case: Case) -> None:
 
 
 def _first_non_finite(case: Case) -> str:
-    """Describe the first named value with an entry that is not finite, and its equation; return ""
-    if all entries are finite."""
+    """Return a text about the first named value with an entry that is not finite, and about its
+    equation. Return "" if all entries are finite."""
     program, material = case.training, case.material
     session = Session(Oracle(), program, case.inference, path="equations", dtype="float64")
     session.load(material.parameters, material.statistics)

@@ -86,8 +86,9 @@ def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
 
 
 def _variable_groups(names: Sequence[str]) -> list[list[str]]:
-    """Group the variables. If there are few variables, each group has one variable. If there are
-    many, a group has the same variable (e.g. ``W``) of all blocks.
+    """Divide the variables (parameters, inputs, states) into groups that share a direction. If
+    there are few variables, each group has one. If there are many, a group has the same variable
+    (e.g. ``W``) of all blocks.
 
     Each group costs a pass through the whole model, so groups of one variable would take time
     quadratic in the depth. The same variable has gradients of similar size in all blocks, so a
@@ -100,8 +101,8 @@ def _variable_groups(names: Sequence[str]) -> list[list[str]]:
 
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
-    """Return the arrays of the case by value number, and all sizes. The arrays are real: numpy
-    makes values complex if they depend on a variable that is shifted by an imaginary step."""
+    """Return the arrays of the case by value number, and all sizes by name. The arrays are real:
+    numpy makes values complex if they depend on a variable that is shifted by an imaginary step."""
     material, program = case.material, case.training
     groups = {
         "": material.parameters,

@@ -23,16 +23,16 @@ from harness.text.vocabulary import one_hot
 
 
 def single(array: Array) -> Array:
-    """Round an array to float32 precision and return it as float64."""
+    """Round an array to float32 precision, but return it as float64."""
     return array.astype(np.float32).astype(np.float64)
 
 
 def draw(
     program: Program, batch: int, time: int, seed: int, gain: float = 1.0, rotation: int = 0
 ) -> Arguments:
-    """Draw the parameters, statistics, inputs, state and targets of a program for one batch.
-    ``gain``, a power of two, multiplies all parameters with two or more axes. ``rotation`` is the
-    number of rows by which the rows of masks and lengths are rotated."""
+    """Draw the parameters, statistics, inputs, state and targets of a program for one batch. All
+    parameters with two or more axes are multiplied by ``gain``, a power of two. The rows of masks
+    and lengths are rotated by ``rotation`` rows."""
     sizes = {"batch": batch, "time": time}
     parameters = {p.name: parameter(program, p, seed) for p in program.parameters}
     return Arguments(
@@ -72,8 +72,8 @@ def _is_initialised_with_ones(port: Port) -> bool:
 def data(
     program: Program, port: Port, sizes: Mapping[str, int], seed: int, rotation: int = 0
 ) -> Array:
-    """Draw an input or a state: noise from its distribution, valid indices or masks, or normally
-    distributed floats."""
+    """Draw the array of an input or a state: noise from its distribution, valid indices, a mask, or
+    normally distributed floats."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if port in noise_ports(program):
         return draw_noise(port.init or {}, shape, port.name, seed, 0)
@@ -120,8 +120,8 @@ def _first_lengths(
     """Return the first three lengths: the maximum, 0, and 1. If ``rotation`` is odd, the third
     length is half the maximum.
 
-    A model may have two inputs of lengths, e.g. ``ctc``: the number of steps, then the number of
-    labels. If ``rotation`` is even, the rows then have: the maximum of steps and of labels; one
+    A model may have two inputs of lengths. For example, ``ctc`` has the number of steps and the
+    number of labels. If ``rotation`` is even, the three rows then have: the maximum of both; one
     step more than labels; one label more than steps.
     """
     all_sizes = {**program.sizes, **sizes}

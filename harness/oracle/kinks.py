@@ -1,8 +1,8 @@
 """Comparisons (e.g. ``x < 0``) whose result a rounding error may change.
 
-This module measures how close the operands of comparisons are, and how results change if a
-comparison gives the opposite result. For example, the gradient of relu jumps at 0 (a kink). If a
-value is nearly 0, two correct gradients may differ by far more than a rounding error.
+This module measures how close the operands of comparisons are to each other, and how results change
+if a comparison gives the opposite result. For example, the gradient of relu jumps at 0 (a kink). If
+a value is nearly 0, two correct gradients may differ by far more than a rounding error.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ class FlippedComparisons(Oracle):
     """The oracle with flipped comparisons: a comparison of nearly equal operands returns the
     opposite result.
 
-    In a model with millions of relus, some inputs are always close to 0. The effect of rounding
-    there is not an error of the backend. ``nearest`` and ``furthest`` are the smallest and largest
-    relative gaps between operands of flipped comparisons.
+    In a model with millions of relus, some inputs are always so close to 0 that rounding decides. A
+    backend that decides differently is not wrong. ``nearest`` and ``furthest`` are the smallest and
+    largest relative gaps between operands of flipped comparisons.
     """
 
     def __init__(self) -> None:
@@ -108,8 +108,8 @@ class FlippedComparisons(Oracle):
         self._table["argsort"] = self._swapped_argsort
 
     def begin(self, band: float, beyond: float = 0.0) -> None:
-        """Start to flip comparisons of operands with a gap above ``beyond`` and at most ``band``,
-        relative to the larger operand."""
+        """Start to flip comparisons. The gap between the operands, relative to the larger operand,
+        must be above ``beyond`` and at most ``band``."""
         self._band, self._beyond = band, beyond
         self.nearest, self.furthest = np.inf, 0.0
 
@@ -132,8 +132,8 @@ class FlippedComparisons(Oracle):
         return np.asarray(near)
 
     def _swapped_argsort(self, x: Array) -> Array:
-        """Compute argsort with neighbours swapped if their gap is in the band; an entry is swapped
-        at most once."""
+        """Compute argsort, but swap neighbours in the sorted order if their gap is in the band.
+        Each entry is swapped at most once."""
         order = np.array(TABLE["argsort"](x))
         ordered = np.take_along_axis(x, order, -1)
         near = self._near(ordered[..., 1:] - ordered[..., :-1], _size(x))
@@ -214,10 +214,10 @@ def draw_off_kinks(
     time: int,
     given: UserArrays | None = None,
 ) -> tuple[int, Arguments]:
-    """Draw test arrays that avoid all kinks. The matrices are scaled by the first of :data:`GAINS`
-    for which float32 does not overflow. The user's arrays (``given``) replace the drawn ones.
-    ``functools.partial`` with ``batch``, ``time`` and ``given`` turns this function into a
-    :data:`Drawing`."""
+    """Draw test arrays that avoid all kinks. The matrices are multiplied by the first factor in
+    :data:`GAINS` with which float32 does not overflow. The user's arrays (``given``) replace drawn
+    arrays. With ``batch``, ``time`` and ``given`` bound by ``functools.partial``, this function is
+    a :data:`Drawing`."""
     tries = 1 if given is not None and given.decides_forward else SEEDS_TRIED
 
     def draw_once(gain: float, number: int) -> Arguments:

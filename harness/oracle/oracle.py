@@ -29,7 +29,8 @@ _ERF = np.frompyfunc(math.erf, 1, 1)
 
 def erf(x: Array) -> Array:
     """Compute the error function of each entry, as the C library does. For a complex entry, the
-    imaginary part of the result is the first Taylor term, which is exact for a complex step."""
+    imaginary part of the result is the derivative times the imaginary part of the entry. This is
+    exact for a complex step."""
     x = np.asarray(x)
     real = np.asarray(_ERF(np.asarray(x.real, np.float64)), np.float64)
     if not np.iscomplexobj(x):
@@ -93,8 +94,8 @@ def _halved_cumsum(x: Array) -> Array:
 def _ordered_tensordot(
     matmul: Callable[[Array, Array], Array], turn: int = 1
 ) -> Callable[..., Array]:
-    """Return a tensordot function that computes its sums by ``matmul``. With ``turn=-1`` it sums
-    over the axes in reverse order."""
+    """Return a tensordot function that computes its sums with the function ``matmul``. With
+    ``turn=-1``, it sums over the axes in reverse order."""
 
     def tensordot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
         left_axes, right_axes = (part[::turn] for part in axes)
@@ -189,8 +190,8 @@ def _windows(x: Array, axes: tuple[int, ...], lowest: bool, **each: tuple[int, .
 
 
 def _overlap_add(x: Array, axes: tuple[int, ...], **each: tuple[int, ...]) -> Array:
-    """Add the entries of windows to the positions from which ``_windows`` takes them, axis by axis;
-    drop the padding."""
+    """Compute the reverse of ``_windows``: add the entries of all windows to the positions from
+    which ``_windows`` takes them, axis by axis. Then drop the padding."""
     counts = tuple(x.shape[axis] for axis in axes)
     pads = zip(each["padding"], each["length"], each["after"], strict=True)
     lengths = {axis: sum(pad) for axis, pad in zip(axes, pads, strict=True)}
@@ -211,8 +212,8 @@ def _places(
     length: Sequence[int],
     **_: Sequence[int],
 ) -> list[Array]:
-    """Return for each axis the positions of the window entries in the padded axis, shape
-    ``[number of windows, window size]``."""
+    """Return for each axis the positions that the windows read, counted in the padded axis. Each
+    array has the shape ``[number of windows, window size]``."""
     return [
         np.arange(count)[:, None] * step + np.arange(entries) * distance
         for entries, step, distance, count in zip(size, stride, dilation, length, strict=True)
@@ -288,9 +289,9 @@ def run(
     dtype: str = "float64",
     watch: Watch | None = None,
 ) -> dict[int, Array]:
-    """Run nodes with numpy and return the value of each node's outputs by value number.
+    """Run nodes with numpy, and return the values of all their outputs, by value number.
 
-    ``known_values`` are the values of inputs and parameters by number. ``dtype`` is float64,
+    ``known_values`` has the values of inputs and parameters by number. ``dtype`` is float64,
     float32 (for the yardstick) or complex128.
     """
     kind = np.dtype(dtype).type
@@ -301,7 +302,8 @@ def run(
 
 
 class Oracle(Backend):
-    """The oracle as a backend, so that the session class of all backends also trains the oracle.
+    """The oracle as a backend. It can therefore be run, and trained, by the same session class as
+    every other backend.
 
     In float32, the same class computes the yardsticks. ``order`` (a key of :data:`ORDERS`) changes
     the order of sums, or the last digits of functions such as exp. All orders are correct, so the

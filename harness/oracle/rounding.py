@@ -52,8 +52,8 @@ def sum_error(terms: int) -> float:
 
 @dataclass(frozen=True)
 class _Softmax:
-    """A partly recognised softmax: its last operation so far, the result of this operation, and the
-    maximum (``shift``) that the softmax subtracts."""
+    """A partly recognised softmax: the name of its last operation so far, the result of this
+    operation, and the maximum (``shift``) that the softmax subtracts."""
 
     op: str
     result: Array
@@ -62,8 +62,9 @@ class _Softmax:
 
 @dataclass(frozen=True)
 class _Product:
-    """A matrix product, possibly multiplied or divided by other arrays. ``size()`` returns the
-    magnitude of the summed terms for each entry. ``weighted`` is True if a softmax is a factor."""
+    """A matrix product, possibly multiplied or divided by other arrays. ``size()`` returns for each
+    entry the sum of the magnitudes of its terms. ``weighted`` is True if one factor is a softmax.
+    """
 
     result: Array
     size: Callable[[], Array]
@@ -71,8 +72,8 @@ class _Product:
 
 
 class Attention:
-    """A wrapper of the oracle's operations that adds the rounding errors of fused attention.
-    ``signs(shape)`` draws a random array of 1 and -1."""
+    """A wrapper of the oracle's operations, which recognises attention and adds the rounding errors
+    that a fused attention kernel has. ``signs(shape)`` draws a random array of 1 and -1."""
 
     def __init__(self, signs: Callable[[tuple[int, ...]], Array]) -> None:
         self._signs = signs
@@ -85,8 +86,8 @@ class Attention:
         self._weights: list[Array] = []
 
     def wrap(self, op: str, function: Callable[..., Any]) -> Callable[..., Array]:
-        """Wrap the function of an operation, so that sums in attention get the rounding error that
-        fused attention would have."""
+        """Wrap the function of an operation, so that sums in attention get the rounding error of a
+        fused attention kernel."""
 
         def run(*arguments: Any, **attributes: Any) -> Array:
             y = np.asarray(function(*arguments, **attributes))
@@ -103,7 +104,8 @@ class Attention:
     def _with_attention_error(
         self, y: Array, x: Array, axis: tuple[int, ...], keepdims: bool
     ) -> Array:
-        """Add the rounding error of fused attention to ``y``, the result of a sum over ``x``."""
+        """Add the rounding error of a fused attention kernel to ``y``, the result of a sum over
+        ``x``. If the sum is not in attention, return ``y`` unchanged."""
         softmax = self._softmax
         product = self._product_of(x)
         if softmax is not None and x is softmax.result and y.size == softmax.shift.size:
@@ -136,7 +138,8 @@ class Attention:
                 self._products.append(self._scaled(product, y, operands[1], op))
 
     def _product_of(self, array: Array) -> _Product | None:
-        """Return the tracked product whose result is this array object; None if there is none."""
+        """Return the tracked product whose result is this very array object; None if there
+        is none."""
         return next((product for product in self._products if array is product.result), None)
 
     def _scaled(self, product: _Product, y: Array, factor: Any, op: str) -> _Product:
@@ -182,8 +185,9 @@ TERMS: Mapping[str, Callable[..., int]] = {
 
 
 def _exact_integers(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
-    """Return a mask of the entries that are exact integers computed from integers, which have no
-    rounding error. Return None if the operation or the result is not tested."""
+    """Return a mask of the entries of ``y`` that are exact integers computed from integers, and so
+    have no rounding error. Return None if the operation or the result is not tested for integers.
+    """
     literal = op != "power" or np.ndim(arguments[1]) == 0
     if (
         op not in COUNTING
@@ -241,8 +245,8 @@ class Rounded(Oracle):
         return run
 
     def _moving(self, op: str, terms: Callable[..., int]) -> Callable[..., Array]:
-        """Wrap an operation so that its results are moved. ``terms`` returns how many terms are
-        summed."""
+        """Wrap an operation so that its results are moved up or down by their rounding error.
+        ``terms`` returns how many terms each result sums."""
         function, alone = TABLE[op], op in LIBRARY_DEPENDENT
 
         def run(*arguments: Any, **attributes: Any) -> Array:
@@ -267,8 +271,8 @@ class Rounded(Oracle):
         return run
 
     def _moved_product(self, product: Callable[..., Any], dtype: str) -> Callable[..., Array]:
-        """Wrap a product so that its result is moved by the largest rounding error of a narrow
-        dtype."""
+        """Wrap a product so that its results are moved up or down by the largest rounding error of
+        a narrow dtype."""
         largest_error = ROUNDOFF * PRECISION[dtype]
         return lambda *a, **attributes: self._nudge(
             np.asarray(product(*a, **attributes)), largest_error
@@ -298,11 +302,11 @@ class Rounded(Oracle):
 
 
 class Narrowed(Oracle):
-    """The oracle with activations and sums over examples in a narrow dtype, in addition to
-    products, as in mixed-precision training.
+    """The oracle with activations and sums over examples rounded to a narrow dtype, as in
+    mixed-precision training.
 
-    The results of activations are rounded, so 1 - tanh(x) ** 2 has few digits if tanh(x) is near 1.
-    Sums over examples, e.g. the gradient of a bias, are rounded too and may overflow.
+    Since the results of activations are rounded, 1 - tanh(x) ** 2 has few digits if tanh(x) is near
+    1. Sums over examples, e.g. the gradient of a bias, may overflow.
     """
 
     def __init__(self, dtype: str) -> None:
@@ -321,7 +325,7 @@ class Narrowed(Oracle):
 
 def small_rounding_only(values: Arrays) -> list[str]:
     """Return the names of tensors that have few entries and consist only of rounding errors. A
-    single run with random rounding may miss these errors by chance, so several runs are needed."""
+    single run with random rounding may miss their errors by chance, so several runs are needed."""
     return [name for name in rounding_only(values) if values[name].size <= FEW_ENTRIES]
 
 
@@ -333,7 +337,7 @@ def has_equal_rows(values: Arrays) -> bool:
 
 
 def perturbed(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:
-    """Move each parameter up or down by about four units in the last place of a dtype. Training
-    from the moved parameters shows how much rounding errors change a long training."""
+    """Return the parameters, each moved up or down by about four units in the last place of a
+    dtype. Training from these parameters shows how much rounding errors change a long training."""
     size = PERTURBATION * PRECISION[dtype]
     return {n: a * (1 + size * random.choice((-1.0, 1.0), a.shape)) for n, a in parameters.items()}

@@ -1,7 +1,7 @@
-"""Limit of one BLAS thread for the oracle, because its products are small.
+"""Limit of one BLAS thread for the oracle. The oracle's matrix products are small.
 
-If workers keep all cores busy, the threads of one product spend more time waiting for each other
-than computing.
+If worker processes keep all cores busy, several threads of one product spend more time waiting for
+each other than computing.
 """
 
 from __future__ import annotations

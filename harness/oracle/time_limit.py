@@ -28,7 +28,7 @@ _reserved_bytes: dict[int, int] = {}
 
 
 class OracleFault(HarnessError):
-    """A lack of time or memory for the oracle, which is not an error of the backend. ``verdict`` is
+    """The error that the oracle lacks time or memory. The backend is not at fault. ``verdict`` is
     the verdict of the cell."""
 
     def __init__(self, message: str, verdict: Literal["timeout", "out-of-memory"]) -> None:
@@ -40,7 +40,7 @@ class OracleFault(HarnessError):
 
 
 class TimeLimit:
-    """The time limit of the oracle for one cell: ``limit`` and ``spent`` in seconds. The event
+    """The time limit of the oracle for one cell. ``limit`` and ``spent`` are in seconds. The event
     ``stopped`` is shared by all cells of a run, and is set when the run ends early."""
 
     def __init__(self, limit: float, stopped: threading.Event | None = None) -> None:
@@ -51,7 +51,8 @@ class TimeLimit:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Add the duration of the ``with`` block to ``spent``; a nested block adds nothing."""
+        """Add the duration of the ``with`` block to ``spent``. If it is inside a block whose time
+        is already counted, add nothing."""
         if self._since is not None:
             yield
             return
@@ -91,7 +92,7 @@ class TimeLimit:
             )
 
     def left(self) -> float:
-        """Return the seconds that are left for the oracle."""
+        """Return how many seconds the oracle may still use."""
         since = 0.0 if self._since is None else time.monotonic() - self._since
         return self.limit - self.spent - since
 
@@ -112,7 +113,8 @@ def with_time_limit(time_limit: TimeLimit) -> Iterator[None]:
 
 @contextmanager
 def within_limits(need_bytes: int = 0, min_seconds: float = 0.0) -> Iterator[None]:
-    """Check that the ``with`` block has enough time and memory, and count its time for the oracle.
+    """Check that the ``with`` block has enough time and memory, and add its duration to the
+    oracle's time.
 
     The block needs ``need_bytes`` bytes and at least ``min_seconds`` seconds. Outside
     :func:`with_time_limit` there is no time limit.
@@ -132,8 +134,8 @@ def within_limits(need_bytes: int = 0, min_seconds: float = 0.0) -> Iterator[Non
 
 @contextmanager
 def _reserved(need_bytes: int) -> Iterator[None]:
-    """Reserve ``need_bytes`` bytes during the ``with`` block; memory that other threads have
-    reserved is not available."""
+    """Reserve ``need_bytes`` bytes of memory during the ``with`` block. Raise :class:`OracleFault`
+    if the memory is not available; memory that other threads have reserved is not."""
     thread_id = threading.get_ident()
     before = _reserved_bytes.get(thread_id, 0)
     if need_bytes > max(_SMALL, before):
@@ -165,7 +167,8 @@ def spent() -> float:
 
 
 def this_run() -> object:
-    """Return an object that is the same for all cells of one run of the harness."""
+    """Return an object that identifies the run of the harness: all cells of one run get the same
+    object."""
     time_limit = _current.get()
     return object() if time_limit is None else time_limit.stopped
 
@@ -193,7 +196,7 @@ def time_checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def time_fault(how: str) -> OracleFault:
-    """Return the error for an oracle that is too slow; its text is "the oracle " plus ``how``."""
+    """Return the error that the oracle is too slow. Its message is "the oracle " plus ``how``."""
     return OracleFault(
         f"the oracle {how}, which is not a fault of the backend; "
         "choose smaller sizes (--size) or more time (--timeout)",

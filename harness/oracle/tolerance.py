@@ -1,11 +1,12 @@
-"""Tolerances: K times the rounding noise of the dtype, which is measured for each tensor.
+"""Tolerances. A tolerance is K times the rounding noise of a dtype, which is measured for each
+tensor.
 
 The error of a tensor is its largest deviation from the oracle, divided by its scale (see
 :func:`scales`). The yardstick is the error of numpy, which runs the same equations on the same
 numbers in the same dtype. It is the largest error over several orders of summation (see
-:mod:`harness.oracle.yardstick`), and at least a quarter unit in the last place. The tolerance is K
-times the yardstick. If the tolerance is at least half of the scale, the dtype is too coarse for the
-tensor, and the tensor is not compared. ``docs/method.md`` shows how K was chosen.
+:mod:`harness.oracle.yardstick`), and at least a quarter of a unit in the last place. The tolerance
+is K times the yardstick. If the tolerance is at least half of the scale, the dtype is too coarse
+for the tensor, and the tensor is not compared. ``docs/method.md`` shows how K was chosen.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ PRECISION: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class WorstEntry:
-    """The entry of a tensor with the largest error: its index ``place``, and the ``found`` and
-    ``expected`` numbers as text.
+    """The entry of a tensor with the largest error. ``place`` is its index; ``found`` and
+    ``expected`` are its numbers as text.
 
     ``off`` is the number of entries whose error exceeds the tolerance, and ``entries`` is the
-    number of all entries. ``words`` describe the entry in messages if the index is not enough.
-    ``note`` adds text to the message.
+    number of all entries. ``words`` replace the index in messages, e.g. by a function call.
+    ``note`` is a text that is added to the message.
     """
 
     place: tuple[int, ...]
@@ -73,7 +74,8 @@ class WorstEntry:
 @dataclass(frozen=True, slots=True)
 class Deviation:
     """The result of comparing one tensor with the oracle. ``error`` and ``yardstick`` are relative
-    to the scale of the tensor. ``point`` is the worst entry if the tensor does not agree."""
+    to the scale of the tensor (see :func:`scales`). ``point`` is the entry with the largest error;
+    None if the tensor agrees."""
 
     name: str
     error: float
@@ -91,7 +93,8 @@ class Deviation:
 
     @property
     def unit(self) -> str:
-        """The scale of the error as words, e.g. " of its value"; "" if the error is not finite."""
+        """A text that says what the error is relative to, e.g. " of its value". It is "" if the
+        error is not finite."""
         if not math.isfinite(self.error):
             return ""
         return " of its value" if self.point and not self.point.place else " of its largest entry"
@@ -148,8 +151,9 @@ def scales(expected: Arrays) -> dict[str, float]:
 
 
 def rounding_only(expected: Arrays) -> list[str]:
-    """Return the names of tensors that consist only of rounding errors, e.g. the gradient of a bias
-    before a normalisation: their entries are tiny relative to other tensors of the same kind."""
+    """Return the names of tensors that consist only of rounding errors: their entries are tiny
+    relative to other tensors of the same kind. An example is the gradient of a bias before a
+    normalisation."""
     magnitudes, kind_magnitudes = _magnitudes(expected)
     return [
         name for name, size in magnitudes.items() if _is_rounding_only(size, kind_magnitudes[name])
@@ -161,12 +165,12 @@ def _is_rounding_only(size: float, largest: float) -> bool:
 
 
 def rounding_only_noise(dtype: str) -> float:
-    """Return the minimum noise of a tensor that consists only of rounding errors, relative to its
-    scale.
+    """Return the minimum noise of a tensor that consists only of rounding errors, relative to the
+    tensor's scale.
 
-    The noise is :data:`ROUNDINGS` rounding errors, limited so that the tensor is still compared. In
-    a narrow dtype, the noise is one rounding error, which is so large that the tensor is not
-    compared.
+    The noise is :data:`ROUNDINGS` rounding errors, but at most so large that the tensor is still
+    compared. In a narrow dtype, the noise is one rounding error, which is already so large that the
+    tensor is not compared.
     """
     rounding_error = ROUNDOFF / THOUSANDTH * PRECISION[dtype]
     return rounding_error if narrow(dtype) else min(ROUNDINGS * rounding_error, VOID / (2 * K))
@@ -210,8 +214,8 @@ TELLING = 2.0**-12
 
 
 def telling(noise: float, dtype: str) -> bool:
-    """Return whether a tensor with this noise shows how well two computations agree. A tensor that
-    consists mostly of rounding errors does not."""
+    """Return whether a tensor with this noise can show how well two computations agree. If the
+    noise is large, the tensor is mostly rounding errors and cannot."""
     return noise <= TELLING * PRECISION[dtype]
 
 
@@ -260,9 +264,9 @@ def _errors(actual: Array, expected: Array, scale: float) -> Array:
 def spread(actual: Array, expected: Array, scale: float, tolerance: float) -> tuple[int, ...]:
     """Return a histogram of the errors of a tensor's entries, with ``2 * DECADES + 3`` counts.
 
-    The first count is the number of exact entries. Each further bin is a power of ten of error /
-    tolerance. The first of these bins has ratios below ``10**-DECADES``; the last bin has ratios of
-    at least ``10**DECADES`` and NaN.
+    The first count is the number of exact entries. Each further count is for one power of ten of
+    the ratio error / tolerance. The first of these is for ratios below ``10**-DECADES``; the last
+    is for ratios of at least ``10**DECADES``, and for NaN.
     """
     with np.errstate(all="ignore"):
         gap = np.abs(np.asarray(actual, np.float64) - expected).ravel()
@@ -287,8 +291,8 @@ def deviation(
     noise: float,
     dtype: str,
 ) -> Deviation:
-    """Compare one tensor with the oracle. ``noise`` is the measured rounding noise of the dtype; it
-    is raised to the least yardstick if it is smaller."""
+    """Compare one tensor with the oracle. ``noise`` is the measured rounding noise of the dtype. If
+    ``noise`` is below the minimum yardstick, the minimum is used."""
     yardstick = max(noise, FLOOR * PRECISION[dtype])
     tolerance = K * yardstick
     array = tensor(actual)
@@ -322,8 +326,8 @@ def shape_or_dtype_error(actual: Array | Misfit, expected: Array, dtype: str) ->
 def compare(
     actual: Mapping[str, object], expected: Arrays, noise: Mapping[str, float], dtype: str
 ) -> list[Deviation]:
-    """Compare all expected tensors with the found tensors of the same names; an unexpected tensor
-    is a deviation too."""
+    """Compare all expected tensors with the tensors ``actual`` of the same names. A tensor in
+    ``actual`` with an unexpected name is reported as a deviation too."""
     scale = scales(expected)
     deviations = [
         deviation(name, actual.get(name), array, scale[name], noise.get(name, 0.0), dtype)
@@ -337,10 +341,11 @@ def compare(
 
 def accuracy_change(old: float, new: float) -> Literal["lost", "gained", ""]:
     """Return "lost" or "gained" if the accuracy changed between two runs by more than rounding
-    explains; otherwise "".
+    explains; otherwise "". ``old`` and ``new`` are errors divided by the yardsticks of the two
+    runs.
 
-    Each error is a multiple of the yardstick of its own run. Different inputs, processors or orders
-    of summation change the rounding errors, but they also change the yardstick.
+    Different inputs, processors or orders of summation change the rounding errors, but they also
+    change the yardstick, so the ratios stay comparable.
     """
     if new > max(UNUSUAL, GROWN * old) or math.isnan(new) > math.isnan(old):
         return "lost"
@@ -351,12 +356,12 @@ def accuracy_change(old: float, new: float) -> Literal["lost", "gained", ""]:
 
 def worst(deviations: list[Deviation]) -> Deviation:
     """Return the deviation with the largest error relative to its tolerance. If all tensors agree,
-    prefer a tensor that is not mostly rounding errors (:func:`telling`)."""
+    prefer tensors that are not mostly rounding errors (:func:`telling`)."""
     return max(deviations, key=_severity) if len(deviations) > 1 else deviations[0]
 
 
 def prefixed(words: str, deviations: Iterable[Deviation]) -> list[Deviation]:
-    """Return copies of the deviations whose names start with ``words``."""
+    """Return copies of the deviations, with ``words`` added before each name."""
     return [replace(d, name=words + d.name) for d in deviations]
 
 

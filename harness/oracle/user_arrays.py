@@ -33,11 +33,13 @@ Source = Mapping[str, Any] | str | Path | None
 
 @dataclass(frozen=True, eq=False)
 class UserArrays:
-    """The user's arrays for a spec, in groups (e.g. parameters); a missing group is empty.
+    """The user's arrays for a spec, in groups (e.g. parameters). If the user gave no array of a
+    group, the group is empty.
 
     Arrays are float64, int64 (indices) or bool (masks), and their shapes fit the spec at ``sizes``.
-    ``batch`` and ``time`` are the sizes of the arrays or the sizes that the user asked for; None if
-    neither is known. ``files`` maps options of the command line to the files of the arrays.
+    ``batch`` and ``time`` are the sizes of the arrays, or the sizes that the user asked for; None
+    if neither is known. ``files`` maps options of the command line, e.g. ``--weights``, to the
+    files of the arrays.
     """
 
     spec: str
@@ -48,8 +50,8 @@ class UserArrays:
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def over(self, drawn: Arguments, program: Program) -> Arguments:
-        """Return test arrays for a program: the user's array if there is one, otherwise the drawn
-        array. If the user gives inputs but no state, the state is the initial state."""
+        """Return test arrays for a program. The user's arrays replace the drawn arrays of the same
+        group. If the user gives inputs but no state, the state is the initial state."""
         groups = {group: array or getattr(drawn, group) for group, array in self.groups().items()}
         # Inputs of the user may lack the noise, which is then drawn.
         groups["inputs"] = {**drawn.inputs, **self.arrays.inputs}
@@ -59,7 +61,8 @@ class UserArrays:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The sha256 (hex) of each group of arrays that the user gives; see :func:`digest_of`."""
+        """The sha256 checksum (hexadecimal) of each group of arrays that the user gave; see
+        :func:`digest_of`."""
         return {group: digest_of(arrays) for group, arrays in self.groups().items() if arrays}
 
     @property
@@ -86,9 +89,9 @@ def check_user_arrays(
 ) -> UserArrays:
     """Check the user's arrays against a spec, and convert them to a :class:`UserArrays`.
 
-    Each group maps names to values that numpy can convert to arrays. A group is None or complete;
-    only noise may be missing among the inputs. ``sizes`` are the sizes that differ from the spec.
-    The arrays determine the sizes batch and time.
+    Each group maps names to values that numpy can convert to arrays. A group is either None or
+    complete, except that inputs of noise may be missing. ``sizes`` has the sizes that differ from
+    the spec. The arrays determine the sizes batch and time.
 
     Raises:
         UsageError: a name is unknown or missing, an array has a wrong shape or does not contain
@@ -137,7 +140,7 @@ def check_user_arrays(
 
 
 def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Program:
-    """Return the program without its noise inputs that the user does not give. If the user gives no
+    """Return the program without the noise inputs that the user does not give. If the user gives no
     inputs at all, return the program unchanged."""
     if inputs is None:
         return program
@@ -146,7 +149,8 @@ def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Progra
 
 
 def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -> ArrayDict:
-    """Convert values to arrays: float64 if the port holds floats, otherwise with their own dtype.
+    """Convert the values of one group to arrays by name. The arrays of float ports are float64; all
+    others keep their dtype.
 
     Raises:
         UsageError: ``numbers`` is not a mapping from names to arrays of numbers.
@@ -179,7 +183,8 @@ def _check_shapes(group: str, program: Program, ports: Sequence[Port], arrays: A
 
 
 def digest_of(arrays: Arrays) -> str:
-    """Return the sha256 (hex) over the names, dtypes, shapes and bytes (in C order) of arrays."""
+    """Return the sha256 checksum (hexadecimal) of arrays: of their names, dtypes, shapes and bytes
+    (in C order)."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())

@@ -68,7 +68,7 @@ _sum = TABLE["sum"]
 class ZeroSumRecorder(ComparisonRecorder):
     """The oracle with a record of comparisons, and of sums whose result is 0 in exact arithmetic.
 
-    ``zeros`` has one item per sum in order of execution: a boolean mask of the result's entries
+    ``zeros`` has one item per sum, in order of execution: a boolean mask of the result's entries
     that are 0 in exact arithmetic, or None if there are no such entries.
     """
 
@@ -125,8 +125,8 @@ NEXT = 1 + 1e-6  # the smallest gap times NEXT excludes only the comparison with
 @dataclass(frozen=True)
 class Expected:
     """Expected values (float64) by name, and their rounding noise. ``measured(dtype)`` returns the
-    noise by name, for computations in float64 or float32 or with products in bfloat16 or float16.
-    """
+    noise by name; ``dtype`` is float64, float32, or bfloat16 or float16 for matrix products in this
+    dtype."""
 
     values: Arrays
     measured: Callable[[str], Noise]
@@ -164,7 +164,7 @@ class Expected:
         return rounding_only(self.values)
 
     def shows_agreement(self, name: str, dtype: str) -> bool:
-        """Return whether the tensor of a name shows how well two computations agree; see
+        """Return whether the tensor ``name`` can show how well two computations agree; see
         :func:`.tolerance.telling`."""
         dtype_of_result = host_dtype(dtype)
         return telling(self.measured(dtype_of_result).get(name, 0.0), dtype_of_result)
@@ -175,7 +175,8 @@ class Expected:
         return compare(actual, self.values, self.noise(dtype), host_dtype(dtype))
 
     def spread(self, worst: Deviation, actual: Mapping[str, object]) -> Deviation:
-        """Add the histogram of errors to the deviation ``worst``, if its tensor was compared."""
+        """Return the deviation ``worst`` with a histogram of the errors in its tensor. If the
+        tensor was not compared, return the deviation unchanged."""
         array = tensor(actual.get(worst.name))
         if worst.reason or worst.void or isinstance(array, Misfit):
             return worst
@@ -183,8 +184,8 @@ class Expected:
         return replace(worst, spread=spread(array, values, scale, worst.tolerance))
 
     def at_least(self, floor: float, prefix: str = "") -> Expected:
-        """Return the same values with a minimum noise ``floor`` for names that start with
-        ``prefix``. The minimum applies to float32 and is scaled to other dtypes."""
+        """Return the same values with a noise of at least ``floor`` for names that start with
+        ``prefix``. ``floor`` is for float32, and is scaled to other dtypes."""
 
         def measured(base: str) -> Noise:
             min_noise = floor * PRECISION[base]
@@ -196,19 +197,20 @@ class Expected:
         return replace(self, measured=measured)
 
     def of_finite_gradients(self) -> Expected:
-        """Give all gradients infinite noise if one of them is not finite. Correct backends may
-        differ in which gradients become NaN: ``0 * NaN`` is NaN, but ``where`` may choose 0."""
+        """Return the same values, but if one gradient is not finite, all gradients have infinite
+        noise and are not compared. Correct backends may differ in which gradients become NaN: ``0 *
+        NaN`` is NaN, but ``where`` may choose 0."""
         gradients = self.only("gradient.").values.values()
         if all(np.isfinite(gradient).all() for gradient in gradients):
             return self
         return self.at_least(np.inf, "gradient.")
 
     def where_rounding_decides(self) -> Expected:
-        """In a narrow dtype: if the noise of a tensor is so large that the tensor is not compared,
-        give all tensors of the same kind at least this noise.
+        """Return the same values with more noise in narrow dtypes. If the noise of a tensor is so
+        large that the tensor is not compared, all tensors of the same kind get at least this noise.
 
-        Rounding may then decide, e.g., which entry of a softmax becomes 1. The runs that measure
-        noise may agree by luck for some tensors.
+        In this case, rounding may decide, e.g., which entry of a softmax becomes 1. The runs that
+        measure noise may agree by luck for some tensors.
         """
 
         def measured(base: str) -> Noise:
@@ -223,7 +225,8 @@ class Expected:
         return replace(self, measured=measured)
 
     def only(self, *prefixes: str) -> Expected:
-        """Select the values whose names start with one of ``prefixes``."""
+        """Return only the values whose names start with one of ``prefixes``, e.g.
+        ``"gradient."``."""
         values = {n: a for n, a in self.values.items() if n.startswith(prefixes)}
         return replace(self, values=values)
 
@@ -232,8 +235,8 @@ class Reference:
     """The oracle for one model, and the runs that measure its yardsticks.
 
     ``orders`` are the orders of summation to run in addition to "plain". ``guard`` returns a
-    context manager that is entered around all computations. ``kind`` maps a name to its group for
-    :func:`at_least_typical`. Sessions keep no arrays after a computation.
+    context manager that is entered around all computations. ``kind`` maps a tensor's name to its
+    group for :func:`at_least_typical`. Sessions keep no arrays after a computation.
     """
 
     def __init__(
@@ -279,8 +282,8 @@ class Reference:
         zeros: Sequence[Array | None],
         dtype: str,
     ) -> Noise:
-        """Measure the noise in a dtype. ``positive_margin`` and ``zeros`` are the records of the
-        float64 run."""
+        """Measure the noise of each value in a dtype. ``positive_margin`` and ``zeros`` were
+        recorded when ``run`` computed the values in float64."""
         scale, noise, tiny_names = (
             scales(values),
             dict.fromkeys(values, 0.0),
@@ -356,8 +359,8 @@ class Reference:
         return noise
 
     def _smallest_maximum_gap(self, run: Run, oracle: MaximumRecorder) -> float:
-        """Compute ``run`` in float64; return the smallest gap between the two largest entries in
-        any call of ``max``."""
+        """Run ``run`` in float64. Return the smallest gap between the two largest entries in any
+        call of ``max``."""
         oracle.forget()
         session = self._session(oracle, "float64")
         for _ in run(session):
@@ -377,7 +380,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class _NoiseOracles:
-    """The oracles that measure noise in one dtype; each of them computes in a different way."""
+    """The oracles that measure noise in one dtype. Each of them computes the same values with
+    different rounding errors or decisions."""
 
     orders: Sequence[Oracle]
     rounded: Rounded
@@ -400,8 +404,9 @@ def noise_between(
 def at_least_typical(
     noise: Mapping[Name, float], kind: Callable[[Name], str] = lambda name: ""
 ) -> dict[Name, float]:
-    """Raise each noise to at least the median of its kind, because the measured noise of a single
-    number can be 0 by luck. Infinite noise stays. ``kind`` maps a name to its kind."""
+    """Return the noise of each value, raised to at least the median noise of its group, because the
+    measured noise of a single number can be 0 by luck. Infinite noise stays infinite. ``kind`` maps
+    a name to its group."""
     kinds: dict[str, list[float]] = {}
     for name, error in noise.items():
         if np.isfinite(error):

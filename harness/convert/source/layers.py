@@ -33,8 +33,8 @@ class Method:
 
 @dataclass
 class LayerForm:
-    """All layers of a model with the same definition, attributes and shapes. They are written as
-    one class, with one method for each different set of equations."""
+    """Layers of a model with the same definition, attributes and shapes. They are written as one
+    class, with one method for each different set of equations."""
 
     name: str
     definition: str
