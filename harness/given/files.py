@@ -135,7 +135,7 @@ def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
 
 def _read_parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
     """Return the sizes that a weight file declares, and the arrays of all parameters and statistics
-    by name. If ``source`` is not a weight file of ``harness train``, the sizes are empty."""
+    by name. The sizes are empty if ``source`` is not a weight file of the harness."""
     if not isinstance(source, str | Path):
         return {}, source
     if weights.is_plain(source):

@@ -70,8 +70,8 @@ def large_case(case: Case, own: Case, phase: Phase) -> Case:
 
 
 def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
-    """Return the sizes of the large case; ``units`` is the largest of them. Sizes that the user has
-    set stay unchanged."""
+    """Return the sizes of the large case. ``units`` replaces the largest size that is not a number
+    of classes. Sizes that the user has set stay unchanged."""
     program, changeable = case.training, _changeable_sizes(case, own)
     inner_sizes = [n for n in changeable if n not in _class_sizes(program)]
     classes = count(CLASSES if inner_sizes[1:] else CLASSES - REMAINDER, TILE)
