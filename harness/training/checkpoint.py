@@ -1,8 +1,8 @@
 """Checkpoints of a training: weights, optimizer slots, state, and the position in the training.
 
 A checkpoint is a file of weights with a checksum (:mod:`harness.convert.weights`). It is written
-completely or not at all. Arrays that are not weights are stored as statistics, under names with
-slashes: ``slot/m/rnn.W``, ``state/h``.
+completely or not at all. Arrays that are not weights are stored as statistics, with slashes in
+their names: ``slot/m/rnn.W``, ``state/h``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ Positive = Annotated[int, Field(ge=1, le=2**53)]
 class Position(HeaderPart):
     """The position in a training: ``epoch``, ``step`` in the epoch, and ``steps`` since the start.
 
-    ``sums`` holds, for each part of the epoch so far, the sum of the losses and the number of rows.
+    ``sums`` has a pair for each part of the epoch so far: the sum of its losses and its number of
+    rows.
     """
 
     epoch: Count
@@ -59,7 +60,7 @@ class Epoch(HeaderPart):
 
 
 class History(HeaderPart):
-    """The training to which a checkpoint belongs. Unknown keys are kept unchanged.
+    """The history of a training, which a checkpoint stores. Unknown keys are kept unchanged.
 
     ``run`` identifies the training. If the training replaces the weights of another training,
     ``replaces`` is the checksum of those weights until the new weights are written.
@@ -83,9 +84,9 @@ class History(HeaderPart):
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A checkpoint in memory.
+    """The content of a checkpoint file.
 
-    ``slots`` holds arrays by slot and parameter. ``position`` is a :class:`Position` as plain data.
+    ``slots`` holds arrays by slot and parameter. ``position`` has the fields of :class:`Position`.
     ``scaling`` is the loss scale of float16; see :mod:`harness.program.updates`.
     """
 
@@ -97,7 +98,8 @@ class Checkpoint:
 
     @property
     def to_use(self) -> Weights:
-        """The weights to use after the training, with averaged parameters if the model has them."""
+        """The weights for use after the training. If the model averages its parameters, they are
+        the averages."""
         averaged = self.slots.get(AVERAGED)
         return replace(self.weights, parameters=averaged) if averaged else self.weights
 
@@ -120,7 +122,7 @@ class Checkpoint:
 
 
 def place_of(path: Path) -> Path:
-    """Return the path of the checkpoint that belongs to a file of weights."""
+    """Return the path of the checkpoint that belongs to the weights file ``path``."""
     return path.parent / f"{path.name}.checkpoint"
 
 
@@ -204,7 +206,7 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
 
 
 def has_weights(path: Path, checkpoint: Checkpoint) -> bool:
-    """Return whether the weights at a path belong to the same training as a checkpoint."""
+    """Return whether the file ``path`` has weights of the same training as the checkpoint."""
     return (
         kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == checkpoint.weights.history["run"]
     )
@@ -215,7 +217,8 @@ def _run_of(path: Path) -> Any:
 
 
 def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
-    """Check that weights belong to the checkpoint's training, or that it may replace them."""
+    """Check that the weights file belongs to the checkpoint's training, or that this training may
+    replace it."""
     history = checkpoint.weights.history
     if weights.read_digest(path) == history.get("replaces"):
         return
@@ -246,7 +249,8 @@ def _check_facts(place: Path, checkpoint: Checkpoint, setup: Setup) -> None:
 
 
 def _is_same(found: Any, wanted: Any) -> bool:
-    """Return whether two values are equal. Texts are compared by checksum, not by name."""
+    """Return whether two facts about a training are equal. Texts are compared by checksum, not by
+    name."""
     if isinstance(wanted, Mapping) and "sha256" in wanted:
         has_name = isinstance(found, Mapping) and isinstance(found.get("name"), str)
         return has_name and {**found, "name": wanted["name"]} == wanted
@@ -254,7 +258,7 @@ def _is_same(found: Any, wanted: Any) -> bool:
 
 
 def _faults(checkpoint: Checkpoint, setup: Setup) -> Iterator[str]:
-    """Yield descriptions of everything in a checkpoint that this training cannot have written."""
+    """Yield a description of each value in a checkpoint that this training cannot have written."""
     position, recipe = checkpoint.position, setup.recipe
     step, epoch = position["step"], position["epoch"]
     batches = len(setup.feed.epoch(0))

@@ -89,7 +89,7 @@ class TrainProgress(TrainEvents):
 
 
 def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
-    """Return a line with the losses, metrics, learning rate and speed of an epoch."""
+    """Return a line of text with the losses, metrics, learning rate and speed of an epoch."""
     held_out = entry["held_out_loss"]
     other = "" if held_out is None else f", held out {held_out:.4f}"
     metrics = entry["held_out_metrics"].items()
@@ -101,7 +101,7 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
 
 
 def _describe_sizes(setup: Setup) -> str:
-    """Describe the sizes that differ from the spec's sizes."""
+    """Describe the sizes that differ from the sizes in the spec."""
     spec_sizes = setup.spec.programs["training"].sizes
     changed = {name: size for name, size in setup.sizes.items() if size != spec_sizes[name]}
     text = ", ".join(
@@ -139,7 +139,8 @@ def run_train(options: TrainOptions) -> CommandResult | int:
 
 @contextmanager
 def prepared(given: Mapping[str, Any], events: TrainEvents | None = None) -> Iterator[TrainingRun]:
-    """Check the options ``given`` (by field) of a training; yield it with its files locked.
+    """Check the options ``given`` (field -> value) of a training; yield the training with its files
+    locked.
 
     Raises:
         HarnessError: an option, the spec or the data are wrong, or the weights cannot be written.
@@ -157,14 +158,15 @@ def prepared(given: Mapping[str, Any], events: TrainEvents | None = None) -> Ite
 
 
 def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:
-    """Check, before the training, that the weights can be written to ``path``. Nothing is changed.
+    """Check before the training that the weights can be written to ``path``, without changing a
+    file.
 
     ``mine`` is True if this process has locked the path.
 
     Raises:
-        UsageError: another training is writing there, or files are there and neither option says
-            what to do.
-        FileFault: a file of another kind is there, or the path cannot be written.
+        UsageError: another training writes to this path, or it has files, and neither ``resume``
+        nor ``force`` says what to do with them.
+        FileFault: a file of another kind is at the path, or the path cannot be written.
     """
     if resume and force:
         raise UsageError("--resume continues a training, --force starts over: give only one")

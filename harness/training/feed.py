@@ -51,7 +51,7 @@ def training_of(spec: Spec) -> schema.Training:
 
 
 def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
-    """Return the learning rate of each epoch, from the spec's phases.
+    """Return the learning rate of each epoch, from the phases of training that the spec declares.
 
     The list is cut to ``epochs`` entries, or extended with its last rate.
 
@@ -75,8 +75,8 @@ class Recipe:
 
     A row of a text is a window of ``length`` characters. ``offsets`` gives for each array its
     distance in characters from the start of the window; None means an array of zeros. For data in
-    arrays, ``length`` is 1. The last ``held_out`` rows are never used for training. ``examples``
-    limits the number of all other rows.
+    arrays, ``length`` is 1. The last ``held_out`` rows are never used for training. ``examples`` is
+    the maximum number of rows that are.
     """
 
     length: int
@@ -92,9 +92,9 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class RowArray:
-    """The values ``[rows, ...]`` of a model's input or target; batches are converted to ``dtype``.
+    """The rows of a model's input or target, ``[rows, ...]``. Batches are converted to ``dtype``.
 
-    If ``classes`` is not 0, the entries are indices that stand for one-hot rows of that many
+    If ``classes`` is not 0, the entries are indices that stand for one-hot rows with that many
     classes. If ``shared`` is true, the array has no row axis, and all rows share it.
     """
 
@@ -105,7 +105,8 @@ class RowArray:
 
 
 class RowFeed:
-    """Batches by row number, from ``total`` rows; ``time`` is the length of a sequence.
+    """A source of batches, which are selected by row numbers from ``total`` rows. ``time`` is the
+    length of a sequence.
 
     ``arrays`` has the inputs and targets by ``input.NAME`` and ``target.NAME``.
 
@@ -180,7 +181,7 @@ class RowFeed:
         )
 
     def select_rows(self, rows: Array) -> dict[str, Array]:
-        """Return the arrays of the given rows; one-hot arrays stay indices."""
+        """Return the arrays of the given rows, without noise; one-hot arrays stay indices."""
         selected = {}
         for name, row_array in self._arrays.items():
             # A step gets a whole array if all rows share the array.
@@ -223,10 +224,11 @@ def recipe_of_rows(
     cut: tuple[int, int, int] = (1, 1, 0),
     offsets: Mapping[str, int | None] | None = None,
 ) -> Recipe:
-    """Return a spec's recipe for ``rows`` rows, of which the share ``held_out`` is held out.
+    """Return a spec's recipe for ``rows`` rows, of which the share ``held_out`` (e.g. 0.1) is held
+    out.
 
-    ``cut`` gives, for a text, the length and stride of a window, and how many rows at the end are
-    dropped.
+    For a text, ``cut`` is a tuple: length of a window, stride, and number of rows to drop at the
+    end.
 
     Raises:
         UsageError: the spec has no optimizer.
@@ -244,11 +246,12 @@ def recipe_of_rows(
 
 
 def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
-    """Return the recipe of a spec for a text of ``length`` characters; ``held_out`` is a share.
+    """Return the recipe of a spec for a text of ``length`` characters, of which the share
+    ``held_out`` (e.g. 0.1) is held out.
 
     Raises:
         UsageError: the spec has no ``data`` section for a text or no optimizer, or the share is not
-            at least 0 and below 1.
+        at least 0 and below 1.
     """
     training_of(spec)
     data = spec.model.data
@@ -271,9 +274,9 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
 class Feed(RowFeed):
     """Batches of a text. ``indices`` holds the vocabulary index of every character.
 
-    The shape of a program's input or target decides whether it gets one character per row, a
-    window, or a one-hot window. Windows are cut when a batch is made, so the text is stored once.
-    Raise :class:`UsageError` if the text is too short for a batch.
+    The shape of an input or target decides what it gets from each row: one character, a window of
+    characters, or a one-hot window. Windows are cut when a batch is made, so the text is stored
+    once. Raise :class:`UsageError` if the text is too short for a batch.
     """
 
     def __init__(
@@ -283,7 +286,7 @@ class Feed(RowFeed):
         total, largest = len(column(indices, **cut)), int(indices.max())
 
         def array_of(port: Port) -> RowArray:
-            """Return the part of the text, ``[rows, ...]``, that an input or target gets."""
+            """Return the rows of the text, ``[rows, ...]``, for one input or target."""
             type_, offset = program.type_of(port), given.offsets[port.name]
             if offset is None:
                 shape = (total, *(dim.resolve(program.sizes) for dim in type_.shape[1:]))
@@ -312,8 +315,8 @@ class Feed(RowFeed):
 
 
 def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
-    """Return the sizes that must be raised because the text has more characters than the spec
-    expects.
+    """Return larger values for the sizes of a spec that are too small for a text with
+    ``characters`` different characters.
 
     Such a size bounds an index into the vocabulary, or is the last axis of a one-hot array.
     """

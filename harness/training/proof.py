@@ -43,7 +43,8 @@ from harness.training.service import SUMMED
 def diagnosis_hint(
     spec: str, backend: str, device: str, folders: Iterable[Path], sizes: Mapping[str, int]
 ) -> str:
-    """Return a sentence with the command that checks a model on a backend against the oracle."""
+    """Return a sentence with the ``harness check`` command that compares a model on a backend with
+    the oracle."""
     words = ["harness", "check", spec, "--backend", backend, "--path", "all"]
     words += ["--device", device] if device != "cpu" else []
     words += [word for folder in folders for word in ("--specs", str(folder))]
@@ -67,15 +68,15 @@ class Disproved(HarnessError):
 
 
 def prove(remote: TrainRemote) -> dict[str, Any]:
-    """Check the steps of a training in a worker. Afterwards the parameters must be loaded again.
+    """Check the first steps of a training in a worker. Afterwards the parameters must be loaded
+    again.
 
     Return the result for the record:
 
     - ``steps``: the number of steps that the oracle repeated, or ``why`` it repeated none.
     - ``in_a_row``: the number of steps that were made both in few calls and one by one.
-    - ``worst``, ``error``, ``allowed``: the tensor with the largest error, its error and
-      tolerance.
-    - ``seconds``: the seconds that the check took.
+    - ``worst``, ``error``, ``allowed``: the tensor with the largest error, its error and tolerance.
+    - ``seconds``: the duration of the check.
 
     Raises:
         Disproved: a step is wrong.
@@ -154,7 +155,8 @@ class _Proof:
         )
 
     def _compare_each_step(self, reference: Reference) -> list[Deviation]:
-        """Compare each step separately, starting from the values that the worker had before it."""
+        """Compare each step separately. The oracle starts each step from the worker's values before
+        it."""
         deviations: list[Deviation] = []
         self.remote.calls.load(self.parameters, self.statistics)
         before = self.remote.calls.snapshot()
@@ -181,7 +183,8 @@ class _Proof:
         return expected.deviations({HELD_OUT: loss}, self.dtype)
 
     def affordable_steps(self) -> int:
-        """Return the number of steps that fit into :data:`SECONDS`, from one timed step."""
+        """Return the number of steps that take at most :data:`SECONDS`, estimated from the time of
+        one step."""
         self._train_values(self.parameters, self._calls(1))
         began = time.perf_counter()
         self.remote.calls.run(self.rate, 0, 1 % len(self.batches), 1)
@@ -206,9 +209,9 @@ class _Proof:
     def _train_values(
         self, parameters: ArrayDict, calls: list[tuple[float, int, int]]
     ) -> ArrayDict:
-        """Return the values and the sum of losses after some calls of the worker.
+        """Make steps in the worker; return the parameters, slots and sum of losses afterwards.
 
-        Each call has a learning rate, the number of its first step and its number of steps.
+        Each call is a tuple: learning rate, number of the first step, number of steps.
         """
         self.remote.calls.load(parameters, self.statistics)
         total = 0.0
@@ -237,7 +240,8 @@ class _Proof:
     def _step(
         self, session: Session, number: int, state: Mapping[str, Array]
     ) -> tuple[float, ArrayDict]:
-        """Make one of the steps in ``shown``; return the sum of its losses and the next state."""
+        """Make step ``number`` of the steps in ``shown`` in a session; return the sum of its losses
+        and the next state."""
         rate, batch = self.shown[number]
         rows = self.batches[batch]
         arrays = self.setup.feed.batch(rows, step=number)

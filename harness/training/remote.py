@@ -56,7 +56,7 @@ def check_snapshot(setup: Setup, snapshot: Snapshot) -> None:
 
 @dataclass(frozen=True)
 class TrainRemote:
-    """A client of the training in a worker."""
+    """A client of the training in a worker; ``setup`` is the checked training."""
 
     worker: Worker
     setup: Setup

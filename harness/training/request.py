@@ -1,4 +1,5 @@
-"""Preparation of a training: all parts of its request are loaded and checked before it runs."""
+"""Preparation of a training: the spec, the data and the options are loaded and checked before it
+runs."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ SERVICE = "harness.training.service:handler"
 
 @dataclass(frozen=True)
 class TrainRequest(TrainingOptions):
-    """The training to run; the fields are in :class:`.TrainingOptions`."""
+    """The request of a training; its fields are in :class:`.TrainingOptions`."""
 
     @property
     def launch(self) -> Launch:
@@ -57,8 +58,8 @@ class TrainRequest(TrainingOptions):
 class Setup:
     """A checked request with its loaded spec and data.
 
-    ``rates`` has the learning rate of each epoch. ``sizes`` are those of the spec or the request.
-    Sizes that count characters are raised if the text has more characters.
+    ``rates`` has the learning rate of each epoch. ``sizes`` has the sizes of the spec, changed by
+    the request. Sizes that count characters are raised if the text has more different characters.
     """
 
     request: TrainRequest
@@ -73,7 +74,8 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, object]:
-        """The facts that decide a training's numbers, except backend and versions, as JSON data."""
+        """All facts on which the numbers of a training depend, except backend and versions, as JSON
+        data."""
         request = self.request
         return {
             "text": {"name": self.data.name, "sha256": self.data.sha256},
@@ -124,7 +126,8 @@ def prepare(request: TrainRequest) -> Setup:
 
 
 def _declared(spec: Spec, request: TrainRequest) -> Declared | None:
-    """Return the declaration of the arrays in the data; None if the model is trained on a text.
+    """Return the names of the data's arrays, as the spec or the file given by the user declares
+    them; None if the model is trained on a text.
 
     Raises:
         UsageError: the request gives a text to a model of arrays, or arrays to a model of text.

@@ -1,4 +1,4 @@
-"""Runner of a training: this process loops over the epochs, and the worker runs the steps."""
+"""A run of a training: this process loops over the epochs, and the worker runs the steps."""
 
 from __future__ import annotations
 
@@ -35,19 +35,23 @@ from harness.worker.worker import Worker
 
 
 class TrainEvents:
-    """Methods that are called during a training. Override those that you need."""
+    """Callbacks during a training. Override those that you need; the others do nothing."""
 
     def anew(self, place: Path) -> None:
-        """Receive the path of a missing checkpoint; the training begins at its first step."""
+        """Receive the path at which no checkpoint was found; the training starts from the
+        beginning."""
 
     def doubted(self, backend: str, doubts: Sequence[str]) -> None:
-        """Receive attributes of a backend that look like mistakes, after its worker starts."""
+        """Receive warnings about attributes of a backend that look like mistakes, after its worker
+        starts."""
 
     def tried(self, seconds: Mapping[str, float]) -> None:
-        """Receive the seconds of a step on each path that was tried. The fastest is used."""
+        """Receive the seconds per step of each path that was tried. The training uses the fastest
+        path."""
 
     def proved(self, proof: Mapping[str, Any]) -> None:
-        """Receive the check of the first steps; see :func:`harness.training.proof.prove`."""
+        """Receive the result of checking the first steps; see
+        :func:`harness.training.proof.prove`."""
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
         """Receive the epoch and step at which the training begins or resumes."""
@@ -66,13 +70,14 @@ TRIES, LONG = 3, 1.0
 
 
 def load_initial(remote: TrainRemote) -> None:
-    """Load the initial parameters, which the seed decides."""
+    """Load the initial parameters into the worker. They depend only on the model and the seed."""
     training, seed = remote.setup.training, remote.setup.request.seed
     remote.calls.load(initial_parameters(training, seed), initial_statistics(training))
 
 
 def trials(remote: TrainRemote) -> dict[str, float]:
-    """Return the seconds per step on each path, without compilation. The steps are discarded."""
+    """Return the seconds per step on each path, without compilation. The steps of these trials have
+    no effect on the training."""
     count = min(SUMMED, len(remote.setup.feed.epoch(0)))
 
     def seconds() -> float:
@@ -109,11 +114,12 @@ class Diverged(HarnessError):
 
 
 class TrainingRun:
-    """A training. As a context manager, it locks its files and closes its worker at the end.
+    """A training. As a context manager, it locks its files, and closes its worker at the end.
 
     ``path`` is the weights file; checkpoints are written to the same folder. If ``path`` is None,
-    nothing is written. A ``worker`` that the caller passes is not closed. ``has_checkpoint`` is
-    True if this training has written a checkpoint, and ``has_weights`` if it has written weights.
+    nothing is written. If the caller passes a ``worker``, the training does not close it.
+    ``has_checkpoint`` is True if this training has written a checkpoint, and ``has_weights`` if it
+    has written weights.
     """
 
     def __init__(
@@ -189,7 +195,8 @@ class TrainingRun:
         self._remote.calls.load(weights_.parameters, weights_.statistics, *buffers, steps)
 
     def _choose_path(self, resumed: Checkpoint | None) -> str:
-        """Return the execution path: the requested path, the checkpoint's, or the fastest.
+        """Return the execution path: the requested path, the path of the checkpoint, or else the
+        fastest.
 
         A resumed training keeps the path of its checkpoint, because other paths round differently.
         """
@@ -266,7 +273,7 @@ class TrainingRun:
             )
 
     def _sum_losses(self) -> tuple[float, int]:
-        """Return the sum of the losses and the number of rows of the epoch so far.
+        """Return the sum of the losses and the number of rows, of the current epoch so far.
 
         The losses are added in a fixed order.
         """
@@ -355,7 +362,8 @@ class TrainingRun:
 
 
 def _next_count(per_step: float, left: int) -> int:
-    """Return the number of steps of the next call: whole sums, about :data:`CALL` seconds."""
+    """Return the number of steps of the next call: about :data:`CALL` seconds, and a multiple of
+    :data:`SUMMED` except at the end."""
     steps = CALL / per_step if per_step else SUMMED
     return min(left, max(1, int(steps / SUMMED)) * SUMMED)
 
@@ -369,7 +377,8 @@ __all__ = ["Diverged", "TrainingError", "TrainingRun", "WeightsError"]
 
 
 def _curve(sums: list[list[float]]) -> list[float]:
-    """Return the mean losses of at most :data:`POINTS` successive parts of an epoch."""
+    """Return the loss curve of an epoch: the mean losses of at most :data:`POINTS` successive
+    parts."""
     together = -(-len(sums) // POINTS)
     parts = [sums[i : i + together] for i in range(0, len(sums), together)]
     return [sum(total for total, _ in p) / sum(rows for _, rows in p) for p in parts]

@@ -69,9 +69,10 @@ class TrainService:
         text: Mapping[str, Any],
         seed: int,
     ) -> Beginning:
-        """Begin a training and drop the previous one; ``text`` describes data in shared memory.
+        """Begin a training, which replaces the previous one. ``text`` describes where the data are
+        in shared memory.
 
-        Return the path of each layer and the backend's settings.
+        Return what runs each layer, and the backend's settings.
         """
         self.backend.quick, self.backend.exact = False, True
         flushed = self.backend.flush_denormals()
@@ -112,8 +113,8 @@ class TrainService:
     def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
         """Make ``count`` steps of an epoch, from step ``first``.
 
-        Return a list of sums, one for each :data:`SUMMED` steps: the sum of each step's loss times
-        the rows of its batch. Each epoch begins with the initial state.
+        Return a list with one sum for each :data:`SUMMED` steps: it adds the loss of each step,
+        multiplied by the number of rows in its batch. Each epoch begins with the initial state.
         """
         steps, session = self.steps, self.steps.session
         rows = self._feed.epoch(epoch)[first : first + count]
@@ -131,12 +132,12 @@ class TrainService:
         return self.steps.snapshot()
 
     def evaluate(self, most: int | None = None) -> dict[str, float] | None:
-        """Return the mean ``loss`` and ``metric.NAME`` on the held-out rows; None without such
-        rows.
+        """Return the mean ``loss`` and each mean ``metric.NAME`` on the held-out rows; None if no
+        rows are held out.
 
-        They are computed by the inference program, on at most ``most`` batches. If the model
-        averages its parameters, ``metric.averaged_NAME`` are the same values computed with the
-        averaged parameters.
+        The inference program computes them, on at most ``most`` batches. If the model averages its
+        parameters, ``metric.averaged_NAME`` are the same values computed with the averaged
+        parameters.
         """
         steps, session = self.steps, self.steps.session
         if not self._feed.held_out_batch:
@@ -157,7 +158,8 @@ class TrainService:
         }
 
     def memory(self) -> MemoryAnswer:
-        """Return the process's resident bytes now, and the device's peak in this training."""
+        """Return the bytes that are ``resident`` in this process now, and the peak bytes of the
+        ``device`` in this training."""
         return {
             "resident": memory.resident(),
             "device": promises.check_memory(self.backend.device_memory(), "device_memory()"),
@@ -178,7 +180,8 @@ class TrainService:
         return {name: float(np.mean(values)) for name, values in by_name.items()}
 
     def _sum(self, rate: float, batches: Sequence[Any]) -> float:
-        """Make some steps; return the sum of their losses, each times the rows of its batch."""
+        """Make some steps; return the sum of their losses, each multiplied by the number of rows in
+        its batch."""
         size = self._feed.recipe.batch
         full_batches = [rows for rows in batches if len(rows) == size]
         total = self.steps.run(rate, np.stack(full_batches)) * size if full_batches else 0.0

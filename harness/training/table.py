@@ -83,7 +83,7 @@ def _digits_path() -> Path:
 
 
 def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Return the numbers in the file, ``[rows, pixels and class]``."""
+    """Return the numbers in the file of digits: ``[rows, 65]``, the pixels and then the class."""
     try:
         packed = io.BytesIO(read_bytes(path, MOST, "a data set"))
         text = gzip.GzipFile(fileobj=packed).read(MOST)
@@ -105,7 +105,7 @@ INSTEAD = "give it with --data FILE"
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The arrays of a model's inputs and targets, by name, and their source.
+    """The arrays of a model's inputs and targets, by name, with their source and shapes.
 
     Each array is ``[rows, ...]``, or is shared by all rows. Other processes may map the arrays into
     their memory. ``sizes`` are the sizes that the shapes of the arrays decide.
@@ -122,7 +122,7 @@ class Table:
     other: str = "other data"
 
     def describe_location(self) -> dict[str, object]:
-        """Return the arguments of :func:`map_arrays` for another process."""
+        """Return the location of the arrays, which another process passes to :func:`map_arrays`."""
         return {
             "arrays": {
                 name: {**shared.describe_location(), "shape": list(self.shapes[name])}
@@ -131,16 +131,17 @@ class Table:
         }
 
     def summary(self) -> str:
-        """Describe the table in a few words."""
+        """Return the number of rows as text, e.g. ``1,797 rows``."""
         return f"{self.rows:,} rows"
 
     def here(self) -> dict[str, Array]:
-        """Return the arrays, in their shapes."""
+        """Return the arrays by name."""
         return {n: s.array.reshape(self.shapes[n]) for n, s in self.arrays.items()}
 
 
 def map_arrays(description: Mapping[str, Any]) -> dict[str, Array]:
-    """Map the arrays of another process. Raise OSError if that process has ended."""
+    """Map arrays of another process into memory; ``description`` is the result of its
+    :meth:`Table.describe_location`. Raise OSError if that process has ended."""
     return {
         n: map_vector(shared).reshape(shared["shape"])
         for n, shared in description["arrays"].items()
@@ -196,7 +197,8 @@ def _data_path(spec: Spec, declared: Declared) -> Path:
 def _match_ports(
     file: str, program: Program, declared: Declared, found_arrays: Arrays
 ) -> tuple[dict[str, Array], dict[str, int]]:
-    """Return the arrays by input and target of the model, and the sizes that they decide."""
+    """Return the array of each input and target of the model (``input.NAME``, ``target.NAME``), and
+    the sizes that the arrays decide."""
     inputs = [port for port in program.inputs if port not in noise_ports(program)]
     arrays: dict[str, Array] = {}
     sizes: dict[str, int] = {}

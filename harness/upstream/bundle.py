@@ -72,9 +72,9 @@ VARIES = " passes on the same numbers"
 
 @dataclass(frozen=True)
 class ScriptOutcome:
-    """The outcome of running a script. ``code`` is the exit code, or None if the script took too
-    long or used too much memory. ``runs`` is the number of processes that ran the script. The
-    results agreed in all processes except the last."""
+    """The outcome of running a script, possibly in several processes. ``code`` is the exit code of
+    the last process, or None if the script took too long or used too much memory. ``runs`` is the
+    number of processes; in all of them except the last, the results agreed."""
 
     code: int | None
     printed: str
@@ -88,7 +88,8 @@ def compose_script(
     allowed: Mapping[str, float],
     environment: Mapping[str, str],
 ) -> str:
-    """Return the complete source of a script that shows a difference.
+    """Return the complete source of a script that shows a difference between a framework and the
+    expected results. ``allowed`` has the tolerances by name.
 
     Raises:
         UsageError: the model uses a name that the script defines.
@@ -136,8 +137,9 @@ def _remove_docstring(module: str) -> str:
 def run_until_it_differs(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> ScriptOutcome:
-    """Run a folder's script in new processes until its results differ, at most :data:`RUNS` times.
-    A kernel that reads uninitialised memory may be right in one process by chance."""
+    """Run a folder's script in up to :data:`RUNS` new processes, until its results differ. Several
+    are needed because a kernel that reads uninitialised memory may be right in one process by
+    chance."""
     for number in range(1, RUNS + 1):
         outcome = replace(run_script(folder, python, environment, memory), runs=number)
         if outcome.code != 0:
@@ -182,7 +184,7 @@ def format_of(backend: str) -> str | None:
 
 
 class Upstream:
-    """A context manager that writes a script and an issue into each reproducer's folder."""
+    """A context manager that writes a script and an issue text into the folders of reproducers."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -353,8 +355,8 @@ def _write_files(
     contents: Mapping[str, tuple[bytes, kinds.FileKind]],
     moved_files: Sequence[Path] = (),
 ) -> None:
-    """Write contents into a folder, and move files into it. Files of a different kind are not
-    overwritten."""
+    """Write files into a folder: ``contents`` maps a name to content and kind. Also move
+    ``moved_files`` into it. Files of a different kind are not overwritten."""
     try:
         for file in moved_files:
             kinds.mark_export(file)
@@ -371,14 +373,14 @@ def _write_files(
 
 
 def _random_directions(reproducer: Reproducer) -> ArrayDict:
-    """Return a random direction for each output and new state. Gradients are compared along these
-    directions."""
+    """Return a random cotangent for each output and new state. The gradients along these cotangents
+    are compared."""
     sizes = bind_sizes(reproducer.inference, reproducer.run.material)
     return cotangents(reproducer.inference, sizes.get("batch", 1), sizes.get("time", 1), 0)
 
 
 def _expect_results(reproducer: Reproducer, along: ArrayDict) -> Expected:
-    """Return the expected results of inference, and the expected gradients along the directions
+    """Return the expected results of inference, and the expected gradients along the cotangents
     ``along``."""
     material = reproducer.run.material
 
@@ -396,8 +398,8 @@ def _expect_results(reproducer: Reproducer, along: ArrayDict) -> Expected:
 def _rename_results(
     expected: Expected, gradients: Arrays, script_gradients: Arrays, dtype: str
 ) -> dict[str, tuple[Any, float]]:
-    """Return the expected arrays and their tolerances, under the names that the script uses. Arrays
-    whose expected values are only rounding errors are left out."""
+    """Return pairs (expected array, tolerance), by the names that the script uses. Arrays whose
+    expected values are only rounding errors are left out."""
     scale, noise = scales(expected.values), expected.noise(dtype)
     limits = {
         name: K * max(noise[name], FLOOR * PRECISION[dtype]) * scale[name]
@@ -419,8 +421,8 @@ def _rename_results(
 
 
 def _describe_outcome(outcome: ScriptOutcome, name: str, not_called: Sequence[str]) -> str:
-    """Return a text that says what the outcome of the script proves. If the results agree, the text
-    clears neither the framework nor the plugin."""
+    """Return a text that says what the outcome of the script proves. If the script's results agree,
+    the text says that neither the framework nor the plugin is cleared of the fault."""
     if outcome.code == 1 and "results differ" in outcome.printed:
         at_fault = f"The script reproduces it with {name} alone: the framework's layer is at fault."
         if VARIES in outcome.printed:
@@ -452,8 +454,8 @@ def write_script_and_issue(launch: Launch, folder: Path, result: CellResult) -> 
 
 
 def run_reduce(options: ReduceOptions) -> CommandResult:
-    """Run ``harness reduce``: reduce a reproducer, and write a script and an issue into the new
-    folder.
+    """Run ``harness reduce``: shrink a reproducer, and write a script and an issue text into the
+    new folder.
 
     Raises:
         HarnessError: the folder has no reproducer that differs, or the backend cannot be run.

@@ -1,1 +1,2 @@
-"""Worker processes, one for each backend, isolated from its faults; they know no model."""
+"""Worker processes, one for each backend, isolated from its faults. This package does not depend on
+models."""

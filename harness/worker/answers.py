@@ -1,8 +1,8 @@
-"""Validate the answers of workers, which the parent does not trust.
+"""Validation of the answers of workers, which the parent process does not trust.
 
-A worker runs foreign code. Each verb is a method of a service, and the method's return annotation
-is the type of the answer. If an answer has another type, the call fails with an error; the parent
-raises no other exception.
+A worker runs foreign code. Each call names a method of a service (the argument ``verb``), and the
+method's return annotation is the type of the answer. If an answer has another type, the call fails
+with an error; the parent raises no other exception.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from harness.runtime.answers import EqualLength, Greeting, IllFormed, short_text
 
 
 class Forms(Mapping[str, "TypeAdapter[Any]"]):
-    """The answer type of each method of a service, made when it is first needed.
+    """The type of the answer of each method of a service; each type is made when it is first
+    needed.
 
     Args:
         service: The class whose public methods a worker serves.
@@ -51,7 +52,7 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
         return len(self.types)
 
     def counted(self, verb: str) -> Iterator[EqualLength]:
-        """Yield the lists in an answer whose length is given by an argument of the call."""
+        """Yield annotations of the lists in an answer whose length an argument of the call sets."""
         for mark in getattr(self.types[verb], "__metadata__", ()):
             if isinstance(mark, EqualLength):
                 yield mark
@@ -61,10 +62,10 @@ _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 
 
 def validate(form: TypeAdapter[Any], value: Any) -> Any:
-    """Return a value after validating its type.
+    """Return ``value`` after checking that it has the type of ``form``.
 
     Raises:
-        IllFormed: the value has another type; the message shows the place and the wrong value.
+        IllFormed: the value has another type; the message shows the position and the wrong value.
     """
     try:
         return form.validate_python(value, strict=True)
@@ -79,7 +80,9 @@ def validate(form: TypeAdapter[Any], value: Any) -> Any:
 
 
 def check_answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> Any:
-    """Return a worker's answer after validating its type and the lengths of its lists.
+    """Return a worker's answer after checking its type and the lengths of its lists.
+
+    ``verb`` and ``payload`` are the method's name and the arguments of the call.
 
     Raises:
         IllFormed: the answer has another type or length.
@@ -95,7 +98,7 @@ def check_answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any
 
 
 def check_greeting(value: Any, backend: str) -> Mapping[str, Any]:
-    """Return the greeting of a backend's worker after validating it.
+    """Return the greeting (first message) of a backend's worker after checking its type.
 
     Raises:
         IllFormed: the value is not a greeting, or is the greeting of another backend.

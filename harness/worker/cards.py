@@ -76,7 +76,7 @@ def card_used(
     """Return the GPU that a process uses as ``cuda:N``; None if unknown.
 
     Args:
-        known: All GPUs of the machine, in the order of their numbers.
+        cards_known: All GPUs of the machine, in the order of their numbers.
         number: The number N in ``cuda:N``.
         visible: ``CUDA_VISIBLE_DEVICES`` of the process, None if it is not set.
     """
@@ -90,9 +90,9 @@ def card_used(
 
 
 def processes(uuid: str) -> dict[int, int | None]:
-    """Return the bytes of a GPU's memory that each process holds, by process number.
+    """Return the bytes of a GPU's memory that each process holds, by process id.
 
-    The bytes are None if the driver does not report them. In a container the process numbers may be
+    The bytes are None if the driver does not report them. In a container the process ids may be
     those of the host.
     """
     rows = _rows(["--query-compute-apps=gpu_uuid,pid,used_memory", f"{PLAIN},nounits"]) or []
@@ -101,9 +101,9 @@ def processes(uuid: str) -> dict[int, int | None]:
 
 
 class Watch:
-    """A context manager in which nvidia-smi records the state of all GPUs twice a second.
+    """A context manager that lets nvidia-smi record the state of all GPUs twice a second.
 
-    It puts no load on the GPUs.
+    The recording puts no load on the GPUs.
     """
 
     def __init__(self) -> None:
@@ -148,7 +148,8 @@ def state(line: str) -> CardState | None:
 
 
 def reasons(bits: str) -> tuple[str, ...]:
-    """Return the clock reasons in a hexadecimal number as text; empty if none are reported."""
+    """Return the reasons why a GPU lowers its clock, as texts, from a hexadecimal number; empty if
+    there are none."""
     try:
         mask = int(bits, 16)
     except ValueError:
@@ -158,7 +159,8 @@ def reasons(bits: str) -> tuple[str, ...]:
 
 
 def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
-    """Summarize the states of one GPU: clock ranges, maxima of other values, clock reasons."""
+    """Summarize the states of one GPU: lowest and highest clocks, maxima of other values, and the
+    reasons for lower clocks."""
     own_states = [card_state for card_state in states if card_state.uuid == uuid]
 
     def values(name: str) -> list[Any]:
@@ -179,7 +181,7 @@ def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
 
 
 def _state_fields() -> Sequence[str]:
-    """Return the fields of a state under the names that this driver uses."""
+    """Return the fields of a state, with the names that the installed driver uses."""
     for fields in (STATE, (*STATE[:-1], OLD_REASONS)):
         if _rows([f"--query-gpu={','.join(fields)}", PLAIN]) is not None:
             return fields

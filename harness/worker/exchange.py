@@ -1,7 +1,7 @@
-"""Exchange messages with a worker process, within a deadline and a memory limit.
+"""Exchange of messages with a worker process, within a deadline and a memory limit.
 
-A call waits both for the answer on the socket and for the end of the process on its pidfd. The end
-of the stream alone is not enough: a forked grandchild may keep the stream open forever.
+A call waits both for the answer on the socket and for the end of the process on its pidfd. It is
+not enough to wait for the end of the stream: a forked grandchild may keep the stream open forever.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CLOSING = 0.3
 
 
 class LostWorker(Exception):
-    """The error of a worker that has ended, or that must be ended."""
+    """The error for a worker process that has ended, or that must be ended because of a limit."""
 
     def __init__(self, status: Status, cause: str) -> None:
         super().__init__(status, cause)
@@ -85,7 +85,7 @@ def _read_last_frame(reader: frames.FrameReader, connection: socket.socket) -> b
 
 
 def watch(process: Process, limit: int | None) -> None:
-    """Trim the log of a process, and check its memory.
+    """Limit the size of a process's log, and check the process's memory.
 
     Raises:
         LostWorker: the process uses more than ``limit`` bytes of memory.
@@ -104,7 +104,8 @@ CANNOT_RUN = 127
 
 @dataclass(frozen=True)
 class ProgramEnd:
-    """The end of a program: its exit code, or a ``cause``, and its last 64 KiB of output."""
+    """The way a program ended: its exit code, or the ``cause`` if a limit ended it, and the last 64
+    KiB of its output."""
 
     code: int | None
     printed: str
@@ -144,7 +145,8 @@ def _wait(process: Process, timeout: float, memory: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Become the program; close the socket of the last two arguments, ``--fd N``."""
+    """Replace this process by a program; close the socket that the last two arguments (``--fd N``)
+    name."""
     *command, _, descriptor = arguments
     os.close(int(descriptor))
     try:

@@ -52,7 +52,7 @@ class EndOfStream(EOFError):
 
 
 class Unencodable(TypeError):
-    """The error of a message that cannot be encoded or is too large; nothing was sent."""
+    """The error for a message that cannot be encoded or is too large; no part of it was sent."""
 
 
 def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[memoryview]:
@@ -139,7 +139,7 @@ class FrameWriter:
 
 
 class FrameReader:
-    """A reader of one frame, piece by piece; at the end ``message`` is its message."""
+    """A reader of one frame, piece by piece. At the end, ``message`` is the decoded message."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self.message: Any = None
@@ -205,7 +205,8 @@ class FrameReader:
 
 
 class _Arrays:
-    """The arrays that a message announces, limited to the bytes in the frame's header."""
+    """The arrays that a message announces; together they may have at most as many bytes as the
+    header says."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -258,7 +259,8 @@ def _decode(body: bytearray, arrays: _Arrays) -> Any:
 
 
 def _extension(arrays: list[Array], value: Any) -> Any:
-    """Return a value of a type that msgpack does not know, converted to a type that it knows."""
+    """Convert a value of a type that msgpack does not know to a type that it knows; add arrays to
+    ``arrays``."""
     if type(value) is np.ndarray:
         # Not ascontiguousarray, which turns a 0-d array into shape [1].
         array = np.asarray(value, order="C")

@@ -63,7 +63,7 @@ def children(pid: int) -> list[int]:
 
 
 def is_supervisor(pid: int) -> bool:
-    """Return whether a process is a supervisor, which ends its worker when it gets a signal."""
+    """Return whether a process is a supervisor. A signal makes a supervisor end its worker."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == _TITLE
     return False

@@ -1,4 +1,4 @@
-"""The start settings and the command line of a backend's worker."""
+"""The settings with which a backend's worker starts, and its command line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def usual_start_timeout() -> float:
 
 @dataclass(frozen=True)
 class Launch:
-    """The settings with which the worker of a backend starts, with or without a label
+    """The settings with which the worker of a backend starts. ``backend`` may have a label
     (``torch@2.6``).
 
     - ``environment`` is added to the parent's environment variables.
@@ -85,7 +85,8 @@ class Launch:
 
 
 def guarded(python: str, module: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command line of a supervisor that runs ``module.main``, without descriptors."""
+    """Return the command line of a supervisor that runs ``module.main(arguments)``, without the
+    numbers of file descriptors."""
     # -P keeps the current folder off the import path, so that a torch.py there is not imported.
     return [python, "-P", "-m", "harness.worker.guardian", str(os.getpid()), module, *arguments]
 

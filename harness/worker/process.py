@@ -1,4 +1,5 @@
-"""Start, log, measure and reliably end worker processes. One permanent thread starts them all.
+"""Worker processes: they are started, logged, measured and reliably ended. One permanent thread
+starts them all.
 
 Each start runs a supervisor (:mod:`harness.worker.guardian`) whose child is the worker. Linux only:
 the code uses pidfd, PR_SET_PDEATHSIG and /proc.
@@ -40,7 +41,8 @@ _BLOCK = 512
 
 
 def _free_start(handle: int, size: int) -> bool:
-    """Free the first bytes of a file on disk; return False if its file system cannot do that."""
+    """Free the disk space of a file's first ``size`` bytes; return False if its file system cannot
+    do that."""
     fallocate = ctypes.CDLL(None).fallocate
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
     return bool(fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, 0, size) == 0)
@@ -99,7 +101,8 @@ class Log:
             self._dropped += size
 
     def read(self) -> tuple[str, int]:
-        """Return the last bytes of output since ``clear``, and the number of all bytes."""
+        """Return the last bytes of output since :meth:`clear`, and the number of all bytes since
+        then."""
         with self._lock:
             size = os.fstat(self.fileno()).st_size
             tail = (self._tail + self._read_tail(size))[-LOG_TAIL:]
@@ -127,17 +130,17 @@ _numbers = itertools.count()
 
 
 def new_token() -> str:
-    """Return a new token, which identifies the processes of one worker."""
+    """Return a new random token, which marks all processes of one worker."""
     return f"{_namespace()} {os.getpid()} {_start_time(os.getpid())} {next(_numbers)}"
 
 
 def end_holders(token: str) -> None:
-    """Kill all processes with this token, for at most a second while new ones appear."""
+    """Kill all processes with this token. If new ones appear, continue for at most a second."""
     _end_matching(lambda found: found == token)
 
 
 def end_abandoned() -> None:
-    """Kill processes that were left by workers of harness processes that have ended."""
+    """Kill the processes that earlier harness processes, which have ended, left behind."""
     _end_matching(_is_abandoned)
 
 
@@ -181,7 +184,8 @@ def _processes() -> Iterator[int]:
 
 
 def _token_of(pid: int) -> str:
-    """Return the token of a process, empty if it has none, has ended or is another user's."""
+    """Return the token of a process; empty if the process has none, has ended, or belongs to
+    another user."""
     prefix = TOKEN_VARIABLE.encode() + b"="
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
@@ -261,7 +265,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The worker's process number, or the supervisor's until the worker exists."""
+        """The worker's process id; before the worker exists, the supervisor's."""
         return (self._read_reports() or [self._popen.pid])[0]
 
     def has_ended(self, wait: float = 0.0) -> bool:
@@ -312,7 +316,8 @@ class Process:
         return total
 
     def _read_reports(self) -> list[int]:
-        """Return the supervisor's reports so far: the worker's number, then its exit status."""
+        """Return the numbers that the supervisor has reported so far: the worker's process id, then
+        its exit status."""
         with contextlib.suppress(OSError):  # nothing new, or closed
             self._report_bytes += os.read(self._report, 64)
         return [int(line) for line in self._report_bytes.split(b"\n")[:-1]]
@@ -386,7 +391,8 @@ def _spawn_forever() -> None:
 
 
 def _forget_parent() -> None:
-    """Reset a forked child, because the workers and the thread belong to its parent."""
+    """Forget all workers in a forked child process, because they and the starting thread belong to
+    its parent."""
     global _spawner, _spawner_lock, _jobs
     _live.clear()
     _spawner, _spawner_lock, _jobs = None, threading.Lock(), queue.SimpleQueue()
@@ -411,7 +417,8 @@ os.register_at_fork(after_in_child=_forget_parent)
 
 
 def exit_cause(code: int | None, when: str) -> str:
-    """Describe an exit code and when the process ended; for a signal, return its name."""
+    """Describe how a process ended: the exit code with the text ``when``, or the name of the
+    signal."""
     if code is None:
         return "it was killed, but the kernel has not ended it yet"
     if code >= 0:

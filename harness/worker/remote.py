@@ -1,4 +1,4 @@
-"""Call a session in another process, with a deadline."""
+"""Calls of a session in another process, with a deadline."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ Traced = tuple[str, int | None, Array | Misfit]
 
 
 class WorkerFault(Exception):
-    """The error of a failed call to a worker: the method ("verb"), its outcome, the backend."""
+    """The error of a failed call to a worker, with the method's name, the outcome and the
+    backend."""
 
     def __init__(self, verb: str, outcome: Outcome, backend: str = "") -> None:
         super().__init__(f"{verb}: {outcome.cause}")
@@ -63,7 +64,7 @@ def failure_text(outcome: Outcome) -> str:
 
 
 def with_trace(message: str, traceback: str) -> str:
-    """Return a message followed by its traceback, if there is one, for standard error."""
+    """Return a message for standard error, followed by its traceback, if there is one."""
     if not traceback:
         return message
     return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
@@ -76,10 +77,10 @@ def missing_requirement(
     programs: Iterable[Program | UpdateRule | None] = (),
     path: str = "",
 ) -> str:
-    """Return a message about the first requirement that a worker cannot meet, or an empty text.
+    """Return a message about the first requirement that a worker does not meet, or an empty string.
 
-    ``hello`` is the worker's greeting. ``programs`` and update rules may need optional primitives.
-    A ``path`` may need a compiler.
+    ``hello`` is the worker's greeting (first message). ``programs``, which may include update
+    rules, may need optional primitives. A ``path`` may need a compiler.
     """
     if not offers_path(hello, path):
         return f"path {path!r} is not offered: there is no compiler of whole steps"
@@ -138,9 +139,9 @@ def hello_of(worker: Worker) -> Mapping[str, Any]:
 
 
 def nearest_device(worker: Worker, requested: str) -> str:
-    """Return the wanted device if the worker has it, otherwise the CPU.
+    """Return the requested device if the worker has it, otherwise the CPU.
 
-    For example, numpy runs on the CPU while the other backends use a GPU.
+    For example, numpy runs on the CPU while other backends use a GPU.
 
     Raises:
         WorkerFault: the worker does not start.
@@ -150,7 +151,8 @@ def nearest_device(worker: Worker, requested: str) -> str:
 
 
 def offers_path(hello: Mapping[str, Any], path: str) -> bool:
-    """Return whether a worker offers a path. Some paths need a compiler of whole steps."""
+    """Return whether a worker offers a path, given its greeting. Some paths need a compiler of
+    whole steps."""
     return path not in COMPILED_PATHS or path in hello.get("compiles", ())
 
 
@@ -183,17 +185,18 @@ def call_or_raise(
 
 @cache
 def session_answer_types() -> Forms:
-    """Return the types of a session's answers. The import is here because it takes time."""
+    """Return the types of the answers of a session. Its module is imported here, because the import
+    is slow."""
     from harness.runtime.service import SessionService
 
     return Forms(SessionService)
 
 
 def client(service: type[Service], call: Callable[..., Any], prefix: str = "") -> Service:
-    """Return a client whose methods call the worker's methods of the same name.
+    """Return an object whose methods call the worker's methods of the same name.
 
-    The client has the methods of the class ``service``, with the same parameters and types.
-    ``call`` gets ``prefix`` followed by the method's name, and the arguments.
+    It has the methods of the class ``service``, with the same parameters and types. Each of them
+    calls ``call(prefix + name, **arguments)``.
     """
     return cast("Service", _Client(service, call, prefix))
 
@@ -222,11 +225,11 @@ class _Client:
 
 
 class Remote:
-    """A client of the session in one worker. ``forms`` are the types of its answers.
+    """A client of the session in one worker. ``forms`` are the types of the answers.
 
-    All calls together must end within ``timeout`` seconds from now. The seconds that the caller
-    itself needs, ``excused()``, do not count. After :meth:`open`, ``denormals``: the backend
-    promises to keep denormals; ``repeats``: its gradients have the same bits each time;
+    All calls together must end within ``timeout`` seconds from now. The seconds ``excused()``,
+    which the caller itself needs, do not count. :meth:`open` sets three flags. ``denormals``: the
+    backend promises to keep denormals. ``repeats``: its gradients have the same bits each time.
     ``automatic``: the framework computes the gradients itself.
     """
 
@@ -243,13 +246,14 @@ class Remote:
         self.deadline = time.monotonic() + timeout - excused()
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """Return the result of a call; raise :class:`WorkerFault` if it failed or was too late."""
+        """Call a method of the session and return its result; raise :class:`WorkerFault` if the
+        call failed or was too late."""
         return call_or_raise(
             self.worker, self.forms, verb, payload, self._remaining_seconds()
         ).value
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
-        """Return the outcome of a call that may fail."""
+        """Call a method of the session and return the outcome; a failure raises no error."""
         return call_worker(self.worker, self.forms, verb, payload, self._remaining_seconds())
 
     def _remaining_seconds(self) -> float:
@@ -264,7 +268,7 @@ class Remote:
         dtype: str,
         device: str,
     ) -> dict[str, str]:
-        """Open a session that compiles quickly; return the path of each layer."""
+        """Open a session that compiles quickly; return what runs each layer."""
         value = self.call(
             "open",
             training=encoded(training),
@@ -340,8 +344,8 @@ class Remote:
     ) -> list[dict[str, Any]]:
         """Make one training step per batch; return one dictionary per step.
 
-        It holds the ``results`` of the step, and the ``parameters``, ``statistics`` and ``slots``
-        after the step.
+        Each dictionary holds the ``results`` of the step, and the ``parameters``, ``statistics``
+        and ``slots`` after the step.
         """
         steps: list[dict[str, Any]] = self.call("train", batches=list(batches), state=state)
         return steps

@@ -65,7 +65,8 @@ Handler = Callable[[str, dict[str, Any]], Any]
 
 
 class LostModules(HarnessError):
-    """The error of a backend that replaced modules in ``sys.modules``: its process is unusable."""
+    """The error of a backend that replaced modules in ``sys.modules``, which makes its process
+    unusable."""
 
 
 GREETING = 0
@@ -187,7 +188,7 @@ def _prepare(
 
 
 def _restart_with(environment: dict[str, str], arguments: Sequence[str]) -> None:
-    """Restart this program with ``environment``, unless these variables are set already.
+    """Restart this program with the variables ``environment``, unless they are set already.
 
     A framework and its C libraries read their variables when the process starts.
     """
@@ -273,7 +274,7 @@ def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failed_reply(error: BaseException) -> dict[str, Any]:
-    """Return the part of an answer that describes ``error``, as plain text."""
+    """Return the fields of an answer that describe ``error``, as plain text."""
     out_of_memory = any(map(_is_out_of_memory, _error_chain(error)))
     return {
         "status": "out-of-memory" if out_of_memory else "error",
@@ -287,7 +288,8 @@ def _failed_reply(error: BaseException) -> dict[str, Any]:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the traceback of ``error``, or one that it carries; empty for a user's error."""
+    """Return the traceback of ``error``, or the traceback text that it carries; empty for a user's
+    error."""
     inner = getattr(error, "traceback", "")
     if isinstance(inner, str) and inner:
         return inner
@@ -295,7 +297,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _error_chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and all errors that led to it."""
+    """Yield an error and all errors that caused it."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:

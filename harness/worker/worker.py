@@ -1,4 +1,4 @@
-"""Start one worker process per backend, keep it running between calls, and survive its crashes.
+"""A worker process per backend, which keeps running between calls and is restarted after a crash.
 
 :mod:`harness.worker.exchange` enforces the limits of time and memory. Linux only.
 """
@@ -35,7 +35,8 @@ _OLD_PYTHON = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 
 def repair_hint(python: str, backend: str, printed: str) -> str:
-    """Return how to repair an interpreter that could not start a worker, or an empty text.
+    """Return how to repair the interpreter ``python``, which could not start a worker; empty if
+    unknown.
 
     ``printed`` is the output of that interpreter.
     """
@@ -58,7 +59,8 @@ def repair_hint(python: str, backend: str, printed: str) -> str:
 
 
 def pip_requirement(distribution: Distribution, extra: str) -> str:
-    """Return the requirement with which pip installs a distribution as it is installed here.
+    """Return the argument with which pip installs the same version of a distribution elsewhere,
+    e.g. ``name[extra]==1.0`` or a folder.
 
     ``extra`` is added if the distribution has such an extra.
     """
@@ -110,12 +112,12 @@ class Outcome:
 
 
 class Worker:
-    """A worker process that starts at its first call and then stays running.
+    """A worker process that starts at its first call and then keeps running.
 
     After a crash, a timeout or too much memory, the next call starts a new process from the same
     ``Launch``; ``starts`` counts the starts. If a start hangs, or two starts in a row fail, no
-    further start is tried, and later calls return that outcome immediately. Calls from several
-    threads take turns.
+    further start is tried, and later calls return the failed outcome immediately. Calls from
+    several threads take turns.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -130,12 +132,13 @@ class Worker:
 
     @property
     def hello(self) -> Mapping[str, Any] | None:
-        """The greeting of the current or last process; None before the first start."""
+        """The greeting (first message) of the current or last process; None before the first
+        start."""
         return self._hello
 
     @property
     def versions(self) -> str:
-        """The versions in the greeting as text; empty before the first start."""
+        """The versions of packages in the greeting, as text; empty before the first start."""
         versions = (self._hello or {}).get("versions", {})
         return ", ".join(f"{name} {version}" for name, version in versions.items())
 
@@ -266,7 +269,7 @@ class Worker:
     def _end_lost(
         self, process: Process, when: str, lost: LostWorker | None = None, seconds: float = 0.0
     ) -> Outcome:
-        """End a lost process and return the outcome of the call."""
+        """End a worker process that was lost during a call, and return the outcome of the call."""
         code = process.end()
         self._process = None
         log, count = process.log.read()

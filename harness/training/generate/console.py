@@ -70,12 +70,13 @@ def run_generate(options: GenerateOptions) -> CommandResult:
 
 
 def request_of(given: Mapping[str, Any]) -> GenerateRequest:
-    """Return the request for options given by field."""
+    """Return a request with the options ``given``, a mapping from field to value."""
     return build(GenerateRequest, complete_options(given, "environments"))
 
 
 def monotonous(text: str, request: GenerateRequest) -> str:
-    """Return advice if a greedy text ends in one repeated character; else an empty string."""
+    """Return advice if a text generated at temperature 0 ends in one repeated character; else an
+    empty string."""
     last = text[-1:]
     if request.temperature or len(text) - len(text.rstrip(last)) < max(REPEATED, len(text) / 2):
         return ""
@@ -86,7 +87,8 @@ def monotonous(text: str, request: GenerateRequest) -> str:
 
 
 def pace_line(pace: ReadingPace) -> str:
-    """Describe the speed of reading with and without kept values; empty if none were kept."""
+    """Describe the speed of reading with and without stored values of earlier characters; empty if
+    no values were stored."""
     record = pace.record()
     if KEPT not in record:
         return ""
@@ -103,7 +105,7 @@ def pace_line(pace: ReadingPace) -> str:
 
 
 def differences(texts: Mapping[str, str]) -> str:
-    """Describe the first difference of each text from the first text; "" if all are equal."""
+    """Describe where each text first differs from the first text; "" if all are equal."""
     (first, base), *others = texts.items()
     lines = []
     for backend, text in others:

@@ -20,9 +20,10 @@ class GenerateError(CouldNotRun):
 class GenerateRequest:
     """Options of a text to generate.
 
-    A ``temperature`` of 0 always takes the most likely character. A ``top_k`` of 0 allows all
-    characters. With ``cache``, the model reads each character once if the model allows it.
-    ``environment`` holds the variables of every backend, ``environments`` those of single backends.
+    With ``temperature`` 0, the most likely character is always chosen. With ``top_k`` 0, all
+    characters are allowed. With ``cache``, the model reads each character only once, if the model
+    allows that. ``environment`` holds the variables of every backend, ``environments`` those of
+    single backends.
     """
 
     spec: str = shared.spec()

@@ -40,12 +40,13 @@ from harness.worker.worker import Worker
 
 @dataclass(frozen=True)
 class Reader:
-    """The inputs that a model reads to predict the next character.
+    """The way in which a model reads a text to predict the next character.
 
     If each character is a separate input, ``fixed`` is the number of characters. If the inputs have
-    a time axis, ``fixed`` is None, and the axis has at most ``window`` characters, as in training.
-    A stateful model reads each character once. ``step`` is a program that reads one character and
-    caches values for later characters in the same window; None if the model has no such program.
+    a time axis, ``fixed`` is None, and the model reads at most ``window`` characters, as in
+    training. A stateful model reads each character once. ``step`` is a program that reads one
+    character and caches values for later characters in the same window; None if the model has no
+    such program.
     """
 
     program: Program
@@ -58,7 +59,8 @@ class Reader:
 
     @property
     def reach(self) -> int:
-        """The most characters that a model without state reads to predict the next one."""
+        """The maximum number of characters that a model without state reads to predict the next
+        character."""
         return self.fixed or self.window
 
     def check_prompt(self, prompt: str) -> None:
@@ -72,7 +74,7 @@ class Reader:
 
     @property
     def classes(self) -> int:
-        """The most characters in a vocabulary that the model can read and write."""
+        """The maximum size of a vocabulary whose characters the model can all read and predict."""
         program = self.program
         (written,) = (p for p in program.outputs if p.name == self.output)
         dims = [program.type_of(written).shape[-1]]
@@ -83,9 +85,9 @@ class Reader:
         return min(dim.resolve(program.sizes) for dim in dims)
 
     def inputs(self, indices: Sequence[int]) -> dict[str, Array]:
-        """Return the input arrays for some characters, with batch 1.
+        """Return the input arrays for the given characters, with batch size 1.
 
-        If there are more characters than the model can read, only the last ones are used.
+        If there are more characters than the model can read, only the last characters are used.
         """
         text = np.asarray(indices, np.int64)
         if self.fixed is not None or not self.stateful:
@@ -134,7 +136,7 @@ def check_results(program: Program, output: str, results: Mapping[str, Array], t
 
 
 def reader(spec: Spec, weights: Weights) -> Reader:
-    """Return how a spec's model reads text, at the sizes of its weights.
+    """Return a :class:`Reader` for a spec's model, at the sizes of the weights.
 
     Raise :class:`UsageError` if the spec cannot read a text, and :class:`WeightsError` if the
     weights belong to another model.
@@ -162,7 +164,8 @@ def reader(spec: Spec, weights: Weights) -> Reader:
 def _step(
     program: Program, offsets: Mapping[str, int | None], output: str, window: int
 ) -> Program | None:
-    """Return a program that reads one character per step; None if the model has none."""
+    """Return the program that reads one character per step; None if the model cannot be run in
+    steps."""
     without_time = (p for p in program.inputs if "time" not in _axis_names(program, p))
     if any(offsets[port.name] is not None for port in without_time):
         return None
@@ -214,7 +217,8 @@ KEPT, ALL = "kept", "all"
 
 @dataclass
 class ReadingPace:
-    """The calls and seconds of each way of reading, without the first call, which compiles."""
+    """The number of calls and their seconds, for each way of reading. The first call is left out,
+    because it compiles."""
 
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -226,7 +230,8 @@ class ReadingPace:
         self.calls[way] = self.calls.get(way, -1) + 1
 
     def record(self) -> dict[str, dict[str, float]]:
-        """Return the characters, and the characters per second, of each way of reading."""
+        """Return for each way of reading the number of characters, and the characters per
+        second."""
         return {
             way: {"characters": count, "characters_per_second": count / self.seconds[way]}
             for way, count in self.calls.items()
@@ -236,7 +241,7 @@ class ReadingPace:
 
 @dataclass
 class Reading:
-    """The model on one backend, which reads a growing text; ``text`` has the characters' indices.
+    """A model on one backend that reads a growing text. ``text`` has the indices of its characters.
 
     While the text fits into the window, and if the model allows it, each character is read once
     (:data:`KEPT`). Otherwise, the model reads its whole window for each new character
@@ -282,8 +287,8 @@ class Reading:
     def _by_steps(self, program: Program) -> Iterator[Array]:
         """Yield the probabilities from a program that reads each character once.
 
-        The kept values start as ones. If the program reads an entry that was never written, the
-        comparison with the oracle therefore fails.
+        The cached values start as ones, not zeros. If the program read an entry that was never
+        written, the comparison with the oracle would therefore fail.
         """
         reader, proven_count = self.reader, 0
         self._open(program)
@@ -334,7 +339,8 @@ class Reading:
         return results
 
     def _prove(self, inputs: Arrays, state: Arrays, results: Arrays) -> None:
-        """Compare results with the oracle's results for the same last characters of the text."""
+        """Compare results with those of the oracle, which reads the same last characters of the
+        text."""
         if self._reference is None:
             self._reference = Reference(self.training, self.reader.program)
 
@@ -367,7 +373,7 @@ Choose = Callable[[Array], int]
 
 @dataclass(frozen=True)
 class TextWriter:
-    """A checked request with its loaded model."""
+    """A checked request with its loaded model; :meth:`write` generates the text."""
 
     request: GenerateRequest
     spec: Spec
