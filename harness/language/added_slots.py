@@ -1,4 +1,5 @@
-"""Optimizer additions of a model: gradient accumulation and an average of the parameters."""
+"""Two additions that a model can make to its optimizer: gradient accumulation, and a moving average
+of the parameters."""
 
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ GATHERED, AVERAGED = "_gathered", "_averaged"
 
 
 class AddedSlots:
-    """Gradient accumulation and parameter averaging, as equations around an optimizer's equations.
+    """Gradient accumulation and parameter averaging, as equations before and after the optimizer's
+    equations.
 
-    The optimizer's equations run at every step. They read the number of the update, ``count``, as
-    ``t``, and the mean of the gradients accumulated so far, ``gradient``, as ``g``. Between
-    updates, :meth:`update_results` discards their results. ``slots`` has additional arrays of the
-    parameter's type ``type_``, and ``starts`` has their initial values.
+    The optimizer's equations run at every step. Their ``t`` is ``count``, the number of the update,
+    and their ``g`` is ``gradient``, the mean of the gradients accumulated so far. At steps that
+    make no update, :meth:`update_results` discards their results. ``slots`` has additional arrays
+    of the parameter's type ``type_``, and ``starts`` has their initial values.
     """
 
     def __init__(
@@ -50,8 +52,8 @@ class AddedSlots:
         self.due = emit("less", emit("multiply", self.count, steps), after)
 
     def update_results(self, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-        """Return the parameter and the slots after a step. ``before`` has the values before the
-        step, and ``after`` the results of the optimizer's equations."""
+        """Return the parameter (key ``p``) and the slots after a step. ``before`` has their values
+        before the step, and ``after`` has the results of the optimizer's equations."""
         emit, constant = self.builder.emit, self.builder.constant
         results, unchanged = dict(after), dict(before)
         if self.average is not None:
