@@ -46,7 +46,8 @@ PlaceOf = Callable[[str, bool], Place]
 
 @dataclass(frozen=True)
 class AttributeSettings:
-    """The attributes that a model sets for ``owner`` (e.g. a layer), with their positions.
+    """The attributes that a model sets for ``owner`` (e.g. a layer), with their positions in the
+    file.
 
     ``place`` is the position of the owner; ``place_of`` returns the position of an attribute.
     ``definition`` declares the attributes and their defaults. If the owner is nested in a layer,
@@ -61,8 +62,9 @@ class AttributeSettings:
     outer: Mapping[str, Attribute] = field(default_factory=dict)
 
     def at(self, name: str, *, key: bool = False) -> Place:
-        """Return the position of an attribute, or that of the owner if the model does not set the
-        attribute."""
+        """Return the position of an attribute in the model's file, or the position of the owner if
+        the model does not set the attribute. With ``key``, return the position of the attribute's
+        name."""
         if self.place_of is None or name not in self.values:
             return self.place
         return self.place_of(name, key)
@@ -217,7 +219,8 @@ def _value_text(value: Any) -> str:
 
 
 def as_plain_data(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
-    """Return attributes for a program's nodes. The name of a function becomes a string."""
+    """Return attributes as plain data, for the nodes of a program. A function is replaced by its
+    name."""
     return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}
 
 
@@ -275,7 +278,8 @@ def evaluate_inputs(
 def evaluate_attributes(
     library: Library, owner: str, expr: Call, declared: Declared, document: Document, scope: Scope
 ) -> dict[str, Attribute]:
-    """Return the attributes of a call: the keywords of the call, and defaults for the others.
+    """Return the attributes of a call: the values of the call's keywords, and defaults for all
+    other attributes.
 
     Raises:
         SpecError: an attribute is missing, or its value has the wrong kind.
@@ -296,7 +300,7 @@ def evaluate_attributes(
 
 def _evaluate_keyword(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
     """Return the value of a keyword: a dimension if the attribute is a size, otherwise a number, a
-    boolean or a function."""
+    boolean or a function. ``default`` is the attribute's default, which shows its kind."""
     if default == "size":
         return scope.size(value)
     match value:
