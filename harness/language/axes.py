@@ -86,10 +86,10 @@ REST, BATCH = "...", "batch"
 
 @dataclass
 class RestAxes:
-    """The axes that ``...`` stands for in a call of a definition.
+    """The axes that ``...`` stands for when a definition is called.
 
-    ``dims`` is None until an input with ``...`` has been read. ``starts`` has the positions of
-    ``...`` in the declared shapes.
+    ``dims`` has their lengths; it is None until an input with ``...`` has been read. ``starts`` has
+    the indices at which ``...`` occurs in the declared shapes.
     """
 
     dims: Shape | None = None
@@ -127,10 +127,11 @@ def match(
     rest: RestAxes,
     fail: Callable[[str], SpecError],
 ) -> None:
-    """Check that an argument has the declared shape of an input.
+    """Check that an argument has the declared shape of an input. ``label`` names the argument in
+    messages.
 
-    Names of axes that are not yet in ``sizes`` are added with the lengths of the argument's axes.
-    The first input with ``...`` sets the axes in ``rest``. If the shapes differ, the error is
+    Axis names that are missing in ``sizes`` are added, with the lengths of the argument's axes. The
+    first input with ``...`` sets the axes in ``rest``. If the shapes differ, the error is
     ``fail(message)``.
     """
     shape = type_.shape
@@ -182,7 +183,8 @@ KIND_KEYS = ("index", "at_most", "boolean")
 
 @dataclass(frozen=True)
 class Entries:
-    """The kind of an input's entries. An index is an integer from 0 to ``size`` + ``more`` - 1."""
+    """The kind of an input's entries, e.g. floats. If they are indices, they are integers from 0 to
+    ``size`` + ``more`` - 1."""
 
     kind: Kind = "float"
     size: int | str | None = None
@@ -190,7 +192,7 @@ class Entries:
 
 
 def entries_of_input(declared: object) -> Entries:
-    """Return the kind of entries that an input declares."""
+    """Return the kind of entries that an input's declaration states; floats if it states none."""
     if not isinstance(declared, schema.Input):
         return Entries()
     if declared.boolean:
@@ -221,7 +223,7 @@ def input_type(
     shape: Shape,
     sizes: Mapping[str, Dim],
 ) -> Type:
-    """Return the type of a model's input or target.
+    """Return the type of a model's input or target: its kind of entries and its shape.
 
     Raises:
         SpecError: a size is unknown, or two kinds are declared.
