@@ -84,7 +84,8 @@ def read_truth(keyword: str, expr: Expr, scope: Scope) -> bool:
 
 
 def read_axis(expr: Expr, rank: int, scope: Scope) -> int:
-    """Read an axis of a value with ``rank`` axes. Return it counted from the first axis.
+    """Read an axis argument of a value with ``rank`` axes, e.g. ``-1``. Return the axis counted
+    from the first.
 
     Raises:
         SpecError: the value has no such axis, or the axis is not a whole number.
@@ -120,7 +121,8 @@ def read_axes(
 def _rest_axes(
     evaluator: LanguageValues, value: int, argument: Rest, scope: Scope
 ) -> tuple[int, ...]:
-    """Return the axes of ``value`` that ``...`` stands for in the declared shapes."""
+    """Return the axes of ``value`` at the positions where ``...`` occurs in the declared shapes of
+    the inputs."""
     dims, starts = scope.rest.dims, scope.rest.starts
     if dims is None:
         raise SpecError("axis=... needs a '...' in the shape of an input", argument.place)
@@ -166,7 +168,8 @@ def _move_axis_to_end(evaluator: LanguageValues, value: int, axis: int) -> int:
 
 
 def _move_axis_back(evaluator: LanguageValues, value: int, axis: int) -> int:
-    """Transpose a value so that its last axis moves to the position ``axis``."""
+    """Undo :func:`_move_axis_to_end`: transpose a value so that its last axis moves to the position
+    ``axis``."""
     last = len(evaluator.type_of(value).shape) - 1
     return _permute(evaluator, value, (*range(axis), last, *range(axis, last)))
 
@@ -174,8 +177,9 @@ def _move_axis_back(evaluator: LanguageValues, value: int, axis: int) -> int:
 def _read_call(
     evaluator: LanguageValues, expr: Call, count: int, scope: Scope, *more: str
 ) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
-    """Check the call of a function that works along an axis. Return its arguments after the first,
-    its keywords, the first argument with the axis moved to the end, and the axis."""
+    """Check the call of a function that works along an axis. Return four things: its arguments
+    after the first, its keywords, the value of the first argument (with the axis moved to the end),
+    and the axis."""
     keywords = check_arguments(expr, count, ("axis", *more))
     value = evaluator.tensor(expr.arguments[0], scope)
     type_ = evaluator.type_of(value)
@@ -295,8 +299,8 @@ def top_values(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``take(x, i, axis=0)``: the rows of x with the indices i. E.g. with axis 1, shapes
-    ``[a, rows, b]`` of x and ``[...]`` of i give ``[a, ..., b]``.
+    """Compute ``take(x, i, axis=0)``: the rows of x with the indices i. For example, with axis 1, x
+    of shape ``[a, rows, b]`` and i of shape ``[...]`` give ``[a, ..., b]``.
 
     Raises:
         SpecError: the value has no such axis, or is a single number.
@@ -319,8 +323,8 @@ def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``take_along_axis(x, i, axis=-1)``. If i has one axis less than x, it selects one
-    entry along the axis, which the result then lacks."""
+    """Compute ``take_along_axis(x, i, axis=-1)``. If i has one axis less than x, it selects a
+    single entry along the axis, and the result lacks this axis."""
     (argument,), _, value, axis = _read_call(evaluator, expr, 2, scope)
     index, type_ = evaluator.tensor(argument, scope), evaluator.type_of(value)
     rank = len(type_.shape)
@@ -339,8 +343,8 @@ def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _check_index(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
-    """Check that an index array fits ``value``: the bound of the index is the length of ``axis``,
-    and the other axes are equal. Raises :class:`SpecError` if not."""
+    """Check that an index array fits ``value``: the index must be below the length of ``axis``, and
+    all other axes must have equal lengths. Raises :class:`SpecError` if not."""
     index_type, length = evaluator.type_of(index), value.shape[axis]
     label = f"{expr.function} along axis {axis} of {value}: {evaluator.describe(index)}"
     if index_type.kind != "index":
@@ -367,8 +371,9 @@ def _drop_axis(shape: Shape, axis: int) -> Shape:
 
 
 def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``segment_sum(x, i, axis=1)``: for each row number, the sum of the entries of x whose
-    index in i is that number. Shapes: x ``[a, ..., b]``, i ``[...]``, result ``[a, rows, b]``.
+    """Compute ``segment_sum(x, i, axis=1)``. The result has one row for each possible index: the
+    sum of the entries of x with this index in i. Shapes: x ``[a, ..., b]``, i ``[...]``, result
+    ``[a, rows, b]``.
 
     Raises:
         SpecError: i is not an index, or its axes differ from those of x from ``axis`` on.
