@@ -27,8 +27,8 @@ EXAMPLE = "windows(x, axes=[1, 2], size=[3, 3])"
 
 
 def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``: sliding windows over axes. The entries of a
-    window are on new axes.
+    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``: sliding windows over axes. The entries of
+    each window are on new axes.
 
     Raises:
         SpecError: a keyword is wrong, or the windows do not fit the axes.
@@ -47,7 +47,8 @@ def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``overlap_add(y, axes=[1, 2], size=[3, 3])``, the transpose of ``windows``.
+    """Compute ``overlap_add(y, axes=[1, 2], size=[3, 3])``, the transpose of ``windows``: each
+    window is added to the positions that it was taken from.
 
     Raises:
         SpecError: a keyword is wrong, or the windows do not fit the axes.
@@ -75,8 +76,8 @@ def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 def _read_windows(
     evaluator: LanguageValues, expr: Call, keywords: Mapping[str, Expr], scope: Scope
 ) -> tuple[int, dict[str, Any]]:
-    """Return the operand and the attributes of a ``windows`` or ``overlap_add`` call. Without the
-    keyword ``length``, the attribute ``length`` is missing too."""
+    """Return the operand and the attributes (e.g. ``size``) of a ``windows`` or ``overlap_add``
+    call. Without the keyword ``length``, the attribute ``length`` is missing too."""
     value = evaluator.tensor(expr.arguments[0], scope)
     if "axes" not in keywords or "size" not in keywords:
         example = EXAMPLE.replace("windows", expr.function)
