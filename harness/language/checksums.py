@@ -1,4 +1,4 @@
-"""Checksums of definitions, by which a backend recognises, e.g., an LSTM under any name.
+"""Checksums of definitions. By its checksum, a backend recognises, e.g., an LSTM under any name.
 
 The checksum of a definition is called its meaning. Two definitions have the same meaning if they
 declare the same inputs, attributes, parameters, states and statistics, and have the same equations.
@@ -41,12 +41,13 @@ Shapes = Mapping[str, object]
 
 
 def checksum_of(*parts: Any) -> str:
-    """Return a checksum of names, numbers and other checksums."""
+    """Return the checksum (hexadecimal digits) of names, numbers and other checksums."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
 
 class Axes:
-    """The axes of a definition's inputs, numbered in the order in which the inputs name them."""
+    """The axes of a definition's inputs. Axis names are replaced by numbers, in the order in which
+    they first occur, so that a checksum does not depend on the names."""
 
     def __init__(self, attributes: Mapping[str, object]) -> None:
         self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
@@ -80,7 +81,8 @@ class Axes:
         return str(self.dims.setdefault(axis, Dim.of(f"#{len(self.dims)}")))
 
     def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
-        """Return a declared shape with numbers in place of axis names."""
+        """Return a declared shape with numbers in place of the names of axes, e.g. ``["#0",
+        "#1"]``."""
         at = document.place_of(())
         sizes = {**self.numbers, **self.dims}
         return [a if a == REST else str(read_dim(a, sizes, at)) for a in axes]
@@ -91,8 +93,8 @@ class Axes:
 
 
 def attribute_kinds(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return the kind of each attribute (size, truth, function or number), which its default
-    shows."""
+    """Return pairs of an attribute's name and its kind (size, truth, function or number). The kind
+    follows from the attribute's default."""
 
     def kind(default: Any) -> str:
         if default == "size" or isinstance(default, bool):
@@ -107,8 +109,8 @@ EQUATION_KEYS = ("equations", "training", "inference")
 
 
 def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
-    """Return the meaning of a definition: the name that backends recognise, its checksum, and the
-    functions that its attributes name."""
+    """Return the meaning of a definition: the name by which backends recognise it, its checksum,
+    and the names of the functions that its attributes choose, e.g. an activation."""
     functions = {
         attribute: known_name(library, "function", value.function)
         for attribute, value in attributes.items()
@@ -118,7 +120,8 @@ def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Att
 
 
 def pseudo_layer_meaning(layer: Meaning) -> Meaning:
-    """Return the meaning of the pseudo-layer that has a layer's own parameters and noise."""
+    """Return the meaning of a pseudo-layer, which has only the parameters and noise that ``layer``
+    itself declares."""
     return Meaning(f"parameters of {layer.name}", checksum_of("held", layer.checksum), {})
 
 
@@ -167,8 +170,8 @@ def _shipped(kind: str) -> Mapping[str, str]:
 
 
 class _DefinitionHasher:
-    """A calculator of definitions' checksums, which combines the checksums of names in
-    equations."""
+    """A calculator of definitions' checksums. The checksum of an expression is computed from the
+    checksums of the names in it."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -220,8 +223,8 @@ class _DefinitionHasher:
         )
 
     def _hash_scans(self, spec: schema.Layer, outer_names: Names, document: Document) -> Names:
-        """Return checksums by name: of the output of each loop of a layer, and of the final
-        states."""
+        """Return checksums by name, for the output of each loop of a layer and for the states after
+        each loop."""
         checksums: Names = {}
         for name, scan in spec.scans.items():
             steps = parse_equations(scan.step, document.locator(("scans", name, "step")))
@@ -234,7 +237,7 @@ class _DefinitionHasher:
         return checksums
 
     def _hash_layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
-        """Return the checksums of nested layers by name. They include definitions and
+        """Return the checksums of nested layers by name. They cover the layers' definitions and
         attributes."""
         checksums = {}
         for name, use in spec.layers.items():
@@ -390,8 +393,8 @@ class _DefinitionHasher:
         return checksum_of("word", value)
 
     def hash_function(self, definition: Definition, arguments: Names) -> str:
-        """Return the checksum of a function's call with arguments of the checksums ``arguments``.
-        Other attributes have their defaults."""
+        """Return the checksum of a function's call. ``arguments`` has the checksum of each argument
+        by name. Attributes that are not in ``arguments`` have their defaults."""
         spec, locate = content(definition, schema.Function), definition.document.locator
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
