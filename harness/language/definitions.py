@@ -34,7 +34,8 @@ USE_NAMES = (
 
 
 def check_definition(document: Document, spec: Documented) -> None:
-    """Check a definition for errors that do not depend on its use. Raises :class:`SpecError`."""
+    """Check a definition for errors that can be found without a call of it. Raises
+    :class:`SpecError`."""
     if isinstance(spec, schema.Model):
         return
     if isinstance(spec, Optimizer):
@@ -63,8 +64,8 @@ def _check_attributes(document: Document, spec: Optimizer) -> None:
 
 
 def _check_slots(document: Document, spec: Optimizer, matrices: Matrices) -> None:
-    """Check the names of slots for matrices: they must differ from attributes, totals and reserved
-    names. They may be names of slots outside ``matrices``."""
+    """Check the names of the slots in ``matrices``: they must differ from attributes, totals and
+    reserved names. They may equal names of slots outside ``matrices``."""
     sections: Mapping[str, Iterable[str]] = {"attributes": spec.attributes, "total": spec.total}
     for name in matrices.slots:
         at = document.place_of_key(("matrices", "slots", name))
