@@ -148,7 +148,8 @@ class Spot:
 
 @dataclass
 class Nodes:
-    """The data of a file, and the position of every value and every key, by path."""
+    """The data of a file, and the position of every value and every key. The positions have key
+    paths as keys, e.g. ``("sizes", "hidden")``."""
 
     data: Data = ""
     values: dict[KeyPath, Spot] = field(default_factory=dict)
@@ -198,7 +199,7 @@ def _mark_place(file: str, mark: Any) -> Place:
 
 @dataclass
 class _Frame:
-    """A list or mapping while it is read. The next value belongs to ``key``."""
+    """A list or mapping that is being read. In a mapping, the next value belongs to ``key``."""
 
     path: KeyPath
     items: list[Data] | dict[str, Data]
@@ -338,8 +339,8 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Locator:
-    """A function that converts a position in a scalar (line and column from 0) to a position in the
-    file. ``start`` is the position of the scalar's first character in the file."""
+    """A function that converts a position in a scalar (line and column, counted from 0) to a
+    position in the file. ``start`` is the position of the scalar's first character in the file."""
 
     start: Place
 
@@ -362,12 +363,12 @@ class Document:
 
     @property
     def data(self) -> Data:
-        """The content of the file, which consists of dict, list, str, int, float and bool."""
+        """The content of the file as plain data: dict, list, str, int, float and bool."""
         return self.nodes.data
 
     def place_of(self, path: KeyPath) -> Place:
-        """Return the position of the value at ``path``. Without such a value, return the position
-        of the innermost enclosing value."""
+        """Return the position of the value at ``path``. If there is no such value, return the
+        position of the innermost value that encloses it."""
         while path not in self.nodes.values:
             path = path[:-1]
         return self.nodes.values[path].place
@@ -397,7 +398,8 @@ class Document:
         return Locator(Place(self.file, place.line, start))
 
     def part(self, path: KeyPath) -> Document:
-        """Return the value at ``path`` as a document, which keeps the positions in the file."""
+        """Return the value at ``path`` as a separate document, in which positions still refer to
+        the whole file."""
         start, data = len(path), self.data
         for step in path:
             data = data[step]  # type: ignore[index]
@@ -430,7 +432,7 @@ def parse(text: str, file: str) -> Document:
 
 
 def validate(document: Document, model: type[M]) -> M:
-    """Convert the data of a document to an instance of the pydantic model ``model``.
+    """Convert the data of a document to an object of the pydantic class ``model``.
 
     pydantic gets the data as JSON, because with ``strict`` it accepts a list for a tuple only in
     JSON. Raises SpecError with the position of the key or value (SpecErrors for several errors).
