@@ -1,4 +1,5 @@
-"""Evaluation of equations: conversion to nodes of a program, in which functions are inlined."""
+"""Evaluation of equations: they are converted to nodes of a program. Calls of functions are
+replaced by the functions' equations."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ class Evaluator(LanguageValues):
 
     @contextmanager
     def with_call_place(self, name: str, place: Place) -> Iterator[None]:
-        """Add the position of a call to errors that the called definition's equations raise.
+        """Add the position of a call to errors in the equations of the called definition ``name``.
 
         Raises:
             SpecError: the ``with`` block raised a SpecError; the call is added to its message.
@@ -84,8 +85,8 @@ class Evaluator(LanguageValues):
     ) -> None:
         """Evaluate equations in order, and add the assigned names to the scope.
 
-        In the program, the values are called ``label + name``. With label None (inside functions),
-        they have no names.
+        The program stores each value under the name ``label + name``. If ``label`` is None (inside
+        functions), the values have no names.
 
         Raises:
             SpecError: an equation is wrong, or assigns to a name that must not be assigned.
@@ -176,7 +177,7 @@ class Evaluator(LanguageValues):
                 raise SpecError("a list or '...' is not a value by itself", expr.place)
 
     def matrix_product(self, left: int, right: int, place: Place) -> int:
-        """Return the value of ``left @ right``.
+        """Return the value number of the product ``left @ right``.
 
         Raises:
             SpecError: the operands do not fit.
@@ -220,12 +221,13 @@ class Evaluator(LanguageValues):
         return self.call_function(name, expr, scope)
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
-        """Return the names of all functions that equations in a scope can call, for messages."""
+        """Return the names of all functions that equations in a scope can call, to list them in
+        error messages."""
         attributes = [n for n, b in scope.names.items() if isinstance(b, FunctionName)]
         return tuple(sorted([*BUILTINS, *self.library.names("function"), *attributes]))
 
     def call_function(self, name: str, expr: tree.Call, scope: Scope) -> int:
-        """Evaluate a call of a defined function by inlining its equations.
+        """Evaluate a call of a defined function: append the nodes of its equations to the program.
 
         Raises:
             SpecError: the function is unknown, the arguments are wrong, or the function calls
@@ -287,8 +289,8 @@ class Evaluator(LanguageValues):
         inner: Scope,
         label: str | None,
     ) -> int:
-        """Evaluate the equations of a definition, and check that they use all declared names.
-        Return the value of the output."""
+        """Evaluate the equations of a called definition, and check that they use all declared
+        names. Return the value of the output."""
         equations = parse_equations(spec.equations, document.locator(("equations",)))
         self.run_equations(equations, inner, label)
         result = self.find_output(inner, spec.output, document.place_of(("output",)))
@@ -315,8 +317,8 @@ class Evaluator(LanguageValues):
                 )
 
     def _sparse_hint(self, loss: str, kind: Kind) -> str:
-        """Return a hint that names the variant of a loss for the target's kind (with ``sparse_``
-        for class indices, without for floats). Return "" if there is no variant."""
+        """Return a hint that names the variant of a loss for the target's kind: with the prefix
+        ``sparse_`` for class indices, without it for floats. Return "" if there is no variant."""
         variant, target = f"{SPARSE}{loss}", "class indices"
         if loss.startswith(SPARSE):
             variant, target = loss.removeprefix(SPARSE), "floats"
@@ -369,7 +371,7 @@ class Evaluator(LanguageValues):
                 )
 
     def find_output(self, scope: Scope, name: str, place: Place) -> int:
-        """Return the value of the output ``name`` of a definition.
+        """Return the value that the equations of a definition have assigned to its output ``name``.
 
         Raises:
             SpecError: no equation computes the output.
@@ -387,8 +389,8 @@ def _unknown_function_text(
     place: Place,
     layers: Iterable[str] = (),
 ) -> str:
-    """Return the error message for an unknown function. ``known`` are the names that can be called,
-    among them the names in ``layers``."""
+    """Return the error message for an unknown function. ``known`` has the names that can be called;
+    some of them may be layers, which ``layers`` lists."""
     if hint := library.hints.functions.get(name):
         return f"the language has no function {name!r}: {hint}"
     if library.has("layer", name):
