@@ -49,8 +49,8 @@ _MODULES = frozenset(
 
 
 def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
-    """Check the tokens of a text, and return the text without comments. Raises SpecError for the
-    first invalid token."""
+    """Check each token of a text, and return the text without comments. Raises SpecError for the
+    first token that the language does not have."""
     if len(text) > MAX_BLOCK:
         message = f"the equations have {len(text):,} characters; at most {MAX_BLOCK:,} are allowed"
         raise SpecError(message, locate(0, 0))
@@ -202,8 +202,8 @@ def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
 
 @lru_cache(CACHED)
 def parse_expression(text: str, locate: Locate) -> tree.Expr:
-    """Parse a single expression. ``locate`` is described in :func:`parse_equations`. Raises
-    SpecError if the text is not an expression."""
+    """Parse a single expression. ``locate`` converts positions, as in :func:`parse_equations`.
+    Raises SpecError if the text is not an expression."""
     reader = _Reader(text, locate)
     if not reader.code.strip():
         raise SpecError(
@@ -240,7 +240,8 @@ class _Reader:
             raise SpecError(message, self.locate(0, 0)) from None
 
     def continuation_hint(self, mode: str, line: int) -> str:
-        """Return a hint if a line looks like a continuation of the previous line; otherwise ""."""
+        """Return a hint if a line looks like the continuation of the line before it;
+        otherwise ""."""
         begun = any(text.strip() for text in self.lines[:line])
         more = mode == "eval" or self.lines[line].lstrip()[:1] in (*"+-*/@&|.,)]",)
         return "; put an expression of several lines in brackets" if begun and more else ""
