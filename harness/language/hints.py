@@ -21,7 +21,8 @@ FILE = "hints.yaml"
 
 
 def _split_names(hints: Mapping[str, str]) -> dict[str, str]:
-    """Replace keys with several names, such as ``cat, concatenate``, by a key for each name."""
+    """Replace each key that lists several names, such as ``cat, concatenate``, by one key for each
+    name."""
     return {name: hint for names, hint in hints.items() for name in names.split(", ")}
 
 
