@@ -74,8 +74,8 @@ def check_initial_values(program: Program, values: Mapping[str, Array]) -> list[
 
 
 def parameter_blocks(program: Program) -> list[list[Port]]:
-    """Return the blocks of a program: lists of parameters that are drawn together as one matrix. A
-    parameter without a declared block is alone in its list."""
+    """Return lists of parameters. The parameters of a list (a block) are drawn together as one
+    matrix. A parameter without a declared block is alone in its list."""
     groups: dict[str, list[Port]] = {}
     for port in program.parameters:
         init = port.init or {}
@@ -84,9 +84,10 @@ def parameter_blocks(program: Program) -> list[list[Port]]:
 
 
 def block_parts(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, ...]]]:
-    """Return the distribution and the shape of each part of a block.
+    """Return a list of distributions, each with the shape of the rows to which it applies.
+    ``ports`` are the parameters of one block.
 
-    A part is a group of rows with the same distribution. The shape of a scalar is ``[1]``.
+    Groups of rows may have different distributions. The shape of a scalar is ``[1]``.
     """
     shapes = [program.shape(port) or (1,) for port in ports]
     columns = sum(shape[-1] for shape in shapes)
