@@ -53,7 +53,7 @@ ORTHONORMAL_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Fixed:
-    """A distribution with constant entries, e.g. zeros. ``array(shape)`` returns them."""
+    """A distribution with fixed entries, e.g. zeros. ``array(shape)`` returns the entries."""
 
     array: Callable[[Shape], FloatArray]
 
@@ -338,8 +338,8 @@ _INITIALIZERS: dict[str, _Entry] = {
 
 @dataclass(frozen=True)
 class Law:
-    """An initializer with its arguments, and the fan-in and fan-out of a parameter. These values
-    determine the distribution of the parameter.
+    """An initializer with its arguments, and the fan-in and fan-out of a parameter. Together they
+    determine the distribution of the parameter's entries.
 
     Raises:
         UsageError: the name is unknown, an argument is wrong or missing, or a fan size is below 1.
@@ -419,10 +419,10 @@ def check_values(values: npt.ArrayLike, law: Law) -> str | None:
     """Return a message if ``values`` are probably not from the distribution ``law``, otherwise
     None.
 
-    The tests compare the range, the mean, the standard deviation and the cumulative distribution
-    with those of the distribution. For a distribution with constant entries, all values are
-    compared. Correct values fail less than once in 10 million calls. With at least about 400
-    values, a standard deviation that is wrong by a factor of sqrt(3) is detected.
+    The tests compare the range, the mean, the standard deviation and the cumulative distribution of
+    the values with ``law``. For a distribution with constant entries, all values are compared.
+    Correct values fail less than once in 10 million calls. With at least about 400 values, a
+    standard deviation that is wrong by a factor of sqrt(3) is detected.
 
     Raises:
         UsageError: there are no values, or the shape is wrong for the initializer.
