@@ -67,7 +67,7 @@ class Instance:
 
 
 def leaf_layers(instances: Iterable[Instance]) -> Iterator[Instance]:
-    """Yield the layers that have parameters, noise, or no nested layers.
+    """Yield the layers that own parameters or noise, or that have no nested layers.
 
     Nested layers are searched too; a layer comes before its nested layers. Layers that share the
     parameters of another layer are skipped.
@@ -82,7 +82,8 @@ def leaf_layers(instances: Iterable[Instance]) -> Iterator[Instance]:
 
 @dataclass
 class LayerCall:
-    """A layer's call while it is evaluated. ``means`` has the mean of each noise array, by name."""
+    """A call of a layer that is being evaluated. ``values`` has the value numbers of inputs and
+    states, and ``means`` has the mean of each noise array, by name."""
 
     instance: Instance
     place: Place
@@ -236,10 +237,10 @@ MAX_LAYERS = 10_000
 
 @dataclass(frozen=True)
 class Owner:
-    """The model or the layer whose ``layers`` section declares layers.
+    """The model or layer whose ``layers`` section declares layers.
 
-    ``prefix`` is the start of the names of these layers. Their attributes can name values in
-    ``sizes`` and ``attributes``.
+    ``prefix`` is the start of the names of these layers. In the section, attributes may be set to
+    names in ``sizes`` and ``attributes``.
     """
 
     document: Document
@@ -252,7 +253,8 @@ class Owner:
 @dataclass
 class LayerMaker:
     """A factory of layer instances. ``numbers`` has the number of each size of the model.
-    ``structural`` collects the sizes that decide the number of layers."""
+    ``structural`` collects the sizes that determine how many layers there are, e.g. the value of
+    ``repeat``."""
 
     library: Library
     numbers: Mapping[str, int]
@@ -384,7 +386,8 @@ class LayerMaker:
 def _share_parameters(
     owner: Owner, name: str, use: schema.LayerUse, instances: Mapping[str, Instance]
 ) -> None:
-    """Let a layer with the key ``shares`` use the name and the parameters of the other layer."""
+    """Let a layer with the key ``shares`` use the parameters of the layer that this key names, and
+    also that layer's name."""
     at = owner.document.place_of(("layers", name, "shares"))
     other_names = [n for n in instances if n != name]
     if use.shares not in other_names:
@@ -410,7 +413,8 @@ def _share_parameters(
 
 
 def passed_attributes(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
-    """Return the attributes, except sizes, that a layer passes to a nested layer."""
+    """Return the names of the attributes, except sizes, that a layer passes on to a nested
+    layer."""
     candidates = {
         name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
     }
