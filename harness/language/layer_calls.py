@@ -42,8 +42,8 @@ from harness.program.ir import Meaning, Node, Phase, Type
 
 
 def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
-    """Return the attributes of a layer's call node. ``noise`` is True if the call has noise as
-    inputs."""
+    """Return the attributes of a layer's call node. ``noise`` is True if the node has noise among
+    its inputs."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {
@@ -162,8 +162,8 @@ class LayerEvaluator(Evaluator):
         return result
 
     def append_call(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
-        """Close the open body, and append a call node with this body. Return the results of the
-        node.
+        """End the open body of nodes, and append a call node with this body. Return the value
+        numbers of its results.
 
         If the first output is an input or another output, a copy replaces it, because results must
         be new values.
@@ -179,7 +179,8 @@ class LayerEvaluator(Evaluator):
     def _append_loss_scan(
         self, spec: schema.Loss, scan: schema.LossScan, document: Document, inner: Scope
     ) -> None:
-        """Append the loop of a loss. Bind the states after the last step in the scope ``inner``."""
+        """Append the loop of a loss to the program. Bind the names of the states to their values
+        after the last step, in the scope ``inner``."""
         starts, carries = [], []
         step_scope = Scope(dict(inner.names), frozenset(spec.state), inner.rest)
         for name, state in spec.state.items():
@@ -229,7 +230,8 @@ class LayerEvaluator(Evaluator):
             return self._append_layer(call)
 
     def _inline_layer(self, call: LayerCall) -> int:
-        """Inline the equations of a layer that has nested layers; return its output."""
+        """Evaluate the call of a layer with nested layers: append the nodes of its equations to the
+        program. Return its output."""
         instance, inner, spec = call.instance, call.scope, call.instance.layer
         document = instance.definition.document
         owner = Owner(
@@ -354,8 +356,8 @@ class LayerEvaluator(Evaluator):
                 )
 
     def append_scans(self, call: LayerCall) -> list[int]:
-        """Append all loops of a layer (key ``scans``), and bind their outputs and final states in
-        the scope of ``call``. Return the final states."""
+        """Append all loops of a layer (key ``scans``) to the program. Bind the names of their
+        outputs and final states in the scope of ``call``. Return the final states."""
         spec, inner = call.instance.layer, call.scope
         last: dict[str, int] = {}
         outer_names = dict(inner.names)
@@ -381,7 +383,8 @@ class LayerEvaluator(Evaluator):
         carried: Sequence[str],
         scope: Scope,
     ) -> tuple[int, list[int]]:
-        """Append a loop; return its stacked output and the carried values after the last step."""
+        """Append one loop to the program. Return its output at all steps as one value, and the
+        values of the carried states after the last step."""
         layer = call.instance.layer
         loop = DeclaredLoop(
             document=call.instance.definition.document,
