@@ -1,4 +1,5 @@
-"""Search for definitions of models, layers etc. in the folders of a user and the shipped specs."""
+"""Search for definitions of models, layers and so on, in the user's folders and in the shipped
+specs."""
 
 from __future__ import annotations
 
@@ -77,8 +78,8 @@ def name_clash(kind: str, name: str, place: Place, other_place: Place) -> SpecEr
 def find_name_clash(
     kind: str, name: str, place: Place, path: Path, others: Sequence[tuple[Path, Place]]
 ) -> SpecError | None:
-    """Return the error for a name that ``path`` declares, if another file in ``others`` declares it
-    too; otherwise None."""
+    """Return the error for a name that ``path`` declares, if a different file in ``others``
+    declares the same name; otherwise return None."""
     other_places = (
         other_place for other_path, other_place in others if not same_file(other_path, path)
     )
@@ -99,7 +100,8 @@ D = TypeVar("D", bound=Documented)
 
 @dataclass(frozen=True)
 class Definition:
-    """The validated content of a spec file, and its document, which knows positions.
+    """The validated content of a spec file, and its document, which has the positions of keys and
+    values.
 
     ``path`` is None if the text does not come from a file.
     """
@@ -195,8 +197,8 @@ class Library:
         return _load_shipped(kind, name)
 
     def misplaced_hint(self, kind: str, name: str, place: Place | None = None) -> str:
-        """Return a hint if a file of this definition is in a folder that is not searched; otherwise
-        ""."""
+        """Return a hint if a file with the searched name is in a folder where definitions are not
+        searched; otherwise ""."""
         if not is_model_name(name):
             return ""
         if kind == "model" and place is None and (file := Path(f"{name}.yaml")).is_file():
@@ -216,7 +218,8 @@ class Library:
         return ""
 
     def _check_unique(self, kind: str, definition: Definition) -> Definition:
-        """Return ``definition``. Raises :class:`SpecError` if another file declares the same name.
+        """Return ``definition`` after a check that no other file declares the same name. Raises
+        :class:`SpecError` if one does.
 
         A layer, function, loss or optimizer may replace a shipped definition. A model must not,
         because results are stored under the model's name.
@@ -379,7 +382,7 @@ def _validate(kind: str, document: Document, name: str | None) -> Definition:
 
 
 def content(definition: Definition, kind: type[D]) -> D:
-    """Return the content of a definition, whose class must be ``kind``."""
+    """Return the content of a definition as an object of the class ``kind``, e.g. ``Layer``."""
     assert isinstance(definition.content, kind)
     return definition.content
 
