@@ -31,8 +31,8 @@ class DeclaredLoop:
     """A loop that a definition declares.
 
     ``step`` has the equations of a step. ``over`` maps names in these equations to inputs or noise,
-    which must be in ``sources``. ``path`` is the key path of the loop in the document. In
-    inference, ``means`` has the mean of each noise.
+    which must be in ``sources``. ``path`` has the keys that lead to the loop in the document.
+    ``means`` has the mean of each noise in inference.
     """
 
     document: Document
@@ -48,8 +48,8 @@ class DeclaredLoop:
 
 
 def make_slices(evaluator: Evaluator, loop: DeclaredLoop) -> Carried:
-    """Return the sequences of a loop, with the loop's axis first, and the slice of each sequence at
-    a step. Bind the slices to their names in the loop's scope.
+    """Return two lists of values: the sequences that a loop runs over (with the loop's axis first),
+    and the slice of each sequence at one step. Bind the names of the slices in the loop's scope.
 
     Raises:
         SpecError: an input is unknown, lacks the axis of the loop, or has a different length.
@@ -99,8 +99,11 @@ def run_loop(
     output: str | None = None,
     reverse: bool = False,
 ) -> Carried:
-    """Append a loop to the program; return the carried values after the last step, and the stacked
-    ``output``. ``slices`` is the result of :func:`make_slices`.
+    """Append a loop to the program. Return two lists of values: the carried states after the last
+    step, and the ``output`` at all steps.
+
+    ``carried`` has the names of the states, ``starts`` their initial values, and ``carries`` their
+    values at the start of a step. ``slices`` is the result of :func:`make_slices`.
 
     Raises:
         SpecError: a state changes its shape or is never assigned, or a slice is never used.
@@ -141,7 +144,8 @@ def check_same_type(
     before: int,
     after: int,
 ) -> None:
-    """Check that an update of a state or statistic keeps its shape and kind.
+    """Check that an update of a state or statistic keeps its shape and kind. ``before`` and
+    ``after`` are its values.
 
     Raises:
         SpecError: the shape or the kind changes.
