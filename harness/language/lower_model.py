@@ -1,4 +1,5 @@
-"""Conversion of a model's declarations and equations to the program of one phase."""
+"""Conversion of a model's declarations and equations to a program, for training or for
+inference."""
 
 from __future__ import annotations
 
@@ -42,8 +43,8 @@ def add_own_parameters(
     scope: Scope,
     sizes: Mapping[str, Dim],
 ) -> list[Instance]:
-    """Add the parameters that a model declares outside its layers, as results of a pseudo-layer.
-    Bind their names in ``scope``.
+    """Add the parameters that a model declares outside its layers. In the program, they are results
+    of a pseudo-layer. Bind their names in ``scope``.
 
     Return a list with this pseudo-layer, or [] if there are no such parameters.
 
@@ -78,7 +79,8 @@ SECTIONS = ("sizes", "inputs", "noise", "state", "layers", "targets", "metrics")
 
 
 class Lowering:
-    """The conversion of a model to the program of a phase; ``sizes`` override the model's sizes."""
+    """The conversion of a model to the program for ``phase`` (training or inference). ``sizes``
+    override the model's sizes."""
 
     def __init__(
         self,
@@ -183,8 +185,8 @@ class Lowering:
         return ports
 
     def _make_noise(self) -> list[Port]:
-        """Create the values of the model's noise: inputs in training, the mean in inference. Return
-        their ports."""
+        """Create the values of the model's noise, and return their ports. In training they are
+        inputs; in inference each is the mean of its distribution."""
         ports = []
         for name, declaration in self.model.noise.items():
             path, builder = ("noise", name, "shape"), self.evaluator.builder
@@ -221,7 +223,8 @@ class Lowering:
         self.used_sizes.update(self.evaluator.maker.structural)
 
     def _check_leaves(self, instances: Iterable[Instance]) -> None:
-        """Check that names of layers stay unique in exported files, where "_" replaces "."."""
+        """Check that the names of layers are still different in exported files, where "_" replaces
+        "."."""
         sections = (self.model.inputs, self.model.state, self.model.targets)
         names = {name: name for section in sections for name in section}
         for instance in instances:
@@ -281,7 +284,8 @@ class Lowering:
         return tuple(Port(name, scope.value(name)) for name in declared)
 
     def _name_results(self) -> None:
-        """Name the results of calls that have no name in the equations, for use in messages."""
+        """Give names to results of calls that the equations do not name. Error messages use these
+        names."""
         builder = self.evaluator.builder
         for node in builder.nodes:
             if node.op == "call":
@@ -299,7 +303,8 @@ class Lowering:
         return loss, [Port(name, value) for (_, name), value in values.items()]
 
     def _scalar_texts(self) -> dict[tuple[str, ...], str]:
-        """Return the expressions of the loss and the metrics as texts, by key path."""
+        """Return the expressions of the loss and the metrics as texts. The keys are their key
+        paths, e.g. ``("metrics", "accuracy")``."""
         texts: dict[tuple[str, ...], str] = {}
         if self.model.loss is not None:
             texts["loss",] = self.model.loss
