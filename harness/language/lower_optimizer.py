@@ -1,4 +1,5 @@
-"""Conversion of an optimizer, with the settings of a model, to an update rule."""
+"""Conversion of an optimizer, with the settings in a model's ``optimizer`` section, to an update
+rule."""
 
 from __future__ import annotations
 
@@ -55,11 +56,12 @@ _REJECTED_FOR_MATRICES = (
 
 
 class UpdateBuilder(Builder):
-    """A builder of the nodes of an update. It rejects primitives that an update must not contain.
+    """A builder of the nodes of an optimizer's update. It rejects primitives that an update must
+    not contain.
 
     A parameter can have any number of axes, and a framework may store it transposed or together
-    with other parameters, so an update must not depend on rows. With ``matrices``, the parameter is
-    a matrix in the layout that its layer declares.
+    with other parameters, so an update must treat all entries alike. With ``matrices``, the
+    parameter is a matrix in the layout that its layer declares.
     """
 
     def __init__(self, matrices: bool) -> None:
@@ -85,8 +87,8 @@ class UpdateBuilder(Builder):
 
 
 class UpdateEvaluator(Evaluator):
-    """An evaluator of an optimizer's equations. With ``matrices``, parameters are matrices;
-    without, they have any shape, and reductions are over all axes."""
+    """An evaluator of an optimizer's equations. With ``matrices``, parameters are matrices.
+    Otherwise they may have any shape, and reductions are over all axes."""
 
     def __init__(self, library: Library, builder: UpdateBuilder, matrices: bool) -> None:
         super().__init__(library)
@@ -138,10 +140,10 @@ STARTS: Mapping[str, Mapping[str, Any] | None] = {
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Settings of a model's ``optimizer`` section that add equations to those of the optimizer.
+    """Settings of a model's ``optimizer`` section that add equations to the optimizer's equations.
 
-    ``schedule`` and the items of ``given`` (attributes that depend on the step) are pairs: the text
-    of an expression and its key path in the model's file.
+    ``schedule`` is a pair: the text of an expression, and its key path in the model's file.
+    ``given`` has such a pair for each attribute that depends on the step.
     """
 
     document: Document
@@ -159,7 +161,7 @@ class ModelSettings:
 
 class RuleLowering:
     """The conversion of an optimizer to an update rule, for all parameters or (with ``matrices``)
-    for matrices. ``used`` has the names that the equations read."""
+    for matrices only. ``used`` has the names that the equations read."""
 
     def __init__(
         self,
@@ -235,8 +237,8 @@ class RuleLowering:
         )
 
     def _lower_settings(self) -> tuple[dict[str, int], int]:
-        """Return the values of p, g and t for the optimizer's equations, and the scheduled learning
-        rate. The model's ``gradient`` replaces g."""
+        """Return the values of p, g and t for the optimizer's equations by name, and the learning
+        rate after the schedule. If the model sets ``gradient``, this expression is g."""
         around, rate = self.around, self.values["learning_rate"]
         names = {"p": self.values["p"], "g": self.added.gradient, "t": self.added.count}
         scope = Scope({n: BoundValue(v) for n, v in names.items()})
@@ -267,7 +269,8 @@ class RuleLowering:
         scope.names[name] = BoundValue(value)
 
     def _evaluate_varying(self) -> dict[str, int]:
-        """Return the values of attributes that the model sets as functions of the step ``t``."""
+        """Return the values of attributes that the model sets to expressions of the step ``t``, by
+        name."""
         values = {}
         for name, (text, path) in self.around.given.items():
             if name == "learning_rate":
@@ -322,8 +325,8 @@ class RuleLowering:
         return {"constant": {"value": number}} if number else None
 
     def _check_assigned(self, scope: Scope) -> None:
-        """Check that the update assigns p and all slots without changing their types. Store the
-        names that the equations read in ``used``."""
+        """Check that the equations of the update assign p and all slots, and keep their types.
+        Store the names that the equations read in ``used``."""
         document, slots = self.definition.document, (*self.path, "slots")
         starts = {start for start in self.part.slots.values() if isinstance(start, str)}
         self.used = scope.used | starts
@@ -345,7 +348,7 @@ class RuleLowering:
 
 
 def lower_section(library: Library, use: OptimizerUse, document: Document) -> UpdateRule:
-    """Return the update rule for a model's ``optimizer`` section, which contains rules for
+    """Return the update rule for a model's ``optimizer`` section, including the rules for its
     parameter groups.
 
     Raises:
@@ -417,7 +420,8 @@ def lower_update(
     place_of: PlaceOf | None,
     around: ModelSettings | None = None,
 ) -> UpdateRule:
-    """Return the update rule of the optimizer ``name`` with the attributes ``values``.
+    """Return the update rule of the optimizer ``name`` with the attributes ``values``. ``around``
+    has settings of the model that add equations.
 
     Raises:
         SpecError: the optimizer is unknown, has no learning_rate, or is wrong in another way.
