@@ -1,4 +1,5 @@
-"""Loading of a model: its programs, its update rule, and the description of its data."""
+"""Loading of a model: its programs for training and inference, its update rule, and the description
+of its data."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ DEFAULT_BATCH = 64
 
 
 class Spec:
-    """A loaded model: programs for training and inference, update rule, training phases and data.
+    """A loaded model: programs for training and inference, update rule, learning rates by epoch,
+    and data.
 
     Loading checks the whole model, so every instance is valid.
     """
@@ -94,8 +96,8 @@ class Spec:
         return html_table(repr(self)[1:-1], ("what", "name", "shape"), rows, words=3)
 
     def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
-        """Return the program of a phase. ``sizes`` override sizes of the model. Raises SpecError
-        for an unknown or impossible size."""
+        """Return the program for training or inference (``phase``). ``sizes`` override sizes of the
+        model. Raises SpecError for an unknown or impossible size."""
         known_sizes = self.programs[phase].sizes
         at = self.document.place_of_key(("sizes",))
         for name, size in sizes.items():
@@ -118,8 +120,8 @@ class Spec:
         return program
 
     def _lower(self, sizes: Mapping[str, int]) -> dict[Phase, Program]:
-        """Return the programs of both phases, with ``sizes`` for sizes that decide the number of
-        layers. The programs are cached."""
+        """Return the programs for training and inference. ``sizes`` has the sizes that determine
+        the number of layers. The programs are cached."""
         key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
         if key not in self._lowered:
             with with_place(self.document.place_of_key(("equations",))):
@@ -133,15 +135,16 @@ class Spec:
 
     @property
     def length(self) -> int:
-        """The sequence length: the window length of the data. For other data, the possible length
-        that is nearest to the default."""
+        """The length of sequences: the window length if the data are windows of a text. Otherwise
+        it is the length that the model accepts and that is nearest to the default."""
         data = self.model.data
         if isinstance(data, schema.Data):
             return data.windows.length
         return nearest_sizes(self.programs["training"], DEFAULT_BATCH, DEFAULT_LENGTH)[1]
 
     def rule(self, name: str, **attributes: float) -> UpdateRule:
-        """Return the update rule of the optimizer ``name``, which need not be the model's."""
+        """Return the update rule of the optimizer ``name``. It may be a different optimizer than
+        the model's."""
         return lower_update(self.library, name, attributes, None)
 
     def _check_parameters(self) -> None:
@@ -290,10 +293,10 @@ OPTIONAL_FIELDS: Mapping[type, set[str]] = {
 
 
 def fingerprint(spec: Spec) -> str:
-    """Return the sha256 (hex) of what a spec computes.
+    """Return the sha256 checksum (hexadecimal) of the computations of a spec.
 
-    It covers the programs of both phases, with the initializers and the loss, and the optimizer. It
-    does not depend on sizes, comments, descriptions and names inside definitions.
+    It covers the programs for training and inference (with the initializers and the loss) and the
+    optimizer. It does not depend on sizes, comments, descriptions and names inside definitions.
     """
     meaning = _meaning([spec.programs["training"], spec.programs["inference"], spec.update])
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
@@ -328,7 +331,8 @@ MAX_LOADED = 64
 
 @dataclass(frozen=True)
 class _Text:
-    """The text of a model's file. It is stored, because the file may change after loading."""
+    """The text of a model's file. The collection keeps it, because the file may change after
+    loading."""
 
     file: str
     text: str
@@ -349,8 +353,8 @@ class _Text:
 
 
 class ModelCollection:
-    """Models by name, in the order in which they were added, with a shared library. At most
-    ``limit`` models stay in memory."""
+    """Models by name, in the order in which they were added. They share a library. At most
+    ``limit`` models stay in memory; the others are parsed again when they are needed."""
 
     def __init__(self, library: Library, limit: int = MAX_LOADED) -> None:
         self.library, self.limit = library, limit
