@@ -44,8 +44,8 @@ MANTISSA = 53
 def read_noise_distribution(
     declared: schema.Noise, attributes: Mapping[str, Attribute], used: set[str], place: Place
 ) -> dict[str, Any]:
-    """Return the distribution of a noise array as plain data: its name (``noise``) and its
-    ``arguments``.
+    """Return the distribution of a noise array as plain data, e.g. ``{"noise": "bernoulli",
+    "arguments": {"keep": 0.9}}``.
 
     A declared argument is a number or the name of an attribute, which is then added to ``used``.
 
@@ -136,8 +136,8 @@ def draw_noise(
 
 
 def noise_of(program: Program, sizes: Mapping[str, int], seed: int, step: int = 0) -> ArrayDict:
-    """Draw all noise inputs of a program for a step, by name. ``sizes`` has numbers for batch and
-    time."""
+    """Draw all noise inputs of a program for one step, and return them by name. ``sizes`` has the
+    numbers for batch and time."""
     return {
         port.name: draw_noise(port.init or {}, program.shape(port, sizes), port.name, seed, step)
         for port in noise_ports(program)
