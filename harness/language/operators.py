@@ -136,7 +136,8 @@ def evaluate_condition(
 
 
 def negate(evaluator: LanguageValues, floats: int, place: Place) -> int:
-    """Return the negation of a condition. ``to_floats`` is the condition cast to floats."""
+    """Return the negation of a condition. ``floats`` is the condition cast to floats (1 for true, 0
+    for false)."""
     return evaluator.emit("equal", floats, evaluator.builder.constant(0.0), place=place)
 
 
@@ -148,8 +149,8 @@ def join_conditions(
     scope: Scope,
     place: Place,
 ) -> int:
-    """Evaluate ``a & b`` or ``a | b`` with floats: ``&`` is true if the product is 1, and ``|`` is
-    true if the sum is not 0."""
+    """Evaluate ``a & b`` or ``a | b`` by arithmetic on floats: ``&`` is true if the product is 1,
+    and ``|`` is true if the sum is not 0."""
     a, b = (evaluate_condition(evaluator, operator, e, scope) for e in (left, right))
     if operator == "&":
         both = evaluator.emit("multiply", a, b, place=place)
@@ -212,8 +213,8 @@ def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Plac
 def select_items(
     evaluator: LanguageValues, value: int, items: Sequence[tree.Item], place: Place, scope: Scope
 ) -> int:
-    """Return the part of a value that an index such as ``x[:, -1]`` selects. An index of a single
-    position drops the axis.
+    """Return the entries of a value that an index such as ``x[:, -1]`` selects. An item that is a
+    single position drops its axis.
 
     Raises:
         SpecError: there are more items than axes, two ``...``, or an item does not fit.
@@ -318,8 +319,8 @@ def _every_nth(evaluator: LanguageValues, value: int, axis: int, step: int, plac
 
 
 def _slice_bound(bound: tree.Expr | None, length: Dim, default: Dim, scope: Scope) -> Dim:
-    """Return the start or stop of a slice as a dimension, or ``default`` if it is missing. A
-    negated position counts from the end of the axis."""
+    """Return the start or stop of a slice as a dimension, or ``default`` if the slice does not
+    state it. A negated position counts from the end of the axis."""
     if bound is None:
         return default
     if isinstance(bound, tree.Negate):
