@@ -38,10 +38,10 @@ def read_distribution(
 ) -> dict[str, object]:
     """Return the initial distribution of a parameter as plain data.
 
-    The result contains the name of the ``block``, and under ``stripes`` a list of ``{rows, law,
-    arguments}`` with an item for each group of rows. Parameters of a block are drawn side by side
-    as a single matrix, whose shape decides the fan-in and the fan-out. Keras draws the kernel of an
-    LSTM in this way.
+    The result has the key ``block`` (the name of the block) and the key ``stripes``: a tuple of
+    ``{rows, law, arguments}``, one for each group of rows. Parameters of a block are drawn side by
+    side as a single matrix, whose shape decides the fan-in and the fan-out. Keras draws the kernel
+    of an LSTM in this way.
 
     Raises:
         SpecError: the groups do not add up to the parameter's rows, or a distribution is wrong.
@@ -67,7 +67,7 @@ def read_distribution(
 
 
 def attribute_names_in(init: Initial) -> set[str]:
-    """Return the attributes that initial distributions name in their arguments."""
+    """Return the names of attributes that occur as arguments of initial distributions."""
     laws = [init] if isinstance(init, str | dict) else [part.init for part in init]
     arguments_ = (a for law in laws if isinstance(law, dict) for a in law.values())
     return {value for values in arguments_ for value in values.values() if isinstance(value, str)}
