@@ -81,8 +81,8 @@ def check_numbers(program: Program, places: Mapping[int, Place], fallback: Place
 
 
 def check_free_sizes(program: Program, places: Mapping[int, Place], fallback: Place) -> None:
-    """Check that an input or a state has an axis of the size batch or time if equations need this
-    size. Raises :class:`SpecError` if not.
+    """Check that some input or state has the axis batch or time, if equations need this size as a
+    number. Raises :class:`SpecError` if none has it.
 
     For losses, an axis of a target is sufficient.
     """
@@ -109,8 +109,9 @@ def check_free_sizes(program: Program, places: Mapping[int, Place], fallback: Pl
 
 
 def room_of(program: Program) -> tuple[Dim, ...]:
-    """Return the dimensions that must be at least 0 so that all slices and windows fit. Dimensions
-    that cannot be negative, or whose number is known, are left out."""
+    """Return the differences of sizes that must be at least 0 so that all slices and windows fit,
+    e.g. ``time - 3``. Differences that cannot be negative, or whose number is known, are left out.
+    """
     dims: dict[Dim, None] = {}
     for node in walk_nodes(program.nodes):
         for axis, count in _window_axes(program, node):
