@@ -22,7 +22,7 @@ from harness.program.ir import Type
 
 @dataclass(frozen=True)
 class BoundValue:
-    """The binding of a name to a value of the program."""
+    """The binding of a name to a value of the program, by the value's number."""
 
     value: int
 
@@ -98,7 +98,8 @@ class Scope:
         self.names[target.id] = BoundValue(value)
 
     def size(self, expression: Expr) -> Dim:
-        """Convert an expression of sizes to a dimension. Mark the names in the expression as used.
+        """Convert an expression of sizes and integers to a dimension. Mark the names in the
+        expression as used.
 
         Raises:
             SpecError: the expression contains something else.
@@ -108,15 +109,15 @@ class Scope:
         return size
 
     def value(self, name: str) -> int:
-        """Return the value of a name that is bound to a value of the program."""
+        """Return the number of the program value that a name is bound to."""
         bound = self.names[name]
         assert isinstance(bound, BoundValue)
         return bound.value
 
 
 def select_sizes(names: Mapping[str, object]) -> dict[str, Dim]:
-    """Return the names that can be the length of an axis (sizes and integer attributes), as
-    dimensions."""
+    """Return the names that may be used as the length of an axis (sizes and integer attributes),
+    with their dimensions."""
     pairs = ((name, _as_size(binding)) for name, binding in names.items())
     return {name: size for name, size in pairs if size is not None}
 
@@ -143,7 +144,7 @@ def is_whole_number(expression: Expr, scope: Scope) -> bool:
 
 
 def names_in(expression: Expr) -> set[str]:
-    """Return the names that occur in an expression of sizes."""
+    """Return the names of sizes that occur in an expression."""
     if isinstance(expression, Binary):
         return names_in(expression.left) | names_in(expression.right)
     return {expression.id} if isinstance(expression, Name) else set()
@@ -187,7 +188,7 @@ def _check_all_in(
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, exempt: Iterable[str]) -> None:
-    """Check that every assigned name is used or is in ``exempt``.
+    """Check that every name that the equations assign is used later or is in ``exempt``.
 
     Raises:
         SpecError: a name is never read.
@@ -219,7 +220,7 @@ class LanguageValues(ABC):
 
     @contextmanager
     def with_place(self, place: Place) -> Iterator[None]:
-        """Give an equation's position to nodes and errors that the ``with`` block creates.
+        """Give the position of an equation to all nodes and errors that the ``with`` block creates.
 
         Raises:
             SpecError: a node's operands do not fit.
@@ -245,18 +246,20 @@ class LanguageValues(ABC):
         return self.builder.emit("astype", value)
 
     def describe(self, value: int) -> str:
-        """Return the name, the type and the position of a value, as text for messages."""
+        """Return a text about a value for messages: its name, its type, and its position in the
+        spec."""
         name = self.builder.names.get(value, "the value")
         place = self.places.get(value)
         return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
 
     def error_about(self, value: int, place: Place) -> Callable[[str], SpecError]:
-        """Return a function that converts a message to an error at ``place``. The error also
-        describes ``value``, an argument of a call at this place."""
+        """Return a function that makes an error at ``place`` from a message. The message is
+        followed by a description of ``value``, which is usually an argument of a call."""
         return lambda message: SpecError(f"{message}: {self.describe(value)}", place)
 
     def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
-        """Append a primitive and return its result. An error describes each operand.
+        """Append a primitive to the program, and return the number of its result. An error message
+        describes each operand.
 
         Raises:
             SpecError: the operands do not fit.
