@@ -7,7 +7,8 @@ from harness.errors import Place
 
 @dataclass(frozen=True)
 class ExprNode:
-    """A part of an equation. Comparison with ``==`` ignores the position in the file."""
+    """A node of an equation's syntax tree. Comparison with ``==`` ignores the position in
+    the file."""
 
     place: Place = field(kw_only=True, compare=False, repr=False)
 
