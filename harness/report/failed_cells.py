@@ -49,7 +49,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class TimeStep:
-    """One time step of the first wrong value. ``share`` shows how far its error exceeds the
+    """A time step of the first wrong value. ``share`` shows how far its error exceeds the
     tolerance: 0 is within the tolerance, 1 is the maximum."""
 
     number: int

@@ -74,8 +74,8 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, object]:
-        """All facts on which the numbers of a training depend, except backend and versions, as JSON
-        data."""
+        """Every fact on which the numbers of a training depend, except backend and versions, as
+        JSON data."""
         request = self.request
         return {
             "text": {"name": self.data.name, "sha256": self.data.sha256},
