@@ -1,1 +1,2 @@
-"""The JAX backends, their weight format and their exported source."""
+"""The backends ``jax`` and ``flax``, their weight format, and the export of models as JAX
+source."""

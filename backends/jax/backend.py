@@ -144,8 +144,8 @@ class Jax(Backend):
 
     @property
     def _quick(self) -> bool:
-        """True if XLA compiles without optimisations, which it never does for a GPU: the checks
-        must run the code that is timed."""
+        """True if XLA compiles without optimisations, to save time. On a GPU this is always False,
+        because the checks must run the code that is timed."""
         return self.quick and self._card is None
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
@@ -188,7 +188,8 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 
 
 class Flax(Jax):
-    """The backend ``flax``: Flax layers, and the layers of the backend ``jax`` that Flax lacks.
+    """The backend ``flax``: the layers of Flax, and those layers of the backend ``jax`` that Flax
+    lacks.
 
     In bfloat16 and float16, all layers are those of the backend ``jax``, because Flax sums the
     gradients of biases in these dtypes.

@@ -25,7 +25,7 @@ def _derivative(function: Any, at: float) -> float:
 
 
 def _step_size(transform: Any, gradient: float, start: float = 0.0) -> float:
-    """Return how far one step moves a parameter, in units of the learning rate."""
+    """Return how far one optimizer step moves a parameter, divided by the learning rate."""
     p = jnp.array([start])
     updates, _ = transform.update(jnp.array([gradient]), transform.init(p), p)
     return float(-updates[0]) / RATE

@@ -1,7 +1,8 @@
 """The Flax layers that the backend ``flax`` uses, and the layout of their parameters.
 
-Two kinds of layers run as equations. ``gru_reset_after`` has two biases per gate, but Flax's GRU
-has one. Flax's bidirectional layers take lengths, which cannot express a mask with gaps.
+Two kinds of layers run as equations, because Flax cannot express them. ``gru_reset_after`` has two
+biases per gate, but Flax's GRU has one. Flax's bidirectional layers take lengths, which cannot
+express a mask with gaps.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ def module(
     call: Call,
     statistics: Mapping[str, str] | None = None,
 ) -> Native:
-    """Return the native implementation of a layer by a Flax module.
+    """Return a native layer (see :class:`Native`) that runs a Flax module.
 
     ``make`` creates the module. ``pieces`` maps paths in the module (``cell.dense_i.kernel``) to
-    the layout of parameters, and ``statistics`` maps paths to names of moving statistics.
+    the layout of parameters, and ``statistics`` maps paths to names of moving statistics. ``call``
+    calls the module.
     """
     own = {"dtype": dtype, "param_dtype": dtype}
     outline = nnx.eval_shape(lambda: make({**own, "rngs": nnx.Rngs(0)}))
@@ -69,12 +71,13 @@ def module(
 
 
 def call_module(module: Module, values: Tensors) -> Sequence[Any]:
-    """Call a module that has one input, and return its results."""
+    """Call a module that has only the input ``x``, and return its results as a list."""
     return [module(values["x"])]
 
 
 def call_with_activation(activation: str) -> Call:
-    """Return a function that calls a module with one input, and then an activation."""
+    """Return a function that calls a module with one input, and applies an activation to the
+    result."""
     return lambda module, values: [ACTIVATIONS[activation](module(values["x"]))]
 
 
@@ -85,7 +88,8 @@ def kernel_and_bias(layer: ClaimableCall) -> dict[str, Piece]:
 
 
 def if_activation_known(claim: Claim) -> Claim:
-    """Wrap a claim function to return None for layers whose activations Flax lacks."""
+    """Wrap a claim function, so that it returns None for layers with activations that Flax
+    lacks."""
 
     def claim_if_known(layer: ClaimableCall, dtype: str) -> Native | None:
         functions = (layer.attributes.get(n, "linear") for n in ("activation", "gate"))

@@ -42,7 +42,8 @@ HEADER = 1 << 14
 
 
 class JaxFormat(Format):
-    """The implementation of the format ``jax``: arrays named like ``rnn/W``, and source."""
+    """The implementation of the format ``jax``: a file of arrays with names such as ``rnn/W``, and
+    Python source."""
 
     name = "jax"
     suffix = ".npz"

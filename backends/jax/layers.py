@@ -29,7 +29,8 @@ def _mask(values: Tensors) -> Mapping[str, Any]:
 
 
 def _packed_attention(mask_arguments: MaskArguments) -> Callable[[ClaimableCall], Native]:
-    """Return a function that implements attention with one joint projection for q, k and v."""
+    """Return a function that makes the native attention of a layer, with one joint projection for
+    q, k and v."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
@@ -56,13 +57,15 @@ def _packed_attention(mask_arguments: MaskArguments) -> Callable[[ClaimableCall]
 
 
 def _rotate(x: Array, cos: Array, sin: Array) -> Array:
-    """Rotate the halves of x [batch, time, heads, 2 * half] by angles [time, 1, half]."""
+    """Rotate the halves of x [batch, time, heads, 2 * half] by angles, given as ``cos`` and ``sin``
+    [time, 1, half]."""
     a, b = jnp.split(x, 2, -1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def _grouped_attention(layer: ClaimableCall) -> Native:
-    """Return JAX's grouped attention, which repeats the keys and values of each group itself."""
+    """Return the native grouped attention, which calls JAX's attention; JAX repeats the keys and
+    values of each group itself."""
     groups, each, half, base = (layer.attributes[n] for n in ("groups", "each", "half", "base"))
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
@@ -180,7 +183,8 @@ LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
 
 
 def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
-    """Return the implementation of a layer or loss in JAX or optax; None if it is unsupported."""
+    """Return the native layer or loss from JAX or optax that computes a call; None if there is
+    none."""
     if layer.definition in LOSSES:
         return _loss(*LOSSES[layer.definition])
     native = None

@@ -47,9 +47,9 @@ OWN_SLOTS: Mapping[str, Mapping[str, str]] = {
 class OptaxOptimizer(NativeOptimizer):
     """An optax optimizer with its arguments.
 
-    Each step calls ``make(learning_rate)`` again, and keeps the optimizer state: moments and step
-    count. Coefficients are Python floats, because ``optax.inject_hyperparams`` would round them,
-    and ``1 - beta_2``, to float32.
+    Each step calls ``make(learning_rate)`` again, and passes on the optimizer state (moments and
+    step count). Coefficients are Python floats, because ``optax.inject_hyperparams`` would round
+    them, and ``1 - beta_2``, to float32.
     """
 
     def __init__(
@@ -102,7 +102,8 @@ def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
 
 
 def _clip(rule: UpdateRule) -> tuple[str, float] | None:
-    """Return optax's clipping function and its limit; None if optax cannot clip as the rule."""
+    """Return the name of optax's clipping function and its limit; None if optax cannot clip like
+    the rule."""
     match clipping(rule):
         case Clipping(by="global_norm", limit=limit, epsilon=0):
             return "clip_by_global_norm", limit

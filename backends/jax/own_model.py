@@ -87,7 +87,7 @@ def _nested_dict(arrays: Arrays) -> dict[str, Any]:
 
 
 class JaxModel(OwnModel):
-    """A user's function and its tree of parameters, in the session's dtype."""
+    """A user's function and its tree of parameters, with floats in the session's dtype."""
 
     def __init__(self, function: Any, tree: Any, backend: Any) -> None:
         self.function, self.backend = function, backend

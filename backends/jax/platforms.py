@@ -22,7 +22,8 @@ _CARD = re.compile(r"nvidia\d+|dxg")
 
 
 def devices() -> tuple[str, ...]:
-    """Return the device names that ``--device`` accepts, from device files and JAX plugins."""
+    """Return the device names that ``--device`` accepts, found from device files and from JAX
+    plugins."""
     plugins = [entry.name for entry in entry_points(group="jax_plugins")]
     nodes = [path.name for path in DEVICES.iterdir()]
     return device_names(gpu_count(nodes, plugins, os.environ.get("CUDA_VISIBLE_DEVICES")))
@@ -87,7 +88,7 @@ def prepare(jax: Any, device: str, dtype: str) -> Any:
 
 
 def settings(jax: Any) -> Mapping[str, str]:
-    """Return the settings that :func:`prepare` has made, as JAX reports them."""
+    """Return the settings that :func:`prepare` has made, e.g. of precision, as JAX reports them."""
     return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
 
 
@@ -100,7 +101,8 @@ def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:
 class PeakMemory:
     """The peak memory of a device since the last :meth:`forget`.
 
-    JAX reports the peak since the start of the process, so a lower later peak is unknown.
+    JAX reports only the peak since the start of the process. If the later peak is lower, it is
+    unknown.
     """
 
     def __init__(self) -> None:

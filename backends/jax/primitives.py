@@ -56,7 +56,8 @@ PROMISE = "promise_in_bounds"
 
 
 def takes(jnp: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return the primitives that gather entries; they do not check indices."""
+    """Return the primitives that gather entries by index; they do not check that indices are in
+    range."""
     return {
         "take": lambda x, indices: x.at[indices].get(mode=PROMISE),
         "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode=PROMISE),
@@ -102,7 +103,8 @@ def argsort(jnp: Any) -> Callable[[Any], Any]:
 
 
 def table(jax: Any) -> Table:
-    """Return the table of primitives; the caller imports ``jax``, because the import is slow."""
+    """Return the table of primitives. The caller passes the module ``jax``, because its import is
+    slow."""
     jnp = jax.numpy
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:

@@ -23,9 +23,10 @@ from harness.extend.source import (
 
 
 def _window_positions(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
-    """Yield for each windowed axis the source of the positions of window entries.
+    """Yield for each windowed axis the source of the positions of window entries along this axis.
 
-    The positions have the shape ``[count, size]``, with further axes of length 1.
+    The positions have the shape ``[count, size]``: number of windows, entries of a window. With
+    several axes, they have further axes of length 1.
 
     Raises:
         UsageError: the axes are not adjacent.
@@ -46,7 +47,7 @@ def _window_positions(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterat
 
 
 def windows(e: Emitter, node: Node) -> str:
-    """Return the source template of the primitive ``windows``."""
+    """Return the source of the primitive ``windows``, as a template for its operands."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
     places = ", ".join(_window_positions(e, node, attributes["length"]))
     pads = pads_of(attributes, rank)
@@ -59,7 +60,7 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """Return the source template of the primitive ``overlap_add``."""
+    """Return the source of the primitive ``overlap_add``, as a template for its operands."""
     attributes, shape = node.attributes, e.types[node.output].shape
     axes = attributes["axes"]
     counts = tuple(e.types[node.inputs[0]].shape[axis] for axis in axes)
@@ -215,7 +216,8 @@ def _tuple(texts: Sequence[str], none: str) -> str:
 
 
 def _argument(names: Sequence[str], several: str) -> str:
-    """Return the only name, or ``several`` if the argument is unpacked to several names."""
+    """Return the name if there is only one; return ``several`` if the argument is unpacked to
+    several names."""
     return names[0] if len(names) == 1 else several if names else "_"
 
 

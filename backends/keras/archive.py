@@ -84,7 +84,8 @@ def variables(archive: Archive, model_bytes: int) -> Iterator[Any]:
 
 
 def declared(file: Any, group: str, layer: str, inner: Sequence[str], index: int) -> Declared:
-    """Return variable ``index`` of a layer, or of the object at the path ``inner`` in the layer.
+    """Return variable number ``index`` of a layer, or of the object at the path ``inner`` in the
+    layer.
 
     Raises:
         Damaged: the variables belong to another layer.
@@ -154,7 +155,7 @@ def _check(dataset: Any) -> None:
 
 
 def spec_of(archive: Archive, notes: str) -> str | None:
-    """Return the model's name in the file ``notes`` that the harness adds to an archive; None if
+    """Return the model's name from the file ``notes`` that the harness adds to an archive; None if
     this file is missing.
 
     Raises:
@@ -184,7 +185,8 @@ def declare_variables(
     groups: Mapping[str, tuple[str, str]],
     file: Any,
 ) -> dict[str, Declared]:
-    """Return the variables of all layers in a file by name, after comparing them with the model's.
+    """Return the variables of all layers in a file by name, after checking them against the model's
+    variables.
 
     Raises:
         UsageError: a layer is missing or has another class, or a variable has another shape.

@@ -29,13 +29,14 @@ ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
 
 
 def arguments(layer: ClaimableCall) -> dict[str, Any]:
-    """Return the constructor arguments of Keras' attention for a layer."""
+    """Return the constructor arguments of ``keras.layers.MultiHeadAttention`` for a layer of the
+    spec."""
     return {"num_heads": layer.attributes["heads"], "key_dim": layer.attributes["head"]}
 
 
 def packing(layer: ClaimableCall) -> Packing:
-    """Return the layout of the parameters in Keras, in which heads are a separate axis, except in
-    the output bias."""
+    """Return the layout of the parameters in Keras. There, heads are a separate axis, except in the
+    output bias."""
     heads = (layer.attributes["heads"], layer.attributes["head"])
     features, _ = layer.shapes["W_q"]
     pieces: dict[str, Piece] = {}

@@ -69,7 +69,7 @@ NAMES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 
 
 class Keras(Backend):
-    """The backend for Keras on one engine."""
+    """The backend for Keras on one engine (TensorFlow, torch or JAX)."""
 
     def __init__(self, name: str, engine: str) -> None:
         import keras
@@ -213,8 +213,8 @@ class Keras(Backend):
     def _make_layer(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
     ) -> Any:
-        """Return a Keras layer with the spec's name, and a cast function if its dtype policy is
-        mixed."""
+        """Return a Keras layer with the spec's name, and a function that casts its results if its
+        dtype policy is mixed, otherwise None. ``both`` makes the layer bidirectional."""
         name = own_name(str(layer.node.attributes["instance"]), self.keras)
         known = getattr(self.keras.layers, kind)
         made = known(**arguments, **self.starts(known), name=name)
@@ -240,15 +240,16 @@ class Keras(Backend):
         return KerasLayer(f"keras.layers.{attention.KIND}", run, packing, made, extra_arguments)
 
     def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
-        """Return whether Keras runs a layer with cuDNN: on a GPU, if its activations are
-        standard."""
+        """Return whether Keras runs a layer with cuDNN: on a GPU, if the layer's activations are
+        tanh and sigmoid."""
         functions = arguments.get("activation"), arguments.get("recurrent_activation")
         kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlowEngine) else {"LSTM"}
         standard = functions == ("tanh", "sigmoid") and arguments.get("reset_after", True)
         return bool(self._card is not None and kind in kinds and standard)
 
     def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
-        """Return whether a Keras layer computes in the session's dtype."""
+        """Return whether a Keras layer computes in the session's dtype, without rounding to a
+        narrower one."""
         if self.keras.config.floatx() != "float64":
             return True
         used = {"matmul"} if kind in (*RECURRENT, "Dense") else set()

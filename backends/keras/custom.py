@@ -16,7 +16,7 @@ from .source import RESERVED, CallWriter, registered
 
 @dataclass(frozen=True)
 class Custom:
-    """A call or an operation that becomes a layer of a generated class.
+    """A call of a layer, or a single operation, for which the export generates a Keras layer class.
 
     - ``arguments`` and ``weights`` map values of the program (by number) to names in the source.
     - ``attributes`` maps names of weights to names of the class's attributes.
@@ -77,8 +77,9 @@ class Custom:
 
 
 def class_text(name: str, forms: Sequence[Custom]) -> str:
-    """Return the source of a layer's class, with its registration. If calls of the layer differ in
-    axes or arguments, the class takes a list of tensors and the number of the variant."""
+    """Return the source of a layer's class, with the code that registers it. ``forms`` are the
+    different calls of the layer. If they differ in axes or arguments, the class takes a list of
+    tensors and the number of the variant."""
     first = forms[0]
     lines = [f"class {name}(keras.layers.Layer):", *document.docstring([first.summary], 1), ""]
     lines += first.start()
@@ -96,8 +97,8 @@ def class_text(name: str, forms: Sequence[Custom]) -> str:
 def custom(
     program: Program, node: Node, constants: Iterable[Node], reserved: Container[str]
 ) -> Custom:
-    """Return a node as a custom layer, with those of ``constants`` that it needs. ``reserved`` are
-    the names of attributes that every Keras layer has.
+    """Return a node as a custom layer, together with those of ``constants`` that it needs.
+    ``reserved`` are the attribute names that every Keras layer has.
 
     Raises:
         UsageError: the node needs the length of an axis that no input has.
@@ -163,8 +164,8 @@ def _arguments(
     roles: Mapping[str, int],
     weights: Mapping[int, str],
 ) -> dict[int, str]:
-    """Return the names of the arguments: values from outside of the layer, and inputs whose axes
-    have free lengths.
+    """Return the names of the arguments of a generated layer: values from outside of the layer, and
+    inputs that have the axes of unknown length that the equations need.
 
     Raises:
         UsageError: no input has an axis of a length that the equations need.

@@ -26,7 +26,7 @@ def build_with_zeros(layer: Any, *shape: int | None) -> Any:
 
 
 def floats(numbers: Any) -> Any:
-    """Return a float32 tensor."""
+    """Return numbers as a float32 array."""
     return np.array(numbers, "float32")
 
 
@@ -35,7 +35,7 @@ def _array(tensor: Any) -> Any:
 
 
 def _weights(layer: Any, *shape: int) -> Any:
-    """Build a layer for an input shape, and return its initial arrays."""
+    """Build a layer for an input shape, and return its initial weights as arrays."""
     layer.build(shape)
     return layer.get_weights()
 
@@ -115,7 +115,7 @@ PROBES.looked_up(_look_up)
 
 
 def _step_size(optimizer: Any, gradient: float, start: float = 0.0) -> float:
-    """Return how far one step moves a parameter, divided by the learning rate."""
+    """Return how far one optimizer step moves a parameter, divided by the learning rate."""
     p = keras.Variable(floats([start]))
     optimizer.apply([ops.convert_to_tensor(floats([gradient]))], [p])
     return float((start - _array(p.value)[0]) / RATE)

@@ -276,7 +276,7 @@ def _check_known(path: Path, config: str, defined: Mapping[str, Any]) -> None:
     """Check that this format defines all custom objects in a configuration.
 
     Raises:
-        UsageError: it does not define an object.
+        UsageError: the configuration has an object that this format does not define.
     """
     unknown = [name for name in _registered(config).values() if name not in defined]
     if unknown:

@@ -29,22 +29,22 @@ ExtraArguments = Callable[[Tensors], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class KerasLayer(Native):
-    """A Keras layer ``layer`` that replaces a layer of the spec; ``extra_arguments`` returns extra
-    arguments for a call."""
+    """A native layer that calls the Keras layer ``layer``. ``extra_arguments`` maps the inputs of a
+    call to extra keyword arguments, e.g. ``mask``."""
 
     layer: Any
     extra_arguments: ExtraArguments | None = None
 
 
 def _source(layer: Any, values: Tensors) -> list[Any]:
-    """Return the positional arguments of a call. Self-attention gets one tensor twice: as query and
-    as value."""
+    """Return the positional arguments of a call of a Keras layer. Self-attention gets the same
+    tensor twice: as query and as value."""
     source = values["indices"] if "indices" in values else values["x"]
     return [source, source] if type(layer).__name__ == ATTENTION else [source]
 
 
 def mask_of(values: Tensors) -> Mapping[str, Any]:
-    """Return the argument ``mask`` of a recurrent layer."""
+    """Return the keyword argument ``mask`` for a call of a recurrent layer."""
     return {"mask": values["mask"]}
 
 
@@ -64,8 +64,8 @@ def _cast_results(results: Sequence[Any], cast: Any) -> list[Any]:
 def eager(
     layer: Any, training: bool, cast: Any, extra_arguments: ExtraArguments | None = None
 ) -> Callable[[Tensors, Tensors], Sequence[Any]]:
-    """Return a function that calls the layer outside of a model. ``cast`` converts results to
-    float32 if the layer's dtype policy is mixed; otherwise, it is None."""
+    """Return a function that calls the layer eagerly, outside of a ``keras.Model``. ``cast``
+    converts results to float32; it is None unless the layer's dtype policy is mixed."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         sources, states = _source(layer, values), _states(values)
@@ -87,8 +87,8 @@ def eager(
 
 
 def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
-    """Return a function that calls the layer on symbolic tensors, while a model is built. If all
-    initial states are zero, Keras creates them."""
+    """Return a function that calls the layer on symbolic tensors, while a ``keras.Model`` is built.
+    If all initial states are zero, Keras creates them."""
 
     def claimed(node: Node) -> Line:
         roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
@@ -111,11 +111,11 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A ``keras.Model`` for one phase and given input sizes.
+    """A ``keras.Model`` for one phase (training or inference) and given input sizes.
 
     Values are identified by their numbers in the program. ``fixed`` lists the untrained variables,
-    each with the numbers of its old value and its new value. ``constants`` are results that do not
-    depend on inputs. ``done`` are all values that the model computes.
+    each with the numbers of its value before and after the call. ``constants`` are results that do
+    not depend on inputs. ``done`` are all values that the model computes.
     """
 
     model: Any
@@ -128,7 +128,8 @@ class BuiltModel:
 
 
 class KerasModels(WholeModel):
-    """The native path of a session: one ``keras.Model`` for each phase and for given input sizes.
+    """The native path of a session: a ``keras.Model`` for each phase (training or inference) and
+    for each set of input sizes.
 
     All models share their layers. Each call passes the parameters as arguments
     (``stateless_call``), so models are pure functions. :meth:`model` also copies the parameters
@@ -227,8 +228,8 @@ class KerasModels(WholeModel):
     def _variables(
         self, program: Program, model: Any
     ) -> tuple[tuple[str, ...], tuple[tuple[Any, int | None, int | None], ...]]:
-        """Return the names of the trained variables, and the untrained variables, each with the
-        numbers of its old value and its new value in the program."""
+        """Return the names of the trained variables, and a list of the untrained variables. For
+        each untrained variable, the list has the numbers of its value before and after the call."""
         owners = {
             id(v): (key, name)
             for key, layer in self.layers.items()

@@ -12,7 +12,7 @@ from ..jax.primitives import largest, takes
 
 
 class JaxEngine(Jax):
-    """The JAX engine: the backend ``jax`` with Keras' differences."""
+    """The JAX engine of Keras: the backend ``jax`` with the changes that Keras needs."""
 
     cpu = "cpu:0"
     inexact = frozenset({"tanh", "normalization", "attention"})
@@ -30,8 +30,8 @@ class JaxEngine(Jax):
         }
 
     def tensor(self, array: Any) -> Any:
-        """Return a tensor that may share the array's memory, so the array must not change. Keras'
-        own conversion would compile a copy operation for each shape."""
+        """Return a tensor that may share the memory of ``array``, which therefore must not change.
+        Keras' own conversion would compile a copy operation for each shape."""
         return self.jax.device_put(array)
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:

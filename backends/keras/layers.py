@@ -15,9 +15,9 @@ from .attention import parts_of
 
 
 def claimed_loss(keras: Any, definition: str, without: Collection[str]) -> Native | None:
-    """Return Keras' cross-entropy of logits as the native loss; None for definitions in
-    ``without``, which the engine computes wrongly. The loss gets a copy of the logits, because
-    Keras would replace logits that a softmax has computed by the input of that softmax."""
+    """Return Keras' cross-entropy of logits as a native loss; None for definitions in ``without``,
+    which the engine computes wrongly. The loss copies its logits. Otherwise, if a softmax has
+    computed the logits, Keras would use the input of that softmax instead."""
     functions = {
         "sparse_cross_entropy": keras.losses.sparse_categorical_crossentropy,
         "cross_entropy": keras.losses.categorical_crossentropy,
@@ -33,13 +33,14 @@ def claimed_loss(keras: Any, definition: str, without: Collection[str]) -> Nativ
 
 
 def layer_name(instance: str) -> str:
-    """Return a layer's name in Keras. It has no dots, because the torch engine rejects them."""
+    """Return the name in Keras of a layer of the spec. It has no dots, because the torch engine
+    rejects them."""
     return instance.replace(".", "_")
 
 
 def is_operation_name(name: str, keras: Any) -> bool:
-    """Return whether Keras may give this name to an operation, e.g. ``get_item_3`` to ``GetItem``.
-    Names in a model must be unique."""
+    """Return whether Keras may give this name to an operation, as ``get_item_3`` to ``GetItem``. A
+    layer must not have such a name, because names in a model must be unique."""
     stem = name.rstrip("_0123456789")
     classes = [keras.Operation]
     for found in classes:
@@ -59,7 +60,8 @@ def _gates(stem: str, gates: str, axis: int) -> Join:
 
 
 def _gated(gates: str, bias: Join | Stack, way: str) -> Packing:
-    """Return the layout of a layer with gates: each tensor joins the gates in Keras' order."""
+    """Return the layout of a layer with gates: each tensor joins the gates in the order ``gates``.
+    ``way`` is the prefix of the parameters, e.g. ``back_``."""
     kernels = {
         f"{n}kernel": _gates(f"{way}{letter}", gates, 1)
         for n, letter in (("", "W"), ("recurrent_", "U"))
@@ -81,7 +83,8 @@ def _both_ways(make_packing: Callable[[str], Packing]) -> Packing:
 
 
 def variables(layer: Any) -> dict[str, Any]:
-    """Return the variables of a Keras layer by the names that its layout uses."""
+    """Return the variables of a Keras layer, by the names that the layer's layout in this module
+    uses."""
     kind = type(layer).__name__
     if kind == BOTH_WAYS:
         parts = {way: getattr(layer, name) for way, name in WAYS.items()}
@@ -148,8 +151,8 @@ IMAGES = (*COUNTED, *POOLS)
 
 
 def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
-    """Return the constructor arguments of a convolution or pool. The value None marks a setting
-    that Keras does not support."""
+    """Return the constructor arguments of a convolution or pool. An argument is None if Keras does
+    not support its setting."""
     given = layer.attributes
     stride, padding = int(given["stride"]), int(given["padding"])
     if kind in POOLS:
@@ -185,9 +188,9 @@ def zero_initializers(kind: Callable[..., Any]) -> dict[str, str]:
 def layer_arguments(
     kind: str, layer: ClaimableCall, activation: Callable[[str], Any], on_cpu: bool
 ) -> dict[str, Any]:
-    """Return the constructor arguments of a Keras class. The value None marks a function that Keras
-    lacks. ``activation`` maps a function's name to Keras' name or function. ``on_cpu`` is true for
-    TensorFlow on the CPU."""
+    """Return the constructor arguments of the Keras class ``kind``. An argument is None if Keras
+    lacks the function. ``activation`` maps a function's name to Keras' name or function. ``on_cpu``
+    is true for TensorFlow on the CPU."""
     given = layer.attributes
     if kind == "Embedding":
         rows, units = layer.shapes["table"]

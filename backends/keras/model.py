@@ -1,7 +1,8 @@
 """Conversion of a program to a functional ``keras.Model`` of Keras layers and operations.
 
-Layers have the names of the spec. Layers that Keras lacks, and operations that need the length of a
-free axis, become classes of a :class:`Module`, whose source is written next to the model.
+Layers have the names of the spec. Some calls become classes of a :class:`Module`, whose source is
+written next to the model: layers that Keras lacks, and operations that need the length of an axis
+that is unknown when the model is built.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ TAKEN = PYTHON | {"keras", "ops"}
 
 
 class Module:
-    """The functions and layers that Keras lacks: their source, and the objects that it defines."""
+    """The module next to a saved model: the source of functions and layers that Keras lacks, and
+    the objects that this source defines."""
 
     def __init__(self, keras: Any) -> None:
         self.texts: dict[str, str] = {}
@@ -58,7 +60,7 @@ class Module:
 
 
 class Claims(Keras):
-    """The choice of Keras layers for a saved model, in any dtype. The module defines activations
+    """The choice of Keras layers for a saved model, in any dtype. Its module defines activations
     that Keras 3 lacks."""
 
     def __init__(self, name: str, engine: str) -> None:
@@ -77,15 +79,15 @@ class Claims(Keras):
         return None if composed else super().claim(layer)
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """Return no arguments: layers keep Keras' initializers, so that users can retrain the saved
-        model."""
+        """Return no arguments: layers keep Keras' initializers, so that users can train the saved
+        model from new initial weights."""
         return {}
 
 
 @dataclass(frozen=True)
 class Built:
     """A finished model, and its Keras layers by name in the spec. ``natives`` are the layers that
-    Keras has itself, with the layout of their parameters."""
+    Keras has itself, including the layout of their parameters."""
 
     model: Any
     layers: Mapping[str, Any]
@@ -102,7 +104,7 @@ def build(backend: Claims, program: Program, dtype: str) -> Built:
 
 
 class Assembly:
-    """A pass over a program that calls each node on Keras' symbolic tensors, to build a model."""
+    """A builder of a model: it calls each node of a program on Keras' symbolic tensors."""
 
     def __init__(self, backend: Claims, program: Program, dtype: str) -> None:
         self.backend, self.keras = backend, backend.keras
@@ -168,7 +170,7 @@ class Assembly:
 
     def _is_plain(self, node: Node) -> bool:
         """Return whether a single Keras operation can compute a node. It cannot if the node needs
-        the length of a free axis."""
+        the length of an axis that is unknown when the model is built."""
         made = [self.constants[value].op for value in node.inputs if value in self.constants]
         if node.op == "multiply" and made:
             # Keras treats the product of a symbolic tensor and a number as a sparse tensor.
@@ -229,7 +231,7 @@ class Assembly:
         return custom(self.program, node, self.constants.values(), taken)
 
     def _collect(self) -> None:
-        """Find the nodes that compute constants, and the call variants of layers that Keras
+        """Find the nodes that compute constants, and the different calls of each layer that Keras
         lacks."""
         for node in self.nodes:
             if node.op != "call" and all(value in self.constants for value in node.inputs):
@@ -242,7 +244,7 @@ class Assembly:
                 )
 
     def _generate(self, node: Node) -> None:
-        """Call a node as a layer of a generated class."""
+        """Generate a layer class for a node, and call the layer on symbolic tensors."""
         made_of = self._custom(node)
         key = call_key(node) if node.op == "call" else ""
         text = "\n".join(made_of.method(""))
@@ -264,7 +266,8 @@ class Assembly:
         self.tensors.update(zip(made_of.results, _as_list(made), strict=True))
 
     def _name(self, wanted: str) -> str:
-        """Return the wanted name, or a changed name if an input, a layer or an operation has it."""
+        """Return the name ``wanted``, or a changed name if an input, a layer or an operation has it
+        already."""
         taken = {*self.inputs, *(layer.name for layer in self.layers.values())}
         if wanted in taken or is_operation_name(wanted, self.keras):
             return f"{wanted}_layer"
@@ -286,7 +289,8 @@ def _as_list(result: Any) -> list[Any]:
 
 
 def claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
-    """Return the Keras layers that can replace all calls of a layer of the spec."""
+    """Return the layers of the spec that a Keras layer can replace in all of their calls, by name,
+    with the Keras layer."""
     found: dict[str, Any] = {}
     for key, calls in calls_by_layer(program).items():
         natives = [backend.claim(c) for c in calls if c.node.attributes["kind"] == "layer"]

@@ -28,8 +28,9 @@ CLIPS: Mapping[str, str] = {
 
 
 class KerasClass(NamedTuple):
-    """A Keras optimizer class, the names of its arguments, and its lists of variables by slot.
-    ``further`` maps further arguments to their values, or to attributes of the spec."""
+    """A Keras optimizer class (``kind``), the names of its arguments, and its variable lists by
+    slot. ``further`` maps other arguments to their values, or to names of attributes of the
+    optimizer in the spec."""
 
     kind: str
     names: tuple[str, ...]

@@ -37,7 +37,8 @@ class KerasOwnModels(OwnModels):
         return sizes_taken(target, sizes) if self._is_factory(target) else ()
 
     def _is_factory(self, target: Any) -> bool:
-        """Return whether the object is a class or function that creates the model."""
+        """Return whether the object is a class or function that must be called to create the
+        model."""
         return callable(target) and not isinstance(target, self.keras.Model)
 
     def open(
@@ -123,7 +124,8 @@ class KerasModel(OwnModel):
         return called
 
     def _structured_inputs(self, every: Mapping[str, Any]) -> Any:
-        """Return the inputs in the structure that the model takes, e.g. a dictionary or a list."""
+        """Return the inputs in the structure that the model takes, e.g. a dictionary or a list;
+        ``every`` has them by name."""
         if isinstance(getattr(self.model, "input", None), Mapping):
             return dict(every)
         return [every[name] for name in self.takes or ()]

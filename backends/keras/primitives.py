@@ -72,7 +72,8 @@ def _spread(ops: Any, x: Any, axis: int, step: int) -> Any:
 
 
 def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
-    """Return the table of primitives; the functions in ``exact`` replace inexact operations."""
+    """Return the table of primitives. The functions in ``exact`` replace operations that Keras
+    rounds."""
     ops = keras.ops
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
@@ -108,8 +109,8 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
 def _operation(
     keras: Any, shaped: Callable[..., Any], function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Wrap a function of the engine as a Keras operation. For symbolic tensors, Keras' operation
-    ``shaped`` determines the shape."""
+    """Wrap a function of the engine as a Keras operation. For symbolic tensors, the Keras operation
+    ``shaped`` determines the shape of the result."""
 
     class Exact(keras.Operation):
         def __init__(self, attributes: Mapping[str, Any]) -> None:

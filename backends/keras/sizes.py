@@ -1,4 +1,5 @@
-"""Lengths of free axes in the equations of a layer, and the arguments that have such axes."""
+"""Functions for axes whose length is unknown when a layer is built (free axes, e.g. batch and
+time)."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from harness.extend.program import Dim, Node, walk_nodes
 
 
 def bounds(program: Program, node: Node) -> dict[str, Dim]:
-    """Return ``start`` and ``stop`` of a slice, or ``index`` of a selection, in Python's notation.
-    On a free axis, they count from the end. Bounds at an end of the axis are omitted."""
+    """Return ``start`` and ``stop`` of a slice, or ``index`` of a selection, as Python's indexing
+    needs them. On a free axis, they count from the end, e.g. -1. Bounds at an end of the axis are
+    omitted."""
     axis = node.attributes["axis"]
     length = with_known_sizes(program, program.types[node.inputs[0]].shape[axis])
     found = {}
@@ -26,12 +28,14 @@ def bounds(program: Program, node: Node) -> dict[str, Dim]:
 
 
 def with_known_sizes(program: Program, dim: Dim) -> Dim:
-    """Return a dimension in which numbers replace all sizes that are not free."""
+    """Return a dimension with numbers in place of all sizes that are known when a layer is
+    built."""
     return dim.substitute({size: Dim(number) for size, number in program.sizes.items()})
 
 
 def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
-    """Return the names of the free sizes that the nodes need as numbers."""
+    """Return the names of the sizes that the nodes need as numbers although they are unknown when a
+    layer is built."""
     found: set[str] = set()
     for node in walk_nodes(nodes):
         dims: list[Any] = [
@@ -55,7 +59,7 @@ def has_flat_indices(program: Program, node: Node) -> bool:
 
 
 def stacked_outputs(node: Node) -> list[int]:
-    """Return the outputs of a loop that are stacked but not carried to the next step."""
+    """Return the outputs of a loop that are stacked over time and not carried to the next step."""
     outputs, count = node.block.outputs, node.carries
     return [value for value in outputs[count:] if value not in outputs[:count]]
 

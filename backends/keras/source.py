@@ -1,8 +1,9 @@
 """Export of layers that Keras lacks as Python source that uses ``keras.ops``.
 
-Each layer becomes a class with neutral weight names; its method ``call`` computes the equations.
-The source imports only keras, so a ``.keras`` file and its module work without the harness. A class
-is registered under a checksum of its source, so that modules of several exports do not collide.
+Each layer becomes a class whose weights have their names from the spec; its method ``call``
+computes the equations. The source imports only keras, so a ``.keras`` file and its module work
+without the harness. A class is registered under a checksum of its source, so that modules of
+several exports do not collide.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ Text = Callable[[Dim], str]
 
 
 def _places(node: Node, number: int, count: Dim, text: Text) -> str:
-    """Return the source of the positions of window entries along one axis, ``[count, size]``."""
+    """Return the source of the positions of window entries along one axis. They have the shape
+    ``[count, size]``: number of windows, entries of a window."""
     step, apart, size = (
         Dim.of(node.attributes[name][number]) for name in ("stride", "dilation", "size")
     )
@@ -106,7 +108,8 @@ RESERVED = PYTHON | {
 
 
 def registered(text: str) -> str:
-    """Return the source of a class or function with the decorator that registers it in Keras."""
+    """Return the source of a class or function, preceded by the decorator that registers it in
+    Keras."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f'@{DECORATOR}(package="harness-{digest}")\n{text}'
 
@@ -180,7 +183,8 @@ class CallWriter:
                 self._assign(node, indent)
 
     def _number(self, value: int, number: float) -> None:
-        """Store a constant as a Python number, which takes the dtype of the other operand."""
+        """Store a constant as a Python number, because a Python number takes the dtype of the other
+        operand."""
         self._numbers[value], self._texts[value] = number, repr(number)
         self._precedence[value] = 3 if number >= 0 else 0
 

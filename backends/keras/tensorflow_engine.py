@@ -27,7 +27,8 @@ EAGER = 24
 
 
 class TensorFlowEngine:
-    """Execution on TensorFlow: eager operations, with gradient tapes for gradients."""
+    """The TensorFlow engine of Keras: operations run eagerly, and gradient tapes compute
+    gradients."""
 
     cpu = "cpu:0"
     inexact = frozenset({"gelu", "attention"})
@@ -135,8 +136,8 @@ class TensorFlowEngine:
         return function
 
     def compile_part(self, function: Function) -> Function:
-        """Return a function that is traced after many calls; used for many small operations, e.g.
-        an update."""
+        """Return a function that is traced only after many calls; used for functions of many small
+        operations, e.g. an update."""
         return self._trace_later(function)
 
     def advance(self, step: Advance) -> Advance:
@@ -147,9 +148,9 @@ class TensorFlowEngine:
         return compiled
 
     def _trace_later(self, function: F) -> F:
-        """Return a wrapper that calls the function eagerly :data:`EAGER` times and then traces it.
-        Eager operations take about 50 us each in Python; tracing takes as long as :data:`EAGER`
-        calls."""
+        """Return a wrapper that calls the function eagerly :data:`EAGER` times, and from then on as
+        a traced ``tf.function``. Eager operations take about 50 us each in Python; tracing takes as
+        long as :data:`EAGER` calls."""
         tf, calls = self.tf, itertools.count(1)
         traced = tf.function(function, autograph=False)
 
@@ -225,9 +226,9 @@ class TensorFlowEngine:
             self.tf.test.experimental.sync_devices()
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
-        """Return a function that computes dense gradients. With sparse gradients of embeddings,
-        Keras optimizers would sum the squares of a row's occurrences instead of squaring the
-        sum."""
+        """Return a function that computes dense gradients. An embedding's sparse gradient has a
+        separate entry for each occurrence of a row; Keras optimizers would sum the squares of these
+        entries instead of squaring their sum."""
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             with self.tf.GradientTape(watch_accessed_variables=False) as tape:

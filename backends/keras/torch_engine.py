@@ -10,7 +10,7 @@ from ..torch.backend import Torch
 
 
 class TorchEngine(Torch):
-    """The torch engine: the backend ``torch`` with Keras' differences."""
+    """The torch engine of Keras: the backend ``torch`` with the changes that Keras needs."""
 
     # Use "cpu", not "cpu:0": torch would copy tensors from cpu to cpu:0, and Keras would then lose
     # its parameters.
@@ -37,8 +37,8 @@ class TorchEngine(Torch):
         return zeros.index_add(0, indices.reshape(-1), x.reshape(indices.numel(), *rest))
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return whether Keras' attention is wrong: masked attention is, because Keras adds the
-        mask to the scores, so fully masked rows have gradients."""
+        """Return whether Keras' attention is wrong on torch. Masked attention is wrong: Keras adds
+        the mask to the scores, so rows that are fully masked have gradients."""
         return definition == "masked_attention"
 
     def settings(self) -> Mapping[str, str]:

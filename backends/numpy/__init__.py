@@ -1,1 +1,1 @@
-"""The numpy backend: the simplest backend, which needs no framework."""
+"""The backend ``numpy``, which is the simplest backend and needs no framework."""

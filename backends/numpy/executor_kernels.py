@@ -1,8 +1,8 @@
-"""numpy's kernels for an executor: ufuncs and products that write into given arrays.
+"""numpy's kernels for an executor: ufuncs and products that write their results into given arrays.
 
 Each kernel function binds its arguments and returns a function without arguments. Masks are applied
-to the bits of floats with integer operations, because ``numpy.where`` is 20 times slower on random
-masks, and multiplying by 0 does not remove NaN.
+to the bits of floats with integer operations. The reasons: ``numpy.where`` is 20 times slower on
+random masks, and multiplying by 0 does not remove NaN.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class NumpyKernels:
         return self._scratch[name][:size].reshape(shape)
 
     def _array(self, operand: Any) -> Array:
-        """Return a number as a 0-d array, which ufuncs accept four times faster than a float."""
+        """Return a number as an array without axes, which ufuncs accept four times faster than a
+        float."""
         return operand if isinstance(operand, np.ndarray) else np.array(operand, self.dtype)
 
     def _ufunc(self, ufunc: Any, out: Array, *inputs: Any) -> Call:
@@ -153,10 +154,11 @@ class NumpyKernels:
         )
 
     def _places(self, x: Array, indices: Array) -> tuple[Call, Array, Array]:
-        """Return a call that computes flat positions, ``x`` as a flat array, and the positions.
+        """Return three things: a call that computes positions, ``x`` as a flat array, and the array
+        of positions.
 
-        There is one position for each row, of the entry that ``indices`` selects. ``x`` and the
-        flat array are both in row-major or column-major order.
+        Each row has one position in the flat array: that of the entry which ``indices`` selects in
+        the row. The flat array is a view of ``x``, in row-major or column-major order.
         """
         by_rows = bool(x.flags.c_contiguous)
         length, classes = x.shape
@@ -200,7 +202,8 @@ class NumpyKernels:
         return partial(np.matmul, x, np.ones(x.shape[1], x.dtype), out)
 
     def _max(self, out: Array, x: Array) -> Call:
-        """Return a call for the maximum of each row; argmax is faster on contiguous rows."""
+        """Return a call for the maximum of each row. On contiguous rows it uses argmax, which is
+        faster."""
         if not x.flags.c_contiguous:
             return partial(np.maximum.reduce, x, 1, None, out)
         places, starts = self.scratch(out.shape, np.intp), np.arange(len(x)) * x.shape[1]

@@ -17,7 +17,8 @@ LARGE = 2**16  # the most entries of the matrix of zeros and ones in _by_product
 
 
 def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a call that fills ``out`` [rows, units] from ``x`` [n, units] and ``indices`` [n].
+    """Return a call that sums the rows of ``x`` [n, units] with the same index into ``out`` [rows,
+    units]. ``indices`` is [n].
 
     ``scratch(shape, dtype, key)`` returns temporary memory for one call.
     """
@@ -26,7 +27,8 @@ def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
 
 
 def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a call that multiplies ``x`` by a matrix of zeros and ones."""
+    """Return a call that computes the sums as the product of a matrix of zeros and ones with
+    ``x``."""
     by_present_index = _by_present_index(scratch, out, x, indices)
     ones = scratch((len(out), len(x)), x.dtype, 1)
     classes, product = np.arange(len(out))[:, None], _product(out)
@@ -41,7 +43,7 @@ def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
 
 
 def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a call that sorts rows by index, and sums the rows of each index by a product with
+    """Return a call that sorts rows by index, and computes the sum of each index as a product with
     ones."""
     narrow = np.int16 if len(out) < 2**15 else np.int64  # numpy sorts int16 by radix
     keys, values = scratch(indices.shape, narrow), scratch(x.shape, x.dtype)
@@ -67,12 +69,13 @@ def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array
 
 
 def _product(out: Array) -> Callable[[Array, Array, Array], Array]:
-    """Return the fastest matrix product for ``out``; np.dot needs contiguous rows."""
+    """Return the faster of numpy's two functions for a matrix product; np.dot needs a contiguous
+    ``out``."""
     return np.dot if out.flags.c_contiguous else np.matmul
 
 
 def _by_present_index(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a call that sorts rows by index, and sums the rows of each index that occurs."""
+    """Return a call that sorts rows by index, and sums rows only for indices that occur."""
     values = scratch(x.shape, x.dtype)
 
     def run() -> None:

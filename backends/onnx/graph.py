@@ -1,4 +1,4 @@
-"""Translation of a program to an ONNX graph of standard operators, a few for each primitive.
+"""Translation of a program to an ONNX graph. Each primitive becomes a few standard operators.
 
 Layers are inlined. Nodes read the lengths of free axes from the shapes of the inputs. A loop over
 time becomes a Scan, whose body reads outer values by name.
@@ -70,8 +70,8 @@ class Graph:
         return [(port, self._names[port.value]) for port in ports]
 
     def _name_ends(self, ends: Sequence[Port], names: Sequence[str]) -> list[tuple[int, str]]:
-        """Give output values their names. Return the values that already have other names, which
-        the graph must copy."""
+        """Give the values of outputs the names of the outputs. Return the values that already have
+        another name as pairs (value, name): the graph must copy them."""
         copies = []
         for port, name in zip(ends, names, strict=True):
             if port.value in self._names:
@@ -190,13 +190,13 @@ class Graph:
         return name
 
     def length(self, dim: Dim) -> str:
-        """Return the name of an int64 vector whose only entry is the length of a dimension."""
+        """Return the name of an int64 vector of one entry: the length of a dimension."""
         if dim not in self._lengths:
             self._lengths[dim] = self._length(dim)
         return self._lengths[dim]
 
     def range(self, dim: Dim) -> str:
-        """Return the name of the int64 vector 0, 1, ... with the length of a dimension."""
+        """Return the name of the int64 vector 0, 1, ..., which is as long as a dimension."""
         if not self._is_free(dim):
             return self.constant(np.arange(dim.resolve(self.program.sizes)))
         stop = self.emit("Squeeze", [self.length(dim)])  # Range needs scalars
@@ -217,7 +217,8 @@ class Graph:
         return total
 
     def _axis(self, size: Dim) -> str:
-        """Return the name of a free axis' length, which nodes read from the shape of an input.
+        """Return the name of a value that holds the length of a free axis, read from the shape of
+        an input.
 
         Raises:
             UsageError: no input has an axis of this length.

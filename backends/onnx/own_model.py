@@ -41,9 +41,9 @@ class OnnxModels(OwnModels):
 
 
 class OnnxModel(OwnModel):
-    """A user's ONNX graph whose weights can be replaced. Files do not mark trained weights, so all
-    initializers count as untrained. Initializers that match no weight of the spec keep their
-    values."""
+    """A user's ONNX graph whose weights can be replaced. ONNX files do not say which weights are
+    trained, so all initializers count as untrained. Initializers that match no weight of the spec
+    keep their values."""
 
     differentiates = False
     # The names of moving statistics in files that torch exports.

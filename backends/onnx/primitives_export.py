@@ -44,7 +44,8 @@ COLUMNS = ("length", "size", "stride", "dilation")
 
 
 def _window_positions(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
-    """Return the name of the positions of window entries along one axis, ``[count, size]``."""
+    """Return the name of the positions of window entries along one axis. They have the shape
+    ``[count, size]``: number of windows, entries of a window."""
     known = graph.program.sizes
     if not {name for dim in (count, size, step, apart) for name in dim.names} - known.keys():
         numbers = (dim.resolve(known) for dim in (count, size, step, apart))
@@ -57,8 +58,8 @@ def _window_positions(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim
 
 
 def overlap_add(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write ``overlap_add`` as an Einsum with a 0/1 matrix for each axis, with ones at the
-    positions of window entries.
+    """Write ``overlap_add`` as an Einsum with one matrix per axis. The matrix has ones at the
+    positions of window entries, and zeros elsewhere.
 
     Raises:
         UsageError: the number of windows is a free size.

@@ -53,7 +53,8 @@ SPARE = 1 << 26
 
 @dataclass(frozen=True)
 class Storage:
-    """A storage of ``count`` numbers, whose bytes are in the file ``data/KEY`` of the archive."""
+    """A storage of a ``.pt`` file: ``count`` numbers, whose bytes are in the file ``data/KEY`` of
+    the archive."""
 
     dtype: str
     key: str
@@ -72,7 +73,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class _StorageType:
-    """A replacement for the storage class that a pickle names; it has a dtype and no methods."""
+    """A stand-in for the storage class that a pickle names; it has only a dtype and no methods."""
 
     dtype: str
 

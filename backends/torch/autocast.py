@@ -42,7 +42,7 @@ def autocast(native: Native, device: str, dtype: str) -> Native:
 
 @contextmanager
 def _without_onednn(disable: bool) -> Iterator[None]:
-    """Disable oneDNN inside this context if ``disable`` is true."""
+    """Disable oneDNN inside this context if ``disable`` is true; otherwise change nothing."""
     onednn: Any = torch.backends.mkldnn
     before = onednn.enabled
     # Do not use torch's flags(), which also changes the float32 precision.

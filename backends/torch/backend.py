@@ -150,8 +150,8 @@ class Torch(Backend):
         return {"threads": str(torch.get_num_threads()), **cuda.settings()}
 
     def gradients_of(self, scalar: Tensor, leaves: Tensors) -> dict[str, Tensor]:
-        """Return the gradient of a scalar with respect to each leaf, by name; zeros for leaves that
-        the scalar does not depend on."""
+        """Return the gradients of a scalar with respect to the tensors ``leaves``, by name. A
+        gradient is zeros if the scalar does not depend on the tensor."""
         if not scalar.requires_grad:
             return {n: torch.zeros_like(t) for n, t in leaves.items()}
         gradients = torch.autograd.grad(

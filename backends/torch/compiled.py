@@ -33,7 +33,8 @@ SHORT = 8
 def _short_sort(
     x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> Any:
-    """Replace ``torch.sort``: short rows are sorted by comparing all pairs, stable and NaN last."""
+    """Replace ``torch.sort`` for short rows: compare all pairs of entries. The sort is stable, with
+    NaN last. For other sorts, return NotImplemented."""
     count = x.shape[dim]
     if count > SHORT or descending or dim not in (-1, x.dim() - 1):
         return NotImplemented

@@ -47,7 +47,7 @@ def settings() -> Mapping[str, str]:
 
 
 def wait(device: str) -> None:
-    """Wait until a GPU has finished its work; on the CPU, return at once."""
+    """Wait until a GPU has finished its work; on the CPU, return immediately."""
     if card_of(device) is not None:
         torch.cuda.synchronize(device)
 

@@ -109,7 +109,7 @@ def _parameter(start: float, gradient: float) -> nn.Parameter:
 
 
 def _step_size(optimizer: Any, gradient: float, start: float = 0.0, **options: Any) -> float:
-    """Return how far one step moves a parameter, divided by the learning rate."""
+    """Return how far one optimizer step moves a parameter, divided by the learning rate."""
     p = _parameter(start, gradient)
     optimizer([p], lr=RATE, **options).step()
     return float((start - p.detach()[0]) / RATE)

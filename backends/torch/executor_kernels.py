@@ -108,7 +108,7 @@ class TorchKernels:
         return torch.tensor(operand, dtype=self.dtype)
 
     def _whole(self, operand: Any, like: Tensor) -> Tensor:
-        """Return a number as a tensor with the shape of ``like``; return a tensor unchanged."""
+        """Return a number as a tensor that has the shape of ``like``; return a tensor unchanged."""
         if isinstance(operand, torch.Tensor):
             return operand
         return torch.tensor(operand, dtype=self.dtype, device=self.device).expand(like.shape)

@@ -47,8 +47,8 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 
 def _packed_attention(middle: Middle) -> Callable[[ClaimableCall], Native]:
-    """Return a function that implements attention with one joint projection for q, k and v, as in
-    ``torch.nn.MultiheadAttention``."""
+    """Return a function that makes the native attention of a layer, with one joint projection for
+    q, k and v, as in ``torch.nn.MultiheadAttention``. ``middle`` computes the attention itself."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
@@ -73,7 +73,7 @@ def _packed_attention(middle: Middle) -> Callable[[ClaimableCall], Native]:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the halves of x [..., time, 2 * half] by angles with this cosine and sine [time,
+    """Rotate the halves of x [..., time, 2 * half] by angles, given as ``cos`` and ``sin`` [time,
     half]."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
@@ -133,7 +133,8 @@ CONVOLUTIONS: Mapping[str, tuple[str, tuple[int, ...]]] = {
 
 
 def convolution(layer: ClaimableCall) -> Native | None:
-    """Return torch's convolution for a layer; None if its activation is not in ``CONVOLVED``."""
+    """Return torch's convolution as a native layer; None if the layer's activation is not in
+    ``CONVOLVED``."""
     given, definition = layer.attributes, layer.definition
     activation = given["activation"]
     if activation not in CONVOLVED:
@@ -161,8 +162,8 @@ def convolution(layer: ClaimableCall) -> Native | None:
 
 
 def pool(layer: ClaimableCall) -> Native | None:
-    """Return torch's mean or max pool for a layer; None if the padding exceeds half a window, which
-    torch rejects."""
+    """Return torch's mean or max pool as a native layer; None if the padding exceeds half a window,
+    which torch rejects."""
     given = layer.attributes
     window = Dim.of(given["window"])
     stride, padding = int(given["stride"]), int(given["padding"])
@@ -195,7 +196,8 @@ FEW = 2**16
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return x [..., features] @ weight.T + bias, as one product of all rows in memory order.
+    """Return x [..., features] @ weight.T + bias, computed as one product of all rows in their
+    memory order.
 
     Recurrent layers return tensors that are time-first in memory. torch would copy such an input,
     or compute one product per batch row. Small tensors are passed to torch unchanged, because
@@ -209,7 +211,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Activation(NamedTuple):
-    """The torch function for an activation of a spec: its name in torch, and extra arguments."""
+    """torch's function for an activation of a spec: its name in torch, and extra arguments."""
 
     name: str
     arguments: Mapping[str, str] = {}
@@ -315,8 +317,8 @@ def _batch_norm(layer: ClaimableCall) -> Native:
 
 
 def _cross_entropy(layer: ClaimableCall) -> Native:
-    """Return torch's cross-entropy for a loss; all axes but the classes are flattened to rows,
-    because torch needs the classes on axis 1."""
+    """Return torch's cross-entropy as a native loss. It flattens all axes except the classes to
+    rows, because torch needs the classes on axis 1."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         logits, target = values["logits"], values["target"]

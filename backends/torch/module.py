@@ -129,8 +129,8 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 
 
 def native_layers(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
-    """Return the layers that can be torch.nn modules, by name, each with its native
-    implementation."""
+    """Return the layers that the source can write as torch.nn modules: by name, the call and its
+    native implementation."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
     for key, (layer, *_) in calls_by_layer(program).items():
         native = CLAIMS[layer.definition](layer) if layer.definition in MODULES else None
@@ -140,7 +140,8 @@ def native_layers(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
 
 
 def attribute_name(name: str) -> str:
-    """Return the attribute name for a layer or parameter in a module; names stay unique."""
+    """Return the attribute name of a layer or parameter in a torch module. Different names give
+    different attribute names."""
     # Add an underscore also to names that already end in underscores, so that names stay unique.
     stem = name.rstrip("_")
     taken = (
@@ -251,7 +252,8 @@ class Writer:
         return [*lines, *e.lines, f"        return {result_text(e, codes)}"]
 
     def _training(self, form: LayerForm, method: Method, phase: Any) -> list[str]:
-        """Return the source of the equations in training, which update the moving statistics."""
+        """Return the source lines of a layer's equations in training, including the update of
+        moving statistics."""
         call = method.training
         assert call is not None
         roles = call.attributes["results"]

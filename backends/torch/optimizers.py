@@ -15,7 +15,7 @@ Tensor = Any
 
 @dataclass
 class _Running:
-    """The state of a torch optimizer: its parameters by name, and its step count."""
+    """The state of a running torch optimizer: its parameters by name, and its step count."""
 
     optimizer: torch.optim.Optimizer
     parameters: dict[str, torch.nn.Parameter]
@@ -37,13 +37,14 @@ class _Clip:
 
 @dataclass(frozen=True)
 class TorchOptimizer(NativeOptimizer):
-    """A class of torch.optim with its arguments.
+    """An optimizer class of torch.optim with its arguments.
 
-    - ``buffers`` maps the definition's slots to torch's names.
+    - ``buffers`` maps the slots of the spec's optimizer to torch's names, e.g. ``m`` to
+      ``exp_avg``.
     - ``starts`` has the initial values of slots that do not start at zero.
     - ``epsilon``, if set, is added to the root of the uncorrected second moment. (torch's Adam adds
       its own epsilon to the corrected root.)
-    - ``clip`` runs before each step.
+    - ``clip`` clips the gradients before each step.
     """
 
     kind: type[torch.optim.Optimizer]
@@ -63,8 +64,8 @@ class TorchOptimizer(NativeOptimizer):
         return self.clip is not None
 
     def make(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer with one parameter group; torch rejects an empty list of
-        parameters."""
+        """Return the torch optimizer, always with one parameter group, because torch rejects an
+        empty list of parameters."""
         return self.kind([{"params": list(parameters)}], **self.arguments)
 
     def start(self, variables: Tensors) -> _Running:
@@ -170,8 +171,8 @@ def _make_optimizer(name: str, numbers: Mapping[str, float], double: bool) -> To
 
 
 def _clip(rule_clipping: Clipping | None) -> _Clip | None:
-    """Return torch's function for the clipping of a rule; None if torch has none, as for the norm
-    of each parameter."""
+    """Return torch's function for the clipping of a rule; None if torch has none, e.g. for clipping
+    by the norm of each parameter."""
     match rule_clipping:
         case Clipping(by="global_norm", epsilon=found) if found == NORM_EPSILON:
             return _Clip("clip_grad_norm_", rule_clipping.limit)

@@ -138,8 +138,8 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _differentiable(training: bool) -> Iterator[None]:
-    """Disable cuDNN inside this context unless ``training``: in evaluation mode, cuDNN cannot
-    differentiate recurrent layers."""
+    """Disable cuDNN inside this context unless ``training``: cuDNN cannot differentiate recurrent
+    layers in evaluation mode."""
     kept = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = kept and training
     try:

@@ -54,13 +54,14 @@ class Unfold(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Return the gradient of x: the sum of the gradients in all windows of an entry."""
+        """Return the gradient of x: for each entry, the sum of the gradients in all windows that
+        contain it."""
         return OverlapAdd.apply(gradients[0], ctx.axes), None, None
 
 
 class OverlapAdd(torch.autograd.Function):
-    """An autograd function that sums overlapping windows, to avoid autograd's copies of partial
-    sums."""
+    """An autograd function that sums overlapping windows; in plain operations, autograd would copy
+    partial sums."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: Axes) -> Tensor:

@@ -25,8 +25,8 @@ from harness.extend.source import (
 
 
 def windows(e: Emitter, node: Node) -> str:
-    """Return the source template of ``windows``; ``unfold`` puts window entries on the last
-    axes."""
+    """Return the source of ``windows``, as a template for its operands. It uses ``unfold``, which
+    puts the entries of a window on the last axes."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
     axes, count = attributes["axes"], len(attributes["axes"])
     each = {n: [e.size(dim) for dim in attributes[n]] for n in ("size", "stride", "dilation")}
@@ -46,7 +46,8 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """Return the source template of ``overlap_add`` for images, with torch's ``fold``.
+    """Return the source of ``overlap_add`` for images, as a template for its operands. It uses
+    torch's ``fold``.
 
     Raises:
         UsageError: the values are not images, or the padding is not symmetric.

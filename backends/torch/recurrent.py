@@ -84,8 +84,8 @@ def _gated(layer: ClaimableCall) -> bool:
 
 
 def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
-    """Return the prefix of the spec's parameters and the suffix of torch's names for each
-    direction."""
+    """Return for each direction of a layer two texts: the prefix of its parameters in the spec
+    (``back_``), and the suffix of its names in torch (``_reverse``)."""
     back = any(name.startswith("back_") for name in layer.shapes)
     return [("", ""), ("back_", "_reverse")] if back else [("", "")]
 
@@ -93,8 +93,8 @@ def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
 def _gate_pieces(
     layer: ClaimableCall, order: str, second: Callable[[str], Piece]
 ) -> dict[str, Piece]:
-    """Return the layout of a layer with gates in torch's order; ``second`` returns the layout of
-    the second bias."""
+    """Return the layout of the parameters of a layer with gates; ``order`` is torch's order of the
+    gates, e.g. ``ifgo``. ``second(prefix)`` returns the layout of the second bias."""
     pieces: dict[str, Piece] = {}
     for way, end in directions(layer):
         pieces |= {
@@ -169,8 +169,8 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
 
 
 def _sorted_positions(mask: Tensor, counts: Tensor, backwards: bool) -> Tensor:
-    """Return the new position of each step [batch, time], with unmasked steps first. ``counts``
-    [batch, 1] are the numbers of unmasked steps."""
+    """Return the new position of each step, [batch, time], if unmasked steps are moved to the
+    front. ``counts`` [batch, 1] are the numbers of unmasked steps."""
     rank = mask.cumsum(1)
     front = counts - rank if backwards else rank - 1
     steps = torch.arange(mask.shape[1], device=mask.device)
