@@ -54,7 +54,7 @@ class RunResult(PassResult):
         return html_table(f"at {sizes}", ("array", "shape", "dtype", "value"), rows, paths)
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each array: name, shape, dtype, mean, minimum and maximum.
+        """Return a table with a row for each array: name, shape, dtype, mean, minimum and maximum.
 
         Raises:
             NoPandas: pandas is not installed.

@@ -107,7 +107,8 @@ class BenchReport:
         )
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each cell: its parameters and status, and the speed if it has one.
+        """Return a table with a row for each cell: its parameters and status, and its speed if it
+        has one.
 
         Raises:
             NoPandas: pandas is not installed.

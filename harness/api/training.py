@@ -125,7 +125,7 @@ class Trained:
         return html_table(self._title(), self._columns(), self._rows())
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each epoch.
+        """Return a table with a row for each epoch.
 
         Raises:
             NoPandas: pandas is not installed.
@@ -179,7 +179,7 @@ class Generated:
         return html_table(title, ("backend", "text"), rows, differences(self.texts), words=2)
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each backend.
+        """Return a table with a row for each backend.
 
         Raises:
             NoPandas: pandas is not installed.

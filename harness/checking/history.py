@@ -424,6 +424,7 @@ def rerun_command(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> 
 
 
 def _format_options(**values: object) -> list[str]:
-    """Return the command-line words for options of ``check``, which are passed by field name."""
+    """Return the command-line words that set options of ``harness check``. The keywords are field
+    names of the options."""
     options = {one.name: one for one in options_of(CheckOptions)}
     return [word for name, value in values.items() for word in options[name].words(value)]

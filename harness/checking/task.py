@@ -112,7 +112,7 @@ class CellReport:
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest verdict of the findings."""
+        """The most serious verdict of the findings."""
         return self.result.verdict
 
     @property

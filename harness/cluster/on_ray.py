@@ -118,7 +118,7 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """End all processes that were started, and the connection."""
+        """End all processes that were started through the connection, then close the connection."""
         if not self._ray.is_initialized():
             return
         for actor in list(self._actors):
@@ -304,7 +304,7 @@ class Queue(Generic[T]):
         return self._stopped or not self._left
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Stop giving out items; :func:`spread` then raises ``error``."""
+        """Stop giving out items. If ``error`` is given, :func:`spread` then raises it."""
         with self._changed:
             self._stopped = True
             self.error = self.error or error

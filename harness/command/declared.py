@@ -63,13 +63,13 @@ class Option:
         word: The name on the command line, if different from the field's name. A name without
             dashes is an argument; "" means that the command line does not have the option.
         short: The one-letter name on the command line.
-        kind: The kind of value, which a shell completes.
+        kind: The kind of value, e.g. ``backend``, for shell completion.
         allowed: The range of a number.
         unit: The number that the value is multiplied by, such as the bytes in a MiB.
         metavar: The placeholder of the value in the help.
         shown: True if the help shows the default, because ``help`` does not mention it.
-        decides: True if the option affects the result of a cell. Then records can only be joined if
-            they have the same value, and the command that reruns a cell includes the option.
+        decides: True if the option affects the result of a cell. Records can then be joined only if
+            the option has the same value in them. The command that reruns a cell has the option.
         suite: The name of the option in pytest; "" for none.
         python: The help text for Python, if different from ``help``; None if the Python function
             does not have the option.
@@ -185,7 +185,8 @@ class SectionOption(click.Option):
 
 
 def option(default: Any, help_: str, **more: Any) -> Any:
-    """Return a field that declares an option; ``MISSING`` as the default makes it required."""
+    """Return a dataclass field that declares an option with the help text ``help_``. If the default
+    is ``MISSING``, the option is required. ``more`` has further fields of :class:`Option`."""
     metadata = {"option": Option(help_, **more)}
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=metadata)

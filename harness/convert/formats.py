@@ -48,7 +48,7 @@ class Exported:
         inference: The inference program, at the same sizes. The format writes this program.
         parameters: Arrays by their names in the spec (``rnn.W``), in the order of the model. They
             are C-contiguous, of shape ``training.shape(port)``, and all float32 or all float64.
-        statistics: Moving means and variances, with the same names, shapes and dtype rules.
+        statistics: Moving means and variances. The rules for ``parameters`` apply to them too.
         vocabulary: The characters by index; () if they are not known.
         metadata: JSON data: the fingerprint of the spec, and the history of the weights.
     """

@@ -3,7 +3,8 @@
 A column is named ``torch``, or ``torch@2.6`` for the version 2.6 in a separate environment. Users
 may also write ``torch==2.6``. ``torch@2.6=/path/to/python`` runs the backend ``torch`` in the
 interpreter ``/path/to/python``. Measurements and records use the name with the label (``2.6``).
-Known differences and claims of layers depend only on the name without the label.
+Known differences, and the choice of layers that a plugin runs with framework functions, depend only
+on the name without the label.
 """
 
 from __future__ import annotations

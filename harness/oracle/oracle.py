@@ -76,8 +76,8 @@ def _reversed_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 
 
 def _doubled_cumsum(x: Array) -> Array:
-    """Return the cumulative sum over the last axis, computed like a parallel scan: step n adds the
-    entry that is 2^n places before."""
+    """Return the cumulative sum over the last axis, computed like a parallel scan: step n adds to
+    each entry the entry that is 2^n positions before it."""
     x, step = np.array(x), 1
     while step < x.shape[-1]:
         x[..., step:] = x[..., step:] + x[..., :-step]

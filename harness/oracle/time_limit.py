@@ -28,8 +28,8 @@ _reserved_bytes: dict[int, int] = {}
 
 
 class OracleFault(HarnessError):
-    """The error that the oracle lacks time or memory. The backend is not at fault. ``verdict`` is
-    the verdict of the cell."""
+    """The error that is raised if the oracle lacks time or memory. The backend is not at fault.
+    ``verdict`` is the verdict of the cell."""
 
     def __init__(self, message: str, verdict: Literal["timeout", "out-of-memory"]) -> None:
         super().__init__(message, verdict)

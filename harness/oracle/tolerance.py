@@ -253,7 +253,7 @@ def worst_point(actual: Array, expected: Array, errors: Array, allowed: float) -
 
 
 def _errors(actual: Array, expected: Array, scale: float) -> Array:
-    """Return the error of each entry, divided by ``scale``, by the rules of
+    """Return the error of each entry, divided by ``scale``. NaN and infinities count as in
     :func:`relative_error`."""
     with np.errstate(all="ignore"):
         gap = np.abs(np.asarray(actual, np.float64) - expected) / scale

@@ -60,7 +60,8 @@ class Context:
 
     @property
     def float_dtype(self) -> str:
-        """The dtype of all floats except the operands of matrix products."""
+        """The dtype of all floats except the operands of matrix products, which may have a narrower
+        dtype."""
         return host_dtype(self.dtype)
 
     @property
