@@ -163,7 +163,8 @@ def closest(value: object, allowed: Iterable[str]) -> str | None:
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest allowed name, or "" if none is close.
 
-    If ``value`` is a list of allowed names such as "a,b", say that only one name is accepted.
+    If ``value`` is a list of allowed names such as "a,b", return a text which says that only one
+    name is accepted.
     """
     allowed = tuple(allowed)
     if isinstance(value, str) and "," in value and {*value.split(",")} <= {*allowed}:

@@ -166,8 +166,8 @@ def cells(specs: Models = (), backends: Names = (), **options: Unpack[CellKeywor
     """Return the cells that :func:`check` would run with these arguments.
 
     A cell contains no arrays: it can be hashed, pickled, and written as JSON (``record()``;
-    ``Task.of`` reads it). :func:`run_cell` runs it on any machine that has the harness, the folders
-    and the interpreters.
+    ``Task.of`` reads it). :func:`run_cell` runs it on any machine that has the harness, the same
+    folders of definitions, and the same Python interpreters.
 
     Returns:
         The cells, in the order of the run.

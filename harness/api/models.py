@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class RunResult(PassResult):
-    """The results of a pass."""
+    """The results of one pass of a model, as returned by :func:`run`."""
 
     def __repr__(self) -> str:
         groups = ("outputs", "state", "statistics", "metrics", "gradients")

@@ -1,4 +1,5 @@
-"""``harness.train`` and ``harness.generate``: training on a text, and text by trained weights."""
+"""``harness.train`` and ``harness.generate``: train a model on a text, and continue a text with
+trained weights."""
 
 from __future__ import annotations
 

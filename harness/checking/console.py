@@ -227,7 +227,8 @@ def _compose_lines(
 def results_data(
     code: int, request: Request, report: Report, compared: RunChanges | None = None
 ) -> dict[str, object]:
-    """Return the results of a run as the plain data that ``--json`` prints."""
+    """Return the results of a run as the plain data that ``--json`` prints. ``code`` is the exit
+    code."""
     arrays = {} if request.given is None else {"given": describe_arrays(request.given).plain()}
     changes = {} if compared is None else {"since": compared.record()}
     return {

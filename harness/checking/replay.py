@@ -158,7 +158,7 @@ SUFFIX = "-reduced"
 
 @dataclass
 class Runner:
-    """A backend that runs failing passes, each for at most ``seconds``."""
+    """A backend that runs failing passes again, each with a time limit of ``seconds``."""
 
     worker: Worker
     seconds: float

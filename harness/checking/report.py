@@ -312,7 +312,8 @@ def describe_failure(result: CellResult) -> list[str]:
 
 
 def find_places(result: CellResult, specs: ModelCollection) -> Iterator[str]:
-    """Yield ``file:line`` of the wrong equation, of the wrong layers, and of the model's name."""
+    """Yield the positions (``file:line``) of the wrong equation, of the wrong layers, and of the
+    model's name."""
     if result.place:
         yield result.place
     model = specs[result.cell.spec].definition

@@ -132,7 +132,8 @@ class Option:
         return [text for part in parts for text in (f"{self.word}", str(part))]
 
     def param(self) -> click.Parameter:
-        """Return click's object for the option or argument."""
+        """Return the click option, or click argument, that this option becomes on the
+        command line."""
         word, several = self.word or "", self.type.endswith("...]")
         form, required = self._form(), self.default is MISSING
         if not word.startswith("-"):

@@ -1,4 +1,5 @@
-"""Help texts in sections, wrapped to the width of the terminal, but never within a command."""
+"""Help texts in sections. Lines are wrapped to the width of the terminal, but never inside a
+command that users may copy."""
 
 from __future__ import annotations
 

@@ -135,7 +135,8 @@ class Verb(click.Command):
         return [*params, HELP_ALL, short]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples and the usual options; with ``--help-all``, write all options."""
+        """Write the examples and the most common options; with ``--help-all``, write all
+        options."""
         help_data = help_of(self.name or "")
         section(formatter, "Examples", [(example, "") for example in help_data.get("examples", ())])
         show_all, usual = ctx.meta.get(ALL, False), help_data.get("usual", "").split()

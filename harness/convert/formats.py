@@ -285,7 +285,7 @@ class FormatService:
     def write(self, exported: Mapping[str, Any], path: str) -> list[str]:
         """Write the model with :meth:`Format.write`, and return the files.
 
-        ``exported`` is an :meth:`Exported.payload`.
+        ``exported`` is the result of :meth:`Exported.payload`.
 
         Raises:
             UsageError: the disk is full.

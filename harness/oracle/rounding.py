@@ -2,8 +2,8 @@
 
 An equation can be written in several correct ways, and terms may cancel exactly in only one of
 them. For example, ``x - mean(x)`` of a single row is 0, but ``x * a - mean(x) * a`` may leave a
-rounding error. Random rounding measures such errors (Monte Carlo arithmetic, Parker 1997); a
-different order of summation does not.
+rounding error. Random rounding measures such errors (Monte Carlo arithmetic, Parker 1997); runs
+with a different order of summation do not show them.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ class UserArrays:
         return bool(self.arrays.parameters and self.arrays.inputs)
 
     def groups(self) -> dict[str, ArrayDict]:
-        """Return the arrays of all groups by the group's name; a group without arrays is empty."""
+        """Return a dictionary of arrays for each group, e.g. ``parameters``. It is empty if the
+        user gave no array of the group."""
         return {f.name: getattr(self.arrays, f.name) for f in fields(Arguments)}
 
 

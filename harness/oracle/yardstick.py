@@ -92,7 +92,8 @@ class ZeroSumRecorder(ComparisonRecorder):
 
 
 class WithoutZeroSums(Oracle):
-    """The oracle with exact zeros for the entries that :class:`ZeroSumRecorder` recorded."""
+    """The oracle, except that the entries of sums that :class:`ZeroSumRecorder` has recorded are
+    exactly 0."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -219,8 +219,8 @@ class BackwardSearch:
         return Expected.within(values, noise, self.dtype)
 
     def _find_first(self, wrong: Mapping[str, Deviation]) -> tuple[Cause, set[str]]:
-        """Return the cause at the wrong node that is nearest to the loss, and the names of the
-        wrong gradients that this node computes."""
+        """Find the node nearest to the loss that computes a wrong gradient. Return the node as a
+        cause, and the names of the wrong gradients that it computes."""
         program = self.case.training
         taps = {value: f"{INPUT}{TAP}{name}" for value, name in tap_names(program).items()}
         names = {p.value: f"{GRADIENT}{p.name}" for p in program.parameters}

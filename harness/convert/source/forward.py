@@ -43,7 +43,7 @@ class Forward:
 
 
 def emitter(model: SourceModel, dialect: Dialect, like: str, depth: int) -> Emitter:
-    """Return an emitter for the equations outside of layers."""
+    """Return an emitter that writes the equations of a model outside of its layers."""
     return Emitter(dialect, model.types, model.name, model.program.sizes, like, depth)
 
 

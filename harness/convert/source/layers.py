@@ -96,7 +96,7 @@ class SourceModel:
 
 
 def model(training: Program, inference: Program) -> SourceModel:
-    """Prepare the inference program of a model for writing."""
+    """Prepare the inference program of a model for writing as source code."""
     names = dict(inference.names)
     idioms = Idioms(inference.types, names)
     ports = (*inference.outputs, *inference.new_state)
