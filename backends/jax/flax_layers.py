@@ -82,7 +82,7 @@ def call_with_activation(activation: str) -> Call:
 
 
 def kernel_and_bias(layer: ClaimableCall) -> dict[str, Piece]:
-    """Return the layout of a kernel, and of a bias if the layer has one."""
+    """Return the layout of a layer's kernel ``W`` and, if it has one, of its bias ``b``."""
     bias: dict[str, Piece] = {"bias": Part("b")} if "b" in layer.shapes else {}
     return {"kernel": Part("W"), **bias}
 

@@ -93,7 +93,8 @@ def settings(jax: Any) -> Mapping[str, str]:
 
 
 def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:
-    """Return ``XLA_FLAGS`` extended by the flag for deterministic operations."""
+    """Return the variable ``XLA_FLAGS``, extended by the flag that makes operations
+    deterministic."""
     flags = variables.get("XLA_FLAGS", "").split()
     return {"XLA_FLAGS": " ".join([*(f for f in flags if f != DETERMINISTIC), DETERMINISTIC])}
 

@@ -179,7 +179,8 @@ class JaxDialect(Dialect):
         e.lines += bracketed(e.depth, f"{last}, {whole} = jax.lax.scan(", items, ")")
 
     def _step(self, e: Emitter, node: Node, step: str, stacks: Sequence[int]) -> None:
-        """Write the function of one step. It may read variables of the enclosing function."""
+        """Write the function of one step of a loop. It may read variables of the enclosing
+        function."""
         body, count = node.block, node.carries
         outside = {e.text[v] for v in free_values(body) if v in e.text}
         around, e.owner = e.owner, {}

@@ -134,7 +134,7 @@ def custom(
 
 
 def _attributes(own: Iterable[str], reserved: Container[str]) -> dict[str, str]:
-    """Return a unique attribute name for each weight."""
+    """Return for each weight a unique attribute name, which is not in ``reserved``."""
     found: dict[str, str] = {}
     for name in own:
         is_taken = name in reserved or iskeyword(name) or name.startswith(("weight_", "form_"))

@@ -50,7 +50,7 @@ def is_operation_name(name: str, keras: Any) -> bool:
 
 
 def own_name(instance: str, keras: Any) -> str:
-    """Return a layer name that differs from Keras' names of operations."""
+    """Return a name in Keras for a layer of the spec, which no operation of Keras can have."""
     name = layer_name(instance)
     return f"{name}_layer" if is_operation_name(name, keras) else name
 

@@ -58,7 +58,7 @@ def _part(x: Any, axis: int, entries: slice) -> Any:
 
 
 def _spread(ops: Any, x: Any, axis: int, step: int) -> Any:
-    """Insert ``step - 1`` zeros between the entries of an axis."""
+    """Insert ``step - 1`` zeros between neighbouring entries of an axis."""
     if step == 1:
         return x
     shape: Sequence[Any] = [-1 if n is None else n for n in x.shape]

@@ -156,8 +156,8 @@ class Graph:
         )
 
     def emit(self, op: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
-        """Add a node, and return the name of its first output. Without ``outputs``, the node has
-        one output with a new name."""
+        """Add a node, and return the name of its first output. If no output names are given, the
+        node has one output with a new name."""
         outputs = outputs or (self._unique(f"{self._label or 'value'}/{op.lower()}"),)
         node = helper.make_node(op, inputs, outputs, name=f"{outputs[0]}:{op}", **attributes)
         node.doc_string = self._place

@@ -35,7 +35,7 @@ def prepare(dtype: str, deterministic: bool) -> None:
 
 
 def settings() -> Mapping[str, str]:
-    """Return the settings that :func:`prepare` has made, as torch reports them."""
+    """Return the settings that :func:`prepare` has made, by name, as torch reports them."""
     matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
     return {
         "tf32": str(matmul.fp32_precision == "tf32"),

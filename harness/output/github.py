@@ -25,8 +25,8 @@ _PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d+))?(?::(?P<col>\d+))?", re.DO
 def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
     """Return the workflow command that makes GitHub show a message at a line of a file.
 
-    A place is ``file``, ``file:line`` or ``file:line:column``. The first of ``places`` that is in
-    the repository is used.
+    ``places`` are texts such as ``file``, ``file:line`` or ``file:line:column``. The first one
+    whose file is in the repository is used. ``level`` is e.g. ``error`` or ``warning``.
     """
     properties = {"title": visible(title)}
     for place in places:

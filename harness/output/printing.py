@@ -215,13 +215,14 @@ def annotate(text: str) -> None:
 
 
 def say(text: str, *, error: bool = False, end: str = "\n") -> None:
-    """Print a text and flush it, with control characters escaped."""
+    """Print a text and flush it, with control characters escaped; ``error`` selects standard
+    error."""
     _write(sys.stderr if error else sys.stdout, shown(text) + end)
 
 
 def emit(text: str) -> None:
-    """Print a piece of text that a model generated. Control characters are escaped only on
-    terminals."""
+    """Print generated text (e.g. help, or characters that a model chose). Control characters are
+    escaped only on terminals."""
     _write(sys.stdout, visible(text) if sys.stdout.isatty() else text)
 
 
@@ -282,7 +283,8 @@ def is_live(target: Console) -> bool:
 
 
 def line(target: Console, text: str, style: str = "", further: int = 2) -> None:
-    """Print a text as one line on a console, above its progress bar."""
+    """Print a text on the console ``target``, above its progress bar; ``further`` is the indent of
+    wrapped lines."""
     folded = harmless(wrap(one_line(text), target.width, further))
     target.print(entry(folded, style), highlight=False, soft_wrap=True)
 

@@ -62,7 +62,7 @@ def clipping(rule: UpdateRule) -> Clipping | None:
 
 
 class _GradientEquation:
-    """The nodes that compute a rule's ``gradient``; its methods match them with forms of
+    """The nodes that compute a rule's ``gradient``. Its methods compare them with the equations of
     clipping."""
 
     def __init__(self, rule: UpdateRule) -> None:
@@ -76,8 +76,8 @@ class _GradientEquation:
 
     def _match_value(self, value: int) -> Clipping | None:
         """Match ``maximum(minimum(g, c), -c)`` or ``minimum(maximum(g, -c), c)``. The constant must
-        be the second operand: as the first operand, it would replace NaN, which frameworks do not
-        do."""
+        be the second operand: as the first operand, it would replace NaN, but frameworks keep NaN.
+        """
         outer = self._bound(value)
         inner = None if outer is None else self._bound(outer[2])
         if outer is None or inner is None or inner[2] != self.gradient or inner[0] == outer[0]:

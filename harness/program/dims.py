@@ -111,7 +111,7 @@ class Dim:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The size names in the dimension."""
+        """The names of the sizes that occur in the dimension."""
         return tuple(dict.fromkeys(name for term, _ in self.terms for name in term.split("*")))
 
     def resolve(self, sizes: Mapping[str, int]) -> int:
@@ -196,7 +196,7 @@ def shape_text(shape: Iterable[Dim]) -> str:
 
 
 def resolve_shape(shape: Iterable[Dim], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return a symbolic shape as numbers."""
+    """Return a symbolic shape as numbers; ``sizes`` maps the names of sizes to numbers."""
     return tuple(dim.resolve(sizes) for dim in shape)
 
 

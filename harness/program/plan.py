@@ -71,10 +71,10 @@ def forward_plan(
     moved: bool = True,
     fuses: bool = False,
 ) -> Plan:
-    """Return the plan of a forward pass, which computes the new state and the final outputs.
+    """Return the plan of a forward pass, which computes the new state and the outputs.
 
-    The plan omits outputs from which another output is computed. For ``moved`` and ``fuses``, see
-    :func:`harness.program.passes.optimise`.
+    If an output is only an intermediate value of another output, the plan omits it. For ``moved``
+    and ``fuses``, see :func:`harness.program.passes.optimise`.
     """
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
@@ -169,8 +169,8 @@ def _append_updates(
     step: int,
     learning_rate: float,
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Append the update of every parameter; return the input values of the slots, and the output
-    values (new parameters, new slots, next step), by name."""
+    """Append the update of every parameter; return two mappings from names to values: inputs (the
+    slots), and outputs (new parameters, new slots, next step)."""
     rate = builder.constant(learning_rate)
     after = builder.emit("add", step, builder.constant(1.0))
     slots: dict[str, int] = {}
@@ -262,7 +262,7 @@ def _build_plan(
     outputs: Mapping[str, int],
     carried_inputs: Mapping[str, int],
 ) -> Plan:
-    """Return the plan of optimised nodes, without the inputs that the step does not need."""
+    """Return a plan of optimised nodes. Inputs that no node reads are left out."""
     inputs = {f"{prefix}{p.name}": p.value for prefix, p in crossing_ports(program)}
     inputs |= carried_inputs
     used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())

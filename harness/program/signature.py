@@ -30,7 +30,8 @@ def first_negative(program: Program, sizes: Mapping[str, int]) -> Dim | None:
 
 
 def fits(program: Program, batch: int, time: int) -> bool:
-    """Return whether the slices and windows of a model fit this batch size and length."""
+    """Return whether all slices and windows of a model fit arrays with this batch size and
+    length."""
     return first_negative(program, {"batch": batch, "time": time}) is None
 
 
@@ -104,7 +105,8 @@ def by_kind(names: Iterable[str]) -> list[list[str]]:
 
 
 def local_shapes(program: Program, node: Node) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the parameters and statistics that a call node reads, by local name."""
+    """Return the shapes of the parameters and statistics that a call node reads, by their names in
+    the layer (``W``)."""
     ports = {p.value: p for p in (*program.parameters, *program.statistics)}
     roles = zip(node.attributes["roles"], node.inputs, strict=True)
     return {role: program.shape(ports[i]) for role, i in roles if i in ports}
@@ -146,7 +148,7 @@ def length_ports(program: Program) -> tuple[Port, ...]:
 
 
 def without_noise(program: Program, inputs: Mapping[str, T]) -> dict[str, T]:
-    """Return the given inputs without those that are noise in ``program``."""
+    """Return the arrays of ``inputs`` (by name) that are not noise in ``program``."""
     noise = {port.name for port in noise_ports(program)}
     return {name: array for name, array in inputs.items() if name not in noise}
 

@@ -145,12 +145,14 @@ class UpdateRule:
 
     @property
     def every_slot(self) -> tuple[Port, ...]:
-        """The slots of all rules, without repeated names."""
+        """The slots of this rule, of the rules in its groups, and of the rules for matrices; each
+        name occurs once."""
         return tuple({port.name: port for rule in self.every_rule for port in rule.slots}.values())
 
     @property
     def own_nodes(self) -> tuple[Node, ...]:
-        """The nodes of this rule, which compute the totals and the update."""
+        """The nodes of this rule, without those of groups and matrices. They compute the sums over
+        all parameters and the update."""
         return (*(node for total in self.totals for node in total.nodes), *self.nodes)
 
     @property

@@ -197,7 +197,8 @@ def list_failing(cells: Mapping[Cell, CellResult]) -> list[CellResult]:
 
 
 def list_known_differences(cells: Mapping[Cell, CellResult]) -> list[tuple[str, list[str]]]:
-    """Return the text of each known difference that occurred, with its cells."""
+    """Return pairs for the known differences that occurred: the text of the difference, and the
+    names of its cells."""
     by_text: dict[str, list[str]] = {}
     for result in cells.values():
         for finding in result.findings:

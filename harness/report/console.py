@@ -92,7 +92,7 @@ def _check_format(form: str, inputs: Inputs, options: ReportOptions) -> None:
 
 
 def _check_baseline(name: str, inputs: Inputs) -> None:
-    """Raise :class:`UsageError` if no file has a speed of the backend."""
+    """Raise :class:`UsageError` if no input file has a speed of the backend ``name``."""
     from harness.timing.console import check_reference
 
     if not inputs.benches:
@@ -102,7 +102,8 @@ def _check_baseline(name: str, inputs: Inputs) -> None:
 
 
 def check_output(output: Path, form: str) -> None:
-    """Raise :class:`UsageError` before a run if a report cannot be made or written."""
+    """Raise :class:`UsageError` before a run if its report in the format ``form`` cannot be made,
+    or cannot be written to ``output``."""
     try:
         kinds.check_place(output, KINDS[form])
         if form == "html":
@@ -117,8 +118,7 @@ def check_output(output: Path, form: str) -> None:
 
 
 def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
-    """Check before a run that its reports can be written; they will show the record file
-    ``results``.
+    """Check before a run that its reports can be written; they will show the file ``results``.
 
     ``outputs`` maps a format to its file.
 

@@ -77,7 +77,8 @@ class CheckRun:
 
     @property
     def models(self) -> dict[str, CheckedModel]:
-        """The checked models by name, if the file records them."""
+        """The descriptions of the checked models, by name of the spec; empty if the file does not
+        record them."""
         found: dict[str, CheckedModel] = {}
         for head in self.heads:
             found |= head.models
@@ -122,7 +123,7 @@ class BenchRun:
 
     @property
     def versions(self) -> dict[str, str]:
-        """The framework versions of each backend."""
+        """The versions of each backend's packages, as one text per backend."""
         return {
             backend: said.versions_text for backend, said in self.file.environment.workers.items()
         }

@@ -175,9 +175,10 @@ def page(
     baseline: str | None = None,
     differences: Differences | None = None,
 ) -> str:
-    """Return the HTML of the page, with speeds relative to ``baseline``.
+    """Return the HTML of the page, with speeds relative to the backend ``baseline``.
 
-    ``news`` has the changes since an older run; ``differences`` has the known differences.
+    ``news`` has the changes since an older run, ``history`` the older runs of a folder, and
+    ``differences`` the known differences.
     """
     drawn = svg_pictures.available()
     check = inputs.check

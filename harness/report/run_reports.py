@@ -19,7 +19,7 @@ ENDED = (0, 1, 3)
 class RunReports:
     """Context manager that writes the requested reports when a run ends.
 
-    The reports show the file ``results``, a temporary file if the options name no record file.
+    The reports show the file ``results``, a temporary file if the options name no file for results.
     After an interrupt, it writes reports only if ``worth(file)`` is True, and then keeps a
     temporary file. The caller sets ``code``, the exit code of the run.
 

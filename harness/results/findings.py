@@ -218,5 +218,5 @@ def digits(findings: Iterable[Finding]) -> float | None:
 
 
 def gravest(verdicts: list[Verdict]) -> Verdict:
-    """Return the gravest verdict, or ``not-run`` if there are no verdicts."""
+    """Return the gravest of some verdicts, or ``not-run`` if there are none."""
     return max(verdicts, key=VERDICTS.index, default="not-run")

@@ -45,7 +45,7 @@ class Sparse(Form):
         return found
 
     def plain(self) -> dict[str, object]:
-        """Return the fields that were set, as JSON data."""
+        """Return the fields that were set, by name, as JSON data."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 

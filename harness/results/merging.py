@@ -89,7 +89,7 @@ class Merged:
         return [*texts, *(["; ".join(missing_texts)] if missing_texts else [])]
 
     def record(self) -> dict[str, object]:
-        """Return all fields except the content as plain data."""
+        """Return all fields except ``content``, by name, for JSON output."""
         return {name: value for name, value in vars(self).items() if name != "content"}
 
 
@@ -385,7 +385,8 @@ class _KeptEntries:
 
 
 def _undo_merge(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, SpeedOrigin]:
-    """Return a cell as it was before any merge, with its origin: run, machine and versions."""
+    """Return a cell under the names that it had before any merge, and its origin: run, machine and
+    versions."""
     group = {"group": entry.group} if isinstance(entry, Timed) else {}
     origin = entry.origin
     if origin is None:
@@ -439,7 +440,8 @@ def _join_files(
 
 
 def _name_in_plan(params: Parameters, backend: str) -> str:
-    """Return the name of a cell as :class:`harness.timing.request.BenchPlan` writes it."""
+    """Return the name of a cell as plans contain it (see
+    :class:`harness.timing.request.BenchPlan`)."""
     further = (params.model_extra or {}).items()
     sizes = {name: size for name, size in further if name not in OF_EVERY_CELL}
     parts = params.mode, params.spec, params.batch, params.time

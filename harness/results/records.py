@@ -58,7 +58,7 @@ class CellBlock:
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
-        """The verdict of each check."""
+        """The verdicts of the cell, by check."""
         return {line.check: line.verdict for line in self.results}
 
     @property
@@ -140,7 +140,7 @@ class Records:
 
     @cached_property
     def begun(self) -> dict[Cell, Begin]:
-        """The last line that begins each cell."""
+        """The last line with which each cell began, also if the cell did not end."""
         return {line.cell: line for line in self.of_kind(Begin)}
 
     @property

@@ -82,7 +82,7 @@ class Parameters(Form):
 
     @property
     def further(self) -> dict[str, str]:
-        """The extra fields as strings."""
+        """The extra fields (sizes, dtype, device, path) as strings, by name."""
         return {name: str(value) for name, value in (self.model_extra or {}).items()}
 
 
@@ -215,7 +215,7 @@ class SpeedFile(Form):
 
     @property
     def lacking(self) -> dict[str, NoSpeed]:
-        """The cells without a speed, by name."""
+        """The cells that have no speed, by name."""
         return {entry.cell: entry for entry in self.harness.without_speed}
 
     def select(self, is_selected: Callable[[SpeedEntry], bool]) -> Self:

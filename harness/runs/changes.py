@@ -30,7 +30,7 @@ class ConditionChange:
     words: str = ""
 
     def record(self) -> dict[str, object]:
-        """Return the difference as plain data, for JSON."""
+        """Return the fields, and the difference as ``text``, for JSON output."""
         return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
@@ -99,7 +99,7 @@ class MovedDigits:
     new: float
 
     def record(self) -> dict[str, object]:
-        """Return the change as plain data, for JSON."""
+        """Return the fields, and the change as ``text``, for JSON output."""
         return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
@@ -118,7 +118,7 @@ class Change(Protocol):
         """True if the change is for the worse, which makes the exit code 1."""
 
     def record(self) -> dict[str, object]:
-        """Return the change as plain data, for JSON."""
+        """Return the change as a mapping for JSON output."""
 
 
 UNCHANGED = "nothing changed"
@@ -214,7 +214,7 @@ class RunChanges:
         return "\n".join(texts)
 
     def record(self) -> dict[str, object]:
-        """Return the changes as plain data, for JSON."""
+        """Return lists for JSON output: ``environment``, ``changes``, ``limits`` and ``digits``."""
         return {
             "environment": [each.record() for each in self.environment],
             "changes": [change.record() for change in self.changes],

@@ -252,9 +252,9 @@ class Functions:
         return results
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
-        """Return the function of :meth:`plain`, prepared for many calls at fixed sizes.
+        """Return a function like :meth:`plain`, but prepared for many calls at fixed sizes.
 
-        The function takes no cotangents.
+        The function does not accept cotangents.
         """
         if self.whole is not None:
             self.whole.build(phase, sizes)

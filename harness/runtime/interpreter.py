@@ -37,7 +37,8 @@ Watch = Callable[[int, Any, "int | None"], Any]
 
 
 def resolved(value: Any, sizes: Mapping[str, int]) -> Any:
-    """Return an attribute of a node with numbers for its dimensions, also inside tuples."""
+    """Return an attribute of a node, in which numbers replace symbolic dimensions, also inside
+    tuples."""
     if isinstance(value, Dim):
         return value.resolve(sizes)
     return tuple(resolved(item, sizes) for item in value) if isinstance(value, tuple) else value
@@ -205,7 +206,8 @@ class PreparedNodes:
 
 
 def _operation(node: Node, function: Callable[..., Any], attributes: Attributes) -> Line:
-    """Prepare the call of a primitive; the code depends on the number of inputs, for speed."""
+    """Return a function that calls a primitive on the values of a run. There is a fast version for
+    each usual number of inputs."""
     inputs, output = node.inputs, node.output
     first, second = (*inputs, -1, -1)[:2]
 

@@ -177,7 +177,7 @@ class Probe:
             return self._describe_error(f"tensor() of an array of shape {list(form.shape)}", error)
 
     def _all_right_together(self, session: Session, pending: Sequence[PrimitiveCall]) -> bool:
-        """Return whether these calls are all correct when compiled together as one function.
+        """Return whether all of these calls are correct if one compiled function makes them.
 
         This saves the time of compiling each call by itself.
         """
@@ -324,7 +324,8 @@ def _calls_of_nodes(
 
 
 def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[PrimitiveCall]:
-    """Yield the calls with which :func:`.interpreter.loop` slices and stacks tensors."""
+    """Yield the calls of primitives with which :func:`.interpreter.loop` slices the inputs of a
+    loop and stacks its outputs."""
     count = node.carries
     for value in node.inputs[count:]:
         sequence = form(value)

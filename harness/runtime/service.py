@@ -158,12 +158,11 @@ class SessionService(StepService):
         state: Payload,
         targets: Payload,
     ) -> Annotated[list[Tensors], Length(3)]:
-        """Return the results of three passes on unusual memory layouts.
+        """Return the results of three computations on unusual memory layouts, each by name.
 
-        The first pass is an inference on arrays with gaps in memory and reversed axes. The second
-        pass is an inference on tensors that are transposed views, if the framework has views. The
-        third pass is a training pass on the arrays of the first; its gradients are named
-        ``gradient.NAME``.
+        1. Inference on arrays with gaps in memory and reversed axes.
+        2. Inference on tensors that are transposed views, if the framework has views.
+        3. A training pass on the arrays of the first; its gradients are named ``gradient.NAME``.
         """
         session = self.session
         session.load(_with_gaps(parameters), _with_gaps(statistics))
@@ -196,7 +195,8 @@ class SessionService(StepService):
         targets: Payload | None = None,
         instead: Sequence[Any] = (),
     ) -> list[Traced]:
-        """Return every named value of a forward pass; see :meth:`.session.Session.trace`."""
+        """Return every named value of a forward pass as (name, time step or None, array); see
+        :meth:`.session.Session.trace`."""
         # A backend's own kind of session may lack the optional arguments.
         more: dict[str, Any] = {} if targets is None else {"targets": targets}
         if instead:

@@ -251,7 +251,8 @@ class Session(Functions):
     def forward(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> ArrayDict:
-        """Return outputs, new state and new statistics; with targets, the loss and metrics too.
+        """Run the model forward. Return outputs, new state and new statistics by name; with
+        targets, the loss and metrics too.
 
         Raise :class:`UsageError` as :meth:`arguments` does.
         """
@@ -291,7 +292,8 @@ class Session(Functions):
         targets: Arrays | None = None,
         instead: Sequence[Named] = (),
     ) -> list[Named]:
-        """Return every named value in the order of computation: (name, time step in a loop, array).
+        """Return every named value of a forward pass as (name, time step or None, array), in the
+        order of computation.
 
         With targets, the values of the loss are included. Values in ``instead`` replace computed
         values. Claimed layers show only their results, and loops run step by step.
@@ -305,7 +307,8 @@ class Session(Functions):
     def step(
         self, inputs: Arrays, state: Arrays, targets: Arrays, learning_rate: float
     ) -> ArrayDict:
-        """Make one training step; return the results, which are computed before the update."""
+        """Make one training step; return the results of its forward pass by name, as computed
+        before the update."""
         variables, constants = self.arguments("training", inputs, state, targets)
         results, gradients = self._run_gradients("training", "loss", variables, constants)
         self.steps += 1
@@ -377,7 +380,8 @@ class Session(Functions):
     def arguments(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays
     ) -> tuple[Tensors, Tensors]:
-        """Check arrays and convert them to tensors: (variables to differentiate by, constants).
+        """Check arrays and convert them to two mappings of tensors: variables (for which gradients
+        exist), and constants.
 
         Noise is included only in training. Raise :class:`UsageError` as
         :func:`~harness.program.signature.check_batch` does.

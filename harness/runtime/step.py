@@ -180,7 +180,8 @@ def _check_results(results: Any, names: Iterable[str]) -> None:
 def _planned_training(
     session: Session, batch: Tensors, state: Tensors, learning_rate: float, total: bool
 ) -> TrainingStep:
-    """Return a training step that is one plan, with the derived gradient and the update."""
+    """Return a training step that runs one plan, which contains the derived gradient and the
+    update."""
     assert session.rule is not None
     if session.optimizer is not None:
         raise UsageError(

@@ -271,7 +271,8 @@ class Pipeline:
         return self._last
 
     def _cycle(self, index: int, end: int) -> Iterator[tuple[Tensors, bool]]:
-        """Yield the batches of steps in turn, or their stack if one call makes several steps."""
+        """Yield the batches of the steps from ``index`` to ``end - 1`` in turn; if one call makes
+        several steps, yield a stack of batches instead. The flag says which."""
         count, many = len(self._batches), self.many
         while index < end:
             if many > 1 and index % many == 0 and end - index >= many:

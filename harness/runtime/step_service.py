@@ -50,7 +50,8 @@ Binary = Callable[[Any, Any], Any]
 
 
 def bandwidth_numbers(device: str, dtype: str) -> int:
-    """Return the number of entries of each array of the bandwidth test."""
+    """Return how many entries each array of the bandwidth test has, which depends on device and
+    dtype."""
     return LARGE_ARRAY if card_of(device) is None else LARGE_ON_CARD // WIDTHS[dtype]
 
 
@@ -126,7 +127,8 @@ class PeakMeter:
         return seconds
 
     def _seconds(self, run: Binary, a: Any, b: Any) -> float:
-        """Return the seconds per call in the fastest of several tries of 0.01 seconds."""
+        """Return the seconds per call of ``run(a, b)``: the fastest of several tries, each of 0.01
+        seconds."""
 
         def timed(count: int) -> float:
             started = time.perf_counter()
@@ -343,7 +345,8 @@ class StepService:
     def peaks(
         self, dtype: str, sizes: Sequence[Sequence[int]]
     ) -> Annotated[Peaks, EqualLength("sizes", "products")]:
-        """Return the FLOP/s of matrix products ``(m, k, n)``, and the bytes/s of an addition."""
+        """Return the FLOP/s of a matrix product for each ``(m, k, n)`` in ``sizes``, and the
+        bytes/s of an addition."""
         peaks = PeakMeter(self.backend, self._device, dtype)
         return {
             "products": [peaks.product(m, k, n) for m, k, n in sizes],

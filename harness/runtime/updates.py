@@ -194,7 +194,7 @@ class Update:
     def _initial_values(
         self, groups: Mapping[str, Tensors], constants: Tensors
     ) -> dict[str, Values]:
-        """Return the values with which the equations of each parameter start.
+        """Return, for each parameter, the values with which its equations start.
 
         They include sums over all parameters, such as the global norm.
         """

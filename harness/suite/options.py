@@ -78,8 +78,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
 ) -> pytest.Module | None:
-    """Collect the suite's module under the same name on all machines, so that reports can be
-    merged."""
+    """Collect the suite's test module under the same name on all machines, so that reports from
+    several machines can be merged."""
     from harness.suite.cells import NAME
 
     if not module_path.samefile(Path(__file__).with_name("test_checks.py")):

@@ -312,7 +312,8 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
 
 
 def _with_unix_newlines(url: str, path: str, _: object) -> None:
-    """Download a text to a file with LF line ends; pooch calls this and then checks the hash."""
+    """Download the text at ``url`` to the file ``path``, with LF line ends. pooch calls this
+    function, and then checks the hash."""
     from pooch import HTTPDownloader
 
     HTTPDownloader(timeout=TIMEOUT_SECONDS)(url, path, None)

@@ -73,7 +73,7 @@ class SpeedChange:
         return f"{self.speed} as fast as {self.baseline}: {new} per step instead of {old}"
 
     def record(self) -> dict[str, object]:
-        """Return the change as plain data."""
+        """Return the fields, and the change as ``text``, for JSON output."""
         return {**asdict(self), "text": self.words}
 
     def __str__(self) -> str:
@@ -151,7 +151,8 @@ def compare(
 
 
 def check_cells(content: SpeedFile, name: str) -> None:
-    """Raise :class:`UsageError` if a file has no cells."""
+    """Raise :class:`UsageError` if a file of speeds contains no cell; ``name`` is the file's
+    name."""
     if not content.entries:
         raise UsageError(f"{name} contains no timed cell")
 
@@ -288,7 +289,8 @@ def _describe_doubts(entries: Mapping[str, Timed]) -> str:
 
 
 def environment_changes(old: SpeedFile, new: SpeedFile) -> list[ConditionChange]:
-    """Return the differences in versions, machine, threads, environment variables and models."""
+    """Return the differences between two files of speeds in versions, machine, threads, environment
+    variables and models."""
     first, second = old.environment, new.environment
     differences = find_differences(_environment_fields(first), _environment_fields(second))
     if "cpu" not in (first.device, second.device):

@@ -143,7 +143,8 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], options: BenchOpt
 
 
 def check_reference(name: str, labels: Sequence[str]) -> None:
-    """Raise :class:`UsageError` if the backend of ``--relative-to`` is not timed."""
+    """Raise :class:`UsageError` if ``name``, the backend of ``--relative-to``, is not among the
+    timed ``labels``."""
     if name not in labels:
         raise UsageError(
             f"--relative-to {name!r} is not timed{did_you_mean(name, labels)} "
@@ -180,7 +181,8 @@ def _make_document(bench: Bench, arguments: Sequence[str], planned: int | None =
 def _save_interrupted(
     bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer
 ) -> str:
-    """Show and write the results of an interrupted run; return text that says where they are."""
+    """Show the results of an interrupted run, and write them to ``target``; return a text that says
+    where they are."""
     done = bench.results
     if not done:
         return "nothing was measured yet"

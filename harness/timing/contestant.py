@@ -93,7 +93,7 @@ class Record:
     doubts: Sequence[str] = ()
 
     def plain(self) -> dict[str, object]:
-        """Return the fields that are not None and not empty, for a file of results."""
+        """Return the measurements that exist, by field, for a file of results."""
         all_fields = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OMITTED}
         return {name: value for name, value in all_fields.items() if value or value == 0.0}
 

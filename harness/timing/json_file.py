@@ -125,7 +125,8 @@ def cell_name(request: BenchRequest, result: TimedResult) -> str:
 
 
 def parameters(request: BenchRequest, result: TimedResult) -> dict[str, object]:
-    """Return the values that identify a cell, such as spec, backend, mode and batch."""
+    """Return the values that identify a cell, by name: spec, backend, mode, batch, time, sizes,
+    dtype, device and path."""
     cell = result.cell
     return {
         "spec": cell.spec,

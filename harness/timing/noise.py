@@ -45,7 +45,8 @@ def spread_of(quartiles: Mapping[str, float]) -> float:
 
 
 def warn_if_busy(load: float, cores: int) -> str:
-    """Return a warning if the machine is busy before the timing starts, else an empty string."""
+    """Return a warning if the load of the machine is high before the timing starts, else an empty
+    string."""
     if load <= BUSY * cores:
         return ""
     return (

@@ -86,7 +86,7 @@ def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median, the quartiles, the smallest and the largest value."""
+    """Return the ``median``, the quartiles ``q1`` and ``q3``, ``min`` and ``max``."""
     first, third = min(values), max(values)
     if len(values) > 2:
         first, _, third = quantiles(values, method="inclusive")

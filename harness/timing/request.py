@@ -201,9 +201,10 @@ def launch(
     python: str = sys.executable,
     settings: Mapping[str, str] | None = None,
 ) -> Launch:
-    """Return how to start a worker.
+    """Return the settings with which the worker of a backend starts.
 
-    Its environment has the thread settings, then ``settings``, then the variables of the request.
+    Its environment has the variables for threads, then ``settings``, then the variables of the
+    request; later values override earlier ones.
     """
     environment = {
         **thread_settings(request.thread_count),
@@ -229,7 +230,8 @@ def characters_read(spec: Spec, time: int) -> tuple[int, str]:
 
 
 def _choose_modes(spec: Spec, requested: Iterable[str]) -> tuple[str, ...]:
-    """Return the modes that a model can be timed in: only forward if it has no optimizer."""
+    """Return the requested modes in which a model can be timed; without an optimizer, these exclude
+    training."""
     modes = tuple(mode for mode in requested if mode != "train" or spec.update is not None)
     if not modes:
         raise UsageError(f"{spec.name} has no optimizer: time it with --mode forward")

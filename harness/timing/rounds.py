@@ -56,7 +56,7 @@ def measure(
     shuffle: random.Random,
     events: BenchEvents,
 ) -> None:
-    """Measure all backends of a group, and store the results in ``contestants``."""
+    """Measure all backends of a group; the measurements are stored in the ``contestants``."""
 
     def each(what: str, part: Callable[[Contestant], None], order: Sequence[Contestant]) -> None:
         for contestant in order:
@@ -190,7 +190,7 @@ def _try_path(contestant: Contestant, path: str, beside: bool) -> TriedPath:
 
 
 def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
-    """Try several steps per call, and use several if that is faster.
+    """Try several steps per call, and keep this setting if it is faster.
 
     Fewer calls cost less, but XLA spreads the work of one loop over fewer threads.
     """

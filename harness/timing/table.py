@@ -63,7 +63,8 @@ def _find_best(cells: Sequence[TimedResult]) -> list[TimedResult]:
 
 
 def _format_cell(result: TimedResult, best: bool, notes: list[str]) -> str:
-    """Format a cell: ``*123 ±4%``, the path and the correct digits; or why it has no speed."""
+    """Format a cell as text with the speed (``*123 ±4%``, ``*`` if ``best``), the path and the
+    correct digits; without a speed, say why."""
     if not result.measured:
         return f"{result.status} [{_footnote_number(result, notes, result.reason)}]"
     rate = result.record.rate

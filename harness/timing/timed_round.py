@@ -102,10 +102,10 @@ def _read_round(
 def _time_single_steps(
     contestant: Contestant, row: float, row_processor: float, count: int
 ) -> None:
-    """Time ``count`` to twice as many single steps, and add them to the last round.
+    """Time single steps, and add their times to the last round.
 
-    The number of steps is drawn secretly, so no backend knows which step is the last and will be
-    read.
+    Their number is drawn secretly, from ``count`` to twice as many, so no backend knows which step
+    is the last and will be read.
     """
     steps, many, played = contestant.steps, contestant.many, contestant.timed_rounds[-1]
     count += SECRET.randrange(count)

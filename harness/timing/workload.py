@@ -64,7 +64,7 @@ class TimedCase:
 
     @property
     def compared(self) -> tuple[int, ...]:
-        """The indices of the steps whose results are compared."""
+        """The indices of the steps whose results are compared with the oracle."""
         return COMPARED[:2] if self.group.batch > LARGE else COMPARED
 
     @property
@@ -120,7 +120,7 @@ class TimedCase:
         return self.make_batches(1 + SECRET.getrandbits(32))
 
     def payload(self, path: str, device: str) -> dict[str, Any]:
-        """Return the arguments of the worker's command ``prepare``."""
+        """Return the arguments of the worker's method ``prepare``, by name."""
         return {
             "training": encoded(self.programs["train"]),
             "inference": encoded(self.programs["forward"]),

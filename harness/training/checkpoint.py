@@ -105,7 +105,8 @@ class Checkpoint:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The arrays that a resumed training needs, by their names in the file."""
+        """The arrays that a resumed training needs (parameters, statistics, slots, state, loss
+        scale), by their names in the file."""
         weights_ = self.weights
         return {**weights_.parameters, **weights_.statistics, **self.more}
 

@@ -201,7 +201,7 @@ class RowFeed:
 
     @property
     def classes(self) -> dict[str, int]:
-        """The number of classes of each one-hot array."""
+        """The number of classes of each one-hot array, by the array's name."""
         return {name: one.classes for name, one in self._arrays.items() if one.classes}
 
     def _noise_arrays(self, rows: Array, step: int) -> dict[str, Array]:

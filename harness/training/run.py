@@ -57,7 +57,8 @@ class TrainEvents:
         """Receive the epoch and step at which the training begins or resumes."""
 
     def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
-        """Receive the mean loss of the epoch so far, and the recent characters per second."""
+        """Receive the progress within an epoch: ``loss`` is its mean loss so far, and ``rate`` the
+        recent characters per second."""
 
     def ended(self, entry: Mapping[str, Any]) -> None:
         """Receive the results of a finished epoch."""

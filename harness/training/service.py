@@ -98,7 +98,8 @@ class TrainService:
         scaling: Arrays | None = None,
         steps: int = 0,
     ) -> None:
-        """Continue from these arrays; arrays that are not given get their initial values."""
+        """Continue from these arrays, by name. Slots, state and loss scale that are not given get
+        their initial values."""
         self.steps.resume(
             {
                 "parameters": parameters,

@@ -235,8 +235,8 @@ class Upstream:
     def _write_script(
         self, folder: Path, result: CellResult, reproducer: Reproducer, name: str
     ) -> tuple[list[str], ScriptOutcome, Collection[str]]:
-        """Write and run the script. Return the names of its files, the outcome, and the layers that
-        the script runs with the framework's own layer."""
+        """Write and run the script. Return three things: the lines with the names of its files, the
+        outcome, and the layers for which the script calls the framework's own layer."""
         cell = result.cell
         caller = self._get_caller(cell.backend, name)
         material, along = reproducer.run.material, _random_directions(reproducer)
@@ -300,8 +300,8 @@ class Upstream:
 
 
 def issue_title(result: CellResult, check: str) -> str:
-    """Return the title of an issue: the layer at fault, the tensor with the largest error, and this
-    error."""
+    """Return the title of an issue, which names the layer at fault, the tensor with the largest
+    error, and this error."""
     cell = result.cell
     keys = result.blamed_layers or result.wrong_layers or result.named_layers
     if result.blame and result.blame.who not in ("layer", "spec"):

@@ -32,7 +32,7 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
 
     @cached_property
     def types(self) -> dict[str, Any]:
-        """The return annotation of each method."""
+        """The return annotation of each method, by the method's name in calls."""
         verbs = {n: getattr(self.service, n) for n in dir(self.service) if not n.startswith("_")}
         return {
             self.prefix + name: get_type_hints(method, include_extras=True)["return"]

@@ -76,7 +76,8 @@ def exchange(
 
 
 def _read_last_frame(reader: frames.FrameReader, connection: socket.socket) -> bool:
-    """Read the last frame of an ended process; return True, or raise if the frame is incomplete."""
+    """Read the frame that an ended process has sent last; return True if it is complete, otherwise
+    raise."""
     while select.select([connection], [], [], 0)[0]:
         if reader.advance(connection):
             return True

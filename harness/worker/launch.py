@@ -74,7 +74,7 @@ class Launch:
         return command if self.cores is None else [*command, "--cores", str(self.cores)]
 
     def variables(self) -> dict[str, str]:
-        """Return all environment variables of the process."""
+        """Return all environment variables with which the process starts."""
         # Output is unbuffered, so that the log has all of it even after a crash.
         return {
             **os.environ,

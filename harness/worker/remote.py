@@ -159,7 +159,8 @@ def offers_path(hello: Mapping[str, Any], path: str) -> bool:
 def call_worker(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
-    """Call a worker and return the outcome; an answer of a wrong type is an error of the call."""
+    """Call a worker's method and return the outcome. If the answer has a wrong type, the outcome is
+    an error."""
     outcome = worker.call(verb, payload, timeout)
     if not outcome.ok:
         return outcome
@@ -172,7 +173,7 @@ def call_worker(
 def call_or_raise(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
-    """Call a worker and return the outcome of a successful call.
+    """Call a worker's method and return the outcome, which is a success.
 
     Raises:
         WorkerFault: the call failed, or its answer has a wrong type.
@@ -295,7 +296,7 @@ class Remote:
         state: Mapping[str, Any],
         targets: Arrays | None = None,
     ) -> Tensors:
-        """Return the results of a forward pass by name."""
+        """Run the model forward; return the results by name (``output.y``)."""
         payload = {"phase": phase, "inputs": inputs, "state": state, "targets": targets}
         results: Tensors = self.call("forward", **payload)
         return results

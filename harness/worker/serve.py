@@ -171,7 +171,8 @@ def _parser() -> argparse.ArgumentParser:
 def _prepare(
     options: argparse.Namespace, arguments: Sequence[str], own_pid: int
 ) -> tuple[Handler, dict[str, Any]]:
-    """Return the function that answers calls, and the greeting; may restart this process."""
+    """Return the function that answers calls, and the greeting (first message). If the backend
+    needs environment variables, restart this process first."""
     name: str = options.backend
     if options.handler is not None:
         served = answer = _resolve(options.handler)(name)
@@ -228,7 +229,8 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
 
 
 def _own_modules() -> dict[str, ModuleType]:
-    """Return the imported modules of numpy and of the harness."""
+    """Return the imported modules of numpy and of the harness, by name; a backend must not replace
+    them."""
     packages = ("harness", "numpy")
     return {n: m for n, m in sys.modules.items() if n.partition(".")[0] in packages}
 

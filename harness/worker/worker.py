@@ -242,7 +242,8 @@ class Worker:
     def _run(
         self, process: Process, request: frames.FrameWriter | None, timeout: float | None
     ) -> Outcome:
-        """Send a request and wait for its answer; if ``request`` is None, wait for the greeting."""
+        """Send a request and wait for its answer. If ``request`` is None, only wait for the
+        greeting."""
         started = time.monotonic()
         if request:  # keep the output of a new process, which belongs to its start
             process.log.clear()

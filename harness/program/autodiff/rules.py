@@ -134,7 +134,8 @@ def _take(r: Reverse, node: Node, g: int) -> None:
 
 
 def _cumulative_sum(r: Reverse, node: Node, g: int) -> None:
-    """Sum the cotangent from the end, because an entry affects its own and all later sums."""
+    """Sum the cotangent from the end of the axis to the start, because an entry affects its own sum
+    and all later sums."""
     last = len(r.builder.types[node.output].shape) - 1
     sums = r.emit("cumulative_sum", r.emit("flip", g, axis=last))
     r.add(node.inputs[0], r.emit("flip", sums, axis=last))

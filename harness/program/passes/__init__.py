@@ -104,7 +104,7 @@ def _optimised(
     fuses: bool,
     longest: int | None,
 ) -> tuple[Node, ...]:
-    """Run all passes on the nodes; see :func:`optimise`."""
+    """Run all passes on the nodes; the arguments are those of :func:`optimise`."""
     current = prune(nodes, results)
     stay = not moved and unroll.carries_much(current, builder, sizes)
     simplify, tabled = SIMPLIFY[stay], TABLES[stay]

@@ -15,7 +15,7 @@ from harness.program.primitives import COMPARISONS
 
 
 def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:
-    """Return the shape to which values are broadcast together."""
+    """Return the shape to which the values ``inputs`` broadcast."""
     return broadcast_shapes("", tuple(g.shape(i) for i in inputs))
 
 

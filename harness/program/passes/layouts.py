@@ -25,8 +25,8 @@ SAME_AXES = frozenset({*ELEMENTWISE, "relu", "clip", "sigmoid", "astype", "stop_
 
 
 def count_moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> int:
-    """Count the array entries that all permutations outside loops move; permutations of program
-    inputs are not counted."""
+    """Count the array entries that the program's permutations move. Permutations inside loops and
+    permutations of program inputs are not counted."""
     computed = {o for node in nodes for o in node.outputs}
     permuted = (n.output for n in nodes if n.op == "permute_dims" and n.inputs[0] in computed)
     return sum(prod(d.resolve(sizes) for d in builder.types[v].shape) for v in permuted)
@@ -35,8 +35,8 @@ def count_moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int
 def permuted_variants(
     nodes: Sequence[Node], results: Sequence[int], builder: Builder
 ) -> Iterator[tuple[Node, ...]]:
-    """Yield a program for each value that is read both permuted and unpermuted. The program
-    computes this value in permuted order."""
+    """Yield a variant of the program for each value that is read both permuted and unpermuted. The
+    variant computes this value in permuted order."""
     makers = {o: node for node in nodes for o in node.outputs}
     uses = Counter([*results, *(v for node in nodes for v in reads(node))])
     impossible: set[tuple[int, Axes]] = set()
@@ -78,8 +78,8 @@ class _PermutedOperands:
         ]
 
     def permute(self, value: int, axes: Axes, number: int) -> bool:
-        """Compute ``value`` with its axes permuted by ``axes``, as the value ``number``; return
-        False if that is impossible."""
+        """Compute ``value`` with its axes permuted by ``axes``; the result gets the value number
+        ``number``. Return False if that is impossible."""
         goal, pending = (value, axes), [(value, axes)]
         while pending:
             key = pending[-1]
@@ -106,9 +106,9 @@ class _PermutedOperands:
         return key in self.new_values or key in self.impossible or key[0] not in self.makers
 
     def _operands(self, node: Node, axes: Axes) -> list[tuple[int, Axes]] | None:
-        """Return pairs (operand, axes): from operands in these orders, the node computes its result
-        in the order ``axes``. Return None if that is impossible. Empty axes leave an operand
-        unchanged."""
+        """Return pairs (operand, axes): the order of axes that the node needs of each operand, to
+        compute its result in the order ``axes``. Empty axes mean that the operand stays unchanged.
+        Return None if that is impossible."""
         rank, inputs = len(axes), node.inputs
         if node.op in SAME_AXES:
             return [(i, () if _is_unchanged(self.rank(i), axes) else axes) for i in inputs]

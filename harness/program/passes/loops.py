@@ -113,7 +113,7 @@ def _terms_and_sums(
 
 
 def _is_summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]) -> bool:
-    """Return whether an inner sum already adds exactly the terms in ``early``."""
+    """Return whether some inner sum already adds the terms in ``early`` and no others."""
     # The number of early terms in each inner sum; any other term makes the number negative.
     counts: dict[int, int] = {}
     early_terms = set(early)

@@ -28,7 +28,8 @@ class Rebuild:
     env: dict[int, int] = field(default_factory=dict)
 
     def run(self, nodes: Iterable[Node], uses: Mapping[int, int]) -> None:
-        """Emit all nodes again, through the rewriter's rules."""
+        """Emit all nodes again, through the rewriter's rules. ``uses`` has the number of reads of
+        each value."""
         for node in nodes:
             self.rewriter.place = node.place
             if node.op == "scan":
@@ -47,8 +48,8 @@ class Rebuild:
         uses_of_new[new] = uses_of_new.get(new, 0) + uses.get(old, 0)
 
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
-        """Emit a loop again. Operations that move out of the loop are emitted before or after
-        it."""
+        """Emit a loop again, with its rewritten body. Operations that leave the loop are emitted
+        before or after it."""
         g, body, count = self.rewriter, node.block, node.carries
         starts = [self._new(i) for i in node.inputs[:count]]
         sequences = [self._new(i) for i in node.inputs[count:]]
@@ -117,7 +118,8 @@ class Rebuild:
         return node.op != "scan" and self.sinks is not None and self.sinks(self.rewriter, node)
 
     def _stack_of(self, value: int, depth: int, stacks: dict[int, int], like: int) -> int:
-        """Return the stack of a value of a loop's body over all steps, computed after the loop."""
+        """Return the stack of a body's value over all steps, computed after the loop. ``like`` is a
+        sequence of the loop."""
         pending = [value]
         while pending:
             inner = pending[-1]

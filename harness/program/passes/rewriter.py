@@ -136,8 +136,8 @@ class Rewriter:
         attributes: Attributes,
         old: Node | None = None,
     ) -> int:
-        """Emit an operation like :meth:`emit`. If possible, the result has the value number of the
-        node ``old``."""
+        """Emit an operation like :meth:`emit`. If possible, the result keeps the value number of
+        the node ``old``, which it replaces."""
         key = _key(op, inputs, attributes)
         same = self._rewritten(key, op, inputs, attributes)
         if same is not None:
@@ -273,7 +273,8 @@ class Rewriter:
         outputs: Sequence[int],
         results: Sequence[int],
     ) -> None:
-        """Close the innermost body and emit its loop, whose outputs get the numbers ``results``."""
+        """Close the innermost body and emit its loop. ``results`` are the value numbers of the
+        loop's outputs."""
         scope = self.scopes.pop()
         inputs = (*carries, *scope.slices)
         block = Block(inputs, tuple(scope.nodes), tuple(outputs))

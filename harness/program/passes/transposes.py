@@ -25,8 +25,8 @@ def _movable(g: Rewriter, value: int) -> tuple[int, Axes] | None:
 
 
 def _given(g: Rewriter, value: int) -> bool:
-    """Return whether a value is an index or a program input, possibly permuted or with axes of
-    length 1 added or removed."""
+    """Return whether a value is an index array or a program input, possibly with permuted axes, or
+    with axes of length 1 added or removed."""
     while (node := g.node(value, "permute_dims", "expand_dims", "squeeze")) is not None:
         value = node.inputs[0]
     return value not in g.made or g.type(value).kind == "index"

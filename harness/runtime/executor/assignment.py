@@ -31,7 +31,8 @@ class Life:
 def lives(
     instructions: Sequence[Instruction], result_buffers: Iterable[Buffer]
 ) -> dict[Buffer, Life]:
-    """Return for each buffer when it is in use; ``result_buffers`` stay in use until the end."""
+    """Return the :class:`Life` of each buffer. The buffers ``result_buffers`` stay in use until the
+    end."""
     lives_by_buffer: dict[Buffer, Life] = {}
     for index, instruction in enumerate(instructions):
         for view in instruction.reads():

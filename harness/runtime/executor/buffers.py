@@ -155,7 +155,7 @@ class View:
         return self.size == self.buffer.size and 0 not in self.strides
 
     def memory_order(self) -> tuple[int, ...]:
-        """Return the axes, ordered from the largest stride to the smallest."""
+        """Return the numbers of the axes, ordered from the largest stride to the smallest."""
         return tuple(sorted(range(len(self.shape)), key=lambda a: -self.strides[a]))
 
 

@@ -27,7 +27,7 @@ class Assembler:
         self._copies: dict[Any, View] = {}
 
     def emit(self, op: str, out: View, *inputs: Operand, **attributes: Any) -> None:
-        """Append one instruction."""
+        """Append the instruction that writes ``op(inputs, **attributes)`` to the view ``out``."""
         self.instructions.append(Instruction(op, out, inputs, attributes))
 
     def in_memory(self, operand: Operand) -> View:

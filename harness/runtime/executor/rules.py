@@ -61,7 +61,8 @@ def _crop_padding(place: View, pads: Sequence[tuple[int, int]]) -> View:
 
 
 def _window_view(padded: View, attributes: Attributes, counts: Sequence[int]) -> View:
-    """Return the windows of padded memory as a view. Overlapping windows share entries."""
+    """Return the windows of padded memory as a view, in which overlapping windows share entries.
+    ``counts`` are the numbers of windows by axis."""
     axes, last = attributes["axes"], attributes["axes"][-1] + 1
     shape, strides = list(padded.shape), list(padded.strides)
     for axis, step, count in zip(axes, attributes["stride"], counts, strict=True):

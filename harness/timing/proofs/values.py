@@ -257,9 +257,11 @@ def check_step(contestant: Contestant) -> None:
 
 
 def _compare_step(contestant: Contestant, expected: Expected, found: Arrays) -> list[Deviation]:
-    """Compare a step with the oracle, using the rounding errors of the first steps.
+    """Compare a step's results with the oracle. The tolerances are based on the rounding errors of
+    the first steps.
 
-    If the step does not agree, measure the rounding errors of this step, and compare again."""
+    If the step does not agree, measure the rounding errors of this step, and compare again.
+    """
     case = contestant.case
     known: dict[str, float] = {}
     for name, error in case.expected.noise(case.dtype).items():

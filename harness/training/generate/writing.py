@@ -95,7 +95,7 @@ class Reader:
         return {port.name: self._input(port, text) for port in self.program.inputs}
 
     def first_state(self) -> dict[str, Array]:
-        """Return the state before the first character."""
+        """Return the model's state before it reads the first character, by name."""
         return initial_state(self.program, 1)
 
     def probabilities(self, results: Arrays) -> Array:
