@@ -136,7 +136,7 @@ class _GradientEquation:
         return self._norm_clipping(norm, limit, limit)
 
     def _norm_of(self, factors: Factors, power: int) -> _Norm | None:
-        """Return the norm if the factors are exactly the gradient and a norm to the power
+        """Return the norm if there are exactly two factors: the gradient, and a norm with the power
         ``power``; otherwise None."""
         norms = [factor for factor, _ in factors if isinstance(factor, _Norm)]
         return norms[0] if norms and factors == {(self.gradient, 1), (norms[0], power)} else None

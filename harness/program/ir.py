@@ -21,7 +21,8 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """The shape and the element kind of a value. Entries of an index are below ``bound``."""
+    """The shape and the element kind of a value. The entries of an index array are below
+    ``bound``."""
 
     shape: Shape
     kind: Kind = "float"
@@ -95,7 +96,7 @@ class Meaning:
             definition's own name; the checksum is added if this name belongs to a different shipped
             definition, e.g. ``lstm@0f3a...``.
         checksum: The checksum of the equations, and of all definitions that they call.
-        functions: For each attribute that is a function, the name of the function by the same rule.
+        functions: For each attribute that is a function, its name, chosen in the same way.
     """
 
     name: str

@@ -23,7 +23,7 @@ class NodeLookup(Protocol):
         """Return the node that computes a value, if its operation is one of ``ops``; else None."""
 
     def number(self, value: int) -> float | None:
-        """Return the constant that all entries of a value equal, or None if it is not known."""
+        """Return the number to which all entries of a value are known to be equal, or None."""
 
     def rank(self, value: int) -> int:
         """Return the number of axes of a value."""

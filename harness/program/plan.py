@@ -277,8 +277,9 @@ def _build_plan(
 def _permute_inputs(
     nodes: tuple[Node, ...], inputs: Mapping[str, int]
 ) -> tuple[tuple[Node, ...], dict[str, int], dict[str, tuple[int, ...]]]:
-    """Replace batch inputs that the plan permutes by permuted inputs; return the nodes, the inputs
-    and the permutations. Nodes that read the unpermuted input read the inverse permutation."""
+    """Let the caller permute those batch inputs that the plan would permute: replace each of them
+    by a permuted input. Return the nodes, the inputs and the permutations. Nodes that read the
+    unpermuted input read the inverse permutation."""
     new_inputs, orders, inverses = dict(inputs), {}, []
     for name, value in inputs.items():
         if not name.startswith(BATCH):

@@ -59,9 +59,9 @@ class WindowedAxis:
         return self.stride * (count - 1) + self.dilation * (self.size - 1) + 1
 
     def room(self, count: Dim) -> tuple[Dim, Dim]:
-        """Return two dimensions, which both are at least 0 if exactly ``count`` windows fit the
-        padded axis: the entries that the windows leave over, and ``stride - 1`` minus these
-        entries."""
+        """Return two dimensions. Exactly ``count`` windows fit the padded axis if both are at least
+        0: the number of entries left after the last window, and ``stride - 1`` minus this number.
+        """
         rest = self.length + self.padding + self.after - self.covered(count)
         return rest, self.stride - 1 - rest
 
@@ -151,7 +151,7 @@ def pads_of(attributes: Attributes, rank: int) -> list[tuple[Any, Any]]:
 
 def order_of_taken(axes: Sequence[int], rank: int) -> list[int]:
     """Return the permutation that moves the axes inside a window to their positions in the result
-    of ``windows``. A backend needs it if it takes windows along one axis of ``axes`` after another.
+    of ``windows``. Backends that take windows along the axes ``axes`` one by one need it.
 
     Before the permutation, the axis inside a window directly follows the axis of its windows.
     """

@@ -49,7 +49,7 @@ class Backend(ABC):
 
     The worker calls :meth:`versions`, :meth:`devices` and :meth:`dtypes` when it starts. For each
     session, the harness sets :attr:`quick` and :attr:`deterministic`, calls :meth:`use` and
-    :meth:`session`, and then asks for claims.
+    :meth:`session`, and then asks with :meth:`claim` for the framework's own layers.
 
     Attributes:
         name: The name of the entry point.
@@ -197,8 +197,8 @@ class Backend(ABC):
         return plan_script(plan, table, self.tensor, self.scan)
 
     def compile_plan(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """Return a function that runs a plan like :meth:`execute`, made by the framework's
-        compiler.
+        """Return a function that runs a plan, like :meth:`execute`, but compile it with the
+        framework's compiler.
 
         ``bench`` and ``train`` use it on the path ``compiled``. With ``--path fastest`` they try it
         if :attr:`compiles` contains that path.
@@ -299,13 +299,15 @@ class Backend(ABC):
         return True
 
     def value_and_gradient(self, function: Function) -> GradientFunction | None:
-        """Differentiate a function automatically, or return None if the framework cannot.
+        """Return a function that computes the results and the gradients, with automatic
+        differentiation; return None if the framework has none.
 
         If the result is None, the harness derives the gradient from the program. The returned
         function must also work inside functions that :meth:`compile` and :meth:`advance` compile.
 
         Args:
-            function: The function to differentiate: its ``results["scalar"]``, of shape ``[]``.
+            function: A function that returns results by name. Its result ``scalar``, of shape
+            ``[]``, is differentiated.
 
         Returns:
             A function of the same arguments. It returns the results, and the gradient of every

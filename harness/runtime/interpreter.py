@@ -196,7 +196,8 @@ class PreparedNodes:
         return values
 
     def _node_without_result(self, node: Node, values: Values) -> Node | None:
-        """Return the earlier node that made an input of ``node`` None, if there is one."""
+        """If an input of ``node`` is None, return the earlier node that computed it; otherwise
+        return None."""
         nothing = {i for i in node.inputs if i in values and values[i] is None}
         return next((n for n in self._nodes.values() if nothing.intersection(n.outputs)), None)
 

@@ -30,7 +30,8 @@ def peak() -> int:
 def resident() -> int:
     """Return the resident bytes of this process now; Linux only.
 
-    Workers call it. An environment that was made for an older harness may lack psutil.
+    The function does not use psutil: workers call it, and an environment that was made for an older
+    harness may lack psutil.
     """
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -244,8 +244,9 @@ class PluginKind:
 def extras(dist: Distribution, name: str) -> list[str]:
     """Return the extras of a distribution that install the requirements of its plugin ``name``.
 
-    This is the extra with the plugin's name. If there is none, it is the extras of the parts of the
-    name: ``keras`` and ``torch`` for ``keras-torch``. The list is empty if one of these is missing.
+    If the plugin's name is an extra, this is the only one. Otherwise the parts of the name are the
+    extras: ``keras`` and ``torch`` for ``keras-torch``. The list is empty if one of these is
+    missing.
     """
     known = set(dist.metadata.get_all("Provides-Extra") or ())
     parts = [name] if name in known else name.split("-")

@@ -29,7 +29,8 @@ WIDTHS: Mapping[str, int] = {
 
 
 def host_dtype(dtype: str) -> str:
-    """Return the dtype of all floats in a session of ``dtype``, except the operands of products."""
+    """Return the dtype of all floats in a session of ``dtype``, except the operands of matrix
+    products."""
     return "float64" if dtype == "float64" else "float32"
 
 

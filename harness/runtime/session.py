@@ -207,7 +207,7 @@ class Session(Functions):
     def optimizer_state(self) -> Any:
         """The state of a claimed optimizer.
 
-        It is made at first use, because most sessions only run passes.
+        It is created when it is first needed, because most sessions make no training steps.
         """
         assert self.optimizer is not None
         return self.optimizer.start(self.trained())

@@ -241,8 +241,8 @@ class Pipeline:
         self._batch_list = self._batch_lists[number]
 
     def restart(self, parameters: Arrays | None = None) -> None:
-        """Reset parameters, statistics, state and optimizer to their start, or to other
-        ``parameters``.
+        """Reset parameters, statistics, state and optimizer to their initial values; ``parameters``
+        replaces the initial parameters.
 
         If the backend can write into tensors, fixed tensors keep their memory, because a step may
         be bound to it.

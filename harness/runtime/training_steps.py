@@ -112,7 +112,8 @@ class Loader:
         one.
 
         If a backend can write into tensors, many batches are written in one piece, always to the
-        same memory. An executor then knows its inputs, and a step has no further work with them.
+        same memory. An executor is then bound to this memory already, and a step need not copy its
+        inputs.
         """
         if not self._backend.rewrites:
             yield from (self.batch(row, step + number) for number, row in enumerate(rows))

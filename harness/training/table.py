@@ -178,7 +178,7 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
 
 
 def _data_path(spec: Spec, declared: Declared) -> Path:
-    """Return the file that a spec names. Require that it is in the spec's folder."""
+    """Return the path of the data file that a spec names. It must be in the spec's folder."""
     assert isinstance(declared, schema.ArrayFile)
     name = declared.npz
     at = spec.document.place_of(("data", "npz"))

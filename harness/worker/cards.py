@@ -1,6 +1,6 @@
-"""Identify and monitor GPUs with nvidia-smi, which is part of every NVIDIA driver.
+"""Names and states of GPUs, from nvidia-smi, which is part of every NVIDIA driver.
 
-If nvidia-smi is missing, this machine has no NVIDIA GPUs.
+If nvidia-smi is missing, the functions assume that this machine has no NVIDIA GPUs.
 """
 
 from __future__ import annotations

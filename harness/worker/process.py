@@ -153,7 +153,7 @@ def _end_matching(is_doomed: Callable[[str], bool]) -> None:
 
 
 def _end_if_matching(pid: int, is_doomed: Callable[[str], bool]) -> bool:
-    """End a process if ``is_doomed`` is true for its token; return whether it was alive."""
+    """Kill a process if ``is_doomed(token)`` is True for its token; return whether it was alive."""
     if not is_doomed(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):
@@ -277,7 +277,7 @@ class Process:
     def end(self) -> int | None:
         """Kill the worker and all processes that it has started; return its exit status.
 
-        Everything is freed except the log. As in ``subprocess``, the status is negative for a
+        All resources except the log are freed. As in ``subprocess``, the status is negative for a
         signal. It is None if the kernel does not end the process in time, for example because of a
         device driver.
         """
@@ -347,8 +347,8 @@ def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Pope
     """Call ``start`` in the thread that starts all workers.
 
     The kernel kills a worker when the *thread* that started it ends, so a short-lived thread cannot
-    start workers. The thread is a daemon: Python waits for other threads at its exit, and those may
-    still need their workers.
+    start workers. The starting thread is a daemon: when Python exits, it waits for other threads,
+    which may still need their workers, but not for this thread.
     """
     global _spawner
     with _spawner_lock:

@@ -105,7 +105,7 @@ class Rewriter:
         return 1 if sequence is None else self.shape(sequence)[0].resolve(self.sizes)
 
     def number(self, value: int) -> float | None:
-        """Return the constant that all entries of a value equal, or None if it is not known."""
+        """Return the number to which all entries of a value are known to be equal, or None."""
         node = self.made.get(value)
         while node is not None and node.op in ("broadcast_to", "expand_dims"):
             node = self.made.get(node.inputs[0])
@@ -291,7 +291,8 @@ class Rewriter:
 
 
 def joined_type(types: Sequence[Type], axis: int) -> Type:
-    """Return the type of the concatenation of values along an axis; indices are allowed too."""
+    """Return the type of the concatenation of values along an axis. The values may also be index
+    arrays."""
     shape = list(types[0].shape)
     for type_ in types[1:]:
         shape[axis] = shape[axis] + type_.shape[axis]

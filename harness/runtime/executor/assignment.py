@@ -21,7 +21,8 @@ class Allocation:
 
 @dataclass
 class Life:
-    """The indices of the first and last user of a buffer, and of the instructions that write it."""
+    """The indices of the first and the last instruction that uses a buffer, and of the instructions
+    that write it."""
 
     first: int
     last: int
