@@ -46,7 +46,8 @@ class MachineOf(Form):
 
 
 class WorkerDescription(Form):
-    """The packages, Python, variables and settings that a worker reports when it starts."""
+    """The packages, Python and variables that a worker reports when it starts, and the settings of
+    its backend."""
 
     versions: dict[str, str]
     python: str = ""
