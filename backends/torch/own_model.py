@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from harness.extend.models import (
     OwnModel,
     OwnModels,
     Placing,
+    Recorder,
     made,
     names_taken,
     sizes_taken,
@@ -103,6 +105,46 @@ class TorchModel(OwnModel):
         with torch.no_grad(), _default_dtype(self.dtype):
             returned = placing.call(self.module, self._tensors(given))
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
+
+    def modules_with(self, name: str) -> Collection[str]:
+        tensor = self.tensors[name]
+        return [
+            module_name
+            for module_name, module in self.module.named_modules()
+            for own in (module._parameters, module._buffers)
+            if any(each is tensor for each in own.values())
+        ]
+
+    def to_array(self, value: Any) -> Array | None:
+        is_dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+        return self.backend.numpy(value.detach().clone()) if is_dense else None
+
+    def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> bool:
+        self.module.train(False)
+        under_way: list[Any] = []
+
+        def start(name: str, arguments: Any, keywords: Any) -> None:
+            under_way.append(recorder.start(name, arguments, keywords))
+
+        def finish(returned: Any) -> None:
+            recorder.finish(under_way.pop(), returned)
+
+        hooks = []
+        for name, module in self.module.named_modules():
+            before = partial(lambda name, _, *given: start(name, *given), name)
+            hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            hooks.append(module.register_forward_hook(lambda _module, _given, out: finish(out)))
+        # The fast path of torch's own encoders calls no submodules.
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.no_grad(), _default_dtype(self.dtype):
+                placing.call(self.module, self._tensors(given))
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+            for hook in hooks:
+                hook.remove()
+        return True
 
     def _tensors(self, given: Arrays) -> dict[str, torch.Tensor]:
         made = {n: torch.from_numpy(np.array(a)).to(self.backend.device) for n, a in given.items()}

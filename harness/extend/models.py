@@ -15,6 +15,7 @@ from harness.runtime.own_model.contract import (
     reshaped,
     sizes_taken,
 )
+from harness.runtime.own_model.recorder import Recorder
 
 __all__ = [
     "ModelArray",
@@ -23,6 +24,7 @@ __all__ = [
     "OwnModel",
     "OwnModels",
     "Placing",
+    "Recorder",
     "made",
     "names_taken",
     "reshaped",

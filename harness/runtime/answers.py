@@ -294,3 +294,22 @@ class AttachedModel(TypedDict):
     takes: list[str]
     differentiates: bool
     trains: bool
+
+
+class RecordedCall(TypedDict):
+    """A call of a module. ``start`` and ``end`` are places in the order in which the calls of a
+    pass start and end; ``end`` is -1 if the call raised. ``inputs`` and ``outputs`` are names of
+    arrays."""
+
+    module: str
+    start: int
+    end: int
+    inputs: list[str]
+    outputs: list[str]
+
+
+class RecordedModules(TypedDict):
+    arrays: Arrays
+    calls: list[RecordedCall]
+    weights: dict[str, list[str]]
+    named: Texts

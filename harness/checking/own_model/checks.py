@@ -186,9 +186,14 @@ ROUNDING = 64 * 2.0**-24
 def saturation(context: ModelContext) -> Iterator[Finding]:
     """Compare outputs at saturated activations, because some functions differ only for large
     arguments, e.g. above 6."""
-    far = saturated_material(context.case)
+    yield _compare_unusual(context, "saturation", far_material(context.case))
+
+
+def far_material(case: Case) -> Arguments:
+    """Return the arrays of a case with large weights and inputs, which saturate activations."""
+    far = saturated_material(case)
     inputs = {n: a * FAR if a.dtype.kind == "f" else a for n, a in far.inputs.items()}
-    yield _compare_unusual(context, "saturation", replace(far, inputs=inputs))
+    return replace(far, inputs=inputs)
 
 
 def corners(context: ModelContext) -> Iterator[Finding]:

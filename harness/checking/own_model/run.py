@@ -11,9 +11,11 @@ from functools import partial
 import numpy as np
 
 from harness.arrays import Array, Arrays
+from harness.checking.checks.extremes import corner_material
 from harness.checking.first_difference import DECISIVE, join_names
 from harness.checking.own_model.against import Against
-from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext
+from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext, far_material
+from harness.checking.own_model.first_module import find_first_module
 from harness.checking.own_model.guesses import Hint, guesses
 from harness.checking.run_cell import CannotCheck, CellRun, OpenedSubject
 from harness.errors import shorten
@@ -24,6 +26,7 @@ from harness.program.serial import encode
 from harness.program.signature import owner_of, result_ports
 from harness.results.cell import CellResult
 from harness.results.findings import Finding
+from harness.runtime.answers import Arguments
 from harness.runtime.own_model.service import OwnModelService
 from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault
@@ -111,10 +114,10 @@ def _uses_sample_variance(actual: Array, expected: Array, before: Array) -> bool
 TRIED, ENTRIES = 200, 2_000_000
 # Relative errors between these limits are typical of models that compute in float32.
 LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
-# Checks with unusual values -> a description of these values.
-FAR_OUT = {
-    "saturation": "weights and inputs four times as large",
-    "corners": "pre-activations that equal the biases",
+# Checks with unusual values -> a description of these values, and the function that makes them.
+FAR_OUT: Mapping[str, tuple[str, Callable[[Case], Arguments]]] = {
+    "saturation": ("weights and inputs four times as large", far_material),
+    "corners": ("pre-activations that equal the biases", corner_material),
 }
 
 
@@ -134,6 +137,7 @@ def locate(context: ModelContext, findings: Sequence[Finding]) -> Hint:
             or _match_function(context, first)
             or _match_float32(context, forward)
         )
+        hint = _add_module(context, hint, context.case.material, first)
         return hint.with_prefix(f"outputs: {_describe_difference(context, first)}")
     if "cotangent-gradients" in wrong:
         names = [d.name for d in wrong["cotangent-gradients"].deviations if not d.agrees]
@@ -142,8 +146,12 @@ def locate(context: ModelContext, findings: Sequence[Finding]) -> Hint:
         text += f"; right: {_join_names(right)}" if right else " (all of them)"
         return Hint(text, _find_layers(names))
     if unusual := [name for name in FAR_OUT if name in wrong]:
-        text = "; ".join(f"{name}: {FAR_OUT[name]}" for name in unusual)
-        return Hint(f"outputs: right for ordinary values, wrong for unusual values ({text})")
+        text = "; ".join(f"{name}: {FAR_OUT[name][0]}" for name in unusual)
+        material = FAR_OUT[unusual[0]][1](context.case)
+        first = next(d for d in wrong[unusual[0]].deviations if not d.agrees)
+        return _add_module(context, Hint(""), material, first).with_prefix(
+            f"outputs: right for ordinary values, wrong for unusual values ({text})"
+        )
     trained = [wrong[name] for name in ("outputs", "statistics") if name in wrong]
     if trained:
         names = [d.name for finding in trained for d in finding.deviations if not d.agrees]
@@ -152,6 +160,15 @@ def locate(context: ModelContext, findings: Sequence[Finding]) -> Hint:
         return hint if hint.layers else replace(hint, layers=_find_layers(names))
     checks = ", ".join(wrong)
     return Hint(f"the outputs and gradients are right; checks that differ: {checks}")
+
+
+def _add_module(context: ModelContext, hint: Hint, material: Arguments, first: Deviation) -> Hint:
+    """Add the first wrong module to a hint. The hint keeps its own layers."""
+    # Parts of the model may compute in float32, but do not explain a large difference.
+    is_narrow = context.dtype == "float64" and first.error > MOST_NARROW
+    module = find_first_module(context, material, "float32" if is_narrow else context.dtype)
+    text = ". ".join(filter(None, (module.text, hint.text)))
+    return replace(hint, text=text, layers=hint.layers or module.layers)
 
 
 def _find_layers(names: Sequence[str]) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from harness.arrays import ArrayDict, Arrays
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError, did_you_mean, shorten
+from harness.runtime.own_model.recorder import Recorder
 
 # Only a file that the user names as ``FILE.py:NAME`` runs as code. It runs in a separate process.
 
@@ -227,6 +228,21 @@ class OwnModel(ABC):
     @abstractmethod
     def entries(self) -> Mapping[str, ModelArray]:
         """Return the model's arrays by name (``rnn.weight_ih_l0``), each shared array once."""
+
+    def modules_with(self, name: str) -> Collection[str]:
+        """Return the modules that own an array of the model, by the names that :meth:`record`
+        uses. By default, the name of the array starts with the name of its only module."""
+        return (name.rpartition(".")[0],)
+
+    def to_array(self, value: Any) -> Array | None:
+        """Copy a tensor to an array; return None for other objects, and for tensors that have no
+        values yet."""
+        return None
+
+    def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> bool:
+        """Run a forward pass as :meth:`run` in evaluation mode, and record the calls of modules.
+        Return False if the framework cannot do this."""
+        return False
 
     @abstractmethod
     def read(self, name: str) -> Any:

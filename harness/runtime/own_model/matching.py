@@ -13,8 +13,8 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.output.shell import quoted
 from harness.program.dims import bind
-from harness.program.ir import Program
-from harness.program.signature import local_of, owner_of
+from harness.program.ir import Node, Program
+from harness.program.signature import call_key, local_of, owner_of
 from harness.runtime.native import Layout, Native
 from harness.runtime.own_model.contract import ModelArray, OwnModel
 from harness.runtime.own_model.renames import ArrayPart, Rename, fits, hint, renamed, view_of
@@ -310,6 +310,11 @@ class ModelWeights:
             for name, place in self.statistics.items()
         }
 
+    def keys(self) -> dict[str, str]:
+        """Return the model's array that holds each array, by the spec's name."""
+        both = {**self.places, **self.statistics}
+        return {dotted(name): place.view.key for name, place in both.items()}
+
     def described(self) -> dict[str, str]:
         """Return the place of each array as text, by the spec's name."""
         both = {**self.places, **self.statistics}
@@ -405,6 +410,8 @@ def _check_rules(sides: Sides) -> None:
             raise UsageError(
                 f"--map {name}={text}: the model has no {text!r}{hint(text, sides.entries)}"
             )
+    # A rule for a layer without weights, e.g. pool=maxpool, only matches modules.
+    used.update(rule for call in sides.program.calls if (rule := _own_rule(call, sides)))
     for rule in sides.rules:
         if rule not in used:
             ours = ".".join(rule.ours)
@@ -412,3 +419,8 @@ def _check_rules(sides: Sides) -> None:
                 f"--map {ours}={rule.theirs}: the spec has no {ours!r}"
                 f"{did_you_mean(ours, known)} (it has: {shorten(', '.join(known), 200)})"
             )
+
+
+def _own_rule(call: Node, sides: Sides) -> Rename | None:
+    """Return the rule for the layer of a call, if any."""
+    return renamed(call_key(call), sides.rules)[1]

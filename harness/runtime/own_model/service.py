@@ -15,9 +15,21 @@ from harness.errors import UsageError, did_you_mean, several, shorten
 from harness.program.dims import resolve_shape
 from harness.program.ir import Program, walk_nodes
 from harness.program.serial import decode
-from harness.program.signature import check_batch, local_of, noise_ports, result_ports
+from harness.program.signature import (
+    call_key,
+    check_batch,
+    local_of,
+    noise_ports,
+    result_ports,
+)
 from harness.runtime import plugins
-from harness.runtime.answers import AttachedModel, DescribedModel, Gradients, Tensors
+from harness.runtime.answers import (
+    AttachedModel,
+    DescribedModel,
+    Gradients,
+    RecordedModules,
+    Tensors,
+)
 from harness.runtime.backend import Backend
 from harness.runtime.claimed_calls import claims
 from harness.runtime.hookspecs import FORMATS_GROUP
@@ -31,6 +43,7 @@ from harness.runtime.own_model.contract import (
     run_user_code,
 )
 from harness.runtime.own_model.matching import ModelWeights, Sides, find_weights
+from harness.runtime.own_model.recorder import Recorder
 from harness.runtime.own_model.renames import Rename, renamed
 
 STATE, NOISE = "state", "noise"
@@ -281,7 +294,7 @@ class OwnModelService:
             self.served.use(device, dtype)
         self.dtype = dtype
         self.training, self.inference = decode(training), decode(inference)
-        rules = [Rename.of(text) for text in maps]
+        self.rules = rules = [Rename.of(text) for text in maps]
         sizes = self.training.sizes
         expected = _expected_arrays(self.training, rules)
         self.model: OwnModel = self.opener.open(file, *self._loaded, sizes, expected)
@@ -318,6 +331,30 @@ class OwnModelService:
         )
         statistics = self.weights.moved(self.model) if training else {}
         return self._check_dtypes({**results, **statistics})
+
+    def modules(self, inputs: Arrays, state: Arrays) -> RecordedModules:
+        """Run a forward pass, and return the calls of the model's modules.
+
+        ``weights`` are the spec's weights that each module owns. ``named`` are the modules that
+        ``--map`` names for a whole layer of the spec.
+        """
+        arguments, _ = self._call_arguments(inputs, state)
+        recorder = Recorder(self.model.to_array)
+        self._run_user_code(lambda: self.model.record(recorder, arguments, self.placing))
+        weights: dict[str, list[str]] = {}
+        for name, key in self.weights.keys().items():
+            for module in self.model.modules_with(key):
+                weights.setdefault(module, []).append(name)
+        calls = [call for call in recorder.calls if call["end"] >= 0]
+        modules = {call["module"] for call in calls}
+        layers = {call_key(node) for node in self.inference.calls}
+        chosen = {layer: renamed(layer, self.rules) for layer in layers}
+        return {
+            "arrays": recorder.arrays,
+            "calls": calls,
+            "weights": weights,
+            "named": {k: text for k, (text, rule) in chosen.items() if rule and text in modules},
+        }
 
     def gradients(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays, cotangents: Arrays

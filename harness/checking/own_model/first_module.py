@@ -1,0 +1,140 @@
+"""The first module of a user's model that differs from the spec, as a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.checking.first_difference import join_names
+from harness.checking.own_model.checks import ModelContext
+from harness.checking.own_model.guesses import Hint
+from harness.checking.own_model.modules import Event, ModuleComparison, ModuleMatch
+from harness.checking.own_model.spec_values import SpecValues
+from harness.errors import several
+from harness.program.signature import call_key
+from harness.runtime.answers import Arguments
+from harness.worker.remote import WorkerFault
+
+# Models with more numbers than this are not compared by module, because all values must fit into
+# memory several times.
+ENTRIES = 20_000_000
+
+
+def find_first_module(context: ModelContext, material: Arguments, dtype: str) -> Hint:
+    """Return a hint that names the first module whose output is wrong although its input is right,
+    or the modules between which the first difference arises. Return an empty hint if no module
+    can be compared, or if the framework records no calls of modules.
+
+    Args:
+        context: The user's model. A worker has loaded it.
+        material: The weights and the inputs of the pass.
+        dtype: The dtype of the tolerances.
+    """
+    if context.case.entries > ENTRIES:
+        return Hint("")
+    material = context.material(material)
+    context.remote.load(material)
+    try:
+        recorded = context.remote.call("modules", inputs=material.inputs, state=material.state)
+    except WorkerFault:  # e.g. a module that rejects hooks
+        return Hint("")
+    if not recorded["calls"]:
+        return Hint("")
+    comparison = ModuleComparison(SpecValues(context, material, dtype), recorded)
+    return describe(comparison) if comparison.compared else Hint("")
+
+
+def describe(comparison: ModuleComparison) -> Hint:
+    """Describe the first wrong event of a comparison, and the modules that the model never
+    calls."""
+    count = f"({several(comparison.compared, 'module')} compared)"
+    events = comparison.events
+    at = next((n for n, event in enumerate(events) if event.status == "wrong"), None)
+    uncalled = _describe_uncalled(comparison, comparison.match)
+    if at is None:
+        last = _last_right(events)
+        right = f"Every compared module is right, so the fault is after {last}" if last else ""
+        return Hint("; ".join(filter(None, (right, uncalled))) + f" {count}")
+    first = events[at]
+    assert first.unit is not None
+    text = (_describe_input if first.is_input else _describe_output)(comparison, at)
+    return Hint("; ".join(filter(None, (text, uncalled))) + f" {count}", first.unit.layers)
+
+
+def _describe_output(comparison: ModuleComparison, at: int) -> str:
+    """Describe a module whose output is wrong."""
+    event = comparison.events[at]
+    unit = event.unit
+    assert unit is not None
+    inputs = [e for e in comparison.events if e.is_input and e.unit is unit]
+    is_right = any(e.status == "right" for e in inputs)
+    text = f"First wrong module: {unit}: its "
+    text += "input is right, its output" if is_right else "output"
+    text += f" differs by {event.error:.1e}{_describe_step(comparison, event)}"
+    inside = [
+        e.module
+        for e in comparison.events[:at]
+        if e.time > unit.first["start"] and e.status == "right" and e.module != str(unit)
+    ]
+    names = [name for name in dict.fromkeys(inside) if name]
+    return f"{text}; right inside it: {join_names(names, most=6)}" if names else text
+
+
+def _describe_input(comparison: ModuleComparison, at: int) -> str:
+    """Describe the modules between which the first difference arises."""
+    event = comparison.events[at]
+    before = comparison.events[:at]
+    last = _last_right(before)
+    text = "First difference: "
+    text += f"between {last} (right) and {event.module}" if last else f"before {event.module}"
+    start = max((e.time for e in before if e.status == "right"), default=0)
+    names = [e.module for e in before if e.status == "unknown" and e.time > start and e.module]
+    text += f", through {join_names(list(dict.fromkeys(names)))}" if names else ""
+    text += f": its input differs by {event.error:.1e}{_describe_step(comparison, event)}"
+    maker = next((n for n in comparison.values.nodes if event.value in n.outputs), None)
+    assert event.unit is not None
+    own = _name_value(comparison, event.value, event.unit.layers)
+    if event.found is not None:
+        text += f", because it is {_name_value(comparison, event.found)} instead of {own}"
+    elif maker is not None and maker.place and "output" not in own:
+        text += f"; the spec computes it in {maker.place}"
+    return text
+
+
+def _describe_step(comparison: ModuleComparison, event: Event) -> str:
+    step = comparison.values.first_wrong_step(comparison.arrays[event.array], event.value)
+    return "" if step is None else f" from time step {step} on"
+
+
+def _last_right(events: Sequence[Event]) -> str:
+    """Return the name of the last module that is right. Outputs count before inputs, because an
+    input may be right in one module and wrong in the next."""
+    for event in reversed(events):
+        if event.status == "right" and event.module:
+            return event.module
+    return ""
+
+
+def _describe_uncalled(comparison: ModuleComparison, match: ModuleMatch) -> str:
+    names = [
+        f"{modules} (spec: {layer})"
+        for layer, modules in match.uncalled.items()
+        if not comparison.right.issuperset(match.layers[layer][0].outputs)
+    ]
+    return f"the model never calls {join_names(names)}" if names else ""
+
+
+def _name_value(comparison: ModuleComparison, value: int, reader: Sequence[str] = ()) -> str:
+    """Return a text for a value of the spec, e.g. "the output of norm". The text does not mention
+    the layers ``reader``."""
+    program = comparison.values.program
+    for node in program.calls:
+        if value in node.outputs:
+            return f"the output of {call_key(node)}"
+    for port in program.inputs:
+        if port.value == value:
+            return f"the input {port.name}"
+    for node in program.calls:
+        if value in node.inputs and call_key(node) not in reader:
+            return f"the input of {call_key(node)}"
+    maker = next(node for node in comparison.values.nodes if value in node.outputs)
+    return f"the result of {maker.op} in {maker.place}" if maker.place else f"a {maker.op}"
