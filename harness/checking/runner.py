@@ -35,7 +35,7 @@ from harness.language.axes import describe_missing_sizes
 from harness.language.library import Library, content, lesson6
 from harness.language.model import ModelCollection, Spec
 from harness.language.schema import Layer, LayerUse
-from harness.oracle.case import Case, check_finite_results
+from harness.oracle.case import Case, check_finite_results, programs_of
 from harness.oracle.complex_step import complex_step_gap
 from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit
 from harness.results.cell import Cell, CellResult, cell_name, harness_fault
@@ -238,6 +238,7 @@ class CellRunner:
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
         self._lock = threading.Lock()
+        self._specs_with_checked_names: set[str] = set()
         self.stopping = threading.Event()
         """The event that stops the run. No further cell starts, and results of running cells are
         ignored."""
@@ -426,9 +427,13 @@ class CellRunner:
             with self._lock:
                 self.events.finding_added(cell, finding)
 
+        subject: Subject = SpecOnBackend(request.repeat, request.dtypes)
         finding = None
         with with_time_limit(patience):
             try:
+                if request.against is not None:
+                    subject = UsersModel(request.against)
+                    self._check_names(subject, cell, spec, worker)
                 small, own = self.case(spec, own=False), self.case(spec, own=True)
             except OracleFault as fault:
                 finding = Finding("oracle", faults=[str(fault)], verdict=fault.verdict)
@@ -437,11 +442,7 @@ class CellRunner:
             except Exception as error:
                 finding = harness_fault(error)
             else:
-                if worker.pid is None and not worker.given_up:
-                    self.starting(cell.backend, worker.launch.start_timeout)
-                subject: Subject = SpecOnBackend(request.repeat, request.dtypes)
-                if request.against is not None:
-                    subject = UsersModel(request.against)
+                self._report_start(cell, worker)
                 run = CellRun(cell, small, own, worker, self.differences, subject, request.timeout)
                 run = replace(run, checks=checks or request.checks, thorough=request.thorough)
                 result = run.run(tell)
@@ -450,6 +451,21 @@ class CellRunner:
             result = CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)
         result.greeting = greeting(worker)
         return result
+
+    def _report_start(self, cell: Cell, worker: Worker) -> None:
+        if worker.pid is None and not worker.given_up:
+            self.starting(cell.backend, worker.launch.start_timeout)
+
+    def _check_names(self, subject: UsersModel, cell: Cell, spec: Spec, worker: Worker) -> None:
+        """Check the names of a user's model before the oracle runs, once for each spec."""
+        if spec.name in self._specs_with_checked_names:
+            return
+        self._specs_with_checked_names.add(spec.name)
+        small, own = (
+            programs_of(spec, case_sizes(spec, self.request, own=own)[0]) for own in (False, True)
+        )
+        self._report_start(cell, worker)
+        subject.check_names(worker, self.request.timeout, cell, small, own)
 
     def case(self, spec: Spec, *, own: bool) -> Case:
         """Return a spec's case at small sizes, or with ``own`` at the spec's own sizes. If the user

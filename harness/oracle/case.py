@@ -68,6 +68,13 @@ SECONDS = 1e-8
 LARGE = 100_000
 
 
+def programs_of(spec: Spec, sizes: Mapping[str, int]) -> tuple[Program, Program]:
+    """Return a spec's programs for training, which has a loss, and for inference."""
+    sizes_of_spec = {n: v for n, v in sizes.items() if n in spec.model.sizes}
+    training = with_loss(spec.program("training", **sizes_of_spec))
+    return training, spec.program("inference", **sizes_of_spec)
+
+
 class Case:
     """A model at fixed sizes, its test arrays (``material``), and the oracle's results for them.
 
@@ -89,9 +96,7 @@ class Case:
     ) -> None:
         self.given = given
         self.spec, self.batch, self.time = spec, batch, time
-        sizes_of_spec = {n: v for n, v in sizes.items() if n in spec.model.sizes}
-        self.training = with_loss(spec.program("training", **sizes_of_spec))
-        self.inference = spec.program("inference", **sizes_of_spec)
+        self.training, self.inference = programs_of(spec, sizes)
         self.entries = entries_of(self.training, batch, time)
         self._expected: dict[Any, Expected] = {}
         self._arguments: dict[str, Arguments] = {}
@@ -284,7 +289,15 @@ def _change_of(array: Any, start: Array | None) -> Any:
     return np.asarray(change).astype(array.dtype)
 
 
-__all__ = ["Case", "Expected", "entries_of", "state_of", "step_values", "with_parameter_rounding"]
+__all__ = [
+    "Case",
+    "Expected",
+    "entries_of",
+    "programs_of",
+    "state_of",
+    "step_values",
+    "with_parameter_rounding",
+]
 
 
 # Rejection of models whose compared values are all infinite or NaN.

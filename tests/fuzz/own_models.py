@@ -19,7 +19,7 @@ def read_rules(data: bytes, folder: Path) -> None:
     (folder / "m.py").write_bytes(b"import torch")
     found = parse_against(f"{folder / 'm.py'}:Net", maps=[str(folder / "a.map")])
     for rule in map(Rename.of, found.maps):
-        view_of(rule.renamed(".".join(rule.ours)) or "", {"gru.kernel": 0})
+        view_of(rule.renamed(".".join(rule.ours)) or "", {"gru.kernel": 0}, {"units": 1})
 
 
 def read_source(data: bytes, folder: Path) -> None:

@@ -14,7 +14,7 @@ from wording import Wording
 from harness.errors import UsageError
 from harness.language.model import load_spec
 from harness.runtime.own_model.contract import ModelFile, Placing, made, names_taken, reshaped
-from harness.runtime.own_model.renames import Rename, fits, renamed, view_of
+from harness.runtime.own_model.renames import Rename, fits, renamed, split_sum, view_of, views_of
 from harness.runtime.own_model.service import Results, placing
 
 
@@ -32,6 +32,9 @@ from harness.runtime.own_model.service import Results, placing
         ("top.bias_l0_reverse", ["top.*_l0*=rnn.*_l2*"], "rnn.bias_l2_reverse"),
         ("top.bias_l1", ["top.*_l0=rnn.*_l1"], "top.bias_l1"),
         ("out.W", [], "out.W"),
+        ("b.1.b", ["b.*.b=h.*.ih + h.*.hh[0:n + 1]"], "h.1.ih + h.1.hh[0:n + 1]"),
+        ("b.1.b", ["b.*.b=all.b[*, 2 * n:n*3]"], "all.b[1, 2 * n:n*3]"),
+        ("rnn.b", ["rnn=low + high"], "low.b + high.b"),
     ],
 )
 def test_the_rule_that_says_most_of_a_name_holds(name: str, rules: list[str], wanted: str) -> None:
@@ -73,11 +76,13 @@ def test_a_rule_of_another_form_is_refused(text: str) -> None:
         ("w[:, 1:3].T", lambda a: a[:, 1:3].T),
         ("w[0, ::2].transpose(1, 0)", lambda a: a[0, ::2].transpose(1, 0)),
         ("w[-1, 0, 2]", lambda a: a[-1, 0, 2]),
+        ("w[:inner, -rank:]", lambda a: a[:1, -2:]),
+        ("w[inner:, :, rank - inner:2 * rank].T", lambda a: a[1:, :, 1:4].T),
     ],
 )
 def test_a_part_is_what_numpy_makes_of_it_and_can_be_written_to(text: str, wanted) -> None:
     array = np.arange(24.0).reshape(2, 3, 4)
-    part = view_of(text, {"w": 0, "w.b": 0})
+    part = view_of(text, {"w": 0, "w.b": 0}, {"inner": 1, "rank": 2})
     assert part is not None
     np.testing.assert_array_equal(part.of(array), wanted(array))
     assert part.shape(array.shape) == wanted(array).shape
@@ -86,13 +91,32 @@ def test_a_part_is_what_numpy_makes_of_it_and_can_be_written_to(text: str, wante
 
 
 def test_a_name_may_itself_end_as_a_part_does(wording: Wording) -> None:
-    found = view_of("w.T", {"w.T": 0, "w": 0})
+    found = view_of("w.T", {"w.T": 0, "w": 0}, {})
     assert found is not None
     assert found.key == "w.T"
-    assert view_of("onnx::GRU_1[0, 0:7].T", {"onnx::GRU_1": 0}) is not None
-    assert view_of("v.T", {"w": 0}) is None
+    assert view_of("onnx::GRU_1[0, 0:7].T", {"onnx::GRU_1": 0}, {}) is not None
+    assert view_of("v.T", {"w": 0}, {}) is None
     with wording.raises(UsageError):
-        view_of("w[a]", {"w": 0})
+        view_of("w[a]", {"w": 0}, {"aa": 1})
+    with wording.raises(UsageError):
+        view_of("w[1 2]", {"w": 0}, {"aa": 1})
+
+
+def test_summands_are_exact_and_each_is_needed() -> None:
+    whole = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32).astype(np.float64)
+    shares = list(split_sum(whole, 3))
+    np.testing.assert_array_equal(sum(shares), whole)
+    for share in shares:
+        np.testing.assert_array_equal(share.astype(np.float32), share)
+        assert (np.abs(share) > 0.05 * np.abs(whole)).all()
+
+
+def test_sums_are_cut_outside_of_brackets_only() -> None:
+    sizes = {"n": 2}
+    assert views_of("w[n + 1:] + v", {"w": 0}, sizes) is None
+    parts = views_of("w[n + 1:] + v + x + y.T", {"w": 0, "v": 0, "x + y": 0, "x": 0, "y": 0}, sizes)
+    assert [part.key for part in parts or ()] == ["w", "v", "x", "y"]
+    assert [p.key for p in views_of("x + y", {"x + y": 0}, sizes) or ()] == ["x + y"]
 
 
 @pytest.mark.parametrize(

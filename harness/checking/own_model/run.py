@@ -4,7 +4,7 @@ differs from the spec."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from harness.checking.first_difference import DECISIVE, join_names
 from harness.checking.own_model.against import Against
 from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext, far_material
 from harness.checking.own_model.first_module import find_first_module
-from harness.checking.own_model.guesses import Hint, guesses
+from harness.checking.own_model.guesses import Hint, Programs, guesses
 from harness.checking.run_cell import CannotCheck, CellRun, OpenedSubject
 from harness.errors import shorten
 from harness.oracle.case import Case
@@ -24,12 +24,13 @@ from harness.oracle.time_limit import OracleFault, spent, within_limits
 from harness.oracle.tolerance import Deviation, relative_error, scales
 from harness.program.serial import encode
 from harness.program.signature import owner_of, result_ports
-from harness.results.cell import CellResult
+from harness.results.cell import Cell, CellResult
 from harness.results.findings import Finding
-from harness.runtime.answers import Arguments
+from harness.runtime.answers import Arguments, AttachedModel
 from harness.runtime.own_model.service import OwnModelService
 from harness.worker.answers import Forms
-from harness.worker.remote import Remote, WorkerFault
+from harness.worker.remote import Remote, WorkerFault, missing_requirement
+from harness.worker.worker import Worker
 
 # Explain why the moving statistics of a user's model differ from the spec.
 
@@ -349,21 +350,32 @@ class UsersModel:
         checks = {n: partial(self._run_check, CHECKS[n], context) for n in CHECKS if n in names}
         return OpenedSubject(checks, partial(_explain, context), not_compared=context.not_compared)
 
+    def check_names(
+        self, worker: Worker, timeout: float, cell: Cell, small: Programs, own: Programs
+    ) -> None:
+        """Open the model only to report wrong names, e.g. in ``--map``, before the oracle runs.
+
+        Args:
+            worker: The worker that will run the cell.
+            timeout: The limit of the call in seconds.
+            cell: The cell.
+            small: The spec's programs for training and inference, at small sizes.
+            own: The same programs at the spec's own sizes.
+
+        Raises:
+            CannotCheck: a name or a rule is wrong, or the model cannot be opened.
+        """
+        if not worker.start().ok or missing_requirement(
+            worker.hello or {}, cell.device, cell.dtype
+        ):
+            return
+        with suppress(WorkerFault), self._catch_user_errors():
+            self._call_attach(Remote(worker, timeout, spent, FORMS), cell, small, own)
+
     def _attach(self, run: CellRun, remote: Remote, result: CellResult) -> ModelContext:
-        place, sizes, cell = self.against.place(), dict(run.own.training.sizes), run.cell
-        free = remote.call("describe", **place, sizes=sizes)["sizes"]
-        case = run.case if {*sizes} <= {*free} else run.own
-        attached = remote.call(
-            "attach",
-            **place,
-            training=encode(case.training),
-            inference=encode(case.inference),
-            dtype=cell.dtype,
-            device=cell.device,
-            maps=list(self.against.maps),
-            takes=list(self.against.takes),
-            returns=list(self.against.returns),
-        )
+        cell, (small, own) = run.cell, ((c.training, c.inference) for c in (run.case, run.own))
+        attached, programs = self._call_attach(remote, cell, small, own)
+        case = run.case if programs is small else run.own
         kept_arrays = (
             {"kept": shorten(", ".join(attached["kept"]), KEPT)} if attached["kept"] else {}
         )
@@ -376,6 +388,26 @@ class UsersModel:
             differentiates=attached["differentiates"],
             trains=attached["trains"],
         )
+
+    def _call_attach(
+        self, remote: Remote, cell: Cell, small: Programs, own: Programs
+    ) -> tuple[AttachedModel, Programs]:
+        """Open the model with the programs of the sizes that it accepts; return both."""
+        place, sizes = self.against.place(), dict(own[0].sizes)
+        free = remote.call("describe", **place, sizes=sizes)["sizes"]
+        programs = small if {*sizes} <= {*free} else own
+        attached: AttachedModel = remote.call(
+            "attach",
+            **place,
+            training=encode(programs[0]),
+            inference=encode(programs[1]),
+            dtype=cell.dtype,
+            device=cell.device,
+            maps=list(self.against.maps),
+            takes=list(self.against.takes),
+            returns=list(self.against.returns),
+        )
+        return attached, programs
 
     def _run_check(self, check: ModelCheck, context: ModelContext) -> Iterator[Finding]:
         with self._catch_user_errors():

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.errors import UsageError, did_you_mean, shorten
+from harness.errors import MOST_ERRORS, UsageError, did_you_mean, shorten
 from harness.output.shell import quoted
 from harness.program.dims import bind
 from harness.program.ir import Node, Program
 from harness.program.signature import call_key, local_of, owner_of
 from harness.runtime.native import Layout, Native
 from harness.runtime.own_model.contract import ModelArray, OwnModel
-from harness.runtime.own_model.renames import ArrayPart, Rename, fits, hint, renamed, view_of
+from harness.runtime.own_model.renames import (
+    PLUS,
+    ArrayPart,
+    Rename,
+    fits,
+    hint,
+    renamed,
+    split_sum,
+    view_of,
+    views_of,
+)
 from harness.runtime.packing import Part
 
 
@@ -50,15 +62,19 @@ class Sides:
     def _has_pieces(self, owner: str, native: Native) -> bool:
         """Return whether the model has the packed tensors of the framework's own layer."""
         pieces = [n for n in native.packing.pieces if n not in native.packing.frozen]
-        return bool(pieces) and all(self.view(f"{owner}.{n}") is not None for n in pieces)
+        return bool(pieces) and all(self.views(f"{owner}.{n}") for n in pieces)
 
-    def view(self, name: str) -> ArrayPart | None:
-        """Return the model's part for an array of the spec or a layer's tensor, if any."""
+    def views(self, name: str) -> tuple[ArrayPart, ...]:
+        """Return the model's parts whose sum is an array of the spec or a layer's tensor; empty if
+        there are none."""
         text = renamed(name, self.rules)[0]
-        view, other = view_of(text, self.entries), self.spelled.get(local_of(text))
-        if view is None and other is not None:
-            return view_of(f"{owner_of(text)}.{other}", self.entries)
-        return view
+        other = self.spelled.get(local_of(text))
+        with suppress(UsageError):  # :func:`_find_wrong_rules` reports the error
+            views = views_of(text, self.entries, self.program.sizes)
+            if views is None and other is not None:
+                views = views_of(f"{owner_of(text)}.{other}", self.entries, {})
+            return views or ()
+        return ()
 
     def names(self) -> list[str]:
         """Return all names that rules may contain: parameters, layers' tensors, statistics."""
@@ -78,8 +94,10 @@ SHOWN, OF_A_LAYER = 8, 3
 NUMBERED = re.compile(r".*?(?P<word>_[a-z]*)(?P<number>\d+)(?P<rest>\D*)")
 
 
-def shape_message(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> str:
-    """Return the message for an array that has another shape in the model, with a suggestion."""
+def shape_message(
+    sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart
+) -> tuple[str, str]:
+    """Return the message for an array that has another shape in the model, and a suggestion."""
     found_shape = view.shape(sides.entries[view.key].shape)
     sizes = ", ".join(f"{n}={v}" for n, v in sides.program.sizes.items())
     words = (
@@ -89,20 +107,22 @@ def shape_message(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPa
     full_shape = sides.entries[view.key].shape
     if view.is_cut(full_shape):
         return (
-            f"{words}: its slice exceeds {view.key}, which has shape {list(full_shape)}; set the "
-            "sizes for which the rule holds with --size"
+            words,
+            f"its slice exceeds {view.key}, which has shape {list(full_shape)}; set the "
+            "sizes for which the rule holds with --size, or write them by name ([:units])",
         )
     if view.axes is None and (turn := _suffix(found_shape, shape)):
         order = "it is transposed" if turn == ".T" else "its channels come first"
-        return f"{words}: {order}; use --map {quoted(f'{name}={view}{turn}')}"
+        return words, f"{order}; use --map {quoted(f'{name}={view}{turn}')}"
     if sorted(found_shape) == sorted(shape):
         return (
-            f"{words}: its axes have another order; use "
-            f"--map '{name}={view.key}.transpose(...)' with axis numbers as in numpy"
+            words,
+            "its axes have another order; use "
+            f"--map '{name}={view.key}.transpose(...)' with axis numbers as in numpy",
         )
     sizes_text = _guess_sizes(sides)
     advice = f"use --size {sizes_text}" if sizes_text else "set the sizes of the model with --size"
-    return f"{words}: {advice}, or select another part with --map"
+    return words, f"{advice}, or select another part with --map"
 
 
 def _suffix(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
@@ -125,9 +145,10 @@ def _guess_sizes(sides: Sides) -> str:
     """
     bound: dict[str, int] = {}
     for port in sides.program.parameters:
-        view, part = _sole_part(sides, port.name)
-        if view is None or view.is_cut(sides.entries[view.key].shape):
+        views, part = _sole_part(sides, port.name)
+        if not views or views[0].is_cut(sides.entries[views[0].key].shape):
             continue
+        view = views[0]
         shape = part.neutral(view.shape(sides.entries[view.key].shape))
         with suppress(UsageError):
             if shape is not None:
@@ -136,15 +157,15 @@ def _guess_sizes(sides: Sides) -> str:
     return ",".join(f"{n}={v}" for n, v in bound.items() if own.get(n, v) != v)
 
 
-def _sole_part(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
-    """Return the model's part that holds only this parameter of the spec, and its packing."""
+def _sole_part(sides: Sides, name: str) -> tuple[tuple[ArrayPart, ...], Part]:
+    """Return the model's parts that hold only this parameter of the spec, and its packing."""
     packing, plain = sides.layout.claimed.get(owner_of(name)), Part(local_of(name))
     if packing is None:
-        return sides.view(name), plain
+        return sides.views(name), plain
     for local, piece in packing.pieces.items():
         if isinstance(piece, Part) and piece.name == local_of(name):
-            return sides.view(f"{owner_of(name)}.{local}"), piece
-    return None, plain
+            return sides.views(f"{owner_of(name)}.{local}"), piece
+    return (), plain
 
 
 def unmatched_message(
@@ -160,17 +181,33 @@ def unmatched_message(
     if not missing:
         return (
             f"{without}: declare it in the spec, or exclude it from training (as a buffer or a "
-            "constant), so that it keeps its values"
+            f"constant), so that it keeps its values{_describe_untied(sides, unset)}"
         )
     parts = [f"the model lacks {_list_some(_list_by_layer(sides, missing))}"]
     if unset:
         parts.append(without)
     else:
         others = [f"{key} {list(sides.entries[key].shape)}" for key in unused]
-        parts.append(f"its unmatched_message arrays: {_list_some(others) or 'none'}")
+        parts.append(f"its unmatched arrays: {_list_some(others) or 'none'}")
     guesses = list(dict.fromkeys(_guess_rules(sides, missing, unset or unused)))
     rules_text = " ".join(f"--map {quoted(g)}" for g in guesses) or "--map OURS=THEIRS"
     return f"{'; '.join(parts)}. Match the names with: {rules_text}"
+
+
+def _describe_untied(sides: Sides, unset: Sequence[str]) -> str:
+    """Return a hint if arrays have the shape of a weight that several layers of the spec share."""
+    calls = Counter(node.attributes.get("instance") for node in sides.program.calls)
+    tied = [name for name in sides.shapes if calls[owner_of(dotted(name))] > 1]
+    for key in unset:
+        shape = sides.entries[key].shape
+        for name in tied:
+            views = sides.views(dotted(name))
+            if views and sides.entries[views[0].key].shape in (shape, shape[::-1]):
+                return (
+                    f". {key} is not tied to {views[0].key}: the spec uses {dotted(name)} in "
+                    f"{calls[owner_of(dotted(name))]} places (shares:)"
+                )
+    return ""
 
 
 def _list_by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
@@ -265,10 +302,20 @@ def _list_some(names: Sequence[str], most: int = SHOWN) -> str:
 
 @dataclass(frozen=True)
 class Placement:
-    """The shape of an array of the spec, and the part of the model that holds the array."""
+    """The shape of an array of the spec, and the parts of the model whose sum is the array."""
 
     shape: tuple[int, ...]
-    view: ArrayPart
+    views: tuple[ArrayPart, ...]
+
+    def parts(self, read: Callable[[str], Any]) -> Array:
+        """Return the parts of the arrays that ``read`` returns; each has the shape of the spec's
+        array."""
+        return np.stack(
+            [view.of(np.asarray(read(view.key))).reshape(self.shape) for view in self.views]
+        )
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.views))
 
 
 @dataclass(frozen=True)
@@ -285,102 +332,106 @@ class ModelWeights:
         packed = self.layout.pack(parameters)
         changed: ArrayDict = {}
         for name, place in (*self.places.items(), *self.statistics.items()):
-            key = place.view.key
-            if key not in changed:
-                changed[key] = np.array(model.read(key))
-            part = place.view.of(changed[key])
             array = statistics[name] if name in statistics else packed[name]
-            part[...] = array.reshape(part.shape)
+            for view, share in zip(place.views, split_sum(array, len(place.views)), strict=True):
+                if view.key not in changed:
+                    changed[view.key] = np.array(model.read(view.key))
+                part = view.of(changed[view.key])
+                part[...] = share.reshape(part.shape)
         model.put(changed)
 
     def take(self, arrays: Arrays) -> ArrayDict:
-        """Convert gradients of the model's arrays to gradients of the spec's parameters."""
+        """Convert gradients of the model's arrays to gradients of the spec's parameters.
+
+        The gradient of a sum is the gradient of each summand; a wrong gradient of one summand
+        changes the mean that is returned.
+        """
         return self.layout.unpack(
             {
-                name: place.view.of(arrays[place.view.key]).reshape(place.shape)
+                name: np.asarray(place.parts(arrays.__getitem__).mean(0))
                 for name, place in self.places.items()
-                if place.view.key in arrays
+                if all(view.key in arrays for view in place.views)
             }
         )
 
     def moved(self, model: OwnModel) -> ArrayDict:
         """Return the model's current statistics as ``statistics.NAME``, with the spec's names."""
         return {
-            f"statistics.{name}": place.view.of(model.read(place.view.key)).reshape(place.shape)
+            f"statistics.{name}": np.asarray(place.parts(model.read).sum(0))
             for name, place in self.statistics.items()
         }
 
     def keys(self) -> dict[str, str]:
         """Return the model's array that holds each array, by the spec's name."""
         both = {**self.places, **self.statistics}
-        return {dotted(name): place.view.key for name, place in both.items()}
+        return {dotted(name): place.views[0].key for name, place in both.items()}
 
     def described(self) -> dict[str, str]:
         """Return the place of each array as text, by the spec's name."""
         both = {**self.places, **self.statistics}
-        return {dotted(name): str(place.view) for name, place in both.items()}
+        return {dotted(name): str(place) for name, place in both.items()}
 
 
 def find_weights(sides: Sides) -> ModelWeights:
     """Search for a program's weights in a user's model, by rules and by name; return their places.
 
     Raises:
-        UsageError: an array is missing, left over or of another shape; two arrays are in one
-            place; or a rule matches no name.
+        UsageError: arrays are missing, left over or of another shape; two arrays are in one place;
+            or rules match no name. The message has all of these errors.
     """
-    _check_rules(sides)
-    frozen = sides.layout.frozen
-    places, missing = {}, []
-    for name, shape in sides.shapes.items():
-        view = sides.view(dotted(name))
-        if view is not None:
-            places[name] = _find_placement(sides, name, shape, view)
-        elif name not in frozen:
+    wrong_rules = _find_wrong_rules(sides)
+    misfits, missing, found = dict[str, str](), list[str](), dict[str, Placement]()
+    moving = {port.name: sides.program.shape(port) for port in sides.program.statistics}
+    touched = set[str]()
+    for name, shape in {**sides.shapes, **moving}.items():
+        views = sides.views(dotted(name))
+        touched |= {view.key for view in views}
+        wrong = [m for view in views if (m := _find_misfit(sides, name, shape, view))]
+        for words, advice in wrong:  # one wrong size makes many weights wrong
+            misfits.setdefault(advice, f"{words}: {advice}")
+        if views and not wrong:
+            found[name] = Placement(shape, views)
+        elif not views and name not in sides.layout.frozen and dotted(name) not in wrong_rules:
             missing.append(name)
-    statistics = {}
-    for port in sides.program.statistics:
-        view = sides.view(port.name)
-        if view is None:
-            missing.append(port.name)
-        else:
-            shape = sides.program.shape(port)
-            statistics[port.name] = _find_placement(sides, port.name, shape, view)
-    left = _find_left_over(sides, [*places.items(), *statistics.items()])
-    touched = {p.view.key for p in (*places.values(), *statistics.values())}
+    overlaps, unset = _find_overlaps(sides, found)
+    errors = [*dict.fromkeys(wrong_rules.values()), *misfits.values(), *overlaps]
+    left = [key for key in unset if not errors or key not in touched]
     kept = [key for key in sides.entries if key not in touched]
-    if missing or left:
-        raise UsageError(unmatched_message(sides, missing, left, kept))
+    if missing or (left and not errors):
+        errors.append(unmatched_message(sides, missing, left, kept))
+    if errors:
+        more = [f"and {len(errors) - MOST_ERRORS} more errors"] * (len(errors) > MOST_ERRORS)
+        raise UsageError("\n".join([*errors[:MOST_ERRORS], *more]))
+    statistics = {name: found[name] for name in moving}
+    places = {name: place for name, place in found.items() if name not in moving}
     return ModelWeights(sides.layout, places, statistics, kept)
 
 
-def _find_placement(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> Placement:
+def _find_misfit(
+    sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart
+) -> tuple[str, str] | None:
+    """Return the problem of a part that cannot hold an array of the spec, and the advice."""
     full_shape = sides.entries[view.key].shape
     try:
-        found_shape = view.shape(full_shape)
+        if fits(view.shape(full_shape), shape):
+            return None
     except (IndexError, ValueError) as error:
-        raise UsageError(
-            f"--map: {view} is not a part of {view.key} {list(full_shape)}: {error}"
-        ) from None
-    if not fits(found_shape, shape):
-        raise UsageError(shape_message(sides, dotted(name), shape, view))
-    return Placement(shape, view)
+        return f"--map: {view} is not a part of {view.key} {list(full_shape)}", str(error)
+    return shape_message(sides, dotted(name), shape, view)
 
 
-def _find_left_over(sides: Sides, places: Iterable[tuple[str, Placement]]) -> list[str]:
-    """Return the trained arrays of the model that have entries which the spec does not set.
-
-    Raises:
-        UsageError: two arrays of the spec are in the same place.
-    """
-    owners: dict[str, Array] = {}
+def _find_overlaps(sides: Sides, places: Mapping[str, Placement]) -> tuple[list[str], list[str]]:
+    """Return a message for each array of the model that two arrays of the spec use in the same
+    place, and the trained arrays of the model that have entries which the spec does not set."""
+    masks: dict[str, Array] = {}
     names: dict[str, list[str]] = {}
-    for name, place in places:
-        key = place.view.key
-        if key not in owners:
-            owners[key] = np.zeros(sides.entries[key].shape, np.bool_)
-        part = place.view.of(owners[key])
+    errors: dict[str, str] = {}
+    for name, view in ((name, view) for name, place in places.items() for view in place.views):
+        key = view.key
+        mask = masks.setdefault(key, np.zeros(sides.entries[key].shape, np.bool_))
+        part = view.of(mask)
         if part.any():
-            raise UsageError(
+            errors[key] = (
                 f"{' and '.join([*names[key], name])} use the same entries of {key} in the "
                 "model: if they are one parameter, share it in the spec (shares:); otherwise "
                 "give each of them a different part with --map, such as "
@@ -389,36 +440,43 @@ def _find_left_over(sides: Sides, places: Iterable[tuple[str, Placement]]) -> li
         part[...] = True
         names.setdefault(key, []).append(name)
     trained = [key for key, entry in sides.entries.items() if entry.trained]
-    return [key for key in trained if key not in owners or not owners[key].all()]
+    return [*errors.values()], [k for k in trained if k not in masks or not masks[k].all()]
 
 
-def _check_rules(sides: Sides) -> None:
-    """Check that every rule matches a name of the spec and leads to an array of the model.
-
-    Raises:
-        UsageError: a rule matches no name, or leads to no array.
-    """
+def _find_wrong_rules(sides: Sides) -> dict[str, str]:
+    """Return a message for each rule that matches no name of the spec or leads to no array of the
+    model, by the spec's name or by the rule."""
+    errors: dict[str, str] = {}
+    reported: dict[Rename, str] = {}
     used: set[Rename] = set()
-    known = sides.names()
+    known, sizes = sides.names(), sides.program.sizes
     for name in known:
         text, rule = renamed(name, sides.rules)
         if rule is None:
             continue
         used.add(rule)
-        whole = len(rule.ours) == len(name.split("."))
-        if whole and view_of(text, sides.entries) is None:
-            raise UsageError(
-                f"--map {name}={text}: the model has no {text!r}{hint(text, sides.entries)}"
+        try:
+            is_wrong = len(rule.ours) == len(name.split(".")) and not views_of(
+                text, sides.entries, sizes
             )
+            lacking = [t for t in PLUS.split(text) if view_of(t, sides.entries, sizes) is None]
+            message = f"--map {name}={text}: the model has no " + "; no ".join(
+                f"{t!r}{hint(t, sides.entries)}" for t in lacking
+            )
+        except UsageError as error:
+            is_wrong, message = True, str(error)
+        if is_wrong:  # a rule for many blocks is reported once
+            errors[name] = reported.setdefault(rule, message)
     # A rule for a layer without weights, e.g. pool=maxpool, only matches modules.
     used.update(rule for call in sides.program.calls if (rule := _own_rule(call, sides)))
     for rule in sides.rules:
         if rule not in used:
             ours = ".".join(rule.ours)
-            raise UsageError(
-                f"--map {ours}={rule.theirs}: the spec has no {ours!r}"
+            errors[str(rule)] = (
+                f"--map {rule}: the spec has no {ours!r}"
                 f"{did_you_mean(ours, known)} (it has: {shorten(', '.join(known), 200)})"
             )
+    return errors
 
 
 def _own_rule(call: Node, sides: Sides) -> Rename | None:

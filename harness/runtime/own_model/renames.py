@@ -3,14 +3,17 @@
 ``OURS`` is a parameter (``out.W``), a framework's tensor of a layer (``rnn.weight_ih_l0``), or a
 layer with all its parameters (``rnn=gru``). A ``*`` matches one part of a name between dots, or a
 piece of it, and stands for the same text in ``THEIRS``. ``THEIRS`` is an array of the model. It may
-end in slices and a transposition as in numpy: ``attn.c_attn.weight[:32].T``.
+end in slices and a transposition as in numpy: ``attn.c_attn.weight[:32].T``. Slices may contain the
+spec's sizes: ``[rank:rank + states]``. ``THEIRS`` may also be a sum of such arrays:
+``rnn.bias_ih + rnn.bias_hh``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,14 @@ from harness.errors import UsageError, did_you_mean, shorten
 SUFFIX = re.compile(
     r"(?P<index>\[[^\[\]]*\])?(?P<turn>\.T|\.transpose\(\s*\d{1,2}(?:\s*,\s*\d{1,2})*\s*\))?$"
 )
-BOUND = re.compile(r"\s*(-?[0-9]{1,9})?\s*")
+# A bound of a slice: a sum of products of numbers and sizes, or nothing.
+FACTOR = r"\s*([0-9]{1,9}|[A-Za-z_]\w*)\s*"
+BOUND = re.compile(rf"\s*-?{FACTOR}([-+*]{FACTOR})*|\s*")
+TERM = re.compile(r"([-+]?)([^-+]+)")
+# A ``*`` that stands for a text; ``[2 * units]`` is a product.
+STAR = re.compile(r"\*(?!\s*\w[^\[]*\])")
+# A plus sign between two arrays of a sum; the plus signs inside brackets belong to a slice.
+PLUS = re.compile(r"\s\+\s(?![^\[]*\])")
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,9 @@ class Rename:
             raise UsageError(
                 f"--map takes OURS=THEIRS, such as rnn=gru or out.W=fc.weight.T; found {text!r}"
             )
-        if ours.count("*") < theirs.count("*"):
-            raise UsageError(f"--map {text!r}: {theirs} has more '*' than {ours}")
+        for part in PLUS.split(theirs):
+            if ours.count("*") < len(STAR.findall(part)):
+                raise UsageError(f"--map {text!r}: {part} has more '*' than {ours}")
         return Rename(tuple(ours.split(".")), theirs)
 
     def renamed(self, name: str) -> str | None:
@@ -55,9 +66,28 @@ class Rename:
             if texts is None:
                 return None
             stars += texts
-        first, *others = self.theirs.split("*")
-        theirs = first + "".join(map("".join, zip(stars, others, strict=False)))
-        return ".".join([theirs, *rest])
+        summands = []
+        for text in PLUS.split(self.theirs):
+            first, *others = STAR.split(text)
+            theirs = first + "".join(map("".join, zip(stars, others, strict=False)))
+            summands.append(".".join([theirs, *rest]))
+        return " + ".join(summands)
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.ours)}={self.theirs}"
+
+
+def read_rules(texts: Iterable[str]) -> list[Rename]:
+    """Read rules; raise one :class:`UsageError` for all texts that are no rule."""
+    rules, errors = list[Rename](), list[str]()
+    for text in texts:
+        try:
+            rules.append(Rename.of(text))
+        except UsageError as error:
+            errors.append(str(error))
+    if errors:
+        raise UsageError("\n".join(errors))
+    return rules
 
 
 def _stars(pattern: str, part: str) -> list[str] | None:
@@ -121,20 +151,30 @@ class ArrayPart:
         return self.text or self.key
 
 
-def view_of(text: str, keys: Collection[str]) -> ArrayPart | None:
-    """Return the part of an array that a text names; None if the model has no such array.
+def views_of(
+    text: str, keys: Collection[str], sizes: Mapping[str, int]
+) -> tuple[ArrayPart, ...] | None:
+    """Return the parts of arrays whose sum a text names; None if the model lacks one of the arrays.
 
     Raises:
-        UsageError: the slices are malformed.
+        UsageError: the slices are malformed, or contain a size that is not in ``sizes``.
     """
+    if text in keys:
+        return (ArrayPart(text, text=text),)
+    views = [view_of(part, keys, sizes) for part in PLUS.split(text)]
+    return None if None in views else tuple(view for view in views if view is not None)
+
+
+def view_of(text: str, keys: Collection[str], sizes: Mapping[str, int]) -> ArrayPart | None:
+    """Return the part of one array that a text names; see :func:`views_of`."""
     if text in keys:
         return ArrayPart(text, text=text)
     # Find the first position after which only slices and a transposition follow.
     for start in range(1, len(text)):
         key, rest = text[:start], text[start:]
         if key in keys and (match := SUFFIX.match(rest)) is not None:
-            index = match["index"]
-            return ArrayPart(key, _index(index, text) if index else (), _axes(match["turn"]), text)
+            index = _index(match["index"], text, sizes) if match["index"] else ()
+            return ArrayPart(key, index, _axes(match["turn"]), text)
     return None
 
 
@@ -144,19 +184,50 @@ def _axes(turn: str | None) -> tuple[int, ...] | None:
     return () if turn == ".T" else tuple(int(n) for n in re.findall(r"\d+", turn))
 
 
-def _index(text: str, full_text: str) -> tuple[Any, ...]:
+def _index(text: str, full_text: str, sizes: Mapping[str, int]) -> tuple[Any, ...]:
     items: list[Any] = []
     for item in text[1:-1].split(","):
-        parts = item.split(":")
-        matches = [BOUND.fullmatch(part) for part in parts]
-        if len(parts) > 3 or not all(matches) or (len(parts) == 1 and not item.strip()):
+        bounds = [bound.strip() for bound in item.split(":")]
+        if len(bounds) > 3 or not all(map(BOUND.fullmatch, bounds)) or bounds == [""]:
             raise UsageError(
-                f"--map: {full_text!r} has the invalid index {item.strip()!r}; allowed are numbers "
-                "and slices, such as [0, 3:7]"
+                f"--map: {full_text!r} has the invalid index {item.strip()!r}; allowed are "
+                "numbers, sizes of the spec, and slices, such as [0, 3:7, units:2 * units]"
             )
-        numbers = [int(m[1]) if m and m[1] else None for m in matches]
-        items.append(slice(*numbers) if len(parts) > 1 else numbers[0])
+        numbers = [_number(bound, full_text, sizes) if bound else None for bound in bounds]
+        items.append(slice(*numbers) if len(bounds) > 1 else numbers[0])
     return tuple(items)
+
+
+def _number(bound: str, full_text: str, sizes: Mapping[str, int]) -> int:
+    """Compute a sum of products of numbers and sizes, such as ``rank + 2 * states``."""
+
+    def factor(text: str) -> int:
+        text = text.strip()
+        if text.isdecimal():
+            return int(text)
+        if text not in sizes:
+            raise UsageError(
+                f"--map: the spec has no size {text!r}, which the index of {full_text!r} contains"
+                f"{did_you_mean(text, sizes)} (it has: {', '.join(sizes) or 'none'})"
+            )
+        return sizes[text]
+
+    terms = TERM.findall(bound)
+    return sum((-1 if sign == "-" else 1) * prod(map(factor, t.split("*"))) for sign, t in terms)
+
+
+def split_sum(array: Array, count: int) -> Iterator[Array]:
+    """Split an array into random summands. A model that uses only some of them is then wrong.
+
+    Each float32 number is exactly the sum of its summands, which are float32 numbers too.
+    """
+    random = np.random.default_rng(count)
+    for _ in range(count - 1):
+        step = np.spacing(np.abs(array).astype(np.float32)).astype(np.float64)
+        share = np.rint(random.uniform(0.25, 0.75, array.shape) * array / step) * step
+        yield share
+        array = array - share
+    yield array
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -183,4 +254,4 @@ def _refines(fine: list[int], coarse: list[int]) -> bool:
 def hint(text: str, keys: Collection[str]) -> str:
     """Return the end of a message: a similar name, and a list of all names."""
     listed = shorten(", ".join(keys), 200) or "none"
-    return f"{did_you_mean(text, keys)} (the model has: {listed})"
+    return f"{did_you_mean(SUFFIX.sub('', text), keys)} (the model has: {listed})"

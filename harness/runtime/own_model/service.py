@@ -44,7 +44,7 @@ from harness.runtime.own_model.contract import (
 )
 from harness.runtime.own_model.matching import ModelWeights, Sides, find_weights
 from harness.runtime.own_model.recorder import Recorder
-from harness.runtime.own_model.renames import Rename, renamed
+from harness.runtime.own_model.renames import PLUS, Rename, read_rules, renamed
 
 STATE, NOISE = "state", "noise"
 
@@ -294,7 +294,7 @@ class OwnModelService:
             self.served.use(device, dtype)
         self.dtype = dtype
         self.training, self.inference = decode(training), decode(inference)
-        self.rules = rules = [Rename.of(text) for text in maps]
+        self.rules = rules = read_rules(maps)
         sizes = self.training.sizes
         expected = _expected_arrays(self.training, rules)
         self.model: OwnModel = self.opener.open(file, *self._loaded, sizes, expected)
@@ -426,10 +426,9 @@ class OwnModelService:
 def _expected_arrays(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
     arrays = {}
     for port in (*program.parameters, *program.statistics):
-        text, shape = renamed(port.name, rules)[0], program.shape(port)
-        if text.endswith(".T"):
-            text, shape = text.removesuffix(".T"), shape[::-1]
-        arrays[text] = ModelArray(shape)
+        for text in PLUS.split(renamed(port.name, rules)[0]):
+            turned, shape = text.endswith(".T"), program.shape(port)
+            arrays[text.removesuffix(".T")] = ModelArray(shape[::-1] if turned else shape)
     return arrays
 
 
