@@ -78,10 +78,10 @@ def programs_of(spec: Spec, sizes: Mapping[str, int]) -> tuple[Program, Program]
 class Case:
     """A model at fixed sizes, its test arrays (``material``), and the oracle's results for them.
 
-    ``sizes`` override the sizes in the spec. ``drawing`` draws the test arrays. By default the
-    drawn arrays avoid all kinks (points at which a derivative jumps), and the user's arrays
-    (``given``) replace the drawn arrays. If the model has no loss, the loss is the sum of the mean
-    squares of its outputs.
+    ``sizes`` override the sizes in the spec. ``drawing`` is the function that draws the test
+    arrays. By default the drawn arrays avoid all kinks (points at which a derivative jumps), and
+    the user's arrays (``given``) replace the drawn arrays. If the model has no loss, the loss is
+    the sum of the mean squares of its outputs.
     """
 
     def __init__(
@@ -141,8 +141,11 @@ class Case:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Let only one thread at a time run the oracle. If the oracle once lacks time or memory,
-        raise the same error in every later call during this run of the harness."""
+        """Let only one thread at a time run the oracle.
+
+        If the oracle lacked time or memory in an earlier call, raise the same error again, because
+        the case would need as much again.
+        """
         with within_limits(), self._lock:
             if self._fault is not None and self._fault[1] is this_run():
                 raise self._fault[0]
@@ -154,8 +157,8 @@ class Case:
                 raise
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
-        """Return the values that ``run`` computes with the oracle's session, with their noise. They
-        are cached under ``key``.
+        """Return the values that ``run`` computes with the oracle's session, with their rounding
+        noise. They are cached under ``key``.
 
         Raises:
             OracleFault: the oracle does not have enough time or memory.
@@ -263,8 +266,11 @@ def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> di
 
 def with_parameter_rounding(expected: Expected, parameters: Arrays) -> Expected:
     """Return expected training steps in which the noise of each parameter's change is at least the
-    rounding error of the parameter. If the parameter has few numbers, the measured noise may be too
-    small by chance."""
+    rounding error of the parameter.
+
+    This minimum is needed because the measured noise of a parameter with few numbers may be too
+    small by chance.
+    """
     sizes = {f"{n} moved": float(np.abs(a).max(initial=0.0)) for n, a in parameters.items()}
 
     @cache

@@ -86,13 +86,13 @@ def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
 
 
 def _variable_groups(names: Sequence[str]) -> list[list[str]]:
-    """Divide the variables (parameters, inputs, states) into groups that share a direction. If
-    there are few variables, each group has one. If there are many, a group has the same variable
-    (e.g. ``W``) of all blocks.
+    """Divide the variables (parameters, inputs, states) into groups that share a direction.
 
-    Each group costs a pass through the whole model, so groups of one variable would take time
-    quadratic in the depth. The same variable has gradients of similar size in all blocks, so a
-    wrong gradient is visible in the sum over its group.
+    If there are few variables, each is a group. If there are many, a group has the same variable
+    (e.g. ``W``) of all blocks. This is faster: each group costs a pass through the whole model, so
+    the time of single variables would be quadratic in the depth. A wrong gradient is still visible
+    in the sum over its group, because the gradients of the same variable have similar sizes in all
+    blocks.
     """
     if len(names) <= ONE_BY_ONE:
         return [[name] for name in names]

@@ -34,8 +34,8 @@ ORDERED = ("less", "less_equal")
 class ComparisonRecorder(Oracle):
     """The oracle with a record of all comparisons and of the smallest gap between their operands.
 
-    ``margin`` is the smallest gap, relative to the size of the operands. ``positive_margin`` is the
-    smallest gap that is not 0. Gaps of 0 are ignored: operands that are equal on purpose are equal
+    ``margin`` is the smallest gap, relative to the size of the operands, and ``positive_margin``
+    the smallest gap that is not 0. Operands with a gap of 0 are equal on purpose, and so are equal
     in every backend. ``decisions`` lists the results of all comparisons, sorts and floors in order
     of execution.
     """
@@ -214,10 +214,12 @@ def draw_off_kinks(
     time: int,
     given: UserArrays | None = None,
 ) -> tuple[int, Arguments]:
-    """Draw test arrays that avoid all kinks. The matrices are multiplied by the first factor in
-    :data:`GAINS` with which float32 does not overflow. The user's arrays (``given``) replace drawn
-    arrays. With ``batch``, ``time`` and ``given`` bound by ``functools.partial``, this function is
-    a :data:`Drawing`."""
+    """Draw test arrays that avoid all kinks; return the seed that was used, and the arrays.
+
+    The matrices are multiplied by the first factor in :data:`GAINS` with which float32 does not
+    overflow. The user's arrays (``given``) replace drawn arrays.
+    ``functools.partial(draw_off_kinks, batch=..., time=..., given=...)`` is a :data:`Drawing`.
+    """
     tries = 1 if given is not None and given.decides_forward else SEEDS_TRIED
 
     def draw_once(gain: float, number: int) -> Arguments:

@@ -80,7 +80,7 @@ class Attention:
         self.begin()
 
     def begin(self) -> None:
-        """Delete the record of recent operations."""
+        """Delete the record of recent operations, before a new run of a program."""
         self._softmax: _Softmax | None = None
         self._products: deque[_Product] = deque(maxlen=RECENT_PRODUCTS)
         self._weights: list[Array] = []

@@ -135,8 +135,8 @@ MILLIONTH, THOUSANDTH, ROUNDINGS = 2.0**-20, 2.0**-10, 1024
 
 
 def scales(expected: Arrays) -> dict[str, float]:
-    """Return the scale of each tensor, by which its error is divided. The scale is the largest
-    magnitude in the tensor.
+    """Return the scale of each tensor: the number by which the tensor's error is divided. It is the
+    largest magnitude in the tensor.
 
     If a tensor consists only of rounding errors (:func:`rounding_only`), its scale is
     :data:`THOUSANDTH` of the largest magnitude in all tensors of its kind (:func:`kind_of`). The
@@ -168,9 +168,9 @@ def rounding_only_noise(dtype: str) -> float:
     """Return the minimum noise of a tensor that consists only of rounding errors, relative to the
     tensor's scale.
 
-    The noise is :data:`ROUNDINGS` rounding errors, but at most so large that the tensor is still
-    compared. In a narrow dtype, the noise is one rounding error, which is already so large that the
-    tensor is not compared.
+    The noise is :data:`ROUNDINGS` rounding errors, but small enough that the tensor is still
+    compared. In a narrow dtype (e.g. bfloat16), the noise is one rounding error. This is already so
+    large that the tensor is not compared.
     """
     rounding_error = ROUNDOFF / THOUSANDTH * PRECISION[dtype]
     return rounding_error if narrow(dtype) else min(ROUNDINGS * rounding_error, VOID / (2 * K))
@@ -215,7 +215,8 @@ TELLING = 2.0**-12
 
 def telling(noise: float, dtype: str) -> bool:
     """Return whether a tensor with this noise can show how well two computations agree. If the
-    noise is large, the tensor is mostly rounding errors and cannot."""
+    noise is large, the tensor is mostly rounding errors, so two correct results differ in most
+    digits."""
     return noise <= TELLING * PRECISION[dtype]
 
 

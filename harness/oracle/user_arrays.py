@@ -37,9 +37,9 @@ class UserArrays:
     group, the group is empty.
 
     Arrays are float64, int64 (indices) or bool (masks), and their shapes fit the spec at ``sizes``.
-    ``batch`` and ``time`` are the sizes of the arrays, or the sizes that the user asked for; None
-    if neither is known. ``files`` maps options of the command line, e.g. ``--weights``, to the
-    files of the arrays.
+    ``batch`` and ``time`` are the sizes of the arrays or, if these have no such axis, the sizes
+    that the user asked for; otherwise None. ``files`` maps options of the command line, e.g.
+    ``--weights``, to the files of the arrays.
     """
 
     spec: str
@@ -72,8 +72,8 @@ class UserArrays:
         return bool(self.arrays.parameters and self.arrays.inputs)
 
     def groups(self) -> dict[str, ArrayDict]:
-        """Return a dictionary of arrays for each group, e.g. ``parameters``. It is empty if the
-        user gave no array of the group."""
+        """Return the user's arrays by group (e.g. ``parameters``) and name. If the user gave no
+        array of a group, the group is an empty dictionary."""
         return {f.name: getattr(self.arrays, f.name) for f in fields(Arguments)}
 
 

@@ -125,9 +125,11 @@ NEXT = 1 + 1e-6  # the smallest gap times NEXT excludes only the comparison with
 
 @dataclass(frozen=True)
 class Expected:
-    """Expected values (float64) by name, and their rounding noise. ``measured(dtype)`` returns the
-    noise by name; ``dtype`` is float64, float32, or bfloat16 or float16 for matrix products in this
-    dtype."""
+    """Expected values (float64) by name, and their rounding noise.
+
+    ``measured(dtype)`` returns the noise by name, in float64, float32, or with matrix products in
+    bfloat16 or float16.
+    """
 
     values: Arrays
     measured: Callable[[str], Noise]
@@ -198,9 +200,12 @@ class Expected:
         return replace(self, measured=measured)
 
     def of_finite_gradients(self) -> Expected:
-        """Return the same values, but if one gradient is not finite, all gradients have infinite
-        noise and are not compared. Correct backends may differ in which gradients become NaN: ``0 *
-        NaN`` is NaN, but ``where`` may choose 0."""
+        """Return the same values, with infinite noise for all gradients if one gradient is not
+        finite. Tensors with infinite noise are not compared.
+
+        Correct backends may differ in which gradients become NaN: ``0 * NaN`` is NaN, but ``where``
+        may choose 0.
+        """
         gradients = self.only("gradient.").values.values()
         if all(np.isfinite(gradient).all() for gradient in gradients):
             return self
@@ -236,7 +241,7 @@ class Reference:
     """The oracle for one model, and the runs that measure its yardsticks.
 
     ``orders`` are the orders of summation to run in addition to "plain". ``guard`` returns a
-    context manager that is entered around all computations. ``kind`` maps a tensor's name to its
+    context manager for all computations, e.g. a time limit. ``kind`` maps a tensor's name to its
     group for :func:`at_least_typical`. Sessions keep no arrays after a computation.
     """
 

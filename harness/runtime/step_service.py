@@ -106,8 +106,13 @@ class PeakMeter:
         return self.backend.primitives["astype"](tensor, dtype=narrowed) if narrowed else tensor
 
     def _read(self, multiply: Binary, a: Any, b: Any, left: Array, right: Array) -> float:
-        """Return the seconds of one matrix product, without the time to read it back; verify random
-        entries."""
+        """Time one matrix product including the read-back of its result; return the seconds without
+        the read-back.
+
+        Its duration is measured separately, on an equal array. ``left`` and ``right`` are the
+        values of the tensors ``a`` and ``b``. Random entries of the result must be those of ``left
+        @ right``.
+        """
         cast, wide = self.backend.primitives["astype"], host_dtype(self.dtype)
         started = time.perf_counter()
         result = multiply(a, b)

@@ -35,16 +35,16 @@ def watch_gpu(contestants: Sequence[Contestant]) -> Iterator[None]:
 def split_memory(
     bytes_by_process: Mapping[int, int | None], own: int | None, used: int | None
 ) -> dict[str, int | None]:
-    """Return the GPU memory of this worker (``own_bytes``) and of all other processes
-    (``others_bytes``); None if unknown.
+    """Return the peak GPU memory of this worker (``own_bytes``) and of all other processes
+    (``others_bytes``), in bytes; a value is None if it is unknown.
 
-    The workers of a group are alive at the same time. Each has a CUDA context and an allocator
-    cache.
+    Other processes include the workers of the other backends. These stay alive while this worker is
+    timed, and each holds a CUDA context and an allocator cache.
 
     Args:
-        bytes_by_process: Bytes by process id.
-        own: The process id of the worker.
-        used: The peak of the bytes in use on the GPU, by all processes together.
+        bytes_by_process: The bytes that each process uses, by process id.
+        own: The process id of this worker.
+        used: The peak of the bytes in use on the GPU, summed over all processes.
     """
     own_bytes = bytes_by_process.get(own) if own is not None else None
     if used is None or own_bytes is None:
@@ -53,7 +53,11 @@ def split_memory(
 
 
 def list_slowdowns(record: Mapping[str, Any]) -> list[str]:
-    """Return a list with a message if the GPU slowed down during the timing, else an empty list."""
+    """Return a list with a message if the GPU slowed down during the timing, else an empty list.
+
+    ``record`` is the field ``card`` of a cell's record. Its ``reasons`` are the names that
+    nvidia-smi gives to the causes of a lower clock.
+    """
     reasons = [reason for reason in record.get("reasons", ()) if reason in SLOWED]
     if not reasons:
         return []

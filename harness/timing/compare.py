@@ -39,11 +39,12 @@ FAILED = frozenset({"refused", "broken"})
 
 @dataclass(frozen=True)
 class SpeedChange:
-    """A change of one cell. ``old`` and ``new`` are the median seconds per step, or None without a
-    speed.
+    """A difference between two files of speeds in one cell.
 
-    ``speed`` is the new speed divided by the old speed. If ``baseline`` names a backend, the old
-    speed is the speed of that backend.
+    ``old`` and ``new`` are the median seconds per step in each file, or None if the cell has no
+    speed there. ``speed`` is the new speed divided by the old speed. If ``baseline`` names a
+    backend, the old speed is the speed of that backend. ``doubt`` says why one of the speeds is
+    unreliable; it is empty if both are reliable.
     """
 
     kind: Kind
@@ -58,7 +59,7 @@ class SpeedChange:
 
     @property
     def words(self) -> str:
-        """The text about the change, without the name of the cell."""
+        """The change as text, without the name of the cell."""
         return f"{self._plain} ({self.doubt})" if self.doubt else self._plain
 
     @property
@@ -82,7 +83,8 @@ class SpeedChange:
 
 @dataclass(frozen=True)
 class Relative:
-    """The speed of one backend relative to another backend, on the same cell of the same run."""
+    """The speed of ``backend`` divided by the speed of ``baseline``, on the same model and sizes
+    (``group``) of the same run."""
 
     group: str
     backend: str
@@ -159,10 +161,10 @@ def check_cells(content: SpeedFile, name: str) -> None:
 
 @dataclass(frozen=True)
 class Unsure:
-    """The cells in both files for which nobody can tell whether the speed changed.
+    """The cells in both files whose speed may have changed although no change is reported.
 
     ``of`` is the number of cells in both files, and ``once`` the number of cells with a single
-    timed round. ``unreliable`` maps a cell to the reason why its speed is unreliable.
+    timed round. ``unreliable`` maps the name of a cell to the reason why its speed is unreliable.
     """
 
     of: int
@@ -196,7 +198,7 @@ class Unsure:
 
 
 def find_unsure(old: SpeedFile, new: SpeedFile, reported: Sequence[SpeedChange]) -> Unsure:
-    """Return the cells in both files for which nobody can tell whether the speed changed.
+    """Return the cells in both files whose speed may have changed although no change is reported.
 
     ``reported`` has the changes that are reported. A cell whose change of speed is reported does
     not count as unreliable.
@@ -226,9 +228,10 @@ def _reason_for_doubt(pair: tuple[Timed, Timed]) -> str:
 def select_requested(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> SpeedFile:
     """Return the older file, reduced to the cells that the newer run was asked to time.
 
-    With ``backends``, these are the cells of the newer file. Without, the newer run was asked to
-    time all installed backends. The cells of a backend that is no longer installed then stay in the
-    result, and count as lost.
+    If ``backends`` names backends, the cells of the newer file were asked for. If it is empty, the
+    newer run was asked to time all installed backends. A backend of the older file may have been
+    uninstalled since. Its cells then stay in the result, so that the comparison reports them as
+    lost.
     """
     names = {entry.cell for entry in new.entries}
     present = {entry.params.backend for entry in new.entries}

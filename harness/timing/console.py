@@ -153,7 +153,8 @@ def check_reference(name: str, labels: Sequence[str]) -> None:
 
 
 def relative_lines(content: SpeedFile, reference: str) -> list[str]:
-    """Return lines with each cell's speed relative to ``reference``, and each backend's mean."""
+    """Return a line for each cell with its speed divided by the speed of the backend ``reference``,
+    and a line for each backend with the mean of these ratios."""
     ratios = relative_speeds(content, reference)
     if not ratios:
         return [f"no cell has a speed that can be compared with {reference}"]
@@ -181,8 +182,8 @@ def _make_document(bench: Bench, arguments: Sequence[str], planned: int | None =
 def _save_interrupted(
     bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer
 ) -> str:
-    """Show the results of an interrupted run, and write them to ``target``; return a text that says
-    where they are."""
+    """Show the results of an interrupted run, and write them to ``target`` (if None, to no file);
+    return a text that says where they are."""
     done = bench.results
     if not done:
         return "nothing was measured yet"

@@ -104,7 +104,7 @@ Status = Literal["measured", "refused", "unsupported", "broken"]
 
 
 class Refused(Exception):
-    """Error: a speed is not reported, e.g. because a proof failed; the message has the reason."""
+    """Error: a cell gets no speed, e.g. because a proof failed; the message has the reason."""
 
 
 class Unsupported(Exception):
@@ -113,7 +113,11 @@ class Unsupported(Exception):
 
 @dataclass
 class TimedResult:
-    """The result of a cell. ``seconds`` has the seconds per step of each round."""
+    """The result of a cell: its speed, or the reason why it has none.
+
+    ``seconds`` has a number for each round: the mean seconds per step. ``steps`` is the number of
+    timed steps in the last round.
+    """
 
     cell: TimedCell
     entry: Entry
@@ -136,8 +140,8 @@ UNKNOWN_WAIT = 0.02
 
 @dataclass(frozen=True)
 class TimedRow:
-    """The time of a row of steps (steps without a wait between them), by the worker's and by the
-    harness's clock.
+    """The time of consecutive steps that run without a wait between them, measured by two clocks:
+    in the worker and in the harness.
 
     ``wait`` is the mean time that the worker waited for a free core during the steps.
     """
@@ -148,20 +152,22 @@ class TimedRow:
 
     @property
     def lost(self) -> float:
-        """The time that the worker's clock lost against the harness's clock, divided by the
-        worker's time."""
+        """The seconds that the harness's clock shows and the worker's clock does not, divided by
+        the worker's seconds."""
         return (self.harness_seconds - self.worker_seconds) / max(self.worker_seconds, 1e-9)
 
 
 @dataclass(frozen=True)
 class TimedRound:
-    """A timed round, with everything needed to repeat it.
+    """A timed round, with everything needed to run its steps again and to compare the results.
 
-    ``calls`` has for each call since the restart the index of its first step and its number of
-    steps. ``clock`` has the time of the timed steps by both clocks. ``reads`` maps the index of a
-    step to its results, which were read when a clock stopped. ``drawn`` is True if the round may be
-    repeated. Then ``parameters`` has all values after the first ``until`` calls; they were read
-    twice, and ``reading`` has the seconds of each reading.
+    - ``batches`` are the batches that the steps used in turn.
+    - ``calls`` has a pair for each call since the restart: the index of its first step, and its
+      number of steps.
+    - ``clock`` has the time of the timed steps by both clocks.
+    - ``reads`` maps the index of a step to its results, which were read when a clock stopped.
+    - ``drawn`` is True if the round may be run again. Then ``parameters`` has all values after the
+      first ``until`` calls. They were read twice, and ``reading`` has the seconds of each reading.
     """
 
     batches: Sequence[Batch]
@@ -186,13 +192,13 @@ class TimedRound:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per step in one round: of steps in a row, and of single steps that the worker waits
-    for.
+    """Two measurements of a step in one round: as one of many steps without a wait between them,
+    and as a single step that the worker waits for. All values are seconds per step.
 
-    ``row`` is the time per step in a row. A single step takes ``begun`` seconds to start, then
-    ``done`` seconds until its results are read, and ``again`` seconds to read them a second time.
-    ``longer`` is the longer of ``begun`` and ``done - again``. ``row_processor`` and
-    ``alone_processor`` are the processor time of a step in a row and of a single step.
+    ``row`` is the time of a step without a wait. A single step takes ``begun`` seconds to start,
+    then ``done`` seconds until its results are read, and ``again`` seconds to read them a second
+    time. ``longer`` is the longer of ``begun`` and ``done - again``. ``row_processor`` and
+    ``alone_processor`` are the processor time of a step without a wait and of a single step.
     """
 
     row: float
@@ -205,12 +211,13 @@ class Pace:
 
     @property
     def share(self) -> float:
-        """The time per step in a row, divided by the longer part of a single step."""
+        """The time of a step without a wait, divided by the longer part of a single step."""
         return self.row / max(self.longer, 1e-9)
 
     @property
     def processor_share(self) -> float:
-        """The processor time of a step in a row, divided by the processor time of a single step.
+        """The processor time of a step without a wait, divided by the processor time of a single
+        step.
 
         The processor time of the single step excludes the two readings of its results.
         """
@@ -219,28 +226,30 @@ class Pace:
 
 @dataclass(frozen=True)
 class FeedTime:
-    """The wall and the processor time that feeding batches takes, measured together with some
-    steps."""
+    """The wall time and the processor time, in seconds, that the feeding of batches takes.
+
+    The time is first measured together with some steps; :meth:`beyond` subtracts these steps.
+    """
 
     wall: float
     processor: float
 
     def beyond(self, steps: int, wall: float, processor: float) -> FeedTime:
-        """Return the time without these ``steps`` steps, which take ``wall`` and ``processor``
-        seconds each."""
+        """Return the time of the feeding alone: subtract ``steps`` steps, which take ``wall`` and
+        ``processor`` seconds each."""
         return FeedTime(self.wall - steps * wall, self.processor - steps * processor)
 
 
 @dataclass
 class Contestant:
-    """A backend that is timed on one model (group): its worker and its measurements.
+    """A backend that is timed on one model and sizes (a group): its worker and its measurements.
 
     - ``next`` is the index of the next step, and ``many`` the number of steps per call.
-    - ``latency`` is the estimated time of a step; it decides how many steps fill a given time.
-    - ``peaks`` maps (process, size) to peak FLOP/s, and is shared by all groups.
+    - ``latency`` is the estimated time of a step. The number of steps of a round depends on it.
+    - ``peaks`` maps (process id, size of a matmul) to peak FLOP/s, and is shared by all groups.
     - ``timed_rounds``, ``paces`` and ``feed_times`` have an entry per round: the timed steps, the
       times per step, and the time to feed the batches.
-    - ``clocks`` has the times of all rows of steps.
+    - ``clocks`` has the times by both clocks of all steps that ran without a wait between them.
     """
 
     entry: Entry
@@ -275,7 +284,8 @@ class Contestant:
         return self.case.group.mode == "train" or bool(self.case.program.state)
 
     def attempt(self, part: Callable[[Contestant], None]) -> None:
-        """Run one part of the measurement, unless the cell has already lost its speed."""
+        """Run one part of the measurement, unless an earlier part failed. If this part fails, the
+        cell gets no speed, and its result has the reason."""
         if not self.result.measured:
             return
         try:
@@ -327,19 +337,21 @@ class Contestant:
     def reserve_steps(self, count: int) -> int:
         """Reserve the indices of ``count`` steps, and return the first index.
 
-        The first index is a multiple of :data:`ROTATING`, so the first step uses the first batch.
+        The first index is a multiple of :data:`ROTATING` (the number of batches), so the first step
+        uses the first batch.
         """
         first = self.next
         self.next += -(-count // ROTATING) * ROTATING
         return first
 
     def throughput(self, count: int) -> float:
-        """Run ``count`` steps in a row, wait once at the end, and return the seconds."""
+        """Run ``count`` steps without waiting between them, wait once at the end, and return the
+        seconds of all steps."""
         return self.time_row(self.reserve_steps(count), count)
 
     def time_row(self, first: int, count: int) -> float:
-        """Time ``count`` steps in a row by the worker's and the harness's clock; return the
-        worker's seconds.
+        """Time ``count`` steps without a wait between them, by the worker's and the harness's
+        clock; return the worker's seconds.
 
         ``first`` is the index of the first step.
         """
@@ -351,8 +363,8 @@ class Contestant:
         return told
 
     def _read_waits(self) -> tuple[float, float]:
-        """Return the seconds that the worker has waited for a free core so far, and how often; (0,
-        0) if unknown."""
+        """Return the total seconds that the worker has waited for a free core so far, and the
+        number of these waits; (0, 0) if unknown."""
         pid = self.worker.pid
         try:
             _, nanoseconds, times = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
@@ -361,7 +373,8 @@ class Contestant:
         return int(nanoseconds) / 1e9, float(times)
 
     def processor(self) -> float:
-        """Return the processor seconds of all threads of the worker."""
+        """Return the processor seconds that all threads of the worker have used since it
+        started."""
         pid = self.worker.pid
         # The id of another process's CPU clock, computed like clock_getcpuclockid(3) on Linux.
         return time.clock_gettime((~pid << 3) | 2) if pid else 0.0
@@ -371,8 +384,8 @@ class Contestant:
         return self.steps.latency(self.reserve_steps(count), count)
 
     def steps_in(self, seconds: float, least: int = 3) -> int:
-        """Return how many steps take ``seconds``: at least ``least``, rounded up to a multiple of
-        ``many``."""
+        """Return how many steps fit into ``seconds``: at least ``least``, rounded up to a multiple
+        of ``many`` (the number of steps per call)."""
         count = max(least, round(seconds / max(self.latency, 1e-7)))
         return -(-count // self.many) * self.many
 
@@ -401,7 +414,8 @@ class BenchEvents:
         """Receive the model (group) whose expected results the oracle computes next."""
 
     def doing(self, result: TimedResult, what: str) -> None:
-        """Receive the cell that is measured, and what begins, e.g. "warming up"."""
+        """Receive the cell that is measured, and the part of the measurement that begins, e.g.
+        "warming up"."""
 
     def trying(self, result: TimedResult, path: str) -> None:
         """Receive the path that is tried next, in the search for the fastest path."""

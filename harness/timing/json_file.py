@@ -95,7 +95,8 @@ def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[s
 
 
 def workers(results: Iterable[TimedResult]) -> dict[str, object]:
-    """Return each worker's versions, interpreter, environment variables and backend settings.
+    """Return for each backend its worker's versions, interpreter, environment variables and backend
+    settings.
 
     The keys are the labels of the backends.
     """
@@ -180,7 +181,8 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, content: SpeedFile) -> None:
-    """Write a file atomically; older results in it are replaced.
+    """Write a file of results atomically, i.e. readers see the old or the new file. An older file
+    of results is replaced.
 
     Raises:
         DocumentError: the file cannot be written, or it exists and is not a file of results.

@@ -22,10 +22,11 @@ UNRELIABLE = "not to be relied on"
 
 @dataclass(frozen=True)
 class Load:
-    """The load average of the last minute, before (``start``) and after (``end``) a group is timed.
+    """The load average of the machine over one minute, before (``start``) and after (``end``) a
+    group is timed.
 
-    ``own_at_start`` and ``own`` are the parts of ``start`` and ``end`` that the run itself may
-    cause.
+    ``own_at_start`` and ``own`` are the most load that the run itself can have added to ``start``
+    and to ``end``.
     """
 
     start: float
@@ -40,7 +41,10 @@ class Load:
 
 
 def spread_of(quartiles: Mapping[str, float]) -> float:
-    """Return half the interquartile range divided by the median, a relative measure of noise."""
+    """Return half the interquartile range divided by the median, a relative measure of noise.
+
+    ``quartiles`` has the keys ``median``, ``q1`` and ``q3``.
+    """
     return (quartiles["q3"] - quartiles["q1"]) / 2 / quartiles["median"]
 
 
@@ -56,7 +60,10 @@ def warn_if_busy(load: float, cores: int) -> str:
 
 
 def find_doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
-    """Return the reasons why a speed is unreliable; empty if it is reliable."""
+    """Return the reasons why a speed is unreliable; empty if it is reliable.
+
+    ``rate`` has the quartiles of the speed over the rounds (keys as in :func:`.rates.spread`).
+    """
     reasons = []
     if spread_of(rate) > SPREAD:
         reasons.append(
@@ -96,7 +103,7 @@ CONFIDENCE = 0.95
 class SpeedRatio:
     """The ratio of two speeds (``value``) with its 95% confidence interval (``low`` to ``high``).
 
-    If a side was timed in a single round, the interval is 0 to infinity.
+    If one of the two speeds comes from a single round, the interval is 0 to infinity.
     """
 
     value: float
@@ -105,7 +112,8 @@ class SpeedRatio:
 
     @property
     def known(self) -> bool:
-        """True if the interval excludes 1, so that it is clear which side is faster."""
+        """True if the interval excludes 1, so that it is clear which of the two speeds is
+        higher."""
         return not self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:
@@ -121,11 +129,12 @@ class SpeedRatio:
 def compare_rounds(
     seconds: Sequence[float], base: Sequence[float], *, paired: bool = False
 ) -> SpeedRatio:
-    """Return the ratio of two speeds, from the seconds of each round; the interval is from a t-test
-    on logarithms.
+    """Return the speed of ``seconds`` divided by the speed of ``base``, from the seconds of each
+    round.
 
-    Use ``paired`` if the two sides were timed in turn, so that a disturbance slowed both sides.
-    With equal numbers of rounds, the test is then a paired t-test, otherwise Welch's test.
+    The confidence interval is from a t-test on logarithms. Use ``paired`` if the rounds of
+    ``seconds`` and ``base`` were timed in turn, because a disturbance then slowed both. With equal
+    numbers of rounds, the test is then a paired t-test, otherwise Welch's test.
     """
     new, old = np.log(seconds), np.log(base)
     value = math.exp(old.mean() - new.mean())
@@ -149,8 +158,8 @@ def compare_rounds(
 
 
 def beyond_noise(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Return whether one side is clearly faster than the other. The sides must have been timed in
-    turn."""
+    """Return whether ``first`` or ``second`` (the seconds of each round) is clearly faster than the
+    other. Their rounds must have been timed in turn."""
     return compare_rounds(first, second, paired=True).known
 
 

@@ -86,7 +86,10 @@ def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the ``median``, the quartiles ``q1`` and ``q3``, ``min`` and ``max``."""
+    """Return the ``median``, the quartiles ``q1`` and ``q3``, ``min`` and ``max`` of some values.
+
+    With two values or fewer, the quartiles are the minimum and the maximum.
+    """
     first, third = min(values), max(values)
     if len(values) > 2:
         first, _, third = quantiles(values, method="inclusive")
@@ -100,8 +103,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
-    """Return the quartiles of the rate (samples or characters per second), given those of a step's
-    seconds.
+    """Return the quartiles of the rate in samples or characters per second; ``step`` has the
+    quartiles of a step's seconds (keys as in :func:`spread`).
 
     ``read`` is the number of samples or characters that one step reads.
     """
@@ -112,8 +115,8 @@ def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
 def measured_peaks(
     contestant: Contestant, own: Size, anew: bool = False
 ) -> tuple[dict[Size, float], float]:
-    """Return the peak FLOP/s of the large matmul and of the size ``own``, and the memory bandwidth
-    in bytes/s.
+    """Return the peak FLOP/s of two matmuls (by size: the large matmul and the size ``own``), and
+    the memory bandwidth in bytes/s.
 
     Each size is measured once per process, or again if ``anew``; the best measurement counts. A
     small matmul is verified less strictly, so its rate is capped at :data:`FASTER` times the rate
@@ -138,8 +141,12 @@ def large_product(device: str) -> Size:
 
 
 def count_operations(case: TimedCase) -> dict[str, int]:
-    """Count the floating-point operations of one step, by kind, of the program as written, i.e.
-    before optimisation."""
+    """Count the floating-point operations of one step, of the program as written, i.e. before
+    optimisation.
+
+    The keys are kinds of operations: ``forward_products`` (in matmuls), ``forward_elementwise``
+    and, in training, ``gradient_products``, ``gradient_elementwise`` and ``update_elementwise``.
+    """
     program, sizes = case.program, _sizes(case)
     if case.group.mode == "forward":
         outputs = result_ports(program, "ends").values()
@@ -163,7 +170,7 @@ def count_operations(case: TimedCase) -> dict[str, int]:
 def _count_update(rule: UpdateRule, program: Program) -> Flops:
     """Count the operations of an optimizer step.
 
-    Each elementwise or reducing node counts one operation per entry of the parameter.
+    Each elementwise or reducing op counts one operation per entry of the parameter.
     """
     operations = 0
     for parameter in program.parameters:
@@ -200,7 +207,8 @@ def least_bytes(case: TimedCase) -> int:
     values.
 
     A forward pass reads each parameter and the batch once. A training step also writes and reads
-    each gradient, reads and writes each slot, and writes each parameter.
+    each gradient, reads and writes each optimizer slot (e.g. the momentum), and writes each
+    parameter.
     """
     width = WIDTHS[case.dtype]
     train = case.group.mode == "train"

@@ -64,9 +64,10 @@ class BenchRequest(TimingOptions):
 
 @dataclass(frozen=True)
 class Entry:
-    """A backend to time, with its settings and the label that names it in the results.
+    """A backend to time, with its settings and the ``label`` that names it in the results.
 
-    A ``baseline`` is code outside the harness; it has no paths, parameters or primitives.
+    ``tuning`` names the settings, and is empty for the default settings. A ``baseline`` is code
+    outside the harness; it has no paths, parameters or primitives.
     """
 
     label: str
@@ -82,8 +83,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """A model with its sizes and a mode (``train`` or ``forward``). All backends are timed on it in
-    turn."""
+    """A model with its sizes and a mode (``train`` or ``forward``). All backends are timed on a
+    group before the next group starts.
+
+    ``batch`` and ``time`` are the batch size and the sequence length.
+    """
 
     spec: Spec
     mode: str
@@ -203,8 +207,8 @@ def launch(
 ) -> Launch:
     """Return the settings with which the worker of a backend starts.
 
-    Its environment has the variables for threads, then ``settings``, then the variables of the
-    request; later values override earlier ones.
+    Its environment has the variables that set the number of threads, then ``settings``, then the
+    variables of the request; later values override earlier ones.
     """
     environment = {
         **thread_settings(request.thread_count),
@@ -253,7 +257,8 @@ def has_time(spec: Spec) -> bool:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """The plan of a benchmark: ``every`` group of all shards, and the ``groups`` of this shard.
+    """The plan of a benchmark: ``every`` has the groups of all shards, and ``groups`` the groups of
+    this shard.
 
     ``lacking`` maps a backend whose framework is not installed to the command that installs it.
     """

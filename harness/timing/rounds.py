@@ -111,9 +111,12 @@ def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
 class TriedPath:
     """A path and the result of its trial.
 
-    ``paths`` maps each layer to what runs it (native or equations), and ``seconds`` is the time of
-    a step. ``several`` is the number of steps that one call can make, and ``many`` the number that
-    it makes.
+    - ``paths`` maps each layer to what runs it (``native`` or ``equations``).
+    - ``prepare`` and ``first`` are the seconds to prepare the path and of its first step.
+    - ``seconds`` is the time of a step, and ``right`` says whether the results are correct.
+    - ``several`` is the largest number of steps that one call can run, and ``many`` the number that
+      a call runs.
+    - ``reason`` says why the path cannot be used, and ``lost`` is the error if the worker failed.
     """
 
     path: str
@@ -130,7 +133,7 @@ class TriedPath:
 
     @property
     def all_equations(self) -> bool:
-        """True if no native layer ran on the path; the optimizer may be native."""
+        """True if no native layer ran on the path. The optimizer is not considered."""
         layers = {label for name, label in self.paths.items() if name != "optimizer"}
         return self.right and layers == {"equations"}
 
@@ -190,9 +193,10 @@ def _try_path(contestant: Contestant, path: str, beside: bool) -> TriedPath:
 
 
 def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
-    """Try several steps per call, and keep this setting if it is faster.
+    """Try several steps per call, and use this setting if it is faster than one step per call.
 
-    Fewer calls cost less, but XLA spreads the work of one loop over fewer threads.
+    Several steps per call save the cost of calls, but XLA spreads the work of a loop over fewer
+    threads.
     """
     _estimate_step_time(contestant)
     alone = _best_time(contestant)
@@ -206,7 +210,7 @@ def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
 
 
 def _best_time(contestant: Contestant) -> float:
-    """Return the shortest time per step in several trials, because a busy moment may lengthen
+    """Return the shortest time per step in several trials; other processes may have slowed the
     others."""
     count = contestant.steps_in(TRIAL)
     return min(contestant.throughput(count) / count for _ in range(TRIALS))
@@ -230,8 +234,9 @@ def _estimate_step_time(contestant: Contestant) -> float:
     """Estimate the time of a step, by the worker's clock and by the time until results have
     arrived.
 
-    Store the estimate, and return a lower limit for it: the time until results arrived, per step.
-    The limit prevents that a backend which reports tiny times gets millions of steps.
+    Store the estimate, and return a lower limit for it: the time until results arrived, divided by
+    the number of steps. Without this limit, a backend that reports tiny times would get millions of
+    steps.
     """
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):
@@ -243,7 +248,7 @@ def _estimate_step_time(contestant: Contestant) -> float:
 
 
 def warm_up(contestant: Contestant) -> None:
-    """Run batches of steps until two successive batches take about the same time; record the
+    """Run short series of steps until two successive series take about the same time; record the
     times."""
     least = _estimate_step_time(contestant)
     medians: list[float] = []

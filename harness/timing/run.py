@@ -33,7 +33,7 @@ NO_NUMBER = (
 
 
 class LocalTimer:
-    """A timer that times models (groups) on this machine, with one worker per backend."""
+    """A timer of models (groups) on this machine, with one worker per backend."""
 
     def __init__(self, plan: BenchPlan, events: BenchEvents) -> None:
         self._plan, self._request, self._events = plan, plan.request, events
@@ -241,8 +241,8 @@ class ClusterTimer:
         spread(self._cluster, queue, slots, work)
 
     def _lost_group(self, number: int, why: str) -> tuple[list[TimedResult], SpeedFile]:
-        """Return a ``broken`` result for each cell of a group, because two processes that timed the
-        group were lost."""
+        """Return a ``broken`` result for each cell of a group. It is used if two processes that
+        timed the group were lost, one after the other."""
         words = f"two processes that timed this cell were lost: {why}"
         plan, group = self._plan, self._plan.groups[number]
         found = [TimedResult(group.cell(e.label), e, "broken", words) for e in plan.entries]

@@ -19,7 +19,8 @@ WORTH = 0.03
 
 
 def compare_tunings(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """Return for every cell with a tuning its speed relative to the same cell without tuning."""
+    """Return for every cell with a tuning (settings of a backend) its speed relative to the same
+    cell with default settings."""
     plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
     entries = []
     for result in results:
@@ -62,8 +63,11 @@ def describe_tunings(found: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def fit_slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """Fit log(seconds) against log(size), for each size of which several values were timed while
-    all other sizes were equal."""
+    """Fit log(seconds) against log(size), to see how the time grows with the size.
+
+    There is a fit for each size of which several values were timed while all other sizes were
+    equal.
+    """
     families: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:
         if result.measured:

@@ -1,4 +1,5 @@
-"""Timing of a round: steps in a row, then single steps that the worker waits for.
+"""Timing of a round: steps without a wait between them, then single steps that the worker waits
+for.
 
 A round can be repeated later to verify its results. The results are read as soon as a clock stops,
 so a backend cannot replace them afterwards.
@@ -24,11 +25,12 @@ CALL = 1e-3
 
 
 def time_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
-    """Time one round: steps in a row for the throughput, then single steps for the latency.
+    """Time one round: steps without a wait for the throughput, then single steps for the latency.
 
-    Untimed steps run before the row. The round restarts from the initial values on new batches, so
-    that it can be repeated. If ``drawn``, the values after the row are read and stored. A baseline
-    (code outside the harness) keeps its batches and continues from its current values.
+    Untimed steps run first. The round restarts from the initial values on new batches, so that it
+    can be repeated. If ``drawn``, the values that a step passes on (e.g. parameters) are read after
+    the timed steps and stored. A baseline (code outside the harness) keeps its batches and
+    continues from its current values.
     """
     steps, count = contestant.steps, contestant.steps_in(ROUND)
     baseline = contestant.entry.baseline
@@ -56,8 +58,8 @@ def time_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = F
 
 
 def time_sample(contestant: Contestant, seconds: float) -> None:
-    """Time a short round for the pace proof (:class:`Pace`): steps in a row for ``seconds``, then
-    single steps."""
+    """Time a short round for the pace proof (:class:`Pace`): steps without a wait for ``seconds``,
+    then single steps."""
     count = contestant.steps_in(seconds)
     contestant.steps.restart()
     first = contestant.reserve_steps(count)
@@ -69,7 +71,11 @@ def time_sample(contestant: Contestant, seconds: float) -> None:
 
 
 def _time_row(contestant: Contestant, first: int, count: int) -> tuple[float, float]:
-    """Run steps in a row; return the wall seconds and the processor seconds per step."""
+    """Run steps without a wait between them; return the wall seconds and the processor seconds per
+    step.
+
+    ``first`` is the index of the first step, and ``count`` the number of steps.
+    """
     before = contestant.processor()
     seconds = contestant.time_row(first, count)
     return seconds / count, (contestant.processor() - before) / count
@@ -81,10 +87,11 @@ def _read_round(
     calls: Sequence[tuple[int, int]],
     drawn: bool,
 ) -> TimedRound:
-    """Read the results of one step of the row that has just run, and return the round with these
+    """Read the results of one of the steps that have just run, and return the round with these
     results.
 
-    The step is drawn secretly, and only after the row has run.
+    The step is chosen at random after the steps have run, so a backend cannot know it. If
+    ``drawn``, the values after the steps are read too.
     """
     steps, (first, count) = contestant.steps, calls[-1]
     back = SECRET.randrange(contestant.many)
@@ -104,8 +111,8 @@ def _time_single_steps(
 ) -> None:
     """Time single steps, and add their times to the last round.
 
-    Their number is drawn secretly, from ``count`` to twice as many, so no backend knows which step
-    is the last and will be read.
+    Their number is random, from ``count`` to twice as many, so no backend knows which step is the
+    last and will be read. ``row`` and ``row_processor`` are the seconds of a step without a wait.
     """
     steps, many, played = contestant.steps, contestant.many, contestant.timed_rounds[-1]
     count += SECRET.randrange(count)

@@ -42,7 +42,8 @@ LARGE = 256
 
 
 class TimedCase:
-    """The parameters, batches and expected results of a group. The data are drawn with ``seed``."""
+    """The parameters, batches and expected results of a group. The arrays are drawn with
+    ``seed``."""
 
     def __init__(self, group: Group, dtype: str, seed: int) -> None:
         spec, self.group, self.dtype, self.seed = group.spec, group, dtype, seed
@@ -74,8 +75,8 @@ class TimedCase:
 
     @cached_property
     def products(self) -> int:
-        """The number of operations in the matmuls of the cheapest plan, which is the minimum for a
-        step."""
+        """The minimum number of operations in the matmuls of a step: their number in the cheapest
+        plan."""
         program, sizes = self.program, {**self.program.sizes, **self.sizes}
         if self.group.mode == "forward":
             plans = [forward_plan(program, sizes, self.dtype, (), moved=m) for m in (True, False)]
@@ -87,10 +88,12 @@ class TimedCase:
 
     @cached_property
     def learning_rate(self) -> float:
-        """The learning rate of the spec's training, or of its optimizer if there is no training.
+        """The learning rate of the first phase of the spec's training, or of its optimizer if there
+        is no training.
 
-        For optimizers without slots, such as SGD, the rate is reduced if the batch is larger than
-        the spec's batch. Losses are sums over the batch, so the parameters would otherwise diverge.
+        For optimizers without slots, such as SGD, the rate is reduced in proportion if the batch is
+        larger than the spec's batch. Losses are sums over the batch, so the parameters would
+        otherwise diverge.
         """
         training = self.group.spec.model.training
         if self.rule is None:
@@ -159,8 +162,8 @@ class TimedCase:
     def expect_step(self, number: int, batch: Batch, left: StepValues) -> Expected:
         """Return the expected results of step ``number`` (from 1).
 
-        The step starts from the values ``left``. The rounding error is measured later, if it is
-        needed.
+        The step starts from the values ``left``. The rounding error is measured only when a
+        comparison needs it.
         """
         expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
         return with_parameter_rounding(expected, left["parameters"])
@@ -176,7 +179,7 @@ class TimedCase:
         first: int = 1,
         start: Arrays | None = None,
     ) -> dict[str, Array]:
-        """Rename a worker's results of steps to the names of :attr:`expected`.
+        """Return a worker's results of steps by the names of :attr:`expected`, e.g. "step 1: loss".
 
         ``after`` has the worker's values after the last step, and is empty in a forward pass.
         ``start`` has the parameters before the first step (default: the case's own). ``first`` is

@@ -33,10 +33,11 @@ Positive = Annotated[int, Field(ge=1, le=2**53)]
 
 
 class Position(HeaderPart):
-    """The position in a training: ``epoch``, ``step`` in the epoch, and ``steps`` since the start.
+    """The point that a training has reached: ``epoch`` (finished epochs), ``step`` in the current
+    epoch, and ``steps`` since the start.
 
-    ``sums`` has a pair for each part of the epoch so far: the sum of its losses and its number of
-    rows.
+    The losses of the current epoch are added up in parts. ``sums`` has a pair for each part: the
+    sum of its losses and its number of rows.
     """
 
     epoch: Count
@@ -46,7 +47,11 @@ class Position(HeaderPart):
 
 
 class Epoch(HeaderPart):
-    """The results of a finished epoch."""
+    """The results of a finished epoch, as the training prints them.
+
+    ``curve`` has the mean losses of successive parts of the epoch. ``memory`` has the bytes in use
+    on the host and the device.
+    """
 
     epoch: Positive
     learning_rate: FiniteFloat
@@ -60,10 +65,12 @@ class Epoch(HeaderPart):
 
 
 class History(HeaderPart):
-    """The history of a training, which a checkpoint stores. Unknown keys are kept unchanged.
+    """The settings and results of a training, as a checkpoint stores them. Unknown keys are kept
+    unchanged.
 
-    ``run`` identifies the training. If the training replaces the weights of another training,
-    ``replaces`` is the checksum of those weights until the new weights are written.
+    ``run`` is a random name of the training. A training with ``--force`` may replace the weights
+    that another training has written. Then ``replaces`` is the checksum of the old weights until
+    the new weights are written.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
@@ -86,8 +93,10 @@ class History(HeaderPart):
 class Checkpoint:
     """The content of a checkpoint file.
 
-    ``slots`` holds arrays by slot and parameter. ``position`` has the fields of :class:`Position`.
-    ``scaling`` is the loss scale of float16; see :mod:`harness.program.updates`.
+    - ``slots`` maps the name of an optimizer slot to an array for each parameter.
+    - ``state`` has the arrays of the model's state, by name.
+    - ``position`` has the fields of :class:`Position`.
+    - ``scaling`` is the loss scale of float16; see :mod:`harness.program.updates`.
     """
 
     weights: Weights
@@ -98,8 +107,8 @@ class Checkpoint:
 
     @property
     def to_use(self) -> Weights:
-        """The weights for use after the training. If the model averages its parameters, they are
-        the averages."""
+        """The weights to save at the end of the training. If the model averages its parameters,
+        these are the averages, otherwise the last parameters."""
         averaged = self.slots.get(AVERAGED)
         return replace(self.weights, parameters=averaged) if averaged else self.weights
 
@@ -112,7 +121,8 @@ class Checkpoint:
 
     @property
     def more(self) -> dict[str, Array]:
-        """The slots, state and loss scale, by their names in the file."""
+        """The arrays of :attr:`arrays` that are not weights: the slots, state and loss scale, by
+        their names in the file, e.g. ``slot/m/rnn.W``."""
         slots = {
             f"{SLOT}{slot}/{name}": array
             for slot, arrays in self.slots.items()
@@ -123,7 +133,8 @@ class Checkpoint:
 
 
 def place_of(path: Path) -> Path:
-    """Return the path of the checkpoint that belongs to the weights file ``path``."""
+    """Return the path of the checkpoint that belongs to the weights file ``path``: ``path`` plus
+    ``.checkpoint``."""
     return path.parent / f"{path.name}.checkpoint"
 
 
@@ -177,10 +188,12 @@ FORCE = "--force starts over and replaces the files"
 
 
 def find(path: Path | None, setup: Setup) -> Checkpoint | None:
-    """Return the checkpoint to resume from, or None if there is neither a checkpoint nor weights.
+    """Return the checkpoint from which the training ``setup`` resumes, or None if there are neither
+    a checkpoint nor weights.
 
     Raises:
-        UsageError: the checkpoint, or the weights in its folder, belong to another training.
+        UsageError: the checkpoint, or the weights in its folder, belong to another training, or the
+        checkpoint is missing.
         WeightsError: the checkpoint is damaged, or belongs to another model.
         FileFault: a file of another kind is at the path.
     """
@@ -207,7 +220,8 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
 
 
 def has_weights(path: Path, checkpoint: Checkpoint) -> bool:
-    """Return whether the file ``path`` has weights of the same training as the checkpoint."""
+    """Return whether the file ``path`` has weights that were written by the same training as the
+    checkpoint."""
     return (
         kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == checkpoint.weights.history["run"]
     )
@@ -218,8 +232,11 @@ def _run_of(path: Path) -> Any:
 
 
 def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
-    """Check that the weights file belongs to the checkpoint's training, or that this training may
-    replace it."""
+    """Check that a resumed training may replace the weights file ``path``.
+
+    The file must have been written by the checkpoint's training, or be the file that this training
+    was allowed to replace when it started.
+    """
     history = checkpoint.weights.history
     if weights.read_digest(path) == history.get("replaces"):
         return
@@ -250,8 +267,8 @@ def _check_facts(place: Path, checkpoint: Checkpoint, setup: Setup) -> None:
 
 
 def _is_same(found: Any, wanted: Any) -> bool:
-    """Return whether two facts about a training are equal. Texts are compared by checksum, not by
-    name."""
+    """Return whether a fact in a checkpoint (``found``, e.g. the seed) equals the same fact of the
+    training that resumes (``wanted``). Texts are compared by checksum, not by name."""
     if isinstance(wanted, Mapping) and "sha256" in wanted:
         has_name = isinstance(found, Mapping) and isinstance(found.get("name"), str)
         return has_name and {**found, "name": wanted["name"]} == wanted
@@ -259,7 +276,8 @@ def _is_same(found: Any, wanted: Any) -> bool:
 
 
 def _faults(checkpoint: Checkpoint, setup: Setup) -> Iterator[str]:
-    """Yield a description of each value in a checkpoint that this training cannot have written."""
+    """Yield a description of each value in a checkpoint that the training ``setup`` cannot have
+    written, e.g. a wrong number of steps."""
     position, recipe = checkpoint.position, setup.recipe
     step, epoch = position["step"], position["epoch"]
     batches = len(setup.feed.epoch(0))

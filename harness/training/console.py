@@ -89,7 +89,11 @@ class TrainProgress(TrainEvents):
 
 
 def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
-    """Return a line of text with the losses, metrics, learning rate and speed of an epoch."""
+    """Return a line of text with the losses, metrics, learning rate and speed of an epoch.
+
+    ``entry`` has the fields of :class:`.checkpoint.Epoch`, ``epochs`` is the number of all epochs,
+    and ``unit`` is the unit of the speed, e.g. "characters".
+    """
     held_out = entry["held_out_loss"]
     other = "" if held_out is None else f", held out {held_out:.4f}"
     metrics = entry["held_out_metrics"].items()
@@ -101,7 +105,7 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
 
 
 def _describe_sizes(setup: Setup) -> str:
-    """Describe the sizes that differ from the sizes in the spec."""
+    """Return text that lists the sizes that differ from the sizes in the spec."""
     spec_sizes = setup.spec.programs["training"].sizes
     changed = {name: size for name, size in setup.sizes.items() if size != spec_sizes[name]}
     text = ", ".join(
@@ -161,11 +165,11 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
     """Check before the training that the weights can be written to ``path``, without changing a
     file.
 
-    ``mine`` is True if this process has locked the path.
+    ``mine`` is True if this process holds the lock of the path.
 
     Raises:
-        UsageError: another training writes to this path, or it has files, and neither ``resume``
-        nor ``force`` says what to do with them.
+        UsageError: another training writes to this path. Or weights or a checkpoint exist, and
+        neither ``resume`` nor ``force`` says what to do with them.
         FileFault: a file of another kind is at the path, or the path cannot be written.
     """
     if resume and force:

@@ -27,7 +27,7 @@ BATCH = 32
 
 
 def training_of(spec: Spec) -> schema.Training:
-    """Return the spec's ``training`` section, or a default.
+    """Return the spec's ``training`` section, or a default if the spec has none.
 
     The default is one epoch with batches of :data:`BATCH` rows, at the learning rate of the
     optimizer. Rows are shuffled. If the model carries a state, rows keep their order, and an
@@ -51,9 +51,10 @@ def training_of(spec: Spec) -> schema.Training:
 
 
 def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
-    """Return the learning rate of each epoch, from the phases of training that the spec declares.
+    """Return the learning rate of each epoch, from the list ``phases`` in the spec's ``training``
+    section.
 
-    The list is cut to ``epochs`` entries, or extended with its last rate.
+    With ``epochs``, the list is cut to this length, or extended with its last rate.
 
     Raises:
         UsageError: the spec has no optimizer, or too many epochs.
@@ -73,10 +74,15 @@ def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
 class Recipe:
     """The rules for making batches from rows, as plain data that can be sent to a worker.
 
-    A row of a text is a window of ``length`` characters. ``offsets`` gives for each array its
-    distance in characters from the start of the window; None means an array of zeros. For data in
-    arrays, ``length`` is 1. The last ``held_out`` rows are never used for training. ``examples`` is
-    the maximum number of rows that are.
+    - ``length`` is the number of characters of a row (a window of the text), and ``stride`` the
+      distance between two windows. For data in arrays, both are 1.
+    - ``drop_last`` is the number of rows that are dropped at the end.
+    - ``offsets`` gives for each array its distance in characters from the start of the window; None
+      means an array of zeros.
+    - ``batch`` is the number of rows in a batch. With ``whole_only``, an incomplete last batch is
+      dropped.
+    - The last ``held_out`` rows are never used for training. From the other rows, at most
+      ``examples`` are used.
     """
 
     length: int
@@ -94,8 +100,9 @@ class Recipe:
 class RowArray:
     """The rows of a model's input or target, ``[rows, ...]``. Batches are converted to ``dtype``.
 
-    If ``classes`` is not 0, the entries are indices that stand for one-hot rows with that many
-    classes. If ``shared`` is true, the array has no row axis, and all rows share it.
+    If ``classes`` is not 0, each entry is an index that a batch replaces by a one-hot vector with
+    this many entries. If ``shared`` is true, the array has no row axis, and every batch contains
+    the whole array.
     """
 
     array: Array
@@ -105,10 +112,10 @@ class RowArray:
 
 
 class RowFeed:
-    """A source of batches, which are selected by row numbers from ``total`` rows. ``time`` is the
-    length of a sequence.
+    """A source of batches, which are selected by row numbers from ``total`` rows.
 
-    ``arrays`` has the inputs and targets by ``input.NAME`` and ``target.NAME``.
+    ``given`` has the rules for making batches. ``time`` is the length of a sequence. ``arrays`` has
+    the inputs and targets by ``input.NAME`` and ``target.NAME``.
 
     Raises:
         UsageError: there are too few rows for a batch.
@@ -134,8 +141,8 @@ class RowFeed:
         self.epoch(0)  # raise now, not in the worker, if there is no batch
 
     def epoch(self, number: int) -> Batches:
-        """Return the row numbers of each batch in an epoch. The order depends only on seed and
-        epoch.
+        """Return the row numbers of each batch in epoch ``number``. Their order depends only on the
+        seed and the epoch.
 
         Raises:
             UsageError: there are too few rows for a batch.
@@ -158,7 +165,8 @@ class RowFeed:
         return min(self.recipe.batch, self.recipe.held_out)
 
     def held_out(self) -> Iterator[IndexArray]:
-        """Yield the rows of each held-out batch in order, without an incomplete last batch."""
+        """Yield the row numbers of each held-out batch in order, without an incomplete last
+        batch."""
         size = self.held_out_batch
         if not size:
             return
@@ -170,9 +178,10 @@ class RowFeed:
     ) -> dict[str, Array]:
         """Return the arrays of some rows, by ``input.NAME`` and ``target.NAME``.
 
-        Rows of shape ``[..., batch]`` give arrays ``[..., batch, time]`` and so on. Arrays in
-        ``compact`` are indices instead of one-hot. If ``step`` is given, the noise of this step is
-        included; for rows ``[steps, batch]``, the noise of the next steps too.
+        ``rows`` has row numbers. If its shape is ``[batch]``, the arrays are ``[batch, time]`` and
+        so on; if it is ``[steps, batch]``, they are ``[steps, batch, time]``. Arrays in ``compact``
+        stay indices instead of one-hot. With ``step``, the result contains the noise of this step,
+        or of ``steps`` steps from this step.
         """
         selected = self.select_rows(rows)
         arrays = {n: a if n in compact else self.expand(n, a) for n, a in selected.items()}
@@ -224,11 +233,12 @@ def recipe_of_rows(
     cut: tuple[int, int, int] = (1, 1, 0),
     offsets: Mapping[str, int | None] | None = None,
 ) -> Recipe:
-    """Return a spec's recipe for ``rows`` rows, of which the share ``held_out`` (e.g. 0.1) is held
-    out.
+    """Return the rules for making a spec's batches from ``rows`` rows, of which the share
+    ``held_out`` (e.g. 0.1) is held out.
 
-    For a text, ``cut`` is a tuple: length of a window, stride, and number of rows to drop at the
-    end.
+    ``batch`` is the batch size, or None for the spec's batch size. For a text, ``cut`` is a tuple:
+    length of a window, stride, and number of rows to drop at the end. ``offsets`` is as in
+    :class:`Recipe`.
 
     Raises:
         UsageError: the spec has no optimizer.
@@ -246,8 +256,8 @@ def recipe_of_rows(
 
 
 def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
-    """Return the recipe of a spec for a text of ``length`` characters, of which the share
-    ``held_out`` (e.g. 0.1) is held out.
+    """Return the rules for making a spec's batches from a text of ``length`` characters, of which
+    the share ``held_out`` (e.g. 0.1) is held out.
 
     Raises:
         UsageError: the spec has no ``data`` section for a text or no optimizer, or the share is not
@@ -274,9 +284,9 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
 class Feed(RowFeed):
     """Batches of a text. ``indices`` holds the vocabulary index of every character.
 
-    The shape of an input or target decides what it gets from each row: one character, a window of
-    characters, or a one-hot window. Windows are cut when a batch is made, so the text is stored
-    once. Raise :class:`UsageError` if the text is too short for a batch.
+    The shape of an input or target decides what part of a row (a window of the text) it gets: one
+    character, all characters, or all characters one-hot. Windows are cut when a batch is made, so
+    the text is stored once. Raise :class:`UsageError` if the text is too short for a batch.
     """
 
     def __init__(
@@ -318,7 +328,8 @@ def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
     """Return larger values for the sizes of a spec that are too small for a text with
     ``characters`` different characters.
 
-    Such a size bounds an index into the vocabulary, or is the last axis of a one-hot array.
+    Only two kinds of sizes are considered: limits of an index into the vocabulary, and the last
+    axis of a one-hot array.
     """
     data = spec.model.data
     assert isinstance(data, schema.Data)

@@ -43,8 +43,8 @@ from harness.training.service import SUMMED
 def diagnosis_hint(
     spec: str, backend: str, device: str, folders: Iterable[Path], sizes: Mapping[str, int]
 ) -> str:
-    """Return a sentence with the ``harness check`` command that compares a model on a backend with
-    the oracle."""
+    """Return a sentence with the ``harness check`` command to run after a training was wrong. It
+    compares the model on the backend with the oracle."""
     words = ["harness", "check", spec, "--backend", backend, "--path", "all"]
     words += ["--device", device] if device != "cpu" else []
     words += [word for folder in folders for word in ("--specs", str(folder))]
@@ -68,13 +68,13 @@ class Disproved(HarnessError):
 
 
 def prove(remote: TrainRemote) -> dict[str, Any]:
-    """Check the first steps of a training in a worker. Afterwards the parameters must be loaded
-    again.
+    """Check the first steps of a training in a worker. The check changes the worker's parameters,
+    so the caller must load them again.
 
     Return the result for the record:
 
-    - ``steps``: the number of steps that the oracle repeated, or ``why`` it repeated none.
-    - ``in_a_row``: the number of steps that were made both in few calls and one by one.
+    - ``steps``: the number of steps that the oracle repeated. If it is 0, ``why`` has the reason.
+    - ``in_a_row``: the number of steps that were made twice, in one call and one by one.
     - ``worst``, ``error``, ``allowed``: the tensor with the largest error, its error and tolerance.
     - ``seconds``: the duration of the check.
 
@@ -155,8 +155,8 @@ class _Proof:
         )
 
     def _compare_each_step(self, reference: Reference) -> list[Deviation]:
-        """Compare each step separately. The oracle starts each step from the worker's values before
-        it."""
+        """Compare each step separately with the oracle, which starts each step from the values that
+        the worker had before the step."""
         deviations: list[Deviation] = []
         self.remote.calls.load(self.parameters, self.statistics)
         before = self.remote.calls.snapshot()

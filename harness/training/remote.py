@@ -30,7 +30,8 @@ class TrainingError(CouldNotRun):
 
 
 def check_snapshot(setup: Setup, snapshot: Snapshot) -> None:
-    """Check that a snapshot has every array of the model and optimizer, in its shape, as floats.
+    """Check that a worker's answer (``snapshot``) has every array of the model and optimizer, in
+    its shape, as floats.
 
     Raises:
         TrainingError: an array is missing or wrong; the message names it.

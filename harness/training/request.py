@@ -58,8 +58,11 @@ class TrainRequest(TrainingOptions):
 class Setup:
     """A checked request with its loaded spec and data.
 
-    ``rates`` has the learning rate of each epoch. ``sizes`` has the sizes of the spec, changed by
-    the request. Sizes that count characters are raised if the text has more different characters.
+    - ``sizes`` has the sizes of the spec, changed by the request. A size that limits the number of
+      different characters is raised if the text has more.
+    - ``training`` and ``inference`` are the model's two programs.
+    - ``recipe`` has the rules for making batches, and ``feed`` makes them.
+    - ``rates`` has the learning rate of each epoch.
     """
 
     request: TrainRequest
@@ -74,8 +77,9 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, object]:
-        """Every fact on which the numbers of a training depend, except backend and versions, as
-        JSON data."""
+        """The settings that determine the results of a training (e.g. seed, dtype, data), except
+        backend and versions, as JSON data. A checkpoint must have the same settings to be resumed.
+        """
         request = self.request
         return {
             "text": {"name": self.data.name, "sha256": self.data.sha256},
@@ -126,8 +130,8 @@ def prepare(request: TrainRequest) -> Setup:
 
 
 def _declared(spec: Spec, request: TrainRequest) -> Declared | None:
-    """Return the names of the data's arrays, as the spec or the file given by the user declares
-    them; None if the model is trained on a text.
+    """Return the arrays that the model is trained on, as the spec or the user's file declares them;
+    None if the model is trained on a text.
 
     Raises:
         UsageError: the request gives a text to a model of arrays, or arrays to a model of text.

@@ -38,8 +38,8 @@ class TrainEvents:
     """Callbacks during a training. Override those that you need; the others do nothing."""
 
     def anew(self, place: Path) -> None:
-        """Receive the path at which no checkpoint was found; the training starts from the
-        beginning."""
+        """Receive the path at which no checkpoint was found with ``--resume``; the training starts
+        from the beginning."""
 
     def doubted(self, backend: str, doubts: Sequence[str]) -> None:
         """Receive warnings about attributes of a backend that look like mistakes, after its worker
@@ -50,8 +50,8 @@ class TrainEvents:
         path."""
 
     def proved(self, proof: Mapping[str, Any]) -> None:
-        """Receive the result of checking the first steps; see
-        :func:`harness.training.proof.prove`."""
+        """Receive the result of :func:`harness.training.proof.prove`, the check of the first
+        steps."""
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
         """Receive the epoch and step at which the training begins or resumes."""
@@ -77,8 +77,8 @@ def load_initial(remote: TrainRemote) -> None:
 
 
 def trials(remote: TrainRemote) -> dict[str, float]:
-    """Return the seconds per step on each path, without compilation. The steps of these trials have
-    no effect on the training."""
+    """Return the seconds per step on each path, without compilation. The training itself starts
+    afterwards from newly loaded parameters."""
     count = min(SUMMED, len(remote.setup.feed.epoch(0)))
 
     def seconds() -> float:
@@ -274,7 +274,8 @@ class TrainingRun:
             )
 
     def _sum_losses(self) -> tuple[float, int]:
-        """Return the sum of the losses and the number of rows, of the current epoch so far.
+        """Return two sums over the finished part of the current epoch: of the losses, and of the
+        numbers of rows.
 
         The losses are added in a fixed order.
         """
@@ -363,8 +364,11 @@ class TrainingRun:
 
 
 def _next_count(per_step: float, left: int) -> int:
-    """Return the number of steps of the next call: about :data:`CALL` seconds, and a multiple of
-    :data:`SUMMED` except at the end."""
+    """Return the number of steps of the next call: as many as take about :data:`CALL` seconds, and
+    a multiple of :data:`SUMMED` except at the end.
+
+    ``per_step`` is the seconds of a step, and ``left`` the number of steps left in the epoch.
+    """
     steps = CALL / per_step if per_step else SUMMED
     return min(left, max(1, int(steps / SUMMED)) * SUMMED)
 
@@ -379,7 +383,10 @@ __all__ = ["Diverged", "TrainingError", "TrainingRun", "WeightsError"]
 
 def _curve(sums: list[list[float]]) -> list[float]:
     """Return the loss curve of an epoch: the mean losses of at most :data:`POINTS` successive
-    parts."""
+    parts.
+
+    ``sums`` has a pair for each part of the epoch: the sum of its losses and its number of rows.
+    """
     together = -(-len(sums) // POINTS)
     parts = [sums[i : i + together] for i in range(0, len(sums), together)]
     return [sum(total for total, _ in p) / sum(rows for _, rows in p) for p in parts]

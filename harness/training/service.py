@@ -72,7 +72,7 @@ class TrainService:
         """Begin a training, which replaces the previous one. ``text`` describes where the data are
         in shared memory.
 
-        Return what runs each layer, and the backend's settings.
+        Return what runs each layer (``native`` or ``equations``), and the backend's settings.
         """
         self.backend.quick, self.backend.exact = False, True
         flushed = self.backend.flush_denormals()
@@ -98,8 +98,11 @@ class TrainService:
         scaling: Arrays | None = None,
         steps: int = 0,
     ) -> None:
-        """Continue from these arrays, by name. Slots, state and loss scale that are not given get
-        their initial values."""
+        """Continue from these arrays, given by name. If slots, state or loss scale are None, they
+        get their initial values.
+
+        ``steps`` is the number of steps so far.
+        """
         self.steps.resume(
             {
                 "parameters": parameters,

@@ -53,12 +53,16 @@ def data_set(name: str) -> ArrayDict:
 def digits() -> ArrayDict:
     """Return the images of handwritten digits, in the order of the file.
 
-    ``pixels`` is ``[rows, 64]``, ``images`` ``[rows, 8, 8, 1]``, ``images_rgb`` ``[rows, 8, 8, 3]``
-    with three equal channels, and ``images_32`` ``[rows, 32, 32, 1]``; ``label`` is ``[rows]``. A
-    pixel is the share of ink, from 0 to 1, in a block of 4 by 4 dots of the scan. ``images_32``
-    repeats each pixel 4 by 4 times. The source is the test part of "Optical recognition of
-    handwritten digits" (Alpaydin and Kaynak, 1998). This function reads the file itself, because
-    importing scikit-learn takes a second.
+    The result has the same images in four shapes, with the share of ink (0 to 1) as pixels:
+
+    - ``pixels``: ``[rows, 64]``
+    - ``images``: ``[rows, 8, 8, 1]``
+    - ``images_rgb``: ``[rows, 8, 8, 3]`` with three equal channels
+    - ``images_32``: ``[rows, 32, 32, 1]``, with each pixel repeated 4 by 4 times
+
+    ``label`` is ``[rows]``. A pixel of an 8 by 8 image is a block of 4 by 4 dots of the scan. The
+    source is the test part of "Optical recognition of handwritten digits" (Alpaydin and Kaynak,
+    1998). This function reads the file itself, because importing scikit-learn takes a second.
     """
     rows = _table(_digits_path())
     pixels = rows[:, :-1].astype(np.float32) / np.float32(LEVELS)
@@ -107,8 +111,9 @@ INSTEAD = "give it with --data FILE"
 class Table:
     """The arrays of a model's inputs and targets, by name, with their source and shapes.
 
-    Each array is ``[rows, ...]``, or is shared by all rows. Other processes may map the arrays into
-    their memory. ``sizes`` are the sizes that the shapes of the arrays decide.
+    Each array has the shape ``[rows, ...]``, or has no row axis and is used whole in each batch.
+    Other processes may map the arrays into their memory. ``sizes`` are the sizes that follow from
+    the shapes of the arrays.
     """
 
     name: str
@@ -149,11 +154,12 @@ def map_arrays(description: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -> Table:
-    """Return the data that a spec declares, or the data in ``file`` instead.
+    """Return the data that a model is trained on: the arrays in ``file``, or, if it is None, the
+    data that the spec declares.
 
     Raises:
         UsageError: the file or data set is missing, or an array is missing or does not fit the
-            model.
+        model.
         FileFault: the file cannot be read.
     """
     name: str
@@ -198,7 +204,7 @@ def _match_ports(
     file: str, program: Program, declared: Declared, found_arrays: Arrays
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """Return the array of each input and target of the model (``input.NAME``, ``target.NAME``), and
-    the sizes that the arrays decide."""
+    the sizes that follow from the shapes of the arrays."""
     inputs = [port for port in program.inputs if port not in noise_ports(program)]
     arrays: dict[str, Array] = {}
     sizes: dict[str, int] = {}

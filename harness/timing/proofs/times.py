@@ -28,11 +28,12 @@ def check_hardware(
     seconds: float,
     again: Callable[[], float],
 ) -> None:
-    """Check that a step is not faster than the hardware: that it takes at least the time of its
-    matmuls at :data:`HARDWARE` times the peak.
+    """Refuse a speed that the hardware cannot reach: a step must take at least :data:`HARDWARE`
+    times the time that its matmuls take at the peak rate.
 
-    ``products`` is the number of operations in these matmuls, and ``peak`` is in FLOP/s. ``again``
-    measures the peak once more.
+    ``products`` is the number of operations in these matmuls, ``peak`` is in FLOP/s, and
+    ``seconds`` is the time of a step. If the step seems too fast, ``again`` measures the peak once
+    more.
 
     Raises:
         Refused: the step is faster.
@@ -60,8 +61,8 @@ UNSEEN = 1.5
 def check_unseen(contestant: Contestant) -> None:
     """Check that steps on new batches take no longer than steps on the batches of the last round.
 
-    Each new batch is used once, so a cache cannot have its results. The check times steps in a row
-    and single steps.
+    Each new batch is used once, so a backend cannot have cached its results. The check times both
+    steps without a wait between them and single steps.
 
     Raises:
         Refused: steps on new batches take longer.
@@ -96,7 +97,9 @@ def _unseen_times(contestant: Contestant, in_a_row: bool) -> Times:
     """Return the seconds of steps on new batches, and the seconds of steps on the batches of the
     last round.
 
-    The first of several single steps is left out, because it starts cold.
+    With ``in_a_row`` the steps run without a wait between them, otherwise the worker waits for
+    each. The first of several single steps is left out, because the processor's caches are still
+    cold.
     """
     unseen: list[float] = []
     seen: list[float] = []
@@ -142,9 +145,9 @@ def check_handing_over(contestant: Contestant) -> None:
     To detect this work, the check measures from the feeding of batches to the end of the first
     steps. Only forward passes are checked.
 
-    On a CPU the smaller of two numbers counts: the median processor time (idle threads may spin),
-    or the lower quartile of the wall times (other processes may delay them). On a GPU the least
-    wall time counts.
+    On a CPU the check uses the smaller of two numbers: the median processor time (too large if idle
+    threads spin), and the lower quartile of the wall times (too large if other processes run). On a
+    GPU it uses the smallest wall time.
 
     Raises:
         Refused: feeding takes longer, also in further samples.
@@ -173,8 +176,8 @@ def _feeding_seconds(handed: Sequence[FeedTime], on_cpu: bool) -> float:
 
 
 def _copy_seconds(contestant: Contestant) -> float:
-    """Return the seconds that are always allowed for feeding all batches, even if steps are very
-    short."""
+    """Return the seconds that copying all batches may take. The check always allows this time, even
+    if the steps take less."""
     arrays = [a for batch in contestant.case.batches for a in batch["inputs"].values()]
     return sum(ARRAY_SECONDS + a.nbytes / BYTES_PER_SECOND for a in arrays)
 
@@ -218,11 +221,12 @@ def check_clock(contestant: Contestant) -> None:
 
 
 def compare_clocks(rows: Sequence[TimedRow]) -> tuple[float, float, float]:
-    """Return the seconds by the worker's clock, by the harness's clock, and the allowed difference.
+    """Return three sums of seconds: by the worker's clock, by the harness's clock, and the allowed
+    difference.
 
-    Each number is a sum over just over half of the rows: the rows in which the worker's clock lost
-    least. A speed is the median of its rounds, so cheating must affect half of the rows. A busy
-    machine may delay the other half.
+    The sums are over just over half of the rows: the rows in which the worker's clock lost least. A
+    speed is the median of its rounds, so a false clock must affect half of the rows to change it.
+    In the other half, a busy machine may delay the messages between harness and worker.
     """
     kept = sorted(rows, key=lambda row: row.lost)[: len(rows) // 2 + 1]
     allowed = sum(MESSAGE + WAITS * row.wait for row in kept)
@@ -249,19 +253,20 @@ TRIED = 0.1
 
 
 def check_pace(contestant: Contestant) -> None:
-    """Check that a step in a row takes about as long as a single step whose results are read.
+    """Check that a step without a wait takes about as long as a single step whose results are read.
 
-    In a row, the next step may start while a step is still computed, and no result is read. So a
-    step in a row is compared with the longer part of a single step: its start, or the wait for its
+    Without a wait, a step may start before the previous step has ended, and no result is read. So
+    its time is compared with the longer part of a single step: its start, or the wait for its
     results.
 
     Wall time is unreliable on a busy machine, but overlapping steps do not shorten processor time.
-    Processor time is used only on a CPU with one step per call: with several steps, waiting threads
-    use processor time too. :func:`.values.check_rounds` compares the results of the single steps.
+    Processor time is used only on a CPU with one step per call: with several steps per call,
+    waiting threads use processor time too. :func:`.values.check_rounds` compares the results of the
+    single steps.
 
     Raises:
         Refused: the wall time is much too short in every round and sample. Or the median processor
-        time is too short, and the wall time is not clearly longer.
+        time is too short, and the wall time is not clearly longer than the time of a single step.
     """
     paces = contestant.paces
     on_processors = contestant.device == "cpu" and contestant.many == 1
@@ -282,15 +287,16 @@ def check_pace(contestant: Contestant) -> None:
 
 
 def is_too_short(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
-    """Return whether a step in a row took too little time compared with a single step.
+    """Return whether the steps without a wait took too little time compared with single steps. For
+    processor time, too little is less than the share ``least`` of the single steps' time.
 
-    The wall time counts as too short only if it is too short in every round: on a busy machine the
-    best round decides. The processor time counts as too short if its median is, because single
-    samples may be low by chance.
+    The wall time must be too short in every round, because other processes may lengthen the single
+    steps of some rounds. The processor time must be too short in the median, because single samples
+    may be low by chance.
 
-    A thread that waits for a busy core may spin, mostly in steps that the worker waits for. So
-    processor time is ignored if the median wall time of a step in a row is clearly longer than that
-    of a single step.
+    A thread that waits for a busy core may spin, which lengthens the processor time of single steps
+    most. So processor time is ignored if the median wall time of a step without a wait is clearly
+    longer than the median wall time of a single step.
     """
     if max(p.share for p in paces) < LEAST_SHARE:
         return True
@@ -330,11 +336,11 @@ def check_waits(contestant: Contestant) -> None:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Seconds of short runs of ``steps`` steps, of long runs, and of single steps.
+    """The times of short runs of ``steps`` steps, of long runs, and of single steps, in seconds.
 
     A long run has :data:`FACTOR` times as many steps as a short run. ``ratios`` are the wall times
-    of long runs divided by those of short runs, and ``processor_ratios`` the same for processor
-    times.
+    of long runs divided by the wall times of short runs, and ``processor_ratios`` the same for
+    processor times.
     """
 
     steps: int
@@ -350,8 +356,8 @@ class Scaling:
 
     @property
     def is_gross(self) -> bool:
-        """True if a long run left so much work undone that an even longer run would only leave more
-        undone."""
+        """True if a long run left so much work undone that no longer run needs to be timed: it
+        would only leave more undone."""
         return self.step_after - self.step_alone > FACTOR / 2 * self.step_alone
 
 
@@ -387,15 +393,16 @@ def _measure_scaling(contestant: Contestant, seconds: float) -> Scaling:
 
 
 def _one_step(contestant: Contestant) -> float:
-    """Return the seconds from asking the worker for one step until its result has arrived."""
+    """Return the seconds from the request for one step until its result has arrived from the
+    worker."""
     return contestant.seconds_of_values(contestant.reserve_steps(1), 1)
 
 
 def _explain_missing_wait(found: Scaling) -> str:
-    """Say why a backend seems to return before its work is done; empty if it waits.
+    """Say why a backend seems to return before its work is done; empty if it waits for its work.
 
-    Noise makes some ratios too large and others too small. So a ratio is wrong only if every try
-    errs in the same direction.
+    Noise makes some ratios too large and others too small. So the explanation requires that all
+    tries err in the same direction.
     """
     least, most = FACTOR * (1 - LINEAR), FACTOR * (1 + LINEAR)
     if max(found.ratios) < least or (min(found.ratios) > most and not _was_delayed(found)):
@@ -410,11 +417,11 @@ def _explain_missing_wait(found: Scaling) -> str:
 
 
 def _was_delayed(found: Scaling) -> bool:
-    """Return whether other processes explain why the long runs took too long.
+    """Return whether other processes, and not the backend, explain why the long runs took too long.
 
-    A delay by other processes takes no processor time. If waiting threads spin, they do use
-    processor time: then the short runs must have left no work undone, and their steps must take as
-    long as single steps.
+    A delay by other processes adds wall time but no processor time. If waiting threads spin, they
+    do use processor time. Then a second sign is required: the short runs left no work undone, and
+    their steps take as long as single steps.
     """
     if min(found.processor_ratios, default=inf) <= FACTOR * (1 + LINEAR):
         return True

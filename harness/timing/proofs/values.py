@@ -1,5 +1,5 @@
-"""Proofs by values: the timed steps give the results of the oracle, and of the same steps run
-singly."""
+"""Proofs by values: the timed steps give the same results as the oracle, and as the same steps run
+one at a time."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ LEFT, LEFT_SECONDS = 0.2, 0.02
 
 @dataclass(frozen=True)
 class Run:
-    """A run of steps from the initial values: its number of steps, and the index of the step whose
-    results are read."""
+    """An untimed run of steps from the initial values: its number of steps (``length``), and the
+    index of the step whose results are read (``read``)."""
 
     length: int
     read: int
 
 
 def check_timed_way(contestant: Contestant) -> None:
-    """Check that short runs of steps in a row end with the same values as the same steps run one at
-    a time.
+    """Check that steps without a wait between them give the same results as the same steps run one
+    at a time.
 
-    The tolerance is 16 times the rounding error. To measure the rounding error, the same steps run
-    from parameters that differ in their last digits.
+    The check uses some short runs of steps. The tolerance is 16 times the rounding error. To
+    measure the rounding error, the same steps run from parameters that differ in their last digits.
 
     Raises:
-        Refused: the values differ.
+        Refused: the results differ.
     """
     case, steps = contestant.case, contestant.steps
     steps.feed(case.make_unseen_batches())
@@ -89,12 +89,13 @@ def check_timed_way(contestant: Contestant) -> None:
 def check_rounds(contestant: Contestant) -> None:
     """Repeat one timed round, and the short rounds of the pace proof, with one step at a time.
 
-    The values must be equal within rounding. The round is drawn secretly. If steps pass no values
-    on, some results of every round are compared instead.
+    The results must be equal within rounding. The harness chooses the round at random, so a backend
+    cannot know it. In forward passes of models without state, every round is compared instead, in a
+    few of its results.
 
     Raises:
-        Refused: the values differ, or the backend did part of the round's work only when its values
-        were read.
+        Refused: the results differ, or the backend did part of the round's work only when the
+        results were read.
     """
     played = [p for p in contestant.timed_rounds if p.drawn or not contestant.carries]
     furthest: Deviation | None = None
@@ -155,8 +156,9 @@ def _run_singly(
 ) -> ArrayDict:
     """Run the steps of some calls one at a time, starting with the parameters ``start``.
 
-    Return the results of the steps ``reads`` and, unless ``until`` is 0, the values after the first
-    ``until`` calls. Each call is a pair: the index of its first step, and its number of steps.
+    Return the results of the steps whose index is in ``reads``. Unless ``until`` is 0, also return
+    the values that a step passes on (e.g. parameters) after the first ``until`` calls. Each call is
+    a pair: the index of its first step, and its number of steps.
     """
     steps, total = contestant.steps, 0
     steps.restart(start)
@@ -175,8 +177,8 @@ def _run_singly(
 
 
 def _draw_runs(contestant: Contestant) -> Collection[Run]:
-    """Return one long run and some short runs. The step whose results are read is drawn secretly in
-    each."""
+    """Return one long run and some short runs. In each, the step whose results are read is chosen
+    at random, so a backend cannot know it."""
     many, further = contestant.many, FURTHER[contestant.case.group.mode]
     most = max(LEAST, min(STEPS, contestant.steps_in(SECONDS)))
     lengths = [2 + SECRET.randrange(LEAST) for _ in range(further)]
@@ -193,8 +195,11 @@ def _read_carried_values(contestant: Contestant, count: int, start: ArrayDict) -
 def _carried_values(
     contestant: Contestant, count: int, left: StepValues, start: ArrayDict
 ) -> ArrayDict:
-    """Return all values that a step passes on to the next; parameters as differences from
-    ``start``."""
+    """Return all values that a step passes on to the next step, by names such as "step 3: ...".
+    Parameters are differences from ``start``.
+
+    ``count`` is the number of steps so far, and ``left`` has the values after them.
+    """
     material = replace(contestant.case.material, parameters=start)
     found = step_values(count, {"results": {}, **left}, material)
     return found | {f"step {count}: {n}": a for n, a in left["others"].items()}
@@ -205,7 +210,8 @@ def _name_results(index: int, results: Mapping[str, Array]) -> ArrayDict:
 
 
 def _perturb_parameters(contestant: Contestant) -> ArrayDict:
-    """Return the initial parameters, changed in their last digits by secretly drawn amounts."""
+    """Return the initial parameters, changed in their last digits by random amounts that the
+    backend cannot predict."""
     random = np.random.default_rng(SECRET.getrandbits(64))
     return perturbed(contestant.case.material.parameters, contestant.case.dtype, random)
 
@@ -229,7 +235,7 @@ def _refusal_text(steps: int, furthest: Deviation) -> str:
 
 
 def check_step(contestant: Contestant) -> None:
-    """Check that one step of a timed round agrees with the oracle.
+    """Check that one randomly chosen step of a timed round agrees with the oracle.
 
     The oracle starts from the values that the worker had before this step.
 
@@ -287,8 +293,8 @@ def _choose_read_step(contestant: Contestant, played: TimedRound) -> RepeatedSte
 
 
 def _repeat_to_step(contestant: Contestant, played: TimedRound) -> RepeatedStep:
-    """Repeat the round up to a secretly drawn step. Return the step's number and index, the values
-    before it, and its results."""
+    """Repeat the round up to a randomly chosen step. Return the step's number (from 1) and index,
+    the values before it, and its results."""
     steps, train = contestant.steps, contestant.case.group.mode == "train"
     before = SECRET.randrange(played.steps)
     number = before + 1

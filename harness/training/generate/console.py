@@ -87,8 +87,8 @@ def monotonous(text: str, request: GenerateRequest) -> str:
 
 
 def pace_line(pace: ReadingPace) -> str:
-    """Describe the speed of reading with and without stored values of earlier characters; empty if
-    no values were stored."""
+    """Describe two speeds of reading: with and without stored values of earlier characters. The
+    result is empty if no values were stored."""
     record = pace.record()
     if KEPT not in record:
         return ""

@@ -42,11 +42,14 @@ from harness.worker.worker import Worker
 class Reader:
     """The way in which a model reads a text to predict the next character.
 
-    If each character is a separate input, ``fixed`` is the number of characters. If the inputs have
-    a time axis, ``fixed`` is None, and the model reads at most ``window`` characters, as in
-    training. A stateful model reads each character once. ``step`` is a program that reads one
-    character and caches values for later characters in the same window; None if the model has no
-    such program.
+    - ``fixed`` is the number of characters if each character is a separate input. If the inputs
+      have a time axis, ``fixed`` is None, and the model reads at most ``window`` characters, as in
+      training.
+    - ``offsets`` gives the position of each input in the text, as in :class:`.feed.Recipe`, and
+      ``output`` is the name of the output with the probabilities.
+    - ``stateful`` is True if the model has a state. Such a model reads each character once.
+    - ``step`` is a program that reads one character and caches values for later characters in the
+      same window; None if the model has no such program.
     """
 
     program: Program
@@ -217,8 +220,8 @@ KEPT, ALL = "kept", "all"
 
 @dataclass
 class ReadingPace:
-    """The number of calls and their seconds, for each way of reading. The first call is left out,
-    because it compiles."""
+    """The number of calls and their seconds, for each way of reading (:data:`KEPT` or :data:`ALL`).
+    The first call is left out, because it compiles."""
 
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -243,7 +246,8 @@ class ReadingPace:
 class Reading:
     """A model on one backend that reads a growing text. ``text`` has the indices of its characters.
 
-    While the text fits into the window, and if the model allows it, each character is read once
+    There are two ways of reading. While the text fits into the window, and if the model has a
+    program for it, the model reads each character once and stores values for later characters
     (:data:`KEPT`). Otherwise, the model reads its whole window for each new character
     (:data:`ALL`).
     """
@@ -287,8 +291,9 @@ class Reading:
     def _by_steps(self, program: Program) -> Iterator[Array]:
         """Yield the probabilities from a program that reads each character once.
 
-        The cached values start as ones, not zeros. If the program read an entry that was never
-        written, the comparison with the oracle would therefore fail.
+        The cached values start as ones, not zeros. If the program wrongly read an entry that has
+        not been written, a 0 could have no effect. A 1 changes the result, so the comparison with
+        the oracle fails.
         """
         reader, proven_count = self.reader, 0
         self._open(program)
@@ -339,8 +344,8 @@ class Reading:
         return results
 
     def _prove(self, inputs: Arrays, state: Arrays, results: Arrays) -> None:
-        """Compare results with those of the oracle, which reads the same last characters of the
-        text."""
+        """Compare results with the results of the oracle, which reads the same last characters of
+        the text."""
         if self._reference is None:
             self._reference = Reference(self.training, self.reader.program)
 
@@ -364,7 +369,7 @@ def _is_proven(number: int) -> bool:
 
 
 def _last_steps(array: Array, shape: Sequence[int]) -> Any:
-    """Return the last time steps of an array, as many as ``shape`` has."""
+    """Return the last time steps of an array, as many as the time axis of ``shape`` has."""
     return array if array.shape == shape else array[:, -shape[1] :]
 
 
