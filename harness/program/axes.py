@@ -17,8 +17,9 @@ def leading_axes(shape: Sequence[D], count: int, unit: D) -> tuple[D, ...]:
 
 
 def lone_axes(left: Sequence[D], right: Sequence[D], unit: D) -> tuple[int, ...]:
-    """Return the numbers of the axes before the last two along which only the left operand of a
-    product varies. The right operand lacks these axes, or has length 1 (``unit``) along them."""
+    """Return the numbers of the leading axes (all but the last two) along which only the left
+    operand of a matrix product varies. The right operand lacks these axes, or has length 1
+    (``unit``) along them."""
     count = max(len(left), len(right)) - 2
     left_axes, right_axes = leading_axes(left, count, unit), leading_axes(right, count, unit)
     return tuple(a for a in range(count) if right_axes[a] == unit and left_axes[a] != unit)

@@ -33,8 +33,8 @@ class Builder:
         return number
 
     def name(self, value: int, name: str, place: str) -> None:
-        """Give a name to a value that has no name. ``place`` is the position of the equation that
-        defines the name."""
+        """Give a name to a value, unless the value has one already. ``place`` is the position (file
+        and line) of the equation that defines the name."""
         if value in self.names:
             return
         self.names[value] = name
@@ -73,9 +73,10 @@ class Builder:
         """Append a loop over the first axis of ``sequences``; return the last carried values and
         the stacked values.
 
-        Inputs of the body are the carried values, then a slice of each sequence. Its outputs are
-        the next carried values, then the values to stack. With ``reverse``, the loop runs from the
-        last step to the first, but entry t of a stack still belongs to step t.
+        ``carries`` are the carried values before the first step. The body's inputs are the carried
+        values, then a slice of each sequence. Its outputs are the carried values for the next step,
+        then the values to stack. With ``reverse``, the loop runs from the last step to the first,
+        but entry t of a stack still belongs to step t.
         """
         length = self.types[sequences[0]].shape[0]
         count = len(carries)
@@ -101,8 +102,8 @@ class Builder:
         return self.filled(0.0, shape)
 
     def reduce_to(self, value: int, shape: Shape) -> int:
-        """Sum a value down to ``shape``: append the sum over all axes that broadcasting from
-        ``shape`` to the value's shape has added or expanded."""
+        """Sum a value down to ``shape``. This undoes a broadcast from ``shape``: the sum is over
+        all axes that the broadcast has added or expanded."""
         value_shape = self.types[value].shape
         extra = len(value_shape) - len(shape)
         axes = tuple(range(extra)) + tuple(

@@ -33,7 +33,8 @@ class Clipping:
 
 
 class _Norm(NamedTuple):
-    """The L2 norm of the gradient of one parameter, or of all gradients (``whole_model``)."""
+    """The L2 norm of the gradient of one parameter, or of all gradients (``whole_model``).
+    ``epsilon`` is the number that is added to it."""
 
     whole_model: bool
     epsilon: float = 0.0
@@ -43,8 +44,9 @@ Factors = frozenset[tuple[Hashable, int]]
 
 
 class _Factored(NamedTuple):
-    """A product: a positive number times factors (the gradient, norms, other values), each with the
-    power 1 or -1. A factor occurs only once, because ``g / g`` is NaN if ``g`` is 0."""
+    """A value as a product: the positive ``number`` times ``factors``. A factor is the gradient, a
+    norm or another value, with the power 1 or -1. The same factor cannot occur twice, because ``g /
+    g`` is NaN if ``g`` is 0."""
 
     number: float
     factors: Factors = frozenset()
@@ -52,11 +54,11 @@ class _Factored(NamedTuple):
 
 def clipping(rule: UpdateRule) -> Clipping | None:
     """Return the gradient clipping that a model's equation for ``gradient`` computes; None if the
-    equation is not a clipping.
+    equation computes something else.
 
-    An equation is recognised in different notations: ``g * minimum(1, c / norm)``, ``g * c /
-    maximum(c, norm)`` and ``where(norm < c, g, g * c / norm)`` are the same clipping. A square may
-    be ``g * g`` or ``g ** 2``, and a root ``sqrt(x)`` or ``x ** 0.5``.
+    Different notations are recognised: ``g * minimum(1, c / norm)``, ``g * c / maximum(c, norm)``
+    and ``where(norm < c, g, g * c / norm)`` are the same clipping. A square may be ``g * g`` or ``g
+    ** 2``, and a root ``sqrt(x)`` or ``x ** 0.5``.
     """
     return None if rule.fed is None else _GradientEquation(rule).clipping(rule.fed)
 

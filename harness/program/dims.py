@@ -146,7 +146,8 @@ ONE = Dim(1)
 
 
 def product(dims: Iterable[Dim]) -> Dim:
-    """Return the product of dimensions: the length of the axis into which their axes are merged."""
+    """Return the product of dimensions: the length of the axis that results if their axes are
+    merged."""
     result = ONE
     for dim in dims:
         result = result * dim
@@ -154,7 +155,8 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 
 def check_shape(shape: Shape) -> None:
-    """Check that a shape is small enough for frameworks, and short enough for error messages.
+    """Check that a shape has few enough axes for frameworks, and few enough size names for error
+    messages.
 
     Raises:
         SpecError: there are too many axes or size names; the error has no position.
@@ -170,7 +172,7 @@ def check_shape(shape: Shape) -> None:
 
 
 def entries(shape: Iterable[Dim]) -> int:
-    """Return a number that identifies how many entries a shape has.
+    """Return a number by which the entry counts of two shapes with symbolic sizes can be compared.
 
     Two shapes that have equally many entries at all sizes get the same number: the product of their
     dimensions, with a large random number in place of each size name. Shapes with different
@@ -209,9 +211,9 @@ def bind(
 ) -> None:
     """Check the shape of an array (``actual_shape``) against the declared symbolic ``shape``.
 
-    ``sizes`` has the sizes of the spec, e.g. hidden units. Sizes that arrays decide (batch, time)
-    are added to ``bound`` when they are first met. Raises :class:`UsageError` if the shape differs,
-    or if two arrays have different sizes.
+    ``sizes`` has the sizes of the spec, e.g. hidden units. The arrays decide the other sizes
+    (batch, time). The first array with such a size adds it to ``bound``. Raises :class:`UsageError`
+    if the shape differs, or if two arrays have different sizes.
     """
     if len(shape) != len(actual_shape):
         raise UsageError(

@@ -45,8 +45,8 @@ def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, 
 def runs(
     nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int], times: int = 1
 ) -> Iterator[tuple[Node, int]]:
-    """Yield pairs (node, number of runs) for all nodes that have no body. A node in a loop runs
-    once for each step of the loop."""
+    """Yield pairs (node, number of times that it runs) for all nodes that have no body. A node in a
+    loop runs once for each step of the loop; ``times`` is how often the given ``nodes`` run."""
     for node in nodes:
         if node.body is None:
             yield node, times

@@ -25,10 +25,11 @@ NAN_PASSING = frozenset(
 
 
 def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
-    """Return the results of ``max`` that may be computed by ``loose_max``, which may ignore NaN,
-    without changing any value in ``ends``.
+    """Return the values computed by ``max`` for which a backend may use its ``loose_max``: a faster
+    maximum that may ignore NaN.
 
-    Only maxima over the last axis with kept dimensions are considered.
+    This is allowed if no value in ``ends`` changes. Only maxima over the last axis with kept
+    dimensions are considered.
     """
     read = [{*reads(node)} for node in nodes]
     last = {value: number for number, values in enumerate(read) for value in values}
@@ -40,12 +41,13 @@ def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
 def _may_ignore_nan(
     number: int, nodes: Sequence[Node], read: Sequence[Set[int]], last: Mapping[int, int]
 ) -> bool:
-    """Return whether a maximum may ignore NaN, because all results that depend on it are NaN in
-    rows with NaN anyway.
+    """Return whether a maximum may ignore NaN: if a row of its operand has a NaN, every result that
+    depends on the maximum is NaN in this row anyway.
 
     ``number`` is the index of the maximum's node. ``read`` has the values that each node reads, and
-    ``last`` the index of the last node that reads each value. A value that lacks the NaN may only
-    be read by operations that pass NaN on, until another operand brings the NaN back.
+    ``last`` the index of the last node that reads each value. Without its NaN, the maximum changes
+    some intermediate values. Only operations that pass NaN on may read these, until an operand from
+    the same row brings the NaN back.
     """
     maximum = nodes[number]
     # Values in ``entries`` are NaN at the entries where the maximum's operand is NaN; values in

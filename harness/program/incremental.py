@@ -40,14 +40,16 @@ Part = tuple[int, int | None]
 
 
 class NoRow(Exception):
-    """Error: one step of a value cannot be computed separately; the message names the value and the
-    reason."""
+    """Error: one time step of a value cannot be computed without the others; the message names the
+    value and the reason."""
 
 
 def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Part]:
-    """Return the part of each operand that a node needs to compute one entry along ``axis`` of its
-    output. A part is (value, axis) for one entry along an axis of the operand, or (value, None) for
-    the whole operand.
+    """Return the parts of its operands that a node needs to compute one entry along ``axis`` of its
+    output.
+
+    A part is (value, axis) for one entry along an axis of the operand, or (value, None) for the
+    whole operand.
 
     Raises:
         NoRow: the node cannot compute a single entry from such parts of its operands.
@@ -108,8 +110,9 @@ def _matmul(_: Node, shapes: Sequence[Shape], axis: int) -> Axes:
 
 
 def _other_axis(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
-    """Return ``axis`` once per operand of a node that works along an axis (e.g. ``flip``), or None
-    if the node works along ``axis`` itself."""
+    """Return the axis of each operand that corresponds to ``axis`` of the result, for operations
+    that work along a single axis (e.g. ``flip``). It is ``axis`` itself, or None if the operation
+    works along ``axis``."""
     worked_axis = node.attributes.get("axis", len(shapes[0]) - 1)
     return None if axis == worked_axis else [axis] * len(shapes)
 
@@ -149,8 +152,12 @@ def time_axes(type_: Type) -> list[int]:
 
 
 def special_kind(node: Node, axis: int) -> str:
-    """Return the kind of a node that needs special code to compute a row, e.g. "window";
-    return "" if the same operation on the operands' rows computes the row."""
+    """Return the kind of a node that needs its own method to compute a row (one time step):
+    "table", "window", "arange" or "scan".
+
+    Return "" for all other nodes: applied to the rows of the operands, the same operation computes
+    the row.
+    """
     if node.op == "slice" and node.attributes["axis"] == axis:
         return "table"
     if node.op == "windows" and axis in node.attributes["axes"]:
@@ -159,11 +166,13 @@ def special_kind(node: Node, axis: int) -> str:
 
 
 class StepNeeds:
-    """The values that are needed to compute one step of the output ``value``.
+    """The values that are needed to compute one time step of ``value``, an output of the program.
 
-    ``nodes`` are the needed nodes. ``moving`` are the values that depend on inputs with a time
-    axis. ``result`` is the row of ``value``. ``needed_parts`` maps a value to a set: the set
-    contains the time axis if a row is needed, and None if the whole value is needed.
+    - ``nodes`` are the nodes on which the output depends.
+    - ``moving`` are the values that depend on inputs with a time axis.
+    - ``result`` is the pair (output, its time axis).
+    - ``needed_parts`` maps a value to a set: it contains the time axis if one step of the value is
+      needed, and None if the whole value is needed.
 
     Raises:
         NoRow: a step cannot be computed separately.
@@ -257,11 +266,12 @@ POSITION = "position"
 
 
 def incremental(program: Program, output: str, limit: int) -> Program:
-    """Return the program that computes one step of a program's output ``output``.
+    """Return a program that computes one time step of a program's output ``output`` per run, e.g.
+    to generate text.
 
-    The inputs of this program have one step. An additional input ``position`` is the number of the
-    step, from 0 to ``limit - 1``. The state of this program holds the cached values, which are not
-    used at position 0. The original program must have no state.
+    The inputs of the new program have one time step. An additional input ``position`` is the number
+    of the step, from 0 to ``limit - 1``. The state of the new program holds the cached values,
+    which are not used at position 0. The original program must have no state.
 
     Raises:
         NoRow: a step cannot be computed separately; the message says why.
@@ -274,8 +284,9 @@ def incremental(program: Program, output: str, limit: int) -> Program:
 
 @dataclass
 class _StepBuilder:
-    """A builder of the program of one step. ``parts`` maps each needed part of the original program
-    to its value in the new program."""
+    """A builder of the program of one step. ``parts`` maps each needed part (value, axis) of the
+    original program to its value in the new program. ``state`` has the new program's states, each
+    with its next value."""
 
     needs: StepNeeds
     limit: Dim
@@ -372,8 +383,9 @@ class _StepBuilder:
         return self.position
 
     def _table(self, node: Node, _: int, axis: int) -> int:
-        """Return the row of a table at the current position. It is computed as the sum over all
-        rows, multiplied by 1 at the position and by 0 elsewhere."""
+        """Return the row at the current position of a value such as position embeddings, which does
+        not depend on the inputs. The row is a sum over all rows, multiplied by 1 at the position
+        and by 0 elsewhere."""
         emit, table = self.build.emit, self.parts[node.inputs[0], None]
         rank, rows = len(self.build.types[table].shape), self.build.types[table].shape[axis]
         steps = emit("astype", emit("arange", stop=rows))

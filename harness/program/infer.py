@@ -10,8 +10,8 @@ from harness.program.windows import overlap_shape, windows_shape
 
 
 class TypeMismatch(Exception):
-    """Operands that do not fit an operation; the message names them and the reason. Callers add the
-    position in the spec."""
+    """Error: operands do not fit an operation; the message names them and the reason. Callers add
+    the position in the spec."""
 
 
 Infer = Callable[[tuple[Type, ...], Attributes], Type]

@@ -21,8 +21,8 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """The shape and the element kind of a value. The entries of an index array are below
-    ``bound``."""
+    """The shape and the element kind of a value. In an index array, ``bound`` is the number that
+    all entries must be below."""
 
     shape: Shape
     kind: Kind = "float"
@@ -41,8 +41,8 @@ class Type:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The body of an operation: a list of nodes in order. The operation (e.g. a loop) gives values
-    to the block's ``inputs``."""
+    """The body of an operation: its nodes in order. The operation (e.g. a loop) sets the values
+    ``inputs`` before the nodes run, and reads the values ``outputs`` afterwards."""
 
     inputs: tuple[int, ...]
     nodes: tuple[Node, ...]
@@ -51,8 +51,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An operation ``outputs = op(inputs, **attributes)``. ``place`` is the ``file:line`` of its
-    equation."""
+    """An operation ``outputs = op(inputs, **attributes)``; inputs and outputs are value numbers.
+
+    ``body`` has the nodes of a loop or call. ``place`` is the ``file:line`` of the operation's
+    equation.
+    """
 
     op: str
     inputs: tuple[int, ...]
@@ -88,13 +91,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The identity of a definition: backends recognise the definition by it even under a different
-    name.
+    """The identity of a definition, by which backends choose their own implementation of it. It
+    does not depend on the name that the spec gives to the definition.
 
     Attributes:
         name: The name of the shipped definition with the same equations. If there is none, the
-            definition's own name; the checksum is added if this name belongs to a different shipped
-            definition, e.g. ``lstm@0f3a...``.
+            definition's own name; the checksum is added if a different shipped definition has this
+            name, e.g. ``lstm@0f3a...``.
         checksum: The checksum of the equations, and of all definitions that they call.
         functions: For each attribute that is a function, its name, chosen in the same way.
     """
@@ -106,8 +109,8 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A named input or output of a program. ``init`` describes its initial values or its
-    distribution."""
+    """A named input or output of a program. ``value`` is its value number, and ``init`` describes
+    its initial values or its distribution."""
 
     name: str
     value: int
@@ -123,10 +126,11 @@ class Program:
     carried from batch to batch and can be reset to its initial value; statistics (moving means) are
     never reset.
 
-    ``sizes`` has the number of every size except batch and time, which the arrays decide.
-    ``structural`` lists the sizes that determine the number of layers; if such a size changes, a
-    new program is needed. ``room`` lists the numbers of entries that slices and windows leave over
-    on an axis. All of them must be at least 0 for the sizes of the arrays.
+    ``types`` and ``names`` map value numbers to types and names. ``sizes`` has the number of every
+    size except batch and time, which the arrays decide. ``structural`` lists the sizes that
+    determine the number of layers; if such a size changes, a new program is needed. ``room`` has
+    symbolic dimensions that must be at least 0 at the sizes of the arrays. Otherwise a slice or a
+    window reaches beyond the end of its axis.
     """
 
     name: str
@@ -217,10 +221,10 @@ def needed(
     reads: Callable[[T], Iterable[V]],
     narrowed: Callable[[T, set[V]], T] | None = None,
 ) -> tuple[T, ...]:
-    """Eliminate dead code: keep only the items on which the values ``results`` depend.
+    """Eliminate dead code: return only the items on which the values ``results`` depend.
 
     ``writes`` and ``reads`` return the values that an item writes and reads. ``narrowed(item,
-    values)`` returns the item without the parts that none of ``values`` depends on.
+    values)`` returns an item (e.g. a loop) without the parts on which none of ``values`` depends.
     """
     live = set(results)
     kept_items: list[T] = []

@@ -105,7 +105,7 @@ def _one_sided_limit(g: NodeLookup, inputs: Sequence[int]) -> tuple[int, float, 
 
 
 def _cofactor(g: NodeLookup, value: int, factor: float) -> int | None:
-    """Return x if a value is the number ``factor`` times x; otherwise None."""
+    """Return x if a value is ``factor * x``, otherwise None."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
         if g.number(a) == factor:

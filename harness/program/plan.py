@@ -29,12 +29,14 @@ TOTAL = "loss.sum"
 class Plan:
     """An optimised program at known sizes, which a backend runs once per step.
 
-    ``inputs`` and ``outputs`` map names to values. ``carried`` maps an output to an input, by name:
-    in the next step, the output becomes this input, whose array the backend may overwrite.
-    ``sizes`` has the number of every size, including batch and time. ``orders`` maps some batch
-    inputs to a permutation of their axes, which the caller must apply to each batch before the
-    step. ``products`` is the dtype of the operands of matrix products, if it is narrower than
-    ``dtype``.
+    - ``inputs`` and ``outputs`` map names to value numbers.
+    - ``carried`` maps an output to an input, by name: in the next step, the output becomes this
+      input, and the backend may overwrite the input's array.
+    - ``sizes`` has the number of every size, including batch and time.
+    - ``orders`` maps some batch inputs to a permutation of their axes. The caller must apply it to
+      each batch before the step.
+    - ``products`` is the dtype of the operands of matrix products, if it is narrower than
+      ``dtype``, otherwise empty.
     """
 
     name: str
@@ -73,8 +75,8 @@ def forward_plan(
 ) -> Plan:
     """Return the plan of a forward pass, which computes the new state and the outputs.
 
-    If an output is only an intermediate value of another output, the plan omits it. For ``moved``
-    and ``fuses``, see :func:`harness.program.passes.optimise`.
+    If an output is only an intermediate value of another output, the plan omits it. The arguments
+    ``moved`` and ``fuses`` choose optimisations, see :func:`harness.program.passes.optimise`.
     """
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
@@ -99,10 +101,10 @@ def training_plan(
 
     An optimizer slot has the name SLOT.PARAMETER, e.g. ``m.rnn.W``. The input ``step`` is the step
     number as a float, starting at 1; the output ``step`` is the next number. With ``total``, the
-    plan carries the sum of the losses so far, :data:`TOTAL`. With ``scales``, it uses loss scaling
-    and carries :data:`SCALE` and :data:`GOOD`. The program is optimised before differentiation,
-    which shortens the backward pass, and again afterwards. For ``fuses``, see
-    :func:`harness.program.passes.optimise`.
+    plan also adds up the losses of all steps, in :data:`TOTAL`. With ``scales``, it uses loss
+    scaling and carries :data:`SCALE` and :data:`GOOD` from step to step. The program is optimised
+    before differentiation, which shortens the backward pass, and again afterwards. ``fuses``
+    chooses optimisations, see :func:`harness.program.passes.optimise`.
     """
     fused = tuple(fused)
     builder = Builder(dict(program.types), dict(program.names))
@@ -138,10 +140,12 @@ def training_plan(
 
 
 def _with_literal_zeros(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Replace ``0 * x`` in a model's equations by ``x - x``, which keeps NaN and infinity.
+    """Replace ``0 * x`` in a model's equations by ``x - x``, which is NaN if x is NaN or infinite,
+    as ``0 * x`` is.
 
-    Otherwise the rules for initial states of zeros would replace ``0 * x`` by zeros. If ``x`` is
-    cast from an index or a condition, it is finite, and the product is not replaced.
+    Otherwise the rules for initial states of zeros, which assume finite numbers, would replace ``0
+    * x`` by zeros. If ``x`` is cast from an index or a condition, it is finite, and the product is
+    not replaced.
     """
     nodes = tuple(nodes)
     every = tuple(walk_nodes(nodes))
@@ -277,9 +281,12 @@ def _build_plan(
 def _permute_inputs(
     nodes: tuple[Node, ...], inputs: Mapping[str, int]
 ) -> tuple[tuple[Node, ...], dict[str, int], dict[str, tuple[int, ...]]]:
-    """Let the caller permute those batch inputs that the plan would permute: replace each of them
-    by a permuted input. Return the nodes, the inputs and the permutations. Nodes that read the
-    unpermuted input read the inverse permutation."""
+    """Move permutations of batch inputs from the plan to its caller: replace each input that the
+    plan would permute by a permuted input.
+
+    Return the nodes, the inputs and the permutations. Nodes that need the unpermuted input read an
+    inverse permutation of the new input.
+    """
     new_inputs, orders, inverses = dict(inputs), {}, []
     for name, value in inputs.items():
         if not name.startswith(BATCH):

@@ -20,8 +20,8 @@ REACH = 1024
 
 
 def first_negative(program: Program, sizes: Mapping[str, int]) -> Dim | None:
-    """Return the first dimension in ``program.room`` that is negative at these sizes, or None. If
-    it is negative, a slice or a window does not fit."""
+    """Return the first dimension in ``program.room`` that is negative at these sizes, or None. A
+    negative dimension means that a slice or a window does not fit."""
     all_sizes = {**program.sizes, **sizes}
     for dim in program.room:
         if set(dim.names) <= all_sizes.keys() and dim.resolve(all_sizes) < 0:
@@ -142,7 +142,8 @@ def float_inputs(program: Program) -> tuple[Port, ...]:
 
 
 def length_ports(program: Program) -> tuple[Port, ...]:
-    """Return the inputs and targets that hold the lengths of rows (integers from 0 to a size)."""
+    """Return the inputs and targets that hold the length of each row (e.g. of a padded sentence):
+    integers from 0 to a size."""
     ports = (*program.inputs, *program.targets)
     return tuple(port for port in ports if "lengths" in (port.init or {}))
 

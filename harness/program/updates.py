@@ -70,8 +70,11 @@ REDUCING = frozenset({"sum", "max", "extent"})
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A sum over all parameters, e.g. of squared gradients: ``value`` is the sum of every
-    parameter's ``part``. ``nodes`` compute the part, after the nodes of earlier sums."""
+    """A sum over all parameters that an optimizer reads, e.g. of squared gradients.
+
+    ``nodes`` compute ``part``, the term of one parameter; they may read earlier sums. ``value`` is
+    the sum of the terms of all parameters.
+    """
 
     name: str
     nodes: tuple[Node, ...]
@@ -89,10 +92,12 @@ class UpdateRule:
     becomes a reduction over all axes, see :func:`at_shape`.
 
     Attributes:
+        meaning: The identity by which backends recognise the optimizer.
         totals: Sums over all parameters, in order of computation; ``nodes`` come after them.
-        rate: The learning rate that the optimizer reads, if the model has a schedule.
-        fed: The gradient that the optimizer reads, if the model changes it, e.g. by clipping.
-        varying: The attributes that have a different number at each step.
+        rate: The value with the learning rate of a step, if the model has a schedule.
+        fed: The value that the optimizer reads as gradient, if the model changes the gradient, e.g.
+            by clipping.
+        varying: The names of attributes that have a different number at each step.
         groups: Different rules for some parameters, by a pattern of their names: see :meth:`of`.
         added: The slots that the model adds to the slots of the optimizer's definition.
         matrices: The rule for parameters with two axes, ``[rows, columns]``; its slots may have
@@ -167,9 +172,12 @@ def by_rank(rule: UpdateRule) -> bool:
 
 
 def by_parameter(rule: UpdateRule) -> bool:
-    """Return whether the update of an entry depends on its parameter: on the name, the number of
-    axes, or the other entries (e.g. through a norm). If not, the rule can also update a tensor into
-    which a framework packs several parameters."""
+    """Return whether the update of an entry depends on more than its own gradient and slots: on the
+    parameter's name, its number of axes, or its other entries (e.g. through a norm).
+
+    If it does not, the rule can also update a tensor into which a framework packs several
+    parameters.
+    """
     sums = {total.part for total in rule.totals}
     ops = (node.op for node in rule.own_nodes if sums.isdisjoint(node.outputs))
     return bool(rule.groups) or by_rank(rule) or not REDUCING.isdisjoint(ops)
@@ -214,7 +222,7 @@ def type_at(rule: UpdateRule, value: int, shape: Shape) -> Type:
 
 
 def slot_entries(rule: UpdateRule, parameters: Mapping[str, Sequence[int]]) -> int:
-    """Return how many numbers the slots of an optimizer hold in total; ``parameters`` are shapes by
+    """Return the number of entries of all slots of an optimizer; ``parameters`` are shapes by
     name."""
     slots = slot_shapes(rule, parameters).values()
     return sum(prod(shape) for shapes in slots for shape in shapes.values())

@@ -59,8 +59,11 @@ class WindowedAxis:
         return self.stride * (count - 1) + self.dilation * (self.size - 1) + 1
 
     def room(self, count: Dim) -> tuple[Dim, Dim]:
-        """Return two dimensions. Exactly ``count`` windows fit the padded axis if both are at least
-        0: the number of entries left after the last window, and ``stride - 1`` minus this number.
+        """Return the two numbers that must be at least 0 if exactly ``count`` windows fit the
+        padded axis.
+
+        The first is the number of entries left after the last window. The second is ``stride - 1``
+        minus the first: if it is negative, one more window fits.
         """
         rest = self.length + self.padding + self.after - self.covered(count)
         return rest, self.stride - 1 - rest
@@ -70,10 +73,12 @@ class WindowedAxis:
         return self.length + self.padding + self.after - self.covered(ONE)
 
     def count(self) -> Dim | None:
-        """Return how many windows fit, or None if the number is not a symbolic dimension.
+        """Return how many windows fit, or None if the number cannot be written as a symbolic
+        dimension.
 
-        The number contains floor(rest / stride), but a symbolic dimension cannot contain a
-        quotient. For rest = stride * a + c, the quotient is a + floor(c / stride).
+        With rest = :meth:`after_first`, the number is 1 + floor(rest / stride), but a symbolic
+        dimension cannot contain a quotient. For rest = stride * a + c, the quotient is a + floor(c
+        / stride).
         """
         rest = self.after_first()
         if self.stride == ONE:

@@ -36,13 +36,14 @@ GROUPS: Mapping[str, str] = {
 
 
 class Judged:
-    """Base class of the entries in the report's table of verdicts."""
+    """Base class of objects with a ``verdict`` that the report's table of verdicts shows."""
 
     verdict: Verdict
 
     @property
     def group(self) -> str:
-        """The group of the verdict, e.g. "differs" or "broken", which determines the colour."""
+        """The group of the verdict, e.g. "differs" or "broken", which determines the colour of the
+        entry."""
         return GROUPS.get(self.verdict, "broken")
 
     @property
@@ -55,9 +56,9 @@ class Judged:
 class DtypePart(Judged):
     """The part of a table entry (spec and backend) for one dtype.
 
-    ``headroom`` goes from 0 (error at the tolerance) to 1 (error far below it). If a check failed,
-    ``check`` is its name and ``error`` the text of its largest error. ``digits`` are the digits of
-    agreement.
+    ``headroom`` goes from 0 (error at or above the tolerance) to 1 (error far below the tolerance).
+    ``digits`` is the number of correct digits as text. If a check failed, ``check`` is its name and
+    ``error`` the text of its largest error.
     """
 
     dtype: str
@@ -70,8 +71,11 @@ class DtypePart(Judged):
 
 @dataclass(frozen=True)
 class MatrixEntry(Judged):
-    """An entry of the table of verdicts: the results of a spec on a backend. ``number`` identifies
-    the entry on the page."""
+    """An entry of the table of verdicts: the results of a spec on a backend, with one item in
+    ``parts`` for each dtype.
+
+    ``number`` identifies the entry on the page.
+    """
 
     number: int
     spec: str
@@ -110,7 +114,8 @@ class MatrixEntry(Judged):
 
 @dataclass(frozen=True)
 class Matrix:
-    """A table of verdicts for one path and device; rows are specs, columns are backends."""
+    """A table of verdicts for one path and device. ``rows`` has pairs: a spec, and its entry for
+    each of the ``backends`` (None if the cell was not run)."""
 
     path: str
     device: str
@@ -163,10 +168,10 @@ def _make_part(result: CellResult) -> DtypePart:
 
 
 def compute_headroom(findings: Iterable[Finding]) -> float:
-    """Return the headroom of the largest error: how far the error is below its tolerance.
+    """Return how far the largest error is below its tolerance, as a number from 0 to 1.
 
-    The headroom is 0 at the tolerance or above it. It is 1 if the error is 0, or smaller than the
-    tolerance by :data:`MOST_HEADROOM` powers of ten.
+    The result is 0 if the error is at the tolerance or above it. It is 1 if the error is 0, or
+    smaller than the tolerance by :data:`MOST_HEADROOM` powers of ten.
     """
     ratios = [
         error_share(f.worst) for f in findings if f.check in MEASURING and f.worst is not None

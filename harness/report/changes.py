@@ -13,7 +13,11 @@ from harness.timing import compare as speeds
 
 @dataclass(frozen=True)
 class ChangeText:
-    """A change as text for the page. ``tone`` is "bad" or "good", ``label`` the kind of change."""
+    """A change since an older run, as text for the page.
+
+    ``tone`` is "bad" or "good", ``label`` the kind of change (e.g. "slower"), and ``words``
+    describe it.
+    """
 
     tone: str
     label: str
@@ -27,7 +31,7 @@ MOST_GOOD = 10
 
 @dataclass(frozen=True)
 class News(RunChanges):
-    """The changes since older runs. ``what`` names the older files."""
+    """The changes since older runs. ``what`` names the older files, e.g. in a heading."""
 
     @property
     def listed_changes(self) -> list[ChangeText]:
@@ -38,7 +42,8 @@ class News(RunChanges):
 
     @property
     def collapsed_changes(self) -> list[ChangeText]:
-        """The changes for the better, if there are more than :data:`MOST_GOOD`; else empty."""
+        """The changes for the better, if there are more than :data:`MOST_GOOD`; else empty. The
+        page hides them until the reader opens the list."""
         good = [change for change in self._all_changes if change.tone == "good"]
         return good if len(good) > MOST_GOOD else []
 

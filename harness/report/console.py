@@ -92,7 +92,8 @@ def _check_format(form: str, inputs: Inputs, options: ReportOptions) -> None:
 
 
 def _check_baseline(name: str, inputs: Inputs) -> None:
-    """Raise :class:`UsageError` if no input file has a speed of the backend ``name``."""
+    """Raise :class:`UsageError` if no input file has a speed of the backend ``name``, to which the
+    report shall relate all speeds."""
     from harness.timing.console import check_reference
 
     if not inputs.benches:
@@ -143,7 +144,7 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
 
 
 def write_reports(files: Sequence[Path], outputs: Mapping[str, Path], options: object) -> None:
-    """Write the reports of a run: one file per format, all about the same input ``files``.
+    """Write the reports of a run: one output file per format, all about the same input ``files``.
 
     ``outputs`` maps a format to its file. ``options`` are the options of the run.
 
@@ -185,8 +186,8 @@ def _paused_collection() -> Iterator[None]:
 
 
 def _load_differences(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
-    """Return the known differences, or None if the run has none, because their reader is slow to
-    import."""
+    """Return the known differences, or None if no cell of the run has one. In this case their
+    reader, which is slow to import, is not needed."""
     cells = inputs.check.cells.values() if inputs.check else ()
     if not any(f.verdict == "known-difference" for cell in cells for f in cell.findings):
         return None

@@ -37,7 +37,8 @@ def training_rows(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model as text. ``facts`` has pairs of name and text: its sizes and its layers."""
+    """A model as text. ``facts`` has pairs of name and text: its sizes and its layers.
+    ``equations`` are its equations, and ``loss`` the equations of its loss."""
 
     name: str
     facts: tuple[tuple[str, str], ...]
@@ -103,8 +104,11 @@ def list_environment(inputs: Inputs, around: Sequence[ConditionChange]) -> list[
 
 
 def _all_facts(inputs: Inputs) -> dict[str, str]:
-    """Return all facts by name. If a fact differs between files, there is a fact for each value,
-    and its name contains the files."""
+    """Return the facts about the environment of all input files, e.g. versions, by name.
+
+    If a fact differs between files, there is an entry for each value, and its name contains the
+    names of the files.
+    """
     by_file = {run.name: _speed_facts(run) for run in inputs.benches}
     if inputs.check is not None:
         by_file = {inputs.check.name: _check_facts(inputs.check), **by_file}

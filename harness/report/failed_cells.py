@@ -40,7 +40,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Stop:
-    """An item in the list of computed values: one value, or all values of one layer."""
+    """A stop on the way from a model's inputs to the first wrong value: the values of one layer, or
+    the first wrong value itself.
+
+    ``words`` say whether the backend's values agree with the oracle, and ``tone`` is the CSS class
+    of the stop.
+    """
 
     name: str
     words: str
@@ -49,8 +54,11 @@ class Stop:
 
 @dataclass(frozen=True)
 class TimeStep:
-    """A time step of the first wrong value. ``share`` shows how far its error exceeds the
-    tolerance: 0 is within the tolerance, 1 is the maximum."""
+    """A time step of the first wrong value.
+
+    ``share`` shows how far the error exceeds the tolerance: 0 if it is within the tolerance, 1 if
+    it is 100,000 times the tolerance or more.
+    """
 
     number: int
     words: str
@@ -61,9 +69,11 @@ class TimeStep:
 class FailedCell:
     """A cell that does not pass.
 
-    ``command`` reruns the failed checks. ``reproducer`` is a command that writes a reproducer, and
-    ``known`` the text of a ``known_differences.yaml`` that accepts the differences; each of the two
-    is empty if it would have no effect.
+    ``location`` and ``blame`` name the place of the fault (e.g. an equation) and the part at fault.
+    ``chain`` lists the values before and after the first wrong value. ``command`` reruns the failed
+    checks. ``reproducer`` is a command that writes a reproducer. ``known`` is the text for
+    ``known_differences.yaml`` that accepts the differences. The last two are empty if they would
+    have no effect.
     """
 
     title: str
@@ -151,8 +161,7 @@ def _divergence_fields(divergence: Divergence | None) -> dict[str, Any]:
 
 
 def _make_chain(divergence: Divergence) -> list[Stop]:
-    """Return the list of computed values: an item for each layer, and one for the first wrong
-    value."""
+    """Return a stop for each layer on the way to the first wrong value, and one for this value."""
     stops: list[Stop] = []
     seen = False
     for link in divergence.links:

@@ -43,8 +43,9 @@ class Point:
 class DigitsLine:
     """A line chart that shows the digits of a cell in all runs of ``check``.
 
-    ``parts`` are the polylines, ``dots`` the results and ``dashes`` the framework upgrades.
-    ``first`` and ``last`` are the digits in the first and in the last run.
+    ``parts`` are the polylines, ``dots`` the results, and ``dashes`` the vertical lines at
+    framework upgrades. ``first`` and ``last`` are the digits in the first and in the last run, and
+    ``drop`` is the number of digits lost.
     """
 
     label: str
@@ -59,7 +60,8 @@ class DigitsLine:
 
 @dataclass(frozen=True)
 class System:
-    """The line charts of one spec; the cell that lost most digits comes first."""
+    """The line charts of one spec; the cell that lost most digits comes first. ``opened`` is True
+    if the page shows the charts before the reader opens them."""
 
     name: str
     summary: str
@@ -160,7 +162,15 @@ class RunRow:
 
 @dataclass
 class RunHistory:
-    """The runs of a folder, oldest first, as rows and as series of digits and speeds."""
+    """The runs of a folder, oldest first.
+
+    - ``rows`` has a table row for each run.
+    - ``digits`` and ``rates`` map a label to a line of points (number of the run, value): digits of
+      agreement, and speeds.
+    - ``upgrades`` are the positions of framework upgrades between the runs, and ``upgraded`` has
+      their texts.
+    - ``cells`` has the results of each cell in all ``checks`` runs of ``check``.
+    """
 
     rows: list[RunRow] = field(default_factory=list)
     digits: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -176,8 +186,8 @@ class RunHistory:
         return systems(self.cells, self.upgraded, self.checks)
 
     def drawn(self) -> list[str]:
-        """Return pictures as SVG: the digits of each backend's worst cell, and the speeds that
-        changed most."""
+        """Return pictures as SVG: the digits of each backend's least accurate cell, and the speeds
+        that changed most."""
         found = []
         if any(len(points) > 1 for points in self.digits.values()):
             title = "run; digits of each backend's worst cell in float32 (dashed: an upgrade)"
@@ -249,6 +259,7 @@ def _add_run(history: RunHistory, number: int, run: CheckRun | BenchRun, upgrade
 
 
 def _largest_factor(points: Sequence[tuple[float, float]]) -> float:
-    """Return the largest factor between two successive values."""
+    """Return the largest factor by which two successive values differ. ``points`` has pairs (run
+    number, value)."""
     pairs = pairwise(points)
     return max((max(a / b, b / a) for (_, a), (_, b) in pairs if a > 0 and b > 0), default=0.0)

@@ -49,14 +49,15 @@ class TrainedHistory(Form):
 
 @dataclass(frozen=True)
 class CheckRun:
-    """A record file with the results of ``harness check``."""
+    """A record file with the results of ``harness check``, from one or more runs."""
 
     name: str
     records: Records
 
     @property
     def heads(self) -> Sequence[Head]:
-        """The heads (first lines) of the runs that wrote to the file."""
+        """The head (first line) of each run that wrote to the file; it has the run's options and
+        versions."""
         return self.records.of_kind(Head)
 
     @property
@@ -87,14 +88,15 @@ class CheckRun:
 
     @property
     def comparisons(self) -> int | None:
-        """The number of compared tensors and tested properties; None if not recorded."""
+        """The number of compared tensors and tested properties; None if the file does not record
+        it."""
         if any(line.compared is None for line in self.records.of_kind(Result)):
             return None
         return sum(f.comparisons for result in self.cells.values() for f in result.findings)
 
     def pairs(self, *, every: bool) -> list[str]:
-        """Return lines that say how closely pairs of backends agree; without ``every``, only for
-        the worst pairs."""
+        """Return lines that say how closely two backends agree. Without ``every``, only the pairs
+        that agree least have a line."""
         found = read_pairs(self.records)
         return describe_pairs(found, self.cells.values(), every=every, others="all are below")
 
@@ -156,13 +158,14 @@ class Inputs:
         return [*every][-MOST_COMMANDS:]
 
     def label_of(self, run: BenchRun) -> str:
-        """Return the file's name as a label of its charts; empty if the report has only one file of
-        speeds."""
+        """Return the name of a file of speeds as a label of its charts; empty if the report has no
+        other file of speeds."""
         return run.name if len(self.benches) > 1 else ""
 
 
 def read_inputs(paths: Sequence[Path], what: str = "a report") -> Inputs:
-    """Read every file. ``what`` names the output in the error about too many record files.
+    """Read every file. ``what`` names the output, e.g. "a report", in the error that there are two
+    record files.
 
     Raises:
         UsageError: a file is of a wrong kind or damaged, or there are two record files.

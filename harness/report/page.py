@@ -41,31 +41,33 @@ from harness.runs.changes import MOVED, list_moved_digits
 
 
 class Names:
-    """A numbering of the page's strings, so that the page contains each string only once."""
+    """A list of the strings on the page, each with a number. The page contains each string once,
+    and its data refer to the string by its number."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def number(self, name: str) -> int:
-        """Return the number of a string. Control characters in the string are made visible
-        first."""
+        """Return the number of a string; add the string if it is new. Control characters in the
+        string are made visible first."""
         return self._numbers.setdefault(visible(name), len(self._numbers))
 
     @property
     def all(self) -> list[str]:
-        """The strings, in the order of their numbers."""
+        """The list of all strings. The string with number n is at index n."""
         return list(self._numbers)
 
 
 def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> str:
     """Return the data of cells and charts as JSON for a ``script`` element.
 
-    - ``names`` is a list of strings. In the other two, a number can stand for a string: its index.
+    - ``names`` is a list of strings. In ``entries`` and ``charts``, a number can stand for a
+      string: its index in ``names``.
     - ``entries`` maps the number of a table entry to its spec, backend, path and ``dtypes``, a list
       with one object per dtype. Each check in such an object is a row: check, verdict, error,
       yardstick, tolerance, worst tensor, held, seconds, detail, spread, growth. Empty values at the
       end of a row are left out.
-    - ``charts`` has for each chart a mapping from a baseline to the view relative to it.
+    - ``charts`` has for each chart a mapping from a baseline to the chart's speeds relative to it.
     """
     names = Names()
     entry_data = {

@@ -19,9 +19,10 @@ ENDED = (0, 1, 3)
 class RunReports:
     """Context manager that writes the requested reports when a run ends.
 
-    The reports show the file ``results``, a temporary file if the options name no file for results.
-    After an interrupt, it writes reports only if ``worth(file)`` is True, and then keeps a
-    temporary file. The caller sets ``code``, the exit code of the run.
+    The reports show the results file that the options name, or else a temporary file. The run must
+    write its results to this file, the attribute ``results``. After an interrupt, reports are
+    written only if ``worth(file)`` is True; a temporary file is then kept. The caller sets
+    ``code``, the exit code of the run.
 
     Raises:
         UsageError: a report cannot be written, or two options name the same file.

@@ -18,8 +18,8 @@ from harness.results.speeds import Figures, NoSpeed, Parameters, SpeedFile, Time
 
 @dataclass(frozen=True)
 class Dot:
-    """A speed in a chart; ``times`` is the speed divided by the baseline's speed, or None without
-    baseline."""
+    """A speed in a chart; ``times`` is the speed divided by the baseline's speed, or None if the
+    baseline has no speed here."""
 
     figures: Figures
     times: float | None
@@ -27,7 +27,8 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """The speeds for one mode, batch and sizes, by spec and backend.
+    """The speeds for one mode, batch and sizes. ``rows`` has pairs: a spec, and its speed for each
+    backend.
 
     ``refused`` has the cells without a speed.
     """
@@ -157,8 +158,11 @@ MARGIN = 0.04
 
 @dataclass(frozen=True)
 class ChartSpot:
-    """The position of a speed's dot and of its error bar, in percent of the axis; ``times`` is its
-    ratio to the baseline as text."""
+    """The position of a speed on the axis, in percent of its length: ``place`` for the dot, ``low``
+    and ``width`` for the error bar.
+
+    ``times`` is the speed's ratio to the baseline as text.
+    """
 
     place: float
     low: float
@@ -168,10 +172,11 @@ class ChartSpot:
 
 @dataclass(frozen=True)
 class ChartView:
-    """A chart with speeds relative to a baseline. ``one`` is the position of the baseline on the
-    axis.
+    """A chart with speeds relative to a baseline. ``one`` is the position of the ratio 1 on the
+    axis, or None if there is no baseline.
 
-    ``spots`` has the dots: a row for each spec, with a dot (or None) for each backend.
+    ``ticks`` has pairs (position, text). ``spots`` has a row for each spec, with a dot (or None)
+    for each backend.
     """
 
     label: str
@@ -191,8 +196,11 @@ class ChartView:
 
 @dataclass(frozen=True)
 class ShownChart:
-    """A chart of the page: its first ``view``, its ``views`` by baseline, and the texts of its
-    rows."""
+    """A chart of the page, with the numbers and texts that the page needs.
+
+    ``view`` is shown first, and ``views`` has the views for the baselines that a reader can choose.
+    ``looks`` has the colour and marker of each backend, and ``rows`` the texts of each spec.
+    """
 
     chart: Chart
     looks: Mapping[str, tuple[str, str]]

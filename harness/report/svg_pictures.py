@@ -33,8 +33,8 @@ Draw = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Roof:
-    """A point of the roofline plot, i.e. a cell: FLOP per byte (``intensity``) and FLOP per
-    second."""
+    """A cell as a point of the roofline plot: FLOP per byte (``intensity``) and FLOP per second
+    (``speed``)."""
 
     label: str
     intensity: float
@@ -59,7 +59,8 @@ def available() -> bool:
 
 
 def draw_empty() -> None:
-    """Draw an empty picture; raise :class:`ImportError` if matplotlib cannot be imported."""
+    """Draw an empty picture, to find out before a run whether pictures can be drawn; raise
+    :class:`ImportError` if matplotlib cannot be imported."""
     _draw_svg(lambda axes: None, 1.0, "nothing", "", columns=0)
 
 
@@ -74,7 +75,7 @@ def choose_looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def _series_look(number: int) -> tuple[str, int, str]:
     """Return the colour, marker number and line style of series ``number``; the first 32 series
-    differ."""
+    have different looks."""
     turn = number // len(COLOURS)
     shape, dashes = (number + turn) % len(MARKERS), DASHES[turn % len(DASHES)]
     return COLOURS[number % len(COLOURS)], shape, dashes
@@ -185,8 +186,8 @@ def trend(
 
 
 def _widen(axes: Axes, log: bool) -> None:
-    """Widen the axis to at least one digit, or a factor of two if ``log``, so that noise looks
-    small."""
+    """Widen the axis of the values to at least one digit (or a factor of two if ``log``). On a
+    shorter axis, noise would look like a large change."""
     low, high = axes.get_ylim()
     if log and high < 2 * low:
         middle = (low * high) ** 0.5

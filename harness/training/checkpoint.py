@@ -193,7 +193,7 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
 
     Raises:
         UsageError: the checkpoint, or the weights in its folder, belong to another training, or the
-        checkpoint is missing.
+            checkpoint is missing.
         WeightsError: the checkpoint is damaged, or belongs to another model.
         FileFault: a file of another kind is at the path.
     """

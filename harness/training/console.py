@@ -169,7 +169,7 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
 
     Raises:
         UsageError: another training writes to this path. Or weights or a checkpoint exist, and
-        neither ``resume`` nor ``force`` says what to do with them.
+            neither ``resume`` nor ``force`` says what to do with them.
         FileFault: a file of another kind is at the path, or the path cannot be written.
     """
     if resume and force:

@@ -261,7 +261,7 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
 
     Raises:
         UsageError: the spec has no ``data`` section for a text or no optimizer, or the share is not
-        at least 0 and below 1.
+            at least 0 and below 1.
     """
     training_of(spec)
     data = spec.model.data

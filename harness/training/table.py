@@ -159,7 +159,7 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
 
     Raises:
         UsageError: the file or data set is missing, or an array is missing or does not fit the
-        model.
+            model.
         FileFault: the file cannot be read.
     """
     name: str

@@ -15,8 +15,9 @@ from harness.program.ir import Port, Program, inline_calls, needed_nodes
 class Derivative:
     """A program that also computes gradients.
 
-    ``seeds`` are its additional inputs: the cotangent of each differentiated output. ``gradients``
-    are its additional outputs: the gradient of each value in ``against``, in the same order.
+    ``seeds`` are its additional inputs: for each differentiated output, its cotangent (the gradient
+    that flows into the backward pass). ``gradients`` are its additional outputs: the gradients of
+    the values ``against`` in :func:`differentiate`, in the same order.
     """
 
     program: Program
@@ -31,7 +32,8 @@ def differentiate(
     keep: Iterable[int] = (),
     fused: Iterable[str] = (),
 ) -> Derivative:
-    """Extend a program by the vector-Jacobian product of ``outputs`` with respect to ``against``.
+    """Return the program extended by a backward pass: it computes the gradients of the values
+    ``against``, given the cotangents of ``outputs``.
 
     If no output depends on a value in ``against``, the gradient of this value is all zeros. The
     result has only the nodes that the outputs, the gradients and the values in ``keep`` need.

@@ -1,7 +1,7 @@
 """Backward pass over the nodes of a program, with derivative rules that the caller passes.
 
 A forward loop stacks only the values that the backward loop reads. If a loop uses a weight at every
-step, the weight's gradient is one product over all steps, computed after the backward loop.
+step, the gradient of the weight is computed by one product over all steps, after the backward loop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ CONSTANT = frozenset(
 
 
 def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Move loop-invariant nodes out of each loop, to before the loop.
+    """Move loop-invariant nodes (their operands are the same in every step) out of each loop, to
+    before the loop.
 
     The optimising passes also move such nodes, but they change more. This function is separate
     because the oracle's derivative must not depend on the passes.
@@ -50,8 +51,8 @@ def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
-    """Return the numbers of the values in ``against``, and of all values through which a gradient
-    flows back to them."""
+    """Return the value numbers in ``against``, and of all values computed from them through which a
+    gradient flows."""
     active = set(against)
     for node in nodes:
         if node.op == "scan":
@@ -84,7 +85,8 @@ def _activate_loop(node: Node, body: Block, active: set[int]) -> None:
 
 @dataclass(frozen=True)
 class SliceCotangent:
-    """The cotangent of a slice of a value: the entries ``start:stop`` along an axis."""
+    """The cotangent of a slice of a value: of the entries ``start:stop`` along an axis.
+    ``cotangent`` is a value number."""
 
     axis: int
     start: Dim
@@ -93,8 +95,9 @@ class SliceCotangent:
 
 
 def rows(pieces: Sequence[SliceCotangent]) -> list[list[SliceCotangent]]:
-    """Group slices so that the slices of a group do not overlap and can be concatenated. Slices
-    with symbolic sizes are in one group only if they cannot overlap for any sizes."""
+    """Group slices along an axis so that the slices of a group do not overlap and can be
+    concatenated. Slices with symbolic sizes are in one group only if they cannot overlap for any
+    sizes."""
     groups: list[list[SliceCotangent]] = []
     for piece in sorted(pieces, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
         group = next((r for r in groups if _not_negative(piece.start - r[-1].stop)), None)
@@ -119,7 +122,14 @@ VIEWS = frozenset({"slice", "permute_dims", "expand_dims", "squeeze"})
 
 @dataclass
 class Reverse:
-    """The backward pass over a list of nodes; it collects the cotangent of each value."""
+    """The backward pass over a list of nodes; it collects the cotangent of each value.
+
+    - ``forward`` has the nodes of the forward pass, and ``live`` the values that need a gradient.
+    - ``rules`` has the derivative rule of each operation, and ``fused`` the fused operations that
+      the backward pass may use.
+    - ``cotangents`` maps a value to the sum of its cotangents so far, and ``pieces`` a value to the
+      cotangents of its slices.
+    """
 
     builder: Builder
     forward: list[Node]
@@ -134,7 +144,7 @@ class Reverse:
         return op in self.fused
 
     def active(self, value: int) -> bool:
-        """Return whether ``value`` needs a derivative."""
+        """Return whether the backward pass must compute the gradient of ``value``."""
         return value in self.live
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
@@ -146,7 +156,8 @@ class Reverse:
         return self.builder.constant(value)
 
     def read(self, value: int) -> int:
-        """Return the value number under which the backward pass can read a forward value."""
+        """Return the number under which the backward pass can read a value of the forward pass.
+        Inside a loop, this is the number of a slice of the value's stack."""
         return value
 
     def is_computed_by(self, value: int, op: str) -> bool:
@@ -169,8 +180,8 @@ class Reverse:
             self.pieces.setdefault(value, []).append(SliceCotangent(axis, start, stop, cotangent))
 
     def combine_parts(self, value: int) -> int | None:
-        """Combine the collected parts of a value's cotangent; return the value number of the
-        result, or None if there are no parts."""
+        """Add up the collected cotangents of a value and of its slices; return the value number of
+        the sum, or None if there are no cotangents."""
         pieces = self.pieces.pop(value, [])
         shape = self.builder.types[value].shape
         for axis in dict.fromkeys(piece.axis for piece in pieces):
@@ -336,8 +347,11 @@ class _ScanReverse(Reverse):
         self, stack_of: Mapping[int, int], by_step: Mapping[int, int]
     ) -> list[tuple[int, int]]:
         """Compute the gradients of values outside the loop, e.g. weights, after the backward loop;
-        return pairs (value, gradient). ``stack_of`` maps a forward value, and ``by_step`` a
-        cotangent, to its stack over all steps."""
+        return pairs (value, gradient).
+
+        ``stack_of`` maps a value of the forward loop to its stack over all steps, and ``by_step`` a
+        cotangent of the backward loop to its stack.
+        """
         results = []
         for weight, left, cotangent in self.products:
             rank = len(self.builder.types[left].shape)

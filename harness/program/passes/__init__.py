@@ -63,17 +63,20 @@ def optimise(
 ) -> tuple[Node, ...]:
     """Return nodes that compute the values ``results`` faster. ``nodes`` must not contain calls.
 
-    ``builder`` numbers new values. ``sizes`` has the number of every size; these numbers decide
-    which changes make the program faster. ``fused`` names the fused operations that may be used.
-    ``final`` is False if the nodes will be differentiated afterwards.
-
-    Without ``moved``, products are not joined and stay in their loops, for compilers that fuse a
-    product with the operations after it. Loops that carry many numbers are an exception. Their
-    products are joined, because they are too large to be fused. These loops are not unrolled, so
-    that each step reuses the memory of the previous step.
-
-    With ``fuses``, elementwise operations stay in their loop, because the compiler fuses them
-    there. If ``longest`` is given, loops of more steps are not unrolled.
+    Args:
+        nodes: The operations to rewrite.
+        results: The numbers of the values to compute.
+        builder: It numbers new values.
+        sizes: The number of every size; it decides which changes make the program faster.
+        fused: The names of the fused operations that may be used.
+        final: False if the nodes will be differentiated afterwards.
+        moved: If False, matrix products stay in their loops and are not joined. This is for
+            compilers that fuse a product with the operations after it. Loops that carry many
+            numbers are an exception: their products are too large to be fused, so they are joined.
+            These loops are not unrolled, so that each step reuses the memory of the previous step.
+        fuses: True for a compiler that fuses elementwise operations in a loop; they then stay in
+            their loop.
+        longest: The most steps of a loop that is unrolled; None for the default.
     """
     with _without_garbage_collector():
         choices = (tuple(fused), final, moved, fuses, longest)

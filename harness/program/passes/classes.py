@@ -1,4 +1,4 @@
-"""Rules that move operations out of sums over classes.
+"""Rules that move operations out of sums over the classes of a classifier.
 
 For example, ``sum(t * (a - b))`` becomes ``sum(t * a) - b * sum(t)`` if ``b`` is equal for all
 classes of a row. The loss and its gradient then compute ``b`` once for each row, not for each

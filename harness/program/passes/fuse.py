@@ -10,7 +10,8 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Match | None]) -> Rule:
-    """Return the rule that replaces each match of ``find`` by one fused operation."""
+    """Return the rule that replaces each match of ``find`` (a pattern of several primitives) by one
+    fused operation."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         match = find(g, inputs)

@@ -55,8 +55,11 @@ def permuted_variants(
 
 @dataclass
 class _PermutedOperands:
-    """A value and its operands, recomputed in a different order of axes. ``new_values`` maps (old
-    value, axes) to the new value."""
+    """A value and its operands, recomputed in a different order of axes.
+
+    ``makers`` maps a value to its node. ``new_values`` maps (old value, axes) to the new value, and
+    ``impossible`` has the pairs (old value, axes) that cannot be computed.
+    """
 
     builder: Builder
     makers: Mapping[int, Node]

@@ -36,14 +36,18 @@ def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def sinks_products(_: Rewriter, node: Node) -> bool:
-    """Return whether a node whose results are stacked is a product or only moves data. Such nodes
-    are always moved after the loop."""
+    """Return whether a node, whose results a loop stacks, is moved after the loop: if it is a
+    matrix product or only moves data.
+
+    This policy is for compilers that fuse elementwise operations; for other backends see
+    :func:`sinks`.
+    """
     return node.op in ("matmul", *MOVES)
 
 
 def sinks(g: Rewriter, node: Node) -> bool:
-    """Return whether a node whose results are stacked is moved after the loop, e.g. ``stack(h @ W)
-    -> stack(h) @ W``."""
+    """Return whether a node, whose results a loop stacks, is moved after the loop, e.g. ``stack(h @
+    W) -> stack(h) @ W``."""
     if sinks_products(g, node):
         return True
     if node.op != "sum" and node.op not in ELEMENTWISE:
@@ -113,7 +117,8 @@ def _terms_and_sums(
 
 
 def _is_summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]) -> bool:
-    """Return whether some inner sum already adds the terms in ``early`` and no others."""
+    """Return whether one of the inner sums adds exactly the terms in ``early``, so that nothing
+    needs to be reordered."""
     # The number of early terms in each inner sum; any other term makes the number negative.
     counts: dict[int, int] = {}
     early_terms = set(early)

@@ -40,8 +40,8 @@ class Slice:
 class Siblings:
     """Nodes with the same operation, which can be merged into one node on joined operands.
 
-    ``columns`` has one item for each operand: the axis along which the nodes' operands are joined,
-    or None if all nodes have the same operand. ``axis`` is the joined axis of the result.
+    ``columns`` has one item for each operand: the axis along which the operands of the nodes are
+    joined, or None if all nodes have the same operand. ``axis`` is the joined axis of the result.
     """
 
     nodes: tuple[Node, ...]
@@ -51,8 +51,12 @@ class Siblings:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node that can be merged with other nodes of the same ``key``, if the slices in their
-    ``cuts`` are neighbours."""
+    """A node that can be merged with other nodes of the same ``key``, if they read neighbouring
+    slices.
+
+    ``cuts`` has one item for each operand: the slice that the node reads, or None if the operand is
+    not a slice. ``columns`` and ``axis`` are as in :class:`Siblings`.
+    """
 
     node: Node
     key: Any

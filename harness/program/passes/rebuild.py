@@ -20,8 +20,8 @@ Sinks = Callable[[Rewriter, Node], bool]
 
 @dataclass
 class Rebuild:
-    """A pass over a list of nodes: the rewriter that emits the new nodes, and a mapping from old to
-    new value numbers."""
+    """A pass over a list of nodes: the rewriter emits the new nodes, and ``env`` maps old value
+    numbers to new ones. ``sinks`` decides which operations move after a loop."""
 
     rewriter: Rewriter
     sinks: Sinks | None = None
@@ -98,8 +98,11 @@ class Rebuild:
         self, scope: LoopScope, depth: int, values: Sequence[int], carried_needs: set[int]
     ) -> list[int]:
         """Return the values that a loop must stack, so that the stacks of ``values`` can be
-        computed after the loop. Values in ``carried_needs``, which the loop computes anyway, are
-        stacked and not recomputed after the loop."""
+        computed after the loop.
+
+        The loop computes the values in ``carried_needs`` anyway, because its next step needs them.
+        They are stacked, not computed a second time after the loop.
+        """
         makers = {o: n for n in scope.nodes for o in n.outputs}
         needed: dict[int, None] = {}
         pending = list(values)

@@ -52,9 +52,14 @@ class LoopScope:
 
 @dataclass
 class Rewriter:
-    """The emitted nodes, in a stack of scopes: outside all loops, then each nested open loop.
-    ``made`` maps a value to its node, ``home`` to its loop depth, and ``uses`` to the number of
-    reads."""
+    """The new program while its nodes are emitted, in a stack of scopes: outside all loops, then
+    each nested open loop.
+
+    - ``rules`` has the rewrite rules of each operation, and ``lifts`` decides which operations move
+      before a loop.
+    - ``made`` maps a value to its node, ``home`` to its loop depth, ``uses`` to the number of
+      reads, and ``counts`` to its number of entries.
+    """
 
     builder: Builder
     sizes: Mapping[str, int]
@@ -219,8 +224,8 @@ class Rewriter:
     def batched(
         self, op: str, stacks: Sequence[int], step: Sequence[bool], attributes: Attributes
     ) -> int:
-        """Emit ``op`` for all steps of a loop at once. ``step`` has one bool for each operand: True
-        if the operand has an additional first axis for the steps."""
+        """Emit ``op`` once for all steps of a loop, with ``stacks`` as operands. ``step`` has one
+        bool for each operand: True if the operand has an additional first axis for the steps."""
         attributes = dict(attributes)
         if op in ("sum", "max"):
             attributes["axis"] = tuple(axis + 1 for axis in attributes["axis"])

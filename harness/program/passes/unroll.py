@@ -52,7 +52,8 @@ def unrolled(
 
 
 def carries_much(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int]) -> bool:
-    """Return whether any loop carries at least ``LARGE`` numbers from step to step."""
+    """Return whether any loop carries at least :data:`LARGE` numbers (array entries) from step to
+    step."""
 
     def carried(loop: Node) -> int:
         values = loop.inputs[: loop.carries]

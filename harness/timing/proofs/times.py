@@ -266,7 +266,8 @@ def check_pace(contestant: Contestant) -> None:
 
     Raises:
         Refused: the wall time is much too short in every round and sample. Or the median processor
-        time is too short, and the wall time is not clearly longer than the time of a single step.
+            time is too short, and the wall time is not clearly longer than the time of a single
+            step.
     """
     paces = contestant.paces
     on_processors = contestant.device == "cpu" and contestant.many == 1

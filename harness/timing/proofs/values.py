@@ -95,7 +95,7 @@ def check_rounds(contestant: Contestant) -> None:
 
     Raises:
         Refused: the results differ, or the backend did part of the round's work only when the
-        results were read.
+            results were read.
     """
     played = [p for p in contestant.timed_rounds if p.drawn or not contestant.carries]
     furthest: Deviation | None = None
