@@ -182,7 +182,8 @@ def _first(misses: Sequence[str]) -> str:
 
 def _models() -> str:
     return f"""The [shipped models](models.md) run at the small sizes of their specs. numpy has no
-layers, so only {_listed(NUMPY_MODELS)} have hand-written numpy code. Batch sizes and time steps:
+layers, so we wrote numpy code by hand for {_listed(NUMPY_MODELS)} only. Batch sizes and time
+steps:
 
 {_batches()}
 """
@@ -262,7 +263,7 @@ def _derived(own: Sequence[Cell]) -> str:
         "",
         "On the path `derived`, the harness derives the gradient. This table compares the path",
         "with hand-written layers that use the framework's gradient, and with the fastest",
-        "hand-written code. A fused layer may be faster, because its backward pass is also fused.",
+        "hand-written code. A fused layer can be faster than this path: it fuses the gradient too.",
         "",
         "| cell | relative to layers | relative to the fastest | target relative to layers |",
         "|---|---:|---:|---|",
