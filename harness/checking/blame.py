@@ -29,9 +29,12 @@ TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 @dataclass(frozen=True)
 class Witness:
-    """Wrong results of a framework's own layers, in a cell whose equations agree with the oracle on
-    the same framework. :class:`Witnesses` compares them with the layers of other frameworks.
-    ``label`` names the layers."""
+    """The wrong results of a framework's own layers, in a cell whose equations agree with the
+    oracle on the same framework.
+
+    :class:`Witnesses` compares them with the results of other frameworks. ``label`` names the
+    layers, and ``check`` the check that differs.
+    """
 
     cell: Cell
     label: str
@@ -107,8 +110,11 @@ def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
 
 
 def _choose_paths(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
-    """Yield the backend's other paths, starting with the path that shares most code with the cell's
-    path."""
+    """Yield the backend's other paths. The first is the path that shares most code with the cell's
+    path, because its result narrows the fault down most.
+
+    ``layers`` maps each layer to the code that runs it on the cell's path.
+    """
     claimed = any(label != EQUATIONS for label in layers.values())
     if context.path == "native" and claimed:
         yield EQUATIONS
@@ -147,16 +153,19 @@ def _run_witness(context: Context, result: CellResult, check: str, label: str) -
 
 
 class Witnesses:
-    """The framework layers that have differed from the equations so far in this run. If the layers
-    of two frameworks agree with each other, the spec's definition is at fault."""
+    """The wrong results of framework layers so far in this run. If the layers of two frameworks
+    differ from the spec's equations but agree with each other, the spec's definition of the layer
+    is at fault."""
 
     def __init__(self) -> None:
         self._earlier: list[tuple[Witness, CellResult]] = []
 
     def compare(self, result: CellResult) -> list[CellResult]:
-        """Compare the framework layers of a result with the framework layers of earlier results. If
-        the layers of two frameworks agree with each other, blame the spec in both results. Return
-        the earlier results that changed."""
+        """Compare the framework layers of a result with the framework layers of earlier results.
+
+        If the layers of two frameworks agree with each other, set the spec as the fault in both
+        results. Return the earlier results that changed.
+        """
         mine, result.witness = result.witness, None
         if mine is None:
             return []

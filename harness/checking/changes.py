@@ -54,7 +54,7 @@ SHORT = 12
 
 @dataclass(frozen=True)
 class CheckChange:
-    """The findings of one check of one cell in an old and in a new run. A finding is None if the
+    """The findings of one check of one cell in an old and in a new run. A finding is None if its
     run has no result of this check."""
 
     check: str
@@ -83,9 +83,11 @@ class CheckChange:
 
 @dataclass(frozen=True)
 class CellChange:
-    """A change of a cell between two runs. ``checks`` has the checks that changed; it is empty if
-    the whole cell is missing or new. ``old`` and ``new`` are the cell's results in the two runs;
-    None if the run has no such cell."""
+    """A change of a cell between two runs. ``worse`` is true for a change for the worse.
+
+    ``checks`` has the checks that changed; it is empty if the whole cell is missing or new. ``old``
+    and ``new`` are the cell's results in the two runs; None if the run has no such cell.
+    """
 
     kind: Kind
     cell: Cell
@@ -173,8 +175,8 @@ def _describe_equal_models(
 
 
 def describe_unfinished(changes: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
-    """Return the changes. For each cell that is missing in the newer run although the cell is in
-    ``begun``, the reason becomes "begun but not finished"."""
+    """Return the changes, with the reason "begun but not finished" for each missing cell that the
+    newer run began, i.e. that is in ``begun``."""
     return [
         replace(c, reason="begun but not finished") if c.new is None and c.cell in begun else c
         for c in changes
@@ -229,8 +231,11 @@ def find_changes(old: Cells, new: Cells) -> list[CellChange]:
 def _compare_cell(
     old: CellResult | None, after: CellResult, checks_elsewhere: Set[str]
 ) -> list[CellChange]:
-    """Return the changes of a cell. Checks in ``checks_elsewhere`` ran in another dtype of the new
-    run, so they do not count as missing."""
+    """Return the changes of a cell.
+
+    ``checks_elsewhere`` are checks that the new run has made in another dtype. If they are missing
+    in this cell, they do not count as missing.
+    """
     before = old or CellResult(after.cell)
     olds = {f.check: f for f in before.findings}
     news = {f.check: f for f in after.findings}
@@ -267,8 +272,11 @@ def _compare_cell(
 
 def _classify(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
     """Return the kind of a check's change, e.g. ``"repaired"``, and True if the change is for the
-    worse. Return None if nothing changed. ``none_new`` means that an added check is no change;
-    ``none_lost`` means the same for a missing check."""
+    worse. Return None if nothing changed.
+
+    With ``none_new``, a check that only the new run has is no change. With ``none_lost``, a check
+    that only the old run has is no change.
+    """
     old, new = change.old, change.new
     if new is None:
         assert old is not None

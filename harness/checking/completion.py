@@ -86,8 +86,8 @@ def environments(ctx: click.Context) -> Iterable[str]:
 
 
 def run_results(ctx: click.Context) -> Iterable[str]:
-    """Return the values of the option ``--want``: names of a model's results, or kinds of
-    comparison in the command ``upgrade``."""
+    """Return the possible values of the option ``--want``. In the command ``run``, they are the
+    names of a model's results; in the command ``upgrade``, kinds of comparison."""
     return ("numbers", "speed") if ctx.info_name == "upgrade" else ("outputs", "loss", "gradients")
 
 

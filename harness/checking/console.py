@@ -48,8 +48,11 @@ from harness.runs.changes import RunChanges
 
 
 class Baseline:
-    """The earlier run that ``check --baseline`` compares with. Its record file is read before the
-    new run begins, because the new run may append to the same file."""
+    """The earlier run that ``check --baseline`` compares with.
+
+    Its record file is read before the new run begins, because the new run may append to the same
+    file.
+    """
 
     def __init__(self, path: Path, patterns: Sequence[str] = ()) -> None:
         """Read the earlier run from its record file.
@@ -112,8 +115,8 @@ def combine_exit_codes(compared: RunChanges, exit_code: int) -> int:
     """Return the exit code of a run that was compared with an earlier run.
 
     ``exit_code`` is the exit code without the comparison. The result is 1 if something is worse
-    than in the earlier run, otherwise 0: failures that the earlier run also had are ignored. Code 3
-    stays 3, because a backend that could not run cannot be compared.
+    than in the earlier run, otherwise 0. So a failure that the earlier run also had does not count.
+    Code 3 stays 3, because a backend that could not run cannot be compared.
     """
     if compared.exit_code:
         return exit_code or 1

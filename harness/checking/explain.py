@@ -44,8 +44,11 @@ _LINK = re.compile(r"([A-Za-z_]\w*)\.(\d+)(?![\w])")
 
 
 def shorten_blocks(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
-    """Join the lines of a listing. Each of the ``parts`` is a name and its lines. If many repeated
-    blocks (e.g. ``blocks.3``) differ only in their number, only the first block is shown."""
+    """Join the lines of a listing. Each of the ``parts`` is a name and its lines.
+
+    If many repeated blocks (e.g. ``blocks.3``) differ only in their number, only the first block is
+    shown.
+    """
     # For each part: the name and number of the outermost repeated block that contains it, or else
     # the part's own name and an empty text.
     found_links = ((_LINK.match(name), name, lines) for name, lines in parts)
@@ -79,9 +82,11 @@ def cut_lines(lines: list[str]) -> list[str]:
 
 
 def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
-    """Make a key that is equal for repeated blocks which differ only in their number. ``link`` is
-    the name and the number of the block, e.g. ``("blocks", "3")``. If the number is empty, the key
-    is the name."""
+    """Return a key that is equal for repeated blocks which differ only in their number.
+
+    ``link`` has the name and the number of the block, e.g. ``("blocks", "3")``. A part that is not
+    a repeated block has an empty number, and its key is the name.
+    """
     block, number = link
     if not number:
         return block, ""
@@ -97,8 +102,9 @@ def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ModelExplanation:
-    """The explanation of a model. ``free`` has the sizes ``batch`` and ``time``. ``launches`` has
-    the backends that are asked which code runs each layer."""
+    """The explanation of a model. ``free`` has the numbers of the sizes that a spec leaves open,
+    ``batch`` and ``time``. ``launches`` has the backends that are asked which code runs each layer.
+    """
 
     spec: Spec
     program: Program
@@ -318,8 +324,8 @@ def _list_nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[st
 
 
 def _format_definition(node: Node) -> str:
-    """Return the name of a call's definition. If backends know the definition under a different
-    name, the text includes this name."""
+    """Return the name of a call's definition. If backends recognise the definition by a different
+    name, e.g. of a shipped definition with the same equations, the text includes this name."""
     name, meaning = str(node.attributes["definition"]), node.attributes["meaning"]
     attributes = node.attributes["attributes"]
     backend_names = [] if meaning.name == name else [meaning.name]

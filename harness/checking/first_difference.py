@@ -37,9 +37,11 @@ from harness.worker.remote import Traced
 
 
 def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
-    """Yield mistakes that a plugin may make when it passes parameters to a framework. Each mistake
-    is a layer, a description (e.g. "the gates r and z of gru are swapped"), and the parameters with
-    this mistake."""
+    """Yield mistakes that a plugin may make when it passes parameters to a framework.
+
+    Each mistake is a tuple: the layer, a description (e.g. "the gates r and z of gru are swapped"),
+    and the parameters with this mistake.
+    """
     pairs = list(_find_gate_pairs(parameters))
     for layer, first, second, stems in pairs:
         if len(stems) > 1:
@@ -101,8 +103,11 @@ UPDATE = ("training", "training-sgd")
 
 @dataclass(frozen=True, eq=False)
 class TracedPart:
-    """A traced value of a backend (or one time step of the value) with the expected value and the
-    tolerance. If the shape or dtype is wrong, ``reason`` says so, and no numbers are compared."""
+    """A traced value of a backend, or one time step of it (``step``), with the expected value and
+    the tolerance ``allowed``.
+
+    If the shape or dtype is wrong, ``reason`` says so, and no numbers are compared.
+    """
 
     name: str
     step: int | None
@@ -232,8 +237,8 @@ class Expectations:
         return [part for part in self.judge(trace) if not part.agrees]
 
     def locate(self, part: TracedPart) -> Location:
-        """Find the equation of a wrong part, and a mistake with parameters that would explain the
-        part's value."""
+        """Find the equation of a wrong part, and a mistake with parameters (see :func:`hypotheses`)
+        that would explain the part's value."""
         place = self._places.get(without_number(part.name), "")
         return Location(part, place, "" if part.reason else self._find_explanation(part))
 
@@ -261,9 +266,12 @@ def _largest_entry(array: Array) -> float:
 
 
 def find_makers(program: Program, value: str, right: Collection[str]) -> tuple[str, ...]:
-    """Return the layers and losses that a wrong result or value depends on, in the order of
-    computation. The search goes backwards through the program, and stops at the values in
-    ``right``, whose numbers are right."""
+    """Return the layers and losses on which a wrong result or value depends, in the order of
+    computation.
+
+    The search goes backwards through the program. It stops at the values in ``right``, which are
+    known to be right.
+    """
     results = {f"output.{port.name}": port.value for port in program.outputs}
     results |= {f"state.{port.name}": port.value for port in program.new_state}
     results |= {name: number for number, name in program.names.items()}
@@ -289,13 +297,13 @@ def find_wrong_result(findings: Sequence[Finding]) -> str:
 def describe_later_phases(
     findings: Sequence[Finding], program: Program
 ) -> tuple[str, tuple[str, ...]]:
-    """Describe what is wrong first if all traced forward values agree. Return the text, and the
-    layers that the text names, the likeliest cause first.
+    """Describe the first fault if all traced forward values agree. Return the text, and the layers
+    that the text names, the likeliest cause first.
 
     The function looks at results that are not traced (e.g. a loss), then at gradients, then at
-    updates. If all of these are right on ordinary values, the text lists the checks that differ.
-    The likeliest cause is the layer nearest to the loss, or the layer of the parameter with the
-    largest error.
+    updates. If all of these are right on the usual test arrays, the text lists the checks that
+    differ. The likeliest cause is the layer nearest to the loss, or the layer of the parameter with
+    the largest error.
     """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if untraced := [d.name for d in _find_deviations(wrong, FORWARD)]:

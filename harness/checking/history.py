@@ -1,9 +1,10 @@
 """Reuse of results from a folder of record files: cells that agreed do not run again until
 something changes.
 
-A result is reused only if all conditions on which its numbers depend are unchanged: the request,
-and the conditions that :class:`Signatures` and :class:`Greetings` list. If a cell ran several times
-under the same conditions, the last run decides, whatever the order of files and lines.
+A result is reused only if nothing has changed that could change its numbers: the request, and the
+conditions that :class:`Signatures` and :class:`Greetings` list (e.g. versions). If a cell ran
+several times under the same conditions, the last run decides, whatever the order of files and
+lines.
 
 - A cell runs again if its last run did not pass. If two runs began in the same second, a run that
   did not pass counts as the last.
@@ -78,8 +79,9 @@ PROSE = {"summary", "source"}
 
 
 class Signatures:
-    """The signatures of the cells of a run. A signature has the conditions on which a cell's
-    numbers depend and that are known before the cell runs, e.g. the checksum of the spec."""
+    """The signatures of the cells of a run. A signature lists, as texts by name, everything that
+    could change a cell's numbers and that is known before the cell runs, e.g. the checksum of the
+    spec."""
 
     def __init__(self, request: Request, differences: Differences) -> None:
         self.request = request
@@ -134,9 +136,12 @@ class Signatures:
 
 
 class Greetings:
-    """The greetings of a run's workers, i.e. the versions that each worker process reports at its
-    start. To read a greeting, a worker is started only if it runs on a different interpreter, or if
-    the recorded versions differ from the installed versions."""
+    """The greetings of a run's workers. A greeting is a worker's description of itself at its
+    start: its versions, by name.
+
+    To read a greeting, a worker must start. So this is done only if the worker runs on a different
+    interpreter, or if the recorded versions differ from the installed versions.
+    """
 
     def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
         self.request, self.workers = request, workers
@@ -205,8 +210,12 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def keep_common(
     one: Mapping[str, str], other: Mapping[str, str]
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return two signatures. If they have different interpreters, leave out entries named in
-    :data:`OF_OWN_INTERPRETER` that only one signature has."""
+    """Return two signatures so that they can be compared.
+
+    Some entries (:data:`OF_OWN_INTERPRETER`) are known only for the interpreter of the harness. If
+    the signatures have different interpreters, leave out those of these entries that only one
+    signature has.
+    """
     if one.get("interpreter") == other.get("interpreter"):
         return one, other
     hidden = {name for name in OF_OWN_INTERPRETER if (name in one) != (name in other)}
@@ -355,8 +364,8 @@ def make_request_record(request: Request) -> RequestRecord:
 
 
 def records_of(path: Path, request: Request) -> Records:
-    """Read the record file of a run that had the same request. Return empty records if the file
-    does not exist.
+    """Read the record file of a run that had the same request. Return empty records if there is no
+    such file.
 
     Raises:
         RecordError: the file cannot be read, or a line lacks fields of its kind.
@@ -387,8 +396,11 @@ def describe_missing_records(path: Path) -> str:
 
 
 def find_reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
-    """Return a text that says why a cell must run again. The text is empty if the conditions of the
-    recorded ``result`` are unchanged. ``now`` is the cell's present signature."""
+    """Return a text that says why a cell must run again; empty if the recorded ``result`` can be
+    reused.
+
+    ``now`` is the cell's present signature.
+    """
     if result.signature is None or result.greeting is None:
         return "the record file does not say under which conditions it ran"
     conditions = dict(now)

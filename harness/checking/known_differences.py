@@ -2,10 +2,10 @@
 framework's issue.
 
 An entry changes the verdict of matching findings from ``differ`` to ``known-difference``. If a
-matching finding agrees, the framework has been repaired, and the check fails and asks the user to
-remove the entry. Entries with ``shown_by`` are exempt, because their differences appear only at
-some sizes. An entry with ``parameter`` only covers wrong gradients of the matching parameters. If
-anything else in the finding is wrong, the finding still differs.
+matching finding agrees, the framework has been repaired: the check then fails, and its message asks
+the user to remove the entry. Entries with ``shown_by`` are exempt, because their differences appear
+only at some sizes. An entry with ``parameter`` only covers wrong gradients of the matching
+parameters. If anything else in the finding is wrong, the finding still differs.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ from harness.runtime.native import calls_by_layer
 
 
 def draft_entries(result: CellResult, checks: Sequence[str]) -> str:
-    """Draft a ``known_differences.yaml`` file that accepts the findings of ``checks`` in one cell.
-    Each check has a separate entry, because an entry that matches an agreeing check is an error."""
+    """Return the text of a ``known_differences.yaml`` file that accepts the findings of ``checks``
+    in one cell.
+
+    Each check has a separate entry. If one entry covered several checks, it would become an error
+    as soon as one of them agrees.
+    """
     cell, entries = result.cell, {}
     location, blame = result.location, result.blame.words if result.blame else ""
     words = f"{location.rstrip('.')}. {blame}" if location and blame else location or blame
@@ -85,9 +89,13 @@ class Match(Strict):
 
 
 class Difference(Strict):
-    """A fault of a framework. ``shown_by`` names a test that demonstrates the fault and fails once
-    the framework is repaired. An entry without ``match`` is a fault that the backend works around.
-    An entry with ``match`` and ``shown_by`` is a fault that appears only at some sizes."""
+    """A fault of a framework.
+
+    ``match`` selects the findings that the fault explains; without ``match``, the backend works
+    around the fault. ``shown_by`` names a test that demonstrates the fault: it passes as long as
+    the framework has the fault. An entry with ``match`` and ``shown_by`` is a fault that appears
+    only at some sizes.
+    """
 
     summary: str
     reason: str
@@ -105,7 +113,7 @@ class DifferenceFile(Strict):
 
 @dataclass
 class Differences:
-    """The known differences by name: entries of the harness and entries of the user."""
+    """The known differences by name: the entries of the harness and the entries of the user."""
 
     entries: dict[str, Difference] = field(default_factory=dict)
 
@@ -189,8 +197,11 @@ def _find_parameters(match: Match, result: CellResult, program: Program) -> froz
 
 
 def _is_wrong_only_in(finding: Finding, names: frozenset[str]) -> bool:
-    """Return whether all wrong results of a finding belong to the parameters ``names``. Of a
-    training, only the first wrong step is examined, because later steps start from its result."""
+    """Return whether all wrong results of a finding belong to the parameters ``names``.
+
+    If the finding compares several training steps, only the first wrong step is examined, because
+    the error of this step makes later steps wrong.
+    """
     wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
     step_numbers = [int(match[1]) if (match := STEP.search(text)) else 0 for text in wrong]
     first = [

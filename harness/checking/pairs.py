@@ -23,10 +23,13 @@ FEW = 3
 
 
 class Pairs:
-    """Comparisons between the backends of a run. Cells that differ only in the backend form a
-    group. When a cell ends, it is compared with the ended cells of its group; when the last one has
-    ended, the group's arrays are deleted from memory. ``outliers`` has one text for each group: it
-    describes a backend that differs from all others, or is empty."""
+    """Comparisons between the backends of a run.
+
+    Cells that differ only in the backend form a group. When a cell ends, it is compared with the
+    ended cells of its group. After the last cell of a group, the group's arrays are deleted from
+    memory. ``outliers`` has one text for each group: it describes a backend that differs from all
+    others, or is empty.
+    """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         groups = [group_of(cell) for cell in cells]
@@ -172,8 +175,8 @@ def group_of(cell: Cell) -> Group:
 
 def group_name(cell: Cell) -> tuple[str, ...]:
     """Return the group of a cell as a tuple of names, e.g. ``("float32 native",
-    "lesson6/keras_gru", "cpu")``. The dtype and path come first, because they decide how long the
-    cell runs."""
+    "lesson6/keras_gru", "cpu")``. Cells with the same first name (dtype and path) take about the
+    same time; :class:`.Shard` distributes them evenly over the shards."""
     return (f"{cell.dtype} {cell.path}", cell.spec, cell.device)
 
 

@@ -23,9 +23,12 @@ from harness.runtime.answers import Arguments
 
 
 def resize(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
-    """Return a failure whose size ``name`` is reduced to ``size``, with arrays cut to match. With
-    ``first``, the first entries of each array remain, otherwise the last entries. Return None if
-    the program does not allow the size, or if an array has too few entries."""
+    """Return the failing pass with the size ``name`` reduced to ``size``, and with arrays cut to
+    match.
+
+    With ``first``, the first entries of each array remain, otherwise the last entries. Return None
+    if the program does not allow the size, or if an array has too few entries.
+    """
     sizes = {**failure.sizes, name: size}
     programs = [failure.training, failure.inference]
     if any(name in program.structural for program in programs):
@@ -92,9 +95,11 @@ SEED = 20
 
 
 def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """Return a failure whose program has only the nodes number ``start`` to ``stop - 1``. Their
-    inputs have the oracle's values. Return None if no other node uses a float result of these
-    nodes, or if the nodes alone are not a valid program."""
+    """Return the failing pass with a program of only the nodes number ``start`` to ``stop - 1``.
+
+    The inputs of these nodes have the oracle's values. Return None if no other node uses a float
+    result of these nodes, or if the nodes alone are not a valid program.
+    """
     program = failure.program
     nodes = program.nodes[start:stop]
     produced = {value for node in nodes for value in node.outputs}
@@ -194,8 +199,8 @@ def _build_failure(
 
 
 def prune(program: Program) -> Program:
-    """Remove unused values and sizes from a program. The remaining values get consecutive numbers,
-    which :class:`Builder` needs to add nodes."""
+    """Remove unused values and sizes from a program. The remaining values get new, consecutive
+    numbers, because a :class:`Builder` that adds nodes needs them."""
     used = {port.value for _, port in crossing_ports(program)} | _list_results(program)
     for node in walk_nodes(program.nodes):
         used |= {*node.inputs, *node.outputs}

@@ -40,9 +40,11 @@ ROUNDS = 4
 
 @dataclass
 class Search:
-    """A search for a smaller failure, with a time limit in ``seconds``. ``differs`` runs a
-    candidate and returns whether it still fails. ``tried`` counts these runs. Before each run,
-    ``show`` is called with the count and the candidate."""
+    """A search for a smaller pass that still fails, with a time limit in ``seconds``.
+
+    ``differs`` runs a candidate and returns whether it still fails. ``tried`` counts these runs.
+    Before each run, ``show`` is called with the count and the candidate.
+    """
 
     differs: Differs
     seconds: float
@@ -140,7 +142,7 @@ class Search:
 
 
 def measure(failure: Failure) -> tuple[int, int]:
-    """Return two numbers that say how large a failure is: the number of entries of all arrays, and
+    """Return the size of a failing pass as two numbers: the number of entries of all arrays, and
     the number of nodes of the program."""
     material = failure.run.material
     groups = (
@@ -181,8 +183,11 @@ class Runner:
             return expected.deviations(failure.run.run(remote), cell.dtype)
 
     def differs(self, failure: Failure) -> bool:
-        """Return whether any number of a pass differs from the oracle. A pass that cannot run, or
-        has wrong shapes, is a different failure, so the result is then False."""
+        """Return whether any number of a pass differs from the oracle.
+
+        If a pass cannot run, or has wrong shapes, the result is False: this is not the failure that
+        the reproducer shows.
+        """
         try:
             return any(not d.agrees and not d.reason for d in self.deviations(failure))
         except (WorkerFault, OracleFault, HarnessError, ValueError):

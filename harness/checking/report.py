@@ -47,8 +47,8 @@ class ResultTable:
     """The results of a run as a table with a row for each spec and a column for each backend.
 
     ``variants`` has the labels of all combinations of dtype and path. ``rows`` maps a spec to a
-    list of entries, one for each backend. Each entry is a list with one result (or None) for each
-    variant. ``title`` explains the numbers.
+    list with an item for each backend. Each item is a list with one result (or None) for each
+    variant. ``title`` explains the numbers in the table.
     """
 
     def __init__(self, results: Sequence[CellResult]) -> None:
@@ -156,7 +156,8 @@ def describe_details(report: Report) -> list[str]:
 
 
 def describe_not_applicable(report: Report) -> list[str]:
-    """Return a line with the names of the checks that had nothing to compare in this run."""
+    """Return a line with the names of the checks that had nothing to compare in this run; no line
+    if there are none."""
     not_applicable = [
         f for r in report.results for f in r.findings if f.verdict == "not-applicable"
     ]
@@ -218,7 +219,8 @@ def describe_given_arrays(request: Request, specs: ModelCollection) -> list[str]
 
 def describe_proof(gaps: Mapping[str, float]) -> str:
     """Return a line about the test of the oracle's gradients: their largest error relative to the
-    complex-step method. ``gaps`` has this error for each spec."""
+    complex-step method (:mod:`harness.oracle.complex_step`). ``gaps`` has this error for each spec.
+    """
     proved = [gap for gap in gaps.values() if not math.isnan(gap)]
     specs = several(len(proved), "spec")
     parts = []

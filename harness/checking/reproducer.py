@@ -75,9 +75,12 @@ MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
 
 @dataclass(frozen=True)
 class Pass:
-    """A single pass that a check compares. With ``cotangents`` (arrays by result name), the pass
-    returns gradients of the sum of all results times these arrays, instead of gradients of the
-    loss."""
+    """A single pass that a check compares.
+
+    Without ``cotangents``, the pass returns the gradients of the loss. With ``cotangents`` (arrays
+    by result name), the pass returns the gradients of the sum of all results, each multiplied by
+    its array.
+    """
 
     check: str
     phase: Phase
@@ -121,7 +124,7 @@ class CellForm(Form):
 
 class Meta(Form):
     """The contents of ``program.json``. ``noise`` has the measured rounding noise of each tensor in
-    the cell's dtype, before a lower bound is applied."""
+    the cell's dtype, before the minimum noise is applied."""
 
     cell: CellForm
     check: str
@@ -133,7 +136,7 @@ class Meta(Form):
 
 @dataclass(frozen=True)
 class Failure:
-    """A failing pass: the cell in which the pass ran, the programs and the arrays."""
+    """A failing pass (``run``): the cell in which it ran, its programs and its arrays."""
 
     cell: Cell
     training: Program

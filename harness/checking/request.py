@@ -185,8 +185,8 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
 
 
 def resolve_checks(request: Request) -> tuple[str, ...]:
-    """Return the request's patterns of check names. If the user gave arrays, return instead the
-    names of the selected checks that use these arrays.
+    """Return the request's patterns of check names. If the user gave arrays, return the names of
+    those selected checks that use these arrays.
 
     Raises:
         UsageError: a pattern matches no check, or only checks that do not use the user's arrays.

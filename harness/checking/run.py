@@ -167,8 +167,8 @@ class CellPlace(Protocol):
     """The machine where a cell runs: this machine or a node of a cluster."""
 
     def signature(self, cell: Cell) -> Mapping[str, str] | None:
-        """Return all conditions on which the cell's numbers depend on this machine, as texts by
-        name; None if they are unknown. This method is called before :meth:`run_cell`."""
+        """Return everything that could change the cell's numbers on this machine (e.g. versions),
+        as texts by name; None if unknown. This method is called before :meth:`run_cell`."""
 
     def run_cell(self, cell: Cell) -> CellResult:
         """Run the cell and return its result."""
@@ -347,7 +347,7 @@ class ClusterMachines:
 
 
 class NodeCells:
-    """An object in a process on a cluster node. It runs cells on workers of this node."""
+    """An object in a process on a cluster node, where it runs cells on the node's workers."""
 
     def __init__(self, _: object) -> None:
         self._workers = Workers()
@@ -357,7 +357,8 @@ class NodeCells:
         return machine_identity(), digest("harness")
 
     def signature(self, task: Task) -> Mapping[str, str]:
-        """Return all conditions on which a cell's numbers depend on this node, as texts by name."""
+        """Return everything that could change a cell's numbers on this node (e.g. versions), as
+        texts by name."""
         return self._workers.runner(task).signature(task.cell)
 
     def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
@@ -398,8 +399,8 @@ class _RemotePlace:
         self._begun: tuple[Cell, Any] | None = None
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return all conditions on which the cell's numbers depend on the node, as texts by name.
-        The cell starts to run at the same time."""
+        """Return everything that could change the cell's numbers on the node (e.g. versions), as
+        texts by name. The cell starts to run at the same time."""
         pending = self._actor.begin("signature", self._tasks[cell])
         self._begin(cell)
         signature: Mapping[str, str] = self._actor.result(pending)

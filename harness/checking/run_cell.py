@@ -37,7 +37,7 @@ from harness.worker.worker import Outcome, Worker
 
 
 class CannotCheck(UsageError):
-    """An error in the user's own model or in its options. This error ends the whole run."""
+    """Error in the user's own model or in its options. This error ends the whole run."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,11 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class CellRun:
-    """A cell with everything that is needed to run its checks. ``case`` has small sizes, and
-    ``own`` has the spec's own sizes. ``checks`` are patterns of check names."""
+    """A cell with everything that is needed to run its checks.
+
+    ``case`` has small sizes, and ``own`` is a case of the same spec with the spec's own sizes.
+    ``checks`` are patterns of check names.
+    """
 
     cell: Cell
     case: Case
@@ -197,8 +200,11 @@ def describe_divergence(
     judged: Sequence[TracedPart], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
     """Return the error and tolerance of traced values near the first wrong value, and an excerpt of
-    the file with the wrong equation. ``judged`` has all compared values, and ``first`` is the first
-    wrong value. ``place`` is the ``file:line`` of its equation, or an empty text."""
+    the file with the wrong equation.
+
+    ``judged`` has all compared values, and ``first`` is the first wrong value. ``place`` is the
+    ``file:line`` of its equation, or an empty text.
+    """
     worst: dict[str, Link] = {}
     steps = []
     for part in judged:
@@ -266,9 +272,11 @@ class SpecOnBackend:
         )
 
     def _applies(self, check: str, run: CellRun) -> bool:
-        """Return whether a check runs in this cell's dtype. If a run has several dtypes, some
-        checks run in only one of them. Checks that the user names run in every dtype that they
-        support."""
+        """Return whether a check runs in this cell's dtype.
+
+        If a run has several dtypes, some checks run in only one of them. Checks that the user names
+        run in every dtype that they support.
+        """
         dtype = run.cell.dtype
         if check in FLOAT64_ONLY and dtype != "float64":
             return False

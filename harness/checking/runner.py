@@ -75,7 +75,13 @@ class CheckEvents:
 
 @dataclass
 class Report:
-    """The results of a run, in the order of the planned cells."""
+    """The results of a run, in the order of the planned cells.
+
+    - ``outliers`` are texts about backends that differ from all others, and ``pairs`` the
+      comparisons of backends.
+    - ``left_out`` is the number of cells that were not run.
+    - ``lacking`` maps a backend whose framework is not installed to the command that installs it.
+    """
 
     results: list[CellResult]
     outliers: list[str] = field(default_factory=list)
@@ -203,8 +209,8 @@ class CellRunner:
     worker processes.
 
     ``sources`` maps each spec name to the user's argument: the same name, or the path of a file.
-    ``alone`` means that the request has only some cells of a larger request. The request may then
-    set sizes that its specs do not have.
+    ``alone`` means that the request has only some cells of a larger request. In this case, it may
+    set sizes that its specs do not have, because other specs of the larger request have them.
     """
 
     def __init__(
@@ -371,7 +377,7 @@ class CellRunner:
         return Signatures(self.request, self.differences)
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return the signature of a cell: all conditions on which its numbers depend, as texts by
+        """Return the signature of a cell: everything that could change its numbers, as texts by
         name, e.g. ``{"usable cores": "8"}``."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
@@ -391,7 +397,7 @@ class CellRunner:
         run again.
 
         For each cell, ``recorded`` has the results of earlier runs, the latest first. The latest
-        result whose conditions are unchanged is reused if its verdict is in ``verdicts``.
+        result with an unchanged signature is reused if its verdict is in ``verdicts``.
         """
         greetings = Greetings(self.request, self.workers)
         reused: dict[Cell, CellResult] = {}

@@ -50,9 +50,12 @@ TaskForm = create_model(
 
 @dataclass(frozen=True)
 class Task:
-    """A cell with everything that is needed to run it. A task is immutable and can be hashed and
-    pickled. ``source`` is the name of the spec, or the path of its file. ``options`` is a JSON text
-    with the options of the request that differ from the defaults."""
+    """A cell with everything that is needed to run it. A task is immutable, and can be hashed and
+    pickled.
+
+    ``source`` is the name of the spec, or the path of its file. ``options`` is a JSON text with the
+    options of the request that differ from the defaults.
+    """
 
     cell: Cell
     source: str

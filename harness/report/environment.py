@@ -37,8 +37,8 @@ def training_rows(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model as text. ``facts`` has pairs of name and text: its sizes and its layers.
-    ``equations`` are its equations, and ``loss`` the equations of its loss."""
+    """A model as text: ``equations`` and ``loss`` as the spec writes them. ``facts`` has pairs of
+    name and text: its sizes and its layers."""
 
     name: str
     facts: tuple[tuple[str, str], ...]

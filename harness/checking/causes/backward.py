@@ -39,9 +39,11 @@ TAP, PULL, ALONG = "tap.", "pull.", "along."
 
 
 def tap_names(program: Program) -> dict[int, str]:
-    """Return a name for each float value outside of loops, by the number of the value. The search
-    adds a tap, i.e. an input of zeros, to each of these values: the gradient of the tap is the
-    gradient of the value."""
+    """Return a name for each float value outside of loops, by value number.
+
+    The search adds a tap, i.e. an input of zeros, to each of these values. The gradient of the tap
+    equals the gradient of the value, so the backend returns it like the gradient of an input.
+    """
     return {
         value: program.names.get(value) or f"value {value}"
         for node in program.nodes
@@ -52,9 +54,11 @@ def tap_names(program: Program) -> dict[int, str]:
 
 
 def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
-    """Return the program with a tap (an input of zeros) added to each float value. Values named in
-    ``cut`` pass no gradient backwards; an extra input ``pull`` sets the gradient of such a value
-    instead."""
+    """Return the program with a tap (an input of zeros) added to each float value.
+
+    The values named in ``cut`` get right gradients instead of computed ones: no gradient flows back
+    to them, and an additional input ``pull`` sets the gradient of each.
+    """
     builder = Builder(dict(program.types), dict(program.names))
     names = tap_names(program)
     new_values: dict[int, int] = {}
@@ -62,8 +66,7 @@ def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
     terms = [program.loss]
 
     def add_input(name: str, value: int) -> int:
-        """Add a program input that has the type of ``value``, and return the number of the
-        input."""
+        """Add a program input with the type of ``value``; return the value number of the input."""
         inputs.append(Port(name, builder.value(builder.types[value])))
         return inputs[-1].value
 
@@ -120,8 +123,11 @@ def _tap_arguments(
     program: Program, material: Arguments, pulls: Arrays, along: Mapping[str, Array]
 ) -> Arguments:
     """Return the arguments of a program with taps: zeros for all taps, and arrays for the other
-    added inputs. ``pulls`` has the gradient of each cut value. ``along`` has, for each result, the
-    direction along which its gradient is computed."""
+    added inputs.
+
+    ``pulls`` has the gradient of each value in ``cut`` (see :func:`add_taps`). ``along`` has an
+    array for each result: the direction along which its gradient is computed.
+    """
     sizes = bind_sizes(program, material)
     inputs = dict(material.inputs)
     for port in program.inputs:
@@ -143,9 +149,12 @@ GRADIENT, INPUT = "gradient.", "gradient.input."
 
 @dataclass(frozen=True)
 class BackwardSearch:
-    """A search for the operations that compute wrong gradients. ``ask`` runs programs on the
-    backend. ``along`` has random directions of outputs and new states, e.g. ``"output.logits"``;
-    the gradients along these directions are added to the gradients of the loss."""
+    """A search for the operations that compute wrong gradients.
+
+    ``ask`` runs programs on the backend. ``along`` has a random array for outputs and new states,
+    e.g. ``"output.logits"``. The gradient of the inner product of this array and the output is
+    added to the gradients of the loss. ``reference`` names what the backend is compared with.
+    """
 
     case: Case
     material: Arguments
@@ -185,9 +194,12 @@ class BackwardSearch:
     def _compare_gradients(
         self, pulls: Mapping[str, Array], explained: set[str]
     ) -> tuple[dict[str, Deviation], Arrays, Tensors]:
-        """Return the deviations of the wrong gradients by name, all expected gradients, and the
-        backend's gradients. ``pulls`` has the gradients of values that pass no gradient. Gradients
-        named in ``explained`` do not count as wrong."""
+        """Return three things: the deviations of the wrong gradients by name, all expected
+        gradients, and the backend's gradients.
+
+        ``pulls`` has the right gradients that replace computed gradients. Gradients named in
+        ``explained`` do not count as wrong.
+        """
         training = add_taps(self.case.training, pulls.keys())
         programs = (training, add_inputs(self.case.inference, training))
         batch = _tap_arguments(training, self.material, pulls, self.along)
@@ -219,8 +231,9 @@ class BackwardSearch:
         return Expected.within(values, noise, self.dtype)
 
     def _find_first(self, wrong: Mapping[str, Deviation]) -> tuple[Cause, set[str]]:
-        """Find the node nearest to the loss that computes a wrong gradient. Return the node as a
-        cause, and the names of the wrong gradients that it computes."""
+        """Find the first node of the backward pass that computes a wrong gradient, i.e. the node
+        nearest to the loss. Return the node as a cause, and the names of the wrong gradients that
+        it computes."""
         program = self.case.training
         taps = {value: f"{INPUT}{TAP}{name}" for value, name in tap_names(program).items()}
         names = {p.value: f"{GRADIENT}{p.name}" for p in program.parameters}
@@ -287,8 +300,8 @@ def _gradient_cause(
 
 
 def _is_compared(name: str) -> bool:
-    """Return whether a gradient is compared. The gradients of the inputs ``pull`` and ``along`` are
-    not: the search has added these inputs to the model."""
+    """Return whether a gradient is compared. The inputs whose names start with :data:`PULL` or
+    :data:`ALONG` are not part of the model, so their gradients are not compared."""
     inputs = name.startswith(INPUT) and not name.startswith(f"{INPUT}{TAP}")
     added = name.startswith((f"{INPUT}pull.", f"{INPUT}along."))
     return name.startswith(GRADIENT) and not (inputs and added)

@@ -22,9 +22,12 @@ MAX_CAUSES = 4
 
 @dataclass(frozen=True)
 class Cause:
-    """A layer or operation that computes a wrong result from right inputs. ``names`` are the names
-    of the wrong values, gradients or optimizer slots. ``place`` is the ``file:line`` of the
-    equation. ``hint`` is a mistake, or a change of the equation, that explains the result."""
+    """A layer or operation that computes a wrong result from right inputs.
+
+    ``what`` names the layer or operation, and ``names`` are the wrong values, gradients or
+    optimizer slots. ``place`` is the ``file:line`` of the equation. ``hint`` is a mistake, or a
+    change of the equation, that explains the result.
+    """
 
     phase: Phase
     what: str
@@ -42,8 +45,11 @@ class Cause:
 
 @dataclass(frozen=True)
 class Causes:
-    """Causes in the order of computation. ``proof`` is a text: what agrees if right values replace
-    the wrong values. ``proved`` is true if everything else then agrees."""
+    """Causes in the order of computation.
+
+    The search replaces the wrong values by right values and runs the model again. ``proof`` is a
+    text: what agrees then. ``proved`` is true if everything else agrees.
+    """
 
     items: Sequence[Cause]
     proved: bool = False
@@ -51,8 +57,8 @@ class Causes:
 
     @staticmethod
     def single(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
-        """Return a single cause that is not proved: the search has not replaced the wrong value and
-        compared again."""
+        """Return a single cause that is not proved, because the search has not replaced the wrong
+        value and compared again."""
         return Causes([Cause(phase, what, tuple(names))], False, proof)
 
     def lines(self) -> list[str]:
@@ -62,9 +68,12 @@ class Causes:
 
 @dataclass(frozen=True)
 class Localised:
-    """The result of ``harness localise``. ``causes`` is None if all checks agree; ``differing`` has
-    the names of the checks that differ. ``elsewhere`` is the device of the second backend if it is
-    not the device of the cell."""
+    """The result of ``harness localise``.
+
+    ``against`` names what the backend was compared with: the oracle or a second backend. ``causes``
+    is None if all checks agree, and ``differing`` has the names of the checks that differ.
+    ``elsewhere`` is the device of the second backend if it is not the device of the cell.
+    """
 
     cell: Cell
     against: str
@@ -106,11 +115,11 @@ class Localised:
 
 
 def replaced_causes(causes: Sequence[Cause], values: str, rest: str, remaining: str) -> Causes:
-    """Return the causes that a search has found by replacing wrong values.
+    """Return the causes that a search has found by replacing wrong values by right values.
 
-    Three texts describe the proof. ``values`` names the right values, e.g. "values of the oracle".
+    Three texts describe the result. ``values`` names the right values, e.g. "values of the oracle".
     ``rest`` says what agrees after the replacement. ``remaining`` says what still differs; it is
-    empty if all agree.
+    empty if everything agrees.
     """
     them, conclusion = "it", "it is the cause"
     if len(causes) > 1:

@@ -74,7 +74,7 @@ class Finder:
         """Return the causes of the findings that differ.
 
         Raises:
-            WorkerFault: the backend crashed, hung or raised an error in the pass on ordinary
+            WorkerFault: the backend crashed, hung or raised an error in the pass on the usual test
                 arrays.
         """
         wrong = {f.check: f for f in findings if f.verdict == "differ"}
@@ -134,9 +134,12 @@ class Finder:
     def _search_gradients(
         self, material: Arguments, names: list[str], of_loss: bool
     ) -> Causes | None:
-        """Return the causes of wrong gradients. If the backend cannot run the programs to which the
-        search has added inputs, the returned cause only lists the wrong gradients ``names``.
-        ``of_loss`` says whether the gradients of the loss are wrong."""
+        """Return the causes of wrong gradients; None if the search finds none.
+
+        Some backends cannot run the programs to which the search has added inputs. The returned
+        cause then only lists the wrong gradients ``names``. ``of_loss`` says whether the gradients
+        of the loss are wrong.
+        """
         case = self.context.case
         try:
             causes = self._search_backward(material, {} if of_loss else case.cotangents)
@@ -201,8 +204,8 @@ class Finder:
         return replace(result, items=causes)
 
     def _primitive_causes(self, finding: Finding) -> Causes:
-        """Return a wrong primitive as the first cause, followed by the first values that it makes
-        wrong."""
+        """Return a wrong primitive as the first cause, followed by the first values of the model
+        that are wrong because of it."""
         cause = Cause("primitive", finding.faults[0])
         try:
             forward = self._search_forward("training", self.context.case.material) or Causes(())
@@ -250,8 +253,11 @@ class Finder:
 
     def _search_nodes(self, material: Arguments) -> Causes | None:
         """Run each node of the program as a separate program on the backend, with right inputs.
-        Return the nodes whose results are wrong; None if there are none. These programs are
-        compiled and keep their loops, but a trace runs operations one by one."""
+        Return the nodes whose results are wrong; None if there are none.
+
+        This search finds faults that a trace does not show: a trace runs operations one by one, but
+        these programs are compiled and keep their loops.
+        """
         context = self.context
         run = Pass("outputs", "training", material)
         cell = Cell("", "", context.device, context.dtype, context.path)
@@ -310,7 +316,8 @@ class Finder:
 
     def _search_kept_state(self, material: Arguments) -> Causes | None:
         """Compute the gradients of one batch twice in one session, with a different batch in
-        between. Return the cause if only the second gradients are wrong; otherwise return None."""
+        between. If only the second gradients are wrong, the session has kept something from the
+        other batch: return this cause. Otherwise return None."""
         context, case = self.context, self.context.case
         context.open()
         context.remote.load(material)

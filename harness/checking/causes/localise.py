@@ -67,7 +67,8 @@ def localise(
 
 
 def _make_context(engine: Engine, cell: Cell, own: bool = False) -> Context:
-    """Return the context of a cell whose worker process has started.
+    """Return the context of a cell whose worker process has started. With ``own``, the context's
+    case has the spec's own sizes.
 
     Raises:
         UsageError: the backend does not offer what the cell needs.

@@ -49,8 +49,8 @@ def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
 
 
 class OptimizerSteps:
-    """Training steps of the optimizer without the model. The gradients of each step come from the
-    oracle, which trains the whole model."""
+    """Training steps of the optimizer without the model. The gradients of each step are given: they
+    are the gradients in the oracle's training of the whole model."""
 
     def __init__(self, case: Case, rule: UpdateRule, batches: Batches) -> None:
         self.case, self.rule = case, rule
@@ -118,22 +118,23 @@ class OptimizerSteps:
         return ""
 
     def rerun(self, batches: Batches | None = None, **how: Any) -> Arrays:
-        """Return the values that the oracle computes with changed batches, or with other arguments
-        of the method ``_run_steps``."""
+        """Return the values that the oracle computes with changed ``batches``, or with other
+        arguments ``how`` of the method ``_run_steps``. They show the effect of a mistake."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
         return self._run_steps(session, batches or self.batches, **how)
 
     def rerun_with_rates(self, change: Callable[[list[float]], list[float]]) -> Arrays:
         """Return the values that the oracle computes with changed learning rates. ``change`` maps
-        the list of all steps' rates to a new list."""
+        the list of the rates of all steps to a new list."""
         rates = change([batch["learning_rate"] for batch in self.batches])
         pairs = zip(self.batches, rates, strict=True)
         return self.rerun([{**batch, "learning_rate": rate} for batch, rate in pairs])
 
 
 def _round_rate(rate: float, bits: int) -> float:
-    """Return a learning rate, rounded to ``bits`` binary digits after the leading digit."""
+    """Return a learning rate, rounded to ``bits`` binary digits after the leading digit, as a
+    backend with a narrow dtype might do."""
     fraction, exponent = np.frexp(rate)
     return float(np.ldexp(np.round(np.ldexp(fraction, bits + 1)), exponent - bits - 1))
 
@@ -235,8 +236,9 @@ def update_causes(
     """Return the causes of wrong training steps; None if all steps have the ``expected`` values.
     ``train`` runs steps on the backend.
 
-    If steps are wrong, the optimizer runs alone, on the oracle's gradients, and is compared with
-    the oracle, even if the ``expected`` values are the values of a second backend.
+    If a step is wrong, the backend runs the optimizer again without the model, on the oracle's
+    gradients. If these steps are wrong too, the optimizer is the cause. They are compared with the
+    oracle even if the ``expected`` values come from a second backend.
     """
     real_steps = step_arrays(
         train(case.training, case.inference, rule, case.material, batches), case.material
@@ -268,8 +270,11 @@ def update_causes(
 def _find_first_wrong_step(
     expected: Expected, results: Arrays, dtype: str
 ) -> tuple[str, tuple[str, ...], float | None] | None:
-    """Find the first training step with wrong values. Return a text about these values, their
-    names, and the largest error (None if not finite). Return None if all steps agree."""
+    """Find the first training step with wrong values.
+
+    Return a text about these values, their names, and the largest error (None if it is not finite).
+    Return None instead if all steps agree.
+    """
     off = [d for d in expected.deviations(results, dtype) if not d.agrees]
     if not off:
         return None

@@ -41,9 +41,13 @@ class Context:
     """Arguments of every check: a case, i.e. a model at fixed sizes with its arrays, and the worker
     that runs the case on a backend.
 
-    ``case`` has small sizes, and ``own`` is a case with the spec's own sizes. ``repeat`` is the
-    number of repetitions in the check ``soak``. ``brief`` is true in a float64 cell if the same
-    command also makes all checks in float32; some checks then run fewer steps.
+    - ``case`` has small sizes, and ``own`` is a case with the spec's own sizes.
+    - ``remote`` calls the worker.
+    - ``outputs`` and ``values`` are arrays of the backend, stored for a later comparison with other
+      backends.
+    - ``repeat`` is the number of repetitions in the check ``soak``.
+    - ``brief`` is true in a float64 cell if the same command also makes all checks in float32. Some
+      checks then run fewer steps.
     """
 
     case: Case
@@ -60,7 +64,7 @@ class Context:
 
     @property
     def float_dtype(self) -> str:
-        """The dtype of all floats except the operands of matrix products, which may have a narrower
+        """The dtype of all floats. Only the operands of matrix products may have a narrower
         dtype."""
         return host_dtype(self.dtype)
 
@@ -102,15 +106,22 @@ class Context:
     def run_pipeline(
         self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float
     ) -> tuple[list[ArrayDict], Step]:
-        """Prepare a pipeline that holds the batches, and run its steps as :meth:`run_twice`
-        does."""
+        """Prepare a pipeline, i.e. steps that the worker runs without returning results in between,
+        and run it as :meth:`run_twice` does.
+
+        ``mode`` is "train" or "forward", and ``batches`` are the batches that the steps use in
+        turn.
+        """
         self.prepare(mode, batches, rule, rate)
         return self.run_twice(len(batches))
 
     def run_twice(self, count: int) -> tuple[list[ArrayDict], Step]:
         """Run ``2 * count`` steps of a prepared pipeline with ``count`` batches, so that each batch
-        is used twice. Return two things: the results of the second half of the steps, and the
-        parameters, statistics and optimizer slots after the last step."""
+        is used twice.
+
+        Return two things: the results of the second half of the steps, and the parameters,
+        statistics and optimizer slots after the last step.
+        """
         call = self.remote.call
         call("throughput", first=0, count=count)
         return call("values", first=count, count=count), call("parameters")
@@ -143,7 +154,7 @@ class Context:
 
 def compare_results(check: str, results: Results, expected: Expected, dtype: str) -> Finding:
     """Compare results with all expected values, by name. A result with a name that the oracle does
-    not have is a fault."""
+    not have makes the check fail."""
     deviations = expected.deviations(results, dtype)
     if deviations:
         worst_index = deviations.index(worst(deviations))
@@ -164,8 +175,11 @@ def select_prefixes(entries: Mapping[str, T], *prefixes: str) -> dict[str, T]:
 def describe_first_difference(
     actual: Array | Misfit | None, expected: Array | Misfit | None
 ) -> str:
-    """Describe the first entry in which two arrays differ, as a text that starts with ": ". Return
-    an empty text if the arrays are equal or differ in shape, or if a value is not an array."""
+    """Describe the first entry in which two arrays differ, as a text that starts with ": ".
+
+    Return an empty text if the arrays are equal or have different shapes, or if a value is not an
+    array.
+    """
     if not isinstance(actual, np.ndarray) or not isinstance(expected, np.ndarray):
         return ""
     if actual.shape != expected.shape:
@@ -238,8 +252,8 @@ _results_by_worker: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDict
 
 
 def run_once_per_worker(context: Context, key: Hashable, compute: Callable[[], T]) -> T:
-    """Return the result of ``compute()``. For each worker process, device, dtype, path and ``key``,
-    the function is called only once; later calls return the stored result."""
+    """Return the result of ``compute()``, and store it: a later call for the same worker process,
+    device, dtype, path and ``key`` returns the stored result."""
     worker = context.remote.worker
     results = _results_by_worker.setdefault(worker, {})
     full_key = (worker.starts, context.device, context.dtype, context.path, key)

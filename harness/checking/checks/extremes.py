@@ -47,12 +47,12 @@ def extremes(context: Context) -> Iterator[Finding]:
 
 
 def _accept_overflow(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
-    """Accept backend gradients that are not finite if some gradient of the oracle has no correct
-    digit in this dtype.
+    """Accept gradients of a backend that are not finite if some gradient of the oracle has no
+    correct digit in this dtype.
 
     float16 often overflows. float32 overflows if the equations do (``exp`` of logits, ``log`` of a
     softmax). A backend's backward pass may then overflow one layer earlier or later than the
-    oracle's backward pass.
+    oracle's backward pass, without being wrong.
     """
     gradients = [d for d in deviations if d.name.startswith("gradient.")]
     overflowed = any(d.yardstick >= 1 for d in gradients)
@@ -110,17 +110,20 @@ def last_layer_prefix(case: Case) -> str:
 
 
 def kinks(context: Context) -> Iterator[Finding]:
-    """Compare results at pre-activations exactly on a kink: first on the kink at 0 (relu'(0) = 0),
-    then on other kinks."""
+    """Compare results if pre-activations are exactly on a kink: first on the kink at 0 (the slope
+    of relu is defined as 0 there), then on other kinks."""
     case = context.case
     yield _compare_at(context, "kinks", kink_material(case))
     yield _compare_at(context, "corners", corner_material(case))
 
 
 def corner_material(case: Case) -> Arguments:
-    """Return arguments whose pre-activations equal the biases, and set the biases to
-    :data:`CORNERS`. All matrices are 0, except those of the last layer and embedding tables. Each
-    bias vector starts with a different entry of :data:`CORNERS`."""
+    """Return arguments whose pre-activations are exactly on the kinks :data:`CORNERS`.
+
+    The biases have these values. All matrices are 0, except the matrices of the last layer and
+    embedding tables, so the pre-activations equal the biases. Each bias vector starts with a
+    different entry of :data:`CORNERS`.
+    """
     last = last_layer_prefix(case)
     parameters = {}
     for number, port in enumerate(case.training.parameters):
@@ -238,7 +241,7 @@ def nan(context: Context) -> Iterator[Finding]:
     parameter is NaN.
 
     The check repeats this for each parameter. If the model has many parameters, the check tests
-    only those of the first and the last repeated block.
+    only the parameters of the first and the last repeated block.
 
     If a gradient of the oracle is all NaN, at least one gradient of the backend must contain NaN.
     The other gradients may be finite: the slope of relu at NaN is 0 or 1 by definition, and unused
@@ -328,7 +331,8 @@ NOISE = 2.0**-21
 
 def tails(context: Context) -> Iterator[Finding]:
     """Compare results at pre-activations of up to 1,000 and a state about 64 times as large as
-    usual. Saturating functions must not overflow, and unbounded functions must not be clipped."""
+    usual. At such values, a saturating function may overflow, and an unbounded function may be
+    clipped; both are faults."""
     case = context.case
     if not any(_is_bias(case, port) for port in _inner_parameters(case)):
         return
@@ -367,9 +371,11 @@ def _is_bias(case: Case, port: Port) -> bool:
 
 
 def far_inputs(context: Context) -> Iterator[Finding]:
-    """Compare results at inputs and embedding tables that are about 64 times as large as usual. The
-    matrices are divided by the same factor, so pre-activations stay in their usual range. Only a
-    backend that clips inputs or embeddings differs."""
+    """Compare results at inputs and embedding tables that are about 64 times as large as usual.
+
+    The matrices are divided by the same factor, so pre-activations stay in their usual range. The
+    results therefore differ only if the backend clips inputs or embeddings.
+    """
     material = far_material(context.case)
     if material is None:
         return
@@ -379,8 +385,11 @@ def far_inputs(context: Context) -> Iterator[Finding]:
 
 def far_material(case: Case) -> Arguments | None:
     """Return the arguments of the check :func:`far_inputs`; None if the model has neither float
-    inputs nor embedding tables. Noise inputs are not scaled. The scale is the factor in :data:`FAR`
-    that keeps values furthest from kinks."""
+    inputs nor embedding tables.
+
+    Noise inputs are not scaled. The scale is the factor in :data:`FAR` with which the values stay
+    furthest from kinks.
+    """
     material = case.material
     inputs = {port.name for port in float_inputs(case.training)}
     tables = {n for n in material.parameters if is_table(n)}
@@ -449,9 +458,11 @@ def _values_before_root(case: Case) -> set[int] | None:
 
 
 def least_noise(case: Case) -> float:
-    """Return the smallest rounding noise to assume at extreme values. It is larger if the model has
-    a normalisation, which may compute ``x * a - mean * a``: the rounding error is then relative to
-    the size of ``x``."""
+    """Return the smallest rounding noise to assume at extreme values.
+
+    It is larger if the model has a normalisation. A backend may compute it as ``x * a - mean * a``,
+    and its rounding error is then relative to the size of ``x``.
+    """
     return NOISE if _values_before_root(case) is None else OFFSET * ROUNDOFF
 
 
@@ -473,8 +484,8 @@ def minus_infinity(context: Context) -> Iterator[Finding]:
 
 
 def masked_material(case: Case) -> Arguments | None:
-    """Return the arguments with one entry of the last bias set to -inf, and with targets that never
-    select this class. Return None if the last layer has no bias."""
+    """Return the arguments with one class masked: one entry of the last bias is -inf, and the
+    targets never select this class. Return None if the last layer has no bias."""
     biases = [
         port
         for port in case.training.parameters

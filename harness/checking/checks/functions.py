@@ -54,9 +54,11 @@ CLASSES, SPECIAL_INDEX = 300, 200
 
 @dataclass(frozen=True)
 class Promise:
-    """The allowed error of each entry of a function's result. The error is relative to the size of
-    the entry, or to ``least`` if that is larger. It may be ``units`` times the roundoff of the
-    dtype. The numbers are in ``specs/probes/promises.yaml``."""
+    """The allowed error of each entry of a function's result.
+
+    It is ``units`` times the roundoff of the dtype, relative to the size of the entry, or to
+    ``least`` if that is larger. The numbers are in ``specs/probes/promises.yaml``.
+    """
 
     units: float
     least: float = 0.0
@@ -260,8 +262,11 @@ def _run_as_plan(context: Context, inputs: Arrays) -> Results:
 
 
 def _compare_outputs(context: Context, name: str, run: Run) -> list[Deviation]:
-    """Return the deviation of each output of the probe ``name``. The first few wrong outputs also
-    get the text of the function call that is wrong. ``run`` computes the outputs on the backend."""
+    """Return the deviation of each output of the probe ``name`` (a small test model). ``run``
+    computes the outputs on the backend.
+
+    The deviations of the first few wrong outputs also contain the wrong function call as text.
+    """
     exact, inputs = _compute_exact(context.case), context.case.material.inputs
     deviations = _compare_with_exact(context, name, run(context, inputs), exact)
     wrong = [d for d in deviations if d.point is not None][:SHOWN]
@@ -285,7 +290,8 @@ def _compare_with_exact(
 def _add_call(
     context: Context, name: str, run: Run, deviation: Deviation, exact: Array
 ) -> Deviation:
-    """Return the deviation with the text of the wrong function call, e.g. ``sqrt(inf) gave``.
+    """Return the deviation with the wrong function call as text, e.g. ``sqrt(inf) gave``; the
+    message then adds the numbers.
 
     If each row of the batch is one call, the wrong row runs again, alone. The row may then be
     right, because kernels use different code for whole vectors and for the remainder.
@@ -337,8 +343,8 @@ def _measure_error(
 
 @cache
 def _make_case(name: str, offers: frozenset[str]) -> Case:
-    """Return the case of a probe. ``offers`` has the optional primitives of the backend; outputs
-    that need other optional primitives are left out."""
+    """Return the case of a probe (a small test model). ``offers`` has the optional primitives of
+    the backend; outputs that need other optional primitives are left out."""
     case = make_probe_case(name, len(points()), MATERIAL[name])
     case.training, case.inference = (
         _drop_unsupported(p, offers) for p in (case.training, case.inference)

@@ -145,8 +145,8 @@ def _find_axis(program: Program, port: Port, dim: str) -> int | None:
 
 
 def _find_axes(case: Case, dim: str) -> dict[str, int]:
-    """Return, for each output that has the axis ``dim`` ("batch" or "time"), the index of this
-    axis. For "batch", the result also has the new states."""
+    """Return, for each output that has the axis ``dim`` ("batch" or "time"), the index of this axis
+    by the output's name. For "batch", the result also has the new states."""
     program = case.inference
     ports = {f"output.{p.name}": p for p in program.outputs}
     if dim == "batch":
@@ -219,7 +219,7 @@ PASSES, PASSES_FLOAT64 = 20, 4
 
 def shapes(context: Context) -> Iterator[Finding]:
     """Compare inference at several batch sizes and sequence lengths in one session. Then repeat the
-    first batch, whose results must not have changed."""
+    first batch: its results must be the same as before."""
     case = context.case
     context.remote.load(case.material)
     before = context.forward(case.material)
@@ -255,8 +255,9 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
 
 
 def partial_batch(context: Context) -> Iterator[Finding]:
-    """Compare loss and gradients of a batch with one example less. The loss must be averaged over
-    this smaller batch. Then compare the full batch again, as in the next epoch of a training."""
+    """Compare loss and gradients of a batch with one example less, like the last batch of an epoch.
+    The loss must be averaged over this smaller batch. Then compare the full batch again, as at the
+    start of the next epoch."""
     case = context.case
     if not can_be_smaller(case):
         return
@@ -274,8 +275,11 @@ def partial_batch(context: Context) -> Iterator[Finding]:
 
 def single_example(context: Context) -> Iterator[Finding]:
     """Compare results and gradients of one example with one time step, or of the smallest batch
-    that the model accepts. Before that, the session computes a batch of the spec's training size,
-    which is compared as well."""
+    that the model accepts.
+
+    In the same session, a batch of the spec's training size runs before it, and is compared as
+    well.
+    """
     case = context.case
     batch, time = nearest_sizes(case.training, 1, 1)
     if (batch, time) == (case.batch, case.time):

@@ -53,9 +53,11 @@ _lock = Lock()
 
 
 def large_case(case: Case, own: Case, phase: Phase) -> Case:
-    """Return a case of the spec at large sizes, e.g. with more units than a kernel's tile. Training
-    and inference (``phase``) have different sizes. The case is cached, so all backends use the same
-    case."""
+    """Return a case of the spec at large sizes, e.g. with more units than a kernel's tile.
+
+    Training and inference (``phase``) have different sizes. The case is stored, so that all
+    backends use the same case.
+    """
     with _lock:
         cases = _large_cases.setdefault(case, {})
         if phase not in cases:
@@ -70,8 +72,11 @@ def large_case(case: Case, own: Case, phase: Phase) -> Case:
 
 
 def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
-    """Return the sizes of the large case. ``units`` replaces the largest size that is not a number
-    of classes. Sizes that the user has set stay unchanged."""
+    """Return the sizes of the large case, by name.
+
+    ``units`` replaces the largest of the spec's sizes that is not a number of classes. Sizes that
+    the user has set stay unchanged.
+    """
     program, changeable = case.training, _changeable_sizes(case, own)
     inner_sizes = [n for n in changeable if n not in _class_sizes(program)]
     classes = count(CLASSES if inner_sizes[1:] else CLASSES - REMAINDER, TILE)
@@ -102,9 +107,12 @@ def numerous_case(case: Case, own: Case) -> Case | None:
 
 
 def whole_batch(case: Case) -> Arguments | None:
-    """Return a batch of the spec's training batch size. Its inputs are random rows of the small
-    case, whose values are away from kinks; its targets are new random targets. Return None if the
-    spec states no batch size, or if the batch would be too large."""
+    """Return a batch of the spec's training batch size.
+
+    Its inputs are random rows of the small case, whose values are away from kinks; its targets are
+    new random targets. Return None if the spec states no batch size, or if the batch would be too
+    large.
+    """
     training = case.spec.model.training
     batch = 0 if training is None else nearest_sizes(case.training, training.batch, case.time)[0]
     if not batch or entries_of(case.training, batch, case.time) > MAX_BATCH_ENTRIES:
@@ -136,9 +144,11 @@ def _changeable_sizes(case: Case, own: Case) -> dict[str, int]:
 
 
 def _raise_small_sizes(case: Case, own: Case) -> dict[str, int]:
-    """Return the sizes of the case, with small sizes raised above 16, smallest first. A size is
-    raised only if the model accepts the larger size and then has at most :data:`MAX_ENTRIES`
-    numbers."""
+    """Return the sizes of the case, with small sizes raised above 16, smallest first.
+
+    A size is raised only if the model accepts the larger size, and if its arrays then have at most
+    :data:`MAX_ENTRIES` entries.
+    """
     program, stated = case.training, case.spec.model.sizes
     small_sizes = {
         n: size
@@ -173,8 +183,10 @@ def _draw_repeated(
     training: Program, _: Program, seed: int, *, batch: int, time: int
 ) -> tuple[int, Arguments]:
     """Draw a batch that repeats a few examples, with all values away from kinks. Half of the
-    batch's indices are the largest index. The signature is the signature of
-    :data:`harness.oracle.kinks.Drawing`."""
+    batch's indices are the largest index.
+
+    The arguments and the result are those of :data:`harness.oracle.kinks.Drawing`.
+    """
     sizes = {**training.sizes, "batch": batch, "time": time}
 
     def draw_batch(number: int) -> Arguments:
@@ -217,9 +229,11 @@ FACTOR = 2.0**10
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients at sizes larger than the usual buffers and tiles of kernels. In
-    float32, the check also runs a whole training step. If the framework's autodiff computes the
-    gradients, float32 gradients are compared in this step only."""
+    """Compare results and gradients at sizes larger than the usual buffers and tiles of kernels.
+
+    In float32, the check also runs a whole training step. If the framework's autodiff computes the
+    gradients, float32 gradients are compared in this step only.
+    """
     case, other = (large_case(context.case, context.own, phase) for phase in LARGE)
     finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
@@ -261,8 +275,11 @@ def _compare_inference(
 
 
 def _compare_step(context: Context, case: Case) -> list[Deviation]:
-    """Compare one training step at large sizes. If training differs from inference and the
-    framework's autodiff computes the gradients, also compare a forward pass in training mode."""
+    """Compare one training step at large sizes.
+
+    A step returns gradients but no outputs. So if training differs from inference, and the
+    framework's autodiff computes the gradients, also compare a forward pass in training mode.
+    """
     remote, expected = context.remote, _expected_results(case)
     deviations: list[Deviation] = []
     # True if the model computes different results in training and in inference.
@@ -296,11 +313,12 @@ def _expected_results(case: Case) -> Expected:
 
 
 def add_row_noise(expected: Expected, rows: int) -> Expected:
-    """Return the expected values. If all expected gradients are 0, their noise is proportional to
-    the number of rows (examples times time steps).
+    """Return the expected values. If all expected gradients are 0, give them a noise proportional
+    to the number of rows (examples times time steps).
 
     If the loss depends on no parameter, e.g. with a single class, the backend's gradients are sums
-    of rounding errors, one for each row. The errors may have the same sign in all rows.
+    of rounding errors, one for each row. The errors may have the same sign in all rows, so the sums
+    grow with the number of rows.
     """
     if any(gradient.any() for gradient in expected.only("gradient.").values.values()):
         return expected
@@ -327,8 +345,8 @@ def _add_parameter_rounding(case: Case, expected: Expected, step_results: Arrays
 
 
 def _run_step(context: Context, expected: Arrays) -> ArrayDict:
-    """Run one step of gradient descent. Return its loss, and the gradients computed from the change
-    of each parameter."""
+    """Run one step of gradient descent. Return its loss, and the gradients, which are computed from
+    the change of each parameter."""
     material = context.case.material
     batches = [{"inputs": material.inputs, "targets": material.targets}]
     # Prepare the step with a batch of zeros, which the real batch then overwrites.

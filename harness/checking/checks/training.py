@@ -32,8 +32,11 @@ RATES_TRIED = 5
 
 def own_optimizer(context: Context) -> Iterator[Finding]:
     """Compare training steps with the spec's own optimizer. In the second half of the steps, the
-    learning rate is divided by 8. The check runs in float64 only: Adam divides each gradient by the
-    gradient's size, which amplifies rounding errors."""
+    learning rate is divided by 8.
+
+    The check runs in float64 only: Adam divides each gradient by the gradient's size, which
+    amplifies rounding errors.
+    """
     update = context.case.spec.update
     if update is None or context.dtype != "float64":
         return
@@ -50,11 +53,12 @@ def find_stable_rate(
     rate: float, dtype: str, expected: Callable[[float], Expected]
 ) -> tuple[float, Expected]:
     """Return the largest learning rate at which training is stable, and the expected results at
-    this rate. The function tries ``rate`` first, then ``rate`` divided by 16, 256 and so on.
-    ``expected`` computes the oracle's results at a rate.
+    this rate.
 
-    If training diverges, results are only rounding errors after a few steps. The returned rate is a
-    float32 number, because some frameworks store the rate in float32.
+    The function tries ``rate`` first, then ``rate`` divided by 16, 256 and so on. ``expected``
+    computes the oracle's results at a rate. At a rate that is not stable, training diverges, and
+    results are only rounding errors after a few steps. The returned rate is a float32 number,
+    because some frameworks store the rate in float32.
     """
     best: tuple[float, float, Expected] | None = None
     for power in range(RATES_TRIED):
@@ -197,9 +201,12 @@ def pipeline_forward(context: Context) -> Iterator[Finding]:
 
 
 def pipeline(context: Context) -> Iterator[Finding]:
-    """Compare training steps in a pipeline. Before them, the check runs steps with NaN in all
-    parameters: the losses must be NaN, and no NaN may remain after a restart. The steps use the
-    spec's own optimizer in float64, and gradient descent in other dtypes."""
+    """Compare training steps in a pipeline, i.e. without returning results in between.
+
+    Before them, the check runs steps with NaN in all parameters: the losses must be NaN, and no NaN
+    may remain after a restart. The steps use the spec's own optimizer in float64, and gradient
+    descent in other dtypes.
+    """
     if context.case.spec.update is None:
         return
     batches, (rule, rate) = batches_of(context.case, BATCHES), _choose_rule(context)
@@ -227,8 +234,11 @@ def _check_nan_losses(
     context: Context, finding: Finding, batches: Batches, rule: UpdateRule, rate: float
 ) -> None:
     """Run steps of the prepared pipeline with NaN in all parameters, and check that the losses are
-    NaN. The check ``nan`` covers NaN in a single parameter, which a kernel may lose. The second
-    loss shows the parameters after the first step."""
+    NaN.
+
+    (NaN in a single parameter is tested by the check ``nan``.) The second loss is NaN only if the
+    first step has kept the NaN in the parameters.
+    """
     material = context.case.material
     parameters = {n: np.full_like(a, np.nan) for n, a in material.parameters.items()}
     context.remote.call("restart", parameters=parameters)
@@ -265,8 +275,11 @@ def trained(context: Context) -> Iterator[Finding]:
 
 def _choose_rule(context: Context) -> tuple[UpdateRule, float]:
     """Return the update rule of a check and its learning rate: the spec's own optimizer in float64,
-    otherwise gradient descent. An optimizer such as Adam divides gradients by gradients, so its
-    rounding errors are small in float64 only."""
+    otherwise gradient descent.
+
+    An optimizer such as Adam divides gradients by gradients, which amplifies rounding errors. Only
+    in float64 do they stay small.
+    """
     spec = context.case.spec
     if spec.update is None or context.dtype != "float64":
         return spec.rule("sgd"), RATE
@@ -300,8 +313,8 @@ def run_like_train(
 
 
 def sum_losses(expected: Expected) -> Expected:
-    """Return the values expected after :data:`TOTAL_STEPS` steps. The losses of the single steps
-    are replaced by their sum, because ``harness train`` only reads the sum."""
+    """Return the values expected after :data:`TOTAL_STEPS` steps, with the sum of the losses in
+    place of the losses of single steps. ``harness train`` reads only the sum."""
     losses = [f"step {n}: loss" for n in range(1, TOTAL_STEPS + 1)]
     values = {n: a for n, a in expected.values.items() if n.startswith(f"step {TOTAL_STEPS}: ")}
     values.pop(losses[-1])
@@ -325,8 +338,8 @@ def _end_names(case: Case) -> list[str]:
 
 
 def _expect_forward(context: Context, batches: Batches) -> Expected:
-    """Return the outputs expected in the second half of a pipeline's steps. Each step starts from
-    the state that the previous step returned."""
+    """Return the outputs expected in the second half of a pipeline's steps, in which each batch is
+    used for the second time. Each step starts from the state that the previous step returned."""
     material, names = context.case.material, _end_names(context.case)
 
     def run(session: Session) -> Arrays:

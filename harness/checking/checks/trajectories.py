@@ -3,8 +3,8 @@ start from the state of the previous batch.
 
 Four steps do not show a bias correction that is wrong from step 11 on, or an update that is skipped
 in every fifth step. A hundred steps of a network are slow. Therefore the optimizer trains
-``probe/steps``, a model whose gradients the check chooses. Rounding errors do not grow there, so
-the spec's own optimizer can be compared in float32 too.
+``probe/steps``, a small model whose gradients the check chooses. With given gradients, rounding
+errors do not grow from step to step, so the spec's own optimizer can be compared in float32 too.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
     """Compare many steps of the spec's own optimizer, run in three ways:
 
     - one by one,
-    - in a pipeline,
+    - in a pipeline, without returning results in between,
     - as in ``harness train``, also starting from large step counts.
 
-    If the same command also checks all steps in float32, the float64 cell makes only few steps.
+    If the same command also makes this check in float32, a float64 cell runs fewer steps.
     """
     rule = context.case.spec.update
     if rule is None:
@@ -106,9 +106,11 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 
 
 def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
-    """Run the steps in each of the three ways in new sessions, and return all deviations. In narrow
-    dtypes, gradients are exact and updates are compared in float32. So the backend must keep
-    parameters, slots and the step number in float32."""
+    """Run the steps in each of the three ways in new sessions, and return all deviations.
+
+    In narrow dtypes (e.g. bfloat16), gradients are exact and updates are compared in float32. So
+    the backend must keep parameters, slots and the step number in float32.
+    """
     case, remote = _make_case(), context.remote
     steps, alone = _make_batches(context, rule)
     broken = f"step {len(alone)}: " if np.isnan(alone[-1]["inputs"]["x"]).any() else "none: "
@@ -168,9 +170,9 @@ def _merge_expected(*parts: Expected) -> Expected:
 
 
 def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
-    """Return two lists of batches: the batches of all three ways to run steps (each batch twice),
-    and the batches for the steps that run one by one. The second list contains the first, and adds
-    steps with unusual learning rates and gradients."""
+    """Return two lists of batches. The first is for all three ways to run steps, and has each batch
+    twice. The second is for the steps that run one by one: it contains the first, and adds steps
+    with unusual learning rates and gradients."""
     narrowed = context.narrowed
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
     gradients = _make_gradients(count, narrowed)
@@ -256,9 +258,11 @@ def _join_losses(values: Arrays, losses: Sequence[str]) -> ArrayDict:
 
 
 def _expect_joined_losses(expected: Expected, losses: Sequence[str]) -> Expected:
-    """Return the expected values with all losses in one array, whose noise is relative to the
-    largest loss. A loss is a sum of many terms, so a single loss can be nearly 0 and then has few
-    correct digits."""
+    """Return the expected values with all losses (by name in ``losses``) in one array, whose noise
+    is relative to the largest loss.
+
+    A loss is a sum of many terms, so a single loss can be nearly 0 and then has few correct digits.
+    """
     values = _join_losses(expected.values, losses)
     sizes = np.abs(values[LOSSES])
 
@@ -271,9 +275,12 @@ def _expect_joined_losses(expected: Expected, losses: Sequence[str]) -> Expected
 
 
 def _skip_last_step(expected: Expected, last: int) -> Expected:
-    """Return the values expected in float16, where loss scaling skips the step ``last`` because its
-    gradients are not finite. Parameters and slots then stay the same. Without loss scaling, the
-    entry :data:`NAN_ENTRY` would become NaN, and all other entries would change."""
+    """Return the values expected in float16 if loss scaling skips the step ``last``, because its
+    gradients are not finite.
+
+    Parameters and slots then stay the same. Without loss scaling, the entry :data:`NAN_ENTRY` would
+    become NaN, and all other entries would change.
+    """
     values = dict(expected.values)
     for name in expected.values:
         before = name.replace(f"step {last}: ", f"step {last - 1}: ")
@@ -293,10 +300,12 @@ def _make_case() -> Case:
 
 
 def _make_gradients(count: int, narrowed: bool) -> Array:
-    """Return gradients of shape ``[count, batch, entries]``. Each entry has about the same size in
-    all steps, but a different value and sign in each step; exceptions are :data:`ZERO_STEPS` and
-    :data:`REPEATED_STEP`. If ``narrowed``, each value has seven bits, so that the sum over a batch
-    needs at most eight bits."""
+    """Return gradients of shape ``[count, batch, entries]``, for ``count`` steps.
+
+    An entry has about the same size in all steps, but a different value and sign in each step;
+    exceptions are :data:`ZERO_STEPS` and :data:`REPEATED_STEP`. If ``narrowed``, each value has
+    seven bits, so that the sum over a batch needs at most eight bits and is exact in bfloat16.
+    """
     random = np.random.default_rng(7)
     gradients = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
     if narrowed:

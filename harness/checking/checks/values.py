@@ -56,8 +56,8 @@ def initial_values(context: Context) -> Iterator[Finding]:
 
 
 def _compare_at_start(context: Context, drawn: ArrayDict) -> list[Deviation]:
-    """Compare a pass at the initial values of a training. In place of random arrays, scales are 1,
-    and biases, states and means are 0. ``drawn`` has the drawn initial parameters."""
+    """Compare a pass at the initial values of a training: scales are 1, and biases, states and
+    means are 0. The other parameters are ``drawn`` from their distributions."""
     case, remote = context.case, context.remote
     statistics = initial_statistics(case.training)
     state = initial_state(case.training, case.batch)
@@ -123,8 +123,8 @@ def cotangents(context: Context) -> Iterator[Finding]:
 
 
 def inference(context: Context) -> Iterator[Finding]:
-    """Compare an inference pass, which uses the moving statistics instead of the batch's
-    statistics."""
+    """Compare an inference pass, in which normalisations use the moving statistics, not the
+    statistics of the batch."""
     case = context.case
     context.remote.load(case.material)
     expected = case.forward("inference", case.material, "main")
