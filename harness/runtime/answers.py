@@ -46,7 +46,7 @@ WHOLE: Mapping[str, Any] = {"index": np.int64, "bool": np.bool_}
 
 
 class IllFormed(Exception):
-    """The error of a worker's answer with a wrong type or shape; the message says what is wrong."""
+    """Error: a worker's answer has a wrong type or shape; the message says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ class Length:
 
 @dataclass(frozen=True)
 class EqualLength:
-    """An annotation for an answer with a list, e.g. one entry per step, whose length an argument
-    sets.
+    """An annotation for an answer with a list, e.g. one entry per step, whose length follows from
+    an argument of the call.
 
-    ``argument`` names an argument of the call: the length itself, or a list of the same length.
-    ``within`` names the field of the answer that holds the list; if it is empty, the answer itself
-    is the list.
+    ``argument`` names this argument: the length itself, or a list of the same length. ``within``
+    names the field of the answer that holds the list; if it is empty, the answer itself is the
+    list.
     """
 
     argument: str
@@ -297,9 +297,12 @@ class AttachedModel(TypedDict):
 
 
 class RecordedCall(TypedDict):
-    """A call of a module. ``start`` and ``end`` are places in the order in which the calls of a
-    pass start and end; ``end`` is -1 if the call raised. ``inputs`` and ``outputs`` are names of
-    arrays."""
+    """A call of a module during a pass of a user's model.
+
+    The starts and ends of all calls are numbered in the order in which they happen; ``start`` and
+    ``end`` are the two numbers of this call. ``end`` is -1 if the call raised. ``inputs`` and
+    ``outputs`` are names of arrays.
+    """
 
     module: str
     start: int

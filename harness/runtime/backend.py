@@ -53,8 +53,9 @@ class Backend(ABC):
 
     Attributes:
         name: The name of the entry point.
-        fused: Faster implementations of the operations in :data:`harness.program.fused.FUSED` and
-            of ``loose_max``. They are called like primitives. Plans use only the fused operations
+        fused: Faster implementations of several primitives in one function, by name: of the
+            operations in :data:`harness.program.fused.FUSED` (e.g. ``softmax``) and of
+            ``loose_max``. They are called like primitives. Plans use only the fused operations
             listed here.
         quick: Set by the harness if each function runs only a few times, at many shapes, as in
             checks. The framework should then compile quickly instead of optimizing.
@@ -62,9 +63,11 @@ class Backend(ABC):
             every call.
         deterministic: Set by the harness with ``--deterministic``: identical calls must give
             identical bits on any device, even if this is slow.
-        fuses: Whether the framework fuses the operations of a loop's step, so that elementwise work
-            is faster inside the loop of a plan.
-        rewrites: Whether :meth:`fill` can write into tensors and their views.
+        fuses: Whether the framework's compiler fuses the elementwise operations of a loop's step.
+            If true, plans leave these operations inside the loop, otherwise they compute them for
+            all steps at once.
+        rewrites: Whether :meth:`fill` can write new values into an existing tensor and its views.
+            If true, the harness reuses the memory of batches.
         compiles: The paths for which this machine has a compiler: ``compiled``
             (:meth:`compile_plan`) and ``native-compiled`` (:meth:`compile_native`).
         denormals: A promise to keep denormals (below 1.2e-38 in float32) until
@@ -100,8 +103,8 @@ class Backend(ABC):
         Args:
             array: ``[...]``, with any strides. Its dtype is int64, bool or a float: float64 in
                 sessions of float64, float32 in all others. For bfloat16 and float16 the harness
-                converts tensors with ``astype``. The method may copy the array or keep it, because
-                sessions do not change or keep the arrays that they pass.
+                converts tensors with ``astype``. The tensor may share the array's memory, because
+                sessions neither change nor keep the arrays that they pass.
         """
 
     @abstractmethod
@@ -220,8 +223,13 @@ class Backend(ABC):
         raise UsageError(f"{self.name} cannot compile its own layers: use another path")
 
     def advance(self, step: Advance) -> Advance:
-        """Return a faster version of a step, which maps (carried, fixed, batch) to (next carried,
-        results). All calls have the shapes of the first call."""
+        """Return a faster version of a step, e.g. a compiled one.
+
+        A step is a function from (carried, fixed, batch) to (next carried, results), each a mapping
+        from names to tensors. ``carried`` are the tensors that a step replaces (e.g. parameters),
+        and ``fixed`` the tensors that stay the same in all steps. All calls have the shapes of the
+        first call.
+        """
         return step
 
     def several(self, step: Advance) -> Advance | None:
@@ -229,8 +237,8 @@ class Backend(ABC):
 
         Returns:
             A function like ``step``, but each tensor of the batch and of the results has an
-            additional first axis: ``[steps, ...]``. The returned carried tensors are those after
-            the last step.
+                additional first axis: ``[steps, ...]``. The returned carried tensors are the
+                carried tensors after the last step.
         """
         return None
 
@@ -317,8 +325,8 @@ class Backend(ABC):
         return None
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """Return the framework's own layer or loss that computes exactly this call, or None without
-        one.
+        """Return the framework's own layer or loss that computes exactly this call; return None if
+        the framework has none.
 
         On native paths the harness asks for each call in each phase, before anything runs. A layer
         runs natively only if the backend claims all of its calls, in both phases. If a claimed call
@@ -328,8 +336,8 @@ class Backend(ABC):
         return None
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        """Return the framework's own optimizer whose update is exactly this rule, or None without
-        one.
+        """Return the framework's own optimizer whose update is exactly this rule; return None if
+        the framework has none.
 
         The harness asks only on native paths. To time whole steps with the optimizer, the backend
         needs :meth:`value_and_gradient`.

@@ -44,7 +44,10 @@ def _ask_for_claim(backend: Backend, call: ClaimableCall) -> Native | None:
 
 def claimed_call(key: str, native: Native) -> Claimed:
     """Return the function with which the interpreter prepares the claimed call of ``key`` (the name
-    of a layer or loss)."""
+    of a layer or loss).
+
+    ``native`` is the framework's implementation.
+    """
 
     def claimed(node: Node) -> Line:
         read_arguments = _argument_reader(node, key, native)
@@ -82,8 +85,8 @@ def _prepared_line(node: Node, label: str, run: Callable[[Values], Sequence[obje
 def merge_chains(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> tuple[list[Node], dict[str, Claimed]]:
-    """Merge consecutive claimed layers that their framework can run as one call (see
-    :class:`.native.Chain`).
+    """Merge consecutive claimed layers that their framework can run as one call, e.g. two LSTM
+    layers (see :class:`.native.Chain`).
 
     Return the new nodes, and the functions that prepare the merged calls, by name of the call.
 

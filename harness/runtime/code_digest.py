@@ -35,7 +35,7 @@ HIDDEN = RUNS_CODE | IMPORTERS
 
 
 class HiddenImports(Exception):
-    """The error for a file that may import modules which its source code does not name."""
+    """Error: a file may import modules that its source code does not name."""
 
 
 def imported_modules(path: Path, package: str) -> set[str]:
@@ -224,7 +224,8 @@ def _sibling_files(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
 
 
 def _find_specs(name: str) -> list[ModuleSpec]:
-    """Return the import spec of each part of a dotted name, or [] if one is missing."""
+    """Return the import spec (the location) of each part of a dotted name; return [] if a part does
+    not exist."""
     specs_found: list[ModuleSpec] = []
     path = None
     words = name.split(".")
@@ -241,7 +242,10 @@ def _find_specs(name: str) -> list[ModuleSpec]:
 
 
 def _files(spec: ModuleSpec) -> list[Path]:
-    """Return a module's file, or a package's files, sorted; for the harness only code."""
+    """Return a module's file, or the files of a package, sorted.
+
+    The files of a package are its code and, in all packages but the harness, its data files.
+    """
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     if not folders and spec.origin is not None and spec.has_location:
         return [Path(spec.origin)]
@@ -270,7 +274,8 @@ def _walk_files(folder: Path, *, into_packages: bool) -> Iterator[Path]:
 
 
 def _is_data(path: Path) -> bool:
-    """Return whether a file is data that code may read, neither source nor compiled code."""
+    """Return whether a file is data that code may read, i.e. neither source code nor compiled
+    code."""
     if path.name.endswith((*CODE, ".pyc")) or path.name.startswith("."):
         return False
     try:

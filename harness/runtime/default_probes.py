@@ -24,7 +24,8 @@ class Probes(dict[str, Probe]):
         return function
 
     def looked_up(self, row: Callable[[int], Measured]) -> None:
-        """Add measurements of what a lookup with a wrong index does in a table with three rows.
+        """Add measurements of the result if a lookup gets a wrong index, in a table with three
+        rows.
 
         ``row(index)`` looks up the index, here 3 (too large) and -1 (negative). It returns which
         row the framework read (``row 2``), ``NaN`` or ``error``.
@@ -35,8 +36,8 @@ class Probes(dict[str, Probe]):
     def observe(self, observations: Mapping[str, Callable[..., Any]]) -> None:
         """Add a measurement for each catalogue entry in ``observations``.
 
-        The entry's function observes the framework, and returns a number or an array that numpy can
-        convert. :data:`READINGS` has the functions that turn such a number or array into the text
+        The function of an entry observes the framework, and returns a number or an array that numpy
+        can convert. :data:`READINGS` has the functions that turn this number or array into the text
         of the result.
         """
         for entry, observe in observations.items():
@@ -54,15 +55,15 @@ def _number(observe: Callable[[], Any]) -> float:
 
 
 def _average_offset(normalise: Callable[[Any], Any]) -> Measured:
-    """Normalise a batch with mean 1e4; return ``lost`` if rounding errors make the result wrong,
-    else ``kept``."""
+    """Normalise a batch with mean 1e4. Return ``lost`` if rounding errors make the result wrong,
+    otherwise ``kept``."""
     x = np.random.default_rng(0).normal(size=(64, 1)).astype("float32") + np.float32(1e4)
     true = (x.astype("float64") - x.mean(dtype="float64")) / x.astype("float64").std()
     return "kept" if np.abs(np.asarray(normalise(x)) - true).max() < 0.05 else "lost"
 
 
 def _gru_gates(state_with: Callable[[int], Any]) -> Measured:
-    """Return which gate each block of a GRU's arrays belongs to, e.g. ``z, r, n``.
+    """Return the gate of each block of a GRU's arrays, in their order, e.g. ``z, r, n``.
 
     ``state_with(block)`` returns the state after one step from state 3, with a large bias in that
     block.
@@ -72,7 +73,7 @@ def _gru_gates(state_with: Callable[[int], Any]) -> Measured:
 
 
 def _lstm_gates(states_with: Callable[[int], Any]) -> Measured:
-    """Return which gate each block of an LSTM's arrays belongs to, e.g. ``i, f, g, o``.
+    """Return the gate of each block of an LSTM's arrays, in their order, e.g. ``i, f, g, o``.
 
     ``states_with(block)`` returns (h, c) after one step from (0, 3), with a large bias in that
     block.

@@ -104,7 +104,8 @@ class Functions:
         self._node_cache = NodeCache()
 
     def function(self, phase: Phase, mode: Mode) -> Function:
-        """Return the compiled forward function of a phase and mode; the function is cached."""
+        """Return the forward function of a phase and mode, compiled by the backend; the function is
+        cached."""
         return self._cached(
             (phase, mode, "forward"), lambda: self.compiled(self.plain(phase, mode))
         )
@@ -200,8 +201,8 @@ class Functions:
     def derivative(self, phase: Phase, mode: Mode) -> Derivative:
         """Return a program that computes gradients in addition to the results; it is cached.
 
-        They are the gradients of the loss or, depending on ``mode``, of the inner product with
-        cotangents.
+        The gradients are those of the loss. If ``mode`` is ``cotangents``, they are those of the
+        inner product of the results and the cotangents.
         """
         program, results = self.programs[phase], result_ports(self.programs[phase], mode)
         prefixes = ("loss",) if mode == "loss" else ("output.", "state.")
@@ -252,7 +253,8 @@ class Functions:
         return results
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
-        """Return a function like :meth:`plain`, but prepared for many calls at fixed sizes.
+        """Return a function like :meth:`plain`, but prepared for many calls at fixed sizes, which
+        makes each call faster.
 
         The function does not accept cotangents.
         """
@@ -321,7 +323,8 @@ class Functions:
         return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
 
     def array(self, tensor: Any, name: str) -> Array:
-        """Return a copy of a tensor's values as an array; error messages contain ``name``.
+        """Return a copy of a tensor's values as an array; error messages contain the tensor's
+        ``name``.
 
         Raises:
             ContractError: the backend's ``numpy()`` did not return an array.

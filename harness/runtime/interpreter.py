@@ -60,10 +60,13 @@ class Loop(Protocol):
 class Interpreter:
     """The settings for interpreting the nodes of a program.
 
-    ``scalar`` turns a number into a tensor. Primitives that convert to floats get ``dtype``.
-    ``claimed`` has the functions that prepare claimed calls, by name of the layer or loss.
-    ``watch`` is called with every value. Constants are made once; if ``anew``, each run makes them
-    again, because a compiler's trace cannot use the constants of another trace.
+    - ``table`` has the primitives, and ``sizes`` the number of every size.
+    - ``scalar`` turns a number into a tensor. Primitives that convert to floats get ``dtype``.
+    - ``scan`` runs loops; None means the Python loop :func:`loop`.
+    - ``claimed`` has the functions that prepare claimed calls, by name of the layer or loss.
+    - ``watch`` is called with every value.
+    - ``anew`` makes each run create its constants again, because a compiler's trace cannot use the
+      constants of another trace. Otherwise they are created once.
     """
 
     table: Table
@@ -196,8 +199,9 @@ class PreparedNodes:
         return values
 
     def _node_without_result(self, node: Node, values: Values) -> Node | None:
-        """If an input of ``node`` is None, return the earlier node that computed it; otherwise
-        return None."""
+        """Return the earlier node that computed an input of ``node`` as None, i.e. without a
+        result; return None if all inputs have values. The error about ``node`` names the earlier
+        node."""
         nothing = {i for i in node.inputs if i in values and values[i] is None}
         return next((n for n in self._nodes.values() if nothing.intersection(n.outputs)), None)
 
@@ -309,7 +313,7 @@ MOST_CACHED = 64
 class NodeCache:
     """A cache of prepared nodes.
 
-    The key identifies the nodes and the sizes. Each run makes its constants anew, because a
+    The key identifies the nodes and the sizes. Each run creates its constants again, because a
     compiler may trace the run.
     """
 
@@ -342,7 +346,8 @@ def with_loose(table: Table, fused: Table) -> Table:
 
 
 def loose_max(table: Table) -> Callable[..., Any]:
-    """Return a ``max`` that may ignore NaN when it reduces the last axis."""
+    """Return a ``max`` that uses the backend's faster maximum, which may ignore NaN, when it
+    reduces the last axis."""
 
     def run(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
         op = LOOSE if axis == (len(x.shape) - 1,) else "max"

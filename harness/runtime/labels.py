@@ -27,10 +27,11 @@ def backend_of(column: str) -> str:
 
 
 def contradiction(column: str, versions: Mapping[str, str]) -> str:
-    """Return a message if the running version contradicts the label, else an empty string.
+    """Return a message if the label of a backend is a version, e.g. ``torch@2.6``, and a different
+    version runs; else an empty string.
 
-    ``versions`` are the versions that the worker reports. A label that is not a version contradicts
-    no version.
+    ``versions`` are the versions that the worker reports. A label that is not a version cannot
+    contradict them.
     """
     backend, _, label = column.partition("@")
     if not VERSION.fullmatch(label):

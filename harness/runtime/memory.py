@@ -45,8 +45,8 @@ def available() -> int:
 
 
 def _allowed_by_groups() -> list[int]:
-    """Return for each limit of a control group the bytes that remain; 2**62 if there is no
-    limit."""
+    """Return the bytes that remain under the memory limit of each control group of this process;
+    2**62 if a group has no limit."""
     allowances = [1 << 62]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

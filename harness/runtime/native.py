@@ -168,9 +168,9 @@ class Native:
 class Layout:
     """The map between the spec's parameters and the framework's packed tensors.
 
-    A parameter such as ``rnn.W`` is a part of a packed tensor such as ``rnn/kernel``, or stays as
-    it is if its layer is not claimed. ``natives`` are the claimed layers, by their name in the
-    model.
+    A parameter such as ``rnn.W`` is a part of a packed tensor such as ``rnn/kernel``. If its layer
+    is not claimed, the parameter stays as it is. ``natives`` are the claimed layers, by their name
+    in the model.
     """
 
     def __init__(self, program: Program, natives: Mapping[str, Native]) -> None:
@@ -200,8 +200,8 @@ class Layout:
         return in_order(self.packed(HOST, neutral, frozen=True))
 
     def unpack(self, packed: Arrays) -> ArrayDict:
-        """Convert packed arrays back to the spec's parameters; parameters whose array is missing
-        are left out."""
+        """Convert packed arrays back to the spec's parameters; parameters whose packed array is
+        missing are left out."""
         return in_order(self.unpacked(HOST, packed))
 
     def packed(self, table: Table, neutral: Mapping[str, Any], *, frozen: bool = False) -> Tensors:

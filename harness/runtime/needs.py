@@ -65,7 +65,8 @@ def unknown_backend(name: str) -> UsageError:
 
 
 def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
-    """Yield the requirements that a distribution has only because of a backend's extras."""
+    """Yield the requirements that a distribution has only because of a backend's extras (optional
+    dependencies)."""
     names = extras(dist, backend)
     for text in dist.requires or () if names else ():
         requirement = Requirement(text)

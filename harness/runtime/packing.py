@@ -57,7 +57,7 @@ class Part:
 
     def neutral(self, packed: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the parameter's shape in the spec, given its shape ``packed`` in the framework;
-        None if unknown."""
+        None if the shapes do not determine it."""
         if self.shape or (self.axes and len(self.axes) != len(packed)):
             return None
         return tuple(packed[axis] for axis in inverse(self.order(len(packed))))

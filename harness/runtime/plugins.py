@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class BrokenPlugin(HarnessError):
-    """The error of a plugin that is installed but cannot be used.
+    """Error: a plugin is installed but cannot be used.
 
-    ``traceback`` is the traceback of an error in the plugin's own code, or empty if no such error
-    was raised.
+    ``traceback`` is the traceback of an error in the plugin's own code; it is empty if that code
+    raised no error.
     """
 
     def __init__(self, message: str, traceback: str = "") -> None:
@@ -38,19 +38,19 @@ class BrokenPlugin(HarnessError):
 
 
 class UnknownBackend(HarnessError):
-    """The error of a backend that no installed distribution provides."""
+    """Error: no installed distribution provides the backend."""
 
 
 class BrokenBackend(BrokenPlugin):
-    """The error of a backend that is installed but cannot be used."""
+    """Error: a backend is installed but cannot be used."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The distribution that provides a backend, from its installed metadata.
+    """The distribution (installed package) that provides a backend, from its metadata.
 
-    ``rivals`` are other distributions that provide a backend of the same name. If there are rivals,
-    the harness loads none of these backends.
+    ``module`` is the module of the plugin. ``rivals`` are other distributions that provide a
+    backend of the same name. If there are rivals, the harness loads none of these backends.
     """
 
     name: str

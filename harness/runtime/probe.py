@@ -104,7 +104,8 @@ KINDS: Mapping[str, str] = {"index": "iu", "bool": "b"}
 
 @dataclass(frozen=True)
 class TensorForm:
-    """The shape and kind of a tensor. ``bound`` is the number of allowed values of an index."""
+    """The shape and kind of a tensor. ``bound`` is the number of allowed values of an index: they
+    are 0 to ``bound - 1``."""
 
     shape: tuple[int, ...]
     kind: Kind = "float"
@@ -129,7 +130,7 @@ class Probe:
     """A test of each primitive of a backend by itself. It does not repeat calls that were correct
     before.
 
-    ``traceback`` is the traceback of the call that raised, if any.
+    ``traceback`` is the traceback of the call that raised an error; it is empty if no call did.
     """
 
     traceback: str = ""

@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ContractError(Exception):
-    """The error of a backend's method that breaks its promise; the message names the method."""
+    """Error: a backend's method breaks its promise; the message names the method."""
 
 
 def describe_type(value: Any) -> str:

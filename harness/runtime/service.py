@@ -69,10 +69,11 @@ class SessionService(StepService):
     ) -> OpenAnswer:
         """Start a session, which replaces the previous session.
 
-        Return what runs each layer (``paths``) and three flags. ``denormals`` is True if the
-        backend promises to keep denormals, and ``repeats`` if its gradients have the same bits each
-        time. ``automatic`` is True if the framework itself computes the gradients, for single
-        passes and for whole training steps.
+        Return a mapping. ``paths`` says what runs each layer: the framework's own layer, e.g.
+        ``torch.lstm``, or ``equations``. ``denormals`` is True if the backend promises to keep
+        denormals, and ``repeats`` if its gradients have the same bits each time. ``automatic`` is
+        True if the framework itself computes the gradients, for single passes and for whole
+        training steps.
         """
         self.backend.quick, self.backend.exact = quick, False
         self._setting = (dtype, device)
@@ -92,7 +93,8 @@ class SessionService(StepService):
         return session.automatic(session.plain("training", "loss")) is not None
 
     def use_rule(self, rule: Any) -> Paths:
-        """Switch to another optimizer; the caller must then load the parameters again."""
+        """Switch to another optimizer; the caller must then load the parameters again. Return what
+        runs each layer and the optimizer."""
         self.session.use_rule(decoded(rule))
         return {"paths": self.session.paths()}
 
@@ -118,9 +120,11 @@ class SessionService(StepService):
         targets: Payload,
         cotangents: Payload | None = None,
     ) -> Gradients:
-        """Return two mappings: ``results``, and ``gradients`` by name of the variable.
+        """Return two mappings: ``results``, and ``gradients`` by name of the variable, e.g.
+        ``rnn.W`` or ``input.x``.
 
-        The gradients are those of the loss or, with ``cotangents``, of the inner product with them.
+        The gradients are those of the loss. With ``cotangents``, they are those of the inner
+        product of the results and the cotangents.
         """
         results, gradients = self.session.gradients(phase, inputs, state, targets, cotangents)
         return {"results": results, "gradients": gradients}
@@ -158,11 +162,13 @@ class SessionService(StepService):
         state: Payload,
         targets: Payload,
     ) -> Annotated[list[Tensors], Length(3)]:
-        """Return the results of three computations on unusual memory layouts, each by name.
+        """Return the results of three computations on unusual memory layouts, each a mapping from
+        names to arrays.
 
         1. Inference on arrays with gaps in memory and reversed axes.
         2. Inference on tensors that are transposed views, if the framework has views.
-        3. A training pass on the arrays of the first; its gradients are named ``gradient.NAME``.
+        3. A training pass on the arrays of the first computation; its gradients are named
+        ``gradient.NAME``.
         """
         session = self.session
         session.load(_with_gaps(parameters), _with_gaps(statistics))

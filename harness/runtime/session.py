@@ -100,8 +100,9 @@ def value_places(program: Program) -> dict[str, str]:
 class Tracing:
     """A record of the named values of a run.
 
-    Values in ``instead`` replace computed values. ``tensor`` converts an array to a tensor.
-    ``array`` converts a tensor to an array; its second argument is the tensor's name for messages.
+    Values in ``instead``, triples (name, time step, array), replace computed values. ``tensor``
+    converts an array to a tensor. ``array`` converts a tensor to an array; its second argument is
+    the tensor's name for messages.
     """
 
     program: Program
@@ -115,7 +116,8 @@ class Tracing:
         self._others = {(name, time): array for name, time, array in self.instead}
 
     def watch(self, value: int, tensor: Any, time: int | None) -> Any:
-        """Record a named value, and return the tensor with which the run continues."""
+        """Record a named value. Return the tensor with which the run continues: the value, or its
+        replacement."""
         name = self._names.get(value)
         if name is None:
             return None
@@ -225,7 +227,8 @@ class Session(Functions):
         vars(self).pop("optimizer_state", None)
 
     def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
-        """Continue the optimizer's equations as after ``steps`` steps; not for a claimed optimizer.
+        """Continue the optimizer's equations as after ``steps`` steps. This is not possible for a
+        framework's own optimizer.
 
         ``slots`` holds arrays by slot and parameter of the spec. Raise :class:`UsageError` if a
         slot is unknown or missing.
@@ -359,8 +362,8 @@ class Session(Functions):
     def fed(
         self, variables: Tensors, gradients: Tensors, step: Any, learning_rate: float
     ) -> tuple[Tensors, Any]:
-        """Return the gradients and the learning rate to pass to a claimed optimizer; see
-        :meth:`.updates.Update.fed`."""
+        """Return the gradients and the learning rate to pass to a framework's own optimizer:
+        clipped, and with the learning-rate schedule applied. See :meth:`.updates.Update.fed`."""
         constants = self._rule_constants(variables, gradients, step, learning_rate)
         fed = self.rule_update().fed(variables, constants)
         return fed, fed.pop(RATE)
@@ -416,7 +419,7 @@ class Session(Functions):
 
 
 class CannotStart(Exception):
-    """The error of a framework that loads but cannot compute, for example without a device."""
+    """Error: a framework loads but cannot compute, for example without a device."""
 
 
 def open_session(

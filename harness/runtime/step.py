@@ -36,9 +36,10 @@ class TrainingStep:
     """A step of a session (a training step or a forward pass).
 
     ``run`` is the part of the step that the framework computes. ``around(run)`` is the whole step:
-    the harness's own work, with a call of ``run`` in it. ``begin(state)`` returns the first
-    (carried, fixed), from the values that the session has loaded. ``orders`` gives the axis order
-    of each input of the step's plan (:class:`harness.program.plan.Plan`), if the step runs a plan.
+    the harness's own work, with a call of ``run`` in it. ``begin(state)`` returns the carried and
+    the fixed tensors of the first step, from the values that the session has loaded. If the step
+    runs a plan, ``orders`` gives the axis order of each input of the plan
+    (:class:`harness.program.plan.Plan`).
     """
 
     around: Callable[[Callable[..., Any]], Advance]
@@ -77,9 +78,10 @@ def make_step(
 ) -> TrainingStep:
     """Return a step of a session that has loaded its parameters.
 
-    ``batch`` is an example with the shapes of the batches to come. Training returns the ``loss``. A
-    forward pass returns the outputs that no other output depends on. With ``total``, training adds
-    each loss to the carried :data:`.plan.TOTAL`.
+    ``batch`` is an example with the shapes of the batches to come. A training step returns the
+    ``loss``. A forward pass returns the outputs that no other output depends on. With ``total``, a
+    training step also adds its loss to :data:`.plan.TOTAL`, a tensor that is passed from step to
+    step.
 
     Raises:
         UsageError: the model has no optimizer, or no native layer on path ``native-compiled``.

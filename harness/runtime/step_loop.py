@@ -38,7 +38,7 @@ class Steps(Protocol):
 
 @runtime_checkable
 class Runs(Protocol):
-    """Steps of which several can be started in one call, which is faster."""
+    """Steps of which several can be started in one call, which is faster than a call per step."""
 
     def run(self, first: int, count: int) -> Any:
         """Begin ``count`` steps, from step ``first``; return the handle of the last step."""
@@ -104,7 +104,8 @@ TRIES = 5
 
 @dataclass
 class Carry:
-    """The tensors that go from step to step (``carried``), and the tensors that stay (``fixed``).
+    """The tensors that go from step to step (``carried``, e.g. parameters), and the tensors that
+    are the same in all steps (``fixed``).
 
     Each step replaces ``carried`` by its results. The old tensors may be too large to keep, so no
     other object may refer to them.
@@ -150,7 +151,8 @@ class StepLoop:
 
 @dataclass(frozen=True)
 class StepHandle:
-    """Results of a call that may still be running; of shape ``[steps, ...]`` if ``stacked``."""
+    """Results of a call that may still be running. If the call makes several steps, ``stacked`` is
+    true, and the results have the shape ``[steps, ...]``."""
 
     results: Tensors
     stacked: bool
@@ -218,9 +220,9 @@ class Pipeline:
         """Continue with other batches. They replace all batches; if ``beside`` is true, they become
         a second list, and :meth:`turn` switches between the two lists.
 
-        The batches are laid out once in the axis order of the step. If the backend can write into
-        tensors, the new batches reuse the memory of the old ones, because a step may be bound to
-        that memory.
+        The axes of each batch are put in the order that the step needs. If the backend can write
+        into tensors, the new batches are written into the tensors of the old ones, because a
+        compiled step may read this memory.
 
         Raises:
             UsageError: there are no batches.
@@ -244,8 +246,9 @@ class Pipeline:
         """Reset parameters, statistics, state and optimizer to their initial values; ``parameters``
         replaces the initial parameters.
 
-        If the backend can write into tensors, fixed tensors keep their memory, because a step may
-        be bound to it.
+        If the backend can write into tensors, the initial values of the fixed tensors (which no
+        step changes) are written into the existing tensors, because a compiled step may read this
+        memory.
         """
         first, statistics, _ = self._values
         backend, before = self.session.backend, self._carry.fixed
@@ -271,8 +274,10 @@ class Pipeline:
         return self._last
 
     def _cycle(self, index: int, end: int) -> Iterator[tuple[Tensors, bool]]:
-        """Yield the batches of the steps from ``index`` to ``end - 1`` in turn; if one call makes
-        several steps, yield a stack of batches instead. The flag says which."""
+        """Yield the batches of the steps from ``index`` to ``end - 1`` in turn, each with a flag.
+
+        If one call makes several steps, yield a stack of batches instead; the flag is then true.
+        """
         count, many = len(self._batches), self.many
         while index < end:
             if many > 1 and index % many == 0 and end - index >= many:
@@ -312,10 +317,8 @@ class Pipeline:
         return {n: a[count - 1 - back] for n, a in self._read.items()} if stacked else self._read
 
     def copying(self) -> float:
-        """Return the seconds to read the last results from tensors that are already computed.
-
-        The slowest of several tries counts.
-        """
+        """Return the seconds to read the last results from tensors that are already computed: the
+        slowest of several tries."""
         backend = self.session.backend
         tensors = {n: backend.tensor(np.array(a)) for n, a in self._read.items()}
         backend.wait(tensors)
@@ -345,11 +348,11 @@ class Pipeline:
         return {**values, "others": others}
 
     def overhead(self, count: int) -> float:
-        """Return the harness's own seconds per step: the time of :meth:`start` without the
-        framework.
+        """Return the seconds per step that the harness itself needs: the time of :meth:`start`
+        without the framework's computation.
 
-        If the framework has compiled the whole step, the whole step is excluded. The pipeline
-        restarts afterwards.
+        If the framework has compiled the whole step, the whole step counts as the framework's. The
+        pipeline restarts afterwards.
         """
         arguments = self._carry.carried, self._carry.fixed, self._batches[0]
         if self._loop.one is self._step_advance:

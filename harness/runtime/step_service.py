@@ -200,8 +200,8 @@ class StepService:
         """Make a pipeline for ``path``. It replaces all other pipelines or, with ``beside``, only
         an earlier one of this path.
 
-        Return what runs each layer, the seconds of this call, the steps per call, and the backend's
-        settings.
+        ``mode`` is ``train`` or ``forward``. Return what runs each layer, the seconds of this call,
+        the steps per call, and the backend's settings.
         """
         self._pipelines = self._pipelines if beside else {}
         started = time.perf_counter()
@@ -243,12 +243,12 @@ class StepService:
         if the backend supports it. Before the last ``many`` steps, the training is resumed as if
         from a checkpoint.
 
-        Each number in ``starts`` begins another training: on the first ``many`` batches, from the
-        given parameters and with new optimizer slots. It starts as if that number of steps were
-        already made.
+        For each number in ``starts``, a further training starts from the given parameters, with new
+        optimizer slots but with this number as its step count. It makes ``many`` steps on the first
+        batches.
 
         Return the ``total`` of the losses of all steps (one per batch) and the values after the
-        last step. ``later`` holds the values at the end of the training of each of ``starts``.
+        last step. ``later`` holds the values at the end of each further training.
         """
         self.backend.quick = False
         self.backend.flush_denormals(True)

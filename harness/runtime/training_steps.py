@@ -40,9 +40,9 @@ class BatchSource(Protocol):
     def batch(self, rows: Rows, compact: Collection[str] = (), step: int | None = None) -> Arrays:
         """Return arrays ``[..., batch, ...]`` by ``input.NAME`` and ``target.NAME``.
 
-        ``rows`` has any shape ``[..., batch]``. Arrays named in ``compact`` are indices instead of
-        one-hot. ``step`` is the number of the first step, counted from 0; if it is given, the
-        arrays include the noise of the steps.
+        ``rows`` are row numbers of any shape ``[..., batch]``. Arrays named in ``compact`` are
+        indices instead of one-hot. ``step`` is the number of the first step, counted from 0; if it
+        is given, the arrays include the noise of the steps.
         """
 
     def expand(self, name: str, taken: Array) -> Array:
@@ -78,8 +78,8 @@ class Loader:
         self.many = many or (MANY_SMALL if MANY_SMALL * self._bytes <= SMALL else MANY)
 
     def batch(self, rows: Rows, step: int = 0) -> Tensors:
-        """Return the tensors of one step, from rows ``[batch]``, or of several, from ``[steps,
-        batch]``.
+        """Return the tensors of one step, if ``rows`` is ``[batch]``, or of several steps, if it is
+        ``[steps, batch]``.
 
         ``step`` is the number of the first of these steps.
         """
@@ -108,11 +108,11 @@ class Loader:
                 yield batch, False
 
     def each(self, rows: Rows, step: int = 0) -> Iterator[Tensors]:
-        """Yield the batches of rows ``[steps, batch]`` one by one. Use each batch before the next
-        one.
+        """Yield the batches of rows ``[steps, batch]`` one by one. Use each batch before asking for
+        the next one, which may overwrite it.
 
-        If a backend can write into tensors, many batches are written in one piece, always to the
-        same memory. An executor is then bound to this memory already, and a step need not copy its
+        If a backend can write into tensors, many batches are written at once, always to the same
+        memory. An executor is then bound to this memory already, and a step need not copy its
         inputs.
         """
         if not self._backend.rewrites:
@@ -184,7 +184,7 @@ class ListedBatches:
     def batch(
         self, rows: Rows, compact: Collection[str] = (), step: int | None = None
     ) -> ArrayDict:
-        """Return the batches whose indices in the list are ``rows`` ``[..., 1]``, including their
+        """Return the batches with the indices ``rows`` ``[..., 1]`` in the list, including their
         noise."""
         return {name: array[rows[..., 0]] for name, array in self._arrays.items()}
 
@@ -202,9 +202,9 @@ class TrainingSteps:
     """A session that trains as fast as a pipeline: it makes several steps per call and reuses
     memory.
 
-    ``state`` is the state before the next step, and ``count`` the number of steps made so far. Read
-    them only after :meth:`store`. ``many`` is the number of steps in one call; without it, the
-    batch size decides.
+    ``state`` is the state before the next step, and ``count`` the number of steps made so far. Both
+    are up to date only after :meth:`store`. ``many`` is the number of steps in one call; if it is
+    None, the batch size decides.
     """
 
     def __init__(self, session: Session, source: BatchSource, many: int | None = None) -> None:
@@ -229,7 +229,8 @@ class TrainingSteps:
         return float(self.session.array(self._carry.carried[TOTAL], "the sum of losses"))
 
     def store(self) -> None:
-        """Put the carried tensors back into the session."""
+        """Put the tensors that the last step returned back into the session, so that they can be
+        read."""
         if self._carry.carried:
             store(self.session, self._carry.carried)
             self.session.steps = self._updates()
@@ -279,8 +280,8 @@ class TrainingSteps:
         return steps_made(self.session.array(self._carry.carried[STEP], STEP))
 
     def _steps(self, rate: float, rows: Rows) -> _Steps:
-        """Return the compiled step for a learning rate and for batches as large as ``rows``; it is
-        cached."""
+        """Return the compiled step for a learning rate and for batches of the shape of ``rows``; it
+        is cached."""
         key = (rate, len(rows))
         if key not in self._compiled_steps:
             self.store()

@@ -70,16 +70,17 @@ def _initial_slot(slot: Port, shape: tuple[int, ...], parameter: Array) -> Array
 
 
 def steps_made(following: Array) -> int:
-    """Return the number of steps that the optimizer has made, given the number of its next step."""
+    """Return the number of steps that the optimizer has made, given ``following``, the number of
+    its next step."""
     return int(following) - 1
 
 
 def claimable(rule: UpdateRule, layout: Layout) -> bool:
     """Return whether a framework's own optimizer could replace a rule.
 
-    The rule must be the same for all parameters. Its attributes must be constant, and its slots
-    must be those of the definition, in the parameters' shapes. If the rule depends on which entries
-    belong to one parameter, no tensor may hold several parameters.
+    The rule must be the same for all parameters. Its attributes must be constant. Its slots must be
+    the slots of the optimizer's definition, in the shapes of the parameters. If the update of an
+    entry depends on other entries of its parameter, no packed tensor may hold several parameters.
     """
     if rule.groups or rule.varying or rule.added or by_rank(rule):
         return False
@@ -114,8 +115,8 @@ def without_clipping(rule: UpdateRule, optimizer: NativeOptimizer | None) -> Upd
 class Update:
     """An update rule for all variables of a layout.
 
-    Slots are packed like variables. If the rule distinguishes matrices from other parameters, slots
-    are kept per parameter under the spec's name, because not all parameters have the same slots.
+    Slots are packed like variables. If the rule has a different rule for matrices, slots are kept
+    per parameter under the spec's name, because not all parameters have the same slots.
     ``interpreter`` makes an interpreter for sizes. ``table`` is the table of primitives.
     """
 
@@ -276,11 +277,12 @@ def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
 def finish_scaled_step(
     interpreter: Interpreter, gradients: Tensors, before: Tensors, updated: Tensors
 ) -> tuple[Tensors, Tensors]:
-    """Return the values after a step, and the new loss scaling.
+    """Return two things: the values after a step, including the number of the next step, and the
+    new loss scaling.
 
-    The values include the number of the next step. If a gradient is not finite, the step is
-    skipped; see :func:`harness.program.updates.with_loss_scaling`. ``before`` and ``updated`` are
-    the values before and after the update.
+    If a gradient is not finite, the step is skipped; see
+    :func:`harness.program.updates.with_loss_scaling`. ``before`` and ``updated`` are the values
+    before and after the update.
     """
     builder, values = Builder(), {}
 

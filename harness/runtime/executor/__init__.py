@@ -30,7 +30,7 @@ KEPT = 16
 
 
 def in_turn(*calls: Call) -> Call:
-    """Return one function that makes the given calls in order."""
+    """Return a function without arguments that makes the given calls in order."""
 
     def run() -> None:
         for call in calls:
@@ -182,9 +182,10 @@ class Executor:
     def _bind_to(self, given: Sequence[Any]) -> _Bound:
         """Bind all calls to these inputs, or to copies of the inputs.
 
-        If the caller passes bound inputs again, no work is needed. The executor copies the inputs
-        if it has already bound :data:`KEPT` lists of inputs, because copying is cheapest if each
-        call has new inputs. It also copies the inputs if one of them is not in C order.
+        Binding means that a call stores the memory of its inputs. If the caller passes bound inputs
+        again, no work is needed. The executor copies the inputs if it has already bound
+        :data:`KEPT` lists of inputs, because copying is cheapest if each call has new inputs. It
+        also copies the inputs if one of them is not in C order.
         """
         flats, in_place = [], len(self._bound) < KEPT
         for view, tensor in zip(self._inputs.values(), given, strict=True):
@@ -241,8 +242,8 @@ class Executor:
 
 @dataclass(frozen=True)
 class _Bound:
-    """Calls that are bound to certain input tensors. It keeps the inputs alive, so that no new
-    tensor gets the ``id`` of one of them."""
+    """Calls that are bound to the memory of the input tensors ``given``. The object keeps the
+    inputs alive, so that no new tensor gets the ``id`` of one of them."""
 
     calls: Sequence[Call]
     given: Sequence[Any]

@@ -49,10 +49,11 @@ def lives(
 class MemoryPlan:
     """The allocation of every buffer except the buffers of inputs.
 
-    Each buffer in ``carried`` has its own allocation, even if no instruction reads the buffer.
-    ``replaced`` maps a new buffer to the old buffer whose memory it should take over. ``aliases``
-    gives, by operation, the positions of the inputs whose memory the result may take over. Such an
-    input must have the layout of the result, and no later instruction may read it.
+    Each buffer in ``carried`` has an allocation that it shares only with its replacement, even if
+    no instruction reads the buffer. ``replaced`` maps a new buffer to the old buffer whose memory
+    it should take over. ``aliases`` gives, by operation, the positions of the inputs whose memory
+    the result may take over. Such an input must have the layout of the result, and no later
+    instruction may read it.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class MemoryPlan:
         )
 
     def _replace(self, new: Buffer, old: Buffer) -> None:
-        """Give ``new`` the memory of ``old`` if that is safe.
+        """Give the buffer ``new`` the memory of ``old`` if no instruction needs ``old`` any more.
 
         Then give the same memory to an input from which ``new`` is computed, and so on.
         """

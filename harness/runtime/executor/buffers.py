@@ -35,7 +35,7 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A tensor of a shape in which every entry is the same number."""
+    """A tensor in which every entry is the same number."""
 
     number: float
     shape: tuple[int, ...] = ()
@@ -93,7 +93,7 @@ class View:
         return View(self.buffer, shape, self.strides, offset)
 
     def row(self, index: int) -> View:
-        """Return entry ``index`` of the first axis."""
+        """Return a view of entry ``index`` of the first axis, without this axis."""
         return self.narrow(0, index, index + 1).squeeze(0)
 
     def broadcast(self, shape: tuple[int, ...]) -> View:

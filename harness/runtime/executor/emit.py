@@ -31,7 +31,8 @@ class Assembler:
         self.instructions.append(Instruction(op, out, inputs, attributes))
 
     def in_memory(self, operand: Operand) -> View:
-        """Return a view of an operand. A constant gets memory that is filled in advance."""
+        """Return a view of an operand. A constant gets memory that is filled with its number in
+        advance."""
         if isinstance(operand, View):
             return operand
         key = (operand.number, operand.shape)
@@ -175,7 +176,7 @@ class Work:
     """The argument of a rule: one node of a plan, which the rule converts to instructions.
 
     It holds the node's operands and attributes, and the shape and kind of its result. ``home`` is
-    the view where the rule must write the result, or None if the rule may choose.
+    the view into which the rule must write the result, or None if the rule may choose.
     """
 
     assembler: Assembler

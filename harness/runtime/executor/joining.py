@@ -26,8 +26,8 @@ LINE = 16
 
 
 class BufferJoiner:
-    """A list of instructions in which equal chains are joined; :meth:`place` converts views of the
-    old buffers."""
+    """A list of instructions in which equal chains are joined to one chain on joined buffers.
+    :meth:`place` converts views of the old buffers to views of the joined buffers."""
 
     def __init__(
         self, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
@@ -57,11 +57,11 @@ class BufferJoiner:
         return replace(view, buffer=joined.buffer, offset=joined.offset + view.offset)
 
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
-        """Convert ``replaced`` (new buffer -> old buffer whose memory it takes over) to joined
-        buffers.
+        """Convert ``replaced``, which maps a new buffer to the old buffer whose memory it takes
+        over, to joined buffers.
 
         A joined buffer replaces another only if every part replaces the part at the same position.
-        Two groups may hold the same parameters in different orders.
+        This may fail if two groups hold the same parameters in different orders.
         """
         parts: dict[tuple[Buffer, Buffer], int] = defaultdict(int)
         for new, old in replaced.items():
@@ -262,7 +262,7 @@ def _movable(
     instructions: Sequence[Instruction],
     uses: Mapping[Buffer, Sequence[int]],
 ) -> list[_Chain]:
-    """Return the chains that may be delayed until the last of ``chains`` runs.
+    """Return those of the ``chains`` that may be delayed until the last of them runs.
 
     Until the last chain ends, no other instruction may read the results of such a chain, or write
     to buffers that it has read.

@@ -30,7 +30,8 @@ FOLDED = ("add", "subtract", "multiply", "divide", "power", "negative", "sqrt", 
 
 
 class Flattener(Assembler):
-    """The list of instructions of a plan. ``env`` gives the view or constant of each value."""
+    """The list of instructions of a plan. ``env`` maps a value number to the view or constant that
+    holds the value."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -46,8 +47,8 @@ class Flattener(Assembler):
         self.results = {name: self._result(self.env[v]) for name, v in plan.outputs.items()}
 
     def _result(self, operand: Operand) -> View:
-        """Return the view of an output; copy the output if its memory is that of an input or a
-        constant."""
+        """Return the view of an output of the plan. If its memory is the memory of an input or a
+        constant, copy the output."""
         if isinstance(operand, View) and operand.buffer.role == "temporary":
             return operand
         place = fresh(

@@ -85,7 +85,7 @@ def _divisible(
 def _independent(
     earlier: Instruction, later: Instruction, allocation_of: Callable[[View], Allocation | None]
 ) -> bool:
-    """Return whether two instructions can run tile by tile.
+    """Return whether two instructions can run tile by tile (a tile is a range of rows).
 
     They cannot if one of them writes memory as a certain row that the other uses as a different
     row.
