@@ -77,8 +77,8 @@ class Jax(Backend):
     def tensor(self, array: Array) -> Any:
         """Return the array as a JAX array. In a float32 session, index arrays become int32.
 
-        Raise :class:`UsageError` for arrays that JAX would narrow silently: float64 arrays outside
-        of a float64 session, and integers beyond int32.
+        JAX would silently convert float64 arrays outside of a float64 session to float32, and
+        integers beyond int32 to other numbers. Raise :class:`UsageError` for these arrays.
         """
         if not jax.config.jax_enable_x64:
             if array.dtype == np.float64:
@@ -145,7 +145,7 @@ class Jax(Backend):
     @property
     def _quick(self) -> bool:
         """True if XLA compiles without optimisations, to save time. On a GPU this is always False,
-        because the checks must run the code that is timed."""
+        so that the checks run the same code that ``bench`` times."""
         return self.quick and self._card is None
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
@@ -188,11 +188,11 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 
 
 class Flax(Jax):
-    """The backend ``flax``: the layers of Flax, and those layers of the backend ``jax`` that Flax
-    lacks.
+    """The backend ``flax``: the layers of Flax and, if Flax lacks a layer, the layer of the backend
+    ``jax``.
 
-    In bfloat16 and float16, all layers are those of the backend ``jax``, because Flax sums the
-    gradients of biases in these dtypes.
+    In bfloat16 and float16, all layers are those of the backend ``jax``: Flax sums the gradients of
+    biases in these dtypes, which loses digits.
     """
 
     name = "flax"

@@ -88,8 +88,8 @@ def kernel_and_bias(layer: ClaimableCall) -> dict[str, Piece]:
 
 
 def if_activation_known(claim: Claim) -> Claim:
-    """Wrap a claim function, so that it returns None for layers with activations that Flax
-    lacks."""
+    """Wrap a claim function, so that it returns None (the layer then runs as equations) for layers
+    with activations that Flax lacks."""
 
     def claim_if_known(layer: ClaimableCall, dtype: str) -> Native | None:
         functions = (layer.attributes.get(n, "linear") for n in ("activation", "gate"))

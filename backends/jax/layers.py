@@ -30,7 +30,10 @@ def _mask(values: Tensors) -> Mapping[str, Any]:
 
 def _packed_attention(mask_arguments: MaskArguments) -> Callable[[ClaimableCall], Native]:
     """Return a function that makes the native attention of a layer, with one joint projection for
-    q, k and v."""
+    queries, keys and values.
+
+    ``mask_arguments`` returns the arguments for the mask of a call.
+    """
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
@@ -199,7 +202,8 @@ def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
 
 
 def _cast(native: Native, dtype: str) -> Native:
-    """Wrap a layer to run in a narrow dtype: cast its inputs and parameters, except biases.
+    """Wrap a layer to run in a narrow dtype: cast its inputs and parameters to this dtype, except
+    biases.
 
     XLA sums the gradient of a bias over the batch in the bias's dtype. In a narrow dtype, the sum
     over a large batch would lose most of its digits.

@@ -48,8 +48,9 @@ class OptaxOptimizer(NativeOptimizer):
     """An optax optimizer with its arguments.
 
     Each step calls ``make(learning_rate)`` again, and passes on the optimizer state (moments and
-    step count). Coefficients are Python floats, because ``optax.inject_hyperparams`` would round
-    them, and ``1 - beta_2``, to float32.
+    step count). optax can also change the learning rate of one optimizer by
+    ``optax.inject_hyperparams``, but that would round the coefficients, and ``1 - beta_2``, to
+    float32. Here they are Python floats.
     """
 
     def __init__(
@@ -102,8 +103,8 @@ def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
 
 
 def _clip(rule: UpdateRule) -> tuple[str, float] | None:
-    """Return the name of optax's clipping function and its limit; None if optax cannot clip like
-    the rule."""
+    """Return the name of optax's clipping function and its limit; return None if optax cannot clip
+    as the rule does."""
     match clipping(rule):
         case Clipping(by="global_norm", limit=limit, epsilon=0):
             return "clip_by_global_norm", limit

@@ -102,8 +102,8 @@ def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:
 class PeakMemory:
     """The peak memory of a device since the last :meth:`forget`.
 
-    JAX reports only the peak since the start of the process. If the later peak is lower, it is
-    unknown.
+    JAX reports only the peak since the start of the process. If the peak since :meth:`forget` is
+    lower than an earlier peak, it is unknown.
     """
 
     def __init__(self) -> None:

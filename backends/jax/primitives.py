@@ -56,8 +56,8 @@ PROMISE = "promise_in_bounds"
 
 
 def takes(jnp: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return the primitives that gather entries by index; they do not check that indices are in
-    range."""
+    """Return the primitives that gather entries by index, by name. They do not check that indices
+    are in range."""
     return {
         "take": lambda x, indices: x.at[indices].get(mode=PROMISE),
         "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode=PROMISE),
@@ -65,10 +65,10 @@ def takes(jnp: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def largest(jnp: Any) -> Callable[..., Any]:
-    """Return a ``max`` that returns NaN if an input is NaN.
+    """Return a ``max`` that returns NaN if an entry is NaN.
 
-    XLA's own ``max`` ignores NaN if it is compiled alone for a CPU and has at least about 5,000
-    inputs.
+    XLA's own ``max`` ignores NaN in one case: if it is compiled alone for a CPU and has at least
+    about 5,000 entries.
     """
 
     def run(x: Any, axis: Any, keepdims: bool) -> Any:

@@ -71,7 +71,8 @@ def advance(jax: Any, step: Advance, options: Options) -> Advance:
 
 
 def several(jax: Any, step: Advance, options: Options) -> Advance:
-    """Compile many steps as one call, because the overhead of a call is as long as a small step."""
+    """Compile many steps as one call, which is faster: the overhead of a call is as long as a small
+    step."""
 
     def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
         def body(carried: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:

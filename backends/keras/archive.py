@@ -37,7 +37,8 @@ def text(archive: Archive, name: str, limit: int = DESCRIBED) -> str:
 
 
 def layers(config: str) -> dict[str, tuple[str, str]]:
-    """Return the class and the variable group of each layer in a configuration, by layer name.
+    """Return two texts for each layer in a configuration, by layer name: its class, and the group
+    with its variables in the HDF5 file.
 
     Raises:
         Damaged: the configuration does not describe a model.
@@ -84,8 +85,8 @@ def variables(archive: Archive, model_bytes: int) -> Iterator[Any]:
 
 
 def declared(file: Any, group: str, layer: str, inner: Sequence[str], index: int) -> Declared:
-    """Return variable number ``index`` of a layer, or of the object at the path ``inner`` in the
-    layer.
+    """Return variable number ``index`` of a layer, or of an object inside the layer, e.g. a cell.
+    ``inner`` is the path of this object.
 
     Raises:
         Damaged: the variables belong to another layer.

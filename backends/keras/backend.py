@@ -213,8 +213,11 @@ class Keras(Backend):
     def _make_layer(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
     ) -> Any:
-        """Return a Keras layer with the spec's name, and a function that casts its results if its
-        dtype policy is mixed, otherwise None. ``both`` makes the layer bidirectional."""
+        """Return two things: a Keras layer with the spec's name, and a function that casts its
+        results to float32. The function is None unless the layer's dtype policy is mixed.
+
+        ``both`` makes the layer bidirectional.
+        """
         name = own_name(str(layer.node.attributes["instance"]), self.keras)
         known = getattr(self.keras.layers, kind)
         made = known(**arguments, **self.starts(known), name=name)

@@ -16,10 +16,13 @@ from .source import RESERVED, CallWriter, registered
 
 @dataclass(frozen=True)
 class Custom:
-    """A call of a layer, or a single operation, for which the export generates a Keras layer class.
+    """A call of a layer, or a single operation, for which the export generates a Keras layer class,
+    because Keras has none.
 
     - ``arguments`` and ``weights`` map values of the program (by number) to names in the source.
-    - ``attributes`` maps names of weights to names of the class's attributes.
+    - ``attributes`` maps names of weights to names of the class's attributes, and ``shapes`` to
+      shapes.
+    - ``trained`` has the names of the weights that are trained.
     - ``nodes`` are all nodes that ``outputs`` depend on, including constants.
     - ``results`` are the numbers of the outputs in the whole program.
     """
@@ -53,7 +56,8 @@ class Custom:
         return [f"{INDENT}def {name}({arguments}):", *lines]
 
     def shape(self) -> list[str]:
-        """Return the source lines of the method that computes the output shape.
+        """Return the source lines of the method that computes the output shape; empty if the class
+        needs no such method.
 
         The method is needed only if a weight is sliced and the output has the shape of an argument.
         Without the method, Keras on torch calls the layer with inputs of length 83 to find the
@@ -77,9 +81,11 @@ class Custom:
 
 
 def class_text(name: str, forms: Sequence[Custom]) -> str:
-    """Return the source of a layer's class, with the code that registers it. ``forms`` are the
-    different calls of the layer. If they differ in axes or arguments, the class takes a list of
-    tensors and the number of the variant."""
+    """Return the source of a layer's class, with the code that registers it.
+
+    ``forms`` are the different calls of the layer. If they differ in axes or arguments, the class
+    takes a list of tensors and the number of the call in ``forms``.
+    """
     first = forms[0]
     lines = [f"class {name}(keras.layers.Layer):", *document.docstring([first.summary], 1), ""]
     lines += first.start()

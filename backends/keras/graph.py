@@ -38,7 +38,7 @@ class KerasLayer(Native):
 
 def _source(layer: Any, values: Tensors) -> list[Any]:
     """Return the positional arguments of a call of a Keras layer. Self-attention gets the same
-    tensor twice: as query and as value."""
+    tensor twice, because Keras' attention takes a query and a value."""
     source = values["indices"] if "indices" in values else values["x"]
     return [source, source] if type(layer).__name__ == ATTENTION else [source]
 
@@ -113,9 +113,10 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
 class BuiltModel:
     """A ``keras.Model`` for one phase (training or inference) and given input sizes.
 
-    Values are identified by their numbers in the program. ``fixed`` lists the untrained variables,
-    each with the numbers of its value before and after the call. ``constants`` are results that do
-    not depend on inputs. ``done`` are all values that the model computes.
+    Values are identified by their numbers in the program. ``trained`` has the packed names of the
+    trained variables. ``fixed`` lists the untrained variables (e.g. moving statistics), each with
+    the numbers of its value before and after the call. ``constants`` are results that do not depend
+    on inputs. ``done`` are all values that the model computes.
     """
 
     model: Any

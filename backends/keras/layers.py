@@ -15,9 +15,12 @@ from .attention import parts_of
 
 
 def claimed_loss(keras: Any, definition: str, without: Collection[str]) -> Native | None:
-    """Return Keras' cross-entropy of logits as a native loss; None for definitions in ``without``,
-    which the engine computes wrongly. The loss copies its logits. Otherwise, if a softmax has
-    computed the logits, Keras would use the input of that softmax instead."""
+    """Return Keras' cross-entropy of logits as a native loss; return None for definitions in
+    ``without``, which the engine computes wrongly.
+
+    The loss copies its logits. Without the copy, if a softmax has computed the logits, Keras would
+    use the input of that softmax instead.
+    """
     functions = {
         "sparse_cross_entropy": keras.losses.sparse_categorical_crossentropy,
         "cross_entropy": keras.losses.categorical_crossentropy,
@@ -33,8 +36,8 @@ def claimed_loss(keras: Any, definition: str, without: Collection[str]) -> Nativ
 
 
 def layer_name(instance: str) -> str:
-    """Return the name in Keras of a layer of the spec. It has no dots, because the torch engine
-    rejects them."""
+    """Return the name in Keras of a layer of the spec: the spec's name without dots, because the
+    torch engine rejects dots."""
     return instance.replace(".", "_")
 
 
@@ -50,7 +53,7 @@ def is_operation_name(name: str, keras: Any) -> bool:
 
 
 def own_name(instance: str, keras: Any) -> str:
-    """Return a name in Keras for a layer of the spec, which no operation of Keras can have."""
+    """Return a name in Keras for a layer of the spec which Keras does not give to any operation."""
     name = layer_name(instance)
     return f"{name}_layer" if is_operation_name(name, keras) else name
 
@@ -180,8 +183,11 @@ def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
 
 
 def zero_initializers(kind: Callable[..., Any]) -> dict[str, str]:
-    """Return constructor arguments that initialize all parameters of a class to zero. The initial
-    values are never used, and random values are slow: JAX compiles a function for each shape."""
+    """Return constructor arguments that initialize all parameters of a class to zero.
+
+    The initial values are never used. Random values would be slow: JAX compiles a function for each
+    shape.
+    """
     return {n: "zeros" for n in signature(kind).parameters if n in INITIALIZERS}
 
 

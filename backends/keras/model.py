@@ -60,8 +60,8 @@ class Module:
 
 
 class Claims(Keras):
-    """The choice of Keras layers for a saved model, in any dtype. Its module defines activations
-    that Keras 3 lacks."""
+    """The choice of Keras layers for a saved model, in any dtype. The ``Module`` next to the model
+    defines activations that Keras 3 lacks."""
 
     def __init__(self, name: str, engine: str) -> None:
         super().__init__(name, engine)
@@ -86,8 +86,11 @@ class Claims(Keras):
 
 @dataclass(frozen=True)
 class Built:
-    """A finished model, and its Keras layers by name in the spec. ``natives`` are the layers that
-    Keras has itself, including the layout of their parameters."""
+    """A finished model, and its Keras layers by their names in the spec.
+
+    ``natives`` are the layers that Keras has itself, with the layout of their parameters.
+    ``module`` defines the others.
+    """
 
     model: Any
     layers: Mapping[str, Any]
@@ -275,8 +278,8 @@ class Assembly:
 
 
 def _idioms(ops: Any) -> Table:
-    """Return Keras' functions for common combinations of primitives, such as relu. Softmax is
-    missing, because Keras has a layer for it."""
+    """Return Keras' functions for common combinations of primitives, such as relu, by name. Softmax
+    is left out, because Keras has a layer for it."""
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
         "clip": lambda x, low, high: ops.clip(x, low, high),

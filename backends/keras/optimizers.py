@@ -28,9 +28,12 @@ CLIPS: Mapping[str, str] = {
 
 
 class KerasClass(NamedTuple):
-    """A Keras optimizer class (``kind``), the names of its arguments, and its variable lists by
-    slot. ``further`` maps other arguments to their values, or to names of attributes of the
-    optimizer in the spec."""
+    """A Keras optimizer class (``kind``).
+
+    ``names`` are the names of its arguments, which are also attributes of the spec's optimizer.
+    ``slots`` maps the spec's slots to Keras' lists of variables. ``further`` maps other arguments
+    to their values, or to names of attributes of the spec's optimizer.
+    """
 
     kind: str
     names: tuple[str, ...]
@@ -148,7 +151,8 @@ class KerasOptimizer(NativeOptimizer):
 def claim_optimizer(
     backend: Backend, keras: Any, engine: Engine, rule: UpdateRule
 ) -> NativeOptimizer | None:
-    """Return the Keras optimizer that makes the same update as the rule; None if there is none."""
+    """Return the Keras optimizer that makes the same update as the rule; return None if Keras has
+    none."""
     keras_class, numbers = OPTIMIZERS.get(rule.name), rule.attributes
     if keras_class is None or (keras_class.kind == "Lamb" and numbers["weight_decay"] != 0):
         return None  # Keras applies weight decay outside of LAMB's norms

@@ -113,8 +113,8 @@ class TensorFlowEngine:
 
     @property
     def index(self) -> str:
-        """The dtype of indices on this device: not int32 on a GPU, because TensorFlow stores int32
-        tensors in host memory."""
+        """The dtype of indices on this device. On a GPU it is not int32, because TensorFlow stores
+        int32 tensors in host memory."""
         return "int32" if self._card is None else "int64"
 
     def device_memory(self) -> int | None:
@@ -136,8 +136,8 @@ class TensorFlowEngine:
         return function
 
     def compile_part(self, function: Function) -> Function:
-        """Return a function that is traced only after many calls; used for functions of many small
-        operations, e.g. an update."""
+        """Return a function that is traced only after many calls. It is used for functions of many
+        small operations, e.g. an update, which run slowly if they are not traced."""
         return self._trace_later(function)
 
     def advance(self, step: Advance) -> Advance:
@@ -195,8 +195,8 @@ class TensorFlowEngine:
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        """Run a loop over time as a ``tf.while_loop``. The first step determines the types of the
-        stacked results."""
+        """Run a loop over time as a ``tf.while_loop``. The first step runs before the loop, because
+        the types of the stacked results must be known."""
         tf, count = self.tf, int(sequences[0].shape[0])
 
         def run_step(number: Any, carries: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
@@ -226,9 +226,12 @@ class TensorFlowEngine:
             self.tf.test.experimental.sync_devices()
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
-        """Return a function that computes dense gradients. An embedding's sparse gradient has a
-        separate entry for each occurrence of a row; Keras optimizers would sum the squares of these
-        entries instead of squaring their sum."""
+        """Return a function that computes results and dense gradients.
+
+        TensorFlow's gradient of an embedding is sparse, with a separate entry for each occurrence
+        of a row. Keras optimizers would sum the squares of these entries instead of squaring their
+        sum, so the entries are added first.
+        """
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             with self.tf.GradientTape(watch_accessed_variables=False) as tape:

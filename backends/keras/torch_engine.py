@@ -37,8 +37,8 @@ class TorchEngine(Torch):
         return zeros.index_add(0, indices.reshape(-1), x.reshape(indices.numel(), *rest))
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return whether Keras' attention is wrong on torch. Masked attention is wrong: Keras adds
-        the mask to the scores, so rows that are fully masked have gradients."""
+        """Return whether Keras' attention is wrong on torch, which is true for masked attention:
+        Keras adds the mask to the scores, so rows that are fully masked have gradients."""
         return definition == "masked_attention"
 
     def settings(self) -> Mapping[str, str]:

@@ -41,7 +41,8 @@ def _columns(dtype: str) -> list[Array]:
 
 @cache
 def _numbers(numbers: Sequence[float]) -> list[Array]:
-    """Return numbers as arrays without axes, which ufuncs accept four times faster than floats."""
+    """Return numbers as arrays without axes. numpy's functions accept these four times faster than
+    Python floats."""
     return [np.array(number, np.float32) for number in numbers]
 
 
@@ -56,8 +57,8 @@ def erf(x: Array) -> Array:
 
 
 def erf_calls(out: Array, x: Array, scratch: Sequence[Array]) -> Iterator[Call]:
-    """Yield calls that together write erf(x) to ``out`` in float32, computed as a quotient of
-    polynomials."""
+    """Yield functions to call in order, which together write erf(x) to ``out`` in float32, computed
+    as a quotient of polynomials."""
     bounded, square, upper, lower = scratch
     low, high, one, minus_one = _numbers((-LAST, LAST, 1.0, -1.0))
     yield partial(np.minimum, x, high, out=bounded)

@@ -120,8 +120,8 @@ class NumpyKernels:
         return self._scratch[name][:size].reshape(shape)
 
     def _array(self, operand: Any) -> Array:
-        """Return a number as an array without axes, which ufuncs accept four times faster than a
-        float."""
+        """Return a number as an array without axes, which numpy's functions accept four times
+        faster than a Python float."""
         return operand if isinstance(operand, np.ndarray) else np.array(operand, self.dtype)
 
     def _ufunc(self, ufunc: Any, out: Array, *inputs: Any) -> Call:
@@ -154,11 +154,12 @@ class NumpyKernels:
         )
 
     def _places(self, x: Array, indices: Array) -> tuple[Call, Array, Array]:
-        """Return three things: a call that computes positions, ``x`` as a flat array, and the array
-        of positions.
+        """Prepare the selection of one entry in each row of ``x``. Return three things:
 
-        Each row has one position in the flat array: that of the entry which ``indices`` selects in
-        the row. The flat array is a view of ``x``, in row-major or column-major order.
+        - a function that computes the position of each selected entry (``indices`` gives its
+          column) in the flat array,
+        - ``x`` as a flat array: a view, in row-major or column-major order,
+        - the array of positions.
         """
         by_rows = bool(x.flags.c_contiguous)
         length, classes = x.shape
@@ -202,8 +203,8 @@ class NumpyKernels:
         return partial(np.matmul, x, np.ones(x.shape[1], x.dtype), out)
 
     def _max(self, out: Array, x: Array) -> Call:
-        """Return a call for the maximum of each row. On contiguous rows it uses argmax, which is
-        faster."""
+        """Return a function that computes the maximum of each row. For contiguous rows it uses
+        ``argmax``, which is faster than ``max``."""
         if not x.flags.c_contiguous:
             return partial(np.maximum.reduce, x, 1, None, out)
         places, starts = self.scratch(out.shape, np.intp), np.arange(len(x)) * x.shape[1]
@@ -267,8 +268,8 @@ class NumpyKernels:
         )
 
     def _exponentials(self, out: Array, x: Array, largest: Array, total: Array) -> list[Call]:
-        """Return calls that write exp(x - largest) to ``out``, row maxima to ``largest``, and row
-        sums to ``total``."""
+        """Return functions that write exp(x - largest) to ``out``, row maxima to ``largest``, and
+        row sums to ``total``, e.g. for a softmax."""
         ones = np.ones(x.shape[1], self.dtype)
         return [
             self._max(largest, x),
@@ -293,9 +294,9 @@ class NumpyKernels:
 
 
 def _negative(out: Array, x: Array) -> Call:
-    """Return a call that multiplies by -1 instead of calling np.negative.
+    """Return a function that multiplies by -1. It does not use ``np.negative``.
 
-    np.negative of numpy 2.4 gives wrong results for contiguous inputs of 4 or 8 bytes per number if
-    the output is strided.
+    In numpy 2.4, ``np.negative`` gives wrong results for contiguous inputs of 4 or 8 bytes per
+    number if the output is strided.
     """
     return partial(np.multiply, x, np.array(-1, out.dtype), out)

@@ -98,8 +98,8 @@ def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
 
 
 def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
-    """Return the sums of rows with the same index. The rows are first sorted by index; np.add.at
-    would be 50 times slower."""
+    """Return, for each index, the sum of the rows of ``x`` with this index. The rows are first
+    sorted by index; np.add.at would be 50 times slower."""
     rest = x.shape[indices.ndim :]
     flat, values = indices.reshape(-1), x.reshape(indices.size, *rest)
     result = np.zeros((rows, *rest), x.dtype)

@@ -17,17 +17,18 @@ LARGE = 2**16  # the most entries of the matrix of zeros and ones in _by_product
 
 
 def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a call that sums the rows of ``x`` [n, units] with the same index into ``out`` [rows,
-    units]. ``indices`` is [n].
+    """Return a function that computes the primitive ``segment_sum`` when it is called: it adds all
+    rows of ``x`` with the index i, and writes the sum to row i of ``out``.
 
-    ``scratch(shape, dtype, key)`` returns temporary memory for one call.
+    ``x`` is [n, units], ``indices`` [n] and ``out`` [rows, units]. The fastest of three methods is
+    chosen by these sizes. ``scratch(shape, dtype, key)`` returns temporary memory for one call.
     """
     way = min(WAYS, key=lambda way: WAYS[way](len(out), *x.shape))
     return way(scratch, out, x, indices)
 
 
 def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a call that computes the sums as the product of a matrix of zeros and ones with
+    """Return a function like :func:`segment_sum` that multiplies a matrix of zeros and ones by
     ``x``."""
     by_present_index = _by_present_index(scratch, out, x, indices)
     ones = scratch((len(out), len(x)), x.dtype, 1)
@@ -43,8 +44,8 @@ def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
 
 
 def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a call that sorts rows by index, and computes the sum of each index as a product with
-    ones."""
+    """Return a function like :func:`segment_sum` that sorts the rows by index, and sums the rows of
+    each index as a product with ones."""
     narrow = np.int16 if len(out) < 2**15 else np.int64  # numpy sorts int16 by radix
     keys, values = scratch(indices.shape, narrow), scratch(x.shape, x.dtype)
     ones, rows, together = np.ones(len(x), x.dtype), list(out), x.size <= TOGETHER
@@ -69,13 +70,14 @@ def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array
 
 
 def _product(out: Array) -> Callable[[Array, Array, Array], Array]:
-    """Return the faster of numpy's two functions for a matrix product; np.dot needs a contiguous
-    ``out``."""
+    """Return the faster function for matrix products, ``np.dot``, if ``out`` is contiguous as it
+    requires; otherwise ``np.matmul``."""
     return np.dot if out.flags.c_contiguous else np.matmul
 
 
 def _by_present_index(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a call that sorts rows by index, and sums rows only for indices that occur."""
+    """Return a function like :func:`segment_sum` that sorts the rows by index, and sums only for
+    indices that occur."""
     values = scratch(x.shape, x.dtype)
 
     def run() -> None:

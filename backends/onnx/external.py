@@ -9,7 +9,8 @@ from harness.extend import UsageError, shorten
 
 
 def check_one_file(model: Any, name: str) -> None:
-    """Check that all tensors of a model, at any depth, are inside its file.
+    """Check that a file contains all tensors of its model, at any depth. ONNX allows tensors in
+    other files, which could be any file of this machine.
 
     Raises:
         UsageError: a tensor is in another file; the message calls the model ``name``.

@@ -70,8 +70,11 @@ class Graph:
         return [(port, self._names[port.value]) for port in ports]
 
     def _name_ends(self, ends: Sequence[Port], names: Sequence[str]) -> list[tuple[int, str]]:
-        """Give the values of outputs the names of the outputs. Return the values that already have
-        another name as pairs (value, name): the graph must copy them."""
+        """Name the values of the program's outputs after the outputs.
+
+        If a value has another name already, e.g. because it is two outputs, the graph must copy it.
+        Return these values as pairs (value, name).
+        """
         copies = []
         for port, name in zip(ends, names, strict=True):
             if port.value in self._names:
@@ -190,7 +193,8 @@ class Graph:
         return name
 
     def length(self, dim: Dim) -> str:
-        """Return the name of an int64 vector of one entry: the length of a dimension."""
+        """Return the name of an int64 vector of one entry: the length of an axis with the dimension
+        ``dim``."""
         if dim not in self._lengths:
             self._lengths[dim] = self._length(dim)
         return self._lengths[dim]

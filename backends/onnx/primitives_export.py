@@ -44,8 +44,8 @@ COLUMNS = ("length", "size", "stride", "dilation")
 
 
 def _window_positions(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
-    """Return the name of the positions of window entries along one axis. They have the shape
-    ``[count, size]``: number of windows, entries of a window."""
+    """Return the name of a constant with the positions of window entries along one axis. Its shape
+    is ``[count, size]``: number of windows, entries of a window."""
     known = graph.program.sizes
     if not {name for dim in (count, size, step, apart) for name in dim.names} - known.keys():
         numbers = (dim.resolve(known) for dim in (count, size, step, apart))
@@ -144,7 +144,7 @@ def _arange(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 def _erf(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
     """Write the primitive ``erf``: in float32 with ONNX's own operator, in float64 as a Taylor
-    series around the nearest point of a table."""
+    series around the nearest point of a table, because onnxruntime has no float64 ``Erf``."""
     if graph.dtype == "float32":
         graph.emit("Erf", inputs, output)
         return

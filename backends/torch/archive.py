@@ -79,8 +79,8 @@ class _StorageType:
 
 
 def tensors(archive: Archive, model_bytes: int) -> dict[str, Declared]:
-    """Return the tensors of a state_dict by key; ``model_bytes`` is the size of the model's
-    tensors.
+    """Return the tensors of a state_dict by key. ``model_bytes`` is the size of the model's
+    tensors, which limits what is read from the file.
 
     Raises:
         Damaged: the file does not contain a state_dict.
@@ -153,8 +153,9 @@ def _with_article(value: Any) -> str:
 
 
 class _Descriptions(pickle._Unpickler):
-    """An unpickler that accepts descriptions of tensors only, and calls no function of the file. It
-    is in Python, because the C unpickler allocates as much memory as a pickle requests."""
+    """An unpickler that accepts only descriptions of tensors, and calls no function that the file
+    names. It is in Python, because the C unpickler allocates as much memory as a pickle requests.
+    """
 
     stack: list[Any]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {

@@ -20,8 +20,8 @@ def autocast(native: Native, device: str, dtype: str) -> Native:
     """Wrap a layer to run under ``torch.autocast`` and to return float32 results.
 
     Autocast chooses the dtype of each operation: the narrow dtype for matrix products, float32 for
-    losses and normalisations. If oneDNN cannot train an LSTM in the narrow dtype, torch runs the
-    LSTM without oneDNN, and the layer's label says so.
+    losses and normalisations. If oneDNN cannot train an LSTM in the narrow dtype, the LSTM runs
+    without oneDNN, and the layer's label says so.
     """
     kind, narrow = torch.device(device).type, getattr(torch, dtype)
     refused = native.label == LSTM and kind == "cpu" and not _onednn_trains(narrow)
@@ -57,8 +57,8 @@ def _without_onednn(disable: bool) -> Iterator[None]:
 def _onednn_trains(dtype: torch.dtype) -> bool:
     """Return whether oneDNN can train an LSTM in a narrow dtype on this processor.
 
-    On some processors, autocast makes torch use oneDNN for float16, but oneDNN supports float16 for
-    inference only. torch 2.13 then raises an error on newer processors, with or without
+    On some processors, autocast makes torch use oneDNN for float16, although oneDNN supports
+    float16 for inference only. torch 2.13 then raises an error on newer processors, with or without
     AVX512-FP16.
     """
     one, gates = (torch.zeros(shape, dtype=torch.float32) for shape in ((1, 1, 1), (4, 1)))

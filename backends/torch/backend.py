@@ -150,8 +150,11 @@ class Torch(Backend):
         return {"threads": str(torch.get_num_threads()), **cuda.settings()}
 
     def gradients_of(self, scalar: Tensor, leaves: Tensors) -> dict[str, Tensor]:
-        """Return the gradients of a scalar with respect to the tensors ``leaves``, by name. A
-        gradient is zeros if the scalar does not depend on the tensor."""
+        """Return the gradients of a scalar with respect to the tensors ``leaves``, by name.
+
+        If the scalar does not depend on a tensor, the gradient is zeros, where torch would return
+        None.
+        """
         if not scalar.requires_grad:
             return {n: torch.zeros_like(t) for n, t in leaves.items()}
         gradients = torch.autograd.grad(

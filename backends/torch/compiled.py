@@ -109,8 +109,11 @@ def compile_native(function: F, device: str, exact: bool) -> F:
 
 class _Compiled:
     """A function of named tensors that is compiled at its first call, for the names, shapes and
-    strides of that call. It replaces ``torch.compile``, which checks all inputs at each call. With
-    small batches, these checks take a large part of a step."""
+    strides of that call.
+
+    It is used instead of ``torch.compile``, which checks all inputs at each call. With small
+    batches, these checks take a large part of a step.
+    """
 
     def __init__(self, function: Callable[..., Any], exact: bool, most: int | None = None) -> None:
         self._function, self._exact, self._most = function, exact, most
@@ -183,8 +186,8 @@ def _compile_graph(graph: Any, example: Sequence[Tensor], exact: bool) -> Callab
 
 
 def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function to use torch's deterministic algorithms. Otherwise, several threads sum the
-    gradient of an embedding in varying order."""
+    """Wrap a function to use torch's deterministic algorithms. Without them, several threads sum
+    the gradient of an embedding in varying order, so its last digits vary."""
 
     def run(*arguments: Any) -> Any:
         before = torch.are_deterministic_algorithms_enabled()

@@ -18,12 +18,14 @@ def devices() -> Sequence[str]:
 
 
 def dtypes() -> Sequence[str]:
-    """Return the dtype names for ``--dtype`` that only GPUs support."""
+    """Return the names for ``--dtype`` that only GPUs support, e.g. ``tf32``; empty without a
+    GPU."""
     return ("tf32",) if torch.cuda.is_available() else ()
 
 
 def prepare(dtype: str, deterministic: bool) -> None:
-    """Set the precision and determinism of GPUs: TF32, and float32 sums in narrow products."""
+    """Set the precision and determinism of GPUs: whether products use TF32, and that narrow
+    products sum in float32."""
     precision = "tf32" if dtype == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = precision
     torch.backends.cudnn.conv.fp32_precision = precision

@@ -108,7 +108,8 @@ class TorchKernels:
         return torch.tensor(operand, dtype=self.dtype)
 
     def _whole(self, operand: Any, like: Tensor) -> Tensor:
-        """Return a number as a tensor that has the shape of ``like``; return a tensor unchanged."""
+        """Return an operand as a tensor of the shape of ``like``: a number is repeated, and a
+        tensor is returned unchanged."""
         if isinstance(operand, torch.Tensor):
             return operand
         return torch.tensor(operand, dtype=self.dtype, device=self.device).expand(like.shape)

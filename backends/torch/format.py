@@ -115,8 +115,8 @@ class TorchFormat(Format):
 
 
 def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
-    """Return the layout of the parameters, and a mapping to state_dict keys from the names of
-    packed tensors and statistics."""
+    """Return two things: the layout of the parameters in torch's tensors, and a mapping to
+    state_dict keys from the names of packed tensors and statistics."""
     from .module import native_layers
 
     layout = Layout(training, {key: native for key, (_, native) in native_layers(training).items()})

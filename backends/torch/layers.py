@@ -38,8 +38,8 @@ def _full(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
-    """Compute attention with a padding mask. If all steps of a row are masked, return the mean of
-    the row's values, for which torch returns NaN."""
+    """Compute attention with a padding mask. If all steps of a row are masked, torch returns NaN,
+    but the spec defines the mean of the row's values, so this function returns the mean."""
     mask = values["mask"][:, None, None, :]
     some = mask.any(-1, keepdim=True)
     chosen = _attend(q, k, v, attn_mask=mask | ~some)
@@ -48,7 +48,8 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 def _packed_attention(middle: Middle) -> Callable[[ClaimableCall], Native]:
     """Return a function that makes the native attention of a layer, with one joint projection for
-    q, k and v, as in ``torch.nn.MultiheadAttention``. ``middle`` computes the attention itself."""
+    queries, keys and values, as in ``torch.nn.MultiheadAttention``. ``middle`` computes the
+    attention between the projections."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
@@ -211,7 +212,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Activation(NamedTuple):
-    """torch's function for an activation of a spec: its name in torch, and extra arguments."""
+    """torch's function for an activation of a spec: its name in torch, and extra arguments, e.g.
+    ``gelu`` with ``approximate="tanh"``."""
 
     name: str
     arguments: Mapping[str, str] = {}

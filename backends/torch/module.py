@@ -129,8 +129,8 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 
 
 def native_layers(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
-    """Return the layers that the source can write as torch.nn modules: by name, the call and its
-    native implementation."""
+    """Return the layers that the exported source can write as torch.nn modules: a mapping from the
+    layer's name to its call and its native implementation."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
     for key, (layer, *_) in calls_by_layer(program).items():
         native = CLAIMS[layer.definition](layer) if layer.definition in MODULES else None
@@ -140,8 +140,8 @@ def native_layers(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
 
 
 def attribute_name(name: str) -> str:
-    """Return the attribute name of a layer or parameter in a torch module. Different names give
-    different attribute names."""
+    """Return the attribute name of a layer or parameter in a torch module, a valid Python name.
+    Different names give different attribute names."""
     # Add an underscore also to names that already end in underscores, so that names stay unique.
     stem = name.rstrip("_")
     taken = (

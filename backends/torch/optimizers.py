@@ -15,7 +15,8 @@ Tensor = Any
 
 @dataclass
 class _Running:
-    """The state of a running torch optimizer: its parameters by name, and its step count."""
+    """The state of a running torch optimizer: the optimizer, its parameters by name, and its step
+    count."""
 
     optimizer: torch.optim.Optimizer
     parameters: dict[str, torch.nn.Parameter]
@@ -182,8 +183,8 @@ def _clip(rule_clipping: Clipping | None) -> _Clip | None:
 
 
 def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
-    """Return the torch.optim optimizer that makes the same update as the rule; None if there is
-    none. ``double`` is true in float64."""
+    """Return the torch.optim optimizer that makes the same update as the rule; return None if torch
+    has none. ``double`` is true in float64."""
     made = _make_optimizer(rule.name, rule.attributes, double)
     try:
         if made is not None:

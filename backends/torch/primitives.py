@@ -42,9 +42,11 @@ def _unfolded(x: Tensor, axes: Axes, lowest: bool) -> Tensor:
 
 
 class Unfold(torch.autograd.Function):
-    """An autograd function that returns sliding windows. The backward pass is :class:`OverlapAdd`,
-    because in compiled code the derivative of ``unfold`` along several axes writes out of bounds
-    (torch 2.13)."""
+    """An autograd function that returns sliding windows.
+
+    Its backward pass is :class:`OverlapAdd`. In compiled code, torch's own derivative of ``unfold``
+    along several axes writes out of bounds (torch 2.13).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: Axes, lowest: bool) -> Tensor:
@@ -60,8 +62,8 @@ class Unfold(torch.autograd.Function):
 
 
 class OverlapAdd(torch.autograd.Function):
-    """An autograd function that sums overlapping windows; in plain operations, autograd would copy
-    partial sums."""
+    """An autograd function that sums overlapping windows. If the sum were written as plain
+    operations, autograd would copy partial sums."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: Axes) -> Tensor:
@@ -127,8 +129,8 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 
 
 def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Wrap a reduction to return its input if ``axis`` is empty; torch would reduce over all
-    axes."""
+    """Wrap a reduction so that it returns its input if ``axis`` is empty. In torch, an empty
+    ``axis`` means all axes."""
 
     def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
         return reduce(x, axis, keepdims) if axis else x

@@ -204,8 +204,8 @@ class TorchDialect(Dialect):
             self._stacked(e, whole, f"{name}[::-1]" if node.reverse else name)
 
     def _start(self, e: Emitter, inner: int, start: int, name: str) -> None:
-        """Write the initial value of a value that a loop carries. The loop reuses the variable of
-        the initial value if nothing else reads it."""
+        """Write the assignment of a value's initial value, before the loop that carries the value.
+        The loop reuses the variable of the initial value if no other code reads it."""
         code = e.operand(start)
         text = e.read(code)
         free = code.parts == (start,) and not e.left[start] and e.home.get(start) == e.depth

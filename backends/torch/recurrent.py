@@ -84,8 +84,8 @@ def _gated(layer: ClaimableCall) -> bool:
 
 
 def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
-    """Return for each direction of a layer two texts: the prefix of its parameters in the spec
-    (``back_``), and the suffix of its names in torch (``_reverse``)."""
+    """Return two texts for each direction of a layer: the prefix of its parameters in the spec
+    (``back_`` or empty), and the suffix of its names in torch (``_reverse`` or empty)."""
     back = any(name.startswith("back_") for name in layer.shapes)
     return [("", ""), ("back_", "_reverse")] if back else [("", "")]
 
@@ -132,9 +132,10 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
     """Return torch's LSTM for a bidirectional LSTM with a padding mask.
 
     In each direction, unmasked steps are moved to the front, so that one call computes all steps.
-    In masked steps, saturated gates keep the state ``c``. The final state ``h`` is the output of
-    the last unmasked step. torch's packed sequences are not used: they reject fully masked rows,
-    and on a CPU they are three times slower in inference, and four to eight times in training.
+    The masked steps after them get gates that are saturated so that they keep the state ``c``. The
+    final state ``h`` is the output of the last unmasked step. torch's packed sequences are not
+    used: they reject fully masked rows, and on a CPU they are three times slower in inference, and
+    four to eight times in training.
     """
     if not _gated(layer):
         return None

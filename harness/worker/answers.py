@@ -2,7 +2,7 @@
 
 A worker runs foreign code. Each call names a method of a service (the argument ``verb``), and the
 method's return annotation is the type of the answer. If an answer has another type, the call fails
-with an error; the parent raises no other exception.
+with an error. Whatever a worker sends, the parent raises no other exception.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from harness.runtime.answers import EqualLength, Greeting, IllFormed, short_text
 
 
 class Forms(Mapping[str, "TypeAdapter[Any]"]):
-    """The type of the answer of each method of a service; each type is made when it is first
-    needed.
+    """A mapping from each method of a service to the type of its answer. A type is made when it is
+    first needed, because that is slow.
 
     Args:
         service: The class whose public methods a worker serves.
@@ -52,7 +52,8 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
         return len(self.types)
 
     def counted(self, verb: str) -> Iterator[EqualLength]:
-        """Yield annotations of the lists in an answer whose length an argument of the call sets."""
+        """Yield the annotations of those lists in an answer whose length follows from an argument
+        of the call."""
         for mark in getattr(self.types[verb], "__metadata__", ()):
             if isinstance(mark, EqualLength):
                 yield mark
@@ -62,7 +63,7 @@ _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 
 
 def validate(form: TypeAdapter[Any], value: Any) -> Any:
-    """Return ``value`` after checking that it has the type of ``form``.
+    """Return ``value`` after checking that it has the type ``form``.
 
     Raises:
         IllFormed: the value has another type; the message shows the position and the wrong value.
@@ -117,7 +118,8 @@ def check_greeting(value: Any, backend: str) -> Mapping[str, Any]:
 
 
 def is_answer(message: Any, number: int) -> bool:
-    """Return whether a message is a well-formed answer to the call with this number."""
+    """Return whether a message is a well-formed answer to the call ``number``. Otherwise the worker
+    has broken the protocol."""
     if not isinstance(message, dict) or message.get("id") != number:
         return False
     seconds, status = message.get("seconds"), message.get("status")

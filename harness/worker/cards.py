@@ -50,9 +50,10 @@ SECONDS, BETWEEN = 20.0, 0.5
 
 @dataclass(frozen=True)
 class CardState:
-    """The state of a GPU at one moment, in MHz, degrees Celsius, watts and bytes.
+    """The state of a GPU at one moment: the clocks ``sm`` and ``memory`` in MHz, the temperature in
+    degrees Celsius, the power in watts, and the ``used`` memory in bytes.
 
-    A value that the GPU does not report is None.
+    ``reasons`` say why the clock is lowered. A value that the GPU does not report is None.
     """
 
     uuid: str
@@ -148,8 +149,10 @@ def state(line: str) -> CardState | None:
 
 
 def reasons(bits: str) -> tuple[str, ...]:
-    """Return the reasons why a GPU lowers its clock, as texts, from a hexadecimal number; empty if
-    there are none."""
+    """Return the reasons why a GPU lowers its clock, as texts; empty if there are none.
+
+    ``bits`` is a hexadecimal number from nvidia-smi, with one bit for each reason.
+    """
     try:
         mask = int(bits, 16)
     except ValueError:
@@ -159,8 +162,8 @@ def reasons(bits: str) -> tuple[str, ...]:
 
 
 def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
-    """Summarize the states of one GPU: lowest and highest clocks, maxima of other values, and the
-    reasons for lower clocks."""
+    """Summarize the ``states`` of the GPU ``uuid``: lowest and highest clocks, maxima of other
+    values, and the reasons for lower clocks."""
     own_states = [card_state for card_state in states if card_state.uuid == uuid]
 
     def values(name: str) -> list[Any]:

@@ -28,7 +28,7 @@ _CLOSING = 0.3
 
 
 class LostWorker(Exception):
-    """The error for a worker process that has ended, or that must be ended because of a limit."""
+    """Error: a worker process has ended, or must be ended because it has exceeded a limit."""
 
     def __init__(self, status: Status, cause: str) -> None:
         super().__init__(status, cause)
@@ -76,8 +76,8 @@ def exchange(
 
 
 def _read_last_frame(reader: frames.FrameReader, connection: socket.socket) -> bool:
-    """Read the frame that an ended process has sent last; return True if it is complete, otherwise
-    raise."""
+    """Read the frame that an ended process has sent last. Return True if the frame is complete,
+    otherwise raise an error."""
     while select.select([connection], [], [], 0)[0]:
         if reader.advance(connection):
             return True
@@ -86,7 +86,8 @@ def _read_last_frame(reader: frames.FrameReader, connection: socket.socket) -> b
 
 
 def watch(process: Process, limit: int | None) -> None:
-    """Limit the size of a process's log, and check the process's memory.
+    """Limit the size of a process's log, and check the process's memory. The parent calls this
+    repeatedly while the process runs.
 
     Raises:
         LostWorker: the process uses more than ``limit`` bytes of memory.
@@ -105,8 +106,11 @@ CANNOT_RUN = 127
 
 @dataclass(frozen=True)
 class ProgramEnd:
-    """The way a program ended: its exit code, or the ``cause`` if a limit ended it, and the last 64
-    KiB of its output."""
+    """The way in which a program ended.
+
+    ``code`` is its exit code; if a limit ended it, ``cause`` names the limit. ``printed`` is the
+    last 64 KiB of its output.
+    """
 
     code: int | None
     printed: str
@@ -146,8 +150,8 @@ def _wait(process: Process, timeout: float, memory: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by a program; close the socket that the last two arguments (``--fd N``)
-    name."""
+    """Replace this process by a program. The last two arguments, ``--fd N``, name a socket, which
+    is closed first."""
     *command, _, descriptor = arguments
     os.close(int(descriptor))
     try:

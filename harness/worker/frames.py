@@ -44,15 +44,15 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
 
 
 class FrameError(Exception):
-    """The error of a truncated, oversized or malformed frame."""
+    """Error: a frame is truncated, oversized or malformed."""
 
 
 class EndOfStream(EOFError):
-    """The error of a stream that ended between two frames, not inside a frame."""
+    """Error: the other end closed the stream between two frames, i.e. after a complete message."""
 
 
 class Unencodable(TypeError):
-    """The error for a message that cannot be encoded or is too large; no part of it was sent."""
+    """Error: a message cannot be encoded or is too large; no part of it was sent."""
 
 
 def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[memoryview]:
@@ -177,7 +177,8 @@ class FrameReader:
         return False
 
     def _plan(self) -> Generator[memoryview, None, Any]:
-        """Yield the buffers to fill, one after another; return the message."""
+        """Yield the buffers that the caller must fill with received bytes, one after another;
+        return the decoded message."""
         header = bytearray(_HEADER.size)
         yield memoryview(header)
         size, array_bytes = _HEADER.unpack(header)
@@ -205,8 +206,8 @@ class FrameReader:
 
 
 class _Arrays:
-    """The arrays that a message announces; together they may have at most as many bytes as the
-    header says."""
+    """The arrays that a message announces. Together they may have at most as many bytes as the
+    header says, so a wrong message cannot make the reader allocate more."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget

@@ -30,7 +30,8 @@ _PAUSE = 0.02
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that make a supervisor end all its processes, even if it is stopped."""
+    """Return the signals at which a supervisor ends all its processes, even if the supervisor is
+    stopped."""
     return signal.SIGTERM, signal.SIGCONT
 
 
@@ -54,7 +55,8 @@ def main() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes whose parent is ``pid``; some may be missing while others end."""
+    """Return the process ids of the processes whose parent is ``pid``. If processes end during the
+    call, some children may be missing."""
     pids: list[int] = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -63,14 +65,15 @@ def children(pid: int) -> list[int]:
 
 
 def is_supervisor(pid: int) -> bool:
-    """Return whether a process is a supervisor. A signal makes a supervisor end its worker."""
+    """Return whether a process is a supervisor, i.e. whether a signal to it ends its worker."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == _TITLE
     return False
 
 
 def _signal_at_end_of(parent: int, number: signal.Signals) -> None:
-    """Make the kernel send a signal to this process when the thread that started it ends."""
+    """Make the kernel send a signal to this process when the thread of the process ``parent`` that
+    started it ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
     # If the parent ended before the prctl, the signal never comes.
     if os.getppid() != parent:

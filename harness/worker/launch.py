@@ -40,11 +40,12 @@ class Launch:
     """The settings with which the worker of a backend starts. ``backend`` may have a label
     (``torch@2.6``).
 
+    - ``python`` is the interpreter that runs the worker.
     - ``environment`` is added to the parent's environment variables.
     - ``memory_limit`` limits the resident bytes of the process and its descendants; None is no
       limit.
     - ``service`` (``module:function``) gets the loaded backend and returns the function that
-      answers calls. ``handler``, if given, is used instead and gets only the backend's name.
+      answers calls. If ``handler`` is set, it is used instead, and gets only the backend's name.
     - ``cores`` is the number of processor cores that the worker may use; None for all.
     - ``deterministic`` makes the backend give the same bits in every call, on any device.
     - ``start_timeout`` is in seconds.

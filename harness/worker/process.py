@@ -41,8 +41,11 @@ _BLOCK = 512
 
 
 def _free_start(handle: int, size: int) -> bool:
-    """Free the disk space of a file's first ``size`` bytes; return False if its file system cannot
-    do that."""
+    """Free the disk space of the first ``size`` bytes of a file; return False if the file system
+    cannot do that.
+
+    ``handle`` is the file descriptor.
+    """
     fallocate = ctypes.CDLL(None).fallocate
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
     return bool(fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, 0, size) == 0)
@@ -135,7 +138,8 @@ def new_token() -> str:
 
 
 def end_holders(token: str) -> None:
-    """Kill all processes with this token. If new ones appear, continue for at most a second."""
+    """Kill all processes with this token. If they start new processes, continue to kill for at most
+    a second."""
     _end_matching(lambda found: found == token)
 
 
@@ -153,7 +157,8 @@ def _end_matching(is_doomed: Callable[[str], bool]) -> None:
 
 
 def _end_if_matching(pid: int, is_doomed: Callable[[str], bool]) -> bool:
-    """Kill a process if ``is_doomed(token)`` is True for its token; return whether it was alive."""
+    """Kill a process if ``is_doomed(token)`` is True for the process's token; return whether the
+    process was killed alive."""
     if not is_doomed(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):
@@ -391,8 +396,8 @@ def _spawn_forever() -> None:
 
 
 def _forget_parent() -> None:
-    """Forget all workers in a forked child process, because they and the starting thread belong to
-    its parent."""
+    """Forget all workers in a forked child process. The workers, and the thread that starts them,
+    belong to the parent."""
     global _spawner, _spawner_lock, _jobs
     _live.clear()
     _spawner, _spawner_lock, _jobs = None, threading.Lock(), queue.SimpleQueue()

@@ -34,7 +34,7 @@ Traced = tuple[str, int | None, Array | Misfit]
 
 
 class WorkerFault(Exception):
-    """The error of a failed call to a worker, with the method's name, the outcome and the
+    """Error: a call to a worker failed. It has the name of the called method, the outcome and the
     backend."""
 
     def __init__(self, verb: str, outcome: Outcome, backend: str = "") -> None:
@@ -79,8 +79,9 @@ def missing_requirement(
 ) -> str:
     """Return a message about the first requirement that a worker does not meet, or an empty string.
 
-    ``hello`` is the worker's greeting (first message). ``programs``, which may include update
-    rules, may need optional primitives. A ``path`` may need a compiler.
+    ``hello`` is the worker's greeting (first message), a description of its devices, dtypes and
+    primitives. ``programs`` are the programs and update rules to run; the worker must offer the
+    optional primitives that they use. ``path`` is an execution path, which may need a compiler.
     """
     if not offers_path(hello, path):
         return f"path {path!r} is not offered: there is no compiler of whole steps"
@@ -228,10 +229,12 @@ class _Client:
 class Remote:
     """A client of the session in one worker. ``forms`` are the types of the answers.
 
-    All calls together must end within ``timeout`` seconds from now. The seconds ``excused()``,
-    which the caller itself needs, do not count. :meth:`open` sets three flags. ``denormals``: the
-    backend promises to keep denormals. ``repeats``: its gradients have the same bits each time.
-    ``automatic``: the framework computes the gradients itself.
+    All calls together must end within ``timeout`` seconds from now. The seconds that the caller
+    itself needs, ``excused()``, do not count. :meth:`open` sets three flags:
+
+    - ``denormals``: the backend promises to keep denormals.
+    - ``repeats``: its gradients have the same bits each time.
+    - ``automatic``: the framework computes the gradients itself.
     """
 
     def __init__(
@@ -328,9 +331,10 @@ class Remote:
         loss: bool = False,
         instead: Sequence[tuple[str, int | None, Array]] = (),
     ) -> list[Traced]:
-        """Return every named value of a forward pass, with its time step if it was made in a loop.
+        """Return every named value of a forward pass, with its time step if a loop has computed it.
 
-        ``loss`` includes the values of the loss. Values in ``instead`` replace computed values.
+        ``loss`` includes the values of the loss. Values in ``instead``, triples (name, time step,
+        array), replace computed values.
         """
         optional: dict[str, Any] = {"targets": material.targets} if loss else {}
         if instead:

@@ -65,8 +65,8 @@ Handler = Callable[[str, dict[str, Any]], Any]
 
 
 class LostModules(HarnessError):
-    """The error of a backend that replaced modules in ``sys.modules``, which makes its process
-    unusable."""
+    """Error: a backend has replaced modules of numpy or the harness in ``sys.modules``, which makes
+    its process unusable."""
 
 
 GREETING = 0
@@ -229,8 +229,8 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
 
 
 def _own_modules() -> dict[str, ModuleType]:
-    """Return the imported modules of numpy and of the harness, by name; a backend must not replace
-    them."""
+    """Return the imported modules of numpy and of the harness, by name, to test later that the
+    backend has not replaced them."""
     packages = ("harness", "numpy")
     return {n: m for n, m in sys.modules.items() if n.partition(".")[0] in packages}
 
@@ -290,8 +290,8 @@ def _failed_reply(error: BaseException) -> dict[str, Any]:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the traceback of ``error``, or the traceback text that it carries; empty for a user's
-    error."""
+    """Return the traceback of ``error``, or the text ``error.traceback`` if it has one; empty for
+    an error of the user."""
     inner = getattr(error, "traceback", "")
     if isinstance(inner, str) and inner:
         return inner

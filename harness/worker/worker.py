@@ -35,8 +35,8 @@ _OLD_PYTHON = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 
 def repair_hint(python: str, backend: str, printed: str) -> str:
-    """Return how to repair the interpreter ``python``, which could not start a worker; empty if
-    unknown.
+    """Return an instruction how to repair the interpreter ``python``, which could not start a
+    worker; empty if the fault is unknown.
 
     ``printed`` is the output of that interpreter.
     """
@@ -81,12 +81,13 @@ _STARTS_TRIED = 2
 class Outcome:
     """The outcome of one call.
 
+    - ``status`` is "ok" or the kind of failure.
     - ``value`` is the result of a successful call.
     - ``cause`` describes a failure: "SIGSEGV", "exit code 0 during the call", "no answer in 4.0 s",
       "ValueError: ...".
-    - ``log`` is the last 64 KiB of output during the call; ``log_bytes`` is the size of all
-      output.
-    - ``seconds`` is measured in the worker, or is the time waited if no answer came.
+    - ``log`` is the last 64 KiB of output during the call; ``log_bytes`` is the size of all output.
+    - ``seconds`` is measured in the worker. If no answer came, it is the time that the parent
+      waited.
     - ``start_failed`` says that the worker did not start, so the call was never made.
     - ``kind`` is the class name of the exception that the call raised, if any.
     """
@@ -158,12 +159,12 @@ class Worker:
             return self._ensure_started()
 
     def call(self, verb: str, payload: Any = None, timeout: float | None = None) -> Outcome:
-        """Call a method ("verb") of the worker. ``timeout`` is in seconds and excludes the time of
-        a start.
+        """Call a method (``verb``) of the worker. ``timeout`` is in seconds and excludes the time
+        of a start.
 
-        A fault of the backend raises nothing; the returned ``Outcome`` describes it. If the process
-        has ended since the last call, that is a fault too, because a new process would not have its
-        session.
+        A fault of the backend raises no error; the returned ``Outcome`` describes it. If the
+        process has ended since the last call, that is a fault too, because a new process would not
+        have its session.
 
         Raises:
             harness.worker.frames.Unencodable: the payload cannot be encoded.
