@@ -67,7 +67,7 @@ last 5% of the text's rows are used only for the held-out loss. The results were
 {cpu}, with {listed}.
 
 `python docs/lesson6/lesson6.py run` trains all systems in some hours, and writes the results to
-[docs/lesson6/record.json](lesson6/record.json). With `--text nietzsche`, it trains on the
+[docs/lesson6/record.json](lesson6/record.json). With `--text nietzsche`, the script trains on the
 notebook's text. `python docs/lesson6/lesson6.py page` writes this page from the results.
 """
 

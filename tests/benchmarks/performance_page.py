@@ -158,7 +158,7 @@ def _targets(record: Record) -> str:
     lines = [
         "## Targets\n\nThe target `torch: at least 0.97` means that each cell on torch must\n"
         "reach the ratio 0.97. The targets for `models` apply to the [shipped models](#models),\n"
-        "all others to Lesson 6. A **bold** ratio misses its target.",
+        "all other targets to Lesson 6. A **bold** ratio misses its target.",
         "",
         "| target | measured | |",
         "|---|---|---|",
