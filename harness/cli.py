@@ -49,8 +49,8 @@ def __getattr__(name: str) -> Any:
 
 
 def _open_standard_files() -> None:
-    """Open descriptors 0, 1 and 2 if they are closed. Otherwise a file opened later could become
-    standard input or output."""
+    """Open descriptors 0, 1 and 2 on the null device if they are closed. Otherwise a file opened
+    later could become standard input or output."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -60,7 +60,7 @@ def _open_standard_files() -> None:
 
 def _show_unexpected() -> int:
     """Write the traceback of the current error and return the exit code. The function imports no
-    module of the harness, because the error may come from there."""
+    module of the harness, because a broken module may be the cause of the error."""
     import contextlib
     import traceback
 

@@ -30,7 +30,7 @@ _BLAME = "in the primitive "
 class Place:
     """A position in a file. Lines and columns are counted from 1, columns in characters.
 
-    Line 0 means the whole file. The file may not exist.
+    Line 0 means the whole file, e.g. because there is no such file.
     """
 
     file: str
@@ -51,7 +51,7 @@ class HarnessError(Exception):
 
 
 class CouldNotRun(HarnessError):
-    """A failure of a backend, or of the process that writes or reads a model format.
+    """Error: a backend could not be run, or the process that writes or reads a model format failed.
 
     ``traceback`` is the text of the original traceback, or "".
     """
@@ -68,8 +68,8 @@ class UsageError(HarnessError):
 
 
 class SpecError(HarnessError):
-    """An error in a spec file. ``message`` says what is wrong. ``place`` is its position; None if
-    the error has no position in a file."""
+    """Error: a spec file is wrong. ``message`` says what is wrong. ``place`` is its position; None
+    if the error has no position in a file."""
 
     def __init__(self, message: str, place: Place | None = None) -> None:
         super().__init__(message, place)
@@ -82,7 +82,7 @@ class SpecError(HarnessError):
 
 @contextmanager
 def with_place(place: Place) -> Iterator[None]:
-    """Add ``place`` to a :class:`SpecError` that the ``with`` block raises without a place."""
+    """Add ``place`` to a :class:`SpecError` without a place that the ``with`` block raises."""
     try:
         yield
     except SpecError as error:
@@ -220,8 +220,8 @@ def shorten(text: str, limit: int = 60) -> str:
 
 
 def blame(error: BaseException, note: str) -> None:
-    """Add an exception note with the name of the primitive that failed, unless the error already
-    has such a note."""
+    """Add ``note``, the name of the primitive that failed, to an exception, unless it already has
+    such a note."""
     if not blamed(error):
         error.add_note(f"{_BLAME}{note}")
 

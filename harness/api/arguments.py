@@ -133,8 +133,8 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
 
 
 def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[Path, ...]]:
-    """Return the name of a single spec and the folders to search, as :func:`models` does for
-    several specs.
+    """Return two things: the name of a single spec (or the path of its file), and the folders to
+    search for definitions, as :func:`models` does for several specs.
 
     Raises:
         UsageError: there is not exactly one spec.
@@ -257,10 +257,10 @@ def annotation(option: Option) -> str:
 
 
 def takes_options(declared: type) -> Callable[[F], F]:
-    """Return a decorator that adds a dataclass's options to a function's signature and docstring.
+    """Return a decorator that adds the options of the dataclass ``declared`` to a function's
+    signature and docstring.
 
-    The decorated function takes the options as ``**options``. An unknown name raises
-    ``TypeError``.
+    The decorated function takes the options as ``**options``. An unknown name raises ``TypeError``.
     """
 
     def decorate(function: F) -> F:
@@ -321,7 +321,11 @@ def _argument_docs(options: list[Option]) -> str:
 
 
 def _unknown(function: str, name: str, declared: type) -> TypeError:
-    """Return the error for an unknown argument, with its Python name or the nearest names."""
+    """Return the error for an unknown argument ``name`` of a Python function.
+
+    ``name`` may be the name on the command line; the error then says what the argument is called in
+    Python. Otherwise the error suggests similar names.
+    """
     names = [option.name for option in arguments_of(declared)]
     for option in options_of(declared):
         if name in (option.name, (option.word or "").lstrip("-").replace("-", "_")):

@@ -110,7 +110,8 @@ class CheckReport(Report):
 
 
 def _entry(results: list[CellResult]) -> TintedText:
-    """Return the text of one table entry (digits of agreement), with the colour of its verdict."""
+    """Return the text of one table entry (the digits of agreement in each of ``results``), with the
+    colour of the gravest verdict."""
     text = " | ".join(map(reports.cell_text, results))
     failing = [r for r in results if r.verdict not in PASSING]
     if failing:

@@ -70,7 +70,8 @@ class BenchReport:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of ``harness bench``: 0 if every cell has a speed."""
+        """The exit code of ``harness bench``: 0 if every cell has a speed, 1 if a cell was refused,
+        3 if a cell could not be run."""
         return results_exit_code(self.results)
 
     def save(self, path: str | PathLike[str]) -> None:

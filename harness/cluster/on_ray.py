@@ -35,11 +35,11 @@ CONNECT_SECONDS = 5.0
 
 
 class Lost(Exception):
-    """The error of a call whose process or machine has ended; the message says which."""
+    """Error: the process or machine that should answer a call has ended; the message says which."""
 
 
 class ClusterError(HarnessError):
-    """The error of a missing cluster, or of a request that the cluster cannot fulfil."""
+    """Error: there is no cluster, or the cluster cannot fulfil a request."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,8 @@ def _silence_nodes() -> None:
 
 
 def _check_listening(address: str) -> None:
-    """Raise :class:`ClusterError` if nothing listens at the address. Ray would wait for minutes."""
+    """Raise :class:`ClusterError` if nothing listens at the address. Without this check, Ray would
+    wait for minutes."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
@@ -280,8 +281,8 @@ STOPPING = 2.0
 class Queue(Generic[T]):
     """A queue of work items, e.g. of cells. Each item has a kind, e.g. its backend.
 
-    The queue also records on which kinds each node works, and how many processes were lost while
-    they worked on each item.
+    The queue also records on which kinds each node works. For each item, it counts the processes
+    that were lost while they worked on the item.
     """
 
     def __init__(self, items: Iterable[T], kind: Callable[[T], str]) -> None:
@@ -316,7 +317,7 @@ class Queue(Generic[T]):
             self._changed.wait_for(lambda: self.finished, seconds)
 
     def claim(self, node: str) -> str | None:
-        """Return a kind of work for a node, or None when the queue is finished.
+        """Return a kind of work that a node can begin, or None when the queue is finished.
 
         A kind is chosen only if items of it are waiting and no process of this node works on it
         yet. If several kinds qualify, return the kind with the most waiting items per working

@@ -99,7 +99,7 @@ class Option:
         return f"no_{self.name}" if (self.word or "").startswith("--no-") else self.name
 
     def read(self, value: Any) -> Any:
-        """Convert click's value of the option to the value of the field.
+        """Convert the value that click has parsed to the type of the field.
 
         Raises:
             UsageError: the text has a wrong format.
@@ -211,7 +211,9 @@ def options_of(declared: type) -> Iterator[Option]:
 
 
 def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the options that were given, by field name.
+    """Return the values of those options in ``given`` that the dataclass declares, by field name.
+
+    ``given`` has click's values.
 
     Raises:
         UsageError: a text does not fit its field.

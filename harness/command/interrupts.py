@@ -60,7 +60,7 @@ def arm() -> None:
 
 
 def disarm() -> None:
-    """Ignore signals from now on: the work is done, and the exit code is decided."""
+    """Ignore signals from now on, because the work is done and the exit code is decided."""
     for number in _armed:
         signal.signal(number, signal.SIG_IGN)
 
@@ -137,8 +137,8 @@ def _wait(reading: int) -> None:
 
 
 def _unread() -> bool:
-    """Return whether standard error accepts no output, e.g. because a pipe is full. The cleanup
-    might then wait forever."""
+    """Return whether standard error accepts no output, e.g. because a pipe is full and nobody reads
+    it. The cleanup, which prints a line, might then wait forever."""
     import select
 
     poll = select.poll()

@@ -184,7 +184,9 @@ def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> An
     """Return the value for the backend ``name`` from ``given``, a dictionary by backend. Return
     ``otherwise`` if there is none.
 
-    Raise :class:`UsageError` if ``given`` has a value for a different backend.
+    A command on a single backend uses it for options such as ``--python``. Raise
+    :class:`UsageError` if ``given`` has a value for a different backend; the message names the
+    ``option``.
     """
     for other in given:
         if other != name:
@@ -201,11 +203,11 @@ class ProcessOptions(Protocol):
 
     @property
     def python(self) -> str | None:
-        """The ``[BACKEND=]INTERPRETER`` items, separated by commas."""
+        """The interpreters as one text: ``[BACKEND=]INTERPRETER`` items, separated by commas."""
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Values by ``[BACKEND:]NAME``."""
+        """The environment variables: values by ``[BACKEND:]NAME``."""
 
 
 def one_interpreter(items: Sequence[str]) -> str:
@@ -219,8 +221,8 @@ def one_interpreter(items: Sequence[str]) -> str:
 
 
 def named_variables(items: Sequence[str]) -> dict[str, str]:
-    """Parse ``[BACKEND:]NAME=VALUE`` items, and return the values by ``[BACKEND:]NAME``. Raise
-    :class:`UsageError` for a wrong format."""
+    """Parse ``[BACKEND:]NAME=VALUE`` items; return a dictionary from ``[BACKEND:]NAME`` to the
+    value. Raise :class:`UsageError` for a wrong format."""
     variables(items, tuple)
     return {name: value for name, _, value in (as_label(item).partition("=") for item in items)}
 

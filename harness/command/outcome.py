@@ -15,7 +15,7 @@ from harness.output.printing import console, drawing, say, shown, tell
 
 @dataclass(frozen=True, repr=False)
 class CommandResult:
-    """The result of a command.
+    """The result of a command, to print as text or as JSON.
 
     ``data`` is the JSON data, or a function that returns the data. ``text`` is the text for people,
     or a function that prints this text on a console. ``wrap`` is True if the text is wrapped to the

@@ -40,7 +40,8 @@ Vocabulary = Mapping[str, Iterable[str]]
 
 @dataclass(frozen=True)
 class Setting:
-    """A default value from the file, and the line and column where it was read."""
+    """A default value from the file ``pyproject.toml``, and the line and column where it was
+    read."""
 
     value: Any
     place: Place
@@ -176,7 +177,7 @@ def _check_keys(path: Path, text: str) -> None:
 
 
 def _too_long(path: Path, text: str) -> str:
-    """Return the message about an integer with too many digits, with its line and column."""
+    """Return the message that an integer has too many digits, with its line and column."""
     most = sys.get_int_max_str_digits()
     lengths = ((found.start(), len(found[0])) for found in re.finditer("[0-9_]+", text))
     start, digits = next((each for each in lengths if each[1] > most), (0, most + 1))

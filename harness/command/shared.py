@@ -183,7 +183,8 @@ def seed(what: str, **more: Any) -> Any:
 
 
 def timeout(seconds: float, piece: str = "call", **more: Any) -> Any:
-    """Return the dataclass field that declares ``--timeout``. Its default is ``seconds``. ``piece``
-    names the work that the limit is for, e.g. one call of a backend."""
+    """Return the dataclass field that declares ``--timeout``, with the default ``seconds``. In the
+    help text, ``piece`` names the work that the limit is for, e.g. "call" for one call of a
+    backend."""
     help_text = f"Time limit in seconds for one {piece} of a backend, and for the oracle's results."
     return option(seconds, help_text, section=HOW, allowed=TIMEOUT, shown=True, **more)

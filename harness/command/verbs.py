@@ -67,8 +67,8 @@ class Verb(click.Command):
         return make_options(self.declared, values(self.declared, given))
 
     def prepare(self, options: Any) -> Callable[[], Any]:
-        """Import the function that does the command's work. Return this function with ``options``
-        as its bound argument."""
+        """Import the function that does the command's work. Return a function without arguments
+        that calls it with ``options``."""
         if not isinstance(self.work, str):
             return partial(self.work, options)
         module, _, function = self.work.partition(":")
@@ -196,8 +196,8 @@ class Verbs(click.Group):
 
 
 def _with_option(ctx: click.Context, option: str) -> str:
-    """Return a text about the commands that have an option, e.g. ``check and bench have it``.
-    Return "" if no command has it."""
+    """Return a text about the commands that do have an option which this command lacks, e.g.
+    ``check and bench have it``; return "" if no command has it."""
     group = ctx.parent.command if ctx.parent is not None else None
     words = group.vocabulary() if isinstance(group, Verbs) else {}
     commands = [name for name, known in words.items() if option.lstrip("-") in known]
@@ -271,8 +271,11 @@ def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[
 
 
 def _value(option: click.Option, setting: settings.Setting) -> Any:
-    """Convert a setting of the user's file to a value of an option. Return None if the setting is a
-    list and the option takes one value: the list is for other commands."""
+    """Convert a setting of the user's file to a value of an option.
+
+    Return None if the setting is a list and the option takes one value: such a setting for all
+    commands is meant for the commands that take several values.
+    """
     value, name = setting.value, _word(option)
     if option.is_flag:
         if not isinstance(value, bool):
@@ -320,8 +323,8 @@ def _is_path(folder: Path, value: str, option: click.Option) -> bool:
 
 
 def origins(message: str) -> str:
-    """Return a text about the file or variables that set values in an error message: `` (--dtype is
-    from pyproject.toml:5:1)``."""
+    """Return a text that says where the wrong values in an error message were set, if it was in a
+    file or variable: `` (--dtype is from pyproject.toml:5:1)``."""
     ctx = click.get_current_context(silent=True)
     notes = []
     for param in ctx.command.params if ctx is not None else ():
@@ -333,8 +336,8 @@ def origins(message: str) -> str:
 
 
 def _is_mentioned(word: str, value: Any, message: str) -> bool:
-    """Return whether an error message contains an option, or quotes the option's value or one of
-    several values."""
+    """Return whether an error message is about an option, i.e. contains the option's name
+    (``word``) or quotes its value or one of its values."""
     values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
     parts = [part for one in values for part in (one, *one.split("=", 1))]
     quoted = any(repr(part) in message for part in parts)

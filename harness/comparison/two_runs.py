@@ -102,11 +102,11 @@ def compare_backends(
 def compare_cells(
     cells: Cells, old: str, new: str, where: str, begun: Set[Cell] | None = None
 ) -> RunChanges:
-    """Return the changes of verdicts and accuracy from the backend ``old`` to the backend ``new``.
-    ``where`` names the file in error messages.
+    """Return the changes of verdicts and accuracy from the backend ``old`` to the backend ``new``,
+    both in ``cells``. ``where`` names the file in error messages.
 
-    ``begun`` has the cells that a stopped run had begun. If one of the two backends had not begun a
-    cell, the cell counts neither as missing nor as new.
+    ``begun`` has the cells that an interrupted run had begun. If the run had not begun a cell on
+    one of the two backends, the cell counts neither as missing nor as new.
 
     Raises:
         UsageError: the file lacks one of the backends.
@@ -150,8 +150,8 @@ def compare_speeds(
 
 
 def _is_in_both(each: ConditionChange) -> bool:
-    """Return whether a condition (e.g. a package version) has a value for both backends. A value
-    that only one framework has is not a change."""
+    """Return whether a condition (e.g. a package version) has a value for both backends. If only
+    one framework has a value, e.g. for its own package, this is not reported as a change."""
     return NONE not in (each.old, each.new)
 
 

@@ -32,13 +32,13 @@ DAMAGED = (
 
 
 class Damaged(Exception):
-    """Error: an archive, or a file in it, cannot be read. The message continues a sentence, e.g.
-    "its list of parts is too long"."""
+    """Error: an archive, or a file in it, cannot be read. Callers put its message after the name of
+    the file, e.g. "its list of parts is too long"."""
 
 
 class _Listing:
-    """An archive file that zipfile reads. While zipfile reads the list of contents, the number of
-    bytes that it may read is limited."""
+    """A file object from which zipfile reads an archive. While zipfile reads the list of contents,
+    the number of bytes that it may read is limited."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.limited = file, True
@@ -138,7 +138,9 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
 @contextmanager
 def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
     """Replace errors about an unreadable file by :class:`UsageError`, inside the ``with`` block.
-    The message contains ``as_what`` (the expected kind of file) and a ``hint`` for the user.
+
+    The message contains ``as_what``, the expected kind of file, and a ``hint`` what the user can
+    do.
 
     Raises:
         UsageError: the file is damaged, or cannot be read.
@@ -161,8 +163,8 @@ FLOATS = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Declared:
-    """An array that is still in its file: its declared shape and dtype, and a function that loads
-    it."""
+    """An array that is still in its file: the shape and dtype that the file declares, and a
+    function that loads the array."""
 
     shape: tuple[int, ...]
     dtype: str

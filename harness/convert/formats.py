@@ -68,7 +68,7 @@ class Exported:
         return str(arrays[0].dtype) if arrays else "float32"
 
     def payload(self) -> dict[str, object]:
-        """Return all fields as a dictionary of plain data and arrays, to send to a worker
+        """Return all fields by name, as plain data and arrays that can be sent to a worker
         process."""
         return {
             "spec": self.spec,
@@ -126,8 +126,8 @@ def fitted(training: Program, inference: Program) -> Program:
     """Return the program whose parameters and statistics have the names of the arrays in a file of
     weights.
 
-    Usually this is the training program. But a file has no arrays for noise, so for a model with
-    noise it is the inference program.
+    This is the training program, unless the model has noise. The training program then has
+    additional inputs for noise, so the inference program is returned.
     """
     return inference if noise_ports(training) else training
 
@@ -275,7 +275,7 @@ class FormatService:
         return getattr(self, verb)(**(payload or {}))
 
     def versions(self) -> Mapping[str, str]:
-        """Return the library versions that the process reports when it starts."""
+        """Return the versions of libraries by name, which the process reports when it starts."""
         return self.format.versions()
 
     def suffix(self) -> str:

@@ -44,7 +44,7 @@ class Agreement:
     """The comparison of an exported model's outputs with the oracle's outputs.
 
     ``worst`` is the output with the largest error. ``comparisons`` is the number of compared
-    outputs. Outputs that are not finite, or consist of rounding error only, cannot be compared.
+    outputs. An output is not compared if it is not finite, or consists of rounding error only.
     """
 
     comparisons: int
@@ -63,8 +63,10 @@ class Agreement:
 
 
 def agreement(spec: Spec, weights_: Weights, dtype: str, run: Run, seed: int) -> Agreement:
-    """Run the exported model with its framework (``run``) on random inputs and state. Compare all
-    outputs and the new state with the oracle.
+    """Run the exported model with its framework (by ``run``) on random inputs and state, and
+    compare all outputs and the new state with the oracle.
+
+    The inputs have several batch sizes and lengths.
 
     Raises:
         UsageError: the model allows no batch and length near these sizes.
@@ -89,10 +91,11 @@ class FormatFault(CouldNotRun):
 
 @dataclass(frozen=True)
 class Exporting:
-    """The result of an export.
+    """The result of an export. ``versions`` are the versions of the libraries that wrote and ran
+    the files.
 
-    If the outputs differ from the oracle's, ``files`` is empty, and ``doubt`` is the format's text
-    about the dtype (:meth:`Format.doubt`).
+    If the outputs differ from the oracle's outputs, ``files`` is empty, and ``doubt`` is the
+    format's text about the dtype (:meth:`Format.doubt`).
     """
 
     spec: str

@@ -182,7 +182,7 @@ GIVE = "give a file that 'harness train' or 'harness import' wrote"
 
 
 class WeightsError(HarnessError):
-    """Failure to read or write weights, or weights of a different model."""
+    """Error: weights cannot be read or written, or belong to a different model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -418,7 +418,7 @@ STARTS = (b'{"', b"{}")
 
 
 def is_plain(path: str | Path) -> bool:
-    """Return whether a file looks like a safetensors file that another program wrote."""
+    """Return whether a file looks like a safetensors file that was not written by the harness."""
     try:
         head = read_head(path, 8 + len(OPENING))
     except FileFault:
@@ -427,8 +427,8 @@ def is_plain(path: str | Path) -> bool:
 
 
 def load_plain(path: str | Path) -> ArrayDict:
-    """Return the arrays, by name, of a safetensors file that another program wrote. All are float32
-    or float64.
+    """Return the arrays, by name, of a safetensors file that was not written by the harness. All
+    are float32 or float64.
 
     Raises:
         WeightsError: the file cannot be read, is damaged, or has other content.

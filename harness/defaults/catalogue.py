@@ -24,7 +24,8 @@ class Framework(Strict):
     """Facts about one framework in an entry of the catalogue.
 
     ``does`` describes the default. ``measured`` is the value that the plugin's measurement of the
-    default should give. ``set`` is the setting with which the framework agrees with the others.
+    default should give. ``set`` is the setting with which the framework behaves as ``agree_on`` of
+    the entry says.
     """
 
     does: str
@@ -41,8 +42,9 @@ class Framework(Strict):
 
 
 class DefaultEntry(Strict):
-    """A default that differs between frameworks.
+    """A default that differs between frameworks, e.g. the epsilon of a normalisation.
 
+    ``layers`` are the names of the layers, functions, losses or optimizers that have it.
     ``agree_on`` is the behaviour that every framework has with its recommended setting. ``apart``
     describes the effect of the difference between the defaults. ``elsewhere`` is a remark on other
     frameworks.

@@ -35,8 +35,11 @@ class Measurement:
 
 @dataclass
 class Verification:
-    """The results of all measurements. ``versions`` are the versions of the frameworks that ran.
-    ``troubles`` says why other frameworks could not run."""
+    """The results of all measurements.
+
+    ``versions`` has the package versions of each framework that ran. ``troubles`` says for each
+    other framework why it could not run.
+    """
 
     measurements: list[Measurement] = field(default_factory=list)
     versions: dict[str, Mapping[str, str]] = field(default_factory=dict)

@@ -27,8 +27,7 @@ PYTHON = Path("bin", "python")
 
 
 class NoEnvironment(UsageError):
-    """The error about environments that are missing, or that contain a harness with
-    different code."""
+    """Error: an environment does not exist, or contains a harness with different code."""
 
     def __init__(self, message: str, columns: Sequence[str]) -> None:
         super().__init__(message)
@@ -47,7 +46,9 @@ Word = Annotated[str, AfterValidator(_check_one_line)]
 class About(Form):
     """The content of ``environment.json``.
 
-    ``harness_code`` is the checksum of the harness's code, empty for an editable installation.
+    ``column`` is the environment's name, e.g. ``torch@2.6``, and ``made`` the time at which it was
+    made. ``harness_code`` is the checksum of the harness's code, empty for an editable
+    installation.
     """
 
     column: Word

@@ -34,10 +34,9 @@ FORMS = (
 class Columns:
     """The columns of a command's report, i.e. its backends, in order.
 
-    ``pythons`` has the interpreters of columns that do not run in the interpreter of the harness.
-
-    ``lacking`` maps each backend that is skipped, because its framework is not installed, to the
-    command that installs the framework.
+    ``pythons`` has the interpreters of the columns that run in another interpreter than the
+    harness. ``lacking`` maps each backend that is skipped, because its framework is not installed,
+    to the command that installs the framework.
     """
 
     names: tuple[str, ...]
@@ -102,9 +101,11 @@ def choose_from_options(
 def complete_options(
     options_by_field: Mapping[str, Any], variables: str = "environment"
 ) -> dict[str, Any]:
-    """Replace the backends, interpreters and environment variables among a command's options by
-    their parsed values: the columns, and dictionaries by column name. ``variables`` is the name of
-    the field with the environment variables.
+    """Parse the options of a command that name backends, interpreters or environment variables.
+    Return all its options, with these replaced by the columns and by dictionaries with column names
+    as keys.
+
+    ``variables`` is the name of the field with the environment variables.
 
     Raises:
         UsageError: as in :func:`choose`, or an option is malformed.
@@ -126,8 +127,8 @@ def complete_options(
 
 
 def column_names(backends: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the columns in ``--backend``, by which other options (e.g. ``--python``)
-    refer to them."""
+    """Return the names of the columns in ``--backend``, e.g. ``torch@2.6``. Other options (e.g.
+    ``--python``) refer to a column by this name."""
     return tuple(_split_request(item)[0] for item in backends) or tuple(available())
 
 
@@ -147,8 +148,8 @@ def choose_one(request: str, python: str | None = None) -> tuple[str, str]:
 def choose_process(
     options_given: options.ProcessOptions, backend: str
 ) -> tuple[str, str, dict[str, str]]:
-    """Return the name of a command's only column, its interpreter, and the environment variables of
-    its process.
+    """Return three things for a command that runs a single backend: the name of its column, its
+    interpreter, and the environment variables of its process.
 
     Raises:
         UsageError: as in :func:`choose`, or an option is for another backend.

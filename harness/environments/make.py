@@ -29,7 +29,7 @@ SHOWN = 20
 
 
 class NotMade(CouldNotRun):
-    """The error about an environment that could not be made. Its folder has been removed again."""
+    """Error: an environment could not be made. Its folder has been removed again."""
 
 
 def make(

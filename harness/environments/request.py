@@ -34,7 +34,8 @@ NOT_PACKED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 
 
 def find_distribution(name: str) -> Distribution:
-    """Return an installed distribution whose installer has recorded its files.
+    """Return the installed distribution ``name``. Its installer must have recorded its files,
+    because they are copied into an environment.
 
     Raises:
         UsageError: there is no record, because the package is imported from its source or another

@@ -89,7 +89,9 @@ def whole(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def staging(place: Path) -> Iterator[Path]:
     """Yield a temporary folder next to ``place``, which is deleted after the ``with`` block.
-    Before, the caller moves finished files to their final places.
+
+    Inside the block, the caller writes files to the folder, and moves them to their final places
+    when they are complete.
 
     Raises:
         UsageError: the folder cannot be made.
@@ -119,8 +121,8 @@ def sweep(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names of new files in a folder to disk. The fsync of a file flushes only its
-    content.
+    """Flush the names of new files in a folder to disk. This is needed in addition to the fsync of
+    each file, which flushes only the file's content.
 
     Do nothing if the folder is not readable or its file system has no fsync for folders.
     """

@@ -48,8 +48,11 @@ MOST_NAMED = 2
 
 @dataclass(frozen=True)
 class Complaint:
-    """An error in the data, with its message. ``path`` has the keys that lead to the wrong value.
-    ``at_key`` is True if the last key itself is wrong."""
+    """An error in the data, with its message.
+
+    ``path`` has the keys and indices that lead to the wrong value, e.g. ``("layers", 2)``.
+    ``at_key`` is True if the last key itself is wrong.
+    """
 
     path: KeyPath
     message: str
@@ -261,8 +264,8 @@ WORDS = ("NaN", "Infinity", "-Infinity")
 
 
 class Form(BaseModel):
-    """The base class of all forms. Values are not converted to other types, and unknown fields are
-    kept."""
+    """The base class of all forms. Validation does not convert values to other types, and keeps
+    unknown fields."""
 
     model_config = ConfigDict(
         extra="allow", strict=True, frozen=True, defer_build=True, ser_json_inf_nan="constants"

@@ -153,7 +153,7 @@ def describe(path: Path) -> str:
 
 
 def describe_non_text(path: Path) -> str:
-    """Return a description of a file's kind, e.g. "weights". Return "" if the file is a text or a
+    """Return a description of a file's kind, e.g. "weights"; return "" if the file is a text or
     spec that a user wrote."""
     description = describe(path)
     return "" if description in TEXTS else description

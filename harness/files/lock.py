@@ -27,11 +27,11 @@ HOLDER = re.compile(rb"process (\d{1,10}) on (\S{0,255})\n")
 
 @contextlib.contextmanager
 def hold_lock(path: Path, instead: str = "give another --weights") -> Iterator[None]:
-    """Lock a file during the ``with`` block, so that no other process writes it. The file need not
-    exist.
+    """Lock a file during the ``with`` block, so that no other process writes it. There may be no
+    such file yet.
 
-    On file systems without locks, nothing is locked. ``instead`` is the remedy in the error
-    message.
+    On file systems without locks, nothing is locked. ``instead`` says in the error message what the
+    user can do.
 
     Raises:
         UsageError: another process has locked the file, or it cannot be locked.

@@ -156,10 +156,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
     """Return the whole content of a file. If the file has more than ``limit`` bytes, return the
-    first ``limit`` + 1 bytes.
+    first ``limit`` + 1 bytes, so that the caller can tell.
 
-    The first read asks for ``expected`` bytes, the file's size, because Python allocates as many
-    bytes as it is asked for. One more byte shows whether the file has grown.
+    The first read asks for ``expected`` bytes (the file's size) and one more, which shows whether
+    the file has grown. It does not ask for ``limit`` bytes, because Python allocates as many bytes
+    as it is asked for.
     """
     count = min(expected, limit) + 1
     # A non-blocking read of a /proc file may return None.

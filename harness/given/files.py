@@ -122,7 +122,7 @@ def read_inputs(path: str | Path) -> ArrayDict:
 
 def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
     """Raise :class:`UsageError` if a file of inputs has an array with the name of a target or
-    state, but without the prefix ``target.`` or ``state.``."""
+    state, but without the prefix ``target.`` or ``state.``. The prefix was probably forgotten."""
     program = spec.programs["training"]
     input_names = {port.name for port in program.inputs}
     for prefix, ports in ((STATE, program.state), (TARGET, program.targets)):

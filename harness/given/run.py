@@ -53,7 +53,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 class BackendError(CouldNotRun):
-    """Error that the backend could not be run."""
+    """Error: the backend could not be run."""
 
 
 @dataclass(frozen=True, eq=False)

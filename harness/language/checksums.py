@@ -46,8 +46,11 @@ def checksum_of(*parts: Any) -> str:
 
 
 class Axes:
-    """The axes of a definition's inputs. Axis names are replaced by numbers, in the order in which
-    they first occur, so that a checksum does not depend on the names."""
+    """The axes of a definition's inputs.
+
+    Axis names are replaced by numbers in the order in which they first occur, e.g. ``[batch,
+    units]`` by ``[0, 1]``, so that a checksum does not depend on the names.
+    """
 
     def __init__(self, attributes: Mapping[str, object]) -> None:
         self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
@@ -55,8 +58,8 @@ class Axes:
         self.numbers = {n: Dim.of(n) for n in attributes if n not in self.dims}
 
     def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
-        """Return each input as (name, description). A description contains the numbered axes and
-        the bound of an index."""
+        """Return each input as a pair: its name, and a description. The description contains the
+        numbers that replace the names of its axes, and the bound of an index."""
         return [(name, self._input(declaration)) for name, declaration in inputs.items()]
 
     def _input(self, declaration: Any) -> Any:

@@ -8,5 +8,5 @@ from harness.output.printing import visible
 
 
 def escaped(text: str) -> str:
-    """Escape a text for use as the content of an HTML element or a quoted attribute."""
+    """Escape a text, so that it can be the content of an HTML element or a quoted attribute."""
     return escape(visible(text))

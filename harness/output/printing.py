@@ -56,7 +56,8 @@ class CommandFilter:
 
 
 def harmless(text: str) -> str:
-    """Return a text; if GitHub Actions reads the output, with its commands escaped."""
+    """Return a text with its GitHub Actions commands escaped, if GitHub Actions reads the output;
+    otherwise unchanged."""
     return CommandFilter()(text) if annotating() else text
 
 
@@ -114,8 +115,11 @@ class OutputLost(Exception):
 
 
 class _Output(io.RawIOBase):
-    """A raw stream. If a write fails, it raises :class:`OutputLost` with ``report_errors``;
-    without, it ignores the failure."""
+    """A raw stream, whose writes may fail, e.g. because the reader of a pipe has ended.
+
+    With ``report_errors``, a failed write raises :class:`OutputLost`; otherwise the failure is
+    ignored.
+    """
 
     def __init__(self, raw: io.RawIOBase, *, report_errors: bool) -> None:
         self._raw, self._report_errors = raw, report_errors

@@ -71,7 +71,7 @@ class Progress:
         self._marked = self._began
 
     def at(self, done: float, counted: str) -> None:
-        """Set how many parts are done; ``counted`` shows this as text, e.g. ``3/12``."""
+        """Set how many parts are done. ``counted`` shows this number as text, e.g. ``3/12``."""
         if done != self.done:
             self._marked = self._clock()
         self.done, self._counted = done, counted
@@ -110,9 +110,10 @@ class Progress:
         return ", ".join(filter(None, (self._counted, self.left())))
 
     def left(self) -> str:
-        """Return the remaining time, e.g. ``about 1:40 left``; "" if it is unknown or zero.
+        """Return the remaining time as text, e.g. ``about 1:40 left``; "" if it is unknown or zero.
 
-        While a part runs, the time counts down, but not below the estimate for the later parts.
+        While a part runs, the shown time counts down. It stops at the time that the later parts
+        will take.
         """
         gone, made = self._marked - self._began, self.done - self._first
         if not self._forecast or gone < EARLY or made <= 0 or self.done >= self.total:

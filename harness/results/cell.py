@@ -18,8 +18,11 @@ Grown = Annotated[tuple[NonNegativeInt, Number, Number], Strict(False)]
 
 
 class Link(Form):
-    """A named value of a forward or backward pass (e.g. ``gru/h``) and its largest relative error
-    at any time step."""
+    """A named value of a forward or backward pass (e.g. ``gru/h``).
+
+    ``error`` is its largest relative error at any time step, and ``allowed`` the tolerance of this
+    error.
+    """
 
     value: str
     error: Number
@@ -34,9 +37,9 @@ class Link(Form):
 class Divergence(Form):
     """The values of a forward or backward pass (``links``), in the order of computation.
 
-    ``first`` is the first wrong value, and ``steps`` has its error and tolerance by time step. Its
-    equation is on ``line`` of ``file``. ``lines`` are the lines of this file from line ``start``
-    on.
+    ``first`` is the first wrong value, and ``steps`` has its error and tolerance by time step. The
+    equation that computes it is on ``line`` of ``file``. ``lines`` are the lines of this file from
+    line ``start`` on.
     """
 
     first: str
@@ -134,7 +137,7 @@ class CellResult:
 
 
 def not_compared(results: Iterable[CellResult]) -> list[str]:
-    """Return, without duplicates, notes on the values of cells that no check could compare."""
+    """Return notes on the values of cells that no check could compare. Each note occurs once."""
     return list(dict.fromkeys(", ".join(r.not_compared) for r in results if r.not_compared))
 
 

@@ -38,7 +38,8 @@ class Machine(Form):
 
 
 class MachineOf(Form):
-    """A machine on which results of a merged file were computed."""
+    """A machine on which results of a merged file were computed. ``id`` identifies it even if two
+    machines have the same host name."""
 
     id: str
     host: str

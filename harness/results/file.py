@@ -101,7 +101,7 @@ class RecordWriter:
                 flock(self._fd, "UN")
 
     def _torn_bytes(self) -> int:
-        """Return the length of an incomplete last line, or 0."""
+        """Return the number of bytes of an incomplete last line; 0 if the last line is complete."""
         end = position = os.fstat(self._fd).st_size
         while position:
             start = max(0, position - 65536)
@@ -201,7 +201,7 @@ def parse_line(text: bytes) -> RecordLine | None:
 
 
 def _reports_torn(text: bytes, torn: bytes) -> bool:
-    """Return whether the line ``text`` is a report that a later writer found the incomplete line
+    """Return whether the line ``text`` is the report of a later writer about the incomplete line
     ``torn``."""
     with contextlib.suppress(ValueError):
         line = parse_line(text)

@@ -91,11 +91,14 @@ class Blame(Form):
 
 @dataclass(slots=True)
 class Finding:
-    """The result of one check: compared tensors (``deviations``), the number of tested properties
-    that hold (``held``), and faults as text.
+    """The result of one check.
 
-    ``note`` says which values could not be compared. ``sizes`` has the sizes of the check if they
-    differ from the sizes of the cell.
+    - ``deviations`` has the compared tensors.
+    - ``held`` is the number of tested properties that hold.
+    - ``faults`` describe, as text, properties that do not hold and results that are missing or
+      invalid.
+    - ``note`` says which values could not be compared.
+    - ``sizes`` has the sizes of the check if they differ from the sizes of the cell.
     """
 
     check: str
@@ -127,8 +130,8 @@ class Finding:
         return self
 
     def settle(self) -> None:
-        """Drop all deviations except the worst; keep the number, the text and the growth of all
-        deviations."""
+        """Drop all deviations except the worst, to save memory. What the record needs of the others
+        is kept: their number, text and growth."""
         if len(self.deviations) > 1:
             self.words, self.compared = self.detail, len(self.deviations)
             self.kept_growth = self.growth

@@ -30,7 +30,7 @@ COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
 
 
 class Sparse(Form):
-    """Base of data classes that omit some fields in the file if they are empty."""
+    """Base of data classes that omit some fields (``LEFT_OUT``) in the file if they are empty."""
 
     LEFT_OUT: ClassVar[frozenset[str]] = frozenset()
     """Names of fields that are omitted in the file if they are empty."""
@@ -160,9 +160,10 @@ class CellLine(RecordLine):
 class Begin(CellLine):
     """The line that begins a cell.
 
-    ``signature`` identifies everything that the results depend on. ``since`` is the start time of
-    an earlier run whose results are kept. In merged files, ``started`` is the start time of the run
-    that ran the cell, and ``copy`` numbers contradicting results, from 2 for the second result.
+    ``signature`` has everything that the results depend on, as texts by name. ``since`` is the
+    start time of an earlier run whose results are kept. In merged files, ``started`` is the start
+    time of the run that ran the cell, and ``copy`` numbers contradicting results, from 2 for the
+    second result.
     """
 
     LEFT_OUT = frozenset({"since"})
@@ -260,8 +261,12 @@ class BlameLine(CellLine):
 
 
 class End(CellLine):
-    """The line that ends a cell: the description that its worker sent, and a checksum of its
-    lines."""
+    """The line that ends a cell.
+
+    ``greeting`` is the description that its worker sent at its start. ``location`` is a text about
+    the first difference, and ``place`` the ``file:line`` of its equation. ``blamed`` are the layers
+    at fault. ``checksum`` is a checksum of all lines of the cell.
+    """
 
     LEFT_OUT = frozenset({"divergence", "not_compared", "checksum", "place", "layers", "blamed"})
     kind: Literal["end"] = "end"
@@ -298,8 +303,8 @@ class End(CellLine):
 
 
 class Pair(RecordLine):
-    """The largest difference between two backends in any tensor, relative to the tensor's
-    magnitude."""
+    """The comparison of two backends on one spec: the largest difference in any tensor, relative to
+    the tensor's magnitude (``error``), and the name of this tensor (``worst``)."""
 
     kind: Literal["pair"] = "pair"
     spec: str
@@ -341,7 +346,8 @@ class Done(RecordLine):
 
 
 class Torn(RecordLine):
-    """A line that reports an incomplete line above it, which this line's writer found."""
+    """A line that reports an incomplete line above it. A writer writes it if it finds such a line
+    at the end of the file."""
 
     kind: Literal["torn"] = "torn"
     bytes: int

@@ -43,7 +43,8 @@ OF_EVERY_CELL = frozenset(("dtype", "device", "path"))
 class Merged:
     """The content of a merged file, and remarks about it.
 
-    - ``duplicates`` counts, by file, the cells that an earlier file has with the same outcome.
+    - ``duplicates`` counts, for each file, the cells that an earlier file has with the same
+      outcome.
     - ``contradictions`` describes the cells that have different outcomes in different files.
     - ``shards`` describes which shards of each run the files contain.
     - ``missing`` is the number of planned cells that no file contains.
@@ -303,8 +304,8 @@ def _list_plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
 
 
 class _KeptEntries:
-    """The timed cells for the merged file, each with its origin, from which a later merge can
-    start."""
+    """The timed cells for the merged file, each with its origin (run, machine, versions). The
+    origin is stored, so that the merged file can be merged again."""
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
         self.kept: list[tuple[SpeedEntry, str, SpeedOrigin]] = []

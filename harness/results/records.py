@@ -134,8 +134,8 @@ class Records:
 
     @cached_property
     def ended(self) -> Mapping[Cell, CellResult]:
-        """The results of :attr:`cells`. If a backend has several origins, its cells have a result
-        for each, and the origin is added to the backend's name."""
+        """The results of :attr:`cells`. If a backend has several origins (machines or versions),
+        its cells have a result for each, and the origin is added to the backend's name."""
         return separate_origins(self.cells)[0]
 
     @cached_property
@@ -225,7 +225,8 @@ def _pop_older_block(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -
     """Remove and return the newest result of a cell from the same machine, because the cell runs
     again.
 
-    The caller restores this result if the framework version has changed.
+    The framework version of the new run is known only later. If it has changed, the caller puts
+    this result back, because the two results have different origins.
     """
     same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
     return [origins.pop(each) for each in same[-1:]]
@@ -260,8 +261,8 @@ def newest_results(*files: Records) -> list[dict[Cell, CellResult]]:
 
 
 def separate_origins(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
-    """Return the results by cell, a mapping for each file. A backend with several origins gets a
-    name for each origin."""
+    """Return the results by cell, a mapping for each file. If a backend has several origins
+    (machines or versions), it gets a different name for each."""
     several: dict[str, set[str]] = {}
     for cells in files:
         for cell, origins in cells.items():
@@ -304,7 +305,8 @@ def origin_label(
     machine: str | None = None,
     copy: int = 1,
 ) -> str:
-    """Return a label made of the given parts, which distinguishes backends of the same name.
+    """Return a label made of the given parts of a result's origin. It distinguishes backends of the
+    same name, e.g. `` (2.6) on my-host``.
 
     ``machine`` distinguishes machines that have the same ``host``.
     """

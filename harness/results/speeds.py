@@ -20,7 +20,7 @@ Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]
 
 
 class Stats(Form):
-    """Seconds per step: ``data`` has one number per round, and ``median`` is the median of
+    """Seconds per step: ``data`` has one number for each round, and ``median`` is the median of
     ``data``."""
 
     median: Seconds
@@ -47,15 +47,16 @@ class Rate(Spread):
 
 
 class Values(Form):
-    """The agreement of a timed cell with the oracle; ``ratio`` is the largest error / yardstick."""
+    """The agreement of a timed cell with the oracle: ``ratio`` is the largest error divided by its
+    yardstick, and ``digits`` the number of correct decimal digits."""
 
     ratio: Number | None = None
     digits: Number | None = None
 
 
 class Figures(Form):
-    """The measurements of a cell, which are in pytest-benchmark's field ``extra_info``. Rates are
-    per second."""
+    """The measurements of a cell with a speed, which are in pytest-benchmark's field
+    ``extra_info``. Their names are as in :class:`.contestant.Record`; rates are per second."""
 
     model: str | None = None
     path: str = ""
@@ -72,7 +73,8 @@ class Figures(Form):
 
 
 class Parameters(Form):
-    """The parameters that identify a timed cell. Sizes, dtype, device and path are extra fields."""
+    """The parameters that identify a timed cell. Sizes, dtype, device and path are not declared
+    fields; they are in :attr:`further`."""
 
     spec: str
     backend: str
@@ -174,7 +176,11 @@ class Incomplete(Form):
 
 class Further(Form):
     """The field ``harness`` of a file of speeds, for everything that pytest-benchmark has no field
-    for; ``commands`` are the commands that wrote the file."""
+    for.
+
+    ``without_speed`` has the cells without a speed, ``plans`` the plans of the runs, and
+    ``commands`` the commands that wrote the file. ``incomplete`` is set if the run was interrupted.
+    """
 
     without_speed: list[NoSpeed]
     slopes: list[dict[str, object]] = Field(default_factory=list)

@@ -91,8 +91,8 @@ def describe_unreached(which: str, how: str) -> str:
 
 @dataclass(frozen=True)
 class MovedDigits:
-    """A changed number of agreeing digits, in the older and the newer run. ``of`` names the cell,
-    or a pair of backends and their cell."""
+    """A number of agreeing digits that changed from ``old`` (in the older run) to ``new``. ``of``
+    names the cell, or a pair of backends and their cell."""
 
     of: str
     old: float

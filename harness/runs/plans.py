@@ -19,10 +19,13 @@ MOST_NAMED = 1 << 27
 
 
 class RunPlan(Form):
-    """The plan of a whole run, i.e. of all its shards. ``shard`` is the shard that was run, such as
-    ``2/4``, or None if the run was not split. The cells are all combinations of one entry from each
-    of the ``axes`` (e.g. backends and specs); :func:`join_name` makes the name of a cell from its
-    entries."""
+    """The plan of a whole run, i.e. of all its shards.
+
+    ``shard`` is the shard that was run, such as ``2/4``, or None if the run was not split.
+    ``cells`` is the number of all cells, and ``digest`` a checksum of their names. The cells are
+    all combinations of one entry from each of the ``axes`` (e.g. backends and specs);
+    :func:`join_name` makes the name of a cell from its entries.
+    """
 
     cells: Annotated[int, Field(ge=0, lt=2**63)]
     digest: str
@@ -45,8 +48,9 @@ def join_name(parts: Iterable[str]) -> str:
 
 @dataclass
 class Plans:
-    """The plans of several runs, each identified by a checksum: the shards that were run, the
-    number of cells, and the names of the cells if known."""
+    """The plans of several runs. A plan is identified by a checksum. By this checksum, ``shards``
+    has the shards that were run, ``cells`` the number of cells, and ``names`` the names of the
+    cells if known."""
 
     shards: dict[str, set[str]]
     cells: dict[str, int]
@@ -105,7 +109,8 @@ def _make_names(axes: Sequence[Collection[str]]) -> set[str]:
 
 
 def _total_length(axes: Sequence[Collection[str]]) -> int:
-    """Return an upper bound of the number of characters in all names of a plan's cells."""
+    """Return an upper bound of the number of characters in all names of a plan's cells. If it is
+    too large, the names are not made."""
     longest = sum(max(map(len, axis), default=0) + 1 for axis in axes)
     return math.prod(map(len, axes)) * longest
 

@@ -28,8 +28,10 @@ SHOWN = frozenset({*FINDINGS, *FINDINGS.values(), *BEFORE})
 
 
 class Cells:
-    """The results of the cells in a pytest session. ``selected`` are pairs (cell, check), one for
-    each selected test; a cell runs only these checks."""
+    """The results of the cells in a pytest session.
+
+    ``selected`` has a pair (cell, check) for each selected test; a cell runs only these checks.
+    """
 
     def __init__(self, engine: Engine, selected: Iterable[tuple[Cell, str]]) -> None:
         self.engine = engine
@@ -44,7 +46,7 @@ class Cells:
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
         """Return a cell's findings of one check, and the failures that occurred before any check
-        (e.g. at the worker's start).
+        (e.g. at the worker's start). The first call for a cell runs the cell.
 
         Raises:
             LookupError: no test of the suite reports a finding of the cell.

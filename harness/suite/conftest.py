@@ -8,8 +8,8 @@ from harness.suite.cells import ENGINE, Cells, list_tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrise the test with the planned cells and checks, or with an empty list if pytest runs
-    no tests."""
+    """Parametrise the test with the planned cells and checks. The list is empty if the session has
+    no engine, because pytest runs no tests."""
     engine = metafunc.config.stash.get(ENGINE, None)
     planned = list_tests(engine) if engine is not None else {}
     values = [pytest.param(*test_arguments, id=name) for name, test_arguments in planned.items()]

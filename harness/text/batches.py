@@ -64,12 +64,12 @@ class Batches(Sequence[IndexArray]):
 
 
 def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epoch: int) -> Batches:
-    """Return the row numbers of each batch of one epoch, each of shape ``[size]``.
+    """Return the row numbers of each batch of one epoch, each an array of shape ``[size]``.
 
     With ``whole_only``, rows that do not fill a batch are dropped; otherwise the last batch is
-    smaller. A shuffled order depends only on ``seed`` and ``epoch``. A model that carries its state
-    between batches needs ``"sequential"`` and ``whole_only``: row j of a batch then continues row j
-    of the previous batch.
+    smaller. A shuffled order depends only on ``seed`` and ``epoch``. In a ``"sequential"`` order
+    with ``whole_only``, row j of a batch continues row j of the previous batch, which a model needs
+    if it carries its state between batches.
 
     Raises:
         UsageError: there are too few rows for a batch, or ``order`` or ``size`` is invalid.

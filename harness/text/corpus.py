@@ -226,7 +226,7 @@ class Corpus:
         return self.text.vocabulary
 
     def describe_location(self) -> dict[str, str]:
-        """Return the location of the text's indices in memory, with which another process calls
+        """Return the location of the text's indices in memory. Another process passes it to
         :func:`harness.text.shared.map_vector`."""
         return self.text.indices.describe_location()
 

@@ -82,10 +82,8 @@ class Vocabulary:
         return indices.astype(np.int64)
 
     def narrow(self, text: str) -> Array:
-        """Return the index of every character, or ``len(self)`` for an unknown character.
-
-        The dtype is the smallest unsigned dtype that fits ``len(self)``.
-        """
+        """Return the index of every character in the smallest unsigned dtype, to save memory. An
+        unknown character gets the index ``len(self)``."""
         return np.take(self._table, _code_points(text), mode="clip")
 
     @cached_property

@@ -72,9 +72,12 @@ VARIES = " passes on the same numbers"
 
 @dataclass(frozen=True)
 class ScriptOutcome:
-    """The outcome of running a script, possibly in several processes. ``code`` is the exit code of
-    the last process, or None if the script took too long or used too much memory. ``runs`` is the
-    number of processes; in all of them except the last, the results agreed."""
+    """The outcome of running a script until its results differ, possibly in several processes.
+
+    ``code`` is the exit code of the last process, or None if it took too long or used too much
+    memory. ``printed`` is its output. ``runs`` is the number of processes; in all of them except
+    the last, the results agreed.
+    """
 
     code: int | None
     printed: str
@@ -89,7 +92,10 @@ def compose_script(
     environment: Mapping[str, str],
 ) -> str:
     """Return the complete source of a script that shows a difference between a framework and the
-    expected results. ``allowed`` has the tolerances by name.
+    expected results.
+
+    ``script`` has the code of the model, ``allowed`` the tolerance of each result by name, and
+    ``environment`` the environment variables to set.
 
     Raises:
         UsageError: the model uses a name that the script defines.
@@ -421,8 +427,11 @@ def _rename_results(
 
 
 def _describe_outcome(outcome: ScriptOutcome, name: str, not_called: Sequence[str]) -> str:
-    """Return a text that says what the outcome of the script proves. If the script's results agree,
-    the text says that neither the framework nor the plugin is cleared of the fault."""
+    """Return a text that says what the outcome of the script proves.
+
+    If the script's results agree, the fault may still be in the framework or in the plugin, and the
+    text says so.
+    """
     if outcome.code == 1 and "results differ" in outcome.printed:
         at_fault = f"The script reproduces it with {name} alone: the framework's layer is at fault."
         if VARIES in outcome.printed:

@@ -46,12 +46,12 @@ Template = str | Callable[[Emitter, Node], str]
 def common_code(
     e: Emitter, node: Node, operands: Sequence[Code], templates: Mapping[str, Template]
 ) -> Code | None:
-    """Return the source code of a node, if it is the same in all frameworks or has a template of
-    the framework. ``templates`` maps operations to templates.
+    """Return the source code of a node, if the code is the same in all frameworks, or if
+    ``templates`` has a template for the operation; otherwise return None.
 
-    Return None for any other node. A template may contain names of the node's attributes, as in
-    ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the model's dtype. In the template of
-    ``concat``, ``%0`` is the list of all operands.
+    ``templates`` maps operations to templates of one framework. A template may contain names of the
+    node's attributes, as in ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the model's
+    dtype. In the template of ``concat``, ``%0`` is the list of all operands.
 
     Three keys are not operations. The template ``square`` is for ``power`` with exponent 2, and
     ``swap`` for ``permute_dims`` that swaps the first two axes. ``keepdims`` is the source text of
@@ -126,7 +126,8 @@ def swaps_first(node: Node | None) -> bool:
 
 
 def ends_of(e: Emitter, node: Node) -> list[str]:
-    """Return the variable names for the values that a loop passes from one step to the next."""
+    """Return the variable names for the values that a loop (``node``) passes from one step to the
+    next."""
     count = node.carries
     return [
         e.base(inner) or e.base(after) or e.base(last) or "carried"

@@ -39,8 +39,8 @@ def signature(model: SourceModel) -> list[str]:
 
 
 def form_title(form: LayerForm) -> str:
-    """Return the title of a layer's class, e.g. ``Layer gru: activation relu, gate
-    hard_sigmoid.``"""
+    """Return the first line of the docstring of a layer's class, e.g. ``Layer gru: activation relu,
+    gate hard_sigmoid.``"""
     items = form.attributes.items()
     parts = [f"{name_text(n)} {name_text(str(v))}" for n, v in items if not isinstance(v, Dim)]
     return f"Layer {name_text(form.definition)}{': ' if parts else ''}{', '.join(parts)}."

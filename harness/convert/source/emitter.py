@@ -157,7 +157,8 @@ def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
 
 
 class Dialect(ABC):
-    """The interface of a framework's source code: how operations and loops are written."""
+    """The interface of a framework's source code: subclasses say how operations and loops are
+    written."""
 
     @abstractmethod
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
@@ -185,10 +186,14 @@ class Dialect(ABC):
 class Emitter:
     """The writer of one function. It has the lines written so far, and the variables in use.
 
-    Values are program values, by number. ``base`` returns the name of a value in the spec, or "".
-    ``left`` counts how often each value will still be read. ``pending`` has the expressions of
-    values that have no variable yet, ``text`` the variables of all other values, and ``owner`` the
-    last value of each variable.
+    Program values are identified by their numbers.
+
+    - ``base`` returns the name of a value in the spec, or "".
+    - ``left`` counts how often each value will still be read.
+    - ``pending`` has the expressions of values that have no variable yet, and ``text`` the
+      variables of all other values.
+    - ``owner`` maps a variable to the last value that was assigned to it.
+    - ``like`` is the source of a tensor of the model's dtype.
     """
 
     dialect: Dialect
@@ -241,8 +246,8 @@ class Emitter:
         return "".join(p if isinstance(p, str) else self.text[p] for p in code.parts)
 
     def read(self, code: Code) -> str:
-        """Return the text of an expression that is written now. Each value in it counts as read
-        once more."""
+        """Return the text of an expression that is written now. The values in the expression are
+        counted as read once."""
         self.left.subtract(p for p in code.parts if isinstance(p, int))
         return self.render(code)
 

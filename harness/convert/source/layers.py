@@ -20,8 +20,8 @@ class Method:
     """A method of a layer's class. It computes all calls of these layers that have the same
     equations.
 
-    ``call`` is one of these calls. ``training`` is this call in the training program if its
-    equations differ there, otherwise None. ``results`` has the indices of the results that any
+    ``call`` is one of these calls. If its equations differ in the training program, ``training`` is
+    the call in that program, otherwise None. ``results`` has the indices of the results that any
     caller reads. ``optional`` has the names of arguments whose default is zeros.
     """
 
@@ -54,8 +54,9 @@ class LayerForm:
 class SourceModel:
     """The inference program of a model, prepared for writing.
 
-    ``instances`` maps a layer's name to its :class:`LayerForm`. ``calls`` maps the label of a call
-    to the call's :class:`LayerForm` and :class:`Method`.
+    ``outputs`` and ``state`` map names to value numbers. ``instances`` maps a layer's name to its
+    :class:`LayerForm`. ``calls`` maps the label of a call to the call's :class:`LayerForm` and
+    :class:`Method`.
     """
 
     program: Program
@@ -78,8 +79,8 @@ class SourceModel:
 
     @cached_property
     def crossing(self) -> dict[int, str]:
-        """The names of outputs and new states, by value number. If several have the same value, the
-        first name."""
+        """The names of outputs and new states, by value number. If a value has several such names,
+        the first name."""
         names = (*self.state.items(), *self.outputs.items())
         return {value: name for name, value in reversed(names)}
 

@@ -76,8 +76,9 @@ def vetted(source: str, words: Words, name: str) -> str:
 class _SyntaxReader:
     """A check of a syntax tree, which first collects the names that the source defines.
 
-    ``inner`` has the nodes before a dot, and ``attributes`` the names of attributes that are
-    assigned on ``self``.
+    ``functions`` and ``methods`` are the defined functions and methods, and ``bound`` the assigned
+    names. ``attributes`` has the names of attributes that are assigned on ``self``. ``inner`` has
+    the nodes before a dot.
     """
 
     words: Words
@@ -89,8 +90,9 @@ class _SyntaxReader:
     inner: set[ast.AST] = field(default_factory=set)
 
     def problems(self) -> Iterator[tuple[ast.AST, str]]:
-        """Yield each forbidden node with a text about it. The text continues "an export contains no
-        ..."."""
+        """Yield each node that an export may not contain, with a text that names it. The error
+        message puts "an export contains no" before this text, e.g. "an export contains no
+        expression outside of functions"."""
         nodes = list(ast.walk(self.tree))
         for node in nodes:
             self._note(node)
@@ -156,8 +158,8 @@ class _SyntaxReader:
         return "" if node.name == "__init__" else self._new(node.name)
 
     def _new(self, name: str) -> str:
-        """Return a text about the problem if an assigned name redefines a name that the source uses
-        otherwise; else ""."""
+        """Return a text about the problem if ``name``, to which a value is assigned, already has a
+        meaning in the source, e.g. as a module; else ""."""
         taken = name in self.words.roots or name in self.words.python or name.startswith("__")
         return f"other meaning of {name!r}" if taken or name == "self" else ""
 
