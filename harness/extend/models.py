@@ -12,6 +12,7 @@ from harness.runtime.own_model.contract import (
     Placing,
     made,
     names_taken,
+    place_of,
     reshaped,
     sizes_taken,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Recorder",
     "made",
     "names_taken",
+    "place_of",
     "reshaped",
     "sizes_taken",
 ]
