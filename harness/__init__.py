@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.api.commands import list_ as list_
     from harness.api.commands import localise as localise
     from harness.api.commands import merge as merge
+    from harness.api.commands import port as port
     from harness.api.commands import reduce as reduce
     from harness.api.commands import replay as replay
     from harness.api.commands import schema as schema
@@ -45,12 +46,23 @@ if TYPE_CHECKING:
     __version__: str
 
 _COMMANDS = (
-    *("differences", "env", "explain", "export", "import_", "list_", "localise", "merge"),
+    *("differences", "env", "explain", "export", "import_", "list_", "localise", "merge", "port"),
     *("reduce", "replay", "schema", "upgrade", "write_report"),
 )
 __all__ = [
     *("bench", "cells", "check", "compare", "differences", "env", "explain", "export"),
-    *("generate", "import_", "list_", "load", "localise", "merge", "reduce", "replay", "run"),
+    *(
+        "generate",
+        "import_",
+        "list_",
+        "load",
+        "localise",
+        "merge",
+        "port",
+        "reduce",
+        "replay",
+        "run",
+    ),
     *("run_cell", "run_demo", "schema", "train", "upgrade", "write_report"),
 ]
 _CLASSES = ("Task", "Workers")

@@ -32,6 +32,7 @@ from harness.errors import HarnessError, SpecError, SpecErrors, UsageError
 from harness.files.system import check_workers
 from harness.given.options import PassOptions
 from harness.output.printing import tell
+from harness.porting.options import PortOptions
 from harness.report.options import ReportOptions
 from harness.timing.options import BenchOptions
 from harness.training.generate.request import GenerateOptions
@@ -209,6 +210,7 @@ for _verb in (
     Verb("generate", GenerateOptions, "harness.training.generate.console:run_generate"),
     Verb("export", ExportOptions, "harness.convert.console:run_export"),
     Verb("import", ImportOptions, "harness.convert.console:run_import"),
+    Verb("port", PortOptions, "harness.porting.console:run_port"),
     Verb("list", ListOptions, "harness.checking.explain_definition:run_list", needs_workers=False),
     Verb("schema", SchemaOptions, "harness.language.schema:run_schema", needs_workers=False),
     Verb("env", EnvOptions, "harness.environments.console:run_env"),

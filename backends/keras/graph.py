@@ -44,8 +44,7 @@ def _source(layer: Any, values: Tensors) -> list[Any]:
 
 
 def mask_of(values: Tensors) -> Mapping[str, Any]:
-    """Return the extra keyword argument for a call of a recurrent layer with a padding mask: a
-    dictionary with the key ``mask``."""
+    """Return the keyword argument ``mask`` for a call of a recurrent layer."""
     return {"mask": values["mask"]}
 
 

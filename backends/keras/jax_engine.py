@@ -54,16 +54,11 @@ class JaxEngine(Jax):
         return run
 
     def unrolls(self, count: int) -> bool:
-        """Return whether a loop of ``count`` steps is unrolled: never, because all loops over time
-        run as ``jax.lax.scan``."""
+        """Return False, because all loops over time run as ``jax.lax.scan``."""
         return False
 
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Make one step of a Keras optimizer with its method ``stateless_apply``. Return the new
-        parameters, and the new optimizer state.
-
-        ``tensors`` are the parameters before the step.
-        """
+        """Update parameters with the ``stateless_apply`` method of a Keras optimizer."""
         return optimizer.stateless_apply(state, gradients, tensors)

@@ -154,8 +154,8 @@ IMAGES = (*COUNTED, *POOLS)
 
 
 def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
-    """Return the constructor arguments, by name, of a convolution or pool. An argument is None if
-    Keras does not support the layer's setting."""
+    """Return the constructor arguments of a convolution or pool. An argument is None if Keras does
+    not support its setting."""
     given = layer.attributes
     stride, padding = int(given["stride"]), int(given["padding"])
     if kind in POOLS:

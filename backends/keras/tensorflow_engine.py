@@ -188,11 +188,8 @@ class TensorFlowEngine:
         return self.advance(run)
 
     def unrolls(self, count: int) -> bool:
-        """Return whether a loop of ``count`` steps is unrolled.
-
-        Short loops are unrolled, and so are all loops that run eagerly. Long loops are not, because
-        XLA's compile time of an unrolled loop grows with the cube of ``count``.
-        """
+        """Return whether a loop of ``count`` steps is unrolled. Short loops are, and all loops that
+        run eagerly. XLA's compile time of an unrolled loop grows with the cube of ``count``."""
         return count <= LONGEST_FUSED or not self.tf.inside_function()
 
     def scan(
@@ -248,12 +245,8 @@ class TensorFlowEngine:
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Make one step of a Keras optimizer. Return the new parameters, and the new optimizer
-        state.
-
-        The values ``tensors`` and ``state`` are written into variables, and read from them after
-        the step, because Keras' ``stateless_apply`` does not run on TensorFlow.
-        """
+        """Update parameters through variables, because Keras' ``stateless_apply`` does not run on
+        TensorFlow."""
         slots = optimizer.variables
         for variable, tensor in zip([*trained, *slots], [*tensors, *state], strict=True):
             variable.assign(tensor)

@@ -50,15 +50,13 @@ class TorchEngine(Torch):
     compile_part = Torch.compile
 
     def unrolls(self, count: int) -> bool:
-        """Return whether a loop of ``count`` steps is unrolled: always, because all loops over time
-        run step by step."""
+        """Return True, because all loops over time run step by step."""
         return True
 
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Make one step of a Keras optimizer on copies of the parameters and of its state, because
-        Keras' optimizers for torch write into their arguments. Return the new parameters, and the
-        new optimizer state."""
+        """Update copies of the parameters, because Keras' optimizers for torch write into their
+        arguments."""
         copies = [t.clone() for t in state], gradients, [t.clone() for t in tensors]
         return optimizer.stateless_apply(*copies)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.extend import Array, ArrayDict, Arrays, UsageError
 from harness.extend.models import (
@@ -21,11 +19,14 @@ from harness.extend.models import (
     OwnModels,
     Placing,
     Recorder,
+    TracedGraph,
     made,
     names_taken,
-    place_of,
+    run_user_code,
     sizes_taken,
 )
+
+from .trace import default_inputs, trace_module
 
 STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
@@ -47,6 +48,12 @@ class TorchModels(OwnModels):
         sizes: Mapping[str, int],
         expected: Mapping[str, ModelArray],
     ) -> OwnModel:
+        return TorchModel(*self._module(file, target, sizes), self.backend)
+
+    def _module(
+        self, file: ModelFile, target: Any, sizes: Mapping[str, int]
+    ) -> tuple[torch.nn.Module, torch.dtype]:
+        """Return the user's module in the session's dtype, and the dtype."""
         if not file.name:
             raise UsageError(
                 f"{file} is not a Python file: torch needs FILE.py:NAME, where NAME is a module, a "
@@ -74,7 +81,17 @@ class TorchModels(OwnModels):
                 f"{file} has parameters without a shape ({lazy[0]}): call the model once "
                 "when you create it, so that its lazy modules get their shapes"
             )
-        return TorchModel(module.to(self.backend.device, dtype), dtype, self.backend)
+        return module.to(self.backend.device, dtype), dtype
+
+    def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
+        module, _ = self._module(file, target, {})
+        return default_inputs(module)
+
+    def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
+        module, _ = self._module(file, target, {})
+        return run_user_code(
+            file, "cannot be traced: torch.export", lambda: trace_module(module, inputs, file)
+        )
 
 
 class TorchModel(OwnModel):
@@ -149,12 +166,6 @@ class TorchModel(OwnModel):
                 hook.remove()
         return True
 
-    def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
-        self.module.train(False)
-        with torch.no_grad(), _default_dtype(self.dtype), _NarrowOperations() as found:
-            placing.call(self.module, self._tensors(given))
-        return list(found.places)
-
     def _tensors(self, given: Arrays) -> dict[str, torch.Tensor]:
         made = {n: torch.from_numpy(np.array(a)).to(self.backend.device) for n, a in given.items()}
         return {n: t.to(self.dtype) if t.is_floating_point() else t for n, t in made.items()}
@@ -173,22 +184,6 @@ class TorchModel(OwnModel):
             target = self.backend.gradients_of(scalar, leaves)
         arrays = {n: self.backend.numpy(t) for n, t in results.items()}
         return arrays, {n: self.backend.numpy(t) for n, t in target.items()}
-
-
-class _NarrowOperations(TorchDispatchMode):
-    """The places of the operations that return floats narrower than float64."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.places: dict[str, None] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = func(*args, **(kwargs or {}))
-        if getattr(returned, "dtype", None) in (torch.float32, torch.bfloat16, torch.float16):
-            stack = traceback.extract_stack()
-            place = place_of((frame.filename, frame.lineno or 0) for frame in stack)
-            self.places[place or str(func)] = None
-        return returned
 
 
 @contextmanager

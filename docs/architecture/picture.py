@@ -31,6 +31,7 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "extend": (868, "all that a backend imports"),
     "report": (480, "a page of what was found"),
     "demo": (770, "a first look"),
+    "porting": (190, "a user's model as a spec"),
     "upstream": (868, "what a bug report needs"),
     "comparison": (112, "what changed"),
     "training": (364, "train, checkpoint, write on"),

@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("commands", "suite", "extend"),
-    ("report", "demo"),
+    ("report", "demo", "porting"),
     ("training", "given", "comparison", "upstream"),
     ("timing", "checking", "convert", "defaults"),
     ("results",),

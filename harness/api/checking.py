@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 TINTS: Mapping[str, Tint] = {
     "agree": "good",
-    "float32-precision": "known",
     "known-difference": "known",
     "unsupported": "faint",
     "not-applicable": "faint",

@@ -88,6 +88,19 @@ def merge(
     *,
     output: str | PathLike[str],
 ) -> CommandResult: ...
+def port(
+    model: str | PathLike[str],
+    *,
+    inputs: Names | Mapping[str, str] = ...,
+    formats: Names = ...,
+    output: str | PathLike[str] = ...,
+    name: str | None = ...,
+    backend: str | None = ...,
+    checked: Names = ...,
+    python: str | PathLike[str] | None = ...,
+    timeout: float = ...,
+    force: bool = ...,
+) -> CommandResult: ...
 def reduce(
     folder: str | PathLike[str],
     *,

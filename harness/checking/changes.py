@@ -12,7 +12,7 @@ from harness.checking.history import CHECKSUMS, keep_common
 from harness.checking.pairs import read_pairs
 from harness.oracle.tolerance import accuracy_change
 from harness.results.cell import Cell, CellResult
-from harness.results.findings import AGREEING, PASSING, VERDICTS, Finding, Verdict, digits
+from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
 from harness.results.lines import Head, Pair, RequestRecord
 from harness.results.records import Records, newest_results
 from harness.runs.changes import (
@@ -126,12 +126,9 @@ Cells = Mapping[Cell, CellResult]
 
 
 def compare(old: Records, new: Records) -> RunChanges:
-    """Return the changes between two record files: of cells (most serious change first), of
-    versions and of machines.
-
-    If a file has several runs of a cell, the last run is compared. If one run was interrupted, the
-    cells that it did not begin are ignored.
-    """
+    """Return the changes of cells between two record files, most serious change first, and the
+    changes of versions and machines. If a file has several runs of a cell, the last run is
+    compared. If one run was interrupted, the cells that it did not begin are ignored."""
     before, after = newest_results(old, new)
     conditions = compare_conditions(old.head, before, new.head, after)
     moved = moved_digits(before, after, (read_pairs(old), read_pairs(new)))
@@ -305,7 +302,7 @@ def _classify(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kin
 def _classify_verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
     if new == "differ" and old in PASSING:
         return "new-difference", True
-    if old not in PASSING and new in AGREEING:
+    if old not in PASSING and new in ("agree", "known-difference"):
         return "repaired", False
     if new in PASSING:
         # Known differences are accepted, because their entries give reasons. If a check no longer

@@ -133,11 +133,9 @@ class TracedPart:
 
 @dataclass(frozen=True)
 class Location:
-    """The first wrong value in the order of computation (``part``), and its place.
-
-    ``place`` is the ``file:line`` of the equation that computes it. ``right_if`` describes a
-    mistake with parameters that would explain the value.
-    """
+    """The place of the first wrong value in the order of computation. ``place`` is the
+    ``file:line`` of the equation that computes it. ``right_if`` describes a mistake with parameters
+    that would explain the value."""
 
     part: TracedPart
     place: str
@@ -250,9 +248,8 @@ class Expectations:
         return {n for n, _ in self.values if self._places.get(without_number(n)) == place}
 
     def _find_explanation(self, part: TracedPart) -> str:
-        """Return the description of the first mistake (see :func:`hypotheses`) that explains the
-        value of ``part``: with this mistake, the oracle computes the same value as the backend.
-        Return an empty text if no mistake explains it."""
+        """Return the description of the first mistake with which the oracle computes the same value
+        as the backend; an empty text if no mistake explains the value."""
         for _, text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)
             trace = self._oracle(material, "float64")

@@ -99,9 +99,8 @@ class Engine(CellRunner):
         return reused
 
     def _read_history(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return the results that need not be computed again: of cells that agreed under the same
-        conditions in the history folder. The result is empty if the request has no history folder.
-        """
+        """Return results in the history folder of cells that agreed under the same conditions. The
+        result is empty if the request has no history folder."""
         self._history_writer: RecordWriter | None = None
         folder = self.request.history
         if folder is None:
@@ -364,11 +363,8 @@ class NodeCells:
 
     def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
         """Run a cell. Return its result, and the error of the oracle's gradients relative to the
-        complex-step method; the error is None if it was not measured.
-
-        With ``share``, the result includes the arrays that the parent process needs to compare
-        backends with each other.
-        """
+        complex-step method. With ``share``, the result includes the arrays that the parent process
+        needs to compare backends with each other."""
         runner = self._workers.runner(task)
         with one_thread():
             result = runner.run_cell(task.cell)

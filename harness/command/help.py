@@ -20,7 +20,7 @@ NARROW = 52
 CHAPTERS: Mapping[str, str] = {
     "Compare": "check bench compare upgrade merge report demo run",
     "Find out why": "explain differences localise reduce replay",
-    "Train and move models": "train generate export import",
+    "Train and move models": "train generate port export import",
     "Look up": "list schema env",
 }
 
@@ -57,7 +57,7 @@ class Folded(click.HelpFormatter):
 
 
 class FoldedContext(click.Context):
-    """The click context of a command whose help is formatted by :class:`Folded`."""
+    """The context of a command with help by :class:`Folded`."""
 
     formatter_class = Folded
 

@@ -130,7 +130,7 @@ class Verb(click.Command):
             raise click.UsageError(error.message + hint, ctx) from None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the command's parameters as in click, and the additional option ``--help-all``."""
+        """Return click's parameters and ``--help-all``."""
         *params, short = super().get_params(ctx)
         return [*params, HELP_ALL, short]
 
@@ -178,8 +178,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments name, as click does. For an unknown name, the
-        ``UsageError`` suggests a known command."""
+        """Resolve a command like click, but let the ``UsageError`` suggest a known command."""
         name = args[0]
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
@@ -192,7 +191,7 @@ class Verbs(click.Group):
         raise click.UsageError(f"no such command {name!r}{hint}", ctx)
 
     def vocabulary(self) -> dict[str, list[str]]:
-        """Return the names of each command's options, without their dashes."""
+        """Return the options of each command, without their dashes."""
         return {name: [*map(_word, _options(c))] for name, c in self.commands.items()}
 
 

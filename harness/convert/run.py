@@ -175,7 +175,7 @@ def export(request: Export, tell: Tell = ignore_call) -> Exporting:
     weights_ = weights.load(request.weights)
     _check(weights_, spec, request.weights)
     exported = exported_of(spec, weights_)
-    if request.output is not None:  # before a framework starts
+    if request.output is not None and not request.output.is_dir():  # before a framework starts
         _refuse_export([request.output], request.force)
     with Caller(request.format_, request.python, request.timeout, tell=tell) as caller:
         path = _target(request, spec, caller.call("suffix"))
@@ -269,14 +269,15 @@ def _check(weights_: Weights, spec: Spec, file: Path) -> None:
 
 
 def _target(request: Export, spec: Spec, suffix: str) -> Path:
-    if request.output is not None:  # export has checked that it can be written
+    if request.output is not None and not request.output.is_dir():
         if request.output.suffix != suffix:
             raise UsageError(
                 f"a file of format {request.format_!r} must end in {suffix}, found {request.output}"
             )
         return request.output
     # The name contains the format, because several formats would write a module NAME.py.
-    path = Path(f"{spec.name.rpartition('/')[2]}_{request.format_}{suffix}")
+    folder = request.output or Path()
+    path = folder / f"{spec.name.rpartition('/')[2]}_{request.format_}{suffix}"
     _refuse_export([path], request.force)
     return path
 

@@ -1,5 +1,5 @@
-"""Classes for running a user's own model. ``harness check --against`` compares this model with a
-spec."""
+"""Classes for running and tracing a user's own model, as ``harness check --against`` and
+``harness port`` do."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from harness.runtime.own_model.contract import (
     Placing,
     made,
     names_taken,
-    place_of,
     reshaped,
+    run_user_code,
     sizes_taken,
 )
+from harness.runtime.own_model.graph import GraphBuilder, Operand, TracedGraph
 from harness.runtime.own_model.recorder import Recorder
 
 __all__ = [
+    "GraphBuilder",
     "ModelArray",
     "ModelFile",
     "Naming",
+    "Operand",
     "OwnModel",
     "OwnModels",
     "Placing",
     "Recorder",
+    "TracedGraph",
     "made",
     "names_taken",
-    "place_of",
     "reshaped",
+    "run_user_code",
     "sizes_taken",
 ]

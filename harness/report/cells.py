@@ -28,7 +28,6 @@ MOST_HEADROOM = 2.5
 KEPT = "°"
 GROUPS: Mapping[str, str] = {
     "agree": "agrees",
-    "float32-precision": "known",
     "known-difference": "known",
     "not-applicable": "silent",
     "unsupported": "silent",

@@ -153,7 +153,7 @@ class Timed(SpeedEntry):
 
 
 class NoSpeed(SpeedEntry):
-    """A cell without a speed. ``status`` is e.g. "refused", and ``reason`` says why."""
+    """A cell without a speed, and the reason."""
 
     status: str
     reason: str
@@ -191,8 +191,7 @@ class Further(Form):
 
 
 class Info(Form):
-    """The field ``machine_info`` of a file of speeds, which contains the environment of the
-    benchmark."""
+    """The field ``machine_info`` of a file of speeds: the environment of the benchmark."""
 
     harness: Environment
 

@@ -135,7 +135,8 @@ def short_text(value: Any) -> str:
     return shorten(repr(value), 80)
 
 
-def _array(value: Any) -> Array:
+def array_of_numbers(value: Any) -> Array:
+    """Return an array of numbers unchanged; raise ValueError for any other value."""
     array = tensor(value)
     if isinstance(array, Misfit):
         raise ValueError(array.reason)
@@ -170,7 +171,7 @@ def _whole_number_from(least: int) -> ConvertedBy:
 
 Tensors = dict[str, Annotated[Any, ConvertedBy(tensor)]]
 """Arrays by name; an invalid array is a :class:`.Misfit`, so that only this entry is wrong."""
-Arrays = dict[str, Annotated[Any, ConvertedBy(_array)]]
+Arrays = dict[str, Annotated[Any, ConvertedBy(array_of_numbers)]]
 Traced = Annotated[Any, ConvertedBy(_entry)]
 Texts = dict[str, str]
 Seconds = Annotated[float, ConvertedBy(_seconds)]

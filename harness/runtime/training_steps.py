@@ -35,8 +35,7 @@ class BatchSource(Protocol):
 
     @property
     def classes(self) -> Mapping[str, int]:
-        """The number of classes of each one-hot array that the source can also give as indices, by
-        the array's name."""
+        """The number of classes of each one-hot array that the source can also give as indices."""
 
     def batch(self, rows: Rows, compact: Collection[str] = (), step: int | None = None) -> Arrays:
         """Return arrays ``[..., batch, ...]`` by ``input.NAME`` and ``target.NAME``.
@@ -150,9 +149,9 @@ class Loader:
         return parts
 
     def _arrays(self, rows: Rows, step: int = 0) -> ArrayDict:
-        """Return the arrays of rows, with their axes in the order that the step needs.
+        """Return the arrays of rows in the axis orders of the step.
 
-        Indices get this order before they are expanded to one-hot, because they are smaller.
+        Indices are reordered before they are expanded, because they are smaller.
         """
         arrays, lead = {}, rows.ndim - 1
         for name, array in self._source.batch(rows, self._early, step).items():

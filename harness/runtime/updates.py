@@ -113,8 +113,7 @@ def without_clipping(rule: UpdateRule, optimizer: NativeOptimizer | None) -> Upd
 
 
 class Update:
-    """An optimizer's update rule, applied to all trained variables of a session (the packed tensors
-    of a ``layout``).
+    """An update rule for all variables of a layout.
 
     Slots are packed like variables. If the rule has a different rule for matrices, slots are kept
     per parameter under the spec's name, because not all parameters have the same slots.
@@ -148,8 +147,7 @@ class Update:
         return packed
 
     def unpacked(self, slot: str, arrays: Arrays) -> ArrayDict:
-        """Convert a slot with one array per variable back to one array per parameter of the spec
-        (the reverse of :meth:`packed`)."""
+        """Invert :meth:`packed` for one slot: return its arrays by parameter of the spec."""
         return dict(arrays) if slot in self.own_slots else self.layout.unpack(arrays)
 
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:

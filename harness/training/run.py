@@ -42,8 +42,8 @@ class TrainEvents:
         from the beginning."""
 
     def doubted(self, backend: str, doubts: Sequence[str]) -> None:
-        """Receive warnings, after a backend's worker has started, about attributes of the backend
-        that look like mistakes."""
+        """Receive warnings about attributes of a backend that look like mistakes, after its worker
+        starts."""
 
     def tried(self, seconds: Mapping[str, float]) -> None:
         """Receive the seconds per step of each path that was tried. The training uses the fastest
@@ -77,7 +77,7 @@ def load_initial(remote: TrainRemote) -> None:
 
 
 def trials(remote: TrainRemote) -> dict[str, float]:
-    """Return the seconds per step, by path, without compilation. The training itself starts
+    """Return the seconds per step on each path, without compilation. The training itself starts
     afterwards from newly loaded parameters."""
     count = min(SUMMED, len(remote.setup.feed.epoch(0)))
 

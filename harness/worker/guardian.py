@@ -142,8 +142,7 @@ def _kill(child: int) -> bool:
 
 
 def _reap(worker: int) -> int | None:
-    """Remove all ended children from the process table (wait for them). If the worker is one of
-    them, return its exit status."""
+    """Wait for all ended children; return the worker's exit status if the worker has ended."""
     status = None
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:

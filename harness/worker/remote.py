@@ -272,8 +272,7 @@ class Remote:
         dtype: str,
         device: str,
     ) -> dict[str, str]:
-        """Open a session that compiles quickly; return what runs each layer, by the layer's name
-        (e.g. ``torch.lstm`` or ``equations``)."""
+        """Open a session that compiles quickly; return what runs each layer."""
         value = self.call(
             "open",
             training=encoded(training),

@@ -133,8 +133,7 @@ def whole_batch(case: Case) -> Arguments | None:
 
 
 def _changeable_sizes(case: Case, own: Case) -> dict[str, int]:
-    """Return the spec's sizes that differ from the sizes of the small case, by name, largest
-    first."""
+    """Return the spec's sizes that differ from the sizes of the small case, largest first."""
     sizes = own.training.sizes
     changeable = {
         n: size
@@ -211,11 +210,8 @@ def _draw_repeated(
 def take_rows(
     program: Program, ports: Sequence[Port], arrays: Arrays, rows: Array | list[int]
 ) -> ArrayDict:
-    """Return some rows of each array, e.g. a part of a batch; ``rows`` are their numbers.
-
-    An array without a batch axis is returned whole. ``ports`` says which axis of each array is the
-    batch.
-    """
+    """Return the rows with the given numbers of each array, e.g. a part of a batch. An array
+    without a batch axis is returned whole. ``ports`` says which axis of each array is the batch."""
     shapes = {port.name: [str(dim) for dim in program.type_of(port).shape] for port in ports}
     return {
         n: np.take(a, rows, shapes[n].index("batch")) if "batch" in shapes[n] else a

@@ -20,7 +20,7 @@ def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:
 
 
 def _fold_constants(op: str) -> Rule:
-    """Return the rule that replaces an operation on constants by its result."""
+    """Return the rule that computes an operation on constants."""
     function: Callable[..., Any] = getattr(np, op)
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
@@ -183,8 +183,8 @@ def _extent(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Move constants and signs out of a sum: ``sum(c * x) -> c * sum(x)``. The result of the sum
-    has fewer entries than x, so the multiplication takes less time."""
+    """Move constants and signs out of a sum, because its result is smaller: ``sum(c * x) -> c *
+    sum(x)``."""
     node = g.node(inputs[0], "negative", "multiply", "sum")
     if node is None or g.uses[inputs[0]] > 1:
         return None

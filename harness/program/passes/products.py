@@ -118,8 +118,7 @@ class SliceFinder:
         return axis if node.attributes["keepdims"] else axis - sum(a < axis for a in axes)
 
     def candidate(self, node: Node) -> Candidate | None:
-        """Return the node as a candidate for merging with other nodes; return None unless one of
-        its operands is a slice."""
+        """Return the node as a candidate for merging, if one of its operands is a slice."""
         if node.body is not None or self.slices.isdisjoint(node.inputs):
             return None
         slices = [self.as_slice(i) for i in node.inputs]
@@ -396,8 +395,8 @@ def _neighbours(parts: Sequence[Node | None], axis: int) -> bool:
 
 
 def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
-    """Return, for each value, the nodes that read it, also inside loops. If a node in a loop reads
-    the slice of a sequence, it is listed as a reader of the sequence."""
+    """Return the nodes that read each value, also inside loops. A node that reads the slice of a
+    sequence in a loop counts as a reader of the sequence."""
     users: dict[int, list[Node]] = defaultdict(list)
     for node in nodes:
         for value in node.inputs:

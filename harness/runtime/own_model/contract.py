@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import re
 import sys
 import traceback
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError, did_you_mean, shorten
+from harness.runtime.own_model.graph import TracedGraph
 from harness.runtime.own_model.recorder import Recorder
 
 # Only a file that the user names as ``FILE.py:NAME`` runs as code. It runs in a separate process.
@@ -106,17 +106,6 @@ def _place(error: BaseException, path: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     return f" (line {lines[-1]})" if lines else ""
-
-
-# Folders of installed packages whose lines are no place of a model's code.
-FRAMEWORKS = re.compile(r"/(torch|jax|jaxlib|numpy|harness)/|^<")
-
-
-def place_of(frames: Iterable[tuple[str, int]]) -> str:
-    """Return the innermost place that is not in a framework or the harness, such as ``net.py:12``.
-    ``frames`` are files and lines, innermost last."""
-    own = [(file, line) for file, line in frames if not FRAMEWORKS.search(file)]
-    return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
 
 
 def sizes_taken(made_by: Any, sizes: Iterable[str]) -> tuple[str, ...]:
@@ -256,12 +245,6 @@ class OwnModel(ABC):
         Return False if the framework cannot do this."""
         return False
 
-    def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
-        """Run a forward pass in evaluation mode and float64; return the places of the code that
-        compute in a narrower dtype, such as ``net.py:12``. Return an empty list if the framework
-        cannot tell."""
-        return []
-
     @abstractmethod
     def read(self, name: str) -> Any:
         """Return a copy of an array of the model, or a tensor that the caller may overwrite."""
@@ -338,6 +321,28 @@ class OwnModels(ABC):
         Raises:
             UsageError: the framework cannot run this kind of model.
         """
+
+    def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
+        """Return declarations of the model's inputs, e.g. ``{"ids": "batch,time:86"}``.
+
+        Return an empty dictionary if the framework cannot determine them. See
+        :mod:`harness.porting.inputs` for the form of a declaration.
+        """
+        return {}
+
+    def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
+        """Return the graph of one forward pass in training mode.
+
+        Args:
+            file: The model's file, which exists.
+            target: As in :meth:`sizes`.
+            parameters: As in :meth:`sizes`.
+            inputs: The model's arguments by name, of dtype float64, int64 or bool.
+
+        Raises:
+            UsageError: the framework cannot trace this model.
+        """
+        raise UsageError(f"{file} cannot be traced: its framework has no tracer")
 
 
 def reshaped(name: str, tensor: Any, wanted: tuple[int, ...], reshape: Any) -> Any:

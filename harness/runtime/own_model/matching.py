@@ -354,6 +354,12 @@ class ModelWeights:
             }
         )
 
+    def values(self, model: OwnModel) -> ArrayDict:
+        """Return the model's current values of the spec's parameters."""
+        return self.layout.unpack(
+            {n: np.asarray(place.parts(model.read).sum(0)) for n, place in self.places.items()}
+        )
+
     def moved(self, model: OwnModel) -> ArrayDict:
         """Return the model's current statistics as ``statistics.NAME``, with the spec's names."""
         return {

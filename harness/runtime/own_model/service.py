@@ -27,6 +27,7 @@ from harness.runtime.answers import (
     AttachedModel,
     DescribedModel,
     Gradients,
+    ReadWeights,
     RecordedModules,
     Tensors,
 )
@@ -42,6 +43,7 @@ from harness.runtime.own_model.contract import (
     Placing,
     run_user_code,
 )
+from harness.runtime.own_model.graph import TracedGraph
 from harness.runtime.own_model.matching import ModelWeights, Sides, find_weights
 from harness.runtime.own_model.recorder import Recorder
 from harness.runtime.own_model.renames import PLUS, Rename, read_rules, renamed
@@ -269,6 +271,25 @@ class OwnModelService:
         self._load(ModelFile(Path(path), name, parameters))
         return {"sizes": list(self.opener.sizes(*self._loaded, sizes))}
 
+    def default_inputs(self, path: str, name: str, parameters: str) -> dict[str, str]:
+        """Return declarations of the model's inputs; see :meth:`OwnModels.default_inputs`."""
+        file = ModelFile(Path(path), name, parameters)
+        self._load(file)
+        return self.opener.default_inputs(file, *self._loaded)
+
+    def trace(self, path: str, name: str, parameters: str, inputs: Arrays) -> TracedGraph:
+        """Return the graph of the model's forward pass; see :meth:`OwnModels.trace`."""
+        file = ModelFile(Path(path), name, parameters)
+        self._load(file)
+        return self.opener.trace(file, *self._loaded, inputs)
+
+    def read_weights(self) -> ReadWeights:
+        """Return the values of the attached model's weights, by the spec's names."""
+        parameters = self.weights.values(self.model)
+        moved = self.weights.moved(self.model)
+        statistics = {name.removeprefix("statistics."): a for name, a in moved.items()}
+        return {"parameters": parameters, "statistics": statistics}
+
     def _load(self, file: ModelFile) -> None:
         if self._file != file:
             self._loaded = file.load() if file.name else (None, None)
@@ -355,13 +376,6 @@ class OwnModelService:
             "weights": weights,
             "named": {k: text for k, (text, rule) in chosen.items() if rule and text in modules},
         }
-
-    def narrow_places(self, inputs: Arrays, state: Arrays) -> list[str]:
-        """Return the places of the code that compute in a dtype narrower than float64."""
-        arguments, _ = self._call_arguments(inputs, state)
-        return self._run_user_code(  # type: ignore[no-any-return]
-            lambda: self.model.narrow_places(arguments, self.placing)
-        )
 
     def gradients(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays, cotangents: Arrays

@@ -1,0 +1,244 @@
+"""Trace a torch module with ``torch.export`` and translate its operators into a neutral graph.
+
+The graph is read before decompositions, where layers, their weights and numbers such as epsilon,
+momentum and the dropout rate are still visible. :mod:`harness.runtime.own_model.graph` defines the
+operators.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_unflatten
+
+from harness.extend import Arrays
+from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, names_taken
+
+from . import trace_layers  # noqa: F401 (registers the rules of layers)
+from .trace_rules import BINARY, CHECKS, ELEMENTWISE, RANDOM, RESHAPES, RULES, UNCHANGED, Arguments
+
+KINDS = {"f": "float", "i": "index", "u": "index", "b": "boolean"}
+
+
+def default_inputs(module: torch.nn.Module) -> dict[str, str]:
+    """Return declarations of the inputs of a module with a ``config``, as in transformers."""
+    config = getattr(module, "config", None)
+    names = names_taken(module.forward) or ()
+    if config is None:
+        return {}
+    if "input_ids" in names and hasattr(config, "vocab_size"):
+        return {"input_ids": f"batch,time:{config.vocab_size}"}
+    if "pixel_values" in names and hasattr(config, "image_size"):
+        size = config.image_size
+        return {"pixel_values": f"batch,{config.num_channels},{size},{size}"}
+    return {}
+
+
+def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> TracedGraph:
+    """Return the graph of one forward pass in training mode.
+
+    Args:
+        module: The module; its mode is restored.
+        arrays: The argument of each input name.
+        file: The user's file; its lines are the places of operators.
+
+    Raises:
+        torch's own exceptions: the module cannot be exported with these arrays.
+    """
+    tensors = {n: torch.from_numpy(np.array(a)) for n, a in arrays.items()}
+    dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
+    tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+    before = module.training
+    module.train()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(module, (), tensors, strict=False)
+    finally:
+        module.train(before)
+    return _Translation(module, exported, file).run()
+
+
+class _Translation:
+    """The translation of one exported program."""
+
+    def __init__(
+        self, module: torch.nn.Module, exported: torch.export.ExportedProgram, file: ModelFile
+    ) -> None:
+        self.exported, self.file = exported, str(file.path)
+        trained = dict(module.named_parameters())
+        self.names = {id(t): n for n, t in [*trained.items(), *module.named_buffers()]}
+        self.tensors = {
+            **dict(module.named_parameters(remove_duplicate=False)),
+            **dict(module.named_buffers(remove_duplicate=False)),
+        }
+        self.builder = GraphBuilder(
+            f"torch.nn.Module {type(module).__name__}",
+            {n: (tuple(t.shape), n in trained) for n, t in self._first_names().items()},
+        )
+        # What each node of torch's graph stands for: operands, or a list of operands.
+        self.values: dict[torch.fx.Node, Any] = {}
+        # The tensors of nodes that depend on no input of the user.
+        self.known: dict[torch.fx.Node, torch.Tensor] = {}
+
+    def _first_names(self) -> dict[str, torch.Tensor]:
+        return {self.names[id(t)]: t for t in self.tensors.values() if id(t) in self.names}
+
+    def run(self) -> TracedGraph:
+        signature = self.exported.graph_signature
+        weights = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        constants = signature.inputs_to_lifted_tensor_constants
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder":
+                self._place(node, weights, constants)
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                self._outputs(node)
+        return self.builder.graph
+
+    def _place(
+        self, node: torch.fx.Node, weights: Mapping[str, str], constants: Mapping[str, str]
+    ) -> None:
+        about = self._about(node)
+        if node.name in weights:
+            tensor = self.tensors[weights[node.name]]
+            name = self.names[id(tensor)]
+            self.values[node] = self.builder.add("weight", [], {"name": name}, **about)
+            if not isinstance(tensor, torch.nn.Parameter):
+                self.known[node] = tensor
+        elif node.name in constants:
+            tensor = self.exported.constants[constants[node.name]]
+            self.known[node] = tensor
+            about["values"] = tensor.detach().numpy()
+            self.values[node] = self.builder.add("constant", [], {}, **about)
+        elif node.meta.get("val") is None:
+            self.values[node] = None
+        else:
+            self.values[node] = self.builder.add("input", [], {"name": node.name}, **about)
+
+    def _outputs(self, node: torch.fx.Node) -> None:
+        results = [r for r in node.args[0] if isinstance(r, torch.fx.Node)]
+        specs = self.exported.graph_signature.output_specs
+        kept = [
+            str(self.values[r])
+            for r, spec in zip(node.args[0], specs, strict=True)
+            if spec.kind.name == "USER_OUTPUT" and r in results
+        ]
+        self.builder.graph["outputs"] = self._name_outputs(kept)
+
+    def _name_outputs(self, values: list[str]) -> list[list[str]]:
+        """Return the name and the value of each output: its key if the model returns a mapping."""
+        structure = self.exported.call_spec.out_spec
+        returned = None if structure is None else tree_unflatten(values, structure)
+        if isinstance(returned, Mapping) and all(isinstance(v, str) for v in returned.values()):
+            return [[str(name), value] for name, value in returned.items()]
+        if len(values) == 1:
+            return [["y", values[0]]]
+        return [[f"y_{number}", value] for number, value in enumerate(values, 1)]
+
+    def _about(self, node: torch.fx.Node) -> dict[str, Any]:
+        """Return shape, kind, modules and place of a node, for :meth:`GraphBuilder.add`."""
+        value = node.meta.get("val")
+        shape: tuple[int, ...] = ()
+        kind = "float"
+        if isinstance(value, torch.Tensor):
+            shape = tuple(int(n) for n in value.shape)
+            kind = KINDS[
+                np.dtype(str(value.dtype).removeprefix("torch.").replace("bfloat", "float")).kind
+            ]
+        stack = node.meta.get("nn_module_stack") or {}
+        modules = [
+            (
+                f"{path}{'@' + key.rsplit('@', 1)[1] if '@' in key else ''}",
+                str(kind_).rsplit(".", 1)[-1],
+            )
+            for key, (path, kind_) in stack.items()
+        ]
+        return {"shape": shape, "kind": kind, "modules": modules, "place": self._locate(node)}
+
+    def _locate(self, node: torch.fx.Node) -> str:
+        """Return the line of the user's file that called this node, else its innermost line."""
+        lines = [
+            [*part.split('"')[1::2], part.split(", line ")[1].split(",")[0]]
+            for part in (node.meta.get("stack_trace") or "").splitlines()
+            if part.strip().startswith('File "') and ", line " in part
+        ]
+        own = [line for line in lines if line[0] == self.file]
+        found = (own or lines)[-1:]
+        return f"{Path(found[0][0]).name}:{found[0][1]}" if found else ""
+
+    def _call(self, node: torch.fx.Node) -> None:
+        if node.target is operator.getitem:
+            source, index = node.args
+            self.values[node] = self.values[source][index]
+            return
+        name = str(node.target).removeprefix("aten.").split(".")[0]
+        self._evaluate(node)
+        arguments = self._named_arguments(node)
+        about = self._about(node)
+        if node in self.known and isinstance(self.known[node], torch.Tensor):
+            about["values"] = self.known[node].detach().numpy()
+        self.values[node] = self._translate(name, node, arguments, about)
+        if (
+            name.endswith("_")
+            and not name.startswith("_")
+            and isinstance(node.args[0], torch.fx.Node)
+        ):
+            # The operator has overwritten its first argument.
+            self.values[node.args[0]] = self.values[node]
+            self.known.pop(node.args[0], None)
+
+    def _evaluate(self, node: torch.fx.Node) -> None:
+        """Compute a node that depends on no input, e.g. a mask made of ``arange``."""
+        nodes = node.all_input_nodes
+        name = str(node.target)
+        if any(n not in self.known for n in nodes) or any(r in name for r in ("bernoulli", "rand")):
+            return
+        get = lambda argument: torch.fx.node.map_arg(argument, lambda n: self.known[n])  # noqa: E731
+        with torch.no_grad():
+            self.known[node] = node.target(*get(node.args), **get(node.kwargs))
+
+    def _named_arguments(self, node: torch.fx.Node) -> dict[str, Any]:
+        """Return the arguments of an operator by its schema's names, nodes as operands."""
+        schema = node.target._schema.arguments
+        values: dict[str, Any] = {}
+        for number, argument in enumerate(schema):
+            if number < len(node.args):
+                value = node.args[number]
+            elif argument.name in node.kwargs:
+                value = node.kwargs[argument.name]
+            else:
+                value = argument.default_value
+            values[argument.name] = torch.fx.node.map_arg(value, lambda n: self.values[n])
+        return values
+
+    def _translate(
+        self, name: str, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    ) -> Any:
+        base = name.removesuffix("_") if not name.startswith("__") else name
+        if base in UNCHANGED:
+            return a["self"]
+        if base in CHECKS:
+            return None
+        if base in RESHAPES:
+            return self.builder.add("reshape", [a["self"]], {}, **about)
+        if base in ELEMENTWISE:
+            return self.builder.add(ELEMENTWISE[base], [a["self"]], {}, **about)
+        if base in BINARY and a.get("rounding_mode") is None:
+            other = a["other"] if "other" in a else a["mat2"]
+            return self.builder.add(BINARY[base], [a["self"], other], {}, **about)
+        rule = RULES.get(base)
+        if rule is not None:
+            return rule(self, node, a, about)
+        if "values" in about:
+            return self.builder.add("constant", [], {}, **about)
+        attributes = {"operator": str(node.target), "random": base in RANDOM}
+        inputs = [self.values[n] for n in node.all_input_nodes if isinstance(self.values[n], str)]
+        return self.builder.add("unsupported", inputs, attributes, **about)

@@ -1,0 +1,353 @@
+"""Rules that translate torch's operators (``aten``) to those of the neutral graph.
+
+A rule gets the operator's arguments by the names in its schema. :mod:`.trace` calls the rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+
+from harness.extend.models import GraphBuilder, Operand
+
+Arguments = Mapping[str, Any]
+ELEMENTWISE = {
+    **{name: name for name in ("exp", "log", "tanh", "sqrt", "erf", "sin", "cos", "floor")},
+    **{name: name for name in ("relu", "sigmoid", "silu", "softplus", "abs", "sign")},
+    "hardsigmoid": "hard_sigmoid_sixth",
+    "hardswish": "hard_swish",
+    "relu6": "relu6",
+    "mish": "mish",
+    "softsign": "softsign",
+    "bitwise_not": "~",
+    "logical_not": "~",
+    "neg": "negative",
+    "__invert__": "~",
+}
+BINARY = {
+    "mul": "*",
+    "div": "/",
+    "true_divide": "/",
+    "matmul": "@",
+    "bmm": "@",
+    "mm": "@",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
+    "bitwise_and": "&",
+    "bitwise_or": "|",
+    "logical_and": "&",
+    "logical_or": "|",
+    "__and__": "&",
+    "__or__": "|",
+    "maximum": "maximum",
+    "minimum": "minimum",
+}
+# These operators return their first argument: they change memory or dtype, or only check it.
+UNCHANGED = frozenset(
+    [
+        "alias",
+        "contiguous",
+        "clone",
+        "detach_",
+        "lift_fresh_copy",
+        "lift_fresh",
+        "_to_copy",
+        "native_dropout",
+    ]
+)
+RESHAPES = frozenset(
+    [
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "flatten",
+        "unsqueeze",
+        "squeeze",
+        "unflatten",
+        "view_as",
+        "reshape_as",
+    ]
+)
+RANDOM = frozenset(
+    ["bernoulli", "bernoulli_", "rand", "randn", "rand_like", "randn_like", "normal", "normal_"]
+)
+CHECKS = frozenset(["_assert_tensor_metadata", "_assert_async", "sym_size"])
+
+
+class Translation(Protocol):
+    """The parts of the translation that rules use: the graph, and the value of each torch node."""
+
+    builder: GraphBuilder
+    values: dict[torch.fx.Node, Any]
+
+
+Rule = Callable[[Translation, torch.fx.Node, Arguments, dict[str, Any]], Any]
+# The rule of each operator, by its name without overload.
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of operators."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def _axes(dims: Any, rank: int) -> list[int]:
+    listed = list(range(rank)) if dims is None or dims == [] else dims
+    listed = [listed] if isinstance(listed, int) else listed
+    return sorted(d % rank for d in listed)
+
+
+def _rank(node: torch.fx.Node, number: int = 0) -> int:
+    return len(node.args[number].meta["val"].shape)
+
+
+def length_of(node: torch.fx.Node, axis: int, number: int = 0) -> int:
+    """Return the length of an axis of an argument of a node."""
+    return int(node.args[number].meta["val"].shape[axis])
+
+
+@rule("add", "sub", "rsub")
+def _add(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    left, right = a["self"], a["other"]
+    if str(node.target).startswith("aten.rsub"):
+        left, right = right, left
+    if "running" not in str(left) and "num_batches_tracked" in str(left):
+        return left
+    if a.get("alpha", 1) != 1:
+        right = t.builder.add("*", [right, a["alpha"]], {}, **about)
+    sign = "+" if str(node.target).startswith("aten.add") else "-"
+    return t.builder.add(sign, [left, right], {}, **about)
+
+
+@rule("pow")
+def _power(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    return t.builder.add("**", [a["self"], a["exponent"]], {}, **about)
+
+
+@rule("rsqrt", "reciprocal")
+def _inverse(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    below = a["self"]
+    if "rsqrt" in str(node.target):
+        below = t.builder.add("sqrt", [below], {}, **about)
+    return t.builder.add("/", [1, below], {}, **about)
+
+
+@rule("gelu")
+def _gelu(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    name = "gelu_tanh" if a["approximate"] == "tanh" else "gelu"
+    return t.builder.add(name, [a["self"]], {}, **about)
+
+
+@rule("leaky_relu", "elu")
+def _slope(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    if "leaky" in str(node.target):
+        return t.builder.add("leaky_relu", [a["self"]], {"slope": a["negative_slope"]}, **about)
+    return t.builder.add("elu", [a["self"]], {"alpha": a["alpha"]}, **about)
+
+
+@rule("clamp", "clamp_min", "clamp_max", "hardtanh")
+def _clamp(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    value = a["self"]
+    low, high = a.get("min", a.get("min_val")), a.get("max", a.get("max_val"))
+    if low is not None:
+        value = t.builder.add("maximum", [value, low], {}, **about)
+    if high is not None:
+        value = t.builder.add("minimum", [value, high], {}, **about)
+    return value
+
+
+@rule("softmax", "log_softmax", "_softmax", "cumsum", "logsumexp")
+def _along(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    name = str(node.target).removeprefix("aten.").lstrip("_").split(".")[0]
+    dim = a["dim"][0] if isinstance(a["dim"], list) else a["dim"]
+    return t.builder.add(name, [a["self"]], {"axis": dim % _rank(node)}, **about)
+
+
+@rule("sum", "mean", "amax", "amin", "var")
+def _reduce(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    axes = _axes(a.get("dim"), _rank(node))
+    attributes = {"axis": axes, "keepdims": bool(a.get("keepdim", False))}
+    value = a["self"]
+    if name == "amin":
+        negative = {**about, "shape": tuple(node.args[0].meta["val"].shape)}
+        value = t.builder.add("negative", [value], {}, **negative)
+        return t.builder.add(
+            "negative", [t.builder.add("max", [value], attributes, **about)], {}, **about
+        )
+    result = t.builder.add({"amax": "max"}.get(name, name), [value], attributes, **about)
+    correction = a.get("correction", 1 if a.get("unbiased", True) else 0)
+    if name == "var" and (correction is None or correction):
+        count = math.prod(length_of(node, axis) for axis in axes)
+        result = t.builder.add("*", [result, count / (count - (correction or 1))], {}, **about)
+    return result
+
+
+@rule("argmax")
+def _argmax(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    return t.builder.add("argmax", [a["self"]], {"axis": a["dim"] % _rank(node)}, **about)
+
+
+@rule("transpose", "t", "permute", "movedim", "numpy_T")
+def _permute(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    rank = _rank(node)
+    axes = list(range(rank))
+    if "dims" in a:
+        axes = [d % rank for d in a["dims"]]
+    else:
+        one, other = (a["dim0"] % rank, a["dim1"] % rank) if "dim0" in a else (0, rank - 1)
+        axes[one], axes[other] = axes[other], axes[one]
+    return t.builder.add("permute", [a["self"]], {"axes": axes}, **about)
+
+
+@rule("expand", "expand_as", "repeat")
+def _expand(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    if "repeats" in a and any(
+        n != 1 and length != 1
+        for n, length in zip(
+            reversed(a["repeats"]), reversed(node.args[0].meta["val"].shape), strict=False
+        )
+    ):
+        return unsupported(t, node, about)
+    return t.builder.add("broadcast", [a["self"]], {}, **about)
+
+
+def unsupported(t: Translation, node: torch.fx.Node, about: dict[str, Any]) -> Operand:
+    """Add an operator without a translation."""
+    inputs = [t.values[n] for n in node.all_input_nodes]
+    return t.builder.add("unsupported", inputs, {"operator": str(node.target)}, **about)
+
+
+@rule("slice")
+def _slice(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    axis = a["dim"] % _rank(node)
+    length = length_of(node, axis)
+    start = min(max((a["start"] or 0) + (length if (a["start"] or 0) < 0 else 0), 0), length)
+    end = length if a["end"] is None else a["end"]
+    stop = min(max(end + (length if end < 0 else 0), 0), length)
+    return _cut(t, a["self"], axis, (start, stop, a["step"]), length, about)
+
+
+def _cut(
+    t: Translation,
+    value: Operand,
+    axis: int,
+    bounds: tuple[int, int, int],
+    length: int,
+    about: Any,
+) -> Operand:
+    if bounds == (0, length, 1):
+        return value
+    start, stop, step = bounds
+    attributes = {"axis": axis, "start": start, "stop": stop, "step": step, "length": length}
+    return t.builder.add("slice", [value], attributes, **about)
+
+
+@rule("narrow")
+def _narrow(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    axis = a["dim"] % _rank(node)
+    bounds = (a["start"], a["start"] + a["length"], 1)
+    return _cut(t, a["self"], axis, bounds, length_of(node, axis), about)
+
+
+@rule("select")
+def _select(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    axis = a["dim"] % _rank(node)
+    length = length_of(node, axis)
+    attributes = {"axis": axis, "index": a["index"] % length, "length": length}
+    return t.builder.add("select", [a["self"]], attributes, **about)
+
+
+@rule("split", "split_with_sizes", "chunk", "unbind")
+def _pieces(
+    t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> list[Operand]:
+    axis = a["dim"] % _rank(node)
+    length = length_of(node, axis)
+    pieces: list[Operand] = []
+    start = 0
+    for number, piece in enumerate(node.meta["val"]):
+        own = {**about, "shape": tuple(int(n) for n in piece.shape)}
+        if "unbind" in str(node.target):
+            attributes = {"axis": axis, "index": number, "length": length}
+            pieces.append(t.builder.add("select", [a["self"]], attributes, **own))
+            continue
+        stop = start + int(piece.shape[axis])
+        pieces.append(_cut(t, a["self"], axis, (start, stop, 1), length, own))
+        start = stop
+    return pieces
+
+
+@rule("cat", "concat", "stack")
+def _concat(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    rank = len(about["shape"])
+    axis = a["dim"] % rank
+    parts = list(a["tensors"])
+    if "stack" in str(node.target):
+        one = {**about, "shape": tuple(1 if n == axis else d for n, d in enumerate(about["shape"]))}
+        parts = [t.builder.add("reshape", [part], {}, **one) for part in parts]
+    return t.builder.add("concat", parts, {"axis": axis}, **about)
+
+
+@rule("where")
+def _where(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    return t.builder.add("where", [a["condition"], a["self"], a["other"]], {}, **about)
+
+
+@rule("masked_fill")
+def _fill(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    return t.builder.add("where", [a["mask"], a["value"], a["self"]], {}, **about)
+
+
+@rule("to", "type_as", "float", "double")
+def _cast(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    source = node.args[0].meta["val"]
+    same = source.dtype.is_floating_point == node.meta["val"].dtype.is_floating_point
+    if same and (source.dtype == torch.bool) == (node.meta["val"].dtype == torch.bool):
+        return a["self"]
+    return t.builder.add("cast", [a["self"]], {}, **about)
+
+
+@rule("index_select", "index")
+def _index(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    if "dim" in a:
+        return t.builder.add("take", [a["self"], a["index"]], {"axis": a["dim"]}, **about)
+    used = [(n, i) for n, i in enumerate(a["indices"]) if i is not None]
+    if len(used) == 1:
+        return t.builder.add("take", [a["self"], used[0][1]], {"axis": used[0][0]}, **about)
+    if "values" in about:
+        return t.builder.add("constant", [], {}, **about)
+    indices = [i for _, i in used]
+    return t.builder.add("gather", [a["self"], *indices], {"axes": [n for n, _ in used]}, **about)
+
+
+@rule(
+    *(
+        "arange",
+        "zeros",
+        "ones",
+        "full",
+        "new_ones",
+        "new_zeros",
+        "zeros_like",
+        "ones_like",
+        "tril",
+    ),
+    *("full_like", "scalar_tensor", "triu", "linspace", "empty", "new_full", "diff", "eye"),
+)
+def _constant(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+    if about.get("values") is None:
+        return unsupported(t, node, about)
+    return t.builder.add("constant", [], {}, **about)

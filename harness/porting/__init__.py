@@ -1,0 +1,1 @@
+"""Turning a user's model into a spec: ``harness port``."""

@@ -1,0 +1,50 @@
+"""The command ``port``: its output, files and exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.command.declared import build
+from harness.command.outcome import CommandResult
+from harness.output.printing import console
+from harness.output.progress import Progress
+from harness.porting.options import Port, PortOptions
+from harness.porting.proof import Ported, result_digits
+from harness.porting.run import port
+
+
+def run_port(options: PortOptions) -> CommandResult:
+    """Run the command ``harness port``. The exit code is 1 if a comparison differs.
+
+    Raises:
+        UsageError: the model cannot be ported.
+        CouldNotRun: a process failed.
+    """
+    request = build(Port, vars(options))
+    with Progress(console(error=True), "porting") as bar:
+        ported = port(request, bar.step)
+    return CommandResult(_data(request, ported), _text(request, ported), 0 if ported.proved else 1)
+
+
+def _data(request: Port, ported: Ported) -> dict[str, Any]:
+    return {
+        "spec": ported.name,
+        "model": ported.label,
+        "proved": ported.proved,
+        "folder": str(request.output) if ported.written else None,
+        "definitions": list(ported.spec.definitions),
+        "lines": len(ported.spec.text.splitlines()),
+        "against": {r.cell.dtype: result_digits(r) for r in ported.against},
+        "backends": {f"{r.cell.backend} {r.cell.dtype}": result_digits(r) for r in ported.backends},
+        "exports": {n: round(e.agreement.digits, 1) for n, e in ported.exports.items()},
+        "problems": list(ported.problems),
+    }
+
+
+def _text(request: Port, ported: Ported) -> str:
+    lines = [*ported.proof_lines()]
+    if ported.written:
+        lines.append(f"written to {request.output}: {', '.join(ported.written)}")
+    else:
+        lines.append("nothing is written, because something differs; --force writes the files")
+    return "\n".join([*ported.problems, *lines])

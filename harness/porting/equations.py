@@ -1,0 +1,378 @@
+"""Write the calls of a block as equations of the spec language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.errors import UsageError
+from harness.porting.sizes import Call, Dim
+
+# The precedence of operators; functions and names bind most strongly.
+LEVELS = {
+    "|": 1,
+    "&": 2,
+    "~": 3,
+    **dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), 4),
+    "+": 5,
+    "-": 5,
+    "*": 6,
+    "/": 6,
+    "@": 6,
+    "negative": 7,
+    "**": 8,
+}
+ATOM = 9
+# A longer expression is not written inside another expression.
+LONG = 60
+# A score so low that softmax gives 0 for it, as in the shipped attention layers.
+LOWEST = "-1.0e30"
+CASTS = {"float": "astype({})"}
+
+# Writes a number, with a hint at its meaning, e.g. ``units``.
+Write = Callable[[Any, str], str]
+
+
+@dataclass
+class Text:
+    """An expression and the level of its weakest operator."""
+
+    text: str
+    level: int = ATOM
+
+    def inside(self, level: int) -> str:
+        """Return the expression as an operand of an operator of this level."""
+        return self.text if self.level >= level else f"({self.text})"
+
+
+@dataclass
+class Equations:
+    """The equations of one block.
+
+    Args:
+        write: Writes a number.
+        names: The name of each value from outside the block, and of each weight.
+        layer_of: Returns the name of the layer that a call uses.
+    """
+
+    write: Write
+    names: dict[str, str]
+    layer_of: Callable[[Call, str], str]
+    lines: list[str] = field(default_factory=list)
+    texts: dict[str, Text] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+
+    def add(self, call: Call, uses: int, name: str = "") -> None:
+        """Add a call. It is written inside its only user, unless the expression would be long."""
+        self.calls[call.name] = call
+        if call.name in self.names and not name:
+            self.texts[call.name] = Text(self.names[call.name])
+            return
+        text = self._express(call)
+        if name or (uses > 1 and not self._is_short(call)) or (len(text.text) > LONG and uses):
+            text = self.assign(text, name)
+        self.texts[call.name] = text
+
+    def assign(self, text: Text, name: str = "") -> Text:
+        """Assign an expression to a name; return the name."""
+        if not name:
+            number = 1
+            while (name := "h" if number == 1 else f"h_{number}") in self.taken:
+                number += 1
+        self.taken.add(name)
+        self.lines.append(f"{name} = {text.text}")
+        return Text(name)
+
+    def _is_short(self, call: Call) -> bool:
+        return call.op in ("formula", "weight") and len(self._express(call).text) < 20
+
+    def get(self, operand: Any) -> Text:
+        """Return the expression of an operand."""
+        if isinstance(operand, str) and operand in self.texts:
+            return self.texts[operand]
+        if isinstance(operand, str) and operand in self.names:
+            return Text(self.names[operand])
+        text = self.write(operand, "number")
+        return Text(text, ATOM if not text.startswith("-") and " " not in text else LEVELS["+"])
+
+    def _express(self, call: Call) -> Text:
+        rule = RULES.get(call.op)
+        if rule is not None:
+            return rule(self, call)
+        if call.op in LEVELS:
+            return self._operator(call)
+        arguments = [self.get(i).text for i in call.inputs]
+        arguments += [f"{n}={self.write(v, n)}" for n, v in call.attributes.items()]
+        return Text(f"{call.op}({', '.join(arguments)})")
+
+    def _operator(self, call: Call) -> Text:
+        level = LEVELS[call.op]
+        operands = [self.get(i) for i in call.inputs]
+        if call.op in ("~", "negative"):
+            return Text(
+                f"{'-' if call.op == 'negative' else '~'}{operands[0].inside(level)}", level
+            )
+        left, right = operands
+        # The right operand of - and / needs brackets at the same level; ** binds to the right.
+        compare = level == LEVELS["<"]
+        first = left.inside(
+            level + 1 if call.op == "**" or compare or (level < 3 and left.level == 4) else level
+        )
+        if level < 3 and left.level == LEVELS["<"]:
+            first = f"({left.text})"
+        second = right.inside(level + 1)
+        if level < 3 and right.level == LEVELS["<"]:
+            second = f"({right.text})"
+        return Text(f"{first} {call.op} {second}", level)
+
+    def shape(self, operand: Any) -> tuple[Dim, ...]:
+        """Return the shape of an operand; ``()`` for a number."""
+        return self.calls[operand].shape if isinstance(operand, str) else ()
+
+
+Rule = Callable[[Equations, Call], Text]
+
+
+def _layer(e: Equations, call: Call) -> Text:
+    arguments = ", ".join(e.get(i).text for i in call.inputs)
+    return Text(f"{e.layer_of(call, '')}({arguments})")
+
+
+def _reduce(e: Equations, call: Call) -> Text:
+    axis = call.attributes["axis"]
+    arguments = [e.get(call.inputs[0]).text]
+    if len(axis) < len(e.shape(call.inputs[0])) or call.attributes["keepdims"]:
+        rank = len(e.shape(call.inputs[0]))
+        arguments.append(
+            f"axis={-1 if axis == [rank - 1] else axis[0] if len(axis) == 1 else axis}"
+        )
+    if call.attributes["keepdims"]:
+        arguments.append("keepdims=true")
+    return Text(f"{call.op}({', '.join(arguments)})")
+
+
+def _along(e: Equations, call: Call) -> Text:
+    axis = call.attributes["axis"]
+    last = axis == len(call.shape) - 1 and call.op != "cumsum"
+    more = "" if last else f", axis={axis}"
+    return Text(f"{call.op}({e.get(call.inputs[0]).text}{more})")
+
+
+def _argmax(e: Equations, call: Call) -> Text:
+    return Text(f"argmax({e.get(call.inputs[0]).text}, axis={call.attributes['axis']})")
+
+
+def _concat(e: Equations, call: Call) -> Text:
+    axis = call.attributes["axis"]
+    axis = -1 if axis == len(call.shape) - 1 else axis
+    return Text(f"concat([{', '.join(e.get(i).text for i in call.inputs)}], axis={axis})")
+
+
+def _permute(e: Equations, call: Call) -> Text:
+    axes = ", ".join(map(str, call.attributes["axes"]))
+    return Text(f"permute_dims({e.get(call.inputs[0]).text}, axes=[{axes}])")
+
+
+def _cut(e: Equations, call: Call) -> Text:
+    a = call.attributes
+    base = e.get(call.inputs[0]).inside(ATOM)
+    if call.op == "select":
+        index = "-1" if a["index"] == _minus_one(a["length"]) else e.write(a["index"], "index")
+    else:
+        start = "" if a["start"] == 0 else e.write(a["start"], "start")
+        stop = "" if a["stop"] == a["length"] else e.write(a["stop"], "stop")
+        index = f"{start}:{stop}" + ("" if a["step"] == 1 else f":{a['step']}")
+    return Text(f"{base}[{', '.join([':'] * a['axis'] + [index])}]")
+
+
+def _minus_one(length: Dim) -> Dim:
+    return length - 1 if isinstance(length, int) else f"{length} - 1"
+
+
+def _cast(e: Equations, call: Call) -> Text:
+    source = e.get(call.inputs[0])
+    if call.kind == "float":
+        return Text(f"astype({source.text})")
+    if call.kind == "boolean":
+        return Text(f"{source.inside(5)} != 0", LEVELS["!="])
+    raise UsageError(f"{call.place}: a conversion to integers is not supported")
+
+
+def _formula(e: Equations, call: Call) -> Text:
+    a = call.attributes
+    rank = len(call.shape)
+    if a["formula"] == "causal":
+        steps = f"arange({e.write(a['time'], 'time')})"
+        return Text(f"{steps}[None, :] <= {steps}[:, None]", LEVELS["<="])
+    text = f"arange({e.write(a['length'], 'length')})"
+    places = ["None"] * rank
+    places[a["axis"]] = ":"
+    while places and places[0] == "None":
+        places = places[1:]
+    if len(places) > 1:
+        text += f"[{', '.join(places)}]"
+    if a["start"]:
+        return Text(f"{text} + {a['start']}", LEVELS["+"])
+    return Text(text)
+
+
+def _reshape(e: Equations, call: Call) -> Text:
+    text, shape = e.get(call.inputs[0]), list(e.shape(call.inputs[0]))
+    return Text(reshape_text(text.text, shape, list(call.shape), e.write, call.place))
+
+
+def reshape_text(text: str, old: list[Dim], new: list[Dim], write: Write, place: str) -> str:
+    """Return a reshape as merges and splits of neighbouring axes.
+
+    Raises:
+        UsageError: the free sizes do not divide as these shapes need.
+    """
+    groups = _match_axes(old, new)
+    if groups is None:
+        raise UsageError(
+            f"{place}: the reshape from {_list(old)} to {_list(new)} neither merges nor splits "
+            "neighbouring axes"
+        )
+    # From the last group to the first, so that earlier axes keep their positions.
+    for start, before, after in reversed(groups):
+        kept = [n for n in before if n != 1]
+        parts = [n for n in after if n != 1]
+        if kept == parts:
+            text = _unit_axes(text, start, before, after)
+            continue
+        if len(before) > 1:
+            text = f"merge({text}, axes=[{', '.join(str(start + n) for n in range(len(before)))}])"
+        if len(after) > 1:
+            sizes = ", ".join(write(n, "size") for n in after)
+            text = f"split({text}, axis={start}, sizes=[{sizes}])"
+    return text
+
+
+def _unit_axes(text: str, start: int, before: Sequence[Dim], after: Sequence[Dim]) -> str:
+    """Remove and insert axes of length 1."""
+    if list(before) == list(after):
+        return text
+    extra = len(after) - len(before)
+    if extra > 0 and list(after[:extra]) == [1] * extra and list(after[extra:]) == list(before):
+        before, after = [], list(after[:extra])
+    elif extra > 0 and list(after[-extra:]) == [1] * extra and list(after[:-extra]) == list(before):
+        start, before, after = start + len(before), [], list(after[-extra:])
+    index = [":"] * start + ["0" if n == 1 else ":" for n in before]
+    text = f"{text}[{', '.join(index)}]" if 1 in before else text
+    index = [":"] * start + ["None" if n == 1 else ":" for n in after]
+    return f"{text}[{', '.join(index)}]" if 1 in after else text
+
+
+def _match_axes(
+    old: Sequence[Dim], new: Sequence[Dim]
+) -> list[tuple[int, list[Dim], list[Dim]]] | None:
+    """Return groups of neighbouring axes with equal products: position, old and new lengths."""
+    groups: list[tuple[int, list[Dim], list[Dim]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        before: list[Dim] = []
+        after: list[Dim] = []
+        start = i
+        while True:
+            if before and after and _product(before) == _product(after):
+                break
+            if (not before or _size(before) <= _size(after)) and i < len(old):
+                before.append(old[i])
+                i += 1
+            elif j < len(new):
+                after.append(new[j])
+                j += 1
+            elif i < len(old):
+                before.append(old[i])
+                i += 1
+            else:
+                break
+        if _product(before) != _product(after):
+            return None
+        groups.append((start, before, after))
+    return groups
+
+
+def _product(lengths: Sequence[Dim]) -> tuple[int, tuple[str, ...]]:
+    number = 1
+    names: list[str] = []
+    for length in lengths:
+        for factor in str(length).split(" * "):
+            if factor.isdigit():
+                number *= int(factor)
+            else:
+                names.append(factor)
+    return number, tuple(sorted(names))
+
+
+def _size(lengths: Sequence[Dim]) -> tuple[int, int]:
+    number, names = _product(lengths)
+    return len(names), number
+
+
+def _list(shape: Sequence[Dim]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _attention(e: Equations, call: Call) -> Text:
+    a = call.attributes
+    query, key, value = (e.get(i) for i in call.inputs[:3])
+    rank = len(e.shape(call.inputs[1]))
+    axes = [*range(rank - 2), rank - 1, rank - 2]
+    turned = f"permute_dims({key.text}, axes=[{', '.join(map(str, axes))}])"
+    scale = a["scale"]
+    product = f"{query.inside(LEVELS['@'])} @ {turned}"
+    if abs(scale * a["width"] ** 0.5 - 1) < 1e-9:
+        product += f" / {e.write(a['width'], 'head')} ** 0.5"
+    elif scale != 1:
+        product += f" * {e.write(scale, 'scale')}"
+    scores = e.assign(Text(product), e_name(e, "scores"))
+    if a["causal"]:
+        steps = f"arange({e.write(call.shape[-2], 'time')})"
+        masked = f"where({steps}[None, :] <= {steps}[:, None], {scores.text}, {LOWEST})"
+    elif len(call.inputs) > 3:
+        mask = call.inputs[3]
+        text = e.get(mask)
+        kind = e.calls[mask].kind if mask in e.calls else "float"
+        masked = (
+            f"where({text.text}, {scores.text}, {LOWEST})"
+            if kind == "boolean"
+            else f"{scores.text} + {text.inside(LEVELS['+'])}"
+        )
+    else:
+        masked = scores.text
+    chosen = f"softmax({masked})"
+    if a["keep"] != 1:
+        chosen = f"{e.layer_of(call, 'dropout')}({chosen})"
+    return Text(f"{chosen} @ {value.inside(LEVELS['@'] + 1)}", LEVELS["@"])
+
+
+def e_name(e: Equations, name: str) -> str:
+    """Return a name that is not taken: ``scores``, ``scores_2``..."""
+    number, new = 1, name
+    while new in e.taken:
+        number += 1
+        new = f"{name}_{number}"
+    return new
+
+
+def _weight(e: Equations, call: Call) -> Text:
+    return Text(e.names[call.name])
+
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(("layer", "block"), _layer),
+    **dict.fromkeys(("mean", "sum", "max", "var"), _reduce),
+    **dict.fromkeys(("softmax", "log_softmax", "logsumexp", "cumsum"), _along),
+    **dict.fromkeys(("slice", "select"), _cut),
+    "concat": _concat,
+    "permute": _permute,
+    "argmax": _argmax,
+    "cast": _cast,
+    "formula": _formula,
+    "reshape": _reshape,
+    "attention": _attention,
+    "weight": _weight,
+}

@@ -1,0 +1,67 @@
+"""The option ``--input``, which declares an input of the model to port.
+
+``ids=batch,time:86`` is an array ``[batch, time]`` of integers below 86, and ``x=batch,3,32,32`` an
+array of floats. A name such as ``batch`` is a free size; a number is a fixed length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.errors import UsageError
+
+FORM = (
+    "--input takes NAME=LENGTHS, such as x=batch,3,32,32, or ids=batch,time:86 (integers below 86)"
+)
+
+
+@dataclass(frozen=True)
+class InputDeclaration:
+    """A declared input. ``lengths`` has a name for each free size; ``below`` limits integers."""
+
+    name: str
+    lengths: tuple[int | str, ...]
+    below: int | None = None
+
+    @staticmethod
+    def of(text: str) -> InputDeclaration:
+        """Read ``NAME=LENGTHS[:BELOW]``; raise :class:`UsageError` for any other text."""
+        name, equals, rest = (part.strip() for part in text.partition("="))
+        lengths, _, below = rest.partition(":")
+        parts = [part.strip() for part in lengths.split(",")]
+        valid = all(
+            re.fullmatch(r"[1-9]\d{0,8}|[A-Za-z][A-Za-z0-9_]{0,59}", part) for part in parts
+        )
+        if (
+            not equals
+            or not name.isidentifier()
+            or not valid
+            or not re.fullmatch(r"(\d{1,9})?", below)
+        ):
+            raise UsageError(f"{FORM}; found {text!r}")
+        return InputDeclaration(
+            name, tuple(int(p) if p.isdigit() else p for p in parts), int(below) if below else None
+        )
+
+    def array(self, sizes: Mapping[str, int]) -> Array:
+        """Return random numbers with these sizes, the same in each call."""
+        shape = [sizes[n] if isinstance(n, str) else n for n in self.lengths]
+        rng = np.random.default_rng(0)
+        if self.below is not None:
+            return rng.integers(0, self.below, shape)
+        return rng.standard_normal(shape)
+
+    def entry(self) -> str:
+        """Return the declaration in the spec language."""
+        shape = f"shape: [{', '.join(map(str, self.lengths))}]"
+        return f"{{{shape}, index: {self.below}}}" if self.below is not None else f"{{{shape}}}"
+
+
+def free_sizes(declarations: Sequence[InputDeclaration]) -> list[str]:
+    """Return the names of the free sizes, each once."""
+    return list(dict.fromkeys(n for d in declarations for n in d.lengths if isinstance(n, str)))

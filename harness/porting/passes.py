@@ -1,0 +1,38 @@
+"""The passes that simplify a traced graph, in order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.porting.recognise import recognise_functions, recognise_layers, recognise_rotary
+from harness.porting.recurrent import expand_recurrent
+from harness.porting.rewriting import Calls
+from harness.porting.simplify import (
+    channels_last,
+    drop_broadcasts,
+    move_reshapes,
+    recognise_constants,
+)
+from harness.porting.sizes import ModelGraph
+
+PASSES = (
+    expand_recurrent,
+    recognise_constants,
+    recognise_rotary,
+    recognise_functions,
+    recognise_layers,
+    channels_last,
+    # The second time joins reshapes that the first time has moved.
+    move_reshapes,
+    move_reshapes,
+    drop_broadcasts,
+)
+
+
+def simplify(graph: ModelGraph) -> ModelGraph:
+    """Return an equivalent graph with fewer and simpler calls."""
+    calls = Calls(graph)
+    for rule in PASSES:
+        calls.rewrite(rule)
+        calls.drop_unused()
+    return replace(graph, calls=tuple(calls.by_name.values()), outputs=calls.outputs)

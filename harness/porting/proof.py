@@ -1,0 +1,68 @@
+"""The result of a port, and the lines that describe its proof."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.convert.run import Exporting
+from harness.errors import several
+from harness.oracle.tolerance import digits
+from harness.porting.spec import PortedSpec
+from harness.results.cell import CellResult
+from harness.results.findings import PASSING
+
+
+@dataclass(frozen=True)
+class Ported:
+    """A port: the spec, its weights, and its proof.
+
+    Attributes:
+        name: The spec's name.
+        spec: The spec and the map of names.
+        label: The description of the model.
+        against: The results of the comparison with the model, one per dtype.
+        backends: The results of the backends.
+        exports: The exports, by format.
+        problems: A line for each comparison that does not agree.
+        written: The names of the written files.
+    """
+
+    name: str
+    spec: PortedSpec
+    label: str
+    against: Sequence[CellResult]
+    backends: Sequence[CellResult]
+    exports: Mapping[str, Exporting]
+    problems: Sequence[str]
+    written: Sequence[str] = ()
+
+    @property
+    def proved(self) -> bool:
+        """True if every comparison agrees."""
+        return not self.problems
+
+    def proof_lines(self) -> list[str]:
+        """Return a line for each comparison, with the digits of agreement."""
+        lines = [
+            f"{r.cell.backend}, {r.cell.dtype}: {_proof(r)}"
+            for r in (*self.against, *self.backends)
+        ]
+        for name, exported in self.exports.items():
+            digits = f"{exported.agreement.digits:.1f} digits"
+            lines.append(f"code for {name}, {exported.dtype}: outputs agree to {digits}")
+        return lines
+
+
+def _proof(result: CellResult) -> str:
+    count = sum(f.compared for f in result.findings)
+    shown = result_digits(result)
+    agrees = shown is not None and result.verdict in PASSING
+    return (
+        f"{result.verdict}{f' to {shown} digits' if agrees else ''}, {several(count, 'comparison')}"
+    )
+
+
+def result_digits(result: CellResult) -> float | None:
+    """Return the digits in which the worst tensor agrees, or None if nothing was compared."""
+    return None if result.error is None else round(digits(result.error), 1)

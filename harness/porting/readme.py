@@ -1,0 +1,94 @@
+"""The folder of a port: its ``README.md``, and how it is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.files.user_file import displayed
+from harness.output.markdown import escaped
+from harness.porting.inputs import InputDeclaration
+from harness.porting.options import Port
+from harness.porting.proof import Ported
+
+README = "README.md"
+# The first line of the README, by which a later port recognises a folder that it may replace.
+MARK = "<!-- written by backend-comparison-harness port -->"
+
+
+def check_folder(folder: Path, force: bool) -> None:
+    """Raise :class:`UsageError` if a folder has files that a port must not replace."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    readme = folder / README
+    if not folder.is_dir():
+        raise UsageError(f"{displayed(folder)} is not a folder: name another folder with --output")
+    if not (readme.is_file() and readme.read_bytes().startswith(MARK.encode())):
+        raise UsageError(
+            f"{displayed(folder)} has files that no port has written: name another folder"
+        )
+    if not force:
+        raise UsageError(f"{displayed(folder)} has an earlier port: --force replaces its files")
+
+
+def write_folder(source: Path, folder: Path) -> list[str]:
+    """Move all files to a folder; return their names. The README is the last file.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    names = sorted(path.name for path in source.iterdir() if path.name != README)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in [*names, README]:
+            part = folder / f".{name}.part"
+            shutil.copyfile(source / name, part)
+            os.replace(part, folder / name)
+    except OSError as error:
+        raise UsageError(f"cannot write {displayed(folder)}: {error.strerror}") from None
+    return [README, *names]
+
+
+def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: Port) -> str:
+    """Return the text of the README: what was ported, the proof, and how to repeat it."""
+    inputs = " ".join(f"--input {_declaration(d)}" for d in declarations)
+    name = ported.name
+    lines = [
+        MARK,
+        f"# {escaped(name)}",
+        "",
+        f"A port of {escaped(ported.label)} (`{options.model}`).",
+        "",
+        f"- `{name}.yaml` is the spec, `{name}.safetensors` its weights.",
+        f"- `{name}.map` has the name of each weight in the original model.",
+        *(f"- The code for {f} is `{name}_{f}.*`." for f in ported.exports),
+        "",
+        "## Proof",
+        "",
+        "Each line is one comparison with the spec, computed in float64. A comparison with the "
+        "model or a backend includes the gradients of all weights.",
+        "",
+        *(f"- {line}" for line in ported.proof_lines()),
+    ]
+    if ported.problems:
+        lines += ["", "**This port is not proved.** These comparisons differ:", ""]
+        lines += [f"    {line}" for line in ported.problems]
+    lines += [
+        "",
+        "## Repeat",
+        "",
+        "```console",
+        f"$ harness port {options.model} {inputs}".rstrip(),
+        f"$ harness check {name}.yaml --against {options.model} --map {name}.map",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _declaration(declared: InputDeclaration) -> str:
+    lengths = ",".join(map(str, declared.lengths))
+    return f"{declared.name}={lengths}" + ("" if declared.below is None else f":{declared.below}")

@@ -1,0 +1,227 @@
+"""Recognise shipped functions and layers in a graph, by the form or numbers of their equations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.porting.rewriting import Calls
+from harness.porting.sizes import Call
+
+# The points at which a function of one number is compared with the shipped functions, and the
+# largest relative difference that is allowed there. The constants of models have eight digits.
+POINTS = np.linspace(-8, 8, 4001)
+CLOSE = 1e-7
+# The most calls in the equations of one function.
+MOST_CALLS = 16
+
+
+@cache
+def _functions() -> dict[str, Callable[[Array], Array]]:
+    """Return shipped functions of one number that models may write as equations."""
+    from scipy.special import erf, expit
+
+    return {
+        "gelu_tanh": lambda x: x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        "gelu": lambda x: x / 2 * (1 + erf(x / 2**0.5)),
+        "silu": lambda x: x * expit(x),
+        "softplus": lambda x: np.logaddexp(x, 0),
+        "relu": lambda x: np.maximum(x, 0),
+        "hard_sigmoid_sixth": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+        "erf": erf,
+        "sigmoid": expit,
+    }
+
+
+_NUMPY: Mapping[str, Callable[..., Array]] = {
+    **{name: getattr(np, name) for name in ("exp", "log", "tanh", "sqrt", "maximum", "minimum")},
+    "abs": np.abs,
+    "sign": np.sign,
+    "negative": np.negative,
+    "**": np.power,
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.divide,
+}
+
+
+def recognise_functions(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    """Replace the equations of a function such as ``gelu_tanh`` by its name."""
+    if call.op not in _NUMPY or not call.inputs:
+        return [call]
+    cone: dict[str, Call] = {call.name: call}
+    sources = _sources(call, done, cone)
+    if sources is None or len(cone) < 2:
+        return [call]
+    source = next(iter(sources))
+    values = _evaluate(call, done, cone, {source: POINTS})
+    for name, function in _functions().items():
+        if name != call.op and np.allclose(values, function(POINTS), rtol=CLOSE, atol=CLOSE):
+            return [replace(call, op=name, inputs=(source,), attributes={})]
+    return [call]
+
+
+def _sources(call: Call, done: Mapping[str, Call], cone: dict[str, Call]) -> set[str] | None:
+    """Return the only value that elementwise equations depend on; None if there are several.
+
+    ``cone`` gets the calls of the equations. The search stops at a value with several users that
+    all others lead to, so it looks at the deepest source that is common.
+    """
+    frontier = [i for i in call.inputs if isinstance(i, str)]
+    reached: set[str] = set(frontier)
+    while len(reached) > 1 or next(iter(reached), "") == "":
+        if not reached or len(cone) > MOST_CALLS:
+            return None
+        # Open the value that was computed last; the values before it may be shared.
+        latest = max(reached, key=lambda name: list(done).index(name))
+        opened = done[latest]
+        known = opened.op in _NUMPY or opened.op in _functions()
+        if not known or opened.shape != call.shape:
+            return None
+        cone[latest] = opened
+        reached.discard(latest)
+        reached |= {i for i in opened.inputs if isinstance(i, str)}
+    return reached
+
+
+def _evaluate(
+    call: Call, done: Mapping[str, Call], cone: Mapping[str, Call], values: dict[str, Array]
+) -> Array:
+    function = _NUMPY.get(call.op) or _functions()[call.op]
+    arguments: list[Any] = []
+    for operand in call.inputs:
+        if isinstance(operand, str) and operand not in values:
+            values[operand] = _evaluate(cone[operand], done, cone, values)
+        arguments.append(values[operand] if isinstance(operand, str) else operand)
+    with np.errstate(all="ignore"):
+        return np.asarray(function(*arguments))
+
+
+def recognise_layers(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    """Replace the equations of a normalisation by its layer, and positions by rows of a table."""
+    if call.op == "*" and (norm := _rms_norm(call, done)) is not None:
+        return [norm]
+    if call.op == "layer" and call.attributes["layer"] == "embedding":
+        index = done[call.inputs[0]]
+        if index.op == "formula" and index.attributes["formula"] == "arange":
+            return _positions(calls, call, index)
+    return [call]
+
+
+def _rms_norm(call: Call, done: Mapping[str, Call]) -> Call | None:
+    """Return the layer ``rms_norm`` for ``weight * (x * (1 / sqrt(mean(x ** 2) + epsilon)))``."""
+    for weight, product in (call.inputs, call.inputs[::-1]):
+        scale = done.get(weight) if isinstance(weight, str) else None
+        inner = done.get(product) if isinstance(product, str) else None
+        if scale is None or inner is None or scale.op != "weight" or len(scale.shape) != 1:
+            continue
+        for x, factor in (inner.inputs, inner.inputs[::-1]) if inner.op in ("*", "/") else ():
+            epsilon = _root_mean_square(x, factor, inner.op, done)
+            if epsilon is not None:
+                weights = {"gamma": [scale.attributes["name"], ""]}
+                attributes = {"layer": "rms_norm", "settings": {"epsilon": epsilon}}
+                return replace(
+                    call,
+                    op="layer",
+                    inputs=(x,),
+                    attributes={**attributes, "weights": weights, "channels": -1},
+                )
+    return None
+
+
+def _root_mean_square(x: Any, factor: Any, op: str, done: Mapping[str, Call]) -> float | None:
+    """Return epsilon if ``factor`` is ``1 / sqrt(mean(x ** 2, axis=-1) + epsilon)``."""
+    root = done.get(factor) if isinstance(factor, str) else None
+    if root is not None and op == "*" and root.op == "/" and root.inputs[0] == 1:
+        root = done.get(root.inputs[1])
+    if root is None or root.op != "sqrt":
+        return None
+    total = done[root.inputs[0]]
+    if total.op != "+" or not isinstance(total.inputs[1], float):
+        return None
+    mean = done[total.inputs[0]]
+    if mean.op != "mean" or mean.attributes["axis"] != [len(mean.shape) - 1]:
+        return None
+    square = done[mean.inputs[0]]
+    squared = (square.op == "**" and square.inputs == (x, 2)) or (
+        square.op == "*" and square.inputs == (x, x)
+    )
+    return float(total.inputs[1]) if squared else None
+
+
+def _positions(calls: Calls, call: Call, index: Call) -> list[Call]:
+    """Return the rows of a table for consecutive positions, as a slice of a parameter."""
+    table, _ = call.attributes["weights"]["table"]
+    settings = call.attributes["settings"]
+    weight = calls.new(call, "weight", (), (settings["rows"], settings["units"]), name=table)
+    start, length = index.attributes["start"], index.attributes["length"]
+    stop = length if not start else f"{length} + {start}"
+    cut = {"axis": 0, "start": start, "stop": stop, "step": 1, "length": settings["rows"]}
+    rows = calls.new(call, "slice", [weight.name], (length, settings["units"]), **cut)
+    return [weight, rows, replace(call, op="reshape", inputs=(rows.name,), attributes={})]
+
+
+def recognise_rotary(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    """Replace ``x * cos + rotated(x) * sin`` by the function ``rotary``."""
+    if call.op != "+" or not all(isinstance(i, str) and done[i].op == "*" for i in call.inputs):
+        return [call]
+    left, right = (done[i] for i in call.inputs)
+    x, cosine = _with_values(left, done)
+    turned, sine = _with_values(right, done)
+    if x is None or turned is None or cosine is None or sine is None:
+        return [call]
+    half = _rotated_half(turned, x, done)
+    base = None if half is None else _rotary_base(cosine, sine, half)
+    if base is None:
+        return [call]
+    return [replace(call, op="rotary", inputs=(x,), attributes={"half": half, "base": base})]
+
+
+def _with_values(product: Call, done: Mapping[str, Call]) -> tuple[str | None, Array | None]:
+    for one, other in (product.inputs, product.inputs[::-1]):
+        source = done.get(other) if isinstance(other, str) else None
+        if isinstance(one, str) and source is not None and source.values is not None:
+            return one, source.values[0]
+    return None, None
+
+
+def _rotated_half(name: str, x: str, done: Mapping[str, Call]) -> int | None:
+    """Return half the width if a value is ``concat([-x[..., half:], x[..., :half]])``."""
+    joined = done[name]
+    if joined.op != "concat" or len(joined.inputs) != 2:
+        return None
+    minus, first = (done[i] for i in joined.inputs)
+    second = done[minus.inputs[0]] if minus.op == "negative" else minus
+    width = joined.shape[-1]
+    cuts = [c.attributes for c in (first, second) if c.op == "slice" and c.inputs == (x,)]
+    if minus.op != "negative" or len(cuts) != 2 or not isinstance(width, int):
+        return None
+    half = width // 2
+    right = cuts[0]["start"] == 0 and cuts[0]["stop"] == half and cuts[1]["start"] == half
+    return half if right and cuts[1]["stop"] == width else None
+
+
+def _rotary_base(cosine: Array, sine: Array, half: int) -> float | None:
+    """Return the base of the frequencies if tables hold cosines and sines of rotary positions."""
+    table, other = (a.reshape(-1, a.shape[-1]).astype(np.float64) for a in (cosine, sine))
+    if table.shape[-1] != 2 * half or len(table) < 2 or half < 2:
+        return None
+    step = np.arctan2(other[1, 1], table[1, 1])
+    base = float(np.round(step ** (-half), 3)) if step > 0 else 0.0
+    if base <= 1:
+        return None
+    base = round(base) if abs(base - round(base)) < 1e-2 * base else base
+    turn = np.arange(len(table))[:, None] * float(base) ** (-np.arange(half) / half)
+    right = np.allclose(table[:, :half], np.cos(turn), atol=1e-4)
+    right = (
+        right
+        and np.allclose(table[:, half:], table[:, :half])
+        and np.allclose(other[:, half:], other[:, :half])
+    )
+    return float(base) if right and np.allclose(other[:, :half], np.sin(turn), atol=1e-4) else None

@@ -1,0 +1,67 @@
+"""The calls of a graph during a rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.porting.sizes import Call, Dim, ModelGraph
+
+
+class Calls:
+    """The calls of a graph during a rewrite, in order."""
+
+    def __init__(self, graph: ModelGraph) -> None:
+        self.by_name = graph.by_name
+        self.outputs = dict(graph.outputs)
+        self.count = 0
+
+    def new(
+        self, like: Call, op: str, inputs: Sequence[Any], shape: Sequence[Dim], **attributes: Any
+    ) -> Call:
+        """Return a new call at the place of ``like``; it is not yet in the graph."""
+        self.count += 1
+        return replace(
+            like,
+            name=f"{like.name}_{self.count}",
+            op=op,
+            inputs=tuple(inputs),
+            attributes=attributes,
+            shape=tuple(shape),
+            values=None,
+        )
+
+    def rewrite(
+        self, rule: Callable[[Calls, Call, Mapping[str, Call]], Iterable[Call] | str]
+    ) -> None:
+        """Apply a rule to each call in order.
+
+        The rule returns the calls that replace this call, the last of which has its value; or the
+        name of a call with the same value.
+        """
+        done: dict[str, Call] = {}
+        names: dict[str, str] = {}
+        for call in self.by_name.values():
+            renamed = call.with_inputs(
+                [names.get(i, i) if isinstance(i, str) else i for i in call.inputs]
+            )
+            result = rule(self, renamed, done)
+            if isinstance(result, str):
+                names[call.name] = result
+                continue
+            made = list(result)
+            done.update((new.name, new) for new in made)
+            names[call.name] = made[-1].name
+        self.outputs = {n: names.get(v, v) for n, v in self.outputs.items()}
+        self.by_name = done
+
+    def drop_unused(self) -> None:
+        """Remove calls whose value is not used, and reshapes and permutes that change nothing."""
+        used = set(self.outputs.values())
+        kept: list[Call] = []
+        for call in reversed(self.by_name.values()):
+            if call.name in used or call.op == "input":
+                kept.append(call)
+                used.update(i for i in call.inputs if isinstance(i, str))
+        self.by_name = {call.name: call for call in reversed(kept)}

@@ -1,0 +1,251 @@
+"""Port a user's model: trace it, write a spec, and prove that both compute the same."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.checking.own_model.against import Against, parse_against
+from harness.checking.own_model.run import FORMS
+from harness.checking.report import describe_problems
+from harness.checking.run import Engine
+from harness.convert import weights
+from harness.convert.request import Export
+from harness.convert.run import Exporting, export
+from harness.convert.weights import Weights
+from harness.environments.columns import complete_options
+from harness.errors import CouldNotRun, UsageError
+from harness.given.check_request import check_request
+from harness.language.library import Library, content
+from harness.language.model import Spec, fingerprint, load_spec
+from harness.language.schema import Layer
+from harness.porting.inputs import FORM, InputDeclaration, free_sizes
+from harness.porting.options import Port
+from harness.porting.passes import simplify
+from harness.porting.proof import Ported
+from harness.porting.readme import README, check_folder, describe, write_folder
+from harness.porting.sizes import TRACES, ModelGraph, combine, lengths_of
+from harness.porting.spec import PortedSpec, write_spec
+from harness.program.serial import encode
+from harness.results.cell import CellResult
+from harness.runtime.labels import backend_of
+from harness.runtime.own_model.graph import TracedGraph
+from harness.worker.launch import Launch
+from harness.worker.remote import Remote, WorkerFault
+from harness.worker.worker import Worker
+
+# A function that shows the current stage.
+Tell = Callable[[str], None]
+
+
+class ModelProcess:
+    """The process in which the user's model is traced and its weights are read."""
+
+    def __init__(self, against: Against, python: str | None, timeout: float) -> None:
+        backend = backend_of(against.column)
+        self.against = against
+        launch = Launch(backend, python=python or sys.executable, **against.service)
+        self.worker = Worker(launch)
+        self.remote = Remote(self.worker, timeout, forms=FORMS)
+
+    def __enter__(self) -> ModelProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.worker.close()
+
+    def call(self, verb: str, **arguments: Any) -> Any:
+        """Return the answer of a call about the model.
+
+        Raises:
+            UsageError: the user's model or options are wrong.
+            CouldNotRun: the process failed.
+        """
+        try:
+            return self.remote.call(verb, **arguments)
+        except WorkerFault as fault:
+            if (message := fault.users_error) is not None:
+                raise UsageError(message) from None
+            raise CouldNotRun(f"{self.against}: {fault.outcome.cause}") from None
+
+    def trace(self, inputs: Sequence[str]) -> tuple[ModelGraph, str, list[InputDeclaration]]:
+        """Return the model's graph with free sizes, the model's label and its inputs.
+
+        Raises:
+            UsageError: the inputs are unknown, or an operator is not supported.
+        """
+        place = self.against.place()
+        if not inputs:
+            found = self.call("default_inputs", **place)
+            inputs = [f"{name}={lengths}" for name, lengths in found.items()]
+        if not inputs:
+            raise UsageError(f"{self.against}: its inputs are unknown: {FORM}")
+        declarations = [InputDeclaration.of(text) for text in inputs]
+        sizes = lengths_of(free_sizes(declarations))
+        graphs: list[TracedGraph] = []
+        for number in range(TRACES if sizes else 1):
+            lengths = {name: values[number] for name, values in sizes.items()}
+            arrays = {d.name: d.array(lengths) for d in declarations}
+            graphs.append(self.call("trace", **place, inputs=arrays))
+        graph = combine(graphs, sizes)
+        refuse_unsupported(graph)
+        return graph, graphs[0]["label"], declarations
+
+    def read_weights(self, spec: Spec, rules: Sequence[str]) -> Weights:
+        """Return the values of the model's weights, by the spec's names."""
+        training, inference = spec.program("training"), spec.program("inference")
+        self.call(
+            "attach",
+            **self.against.place(),
+            training=encode(training),
+            inference=encode(inference),
+            dtype="float32",
+            device="cpu",
+            maps=list(rules),
+        )
+        arrays = self.call("read_weights")
+        return Weights(
+            spec.name,
+            fingerprint(spec),
+            dict(training.sizes),
+            arrays["parameters"],
+            arrays["statistics"],
+            (),
+            {"ported": str(self.against)},
+        )
+
+
+def refuse_unsupported(graph: ModelGraph) -> None:
+    """Raise :class:`UsageError` for operators without a translation, all of them at once."""
+    unsupported = [call for call in graph.calls if call.op == "unsupported" and call.values is None]
+    if not unsupported:
+        return
+    lines = dict.fromkeys(
+        f"{call.place}: {call.attributes['operator']} has no rule"
+        + (" (random numbers)" if call.attributes.get("random") else "")
+        for call in unsupported
+    )
+    known = len(graph.calls) - len(unsupported)
+    raise UsageError(
+        "\n".join(lines) + f"\n{known} of {len(graph.calls)} operators of the model have a rule; "
+        "'harness port --operators' lists the rules"
+    )
+
+
+def port(options: Port, tell: Tell) -> Ported:
+    """Port a model; write the spec and the proof if every comparison agrees.
+
+    Raises:
+        UsageError: the model cannot be ported, or an option is wrong.
+        CouldNotRun: a process failed.
+    """
+    against = parse_against(options.model, [options.backend] if options.backend else [])
+    check_folder(options.output, options.force)
+    library = Library(())
+    name = spec_name(options.name or against.name or against.path.stem, library)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        ModelProcess(against, options.python, options.timeout) as process,
+    ):
+        folder = Path(temporary)
+        tell(f"tracing {against}")
+        graph, label, declarations = process.trace(options.inputs)
+        spec = _write_spec(graph, name, label, declarations, against, library)
+        path = folder / f"{name}.yaml"
+        path.write_text(spec.text, encoding="utf-8")
+        rules = [f"{ours} = {theirs}" for ours, theirs in spec.rules]
+        (folder / f"{name}.map").write_text("\n".join(rules) + "\n", encoding="utf-8")
+        weights.save(
+            folder / f"{name}.safetensors", process.read_weights(load_spec(str(path)), rules)
+        )
+        tell("comparing outputs and gradients of the spec and the model")
+        compared, problems = _check_against(path, options, against, rules)
+        tell("checking the spec on the backends")
+        checked, more = _check_backends(path, options)
+        exports = {f: _export(path, f, tell, options.timeout) for f in options.formats}
+        more += [
+            f"{n}: {e.doubt or 'the exported code differs from the spec'}"
+            for n, e in exports.items()
+            if not e.agreement.agrees
+        ]
+        ported = Ported(name, spec, label, compared, checked, exports, [*problems, *more])
+        if ported.proved or options.force:
+            (folder / README).write_text(describe(ported, declarations, options), encoding="utf-8")
+            return replace(ported, written=write_folder(folder, options.output))
+    return ported
+
+
+def _write_spec(
+    graph: ModelGraph,
+    name: str,
+    label: str,
+    declarations: Sequence[InputDeclaration],
+    against: Against,
+    library: Library,
+) -> PortedSpec:
+    about = {"summary": f"{label} of {against}.", "source": f"Ported from {against}."}
+    entries = {d.name: d.entry() for d in declarations}
+    layers = {n: library_layer(library, n).attributes for n in library.names("layer")}
+    return write_spec(simplify(graph), name, entries, about, library.names("function"), layers)
+
+
+def library_layer(library: Library, name: str) -> Layer:
+    """Return the content of a layer's definition."""
+    return content(library.find("layer", name), Layer)
+
+
+def _check_against(
+    path: Path, options: Port, against: Against, rules: Sequence[str]
+) -> tuple[list[CellResult], list[str]]:
+    """Compare the spec with the model. Return the results, and a line for each problem."""
+    framework = backend_of(against.column)
+    return _run(
+        {
+            "specs": (str(path),),
+            "against": options.model,
+            "maps": tuple(rules),
+            "backends": (framework,),
+            "pythons": {framework: options.python} if options.python else {},
+            "timeout": options.timeout,
+        }
+    )
+
+
+def _check_backends(path: Path, options: Port) -> tuple[list[CellResult], list[str]]:
+    """Check the spec on the backends. Return the results, and a line for each problem."""
+    given = {"specs": (str(path),), "quick": True, "timeout": options.timeout}
+    if options.checked:
+        given["backends"] = options.checked
+    return _run(given)
+
+
+def _run(given: Mapping[str, Any]) -> tuple[list[CellResult], list[str]]:
+    with Engine(check_request(complete_options(given))) as engine:
+        report = engine.run()
+    problems = [] if report.exit_code == 0 else list(describe_problems(report))
+    return list(report.results), problems
+
+
+def _export(path: Path, format_: str, tell: Tell, timeout: float) -> Exporting:
+    tell(f"writing code for {format_}, and comparing it with the spec")
+    return export(
+        Export(
+            spec=str(path),
+            weights=path.with_suffix(".safetensors"),
+            format_=format_,
+            output=path.parent,
+            timeout=timeout,
+        )
+    )
+
+
+def spec_name(text: str, library: Library) -> str:
+    """Return a name for a spec that no shipped spec has: ``GPT2`` becomes ``gpt2``."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()
+    name = re.sub(r"\W", "_", name).strip("_") or "model"
+    return f"{name}_port" if name in library.names("model") else name

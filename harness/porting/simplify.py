@@ -1,0 +1,278 @@
+"""Simplify a traced graph: channels last, reshapes around layers, masks, and unused calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from harness.porting.rewriting import Calls
+from harness.porting.sizes import Call, Dim
+
+# Functions of one array whose results do not depend on the array's shape.
+UNARY = frozenset(
+    [
+        "exp",
+        "log",
+        "tanh",
+        "sqrt",
+        "erf",
+        "sin",
+        "cos",
+        "floor",
+        "relu",
+        "sigmoid",
+        "silu",
+        "softplus",
+        "abs",
+        "sign",
+        "negative",
+        "~",
+        "gelu",
+        "gelu_tanh",
+        "hard_sigmoid_sixth",
+        "hard_swish",
+        "relu6",
+        "mish",
+        "softsign",
+        "leaky_relu",
+        "elu",
+        "cast",
+    ]
+)
+BINARY = frozenset(
+    [
+        "+",
+        "-",
+        "*",
+        "/",
+        "**",
+        "<",
+        "<=",
+        ">",
+        ">=",
+        "==",
+        "!=",
+        "&",
+        "|",
+        "maximum",
+        "minimum",
+        "where",
+    ]
+)
+ELEMENTWISE = UNARY | BINARY
+# Layers that work on the last axis only, whatever the axes before it.
+LAST_AXIS = frozenset(["dense", "dense_without_bias", "layer_norm", "rms_norm"])
+
+
+def recognise_constants(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    """Replace numbers that depend on no input by a formula, if one is known."""
+    inputs = []
+    for name in call.inputs:
+        source = done.get(name) if isinstance(name, str) else None
+        number = (
+            _common_number(source)
+            if source is not None and call.op in ELEMENTWISE | {"attention"}
+            else None
+        )
+        inputs.append(name if number is None else number)
+    call = call.with_inputs(inputs)
+    if call.values is None or call.op in ("weight", "input"):
+        if call.op == "attention" and len(inputs) == 4 and inputs[3] is True:
+            return [call.with_inputs(inputs[:3])]
+        if call.op == "&" and True in [i for i in inputs if isinstance(i, bool)]:
+            return str(next(i for i in inputs if not isinstance(i, bool)))
+        return [call]
+    if (formula := _formula(call)) is not None:
+        return [replace(call, op="formula", inputs=(), attributes=formula)]
+    return [call]
+
+
+def _common_number(call: Call) -> Any:
+    """Return the number that all entries of a constant call have in every trace, or None."""
+    if call.values is None or any(v.size == 0 for v in call.values):
+        return None
+    first = call.values[0].ravel()[0]
+    if call.op == "weight" or any((v != first).any() for v in call.values):
+        return None
+    return first.item()
+
+
+def _formula(call: Call) -> dict[str, Any] | None:
+    """Return the formula of a constant: ``causal`` masks, or ``arange`` along an axis."""
+    assert call.values is not None
+    first = call.values[0]
+    if first.ndim >= 2 and call.kind == "boolean" and all(_is_causal(v) for v in call.values):
+        return {"formula": "causal", "time": call.shape[-1]}
+    long = [axis for axis, n in enumerate(call.shape) if n != 1]
+    if call.kind == "index" and len(long) == 1:
+        offset = int(first.ravel()[0])
+        if all((v.ravel() == np.arange(v.size) + offset).all() for v in call.values):
+            return {
+                "formula": "arange",
+                "axis": long[0],
+                "start": offset,
+                "length": call.shape[long[0]],
+            }
+    return None
+
+
+def _is_causal(mask: Any) -> bool:
+    rows, columns = mask.shape[-2:]
+    return rows == columns and bool((mask == np.tril(np.ones((rows, columns), bool))).all())
+
+
+def channels_last(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    """Move permutations behind elementwise calls, and let layers of images have channels last."""
+    if call.op == "layer" and call.attributes["channels"] == 1 and len(call.shape) > 2:
+        rank = len(call.shape)
+        last = [0, *range(2, rank), 1]
+        turned = _permuted(calls, call, call.inputs[0], last, done)
+        shape = [call.shape[a] for a in last]
+        attributes = {**call.attributes, "channels": -1}
+        inner = replace(calls.new(call, "layer", [turned[-1].name], shape), attributes=attributes)
+        back = replace(
+            call,
+            op="permute",
+            inputs=(inner.name,),
+            attributes={"axes": _inverse(last)},
+            values=None,
+        )
+        return [*turned, inner, back]
+    if call.op == "permute":
+        return _permuted(calls, call, call.inputs[0], call.attributes["axes"], done)
+    sources = [done[i] for i in call.inputs if isinstance(i, str)]
+    permuted = [s for s in sources if s.op == "permute" and len(s.shape) == len(call.shape)]
+    if not permuted or "values" in call.attributes:
+        return [call]
+    axes = permuted[0].attributes["axes"]
+    if call.op in ELEMENTWISE or (call.op == "layer" and call.attributes["layer"] == "dropout"):
+        same = all(
+            (s.op == "permute" and s.attributes["axes"] == axes) or not s.shape for s in sources
+        )
+        if not same:
+            return [call]
+        return _permute_after(calls, call, done, axes, {})
+    if call.op in ("mean", "sum", "max", "concat") and all(
+        s.op == "permute" and s.attributes["axes"] == axes for s in sources
+    ):
+        axis = call.attributes["axis"]
+        moved = sorted(axes[a] for a in axis) if isinstance(axis, list) else axes[axis]
+        return _permute_after(calls, call, done, axes, {"axis": moved})
+    return [call]
+
+
+def _permute_after(
+    calls: Calls,
+    call: Call,
+    done: Mapping[str, Call],
+    axes: Sequence[int],
+    more: Mapping[str, Any],
+) -> list[Call]:
+    inputs = [
+        done[i].inputs[0] if isinstance(i, str) and done[i].op == "permute" else i
+        for i in call.inputs
+    ]
+    before = _inverse(axes)
+    attributes = {**call.attributes, **more}
+    shape = [call.shape[a] for a in before]
+    inner = replace(calls.new(call, call.op, inputs, shape), attributes=attributes)
+    return [
+        inner,
+        replace(
+            call, op="permute", inputs=(inner.name,), attributes={"axes": list(axes)}, values=None
+        ),
+    ]
+
+
+def _permuted(
+    calls: Calls, call: Call, source: str, axes: Sequence[int], done: Mapping[str, Call]
+) -> list[Call]:
+    """Return the calls of a permutation of a value, joined with a permutation before it."""
+    before = done[source]
+    shape = [before.shape[a] for a in axes]
+    if before.op == "permute":
+        axes = [before.attributes["axes"][a] for a in axes]
+        before = done[before.inputs[0]]
+    if list(axes) == list(range(len(axes))):
+        return [before]
+    return [calls.new(call, "permute", [before.name], shape, axes=list(axes))]
+
+
+def _inverse(axes: Sequence[int]) -> list[int]:
+    return [int(a) for a in np.argsort(axes)]
+
+
+def move_reshapes(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    """Join reshapes, and move them behind layers that work on the last axis only."""
+    source = done.get(call.inputs[0]) if call.inputs and isinstance(call.inputs[0], str) else None
+    if call.op == "reshape" and source is not None:
+        while source.op == "reshape":
+            source = done[source.inputs[0]]
+        # Axes of length 1 may be between the axes that a permutation moves.
+        if source.op == "permute" and _long(done[source.inputs[0]].shape) == _long(call.shape):
+            order = [
+                a
+                for a in source.attributes["axes"]
+                if source.shape[source.attributes["axes"].index(a)] != 1
+            ]
+            source = done[source.inputs[0]] if order == sorted(order) else source
+        if source.shape == call.shape:
+            return source.name
+        return [call.with_inputs([source.name])]
+    if source is None or source.op != "reshape":
+        return [call]
+    inner = done[source.inputs[0]]
+    works_on_last = call.op == "layer" and call.attributes["layer"] in LAST_AXIS
+    made: list[Call] = []
+    if works_on_last and (axis := _last_axis(inner.shape, source.shape[-1])) is not None:
+        if axis < len(inner.shape) - 1:
+            shape = (*inner.shape[:axis], source.shape[-1])
+            made.append(replace(calls.new(source, "reshape", [inner.name], shape), values=None))
+            inner = made[0]
+        moved = replace(
+            calls.new(
+                call, call.op, [inner.name, *call.inputs[1:]], [*inner.shape[:-1], call.shape[-1]]
+            ),
+            attributes=call.attributes,
+        )
+    elif call.op in UNARY or (call.op == "layer" and call.attributes["layer"] == "dropout"):
+        moved = replace(
+            calls.new(call, call.op, [inner.name], inner.shape), attributes=call.attributes
+        )
+    else:
+        return [call]
+    return [
+        *made,
+        moved,
+        replace(call, op="reshape", inputs=(moved.name,), attributes={}, values=None),
+    ]
+
+
+def _last_axis(shape: Sequence[Dim], length: Dim) -> int | None:
+    """Return the first of the last axes that a reshape merges to an axis of this length."""
+    for axis in range(len(shape) - 1, 0, -1):
+        last = shape[axis:]
+        if all(isinstance(n, int) for n in last) and math.prod(last) == length:
+            return axis
+        if list(last) == [length]:
+            return axis
+    return None
+
+
+def _long(shape: Sequence[Dim]) -> list[Dim]:
+    return [n for n in shape if n != 1]
+
+
+def drop_broadcasts(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    """Remove a broadcast before a call that broadcasts by itself."""
+    if call.op in BINARY | {"@", "attention"}:
+        inputs = [
+            done[i].inputs[0] if isinstance(i, str) and done[i].op == "broadcast" else i
+            for i in call.inputs
+        ]
+        return [call.with_inputs(inputs)]
+    return [call]

@@ -1,0 +1,190 @@
+"""Find the free sizes of a model: combine its graphs, traced at several sizes, into one graph.
+
+The traces have the same calls, but lengths that depend on a free size such as ``time`` differ. A
+length that differs is expressed by the free sizes, e.g. ``2 * time + 1``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.errors import UsageError
+from harness.runtime.own_model.graph import TracedGraph, TracedNode
+
+# Lengths that no model uses otherwise, so that the traces differ only through the free sizes. The
+# first is below 64, because many models have a table of positions of that length.
+LENGTHS = (11, 7, 5, 13, 17, 19, 23, 29)
+# The number of traces. Two would show that a length varies; three prove the formula.
+TRACES = 3
+
+# A length or number: a constant, or an expression of free sizes.
+Dim = int | str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a traced model, whose lengths and numbers may be expressions of free sizes.
+
+    ``values`` has the numbers of a call that depends on no input, one array per trace.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[Any, ...]
+    attributes: Mapping[str, Any]
+    shape: tuple[Dim, ...]
+    kind: str = "float"
+    modules: tuple[tuple[str, str], ...] = ()
+    place: str = ""
+    values: tuple[Array, ...] | None = field(default=None, compare=False)
+
+    def with_inputs(self, inputs: Sequence[Any]) -> Call:
+        """Return the same call with other inputs."""
+        return replace(self, inputs=tuple(inputs))
+
+
+@dataclass(frozen=True)
+class ModelGraph:
+    """A model's graph with free sizes.
+
+    Attributes:
+        calls: The calls, in an order in which each follows its inputs.
+        outputs: The names of the calls that the model returns, by output name.
+        weights: The shape of each of the model's arrays, and whether it is trained.
+        sizes: The free sizes, each with its length in every trace.
+    """
+
+    calls: tuple[Call, ...]
+    outputs: Mapping[str, str]
+    weights: Mapping[str, tuple[tuple[int, ...], bool]]
+    sizes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def by_name(self) -> dict[str, Call]:
+        """The calls by name."""
+        return {call.name: call for call in self.calls}
+
+
+def lengths_of(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the length of each free size in each trace: numbers that all differ."""
+    count = len(LENGTHS)
+    return {
+        name: tuple(
+            LENGTHS[(2 * number + trace * 3) % count] + 20 * (number // 4)
+            for trace in range(TRACES)
+        )
+        for number, name in enumerate(names)
+    }
+
+
+def combine(graphs: Sequence[TracedGraph], sizes: Mapping[str, tuple[int, ...]]) -> ModelGraph:
+    """Return one graph with free sizes for a model's traces.
+
+    Raises:
+        UsageError: the calls of the traces differ, as for a Python loop over a free size.
+    """
+    first = graphs[0]
+    for other in graphs[1:]:
+        for one, two in zip(first["nodes"], other["nodes"], strict=False):
+            if one["op"] != two["op"] or (
+                one["inputs"] != two["inputs"] and _names(one) != _names(two)
+            ):
+                raise UsageError(_differs(one, sizes))
+        if len(first["nodes"]) != len(other["nodes"]):
+            raise UsageError(_differs(first["nodes"][-1], sizes))
+    solver = Solver(sizes)
+    calls = tuple(
+        _combine_nodes(nodes, solver) for nodes in zip(*(g["nodes"] for g in graphs), strict=True)
+    )
+    weights = {n: (tuple(shape), trained) for n, (shape, trained) in first["weights"].items()}
+    return ModelGraph(calls, dict(first["outputs"]), weights, sizes)
+
+
+def _names(node: TracedNode) -> list[Any]:
+    return [i if isinstance(i, str) else None for i in node["inputs"]]
+
+
+def _differs(node: TracedNode, sizes: Mapping[str, tuple[int, ...]]) -> str:
+    place = f"{node['place']}: " if node["place"] else ""
+    return (
+        f"{place}the calls of the model depend on the size of {' or '.join(sizes)}, as in a Python "
+        "loop over it: give this size as a number in --input"
+    )
+
+
+def _combine_nodes(nodes: Sequence[TracedNode], solver: Solver) -> Call:
+    first = nodes[0]
+    values = [node["values"] for node in nodes]
+    arrays = tuple(np.asarray(v) for v in values if v is not None)
+    return Call(
+        first["name"],
+        first["op"],
+        tuple(solver.combine([n["inputs"][k] for n in nodes]) for k in range(len(first["inputs"]))),
+        solver.combine([n["attributes"] for n in nodes]),
+        tuple(solver.combine([list(n["shape"]) for n in nodes])),
+        first["kind"],
+        tuple((path, kind) for path, kind in first["modules"]),
+        first["place"],
+        arrays if len(arrays) == len(nodes) else None,
+    )
+
+
+class Solver:
+    """The formulas of lengths by free sizes."""
+
+    def __init__(self, sizes: Mapping[str, tuple[int, ...]]) -> None:
+        self.sizes = sizes
+        self.products: dict[str, tuple[int, ...]] = dict(sizes)
+        for one, other in combinations_with_replacement(sizes, 2):
+            product = tuple(a * b for a, b in zip(sizes[one], sizes[other], strict=True))
+            self.products.setdefault(f"{one} * {other}", product)
+
+    def combine(self, values: Sequence[Any]) -> Any:
+        """Return the common value of all traces; numbers that differ become expressions."""
+        first = values[0]
+        if isinstance(first, Mapping):
+            return {k: self.combine([v[k] for v in values]) for k in first}
+        if isinstance(first, list | tuple):
+            return [self.combine(list(column)) for column in zip(*values, strict=True)]
+        if all(v == first for v in values):
+            return first
+        if isinstance(first, int) and not isinstance(first, bool):
+            return self._solve_length(values)
+        if isinstance(first, float):
+            return self._solve_number(values)
+        return first
+
+    def _solve_length(self, values: Sequence[int]) -> str:
+        for name, lengths in self.products.items():
+            slope = (values[1] - values[0]) / ((lengths[1] - lengths[0]) or math.inf)
+            start = values[0] - slope * lengths[0]
+            exact = all(v == slope * n + start for v, n in zip(values, lengths, strict=True))
+            if exact and slope == int(slope) and slope > 0 and start == int(start):
+                text = name if slope == 1 else f"{int(slope)} * {name}"
+                return (
+                    text if not start else f"{text} {'-' if start < 0 else '+'} {abs(int(start))}"
+                )
+        raise UsageError(
+            f"the lengths {list(values)} are no sum or product of {', '.join(self.sizes)}"
+        )
+
+    def _solve_number(self, values: Sequence[float]) -> str:
+        for name, lengths in self.products.items():
+            for power, text in (
+                (1, name),
+                (-1, f"1 / {name}"),
+                (0.5, f"{name} ** 0.5"),
+                (-0.5, f"{name} ** -0.5"),
+            ):
+                factors = [v / n**power for v, n in zip(values, lengths, strict=True)]
+                if np.allclose(factors, factors[0], rtol=1e-6):
+                    factor = round(factors[0], 9)
+                    return text if factor == 1 else f"{factor} * {text}"
+        raise UsageError(f"the numbers {list(values)} do not follow from {', '.join(self.sizes)}")

@@ -1,0 +1,245 @@
+"""Write a simplified graph as a spec with definitions, and the ``--map`` rules of its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.language.builtins import BUILTINS
+from harness.porting.sizes import Call, ModelGraph
+from harness.porting.structure import Block, find_blocks, replace_calls
+from harness.porting.templates import BlockWriter, Shared, Template, Use, share
+
+# The longest line of the written YAML.
+WIDTH = 110
+
+
+@dataclass(frozen=True)
+class PortedSpec:
+    """A spec that was written from a user's model.
+
+    Attributes:
+        text: The spec as YAML.
+        rules: The rules of ``--map``: the spec's parameter, and the model's array.
+        definitions: The name of each definition in the spec.
+        layers: The number of calls of shipped layers, and of all calls.
+    """
+
+    text: str
+    rules: tuple[tuple[str, str], ...]
+    definitions: tuple[str, ...]
+
+
+def write_spec(
+    graph: ModelGraph,
+    name: str,
+    inputs: Mapping[str, str],
+    about: Mapping[str, str],
+    functions: Iterable[str],
+    layers: Mapping[str, Mapping[str, Any]],
+) -> PortedSpec:
+    """Return the spec of a simplified graph.
+
+    Args:
+        graph: The graph.
+        name: The model's name.
+        inputs: The YAML of each input's declaration.
+        about: The texts ``summary`` and ``source``.
+        functions: The names of the shipped functions, which no layer may have.
+        layers: The default attributes of each shipped layer. No definition may have its name.
+    """
+    reserved = frozenset({*BUILTINS, *functions, *graph.sizes, "time", "batch"})
+    writer = _Writer(graph, reserved, layers)
+    root = writer.share_blocks(find_blocks(graph))
+    names = {c.name: str(c.attributes["name"]) for c in graph.calls if c.op == "input"}
+    outputs = {value: output for output, value in graph.outputs.items()}
+    whole = writer.write(root, names, outputs)
+    shared = share([whole])
+    lines = [f"model: {name}", *(f"{n}: {_quoted(t)}" for n, t in about.items()), "inputs:"]
+    lines += [f"  {n}: {declared}" for n, declared in inputs.items()]
+    lines += _sections(shared)
+    lines += [f"outputs: [{', '.join(graph.outputs)}]"]
+    lines += _definitions(writer.definitions)
+    return PortedSpec(
+        "\n".join(lines) + "\n", tuple(compress(whole.rules)), tuple(writer.definitions)
+    )
+
+
+class _Writer:
+    """Writes blocks from the inside out; blocks with the same text share one definition."""
+
+    def __init__(
+        self, graph: ModelGraph, reserved: frozenset[str], layers: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.graph, self.reserved, self.layers = graph, reserved, layers
+        self.sources = graph.by_name
+        self.uses: dict[str, Use] = {}
+        self.templates: dict[str, Template] = {}
+        self.definitions: dict[str, Shared] = {}
+
+    def write(
+        self,
+        block: Block,
+        names: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ) -> Template:
+        """Return a block's template."""
+        return BlockWriter(
+            block,
+            self.uses,
+            self.templates,
+            self.reserved,
+            self.sources,
+            self.graph.weights,
+            self.layers,
+            names,
+            outputs,
+        ).write()
+
+    def share_blocks(self, root: Block) -> Block:
+        """Define all inner blocks; return the root without the blocks that occur only once."""
+        height = 1
+        while True:
+            blocks = [b for b in _inner_blocks(root) if _height(b) == height]
+            if not blocks:
+                return root
+            single = self._define(blocks)
+            root = _splice(root, single)
+            # Blocks around a block that was spliced have another height now.
+            height = 1 if single else height + 1
+
+    def _define(self, blocks: Sequence[Block]) -> set[str]:
+        """Define the blocks that occur twice; return the keys of the others."""
+        groups: dict[str, list[Template]] = {}
+        for block in blocks:
+            if block_key(block) in self.uses:
+                continue
+            template = self.write(block)
+            groups.setdefault(template.text, []).append(template)
+        single: set[str] = set()
+        for group in groups.values():
+            if len({t.block.path for t in group}) == 1:
+                single.update(block_key(t.block) for t in group)
+                continue
+            shared = share(group)
+            name = self._definition_name(group[0].block.kind)
+            self.definitions[name] = shared
+            for template, values in zip(group, shared.values, strict=True):
+                key = block_key(template.block)
+                self.uses[key] = Use(name, values)
+                self.templates[key] = template
+        return single
+
+    def _definition_name(self, kind: str) -> str:
+        base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
+        base = base.strip("_") or "block"
+        new, number = base if base not in self.layers else f"{base}_2", 2
+        while new in self.definitions or new in self.layers:
+            number += 1
+            new = f"{base}_{number}"
+        return new
+
+
+def block_key(block: Block) -> str:
+    """Return the key of a block: its path and its output, as a module may be called twice."""
+    return f"{block.path}:{block.output}"
+
+
+def _inner_blocks(block: Block) -> list[Block]:
+    found: list[Block] = []
+    for call in block.calls:
+        if call.op == "block":
+            inner: Block = call.attributes["block"]
+            found += [*_inner_blocks(inner), inner]
+    return found
+
+
+def _height(block: Block) -> int:
+    return 1 + max(
+        (_height(c.attributes["block"]) for c in block.calls if c.op == "block"), default=0
+    )
+
+
+def _splice(block: Block, keys: set[str]) -> Block:
+    """Return a block with the calls of some inner blocks in the place of these blocks."""
+    new: dict[str, Sequence[Call]] = {}
+    for call in block.calls:
+        if call.op == "block":
+            inner = _splice(call.attributes["block"], keys)
+            own = [replace(call, attributes={"block": inner})]
+            new[call.name] = own if block_key(inner) not in keys else inner.calls
+    result = replace_calls(block, new)
+    unique = {call.name: call for call in result.calls}
+    local = [c for c in unique.values() if c.op in ("formula", "constant", "weight")]
+    return replace(result, calls=(*local, *(c for c in unique.values() if c not in local)))
+
+
+def _sections(shared: Shared) -> list[str]:
+    template = shared.template
+    lines: list[str] = []
+    for title, entries in (
+        ("constants", template.constants),
+        ("parameters", template.parameters),
+        ("layers", template.layers),
+    ):
+        if entries:
+            lines += [
+                f"{title}:",
+                *(f"  {n}: {shared.fill(entry)}" for n, entry in entries.items()),
+            ]
+    equations = [shared.fill(line) for line in template.equations]
+    return [*lines, *_equations(equations)]
+
+
+def _equations(lines: Sequence[str]) -> list[str]:
+    return ["equations: |", *(f"  {line}" for line in lines)]
+
+
+def _definitions(definitions: Mapping[str, Shared]) -> list[str]:
+    lines: list[str] = ["definitions:"] if definitions else []
+    for name, shared in definitions.items():
+        template = shared.template
+        body = [
+            f"layer: {name}",
+            f"summary: {template.block.kind}, from {template.block.path}.",
+            "source: The traced model.",
+        ]
+        body += ["inputs:", *(f"  {n}: {shared.fill(axes)}" for n, axes in template.inputs.items())]
+        if shared.attributes:
+            body.append(
+                f"attributes: {{{', '.join(f'{n}: {v}' for n, v in shared.attributes.items())}}}"
+            )
+        body += [*_sections(shared), "output: y"]
+        lines += [f"  - {body[0]}", *(f"    {line}" for line in body[1:])]
+    return lines
+
+
+def _quoted(text: str) -> str:
+    plain = re.fullmatch(r"[A-Za-z][\w ,.()/+-]*", text)
+    return text if plain and ": " not in text else "'" + text.replace("'", "''") + "'"
+
+
+def compress(rules: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return fewer rules: one with ``*`` for rules that differ in the same number on both sides."""
+    rules = list(rules)
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for ours, theirs in rules:
+        groups.setdefault(_starred(ours, theirs), []).append((ours, theirs))
+    return [
+        star if len(group) > 1 and "*" in star[0] else rule
+        for star, group in groups.items()
+        for rule in (group if "*" not in star[0] else group[:1])
+    ]
+
+
+def _starred(ours: str, theirs: str) -> tuple[str, str]:
+    """Return a rule with ``*`` for the block's number, if both sides have the same number once."""
+    numbers = re.findall(r"(?<=\.)\d+(?=\.)", ours)
+    if len(numbers) != 1:
+        return ours, theirs
+    pattern = rf"(?<=\.){numbers[0]}(?=\.)"
+    if len(re.findall(r"(?<=\.)\d+(?=\.)", theirs)) != 1 or not re.search(pattern, theirs):
+        return ours, theirs
+    return re.sub(pattern, "*", ours), re.sub(pattern, "*", theirs)

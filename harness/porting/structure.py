@@ -1,0 +1,190 @@
+"""Find the structure of a simplified graph: modules that occur several times become blocks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.porting.sizes import Call, ModelGraph
+
+# Containers are never a definition: their children are read as if the container were not there.
+CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
+# Calls without inputs, which each block that uses them contains.
+LOCAL = frozenset({"formula", "constant", "weight"})
+# Calls that compute nothing, but only move numbers.
+SHAPES = frozenset({"reshape", "permute", "broadcast", "slice", "select", "cast", *LOCAL})
+
+
+@dataclass(frozen=True)
+class Block:
+    """An occurrence of a module that may become a definition.
+
+    Attributes:
+        path: The module's path in the model, e.g. ``transformer.h.0``; empty for the whole model.
+        kind: The module's class.
+        calls: The calls, in order. A ``block`` call stands for an inner block.
+        inputs: The names of the values from outside, in order of first use.
+        output: The name of the value that is used outside.
+    """
+
+    path: str
+    kind: str
+    calls: tuple[Call, ...]
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass
+class _Module:
+    """A module call: its calls and inner modules, in order of execution."""
+
+    key: str
+    kind: str
+    items: list[Call | _Module] = field(default_factory=list)
+
+    def calls(self) -> Iterator[Call]:
+        for item in self.items:
+            if isinstance(item, Call):
+                yield item
+            else:
+                yield from item.calls()
+
+
+def find_blocks(graph: ModelGraph) -> Block:
+    """Return the whole model as a block that contains the blocks of repeated modules."""
+    root = _Module("", "")
+    by_key: dict[str, _Module] = {"": root}
+    for call in graph.calls:
+        parent = root
+        for key, kind in call.modules if call.op not in LOCAL else ():
+            if key not in by_key:
+                by_key[key] = _Module(key, kind)
+                parent.items.append(by_key[key])
+            parent = by_key[key]
+        parent.items.append(call)
+    outside = _Uses(graph)
+    return _build(root, outside, "", graph)
+
+
+class _Uses:
+    """The users of each call."""
+
+    def __init__(self, graph: ModelGraph) -> None:
+        self.users: dict[str, set[str]] = {}
+        self.outputs = set(graph.outputs.values())
+        self.by_name = graph.by_name
+        for call in graph.calls:
+            for name in call.inputs:
+                if isinstance(name, str):
+                    self.users.setdefault(name, set()).add(call.name)
+
+    def results(self, names: set[str]) -> list[str]:
+        """Return the calls in a set whose values are used outside of it, in order."""
+        return [
+            n
+            for n in self.by_name
+            if n in names and (self.users.get(n, set()) - names or n in self.outputs)
+        ]
+
+    def feeds_itself(self, names: set[str]) -> bool:
+        """Return whether a call outside of a set depends on the set and feeds it."""
+        reached: set[str] = set()
+        for name, call in self.by_name.items():
+            if name not in names and any(
+                i in names or i in reached for i in call.inputs if isinstance(i, str)
+            ):
+                reached.add(name)
+        return any(i in reached for n in names for i in self.by_name[n].inputs)
+
+
+def _build(module: _Module, uses: _Uses, path: str, graph: ModelGraph) -> Block:
+    """Return the block of a module, whose inner repeated modules are blocks too."""
+    counts: Counter[str] = Counter()
+    _count_kinds(module, counts)
+    calls: list[Call] = []
+    _collect(module, counts, uses, graph, calls)
+    return _close(path, module.kind, calls, uses)
+
+
+def _count_kinds(module: _Module, counts: Counter[str]) -> None:
+    """Count the inner modules by class, without modules inside of a counted module."""
+    for item in module.items:
+        if isinstance(item, _Module):
+            counts[item.kind] += 1
+            _count_kinds(item, counts)
+
+
+def _collect(
+    module: _Module, counts: Mapping[str, int], uses: _Uses, graph: ModelGraph, into: list[Call]
+) -> None:
+    for item in module.items:
+        if isinstance(item, Call):
+            into.append(item)
+        elif counts[item.kind] > 1 and item.kind not in CONTAINERS and _is_block(item, uses):
+            block = _build(item, uses, item.key.split("@")[0], graph)
+            output = uses.by_name[block.output]
+            into.append(
+                replace(
+                    output,
+                    op="block",
+                    inputs=block.inputs,
+                    attributes={"block": block},
+                    values=None,
+                )
+            )
+        else:
+            _collect(item, counts, uses, graph, into)
+
+
+def _is_block(module: _Module, uses: _Uses) -> bool:
+    """Return whether a module has several calls, weights, one result, and can run as one call."""
+    calls = list(module.calls())
+    names = {call.name for call in calls}
+    layers = sum(c.op == "layer" for c in calls)
+    others = sum(c.op not in SHAPES | {"layer"} for c in calls)
+    return (
+        layers > 0
+        and layers + others > 1
+        and (layers > 1 or others > 1)
+        and len(uses.results(names)) == 1
+        and not uses.feeds_itself(names)
+    )
+
+
+def _close(path: str, kind: str, calls: Sequence[Call], uses: _Uses) -> Block:
+    """Return a block with copies of the local calls that it uses."""
+    inside = {call.name for call in calls}
+    inputs: dict[str, None] = {}
+    local: dict[str, Call] = {}
+    for call in calls:
+        for name in call.inputs:
+            if isinstance(name, str) and name not in inside:
+                source = uses.by_name[name]
+                if source.op in LOCAL:
+                    local[name] = source
+                else:
+                    inputs[name] = None
+    everything = (*local.values(), *calls)
+    results = [c for c in calls if c.op != "block"] or calls
+    produced = inside | _inner_names(calls)
+    outputs = uses.results(produced)
+    return Block(path, kind, everything, tuple(inputs), outputs[0] if outputs else results[-1].name)
+
+
+def _inner_names(calls: Sequence[Call]) -> set[str]:
+    names: set[str] = set()
+    for call in calls:
+        if call.op == "block":
+            inner: Block = call.attributes["block"]
+            names |= {c.name for c in inner.calls} | _inner_names(inner.calls)
+    return names
+
+
+def replace_calls(block: Block, new: Mapping[str, Sequence[Call]]) -> Block:
+    """Return a block in which some calls are replaced by others."""
+    calls: list[Any] = []
+    for call in block.calls:
+        calls.extend(new.get(call.name, (call,)))
+    return replace(block, calls=tuple(calls))

@@ -1,0 +1,444 @@
+"""Templates of definitions: blocks that differ only in numbers share one definition.
+
+A block is written with a mark in place of each number. Blocks with the same text are one
+definition, and the numbers that differ between them become its attributes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.porting.equations import Equations
+from harness.porting.sizes import Call
+from harness.porting.structure import Block
+
+MARK = re.compile("\x01(\\d+)\x02")
+# The axes of a block's first input, by its number of axes.
+AXES = {
+    2: ("batch", "features"),
+    3: ("batch", "time", "features"),
+    4: ("batch", "rows", "columns", "channels"),
+}
+DIGITS = re.compile(r"(^|_)\d+$")
+# A generic name of each layer, for modules without a name of their own.
+GENERIC = {
+    "dense_without_bias": "dense",
+    "layer_norm": "norm",
+    "batch_norm": "norm",
+    "rms_norm": "norm",
+    "conv2d": "conv",
+    "conv1d": "conv",
+    "max_pool_first": "pool",
+    "avg_pool": "pool",
+}
+
+
+@dataclass
+class Template:
+    """A block's text, with marks for its numbers.
+
+    Attributes:
+        block: The block.
+        numbers: The value and the hint (e.g. ``units``) of each mark.
+        inputs: The name of each input -> its axes.
+        layers: The name of each layer -> its entry.
+        parameters: The name of each array of the block itself -> its entry.
+        equations: The lines of the equations.
+        rules: The parts of ``--map`` rules: a parameter inside the block, and the model's array.
+        features: The length of the first input's last axis, and its name in ``features_name``.
+    """
+
+    block: Block
+    numbers: list[tuple[Any, str]] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, str] = field(default_factory=dict)
+    equations: list[str] = field(default_factory=list)
+    rules: list[tuple[str, str]] = field(default_factory=list)
+    features: Any = None
+    features_name: str = ""
+
+    def number(self, value: Any, hint: str) -> str:
+        """Return a mark for a number; texts such as ``time`` stay as they are."""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, list):
+            return f"[{', '.join(self.number(v, hint) for v in value)}]"
+        self.numbers.append((value, hint))
+        return f"\x01{len(self.numbers) - 1}\x02"
+
+    @property
+    def text(self) -> str:
+        """The complete text with marks, without numbers that an attribute could replace."""
+        parts = [self.block.kind]
+        parts += [
+            f"{n}: {v}"
+            for group in (self.inputs, self.layers, self.parameters, self.constants)
+            for n, v in group.items()
+        ]
+        return MARK.sub("#", "\n".join([*parts, *self.equations]))
+
+
+def write_number(value: Any) -> str:
+    """Return a number as the spec language writes it."""
+    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, float):
+        text = repr(value)
+        return re.sub(r"^(-?\d+)e", r"\1.0e", text).replace("e-0", "e-")
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Use:
+    """The definition of a block, and the values of its attributes."""
+
+    definition: str
+    values: tuple[tuple[str, Any], ...]
+
+
+class BlockWriter:
+    """Writes one block as a template.
+
+    Args:
+        block: The block.
+        uses: The definition of each inner block, by the block's path and output.
+        reserved: The names of functions and sizes of the language.
+        names: The names of the block's inputs; if empty, inputs are named ``x``, ``mask``...
+        shared: The first use of each weight: layer name and parameter (only the whole model).
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        uses: Mapping[str, Use],
+        inner: Mapping[str, Template],
+        reserved: frozenset[str],
+        sources: Mapping[str, Call],
+        weights: Mapping[str, tuple[tuple[int, ...], bool]],
+        defaults: Mapping[str, Mapping[str, Any]],
+        names: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ) -> None:
+        self.defaults = defaults
+        self.block, self.uses, self.inner, self.reserved = block, uses, inner, reserved
+        self.sources, self.weights = sources, weights
+        self.template = Template(block)
+        self.taken: set[str] = set()
+        self.layer_names: dict[tuple[str, str], str] = {}
+        self.tables: dict[str, str] = {}
+        self.given_names, self.outputs = names, outputs or {block.output: "y"}
+
+    def write(self) -> Template:
+        """Return the template of the block."""
+        calls = _join_repeats(self.block.calls, self.uses, set(self.outputs))
+        for call in calls:
+            if call.op in ("layer", "block"):
+                self._layer_name(call, "")
+        names = self._name_inputs()
+        for call in calls:
+            if call.op == "weight":
+                names[call.name] = self._parameter(call)
+        equations = Equations(self.template.number, names, self._layer_name)
+        equations.taken = {*names.values(), *self.layer_names.values(), *self.reserved, "y"}
+        equations.calls = {
+            n: self.sources[n] for n in (*self.block.inputs, *names) if n in self.sources
+        }
+        count = {c.name: 0 for c in calls}
+        for call in calls:
+            for name in call.inputs:
+                if isinstance(name, str):
+                    count[name] = count.get(name, 0) + 1
+        for call in calls:
+            if call.op == "weight" or call.op == "input":
+                equations.add(call, count[call.name])
+            elif call.name in self.outputs:
+                equations.add(call, count[call.name] + 1, self.outputs[call.name])
+            else:
+                equations.add(call, count[call.name])
+        self.template.equations = equations.lines
+        return self.template
+
+    def _unique(self, name: str) -> str:
+        name = re.sub(r"\W", "_", name)
+        name = name if not name[:1].isdigit() else f"part_{name}"
+        new, number = name if name not in self.reserved else f"{name}_layer", 1
+        while new in self.taken:
+            number += 1
+            new = f"{name}_{number}"
+        self.taken.add(new)
+        return new
+
+    def _name_inputs(self) -> dict[str, str]:
+        if self.given_names is not None:
+            self.taken.update(self.given_names.values())
+            return dict(self.given_names)
+        names: dict[str, str] = {}
+        for number, name in enumerate(self.block.inputs):
+            source = self.sources[name]
+            own = self._unique("mask" if source.kind == "boolean" else "x")
+            if number == 0 and len(source.shape) in AXES:
+                self.template.features = source.shape[-1]
+                self.template.features_name = AXES[len(source.shape)][-1]
+            names[name] = own
+            axes = self._axes(source, number)
+            text = f"[{', '.join(axes)}]"
+            kind = {"boolean": f"{{shape: {text}, boolean: true}}"}.get(source.kind, text)
+            if source.kind == "index":
+                kind = f"{{shape: {text}, at_most: {self.template.number(2**31 - 1, 'largest')}}}"
+            self.template.inputs[own] = kind
+        return names
+
+    def _axes(self, source: Call, number: int) -> list[str]:
+        usual = AXES.get(len(source.shape), ())
+        axes = []
+        for place, length in enumerate(source.shape):
+            if isinstance(length, str):
+                axes.append(length)
+            elif number == 0 and usual and length != 1:
+                axes.append(usual[place])
+            else:
+                axes.append(self.template.number(length, "length"))
+        return axes
+
+    def _parameter(self, call: Call) -> str:
+        name = str(call.attributes["name"])
+        relative = name.removeprefix(f"{self.block.path}.") if self.block.path else name
+        own = self._unique(relative.rsplit(".", 1)[-1])
+        shape = ", ".join(self.template.number(n, "length") for n in call.shape)
+        if self.weights[name][1]:
+            self.template.parameters[own] = f"{{shape: [{shape}], init: {{normal: {{std: 0.02}}}}}}"
+        else:
+            self.template.constants[own] = f"{{shape: [{shape}]}}"
+        self.template.rules.append((own, name))
+        return own
+
+    def _layer_name(self, call: Call, kind: str) -> str:
+        """Return the name of the layer that a call uses; declare the layer at its first use."""
+        key = (self._owner(call), kind or str(call.attributes.get("layer", "block")))
+        if call.attributes.get("layer") == "embedding":
+            self.tables.setdefault(call.attributes["weights"]["table"][0], "")
+        if kind or not key[0]:
+            key = (call.name, key[1])
+        if key not in self.layer_names:
+            self.layer_names[key] = self._unique(self._proposed_name(call, kind))
+            self._declare(call, kind, self.layer_names[key])
+        return self.layer_names[key]
+
+    def _owner(self, call: Call) -> str:
+        """Return the path of the module whose weights a layer has."""
+        if call.op == "block":
+            block: Block = call.attributes["block"]
+            return block.path
+        if "owner" in call.attributes:
+            return str(call.attributes["owner"])
+        weights = call.attributes.get("weights")
+        if weights:
+            return str(next(iter(weights.values()))[0]).rpartition(".")[0]
+        path, kind = call.modules[-1] if call.modules else ("", "")
+        own = str(call.attributes.get("layer", "")).lower() in kind.lower()
+        return path.split("@")[0] if own else ""
+
+    def _proposed_name(self, call: Call, kind: str) -> str:
+        layer = kind or str(call.attributes.get("layer", "block"))
+        if call.op == "block":
+            blocks: Sequence[Block] = call.attributes.get("blocks", ())
+            path = call.attributes["block"].path
+            if len(blocks) > 1:
+                path = path.rpartition(".")[0] if path.rpartition(".")[2].isdigit() else path
+            relative = self._relative(path)
+            last = relative.rsplit(".", 1)[-1]
+            return relative.replace(".", "_") if last.isdigit() else last
+        owner = "" if kind else self._owner(call)
+        if not kind and self._is_tied(call) and call.modules:
+            owner = call.modules[-1][0].split("@")[0]
+        relative = self._relative(owner)
+        if (owner and relative and relative != owner) or (owner and not self.block.path):
+            last = relative.rsplit(".", 1)[-1]
+            if not last.isdigit():
+                return last
+            if "." in relative:
+                return relative.replace(".", "_")
+        weights = call.attributes.get("weights")
+        if weights and not kind:
+            leaf = next(iter(weights.values()))[0].rsplit(".", 1)[-1]
+            if leaf.endswith("_weight"):
+                return str(leaf.removesuffix("_weight"))
+        return GENERIC.get(layer, layer)
+
+    def _is_tied(self, call: Call) -> bool:
+        weights = call.attributes.get("weights", {})
+        return "W" in weights and weights["W"][0] in self.tables
+
+    def _relative(self, path: str) -> str:
+        return path.removeprefix(f"{self.block.path}.") if self.block.path else path
+
+    def _declare(self, call: Call, kind: str, name: str) -> None:
+        if kind == "dropout":
+            keep = self.template.number(call.attributes["keep"], "keep")
+            self.template.layers[name] = f"{{layer: dropout, keep: {keep}}}"
+            return
+        if call.op == "block":
+            self._declare_block(call, name)
+            return
+        layer, settings = str(call.attributes["layer"]), call.attributes["settings"]
+        weights = call.attributes["weights"]
+        settings = dict(settings)
+        tied = ""
+        if layer == "embedding":
+            self.tables[weights["table"][0]] = name
+        elif layer.startswith("dense") and weights["W"][0] in self.tables:
+            layer, tied = "unembedding", self.tables[weights["W"][0]]
+            settings = {"rows": settings["units"]}
+        usual = self.defaults.get(layer, {})
+        settings = {n: _plain(v) for n, v in settings.items()}
+        settings = {n: v for n, v in settings.items() if n not in usual or usual[n] != v}
+        shown = [f"{n}: {self.template.number(v, n)}" for n, v in settings.items()]
+        entry = ", ".join([f"layer: {layer}", *shown, *([f"shares: {tied}"] if tied else [])])
+        self.template.layers[name] = f"{{{entry}}}"
+        if not tied:
+            self.template.rules += [
+                (f"{name}.{p}", f"{w}{turn}") for p, (w, turn) in weights.items()
+            ]
+        for ours, theirs in call.attributes.get("rules", ()):
+            self.template.rules.append((f"{name}{ours}", theirs))
+
+    def _declare_block(self, call: Call, name: str) -> None:
+        blocks: Sequence[Block] = call.attributes.get("blocks") or (call.attributes["block"],)
+        use = self.uses[_key(blocks[0])]
+        values = [f"{n}: {self.template.number(v, n)}" for n, v in use.values]
+        repeat = (
+            [f"repeat: {self.template.number(len(blocks), 'repeat')}"] if len(blocks) > 1 else []
+        )
+        self.template.layers[name] = (
+            f"{{{', '.join([f'layer: {use.definition}', *repeat, *values])}}}"
+        )
+        for number, block in enumerate(blocks):
+            prefix = f"{name}.{number}" if len(blocks) > 1 else name
+            inner = self.inner[_key(block)]
+            self.template.rules += [(f"{prefix}.{ours}", theirs) for ours, theirs in inner.rules]
+
+
+def _plain(value: Any) -> Any:
+    """Return one number for a list of equal numbers, e.g. a square kernel."""
+    if isinstance(value, list) and value and all(v == value[0] for v in value):
+        return value[0]
+    return value
+
+
+def _key(block: Block) -> str:
+    return f"{block.path}:{block.output}"
+
+
+def _join_repeats(calls: Sequence[Call], uses: Mapping[str, Use], outputs: set[str]) -> list[Call]:
+    """Join equal blocks in a row to one call; its attribute ``blocks`` has all blocks."""
+    users: dict[str, list[Call]] = {}
+    for call in calls:
+        for name in call.inputs:
+            if isinstance(name, str):
+                users.setdefault(name, []).append(call)
+    joined: list[Call] = []
+    skip: set[str] = set()
+    for call in calls:
+        if call.name in skip:
+            continue
+        if call.op != "block":
+            joined.append(call)
+            continue
+        blocks, last = [call.attributes["block"]], call
+        while len(users.get(last.name, ())) == 1 and last.name not in outputs:
+            following = users[last.name][0]
+            if (
+                following.op != "block"
+                or following.inputs[0] != last.name
+                or following.inputs[1:] != call.inputs[1:]
+            ):
+                break
+            if uses[_key(following.attributes["block"])] != uses[_key(blocks[0])]:
+                break
+            blocks.append(following.attributes["block"])
+            last = following
+            skip.add(following.name)
+        attributes = {"block": blocks[0], "blocks": blocks}
+        joined.append(
+            Call(
+                last.name,
+                "block",
+                call.inputs,
+                attributes,
+                last.shape,
+                last.kind,
+                call.modules,
+                call.place,
+            )
+        )
+    return joined
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The common definition of blocks with the same text.
+
+    Attributes:
+        template: The template of the first block.
+        texts: The text that replaces each mark.
+        attributes: The default of each attribute: a number, or ``size``.
+        values: The attributes' values, for each block.
+    """
+
+    template: Template
+    texts: tuple[str, ...]
+    attributes: Mapping[str, str]
+    values: tuple[tuple[tuple[str, Any], ...], ...]
+
+    def fill(self, text: str) -> str:
+        """Return a text of the template with the marks replaced."""
+        return MARK.sub(lambda match: self.texts[int(match[1])], text)
+
+
+# Attributes that count something, which every use sets.
+SIZES = frozenset({"units", "rows", "size", "length", "kernel", "window", "heads"})
+
+
+def share(templates: Sequence[Template]) -> Shared:
+    """Return the common definition of templates with the same text.
+
+    A number that differs becomes the name of the first input's last axis, if it is always that
+    length; otherwise it becomes an attribute. Attributes with equal values are one attribute.
+    """
+    first = templates[0]
+    names: dict[tuple[Any, ...], str] = {}
+    attributes: dict[str, str] = {}
+    columns: dict[str, tuple[Any, ...]] = {}
+    texts: list[str] = []
+    features = tuple(t.features for t in templates)
+    for place, (value, hint) in enumerate(first.numbers):
+        values = tuple(t.numbers[place][0] for t in templates)
+        if all(v == value for v in values):
+            texts.append(write_number(value))
+        elif values == features and first.features_name:
+            texts.append(first.features_name)
+        else:
+            key = (hint, *values)
+            if key not in names:
+                names[key] = _free(hint, attributes)
+                is_size = hint in SIZES and all(isinstance(v, int) for v in values)
+                attributes[names[key]] = "size" if is_size else write_number(value)
+                columns[names[key]] = values
+            texts.append(names[key])
+    rows = [tuple((n, column[k]) for n, column in columns.items()) for k in range(len(templates))]
+    return Shared(first, tuple(texts), attributes, tuple(rows))
+
+
+def _free(name: str, taken: Mapping[str, str]) -> str:
+    new, number = name, 1
+    while new in taken:
+        number += 1
+        new = f"{name}_{number}"
+    return new

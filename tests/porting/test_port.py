@@ -1,0 +1,64 @@
+"""Ports of torch modules: the spec, its proof, and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from harness.commands import cli
+
+MODELS = Path(__file__).with_name("models_torch.py")
+
+
+def port(folder: Path, name: str, *options: str, code: int = 0) -> dict[str, object]:
+    """Port a model of the tests; return what the command prints with ``--json``."""
+    arguments = ["port", f"{MODELS}:{name}", "-o", str(folder / "port"), "--check-on", "numpy"]
+    done = CliRunner().invoke(cli, [*arguments, "--json", *options])
+    assert done.exit_code == code, done.output
+    return dict(json.loads(done.stdout)) if code < 2 else {"error": done.stderr}
+
+
+def spec_of(folder: Path, name: str) -> dict[str, object]:
+    return dict(yaml.safe_load((folder / "port" / f"{name}.yaml").read_text()))
+
+
+def test_mlp_is_ported_with_proof_and_code(tmp_path: Path) -> None:
+    ported = port(tmp_path, "Mlp", "--input", "x=batch,6", "--to", "torch")
+    assert ported["proved"] is True
+    assert ported["against"]["float64"] > 13  # type: ignore[index]
+    spec = spec_of(tmp_path, "mlp_port")
+    assert spec["layers"] == {
+        "up": {"layer": "dense", "units": 8},
+        "drop": {"layer": "dropout", "keep": 0.9},
+        "down": {"layer": "dense", "units": 5},
+    }
+    assert spec["equations"].strip() == "y = down(drop(relu(up(x))))"  # type: ignore[attr-defined]
+    assert (tmp_path / "port" / "mlp_port_torch.py").exists()
+    assert "port of torch.nn.Module Mlp" in (tmp_path / "port" / "README.md").read_text()
+
+
+def test_equal_blocks_are_one_definition(tmp_path: Path) -> None:
+    ported = port(tmp_path, "encoder", "--input", "src=batch,time,8")
+    assert ported["proved"] is True
+    assert ported["definitions"] == ["transformer_encoder_layer"]
+    layers = spec_of(tmp_path, "encoder")["layers"]
+    assert layers == {"layers": {"layer": "transformer_encoder_layer", "repeat": 2}}
+
+
+def test_operators_without_a_rule_are_named_with_their_line(tmp_path: Path) -> None:
+    refused = port(tmp_path, "Counting", "--input", "x=batch,6", code=2)
+    assert "models_torch.py:31: aten.histc" in str(refused["error"])
+    assert not (tmp_path / "port").exists()
+
+
+@pytest.mark.parametrize("text", ["x", "x=", "x=batch,-1", "x=batch:a", "1=batch"])
+def test_malformed_inputs_are_refused(text: str) -> None:
+    from harness.errors import UsageError
+    from harness.porting.inputs import InputDeclaration
+
+    with pytest.raises(UsageError, match="--input takes"):
+        InputDeclaration.of(text)
