@@ -234,7 +234,7 @@ class Net(nn.Module):
 
 
 def test_a_rule_names_the_module_of_a_layer_without_weights(
-    torch_service: OwnModelService, tmp_path: Path
+    torch_service: OwnModelService, tmp_path: Path, wording: Wording
 ) -> None:
     """Channels are the second axis in the model, and the last in the spec."""
     spec = model_file(tmp_path, POOLED, "pooled.yaml")
@@ -245,5 +245,5 @@ def test_a_rule_names_the_module_of_a_layer_without_weights(
         by_weights = checked(torch_service, spec, model, "float64", maps=rules)
         by_name = checked(torch_service, spec, model, "float64", maps=[*rules, "pool=p"])
         assert (by_name.verdict == "agree") is (by_weights.verdict == "agree") is agrees
-    assert "between conv (right) and out (spec: out), through p: its input" in by_weights.location
-    assert "First wrong module: p (spec: pool): its input is right" in by_name.location
+    wording.line(by_weights.location, "between conv (right) ... out (spec: out) ... p: its input")
+    wording.line(by_name.location, "wrong module: p (spec: pool)")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from harness.checking.first_difference import join_names
 from harness.checking.own_model.checks import ModelContext
@@ -11,7 +14,7 @@ from harness.checking.own_model.modules import Event, ModuleComparison, ModuleMa
 from harness.checking.own_model.spec_values import SpecValues
 from harness.errors import several
 from harness.program.signature import call_key
-from harness.runtime.answers import Arguments
+from harness.runtime.answers import Arguments, RecordedModules
 from harness.worker.remote import WorkerFault
 
 # Models with more numbers than this are not compared by module, because all values must fit into
@@ -31,16 +34,40 @@ def find_first_module(context: ModelContext, material: Arguments, dtype: str) ->
     """
     if context.case.entries > ENTRIES:
         return Hint("")
+    recorded = _record(context, material)
+    if not recorded["calls"]:
+        return Hint("")
+    values = SpecValues(context, context.material(material), dtype)
+    comparison = ModuleComparison(values, recorded)
+    return describe(comparison) if comparison.compared else Hint("")
+
+
+def _record(context: ModelContext, material: Arguments) -> RecordedModules:
     material = context.material(material)
     context.remote.load(material)
     try:
-        recorded = context.remote.call("modules", inputs=material.inputs, state=material.state)
+        recorded: RecordedModules = context.remote.call(
+            "modules", inputs=material.inputs, state=material.state
+        )
     except WorkerFault:  # e.g. a module that rejects hooks
-        return Hint("")
-    if not recorded["calls"]:
-        return Hint("")
-    comparison = ModuleComparison(SpecValues(context, material, dtype), recorded)
-    return describe(comparison) if comparison.compared else Hint("")
+        return {"arrays": {}, "calls": [], "weights": {}, "named": {}}
+    return recorded
+
+
+def find_random_module(context: ModelContext) -> str:
+    """Return a text that names the first module whose output changes from pass to pass, or the
+    first module whose input changes; an empty text if there is no such module."""
+    first, second = (_record(context, context.case.material) for _ in range(2))
+    changed: list[tuple[int, str]] = []
+    for one, other in zip(first["calls"], second["calls"], strict=False):
+        for before, after, time, verb in (
+            (one["inputs"], other["inputs"], one["start"], "gets"),
+            (one["outputs"], other["outputs"], one["end"], "returns"),
+        ):
+            pairs = zip(before, after, strict=False)
+            if any(not np.array_equal(first["arrays"][a], second["arrays"][b]) for a, b in pairs):
+                changed.append((time, f"{one['module'] or 'the model'} {verb}"))
+    return f"the first module: {min(changed)[1]} different numbers" if changed else ""
 
 
 def describe(comparison: ModuleComparison) -> Hint:
@@ -69,27 +96,27 @@ def _describe_output(comparison: ModuleComparison, at: int) -> str:
     is_right = any(e.status == "right" for e in inputs)
     text = f"First wrong module: {unit}: its "
     text += "input is right, its output" if is_right else "output"
-    text += f" differs by {event.error:.1e}{_describe_step(comparison, event)}"
-    inside = [
-        e.module
+    text += f" {_describe_error(comparison, event)}"
+    inside = (
+        e.module.partition(" (")[0]
         for e in comparison.events[:at]
-        if e.time > unit.first["start"] and e.status == "right" and e.module != str(unit)
-    ]
-    names = [name for name in dict.fromkeys(inside) if name]
+        if e.time > unit.first["start"] and e.status == "right"
+    )
+    names = [name for name in dict.fromkeys(inside) if name not in ("", unit.name)]
     return f"{text}; right inside it: {join_names(names, most=6)}" if names else text
 
 
 def _describe_input(comparison: ModuleComparison, at: int) -> str:
     """Describe the modules between which the first difference arises."""
     event = comparison.events[at]
-    before = comparison.events[:at]
+    before = [e for e in comparison.events[:at] if e.time < event.time]
     last = _last_right(before)
     text = "First difference: "
     text += f"between {last} (right) and {event.module}" if last else f"before {event.module}"
     start = max((e.time for e in before if e.status == "right"), default=0)
     names = [e.module for e in before if e.status == "unknown" and e.time > start and e.module]
     text += f", through {join_names(list(dict.fromkeys(names)))}" if names else ""
-    text += f": its input differs by {event.error:.1e}{_describe_step(comparison, event)}"
+    text += f": its input {_describe_error(comparison, event)}"
     maker = next((n for n in comparison.values.nodes if event.value in n.outputs), None)
     assert event.unit is not None
     own = _name_value(comparison, event.value, event.unit.layers)
@@ -100,9 +127,13 @@ def _describe_input(comparison: ModuleComparison, at: int) -> str:
     return text
 
 
-def _describe_step(comparison: ModuleComparison, event: Event) -> str:
-    step = comparison.values.first_wrong_step(comparison.arrays[event.array], event.value)
-    return "" if step is None else f" from time step {step} on"
+def _describe_error(comparison: ModuleComparison, event: Event) -> str:
+    array, expected = comparison.arrays[event.array], comparison.values.arrays[event.value]
+    if comparison.values.error(array, event.value) is None:
+        return f"has the shape {list(array.shape)}, expected {list(expected.shape)} in any order"
+    step = comparison.values.first_wrong_step(array, event.value)
+    text = f"differs by {event.error:.1e}" if math.isfinite(event.error) else "differs"
+    return text if step is None else f"{text} from time step {step} on"
 
 
 def _last_right(events: Sequence[Event]) -> str:

@@ -7,6 +7,7 @@ runs its modules. It names the first unit whose input or output differs from the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,11 +103,10 @@ class ModuleMatch:
             weights.setdefault(layer, set()).add(name)
         for layer, nodes in self.layers.items():
             module = self.recorded["named"].get(layer)
-            own = weights.get(layer, set())
-            if module is not None:
-                yield from _pair(nodes, [self.calls[module]] * 2)
-            elif own:
+            if own := weights.get(layer):
                 yield from self._find_layer(layer, nodes, own)
+            elif module is not None:
+                yield from _pair(nodes, [self.calls[module]] * 2)
         yield from self._find_stacks(weights)
 
     def _find_layer(self, layer: str, nodes: Sequence[Node], own: set[str]) -> Iterator[Unit]:
@@ -216,7 +216,17 @@ class ModuleComparison:
         if not events:
             parts = [self._compare(unit, time, False, [value], names[:1]) for value in inner]
             events = sorted((e for part in parts for e in part), key=lambda e: e.error)[:1]
+        if not events and names:
+            events = self._compare_shape(unit, time, names[0])
         yield from events
+
+    def _compare_shape(self, unit: Unit, time: int, name: str) -> list[Event]:
+        """Compare the shape of an output that has the same number of axes as the spec's value."""
+        value = unit.makes.outputs[0]
+        expected = self.values.arrays.get(value)
+        if expected is None or expected.ndim != self.arrays[name].ndim:
+            return []
+        return [Event(time, False, "wrong", str(unit), unit, value, math.inf, name)]
 
     def _compare(
         self, unit: Unit, time: int, is_input: bool, expected: Sequence[int], names: Sequence[str]
@@ -244,5 +254,5 @@ class ModuleComparison:
 
     @property
     def compared(self) -> int:
-        """The number of modules with a counterpart in the spec that were compared."""
-        return len({e.unit.name for e in self.events if e.unit is not None})
+        """The number of layer calls of the spec that were compared with a module."""
+        return len({id(e.unit.makes) for e in self.events if e.unit is not None})

@@ -15,7 +15,7 @@ from harness.checking.checks.extremes import corner_material
 from harness.checking.first_difference import DECISIVE, join_names
 from harness.checking.own_model.against import Against
 from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext, far_material
-from harness.checking.own_model.first_module import find_first_module
+from harness.checking.own_model.first_module import find_first_module, find_random_module
 from harness.checking.own_model.guesses import Hint, Programs, guesses
 from harness.checking.run_cell import CannotCheck, CellRun, OpenedSubject
 from harness.errors import shorten
@@ -127,9 +127,8 @@ def locate(context: ModelContext, findings: Sequence[Finding]) -> Hint:
     spec that would explain the differences."""
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if "repeatability" in wrong:
-        return Hint(
-            "the model returns different results in each call, so nothing else can be compared"
-        )
+        text = "the model returns different results in each call, so nothing else can be compared"
+        return Hint("; ".join(filter(None, (text, find_random_module(context)))))
     forward = wrong.get("inference")
     first = next((d for d in forward.deviations if not d.agrees), None) if forward else None
     if forward is not None and first is not None:

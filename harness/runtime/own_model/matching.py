@@ -367,10 +367,10 @@ class ModelWeights:
             for name, place in self.statistics.items()
         }
 
-    def keys(self) -> dict[str, str]:
-        """Return the model's array that holds each array, by the spec's name."""
+    def keys(self) -> dict[str, list[str]]:
+        """Return the model's arrays that hold each array, by the spec's name."""
         both = {**self.places, **self.statistics}
-        return {dotted(name): place.views[0].key for name, place in both.items()}
+        return {dotted(name): [v.key for v in place.views] for name, place in both.items()}
 
     def described(self) -> dict[str, str]:
         """Return the place of each array as text, by the spec's name."""

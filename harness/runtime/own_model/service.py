@@ -363,8 +363,8 @@ class OwnModelService:
         recorder = Recorder(self.model.to_array)
         self._run_user_code(lambda: self.model.record(recorder, arguments, self.placing))
         weights: dict[str, list[str]] = {}
-        for name, key in self.weights.keys().items():
-            for module in self.model.modules_with(key):
+        for name, keys in self.weights.keys().items():
+            for module in {m: None for key in keys for m in self.model.modules_with(key)}:
                 weights.setdefault(module, []).append(name)
         calls = [call for call in recorder.calls if call["end"] >= 0]
         modules = {call["module"] for call in calls}
