@@ -228,6 +228,55 @@ def test_rows_that_alone_are_wrong_are_named(
     wording.line(result.location, "0")
 
 
+ATTENDS = f"""\
+model: attends
+{HEAD}sizes: {{features: 5}}
+inputs:
+  x: {{shape: [batch, time, features]}}
+  lengths: {{shape: [batch], at_most: time}}
+layers:
+  score: {{layer: dense, units: 1}}
+equations: |
+  inside = arange(time)[None, :] < lengths[:, None]
+  y = sum(softmax(where(inside, score(x)[:, :, 0], -1.0e30))[:, :, None] * x, axis=1)
+"""
+ADDS = """\
+import torch
+from torch import nn
+
+
+class Adds(nn.Module):
+    def __init__(self, features):
+        super().__init__()
+        self.score = nn.Linear(features, 1)
+
+    def forward(self, x, lengths):
+        inside = torch.arange(x.shape[1])[None] < lengths[:, None]
+        masked = (~inside).double() * -1e30
+        return ((self.scores(x) + masked).softmax(-1)[..., None] * x).sum(1)
+
+    def scores(self, x):
+        return self.score(x)[..., 0]
+
+
+class Detached(Adds):
+    def scores(self, x):
+        return super().scores(x.detach())
+"""
+
+
+def test_a_mask_that_is_added_is_told_by_rows_of_length_0(
+    torch_service: OwnModelService, tmp_path: Path, wording: Wording
+) -> None:
+    """The large number absorbs the scores, but their gradients remain."""
+    spec, file = model_file(tmp_path, ATTENDS, "attends.yaml"), model_file(tmp_path, ADDS)
+    result = checked(torch_service, spec, f"{file}:Adds", "float64", returns=["y"])
+    assert [f.check for f in result.findings if f.verdict == "differ"] == ["cotangent-gradients"]
+    wording.line(result.location, "score.W ... rows of length 0")
+    result = checked(torch_service, spec, f"{file}:Detached", "float64", returns=["y"])
+    assert "length 0" not in result.location
+
+
 @pytest.mark.parametrize(
     ("theirs", "rule"),
     [

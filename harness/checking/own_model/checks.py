@@ -23,7 +23,13 @@ from harness.language.noise import mean_of
 from harness.oracle.case import Case
 from harness.oracle.tolerance import prefixed
 from harness.oracle.yardstick import Expected
-from harness.program.signature import group_of, noise_ports, result_ports, variable_ports
+from harness.program.signature import (
+    group_of,
+    length_ports,
+    noise_ports,
+    result_ports,
+    variable_ports,
+)
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.session import Session
@@ -121,9 +127,14 @@ def inference(context: ModelContext) -> Iterator[Finding]:
 def cotangents(context: ModelContext) -> Iterator[Finding]:
     """Compare the gradients of parameters, float inputs and state along a random direction of the
     results."""
-    if not context.differentiates:
-        return
-    case, material = context.case, context.material(context.case.material)
+    if context.differentiates:
+        yield compare_gradients(context, context.case.material, "main")
+
+
+def compare_gradients(context: ModelContext, material: Arguments, key: str) -> Finding:
+    """Compare gradients as the check ``cotangents``, for the arrays in ``material``. ``key`` is a
+    name of these arrays for the cache of expected values."""
+    case, material = context.case, context.material(material)
     context.remote.load(material)
     results = context.remote.gradients(material, case.cotangents, "inference")
     program = case.inference
@@ -140,7 +151,7 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
         return results | {f"gradient.{n}": a for n, a in gradients.items()}
 
     returned = sorted(n for n in results if not n.startswith("gradient."))
-    expected = case.expect(("a user's model", "gradients", context.takes, *returned), run)
+    expected = case.expect(("a user's model", "gradients", key, context.takes, *returned), run)
     crossing = ("input.", "state.")
     expected_names = {
         f"gradient.{n}": None
@@ -148,7 +159,23 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
         if not n.startswith(crossing) or n in context.takes
     }
     gradients = {n: a for n, a in results.items() if n.startswith("gradient.")}
-    yield context.finding("cotangent-gradients", gradients, select_names(expected, expected_names))
+    return context.finding("cotangent-gradients", gradients, select_names(expected, expected_names))
+
+
+def without_empty_rows(case: Case) -> Arguments | None:
+    """Return the arrays of a case in which rows of length 0, or of a mask without True, have the
+    full length; None if the case has no such rows."""
+    program, inputs = case.inference, dict(case.material.inputs)
+    for port in program.inputs:
+        array = inputs[port.name].copy()
+        rows = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
+        empty = ~rows.any(axis=1)
+        if not empty.any() or not (port in length_ports(program) or array.dtype.kind == "b"):
+            continue
+        rows[empty] = array.max()
+        inputs[port.name] = array
+    changed = any(inputs[n] is not array for n, array in case.material.inputs.items())
+    return replace(case.material, inputs=inputs) if changed else None
 
 
 def values(context: ModelContext) -> Iterator[Finding]:

@@ -14,7 +14,14 @@ from harness.arrays import Array, Arrays
 from harness.checking.checks.extremes import corner_material
 from harness.checking.first_difference import DECISIVE, join_names
 from harness.checking.own_model.against import Against
-from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext, far_material
+from harness.checking.own_model.checks import (
+    CHECKS,
+    ModelCheck,
+    ModelContext,
+    compare_gradients,
+    far_material,
+    without_empty_rows,
+)
 from harness.checking.own_model.first_module import find_first_module, find_random_module
 from harness.checking.own_model.guesses import Hint, Programs, guesses
 from harness.checking.run_cell import CannotCheck, CellRun, OpenedSubject
@@ -25,7 +32,7 @@ from harness.oracle.tolerance import Deviation, relative_error, scales
 from harness.program.serial import encode
 from harness.program.signature import owner_of, result_ports
 from harness.results.cell import Cell, CellResult
-from harness.results.findings import Finding
+from harness.results.findings import AGREEING, Finding
 from harness.runtime.answers import Arguments, AttachedModel
 from harness.runtime.own_model.service import OwnModelService
 from harness.worker.answers import Forms
@@ -144,7 +151,7 @@ def locate(context: ModelContext, findings: Sequence[Finding]) -> Hint:
         right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
         text = f"gradients: the outputs are right; wrong: {_join_names(names)}"
         text += f"; right: {_join_names(right)}" if right else " (all of them)"
-        return Hint(text, _find_layers(names))
+        return Hint(f"{text}{_describe_empty_rows(context)}", _find_layers(names))
     if unusual := [name for name in FAR_OUT if name in wrong]:
         text = "; ".join(f"{name}: {FAR_OUT[name][0]}" for name in unusual)
         material = FAR_OUT[unusual[0]][1](context.case)
@@ -169,6 +176,27 @@ def _add_module(context: ModelContext, hint: Hint, material: Arguments, first: D
     module = find_first_module(context, material, "float32" if is_narrow else context.dtype)
     text = ". ".join(filter(None, (module.text, hint.text)))
     return replace(hint, text=text, layers=hint.layers or module.layers)
+
+
+def _describe_empty_rows(context: ModelContext) -> str:
+    """Return a sentence if all gradients agree without rows of length 0, otherwise an empty text.
+
+    In such a row, a softmax over a mask has only masked entries. A model that adds a large negative
+    number to the scores then has the right results, but other gradients than ``where``.
+    """
+    material = without_empty_rows(context.case)
+    if material is None:
+        return ""
+    try:
+        finding = compare_gradients(context, material, "no empty rows").judge()
+    except WorkerFault:  # the model rejects these rows
+        return ""
+    if finding.verdict not in AGREEING:
+        return ""
+    return (
+        ". Only rows of length 0 differ, because without them all gradients agree: the model adds "
+        "a large number at masked entries, but the spec selects unmasked entries"
+    )
 
 
 def _find_layers(names: Sequence[str]) -> tuple[str, ...]:
