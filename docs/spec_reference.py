@@ -59,6 +59,7 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
     "A layer": {
         "Layer": schema.Layer,
         "Parameter or statistic": schema.Parameter,
+        "Parameter of a layer": schema.LayerParameter,
         "Row group": schema.Rows,
         "State": schema.State,
         "Noise": schema.Noise,
@@ -114,6 +115,10 @@ FUNCTIONS = {
     "overlap_add": (
         "the transpose of `windows`, which adds windows at their positions",
         "overlap_add(windows(x, axes=[1], size=3), axes=[1], size=3)",
+    ),
+    "grouped_product": (
+        "the product of windows and a kernel, separately for each group of channels",
+        "grouped_product(windows(x, axes=[1], size=3), W, groups=2)",
     ),
     "where": (
         "for each entry, the second argument if the first is true, else the third",
@@ -218,7 +223,9 @@ def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
         if LAW in members:
             members = [one for one in members if one not in (LAW, str)]
             return " | ".join(["distribution", *map(type_text, members)])
-        return " | ".join(dict.fromkeys(map(type_text, members)))
+        lists = [one for one in members if one in get_args(schema.PerAxis)]
+        texts = [type_text(one) for one in members if one not in lists]
+        return " | ".join(dict.fromkeys(texts + ["list with an entry per axis"] * bool(lists)))
     if annotation == base_models.Axes:
         return "axes"
     if get_origin(annotation) is Literal:

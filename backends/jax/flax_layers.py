@@ -17,7 +17,7 @@ from flax import nnx
 from harness.extend import ClaimableCall, FrozenZeros, Join, Native, Packing, Part, Piece, Tensors
 from harness.extend.program import Dim
 
-from .layers import AXES, POOLS
+from .layers import AXES, POOLS, framing
 
 # Each Flax module is built once, and gets its variables at each call.
 
@@ -102,27 +102,18 @@ def if_activation_known(claim: Claim) -> Claim:
 
 
 def _convolution(layer: ClaimableCall, dtype: str) -> Native:
-    given, whole = layer.attributes, layer.shapes["W"]
-    stride, dilation, pad = (int(given[n]) for n in ("stride", "dilation", "padding"))
-    kernel, rank = whole[0], len(whole) - 2
+    stride, dilation, padding, groups = framing(layer)
+    *kernel, channels, units = layer.shapes["W"]
     pieces = kernel_and_bias(layer)
-    further: dict[str, Any] = {"kernel_size": whole[:rank], "strides": (stride,) * rank}
-    further |= {"kernel_dilation": (dilation,) * rank, "use_bias": "bias" in pieces}
+    further: dict[str, Any] = {"kernel_size": tuple(kernel), "strides": stride, "padding": padding}
+    further |= {"kernel_dilation": dilation, "use_bias": "bias" in pieces}
 
     def make(own: Own) -> Module:
         if layer.definition == "conv2d_transpose":
-            # A transposed convolution inserts zeros between the inputs, and pads them so that each
-            # window overlaps at least one input.
-            ends = dilation * (kernel - 1) - pad
-            pads = {"padding": [(ends, ends)] * rank, "transpose_kernel": True}
-            return nnx.ConvTranspose(whole[-1], whole[-2], **own, **further, **pads)
-        groups, channels, units = 1, whole[-2], whole[-1]
-        if layer.definition == "depthwise_conv2d":
-            groups, units = channels, channels * units
-        pads = {"padding": [(pad, pad)] * rank, "feature_group_count": groups}
-        return nnx.Conv(channels, units, **own, **further, **pads)
+            return nnx.ConvTranspose(units, channels, transpose_kernel=True, **own, **further)
+        return nnx.Conv(channels * groups, units, feature_group_count=groups, **own, **further)
 
-    return module(dtype, make, pieces, call_with_activation(given["activation"]))
+    return module(dtype, make, pieces, call_with_activation(layer.attributes["activation"]))
 
 
 def _pool(layer: ClaimableCall, dtype: str) -> Native | None:
@@ -320,7 +311,7 @@ CLAIMS: Mapping[str, Claim] = {
     "lstm": if_activation_known(_lstm),
     "bidirectional_lstm": if_activation_known(_bidirectional_lstm),
     **dict.fromkeys(("causal_attention", "self_attention", "masked_attention"), _attention),
-    **dict.fromkeys(("dense", "dense_without_bias"), if_activation_known(_dense)),
+    "dense": if_activation_known(_dense),
     **dict.fromkeys(("simple_rnn", "simple_rnn_without_bias"), if_activation_known(_simple_rnn)),
     **IMAGES,
 }

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,42 +108,49 @@ ACTIVATIONS = {"linear": lambda y: y, "relu": jax.nn.relu, "tanh": jnp.tanh}
 AXES = {
     "conv1d": ("NHC", "HIO", "NHC"),
     "conv2d": ("NHWC", "HWIO", "NHWC"),
-    "conv2d_without_bias": ("NHWC", "HWIO", "NHWC"),
-    "depthwise_conv2d": ("NHWC", "HWIO", "NHWC"),
     "conv2d_transpose": ("NHWC", "HWOI", "NHWC"),
 }
 
 
+class Framing(NamedTuple):
+    """The windows of a convolution, for each axis. ``padding`` is as in ``lax``."""
+
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: str | list[tuple[int, int]]
+    groups: int
+
+
+def framing(layer: ClaimableCall) -> Framing:
+    """Return the windows of a convolution."""
+    given, kernel = layer.attributes, layer.shapes["W"][:-2]
+    if layer.definition == "conv2d_transpose":
+        # A transposed convolution inserts zeros between the inputs, and pads them so that each
+        # window overlaps at least one input.
+        stride, dilation, pad = (int(given[n]) for n in ("stride", "dilation", "padding"))
+        ends = [(dilation * (size - 1) - pad,) * 2 for size in kernel]
+        return Framing((stride,) * len(kernel), (dilation,) * len(kernel), ends, 1)
+    pads = "SAME" if given["padding"] == "same" else list(given["padding"])
+    return Framing(given["stride"], given["dilation"], pads, int(given["groups"]))
+
+
 def _convolution(layer: ClaimableCall) -> Native | None:
-    given, definition = layer.attributes, layer.definition
-    if given["activation"] not in ACTIVATIONS:
+    if layer.attributes["activation"] not in ACTIVATIONS:
         return None
-    activation, axes = ACTIVATIONS[given["activation"]], AXES[definition]
-    stride, dilation, pad = (int(given[n]) for n in ("stride", "dilation", "padding"))
-    kernel, rank = layer.shapes["W"][0], len(axes[0]) - 2
-    turned = definition == "conv2d_transpose"
-    # A transposed convolution inserts zeros between the inputs, and pads them so that each window
-    # overlaps at least one input.
-    ends = dilation * (kernel - 1) - pad if turned else pad
-    steps = {"window_strides": (1 if turned else stride,) * rank}
-    steps |= {"lhs_dilation": (stride if turned else 1,) * rank}
-    steps |= {"rhs_dilation": (dilation,) * rank}
-    whole = layer.shapes["W"]
-    groups = whole[2] if definition == "depthwise_conv2d" else 1
+    activation, axes = ACTIVATIONS[layer.attributes["activation"]], AXES[layer.definition]
+    stride, dilation, padding, groups = framing(layer)
+    turned, ones = layer.definition == "conv2d_transpose", (1,) * len(stride)
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        weight = packed["W"]
-        if turned:
-            weight = jnp.flip(weight, (0, 1))
-        if definition == "depthwise_conv2d":
-            weight = weight.reshape((*whole[:2], 1, whole[2] * whole[3]))
         y = jax.lax.conv_general_dilated(
             values["x"],
-            weight,
-            padding=[(ends, ends)] * rank,
+            jnp.flip(packed["W"], (0, 1)) if turned else packed["W"],
+            window_strides=ones if turned else stride,
+            padding=padding,
+            lhs_dilation=stride if turned else ones,
+            rhs_dilation=dilation,
             dimension_numbers=axes,
             feature_group_count=groups,
-            **steps,
         )
         return [activation(y + packed["b"] if "b" in packed else y)]
 

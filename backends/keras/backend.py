@@ -59,6 +59,7 @@ from .layers import (
     claimed_loss,
     hard_sigmoid_fifth,
     layer_arguments,
+    layer_of,
     own_name,
     zero_initializers,
 )
@@ -195,7 +196,7 @@ class Keras(Backend):
         # order of the calls.
         if layer.definition not in LAYERS or (layer.definition == NORMALISES and layer.calls > 1):
             return None
-        kind, extra, packing = LAYERS[layer.definition]
+        kind, extra, packing = layer_of(layer)
         on_cpu = isinstance(self.engine, TensorFlowEngine) and self._card is None
         arguments = {**extra, **layer_arguments(kind, layer, self._activation, on_cpu)}
         if None in arguments.values() or not self._is_exact(kind, arguments):

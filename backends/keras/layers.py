@@ -111,11 +111,8 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "rms_norm": ("RMSNormalization", {}, Packing({"scale": Part("gamma")})),
     "group_norm": ("GroupNormalization", {}, Packing.plain(("gamma", "beta"))),
     "dense": ("Dense", {}, Packing(_DENSE)),
-    "dense_without_bias": ("Dense", _NO_BIAS, Packing({"kernel": Part("W")})),
     "conv1d": ("Conv1D", {}, Packing(_DENSE)),
     "conv2d": ("Conv2D", {}, Packing(_DENSE)),
-    "conv2d_without_bias": ("Conv2D", _NO_BIAS, Packing({"kernel": Part("W")})),
-    "depthwise_conv2d": ("DepthwiseConv2D", {}, Packing(_DENSE)),
     "conv2d_transpose": ("Conv2DTranspose", {}, Packing(_DENSE)),
     "avg_pool": ("AveragePooling2D", {}, Packing({})),
     "max_pool_first": ("MaxPooling2D", {}, Packing({})),
@@ -144,35 +141,62 @@ INITIALIZERS = tuple(
 )
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
 POOLS = ("AveragePooling2D", "MaxPooling2D")
-# Keras class -> an axis of the kernel, and the constructor argument that is the axis' length.
-COUNTED = {
-    **dict.fromkeys(("Conv1D", "Conv2D"), (-1, "filters")),
-    "Conv2DTranspose": (-2, "filters"),
-    "DepthwiseConv2D": (-1, "depth_multiplier"),
-}
-IMAGES = (*COUNTED, *POOLS)
+DEPTHWISE = "DepthwiseConv2D"
+IMAGES = ("Conv1D", "Conv2D", "Conv2DTranspose", DEPTHWISE, *POOLS)
 
 
-def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
+def layer_of(layer: ClaimableCall) -> tuple[str, Mapping[str, Any], Packing]:
+    """Return the Keras class of a layer, extra arguments, and the layout of its parameters."""
+    kind, extra, packing = LAYERS[layer.definition]
+    pieces = dict(packing.pieces)
+    if "bias" in pieces and layer.attributes.get("bias") is False:
+        extra = {**extra, **_NO_BIAS}
+        del pieces["bias"]
+    if kind == "Conv2D":
+        rows, columns, each, units = layer.shapes["W"]
+        groups = int(layer.attributes["groups"])
+        if groups > 1 and each == 1:
+            kind = DEPTHWISE
+            pieces["kernel"] = Part("W", shape=(rows, columns, groups, units // groups))
+    return kind, extra, Packing(pieces)
+
+
+def image_arguments(kind: str, layer: ClaimableCall, on_cpu: bool) -> dict[str, Any]:
     """Return the constructor arguments of a convolution or pool. An argument is None if Keras does
     not support its setting."""
     given = layer.attributes
-    stride, padding = int(given["stride"]), int(given["padding"])
     if kind in POOLS:
+        stride, padding = int(given["stride"]), int(given["padding"])
         window = Dim.of(given["window"])
         size = None if window.terms else window.constant
         # Keras excludes padding from means, and has different rules for padding.
         return {"pool_size": size, "strides": stride, "padding": None if padding else "valid"}
-    shape, (axis, name) = layer.shapes["W"], COUNTED[kind]
-    turned = kind == "Conv2DTranspose"
-    found: dict[str, Any] = {"kernel_size": shape[0], name: shape[axis], "padding": "valid"}
-    if padding:
-        same = stride == 1 and 2 * padding == shape[0] - 1 and not turned
-        found["padding"] = "same" if same else None
-    # If the stride exceeds the kernel, Keras returns a larger result.
-    found["strides"] = None if turned and stride > shape[0] else stride
-    # On a CPU, TensorFlow cannot compute gradients of a dilated kernel.
-    return found | {"dilation_rate": 1 if given["dilation"] == 1 else None}
+    *kernel, each, units = layer.shapes["W"]
+    found: dict[str, Any] = {"kernel_size": tuple(kernel)}
+    if kind == "Conv2DTranspose":
+        stride = int(given["stride"])
+        # If the stride exceeds the kernel, Keras returns a larger result.
+        found |= {"filters": each, "strides": None if stride > kernel[0] else stride}
+        found["padding"] = None if given["padding"] else "valid"
+        return found | {"dilation_rate": 1 if given["dilation"] == 1 else None}
+    strides, groups = given["stride"], int(given["groups"])
+    found |= {"strides": strides, "padding": _padding(kernel, strides, given["padding"])}
+    # On a CPU, TensorFlow cannot compute gradients of a dilated kernel, or of groups of channels.
+    found["dilation_rate"] = 1 if set(given["dilation"]) == {1} else None
+    if kind == DEPTHWISE:
+        found["depth_multiplier"] = units // groups
+        return found | ({"strides": None} if len(set(strides)) > 1 else {})
+    return found | {"filters": units, "groups": None if on_cpu and groups > 1 else groups}
+
+
+def _padding(kernel: Sequence[int], strides: Sequence[int], padding: Any) -> str | None:
+    """Return Keras' name of a padding of a kernel without dilation; None if Keras lacks it."""
+    if padding == "same":
+        return "same"
+    if not any(map(any, padding)):
+        return "valid"
+    sides = tuple(((size - 1) // 2, size // 2) for size in kernel)
+    return "same" if set(strides) == {1} and sides == padding else None
 
 
 def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
@@ -209,7 +233,7 @@ def layer_arguments(
         return {"pool_size": None}  # this layer ignores NaN
     if kind in IMAGES:
         named = {n: activation(given[n]) for n in ("activation",) if n in given}
-        return image_arguments(kind, layer) | named
+        return image_arguments(kind, layer, on_cpu) | named
     units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
     found = {"units": units, "activation": activation(given["activation"])}
     if kind in RECURRENT:

@@ -7,7 +7,6 @@ They get the packed parameters as arguments, so autograd computes gradients of p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -127,8 +126,6 @@ CONVOLVED = ("linear", "relu", "tanh", "sigmoid")
 CONVOLUTIONS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "conv1d": ("conv1d", (2, 1, 0)),
     "conv2d": ("conv2d", (3, 2, 0, 1)),
-    "conv2d_without_bias": ("conv2d", (3, 2, 0, 1)),
-    "depthwise_conv2d": ("conv2d", (2, 3, 0, 1)),
     "conv2d_transpose": ("conv_transpose2d", (3, 2, 0, 1)),
 }
 
@@ -142,24 +139,50 @@ def convolution(layer: ClaimableCall) -> Native | None:
         return None
     name, axes = CONVOLUTIONS[definition]
     function = getattr(torch.nn.functional, name)
-    options = {option: int(given[option]) for option in ("stride", "dilation", "padding")}
-    weight = Part("W", axes=axes)
-    if definition == "depthwise_conv2d":
-        rows, columns, options["groups"], multiplier = layer.shapes["W"]
-        weight = replace(weight, shape=(options["groups"] * multiplier, 1, rows, columns))
+    options = convolution_options(layer)
+    framing = (layer.shapes["W"][:-2], options["stride"], options["dilation"])
+    padding = options.pop("padding")
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        x = values["x"].movedim(-1, 1)
-        y = function(x, packed["weight"], packed.get("bias"), **options).movedim(1, -1)
+        x, pads = values["x"], padding
+        if pads == "same":
+            pads = [same(*axis) for axis in zip(x.shape[1:-1], *framing, strict=True)]
+        even = all(before == after for before, after in pads)
+        if not even:
+            x = torch.nn.functional.pad(x, [0, 0, *(n for pair in reversed(pads) for n in pair)])
+        before = [pair[0] if even else 0 for pair in pads]
+        weight, bias = packed["weight"], packed.get("bias")
+        y = function(x.movedim(-1, 1), weight, bias, padding=before, **options).movedim(1, -1)
         return [y if activation == "linear" else getattr(torch, activation)(y)]
 
     label = f"torch.nn.functional.{name}"
     if activation != "linear":
         label += f", torch.{activation}"
-    pieces: dict[str, Piece] = {"weight": weight}
+    pieces: dict[str, Piece] = {"weight": Part("W", axes=axes)}
     if "b" in layer.shapes:
         pieces["bias"] = Part("b")
     return Native(label, run, Packing(pieces))
+
+
+def convolution_options(layer: ClaimableCall) -> dict[str, Any]:
+    """Return the stride, the dilation and the padding of a convolution for each axis, and its
+    groups. The padding is ``"same"`` or a list of pairs (before, after)."""
+    given, rank = layer.attributes, len(layer.shapes["W"]) - 2
+    options: dict[str, Any] = {}
+    for name in ("stride", "dilation", "padding"):
+        value = given[name]
+        options[name] = value if isinstance(value, tuple | str) else (int(value),) * rank
+    if options["padding"] != "same":
+        pads = options["padding"]
+        options["padding"] = [pad if isinstance(pad, tuple) else (pad, pad) for pad in pads]
+    return options | {"groups": int(given.get("groups", 1))}
+
+
+def same(length: int, size: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Return the padding before and after an axis with which it has a window for each ``stride``
+    entries."""
+    total = max((-(-length // stride) - 1) * stride + dilation * (size - 1) + 1 - length, 0)
+    return total // 2, total - total // 2
 
 
 def pool(layer: ClaimableCall) -> Native | None:
@@ -345,7 +368,6 @@ def _squared_error(layer: ClaimableCall) -> Native:
 CLAIMS: Mapping[str, Claim] = {
     "embedding": _embedding,
     "dense": _dense,
-    "dense_without_bias": _dense,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,

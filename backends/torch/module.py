@@ -34,7 +34,7 @@ from harness.extend.source import (
     uses,
 )
 
-from .layers import ACTIVATIONS, CLAIMS, CONVOLUTIONS
+from .layers import ACTIVATIONS, CLAIMS, CONVOLUTIONS, convolution_options
 from .primitives_export import TorchDialect
 from .recurrent import directions
 
@@ -42,6 +42,9 @@ from .recurrent import directions
 
 # Names that the classes in an exported file define themselves.
 OWN = re.compile(r"initial_state|forward_\d+")
+# A function that returns the start of a call that makes a module, without its dtype; None if torch
+# has no such module.
+ModuleWriter = Callable[[ClaimableCall], str | None]
 
 
 def _linear(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
@@ -78,53 +81,50 @@ def _gated(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
     return write_module
 
 
-def _convolution(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-    *kernel, channels, units = shapes["W"]
-    return _windows(f"Conv{len(kernel)}d", kernel[0], (channels, units), "", shapes, attributes)
-
-
-def _depthwise(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-    kernel, _, channels, multiplier = shapes["W"]
-    both, groups = (channels, channels * multiplier), f", groups={channels}"
-    return _windows("Conv2d", kernel, both, groups, shapes, attributes)
-
-
-def _transposed(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-    kernel, _, units, channels = shapes["W"]
-    return _windows("ConvTranspose2d", kernel, (channels, units), "", shapes, attributes)
-
-
-def _windows(
-    name: str,
-    kernel: int,
-    channels: tuple[int, int],
-    more: str,
-    shapes: Mapping[str, Any],
-    attributes: Mapping[str, Any],
-) -> str:
-    options = {n: int(attributes[n]) for n in ("stride", "padding", "dilation")}
+def _convolution(layer: ClaimableCall) -> str | None:
+    """Return the start of a call of a convolution class; None for a padding that torch lacks."""
+    *kernel, channels, units = layer.shapes["W"]
+    options = convolution_options(layer)
+    groups, pads = options["groups"], options["padding"]
+    name, sides = f"Conv{len(kernel)}d", (channels * groups, units)
+    if layer.definition == "conv2d_transpose":
+        name, sides = "ConvTranspose2d", (units, channels)
+    text = f"nn.{name}({sides[0]}, {sides[1]}, {_per_axis(kernel)}"
+    if pads == "same" and set(options["stride"]) != {1}:
+        return None
+    if pads != "same" and any(before != after for before, after in pads):
+        return None
+    padding = '"same"' if pads == "same" else _per_axis([before for before, _ in pads])
+    values = {n: _per_axis(options[n]) for n in ("stride", "dilation")}
+    values |= {"padding": padding, "groups": str(groups)}
     # Write only arguments that differ from torch's defaults.
-    window_options = [f", {n}={v}" for n, v in options.items() if v != (0 if n == "padding" else 1)]
-    bias = "" if "b" in shapes else ", bias=False"
-    return f"nn.{name}({channels[0]}, {channels[1]}, {kernel}{''.join(window_options)}{more}{bias}"
+    for option in ("stride", "padding", "dilation", "groups"):
+        if values[option] != ("0" if option == "padding" else "1"):
+            text += f", {option}={values[option]}"
+    return text + ("" if "b" in layer.shapes else ", bias=False")
+
+
+def _per_axis(values: Sequence[int]) -> str:
+    return str(values[0] if len(set(values)) == 1 else tuple(values))
+
+
+def _plain(write: Callable[[Mapping[str, Any], Mapping[str, Any]], str]) -> ModuleWriter:
+    return lambda layer: write(layer.shapes, layer.attributes)
 
 
 # Name of a definition -> a function that writes its torch.nn module. batch_norm is missing, because
 # torch updates its statistics with the unbiased variance.
-MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
-    "embedding": _embedding,
-    "dense": _linear,
-    "dense_without_bias": _linear,
-    "layer_norm": _layer_norm,
-    "rms_norm": _rms_norm,
-    "simple_rnn": _rnn,
-    "simple_rnn_two_biases": _rnn,
-    "simple_rnn_without_bias": _rnn,
-    **dict.fromkeys(("conv1d", "conv2d", "conv2d_without_bias"), _convolution),
-    "depthwise_conv2d": _depthwise,
-    "conv2d_transpose": _transposed,
-    **dict.fromkeys(("lstm", "bidirectional_lstm"), _gated("LSTM")),
-    **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _gated("GRU")),
+MODULES: Mapping[str, ModuleWriter] = {
+    "embedding": _plain(_embedding),
+    "dense": _plain(_linear),
+    "layer_norm": _plain(_layer_norm),
+    "rms_norm": _plain(_rms_norm),
+    "simple_rnn": _plain(_rnn),
+    "simple_rnn_two_biases": _plain(_rnn),
+    "simple_rnn_without_bias": _plain(_rnn),
+    **dict.fromkeys(CONVOLUTIONS, _convolution),
+    **dict.fromkeys(("lstm", "bidirectional_lstm"), _plain(_gated("LSTM"))),
+    **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _plain(_gated("GRU"))),
 }
 
 
@@ -133,7 +133,8 @@ def native_layers(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
     layer's name to its call and its native implementation."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
     for key, (layer, *_) in calls_by_layer(program).items():
-        native = CLAIMS[layer.definition](layer) if layer.definition in MODULES else None
+        written = MODULES[layer.definition](layer) if layer.definition in MODULES else None
+        native = CLAIMS[layer.definition](layer) if written is not None else None
         if native is not None:
             found[key] = layer, native
     return found
@@ -285,7 +286,7 @@ class Writer:
         if key not in self.natives:
             return [f"        self.{name} = {self.classes[form.name]}(dtype)"]
         layer, native = self.natives[key]
-        made = MODULES[layer.definition](layer.shapes, layer.attributes)
+        made = MODULES[layer.definition](layer)
         lines = [f"        self.{name} = {made}, dtype=dtype)"]
         for frozen in sorted(native.packing.frozen):
             text = (

@@ -38,8 +38,8 @@ def _dense(
     """Add a dense layer; if its weight is computed, a matrix product."""
     if t.builder.is_weight(weight) and (bias is None or t.builder.is_weight(bias)):
         weights = {"W": (weight, turn)} | ({} if bias is None else {"b": (bias, "")})
-        name = "dense_without_bias" if bias is None else "dense"
-        return t.builder.layer(name, [value], {"units": about["shape"][-1]}, weights, about)
+        attributes = {"units": about["shape"][-1]} | ({"bias": False} if bias is None else {})
+        return t.builder.layer("dense", [value], attributes, weights, about)
     if turn:
         shape = tuple(reversed(t.builder.shape_of(weight)))
         weight = t.builder.add("permute", [weight], {"axes": [1, 0]}, **{**about, "shape": shape})

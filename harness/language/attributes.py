@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.errors import ErrorList, Place, SpecError, did_you_mean, known_names, shorten
 from harness.language.axes import read_dim, size_of
+from harness.language.axis_attributes import is_required, read_axis_values
 from harness.language.axis_functions import TRUTHS
 from harness.language.builtins import BUILTINS
 from harness.language.document import Document, Locator
@@ -17,6 +18,7 @@ from harness.language.hints import Hints
 from harness.language.library import Library
 from harness.language.names import is_name
 from harness.language.scope import (
+    AxisValues,
     FunctionName,
     LanguageValues,
     Scope,
@@ -39,7 +41,9 @@ def attribute_hint(hints: Hints, name: str, declared: Collection[str], value: ob
     return f"; {hint}" if hint else did_you_mean(name, declared)
 
 
-Attribute = FunctionName | bool | float | Dim
+Attribute = FunctionName | bool | float | Dim | AxisValues
+# The default of an attribute; a list has an entry for each axis.
+Default = bool | float | str | list[Any]
 # A function of (attribute, is_key). It returns the position of the attribute's key or of its value.
 PlaceOf = Callable[[str, bool], Place]
 
@@ -72,7 +76,7 @@ class AttributeSettings:
 
 def read_attributes(
     library: Library,
-    declared: Mapping[str, bool | float | str],
+    declared: Mapping[str, Default],
     settings: AttributeSettings,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
@@ -104,7 +108,7 @@ def read_attributes(
 def _read_attribute(
     library: Library,
     name: str,
-    default: bool | float | str,
+    default: Default,
     settings: AttributeSettings,
     sizes: Mapping[str, Dim],
 ) -> Attribute:
@@ -113,6 +117,12 @@ def _read_attribute(
         settings.outer.get(value) if name in settings.values and isinstance(value, str) else None
     )
     lengths = {**select_sizes(settings.outer), **sizes}
+    if isinstance(default, list):
+        if isinstance(outer_value, tuple | str):
+            return outer_value
+        if name not in settings.values and is_required(default):
+            raise SpecError(f"attribute {name!r} of {settings.owner} is missing: give a size", at)
+        return read_axis_values(name, default, value, lengths, at)
     if default == "size":
         if name not in settings.values:
             raise SpecError(f"attribute {name!r} of {settings.owner} is missing: give a size", at)

@@ -19,12 +19,20 @@ from harness.program.ir import Kind, Type
 # Sizes that the input arrays decide. All other sizes have a number in the spec.
 FREE_SIZES = ("batch", "time")
 _OPERATORS = {"+": Dim.__add__, "-": Dim.__sub__, "*": Dim.__mul__}
+# A function of a dividend and a divisor that returns their quotient.
+Divide = Callable[[Dim, Dim], Dim]
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
-def read_dim(size: Any, sizes: Mapping[str, Dim], place: Place) -> Dim:
-    """Convert a size in a spec, e.g. ``2 * units``, to a dimension. Raises :class:`SpecError` if it
-    contains a name that is not in ``sizes``."""
+def read_dim(
+    size: Any, sizes: Mapping[str, Dim], place: Place, divide: Divide | None = None
+) -> Dim:
+    """Convert a size in a spec, e.g. ``2 * units``, to a dimension. ``divide`` returns quotients
+    that are not a sum or product of sizes; without it, they are errors.
+
+    Raises:
+        SpecError: a name is not in ``sizes``, or a quotient is not a sum or product of sizes.
+    """
     if isinstance(size, int) and not isinstance(size, bool):
         if size < 1:
             raise SpecError(f"an axis must have at least 1 entry, found {size}", place)
@@ -36,7 +44,7 @@ def read_dim(size: Any, sizes: Mapping[str, Dim], place: Place) -> Dim:
             f"expected a size, an integer, or a sum or product of those, found {kind}", place
         )
 
-    dim = size_of(parse_expression(size, Locator(place)), sizes)
+    dim = size_of(parse_expression(size, Locator(place)), sizes, divide)
     if not dim.terms and dim.constant < 1:
         raise SpecError(f"an axis must have at least 1 entry, found {size} = {dim}", place)
     return dim
@@ -47,17 +55,18 @@ def find_size_names(axes: Iterable[int | str]) -> set[str]:
     return {name for axis in axes if isinstance(axis, str) for name in _NAME.findall(axis)}
 
 
-def size_of(expression: Expr, sizes: Mapping[str, Dim]) -> Dim:
-    """Convert an expression of sizes and whole numbers to a dimension.
+def size_of(expression: Expr, sizes: Mapping[str, Dim], divide: Divide | None = None) -> Dim:
+    """Convert an expression of sizes and whole numbers to a dimension. ``divide`` is described in
+    :func:`read_dim`.
 
     Raises:
         SpecError: the expression contains something else, or its number is too large.
     """
     with with_place(expression.place):
-        return _size_of(expression, sizes)
+        return _size_of(expression, sizes, divide)
 
 
-def _size_of(expression: Expr, sizes: Mapping[str, Dim]) -> Dim:
+def _size_of(expression: Expr, sizes: Mapping[str, Dim], divide: Divide | None) -> Dim:
     if isinstance(expression, Number) and isinstance(expression.value, int):
         return Dim(expression.value)
     if isinstance(expression, Name):
@@ -69,12 +78,21 @@ def _size_of(expression: Expr, sizes: Mapping[str, Dim]) -> Dim:
                 expression.place,
             )
         return sizes[expression.id]
-    if isinstance(expression, Binary) and expression.operator in _OPERATORS:
-        left, right = size_of(expression.left, sizes), size_of(expression.right, sizes)
-        return _OPERATORS[expression.operator](left, right)
+    if isinstance(expression, Binary) and expression.operator in (*_OPERATORS, "/"):
+        sides = (expression.left, expression.right)
+        left, right = (size_of(side, sizes, divide) for side in sides)
+        if expression.operator != "/":
+            return _OPERATORS[expression.operator](left, right)
+        quotient = left.divided(right) or (divide and divide(left, right))
+        if quotient is None:
+            raise SpecError(
+                f"{right} does not divide {left}: choose a multiple, or declare a size part, and "
+                f"write {right} * part for {left}",
+                expression.place,
+            )
+        return quotient
     raise SpecError(
-        "an axis must be a size, an integer, or a sum or product of those; for a quotient such as "
-        "units / 2, declare a size half, and write 2 * half for units",
+        "an axis must be a size, an integer, or a sum, product or exact quotient of those",
         expression.place,
     )
 
@@ -101,16 +119,19 @@ def read_dims(
     sizes: Mapping[str, Dim],
     rest: RestAxes,
     place_of: Callable[[int], Place],
+    lists: Mapping[str, Sequence[Dim]] | None = None,
 ) -> Shape:
-    """Convert a declared shape to dimensions, with ``...`` replaced by its axes. ``place_of``
-    returns the position of an axis in the spec.
+    """Convert a declared shape to dimensions, with ``...`` replaced by its axes, and names of
+    ``lists`` by their entries. ``place_of`` returns the position of an axis in the spec.
 
     Raises:
         SpecError: a size is unknown, or no input has ``...`` in its shape.
     """
     result: list[Dim] = []
     for number, axis in enumerate(axes):
-        if axis != REST:
+        if lists and axis in lists:
+            result.extend(lists[str(axis)])
+        elif axis != REST:
             result.append(read_dim(axis, sizes, place_of(number)))
         elif rest.dims is None:
             raise SpecError("'...' needs an input with '...' in its shape", place_of(number))

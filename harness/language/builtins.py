@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.errors import SpecError
+from harness.errors import Place, SpecError
 from harness.language.axes import size_of
+from harness.language.axis_attributes import SAME, is_dims
 from harness.language.axis_functions import (
     AXIS_FUNCTIONS,
     check_arguments,
@@ -17,7 +18,7 @@ from harness.language.axis_functions import (
 from harness.language.operators import where
 from harness.language.scope import LanguageValues, Scope, names_in
 from harness.language.tree import Call, Expr, List, Name, Number
-from harness.program.dims import ONE, Dim, product
+from harness.program.dims import ONE, Dim, Shape, product, shape_text
 from harness.program.windows import WindowedAxis, misfit_text, windowed_axes
 
 # Windows: ``windows(x, axes=[1, 2], size=[3, 3], stride=2, padding=1)`` and ``overlap_add``.
@@ -99,29 +100,87 @@ def _read_windows(
         )
     attributes: dict[str, Any] = {"axes": axes}
     attributes["size"] = _read_per_axis(keywords["size"], "size", 1, len(axes), scope)
-    for name in WINDOW_STEPS:
-        default = attributes["padding"] if name == "after" else (Dim(int(name != "padding")),)
-        attributes[name] = (
-            _read_per_axis(keywords[name], name, int(name in WINDOW_STEPS[:2]), len(axes), scope)
-            if name in keywords
-            else default * (len(axes) if len(default) == 1 else 1)
-        )
+    for name in ("stride", "dilation"):
+        one = Number(1, place=expr.place)
+        attributes[name] = _read_per_axis(keywords.get(name, one), name, 1, len(axes), scope)
+    attributes["padding"], attributes["after"] = _read_padding(
+        keywords, attributes, evaluator.type_of(value).shape, expr, scope
+    )
     if "length" in keywords:
         attributes["length"] = _read_per_axis(keywords["length"], "length", 1, len(axes), scope)
     return value, attributes
 
 
+def _read_padding(
+    keywords: Mapping[str, Expr],
+    attributes: Mapping[str, Any],
+    shape: Shape,
+    expr: Call,
+    scope: Scope,
+) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+    """Return the entries to add before and after each axis."""
+    count, argument = len(attributes["axes"]), keywords.get("padding", Number(0, place=expr.place))
+    bound = scope.names.get(argument.id) if isinstance(argument, Name) else None
+    if not (bound == SAME or (isinstance(bound, tuple) and not is_dims(bound))):
+        before = _read_per_axis(argument, "padding", 0, count, scope)
+        if "after" not in keywords:
+            return before, before
+        return before, _read_per_axis(keywords["after"], "after", 0, count, scope)
+    scope.used.update(names_in(argument))
+    if "after" in keywords:
+        raise SpecError("this padding has two sides: leave out after=", keywords["after"].place)
+    if isinstance(bound, tuple):
+        before, after = zip(*bound, strict=True)
+        _check_count("padding", len(before), count, argument.place)
+        return before, after
+    return _same_padding(attributes, shape, expr)
+
+
+def _same_padding(
+    attributes: Mapping[str, Any], shape: Shape, expr: Call
+) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+    """Return the padding with which an axis has a window for each ``stride`` entries. The end gets
+    the odd entry."""
+    before, after = [], []
+    columns = (attributes[name] for name in ("axes", "size", "stride", "dilation"))
+    for axis, size, stride, dilation in zip(*columns, strict=True):
+        steps = WindowedAxis(shape[axis], ONE, stride, ONE, Dim(), Dim())
+        framed = WindowedAxis(shape[axis], size, stride, dilation, Dim(), Dim())
+        total = framed.covered(_count_windows(steps, expr)) - shape[axis]
+        total = Dim(max(total.constant, 0)) if not total.terms else total
+        half = (total - total.constant % 2).divided(Dim(2))
+        if half is None:
+            raise SpecError(
+                f"padding is same, but half of {total} is not a sum or product of sizes: give "
+                "the kernel as a number, or the padding of each side",
+                expr.place,
+            )
+        before.append(half)
+        after.append(total - half)
+    return tuple(before), tuple(after)
+
+
+def _check_count(name: str, found: int, count: int, place: Place) -> None:
+    if found != count:
+        raise SpecError(
+            f"{name} needs one entry for each of the {count} axes, found {found}", place
+        )
+
+
 def _read_per_axis(
     argument: Expr, name: str, minimum: int, count: int, scope: Scope
 ) -> tuple[Dim, ...]:
-    """Return one dimension for each of ``count`` axes, from a list or from a single value for all
-    axes."""
+    """Return one dimension for each of ``count`` axes, from a list, an attribute with a list, or a
+    single value for all axes."""
+    bound = scope.names.get(argument.id) if isinstance(argument, Name) else None
+    if is_dims(bound):
+        scope.used.update(names_in(argument))
+        _check_count(name, len(bound), count, argument.place)
+        for dim in bound:
+            _check_minimum(dim, name, minimum, str(dim), argument.place)
+        return bound
     items = argument.items if isinstance(argument, List) else (argument,) * count
-    if len(items) != count:
-        raise SpecError(
-            f"{name} needs one entry for each of the {count} axes, found {len(items)}",
-            argument.place,
-        )
+    _check_count(name, len(items), count, argument.place)
     return tuple(_read_size(item, name, minimum, scope) for item in items)
 
 
@@ -139,10 +198,14 @@ def _read_size(argument: Expr, name: str, minimum: int, scope: Scope) -> Dim:
             )
     dim = size_of(argument, sizes)
     scope.used.update(names_in(argument))
-    if not dim.terms and dim.constant < minimum:
-        value_text = f"{argument.id} = {dim}" if isinstance(argument, Name) else str(dim)
-        raise SpecError(f"{name} must be at least {minimum}, found {value_text}", argument.place)
+    value_text = f"{argument.id} = {dim}" if isinstance(argument, Name) else str(dim)
+    _check_minimum(dim, name, minimum, value_text, argument.place)
     return dim
+
+
+def _check_minimum(dim: Dim, name: str, minimum: int, value_text: str, place: Place) -> None:
+    if not dim.terms and dim.constant < minimum:
+        raise SpecError(f"{name} must be at least {minimum}, found {value_text}", place)
 
 
 def _count_windows(axis: WindowedAxis, expr: Call) -> Dim:
@@ -313,6 +376,49 @@ def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     return evaluator.emit("reshape", value, place=expr.place, shape=new_shape)
 
 
+def _grouped_product(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """Compute ``grouped_product(x, W, groups=2)``: the sum over the last axes of x and all axes of
+    W but the last. Channels are on the last axis of x. Each group of channels has its own units.
+
+    E.g. shapes ``[batch, steps, kernel, channels]`` of x and ``[kernel, channels / groups, units]``
+    of W give ``[batch, steps, units]``.
+    """
+    keywords = check_arguments(expr, 2, ("groups",))
+    x, kernel = (evaluator.tensor(a, scope) for a in expr.arguments)
+    groups = scope.size(keywords["groups"]) if "groups" in keywords else ONE
+    outer, whole = evaluator.type_of(x).shape, evaluator.type_of(kernel).shape
+    summed, emit, place = len(whole) - 1, evaluator.emit, expr.place
+    expected = (*whole[:-2], whole[-2] * groups) if summed > 0 else ()
+    if summed < 1 or len(outer) <= summed or outer[-summed:] != expected:
+        raise SpecError(
+            f"the last axes of x must be {shape_text(expected)}, the kernel's axes but the last "
+            f"(with the channels of all groups): {evaluator.describe(x)} and "
+            f"{evaluator.describe(kernel)}",
+            place,
+        )
+    lead, units, inside = outer[:-summed], whole[-1], product(whole[:-1])
+    each = units.divided(groups)
+    if each is None:
+        raise SpecError(
+            f"groups is {groups}, which does not divide the {units} units of "
+            f"{evaluator.describe(kernel)}: choose a multiple of groups",
+            place,
+        )
+    if groups == ONE:
+        rows = emit("reshape", x, place=place, shape=(*lead, product(expected)))
+        table = emit("reshape", kernel, place=place, shape=(product(expected), units))
+        return emit("matmul", rows, table, place=place)
+    rank, builder = len(outer), evaluator.builder
+    # [lead, taps, groups, channels] -> [groups, lead rows, taps * channels]
+    parts = emit("reshape", x, place=place, shape=(*outer[:-1], groups, whole[-2]))
+    parts = builder.emit("permute_dims", parts, axes=(rank - 1, *range(rank - 1), rank))
+    rows = emit("reshape", parts, place=place, shape=(groups, product(lead), inside))
+    table = emit("reshape", kernel, place=place, shape=(inside, groups, each))
+    table = builder.emit("permute_dims", table, axes=(1, 0, 2))
+    result = builder.emit("permute_dims", emit("matmul", rows, table, place=place), axes=(1, 0, 2))
+    return emit("reshape", result, place=place, shape=(*lead, units))
+
+
 BUILTINS: Mapping[str, Builtin] = {
     "exp": _primitive("exp", 1),
     "log": _primitive("log", 1),
@@ -328,6 +434,7 @@ BUILTINS: Mapping[str, Builtin] = {
     "merge": _merge,
     "windows": windows,
     "overlap_add": overlap_add,
+    "grouped_product": _grouped_product,
     "where": where,
     "stop_gradient": _primitive("stop_gradient", 1),
     "sum": _reduction("sum"),

@@ -21,6 +21,7 @@ from harness.errors import Place, SpecError
 from harness.language import schema, tree
 from harness.language.attributes import Attribute
 from harness.language.axes import REST, Entries, entries_of_input, read_dim, size_of
+from harness.language.axis_attributes import SAME, VALID
 from harness.language.axis_functions import TRUTHS
 from harness.language.builtins import BUILTINS
 from harness.language.definitions import MATRIX_NAMES, UPDATE_NAMES
@@ -88,11 +89,16 @@ class Axes:
         "#1"]``."""
         at = document.place_of(())
         sizes = {**self.numbers, **self.dims}
-        return [a if a == REST else str(read_dim(a, sizes, at)) for a in axes]
+        return [a if a == REST else str(read_dim(a, sizes, at, _opaque)) for a in axes]
 
     def names(self) -> Names:
         """Return the checksum of each size, by its name in equations."""
         return {name: checksum_of("size", str(dim)) for name, dim in self.dims.items()}
+
+
+def _opaque(left: Dim, right: Dim) -> Dim:
+    """Return a quotient as a size of its own."""
+    return Dim.of(f"({left})/({right})")
 
 
 def attribute_kinds(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -102,6 +108,8 @@ def attribute_kinds(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
     def kind(default: Any) -> str:
         if default == "size" or isinstance(default, bool):
             return "truth" if isinstance(default, bool) else "size"
+        if isinstance(default, list):
+            return "sides" * isinstance(default[0], list) + f"axes {len(default)}"
         return "function" if isinstance(default, str) else "number"
 
     return sorted((name, kind(default)) for name, default in attributes.items())
@@ -196,7 +204,7 @@ class _DefinitionHasher:
         inputs = axes.inputs(spec.inputs)
         groups = [
             sorted(
-                (name, axes.shape(names_given.shape, document))
+                (name, axes.shape(names_given.shape, document), *_condition(names_given))
                 for name, names_given in group.items()
             )
             for group in (spec.parameters, spec.state, spec.statistics)
@@ -265,7 +273,11 @@ class _DefinitionHasher:
     def _hash_attribute(
         self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place
     ) -> str:
+        if isinstance(value, list):
+            return repr([self._hash_attribute(v, default, spec, axes, at) for v in value])
         sizes = {**axes.numbers, **axes.dims}
+        if value in (SAME, VALID):
+            return repr(value)
         if default == "size":
             return str(read_dim(value, sizes, at))
         if not isinstance(value, str):
@@ -407,6 +419,12 @@ class _DefinitionHasher:
         # Include the shapes of the inputs, on which the axes of `axis=...` depend.
         shapes = [shape for _, shape in inputs]
         return checksum_of("function", shapes, names[spec.output])
+
+
+def _condition(declared: object) -> tuple[str, ...]:
+    """Return the attribute that decides whether a layer has a parameter, if there is one."""
+    when = declared.when if isinstance(declared, schema.LayerParameter) else None
+    return () if when is None else (when,)
 
 
 def _slice_checksums(scan: schema.Scan) -> Names:

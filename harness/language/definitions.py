@@ -49,6 +49,7 @@ def check_definition(document: Document, spec: Documented) -> None:
     if isinstance(spec, schema.Layer):
         _check_form(document, spec)
         _check_unusual(document, spec)
+        _check_when(document, spec)
     if isinstance(spec, schema.Loss):
         _check_loss(document, spec)
     if isinstance(spec, schema.Layer | schema.Loss | schema.Function):
@@ -136,6 +137,19 @@ def _check_unusual(document: Document, layer: schema.Layer) -> None:
             raise SpecError(f"{name!r} is not a numeric attribute{hint} (known: {known})", at)
 
 
+def _check_when(document: Document, layer: schema.Layer) -> None:
+    """Check that the key ``when`` of each parameter names an attribute that is true or false."""
+    truths = [n for n, default in layer.attributes.items() if isinstance(default, bool)]
+    for name, parameter in layer.parameters.items():
+        if parameter.when is not None and parameter.when not in truths:
+            hint = did_you_mean(parameter.when, truths)
+            raise SpecError(
+                f"{parameter.when!r} is not an attribute that is true or false{hint} "
+                f"(known: {', '.join(truths) or 'none'})",
+                document.place_of(("parameters", name, "when")),
+            )
+
+
 def _check_loss(document: Document, loss: schema.Loss) -> None:
     if bool(loss.state) != (loss.scan is not None):
         here, other = ("state", "scan") if loss.state else ("scan", "state")
@@ -208,7 +222,8 @@ def _check_slices(
 def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
     """Check that each axis of an input is a number, ``...`` or a name. If the name is declared, it
     must be a size."""
-    sizes = {name for name, default in spec.attributes.items() if default == "size"}
+    defaults: Mapping[str, object] = spec.attributes
+    sizes = {name for name, default in defaults.items() if default == "size"}
     declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes
     for name, declaration in spec.inputs.items():
         if declaration == "any":

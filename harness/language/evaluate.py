@@ -11,6 +11,7 @@ from harness.errors import Place, SpecError, SpecErrors, did_you_mean, known_nam
 from harness.language import schema, tree
 from harness.language.attributes import Attribute, evaluate_attributes, evaluate_inputs
 from harness.language.axes import INPUT_KINDS, entries_of_input, match
+from harness.language.axis_attributes import is_required
 from harness.language.axis_functions import MULTIPLE_RESULTS
 from harness.language.builtins import BUILTINS
 from harness.language.document import Document
@@ -29,6 +30,7 @@ from harness.language.scope import (
     BoundValue,
     FunctionName,
     LanguageValues,
+    Missing,
     Scope,
     check_read,
     check_used,
@@ -164,6 +166,9 @@ class Evaluator(LanguageValues):
             case tree.Binary("@", left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
                 return self.matrix_product(a, b, expr.place)
+            case tree.Binary("+", left, tree.Name(name)) if scope.names.get(name) == Missing():
+                scope.used.add(name)
+                return self.tensor(left, scope)
             case tree.Binary(operator, left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
                 return self.emit(OPERATORS[operator], a, b, place=expr.place)
@@ -196,6 +201,13 @@ class Evaluator(LanguageValues):
                 return self.builder.constant(number)
             case Dim() as dim:
                 return self.builder.emit("extent", dims=(dim,))
+            case Missing():
+                return self.builder.constant(0.0)
+            case tuple() | str():
+                raise SpecError(
+                    f"{name.id!r} has one value per axis: it can only be an argument of windows",
+                    name.place,
+                )
             case FunctionName(function):
                 raise SpecError(
                     f"{name.id!r} is the function {function!r}: call it, as in {name.id}(x)",
@@ -395,7 +407,7 @@ def _unknown_function_text(
         return f"the language has no function {name!r}: {hint}"
     if library.has("layer", name):
         declared = content(library.find("layer", name), schema.Layer).attributes
-        sizes = "".join(f", {n}: ..." for n, default in declared.items() if default == "size")
+        sizes = "".join(f", {n}: ..." for n, default in declared.items() if is_required(default))
         return (
             f"{name!r} is a layer: declare it under 'layers', as in "
             f"'{name}_1: {{layer: {name}{sizes}}}', and call that name"

@@ -11,6 +11,7 @@ from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.attributes import Attribute, AttributeSettings, read_attributes
 from harness.language.axes import FREE_SIZES, find_size_names, read_dim, read_dims
+from harness.language.axis_attributes import flatten, is_dims
 from harness.language.document import Document
 from harness.language.library import Definition, Library, content
 from harness.language.noise import mean_of, read_noise_distribution
@@ -20,7 +21,7 @@ from harness.language.parameter_distributions import (
     attribute_names_in,
     read_distribution,
 )
-from harness.language.scope import BoundValue, FunctionName, Scope, select_sizes
+from harness.language.scope import BoundValue, Missing, Scope, select_sizes
 from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Phase, Port, Type
@@ -59,6 +60,12 @@ class Instance:
     def layer(self) -> schema.Layer:
         """The content of the layer's definition."""
         return content(self.definition, schema.Layer)
+
+    @property
+    def declared_parameters(self) -> dict[str, schema.LayerParameter]:
+        """The parameters that the layer has with these attributes (key ``when``)."""
+        declared = self.layer.parameters.items()
+        return {n: p for n, p in declared if self.attributes.get(p.when or "", True) is True}
 
     @property
     def sizes(self) -> dict[str, Dim]:
@@ -100,8 +107,9 @@ class LayerCall:
         path = (section, name, "shape")
         sizes = {**select_sizes(self.instance.attributes), **self.sizes}
         self.scope.used.update(find_size_names(axes))
+        lists = {n: a for n, a in self.instance.attributes.items() if is_dims(a)}
         return read_dims(
-            axes, sizes, self.scope.rest, lambda number: document.place_of((*path, number))
+            axes, sizes, self.scope.rest, lambda number: document.place_of((*path, number)), lists
         )
 
 
@@ -109,11 +117,16 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
     """Create the parameters and statistics of a layer at its first call. At later calls, check that
     their shapes fit."""
     instance = call.instance
-    for section, ports in (
-        ("parameters", instance.parameters),
-        ("statistics", instance.statistics),
-    ):
-        declared: Mapping[str, schema.Parameter] = getattr(instance.layer, section)
+    for name, known in instance.layer.parameters.items():
+        if name not in instance.declared_parameters:
+            call.scope.used.update(find_size_names(known.shape))
+            call.scope.names[name] = Missing()
+        call.scope.used.update(filter(None, [known.when]))
+    sections: tuple[tuple[str, Mapping[str, schema.Parameter], dict[str, Port]], ...] = (
+        ("parameters", instance.declared_parameters, instance.parameters),
+        ("statistics", instance.layer.statistics, instance.statistics),
+    )
+    for section, declared, ports in sections:
         for name, parameter in declared.items():
             shape = call.dims(section, name, parameter.shape)
             # The names in the distribution are used even if the parameter exists already.
@@ -162,12 +175,12 @@ def make_noise(
 
 
 def _sharing_error(call: LayerCall, owner: Instance, name: str) -> SpecError:
-    if name in owner.layer.parameters:
+    if name in owner.declared_parameters:
         return SpecError(
             f"{owner.name} owns the parameters of this layer: call it before this layer",
             call.place,
         )
-    known = ", ".join(owner.layer.parameters) or "none"
+    known = ", ".join(owner.declared_parameters) or "none"
     return SpecError(
         f"{owner.layer.layer} has no parameter {name!r} to share (it has {known})",
         call.instance.place_of(("shares",)),
@@ -214,7 +227,7 @@ def _check_no_free_sizes(full: str, shape: Shape, place: Place) -> None:
 def _check_blocks(call: LayerCall, builder: Builder) -> None:
     instance = call.instance
     first: dict[str, Shape] = {}
-    for name, parameter in instance.layer.parameters.items():
+    for name, parameter in instance.declared_parameters.items():
         if parameter.block is None:
             continue
         shape = builder.types[instance.parameters[name].value].shape
@@ -302,6 +315,13 @@ class LayerMaker:
         attributes = self.read_layer_attributes(owner, name, use)
         instance = Instance(f"{owner.prefix}{name}", definition, attributes, use.init, place_below)
         instance.inside, instance.outer = inside, owner.attributes
+        for parameter in use.init:
+            if parameter not in instance.declared_parameters:
+                when = layer.parameters[parameter].when
+                raise SpecError(
+                    f"{use.layer} has no parameter {parameter!r} if {when} is false",
+                    owner.document.place_of_key(("layers", name, "init", parameter)),
+                )
         length = 1 if use.repeat is None else self._chain_length(owner, name, use.repeat)
         self.count += length
         if self.count > MAX_LAYERS:
@@ -415,10 +435,8 @@ def _share_parameters(
 def passed_attributes(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
     """Return the names of the attributes, except sizes, that a layer passes on to a nested
     layer."""
-    candidates = {
-        name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
-    }
-    occurring = find_size_names((use.model_extra or {}).values())
+    candidates = {name for name, value in attributes.items() if not isinstance(value, Dim)}
+    occurring = find_size_names(flatten((use.model_extra or {}).values()))
     return candidates.intersection(occurring.union(*map(attribute_names_in, use.init.values())))
 
 

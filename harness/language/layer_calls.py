@@ -51,7 +51,7 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
         "meaning": meaning(library, "layer", spec.layer, call.instance.attributes),
         "roles": (
             *(*spec.inputs, *spec.state, *(spec.noise if noise else ())),
-            *(*spec.parameters, *spec.statistics),
+            *(*call.instance.parameters, *spec.statistics),
         ),
         "results": (output, *spec.state, *spec.statistics),
     }
@@ -71,9 +71,9 @@ def pseudo_layer_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str
         "roles": (
             *(spec.inputs if spec.noise else ()),
             *(spec.noise if noise else ()),
-            *spec.parameters,
+            *call.instance.parameters,
         ),
-        "results": (*spec.parameters, *spec.noise),
+        "results": (*call.instance.parameters, *spec.noise),
     }
 
 
@@ -266,8 +266,8 @@ class LayerEvaluator(Evaluator):
         """Append the call of a pseudo-layer (see :func:`pseudo_layer_info`), and bind its results
         (the parameters and the noise) in the scope of ``call``."""
         instance, spec = call.instance, call.instance.layer
-        names = (*spec.parameters, *spec.noise)
         make_variables(call, self.builder, self.places)
+        names = (*instance.parameters, *spec.noise)
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)
         parameters = {n: port.value for n, port in instance.parameters.items()}
@@ -306,7 +306,7 @@ class LayerEvaluator(Evaluator):
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)
         inputs = [*(values[n] for n in (*spec.inputs, *spec.state)), *noise]
-        inputs += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
+        inputs += [inner.value(n) for n in (*instance.parameters, *spec.statistics)]
         output, finals = (
             self._append_scan(call, spec.scan, ("scan",), list(spec.state), inner)
             if spec.scan

@@ -66,7 +66,10 @@ def add_own_parameters(
         summary=model.summary,
         source=model.source,
         inputs={},
-        parameters=dict(parameters),
+        parameters={
+            n: schema.LayerParameter.model_construct(shape=p.shape, init=p.init, block=p.block)
+            for n, p in parameters.items()
+        },
     )
     instance = Instance(OWN, Definition(document, layer), {}, {}, document.place_of, calls=1)
     place = document.place_of_key(("parameters",))

@@ -22,7 +22,11 @@ Positive = Annotated[int, Field(ge=1)]
 # The name of an initial distribution, or a mapping of the name to arguments. An argument is a
 # number or, in a definition, the name of an attribute with a number.
 Initializer = str | dict[str, dict[str, float | str]]
+# An attribute with one value per axis, or per axis and side, has a list as its default.
+Sides = Annotated[list[int], Field(min_length=2, max_length=2)]
+PerAxis = list[Literal["size"]] | list[int] | list[Sides]
 Attributes = dict[Name, bool | float | str]
+LayerAttributes = dict[Name, bool | float | str | PerAxis]
 
 
 class Input(Strict):
@@ -64,6 +68,12 @@ class Parameter(Strict):
     block: Name | None = key(
         "parameters with the same block are initialised as one matrix", "W", None
     )
+
+
+class LayerParameter(Parameter):
+    """A parameter of a layer. If the attribute ``when`` is false, the layer does not have it."""
+
+    when: Name | None = key("the attribute that is true if the layer has it", "bias", None)
 
 
 class Noise(Strict):
@@ -198,8 +208,9 @@ class Layer(Documented):
     """A layer: equations, or a loop over an input's steps. Training and inference may have
     different equations.
 
-    The default of an attribute is ``size`` (each use must set a size), a boolean, a number or the
-    name of a function. ``layers`` declares nested layers, which the equations call.
+    The default of an attribute is ``size`` (each use must set a size), a boolean, a number, the
+    name of a function, or a list with a value for each axis. ``layers`` declares nested layers,
+    which the equations call.
     """
 
     layer: FreeName = key("the name of the layer and its file", "leaky")
@@ -208,7 +219,7 @@ class Layer(Documented):
         "the argument",
         {"x": ["...", "features"]},
     )
-    attributes: Attributes = key(
+    attributes: LayerAttributes = key(
         "the default of each attribute, or `size` for a size that each use must set",
         {"units": "size", "activation": "tanh"},
         {},
@@ -218,7 +229,7 @@ class Layer(Documented):
         {"momentum": {"below": 0.5, "note": "..."}},
         {},
     )
-    parameters: dict[Name, Parameter] = key(
+    parameters: dict[Name, LayerParameter] = key(
         "trained arrays", {"b": {"shape": ["units"], "init": "zeros"}}, {}
     )
     layers: dict[Name, LayerUse] = key(

@@ -34,8 +34,15 @@ class FunctionName:
     function: str
 
 
+@dataclass(frozen=True)
+class Missing:
+    """The binding of a parameter that the layer does not have (key ``when``). It counts as 0."""
+
+
+# An attribute with one value per axis, or one pair (before, after) per axis, or ``same``.
+AxisValues = tuple[Dim, ...] | tuple[tuple[Dim, Dim], ...] | str
 # The possible bindings of a name. Floats and truth values are attributes; a Dim is a size.
-Binding = BoundValue | FunctionName | bool | float | Dim
+Binding = BoundValue | FunctionName | Missing | bool | float | Dim | AxisValues
 
 
 @dataclass

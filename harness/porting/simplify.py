@@ -65,7 +65,7 @@ BINARY = frozenset(
 )
 ELEMENTWISE = UNARY | BINARY
 # Layers that work on the last axis only, whatever the axes before it.
-LAST_AXIS = frozenset(["dense", "dense_without_bias", "layer_norm", "rms_norm"])
+LAST_AXIS = frozenset(["dense", "layer_norm", "rms_norm"])
 
 
 def recognise_constants(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:

@@ -25,7 +25,6 @@ AXES = {
 DIGITS = re.compile(r"(^|_)\d+$")
 # A generic name of each layer, for modules without a name of their own.
 GENERIC = {
-    "dense_without_bias": "dense",
     "layer_norm": "norm",
     "batch_norm": "norm",
     "rms_norm": "norm",

@@ -85,8 +85,14 @@ class Dim:
         return self + Dim(-other.constant, tuple((name, -c) for name, c in other.terms))
 
     def divided(self, by: Dim) -> Dim | None:
-        """Return the quotient by ``by``, which must be a single product of sizes; None if it does
-        not divide this dimension."""
+        """Return the quotient by ``by``, which must be a number or a single product of sizes; None
+        if it does not divide this dimension."""
+        if by.constant and not by.terms:
+            numbers = (self.constant, *(c for _, c in self.terms))
+            if any(number % by.constant for number in numbers):
+                return None
+            terms = tuple((name, c // by.constant) for name, c in self.terms)
+            return Dim(self.constant // by.constant, terms)
         if by.constant or len(by.terms) != 1 or self.constant:
             return None
         ((product_, coefficient),) = by.terms

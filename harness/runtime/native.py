@@ -85,9 +85,10 @@ class ClaimableCall:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """The call's attributes by name: numbers, and names of shipped functions."""
+        """The call's attributes by name: numbers, booleans and names of shipped functions. An
+        attribute with one value per axis is a tuple of integers or of pairs, or ``"same"``."""
         given = self.node.attributes["attributes"].items()
-        numbers = {n: v.resolve(self.sizes) if isinstance(v, Dim) else v for n, v in given}
+        numbers = {n: _resolved(v, self.sizes) for n, v in given}
         return {**numbers, **(self._meaning.functions if self._meaning else {})}
 
     @property
@@ -95,6 +96,13 @@ class ClaimableCall:
         """The identity of the definition; None if the program was made without a spec."""
         meaning = self.node.attributes.get("meaning")
         return meaning if isinstance(meaning, Meaning) else None
+
+
+def _resolved(value: Any, sizes: Mapping[str, int]) -> Any:
+    """Return an attribute with numbers for its sizes, also inside tuples."""
+    if isinstance(value, tuple):
+        return tuple(_resolved(item, sizes) for item in value)
+    return value.resolve(sizes) if isinstance(value, Dim) else value
 
 
 def calls_by_layer(

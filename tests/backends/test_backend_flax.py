@@ -31,7 +31,7 @@ layers:
   bare: {layer: simple_rnn_without_bias, units: units}
   gated: {layer: gru_reset_after, units: units}
   out: {layer: unembedding, rows: words}
-  top: {layer: dense_without_bias, units: words, activation: log_softmax}
+  top: {layer: dense, bias: false, units: words, activation: log_softmax}
 equations: |
   h = gated(bare(plain(both(long(memory(norm(embed(word))))))))
   y = out(h) + top(h)
@@ -66,7 +66,7 @@ OWN: Mapping[tuple[str, str], Mapping[str, str]] = {
     # The softmax of its attention is float32's.
     (MODEL, "float64"): NORMS,
     (IMAGES, "float64"): {
-        **dict.fromkeys(("conv", "deep", "line"), f"{NNX}Conv"),
+        **dict.fromkeys(("conv", "deep", "tall", "near", "line"), f"{NNX}Conv"),
         "up": f"{NNX}ConvTranspose",
         "even": f"{NNX}avg_pool",
         "most": f"{NNX}max_pool",

@@ -124,7 +124,7 @@ def test_a_recurrent_claim_starts_from_zeros_where_no_state_is_given(
 
 
 @pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "sigmoid"])
-@pytest.mark.parametrize("layer", ["dense", "dense_without_bias"])
+@pytest.mark.parametrize("layer", ["dense", "dense, bias: false"])
 @pytest.mark.parametrize("axes", ["batch, time, ", "batch, "])
 def test_a_dense_claim_is_the_definition(
     backend: Backend, write: Write, layer: str, activation: str, axes: str

@@ -19,14 +19,14 @@ LABELS = {
     "torch": {
         "conv": "torch.nn.functional.conv2d, torch.tanh",
         "top": "equations",
-        "deep": "torch.nn.functional.conv2d",
+        **dict.fromkeys(("deep", "tall", "near"), "torch.nn.functional.conv2d"),
         "even": "torch.nn.functional.avg_pool2d",
         "most": "torch.nn.functional.max_pool2d",
         "up": "torch.nn.functional.conv_transpose2d",
         "line": "torch.nn.functional.conv1d, torch.relu",
     },
     "jax": {
-        **dict.fromkeys(("conv", "deep", "up", "line"), CONVOLUTION),
+        **dict.fromkeys(("conv", "deep", "tall", "near", "up", "line"), CONVOLUTION),
         "top": "equations",
         **dict.fromkeys(("even", "most"), "jax.lax.reduce_window"),
     },
@@ -37,7 +37,10 @@ OTHER = (
         "kernel: 3, padding: 1, stride: 2, activation: tanh",
         "kernel: 3, stride: 1, activation: relu",
     ),
-    ("multiplier: 2, kernel: 2, dilation: 2, padding: 1", "multiplier: 1, kernel: 3, padding: 2"),
+    (
+        "units: 8, groups: 4, kernel: 2, dilation: 2, padding: 1",
+        "units: 4, groups: 4, kernel: 3, padding: 2",
+    ),
     ("window: 2, stride: 1", "window: 3, stride: 1, padding: 1"),
     ("units: 2, kernel: 3, stride: 2, padding: 1", "units: 2, kernel: 2, stride: 3, dilation: 2"),
     (

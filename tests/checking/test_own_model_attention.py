@@ -20,7 +20,7 @@ inputs:
   x: {shape: [batch, time, width]}
 layers:
   attend: {layer: self_attention, heads: 2, head: 3}
-  one: {layer: dense_without_bias, units: width}
+  one: {layer: dense, bias: false, units: width}
 equations: |
   y = one(attend(x))
 """
@@ -57,9 +57,9 @@ sizes: {width: 6, units: 4}
 inputs:
   x: {shape: [batch, width]}
 layers:
-  one: {layer: dense_without_bias, units: width}
-  two: {layer: dense_without_bias, units: units}
-  three: {layer: dense_without_bias, units: units}
+  one: {layer: dense, bias: false, units: width}
+  two: {layer: dense, bias: false, units: units}
+  three: {layer: dense, bias: false, units: units}
 equations: |
   y = two(one(x)) + three(x)
 """

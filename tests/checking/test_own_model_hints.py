@@ -288,7 +288,7 @@ def test_a_kernel_with_its_channels_first_is_told_by_its_axes(
     tmp_path: Path, theirs: tuple[int, ...], rule: str, wording: Wording
 ) -> None:
     """``.T`` fits a square one, and exchanges its rows and columns."""
-    layer = "layers:\n  wide: {layer: conv2d_without_bias, units: 4, kernel: 3}\n"
+    layer = "layers:\n  wide: {layer: conv2d, bias: false, units: 4, kernel: 3}\n"
     shape = "inputs:\n  image: {shape: [batch, 6, 6, 2]}\n"
     text = f"model: image\n{HEAD}{shape}{layer}equations: |\n  y = wide(image)\n"
     program = load_spec(str(model_file(tmp_path, text, "image.yaml"))).program("inference")

@@ -67,7 +67,7 @@ inputs:
   image: {shape: [batch, 6, 6, 2]}
 layers:
   wide: {layer: conv2d, units: units, kernel: 3, activation: tanh}
-  deep: {layer: depthwise_conv2d, multiplier: 2, kernel: 2}
+  deep: {layer: conv2d, units: 2 * units, groups: units, kernel: 2}
 equations: |
   y = deep(wide(image))
 """

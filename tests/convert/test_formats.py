@@ -320,8 +320,8 @@ sizes: {width: 3, units: 4}
 inputs: {x: {shape: [batch, 6, 6, width]}}
 layers:
   plain: {layer: conv2d, units: units, kernel: 3, stride: 2, padding: 1, activation: relu}
-  bare: {layer: conv2d_without_bias, units: units, kernel: 1, stride: 2}
-  deep: {layer: depthwise_conv2d, multiplier: 2, kernel: 3, dilation: 2, padding: 2}
+  bare: {layer: conv2d, bias: false, units: units, kernel: 1, stride: 2}
+  deep: {layer: conv2d, units: 2 * width, groups: width, kernel: 3, dilation: 2, padding: 2}
   back: {layer: conv2d_transpose, units: units, kernel: 2, stride: 2}
   line: {layer: conv1d, units: units, kernel: 2}
   odd: {layer: conv2d, units: units, kernel: 1, activation: gelu}

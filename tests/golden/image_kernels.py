@@ -7,26 +7,17 @@ from typing import Any
 
 Tensors = Mapping[str, Any]
 Kernel = Callable[[Tensors], Tensors]
-Options = Mapping[str, int]
-TORCH = {"conv2d_transpose": "conv_transpose2d", "depthwise_conv2d": "conv2d"}
-TORCH["conv2d_without_bias"] = "conv2d"
+Options = Mapping[str, Any]
+TORCH = {"conv2d_transpose": "conv_transpose2d"}
 KERAS = {
     "conv1d": "Conv1D",
     "conv2d": "Conv2D",
-    "conv2d_without_bias": "Conv2D",
     "conv2d_transpose": "Conv2DTranspose",
-    "depthwise_conv2d": "DepthwiseConv2D",
     **dict.fromkeys(("max_pool", "max_pool_first"), "MaxPooling2D"),
     "avg_pool": "AveragePooling2D",
 }
 # torch's weight from the definition's, whose last axes are those of channels.
-WEIGHTS = {
-    "conv1d": (2, 1, 0),
-    "conv2d": (3, 2, 0, 1),
-    "conv2d_without_bias": (3, 2, 0, 1),
-    "conv2d_transpose": (3, 2, 0, 1),
-    "depthwise_conv2d": (2, 3, 0, 1),
-}
+WEIGHTS = {"conv1d": (2, 1, 0), "conv2d": (3, 2, 0, 1), "conv2d_transpose": (3, 2, 0, 1)}
 
 
 def _first(x: Any) -> Any:
@@ -35,15 +26,17 @@ def _first(x: Any) -> Any:
 
 
 def convolved(torch: Any, name: str, options: Options, activation: str) -> Kernel:
-    """torch's own functions."""
+    """torch's own functions; ``padding`` may have two sides."""
     F, act = torch.nn.functional, {"linear": lambda y: y, "tanh": torch.tanh, "relu": torch.relu}
 
     def kernel(v: Tensors) -> Tensors:
         x, weight = _first(v["x"]), v["W"].permute(WEIGHTS[name])
         given = dict(options)
-        if name == "depthwise_conv2d":
-            given["groups"] = x.shape[1]
-            weight = weight.flatten(0, 1)[:, None]
+        if name != "conv2d_transpose":
+            given["groups"] = x.shape[1] // weight.shape[1]
+        if isinstance(given["padding"], list):
+            sides = [n for pair in reversed(given.pop("padding")) for n in pair]
+            x = F.pad(x, sides)
         function = getattr(F, TORCH.get(name, name))
         return {"y": act[activation](function(x, weight, v.get("b"), **given).movedim(1, -1))}
 
@@ -58,19 +51,17 @@ def pooled(torch: Any, name: str, window: int, options: Options) -> Kernel:
 
 def convolved_in_keras(keras: Any, name: str, options: Options, activation: str) -> Kernel:
     """Keras' own layers, on an image that is padded before; a transpose is cut off after."""
-    kind = getattr(keras.layers, KERAS[name])
 
     def kernel(v: Tensors) -> Tensors:
         import tensorflow as tf
+
+        kind = getattr(keras.layers, KERAS[name])
 
         x, p, rank = v["x"], options["padding"], len(v["x"].shape) - 2
         shape = tuple(v["W"].shape)
         given: dict[str, Any] = {"kernel_size": shape[0], "strides": options["stride"]}
         given |= {"dilation_rate": options["dilation"]}
-        if name == "depthwise_conv2d":
-            given["depth_multiplier"] = shape[-1]
-        else:
-            given["filters"] = shape[-2] if name == "conv2d_transpose" else shape[-1]
+        given["filters"] = shape[-2] if name == "conv2d_transpose" else shape[-1]
         if name != "conv2d_transpose":
             x = tf.pad(x, [(0, 0), *[(p, p)] * rank, (0, 0)])
         weights = [v[n] for n in ("W", "b") if n in v]

@@ -25,6 +25,17 @@ CONVOLUTIONS: tuple[tuple[Options, str], ...] = (
     ({"stride": 2, "dilation": 1, "padding": 1}, "tanh"),
     ({"stride": 1, "dilation": 2, "padding": 2}, "relu"),
 )
+# Attributes of one kind of convolution alone. Keras' witnesses have neither groups nor two sides.
+BY_CHANNEL = {"groups": "groups * each", "units": "2 * groups * each"}
+VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("conv2d", {"bias": False}),
+    ("conv2d", BY_CHANNEL),
+    ("conv1d", {"bias": False, **BY_CHANNEL}),
+)
+SIDES: tuple[tuple[str, Options], ...] = (
+    ("conv2d", {"stride": [1, 2], "dilation": [2, 1], "padding": [[1, 0], [0, 3]]}),
+    ("conv1d", {"stride": [1], "dilation": [1], "padding": [[2, 0]]}),
+)
 POOLS: tuple[tuple[int, Options], ...] = (
     (2, {"stride": 2, "padding": 0}),
     (3, {"stride": 2, "padding": 1}),
@@ -39,14 +50,17 @@ def images() -> list[Recipe]:
 
     made = []
     for options, act in CONVOLUTIONS:
-        for name in WEIGHTS:
-            given = {"kernel": 3, **options, "activation": act}
+        for name, more in [*((name, {}) for name in WEIGHTS), *VARIANTS]:
+            given = {"kernel": 3, **options, "activation": act, **more}
             source = f"torch.nn.functional.{TORCH.get(name, name)}"
             made.append(Recipe("layer", name, source, convolved(torch, name, options, act), given))
-            # On a CPU TensorFlow has no gradient of a dilated kernel.
-            if options["dilation"] == 1:
+            # On a CPU TensorFlow has no gradient of a dilated kernel, nor of groups.
+            if options["dilation"] == 1 and "groups" not in given:
                 kernel = convolved_in_keras(keras, name, options, act)
                 made.append(Recipe("layer", name, f"keras.layers.{KERAS[name]}", kernel, given))
+    for name, options in SIDES:
+        given, source = {"kernel": 2, **options}, f"torch.nn.functional.{name}"
+        made.append(Recipe("layer", name, source, convolved(torch, name, options, "linear"), given))
     made += _blocks(torch)
     return made + _pools(torch, keras)
 

@@ -11,9 +11,9 @@ def layers(torch: Any, keras: Any) -> list[Recipe]:
     """Batch normalisation in both phases."""
     made = [Recipe("layer", "embedding", "torch.nn.functional.embedding", torch.embedding)]
     for act in ("linear", "relu", "tanh"):
-        for name in ("dense", "dense_without_bias"):
+        for given in ({"activation": act}, {"activation": act, "bias": False}):
             source = "torch.nn.functional.linear"
-            made.append(Recipe("layer", name, source, torch.linear(act), {"activation": act}))
+            made.append(Recipe("layer", "dense", source, torch.linear(act), given))
     for numbers in ({"epsilon": 1e-3, "momentum": 0.99}, {"epsilon": 0.125, "momentum": 0.75}):
         source, inference = "keras.layers.BatchNormalization", torch.batch_norm_inference
         made += [

@@ -83,13 +83,10 @@ def models(torch: Any) -> list[Recipe]:
             Recipe("layer", "mixture_of_experts", "torch.topk", experts(t, function), act),
             Recipe("layer", "llama_block", "torch.nn.functional.silu", llama(t, function), act),
         ]
-    relu, silu = {"activation": "relu"}, {"activation": "silu"}
+    relu = {"activation": "relu"}
     linear = "torch.nn.functional.linear"
     made += [
         Recipe("layer", "dense", linear, torch.linear("relu"), relu),
-        Recipe(
-            "layer", "dense_without_bias", linear, lambda v: {"y": f.silu(v["x"] @ v["W"])}, silu
-        ),
     ]
     for name, function in (("linear", lambda x: x), ("tanh", t.tanh), ("relu", t.relu)):
         act = {"activation": name}

@@ -26,8 +26,8 @@ def transformers(torch: Any, keras: Any) -> list[Recipe]:
     for act in ("gelu", "gelu_tanh"):
         source, attributes = "torch.nn.functional.linear", {"activation": act}
         made.append(Recipe("layer", "dense", source, torch.linear(act), attributes))
-    attributes = {"activation": "silu"}
-    made.append(Recipe("layer", "dense_without_bias", source, torch.linear("silu"), attributes))
+    attributes = {"activation": "silu", "bias": False}
+    made.append(Recipe("layer", "dense", source, torch.linear("silu"), attributes))
     for epsilon in (1e-5, 0.125):
         one = {"epsilon": epsilon}
         for name, theirs, kernel in (

@@ -32,8 +32,8 @@ WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
 WIDE += ("llama_block",)
 WIDE += ("self_attention", "masked_attention", "vit_block", "bert_block", "mamba_block")
 OWN = {name: {"features": 6} for name in WIDE}
-IMAGES = ("conv1d", "conv2d", "depthwise_conv2d", "conv2d_transpose", "max_pool", "avg_pool")
-IMAGES += ("unet_convs", "conv2d_without_bias", "basic_block", "basic_block_down")
+IMAGES = ("conv1d", "conv2d", "conv2d_transpose", "max_pool", "avg_pool")
+IMAGES += ("unet_convs", "basic_block", "basic_block_down")
 IMAGES += ("bottleneck_block", "bottleneck_block_down", "max_pool_first")
 OWN |= {name: {"groups": 1, "each": 2} for name in IMAGES}
 # An axis that is a product has no name that the definition knows as one.
@@ -136,14 +136,15 @@ def _sizes(name: str, *texts: str) -> str:
 
 def _layer(layer: schema.Layer, attributes: dict[str, Any]) -> str:
     inputs = {n: _input(d) for n, d in {**layer.inputs, **layer.state}.items()}
-    sizes = {n: n for n, default in layer.attributes.items() if default == "size"}
+    declared: Mapping[str, Any] = layer.attributes
+    sizes = {n: n for n, default in declared.items() if default == "size" or "size" in str(default)}
     given = sizes | {n: NUMBERS[n] for n in sizes if n in NUMBERS} | attributes
-    use = "".join(f", {n}: {v}" for n, v in given.items())
+    use = "".join(f", {n}: {str(v).lower()}" for n, v in given.items())
     results = ", ".join(["y", *(f"last_{n}" for n in layer.state)])
     arguments = ", ".join([*layer.inputs, *(f"{n}={n}" for n in layer.state)])
     return _text(
         {
-            "sizes": _sizes(layer.layer, use, *inputs.values()),
+            "sizes": _sizes(layer.layer, *map(str, given.values()), *inputs.values()),
             "inputs": inputs,
             "layers": {"cell": f"{{layer: {layer.layer}{use}}}"},
             "equations": f"{results} = cell({arguments})",

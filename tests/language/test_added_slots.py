@@ -27,7 +27,7 @@ sizes: {width: 3}
 inputs:
   x: {shape: [batch, width]}
 layers:
-  out: {layer: dense_without_bias, units: 1}
+  out: {layer: dense, bias: false, units: 1}
 equations: y = out(x)
 loss: sum(y)
 optimizer: OPTIMIZER

@@ -28,6 +28,10 @@ def other(attribute, default):
         return not default
     if isinstance(default, str):
         return "sigmoid" if default != "sigmoid" else "tanh"
+    if isinstance(default, list):
+        return 2 if "size" in default else [other("stride", number) for number in default]
+    if attribute == "groups":
+        return "groups * each"
     if attribute in WHOLE:
         return int(default) - 1 if default > 1 else int(default) + 1
     return default / 2 or 0.125
@@ -88,8 +92,10 @@ def test_every_kind_has_attributes_to_change():
 @pytest.mark.parametrize(("kind", "name", "attribute"), ATTRIBUTES)
 def test_changing_any_attribute_changes_the_result(kind, name, attribute):
     default = LIBRARY.find(kind, name).content.attributes[attribute]
-    beside = {"padding": 1} if attribute == "dilation" else {}
-    same = int(default) if attribute in WHOLE else default
+    beside = {"dilation": {"padding": 1}, "groups": {"units": "2 * groups * each"}}
+    beside = beside.get(attribute, {})
+    same = int(default) if attribute in WHOLE and not isinstance(default, list) else default
+    same = 3 if same == ["size"] * len(str(same).split(",")) else same
     before, known, after = (
         RESULTS[kind](name, {**beside, **given})
         for given in ({}, {attribute: same}, {attribute: other(attribute, default)})

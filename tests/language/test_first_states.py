@@ -87,7 +87,7 @@ source: Of a test.
 inputs: {x: [batch, time, width]}
 attributes: {spread: 0.5}
 layers:
-  inner: {layer: dense_without_bias, units: width, init: {W: {constant: {value: spread}}}}
+  inner: {layer: dense, bias: false, units: width, init: {W: {constant: {value: spread}}}}
 equations: y = inner(x)
 output: y
 """

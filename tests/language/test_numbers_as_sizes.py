@@ -107,7 +107,7 @@ source: Made for a test.
 inputs: {x: [batch, rows, columns, width]}
 attributes: {kernel: 3, padding: 1}
 layers:
-  a: {layer: depthwise_conv2d, multiplier: 1, kernel: kernel, padding: padding}
+  a: {layer: conv2d, units: width, groups: width, kernel: kernel, padding: padding}
   b: {layer: conv2d, units: kernel * width, kernel: kernel, padding: kernel - 2}
 equations: y = b(a(x))
 output: y
@@ -148,7 +148,7 @@ def test_a_size_stands_where_a_number_does() -> None:
     other = spec.program(grid=3, patch=2)
     assert other.shape(ports["y"], {"batch": 1}) == (1, 3, 3, 4)
     call = next(node for node in program.nodes if node.op == "call")
-    assert ClaimableCall.of(program, call).attributes["stride"] == 3
+    assert ClaimableCall.of(program, call).attributes["stride"] == (3, 3)
 
 
 def test_a_size_that_a_number_is_given_is_that_number_in_equations() -> None:

@@ -64,7 +64,7 @@ def test_calls_are_told_apart_and_run_as_equations() -> None:
         ("shares: embed", "shares: embed, repeat: 2", ""),
         ("shares: embed", "shares: embed, init: {table: zeros}", "'init' ... 'embed'"),
         ("unembedding, rows: vocab", "unembedding, rows: units", "embed.table"),
-        ("unembedding, rows: vocab", "dense_without_bias, units: vocab", "'W'"),
+        ("unembedding, rows: vocab", "dense, bias: false, units: vocab", "'W'"),
         (
             "out(tanh(embed(i)))",
             "out(one_hot(i, vocab)[..., :units]) + 0 * out(embed(i))",

@@ -164,8 +164,10 @@ def test_a_message_says_what_was_found_and_what_is_allowed(
     assert raised.value.place is not None
 
 
-@pytest.mark.parametrize(("stride", "allowed"), [(1.5, "an integer"), (0, "at least 1")])
+@pytest.mark.parametrize(
+    ("stride", "allowed"), [(1.5, "an integer .* found 1.5"), (0, "at least 1, .* 0;")]
+)
 def test_an_attribute_that_is_no_whole_number_is_refused(stride: float, allowed: str) -> None:
     layers = "{cell: {layer: conv1d, units: 2, kernel: 2, stride: STRIDE}}"
-    with pytest.raises(SpecError, match=f"stride must be {allowed}, .* {stride};"):
+    with pytest.raises(SpecError, match=f"stride'? must be {allowed}"):
         tiny(["z = cell(x)", "y = x * mean(z)"], layers.replace("STRIDE", str(stride))).program()

@@ -67,12 +67,6 @@ def test_the_pages_show_every_kind_of_file() -> None:
 USES = {
     "both_ways": ("y = use(x)", "{layer: both_ways}", "mean(y ** 2)", "sgd"),
     "noisy_dense": ("y = use(x)", "{layer: noisy_dense, units: 3}", "mean(y ** 2)", "sgd"),
-    "grouped_conv1d": (
-        "y = use(x)",
-        "{layer: grouped_conv1d, groups: 2, each: 2, units: 3, kernel: 2}",
-        "mean(y ** 2)",
-        "sgd",
-    ),
     "softsign": ("y = softsign(use(x))", "{layer: dense, units: 3}", "mean(y ** 2)", "sgd"),
     "bend": (
         "y = bend(use(x), axis=1, whole=false) + bend(x[:, :, :3])",

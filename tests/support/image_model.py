@@ -13,14 +13,16 @@ layers:
   conv: {layer: conv2d, units: 4, kernel: 3, padding: 1, stride: 2, activation: tanh}
   top: {layer: max_pool, window: 3, stride: 1, padding: 1}
   most: {layer: max_pool_first, window: 2, stride: 1}
-  deep: {layer: depthwise_conv2d, multiplier: 2, kernel: 2, dilation: 2, padding: 1}
+  deep: {layer: conv2d, units: 8, groups: 4, kernel: 2, dilation: 2, padding: 1}
   even: {layer: avg_pool, window: 2, stride: 1}
+  tall: {layer: conv2d, units: 4, kernel: [3, 1], padding: [[1, 1], [0, 2]], groups: 2, bias: false}
+  near: {layer: conv2d, units: classes, kernel: [3, 2], stride: [2, 1], padding: same}
   up: {layer: conv2d_transpose, units: 2, kernel: 3, stride: 2, padding: 1}
   line: {layer: conv1d, units: 3, kernel: 2, activation: relu}
   out: {layer: dense, units: classes}
 equations: |
-  wide = up(even(most(deep(top(conv(x))))))
-  logits = out(mean(line(mean(wide, axis=2)), axis=1))
+  wide = up(even(most(deep(top(tall(conv(x)))))))
+  logits = out(mean(line(mean(wide, axis=2)), axis=1)) + mean(near(x), axis=[1, 2])
 targets:
   target: {shape: [batch], index: classes}
 loss: mean(sparse_cross_entropy(logits, target))

@@ -68,7 +68,7 @@ sizes: {classes: 4}
 inputs:
   logits: {shape: [batch, classes]}
 layers:
-  out: {layer: dense_without_bias, units: classes}
+  out: {layer: dense, bias: false, units: classes}
 equations: y = out(logits)
 targets:
   target: {shape: [batch, classes]}

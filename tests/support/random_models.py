@@ -197,7 +197,7 @@ class Model:
         found = self.value(lambda s: len(s) > 1 and fixed(s[-1]))
         if found:
             name, shape = found
-            kind = self.pick(("dense", "dense_without_bias"))
+            kind = self.pick(("dense", "dense, bias: false"))
             function = self.pick(("linear", "relu", "tanh"))
             layer = self.layer(f"{{layer: {kind}, units: width, activation: {function}}}")
             self.add(f"{layer}({name})", (*shape[:-1], WIDTH))
