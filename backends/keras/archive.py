@@ -121,7 +121,8 @@ def _loader(dataset: Any) -> Callable[[], Array]:
 
 
 def _child(place: Any, name: str, kind: Any) -> Any:
-    """Return a direct member of an HDF5 group; reject links, which could lead to any file.
+    """Return a direct member of an HDF5 group. A link is an error, because it could lead to any
+    file.
 
     Raises:
         Damaged: there is no such member, or it is a link.

@@ -54,7 +54,8 @@ class JaxEngine(Jax):
         return run
 
     def unrolls(self, count: int) -> bool:
-        """Return False, because all loops over time run as ``jax.lax.scan``."""
+        """Return whether a loop of ``count`` steps is unrolled: never, because all loops over time
+        run as ``jax.lax.scan``."""
         return False
 
     def apply(

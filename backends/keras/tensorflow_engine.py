@@ -188,8 +188,11 @@ class TensorFlowEngine:
         return self.advance(run)
 
     def unrolls(self, count: int) -> bool:
-        """Return whether a loop of ``count`` steps is unrolled. Short loops are, and all loops that
-        run eagerly. XLA's compile time of an unrolled loop grows with the cube of ``count``."""
+        """Return whether a loop of ``count`` steps is unrolled.
+
+        Short loops are unrolled, and so are all loops that run eagerly. Long loops are not, because
+        XLA's compile time of an unrolled loop grows with the cube of ``count``.
+        """
         return count <= LONGEST_FUSED or not self.tf.inside_function()
 
     def scan(

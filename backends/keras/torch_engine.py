@@ -50,7 +50,8 @@ class TorchEngine(Torch):
     compile_part = Torch.compile
 
     def unrolls(self, count: int) -> bool:
-        """Return True, because all loops over time run step by step."""
+        """Return whether a loop of ``count`` steps is unrolled: always, because all loops over time
+        run step by step."""
         return True
 
     def apply(

@@ -126,9 +126,12 @@ Cells = Mapping[Cell, CellResult]
 
 
 def compare(old: Records, new: Records) -> RunChanges:
-    """Return the changes of cells between two record files, most serious change first, and the
-    changes of versions and machines. If a file has several runs of a cell, the last run is
-    compared. If one run was interrupted, the cells that it did not begin are ignored."""
+    """Return the changes between two record files: of cells (most serious change first), of
+    versions and of machines.
+
+    If a file has several runs of a cell, the last run is compared. If one run was interrupted, the
+    cells that it did not begin are ignored.
+    """
     before, after = newest_results(old, new)
     conditions = compare_conditions(old.head, before, new.head, after)
     moved = moved_digits(before, after, (read_pairs(old), read_pairs(new)))

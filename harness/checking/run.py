@@ -99,8 +99,9 @@ class Engine(CellRunner):
         return reused
 
     def _read_history(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return results in the history folder of cells that agreed under the same conditions. The
-        result is empty if the request has no history folder."""
+        """Return the results that need not be computed again: of cells that agreed under the same
+        conditions in the history folder. The result is empty if the request has no history folder.
+        """
         self._history_writer: RecordWriter | None = None
         folder = self.request.history
         if folder is None:

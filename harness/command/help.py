@@ -57,7 +57,7 @@ class Folded(click.HelpFormatter):
 
 
 class FoldedContext(click.Context):
-    """The context of a command with help by :class:`Folded`."""
+    """The click context of a command whose help is formatted by :class:`Folded`."""
 
     formatter_class = Folded
 

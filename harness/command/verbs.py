@@ -130,7 +130,7 @@ class Verb(click.Command):
             raise click.UsageError(error.message + hint, ctx) from None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return click's parameters and ``--help-all``."""
+        """Return the command's parameters as in click, and the additional option ``--help-all``."""
         *params, short = super().get_params(ctx)
         return [*params, HELP_ALL, short]
 

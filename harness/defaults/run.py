@@ -23,8 +23,11 @@ Verdict = Literal["as written", "changed", "error", "not measured", "not run"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measured default of one entry on one framework, and whether it equals the catalogue's
-    value."""
+    """The default of one framework, measured for one entry of the catalogue.
+
+    ``found`` is the measured value, ``verdict`` says whether it equals the catalogue's value, and
+    ``detail`` is the text of an error.
+    """
 
     entry: str
     framework: str

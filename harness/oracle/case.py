@@ -251,8 +251,8 @@ def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> di
     moved``. They are the loss, the change of each parameter since the start of training, the
     optimizer's slots, and the moving statistics.
 
-    The change of a parameter is compared, not the parameter, because a step is much smaller than
-    the parameter.
+    The change of a parameter is compared, not the parameter itself: a step is much smaller than the
+    parameter, so a wrong step would hardly change it.
     """
     prefix = f"step {number}: "
     values = {f"{prefix}{n}": a for n, a in step["results"].items() if n == "loss"}

@@ -138,8 +138,8 @@ class Attention:
                 self._products.append(self._scaled(product, y, operands[1], op))
 
     def _product_of(self, array: Array) -> _Product | None:
-        """Return the tracked product whose result is this very array object; None if there
-        is none."""
+        """Return the recorded matrix product whose result is ``array`` (the same object, not an
+        equal array); None if there is none."""
         return next((product for product in self._products if array is product.result), None)
 
     def _scaled(self, product: _Product, y: Array, factor: Any, op: str) -> _Product:

@@ -93,7 +93,7 @@ class Builder:
         return self.emit("constant", value=float(value))
 
     def filled(self, value: float, shape: Shape) -> int:
-        """Append an array of a shape in which every entry is ``value``."""
+        """Append an array of the given shape in which every entry is ``value``."""
         number = self.constant(value)
         return self.emit("broadcast_to", number, shape=shape) if shape else number
 

@@ -20,8 +20,10 @@ NUMBERS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 
 class Machine(Form):
-    """A machine: memory in bytes, clock frequencies in MHz, and ``id``, which identifies the
-    machine."""
+    """A machine. ``id`` identifies it, ``memory`` is in bytes, and clock frequencies are in MHz.
+
+    ``governor`` is the setting of Linux that controls the clock frequency.
+    """
 
     host: str = ""
     id: str = ""
@@ -116,7 +118,8 @@ def _read_cpu_model() -> str:
 
 
 def _read_clocks() -> dict[str, object]:
-    """Return the governor and the clock frequencies of the first core in MHz, if readable."""
+    """Return the governor and the clock frequencies (in MHz) of the first core, as far as they can
+    be read."""
     clocks: dict[str, object] = {}
     with contextlib.suppress(OSError):
         clocks["governor"] = (CPU / "scaling_governor").read_text().strip()

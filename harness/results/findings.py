@@ -130,8 +130,8 @@ class Finding:
         return self
 
     def settle(self) -> None:
-        """Drop all deviations except the worst, to save memory. What the record needs of the others
-        is kept: their number, text and growth."""
+        """Drop all deviations except the worst, to save memory. The number, the text and the growth
+        of all deviations are kept for the record."""
         if len(self.deviations) > 1:
             self.words, self.compared = self.detail, len(self.deviations)
             self.kept_growth = self.growth

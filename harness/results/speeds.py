@@ -191,7 +191,8 @@ class Further(Form):
 
 
 class Info(Form):
-    """The field ``machine_info`` of a file of speeds: the environment of the benchmark."""
+    """The field ``machine_info`` of a file of speeds, which contains the environment of the
+    benchmark."""
 
     harness: Environment
 

@@ -186,15 +186,15 @@ class Backend(ABC):
         return function
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """Return a function that runs a plan. The harness passes a step that calls this function to
-        :meth:`advance`.
+        """Return a function that runs a plan. A step of the harness calls this function; the
+        harness passes the step to :meth:`advance`.
 
         Returns:
             A function from inputs to outputs, by the plan's names. An input has the shape
-            ``plan.shape(plan.inputs[name])``, with its axes already in the order of
-            ``plan.orders``. The function may write into the inputs named in
-            ``plan.carried.values()``, but into no other input. Outputs are valid until the next
-            call.
+                ``plan.shape(plan.inputs[name])``, with its axes already in the order of
+                ``plan.orders``. The function may write into the inputs named in
+                ``plan.carried.values()``, but into no other input. Outputs are valid until the next
+                call.
         """
         table = with_products_in({**self.primitives, **self.fused}, plan.products)
         return plan_script(plan, table, self.tensor, self.scan)

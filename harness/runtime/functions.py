@@ -124,10 +124,12 @@ class Functions:
         return function
 
     def gradient_function(self, phase: Phase, mode: Mode) -> GradientFunction:
-        """Return the gradient function of a phase and mode; the function is cached.
+        """Return the function that computes results and gradients, for a phase and mode; the
+        function is cached.
 
-        It is the framework's own derivative, or the derivative of the program if the path demands
-        that or the framework has no automatic differentiation.
+        The framework's automatic differentiation computes the gradients. If the framework has none,
+        or if the path demands it, the derivative that the harness derives from the program computes
+        them.
 
         Raises:
             UsageError: the backend claims calls but has no automatic differentiation.

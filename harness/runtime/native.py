@@ -248,7 +248,8 @@ class WholeModel(ABC):
 
     @abstractmethod
     def build(self, phase: Phase, sizes: Mapping[str, int]) -> None:
-        """Make the object if it does not exist yet. Called before a compiler traces a call.
+        """Make the object if it does not exist yet. The harness calls this method before a compiler
+        traces a call.
 
         Args:
             phase: ``training`` or ``inference``.

@@ -155,7 +155,8 @@ Piece = Part | Join | Stack | FrozenZeros
 
 @dataclass(frozen=True)
 class Packing:
-    """The parameters in each tensor of a framework, by tensor name. ``unpack`` inverts ``pack``."""
+    """The parameters in each tensor of a framework, by the tensor's name. ``pack`` converts the
+    spec's parameters to tensors, and ``unpack`` converts them back."""
 
     pieces: Mapping[str, Piece]
 

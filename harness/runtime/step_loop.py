@@ -45,8 +45,8 @@ class Runs(Protocol):
 
 
 class Clock:
-    """A stopwatch for the steps of a pipeline. A measurement ends when the results are on the
-    host."""
+    """A stopwatch for the steps of a pipeline. It stops when the results are on the host, so a
+    backend cannot report unfinished steps as done."""
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
@@ -246,9 +246,8 @@ class Pipeline:
         """Reset parameters, statistics, state and optimizer to their initial values; ``parameters``
         replaces the initial parameters.
 
-        If the backend can write into tensors, the initial values of the fixed tensors (which no
-        step changes) are written into the existing tensors, because a compiled step may read this
-        memory.
+        A compiled step may read the memory of the fixed tensors, which no step changes. So if the
+        backend can write into tensors, their initial values are written into the existing tensors.
         """
         first, statistics, _ = self._values
         backend, before = self.session.backend, self._carry.fixed

@@ -149,9 +149,9 @@ class Loader:
         return parts
 
     def _arrays(self, rows: Rows, step: int = 0) -> ArrayDict:
-        """Return the arrays of rows in the axis orders of the step.
+        """Return the arrays of rows, with their axes in the order that the step needs.
 
-        Indices are reordered before they are expanded, because they are smaller.
+        Indices get this order before they are expanded to one-hot, because they are smaller.
         """
         arrays, lead = {}, rows.ndim - 1
         for name, array in self._source.batch(rows, self._early, step).items():

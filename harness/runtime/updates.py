@@ -113,7 +113,8 @@ def without_clipping(rule: UpdateRule, optimizer: NativeOptimizer | None) -> Upd
 
 
 class Update:
-    """An update rule for all variables of a layout.
+    """An optimizer's update rule, applied to all trained variables of a session (the packed tensors
+    of a ``layout``).
 
     Slots are packed like variables. If the rule has a different rule for matrices, slots are kept
     per parameter under the spec's name, because not all parameters have the same slots.

@@ -210,8 +210,8 @@ def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
 
 
 def _best_time(contestant: Contestant) -> float:
-    """Return the shortest time per step in several trials; other processes may have slowed the
-    others."""
+    """Return the shortest time per step in several trials. The longer times are likely due to other
+    processes."""
     count = contestant.steps_in(TRIAL)
     return min(contestant.throughput(count) / count for _ in range(TRIALS))
 

@@ -42,8 +42,8 @@ class TrainEvents:
         from the beginning."""
 
     def doubted(self, backend: str, doubts: Sequence[str]) -> None:
-        """Receive warnings about attributes of a backend that look like mistakes, after its worker
-        starts."""
+        """Receive warnings, after a backend's worker has started, about attributes of the backend
+        that look like mistakes."""
 
     def tried(self, seconds: Mapping[str, float]) -> None:
         """Receive the seconds per step of each path that was tried. The training uses the fastest

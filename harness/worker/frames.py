@@ -149,8 +149,8 @@ class FrameReader:
         self._started = False
 
     def advance(self, connection: socket.socket) -> bool:
-        """Read once; return whether the message is complete. A non-blocking socket may have no
-        data.
+        """Read the bytes that have arrived, and return whether the message is complete. If the
+        socket is non-blocking, there may be no bytes.
 
         Raises:
             EndOfStream: the other end closed the stream before this frame began.

@@ -157,8 +157,8 @@ def _end_matching(is_doomed: Callable[[str], bool]) -> None:
 
 
 def _end_if_matching(pid: int, is_doomed: Callable[[str], bool]) -> bool:
-    """Kill a process if ``is_doomed(token)`` is True for the process's token; return whether the
-    process was killed alive."""
+    """Kill a process if ``is_doomed(token)`` is True for the process's token. Return whether a
+    living process was killed."""
     if not is_doomed(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):
@@ -282,9 +282,9 @@ class Process:
     def end(self) -> int | None:
         """Kill the worker and all processes that it has started; return its exit status.
 
-        All resources except the log are freed. As in ``subprocess``, the status is negative for a
-        signal. It is None if the kernel does not end the process in time, for example because of a
-        device driver.
+        All resources except the log are freed. As in ``subprocess``, the status is negative if a
+        signal ended the process. It is None if the kernel does not end the process in time, for
+        example because of a device driver.
         """
         _signal_to_end(self._popen.pid)
         if not self.has_ended(_REAP_SECONDS) and not self._read_reports():

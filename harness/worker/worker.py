@@ -116,7 +116,7 @@ class Worker:
     """A worker process that starts at its first call and then keeps running.
 
     After a crash, a timeout or too much memory, the next call starts a new process from the same
-    ``Launch``; ``starts`` counts the starts. If a start hangs, or two starts in a row fail, no
+    ``Launch``; ``starts`` counts the starts. If a start hangs, or two successive starts fail, no
     further start is tried, and later calls return the failed outcome immediately. Calls from
     several threads take turns.
     """

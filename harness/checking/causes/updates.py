@@ -78,8 +78,11 @@ class OptimizerSteps:
         times: int = 1,
     ) -> Arrays:
         """Run each training step ``times`` times, and call ``before(session, number)`` before each
-        repetition. Return the loss, parameters and optimizer slots after each step, e.g. ``step 2:
-        loss``."""
+        repetition.
+
+        Return the loss, parameters and optimizer slots after each step, by names such as ``step 2:
+        loss``.
+        """
         session.load(self.material.parameters, {})
         steps = []
         for number, batch in enumerate(batches):

@@ -415,8 +415,11 @@ def far_material(case: Case) -> Arguments | None:
 
 def offset(context: Context) -> Iterator[Finding]:
     """Compare the forward pass of a normalisation on data whose mean is a thousand times their
-    standard deviation. Gradients are not compared: the values have lost three digits, so some
-    values cross a kink, where gradients jump."""
+    standard deviation.
+
+    Gradients are not compared. The values have lost three digits, so some of them cross a kink,
+    where gradients jump.
+    """
     material = offset_material(context.case)
     if material is None:
         return

@@ -107,8 +107,11 @@ def first_state(model: SourceModel, e: Emitter, head: str) -> list[str]:
 
 
 def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
-    """Write the results of a layer's call. A single result is an expression; several results are
-    assigned to variables. ``word`` is the variable name for results that have no name."""
+    """Write the results of a layer's call. A single result stays an expression; several results are
+    assigned to variables.
+
+    ``word`` is the variable name for results that have no name.
+    """
     if len(values) == 1:
         e.settle(values[0], code, word)
         return

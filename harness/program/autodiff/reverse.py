@@ -51,8 +51,8 @@ def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
-    """Return the value numbers in ``against``, and of all values computed from them through which a
-    gradient flows."""
+    """Return the numbers of the values that need a gradient: the values in ``against``, and all
+    values computed from them, except by operations without a derivative."""
     active = set(against)
     for node in nodes:
         if node.op == "scan":

@@ -118,7 +118,8 @@ class SliceFinder:
         return axis if node.attributes["keepdims"] else axis - sum(a < axis for a in axes)
 
     def candidate(self, node: Node) -> Candidate | None:
-        """Return the node as a candidate for merging, if one of its operands is a slice."""
+        """Return the node as a candidate for merging with other nodes; return None unless one of
+        its operands is a slice."""
         if node.body is not None or self.slices.isdisjoint(node.inputs):
             return None
         slices = [self.as_slice(i) for i in node.inputs]

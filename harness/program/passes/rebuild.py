@@ -141,7 +141,11 @@ class Rebuild:
         return [i for i in g.made[value].inputs if g.depth(i) == depth and i not in stacks]
 
     def _compute_stack(self, value: int, depth: int, stacks: Mapping[int, int], like: int) -> int:
-        """Compute a value's stack from the stacks of its operands, which must be in ``stacks``."""
+        """Compute the stack of a value in a loop's body, i.e. its values in all steps, from the
+        stacks of its operands, which must be in ``stacks``.
+
+        ``like`` is a sequence of the loop, which has the number of steps.
+        """
         g = self.rewriter
         if value in stacks:
             return stacks[value]

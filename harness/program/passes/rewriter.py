@@ -110,7 +110,8 @@ class Rewriter:
         return 1 if sequence is None else self.shape(sequence)[0].resolve(self.sizes)
 
     def number(self, value: int) -> float | None:
-        """Return the number to which all entries of a value are known to be equal, or None."""
+        """Return the number that all entries of a value are known to equal; return None if they are
+        unknown or differ."""
         node = self.made.get(value)
         while node is not None and node.op in ("broadcast_to", "expand_dims"):
             node = self.made.get(node.inputs[0])

@@ -57,8 +57,8 @@ class Assembler:
         return matrix_view
 
     def matrix(self, view: View, *groups: int) -> View:
-        """Merge axes to get a matrix with one dense axis, as products need it; copy if
-        necessary."""
+        """Merge axes to get a matrix in which one axis is dense (stride 1), as kernels for products
+        need it; copy the view if necessary."""
         matrix_view = view.merge(*groups)
         if matrix_view is None or (1 not in matrix_view.strides and 1 not in matrix_view.shape):
             matrix_view = self.compact(view).merge(*groups)

@@ -77,7 +77,8 @@ class BufferJoiner:
     def _joined(
         self, chains: Sequence[_Chain], instructions: Sequence[Instruction]
     ) -> list[Instruction]:
-        """Return a chain of instructions on the joined buffers of several equal chains."""
+        """Return a chain of instructions on the joined buffers, which does the work of several
+        equal chains."""
         chains = sorted(chains, key=lambda chain: (chain.size % LINE > 0, chain.numbers[0]))
         size = sum(chain.size for chain in chains)
         for members in zip(*(chain.buffers for chain in chains), strict=True):
@@ -130,7 +131,7 @@ class _Chain:
 def _groups(
     instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> list[list[_Chain]]:
-    """Return groups of chains that do the same work, each chain on its own carried buffers."""
+    """Return groups of chains that do the same work. Each chain has its own carried buffers."""
     uses = _uses(instructions)
     alike: dict[Hashable, list[_Chain]] = defaultdict(list)
     for chain in _chains(instructions, uses):
@@ -175,10 +176,10 @@ def _uses(instructions: Sequence[Instruction]) -> dict[Buffer, list[int]]:
 def _chains(
     instructions: Sequence[Instruction], uses: Mapping[Buffer, Sequence[int]]
 ) -> Iterator[_Chain]:
-    """Yield chains of instructions on whole small buffers. Instructions belong to the same chain if
-    they use the same buffer.
+    """Yield chains of instructions on whole small buffers. Instructions that use the same buffer
+    belong to the same chain.
 
-    Each chain starts from a carried buffer.
+    Each chain starts from a carried buffer, e.g. of a parameter.
     """
     writers = Counter(one.out.buffer for one in instructions)
     joinable = {

@@ -38,7 +38,7 @@ def windows(work: Work) -> Operand:
 def overlap_add(work: Work) -> Operand:
     """Return the sum of the windows, with the padding cut off.
 
-    Each instruction adds one entry of all windows.
+    Each instruction adds the entry at one position of all windows.
     """
     assembler, attributes = work.assembler, work.attributes
     value = assembler.in_memory(work.inputs[0])
