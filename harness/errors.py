@@ -177,8 +177,7 @@ def unknown(what: str, value: object, known: Iterable[str], instead: str = "") -
     """Return the error "unknown WHAT VALUE", with the known names and the most similar name.
     ``what`` is a noun, e.g. "backend".
 
-    If ``instead`` is not empty, the message has the text "give INSTEAD" in place of the similar
-    name.
+    If ``instead`` is not empty, the message says "give INSTEAD" and names no similar name.
     """
     names = tuple(known)
     hint = f"; give {instead}" if instead else did_you_mean(value, names)

@@ -88,7 +88,8 @@ def prepare(jax: Any, device: str, dtype: str) -> Any:
 
 
 def settings(jax: Any) -> Mapping[str, str]:
-    """Return the settings that :func:`prepare` has made, e.g. of precision, as JAX reports them."""
+    """Return the settings that :func:`prepare` has made, e.g. of precision, by name, with the
+    values that JAX reports."""
     return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
 
 

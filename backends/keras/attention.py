@@ -29,8 +29,8 @@ ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
 
 
 def arguments(layer: ClaimableCall) -> dict[str, Any]:
-    """Return the constructor arguments of ``keras.layers.MultiHeadAttention`` for a layer of the
-    spec."""
+    """Return the constructor arguments, by name, with which ``keras.layers.MultiHeadAttention``
+    equals a layer of the spec."""
     return {"num_heads": layer.attributes["heads"], "key_dim": layer.attributes["head"]}
 
 

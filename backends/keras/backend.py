@@ -228,7 +228,8 @@ class Keras(Backend):
         return made, self.keras.ops.cast if mixed else None
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """Return the constructor arguments that set the initializers of a Keras class."""
+        """Return the constructor arguments, by name, that set the initial values of a Keras class
+        to zero, because they are replaced before they are used."""
         return zero_initializers(kind)
 
     def _attention(self, layer: ClaimableCall) -> Native | None:

@@ -170,8 +170,10 @@ def _arguments(
     roles: Mapping[str, int],
     weights: Mapping[int, str],
 ) -> dict[int, str]:
-    """Return the names of the arguments of a generated layer: values from outside of the layer, and
-    inputs that have the axes of unknown length that the equations need.
+    """Return the names of the arguments of a generated layer, by value number.
+
+    The arguments are the values from outside of the layer. If an equation needs the length of an
+    axis that is unknown when the layer is built, an input with such an axis is an argument too.
 
     Raises:
         UsageError: no input has an axis of a length that the equations need.

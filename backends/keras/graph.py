@@ -44,7 +44,8 @@ def _source(layer: Any, values: Tensors) -> list[Any]:
 
 
 def mask_of(values: Tensors) -> Mapping[str, Any]:
-    """Return the keyword argument ``mask`` for a call of a recurrent layer."""
+    """Return the extra keyword argument for a call of a recurrent layer with a padding mask: a
+    dictionary with the key ``mask``."""
     return {"mask": values["mask"]}
 
 

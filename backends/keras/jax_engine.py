@@ -61,5 +61,9 @@ class JaxEngine(Jax):
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Update parameters with the ``stateless_apply`` method of a Keras optimizer."""
+        """Make one step of a Keras optimizer with its method ``stateless_apply``. Return the new
+        parameters, and the new optimizer state.
+
+        ``tensors`` are the parameters before the step.
+        """
         return optimizer.stateless_apply(state, gradients, tensors)

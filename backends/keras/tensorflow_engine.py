@@ -248,8 +248,12 @@ class TensorFlowEngine:
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Update parameters through variables, because Keras' ``stateless_apply`` does not run on
-        TensorFlow."""
+        """Make one step of a Keras optimizer. Return the new parameters, and the new optimizer
+        state.
+
+        The values ``tensors`` and ``state`` are written into variables, and read from them after
+        the step, because Keras' ``stateless_apply`` does not run on TensorFlow.
+        """
         slots = optimizer.variables
         for variable, tensor in zip([*trained, *slots], [*tensors, *state], strict=True):
             variable.assign(tensor)

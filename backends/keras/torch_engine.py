@@ -57,7 +57,8 @@ class TorchEngine(Torch):
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Update copies of the parameters, because Keras' optimizers for torch write into their
-        arguments."""
+        """Make one step of a Keras optimizer on copies of the parameters and of its state, because
+        Keras' optimizers for torch write into their arguments. Return the new parameters, and the
+        new optimizer state."""
         copies = [t.clone() for t in state], gradients, [t.clone() for t in tensors]
         return optimizer.stateless_apply(*copies)

@@ -133,9 +133,11 @@ class TracedPart:
 
 @dataclass(frozen=True)
 class Location:
-    """The place of the first wrong value in the order of computation. ``place`` is the
-    ``file:line`` of the equation that computes it. ``right_if`` describes a mistake with parameters
-    that would explain the value."""
+    """The first wrong value in the order of computation (``part``), and its place.
+
+    ``place`` is the ``file:line`` of the equation that computes it. ``right_if`` describes a
+    mistake with parameters that would explain the value.
+    """
 
     part: TracedPart
     place: str

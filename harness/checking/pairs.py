@@ -204,8 +204,8 @@ def find_outlier(members: Sequence[CellResult]) -> str:
 
 
 def _compute_output_error(first: CellResult, second: CellResult) -> float:
-    """Return the largest difference between the outputs of two cells, relative to the largest
-    entry. The result is infinite if shapes differ, or if differing outputs are not all finite."""
+    """Return the largest difference between the outputs of two cells, divided by the largest entry.
+    The result is infinite if shapes differ, or if differing outputs are not all finite."""
     worst = 0.0
     for name, array in first.outputs.items():
         if name not in second.outputs or array.shape != second.outputs[name].shape:

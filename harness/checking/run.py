@@ -364,8 +364,11 @@ class NodeCells:
 
     def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
         """Run a cell. Return its result, and the error of the oracle's gradients relative to the
-        complex-step method. With ``share``, the result includes the arrays that the parent process
-        needs to compare backends with each other."""
+        complex-step method; the error is None if it was not measured.
+
+        With ``share``, the result includes the arrays that the parent process needs to compare
+        backends with each other.
+        """
         runner = self._workers.runner(task)
         with one_thread():
             result = runner.run_cell(task.cell)

@@ -178,7 +178,8 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve a command like click, but let the ``UsageError`` suggest a known command."""
+        """Find the command that the arguments name, as click does. For an unknown name, the
+        ``UsageError`` suggests a known command."""
         name = args[0]
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
@@ -191,7 +192,7 @@ class Verbs(click.Group):
         raise click.UsageError(f"no such command {name!r}{hint}", ctx)
 
     def vocabulary(self) -> dict[str, list[str]]:
-        """Return the options of each command, without their dashes."""
+        """Return the names of each command's options, without their dashes."""
         return {name: [*map(_word, _options(c))] for name, c in self.commands.items()}
 
 

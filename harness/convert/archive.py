@@ -177,7 +177,8 @@ def bytes_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None:
-    """Raise :class:`UsageError` if a file lacks keys of the model, or has unknown keys."""
+    """Raise :class:`UsageError` if a file lacks keys of the model (``wanted``), or has unknown
+    keys."""
     found, wanted = list(found), list(wanted)
     found_set, wanted_set = set(found), set(wanted)
     missing, unknown = (

@@ -236,7 +236,7 @@ FORMATS = PluginKind("format", FORMATS_GROUP, UnknownFormat, BrokenFormat)
 
 
 def available() -> dict[str, Origin]:
-    """Return every installed format by name, sorted, without importing any."""
+    """Return every installed format by name, sorted by name. No format is imported."""
     return plugins.available(FORMATS_GROUP)
 
 
@@ -283,7 +283,7 @@ class FormatService:
         return self.format.suffix
 
     def write(self, exported: Mapping[str, Any], path: str) -> list[str]:
-        """Write the model with :meth:`Format.write`, and return the files.
+        """Write the model with :meth:`Format.write`, and return the paths of the files.
 
         ``exported`` is the result of :meth:`Exported.payload`.
 

@@ -275,7 +275,8 @@ def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
-    """Return the content that ``harness run --json`` prints."""
+    """Return the content that ``harness run --json`` prints. ``arrays`` are the results by their
+    names in a file."""
     loss = result.loss
     return {
         "loss": loss if loss is None or math.isfinite(loss) else str(loss),

@@ -120,9 +120,9 @@ def _first_lengths(
     """Return the first three lengths: the maximum, 0, and 1. If ``rotation`` is odd, the third
     length is half the maximum.
 
-    A model may have two inputs of lengths. For example, ``ctc`` has the number of steps and the
-    number of labels. If ``rotation`` is even, the three rows then have: the maximum of both; one
-    step more than labels; one label more than steps.
+    A model may have two inputs of lengths, e.g. ``ctc``: the number of steps and the number of
+    labels. If ``rotation`` is even, their first three rows then have: the maximum of both; one step
+    more than labels; one label more than steps.
     """
     all_sizes = {**program.sizes, **sizes}
     largest = {}

@@ -212,11 +212,12 @@ class Expected:
         return self.at_least(np.inf, "gradient.")
 
     def where_rounding_decides(self) -> Expected:
-        """Return the same values with more noise in narrow dtypes. If the noise of a tensor is so
-        large that the tensor is not compared, all tensors of the same kind get at least this noise.
+        """Return the same values with more noise in narrow dtypes: if the noise of one tensor is so
+        large that it is not compared, all tensors of the same kind get at least this noise.
 
-        In this case, rounding may decide, e.g., which entry of a softmax becomes 1. The runs that
-        measure noise may agree by luck for some tensors.
+        In this case, rounding may decide, e.g., which entry of a softmax becomes 1, and this
+        changes all these tensors. The runs that measure noise may miss it in some tensors by
+        chance.
         """
 
         def measured(base: str) -> Noise:

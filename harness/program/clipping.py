@@ -73,7 +73,8 @@ class _GradientEquation:
         self.totals = {total.value: total.part for total in rule.totals}
 
     def clipping(self, value: int) -> Clipping | None:
-        """Return the clipping whose result is ``value``, or None."""
+        """Return the clipping of which ``value`` is the result; return None if the value is
+        computed in another way."""
         return self._match_value(value) or self._match_where(value) or self._match_scaled(value)
 
     def _match_value(self, value: int) -> Clipping | None:

@@ -104,7 +104,8 @@ def _make_chart(
 
 
 def group_doubts(chart: Chart) -> list[tuple[str, list[str]]]:
-    """Return the reasons why speeds are unreliable, each with the cells that it concerns."""
+    """Return pairs: a reason why speeds are unreliable, and the names of the cells that it
+    concerns."""
     by_doubt: dict[str, list[str]] = {}
     for system, dots in chart.rows:
         for backend, dot in dots.items():
@@ -114,7 +115,8 @@ def group_doubts(chart: Chart) -> list[tuple[str, list[str]]]:
 
 
 def roofline(file: SpeedFile) -> Roofline | None:
-    """Return the roofline of a file, or None if no cell has all measurements for it."""
+    """Return the data of the roofline plot of a file; return None if no cell has all measurements
+    that the plot needs."""
     peaks, bandwidths, cells = [], [], []
     for speed in file.benchmarks:
         figures = speed.extra_info

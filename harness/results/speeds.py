@@ -153,7 +153,7 @@ class Timed(SpeedEntry):
 
 
 class NoSpeed(SpeedEntry):
-    """A cell without a speed, and the reason."""
+    """A cell without a speed. ``status`` is e.g. "refused", and ``reason`` says why."""
 
     status: str
     reason: str

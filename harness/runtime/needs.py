@@ -37,7 +37,8 @@ def missing_frameworks(pythons: Mapping[str, str]) -> dict[str, str]:
 
 
 def missing_here() -> dict[str, str]:
-    """Return the backends whose framework this interpreter lacks, each with its install command."""
+    """Return the backends whose framework this interpreter lacks: a mapping from the backend to the
+    command that installs its framework."""
     commands = {}
     for name, (_, entry) in sorted(installed(ENTRY_POINT_GROUP).items()):
         if entry.dist is not None and not all(map(_is_installed, requirements(entry.dist, name))):

@@ -84,7 +84,7 @@ def without_number(name: str) -> str:
 
 
 def value_places(program: Program) -> dict[str, str]:
-    """Return the place (``file:line``) of each named value's equation in the spec."""
+    """Return the ``file:line`` of the equation of each named value, by the value's name."""
     nodes = list(walk_nodes(program.nodes))
     # Calls and loops come last, because their results were made by the nodes inside.
     nodes.sort(key=lambda node: node.body is not None)
@@ -271,8 +271,8 @@ class Session(Functions):
         targets: Arrays,
         cotangents: Arrays | None = None,
     ) -> tuple[ArrayDict, ArrayDict]:
-        """Return results, and gradients by parameter of the spec, ``input.NAME`` and
-        ``state.NAME``.
+        """Return two mappings: the results, and the gradients by name. A name is a parameter of the
+        spec, ``input.NAME`` or ``state.NAME``.
 
         The gradients are those of the loss. With ``cotangents`` (by result name), they are those of
         the inner product of results and cotangents. Raise :class:`UsageError` as :meth:`arguments`

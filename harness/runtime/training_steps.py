@@ -35,7 +35,8 @@ class BatchSource(Protocol):
 
     @property
     def classes(self) -> Mapping[str, int]:
-        """The number of classes of each one-hot array that the source can also give as indices."""
+        """The number of classes of each one-hot array that the source can also give as indices, by
+        the array's name."""
 
     def batch(self, rows: Rows, compact: Collection[str] = (), step: int | None = None) -> Arrays:
         """Return arrays ``[..., batch, ...]`` by ``input.NAME`` and ``target.NAME``.

@@ -148,7 +148,8 @@ class Update:
         return packed
 
     def unpacked(self, slot: str, arrays: Arrays) -> ArrayDict:
-        """Invert :meth:`packed` for one slot: return its arrays by parameter of the spec."""
+        """Convert a slot with one array per variable back to one array per parameter of the spec
+        (the reverse of :meth:`packed`)."""
         return dict(arrays) if slot in self.own_slots else self.layout.unpack(arrays)
 
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:

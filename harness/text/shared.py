@@ -48,8 +48,8 @@ class Shared:
         return len(self.array)
 
     def describe_location(self) -> dict[str, str]:
-        """Return the location of the vector, which other processes pass to :func:`map_vector`. It
-        is valid as long as this object lives."""
+        """Return the location of the vector (a path and the dtype), which other processes pass to
+        :func:`map_vector`. It is valid as long as this object lives."""
         place = f"/proc/{os.getpid()}/fd/{self._handle}"
         return {"place": place, "dtype": self.array.dtype.str}
 

@@ -194,8 +194,8 @@ def entries_from(request: BenchRequest) -> list[Entry]:
 
 
 def list_missing_frameworks(request: BenchRequest) -> Mapping[str, str]:
-    """Return the requested backends whose framework is not installed, each with the command that
-    installs it."""
+    """Return the requested backends whose framework is not installed: a mapping from the backend to
+    the command that installs its framework."""
     return choose(request.backends, request.pythons).lacking
 
 
@@ -234,8 +234,8 @@ def characters_read(spec: Spec, time: int) -> tuple[int, str]:
 
 
 def _choose_modes(spec: Spec, requested: Iterable[str]) -> tuple[str, ...]:
-    """Return the requested modes in which a model can be timed; without an optimizer, these exclude
-    training."""
+    """Return the requested modes in which a model can be timed: all of them, or without ``train``
+    if the model has no optimizer."""
     modes = tuple(mode for mode in requested if mode != "train" or spec.update is not None)
     if not modes:
         raise UsageError(f"{spec.name} has no optimizer: time it with --mode forward")
@@ -243,7 +243,12 @@ def _choose_modes(spec: Spec, requested: Iterable[str]) -> tuple[str, ...]:
 
 
 def _choose_lengths(spec: Spec, lengths: Sequence[int]) -> tuple[int, ...]:
-    """Return the lengths to time: the requested lengths, if the model reads sequences."""
+    """Return the sequence lengths to time: the requested ``lengths``, or the spec's length if none
+    is requested.
+
+    If the model reads no sequences of variable length, return only the number of characters that
+    one sample has.
+    """
     if not has_time(spec):
         return (characters_read(spec, 1)[0],)
     return tuple(dict.fromkeys(lengths)) or (spec.length,)

@@ -19,8 +19,11 @@ WORTH = 0.03
 
 
 def compare_tunings(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """Return for every cell with a tuning (settings of a backend) its speed relative to the same
-    cell with default settings."""
+    """Return an entry for every cell with a tuning (settings of a backend), for JSON output.
+
+    It has the speed relative to the same cell with default settings (``speed_ratio``), and whether
+    the tuning "pays", "harms" or makes no difference ("same").
+    """
     plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
     entries = []
     for result in results:
@@ -66,7 +69,7 @@ def fit_slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
     """Fit log(seconds) against log(size), to see how the time grows with the size.
 
     There is a fit for each size of which several values were timed while all other sizes were
-    equal.
+    equal. A fit has the cells, the size (``over``), the ``slope`` and ``r_squared``.
     """
     families: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:

@@ -190,7 +190,8 @@ class RowFeed:
         )
 
     def select_rows(self, rows: Array) -> dict[str, Array]:
-        """Return the arrays of the given rows, without noise; one-hot arrays stay indices."""
+        """Return the arrays of the given rows, by name, without noise; one-hot arrays stay
+        indices."""
         selected = {}
         for name, row_array in self._arrays.items():
             # A step gets a whole array if all rows share the array.
@@ -214,7 +215,8 @@ class RowFeed:
         return {name: one.classes for name, one in self._arrays.items() if one.classes}
 
     def _noise_arrays(self, rows: Array, step: int) -> dict[str, Array]:
-        """Return the noise of one step, or of all steps of ``rows`` ``[steps, batch]``."""
+        """Return the noise of one step, or of all steps of ``rows`` ``[steps, batch]``, by
+        ``input.NAME``."""
         sizes = {"batch": rows.shape[-1], "time": self._time}
         count = len(rows) if rows.ndim > 1 else 1
         steps = [

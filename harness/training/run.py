@@ -77,7 +77,7 @@ def load_initial(remote: TrainRemote) -> None:
 
 
 def trials(remote: TrainRemote) -> dict[str, float]:
-    """Return the seconds per step on each path, without compilation. The training itself starts
+    """Return the seconds per step, by path, without compilation. The training itself starts
     afterwards from newly loaded parameters."""
     count = min(SUMMED, len(remote.setup.feed.epoch(0)))
 

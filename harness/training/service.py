@@ -117,8 +117,9 @@ class TrainService:
     def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
         """Make ``count`` steps of an epoch, from step ``first``.
 
-        Return a list with one sum for each :data:`SUMMED` steps: it adds the loss of each step,
-        multiplied by the number of rows in its batch. Each epoch begins with the initial state.
+        Return a list of sums, one for each :data:`SUMMED` steps. A sum adds the losses of these
+        steps, each multiplied by the number of rows in its batch. Each epoch begins with the
+        initial state.
         """
         steps, session = self.steps, self.steps.session
         rows = self._feed.epoch(epoch)[first : first + count]
@@ -140,8 +141,8 @@ class TrainService:
         rows are held out.
 
         The inference program computes them, on at most ``most`` batches. If the model averages its
-        parameters, ``metric.averaged_NAME`` are the same values computed with the averaged
-        parameters.
+        parameters, the results also have ``metric.averaged_NAME``: the same metrics, computed with
+        the averaged parameters.
         """
         steps, session = self.steps, self.steps.session
         if not self._feed.held_out_batch:

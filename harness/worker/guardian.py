@@ -142,7 +142,8 @@ def _kill(child: int) -> bool:
 
 
 def _reap(worker: int) -> int | None:
-    """Wait for all ended children; return the worker's exit status if the worker has ended."""
+    """Remove all ended children from the process table (wait for them). If the worker is one of
+    them, return its exit status."""
     status = None
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:

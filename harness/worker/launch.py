@@ -93,7 +93,7 @@ def guarded(python: str, module: str, arguments: Sequence[str]) -> list[str]:
 
 
 def thread_settings(count: int) -> dict[str, str]:
-    """Return the environment variables that set the number of threads of numerical libraries."""
+    """Return the environment variables that make numerical libraries use ``count`` threads."""
     names = ("OMP", "OPENBLAS", "MKL")
     variables = {f"{name}_NUM_THREADS": str(count) for name in names}
     return {**variables, "TF_NUM_INTRAOP_THREADS": str(count), "TF_NUM_INTEROP_THREADS": "1"}

@@ -272,7 +272,8 @@ class Remote:
         dtype: str,
         device: str,
     ) -> dict[str, str]:
-        """Open a session that compiles quickly; return what runs each layer."""
+        """Open a session that compiles quickly; return what runs each layer, by the layer's name
+        (e.g. ``torch.lstm`` or ``equations``)."""
         value = self.call(
             "open",
             training=encoded(training),

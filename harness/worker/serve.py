@@ -276,7 +276,8 @@ def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failed_reply(error: BaseException) -> dict[str, Any]:
-    """Return the fields of an answer that describe ``error``, as plain text."""
+    """Return the fields of an answer that describe ``error``, by name (e.g. ``message``), as plain
+    text."""
     out_of_memory = any(map(_is_out_of_memory, _error_chain(error)))
     return {
         "status": "out-of-memory" if out_of_memory else "error",

@@ -133,7 +133,8 @@ def whole_batch(case: Case) -> Arguments | None:
 
 
 def _changeable_sizes(case: Case, own: Case) -> dict[str, int]:
-    """Return the spec's sizes that differ from the sizes of the small case, largest first."""
+    """Return the spec's sizes that differ from the sizes of the small case, by name, largest
+    first."""
     sizes = own.training.sizes
     changeable = {
         n: size

@@ -35,7 +35,7 @@ class Idioms:
         self, nodes: Iterable[Node], wanted: Iterable[int]
     ) -> tuple[tuple[Node, ...], tuple[int, ...]]:
         """Rewrite nodes. Return the new nodes that are needed to compute the values ``wanted``, and
-        the numbers that these values now have."""
+        the new numbers of these values."""
         rewritten = [self._rewritten(node) for node in nodes]
         results = tuple(self._now(value) for value in wanted)
         needed = needed_nodes([node for node in rewritten if node is not None], results)

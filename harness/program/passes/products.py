@@ -396,8 +396,8 @@ def _neighbours(parts: Sequence[Node | None], axis: int) -> bool:
 
 
 def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
-    """Return the nodes that read each value, also inside loops. A node that reads the slice of a
-    sequence in a loop counts as a reader of the sequence."""
+    """Return, for each value, the nodes that read it, also inside loops. If a node in a loop reads
+    the slice of a sequence, it is listed as a reader of the sequence."""
     users: dict[int, list[Node]] = defaultdict(list)
     for node in nodes:
         for value in node.inputs:

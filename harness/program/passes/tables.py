@@ -11,8 +11,8 @@ from harness.program.primitives import BINARY, UNARY
 
 
 def _large_take(g: Rewriter, value: int) -> tuple[int, int] | None:
-    """Return (table, indices) if a value is a take with more indices than the table has rows;
-    otherwise None."""
+    """Return (table, indices) if a value is rows taken from a table, with more indices than the
+    table has rows; otherwise None."""
     node = g.node(value, "take")
     if node is None:
         return None

@@ -22,7 +22,8 @@ def chains(
     ops: Collection[str],
     allocation_of: Callable[[View], Allocation | None],
 ) -> list[list[Instruction]]:
-    """Group instructions, in order, into chains: neighbours that can run tile by tile.
+    """Group instructions, in order, into chains: neighbours that can run tile by tile (all
+    instructions on the first rows, then all on the next rows).
 
     Only operations in ``ops`` can run on some of the rows. ``allocation_of`` gives a view's memory,
     or None for an input. An instruction that reads an input is a chain of its own.

@@ -88,7 +88,7 @@ class Reader:
         return min(dim.resolve(program.sizes) for dim in dims)
 
     def inputs(self, indices: Sequence[int]) -> dict[str, Array]:
-        """Return the input arrays for the given characters, with batch size 1.
+        """Return the input arrays for the given characters, by name, with batch size 1.
 
         If there are more characters than the model can read, only the last characters are used.
         """
