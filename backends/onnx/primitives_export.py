@@ -44,7 +44,7 @@ COLUMNS = ("length", "size", "stride", "dilation")
 
 
 def _window_positions(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
-    """Return the name of a constant with the positions of window entries along one axis. Its shape
+    """Return the name of an ONNX value: the positions of window entries along one axis. Its shape
     is ``[count, size]``: number of windows, entries of a window."""
     known = graph.program.sizes
     if not {name for dim in (count, size, step, apart) for name in dim.names} - known.keys():

@@ -250,8 +250,9 @@ class Expectations:
         return {n for n, _ in self.values if self._places.get(without_number(n)) == place}
 
     def _find_explanation(self, part: TracedPart) -> str:
-        """Return the description of the first mistake with which the oracle computes the same value
-        as the backend; an empty text if no mistake explains the value."""
+        """Return the description of the first mistake (see :func:`hypotheses`) that explains the
+        value of ``part``: with this mistake, the oracle computes the same value as the backend.
+        Return an empty text if no mistake explains it."""
         for _, text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)
             trace = self._oracle(material, "float64")

@@ -227,9 +227,11 @@ def _not_comparable(count: int, count_text: str, problem: str, where: str = "") 
 
 
 def sort_slowest_first(names: Sequence[str]) -> list[str]:
-    """Sort the backends from slow to fast. A slow backend that starts first does not run alone at
-    the end. Keras on JAX comes first, then JAX and other Keras backends, then all others, and numpy
-    last."""
+    """Sort the backends from slow to fast, so that the slow backends start first. If a slow backend
+    started last, it would run alone at the end.
+
+    Keras on JAX comes first, then JAX and other Keras backends, then all others, and numpy last.
+    """
     slow_parts = ("keras", "jax")
     return sorted(
         names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow_parts))

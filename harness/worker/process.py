@@ -422,8 +422,8 @@ os.register_at_fork(after_in_child=_forget_parent)
 
 
 def exit_cause(code: int | None, when: str) -> str:
-    """Describe how a process ended: the exit code with the text ``when``, or the name of the
-    signal."""
+    """Describe how a process ended: by the name of the signal, or by its exit code followed by
+    ``when``, e.g. "exit code 0 during the call"."""
     if code is None:
         return "it was killed, but the kernel has not ended it yet"
     if code >= 0:

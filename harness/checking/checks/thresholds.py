@@ -211,8 +211,11 @@ def _draw_repeated(
 def take_rows(
     program: Program, ports: Sequence[Port], arrays: Arrays, rows: Array | list[int]
 ) -> ArrayDict:
-    """Return the rows with the given numbers of each array, e.g. a part of a batch. An array
-    without a batch axis is returned whole. ``ports`` says which axis of each array is the batch."""
+    """Return some rows of each array, e.g. a part of a batch; ``rows`` are their numbers.
+
+    An array without a batch axis is returned whole. ``ports`` says which axis of each array is the
+    batch.
+    """
     shapes = {port.name: [str(dim) for dim in program.type_of(port).shape] for port in ports}
     return {
         n: np.take(a, rows, shapes[n].index("batch")) if "batch" in shapes[n] else a

@@ -98,8 +98,9 @@ def _where(r: Reverse, node: Node, g: int) -> None:
 
 
 def _windowed(transpose: str) -> Rule:
-    """Return the rule of ``windows`` or ``overlap_add``. These linear operations are transposes of
-    each other, so ``transpose`` names the operation that computes the cotangent."""
+    """Return the derivative rule of ``windows`` or ``overlap_add``. Each of these linear operations
+    is the transpose of the other, so ``transpose``, which computes the cotangent, is the name of
+    the other operation."""
 
     def rule(r: Reverse, node: Node, g: int) -> None:
         (value,), attributes = node.inputs, dict(node.attributes)

@@ -20,7 +20,7 @@ def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:
 
 
 def _fold_constants(op: str) -> Rule:
-    """Return the rule that computes an operation on constants."""
+    """Return the rule that replaces an operation on constants by its result."""
     function: Callable[..., Any] = getattr(np, op)
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
