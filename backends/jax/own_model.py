@@ -4,7 +4,7 @@ module of flax.linen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from harness.extend.models import (
     Placing,
     made,
     names_taken,
+    place_of,
     sizes_taken,
 )
 
@@ -118,6 +119,13 @@ class JaxModel(OwnModel):
         returned = placing.call(self.function, self._tensors(given), self._tree(self.leaves))
         return {n: self.backend.numpy(jnp.asarray(t)) for n, t in naming(returned).items()}
 
+    def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
+        def run(leaves: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
+            return placing.call(self.function, tensors, self._tree(leaves))
+
+        jaxpr = jax.make_jaxpr(run)(self.leaves, self._tensors(given))
+        return list(dict.fromkeys(_narrow_places(jaxpr.jaxpr)))
+
     def _tree(self, leaves: Mapping[str, Any]) -> Any:
         return self.form.unflatten([leaves[name] for name in self.leaves])
 
@@ -143,6 +151,21 @@ class JaxModel(OwnModel):
         (_, results), target = jax.value_and_grad(scalar, has_aux=True)(floats)
         numpy = self.backend.numpy
         return {n: numpy(a) for n, a in results.items()}, {n: numpy(a) for n, a in target.items()}
+
+
+def _narrow_places(jaxpr: Any) -> Iterator[str]:
+    """Yield the places of the operations of a jaxpr that return floats narrower than float64."""
+    for operation in jaxpr.eqns:
+        inner = [getattr(value, "jaxpr", value) for value in operation.params.values()]
+        for each in inner:
+            if hasattr(each, "eqns"):
+                yield from _narrow_places(each)
+        dtypes = [getattr(v.aval, "dtype", np.dtype(bool)) for v in operation.outvars]
+        if any(jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 8 for dtype in dtypes):
+            frames = getattr(operation.source_info.traceback, "frames", ())
+            # JAX lists the innermost frame first.
+            place = place_of((frame.file_name, frame.line_num) for frame in reversed(frames))
+            yield place or str(operation.primitive)
 
 
 def _dotted_name(path: tuple[Any, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.extend import Array, ArrayDict, Arrays, UsageError
 from harness.extend.models import (
@@ -22,6 +24,7 @@ from harness.extend.models import (
     TracedGraph,
     made,
     names_taken,
+    place_of,
     run_user_code,
     sizes_taken,
 )
@@ -166,6 +169,12 @@ class TorchModel(OwnModel):
                 hook.remove()
         return True
 
+    def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
+        self.module.train(False)
+        with torch.no_grad(), _default_dtype(self.dtype), _NarrowOperations() as found:
+            placing.call(self.module, self._tensors(given))
+        return list(found.places)
+
     def _tensors(self, given: Arrays) -> dict[str, torch.Tensor]:
         made = {n: torch.from_numpy(np.array(a)).to(self.backend.device) for n, a in given.items()}
         return {n: t.to(self.dtype) if t.is_floating_point() else t for n, t in made.items()}
@@ -184,6 +193,22 @@ class TorchModel(OwnModel):
             target = self.backend.gradients_of(scalar, leaves)
         arrays = {n: self.backend.numpy(t) for n, t in results.items()}
         return arrays, {n: self.backend.numpy(t) for n, t in target.items()}
+
+
+class _NarrowOperations(TorchDispatchMode):
+    """The places of the operations that return floats narrower than float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[str, None] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        if getattr(returned, "dtype", None) in (torch.float32, torch.bfloat16, torch.float16):
+            stack = traceback.extract_stack()
+            place = place_of((frame.filename, frame.lineno or 0) for frame in stack)
+            self.places[place or str(func)] = None
+        return returned
 
 
 @contextmanager

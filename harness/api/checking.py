@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 TINTS: Mapping[str, Tint] = {
     "agree": "good",
+    "float32-precision": "known",
     "known-difference": "known",
     "unsupported": "faint",
     "not-applicable": "faint",

@@ -12,7 +12,7 @@ from harness.checking.history import CHECKSUMS, keep_common
 from harness.checking.pairs import read_pairs
 from harness.oracle.tolerance import accuracy_change
 from harness.results.cell import Cell, CellResult
-from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
+from harness.results.findings import AGREEING, PASSING, VERDICTS, Finding, Verdict, digits
 from harness.results.lines import Head, Pair, RequestRecord
 from harness.results.records import Records, newest_results
 from harness.runs.changes import (
@@ -305,7 +305,7 @@ def _classify(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kin
 def _classify_verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
     if new == "differ" and old in PASSING:
         return "new-difference", True
-    if old not in PASSING and new in ("agree", "known-difference"):
+    if old not in PASSING and new in AGREEING:
         return "repaired", False
     if new in PASSING:
         # Known differences are accepted, because their entries give reasons. If a check no longer

@@ -39,7 +39,7 @@ from harness.oracle import tolerance
 from harness.results.cell import Cell, CellResult
 from harness.results.environment import describe_machine
 from harness.results.file import RecordError, encode_line, read_records
-from harness.results.findings import Verdict
+from harness.results.findings import AGREEING
 from harness.results.lines import Begin, CellLine, End, Head, RequestRecord, Result, results_of
 from harness.results.records import Records
 from harness.runs.changes import describe_change
@@ -257,7 +257,7 @@ def _compute_checksum(data: Any) -> str:
 
 SUFFIX = ".jsonl"
 # Results with these verdicts are reused. Cells that differ or could not run always run again.
-KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
+KEPT = AGREEING
 
 
 def read_history(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], list[str]]:

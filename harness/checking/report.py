@@ -29,6 +29,7 @@ from harness.runs.changes import RunChanges
 
 STYLES: Mapping[str, str] = {
     "agree": "green",
+    "float32-precision": "cyan",
     "known-difference": "cyan",
     "unsupported": "dim",
     "not-applicable": "dim",

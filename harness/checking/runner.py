@@ -40,7 +40,7 @@ from harness.oracle.complex_step import complex_step_gap
 from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit
 from harness.results.cell import Cell, CellResult, cell_name, harness_fault
 from harness.results.environment import describe_machine
-from harness.results.findings import PASSING, VERDICTS, Finding, Verdict
+from harness.results.findings import AGREEING, PASSING, VERDICTS, Finding, Verdict
 from harness.results.lines import CheckedModel, Head, Pair
 from harness.runs.plans import RunPlan
 from harness.worker.launch import Launch, usual_start_timeout
@@ -109,7 +109,7 @@ class Report:
         }:
             return 3
         if verdicts <= PASSING:
-            return 0 if "agree" in verdicts or "known-difference" in verdicts else 3
+            return 0 if verdicts & AGREEING else 3
         return 1
 
 

@@ -28,6 +28,7 @@ MOST_HEADROOM = 2.5
 KEPT = "°"
 GROUPS: Mapping[str, str] = {
     "agree": "agrees",
+    "float32-precision": "known",
     "known-difference": "known",
     "not-applicable": "silent",
     "unsupported": "silent",

@@ -13,14 +13,12 @@ from harness.report import speeds
 from harness.report.cells import KEPT, count_verdicts
 from harness.report.inputs import CheckRun, Inputs
 from harness.results.cell import CellResult, not_compared
-from harness.results.findings import BROKEN, PASSING
+from harness.results.findings import AGREEING, BROKEN, PASSING
 
 if TYPE_CHECKING:
     from harness.report.changes import News
 
 Tone = Literal["good", "bad", "broken"]
-# Verdicts of checks that compared something.
-COMPARED = frozenset({"agree", "known-difference"})
 # The maximum numbers of notes on specs, and of names of checks, in the headline.
 MOST_NOTES, MOST_NAMED = 5, 5
 SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
@@ -105,7 +103,7 @@ def _summarize_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
         return "broken", f"{lost} {of} could not be run", lines
     if not results:
         return "broken", "No cell was finished", lines
-    silent = sum(not any(f.verdict in COMPARED for f in r.findings) for r in results)
+    silent = sum(not any(f.verdict in AGREEING for f in r.findings) for r in results)
     stop = ", and then it stopped" if check.records.stopped else ""
     if silent == len(results):
         return "broken", f"Nothing was compared in {several(silent, 'cell')}{stop}", lines

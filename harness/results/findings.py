@@ -15,6 +15,7 @@ from harness.oracle.tolerance import Deviation, worst
 Verdict = Literal[
     "not-applicable",
     "agree",
+    "float32-precision",
     "known-difference",
     "unsupported",
     "not-run",
@@ -26,12 +27,13 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PASSING: frozenset[Verdict] = frozenset(
-    {"not-applicable", "agree", "known-difference", "unsupported"}
+    {"not-applicable", "agree", "float32-precision", "known-difference", "unsupported"}
 )
 # Short labels of the verdicts for tables.
 MARKS: Mapping[Verdict, str] = {
     "not-applicable": "no answer",
     "agree": "",
+    "float32-precision": "float32",
     "known-difference": "known",
     "unsupported": "unsupported",
     "differ": "DIFFER",
@@ -41,6 +43,8 @@ MARKS: Mapping[Verdict, str] = {
     "out-of-memory": "OUT OF MEMORY",
     "not-run": "not run",
 }
+# Verdicts of cells that compared something and pass.
+AGREEING: frozenset[Verdict] = frozenset({"agree", "float32-precision", "known-difference"})
 # Verdicts of a backend that did not run (a backend that ran with wrong results is not broken).
 BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
 
@@ -106,7 +110,9 @@ class Finding:
     faults: list[str] = field(default_factory=list)
     held: int = 0
     note: str = ""
-    excuse: str = ""  # the known difference that explains the deviations, as text
+    # The known difference that explains the deviations, as text. Or, if the deviations agree, the
+    # reason why they have the tolerance of float32 in a float64 cell.
+    excuse: str = ""
     sizes: str = ""
     verdict: Verdict = "agree"
     seconds: float = 0.0
@@ -127,6 +133,8 @@ class Finding:
             if not self.deviations and not self.note:
                 self.verdict = "error"
                 self.faults.append("nothing was compared")
+        elif self.excuse:
+            self.verdict = "float32-precision"
         return self
 
     def settle(self) -> None:

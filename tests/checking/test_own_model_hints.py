@@ -8,6 +8,7 @@ import pytest
 from users_models import checked, model_file
 from wording import Wording
 
+from harness.checking.runner import Report
 from harness.errors import UsageError
 from harness.language.model import load_spec
 from harness.runtime.own_model.contract import ModelArray
@@ -59,6 +60,16 @@ class Chances(Cut):
 class Narrow(Cut):
     def forward(self, x):
         return super().forward(x).float().double()
+
+
+class NarrowWhole(Whole):
+    def forward(self, x):
+        return super().forward(x).float().double() * (1 + 1e-5)
+
+
+class Slightly(Cut):
+    def forward(self, x):
+        return super().forward(x) * (1 + 1e-7)
 """
 
 
@@ -67,7 +78,6 @@ class Narrow(Cut):
     [
         ("Whole", "saturation", "outputs"),
         ("Chances", "inference", "softmax(logits)"),
-        ("Narrow", "inference", "float32 ... computes"),
     ],
 )
 def test_what_else_a_model_computes_is_told(
@@ -84,6 +94,48 @@ def test_what_else_a_model_computes_is_told(
     result = checked(torch_service, spec, f"{file}:{name}", "float64")
     assert next(f.check for f in result.findings if f.verdict == "differ") == check
     wording.line(result.location, words)
+
+
+def test_a_model_that_computes_in_float32_agrees_to_its_precision(
+    torch_service: OwnModelService, tmp_path: Path, wording: Wording
+) -> None:
+    spec, file = model_file(tmp_path, CUT, "cut.yaml"), model_file(tmp_path, CUTS)
+    result = checked(torch_service, spec, f"{file}:Narrow", "float64")
+    assert result.verdict == "float32-precision"
+    assert Report([result]).exit_code == 0
+    line = CUTS.split("class Narrow")[0].count("\n") + 3
+    excuses = {f.excuse for f in result.findings if f.verdict == "float32-precision"}
+    wording(excuses, f"model.py:{line}")
+
+
+@pytest.mark.parametrize("name", ["NarrowWhole", "Slightly"])
+def test_a_fault_is_no_rounding_of_float32(
+    torch_service: OwnModelService, tmp_path: Path, name: str
+) -> None:
+    """A fault beside float32 exceeds its rounding; without float32, its rounding excuses none."""
+    spec, file = model_file(tmp_path, CUT, "cut.yaml"), model_file(tmp_path, CUTS)
+    result = checked(torch_service, spec, f"{file}:{name}", "float64")
+    assert next(f.check for f in result.findings if f.verdict == "differ") == "inference"
+
+
+def test_a_jax_function_that_computes_in_float32(tmp_path: Path) -> None:
+    source = """\
+import jax
+import jax.numpy as jnp
+
+
+@jax.jit
+def cut(params, x):
+    first, out = params["first"], params["out"]
+    h = x.astype(jnp.float32) @ first["W"].astype(jnp.float32) + first["b"].astype(jnp.float32)
+    return jnp.clip(h, 0, 6).astype(x.dtype) @ out["W"] + out["b"]
+"""
+    spec, file = model_file(tmp_path, CUT, "cut.yaml"), model_file(tmp_path, source)
+    service = OwnModelService("jax", load("jax"))
+    result = checked(service, spec, f"{file}:cut", "float64")
+    assert result.verdict == "float32-precision"
+    excuse = next(f.excuse for f in result.findings if f.excuse)
+    assert "model.py:8" in excuse
 
 
 CURVED = TWO_LAYERS.format(DENSE, "features", "y = out(ACTIVATION)")

@@ -377,6 +377,13 @@ class OwnModelService:
             "named": {k: text for k, (text, rule) in chosen.items() if rule and text in modules},
         }
 
+    def narrow_places(self, inputs: Arrays, state: Arrays) -> list[str]:
+        """Return the places of the code that compute in a dtype narrower than float64."""
+        arguments, _ = self._call_arguments(inputs, state)
+        return self._run_user_code(  # type: ignore[no-any-return]
+            lambda: self.model.narrow_places(arguments, self.placing)
+        )
+
     def gradients(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays, cotangents: Arrays
     ) -> Gradients:
