@@ -1,4 +1,4 @@
-"""Functions for permutations of axes, and for the leading axes of matrix products."""
+"""Functions for permutations of axes, and for the batch axes of matrix products."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ D = TypeVar("D")
 
 
 def leading_axes(shape: Sequence[D], count: int, unit: D) -> tuple[D, ...]:
-    """Return all axes of ``shape`` except the last two (the matrix), with enough axes of length
-    ``unit`` (the dimension 1) in front that the result has ``count`` axes."""
+    """Return the batch axes of a matrix product's operand: all axes of ``shape`` but the last two.
+    If these are too few, axes of length ``unit`` (the dimension 1) are added in front until there
+    are ``count``."""
     return (*(unit,) * (count - len(shape) + 2), *shape[:-2])
 
 
 def lone_axes(left: Sequence[D], right: Sequence[D], unit: D) -> tuple[int, ...]:
-    """Return the numbers of the leading axes (all but the last two) along which only the left
-    operand of a matrix product varies. The right operand lacks these axes, or has length 1
-    (``unit``) along them."""
+    """Return the numbers of the batch axes (all but the last two) along which only the left operand
+    of a matrix product varies: the right operand lacks these axes, or has length 1 along them.
+    ``unit`` is the dimension 1, as an int or a symbolic dimension."""
     count = max(len(left), len(right)) - 2
     left_axes, right_axes = leading_axes(left, count, unit), leading_axes(right, count, unit)
     return tuple(a for a in range(count) if right_axes[a] == unit and left_axes[a] != unit)

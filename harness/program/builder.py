@@ -55,7 +55,8 @@ class Builder:
         (self._open[-1] if self._open else self.nodes).append(node)
 
     def begin(self) -> None:
-        """Open a body. New nodes are appended to this body until :meth:`end`."""
+        """Open the body of a loop or call. New nodes are appended to this body until
+        :meth:`end`."""
         self._open.append([])
 
     def end(self, inputs: Sequence[int], outputs: Sequence[int]) -> Block:
@@ -70,8 +71,8 @@ class Builder:
         *,
         reverse: bool = False,
     ) -> tuple[list[int], list[int]]:
-        """Append a loop over the first axis of ``sequences``; return the last carried values and
-        the stacked values.
+        """Append a loop over the first axis of ``sequences``. Return two lists of value numbers:
+        the carried values after the last step, and the stacked values.
 
         ``carries`` are the carried values before the first step. The body's inputs are the carried
         values, then a slice of each sequence. Its outputs are the carried values for the next step,
@@ -98,12 +99,12 @@ class Builder:
         return self.emit("broadcast_to", number, shape=shape) if shape else number
 
     def zeros(self, shape: Shape) -> int:
-        """Append an array of zeros."""
+        """Append an array of zeros with ``shape``; return its value number."""
         return self.filled(0.0, shape)
 
     def reduce_to(self, value: int, shape: Shape) -> int:
-        """Sum a value down to ``shape``. This undoes a broadcast from ``shape``: the sum is over
-        all axes that the broadcast has added or expanded."""
+        """Sum a value over all axes that a broadcast from ``shape`` has added or expanded, so that
+        the result has this ``shape``."""
         value_shape = self.types[value].shape
         extra = len(value_shape) - len(shape)
         axes = tuple(range(extra)) + tuple(

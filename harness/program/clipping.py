@@ -1,4 +1,5 @@
-"""Recognition of gradient clipping in the equations of a model."""
+"""Recognition of gradient clipping in the equations of a model, so that a framework's own clipping
+can be used."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ class Clipping:
 
 
 class _Norm(NamedTuple):
-    """The L2 norm of the gradient of one parameter, or of all gradients (``whole_model``).
-    ``epsilon`` is the number that is added to it."""
+    """The L2 norm of the gradient of one parameter, or of all gradients together if ``whole_model``
+    is true. ``epsilon`` is a number that the equation adds to the norm."""
 
     whole_model: bool
     epsilon: float = 0.0
@@ -44,9 +45,9 @@ Factors = frozenset[tuple[Hashable, int]]
 
 
 class _Factored(NamedTuple):
-    """A value as a product: the positive ``number`` times ``factors``. A factor is the gradient, a
-    norm or another value, with the power 1 or -1. The same factor cannot occur twice, because ``g /
-    g`` is NaN if ``g`` is 0."""
+    """A value written as a product: the positive ``number`` times ``factors``. A factor is the
+    gradient, a norm or another value, with the power 1 or -1. The same factor cannot occur twice,
+    because ``g / g`` is NaN if ``g`` is 0."""
 
     number: float
     factors: Factors = frozenset()
@@ -56,16 +57,16 @@ def clipping(rule: UpdateRule) -> Clipping | None:
     """Return the gradient clipping that a model's equation for ``gradient`` computes; None if the
     equation computes something else.
 
-    Different notations are recognised: ``g * minimum(1, c / norm)``, ``g * c / maximum(c, norm)``
-    and ``where(norm < c, g, g * c / norm)`` are the same clipping. A square may be ``g * g`` or ``g
-    ** 2``, and a root ``sqrt(x)`` or ``x ** 0.5``.
+    The function recognises different notations of the same clipping: ``g * minimum(1, c / norm)``,
+    ``g * c / maximum(c, norm)`` and ``where(norm < c, g, g * c / norm)``. A square may be ``g * g``
+    or ``g ** 2``, and a root ``sqrt(x)`` or ``x ** 0.5``.
     """
     return None if rule.fed is None else _GradientEquation(rule).clipping(rule.fed)
 
 
 class _GradientEquation:
-    """The nodes that compute a rule's ``gradient``. Its methods compare them with the equations of
-    clipping."""
+    """The nodes that compute the ``gradient`` of an update rule. The methods compare these nodes
+    with the equations of gradient clipping."""
 
     def __init__(self, rule: UpdateRule) -> None:
         self.gradient = rule.gradient
@@ -79,8 +80,8 @@ class _GradientEquation:
 
     def _match_value(self, value: int) -> Clipping | None:
         """Match ``maximum(minimum(g, c), -c)`` or ``minimum(maximum(g, -c), c)``. The constant must
-        be the second operand: as the first operand, it would replace NaN, but frameworks keep NaN.
-        """
+        be the second operand: a constant as first operand would replace NaN, but the clipping
+        functions of frameworks keep NaN."""
         outer = self._bound(value)
         inner = None if outer is None else self._bound(outer[2])
         if outer is None or inner is None or inner[2] != self.gradient or inner[0] == outer[0]:
@@ -139,15 +140,16 @@ class _GradientEquation:
         return self._norm_clipping(norm, limit, limit)
 
     def _norm_of(self, factors: Factors, power: int) -> _Norm | None:
-        """Return the norm if there are exactly two factors: the gradient, and a norm with the power
-        ``power``; otherwise None."""
+        """Return the norm if ``factors`` are exactly two: the gradient, and a norm with the
+        exponent ``power``; otherwise None."""
         norms = [factor for factor, _ in factors if isinstance(factor, _Norm)]
         return norms[0] if norms and factors == {(self.gradient, 1), (norms[0], power)} else None
 
     @staticmethod
     def _norm_clipping(norm: _Norm, limit: float, begins: float) -> Clipping | None:
-        """Return the clipping by a norm. ``begins`` is the norm above which gradients are clipped,
-        and ``limit`` is the norm after clipping. Return None if these numbers differ."""
+        """Return the clipping by a norm, or None if ``begins`` and ``limit`` differ. ``begins`` is
+        the norm above which the equation clips gradients, and ``limit`` is the norm of a clipped
+        gradient."""
         by = "global_norm" if norm.whole_model else "norm"
         return Clipping(by, limit, norm.epsilon) if begins == limit else None  # type: ignore[arg-type]
 
@@ -205,7 +207,8 @@ class _GradientEquation:
         return node.inputs[0] if node and self._number(node.inputs[1]) == exponent else None
 
     def _bound(self, value: int) -> tuple[Literal["min", "max"], int, int] | None:
-        """Match ``minimum(a, b)`` or ``maximum(a, b)``, which programs compute by ``where``."""
+        """Match ``minimum(a, b)`` or ``maximum(a, b)``, which programs compute by ``where``. Return
+        ``("min", a, b)`` or ``("max", a, b)``, or None if there is no match."""
         node = self._node(value, "where")
         compared = self._node(node.inputs[0], "less", "less_equal") if node is not None else None
         if node is None or compared is None:

@@ -25,10 +25,10 @@ MOST_AXES, MOST_NAMED = 32, 100
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """A dimension ``constant + sum(coefficient * product)``.
+    """A dimension ``constant + sum(coefficient * product)``, e.g. ``4 + 2 * heads * head``.
 
     ``terms`` are pairs (product, coefficient), sorted, with coefficients that are not 0. A product
-    is the text of its sorted names, e.g. ``head*heads``.
+    is the text of its size names in alphabetical order, e.g. ``head*heads``.
 
     Raises:
         SpecError: the dimension exceeds a limit of this module; the error has no position.
@@ -152,8 +152,8 @@ ONE = Dim(1)
 
 
 def product(dims: Iterable[Dim]) -> Dim:
-    """Return the product of dimensions: the length of the axis that results if their axes are
-    merged."""
+    """Return the product of dimensions. If the axes with these dimensions are merged into one axis,
+    the product is its length."""
     result = ONE
     for dim in dims:
         result = result * dim
@@ -161,11 +161,11 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 
 def check_shape(shape: Shape) -> None:
-    """Check that a shape has few enough axes for frameworks, and few enough size names for error
-    messages.
+    """Check that a shape does not have too many axes for frameworks, or too many different size
+    names.
 
     Raises:
-        SpecError: there are too many axes or size names; the error has no position.
+        SpecError: there are too many axes or size names; the error has no position in a file.
     """
     if len(shape) > MOST_AXES:
         raise SpecError(f"a value can have at most {MOST_AXES} axes, found {len(shape)}")
@@ -180,15 +180,16 @@ def check_shape(shape: Shape) -> None:
 def entries(shape: Iterable[Dim]) -> int:
     """Return a number by which the entry counts of two shapes with symbolic sizes can be compared.
 
-    Two shapes that have equally many entries at all sizes get the same number: the product of their
-    dimensions, with a large random number in place of each size name. Shapes with different
-    products get the same number with a probability of at most 2**-50.
+    If two shapes have equally many entries at all sizes, they get the same number: the product of
+    their dimensions, with a large random number in place of each size name. Other shapes get the
+    same number with a probability of at most 2**-50.
     """
     return prod(dim.resolve(_LARGE) for dim in shape)
 
 
 class _LargeSizes(dict[str, int]):
-    """A mapping from each size name to a large random number; the name is the seed."""
+    """A mapping from each size name to a large random number; the name is the seed, so that the
+    number is the same in every process."""
 
     def __missing__(self, name: str) -> int:
         self[name] = Random(name).randrange(2**60, 2**61)
@@ -215,11 +216,12 @@ def bind(
     sizes: Mapping[str, int],
     bound: dict[str, int],
 ) -> None:
-    """Check the shape of an array (``actual_shape``) against the declared symbolic ``shape``.
+    """Check the shape of the array ``name`` (``actual_shape``) against its declared symbolic
+    ``shape``.
 
     ``sizes`` has the sizes of the spec, e.g. hidden units. The arrays decide the other sizes
-    (batch, time). The first array with such a size adds it to ``bound``. Raises :class:`UsageError`
-    if the shape differs, or if two arrays have different sizes.
+    (batch, time). The first array with such a size adds it to the dictionary ``bound``. Raises
+    :class:`UsageError` if the array has a different shape, or if two arrays disagree on a size.
     """
     if len(shape) != len(actual_shape):
         raise UsageError(
@@ -252,7 +254,7 @@ def _solve_size(
     label: str, dim: Dim, size: str, length: int, known_sizes: Mapping[str, int]
 ) -> int:
     """Solve ``dim == length`` for the size name ``size``, and return its number. ``dim`` must be
-    linear in this size."""
+    linear in this size. ``label`` names the array in error messages."""
     at_zero, at_one, at_two = (dim.resolve({**known_sizes, size: number}) for number in (0, 1, 2))
     value, remainder = (
         divmod(int(length) - at_zero, at_one - at_zero) if at_one != at_zero else (0, 0)

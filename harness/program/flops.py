@@ -45,8 +45,9 @@ def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, 
 def runs(
     nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int], times: int = 1
 ) -> Iterator[tuple[Node, int]]:
-    """Yield pairs (node, number of times that it runs) for all nodes that have no body. A node in a
-    loop runs once for each step of the loop; ``times`` is how often the given ``nodes`` run."""
+    """Yield pairs (node, number of times that the node runs) for all nodes without a body. A node
+    in a loop runs once for each step of the loop. ``times`` is how often the list ``nodes`` itself
+    runs."""
     for node in nodes:
         if node.body is None:
             yield node, times
@@ -56,7 +57,7 @@ def runs(
 
 
 def steps_of(node: Node, types: Mapping[int, Type], sizes: Mapping[str, int]) -> int:
-    """Return the number of steps of a scan."""
+    """Return the number of steps of a scan (a loop over time)."""
     return types[node.inputs[node.carries]].shape[0].resolve(sizes)
 
 

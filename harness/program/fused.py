@@ -1,7 +1,7 @@
-"""Fused operations, e.g. ``softmax``: operations in plans that replace several primitives.
+"""Fused operations, e.g. ``softmax``: one operation in a plan replaces several primitives.
 
-A fused operation returns the same result as the primitives that it replaces. Fused operations are
-optional for backends, and a plan uses only the fused operations that its backend offers.
+A fused operation returns the same result as the primitives that it replaces. Backends need not
+implement fused operations, and a plan uses only the fused operations that its backend offers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ NAN_PASSING = frozenset(
 
 
 def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
-    """Return the values computed by ``max`` for which a backend may use its ``loose_max``: a faster
+    """Return the values computed by ``max`` for which a backend may use its ``loose_max``, a faster
     maximum that may ignore NaN.
 
-    This is allowed if no value in ``ends`` changes. Only maxima over the last axis with kept
-    dimensions are considered.
+    A backend may do so if no value in ``ends`` (the results of the program) changes. The function
+    considers only maxima over the last axis with kept dimensions.
     """
     read = [{*reads(node)} for node in nodes]
     last = {value: number for number, values in enumerate(read) for value in values}
@@ -41,13 +41,13 @@ def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
 def _may_ignore_nan(
     number: int, nodes: Sequence[Node], read: Sequence[Set[int]], last: Mapping[int, int]
 ) -> bool:
-    """Return whether a maximum may ignore NaN: if a row of its operand has a NaN, every result that
-    depends on the maximum is NaN in this row anyway.
+    """Return whether a maximum may ignore NaN. It may if every result that depends on the maximum
+    gets a NaN from the same row of the operand in a different way.
 
     ``number`` is the index of the maximum's node. ``read`` has the values that each node reads, and
-    ``last`` the index of the last node that reads each value. Without its NaN, the maximum changes
-    some intermediate values. Only operations that pass NaN on may read these, until an operand from
-    the same row brings the NaN back.
+    ``last`` maps a value to the index of the last node that reads it. A maximum without NaN changes
+    some intermediate values. Only operations that propagate NaN may read these values, until
+    another operand from the same row brings the NaN back.
     """
     maximum = nodes[number]
     # Values in ``entries`` are NaN at the entries where the maximum's operand is NaN; values in

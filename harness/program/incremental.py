@@ -1,10 +1,10 @@
 """Conversion of a sequence model to a program that computes one step, e.g. to generate text.
 
-Values with a time axis are computed for the current step only; the result is called a *row*. If a
-row depends on all earlier steps of a value, the value is cached: it becomes a state of ``limit``
-steps, into which each step writes its row. For example, attention caches keys and values. A window
-over the last steps caches these steps, and a scan keeps its carried values. A step therefore
-recomputes nothing of earlier steps.
+The new program computes values with a time axis for the current step only; such a one-step value is
+called a *row*. If a row depends on all earlier steps of a value, the value is cached: it becomes a
+state with ``limit`` steps, into which each step writes its row. For example, attention caches keys
+and values. A window over the last steps caches these steps, and a scan keeps its carried values. A
+step therefore recomputes nothing of earlier steps.
 
 The result is correct only if no step depends on later steps, because cache entries after the
 current step are arbitrary. :func:`incremental` does not check this. Callers must compare the
@@ -40,13 +40,13 @@ Part = tuple[int, int | None]
 
 
 class NoRow(Exception):
-    """Error: one time step of a value cannot be computed without the others; the message names the
-    value and the reason."""
+    """Error: a single time step of a value cannot be computed without the other time steps; the
+    message names the value and the reason."""
 
 
 def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Part]:
-    """Return the parts of its operands that a node needs to compute one entry along ``axis`` of its
-    output.
+    """Return what a node needs to compute one entry along ``axis`` of its output: a list of parts
+    of its operands.
 
     A part is (value, axis) for one entry along an axis of the operand, or (value, None) for the
     whole operand.
@@ -81,8 +81,8 @@ def _aligned(shapes: Sequence[Shape], result: Shape, axis: int) -> Axes:
 
 
 def _reshape(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
-    """Return the operand's axis that becomes ``axis`` in a reshape; None if the reshape splits or
-    merges this axis."""
+    """Return a list with the operand's axis that becomes ``axis`` of the reshaped result; None if
+    the reshape splits or merges this axis."""
     shape, result = shapes[0], node.attributes["shape"]
     split = (entries(result[:axis]), result[axis], entries(result[axis + 1 :]))
     for operand_axis, dim in enumerate(shape):
@@ -111,8 +111,8 @@ def _matmul(_: Node, shapes: Sequence[Shape], axis: int) -> Axes:
 
 def _other_axis(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
     """Return the axis of each operand that corresponds to ``axis`` of the result, for operations
-    that work along a single axis (e.g. ``flip``). It is ``axis`` itself, or None if the operation
-    works along ``axis``."""
+    that work along a single axis (e.g. ``flip``). All operands get ``axis`` itself. The result is
+    None if the operation works along ``axis``."""
     worked_axis = node.attributes.get("axis", len(shapes[0]) - 1)
     return None if axis == worked_axis else [axis] * len(shapes)
 
@@ -152,11 +152,11 @@ def time_axes(type_: Type) -> list[int]:
 
 
 def special_kind(node: Node, axis: int) -> str:
-    """Return the kind of a node that needs its own method to compute a row (one time step):
-    "table", "window", "arange" or "scan".
+    """Return the kind of a node that needs its own method to compute a row (one time step): "table"
+    (e.g. position embeddings), "window", "arange" or "scan".
 
-    Return "" for all other nodes: applied to the rows of the operands, the same operation computes
-    the row.
+    Return "" for all other nodes. For them, the same operation computes the row from the rows of
+    the operands.
     """
     if node.op == "slice" and node.attributes["axis"] == axis:
         return "table"
@@ -168,8 +168,8 @@ def special_kind(node: Node, axis: int) -> str:
 class StepNeeds:
     """The values that are needed to compute one time step of ``value``, an output of the program.
 
-    - ``nodes`` are the nodes on which the output depends.
-    - ``moving`` are the values that depend on inputs with a time axis.
+    - ``nodes`` are the nodes on which this output depends.
+    - ``moving`` has the values that depend on inputs with a time axis.
     - ``result`` is the pair (output, its time axis).
     - ``needed_parts`` maps a value to a set: it contains the time axis if one step of the value is
       needed, and None if the whole value is needed.
@@ -195,7 +195,8 @@ class StepNeeds:
                         self._add_need(part)
 
     def named(self, value: int) -> str:
-        """Return the name of a value, or a description of its type, for a message."""
+        """Return the name of a value, or a description of its type if it has no name, for an error
+        message."""
         return self.program.names.get(value, f"a value {self.types[value]}")
 
     def _time_axis(self, value: int) -> int:
@@ -217,8 +218,9 @@ class StepNeeds:
                 raise NoRow(f"{self.named(value)} is read at all time steps at once")
 
     def _operand_parts(self, node: Node, number: int, axis: int | None) -> Iterable[Part]:
-        """Return the parts of its operands that a node needs to compute a row of its output
-        ``number``, or the whole output if ``axis`` is None."""
+        """Return the parts of its operands that a node needs to compute a row (one time step along
+        ``axis``) of its output ``number``. If ``axis`` is None, the node computes the whole output.
+        """
         if axis is None:
             is_moving = node.outputs[number] in self.moving
             return [] if is_moving else [(value, None) for value in reads(node)]
@@ -284,9 +286,9 @@ def incremental(program: Program, output: str, limit: int) -> Program:
 
 @dataclass
 class _StepBuilder:
-    """A builder of the program of one step. ``parts`` maps each needed part (value, axis) of the
-    original program to its value in the new program. ``state`` has the new program's states, each
-    with its next value."""
+    """A builder of the program that computes one step. ``parts`` maps each needed part (value,
+    axis) of the original program to its value in the new program. ``state`` has the new program's
+    states as pairs (port, value in the next step)."""
 
     needs: StepNeeds
     limit: Dim
@@ -331,7 +333,7 @@ class _StepBuilder:
         )
 
     def _compute(self, node: Node) -> None:
-        """Compute the needed parts of all outputs of a node."""
+        """Append the nodes that compute the needed parts of all outputs of ``node``."""
         for number, value in enumerate(node.outputs):
             axes = sorted(self.needed_parts.get(value, ()), key=lambda axis: (axis is None, axis))
             for axis in axes:
@@ -345,8 +347,8 @@ class _StepBuilder:
                 self.parts[part] = make(node, number, axis)
 
     def _whole(self, node: Node, value: int) -> int:
-        """Return the whole value. If the value depends on inputs with a time axis, return its
-        cache, which contains the steps so far."""
+        """Return the number of the whole ``value`` in the new program. If the value depends on
+        inputs with a time axis, this is its cache, which contains the steps so far."""
         if value in self.needs.moving:
             return self._cached(value)
         if node.op == "scan":
@@ -365,7 +367,8 @@ class _StepBuilder:
         return self.build.emit(node.op, *inputs, **attributes)
 
     def _cached(self, value: int) -> int:
-        """Return the cache of a value, with the row of the current step written into it."""
+        """Return the number of the cache of a value, after the row of the current step is written
+        into the cache."""
         (axis,) = time_axes(self.types[value])
         before = self._state(self._with_limit(self.types[value]))
         emit = self.build.emit
@@ -383,9 +386,9 @@ class _StepBuilder:
         return self.position
 
     def _table(self, node: Node, _: int, axis: int) -> int:
-        """Return the row at the current position of a value such as position embeddings, which does
-        not depend on the inputs. The row is a sum over all rows, multiplied by 1 at the position
-        and by 0 elsewhere."""
+        """Return the row at the current position of a value that does not depend on the inputs,
+        such as position embeddings. To select the row, each row is multiplied by 1 at the position
+        and by 0 elsewhere, and the rows are added up."""
         emit, table = self.build.emit, self.parts[node.inputs[0], None]
         rank, rows = len(self.build.types[table].shape), self.build.types[table].shape[axis]
         steps = emit("astype", emit("arange", stop=rows))
@@ -397,7 +400,7 @@ class _StepBuilder:
         return emit("sum", emit("multiply", table, is_current), axis=(axis,), keepdims=True)
 
     def _window(self, node: Node, _: int, axis: int) -> int:
-        """Compute the row of a window from the cached last steps and the current step."""
+        """Compute the row of a sliding window from the cached last steps and the current step."""
         emit, attributes = self.build.emit, node.attributes
         row = self.parts[node.inputs[0], axis]
         size, dilation = Dim.of(attributes["size"][0]), Dim.of(attributes["dilation"][0])
@@ -426,8 +429,8 @@ class _StepBuilder:
         return stacked[number - count]
 
     def _body(self, block: Block, outer_values: Mapping[int, int]) -> Block:
-        """Copy the body of a loop, with new values and with ``limit`` instead of the time size.
-        ``outer_values`` maps values outside the body to the new values."""
+        """Copy the body of a loop. The copy has new value numbers, and ``limit`` in place of the
+        time size. ``outer_values`` maps old numbers of values outside the body to new numbers."""
         new_values = dict(outer_values)
 
         def new(value: int) -> int:
@@ -453,15 +456,15 @@ class _StepBuilder:
         return value
 
     def _state_from(self, start: int, type_: Type) -> int:
-        """Add a state to the program; return its value before the step, which is ``start`` at
-        position 0."""
+        """Add a state with this type to the new program. Return the number of its value before the
+        step; at position 0, this value is ``start``."""
         emit, before = self.build.emit, self._state(type_)
         first = emit("equal", emit("astype", self.position), self.build.constant(0.0))
         return emit("where", first, start, before)
 
     def _port(self, port: Port) -> Port:
-        """Return the port in the program of one step that replaces ``port``; its time axis has
-        length 1."""
+        """Return the new program's port (named input or output) for ``port`` of the original
+        program. Its time axis has length 1."""
         type_, value = self.types[port.value], port.value
         if axes := time_axes(type_):
             (axis,) = axes
@@ -483,7 +486,8 @@ class _StepBuilder:
         return {name: self._sizes(value) for name, value in node.attributes.items()}
 
     def _sizes(self, value: Any) -> Any:
-        """Replace the time size by ``limit`` in a dimension or in a tuple of dimensions."""
+        """Replace the time size by ``limit`` if ``value`` is a dimension or a tuple of dimensions;
+        return other values unchanged."""
         if isinstance(value, Dim):
             return value.substitute({"time": self.limit})
         return tuple(map(self._sizes, value)) if isinstance(value, tuple) else value

@@ -10,8 +10,8 @@ from harness.program.windows import overlap_shape, windows_shape
 
 
 class TypeMismatch(Exception):
-    """Error: operands do not fit an operation; the message names them and the reason. Callers add
-    the position in the spec."""
+    """Error: the types of operands do not fit an operation; the message names the operands and the
+    reason. Callers add the position in the spec."""
 
 
 Infer = Callable[[tuple[Type, ...], Attributes], Type]
@@ -68,8 +68,9 @@ def _where(types: tuple[Type, ...], _: Attributes) -> Type:
 
 
 def _common_type(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
-    """Return the common type of operands, with ``shape``; raise :class:`TypeMismatch` unless all
-    are floats, all are conditions, or all are indices with the same bound."""
+    """Return the common type of operands; the result gets the given ``shape``. Raise
+    :class:`TypeMismatch` unless all operands are floats, all are conditions, or all are indices
+    with the same bound."""
     first = types[0]
     for type_ in types:
         if type_.kind != first.kind:

@@ -1,8 +1,9 @@
 """The program: a model's equations as an immutable list of operations with typed values.
 
-Nodes are operations that read and write numbered values. Two operations have a body, whose nodes
-refer to outer values by number. ``scan`` is a loop over time. ``call`` is a layer or a loss: its
-body holds the equations, and a backend may run its own kernel instead.
+Nodes are operations that read and write numbered values. Two operations have a body, which is a
+list of nodes that may also read values from outside the body. ``scan`` is a loop over time.
+``call`` is a layer or a loss: its body holds the equations, and a backend may run its own kernel
+instead.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """The shape and the element kind of a value. In an index array, ``bound`` is the number that
-    all entries must be below."""
+    """The shape and the kind of entries of a value. In an index array, all entries must be less
+    than ``bound``."""
 
     shape: Shape
     kind: Kind = "float"
@@ -41,8 +42,8 @@ class Type:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The body of an operation: its nodes in order. The operation (e.g. a loop) sets the values
-    ``inputs`` before the nodes run, and reads the values ``outputs`` afterwards."""
+    """The body of a loop or call: its nodes in order. The loop or call sets the values ``inputs``
+    before the nodes run, and reads the values ``outputs`` afterwards."""
 
     inputs: tuple[int, ...]
     nodes: tuple[Node, ...]
@@ -51,10 +52,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An operation ``outputs = op(inputs, **attributes)``; inputs and outputs are value numbers.
+    """An operation ``outputs = op(inputs, **attributes)``. Inputs and outputs are value numbers:
+    integers that identify the values of a program.
 
-    ``body`` has the nodes of a loop or call. ``place`` is the ``file:line`` of the operation's
-    equation.
+    ``body`` has the nodes of a loop or call. ``place`` is the position of the equation in the spec,
+    e.g. ``gru.yaml:12``.
     """
 
     op: str
@@ -66,7 +68,7 @@ class Node:
 
     @property
     def output(self) -> int:
-        """The output of a node with a single output."""
+        """The number of the output value of a node with a single output."""
         (only,) = self.outputs
         return only
 
@@ -78,8 +80,8 @@ class Node:
 
     @property
     def carries(self) -> int:
-        """The number of a scan's inputs that are carried from step to step; the inputs after them
-        are sequences."""
+        """How many of a scan's inputs are carried from step to step. These come first in
+        ``inputs``; the inputs after them are sequences."""
         count: int = self.attributes["carries"]
         return count
 
@@ -91,15 +93,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The identity of a definition, by which backends choose their own implementation of it. It
-    does not depend on the name that the spec gives to the definition.
+    """The identity of a definition (e.g. a layer), by which a backend finds its own implementation
+    of the definition. It does not depend on the name that the spec gives to the definition.
 
     Attributes:
-        name: The name of the shipped definition with the same equations. If there is none, the
-            definition's own name; the checksum is added if a different shipped definition has this
-            name, e.g. ``lstm@0f3a...``.
+        name: The name of the shipped definition with the same equations, e.g. ``lstm``. If there is
+            none, the name of this definition. If a shipped definition with this name has different
+            equations, the checksum is added, e.g. ``lstm@0f3a...``.
         checksum: The checksum of the equations, and of all definitions that they call.
-        functions: For each attribute that is a function, its name, chosen in the same way.
+        functions: Maps each attribute whose value is a function to the function's name, which is
+            chosen like ``name``.
     """
 
     name: str
@@ -109,8 +112,8 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A named input or output of a program. ``value`` is its value number, and ``init`` describes
-    its initial values or its distribution."""
+    """A named input or output of a program. ``value`` is its value number. ``init`` describes the
+    initial values of a state, or the distribution of a parameter."""
 
     name: str
     value: int
@@ -119,18 +122,19 @@ class Port:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Program:
-    """The operations of a model in one phase (training or inference).
+    """The operations of a model in one ``phase`` (training or inference).
 
     The program reads ``inputs``, ``targets``, ``state``, ``statistics`` and ``parameters``. It
     returns ``outputs``, ``new_state``, ``new_statistics``, ``loss`` and ``metrics``. State is
     carried from batch to batch and can be reset to its initial value; statistics (moving means) are
     never reset.
 
-    ``types`` and ``names`` map value numbers to types and names. ``sizes`` has the number of every
-    size except batch and time, which the arrays decide. ``structural`` lists the sizes that
-    determine the number of layers; if such a size changes, a new program is needed. ``room`` has
-    symbolic dimensions that must be at least 0 at the sizes of the arrays. Otherwise a slice or a
-    window reaches beyond the end of its axis.
+    ``types`` and ``names`` map value numbers to types and names. ``sizes`` maps the name of every
+    size to its number, except for batch and time: the shapes of the arrays decide these two.
+    ``structural`` lists the sizes that determine the number of layers; if such a size changes, a
+    new program is needed. ``room`` has symbolic dimensions that must be at least 0 at the sizes of
+    the arrays. If such a dimension is negative, a slice or a window reaches beyond the end of its
+    axis.
     """
 
     name: str
@@ -158,13 +162,14 @@ class Program:
         return self.types[port.value]
 
     def shape(self, port: Port, sizes: Mapping[str, int] | None = None) -> tuple[int, ...]:
-        """Return the shape of a port as numbers; ``sizes`` has the sizes that arrays decide."""
+        """Return the shape of a port as numbers. ``sizes`` has the sizes that the arrays decide,
+        e.g. ``{"batch": 8, "time": 20}``."""
         all_sizes = {**self.sizes, **(sizes or {})}
         return tuple(dim.resolve(all_sizes) for dim in self.type_of(port).shape)
 
     @property
     def calls(self) -> tuple[Node, ...]:
-        """The nodes that call layers and losses, in order."""
+        """The call nodes of the program, in order; each calls a layer or a loss."""
         return tuple(node for node in self.nodes if node.op == "call")
 
     def with_sizes(self, /, **sizes: int) -> Program:
@@ -224,7 +229,7 @@ def needed(
     """Eliminate dead code: return only the items on which the values ``results`` depend.
 
     ``writes`` and ``reads`` return the values that an item writes and reads. ``narrowed(item,
-    values)`` returns an item (e.g. a loop) without the parts on which none of ``values`` depends.
+    values)`` returns an item, e.g. a loop, without the parts that none of ``values`` needs.
     """
     live = set(results)
     kept_items: list[T] = []

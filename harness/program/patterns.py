@@ -1,9 +1,9 @@
 """Recognition of named functions, e.g. relu, in compositions of primitives.
 
 Plans run such a composition as one fused operation, and exported source code calls the function.
-Each function here gets a lookup of the earlier nodes and the inputs of a composition's last node.
-It returns the name, the operand and the attributes of the named function, or None if there is no
-match.
+Each function here gets the inputs of a composition's last node, and ``g``, which finds the node
+that computes a value. It returns the name, the operand and the attributes of the named function, or
+None if there is no match.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Match = tuple[str, int, dict[str, float]]
 
 
 class NodeLookup(Protocol):
-    """An interface to the nodes that compute the inputs of a node."""
+    """An interface to find the nodes that compute the inputs of a node."""
 
     def node(self, value: int, *ops: str) -> Node | None:
         """Return the node that computes a value, if its operation is one of ``ops``; else None."""
@@ -93,8 +93,8 @@ def log_softmax(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
 
 
 def _one_sided_limit(g: NodeLookup, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
-    """Return ``(x, bound, True)`` for ``where(x <= bound, bound, x)``, and ``(x, bound, False)``
-    for ``where(bound <= x, bound, x)``; otherwise None."""
+    """Return ``(x, bound, True)`` for ``where(x <= bound, bound, x)``, a lower bound. Return ``(x,
+    bound, False)`` for ``where(bound <= x, bound, x)``, an upper bound; otherwise None."""
     compared, bound, x = g.node(inputs[0], "less_equal"), g.number(inputs[1]), inputs[2]
     if compared is None or bound is None:
         return None
@@ -126,6 +126,6 @@ def _minus_maximum(g: NodeLookup, value: int) -> int | None:
 
 
 def _is_over_last_axis(g: NodeLookup, node: Node) -> bool:
-    """Return whether a reduction is over the last axis, with ``keepdims``."""
+    """Return whether a reduction (sum or max) is over the last axis, with ``keepdims``."""
     last = g.rank(node.inputs[0]) - 1
     return node.attributes["axis"] == (last,) and bool(node.attributes["keepdims"])

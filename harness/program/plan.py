@@ -1,4 +1,4 @@
-"""Plans: optimised programs for one training step or forward pass at known sizes."""
+"""Plans: optimised programs for a single training step or forward pass at known sizes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Plan:
     """An optimised program at known sizes, which a backend runs once per step.
 
     - ``inputs`` and ``outputs`` map names to value numbers.
-    - ``carried`` maps an output to an input, by name: in the next step, the output becomes this
-      input, and the backend may overwrite the input's array.
+    - ``carried`` maps an output's name to an input's name: in the next step, the output becomes
+      this input, and the backend may overwrite the input's array.
     - ``sizes`` has the number of every size, including batch and time.
-    - ``orders`` maps some batch inputs to a permutation of their axes. The caller must apply it to
-      each batch before the step.
-    - ``products`` is the dtype of the operands of matrix products, if it is narrower than
-      ``dtype``, otherwise empty.
+    - ``orders`` maps the names of some batch inputs to a permutation of axes. The caller must
+      permute this input in each batch before the step.
+    - ``products`` is the dtype of the operands of matrix products if it is narrower than ``dtype``,
+      e.g. ``bfloat16``; otherwise empty.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Plan:
 
     @property
     def operations(self) -> Counter[str]:
-        """The number of times that each operation runs in a step. Operations in a loop run once for
-        each step of the loop."""
+        """How often each operation runs in a step. Operations in a loop run once for each step of
+        the loop."""
         counts: Counter[str] = Counter()
         for node, times in runs(self.nodes, self.types, self.sizes):
             counts[node.op] += times
@@ -75,7 +75,7 @@ def forward_plan(
 ) -> Plan:
     """Return the plan of a forward pass, which computes the new state and the outputs.
 
-    If an output is only an intermediate value of another output, the plan omits it. The arguments
+    The plan omits an output that the program also reads to compute another output. The arguments
     ``moved`` and ``fuses`` choose optimisations, see :func:`harness.program.passes.optimise`.
     """
     builder = Builder(dict(program.types), dict(program.names))
@@ -99,12 +99,13 @@ def training_plan(
 ) -> Plan:
     """Return the plan of a training step, which computes the loss, the gradients and the update.
 
-    An optimizer slot has the name SLOT.PARAMETER, e.g. ``m.rnn.W``. The input ``step`` is the step
-    number as a float, starting at 1; the output ``step`` is the next number. With ``total``, the
-    plan also adds up the losses of all steps, in :data:`TOTAL`. With ``scales``, it uses loss
-    scaling and carries :data:`SCALE` and :data:`GOOD` from step to step. The program is optimised
-    before differentiation, which shortens the backward pass, and again afterwards. ``fuses``
-    chooses optimisations, see :func:`harness.program.passes.optimise`.
+    An optimizer slot (e.g. a moment of Adam) has the name SLOT.PARAMETER, e.g. ``m.rnn.W``. The
+    input ``step`` is the step number as a float, starting at 1; the output ``step`` is the next
+    number. With ``total``, the plan also adds up the losses of all steps, in the output
+    :data:`TOTAL`. With ``scales``, it uses loss scaling: it carries the scale (:data:`SCALE`) and
+    the number of good steps (:data:`GOOD`) from step to step. The program is optimised before
+    differentiation, which shortens the backward pass, and again afterwards. ``fuses`` chooses
+    optimisations, see :func:`harness.program.passes.optimise`.
     """
     fused = tuple(fused)
     builder = Builder(dict(program.types), dict(program.names))
@@ -140,12 +141,12 @@ def training_plan(
 
 
 def _with_literal_zeros(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Replace ``0 * x`` in a model's equations by ``x - x``, which is NaN if x is NaN or infinite,
-    as ``0 * x`` is.
+    """Replace ``0 * x`` in a model's equations by ``x - x``. If x is NaN or infinite, both
+    expressions are NaN.
 
-    Otherwise the rules for initial states of zeros, which assume finite numbers, would replace ``0
-    * x`` by zeros. If ``x`` is cast from an index or a condition, it is finite, and the product is
-    not replaced.
+    Without this, the rules for initial states of zeros, which assume finite numbers, would replace
+    ``0 * x`` by zeros. If ``x`` is cast from an index or a condition, it is finite, and the product
+    is not replaced.
     """
     nodes = tuple(nodes)
     every = tuple(walk_nodes(nodes))
@@ -155,7 +156,8 @@ def _with_literal_zeros(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def _with_difference(node: Node, zeros: set[int], finite: set[int]) -> Node:
-    """Replace ``0 * x`` by ``x - x`` in a node and in its body."""
+    """Replace ``0 * x`` by ``x - x`` in a node and in its body. ``zeros`` has the values that are
+    the constant 0, and ``finite`` the values that cannot be NaN or infinite."""
     if node.body is not None:
         inner = tuple(_with_difference(inner_node, zeros, finite) for inner_node in node.body.nodes)
         return replace(node, body=replace(node.body, nodes=inner))
@@ -173,8 +175,8 @@ def _append_updates(
     step: int,
     learning_rate: float,
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Append the update of every parameter; return two mappings from names to values: inputs (the
-    slots), and outputs (new parameters, new slots, next step)."""
+    """Append the update of every parameter. Return two mappings from names to value numbers: the
+    new inputs (the optimizer's slots), and the outputs (new parameters, new slots, next step)."""
     rate = builder.constant(learning_rate)
     after = builder.emit("add", step, builder.constant(1.0))
     slots: dict[str, int] = {}
@@ -229,8 +231,9 @@ def _append_total(
     values: Mapping[str, dict[int, int]],
     builder: Builder,
 ) -> None:
-    """Append a sum over all parameters (e.g. of squared gradients), and give its value to the
-    update rule of each parameter. ``number`` is its index in ``UpdateRule.totals``."""
+    """Append a sum over all parameters, e.g. of squared gradients, and give its value to the update
+    rule of each parameter. ``number`` is the index of the sum in ``UpdateRule.totals``. ``values``
+    maps a parameter to a mapping from its rule's values to values of the plan."""
     sum_of_parts = None
     for name, rule_values in values.items():
         own_rule = rules[name]
@@ -266,7 +269,8 @@ def _build_plan(
     outputs: Mapping[str, int],
     carried_inputs: Mapping[str, int],
 ) -> Plan:
-    """Return a plan of optimised nodes. Inputs that no node reads are left out."""
+    """Return a plan with these optimised nodes. Inputs that no node reads are left out of the
+    plan."""
     inputs = {f"{prefix}{p.name}": p.value for prefix, p in crossing_ports(program)}
     inputs |= carried_inputs
     used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())
@@ -281,11 +285,11 @@ def _build_plan(
 def _permute_inputs(
     nodes: tuple[Node, ...], inputs: Mapping[str, int]
 ) -> tuple[tuple[Node, ...], dict[str, int], dict[str, tuple[int, ...]]]:
-    """Move permutations of batch inputs from the plan to its caller: replace each input that the
-    plan would permute by a permuted input.
+    """Move permutations of batch inputs from the plan to its caller: an input that the plan would
+    permute becomes an input that the caller has permuted already.
 
-    Return the nodes, the inputs and the permutations. Nodes that need the unpermuted input read an
-    inverse permutation of the new input.
+    Return three things: the new nodes, the inputs, and a mapping from an input's name to its
+    permutation. Nodes that need the unpermuted input read an inverse permutation of the new input.
     """
     new_inputs, orders, inverses = dict(inputs), {}, []
     for name, value in inputs.items():

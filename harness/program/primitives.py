@@ -1,10 +1,10 @@
 """The complete list of primitives, with their operands and results; see :mod:`.infer` for types.
 
-If the Python array API standard (2024.12) has the function, the primitive has its name and meaning.
-Not in the standard are ``segment_sum``, ``one_hot``, ``constant``, ``extent``, ``stop_gradient``
-and ``scan``. A backend must implement all primitives in :data:`TABLE`. Primitives in
-:data:`OFFERED` are optional: a backend without them cannot run models that need them. Backends do
-not implement ``constant``, ``extent``, ``scan`` and ``call``.
+If the Python array API standard (2024.12) has the same function, the primitive has the standard's
+name and meaning. The standard lacks ``segment_sum``, ``one_hot``, ``constant``, ``extent``,
+``stop_gradient`` and ``scan``. A backend must implement all primitives in :data:`TABLE`. Primitives
+in :data:`OFFERED` are optional: a backend without them cannot run models that need them. Backends
+do not implement ``constant``, ``extent``, ``scan`` and ``call``.
 """
 
 from __future__ import annotations
@@ -70,6 +70,6 @@ DERIVED: Mapping[str, str] = {a: b for pair in _PAIRS for a, b in (pair, pair[::
 
 def offers_needed(ops: Iterable[str]) -> set[str]:
     """Return the optional primitives that a backend must implement to run the operations ``ops``
-    and their derivatives."""
+    and the derivatives of these operations."""
     needed = {op for op in ops if op in OFFERED}
     return needed | {DERIVED[op] for op in needed if op in DERIVED}

@@ -31,7 +31,8 @@ TypeTest = Callable[[Any], bool]
 
 
 def encode(value: Any) -> Any:
-    """Convert a value to JSON data for :func:`decode`, which returns lists as tuples.
+    """Convert a value, e.g. a program, to JSON data. :func:`decode` converts the data back, but
+    returns lists as tuples.
 
     Raises:
         HarnessError: the value contains an object of a type that programs do not contain.
@@ -156,7 +157,8 @@ def _field_tests(cls: type) -> Mapping[str, TypeTest]:
 
 
 def _type_test(hint: Any) -> TypeTest:
-    """Return a function that tests whether a value fits the type hint of a field."""
+    """Return a function that tests whether a value fits ``hint``, the type annotation of a
+    dataclass field."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return lambda value: True

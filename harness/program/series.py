@@ -14,10 +14,10 @@ STEP, LAST, TERMS = 1 / 16, 6.0, 10
 def erf_series() -> tuple[tuple[float, ...], ...]:
     """Return the coefficients of the Taylor series of erf around points from 0 to :data:`LAST`.
 
-    Item n of the result has the coefficients of the n-th power, one for each point. Derivatives:
-    ``erf^(n+1)(x) = 2 / sqrt(pi) (-1)^n H_n(x) exp(-x^2)`` with the Hermite polynomials ``H_(n+1) =
-    2 x H_n - 2 n H_(n-1)`` (Abramowitz and Stegun, 7.2.10 and 22.7.13). The first omitted term is
-    below 1e-17.
+    Item n of the result has the coefficients of the n-th power, one for each point. The derivatives
+    are ``erf^(n+1)(x) = 2 / sqrt(pi) (-1)^n H_n(x) exp(-x^2)`` with the Hermite polynomials
+    ``H_(n+1) = 2 x H_n - 2 n H_(n-1)`` (Abramowitz and Stegun, 7.2.10 and 22.7.13). The first
+    omitted term is below 1e-17.
     """
     points = [number * STEP for number in range(round(LAST / STEP) + 1)]
     return tuple(zip(*map(_around, points), strict=True))

@@ -20,8 +20,8 @@ REACH = 1024
 
 
 def first_negative(program: Program, sizes: Mapping[str, int]) -> Dim | None:
-    """Return the first dimension in ``program.room`` that is negative at these sizes, or None. A
-    negative dimension means that a slice or a window does not fit."""
+    """Return the first dimension in ``program.room`` that is negative at these sizes, or None. Such
+    a dimension is negative if a slice or a window does not fit into its axis."""
     all_sizes = {**program.sizes, **sizes}
     for dim in program.room:
         if set(dim.names) <= all_sizes.keys() and dim.resolve(all_sizes) < 0:
@@ -30,14 +30,14 @@ def first_negative(program: Program, sizes: Mapping[str, int]) -> Dim | None:
 
 
 def fits(program: Program, batch: int, time: int) -> bool:
-    """Return whether all slices and windows of a model fit arrays with this batch size and
-    length."""
+    """Return whether all slices and windows of a model fit into arrays with this batch size and
+    number of steps."""
     return first_negative(program, {"batch": batch, "time": time}) is None
 
 
 def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
-    """Return the batch size and length that a model allows and that are nearest to ``batch`` and
-    ``time``. If two sizes are equally near, the result is the smaller size.
+    """Return the batch size and number of steps that a model allows and that are nearest to
+    ``batch`` and ``time``. Of two equally near sizes, the smaller one is chosen.
 
     Raises:
         UsageError: the model allows no sizes that differ by less than :data:`REACH`.
@@ -60,7 +60,8 @@ def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
 
 
 def _around(center: int) -> Iterable[int]:
-    """Yield positive numbers in order of their distance from ``center``, up to :data:`REACH`."""
+    """Yield positive numbers in order of their distance from ``center``; the greatest distance is
+    :data:`REACH`."""
     yield center
     for distance in range(1, REACH):
         if center - distance >= 1:
@@ -105,15 +106,16 @@ def by_kind(names: Iterable[str]) -> list[list[str]]:
 
 
 def local_shapes(program: Program, node: Node) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the parameters and statistics that a call node reads, by their names in
-    the layer (``W``)."""
+    """Return the shapes of the parameters and statistics that a call node reads. The keys are names
+    within the layer, e.g. ``W``."""
     ports = {p.value: p for p in (*program.parameters, *program.statistics)}
     roles = zip(node.attributes["roles"], node.inputs, strict=True)
     return {role: program.shape(ports[i]) for role, i in roles if i in ports}
 
 
 def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
-    """Yield all input ports of a program as (prefix, port), e.g. ``("input.", port)``."""
+    """Yield pairs (prefix, port) for all input ports of a program. The prefix begins the name of
+    the port's array in a batch, e.g. ``("input.", port)``."""
     for prefix, ports in (
         ("", program.parameters),
         ("input.", program.inputs),
@@ -142,20 +144,22 @@ def float_inputs(program: Program) -> tuple[Port, ...]:
 
 
 def length_ports(program: Program) -> tuple[Port, ...]:
-    """Return the inputs and targets that hold the length of each row (e.g. of a padded sentence):
-    integers from 0 to a size."""
+    """Return the inputs and targets that hold the length of each sequence, e.g. of a padded
+    sentence. The lengths are integers from 0 to a size."""
     ports = (*program.inputs, *program.targets)
     return tuple(port for port in ports if "lengths" in (port.init or {}))
 
 
 def without_noise(program: Program, inputs: Mapping[str, T]) -> dict[str, T]:
-    """Return the arrays of ``inputs`` (by name) that are not noise in ``program``."""
+    """Return a copy of ``inputs`` (input name -> array) without the inputs that are random noise in
+    ``program``."""
     noise = {port.name for port in noise_ports(program)}
     return {name: array for name, array in inputs.items() if name not in noise}
 
 
 def variable_ports(program: Program) -> dict[str, Port]:
-    """Return the ports that have gradients, by name: parameters, float inputs and float state."""
+    """Return a mapping from name to port for all ports that have gradients: parameters, float
+    inputs and float state."""
     return {
         f"{prefix}{port.name}": port
         for prefix, port in crossing_ports(program)
@@ -164,9 +168,9 @@ def variable_ports(program: Program) -> dict[str, Port]:
 
 
 def result_ports(program: Program, mode: Mode) -> dict[str, int]:
-    """Return the values that a program returns in a mode, by name.
+    """Return a mapping from name to value number for the values that a program returns in a mode.
 
-    All modes have the new state and statistics. The modes differ in the other results:
+    All modes return the new state and statistics. The modes differ in the other results:
 
     - ``forward`` and ``cotangents``: all outputs
     - ``loss``: all outputs, the loss and the metrics
@@ -188,12 +192,14 @@ def result_ports(program: Program, mode: Mode) -> dict[str, int]:
 
 
 def group_of(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
-    """Return the values whose names start with ``prefix``; drop the prefix from the names."""
+    """Return the items of ``tensors`` whose names start with ``prefix``, without the prefix:
+    ``input.x`` becomes ``x``."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def check_names(group: str, expected: Iterable[str], arrays: Mapping[str, object]) -> None:
-    """Check that the names of ``arrays`` are exactly the ``expected`` names.
+    """Check that the names of ``arrays`` are exactly the ``expected`` names. ``group`` (e.g.
+    ``input``) says in the error message what the arrays are.
 
     Raises:
         UsageError: a name is missing or unknown.
@@ -210,12 +216,14 @@ def check_names(group: str, expected: Iterable[str], arrays: Mapping[str, object
 def port_shapes(
     program: Program, ports: Iterable[Port], sizes: Mapping[str, int] | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of ports as numbers, by name."""
+    """Return a mapping from the name of each port to its shape in numbers. ``sizes`` has the sizes
+    that the arrays decide, e.g. batch and time."""
     return {port.name: program.shape(port, sizes) for port in ports}
 
 
 def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], arrays: Arrays) -> None:
-    """Check the names and shapes of arrays.
+    """Check the names and shapes of arrays. ``group`` (e.g. ``parameter``) says in the error
+    message what the arrays are.
 
     Raises:
         UsageError: an array is missing, is unknown or has a wrong shape.
@@ -230,10 +238,11 @@ def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], arrays: Arra
 
 
 def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int]:
-    """Check the arrays of a batch, and return the sizes that they decide (batch, time).
+    """Check the arrays of a batch. Return the sizes that the arrays decide, e.g. ``{"batch": 8,
+    "time": 20}``.
 
-    ``groups`` maps ``input``, ``state`` and ``target`` to arrays by port name. Indices are checked
-    because frameworks do not report an index that is out of range.
+    ``groups`` maps each of ``input``, ``state`` and ``target`` to a mapping from name to array.
+    Indices are checked because frameworks do not report an index that is out of range.
 
     Raises:
         UsageError: an array is missing, is unknown or has a wrong shape, or an index is out of
@@ -255,8 +264,8 @@ def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int
 def check_entries(
     program: Program, port: Port, name: str, values: Any, sizes: Mapping[str, int]
 ) -> None:
-    """Check the entries of an array for a port that holds indices or booleans. ``sizes`` has the
-    sizes that arrays decide.
+    """Check the entries of the array ``values`` if the port holds indices or booleans. ``sizes``
+    has the sizes that the arrays decide (batch, time).
 
     Raises:
         UsageError: an index is not an integer or out of range, or a condition is not a boolean.
@@ -269,7 +278,8 @@ def check_entries(
 
 
 def check_room(program: Program, array_sizes: Mapping[str, int]) -> None:
-    """Check that all slices and windows of a program fit the sizes of the arrays (batch, time).
+    """Check that all slices and windows of a program fit into arrays with these sizes (batch,
+    time).
 
     Raises:
         UsageError: a slice or a window does not fit.
@@ -284,7 +294,8 @@ def check_room(program: Program, array_sizes: Mapping[str, int]) -> None:
 
 
 def batch_ports(program: Program) -> dict[str, tuple[Port, ...]]:
-    """Return the ports that get arrays for each batch, by group: input, state and target."""
+    """Return the ports that get new arrays for each batch: a mapping from ``input``, ``state`` and
+    ``target`` to ports."""
     return {"input": program.inputs, "state": program.state, "target": program.targets}
 
 

@@ -1,4 +1,4 @@
-"""Update rules of optimizers, and their application to parameters of any shape."""
+"""Update rules of optimizers, and functions that apply them to parameters of any shape."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def with_loss_scaling(
     new_values: Mapping[str, int],
 ) -> dict[str, int]:
     """Return the values after a step with loss scaling: ``new_values`` if all gradients are finite,
-    otherwise the values ``before`` the step. The result includes the next :data:`SCALE` and
-    :data:`GOOD`."""
+    otherwise the values ``before`` the step. The result also has the next scale (:data:`SCALE`) and
+    the next number of steps since the scale changed (:data:`GOOD`)."""
     total = builder.constant(0.0)
     for gradient in gradients.values():
         square = builder.emit("multiply", gradient, gradient)
@@ -70,10 +70,10 @@ REDUCING = frozenset({"sum", "max", "extent"})
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A sum over all parameters that an optimizer reads, e.g. of squared gradients.
+    """A sum over all parameters that an optimizer reads, e.g. the sum of all squared gradients.
 
-    ``nodes`` compute ``part``, the term of one parameter; they may read earlier sums. ``value`` is
-    the sum of the terms of all parameters.
+    ``nodes`` compute the value ``part``, the term of one parameter; these nodes may read sums that
+    come earlier in the list. ``value`` is the sum of the terms of all parameters.
     """
 
     name: str
@@ -84,22 +84,23 @@ class Total:
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """The operations with which an optimizer updates one parameter. They are written for a vector.
+    """The operations with which an optimizer updates one parameter. The rule is written for a
+    vector.
 
     Inputs are ``parameter``, ``gradient``, the scalars ``step`` (from 1) and ``learning_rate``, and
-    the ``slots``. A slot's ``init`` has its initial values (zeros by default). Outputs are
-    ``new_parameter`` and ``new_slots``. For a parameter with several axes, a reduction over axis 0
-    becomes a reduction over all axes, see :func:`at_shape`.
+    the ``slots`` (e.g. the moments of Adam). The ``init`` of a slot has its initial values, zeros
+    by default. Outputs are ``new_parameter`` and ``new_slots``. For a parameter with several axes,
+    :func:`at_shape` turns a reduction over axis 0 into a reduction over all axes.
 
     Attributes:
-        meaning: The identity by which backends recognise the optimizer.
-        totals: Sums over all parameters, in order of computation; ``nodes`` come after them.
-        rate: The value with the learning rate of a step, if the model has a schedule.
+        meaning: The identity by which backends recognise the optimizer, e.g. as ``adam``.
+        totals: Sums over all parameters, in order of computation. ``nodes`` run after these sums.
+        rate: The value that is the learning rate of a step, if the model has a schedule.
         fed: The value that the optimizer reads as gradient, if the model changes the gradient, e.g.
             by clipping.
-        varying: The names of attributes that have a different number at each step.
-        groups: Different rules for some parameters, by a pattern of their names: see :meth:`of`.
-        added: The slots that the model adds to the slots of the optimizer's definition.
+        varying: The names of attributes whose number differs from step to step.
+        groups: Maps a pattern of parameter names to the rule of these parameters: see :meth:`of`.
+        added: The names of slots that the model defines in addition to those of the optimizer.
         matrices: The rule for parameters with two axes, ``[rows, columns]``; its slots may have
             different shapes.
     """
@@ -131,8 +132,8 @@ class UpdateRule:
 
     def of(self, parameter: str, rank: int) -> UpdateRule:
         """Return the rule for a parameter with ``rank`` axes: the first rule in ``groups`` whose
-        pattern matches the name, otherwise this rule. For two axes, use its ``matrices``, if any.
-        """
+        pattern matches the name, otherwise this rule. For two axes, the result is the ``matrices``
+        of this rule, if there is one."""
         matching = (
             rule for pattern, rule in self.groups.items() if fnmatchcase(parameter, pattern)
         )
@@ -141,8 +142,8 @@ class UpdateRule:
 
     @property
     def every_rule(self) -> Iterator[UpdateRule]:
-        """An iterator over this rule and the rules in ``groups``, each followed by its rule for
-        matrices."""
+        """An iterator over this rule and the rules in ``groups``. Each rule is followed by its
+        ``matrices`` (the rule for parameters with two axes), if there is one."""
         for rule in (self, *self.groups.values()):
             yield rule
             if rule.matrices is not None:
@@ -156,13 +157,13 @@ class UpdateRule:
 
     @property
     def own_nodes(self) -> tuple[Node, ...]:
-        """The nodes of this rule, without those of groups and matrices. They compute the sums over
-        all parameters and the update."""
+        """The nodes of this rule, without those of ``groups`` and ``matrices``. The nodes compute
+        the sums over all parameters and the update."""
         return (*(node for total in self.totals for node in total.nodes), *self.nodes)
 
     @property
     def every_node(self) -> tuple[Node, ...]:
-        """The nodes of this rule, of all groups, and of the rules for matrices."""
+        """The nodes of this rule, of the rules in ``groups``, and of the rules for matrices."""
         return tuple(node for rule in self.every_rule for node in rule.own_nodes)
 
 
@@ -172,10 +173,10 @@ def by_rank(rule: UpdateRule) -> bool:
 
 
 def by_parameter(rule: UpdateRule) -> bool:
-    """Return whether the update of an entry depends on more than its own gradient and slots: on the
-    parameter's name, its number of axes, or its other entries (e.g. through a norm).
+    """Return whether the update of an entry depends on more than the gradient and the slots at this
+    entry: on the parameter's name, its number of axes, or its other entries (e.g. through a norm).
 
-    If it does not, the rule can also update a tensor into which a framework packs several
+    If the result is false, the rule can also update a tensor into which a framework packs several
     parameters.
     """
     sums = {total.part for total in rule.totals}
@@ -186,7 +187,7 @@ def by_parameter(rule: UpdateRule) -> bool:
 def at_shape(
     rule: UpdateRule, nodes: Iterable[Node], shape: Sequence[Dim | int]
 ) -> tuple[Node, ...]:
-    """Return nodes of a rule, adapted to a parameter of the given shape. A reduction over a vector
+    """Return nodes of a rule, adapted to a parameter with ``shape``. A reduction over a vector
     becomes a reduction over all axes. For matrices, the sizes of rows and columns become numbers.
     """
     return tuple(_adapt_node(rule, node, shape) if node.op in REDUCING else node for node in nodes)
@@ -205,7 +206,8 @@ def _adapt_node(rule: UpdateRule, node: Node, shape: Sequence[Dim | int]) -> Nod
 
 
 def _with_numbers(dims: Shape, shape: Sequence[Dim | int]) -> Shape:
-    """Replace the symbolic numbers of rows and columns in ``dims`` by the shape of a matrix."""
+    """Replace the symbolic sizes of rows and columns in ``dims`` by numbers: those in ``shape``,
+    the shape of a matrix."""
     names = [name for dim in MATRIX.shape for name in dim.names]
     numbers = dict(zip(names, map(Dim.of, shape), strict=True))
     return tuple(dim.substitute(numbers) for dim in dims)
@@ -222,8 +224,8 @@ def type_at(rule: UpdateRule, value: int, shape: Shape) -> Type:
 
 
 def slot_entries(rule: UpdateRule, parameters: Mapping[str, Sequence[int]]) -> int:
-    """Return the number of entries of all slots of an optimizer; ``parameters`` are shapes by
-    name."""
+    """Return how many entries all slots of an optimizer have together, e.g. the moments of Adam.
+    ``parameters`` maps a parameter's name to its shape."""
     slots = slot_shapes(rule, parameters).values()
     return sum(prod(shape) for shapes in slots for shape in shapes.values())
 
@@ -232,7 +234,7 @@ def slot_shapes(
     rule: UpdateRule, parameters: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return the shapes of all slots: slot name -> parameter name -> shape. A parameter is missing
-    if its rule does not have the slot. ``parameters`` are shapes by name."""
+    if its rule does not have the slot. ``parameters`` maps a parameter's name to its shape."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in parameters.items():
         own_rule, dims = rule.of(name, len(shape)), tuple(map(Dim.of, shape))

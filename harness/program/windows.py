@@ -1,4 +1,5 @@
-"""Sliding windows along axes, e.g. of convolutions: their entries, their number and their shapes.
+"""Sliding windows along axes, e.g. of convolutions: which entries a window has, how many windows
+fit, and the shapes of results.
 
 Window ``i`` has the entries ``i * stride + j * dilation - padding`` of the axis, for ``j`` from 0
 to ``size - 1``. Entries before the start or after the end of the axis are padding.
@@ -17,8 +18,9 @@ EACH = ("axes", "size", "stride", "dilation", "padding", "after", "length")
 
 
 class FramedAxis(NamedTuple):
-    """The attributes of one windowed axis as numbers, for backends. ``length`` is the number of
-    windows in ``windows``, and the length of the axis in ``overlap_add``."""
+    """The attributes of one axis with sliding windows, as numbers for backends. ``padding`` entries
+    precede the axis, and ``after`` entries follow it. ``length`` is the number of windows in a
+    ``windows`` node, and the length of the axis in an ``overlap_add`` node."""
 
     axis: int
     size: int
@@ -29,22 +31,23 @@ class FramedAxis(NamedTuple):
     length: int
 
     def entries(self, number: int, count: int) -> slice:
-        """Return the slice of the padded axis that selects entry ``number`` of each of ``count``
-        windows."""
+        """Return a slice of the padded axis. It selects the entry ``number`` of each window, for
+        ``count`` windows."""
         start = number * self.dilation
         return slice(start, start + self.stride * (count - 1) + 1, self.stride)
 
 
 def framed_axes(framing: Mapping[str, Sequence[int]]) -> tuple[FramedAxis, ...]:
-    """Return the windowed axes of a ``windows`` or ``overlap_add`` node from its attributes."""
+    """Return the axes with sliding windows of a ``windows`` or ``overlap_add`` node, whose
+    attributes are ``framing``."""
     values = (framing[name] for name in EACH)
     return tuple(FramedAxis(*axis) for axis in zip(*values, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class WindowedAxis:
-    """An axis with ``length`` entries and its windows. ``padding`` entries precede the axis, and
-    ``after`` entries follow it."""
+    """An axis with ``length`` entries, along which windows slide. ``padding`` entries precede the
+    axis, and ``after`` entries follow it."""
 
     length: Dim
     size: Dim
@@ -54,16 +57,16 @@ class WindowedAxis:
     after: Dim
 
     def covered(self, count: Dim) -> Dim:
-        """Return the number of entries from the start of the first window to the end of the last of
-        ``count`` windows."""
+        """Return how many entries ``count`` windows span, from the start of the first window to the
+        end of the last."""
         return self.stride * (count - 1) + self.dilation * (self.size - 1) + 1
 
     def room(self, count: Dim) -> tuple[Dim, Dim]:
-        """Return the two numbers that must be at least 0 if exactly ``count`` windows fit the
-        padded axis.
+        """Return two numbers. Exactly ``count`` windows fit the padded axis if both numbers are at
+        least 0.
 
-        The first is the number of entries left after the last window. The second is ``stride - 1``
-        minus the first: if it is negative, one more window fits.
+        The first number is how many entries are left after the last window. The second is ``stride
+        - 1`` minus the first: if it is negative, one more window fits.
         """
         rest = self.length + self.padding + self.after - self.covered(count)
         return rest, self.stride - 1 - rest
@@ -95,8 +98,8 @@ class WindowedAxis:
 
 
 def misfit_text(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = None) -> str:
-    """Return the message that an axis does not have exactly ``count`` windows. Known ``sizes`` are
-    shown as numbers."""
+    """Return the error message for an axis that does not have exactly ``count`` windows. If
+    ``sizes`` contains a size, the message shows its number."""
     known_dims = {name: Dim(size) for name, size in (sizes or {}).items()}
     framing = {f.name: getattr(axis, f.name).substitute(known_dims) for f in fields(axis)}
     number = count.substitute(known_dims)
@@ -128,8 +131,9 @@ def windowed_axes(
 
 
 def windows_shape(shape: Shape, attributes: Attributes) -> Shape:
-    """Return the shape of the result of ``windows``. A windowed axis becomes the number of windows.
-    The axes inside a window are inserted after the last windowed axis."""
+    """Return the shape of the result of ``windows``, for an operand with ``shape``. The length of a
+    windowed axis becomes the number of windows. The axes inside a window are inserted after the
+    last windowed axis."""
     axes, counts = (
         attributes["axes"],
         dict(zip(attributes["axes"], attributes["length"], strict=True)),
@@ -139,8 +143,8 @@ def windows_shape(shape: Shape, attributes: Attributes) -> Shape:
 
 
 def overlap_shape(shape: Shape, attributes: Attributes) -> Shape:
-    """Return the shape of the result of ``overlap_add``. Numbers of windows become lengths of axes,
-    and the axes inside a window are removed."""
+    """Return the shape of the result of ``overlap_add``, for an operand with ``shape``. Each axis
+    of windows becomes an axis of entries, and the axes inside a window are removed."""
     axes = attributes["axes"]
     lengths = dict(zip(axes, attributes["length"], strict=True))
     outer = (*shape[: axes[-1] + 1], *shape[axes[-1] + 1 + len(axes) :])
@@ -148,17 +152,18 @@ def overlap_shape(shape: Shape, attributes: Attributes) -> Shape:
 
 
 def pads_of(attributes: Attributes, rank: int) -> list[tuple[Any, Any]]:
-    """Return (padding before, padding after) for each axis of a value with ``rank`` axes."""
+    """Return a pair (padding before, padding after) for each axis of a value with ``rank`` axes;
+    axes without windows get (0, 0)."""
     pads = zip(attributes["padding"], attributes["after"], strict=True)
     by_axis = dict(zip(attributes["axes"], pads, strict=True))
     return [by_axis.get(axis, (0, 0)) for axis in range(rank)]
 
 
 def order_of_taken(axes: Sequence[int], rank: int) -> list[int]:
-    """Return the permutation that moves the axes inside a window to their positions in the result
-    of ``windows``. Backends that take windows along the axes ``axes`` one by one need it.
+    """Return the permutation that a backend needs if it takes windows along the axes ``axes`` one
+    by one. It moves the axes inside a window to their positions in the result of ``windows``.
 
-    Before the permutation, the axis inside a window directly follows the axis of its windows.
+    Before the permutation, each axis inside a window directly follows its axis of windows.
     """
     places = [axis + sum(other < axis for other in axes) for axis in range(rank)]
     last = axes[-1] + 1

@@ -15,9 +15,9 @@ from harness.program.ir import Port, Program, inline_calls, needed_nodes
 class Derivative:
     """A program that also computes gradients.
 
-    ``seeds`` are its additional inputs: for each differentiated output, its cotangent (the gradient
-    that flows into the backward pass). ``gradients`` are its additional outputs: the gradients of
-    the values ``against`` in :func:`differentiate`, in the same order.
+    ``seeds`` are additional inputs of the program: one cotangent for each differentiated output
+    (the gradient that flows into the backward pass). ``gradients`` are additional outputs: one
+    gradient for each item of ``against`` in :func:`differentiate`, in the same order.
     """
 
     program: Program
@@ -33,11 +33,12 @@ def differentiate(
     fused: Iterable[str] = (),
 ) -> Derivative:
     """Return the program extended by a backward pass: it computes the gradients of the values
-    ``against``, given the cotangents of ``outputs``.
+    ``against``, given the cotangents of ``outputs`` (the gradients that flow into them).
 
     If no output depends on a value in ``against``, the gradient of this value is all zeros. The
-    result has only the nodes that the outputs, the gradients and the values in ``keep`` need.
-    ``fused`` names the fused operations that the backward pass may use.
+    result has only the nodes on which the outputs, the gradients or the values in ``keep`` depend.
+    ``keep`` has value numbers (indices of values in the program). ``fused`` names the fused
+    operations, e.g. ``relu_gradient``, that the backward pass may use.
     """
     builder = Builder(dict(program.types), dict(program.names))
     results = [*(port.value for port in outputs), *keep]

@@ -1,7 +1,8 @@
 """Backward pass over the nodes of a program, with derivative rules that the caller passes.
 
-A forward loop stacks only the values that the backward loop reads. If a loop uses a weight at every
-step, the gradient of the weight is computed by one product over all steps, after the backward loop.
+A forward loop stacks a value over its steps only if the backward loop reads this value. If a loop
+uses a weight at every step, the gradient of the weight is computed by one matrix product over all
+steps, after the backward loop.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
 
 
 def _activate_loop(node: Node, body: Block, active: set[int]) -> None:
-    """Add to ``active`` the values inside a loop, and the outputs of the loop, through which a
-    gradient flows back to an active value."""
+    """Extend the set ``active`` (values that need a gradient) by values of a loop: the values in
+    its ``body`` and the outputs of ``node`` that depend on an active value."""
     carries = node.carries
     active.update(b for b, i in zip(body.inputs, node.inputs, strict=True) if i in active)
     while True:
@@ -95,9 +96,9 @@ class SliceCotangent:
 
 
 def rows(pieces: Sequence[SliceCotangent]) -> list[list[SliceCotangent]]:
-    """Group slices along an axis so that the slices of a group do not overlap and can be
-    concatenated. Slices with symbolic sizes are in one group only if they cannot overlap for any
-    sizes."""
+    """Group slices along an axis so that the slices within a group do not overlap and can be
+    concatenated. Return the groups. Two slices with symbolic sizes are in one group only if they
+    cannot overlap for any sizes."""
     groups: list[list[SliceCotangent]] = []
     for piece in sorted(pieces, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
         group = next((r for r in groups if _not_negative(piece.start - r[-1].stop)), None)
@@ -122,13 +123,15 @@ VIEWS = frozenset({"slice", "permute_dims", "expand_dims", "squeeze"})
 
 @dataclass
 class Reverse:
-    """The backward pass over a list of nodes; it collects the cotangent of each value.
+    """The backward pass over a list of nodes; it collects the cotangent (the gradient) of each
+    value.
 
-    - ``forward`` has the nodes of the forward pass, and ``live`` the values that need a gradient.
-    - ``rules`` has the derivative rule of each operation, and ``fused`` the fused operations that
-      the backward pass may use.
-    - ``cotangents`` maps a value to the sum of its cotangents so far, and ``pieces`` a value to the
-      cotangents of its slices.
+    - ``forward`` has the nodes of the forward pass, and ``live`` the numbers of the values that
+      need a gradient.
+    - ``rules`` maps an operation to its derivative rule, and ``fused`` names the fused operations
+      that the backward pass may use.
+    - ``cotangents`` maps a value to the sum of its cotangents so far. ``pieces`` maps a value to
+      the cotangents of slices of this value.
     """
 
     builder: Builder
@@ -140,7 +143,8 @@ class Reverse:
     pieces: dict[int, list[SliceCotangent]] = field(default_factory=dict)
 
     def offers(self, op: str) -> bool:
-        """Return whether the backward pass may use the fused operation ``op``."""
+        """Return whether the backward pass may use the fused operation ``op``, e.g.
+        ``relu_gradient``."""
         return op in self.fused
 
     def active(self, value: int) -> bool:
@@ -148,7 +152,7 @@ class Reverse:
         return value in self.live
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Append an operation to the backward pass; return the number of its result."""
+        """Append an operation to the backward pass; return the value number of its result."""
         return self.builder.emit(op, *inputs, **attributes)
 
     def constant(self, value: float) -> int:
@@ -156,8 +160,9 @@ class Reverse:
         return self.builder.constant(value)
 
     def read(self, value: int) -> int:
-        """Return the number under which the backward pass can read a value of the forward pass.
-        Inside a loop, this is the number of a slice of the value's stack."""
+        """Return the number under which the backward pass can read ``value`` of the forward pass.
+        Inside a loop, the result is the number of a slice: the forward loop stacks ``value`` over
+        all steps, and the backward loop reads one step of this stack."""
         return value
 
     def is_computed_by(self, value: int, op: str) -> bool:
@@ -175,13 +180,14 @@ class Reverse:
         self.cotangents[value] = cotangent
 
     def add_slice(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
-        """Add ``cotangent`` to the slice ``start:stop`` of a value's cotangent along an axis."""
+        """Add ``cotangent`` to a part of the cotangent of ``value``: to its entries ``start:stop``
+        along ``axis``."""
         if self.active(value):
             self.pieces.setdefault(value, []).append(SliceCotangent(axis, start, stop, cotangent))
 
     def combine_parts(self, value: int) -> int | None:
-        """Add up the collected cotangents of a value and of its slices; return the value number of
-        the sum, or None if there are no cotangents."""
+        """Add up the collected cotangents of a value and of slices of this value. Return the number
+        of the sum, or None if there are no cotangents."""
         pieces = self.pieces.pop(value, [])
         shape = self.builder.types[value].shape
         for axis in dict.fromkeys(piece.axis for piece in pieces):
@@ -190,8 +196,9 @@ class Reverse:
         return self.cotangents.get(value)
 
     def _side_by_side(self, group: Sequence[SliceCotangent], axis: int, shape: Shape) -> int:
-        """Concatenate the cotangents of slices that do not overlap, with zeros in the gaps, to a
-        cotangent of the whole value."""
+        """Concatenate the cotangents of slices that do not overlap, with zeros in the gaps between
+        them. Return the number of the result, which is the cotangent of the whole value with
+        ``shape``."""
         pieces: list[int] = []
         end = Dim()
 
@@ -207,13 +214,15 @@ class Reverse:
         return self.emit("concat", *pieces, axis=axis) if len(pieces) > 1 else pieces[0]
 
     def add_product(self, weight: int, left: int, cotangent: int) -> None:
-        """Add ``left.T @ cotangent``, summed over all leading axes, to a weight's cotangent."""
+        """Add ``left.T @ cotangent`` to the cotangent of ``weight``. If the operands have more than
+        two axes, the product is summed over all axes before the last two."""
         rank = len(self.builder.types[left].shape)
         axes = tuple(range(rank - 1))
         self.add(weight, self.emit("tensordot", self.read(left), cotangent, axes=(axes, axes)))
 
     def cotangent(self, value: int, shape: Shape) -> int:
-        """Return the whole cotangent of a value, or zeros of ``shape`` if no part was collected."""
+        """Return the number of the whole cotangent of a value, or of zeros with ``shape`` if no
+        cotangent was collected."""
         combined = self.combine_parts(value)
         return self.builder.zeros(shape) if combined is None else combined
 
@@ -272,8 +281,8 @@ class _ScanReverse(Reverse):
         return value in self.makers and self.makers[value].op == op
 
     def _view(self, value: int) -> Node | None:
-        """Return the body's node that computes a value, if the node is a view (e.g. ``slice``);
-        else None."""
+        """Return the node of the loop's body that computes ``value``, if this node only selects or
+        rearranges entries (e.g. ``slice``); otherwise None."""
         node = self.makers.get(value)
         return node if node is not None and node.op in VIEWS else None
 
@@ -301,9 +310,10 @@ class _ScanReverse(Reverse):
             super().add_product(weight, left, cotangent)
 
     def build(self, outer: Mapping[int, int]) -> tuple[list[tuple[int, int]], Node]:
-        """Build the backward loop. Return pairs (value, cotangent) for the values that the forward
-        loop reads, and the forward loop extended by the stacks that the backward loop reads.
-        ``outer`` maps each output of the forward loop to its cotangent."""
+        """Build the backward loop. Return two things: pairs (value, cotangent) for the values that
+        the forward loop reads, and the new forward loop. The new forward loop also stacks the
+        values that the backward loop reads. ``outer`` maps each output of the forward loop to its
+        cotangent."""
         b, count = self.builder, self.count
         types = b.types
         carried = [i for i, v in enumerate(self.body.inputs[:count]) if self.active(v)]
@@ -346,11 +356,12 @@ class _ScanReverse(Reverse):
     def _captured_gradients(
         self, stack_of: Mapping[int, int], by_step: Mapping[int, int]
     ) -> list[tuple[int, int]]:
-        """Compute the gradients of values outside the loop, e.g. weights, after the backward loop;
-        return pairs (value, gradient).
+        """Compute the gradients of values that the loop reads from outside, e.g. weights; the
+        computation comes after the backward loop. Return pairs (value, gradient).
 
-        ``stack_of`` maps a value of the forward loop to its stack over all steps, and ``by_step`` a
-        cotangent of the backward loop to its stack.
+        ``stack_of`` maps a value of the forward loop to an array with the value at every step.
+        ``by_step`` maps a cotangent of the backward loop to an array with the cotangent at every
+        step.
         """
         results = []
         for weight, left, cotangent in self.products:
@@ -363,8 +374,8 @@ class _ScanReverse(Reverse):
         return results
 
     def _augment(self, residuals: Sequence[int]) -> tuple[Node, dict[int, int]]:
-        """Extend the forward loop so that it stacks the values in ``residuals``. Return the new
-        loop, and a mapping from each value to its stack."""
+        """Extend the forward loop so that it also stacks the values ``residuals`` over its steps.
+        Return the new loop, and a mapping from each of these values to its stack."""
         sequences = dict(
             zip(self.body.inputs[self.count :], self.node.inputs[self.count :], strict=True)
         )

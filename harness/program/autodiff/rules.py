@@ -2,8 +2,8 @@
 
 A rule calls ``r.add`` with the vector-Jacobian product for every float input. ``r.read(v)`` makes
 the forward value ``v`` readable in the backward pass. :data:`.reverse.CONSTANT` lists the
-operations without a derivative. A fused operation has a rule if it can occur in a program before
-differentiation. The formulas of products are from Giles, "An extended collection of matrix
+operations without a derivative. A fused operation has a rule if a program can contain it before
+differentiation. The formulas for matrix products are from Giles, "An extended collection of matrix
 derivative results" (2008).
 """
 
@@ -41,7 +41,7 @@ def _tanh(r: Reverse, node: Node, g: int) -> None:
 
 
 def _erf(r: Reverse, node: Node, g: int) -> int:
-    """Multiply the cotangent by the derivative of erf, ``2 / sqrt(pi) * exp(-x * x)``."""
+    """Return the number of the cotangent of erf's operand x: ``g * 2 / sqrt(pi) * exp(-x * x)``."""
     x = r.read(node.inputs[0])
     bell = r.emit("exp", r.emit("negative", r.emit("multiply", x, x)))
     return r.emit("multiply", g, r.emit("multiply", r.constant(SLOPE), bell))
@@ -135,8 +135,8 @@ def _take(r: Reverse, node: Node, g: int) -> None:
 
 
 def _cumulative_sum(r: Reverse, node: Node, g: int) -> None:
-    """Sum the cotangent from the end of the axis to the start, because an entry affects its own sum
-    and all later sums."""
+    """Compute the cotangent of the operand: sum the result's cotangent from the end of the axis to
+    the start, because each entry affects the sum at its own position and all later sums."""
     last = len(r.builder.types[node.output].shape) - 1
     sums = r.emit("cumulative_sum", r.emit("flip", g, axis=last))
     r.add(node.inputs[0], r.emit("flip", sums, axis=last))
@@ -168,8 +168,8 @@ def _sum(r: Reverse, node: Node, g: int) -> None:
 
 
 def _max(r: Reverse, node: Node, g: int) -> None:
-    """Divide the cotangent equally among tied entries, as torch.amax, jax.numpy.max and
-    TensorFlow's reduce_max do."""
+    """Compute the cotangent of a maximum's operand. Entries that tie for the maximum get equal
+    shares, as in torch.amax, jax.numpy.max and TensorFlow's reduce_max."""
     x, maximum, axes = r.read(node.inputs[0]), r.read(node.output), node.attributes["axis"]
     if not node.attributes["keepdims"]:
         for axis in sorted(axes):
@@ -216,7 +216,8 @@ def _relu(r: Reverse, node: Node, g: int) -> None:
 
 
 def _clip(r: Reverse, node: Node, g: int) -> None:
-    """Pass the cotangent on where the result lies strictly between the bounds; elsewhere pass 0."""
+    """Pass the cotangent ``g`` to the operand if the result lies strictly between the bounds of
+    ``clip``; otherwise pass 0."""
     y, bounds = r.read(node.output), node.attributes
     if r.offers("clip_gradient"):
         r.add(node.inputs[0], r.emit("clip_gradient", g, y, **bounds))

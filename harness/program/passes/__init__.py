@@ -29,8 +29,8 @@ Rules = Mapping[str, Sequence[Rule]]
 
 
 def merged(*tables: Rules) -> dict[str, tuple[Rule, ...]]:
-    """Merge the rules of several passes: a mapping from an operation to its rules, which are tried
-    in the order of ``tables``."""
+    """Merge several tables of rewrite rules into one. The result maps an operation, e.g. ``add``,
+    to its rules, which are tried in the order of ``tables``."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for table in tables:
         for op, own_rules in table.items():
@@ -67,16 +67,17 @@ def optimise(
         nodes: The operations to rewrite.
         results: The numbers of the values to compute.
         builder: It numbers new values.
-        sizes: The number of every size; it decides which changes make the program faster.
-        fused: The names of the fused operations that may be used.
+        sizes: The number of every size, e.g. ``{"units": 64}``. The sizes decide which changes make
+            the program faster.
+        fused: The names of the fused operations that may be used, e.g. ``relu``.
         final: False if the nodes will be differentiated afterwards.
         moved: If False, matrix products stay in their loops and are not joined. This is for
             compilers that fuse a product with the operations after it. Loops that carry many
             numbers are an exception: their products are too large to be fused, so they are joined.
             These loops are not unrolled, so that each step reuses the memory of the previous step.
-        fuses: True for a compiler that fuses elementwise operations in a loop; they then stay in
-            their loop.
-        longest: The most steps of a loop that is unrolled; None for the default.
+        fuses: True for a compiler that fuses elementwise operations in a loop. These operations
+            then stay in their loop.
+        longest: Loops with more steps are not unrolled; None for the default.
     """
     with _without_garbage_collector():
         choices = (tuple(fused), final, moved, fuses, longest)
@@ -85,8 +86,9 @@ def optimise(
 
 @contextmanager
 def _without_garbage_collector() -> Iterator[None]:
-    """Disable Python's garbage collector during the ``with`` block. Passes create millions of
-    objects and almost no cycles; the search for cycles took a quarter of the time."""
+    """Disable Python's garbage collector during the ``with`` block. Optimisation creates millions
+    of objects and almost no reference cycles; with the collector, the search for cycles took a
+    quarter of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -107,7 +109,7 @@ def _optimised(
     fuses: bool,
     longest: int | None,
 ) -> tuple[Node, ...]:
-    """Run all passes on the nodes; the arguments are those of :func:`optimise`."""
+    """Run all optimisation passes on the nodes; :func:`optimise` explains the arguments."""
     current = prune(nodes, results)
     stay = not moved and unroll.carries_much(current, builder, sizes)
     simplify, tabled = SIMPLIFY[stay], TABLES[stay]

@@ -1,4 +1,5 @@
-"""Rules of arithmetic: compute constants, and drop operations without effect: ``1 * x -> x``."""
+"""Rewrite rules of arithmetic: compute constants in advance, and drop operations without effect,
+e.g. ``1 * x -> x``."""
 
 from __future__ import annotations
 
@@ -38,8 +39,8 @@ def _fold_constants(op: str) -> Rule:
 
 
 def _drop_broadcast(op: str) -> Rule:
-    """Return the rule that drops a redundant broadcast of an operand: ``broadcast(a) + b -> a + b``
-    if the shape of the result stays the same."""
+    """Return the rewrite rule that drops a redundant broadcast of an operand of ``op``:
+    ``broadcast(a) + b -> a + b``, if the shape of the result stays the same."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for position, value in enumerate(inputs):
@@ -70,7 +71,8 @@ def _add(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | 
 
 
 def _blend(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``z * a + (1 - z) * b -> b + z * (a - b)``, which also has a shorter gradient."""
+    """Rewrite ``z * a + (1 - z) * b -> b + z * (a - b)``. The new expression also has a gradient
+    with fewer operations."""
     left, right = (g.node(i, "multiply") for i in inputs)
     if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
         return None
@@ -199,7 +201,9 @@ def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | 
 
 
 def _sum_of_sum(g: Rewriter, value: int, first: Attributes, second: Attributes) -> int | None:
-    """Rewrite ``sum(sum(x, 1), 0) -> sum(x, (0, 1))``."""
+    """Rewrite two sums to one sum over the axes of both, e.g. ``sum(sum(x, 1), 0) -> sum(x, (0,
+    1))``. ``value`` is the inner operand; ``first`` and ``second`` are the attributes of the inner
+    and the outer sum."""
     if first["keepdims"] or second["keepdims"]:
         return None
     remaining = [axis for axis in range(g.rank(value)) if axis not in first["axis"]]

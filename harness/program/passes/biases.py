@@ -13,10 +13,11 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``x @ W + b -> [x, 1] @ [W; b]``, if ``x`` is an input with few columns.
+    """Rewrite ``x @ W + b -> [x, 1] @ [W; b]``, if ``x`` is an input of the program with few
+    columns.
 
-    A copy of ``x`` with a column of ones then takes less time than the addition of ``b``. The
-    gradient of the weight reads the same copy.
+    To copy such an ``x`` with a column of ones takes less time than to add ``b``. The gradient of
+    the weight reads the same copy.
     """
     for bias, value in (inputs, inputs[::-1]):
         product = g.node(value, "matmul")

@@ -1,4 +1,4 @@
-"""Rules that move operations out of sums over the classes of a classifier.
+"""Rewrite rules that move operations out of sums over the classes of a classifier.
 
 For example, ``sum(t * (a - b))`` becomes ``sum(t * a) - b * sum(t)`` if ``b`` is equal for all
 classes of a row. The loss and its gradient then compute ``b`` once for each row, not for each
@@ -14,7 +14,7 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _take_entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``(a - b)[i] -> a[i] - b``, with one ``b`` for each row."""
+    """Rewrite ``(a - b)[i] -> a[i] - b``, if each row of ``a`` has a single value of ``b``."""
     value, indices = inputs
     node = g.node(value, "add", "subtract", "multiply", "divide")
     if node is None or g.uses[value] > 1:
@@ -32,7 +32,8 @@ def _take_entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) ->
 
 
 def _weighted_sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``, with one ``b`` for each row."""
+    """Rewrite ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``, if each row of ``a`` has a single
+    value of ``b``."""
     product = g.node(inputs[0], "multiply")
     last = g.rank(inputs[0]) - 1
     if product is None or attributes["axis"] != (last,):
@@ -52,7 +53,8 @@ def _weighted_sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) 
 
 
 def _common_factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``c * a + r * b -> c * (a + (r / c) * b)``, with one ``r`` for each row."""
+    """Rewrite ``c * a + r * b -> c * (a + (r / c) * b)``, if each row has a single value of
+    ``r``."""
     for scaled, weighted in (inputs, inputs[::-1]):
         left, right = g.node(scaled, "multiply"), g.node(weighted, "multiply")
         if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
@@ -71,7 +73,8 @@ def _common_factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def _by_row(g: Rewriter, value: int, like: int) -> bool:
-    """Return whether ``value`` has a single entry for each row of the value ``like``."""
+    """Return whether ``value`` has a single entry for each row of the value ``like``, i.e. its last
+    axis has length 1."""
     return g.rank(like) > 0 and g.shape(value) == (*g.shape(like)[:-1], ONE) != g.shape(like)
 
 
@@ -93,7 +96,8 @@ def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -
 
 
 def _scaled_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Move a constant factor out of a sum or a product over rows: ``sum(c * x) -> c * sum(x)``."""
+    """Rewrite ``sum(c * x) -> c * sum(x)`` with a constant factor c, for a ``sum`` or a
+    ``tensordot``."""
     for position, value in enumerate(inputs):
         scaled = _scaled(g, value)
         if scaled is not None:

@@ -1,4 +1,5 @@
-"""Rules that use the fused operations of a backend: ``where(x <= 0, 0, x) -> relu(x)``."""
+"""Rewrite rules that replace several primitives by a fused operation of the backend, e.g. ``where(x
+<= 0, 0, x) -> relu(x)``."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Match | None]) -> Rule:
-    """Return the rule that replaces each match of ``find`` (a pattern of several primitives) by one
-    fused operation."""
+    """Return the rewrite rule that replaces the primitives of each match by one fused operation.
+    ``find`` recognises a function such as relu in a composition of primitives; it returns the
+    function's name and operand."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         match = find(g, inputs)
@@ -21,7 +23,8 @@ def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Match | None]) -
 
 
 def _softmax(g: Rewriter, inputs: tuple[int, ...]) -> patterns.Match | None:
-    """Match a softmax, unless another node (e.g. of a gradient) reads its exponentials too."""
+    """Match a softmax. Return None if another node (e.g. of a gradient) also reads its
+    exponentials, because these must then be computed anyway."""
     return patterns.softmax(g, inputs) if g.uses[inputs[0]] == 2 else None
 
 
@@ -37,8 +40,8 @@ def _addmm(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 
 def _scatter(sign: int) -> Rule:
-    """Return the rule ``x + g * one_hot(i) -> scatter_add(x, i, g)``, with one entry of ``g`` for
-    each row; ``sign`` -1 is for ``x - g * one_hot(i)``."""
+    """Return the rewrite rule ``x + g * one_hot(i) -> scatter_add(x, i, g)``; ``g`` has one entry
+    for each row. With ``sign`` -1, the rule replaces ``x - g * one_hot(i)``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for x, chosen in (inputs, inputs[::-1]) if sign == 1 else (inputs,):
@@ -77,8 +80,8 @@ PRODUCTS: FusedRules = {"addmm": (("add", _addmm),)}
 
 
 def rules_of(rules_by_fused: FusedRules, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
-    """Return the rules that produce the fused operations ``fused``. The result maps a primitive to
-    the rules that are tried at its nodes."""
+    """Return the rewrite rules that produce the fused operations ``fused``. The result maps a
+    primitive, e.g. ``where``, to the rules that are tried at its nodes."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for op, rule in (each for name in fused for each in rules_by_fused.get(name, ())):
         rules[op] = (*rules.get(op, ()), rule)

@@ -1,10 +1,10 @@
-"""Choice of an axis order for values that are read in two orders, so that fewer entries are
-permuted.
+"""Choice of an axis order for values that are read both permuted and unpermuted, so that the
+program permutes fewer entries.
 
 The pass :mod:`.transposes` moves a permutation towards the end of the program, until another node
 reads the value without the permutation. If all operands of this value can be computed in permuted
-order, this pass computes the value in permuted order. The reader of the unpermuted value then gets
-an inverse permutation, which may cancel a later permutation.
+order, this pass computes the value in permuted order. The node that reads the unpermuted value then
+gets an inverse permutation, which may cancel a later permutation.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def count_moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int
 def permuted_variants(
     nodes: Sequence[Node], results: Sequence[int], builder: Builder
 ) -> Iterator[tuple[Node, ...]]:
-    """Yield a variant of the program for each value that is read both permuted and unpermuted. The
-    variant computes this value in permuted order."""
+    """Yield variants of the program. Each variant chooses one value that some nodes read permuted
+    and others unpermuted, and computes this value in permuted order."""
     makers = {o: node for node in nodes for o in node.outputs}
     uses = Counter([*results, *(v for node in nodes for v in reads(node))])
     impossible: set[tuple[int, Axes]] = set()
@@ -81,8 +81,8 @@ class _PermutedOperands:
         ]
 
     def permute(self, value: int, axes: Axes, number: int) -> bool:
-        """Compute ``value`` with its axes permuted by ``axes``; the result gets the value number
-        ``number``. Return False if that is impossible."""
+        """Compute ``value`` with its axes permuted by ``axes``. The result gets the value number
+        ``number``. Return False if the value cannot be computed in this order."""
         goal, pending = (value, axes), [(value, axes)]
         while pending:
             key = pending[-1]
@@ -104,14 +104,15 @@ class _PermutedOperands:
         return goal in self.new_values
 
     def _is_done(self, key: tuple[int, Axes]) -> bool:
-        """Return whether (value, axes) needs no more work: the permuted value exists, cannot be
-        computed, or the value is a program input."""
+        """Return whether (value, axes) needs no more work. This holds if the permuted value exists,
+        if it is known that the permuted value cannot be computed, or if the value is a program
+        input."""
         return key in self.new_values or key in self.impossible or key[0] not in self.makers
 
     def _operands(self, node: Node, axes: Axes) -> list[tuple[int, Axes]] | None:
-        """Return pairs (operand, axes): the order of axes that the node needs of each operand, to
-        compute its result in the order ``axes``. Empty axes mean that the operand stays unchanged.
-        Return None if that is impossible."""
+        """Return pairs (operand, axes): to compute its result in the order ``axes``, the node needs
+        the operand permuted by these axes. Empty axes mean that the operand stays unchanged. Return
+        None if the node cannot compute its result in this order."""
         rank, inputs = len(axes), node.inputs
         if node.op in SAME_AXES:
             return [(i, () if _is_unchanged(self.rank(i), axes) else axes) for i in inputs]
@@ -141,8 +142,8 @@ class _PermutedOperands:
         return self.emit(Node("permute_dims", (value,), (), {"axes": axes}), value, axes)
 
     def emit(self, node: Node, value: int, axes: Axes, number: int | None = None) -> int:
-        """Append a node whose result is ``value`` with its axes permuted; return the result's
-        number."""
+        """Append a copy of ``node`` that computes ``value`` with its axes permuted by ``axes``.
+        Return the number of the permuted value: ``number``, or a new number by default."""
         type_ = self.builder.types[value]
         if number is None:
             number = self.builder.value(
@@ -157,8 +158,8 @@ class _PermutedOperands:
 
 
 def _is_unchanged(rank: int, axes: Axes) -> bool:
-    """Return whether the permutation ``axes`` of a result leaves an operand with ``rank`` axes
-    unchanged."""
+    """Return whether an operand with ``rank`` axes stays unchanged if the result of its node is
+    permuted by ``axes``."""
     first = len(axes) - rank
     return axes[first:] == tuple(range(first, len(axes)))
 

@@ -1,4 +1,4 @@
-"""Rules that move operations out of loops: ``x[t] @ W -> (x @ W)[t]``.
+"""Rewrite rules that move operations out of loops: ``x[t] @ W -> (x @ W)[t]``.
 
 Sums are reordered so that terms can leave the loop. For example, ``h @ U + x[t] @ W + b`` becomes
 ``(b + x[t] @ W) + h @ U``.
@@ -24,8 +24,8 @@ MOST_LIFTED = 1 << 20
 
 
 def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes) -> bool:
-    """Return whether an operation on slices of sequences is moved before the loop, e.g. ``x[t] @ W
-    -> (x @ W)[t]``."""
+    """Return whether an operation on slices of sequences is to be moved to before the loop, e.g.
+    ``x[t] @ W -> (x @ W)[t]``."""
     if op in STEPWISE or (op == "multiply" and any(g.number(i) is not None for i in inputs)):
         return True
     if op not in ELEMENTWISE:
@@ -36,8 +36,8 @@ def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def sinks_products(_: Rewriter, node: Node) -> bool:
-    """Return whether a node, whose results a loop stacks, is moved after the loop: if it is a
-    matrix product or only moves data.
+    """Return whether a node is to be moved to after the loop that stacks its results. The function
+    returns True for matrix products and for nodes that only move data.
 
     This policy is for compilers that fuse elementwise operations; for other backends see
     :func:`sinks`.
@@ -46,8 +46,8 @@ def sinks_products(_: Rewriter, node: Node) -> bool:
 
 
 def sinks(g: Rewriter, node: Node) -> bool:
-    """Return whether a node, whose results a loop stacks, is moved after the loop, e.g. ``stack(h @
-    W) -> stack(h) @ W``."""
+    """Return whether a node is to be moved to after the loop that stacks its results, e.g.
+    ``stack(h @ W) -> stack(h) @ W``."""
     if sinks_products(g, node):
         return True
     if node.op != "sum" and node.op not in ELEMENTWISE:
@@ -58,18 +58,19 @@ def sinks(g: Rewriter, node: Node) -> bool:
 
 
 def _at_once(steps: int, count: int) -> bool:
-    """Return whether an elementwise operation with ``count`` entries per step is computed for all
-    steps at once, outside its loop.
+    """Return whether an elementwise operation with ``count`` entries per step is to be computed
+    outside its loop, for all ``steps`` steps at once.
 
-    The loop must be too long to be unrolled, and the results of all steps must fit into a cache.
+    This requires that the loop is too long to be unrolled, and that the results of all steps fit
+    into a cache.
     """
     return steps > LONGEST and steps * count <= MOST_LIFTED
 
 
 def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Reorder a sum: loop-invariant terms first, then terms of sequences, then all others. Outside
-    loops, small terms come first, so that biases are added together: ``(x + b) + c -> (b + c) +
-    x``."""
+    """Reorder a sum in a loop: loop-invariant terms first, then terms of sequences, then all
+    others. Outside loops, small terms come first, so that biases are added together: ``(x + b) + c
+    -> (b + c) + x``."""
     depth = max(g.depth(i) for i in inputs)
     terms = _terms(g, inputs, depth)
     early = _early_terms(g, terms, depth)
@@ -117,8 +118,8 @@ def _terms_and_sums(
 
 
 def _is_summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]) -> bool:
-    """Return whether one of the inner sums adds exactly the terms in ``early``, so that nothing
-    needs to be reordered."""
+    """Return whether one of the inner sums already adds exactly the terms in ``early``; nothing
+    needs to be reordered then."""
     # The number of early terms in each inner sum; any other term makes the number negative.
     counts: dict[int, int] = {}
     early_terms = set(early)
@@ -133,8 +134,8 @@ def _is_summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[i
 
 
 def _availability(g: Rewriter, value: int, depth: int) -> int:
-    """Return when a term can be computed: 0 before the loop, 1 for all steps before the loop (it
-    depends on sequences), 2 only inside the loop."""
+    """Return where the term ``value`` can be computed: 0 if before the loop, 1 if before the loop
+    for all steps at once (the term depends on sequences), 2 if only inside the loop."""
     if g.depth(value) < depth:
         return 0
     return 1 if value in g.scopes[depth].slices else 2
@@ -167,8 +168,8 @@ def _scale_weights(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def _has_small_weight(g: Rewriter, term: int, value: int) -> bool:
-    """Return whether a term is a product whose weight is small, so that scaling the weight is
-    faster than scaling the products."""
+    """Return whether ``term`` is a matrix product with a weight that is smaller than ``value``, the
+    result to be scaled. Scaling the weight is then faster."""
     node = g.node(term, "matmul")
     if node is None or g.uses[term] > 1 or g.rank(node.inputs[1]) != 2:
         return False
@@ -177,8 +178,8 @@ def _has_small_weight(g: Rewriter, term: int, value: int) -> bool:
 
 
 def _is_cheap_to_scale(g: Rewriter, term: int, value: int) -> bool:
-    """Return whether scaling a term takes little time, because the term is small or is computed
-    before the loop."""
+    """Return whether scaling ``term`` takes little time compared with scaling ``value``, because
+    the term is small or is computed before the loop."""
     depth = g.depth(value)
     small = 8 * g.count(term) <= g.count(value)
     return small or (depth > 0 and _availability(g, term, depth) < 2)

@@ -11,8 +11,8 @@ from harness.program.ir import Node, reads
 
 
 def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...]:
-    """Select nodes of a group, in order, so that no selected node depends on another selected
-    node."""
+    """Select nodes of ``group`` so that no selected node depends on another selected node. The
+    selection goes through ``nodes`` from first to last; the result has the order of ``group``."""
     bits = {id(node): 1 << i for i, node in enumerate(group)}
     ancestors: dict[int, int] = {}
     chosen: list[Node] = []
@@ -56,7 +56,8 @@ def are_independent(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> 
 
 
 def acyclic(nodes: Sequence[Node], groups: Iterable[Sequence[Node]]) -> bool:
-    """Return whether the dependencies have no cycle if each group is merged into one node."""
+    """Return whether the nodes can still be sorted by their dependencies if each group is merged
+    into one node."""
     merged = {id(node): id(group[0]) for group in groups for node in group}
     maker = {o: merged.get(id(node), id(node)) for node in nodes for o in node.outputs}
     needs: dict[int, set[int]] = defaultdict(set)

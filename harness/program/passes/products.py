@@ -1,4 +1,5 @@
-"""Merging of several equal operations into one operation, e.g. of the gates of a cell.
+"""Merging of several equal operations into one operation, e.g. of the matrix products for the gates
+of an LSTM.
 
 Products with the same left operand are merged by joining the columns of their right operands: ``x @
 W, x @ V`` becomes ``x @ [W, V]``. Products with the same right operand are merged by joining rows:
@@ -51,11 +52,12 @@ class Siblings:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node that can be merged with other nodes of the same ``key``, if they read neighbouring
-    slices.
+    """A node that reads slices. Nodes with the same ``key`` whose slices are neighbours can be
+    merged into one node.
 
     ``cuts`` has one item for each operand: the slice that the node reads, or None if the operand is
-    not a slice. ``columns`` and ``axis`` are as in :class:`Siblings`.
+    not a slice. ``columns`` has the axis along which each operand would be joined, or None if all
+    nodes have the same operand. ``axis`` is the corresponding axis of the result.
     """
 
     node: Node
@@ -158,8 +160,8 @@ class SliceFinder:
         return Candidate(node, tuple(key), tuple(columns), axis, tuple(cuts))
 
     def _own_axis(self, node: Node, position: int, value: int, axis: int) -> int | None:
-        """Return the axis of operand ``value`` that corresponds to ``axis`` of the node's result,
-        or None if there is no such axis."""
+        """Return the axis of the operand ``value`` at ``position`` that corresponds to ``axis`` of
+        the node's result, or None if there is no such axis."""
         shape = self.builder.types[value].shape
         for operand_axis in range(len(shape)):
             if self.out_axis(node, position, operand_axis) == axis:
@@ -214,10 +216,10 @@ CHAINED = frozenset({"add", "subtract", "take"})
 def join(
     nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int], fuses: bool = False
 ) -> tuple[Node, ...]:
-    """Merge equal operations, also inside loops.
+    """Merge equal operations into one operation, also inside loops.
 
-    With ``fuses``, products that are read by different loops are not merged: XLA would compute the
-    joined value inside these loops, several times per step.
+    If ``fuses`` is true (the compiler is XLA), products that are read by different loops are not
+    merged: XLA would compute the merged value inside these loops, several times per step.
     """
 
     def joined(body: Block) -> Block:
@@ -265,7 +267,8 @@ class _Merger:
         return []
 
     def _products(self, nodes: Sequence[Node], finder: SliceFinder) -> Iterator[Siblings]:
-        """Yield groups of matrix products that have the same left or the same right operand."""
+        """Yield groups of matrix products that can be merged because they have the same left or the
+        same right operand."""
         left: dict[Any, list[Node]] = defaultdict(list)
         right: dict[Any, list[Node]] = defaultdict(list)
         types = self.builder.types
@@ -288,8 +291,8 @@ class _Merger:
                 yield Siblings(chosen, (0, None), 0)
 
     def _is_cheap_to_join(self, weight: int, finder: SliceFinder, node: Node) -> bool:
-        """Return whether joining the right operand ``weight`` with others takes little time. In a
-        loop, the weight must be loop-invariant; outside loops, it must not be larger than the
+        """Return whether concatenating the right operand ``weight`` with others takes little time.
+        In a loop, the weight must be loop-invariant; outside loops, it must not be larger than the
         product."""
         if self.body is not None:
             return weight not in finder.makers and weight not in self.body.inputs
@@ -307,8 +310,9 @@ class _Merger:
         return in_order([node for new_nodes in replacements for node in new_nodes])
 
     def _merge(self, siblings: Siblings, makers: Mapping[int, Node]) -> list[Node]:
-        """Return the nodes that replace a group: its joined operands, one merged node, and slices
-        of the merged result."""
+        """Return the nodes that replace the group ``siblings``: nodes that join its operands, one
+        merged node, and slices of the merged result. ``makers`` maps a value to the node that
+        computes it."""
         added: list[Node] = []
         operands = []
         for position, axis in enumerate(siblings.columns):
@@ -332,8 +336,9 @@ class _Merger:
     def _join_operand(
         self, values: Sequence[int], axis: int, makers: Mapping[int, Node], added: list[Node]
     ) -> int:
-        """Return the joined operand: a single slice if the operands are neighbouring slices of one
-        value, otherwise their concatenation. New nodes are appended to ``added``."""
+        """Return the number of the joined operand. It is a single slice if ``values`` are
+        neighbouring slices of one value, otherwise their concatenation. The nodes that compute it
+        are appended to the list ``added``. ``makers`` maps a value to the node that computes it."""
         parts = [makers.get(v) for v in values]
         first, last = parts[0], parts[-1]
         if first is not None and last is not None and _neighbours(parts, axis):
@@ -358,7 +363,7 @@ class _Merger:
 
 
 def _disjoint(groups: Iterable[Siblings]) -> list[Siblings]:
-    """Keep only groups that share no node with an earlier group."""
+    """Keep a group only if it shares no node with a group that was kept before."""
     selected, used = [], set[int]()
     for siblings in groups:
         ids = set(map(id, siblings.nodes))
@@ -369,8 +374,8 @@ def _disjoint(groups: Iterable[Siblings]) -> list[Siblings]:
 
 
 def _slices_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Put slices first among the operands of commutative operations, so that the operand order of
-    equal operations is the same."""
+    """Put slices first among the operands of commutative operations, so that equal operations have
+    the same operand order and can be merged."""
     nodes = tuple(nodes)
     parts = {node.output for node in nodes if node.op == "slice"}
     return tuple(
@@ -411,8 +416,8 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
 
 
 def _loops(nodes: Sequence[Node]) -> dict[int, int]:
-    """Map a value to a loop, named by its first result, if this is the only loop that reads the
-    value, directly or through other nodes."""
+    """Map a value to a loop if this is the only loop that reads the value, directly or through
+    other nodes. A loop is given by the number of its first result."""
     # The loops that depend on each value.
     ends: dict[int, set[int]] = defaultdict(set)
     for node in reversed(nodes):
@@ -423,10 +428,11 @@ def _loops(nodes: Sequence[Node]) -> dict[int, int]:
 
 
 def _sort_by_use(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:
-    """Sort products so that products whose results are used by the same operations are neighbours.
+    """Sort matrix products so that products whose results are used by the same operations are
+    neighbours.
 
-    Neighbouring products are sorted by the sum that reads them. The gates of a cell therefore have
-    the same order in the products with its input and in the products with its state.
+    Neighbouring products are sorted by the sum that reads them. The gates of a recurrent layer
+    therefore have the same order in the products with its input and in the products with its state.
     """
     ends = [_last_in_chain(node.output, users) for node in nodes]
     kinds = [

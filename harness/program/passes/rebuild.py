@@ -1,4 +1,4 @@
-"""Rewriting of a list of nodes by rewrite rules, which keep the results of the list."""
+"""Application of rewrite rules to a list of nodes; the results of the list stay the same."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ Sinks = Callable[[Rewriter, Node], bool]
 @dataclass
 class Rebuild:
     """A pass over a list of nodes: the rewriter emits the new nodes, and ``env`` maps old value
-    numbers to new ones. ``sinks`` decides which operations move after a loop."""
+    numbers to new value numbers. ``sinks`` decides which operations move out of a loop, to after
+    the loop."""
 
     rewriter: Rewriter
     sinks: Sinks | None = None
     env: dict[int, int] = field(default_factory=dict)
 
     def run(self, nodes: Iterable[Node], uses: Mapping[int, int]) -> None:
-        """Emit all nodes again, through the rewriter's rules. ``uses`` has the number of reads of
-        each value."""
+        """Emit all nodes again, through the rewriter's rules. ``uses`` maps a value to how often it
+        is read."""
         for node in nodes:
             self.rewriter.place = node.place
             if node.op == "scan":
@@ -48,8 +49,8 @@ class Rebuild:
         uses_of_new[new] = uses_of_new.get(new, 0) + uses.get(old, 0)
 
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
-        """Emit a loop again, with its rewritten body. Operations that leave the loop are emitted
-        before or after it."""
+        """Emit a loop again, with its rewritten body. Operations that the rules move out of the
+        loop are emitted before or after it."""
         g, body, count = self.rewriter, node.block, node.carries
         starts = [self._new(i) for i in node.inputs[:count]]
         sequences = [self._new(i) for i in node.inputs[count:]]
@@ -84,8 +85,12 @@ class Rebuild:
             self._bind(old, self._stack_of(value, depth, stack_of, sequences[0]), uses)
 
     def _slice(self, sequence: int, depth: int, number: int) -> int:
-        """Return the slice of a sequence at the current step of a loop. Rewrite ``x[:, a:b][t] ->
-        x[t][a:b]``, so that the loop reads the whole x."""
+        """Return the value ``x[t]``: the slice of a sequence x at the current step t of a loop. If
+        the sequence is itself a slice, rewrite ``x[:, a:b][t] -> x[t][a:b]``, so that the loop
+        reads the whole x.
+
+        ``depth`` is the nesting depth of the loop, and ``number`` the value number of the slice.
+        """
         g = self.rewriter
         part = g.node(sequence, "slice")
         if part is None or part.attributes["axis"] == 0:
@@ -97,11 +102,11 @@ class Rebuild:
     def _needed_stacks(
         self, scope: LoopScope, depth: int, values: Sequence[int], carried_needs: set[int]
     ) -> list[int]:
-        """Return the values that a loop must stack, so that the stacks of ``values`` can be
-        computed after the loop.
+        """Return the values that a loop must stack over its steps, so that the stacks of ``values``
+        can be computed after the loop.
 
         The loop computes the values in ``carried_needs`` anyway, because its next step needs them.
-        They are stacked, not computed a second time after the loop.
+        They are therefore stacked, and not computed a second time after the loop.
         """
         makers = {o: n for n in scope.nodes for o in n.outputs}
         needed: dict[int, None] = {}
@@ -121,8 +126,9 @@ class Rebuild:
         return node.op != "scan" and self.sinks is not None and self.sinks(self.rewriter, node)
 
     def _stack_of(self, value: int, depth: int, stacks: dict[int, int], like: int) -> int:
-        """Return the stack of a body's value over all steps, computed after the loop. ``like`` is a
-        sequence of the loop."""
+        """Return the stack of a value in a loop's body, i.e. the array with this value at every
+        step; it is computed after the loop. ``like`` is a sequence of the loop, from which the
+        number of steps is known. ``stacks`` maps values to stacks that exist already."""
         pending = [value]
         while pending:
             inner = pending[-1]
@@ -133,8 +139,8 @@ class Rebuild:
         return stacks[value]
 
     def _missing_operands(self, value: int, depth: int, stacks: Mapping[int, int]) -> list[int]:
-        """Return the operands in the loop's body whose stacks are still missing to compute the
-        stack of a value."""
+        """To compute the stack of ``value`` after the loop, the stacks of its operands are needed.
+        Return the operands whose stacks are not yet in ``stacks``."""
         g = self.rewriter
         if value in stacks or g.depth(value) < depth:
             return []
@@ -158,7 +164,7 @@ class Rebuild:
 
 
 def find_contained(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
-    """Return the stacks that are slices of other stacks, as a mapping: value -> (other value,
+    """Find stacks that are slices of other stacks. Return a mapping: stack -> (other stack,
     attributes of the slice)."""
     contained: dict[int, tuple[int, dict[str, Any]]] = {}
     for container in stacks:
@@ -196,7 +202,8 @@ def rebuild_nodes(
     """Rebuild nodes under rewrite rules and drop dead code. The values ``results`` keep their
     numbers.
 
-    ``lifts`` decides which operations move before a loop, and ``sinks`` which move after a loop.
+    ``lifts`` decides which operations move to before a loop, and ``sinks`` which operations move to
+    after a loop.
     """
     nodes, results = tuple(nodes), tuple(dict.fromkeys(results))
     count = sum(1 for _ in walk_nodes(nodes))
@@ -222,7 +229,8 @@ def _renumber_results(rewriter: Rewriter, results: Mapping[int, int]) -> tuple[N
 
 
 def prune(nodes: Iterable[Node], results: Iterable[int]) -> tuple[Node, ...]:
-    """Keep the nodes on which ``results`` depend, and drop unread outputs of loops."""
+    """Return the nodes on which ``results`` depend, and drop outputs of loops that nothing
+    reads."""
     return needed(nodes, results, lambda node: node.outputs, reads, _pruned_loop)
 
 
@@ -251,8 +259,8 @@ def _pruned_loop(node: Node, live: set[int]) -> Node:
 
 
 def count_uses(nodes: Iterable[Node], results: Iterable[int]) -> Counter[int]:
-    """Count how often each value is read, also inside bodies. Each result has one additional
-    read."""
+    """Count how often each value is read, also inside the bodies of loops and calls. Each value in
+    ``results`` has one additional read."""
 
     def read(nodes: Iterable[Node]) -> Iterator[int]:
         for node in nodes:
@@ -265,7 +273,8 @@ def count_uses(nodes: Iterable[Node], results: Iterable[int]) -> Counter[int]:
 
 
 def renumber(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:
-    """Return the nodes with values renumbered by ``names``, also inside bodies."""
+    """Return the nodes with new value numbers, also inside bodies; ``names`` maps old to new
+    numbers."""
     result: list[Node] = []
     for node in nodes if names else ():
         body = node.body

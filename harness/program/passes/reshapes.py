@@ -1,4 +1,4 @@
-"""Rules that remove operations that only move data: ``squeeze(expand(x)) -> x``."""
+"""Rewrite rules that remove operations that only move data, e.g. ``squeeze(expand(x)) -> x``."""
 
 from __future__ import annotations
 
@@ -143,8 +143,9 @@ def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
 
 
 def _merge_neighbours(g: Rewriter, left: int, right: int, axis: int) -> int | None:
-    """Join two neighbours in a concatenation: ``[x[:n], x[n:m]] -> x[:m]``. Two arrays that are
-    filled with the same number are joined too."""
+    """Join two neighbours ``left`` and ``right`` in a concatenation: ``[x[:n], x[n:m]] -> x[:m]``.
+    If both are arrays filled with the same number, join them too. Return None if they cannot be
+    joined."""
     number = g.number(left)
     if number is not None and repr(number) == repr(g.number(right)):
         shape = g.shape(left)
@@ -167,8 +168,8 @@ def _flip(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
 
 
 def _last_step(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Replace the last row of a loop's stack by the loop's last carried value, if they are equal:
-    ``stack[-1] -> carried``."""
+    """Rewrite ``stack[-1] -> carried``, if the last row of a loop's stack and the loop's last
+    carried value are equal."""
     part = g.node(inputs[0], "slice")
     if part is None or attributes["axis"] != 0 or part.attributes["axis"] != 0:
         return None

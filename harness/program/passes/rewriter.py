@@ -1,13 +1,13 @@
 """Rewriter of a program: it emits nodes one by one and applies rewrite rules to each node.
 
-Before the rewriter emits a node, it tries the rules of the pass, and looks for an equal node that
-it can reuse. Loop-invariant nodes are emitted outside their loop. A node that depends only on
-slices of sequences may be lifted: it is emitted before the loop, for the whole sequence at once.
+Before the rewriter emits a node, it tries the rewrite rules, and looks for an equal node that it
+can reuse. Loop-invariant nodes are emitted outside their loop. A node that depends only on slices
+of sequences may be lifted: it is emitted before the loop, for the whole sequence at once.
 
 Rewriting always ends. Rules apply also to nodes that a rule emits, but each rule decreases a
-measure, which tests/support/measure.py defines. A node that is emitted again during its own
-rewriting is not rewritten, in case two rules undo each other. The same holds for rules nested
-deeper than :data:`DEEPEST`, and after :data:`MOST` rules per node.
+measure, which tests/support/measure.py defines. In case two rules undo each other, a node that is
+emitted again during its own rewriting is not rewritten. Neither is a node to which rules nested
+deeper than :data:`DEEPEST` would apply, nor a node after :data:`MOST` rules.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ Policy = Callable[["Rewriter", str, tuple[int, ...], Attributes], bool]
 
 @dataclass
 class LoopScope:
-    """The nodes of a loop's body (or outside all loops) while they are emitted.
+    """The nodes of a loop's body while they are emitted. The nodes outside all loops also have a
+    scope.
 
-    ``by_key`` finds an equal node that is already emitted. ``slices`` maps the slice of a sequence
-    at a step to the whole sequence, and ``sequences`` maps the sequence to its slice.
+    ``by_key`` maps the operation and operands of a node to its value, to find an equal node.
+    ``slices`` maps the slice of a sequence at a step to the whole sequence, and ``sequences`` maps
+    the sequence to its slice.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -52,13 +54,13 @@ class LoopScope:
 
 @dataclass
 class Rewriter:
-    """The new program while its nodes are emitted, in a stack of scopes: outside all loops, then
-    each nested open loop.
+    """The new program while its nodes are emitted. ``scopes`` is a stack: nodes outside all loops
+    come first, then the nodes of each nested open loop.
 
-    - ``rules`` has the rewrite rules of each operation, and ``lifts`` decides which operations move
-      before a loop.
-    - ``made`` maps a value to its node, ``home`` to its loop depth, ``uses`` to the number of
-      reads, and ``counts`` to its number of entries.
+    - ``rules`` maps an operation to its rewrite rules, and ``lifts`` decides which operations move
+      to before a loop.
+    - ``made`` maps a value to its node, ``home`` to its loop depth, ``uses`` to how often it is
+      read, and ``counts`` to its number of entries.
     """
 
     builder: Builder
@@ -101,11 +103,12 @@ class Rewriter:
         return node if node is not None and node.op in ops else None
 
     def depth(self, value: int) -> int:
-        """Return the number of loops in which a value is nested."""
+        """Return how many loops surround a value; 0 outside all loops."""
         return self.home.get(value, 0)
 
     def steps(self, depth: int) -> int:
-        """Return the number of steps of the open loop at a nesting depth; 1 outside all loops."""
+        """Return the number of steps of the open loop at the nesting depth ``depth``; 1 outside all
+        loops."""
         sequence = next(iter(self.scopes[depth].sequences), None)
         return 1 if sequence is None else self.shape(sequence)[0].resolve(self.sizes)
 
@@ -122,8 +125,8 @@ class Rewriter:
     # --- Emitting
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Emit an operation and return its result. If a rule applies or an equal node exists, the
-        result is the rule's value or the existing node's value."""
+        """Emit an operation and return the number of its result. If a rewrite rule applies, the
+        result is the rule's value. If an equal node exists, the result is this node's value."""
         return self.apply(op, inputs, attributes)
 
     def constant(self, value: float) -> int:
@@ -142,8 +145,9 @@ class Rewriter:
         attributes: Attributes,
         old: Node | None = None,
     ) -> int:
-        """Emit an operation like :meth:`emit`. If possible, the result keeps the value number of
-        the node ``old``, which it replaces."""
+        """Emit an operation like :meth:`emit`, and return the number of the result. ``old`` is the
+        node that the operation replaces; if possible, the result keeps the value number of this
+        node."""
         key = _key(op, inputs, attributes)
         same = self._rewritten(key, op, inputs, attributes)
         if same is not None:
@@ -187,7 +191,8 @@ class Rewriter:
     def _rewritten(
         self, key: Any, op: str, inputs: tuple[int, ...], attributes: Attributes
     ) -> int | None:
-        """Return the value of the first rule that applies to a node; None if no rule applies."""
+        """Apply the first rewrite rule that fits a node; return the number of its value, or None if
+        no rule fits. ``key`` identifies the node's operation and operands."""
         rules = self.rules.get(op)
         if (
             not rules
@@ -212,8 +217,8 @@ class Rewriter:
         return self.slice_of(self.batched(op, sequences, step, attributes), depth)
 
     def slice_of(self, sequence: int, depth: int, number: int | None = None) -> int:
-        """Return the value that is the slice of a sequence at the current step of the loop at
-        ``depth``."""
+        """Return the value that is the slice of a sequence at the current step of the loop at the
+        nesting depth ``depth``. ``number`` is the value number that a new slice gets."""
         scope = self.scopes[depth]
         if sequence not in scope.sequences:
             value = self.builder.value(self.step_type(sequence)) if number is None else number
@@ -226,7 +231,7 @@ class Rewriter:
         self, op: str, stacks: Sequence[int], step: Sequence[bool], attributes: Attributes
     ) -> int:
         """Emit ``op`` once for all steps of a loop, with ``stacks`` as operands. ``step`` has one
-        bool for each operand: True if the operand has an additional first axis for the steps."""
+        bool for each operand: True if the first axis of the operand is the axis of the steps."""
         attributes = dict(attributes)
         if op in ("sum", "max"):
             attributes["axis"] = tuple(axis + 1 for axis in attributes["axis"])
@@ -256,8 +261,8 @@ class Rewriter:
         return Type(type_.shape[1:], type_.kind, type_.bound)
 
     def stacked_type(self, value: int, like: int) -> Type:
-        """Return the type of the stack of a value in a loop's body; the loop has as many steps as
-        the sequence ``like``."""
+        """Return the type of an array with a value at every step of a loop. ``value`` belongs to
+        the loop's body, and ``like`` is a sequence with as many steps as the loop."""
         type_ = self.type(value)
         return Type((self.shape(like)[0], *type_.shape), type_.kind, type_.bound)
 
@@ -267,7 +272,7 @@ class Rewriter:
         return self.scopes[-1]
 
     def enter(self, number: int) -> int:
-        """Register the value ``number`` as an input of the innermost open body; return it."""
+        """Make the value ``number`` an input of the innermost open loop body; return the number."""
         self.home[number] = len(self.scopes) - 1
         return number
 
@@ -279,8 +284,9 @@ class Rewriter:
         outputs: Sequence[int],
         results: Sequence[int],
     ) -> None:
-        """Close the innermost body and emit its loop. ``results`` are the value numbers of the
-        loop's outputs."""
+        """Close the innermost body and emit its loop. In the body, ``carries`` are the carried
+        values, and ``outputs`` the values to carry on and to stack. ``starts`` are the carried
+        values before the first step, and ``results`` the value numbers of the loop's outputs."""
         scope = self.scopes.pop()
         inputs = (*carries, *scope.slices)
         block = Block(inputs, tuple(scope.nodes), tuple(outputs))
@@ -297,7 +303,7 @@ class Rewriter:
 
 
 def joined_type(types: Sequence[Type], axis: int) -> Type:
-    """Return the type of the concatenation of values along an axis. The values may also be index
+    """Return the type of the concatenation of values along an axis; the values may also be index
     arrays."""
     shape = list(types[0].shape)
     for type_ in types[1:]:

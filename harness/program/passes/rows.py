@@ -1,5 +1,5 @@
-"""Rule that merges a leading axis of a product's left operand into its rows, if the right operand
-lacks this axis.
+"""Rewrite rule for matrix products: if the right operand lacks an axis of the left operand, this
+axis is merged into the rows of the left operand.
 
 Each of many matrices ``W[e]`` is then multiplied with all rows in a single product: ``x[r, None, :]
 @ W[e] -> (x[None, r, :] @ W)[e, r]``.

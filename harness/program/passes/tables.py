@@ -1,4 +1,4 @@
-"""Rules that apply an operation to an embedding table before rows are taken from the table:
+"""Rewrite rules for embeddings: apply an operation to the embedding table, and then take the rows:
 ``table[i] @ W -> (table @ W)[i]``."""
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> in
 
 
 def _elementwise(op: str) -> Rule:
-    """Return the rule ``f(table[i], b) -> f(table, b)[i]`` for an elementwise operation f."""
+    """Return the rewrite rule ``f(table[i], b) -> f(table, b)[i]`` for the elementwise operation
+    ``op``, here called f."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         takes = [_large_take(g, i) for i in inputs]
@@ -53,7 +54,8 @@ def _elementwise(op: str) -> Rule:
 
 
 def _fits_rows(g: Rewriter, value: int, table: tuple[Dim, ...]) -> bool:
-    """Return whether a value can be broadcast over the rows of a table with the shape ``table``."""
+    """Return whether a value can be broadcast over the rows of an embedding table with the shape
+    ``table``."""
     shape = g.shape(value)
     return len(shape) < len(table) and shape == table[len(table) - len(shape) :]
 
@@ -78,8 +80,8 @@ def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``sum(table[i]) -> counts(i) @ table``; ``counts(i)`` has the number of times that
-    each row is taken."""
+    """Rewrite ``sum(table[i]) -> counts(i) @ table``; ``counts(i)`` is how often the indices i
+    contain each row number."""
     chosen = _large_take(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2:
         return None

@@ -1,9 +1,10 @@
-"""Rules that move a permutation of axes past the node that reads it: ``f(x.T) -> f(x).T``.
+"""Rewrite rules that move a permutation of axes past the node that reads it: ``f(x.T) -> f(x).T``.
 
 A permutation moves past further nodes until it meets its inverse or a small value. Data have the
-batch axis first, but loops run over the first axis. With these rules, the operations after a loop
-keep the axis order of the loop. Only permutations of program inputs (mostly indices) move in the
-other direction, towards the inputs. No permutation can move in both directions.
+batch axis first, but loops run over the first axis and therefore need the time axis first. With
+these rules, the operations after a loop keep the axis order of the loop. Only permutations of
+program inputs (mostly indices) move in the other direction, towards the inputs. No permutation can
+move in both directions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from harness.program.primitives import BINARY, COMPARISONS, UNARY
 
 
 def _movable(g: Rewriter, value: int) -> tuple[int, Axes] | None:
-    """Return (operand, axes) if a value is a permutation that these rules move; otherwise None."""
+    """Return (operand, axes) if ``value`` is a permutation of ``operand`` by ``axes``, and these
+    rules may move it; otherwise None."""
     node = g.node(value, "permute_dims")
     if node is None or _given(g, node.inputs[0]):
         return None
@@ -25,15 +27,16 @@ def _movable(g: Rewriter, value: int) -> tuple[int, Axes] | None:
 
 
 def _given(g: Rewriter, value: int) -> bool:
-    """Return whether a value is an index array or a program input, possibly with permuted axes, or
-    with axes of length 1 added or removed."""
+    """Return whether a value is an index array or a program input, possibly with its axes permuted,
+    or with axes of length 1 added or removed."""
     while (node := g.node(value, "permute_dims", "expand_dims", "squeeze")) is not None:
         value = node.inputs[0]
     return value not in g.made or g.type(value).kind == "index"
 
 
 def _elementwise(op: str) -> Rule:
-    """Return the rule ``f(x.T, y.T) -> f(x, y).T`` for an elementwise operation f."""
+    """Return the rewrite rule ``f(x.T, y.T) -> f(x, y).T`` for the elementwise operation ``op``,
+    here called f."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for value in inputs:
@@ -67,8 +70,8 @@ def _unpermuted(g: Rewriter, value: int, axes: Axes) -> int | None:
 
 
 def _sinking(op: str) -> Rule:
-    """Return the rule ``f(x.T, b) -> f(x, b.T).T`` for operands ``b`` with fewer axes than ``x``.
-    The rule applies if nothing else reads ``x.T``."""
+    """Return the rewrite rule ``f(x.T, b) -> f(x, b.T).T`` for the operation ``op``, here called f.
+    The operand ``b`` has fewer axes than ``x``. The rule applies if no other node reads ``x.T``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for position, value in enumerate(inputs):
@@ -87,8 +90,8 @@ def _sinking(op: str) -> Rule:
 
 
 def _widened(g: Rewriter, value: int, axes: Axes) -> int:
-    """Return a value with fewer axes, expanded to as many axes as ``axes`` has and permuted by
-    ``axes``."""
+    """Expand a value with axes of length 1 until it has as many axes as the permutation ``axes``;
+    then permute it by ``axes``."""
     missing = len(axes) - g.rank(value)
     if axes[missing:] == tuple(range(missing, len(axes))):
         return value
@@ -103,7 +106,8 @@ Below = Callable[[Rewriter, int, Axes, Attributes], "tuple[int, Axes] | None"]
 
 
 def _past(below: Below) -> Rule:
-    """Return the rule ``f(x.T) -> f(x).T``, in which ``below`` computes f."""
+    """Return the rewrite rule ``f(x.T) -> f(x).T``. The function ``below`` emits f for the
+    unpermuted operand."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         movable = _movable(g, inputs[0])
@@ -152,7 +156,8 @@ def _squeeze(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tup
 
 
 def _expand(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
-    """Move a permutation past ``expand_dims``, which then adds the new axis at the end."""
+    """Emit ``expand_dims`` for the unpermuted operand, with the new axis at the end; return the
+    result, and the permutation that must follow."""
     new, last = attributes["axis"], len(axes)
     return g.emit("expand_dims", value, axis=last), (*axes[:new], last, *axes[new:])
 
@@ -189,8 +194,8 @@ def _take_along(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) ->
 
 
 def _past_expansion(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``expand(x).T -> expand(x.T)``, if x is a program input and the new axis is the last
-    axis before and after the permutation."""
+    """Rewrite ``expand(x).T -> expand(x.T)``, if x is a program input and the new axis of
+    ``expand`` is the last axis both before and after the permutation."""
     (value,), axes = inputs, tuple(attributes["axes"])
     node = g.node(value, "expand_dims")
     last = len(axes) - 1

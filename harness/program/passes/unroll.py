@@ -32,8 +32,9 @@ def unrolled(
     *,
     every: bool = True,
 ) -> tuple[Node, ...]:
-    """Unroll loops of at most ``longest`` steps, and replace all symbolic sizes by numbers. Without
-    ``every``, loops that carry many numbers (:data:`LARGE`) are not unrolled."""
+    """Unroll loops of at most ``longest`` steps, and replace all symbolic sizes by numbers. If
+    ``every`` is false, do not unroll loops that carry at least :data:`LARGE` numbers from step to
+    step."""
     nodes = _with_numbers(nodes, sizes)
     numbered: dict[int, tuple[Type, Type]] = {}  # by id; the value keeps the object alive
     for value, type_ in builder.types.items():
@@ -77,7 +78,8 @@ def _with_numbers(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node
 
 
 def _number(value: Any, sizes: Mapping[str, int]) -> Any:
-    """Replace size names by numbers in a dimension, or in a tuple of dimensions."""
+    """Replace size names by numbers if ``value`` is a dimension or a tuple of dimensions; return
+    other values unchanged."""
     if isinstance(value, Dim):
         return _shared_dim(value.resolve(sizes))
     if isinstance(value, tuple):
@@ -87,13 +89,14 @@ def _number(value: Any, sizes: Mapping[str, int]) -> Any:
 
 @cache
 def _shared_dim(number: int) -> Dim:
-    """Return a dimension that is a number. Equal numbers give the same object, because shapes of
-    identical objects are compared faster."""
+    """Return a dimension that is a plain number. Equal numbers give the same object, because shapes
+    with identical objects are compared faster."""
     return Dim(number)
 
 
 def _defined(nodes: Iterable[Node]) -> Iterator[int]:
-    """Yield the values that nodes and their bodies define, in order."""
+    """Yield the numbers of the values that nodes compute, also inside the bodies of loops and
+    calls, in order."""
     for node in nodes:
         if node.body is not None:
             yield from node.body.inputs
@@ -151,7 +154,8 @@ class _UnrolledSteps:
 
 
 def _zero_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite the product with an initial state of zeros: ``0 @ U -> 0``. U must be finite."""
+    """Rewrite the matrix product of an initial state of zeros and a weight U: ``0 @ U -> 0``. This
+    is correct only if U is finite."""
     a, b = inputs
     if g.number(a) != 0 or g.rank(a) != 2 or g.rank(b) != 2:
         return None
@@ -159,16 +163,16 @@ def _zero_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) 
 
 
 def _zeros(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite the product of a gate and an initial state of zeros: ``z * 0 -> 0``. The gate z must
-    be finite."""
+    """Rewrite the product of a gate z and an initial state of zeros: ``z * 0 -> 0``. This is
+    correct only if z is finite."""
     if not any(g.number(i) == 0 for i in inputs):
         return None
     return g.full(0.0, common_shape(g, inputs))
 
 
 def _drop_zero_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Drop an initial state of zeros from a product over all steps: ``[0; h].T @ [a; b] -> h.T @
-    b``."""
+    """Rewrite a product over all steps whose first row is an initial state of zeros: ``[0; h].T @
+    [a; b] -> h.T @ b``."""
     left, right = inputs
     concat = g.node(left, "concat")
     if concat is None or concat.attributes["axis"] != 0 or g.number(concat.inputs[0]) != 0:
