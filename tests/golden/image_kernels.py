@@ -83,23 +83,25 @@ def pooled_in_keras(keras: Any, name: str, window: int, options: Options) -> Ker
     return lambda v: {"y": getattr(keras.layers, KERAS[name])(window, options["stride"])(v["x"])}
 
 
-def normalised(torch: Any, v: Tensors, x: Any, number: int, stride: int = 1) -> Any:
+def normalised(torch: Any, v: Tensors, x: Any, number: int, epsilon: float, stride: int = 1) -> Any:
     """torch's functions for a convolution of a block and what normalises it, in training."""
     F, conv = torch.nn.functional, f"conv_{number}" if f"conv_{number}.W" in v else "short"
     weight = v[f"{conv}.W"].permute(3, 2, 0, 1)
     y = F.conv2d(x, weight, None, stride, padding=weight.shape[-1] // 2)
     scale, shift = v[f"norm_{number}.gamma"], v[f"norm_{number}.beta"]
-    return F.batch_norm(y, None, None, scale, shift, training=True, eps=1e-3)
+    return F.batch_norm(y, None, None, scale, shift, training=True, eps=epsilon)
 
 
-def block(torch: Any, convs: int, stride: int | None) -> Kernel:
+def block(torch: Any, convs: int, stride: int | None, epsilon: float = 1e-3) -> Kernel:
     """A residual block of two or three convolutions; without a stride it keeps its channels."""
 
     def kernel(v: Tensors) -> Tensors:
         x = h = _first(v["x"])
         for number in range(1, convs):
-            h = torch.relu(normalised(torch, v, h, number, (stride or 1) if number == 1 else 1))
-        by = normalised(torch, v, x, convs + 1, stride) if stride else x
-        return {"y": torch.relu(by + normalised(torch, v, h, convs)).movedim(1, -1)}
+            h = torch.relu(
+                normalised(torch, v, h, number, epsilon, (stride or 1) if number == 1 else 1)
+            )
+        by = normalised(torch, v, x, convs + 1, epsilon, stride) if stride else x
+        return {"y": torch.relu(by + normalised(torch, v, h, convs, epsilon)).movedim(1, -1)}
 
     return kernel

@@ -59,13 +59,13 @@ def whole_attention(torch: Any) -> Kernel:
     return kernel
 
 
-def encoder(torch: Any, before: bool, activation: str) -> Kernel:
+def encoder(torch: Any, before: bool, activation: str, epsilon: float) -> Kernel:
     """torch's own block, normalised before or behind."""
     act = {"gelu": torch.nn.functional.gelu, "tanh": torch.tanh}[activation]
 
     def kernel(v: Tensors) -> Tensors:
         width, wide = v["x"].shape[-1], v["up.b"].shape[0]
-        options: Any = {"activation": act, "batch_first": True}
+        options: Any = {"activation": act, "batch_first": True, "layer_norm_eps": epsilon}
         layer = torch.nn.TransformerEncoderLayer
         module = layer(width, HEADS, wide, 0.0, norm_first=before, **options).double()
         packed = _packed(torch, _part(v, "attend"), "self_attn.")
@@ -131,13 +131,13 @@ def causal(torch: Any, activation: str) -> Kernel:
     return kernel
 
 
-def mamba(torch: Any, scan: Kernel) -> Kernel:
+def mamba(torch: Any, scan: Kernel, epsilon: float = EPSILON) -> Kernel:
     """The parts in the order of the paper's figure."""
     F = torch.nn.functional
 
     def kernel(v: Tensors) -> Tensors:
         gamma = v["norm.gamma"]
-        h = F.rms_norm(v["x"], gamma.shape, gamma, 1e-6)
+        h = F.rms_norm(v["x"], gamma.shape, gamma, epsilon)
         mixed = causal(torch, "silu")({"x": h @ v["up.W"], **_part(v, "conv")})["y"]
         zero = torch.zeros(*mixed.shape[::2], v["scan.W_in"].shape[1], dtype=mixed.dtype)
         found = scan({"x": mixed, "h": zero, **_part(v, "scan")})["y"]
@@ -255,12 +255,12 @@ def grouped_attention(t: Any, base: float) -> Kernel:
     return kernel
 
 
-def llama(t: Any, activation: Callable[[Any], Any]) -> Kernel:
+def llama(t: Any, activation: Callable[[Any], Any], epsilon: float = EPSILON) -> Kernel:
     """A block of it, norms first."""
     attend = grouped_attention(t, 10000.0)
 
     def norm(x: Any, gamma: Any) -> Any:
-        return t.nn.functional.rms_norm(x, gamma.shape, gamma, EPSILON)
+        return t.nn.functional.rms_norm(x, gamma.shape, gamma, epsilon)
 
     def kernel(v: Tensors) -> Tensors:
         own = {n.removeprefix("attend."): w for n, w in v.items() if n.startswith("attend.")}

@@ -70,6 +70,9 @@ def _blocks(torch: Any) -> list[Recipe]:
     source = "torch.nn.functional.conv2d"
     kinds = [("basic_block", 2, None), ("basic_block_down", 2, 2), ("bottleneck_block", 3, None)]
     made = [Recipe("layer", n, source, block(torch, convs, s)) for n, convs, s in kinds]
+    other = {"epsilon": 0.125, "momentum": 0.75}
+    for name, convs, stride in [*kinds, ("bottleneck_block_down", 3, 2)]:
+        made.append(Recipe("layer", name, source, block(torch, convs, stride, 0.125), other))
     for stride in (2, 1):
         kernel, given = block(torch, 3, stride), {"stride": stride}
         made.append(Recipe("layer", "bottleneck_block_down", source, kernel, given))

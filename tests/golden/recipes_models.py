@@ -41,11 +41,14 @@ def encoders() -> list[Recipe]:
         ),
         Recipe("layer", "selective_scan", "torch.Tensor.cumsum", summed(torch)),
         Recipe("layer", "selective_scan", "torch.exp", scanned(torch)),
-        Recipe("layer", "mamba_block", f"{module}functional.conv1d", mamba(torch, scanned(torch))),
     ]
-    for act in ("gelu", "tanh"):
-        source, given = f"{module}TransformerEncoderLayer", {"activation": act}
-        before, behind = (encoder(torch, where, act) for where in (True, False))
+    for epsilon in (1e-6, 0.125):
+        kernel, one = mamba(torch, scanned(torch), epsilon), {"epsilon": epsilon}
+        made.append(Recipe("layer", "mamba_block", f"{module}functional.conv1d", kernel, one))
+    for act, epsilon in (("gelu", 1e-5), ("tanh", 0.125)):
+        source = f"{module}TransformerEncoderLayer"
+        given = {"activation": act, "epsilon": epsilon}
+        before, behind = (encoder(torch, where, act, epsilon) for where in (True, False))
         made.append(Recipe("layer", "vit_block", source, before, given))
         made.append(Recipe("layer", "bert_block", source, behind, given, given=masked))
     for act in ("relu", "tanh"):
@@ -77,11 +80,12 @@ def models(torch: Any) -> list[Recipe]:
             lambda v: {"y": ops.einsum("btu,ru->btr", v["x"], v["table"])},
         ),
     ]
-    for name, function in (("silu", f.silu), ("gelu", f.gelu)):
-        act = {"activation": name}
+    for name, function, epsilon in (("silu", f.silu, 1e-6), ("gelu", f.gelu, 0.125)):
+        act, kernel = {"activation": name}, llama(t, function, epsilon)
+        given = {**act, "epsilon": epsilon}
         made += [
             Recipe("layer", "mixture_of_experts", "torch.topk", experts(t, function), act),
-            Recipe("layer", "llama_block", "torch.nn.functional.silu", llama(t, function), act),
+            Recipe("layer", "llama_block", "torch.nn.functional.silu", kernel, given),
         ]
     relu = {"activation": "relu"}
     linear = "torch.nn.functional.linear"

@@ -44,10 +44,11 @@ def transformers(torch: Any, keras: Any) -> list[Recipe]:
         ):
             source = f"keras.layers.{type(layer).__name__}"
             made.append(Recipe("layer", name, source, keras.normalised(layer, names), one))
-    for name, function in (
-        ("gelu_tanh", lambda x: t.nn.functional.gelu(x, approximate="tanh")),
-        ("gelu", t.nn.functional.gelu),
+    for name, function, epsilon in (
+        ("gelu_tanh", lambda x: t.nn.functional.gelu(x, approximate="tanh"), 1e-5),
+        ("gelu", t.nn.functional.gelu, 0.125),
     ):
-        source, act = "torch.nn.TransformerEncoderLayer", {"activation": name}
-        made.append(Recipe("layer", "gpt_block", source, torch.gpt_block(function), act))
+        source = "torch.nn.TransformerEncoderLayer"
+        given = {"activation": name, "epsilon": epsilon}
+        made.append(Recipe("layer", "gpt_block", source, torch.gpt_block(function, epsilon), given))
     return made

@@ -183,12 +183,13 @@ def learned_positions(v: Tensors) -> Tensors:
     return {"y": v["x"] + F.embedding(torch.arange(v["x"].shape[1]), v["table"])}
 
 
-def gpt_block(activation: Callable[[Any], Any]) -> Kernel:
+def gpt_block(activation: Callable[[Any], Any], epsilon: float = 1e-5) -> Kernel:
     """torch's encoder layer, normalised before, with a mask."""
 
     def kernel(v: Tensors) -> Tensors:
         width, wide = v["x"].shape[-1], v["up.b"].shape[0]
         options: Any = {"activation": activation, "batch_first": True, "norm_first": True}
+        options["layer_norm_eps"] = epsilon
         module = torch.nn.TransformerEncoderLayer(width, 2, wide, 0.0, **options).double()
         attend = {n.removeprefix("attend."): t for n, t in v.items() if n.startswith("attend.")}
         packed = {
