@@ -1,1 +1,2 @@
-"""Speed measurement: backends are timed in turn, and must prove that they did all of the work."""
+"""Speed measurement: backends take turns on the same machine, and each must prove that it computed
+every timed step."""

@@ -1,4 +1,4 @@
-"""Recording of the clock state and the memory of the GPU while rounds are timed."""
+"""Recording of the GPU's clock rate and memory while backends are timed on it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def watch_gpu(contestants: Sequence[Contestant]) -> Iterator[None]:
 def split_memory(
     bytes_by_process: Mapping[int, int | None], own: int | None, used: int | None
 ) -> dict[str, int | None]:
-    """Return the peak GPU memory of this worker (``own_bytes``) and of all other processes
-    (``others_bytes``), in bytes; a value is None if it is unknown.
+    """Return a dictionary with the peak GPU memory in bytes: ``own_bytes`` of this worker, and
+    ``others_bytes`` of all other processes. A value is None if it is unknown.
 
     Other processes include the workers of the other backends. These stay alive while this worker is
     timed, and each holds a CUDA context and an allocator cache.
@@ -53,10 +53,11 @@ def split_memory(
 
 
 def list_slowdowns(record: Mapping[str, Any]) -> list[str]:
-    """Return a list with a message if the GPU slowed down during the timing, else an empty list.
+    """Return a list with one message if the GPU lowered its clock rate during the timing, else an
+    empty list.
 
-    ``record`` is the field ``card`` of a cell's record. Its ``reasons`` are the names that
-    nvidia-smi gives to the causes of a lower clock.
+    ``record`` is the field ``card`` of a cell's record. ``record["reasons"]`` lists the causes of a
+    lower clock rate that nvidia-smi reported, by nvidia-smi's names.
     """
     reasons = [reason for reason in record.get("reasons", ()) if reason in SLOWED]
     if not reasons:

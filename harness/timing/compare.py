@@ -1,4 +1,5 @@
-"""Comparison of two files of speeds: cells whose speed or accuracy changed by more than the noise.
+"""Comparison of two files of speeds: find the cells (a model on a backend) whose speed or accuracy
+changed by more than the noise.
 
 The files may come from different versions and machines. Nothing here prints. ``docs/benchmarks.md``
 explains the rules.
@@ -39,11 +40,11 @@ FAILED = frozenset({"refused", "broken"})
 
 @dataclass(frozen=True)
 class SpeedChange:
-    """A difference between two files of speeds in one cell.
+    """A change of one cell (a model on a backend) between an old and a new file of speeds.
 
-    ``old`` and ``new`` are the median seconds per step in each file, or None if the cell has no
+    ``old`` and ``new`` are the median seconds per step in the two files, or None if the cell has no
     speed there. ``speed`` is the new speed divided by the old speed. If ``baseline`` names a
-    backend, the old speed is the speed of that backend. ``doubt`` says why one of the speeds is
+    backend, the old speed is the speed of that backend. ``doubt`` says why one of the two speeds is
     unreliable; it is empty if both are reliable.
     """
 
@@ -74,7 +75,8 @@ class SpeedChange:
         return f"{self.speed} as fast as {self.baseline}: {new} per step instead of {old}"
 
     def record(self) -> dict[str, object]:
-        """Return the fields, and the change as ``text``, for JSON output."""
+        """Return a dictionary from field name to value, for JSON output. The key ``text`` has the
+        change as text."""
         return {**asdict(self), "text": self.words}
 
     def __str__(self) -> str:
@@ -102,8 +104,9 @@ def changes(
 ) -> list[SpeedChange]:
     """Return all changes of cells from an old file to a new file, gravest first.
 
-    A change of speed is reported if it exceeds ``threshold``, a share of the smaller speed (e.g.
-    0.1). A cell that an interrupted run did not reach is neither lost nor new.
+    A change of speed is reported if it exceeds the noise and ``threshold``, a share of the smaller
+    of the two speeds (e.g. 0.1). If a run was interrupted, the cells that it did not reach are
+    ignored.
     """
     before, after = ({**each.lacking, **each.timed} for each in (old, new))
     cut = [content.harness.incomplete is not None for content in (old, new)]
@@ -138,7 +141,8 @@ def changes(
 def compare(
     old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD, baseline: str = ""
 ) -> RunChanges:
-    """Compare two files: return the changes of cells, of versions and of machines.
+    """Compare two files: return the changes of cells, of versions and of machines. ``threshold`` is
+    as in :func:`changes`.
 
     With ``baseline``, the two files come from the same run and contain one backend each;
     ``baseline`` is the backend in the ``old`` file.
@@ -161,10 +165,12 @@ def check_cells(content: SpeedFile, name: str) -> None:
 
 @dataclass(frozen=True)
 class Unsure:
-    """The cells in both files whose speed may have changed although no change is reported.
+    """The cells whose speed may have changed although no change is reported: they have a single
+    timed round, so their noise is unknown, or an unreliable speed.
 
-    ``of`` is the number of cells in both files, and ``once`` the number of cells with a single
-    timed round. ``unreliable`` maps the name of a cell to the reason why its speed is unreliable.
+    ``of`` is the number of cells that are in both files, and ``once`` the number of cells with a
+    single timed round. ``unreliable`` maps the name of a cell to the reason why its speed is
+    unreliable.
     """
 
     of: int
@@ -178,7 +184,7 @@ class Unsure:
 
     @property
     def limits(self) -> list[str]:
-        """The reasons as sentences for the output."""
+        """Sentences for the output, which say why a change of speed may have been missed."""
         texts = []
         if once := self.once:
             texts.append(
@@ -198,10 +204,11 @@ class Unsure:
 
 
 def find_unsure(old: SpeedFile, new: SpeedFile, reported: Sequence[SpeedChange]) -> Unsure:
-    """Return the cells in both files whose speed may have changed although no change is reported.
+    """Return the cells in both files whose speed may have changed although no change is reported
+    (see :class:`Unsure`).
 
-    ``reported`` has the changes that are reported. A cell whose change of speed is reported does
-    not count as unreliable.
+    ``reported`` has all reported changes. A cell with a reported change of speed is not listed as
+    unreliable.
     """
     after = new.timed
     both = {name: (entry, after[name]) for name, entry in old.timed.items() if name in after}
@@ -216,7 +223,8 @@ def find_unsure(old: SpeedFile, new: SpeedFile, reported: Sequence[SpeedChange])
 
 
 def _reason_for_doubt(pair: tuple[Timed, Timed]) -> str:
-    """Return why the older or the newer speed is unreliable; empty if both speeds are reliable."""
+    """Return why the speed of a cell in the older or the newer file (``pair``) is unreliable;
+    return an empty text if both speeds are reliable."""
     for which, entry in zip(("older", "newer"), pair, strict=True):
         for doubt in entry.extra_info.doubts:
             if is_unreliable([doubt]):
@@ -226,12 +234,12 @@ def _reason_for_doubt(pair: tuple[Timed, Timed]) -> str:
 
 
 def select_requested(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> SpeedFile:
-    """Return the older file, reduced to the cells that the newer run was asked to time.
+    """Return a copy of the older file that has only the cells to compare with the newer run.
+    ``backends`` has the backends that the user named for the newer run.
 
-    If ``backends`` names backends, the cells of the newer file were asked for. If it is empty, the
-    newer run was asked to time all installed backends. A backend of the older file may have been
-    uninstalled since. Its cells then stay in the result, so that the comparison reports them as
-    lost.
+    Cells of the newer file are always compared. If ``backends`` is empty, the newer run timed all
+    installed backends. A backend that is only in the older file may have been uninstalled since
+    then, so its cells are kept, and the comparison reports them as lost.
     """
     names = {entry.cell for entry in new.entries}
     present = {entry.params.backend for entry in new.entries}
@@ -243,8 +251,8 @@ def select_requested(old: SpeedFile, new: SpeedFile, backends: Collection[str]) 
 
 
 def relative_speeds(content: SpeedFile, baseline: str) -> list[Relative]:
-    """Return the speed of every cell relative to the ``baseline`` backend, if this backend has a
-    speed for the same model and sizes."""
+    """Return the speed of every cell divided by the speed of the backend ``baseline`` on the same
+    model and sizes. Cells without such a baseline speed are left out."""
     entries = list(content.timed.values())
     bases = {e.group: e for e in entries if e.params.backend == baseline}
     return [
@@ -283,8 +291,11 @@ def _compare_cell(
 
 
 def _describe_doubts(entries: Mapping[str, Timed]) -> str:
-    """Return a text that says which of the named speeds are unreliable; empty if all are
-    reliable."""
+    """Return a text that says which speeds are unreliable; return an empty text if all are
+    reliable.
+
+    ``entries`` maps a name for the text, e.g. "the older", to a measured cell.
+    """
     doubtful = [n for n, e in entries.items() if is_unreliable(e.extra_info.doubts)]
     if not doubtful:
         return ""
@@ -292,8 +303,8 @@ def _describe_doubts(entries: Mapping[str, Timed]) -> str:
 
 
 def environment_changes(old: SpeedFile, new: SpeedFile) -> list[ConditionChange]:
-    """Return the differences between two files of speeds in versions, machine, threads, environment
-    variables and models."""
+    """Return the differences between two files of speeds in versions, machine, number of threads,
+    environment variables and models."""
     first, second = old.environment, new.environment
     differences = find_differences(_environment_fields(first), _environment_fields(second))
     if "cpu" not in (first.device, second.device):

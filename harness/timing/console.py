@@ -153,8 +153,8 @@ def check_reference(name: str, labels: Sequence[str]) -> None:
 
 
 def relative_lines(content: SpeedFile, reference: str) -> list[str]:
-    """Return a line for each cell with its speed divided by the speed of the backend ``reference``,
-    and a line for each backend with the mean of these ratios."""
+    """Return one line per cell with its speed divided by the speed of the backend ``reference``,
+    and one line per backend with the geometric mean of its ratios."""
     ratios = relative_speeds(content, reference)
     if not ratios:
         return [f"no cell has a speed that can be compared with {reference}"]

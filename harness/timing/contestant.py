@@ -1,4 +1,4 @@
-"""A backend in a benchmark: the worker that runs it, and its measurements."""
+"""A backend that is timed in a benchmark: the worker process that runs it, and its measurements."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ class Record:
     doubts: Sequence[str] = ()
 
     def plain(self) -> dict[str, object]:
-        """Return the measurements that exist, by field, for a file of results."""
+        """Return a dictionary from field name to measurement, for a file of results. Empty fields
+        are left out."""
         all_fields = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OMITTED}
         return {name: value for name, value in all_fields.items() if value or value == 0.0}
 
@@ -113,10 +114,10 @@ class Unsupported(Exception):
 
 @dataclass
 class TimedResult:
-    """The result of a cell: its speed, or the reason why it has none.
+    """The result of a cell (a model on a backend): its speed, or the reason why it has none.
 
-    ``seconds`` has a number for each round: the mean seconds per step. ``steps`` is the number of
-    timed steps in the last round.
+    ``seconds`` has the mean seconds per step of each round. ``steps`` is the number of timed steps
+    in the last round.
     """
 
     cell: TimedCell
@@ -143,7 +144,8 @@ class TimedRow:
     """The time of consecutive steps that run without a wait between them, measured by two clocks:
     in the worker and in the harness.
 
-    ``wait`` is the mean time that the worker waited for a free core during the steps.
+    ``wait`` is the mean number of seconds that the worker waited for a free CPU core, each time
+    that it waited.
     """
 
     worker_seconds: float
@@ -152,8 +154,8 @@ class TimedRow:
 
     @property
     def lost(self) -> float:
-        """The seconds that the harness's clock shows and the worker's clock does not, divided by
-        the worker's seconds."""
+        """The share of time that the worker's clock missed: the harness's seconds minus the
+        worker's seconds, divided by the worker's seconds."""
         return (self.harness_seconds - self.worker_seconds) / max(self.worker_seconds, 1e-9)
 
 
@@ -162,12 +164,13 @@ class TimedRound:
     """A timed round, with everything needed to run its steps again and to compare the results.
 
     - ``batches`` are the batches that the steps used in turn.
-    - ``calls`` has a pair for each call since the restart: the index of its first step, and its
-      number of steps.
-    - ``clock`` has the time of the timed steps by both clocks.
+    - ``calls`` has a pair for each call of the worker: the index of its first step, and its number
+      of steps.
+    - ``clock`` has the time of the timed steps, by the clocks of the worker and of the harness.
     - ``reads`` maps the index of a step to its results, which were read when a clock stopped.
-    - ``drawn`` is True if the round may be run again. Then ``parameters`` has all values after the
-      first ``until`` calls. They were read twice, and ``reading`` has the seconds of each reading.
+    - ``drawn`` is True if the harness chose this round at random, to run its steps again later.
+      Then ``parameters`` has the values after the first ``until`` calls: parameters, statistics and
+      slots. The harness read them twice, and ``reading`` has the seconds of each reading.
     """
 
     batches: Sequence[Batch]
@@ -192,8 +195,8 @@ class TimedRound:
 
 @dataclass(frozen=True)
 class Pace:
-    """Two measurements of a step in one round: as one of many steps without a wait between them,
-    and as a single step that the worker waits for. All values are seconds per step.
+    """The times of a step in one round, measured in two ways: as one of many steps without a wait
+    between them, and as a single step that the worker waits for. All values are seconds per step.
 
     ``row`` is the time of a step without a wait. A single step takes ``begun`` seconds to start,
     then ``done`` seconds until its results are read, and ``again`` seconds to read them a second
@@ -211,45 +214,47 @@ class Pace:
 
     @property
     def share(self) -> float:
-        """The time of a step without a wait, divided by the longer part of a single step."""
+        """The time of a step without a wait (``row``), divided by the longer part of a single step
+        (``longer``)."""
         return self.row / max(self.longer, 1e-9)
 
     @property
     def processor_share(self) -> float:
         """The processor time of a step without a wait, divided by the processor time of a single
-        step.
-
-        The processor time of the single step excludes the two readings of its results.
-        """
+        step without the two readings of its results."""
         return self.row_processor / max(self.alone_processor - 2 * self.again, 1e-9)
 
 
 @dataclass(frozen=True)
 class FeedTime:
-    """The wall time and the processor time, in seconds, that the feeding of batches takes.
+    """The wall time and the processor time, in seconds, to feed batches to a worker.
 
-    The time is first measured together with some steps; :meth:`beyond` subtracts these steps.
+    At first, the time includes the steps that run right after the feeding; :meth:`beyond` subtracts
+    them.
     """
 
     wall: float
     processor: float
 
     def beyond(self, steps: int, wall: float, processor: float) -> FeedTime:
-        """Return the time of the feeding alone: subtract ``steps`` steps, which take ``wall`` and
-        ``processor`` seconds each."""
+        """Return the time of the feeding alone: subtract ``steps`` steps, each of which takes
+        ``wall`` seconds and ``processor`` seconds of processor time."""
         return FeedTime(self.wall - steps * wall, self.processor - steps * processor)
 
 
 @dataclass
 class Contestant:
-    """A backend that is timed on one model and sizes (a group): its worker and its measurements.
+    """A backend that is timed on one model and its sizes (a group): its worker and its
+    measurements.
 
     - ``next`` is the index of the next step, and ``many`` the number of steps per call.
-    - ``latency`` is the estimated time of a step. The number of steps of a round depends on it.
-    - ``peaks`` maps (process id, size of a matmul) to peak FLOP/s, and is shared by all groups.
-    - ``timed_rounds``, ``paces`` and ``feed_times`` have an entry per round: the timed steps, the
-      times per step, and the time to feed the batches.
-    - ``clocks`` has the times by both clocks of all steps that ran without a wait between them.
+    - ``latency`` is the estimated time of a step. It decides how many steps a round has.
+    - ``peaks`` maps a process id and the size of a matmul, e.g. ``(123, (64, 64, 8))``, to the peak
+      FLOP/s. All groups share it.
+    - ``timed_rounds``, ``paces`` and ``feed_times`` have one entry per round: the steps that were
+      timed, the times per step, and the time to feed the batches.
+    - ``clocks`` has the times of all steps that ran without a wait between them, by the clocks of
+      the worker and of the harness.
     """
 
     entry: Entry
@@ -279,13 +284,14 @@ class Contestant:
 
     @property
     def carries(self) -> bool:
-        """True if a step passes values on to the next step: in training, and in models with
-        state."""
+        """True if a step passes values on to the next step. Steps do so in training (parameters)
+        and in models with state."""
         return self.case.group.mode == "train" or bool(self.case.program.state)
 
     def attempt(self, part: Callable[[Contestant], None]) -> None:
-        """Run one part of the measurement, unless an earlier part failed. If this part fails, the
-        cell gets no speed, and its result has the reason."""
+        """Call ``part``, e.g. a proof, with this backend, unless an earlier part of the measurement
+        failed. If ``part`` raises an error, the cell gets no speed, and its result has the reason.
+        """
         if not self.result.measured:
             return
         try:
@@ -304,14 +310,16 @@ class Contestant:
 
     @cached_property  # cached, so that no timed call builds it
     def steps(self) -> StepService:
-        """The client that runs steps in the worker.
+        """The client that runs steps in the worker; its methods are the calls of
+        :class:`StepService`.
 
         A call raises WorkerFault if it fails or times out.
         """
         return client(StepService, lambda verb, **payload: self._ask(verb, payload).value)
 
     def seconds_of_values(self, first: int, count: int) -> float:
-        """Return the seconds until the worker has run ``count`` steps and sent their results."""
+        """Return the seconds until the worker has run ``count`` steps, starting with step
+        ``first``, and has sent their results."""
         return self._ask("values", {"first": first, "count": count}).seconds
 
     def _ask(self, verb: str, payload: Mapping[str, object]) -> Outcome:
@@ -345,13 +353,13 @@ class Contestant:
         return first
 
     def throughput(self, count: int) -> float:
-        """Run ``count`` steps without waiting between them, wait once at the end, and return the
-        seconds of all steps."""
+        """Run ``count`` steps without a wait between them, wait once at the end, and return the
+        seconds of all steps together."""
         return self.time_row(self.reserve_steps(count), count)
 
     def time_row(self, first: int, count: int) -> float:
-        """Time ``count`` steps without a wait between them, by the worker's and the harness's
-        clock; return the worker's seconds.
+        """Time ``count`` steps without a wait between them, with the worker's clock and with the
+        harness's clock. Store both times in ``clocks``, and return the worker's seconds.
 
         ``first`` is the index of the first step.
         """
@@ -363,8 +371,8 @@ class Contestant:
         return told
 
     def _read_waits(self) -> tuple[float, float]:
-        """Return the total seconds that the worker has waited for a free core so far, and the
-        number of these waits; (0, 0) if unknown."""
+        """Return the seconds that the worker has waited for a free CPU core since it started, and
+        the number of these waits; (0, 0) if unknown."""
         pid = self.worker.pid
         try:
             _, nanoseconds, times = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
@@ -380,7 +388,8 @@ class Contestant:
         return time.clock_gettime((~pid << 3) | 2) if pid else 0.0
 
     def latencies(self, count: int) -> list[float]:
-        """Return the seconds of each of ``count`` steps; the worker waits for every step."""
+        """Return the seconds of each of ``count`` single steps: the worker waits for the end of
+        each step."""
         return self.steps.latency(self.reserve_steps(count), count)
 
     def steps_in(self, seconds: float, least: int = 3) -> int:

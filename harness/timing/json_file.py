@@ -1,9 +1,9 @@
 """Reader and writer of the results of ``bench``, in the JSON format of pytest-benchmark.
 
-A measured cell is one benchmark. Its data are the seconds per step, one number per round. Values
-without a field in the format are stored in three places: in each ``extra_info``, under ``harness``
-in ``machine_info`` (the environment), and under ``harness`` at the top (cells without a speed,
-slopes, tunings).
+Each measured cell is a benchmark of this format. Its data are the seconds per step, one number per
+round. Values for which the format has no field are in ``extra_info`` of each cell, in
+``machine_info["harness"]`` (the environment), and in ``harness`` at the top (cells without a speed,
+fitted slopes, compared tunings).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def document(
 ) -> SpeedFile:
     """Return the content of the file of results.
 
-    ``planned`` is given only if the run was interrupted: the number of cells to time. ``plan`` is
-    the plan of the whole run, with all shards.
+    ``planned`` is the number of cells to time; it is given only if the run was interrupted.
+    ``plan`` describes the whole run, with the cells of all shards.
     """
     measured = [_make_benchmark(request, result) for result in results if result.measured]
     machine = {**_describe_machine(), "harness": environment(request, results)}
@@ -78,7 +78,8 @@ def _describe_machine() -> Mapping[str, object]:
 
 
 def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[str, object]:
-    """Return the machine, the settings of the request, and each worker's description of itself."""
+    """Return a dictionary with the machine, the settings of the request, and each worker's
+    description of itself (e.g. its versions)."""
     return {
         "harness": version("backend-comparison-harness"),
         "machine": this_machine(timed=True).model_dump(exclude_unset=True),
@@ -95,11 +96,8 @@ def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[s
 
 
 def workers(results: Iterable[TimedResult]) -> dict[str, object]:
-    """Return for each backend its worker's versions, interpreter, environment variables and backend
-    settings.
-
-    The keys are the labels of the backends.
-    """
+    """Return a dictionary from a backend's label to its worker's versions, interpreter, environment
+    variables and backend settings."""
     descriptions: dict[str, object] = {}
     for result in results:
         hello = result.record.hello
@@ -126,8 +124,8 @@ def cell_name(request: BenchRequest, result: TimedResult) -> str:
 
 
 def parameters(request: BenchRequest, result: TimedResult) -> dict[str, object]:
-    """Return the values that identify a cell, by name: spec, backend, mode, batch, time, sizes,
-    dtype, device and path."""
+    """Return a dictionary with the values that identify a cell. The keys are spec, backend, mode,
+    batch, time, sizes, dtype, device and path."""
     cell = result.cell
     return {
         "spec": cell.spec,
@@ -173,7 +171,8 @@ def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, obje
 
 
 def check_writable(path: Path) -> None:
-    """Raise :class:`DocumentError` if results cannot be written; called before measuring."""
+    """Raise :class:`DocumentError` if results cannot be written to ``path``. It is called before
+    the measurement, so that no results are lost."""
     try:
         kinds.check_place(path, kinds.RESULTS)
     except FileFault as fault:
@@ -181,8 +180,8 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, content: SpeedFile) -> None:
-    """Write a file of results atomically, i.e. readers see the old or the new file. An older file
-    of results is replaced.
+    """Write a file of results, or replace an older one. Readers see either the complete old file or
+    the complete new file.
 
     Raises:
         DocumentError: the file cannot be written, or it exists and is not a file of results.

@@ -1,5 +1,5 @@
-"""Statistics of speeds: the ratio of two speeds with a confidence interval, and reasons for
-doubt."""
+"""Statistics of speeds: the ratio of two speeds with a confidence interval, and the reasons why a
+speed is unreliable."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Load:
     """The load average of the machine over one minute, before (``start``) and after (``end``) a
     group is timed.
 
-    ``own_at_start`` and ``own`` are the most load that the run itself can have added to ``start``
-    and to ``end``.
+    The run itself adds to the load: at most ``own_at_start`` to ``start``, and at most ``own`` to
+    ``end``.
     """
 
     start: float
@@ -49,8 +49,8 @@ def spread_of(quartiles: Mapping[str, float]) -> float:
 
 
 def warn_if_busy(load: float, cores: int) -> str:
-    """Return a warning if the load of the machine is high before the timing starts, else an empty
-    string."""
+    """Return a warning if ``load``, the load average before the timing starts, is high for a
+    machine with ``cores`` cores; else return an empty text."""
     if load <= BUSY * cores:
         return ""
     return (
@@ -60,7 +60,8 @@ def warn_if_busy(load: float, cores: int) -> str:
 
 
 def find_doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
-    """Return the reasons why a speed is unreliable; empty if it is reliable.
+    """Return the reasons why a speed is unreliable: its rounds vary too much, or other processes
+    were running. The list is empty if the speed is reliable.
 
     ``rate`` has the quartiles of the speed over the rounds (keys as in :func:`.rates.spread`).
     """
@@ -76,8 +77,8 @@ def find_doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
 
 
 def describe_other_load(load: Load, cores: int) -> str:
-    """Describe the load of other processes before or after a group was timed; empty if it was
-    low."""
+    """Describe the load that other processes caused before or after a group was timed. Return an
+    empty text if it was low for ``cores`` cores."""
     for when, total, own in (
         ("before", load.start, load.own_at_start),
         ("after", load.end, load.own),
@@ -92,7 +93,7 @@ def describe_other_load(load: Load, cores: int) -> str:
 
 
 def is_unreliable(doubts: Sequence[str]) -> bool:
-    """Return whether one of the given remarks says that the speed is unreliable."""
+    """Return whether one of the remarks ``doubts`` says that the speed is unreliable."""
     return any(doubt.startswith(UNRELIABLE) for doubt in doubts)
 
 
@@ -112,8 +113,8 @@ class SpeedRatio:
 
     @property
     def known(self) -> bool:
-        """True if the interval excludes 1, so that it is clear which of the two speeds is
-        higher."""
+        """True if the confidence interval does not contain 1, i.e. if one of the two speeds is
+        clearly higher."""
         return not self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:
@@ -129,12 +130,12 @@ class SpeedRatio:
 def compare_rounds(
     seconds: Sequence[float], base: Sequence[float], *, paired: bool = False
 ) -> SpeedRatio:
-    """Return the speed of ``seconds`` divided by the speed of ``base``, from the seconds of each
-    round.
+    """Return the speed of ``seconds`` divided by the speed of ``base``; both lists have the seconds
+    per step of each round.
 
-    The confidence interval is from a t-test on logarithms. Use ``paired`` if the rounds of
-    ``seconds`` and ``base`` were timed in turn, because a disturbance then slowed both. With equal
-    numbers of rounds, the test is then a paired t-test, otherwise Welch's test.
+    The confidence interval comes from a t-test on logarithms. Use ``paired`` if the rounds of the
+    two lists were timed in turn, because then a disturbance slowed both. If the lists are equally
+    long, the test is then a paired t-test. In all other cases it is Welch's test.
     """
     new, old = np.log(seconds), np.log(base)
     value = math.exp(old.mean() - new.mean())
@@ -158,13 +159,14 @@ def compare_rounds(
 
 
 def beyond_noise(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Return whether ``first`` or ``second`` (the seconds of each round) is clearly faster than the
-    other. Their rounds must have been timed in turn."""
+    """Return whether one of two lists, ``first`` and ``second``, is clearly faster than the other.
+    Each has the seconds per step of each round, and their rounds must have been timed in turn."""
     return compare_rounds(first, second, paired=True).known
 
 
 def _format_ratio(value: float, width: float) -> str:
-    """Format a value with the digits that the width of its interval justifies, at least two."""
+    """Format the ratio ``value`` with as many digits as its confidence interval of the given
+    ``width`` justifies, at least two."""
     size = min(width, abs(value) / 10) or abs(value) / 1000
     places = max(0, -math.floor(math.log10(size)))
     return f"{value:.{min(places, 12)}f}"

@@ -17,8 +17,9 @@ DEFAULT_BATCH = 64
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class TimingOptions:
-    """Options of a timing. Empty ``specs`` mean all of Lesson 6, empty ``backends`` all installed
-    backends, and empty ``times`` the sequence length of the spec's data."""
+    """Options of a timing. If ``specs`` is empty, all models of Lesson 6 are timed; if ``backends``
+    is empty, all installed backends; if ``times`` is empty, the sequence length of the spec's data.
+    """
 
     specs: tuple[str, ...] = shared.specs()
     backends: tuple[str, ...] = shared.backends()

@@ -1,4 +1,5 @@
-"""Conversion of seconds to characters per second, FLOP/s, shares of the peaks, and memory."""
+"""Conversion of seconds to characters per second, FLOP/s, and shares of the hardware's peak
+rates."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ Size = tuple[int, int, int]
 
 
 def complete_record(contestant: Contestant) -> None:
-    """Compute the rates in a cell's record; refuse a speed that the hardware does not allow."""
+    """Compute the rates in a cell's record, e.g. FLOP/s; refuse a speed that the hardware does not
+    allow."""
     record, case, seconds = contestant.record, contestant.case, contestant.result.seconds
     step = median(seconds)
     latencies = record.latencies
@@ -61,7 +63,7 @@ def complete_record(contestant: Contestant) -> None:
 
 
 def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
-    """Set the share of the peak FLOP/s that every cell reaches, which is at most 1.
+    """Store in the record of each cell which share of the peak FLOP/s its steps reach, at most 1.
 
     The peak of a matmul size is the fastest rate that any backend reached in a matmul of this size.
     If the matmuls of a step ran at a higher rate, that rate is the peak.
@@ -86,7 +88,8 @@ def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the ``median``, the quartiles ``q1`` and ``q3``, ``min`` and ``max`` of some values.
+    """Return a dictionary with the ``median``, the quartiles ``q1`` and ``q3``, the ``min`` and the
+    ``max`` of some values.
 
     With two values or fewer, the quartiles are the minimum and the maximum.
     """
@@ -103,10 +106,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
-    """Return the quartiles of the rate in samples or characters per second; ``step`` has the
-    quartiles of a step's seconds (keys as in :func:`spread`).
+    """Convert the quartiles of a step's seconds to quartiles of samples or characters per second.
 
-    ``read`` is the number of samples or characters that one step reads.
+    ``step`` and the result have the keys of :func:`spread`. ``read`` is the number of samples or
+    characters that one step reads.
     """
     mirrored = {"median": "median", "q1": "q3", "q3": "q1", "min": "max", "max": "min"}
     return {name: read / step[other] for name, other in mirrored.items()}
@@ -115,12 +118,12 @@ def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
 def measured_peaks(
     contestant: Contestant, own: Size, anew: bool = False
 ) -> tuple[dict[Size, float], float]:
-    """Return the peak FLOP/s of two matmuls (by size: the large matmul and the size ``own``), and
-    the memory bandwidth in bytes/s.
+    """Return a dictionary from a matmul's size ``(m, k, n)`` to the peak FLOP/s, and the memory
+    bandwidth in bytes/s. The sizes are a large matmul and the size ``own``.
 
-    Each size is measured once per process, or again if ``anew``; the best measurement counts. A
-    small matmul is verified less strictly, so its rate is capped at :data:`FASTER` times the rate
-    of the large matmul.
+    Each size is measured once per process, and once more with ``anew``; the fastest measurement is
+    the peak. The results of a small matmul are verified less strictly, so its rate is capped at
+    :data:`FASTER` times the rate of the large matmul.
     """
     known: dict[Any, float] = contestant.peaks
     key, large = contestant.worker.pid, large_product(contestant.device)
@@ -141,11 +144,11 @@ def large_product(device: str) -> Size:
 
 
 def count_operations(case: TimedCase) -> dict[str, int]:
-    """Count the floating-point operations of one step, of the program as written, i.e. before
-    optimisation.
+    """Return a dictionary from a kind of operation to the number of floating-point operations of
+    one step. The operations of the program are counted before any optimisation.
 
-    The keys are kinds of operations: ``forward_products`` (in matmuls), ``forward_elementwise``
-    and, in training, ``gradient_products``, ``gradient_elementwise`` and ``update_elementwise``.
+    The keys are ``forward_products`` (in matmuls), ``forward_elementwise`` and, in training,
+    ``gradient_products``, ``gradient_elementwise`` and ``update_elementwise``.
     """
     program, sizes = case.program, _sizes(case)
     if case.group.mode == "forward":
@@ -168,9 +171,9 @@ def count_operations(case: TimedCase) -> dict[str, int]:
 
 
 def _count_update(rule: UpdateRule, program: Program) -> Flops:
-    """Count the operations of an optimizer step.
+    """Count the operations of an optimizer step on all parameters.
 
-    Each elementwise or reducing op counts one operation per entry of the parameter.
+    Each elementwise op or reduction counts as one operation per entry of the parameter.
     """
     operations = 0
     for parameter in program.parameters:
@@ -203,8 +206,8 @@ def _list_products(
 
 
 def least_bytes(case: TimedCase) -> int:
-    """Return the minimum number of bytes that a step must read and write, without intermediate
-    values.
+    """Return the minimum number of bytes that a step must read and write; intermediate values are
+    not counted.
 
     A forward pass reads each parameter and the batch once. A training step also writes and reads
     each gradient, reads and writes each optimizer slot (e.g. the momentum), and writes each

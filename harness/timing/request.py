@@ -1,4 +1,5 @@
-"""The request of a benchmark (cells and backends), and the plan that is made from it."""
+"""The request of a benchmark (what to time, and how), and the list of cells that is made from
+it."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ class BenchRequest(TimingOptions):
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """Return the request with the given options; patterns of model names are resolved.
+        """Return the request with the options in ``given``, a mapping from option name to value.
+        Patterns of model names are replaced by the matching models.
 
         Raises:
             UsageError: a pattern matches no model.
@@ -58,7 +60,7 @@ class BenchRequest(TimingOptions):
 
     @property
     def thread_count(self) -> int:
-        """The number of threads of a backend."""
+        """The number of threads that each backend may use."""
         return self.threads or len(os.sched_getaffinity(0))
 
 
@@ -66,8 +68,9 @@ class BenchRequest(TimingOptions):
 class Entry:
     """A backend to time, with its settings and the ``label`` that names it in the results.
 
-    ``tuning`` names the settings, and is empty for the default settings. A ``baseline`` is code
-    outside the harness; it has no paths, parameters or primitives.
+    ``tuning`` is the name of a set of backend settings that is tried, and empty for the default
+    settings. A ``baseline`` is code outside the harness, e.g. a hand-written torch model; it has no
+    paths, parameters or primitives.
     """
 
     label: str
@@ -86,7 +89,8 @@ class Group:
     """A model with its sizes and a mode (``train`` or ``forward``). All backends are timed on a
     group before the next group starts.
 
-    ``batch`` and ``time`` are the batch size and the sequence length.
+    ``batch`` and ``time`` are the batch size and the sequence length. ``sizes`` maps the names of
+    other sizes to their values.
     """
 
     spec: Spec
@@ -97,7 +101,8 @@ class Group:
 
     @property
     def name(self) -> tuple[str, ...]:
-        """The mode, spec, batch, length and sizes, which identify the group."""
+        """The values that identify the group, as texts: mode, spec, batch size, sequence length and
+        other sizes."""
         return group_name((self.mode, self.spec.name, self.batch, self.time), self.sizes)
 
     def cell(self, label: str) -> TimedCell:
@@ -107,7 +112,7 @@ class Group:
 
 @dataclass(frozen=True)
 class TimedCell:
-    """The identification of a timed cell: spec, backend, mode and sizes."""
+    """The values that identify a timed cell: spec, backend, mode and sizes."""
 
     spec: str
     backend: str
@@ -142,7 +147,7 @@ def check_request(request: BenchRequest) -> None:
 
 
 def groups_of(request: BenchRequest) -> list[Group]:
-    """Return the groups in the order of the run.
+    """Return the groups (a model with its sizes and mode) to time, in the order of the run.
 
     Raise :class:`UsageError` for an unknown size.
     """
@@ -165,7 +170,8 @@ def groups_of(request: BenchRequest) -> list[Group]:
 
 
 def entries_from(request: BenchRequest) -> list[Entry]:
-    """Return an entry per backend; with ``tune`` also an entry per backend and tuning.
+    """Return an entry for each backend. If the option ``tune`` is set, also return an entry for
+    each backend with each set of settings to try.
 
     Raises:
         UsageError: a backend is unknown, or an interpreter or environment is given for a backend
@@ -194,8 +200,8 @@ def entries_from(request: BenchRequest) -> list[Entry]:
 
 
 def list_missing_frameworks(request: BenchRequest) -> Mapping[str, str]:
-    """Return the requested backends whose framework is not installed: a mapping from the backend to
-    the command that installs its framework."""
+    """Return a dictionary of the requested backends whose framework is not installed. It maps a
+    backend to the command that installs the framework."""
     return choose(request.backends, request.pythons).lacking
 
 
@@ -205,10 +211,11 @@ def launch(
     python: str = sys.executable,
     settings: Mapping[str, str] | None = None,
 ) -> Launch:
-    """Return the settings with which the worker of a backend starts.
+    """Return what is needed to start the worker of a backend: its interpreter ``python``, and its
+    environment variables.
 
-    Its environment has the variables that set the number of threads, then ``settings``, then the
-    variables of the request; later values override earlier ones.
+    These are the variables that set the number of threads, then ``settings``, then the variables of
+    the request; later values override earlier values.
     """
     environment = {
         **thread_settings(request.thread_count),
@@ -219,11 +226,12 @@ def launch(
 
 
 def characters_read(spec: Spec, time: int) -> tuple[int, str]:
-    """Return how many units of text one sample of a batch has, and the name of the unit.
+    """Return how many units of data a model reads per sample, and the unit, e.g. ``(8,
+    "characters")``.
 
-    For a model that reads sequences, a sample has ``time`` characters. For a model with index
-    inputs, a sample has one character per input. For any other model, the count is 1 and the unit
-    is "samples".
+    For a model that reads sequences, a sample has ``time`` characters. For a model whose inputs are
+    indices, it has one character per input. For any other model, the number is 1 and the unit is
+    "samples".
     """
     program = spec.program("inference")
     types = [program.type_of(port) for port in program.inputs]
@@ -234,8 +242,8 @@ def characters_read(spec: Spec, time: int) -> tuple[int, str]:
 
 
 def _choose_modes(spec: Spec, requested: Iterable[str]) -> tuple[str, ...]:
-    """Return the requested modes in which a model can be timed: all of them, or without ``train``
-    if the model has no optimizer."""
+    """Return the modes of ``requested`` (``train``, ``forward``) in which a model can be timed: a
+    model without an optimizer cannot be timed in training."""
     modes = tuple(mode for mode in requested if mode != "train" or spec.update is not None)
     if not modes:
         raise UsageError(f"{spec.name} has no optimizer: time it with --mode forward")
@@ -244,11 +252,8 @@ def _choose_modes(spec: Spec, requested: Iterable[str]) -> tuple[str, ...]:
 
 def _choose_lengths(spec: Spec, lengths: Sequence[int]) -> tuple[int, ...]:
     """Return the sequence lengths to time: the requested ``lengths``, or the spec's length if none
-    is requested.
-
-    If the model reads no sequences of variable length, return only the number of characters that
-    one sample has.
-    """
+    is requested. If the model reads no sequences of variable length, return only the number of
+    characters that one sample has."""
     if not has_time(spec):
         return (characters_read(spec, 1)[0],)
     return tuple(dict.fromkeys(lengths)) or (spec.length,)
@@ -262,8 +267,8 @@ def has_time(spec: Spec) -> bool:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """The plan of a benchmark: ``every`` has the groups of all shards, and ``groups`` the groups of
-    this shard.
+    """The cells that a benchmark times. ``every`` has the groups of all shards, and ``groups`` the
+    groups of this shard, i.e. of the part of the run that this command times.
 
     ``lacking`` maps a backend whose framework is not installed to the command that installs it.
     """
@@ -276,7 +281,8 @@ class BenchPlan:
 
     @classmethod
     def of(cls, request: BenchRequest, entries: Sequence[Entry] | None = None) -> Self:
-        """Return the plan of a request; ``entries`` defaults to the backends of the request.
+        """Return the plan for a request: the cells to time. ``entries`` defaults to the backends of
+        the request.
 
         Raises:
             UsageError: the request is invalid.
@@ -295,7 +301,7 @@ class BenchPlan:
         return [group.cell(entry.label) for group in self.groups for entry in self.entries]
 
     def record(self) -> RunPlan:
-        """Return the description of the plan of all shards for a file of results."""
+        """Return the names of the cells of all shards, as a file of results stores them."""
         groups = {join_name(group.name) for group in self.every}
         labels = {entry.label for entry in self.entries}
         return RunPlan.of([groups, labels], self.request.shard)

@@ -1,4 +1,5 @@
-"""Measurement of one group: prepare all backends, time rounds in random order, run the proofs.
+"""Measurement of one group (a model with its sizes and mode): prepare all backends, time rounds in
+random order, run the proofs.
 
 Only one worker computes at a time; all other workers wait.
 """
@@ -56,7 +57,12 @@ def measure(
     shuffle: random.Random,
     events: BenchEvents,
 ) -> None:
-    """Measure all backends of a group; the measurements are stored in the ``contestants``."""
+    """Measure all backends of a group, and store the measurements in the ``contestants`` (one per
+    backend).
+
+    ``path`` is the execution path or ``fastest``. ``shuffle`` chooses the order of the backends in
+    each round.
+    """
 
     def each(what: str, part: Callable[[Contestant], None], order: Sequence[Contestant]) -> None:
         for contestant in order:
@@ -84,7 +90,9 @@ def measure(
 
 
 def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
-    """Start the worker and prepare the requested path; ``fastest`` finds the fastest correct path.
+    """Start the worker, and prepare the execution path ``path``. If it is ``fastest``, several
+    paths are tried, and the fastest path with correct results is used; ``trying`` is called before
+    each trial.
 
     Raises:
         Unsupported: the backend does not offer the path.
@@ -109,13 +117,13 @@ def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
 
 @dataclass
 class TriedPath:
-    """A path and the result of its trial.
+    """An execution path, and the result of trying it.
 
     - ``paths`` maps each layer to what runs it (``native`` or ``equations``).
-    - ``prepare`` and ``first`` are the seconds to prepare the path and of its first step.
-    - ``seconds`` is the time of a step, and ``right`` says whether the results are correct.
+    - ``prepare`` is the number of seconds to prepare the path, and ``first`` of its first step.
+    - ``seconds`` is the time of a step, and ``right`` is True if the results are correct.
     - ``several`` is the largest number of steps that one call can run, and ``many`` the number that
-      a call runs.
+      a call does run.
     - ``reason`` says why the path cannot be used, and ``lost`` is the error if the worker failed.
     """
 
@@ -133,13 +141,14 @@ class TriedPath:
 
     @property
     def all_equations(self) -> bool:
-        """True if no native layer ran on the path. The optimizer is not considered."""
+        """True if the spec's equations ran for every layer, i.e. no layer of the framework was
+        used. The optimizer is not considered."""
         layers = {label for name, label in self.paths.items() if name != "optimizer"}
         return self.right and layers == {"equations"}
 
 
 def _prepare_fastest(contestant: Contestant, trying: Tell) -> TriedPath:
-    """Try the paths that may differ in speed, and prepare the fastest correct path."""
+    """Try the paths that may differ in speed, and prepare the fastest path with correct results."""
     tried: list[TriedPath] = []
     starts = contestant.worker.starts
     repeated = REPEATED[contestant.case.group.mode]
@@ -193,10 +202,11 @@ def _try_path(contestant: Contestant, path: str, beside: bool) -> TriedPath:
 
 
 def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
-    """Try several steps per call, and use this setting if it is faster than one step per call.
+    """Measure whether several steps per call are faster than one step per call, and use the faster
+    setting.
 
-    Several steps per call save the cost of calls, but XLA spreads the work of a loop over fewer
-    threads.
+    Several steps per call save the time of calls. They can still be slower, because XLA runs a loop
+    of steps on fewer threads.
     """
     _estimate_step_time(contestant)
     alone = _best_time(contestant)
@@ -210,8 +220,8 @@ def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
 
 
 def _best_time(contestant: Contestant) -> float:
-    """Return the shortest time per step in several trials. The longer times are likely due to other
-    processes."""
+    """Return the shortest time per step of several trials. The longer times may have been caused by
+    other processes."""
     count = contestant.steps_in(TRIAL)
     return min(contestant.throughput(count) / count for _ in range(TRIALS))
 
@@ -231,12 +241,11 @@ def _prepare_path(contestant: Contestant, path: str, beside: bool = False) -> Tr
 
 
 def _estimate_step_time(contestant: Contestant) -> float:
-    """Estimate the time of a step, by the worker's clock and by the time until results have
-    arrived.
+    """Estimate the time of a step, and store it; return a lower limit for later estimates.
 
-    Store the estimate, and return a lower limit for it: the time until results arrived, divided by
-    the number of steps. Without this limit, a backend that reports tiny times would get millions of
-    steps.
+    The limit is measured with the harness's clock: the seconds until the results of some steps
+    arrived, divided by the number of steps. The worker measures the estimate itself. Without the
+    limit, a worker that reports tiny times would have to run millions of steps.
     """
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):
@@ -248,8 +257,8 @@ def _estimate_step_time(contestant: Contestant) -> float:
 
 
 def warm_up(contestant: Contestant) -> None:
-    """Run short series of steps until two successive series take about the same time; record the
-    times."""
+    """Run short series of steps until two successive series take about the same time per step;
+    store the times."""
     least = _estimate_step_time(contestant)
     medians: list[float] = []
     steps, steady = 0, False

@@ -33,7 +33,8 @@ NO_NUMBER = (
 
 
 class LocalTimer:
-    """A timer of models (groups) on this machine, with one worker per backend."""
+    """A timer of groups (a model with its sizes and mode) on this machine, with one worker per
+    backend."""
 
     def __init__(self, plan: BenchPlan, events: BenchEvents) -> None:
         self._plan, self._request, self._events = plan, plan.request, events
@@ -49,15 +50,16 @@ class LocalTimer:
             worker.close()
 
     def run(self, keep: Keep) -> None:
-        """Time all groups one after another, so that two groups never share the machine.
+        """Time all groups one after another, so that no two groups compete for the machine.
 
-        Pass the results of each group to ``keep`` as soon as it is timed.
+        Call ``keep`` with the results of each group as soon as it is timed.
         """
         for group in self._plan.groups:
             keep(self.time_group(group), None)
 
     def time_group(self, group: Group) -> list[TimedResult]:
-        """Time one group; return its results, which include reasons why speeds are unreliable."""
+        """Time one group; return a result per backend. If a speed is unreliable, its result has the
+        reasons."""
         start, threads = Load.now(), float(self._request.thread_count)
         results = self._measure_group(group)
         load = Load(start, self._own, Load.now(), threads)
@@ -96,10 +98,10 @@ class LocalTimer:
         return [contestant.result for contestant in contestants]
 
     def _make_case(self, group: Group) -> TimedCase:
-        """Return the data to time a group on, with the results that the oracle expects.
+        """Return the data on which a group is timed, with the results that the oracle expects.
 
         Raises:
-            OracleFault: the oracle lacks time or memory to compute the values.
+            OracleFault: the oracle lacks time or memory to compute these results.
         """
         program = group.spec.program("training", **group.sizes)
         entries = entries_of(program, group.batch, group.time)
@@ -145,7 +147,7 @@ class Bench:
         self.timer.close()
 
     def run(self) -> list[TimedResult]:
-        """Time all cells, and return them in the order of the plan.
+        """Time all cells, and return their results in the order of the plan.
 
         Raises:
             ClusterError: no node is left for the remaining groups.
@@ -167,7 +169,8 @@ class Bench:
             self.events.ended(result)
 
     def document(self, planned: int | None = None) -> SpeedFile:
-        """Return the content of the file of the results so far, see :func:`.json_file.document`.
+        """Return the content of a file with the results so far, see :func:`.json_file.document`. If
+        the run was interrupted, ``planned`` is the number of cells to time.
 
         Raises:
             HarnessError: the results of several machines cannot be joined.
@@ -189,7 +192,7 @@ KIND = "groups"
 
 
 class ClusterTimer:
-    """A timer of models (groups) on a cluster.
+    """A timer of groups (a model with its sizes and mode) on a cluster.
 
     Each machine times a single group at a time, with all of its cores or with one GPU.
     """
@@ -198,7 +201,7 @@ class ClusterTimer:
         """Connect to the cluster.
 
         Raises:
-            UsageError: as for :class:`.on_ray.Cluster`.
+            UsageError: the cluster cannot be used with these options, see :class:`.on_ray.Cluster`.
             ClusterError: there is no cluster.
         """
         self._plan, self._request = plan, plan.request
@@ -210,7 +213,7 @@ class ClusterTimer:
         self._cluster.close()
 
     def run(self, keep: Keep) -> None:
-        """Time all groups; pass the results of each group to ``keep`` as soon as it is timed.
+        """Time all groups; call ``keep`` with the results of each group as soon as it is timed.
 
         Raises:
             ClusterError: no node is left for the remaining groups.
@@ -241,8 +244,8 @@ class ClusterTimer:
         spread(self._cluster, queue, slots, work)
 
     def _lost_group(self, number: int, why: str) -> tuple[list[TimedResult], SpeedFile]:
-        """Return a ``broken`` result for each cell of a group. It is used if two processes that
-        timed the group were lost, one after the other."""
+        """Return a result with the status ``broken`` and the reason ``why`` for each cell of the
+        group with this number. It is used if two processes failed while they timed this group."""
         words = f"two processes that timed this cell were lost: {why}"
         plan, group = self._plan, self._plan.groups[number]
         found = [TimedResult(group.cell(e.label), e, "broken", words) for e in plan.entries]
@@ -250,14 +253,15 @@ class ClusterTimer:
 
 
 class NodeTimer:
-    """The timer that runs in a process on a cluster node, where it starts the workers."""
+    """A timer of groups on one node of the cluster. It runs in a process on that node, and starts
+    the workers there."""
 
     def __init__(self, request: BenchRequest) -> None:
         self._plan = BenchPlan.of(request)
         self._timer = LocalTimer(self._plan, BenchEvents())
 
     def run(self, number: int) -> tuple[list[TimedResult], SpeedFile]:
-        """Time group ``number`` of the plan; return its results, and the content of a file of
-        results."""
+        """Time the group with index ``number``; return its results, and the content of a file with
+        them."""
         found = self._timer.time_group(self._plan.groups[number])
         return found, document(self._plan.request, found, plan=self._plan.record())

@@ -1,5 +1,5 @@
-"""Comparison of timed cells: how the seconds grow with a size, and how settings change the
-speed."""
+"""Comparison of timed cells with each other: how the time grows with a size, and how backend
+settings change the speed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ WORTH = 0.03
 
 
 def compare_tunings(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """Return an entry for every cell with a tuning (settings of a backend), for JSON output.
+    """Compare each cell that was timed with a tuning (non-default settings of a backend) with the
+    same cell at default settings.
 
-    It has the speed relative to the same cell with default settings (``speed_ratio``), and whether
-    the tuning "pays", "harms" or makes no difference ("same").
+    Return one dictionary per comparison. It has the speed relative to the default settings
+    (``speed_ratio``) and a ``verdict``: the tuning "pays", "harms" or makes no difference ("same").
     """
     plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
     entries = []
@@ -49,7 +50,8 @@ def compare_tunings(results: Sequence[TimedResult]) -> list[dict[str, object]]:
 
 
 def describe_tunings(found: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return lines that say which settings help or harm which cell, and by how much."""
+    """Return lines of text that say which settings help or harm which cell, and by how much.
+    ``found`` comes from :func:`compare_tunings`."""
     texts = [
         f"{gain['cell']}: {gain['tuning']} {gain['verdict']}: {gain['speed_ratio']:.2f} times the "
         f"speed"
@@ -66,10 +68,12 @@ def describe_tunings(found: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def fit_slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """Fit log(seconds) against log(size), to see how the time grows with the size.
+    """Fit a line to log(seconds) against log(size). Its slope shows how the time grows with the
+    size: 1 means in proportion.
 
-    There is a fit for each size of which several values were timed while all other sizes were
-    equal. A fit has the cells, the size (``over``), the ``slope`` and ``r_squared``.
+    Return one dictionary per fit, e.g. with the size (``over``), the ``slope`` and ``r_squared``.
+    There is a fit for a size if several of its values were timed while all other sizes stayed the
+    same.
     """
     families: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:

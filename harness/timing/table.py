@@ -1,4 +1,5 @@
-"""Tables of speeds: one table for each mode, batch and sizes, with footnotes."""
+"""Tables of speeds: one table for each combination of mode, batch size and other sizes, with
+footnotes."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from harness.worker.remote import with_trace
 
 
 def make_tables(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
-    """Return a table for each mode, batch and sizes, and the footnotes of all tables."""
+    """Return one table for each combination of mode, batch size and other sizes, and the footnotes
+    of all tables."""
     notes: list[str] = []
     families: dict[str, list[TimedResult]] = {}
     for result in results:
@@ -47,8 +49,8 @@ def _make_grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Gr
 
 
 def _find_best(cells: Sequence[TimedResult]) -> list[TimedResult]:
-    """Return the fastest cell, and all reliable cells whose speed does not differ from it beyond
-    the noise.
+    """Return the cells to mark as fastest: the fastest cell, and the reliable cells whose speed
+    differs from it only by noise.
 
     Return an empty list if the fastest cell is unreliable, or if only one cell has a speed.
     """
@@ -63,8 +65,9 @@ def _find_best(cells: Sequence[TimedResult]) -> list[TimedResult]:
 
 
 def _format_cell(result: TimedResult, best: bool, notes: list[str]) -> str:
-    """Format a cell as text with the speed (``*123 ±4%``, ``*`` if ``best``), the path and the
-    correct digits; without a speed, say why."""
+    """Format a cell as text, e.g. ``*123 ±4%``: the speed, after ``*`` if ``best``, then the path
+    and the correct digits. If there is no speed, the text says why. Long reasons are added to
+    ``notes``, the footnotes."""
     if not result.measured:
         return f"{result.status} [{_footnote_number(result, notes, result.reason)}]"
     rate = result.record.rate
@@ -89,7 +92,8 @@ def _footnote_number(result: TimedResult, notes: list[str], reason: str) -> int:
 
 
 def list_tracebacks(results: Sequence[TimedResult]) -> list[str]:
-    """Return the tracebacks of cells without a speed, without repetitions for the same backend."""
+    """Return the tracebacks of cells without a speed. A traceback that a backend has several times
+    is returned once."""
     found = {(r.entry.label, r.traceback): r for r in results if r.traceback}
     return [with_trace(f"{label}: {r.reason}", r.traceback) for (label, _), r in found.items()]
 

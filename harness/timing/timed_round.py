@@ -1,5 +1,5 @@
-"""Timing of a round: steps without a wait between them, then single steps that the worker waits
-for.
+"""Timing of a round, which has two parts: steps without a wait between them, and single steps that
+the worker waits for.
 
 A round can be repeated later to verify its results. The results are read as soon as a clock stops,
 so a backend cannot replace them afterwards.
@@ -25,12 +25,13 @@ CALL = 1e-3
 
 
 def time_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
-    """Time one round: steps without a wait for the throughput, then single steps for the latency.
+    """Time one round: steps without a wait between them for the throughput, then single steps for
+    the latency.
 
-    Untimed steps run first. The round restarts from the initial values on new batches, so that it
-    can be repeated. If ``drawn``, the values that a step passes on (e.g. parameters) are read after
-    the timed steps and stored. A baseline (code outside the harness) keeps its batches and
-    continues from its current values.
+    Some untimed steps run first. The round starts from the initial values and uses new batches, so
+    that it can be repeated. With ``drawn``, the harness will repeat this round, so it also reads
+    and stores the values after the timed steps (e.g. parameters). A baseline (code outside the
+    harness) keeps its batches and continues from its current values.
     """
     steps, count = contestant.steps, contestant.steps_in(ROUND)
     baseline = contestant.entry.baseline
@@ -58,8 +59,8 @@ def time_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = F
 
 
 def time_sample(contestant: Contestant, seconds: float) -> None:
-    """Time a short round for the pace proof (:class:`Pace`): steps without a wait for ``seconds``,
-    then single steps."""
+    """Time an additional short round for the pace proof (:class:`Pace`): steps without a wait for
+    about ``seconds`` seconds, then single steps."""
     count = contestant.steps_in(seconds)
     contestant.steps.restart()
     first = contestant.reserve_steps(count)
@@ -71,11 +72,8 @@ def time_sample(contestant: Contestant, seconds: float) -> None:
 
 
 def _time_row(contestant: Contestant, first: int, count: int) -> tuple[float, float]:
-    """Run steps without a wait between them; return the wall seconds and the processor seconds per
-    step.
-
-    ``first`` is the index of the first step, and ``count`` the number of steps.
-    """
+    """Run ``count`` steps without a wait between them, starting at index ``first``. Return the wall
+    seconds per step and the processor seconds per step."""
     before = contestant.processor()
     seconds = contestant.time_row(first, count)
     return seconds / count, (contestant.processor() - before) / count
@@ -90,8 +88,8 @@ def _read_round(
     """Read the results of one of the steps that have just run, and return the round with these
     results.
 
-    The step is chosen at random after the steps have run, so a backend cannot know it. If
-    ``drawn``, the values after the steps are read too.
+    The step is chosen at random after the steps have run, so a backend cannot know it. With
+    ``drawn``, the values after the last step (e.g. parameters) are read too.
     """
     steps, (first, count) = contestant.steps, calls[-1]
     back = SECRET.randrange(contestant.many)
@@ -109,10 +107,11 @@ def _read_round(
 def _time_single_steps(
     contestant: Contestant, row: float, row_processor: float, count: int
 ) -> None:
-    """Time single steps, and add their times to the last round.
+    """Time single steps, and add their times to the last round. ``row`` and ``row_processor`` are
+    the wall seconds and the processor seconds of a step without a wait.
 
-    Their number is random, from ``count`` to twice as many, so no backend knows which step is the
-    last and will be read. ``row`` and ``row_processor`` are the seconds of a step without a wait.
+    The number of single steps is random, from ``count`` to twice ``count``. So a backend does not
+    know which step is the last step, whose results are read.
     """
     steps, many, played = contestant.steps, contestant.many, contestant.timed_rounds[-1]
     count += SECRET.randrange(count)

@@ -42,8 +42,8 @@ LARGE = 256
 
 
 class TimedCase:
-    """The parameters, batches and expected results of a group. The arrays are drawn with
-    ``seed``."""
+    """The data on which a group (a model with its sizes and mode) is timed: parameters, batches and
+    expected results. ``seed`` determines the random numbers."""
 
     def __init__(self, group: Group, dtype: str, seed: int) -> None:
         spec, self.group, self.dtype, self.seed = group.spec, group, dtype, seed
@@ -60,7 +60,8 @@ class TimedCase:
 
     @cached_property
     def model(self) -> str:
-        """A checksum of the spec and of all sizes."""
+        """A checksum of the spec and of all sizes, to detect in later comparisons that the model
+        has changed."""
         return digest([fingerprint(self.group.spec), sorted(self.program.sizes.items())])
 
     @property
@@ -70,13 +71,13 @@ class TimedCase:
 
     @property
     def program(self) -> Program:
-        """The program of the group's mode."""
+        """The program that is timed: for training or for a forward pass."""
         return self.programs[self.group.mode]
 
     @cached_property
     def products(self) -> int:
-        """The minimum number of operations in the matmuls of a step: their number in the cheapest
-        plan."""
+        """The minimum number of floating-point operations in the matmuls of a step, over all plans
+        (ways to run the step)."""
         program, sizes = self.program, {**self.program.sizes, **self.sizes}
         if self.group.mode == "forward":
             plans = [forward_plan(program, sizes, self.dtype, (), moved=m) for m in (True, False)]
@@ -88,12 +89,12 @@ class TimedCase:
 
     @cached_property
     def learning_rate(self) -> float:
-        """The learning rate of the first phase of the spec's training, or of its optimizer if there
-        is no training.
+        """The learning rate of the first phase of the spec's training. If the spec has no training,
+        it is the learning rate of the optimizer.
 
-        For optimizers without slots, such as SGD, the rate is reduced in proportion if the batch is
-        larger than the spec's batch. Losses are sums over the batch, so the parameters would
-        otherwise diverge.
+        Losses are sums over the batch, so gradients grow with the batch size, and the parameters
+        could diverge. If the batch is larger than the spec's batch, the rate is therefore reduced
+        in proportion. This is done only for optimizers without slots, such as SGD.
         """
         training = self.group.spec.model.training
         if self.rule is None:
@@ -104,8 +105,8 @@ class TimedCase:
         return rate if self.rule.every_slot else rate * min(1.0, training.batch / self.group.batch)
 
     def make_batches(self, number: int) -> list[Batch]:
-        """Return :data:`ROTATING` random batches; a different ``number`` gives different
-        batches."""
+        """Return :data:`ROTATING` random batches. ``number`` is part of the seed: another number
+        gives other batches."""
         program, sizes = self.programs["train"], self.sizes
         seeds = range(number * ROTATING, (number + 1) * ROTATING)
         return [
@@ -147,12 +148,14 @@ class TimedCase:
 
     @cached_property
     def expected(self) -> Expected:
-        """The expected results of the compared steps, with the rounding error of the dtype."""
+        """The results that the oracle expects for the compared steps, with the rounding error of
+        the dtype."""
         expected = self._reference.expect(lambda session: [self.run(session)])
         return with_parameter_rounding(expected, self.material.parameters)
 
     def is_not_comparable(self) -> bool:
-        """Return whether the oracle's loss, or all of its outputs, are infinite or NaN."""
+        """Return whether the expected results cannot be compared: a loss of the oracle, or every
+        entry of its outputs, is infinite or NaN."""
         values = self.expected.values
         losses = [a for n, a in values.items() if n.endswith(": loss")]
         if losses:
@@ -160,16 +163,17 @@ class TimedCase:
         return not any(np.isfinite(a).any() for a in values.values())
 
     def expect_step(self, number: int, batch: Batch, left: StepValues) -> Expected:
-        """Return the expected results of step ``number`` (from 1).
+        """Return the results that the oracle expects for step ``number`` (from 1), which starts
+        from the values ``left``.
 
-        The step starts from the values ``left``. The rounding error is measured only when a
-        comparison needs it.
+        The rounding error is measured only if a comparison needs it.
         """
         expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
         return with_parameter_rounding(expected, left["parameters"])
 
     def run(self, session: Session) -> dict[str, Array]:
-        """Run the compared steps in a session, and return their results by name."""
+        """Run the compared steps in a session; return a dictionary from name, e.g. "step 1: loss",
+        to result."""
         return self._train(session) if self.group.mode == "train" else self._forward(session)
 
     def rename_results(
@@ -179,11 +183,12 @@ class TimedCase:
         first: int = 1,
         start: Arrays | None = None,
     ) -> dict[str, Array]:
-        """Return a worker's results of steps by the names of :attr:`expected`, e.g. "step 1: loss".
+        """Return a dictionary of a worker's results, with the names that the expected results have,
+        e.g. "step 1: loss".
 
-        ``after`` has the worker's values after the last step, and is empty in a forward pass.
-        ``start`` has the parameters before the first step (default: the case's own). ``first`` is
-        the number of the first step.
+        ``results`` has a dictionary per step. ``after`` has the worker's values after the last
+        step, and is empty in a forward pass. ``start`` has the parameters before the first step
+        (default: the initial parameters). ``first`` is the number of the first step.
         """
         values: dict[str, Array] = {}
         for number, result in enumerate(results, start=first):
@@ -199,8 +204,8 @@ class TimedCase:
     def compare(
         self, found: Mapping[str, Array], expected: Expected | None = None
     ) -> list[Deviation]:
-        """Compare results by name with the expected results (default: :attr:`expected`); return one
-        deviation per tensor."""
+        """Compare the results ``found`` with the expected results (default: :attr:`expected`), by
+        name; return one deviation per tensor."""
         return (expected or self.expected).deviations(found, self.dtype)
 
     def _mixed(self, seed: int) -> int:
@@ -252,6 +257,6 @@ class TimedCase:
 
 
 def kind(name: str) -> str:
-    """Return the kind of a value, given its name: "loss" or "tensor". Losses are less noisy than
-    tensors."""
+    """Return "loss" or "tensor" for the name of a value, e.g. "step 1: loss". The two kinds have
+    separate rounding errors, because losses are less noisy than tensors."""
     return "loss" if name.endswith(": loss") else "tensor"

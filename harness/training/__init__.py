@@ -1,1 +1,1 @@
-"""Train a spec on a text or on arrays, with checkpoints."""
+"""Training of a spec's model on a text or on arrays, with checkpoints."""

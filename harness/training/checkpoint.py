@@ -1,4 +1,5 @@
-"""Checkpoints of a training: weights, optimizer slots, state, and the position in the training.
+"""Checkpoints of a training: weights, optimizer slots, the model's state, and the epoch and step
+reached.
 
 A checkpoint is a file of weights with a checksum (:mod:`harness.convert.weights`). It is written
 completely or not at all. Arrays that are not weights are stored as statistics, with slashes in
@@ -33,8 +34,8 @@ Positive = Annotated[int, Field(ge=1, le=2**53)]
 
 
 class Position(HeaderPart):
-    """The point that a training has reached: ``epoch`` (finished epochs), ``step`` in the current
-    epoch, and ``steps`` since the start.
+    """The point that a training has reached: ``epoch`` is the number of finished epochs, ``step``
+    the number of steps in the current epoch, and ``steps`` the number of all steps.
 
     The losses of the current epoch are added up in parts. ``sums`` has a pair for each part: the
     sum of its losses and its number of rows.
@@ -47,7 +48,7 @@ class Position(HeaderPart):
 
 
 class Epoch(HeaderPart):
-    """The results of a finished epoch, as the training prints them.
+    """The results of a finished epoch: losses, metrics, speed and memory.
 
     ``curve`` has the mean losses of successive parts of the epoch. ``memory`` has the bytes in use
     on the host and the device.
@@ -68,9 +69,9 @@ class History(HeaderPart):
     """The settings and results of a training, as a checkpoint stores them. Unknown keys are kept
     unchanged.
 
-    ``run`` is a random name of the training. A training with ``--force`` may replace the weights
-    that another training has written. Then ``replaces`` is the checksum of the old weights until
-    the new weights are written.
+    ``run`` is a random name of the training. A training with ``--force`` may replace the weights of
+    a different training. Until it has written new weights, ``replaces`` is the checksum of the old
+    weights.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
@@ -93,10 +94,11 @@ class History(HeaderPart):
 class Checkpoint:
     """The content of a checkpoint file.
 
-    - ``slots`` maps the name of an optimizer slot to an array for each parameter.
+    - ``slots`` maps the name of an optimizer slot, e.g. ``m``, to a dictionary from parameter name
+      to array.
     - ``state`` has the arrays of the model's state, by name.
     - ``position`` has the fields of :class:`Position`.
-    - ``scaling`` is the loss scale of float16; see :mod:`harness.program.updates`.
+    - ``scaling`` has the loss scale of a float16 training; see :mod:`harness.program.updates`.
     """
 
     weights: Weights
@@ -107,22 +109,22 @@ class Checkpoint:
 
     @property
     def to_use(self) -> Weights:
-        """The weights to save at the end of the training. If the model averages its parameters,
-        these are the averages, otherwise the last parameters."""
+        """The weights to use after the training. If the optimizer stores averages of the
+        parameters, these are the averages, otherwise the last parameters."""
         averaged = self.slots.get(AVERAGED)
         return replace(self.weights, parameters=averaged) if averaged else self.weights
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The arrays that a resumed training needs (parameters, statistics, slots, state, loss
-        scale), by their names in the file."""
+        """The arrays that a resumed training needs: parameters, statistics, slots, state and loss
+        scale. The keys are their names in the file."""
         weights_ = self.weights
         return {**weights_.parameters, **weights_.statistics, **self.more}
 
     @property
     def more(self) -> dict[str, Array]:
-        """The arrays of :attr:`arrays` that are not weights: the slots, state and loss scale, by
-        their names in the file, e.g. ``slot/m/rnn.W``."""
+        """The arrays of a checkpoint that are not weights: slots, state and loss scale. The keys
+        are their names in the file, e.g. ``slot/m/rnn.W``."""
         slots = {
             f"{SLOT}{slot}/{name}": array
             for slot, arrays in self.slots.items()
@@ -220,8 +222,7 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
 
 
 def has_weights(path: Path, checkpoint: Checkpoint) -> bool:
-    """Return whether the file ``path`` has weights that were written by the same training as the
-    checkpoint."""
+    """Return whether the file ``path`` has weights from the same training as the checkpoint."""
     return (
         kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == checkpoint.weights.history["run"]
     )
@@ -234,8 +235,8 @@ def _run_of(path: Path) -> Any:
 def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
     """Check that a resumed training may replace the weights file ``path``.
 
-    The file must have been written by the checkpoint's training, or be the file that this training
-    was allowed to replace when it started.
+    Two files may be replaced: weights from the checkpoint's own training, and the older file that
+    this training was started to replace (with ``--force``).
     """
     history = checkpoint.weights.history
     if weights.read_digest(path) == history.get("replaces"):
@@ -267,8 +268,8 @@ def _check_facts(place: Path, checkpoint: Checkpoint, setup: Setup) -> None:
 
 
 def _is_same(found: Any, wanted: Any) -> bool:
-    """Return whether a fact in a checkpoint (``found``, e.g. the seed) equals the same fact of the
-    training that resumes (``wanted``). Texts are compared by checksum, not by name."""
+    """Return whether a setting in a checkpoint (``found``, e.g. the seed) equals the same setting
+    of the training that resumes (``wanted``). Texts are compared by checksum, not by name."""
     if isinstance(wanted, Mapping) and "sha256" in wanted:
         has_name = isinstance(found, Mapping) and isinstance(found.get("name"), str)
         return has_name and {**found, "name": wanted["name"]} == wanted

@@ -29,7 +29,7 @@ from harness.training.run import Diverged, TrainEvents, TrainingRun
 
 
 class TrainProgress(TrainEvents):
-    """The progress of a training: a bar on a terminal, and one line per epoch everywhere."""
+    """Output during a training: a line for each epoch, and on a terminal also a progress bar."""
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "training")
@@ -105,7 +105,8 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
 
 
 def _describe_sizes(setup: Setup) -> str:
-    """Return text that lists the sizes that differ from the sizes in the spec."""
+    """Return text that lists the sizes that differ from the spec's sizes, e.g. because the text has
+    more characters."""
     spec_sizes = setup.spec.programs["training"].sizes
     changed = {name: size for name, size in setup.sizes.items() if size != spec_sizes[name]}
     text = ", ".join(
@@ -115,7 +116,8 @@ def _describe_sizes(setup: Setup) -> str:
 
 
 def run_train(options: TrainOptions) -> CommandResult | int:
-    """Train and show each epoch. The exit code is 1 if the loss diverges or the oracle disagrees.
+    """Train, and print each epoch. The exit code is 1 if the loss diverges, or if the first steps
+    do not agree with the oracle.
 
     Raises:
         TrainingError: the backend fails.
@@ -162,10 +164,10 @@ def prepared(given: Mapping[str, Any], events: TrainEvents | None = None) -> Ite
 
 
 def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:
-    """Check before the training that the weights can be written to ``path``, without changing a
-    file.
+    """Check before the training that the weights can be written to ``path``. No file is changed.
 
-    ``mine`` is True if this process holds the lock of the path.
+    ``resume`` and ``force`` are the options of the command. ``mine`` is True if this process holds
+    the lock of the path.
 
     Raises:
         UsageError: another training writes to this path. Or weights or a checkpoint exist, and

@@ -1,4 +1,5 @@
-"""Batches of a training, made from rows of arrays or from windows of a text."""
+"""Batches of a training. A row of a batch is an example: a row of the arrays, or a window (a fixed
+number of characters) of a text."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def training_of(spec: Spec) -> schema.Training:
     """Return the spec's ``training`` section, or a default if the spec has none.
 
     The default is one epoch with batches of :data:`BATCH` rows, at the learning rate of the
-    optimizer. Rows are shuffled. If the model carries a state, rows keep their order, and an
+    optimizer. Rows are shuffled. But if the model has a state, rows keep their order, and an
     incomplete last batch is dropped.
 
     Raises:
@@ -54,7 +55,8 @@ def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
     """Return the learning rate of each epoch, from the list ``phases`` in the spec's ``training``
     section.
 
-    With ``epochs``, the list is cut to this length, or extended with its last rate.
+    If ``epochs`` is given, only the rates of the first ``epochs`` epochs are returned. If the list
+    is shorter, its last rate is repeated.
 
     Raises:
         UsageError: the spec has no optimizer, or too many epochs.
@@ -74,11 +76,12 @@ def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
 class Recipe:
     """The rules for making batches from rows, as plain data that can be sent to a worker.
 
-    - ``length`` is the number of characters of a row (a window of the text), and ``stride`` the
-      distance between two windows. For data in arrays, both are 1.
+    - ``length`` is the number of characters of a row (a window of the text). ``stride`` is the
+      number of characters from the start of a window to the start of the next. For data in arrays,
+      both are 1.
     - ``drop_last`` is the number of rows that are dropped at the end.
-    - ``offsets`` gives for each array its distance in characters from the start of the window; None
-      means an array of zeros.
+    - ``offsets`` maps an array name to the distance in characters from the start of a window to the
+      array's first character; None means an array of zeros.
     - ``batch`` is the number of rows in a batch. With ``whole_only``, an incomplete last batch is
       dropped.
     - The last ``held_out`` rows are never used for training. From the other rows, at most
@@ -98,11 +101,12 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class RowArray:
-    """The rows of a model's input or target, ``[rows, ...]``. Batches are converted to ``dtype``.
+    """The values of one input or target of the model for all rows, ``[rows, ...]``. Batches are
+    converted to ``dtype``.
 
-    If ``classes`` is not 0, each entry is an index that a batch replaces by a one-hot vector with
-    this many entries. If ``shared`` is true, the array has no row axis, and every batch contains
-    the whole array.
+    If ``classes`` is not 0, the entries are indices, and a batch has a one-hot vector of this
+    length for each index. If ``shared`` is true, the array has no row axis (e.g. graph edges), and
+    every batch contains the whole array.
     """
 
     array: Array
@@ -112,10 +116,10 @@ class RowArray:
 
 
 class RowFeed:
-    """A source of batches, which are selected by row numbers from ``total`` rows.
+    """A source of batches from ``total`` rows.
 
     ``given`` has the rules for making batches. ``time`` is the length of a sequence. ``arrays`` has
-    the inputs and targets by ``input.NAME`` and ``target.NAME``.
+    the inputs and targets, with keys such as ``input.x`` and ``target.y``.
 
     Raises:
         UsageError: there are too few rows for a batch.
@@ -141,8 +145,8 @@ class RowFeed:
         self.epoch(0)  # raise now, not in the worker, if there is no batch
 
     def epoch(self, number: int) -> Batches:
-        """Return the row numbers of each batch in epoch ``number``. Their order depends only on the
-        seed and the epoch.
+        """Return the row numbers of each batch in epoch ``number``. The order of the rows depends
+        only on the seed and the epoch.
 
         Raises:
             UsageError: there are too few rows for a batch.
@@ -161,12 +165,12 @@ class RowFeed:
 
     @property
     def held_out_batch(self) -> int:
-        """The number of rows in each batch of :meth:`held_out`."""
+        """The number of rows in a batch of held-out rows; 0 if no rows are held out."""
         return min(self.recipe.batch, self.recipe.held_out)
 
     def held_out(self) -> Iterator[IndexArray]:
-        """Yield the row numbers of each held-out batch in order, without an incomplete last
-        batch."""
+        """Yield the row numbers of each batch of held-out rows, in order. An incomplete last batch
+        is left out."""
         size = self.held_out_batch
         if not size:
             return
@@ -176,12 +180,14 @@ class RowFeed:
     def batch(
         self, rows: Array, compact: Collection[str] = (), step: int | None = None
     ) -> dict[str, Array]:
-        """Return the arrays of some rows, by ``input.NAME`` and ``target.NAME``.
+        """Return a dictionary with the model's inputs and targets for some rows, e.g. ``input.x``
+        and ``target.y``.
 
-        ``rows`` has row numbers. If its shape is ``[batch]``, the arrays are ``[batch, time]`` and
-        so on; if it is ``[steps, batch]``, they are ``[steps, batch, time]``. Arrays in ``compact``
-        stay indices instead of one-hot. With ``step``, the result contains the noise of this step,
-        or of ``steps`` steps from this step.
+        ``rows`` has row numbers. If its shape is ``[batch]``, the arrays have shapes such as
+        ``[batch, time]``. If it is ``[steps, batch]``, they are ``[steps, batch, time]``. One-hot
+        arrays whose names are in ``compact`` stay indices. With ``step``, the result also contains
+        the model's noise for this step, or for as many steps as ``rows`` has, starting with this
+        step.
         """
         selected = self.select_rows(rows)
         arrays = {n: a if n in compact else self.expand(n, a) for n, a in selected.items()}
@@ -190,7 +196,7 @@ class RowFeed:
         )
 
     def select_rows(self, rows: Array) -> dict[str, Array]:
-        """Return the arrays of the given rows, by name, without noise; one-hot arrays stay
+        """Return the arrays of the given rows by name, without noise. One-hot arrays stay
         indices."""
         selected = {}
         for name, row_array in self._arrays.items():
@@ -205,18 +211,19 @@ class RowFeed:
         return selected
 
     def expand(self, name: str, array: Array) -> Array:
-        """Return indices as one-hot rows if array ``name`` is one-hot, else the array itself."""
+        """Return the indices ``array`` as one-hot vectors, if the input or target ``name`` is
+        one-hot; else return ``array`` unchanged."""
         classes = self._arrays[name].classes
         return hot_rows(array, classes, self._dtype) if classes else array
 
     @property
     def classes(self) -> dict[str, int]:
-        """The number of classes of each one-hot array, by the array's name."""
+        """A dictionary from the name of each one-hot array to its number of classes."""
         return {name: one.classes for name, one in self._arrays.items() if one.classes}
 
     def _noise_arrays(self, rows: Array, step: int) -> dict[str, Array]:
-        """Return the noise of one step, or of all steps of ``rows`` ``[steps, batch]``, by
-        ``input.NAME``."""
+        """Return the model's noise by name, e.g. ``input.eps``, for step ``step``. If ``rows`` is
+        ``[steps, batch]``, the result has the noise of this many steps, starting with ``step``."""
         sizes = {"batch": rows.shape[-1], "time": self._time}
         count = len(rows) if rows.ndim > 1 else 1
         steps = [
@@ -235,8 +242,8 @@ def recipe_of_rows(
     cut: tuple[int, int, int] = (1, 1, 0),
     offsets: Mapping[str, int | None] | None = None,
 ) -> Recipe:
-    """Return the rules for making a spec's batches from ``rows`` rows, of which the share
-    ``held_out`` (e.g. 0.1) is held out.
+    """Return the rules for making a spec's batches from ``rows`` rows. ``held_out`` is the share of
+    the rows that is held out, e.g. 0.1.
 
     ``batch`` is the batch size, or None for the spec's batch size. For a text, ``cut`` is a tuple:
     length of a window, stride, and number of rows to drop at the end. ``offsets`` is as in
@@ -258,12 +265,12 @@ def recipe_of_rows(
 
 
 def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
-    """Return the rules for making a spec's batches from a text of ``length`` characters, of which
-    the share ``held_out`` (e.g. 0.1) is held out.
+    """Return the rules for making a spec's batches from a text of ``length`` characters.
+    ``held_out`` is the share of the text that is held out, e.g. 0.1.
 
     Raises:
-        UsageError: the spec has no ``data`` section for a text or no optimizer, or the share is not
-            at least 0 and below 1.
+        UsageError: the spec has no ``data`` section for a text, or it has no optimizer. Or
+            ``held_out`` is not at least 0 and below 1.
     """
     training_of(spec)
     data = spec.model.data
@@ -286,9 +293,10 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
 class Feed(RowFeed):
     """Batches of a text. ``indices`` holds the vocabulary index of every character.
 
-    The shape of an input or target decides what part of a row (a window of the text) it gets: one
-    character, all characters, or all characters one-hot. Windows are cut when a batch is made, so
-    the text is stored once. Raise :class:`UsageError` if the text is too short for a batch.
+    A row is a window (a fixed number of characters) of the text. The shape of an input or target
+    decides whether it gets one character of the window, all characters, or all characters one-hot.
+    Windows are cut when a batch is made, so the text is stored once. Raise :class:`UsageError` if
+    the text is too short for a batch.
     """
 
     def __init__(
@@ -298,7 +306,7 @@ class Feed(RowFeed):
         total, largest = len(column(indices, **cut)), int(indices.max())
 
         def array_of(port: Port) -> RowArray:
-            """Return the rows of the text, ``[rows, ...]``, for one input or target."""
+            """Return the text as rows, ``[rows, ...]``, for the input or target ``port``."""
             type_, offset = program.type_of(port), given.offsets[port.name]
             if offset is None:
                 shape = (total, *(dim.resolve(program.sizes) for dim in type_.shape[1:]))
@@ -327,11 +335,11 @@ class Feed(RowFeed):
 
 
 def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
-    """Return larger values for the sizes of a spec that are too small for a text with
-    ``characters`` different characters.
+    """Return new values for the sizes of a spec that are too small for a text with ``characters``
+    different characters, e.g. ``{"vocab": 90}``.
 
-    Only two kinds of sizes are considered: limits of an index into the vocabulary, and the last
-    axis of a one-hot array.
+    Two kinds of sizes are considered: the limit of an index into the vocabulary, and the last axis
+    of a one-hot array.
     """
     data = spec.model.data
     assert isinstance(data, schema.Data)

@@ -71,10 +71,11 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
     """Check the first steps of a training in a worker. The check changes the worker's parameters,
     so the caller must load them again.
 
-    Return the result for the record:
+    Return a dictionary:
 
     - ``steps``: the number of steps that the oracle repeated. If it is 0, ``why`` has the reason.
-    - ``in_a_row``: the number of steps that were made twice, in one call and one by one.
+    - ``in_a_row``: the number of steps that the worker made twice, once all in one call, and once
+      with one call per step.
     - ``worst``, ``error``, ``allowed``: the tensor with the largest error, its error and tolerance.
     - ``seconds``: the duration of the check.
 
@@ -155,8 +156,8 @@ class _Proof:
         )
 
     def _compare_each_step(self, reference: Reference) -> list[Deviation]:
-        """Compare each step separately with the oracle, which starts each step from the values that
-        the worker had before the step."""
+        """Compare each step separately with the oracle. The oracle starts each step from the values
+        that the worker had before this step, so errors of earlier steps do not add up."""
         deviations: list[Deviation] = []
         self.remote.calls.load(self.parameters, self.statistics)
         before = self.remote.calls.snapshot()
@@ -183,8 +184,8 @@ class _Proof:
         return expected.deviations({HELD_OUT: loss}, self.dtype)
 
     def affordable_steps(self) -> int:
-        """Return the number of steps that take at most :data:`SECONDS`, estimated from the time of
-        one step."""
+        """Return how many steps the worker can make in about :data:`SECONDS`, at least the number
+        that the oracle repeats. The time of one step is measured."""
         self._train_values(self.parameters, self._calls(1))
         began = time.perf_counter()
         self.remote.calls.run(self.rate, 0, 1 % len(self.batches), 1)
@@ -192,7 +193,8 @@ class _Proof:
         return min(self.many, max(most, self.few))
 
     def compare_few_calls(self) -> list[Deviation]:
-        """Compare steps made in a single call with the same steps made one by one."""
+        """Make the same steps twice in the worker, once all in one call, and once with one call per
+        step; return the deviations of the results."""
         row = self._train_values(self.parameters, [(self.rate, 0, self.many)])
         single = self._train_values(self.parameters, self._calls(self.many))
         start = perturbed(self.parameters, self.dtype, np.random.default_rng(0))
@@ -209,9 +211,11 @@ class _Proof:
     def _train_values(
         self, parameters: ArrayDict, calls: list[tuple[float, int, int]]
     ) -> ArrayDict:
-        """Make steps in the worker; return the parameters, slots and sum of losses afterwards.
+        """Make steps in the worker, starting with ``parameters``; return the parameters, slots and
+        sum of losses afterwards.
 
-        Each call is a tuple: learning rate, number of the first step, number of steps.
+        Each entry of ``calls`` is a tuple: learning rate, number of the first step, number of
+        steps.
         """
         self.remote.calls.load(parameters, self.statistics)
         total = 0.0
@@ -240,8 +244,8 @@ class _Proof:
     def _step(
         self, session: Session, number: int, state: Mapping[str, Array]
     ) -> tuple[float, ArrayDict]:
-        """Make step ``number`` of the steps in ``shown`` in a session; return the sum of its losses
-        and the next state."""
+        """Make one step in a session; return the sum of its losses over the batch, and the next
+        state. ``number`` is an index into ``shown``, the steps that the oracle repeats."""
         rate, batch = self.shown[number]
         rows = self.batches[batch]
         arrays = self.setup.feed.batch(rows, step=number)

@@ -30,8 +30,8 @@ class TrainingError(CouldNotRun):
 
 
 def check_snapshot(setup: Setup, snapshot: Snapshot) -> None:
-    """Check that a worker's answer (``snapshot``) has every array of the model and optimizer, in
-    its shape, as floats.
+    """Check that ``snapshot``, the current values of a worker's training, has every array of the
+    model and optimizer as floats, and in the right shape.
 
     Raises:
         TrainingError: an array is missing or wrong; the message names it.
@@ -57,18 +57,21 @@ def check_snapshot(setup: Setup, snapshot: Snapshot) -> None:
 
 @dataclass(frozen=True)
 class TrainRemote:
-    """A client of the training in a worker; ``setup`` is the checked training."""
+    """A client that controls the training in a worker. ``setup`` is the checked request with its
+    spec and data."""
 
     worker: Worker
     setup: Setup
 
     @cached_property
     def calls(self) -> TrainService:
-        """The calls of the worker; they raise :class:`UsageError` or :class:`TrainingError`."""
+        """The methods of :class:`TrainService`, which run in the worker. They raise
+        :class:`UsageError` or :class:`TrainingError`."""
         return client(TrainService, self._ask, PREFIX)
 
     def begin(self, path: str) -> Beginning:
-        """Begin a training on a path. The parameters must be loaded afterwards."""
+        """Begin a training on the execution path ``path``. The parameters must be loaded
+        afterwards."""
         setup, request = self.setup, self.setup.request
         return self.calls.begin(
             training=encoded(setup.training),

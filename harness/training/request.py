@@ -46,7 +46,8 @@ class TrainRequest(TrainingOptions):
 
     @property
     def launch(self) -> Launch:
-        """The way to start the worker."""
+        """The description of the worker to start: its backend, interpreter, environment variables
+        and number of cores."""
         cores = self.threads or len(os.sched_getaffinity(0))
         environment = {**thread_settings(cores), **self.environment}
         return Launch(
@@ -56,12 +57,12 @@ class TrainRequest(TrainingOptions):
 
 @dataclass(frozen=True)
 class Setup:
-    """A checked request with its loaded spec and data.
+    """A checked request of a training, with its loaded spec and data.
 
-    - ``sizes`` has the sizes of the spec, changed by the request. A size that limits the number of
-      different characters is raised if the text has more.
-    - ``training`` and ``inference`` are the model's two programs.
-    - ``recipe`` has the rules for making batches, and ``feed`` makes them.
+    - ``sizes`` has the sizes of the spec, changed by the request. If a text has more different
+      characters than the model accepts, the size with that limit is raised.
+    - ``training`` and ``inference`` are the model's programs for training and for inference.
+    - ``recipe`` has the rules for making batches, and ``feed`` makes batches by these rules.
     - ``rates`` has the learning rate of each epoch.
     """
 
@@ -77,9 +78,9 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, object]:
-        """The settings that determine the results of a training (e.g. seed, dtype, data), except
-        backend and versions, as JSON data. A checkpoint must have the same settings to be resumed.
-        """
+        """The settings that determine the results of a training, as JSON data (e.g. seed, dtype,
+        checksum of the data). Backend and versions are not included. A training can only resume
+        from a checkpoint with the same settings."""
         request = self.request
         return {
             "text": {"name": self.data.name, "sha256": self.data.sha256},
@@ -91,7 +92,8 @@ class Setup:
 
     @property
     def characters(self) -> int:
-        """The number of characters in all rows of an epoch."""
+        """The number of characters in the rows of an epoch: a character that is in several rows
+        counts several times."""
         return self.feed.epoch(0).rows * self.recipe.length
 
 
@@ -130,8 +132,8 @@ def prepare(request: TrainRequest) -> Setup:
 
 
 def _declared(spec: Spec, request: TrainRequest) -> Declared | None:
-    """Return the arrays that the model is trained on, as the spec or the user's file declares them;
-    None if the model is trained on a text.
+    """Return the ``data`` section that says which arrays the model is trained on; return None if
+    the model is trained on a text.
 
     Raises:
         UsageError: the request gives a text to a model of arrays, or arrays to a model of text.
@@ -164,7 +166,8 @@ def _check(request: TrainRequest) -> None:
 
 
 def _check_size(training: Program, rule: UpdateRule) -> None:
-    """Raise :class:`UsageError` if a model is too large to save, before memory is allocated."""
+    """Raise :class:`UsageError` if the checkpoint of a model would be too large to save. This is
+    checked before memory is allocated."""
     shapes = port_shapes(training, training.parameters)
     parameter_count = sum(map(math.prod, shapes.values()))
     needed_bytes = 8 * (parameter_count + slot_entries(rule, shapes))

@@ -1,4 +1,4 @@
-"""A run of a training: this process loops over the epochs, and the worker runs the steps."""
+"""A run of a training: this process loops over the epochs, and a worker process runs the steps."""
 
 from __future__ import annotations
 
@@ -38,30 +38,31 @@ class TrainEvents:
     """Callbacks during a training. Override those that you need; the others do nothing."""
 
     def anew(self, place: Path) -> None:
-        """Receive the path at which no checkpoint was found with ``--resume``; the training starts
-        from the beginning."""
+        """Receive ``place``, the path at which ``--resume`` found no checkpoint. The training then
+        starts from the beginning."""
 
     def doubted(self, backend: str, doubts: Sequence[str]) -> None:
-        """Receive warnings, after a backend's worker has started, about attributes of the backend
-        that look like mistakes."""
+        """Receive warnings about a backend, after its worker has started: some of its attributes
+        look like mistakes, e.g. misspelled methods."""
 
     def tried(self, seconds: Mapping[str, float]) -> None:
-        """Receive the seconds per step of each path that was tried. The training uses the fastest
-        path."""
+        """Receive a dictionary from each path that was tried to its seconds per step. The training
+        uses the fastest of these paths."""
 
     def proved(self, proof: Mapping[str, Any]) -> None:
         """Receive the result of :func:`harness.training.proof.prove`, the check of the first
         steps."""
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
-        """Receive the epoch and step at which the training begins or resumes."""
+        """Receive the epoch and step (both from 0) at which the training begins or resumes."""
 
     def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
-        """Receive the progress within an epoch: ``loss`` is its mean loss so far, and ``rate`` the
-        recent characters per second."""
+        """Receive the progress within an epoch. ``loss`` is the mean loss of the epoch so far, and
+        ``rate`` is the recent speed in characters per second."""
 
     def ended(self, entry: Mapping[str, Any]) -> None:
-        """Receive the results of a finished epoch."""
+        """Receive the results of a finished epoch, with the fields of
+        :class:`.checkpoint.Epoch`."""
 
 
 # The start of a training in a worker: the choice of its path, and its initial parameters.
@@ -71,14 +72,16 @@ TRIES, LONG = 3, 1.0
 
 
 def load_initial(remote: TrainRemote) -> None:
-    """Load the initial parameters into the worker. They depend only on the model and the seed."""
+    """Load the initial parameters into the worker. They depend only on the model and the seed, so
+    they are the same on every backend."""
     training, seed = remote.setup.training, remote.setup.request.seed
     remote.calls.load(initial_parameters(training, seed), initial_statistics(training))
 
 
 def trials(remote: TrainRemote) -> dict[str, float]:
-    """Return the seconds per step, by path, without compilation. The training itself starts
-    afterwards from newly loaded parameters."""
+    """Measure each path that the backend offers, and return a dictionary from path to seconds per
+    step, without compilation. The trials change the parameters, so the caller must load them again.
+    """
     count = min(SUMMED, len(remote.setup.feed.epoch(0)))
 
     def seconds() -> float:
@@ -115,12 +118,11 @@ class Diverged(HarnessError):
 
 
 class TrainingRun:
-    """A training. As a context manager, it locks its files, and closes its worker at the end.
+    """A training. As a context manager, it locks its files, and ends its worker at the end.
 
     ``path`` is the weights file; checkpoints are written to the same folder. If ``path`` is None,
-    nothing is written. If the caller passes a ``worker``, the training does not close it.
-    ``has_checkpoint`` is True if this training has written a checkpoint, and ``has_weights`` if it
-    has written weights.
+    nothing is written. A ``worker`` that the caller passes stays open. ``has_checkpoint`` is True
+    if this training has written a checkpoint, and ``has_weights`` if it has written weights.
     """
 
     def __init__(
@@ -155,7 +157,8 @@ class TrainingRun:
     def run(self, resume: bool = False) -> Weights:
         """Train to the end; return the last weights, and save them if there is a path.
 
-        Without ``resume``, existing weights and checkpoints are replaced when new ones exist.
+        With ``resume``, continue from the checkpoint. Otherwise, old weights and checkpoints are
+        replaced as soon as new ones exist.
 
         Raises:
             Disproved: the first steps are wrong.
@@ -196,10 +199,11 @@ class TrainingRun:
         self._remote.calls.load(weights_.parameters, weights_.statistics, *buffers, steps)
 
     def _choose_path(self, resumed: Checkpoint | None) -> str:
-        """Return the execution path: the requested path, the path of the checkpoint, or else the
-        fastest.
+        """Return the execution path: the requested path if there is one, else the path of the
+        checkpoint ``resumed``, else the fastest path.
 
         A resumed training keeps the path of its checkpoint, because other paths round differently.
+        This applies only on the same backend.
         """
         request = self.setup.request
         if request.path != FASTEST:
@@ -222,10 +226,10 @@ class TrainingRun:
         self.events.doubted(request.backend, hello_of(self.worker).get("doubts", ()))
 
     def _replace_checkpoint(self) -> None:
-        """Replace the checkpoint of another training now, so that nobody resumes from it by
-        mistake.
+        """Replace an existing checkpoint of another training by the first checkpoint of this
+        training, so that nobody resumes the other training by mistake.
 
-        The weights of the other training stay until there are new weights.
+        The weights of the other training stay until this training writes weights.
         """
         if self.path is None:
             return
@@ -274,10 +278,11 @@ class TrainingRun:
             )
 
     def _sum_losses(self) -> tuple[float, int]:
-        """Return two sums over the finished part of the current epoch: of the losses, and of the
-        numbers of rows.
+        """Return the sum of the losses and the number of rows, both for the finished part of the
+        current epoch.
 
-        The losses are added in a fixed order.
+        The losses are added in the same order after a resume, so the sum is the same to the last
+        digit.
         """
         sums = self._position["sums"]
         return sum(total for total, _ in sums), sum(rows for _, rows in sums)
@@ -364,17 +369,19 @@ class TrainingRun:
 
 
 def _next_count(per_step: float, left: int) -> int:
-    """Return the number of steps of the next call: as many as take about :data:`CALL` seconds, and
-    a multiple of :data:`SUMMED` except at the end.
+    """Return the number of steps for the next call of the worker: as many as take about
+    :data:`CALL` seconds, but a multiple of :data:`SUMMED`, except at the end of the epoch.
 
-    ``per_step`` is the seconds of a step, and ``left`` the number of steps left in the epoch.
+    ``per_step`` is the seconds of a step, and ``left`` the number of steps that may still be made
+    before the next checkpoint or the end.
     """
     steps = CALL / per_step if per_step else SUMMED
     return min(left, max(1, int(steps / SUMMED)) * SUMMED)
 
 
 def _round_up(steps: int) -> int:
-    """Round a number of steps up to a multiple of :data:`SUMMED`."""
+    """Round a number of steps up to a multiple of :data:`SUMMED`, the number of steps whose losses
+    are summed before they are read."""
     return -(-steps // SUMMED) * SUMMED
 
 
@@ -382,10 +389,10 @@ __all__ = ["Diverged", "TrainingError", "TrainingRun", "WeightsError"]
 
 
 def _curve(sums: list[list[float]]) -> list[float]:
-    """Return the loss curve of an epoch: the mean losses of at most :data:`POINTS` successive
-    parts.
+    """Return the loss curve of an epoch: the epoch is divided into at most :data:`POINTS` parts,
+    and the curve has the mean loss of each part.
 
-    ``sums`` has a pair for each part of the epoch: the sum of its losses and its number of rows.
+    ``sums`` has pairs for smaller parts of the epoch: the sum of the losses and the number of rows.
     """
     together = -(-len(sums) // POINTS)
     parts = [sums[i : i + together] for i in range(0, len(sums), together)]

@@ -1,4 +1,5 @@
-"""Worker service that trains a model on data without transferring values after each step."""
+"""Training in a worker: the service makes many steps per call, without sending values to the
+harness after each step."""
 
 from __future__ import annotations
 
@@ -34,11 +35,11 @@ PREFIX = "train_"
 
 
 class TrainService:
-    """The training of one backend.
+    """The training of a model on the backend of this worker.
 
     The optimizer always runs as the spec's equations. Its slots therefore have the spec's names,
-    and any backend can resume a training. All calls raise :class:`UsageError` for arguments that do
-    not fit the program.
+    and any backend can resume a training. All methods raise :class:`UsageError` for arguments that
+    do not fit the model's program.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -69,10 +70,14 @@ class TrainService:
         text: Mapping[str, Any],
         seed: int,
     ) -> Beginning:
-        """Begin a training, which replaces the previous one. ``text`` describes where the data are
-        in shared memory.
+        """Begin a training, which replaces the previous training in this worker.
 
-        Return what runs each layer (``native`` or ``equations``), and the backend's settings.
+        ``training`` and ``inference`` are the model's encoded programs, and ``rule`` is its
+        optimizer. ``recipe`` has the rules for making batches. ``text`` describes where the data
+        are in shared memory. Return ``paths``, which maps each layer to what runs it (``native`` or
+        ``equations``), and the backend's ``settings``.
+
+        Raise :class:`UsageError` for an argument that does not fit.
         """
         self.backend.quick, self.backend.exact = False, True
         flushed = self.backend.flush_denormals()
@@ -98,10 +103,10 @@ class TrainService:
         scaling: Arrays | None = None,
         steps: int = 0,
     ) -> None:
-        """Continue from these arrays, given by name. If slots, state or loss scale are None, they
-        get their initial values.
+        """Continue from these arrays, which have the spec's names. If slots, state or loss scale
+        (``scaling``) are None, they get their initial values.
 
-        ``steps`` is the number of steps so far.
+        ``steps`` is the number of steps that the training has made before.
         """
         self.steps.resume(
             {
@@ -115,11 +120,11 @@ class TrainService:
         )
 
     def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
-        """Make ``count`` steps of an epoch, from step ``first``.
+        """Make ``count`` steps of an epoch, from step ``first``, at the learning rate ``rate``.
 
-        Return a list of sums, one for each :data:`SUMMED` steps. A sum adds the losses of these
-        steps, each multiplied by the number of rows in its batch. Each epoch begins with the
-        initial state.
+        The losses are summed in groups of :data:`SUMMED` steps; return the list of these sums. A
+        step adds its mean loss, multiplied by the number of rows in its batch. Each epoch begins
+        with the model's initial state.
         """
         steps, session = self.steps, self.steps.session
         rows = self._feed.epoch(epoch)[first : first + count]
@@ -130,19 +135,16 @@ class TrainService:
         return [self._sum(rate, rows[i : i + SUMMED]) for i in range(0, len(rows), SUMMED)]
 
     def snapshot(self) -> Snapshot:
-        """Return parameters, statistics, slots, state, the number of steps and the loss scale.
-
-        The names are the spec's. Only float16 has a loss scale.
-        """
+        """Return the current values of the training, by the spec's names: parameters, statistics,
+        slots, state, the number of steps and the loss scale (only in float16)."""
         return self.steps.snapshot()
 
     def evaluate(self, most: int | None = None) -> dict[str, float] | None:
-        """Return the mean ``loss`` and each mean ``metric.NAME`` on the held-out rows; None if no
-        rows are held out.
+        """Return the mean ``loss`` and each mean ``metric.NAME`` over batches of the held-out rows,
+        at most ``most`` batches; return None if no rows are held out.
 
-        The inference program computes them, on at most ``most`` batches. If the model averages its
-        parameters, the results also have ``metric.averaged_NAME``: the same metrics, computed with
-        the averaged parameters.
+        The model's program for inference computes them. If the optimizer stores averages of the
+        parameters, ``metric.averaged_NAME`` is the same value, computed with the averages.
         """
         steps, session = self.steps, self.steps.session
         if not self._feed.held_out_batch:
@@ -163,8 +165,8 @@ class TrainService:
         }
 
     def memory(self) -> MemoryAnswer:
-        """Return the bytes that are ``resident`` in this process now, and the peak bytes of the
-        ``device`` in this training."""
+        """Return two numbers of bytes: ``resident`` is the memory that this process uses now, and
+        ``device`` the peak memory of the device in this training."""
         return {
             "resident": memory.resident(),
             "device": promises.check_memory(self.backend.device_memory(), "device_memory()"),
@@ -185,8 +187,9 @@ class TrainService:
         return {name: float(np.mean(values)) for name, values in by_name.items()}
 
     def _sum(self, rate: float, batches: Sequence[Any]) -> float:
-        """Make some steps; return the sum of their losses, each multiplied by the number of rows in
-        its batch."""
+        """Make a step for each of ``batches`` (arrays of row numbers), at the learning rate
+        ``rate``. Return the sum of their losses, each multiplied by the number of rows in its
+        batch."""
         size = self._feed.recipe.batch
         full_batches = [rows for rows in batches if len(rows) == size]
         total = self.steps.run(rate, np.stack(full_batches)) * size if full_batches else 0.0
@@ -200,7 +203,8 @@ class TrainService:
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """Return the function that answers the training calls and the session calls of a worker.
+    """Return the function that answers the calls of a worker: training calls, whose names begin
+    with ``train_``, and session calls (single steps and forward passes).
 
     It raises the errors of :func:`harness.runtime.service.handler`.
     """

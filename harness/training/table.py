@@ -1,4 +1,4 @@
-"""Batches from the arrays of a file or a data set, in which each row is an example."""
+"""Batches from arrays (of a file or of a data set) in which each row is an example."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SHA256 = "68aea062d35a127749050fa0e52dca09d6569ac08092c925610e0954e172dde2"
 
 
 def data_set(name: str) -> ArrayDict:
-    """Return the arrays of a data set by its name, with one row per example.
+    """Return the arrays of the data set ``name``, e.g. ``digits``, with one row per example.
 
     Raises:
         UsageError: the package of the data set is not installed, or contains other data.
@@ -51,18 +51,19 @@ def data_set(name: str) -> ArrayDict:
 
 
 def digits() -> ArrayDict:
-    """Return the images of handwritten digits, in the order of the file.
+    """Return a dictionary with the images of handwritten digits, in the order of the file.
 
-    The result has the same images in four shapes, with the share of ink (0 to 1) as pixels:
+    The same images are in four arrays of different shape. A value is the share of ink, 0 to 1:
 
     - ``pixels``: ``[rows, 64]``
     - ``images``: ``[rows, 8, 8, 1]``
     - ``images_rgb``: ``[rows, 8, 8, 3]`` with three equal channels
     - ``images_32``: ``[rows, 32, 32, 1]``, with each pixel repeated 4 by 4 times
 
-    ``label`` is ``[rows]``. A pixel of an 8 by 8 image is a block of 4 by 4 dots of the scan. The
-    source is the test part of "Optical recognition of handwritten digits" (Alpaydin and Kaynak,
-    1998). This function reads the file itself, because importing scikit-learn takes a second.
+    ``label`` is ``[rows]``, the digit of each image. A pixel of an 8 by 8 image is a block of 4 by
+    4 dots of the scan. The source is the test part of "Optical recognition of handwritten digits"
+    (Alpaydin and Kaynak, 1998). This function reads the file itself, because importing scikit-learn
+    takes a second.
     """
     rows = _table(_digits_path())
     pixels = rows[:, :-1].astype(np.float32) / np.float32(LEVELS)
@@ -87,7 +88,8 @@ def _digits_path() -> Path:
 
 
 def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Return the numbers in the file of digits: ``[rows, 65]``, the pixels and then the class."""
+    """Return the file of digits as an array ``[rows, 65]``: in each row the 64 pixels, then the
+    digit."""
     try:
         packed = io.BytesIO(read_bytes(path, MOST, "a data set"))
         text = gzip.GzipFile(fileobj=packed).read(MOST)
@@ -109,11 +111,12 @@ INSTEAD = "give it with --data FILE"
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The arrays of a model's inputs and targets, by name, with their source and shapes.
+    """The arrays of a model's inputs and targets, by names such as ``input.x``, with their source
+    and shapes.
 
-    Each array has the shape ``[rows, ...]``, or has no row axis and is used whole in each batch.
-    Other processes may map the arrays into their memory. ``sizes`` are the sizes that follow from
-    the shapes of the arrays.
+    Each array has the shape ``[rows, ...]``, or has no row axis (e.g. graph edges) and is used
+    whole in each batch. Other processes may map the arrays into their memory. ``sizes`` are the
+    values of the spec's sizes that follow from the shapes of the arrays.
     """
 
     name: str
@@ -127,7 +130,8 @@ class Table:
     other: str = "other data"
 
     def describe_location(self) -> dict[str, object]:
-        """Return the location of the arrays, which another process passes to :func:`map_arrays`."""
+        """Return the location of the arrays in shared memory. Another process passes it to
+        :func:`map_arrays`."""
         return {
             "arrays": {
                 name: {**shared.describe_location(), "shape": list(self.shapes[name])}
@@ -140,7 +144,7 @@ class Table:
         return f"{self.rows:,} rows"
 
     def here(self) -> dict[str, Array]:
-        """Return the arrays by name."""
+        """Return a dictionary from name, e.g. ``input.x``, to array, for use in this process."""
         return {n: s.array.reshape(self.shapes[n]) for n, s in self.arrays.items()}
 
 
@@ -203,8 +207,12 @@ def _data_path(spec: Spec, declared: Declared) -> Path:
 def _match_ports(
     file: str, program: Program, declared: Declared, found_arrays: Arrays
 ) -> tuple[dict[str, Array], dict[str, int]]:
-    """Return the array of each input and target of the model (``input.NAME``, ``target.NAME``), and
-    the sizes that follow from the shapes of the arrays."""
+    """Return two dictionaries: from each input and target of the model (e.g. ``input.x``) to its
+    array, and from each size of the spec that the arrays determine to its value.
+
+    ``found_arrays`` are the arrays of ``file``; ``declared`` says which array belongs to which
+    input or target.
+    """
     inputs = [port for port in program.inputs if port not in noise_ports(program)]
     arrays: dict[str, Array] = {}
     sizes: dict[str, int] = {}
@@ -253,12 +261,13 @@ def _check_array(
 
 
 def has_rows(type_: Type) -> bool:
-    """Return whether an array has a row axis; if not, all rows share it (e.g. graph edges)."""
+    """Return whether an array of this type has a row axis. Without a row axis, all rows share the
+    array (e.g. graph edges)."""
     return type_.shape[:1] == (BATCH,)
 
 
 class TableFeed(RowFeed):
-    """Batches of arrays ``[rows, ...]``, by ``input.NAME`` and ``target.NAME``.
+    """Batches from arrays ``[rows, ...]``, whose names are e.g. ``input.x`` and ``target.y``.
 
     Raise :class:`UsageError` if there are too few rows for a batch.
     """

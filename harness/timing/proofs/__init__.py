@@ -1,8 +1,8 @@
-"""The proofs that a backend must pass before its speed is reported. Each proof stores its
-measurements in the cell's record.
+"""The proofs: checks that a backend computed every timed step. A speed is reported only if all
+proofs succeed. Each proof stores its measurements in the cell's record.
 
-Two further proofs run elsewhere: :func:`.values.check_values` before anything is timed, and
-:func:`.times.check_hardware` when a cell's record is completed.
+Two proofs run elsewhere: :func:`.values.check_values` before the timing, and
+:func:`.times.check_hardware` after it, when the rates of the cell are computed.
 """
 
 from harness.timing.proofs.times import (

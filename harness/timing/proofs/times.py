@@ -1,4 +1,5 @@
-"""Proofs by time: a backend waits for its work, skips no step, and computes none in advance."""
+"""Proofs that use times: a backend waits for its work, skips no step, and computes no step before
+the clock starts."""
 
 from __future__ import annotations
 
@@ -28,12 +29,12 @@ def check_hardware(
     seconds: float,
     again: Callable[[], float],
 ) -> None:
-    """Refuse a speed that the hardware cannot reach: a step must take at least :data:`HARDWARE`
-    times the time that its matmuls take at the peak rate.
+    """Refuse a speed that the hardware cannot reach. ``peak`` is the measured rate of matmuls in
+    FLOP/s. A step must take at least as long as its matmuls would take at :data:`HARDWARE` times
+    this rate.
 
-    ``products`` is the number of operations in these matmuls, ``peak`` is in FLOP/s, and
-    ``seconds`` is the time of a step. If the step seems too fast, ``again`` measures the peak once
-    more.
+    ``products`` is the number of operations in these matmuls, and ``seconds`` the time of a step.
+    If the step seems too fast, the function ``again`` measures the peak once more.
 
     Raises:
         Refused: the step is faster.
@@ -59,10 +60,11 @@ UNSEEN = 1.5
 
 
 def check_unseen(contestant: Contestant) -> None:
-    """Check that steps on new batches take no longer than steps on the batches of the last round.
+    """Check that a backend does not return cached results: steps on new batches must take no longer
+    than steps on the batches of the last round.
 
-    Each new batch is used once, so a backend cannot have cached its results. The check times both
-    steps without a wait between them and single steps.
+    Each new batch is used once, so a backend cannot have cached its results. The check times steps
+    without a wait between them, and also single steps.
 
     Raises:
         Refused: steps on new batches take longer.
@@ -94,12 +96,12 @@ Times = tuple[list[float], list[float]]
 
 
 def _unseen_times(contestant: Contestant, in_a_row: bool) -> Times:
-    """Return the seconds of steps on new batches, and the seconds of steps on the batches of the
-    last round.
+    """Return two lists of seconds: of steps on new batches, and of steps on the batches of the last
+    round.
 
-    With ``in_a_row`` the steps run without a wait between them, otherwise the worker waits for
-    each. The first of several single steps is left out, because the processor's caches are still
-    cold.
+    With ``in_a_row``, an entry is the time of several steps without a wait between them. Otherwise,
+    it is the time of a single step that the worker waits for. The first single step on a new batch
+    is left out, because the processor's caches are still cold.
     """
     unseen: list[float] = []
     seen: list[float] = []
@@ -139,11 +141,11 @@ HANDED_SAMPLES = 12
 
 
 def check_handing_over(contestant: Contestant) -> None:
-    """Check that feeding batches takes no longer than copying them.
+    """Check that feeding batches to the worker takes no longer than copying them.
 
-    A backend could compute the results when it receives a batch: its steps would then take no time.
-    To detect this work, the check measures from the feeding of batches to the end of the first
-    steps. Only forward passes are checked.
+    A backend could compute the results as soon as it receives a batch. Its steps would then take no
+    time. To detect this, the check measures the time from the feeding of the batches to the end of
+    the first steps, and subtracts the time of these steps. Only forward passes are checked.
 
     On a CPU the check uses the smaller of two numbers: the median processor time (too large if idle
     threads spin), and the lower quartile of the wall times (too large if other processes run). On a
@@ -176,8 +178,8 @@ def _feeding_seconds(handed: Sequence[FeedTime], on_cpu: bool) -> float:
 
 
 def _copy_seconds(contestant: Contestant) -> float:
-    """Return the seconds that copying all batches may take. The check always allows this time, even
-    if the steps take less."""
+    """Return the seconds that copying all batches may take. :func:`check_handing_over` always
+    allows this time, even if the steps are shorter."""
     arrays = [a for batch in contestant.case.batches for a in batch["inputs"].values()]
     return sum(ARRAY_SECONDS + a.nbytes / BYTES_PER_SECOND for a in arrays)
 
@@ -203,10 +205,11 @@ LONGEST = 5
 
 
 def check_clock(contestant: Contestant) -> None:
-    """Compare the worker's clock with the harness's clock in the timed rounds.
+    """Compare the worker's clock, which times the steps, with the harness's clock. A worker with a
+    slow clock would seem fast.
 
     Raises:
-        Refused: the worker's clock missed more time than messages take.
+        Refused: by the worker's clock, much less time has passed than messages explain.
     """
     rows = [played.clock for played in contestant.timed_rounds]
     if contestant.entry.baseline:
@@ -221,12 +224,12 @@ def check_clock(contestant: Contestant) -> None:
 
 
 def compare_clocks(rows: Sequence[TimedRow]) -> tuple[float, float, float]:
-    """Return three sums of seconds: by the worker's clock, by the harness's clock, and the allowed
-    difference.
+    """Return three numbers of seconds, each summed over the better half of ``rows``: the time by
+    the worker's clock, the time by the harness's clock, and their allowed difference.
 
-    The sums are over just over half of the rows: the rows in which the worker's clock lost least. A
-    speed is the median of its rounds, so a false clock must affect half of the rows to change it.
-    In the other half, a busy machine may delay the messages between harness and worker.
+    The better half has the rows in which the worker's clock missed least time. In the other half, a
+    busy machine may have delayed the messages between harness and worker. A speed is the median of
+    its rounds, so a wrong clock can change it only if it is wrong in the better half too.
     """
     kept = sorted(rows, key=lambda row: row.lost)[: len(rows) // 2 + 1]
     allowed = sum(MESSAGE + WAITS * row.wait for row in kept)
@@ -253,16 +256,16 @@ TRIED = 0.1
 
 
 def check_pace(contestant: Contestant) -> None:
-    """Check that a step without a wait takes about as long as a single step whose results are read.
+    """Check that steps without a wait between them are computed although nobody reads their
+    results: such a step must take about as long as a single step whose results are read.
 
-    Without a wait, a step may start before the previous step has ended, and no result is read. So
-    its time is compared with the longer part of a single step: its start, or the wait for its
-    results.
+    Without a wait, a step may start before the previous step has ended. So its time is compared
+    with the longer part of a single step: its start, or the wait for its results.
 
-    Wall time is unreliable on a busy machine, but overlapping steps do not shorten processor time.
-    Processor time is used only on a CPU with one step per call: with several steps per call,
-    waiting threads use processor time too. :func:`.values.check_rounds` compares the results of the
-    single steps.
+    Wall time is unreliable on a busy machine, so the check also uses processor time, which
+    overlapping steps do not shorten. But it does so only on a CPU with one step per call: with
+    several steps per call, waiting threads use processor time too. :func:`.values.check_rounds`
+    compares the results of the single steps.
 
     Raises:
         Refused: the wall time is much too short in every round and sample. Or the median processor
@@ -288,16 +291,16 @@ def check_pace(contestant: Contestant) -> None:
 
 
 def is_too_short(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
-    """Return whether the steps without a wait took too little time compared with single steps. For
-    processor time, too little is less than the share ``least`` of the single steps' time.
+    """Return whether the steps without a wait took too little time compared with single steps.
 
     The wall time must be too short in every round, because other processes may lengthen the single
-    steps of some rounds. The processor time must be too short in the median, because single samples
-    may be low by chance.
+    steps of some rounds.
 
-    A thread that waits for a busy core may spin, which lengthens the processor time of single steps
-    most. So processor time is ignored if the median wall time of a step without a wait is clearly
-    longer than the median wall time of a single step.
+    With ``on_processors``, a too short processor time suffices. It must be less than the share
+    ``least`` of a single step's processor time in the median of the rounds, because one sample may
+    be low by chance. While a thread waits for a busy core, it may use processor time, mostly in
+    single steps. So processor time is ignored if the median wall time of a step without a wait is
+    clearly longer than that of a single step.
     """
     if max(p.share for p in paces) < LEAST_SHARE:
         return True
@@ -318,10 +321,12 @@ ATTEMPTS = 3
 
 
 def check_waits(contestant: Contestant) -> None:
-    """Check that the backend waits for its work: 10 times the steps must take 10 times as long.
+    """Check that the worker waits for the end of its steps: :data:`FACTOR` times as many steps must
+    take :data:`FACTOR` times as long.
 
     Raises:
-        Refused: the time grows differently, or work was left undone.
+        Refused: the time does not grow in this proportion, or steps were still running when the
+            worker reported their end.
     """
     tried = []
     for attempt in range(ATTEMPTS):
@@ -337,11 +342,15 @@ def check_waits(contestant: Contestant) -> None:
 
 @dataclass(frozen=True)
 class Scaling:
-    """The times of short runs of ``steps`` steps, of long runs, and of single steps, in seconds.
+    """The times of short runs of ``steps`` steps, of long runs with :data:`FACTOR` times as many
+    steps, and of single steps, in seconds.
 
-    A long run has :data:`FACTOR` times as many steps as a short run. ``ratios`` are the wall times
-    of long runs divided by the wall times of short runs, and ``processor_ratios`` the same for
-    processor times.
+    - ``ratios`` are the wall times of long runs divided by the wall times of short runs, and
+      ``ratio`` is the ratio of their medians. ``processor_ratios`` are ratios of processor times.
+    - ``seconds`` is the time of a long run, and ``short`` the time per step of a short run.
+    - ``waited`` is the time of a single step. The next fields also include the transfer of its
+      results: ``step_after_short`` after a short run, ``step_after`` after a long run, and
+      ``step_alone`` after a single step.
     """
 
     steps: int
@@ -357,8 +366,8 @@ class Scaling:
 
     @property
     def is_gross(self) -> bool:
-        """True if a long run left so much work undone that no longer run needs to be timed: it
-        would only leave more undone."""
+        """True if the step after a long run takes so long that the run must have left much work
+        undone. Then no longer run needs to be timed: it would only leave more work undone."""
         return self.step_after - self.step_alone > FACTOR / 2 * self.step_alone
 
 
@@ -400,10 +409,11 @@ def _one_step(contestant: Contestant) -> float:
 
 
 def _explain_missing_wait(found: Scaling) -> str:
-    """Say why a backend seems to return before its work is done; empty if it waits for its work.
+    """Say why a backend seems to report the end of its steps too early; return an empty text if it
+    waits for their end.
 
     Noise makes some ratios too large and others too small. So the explanation requires that all
-    tries err in the same direction.
+    ratios are too small, or that all are too large.
     """
     least, most = FACTOR * (1 - LINEAR), FACTOR * (1 + LINEAR)
     if max(found.ratios) < least or (min(found.ratios) > most and not _was_delayed(found)):
@@ -420,9 +430,9 @@ def _explain_missing_wait(found: Scaling) -> str:
 def _was_delayed(found: Scaling) -> bool:
     """Return whether other processes, and not the backend, explain why the long runs took too long.
 
-    A delay by other processes adds wall time but no processor time. If waiting threads spin, they
-    do use processor time. Then a second sign is required: the short runs left no work undone, and
-    their steps take as long as single steps.
+    A delay by other processes normally adds wall time but no processor time. If waiting threads
+    spin, processor time grows too. Then the function requires two other signs: the short runs left
+    no work undone, and their steps take as long as single steps.
     """
     if min(found.processor_ratios, default=inf) <= FACTOR * (1 + LINEAR):
         return True

@@ -1,5 +1,5 @@
-"""Proofs by values: the timed steps give the same results as the oracle, and as the same steps run
-one at a time."""
+"""Proofs that use values: the timed steps must give the same results as the oracle, and as the same
+steps run one at a time."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ class Run:
 
 
 def check_timed_way(contestant: Contestant) -> None:
-    """Check that steps without a wait between them give the same results as the same steps run one
-    at a time.
+    """Check that steps without a wait between them, as in the timing, give the same results as the
+    same steps run one at a time.
 
-    The check uses some short runs of steps. The tolerance is 16 times the rounding error. To
-    measure the rounding error, the same steps run from parameters that differ in their last digits.
+    The check uses some untimed runs of steps. The tolerance is 16 times the rounding error. To
+    measure the rounding error, the same steps run again from parameters that differ in their last
+    digits.
 
     Raises:
         Refused: the results differ.
@@ -87,11 +88,12 @@ def check_timed_way(contestant: Contestant) -> None:
 
 
 def check_rounds(contestant: Contestant) -> None:
-    """Repeat one timed round, and the short rounds of the pace proof, with one step at a time.
+    """Run the steps of one timed round again, one at a time, and compare the results with the
+    results of the round. Also do so for the short rounds of the pace proof.
 
     The results must be equal within rounding. The harness chooses the round at random, so a backend
-    cannot know it. In forward passes of models without state, every round is compared instead, in a
-    few of its results.
+    cannot know it. In forward passes of models without state, every round is compared instead, but
+    only the results that were read when a clock stopped.
 
     Raises:
         Refused: the results differ, or the backend did part of the round's work only when the
@@ -116,8 +118,8 @@ def check_rounds(contestant: Contestant) -> None:
 
 
 def _compare_with_single_steps(contestant: Contestant, played: TimedRound) -> Deviation:
-    """Return the largest deviation between a round's values and those of the same steps run one at
-    a time."""
+    """Run the steps of the round ``played`` one at a time; return the largest deviation of the
+    round's values from the values of these steps."""
     case, steps = contestant.case, contestant.steps
     steps.feed(played.batches)
     found: ArrayDict = {}
@@ -156,9 +158,9 @@ def _run_singly(
 ) -> ArrayDict:
     """Run the steps of some calls one at a time, starting with the parameters ``start``.
 
-    Return the results of the steps whose index is in ``reads``. Unless ``until`` is 0, also return
-    the values that a step passes on (e.g. parameters) after the first ``until`` calls. Each call is
-    a pair: the index of its first step, and its number of steps.
+    Each call is a pair: the index of its first step, and its number of steps. Return the results of
+    the steps whose index is in ``reads``. Unless ``until`` is 0, also return the values that steps
+    pass on (e.g. parameters), as they are after the first ``until`` calls.
     """
     steps, total = contestant.steps, 0
     steps.restart(start)
@@ -177,8 +179,8 @@ def _run_singly(
 
 
 def _draw_runs(contestant: Contestant) -> Collection[Run]:
-    """Return one long run and some short runs. In each, the step whose results are read is chosen
-    at random, so a backend cannot know it."""
+    """Return one long run and some short runs of steps. In each run, the step whose results are
+    read is chosen at random, so a backend cannot know it."""
     many, further = contestant.many, FURTHER[contestant.case.group.mode]
     most = max(LEAST, min(STEPS, contestant.steps_in(SECONDS)))
     lengths = [2 + SECRET.randrange(LEAST) for _ in range(further)]
@@ -195,10 +197,11 @@ def _read_carried_values(contestant: Contestant, count: int, start: ArrayDict) -
 def _carried_values(
     contestant: Contestant, count: int, left: StepValues, start: ArrayDict
 ) -> ArrayDict:
-    """Return all values that a step passes on to the next step, by names such as "step 3: ...".
-    Parameters are differences from ``start``.
+    """Return a dictionary with the values that a step passes on to the next step. A key begins with
+    the step, e.g. "step 3: ".
 
-    ``count`` is the number of steps so far, and ``left`` has the values after them.
+    ``left`` has the values after ``count`` steps. A parameter is returned as its difference from
+    its value in ``start``.
     """
     material = replace(contestant.case.material, parameters=start)
     found = step_values(count, {"results": {}, **left}, material)
@@ -210,8 +213,8 @@ def _name_results(index: int, results: Mapping[str, Array]) -> ArrayDict:
 
 
 def _perturb_parameters(contestant: Contestant) -> ArrayDict:
-    """Return the initial parameters, changed in their last digits by random amounts that the
-    backend cannot predict."""
+    """Return the initial parameters, changed in their last digits by secret random amounts. The
+    backend can therefore not have computed the results before."""
     random = np.random.default_rng(SECRET.getrandbits(64))
     return perturbed(contestant.case.material.parameters, contestant.case.dtype, random)
 
@@ -263,8 +266,8 @@ def check_step(contestant: Contestant) -> None:
 
 
 def _compare_step(contestant: Contestant, expected: Expected, found: Arrays) -> list[Deviation]:
-    """Compare a step's results with the oracle. The tolerances are based on the rounding errors of
-    the first steps.
+    """Compare a step's results with the oracle. First use tolerances from the rounding errors of
+    the first steps, which are already known.
 
     If the step does not agree, measure the rounding errors of this step, and compare again.
     """
@@ -293,8 +296,8 @@ def _choose_read_step(contestant: Contestant, played: TimedRound) -> RepeatedSte
 
 
 def _repeat_to_step(contestant: Contestant, played: TimedRound) -> RepeatedStep:
-    """Repeat the round up to a randomly chosen step. Return the step's number (from 1) and index,
-    the values before it, and its results."""
+    """Run the steps of the round ``played`` again up to a randomly chosen step. Return the step's
+    number (from 1), its index, the values before it, and its results."""
     steps, train = contestant.steps, contestant.case.group.mode == "train"
     before = SECRET.randrange(played.steps)
     number = before + 1
@@ -350,7 +353,7 @@ def check_values(contestant: Contestant) -> None:
 
 
 def count_correct_digits(case: TimedCase, deviations: Sequence[Deviation]) -> float | None:
-    """Return the number of decimal digits in which the worst tensor agrees with the oracle.
+    """Return the number of correct decimal digits of the worst tensor, compared with the oracle.
 
     Return None if every tensor consists of rounding errors.
     """
@@ -360,7 +363,8 @@ def count_correct_digits(case: TimedCase, deviations: Sequence[Deviation]) -> fl
 
 
 def compared_steps(contestant: Contestant) -> tuple[Values, StepValues]:
-    """Run the steps that the oracle has computed; return their results and the final values."""
+    """Run the steps that the oracle has computed. Return the results of each step, and in training
+    the parameters after them."""
     contestant.steps.restart()
     results: list[Arrays] = []
     for index in contestant.case.compared:
@@ -383,7 +387,7 @@ def _check_baseline(contestant: Contestant, found: Arrays) -> None:
 
 
 def check_again(contestant: Contestant) -> None:
-    """Check that the results are still correct after the timed rounds.
+    """Compare the first steps with the oracle once more, after the timed rounds.
 
     Raises:
         Refused: the results differ.
@@ -395,8 +399,8 @@ def check_again(contestant: Contestant) -> None:
 
 
 def _relative_error(found: Any, expected: Any) -> float:
-    """Return the largest deviation divided by the largest expected magnitude; infinity if the
-    shapes differ."""
+    """Return the largest absolute difference divided by the largest absolute expected value;
+    infinity if the shapes differ."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if found.shape != expected.shape:
         return float("inf")

@@ -1,1 +1,1 @@
-"""Continue a prompt with a model that was trained on characters."""
+"""Generation of text: a model that was trained on characters continues a prompt."""

@@ -20,7 +20,8 @@ REPEATED = 10
 
 
 def run_generate(options: GenerateOptions) -> CommandResult:
-    """Continue the prompt with every backend, and print each character when it is chosen.
+    """Continue the prompt on every backend, and compare the texts. The first backend's characters
+    are printed as soon as they are chosen.
 
     Raises:
         GenerateError: a backend failed.
@@ -87,8 +88,8 @@ def monotonous(text: str, request: GenerateRequest) -> str:
 
 
 def pace_line(pace: ReadingPace) -> str:
-    """Describe two speeds of reading: with and without stored values of earlier characters. The
-    result is empty if no values were stored."""
+    """Describe two speeds: of characters computed with stored values of earlier characters, and of
+    characters computed from the whole window. The result is empty if no values were stored."""
     record = pace.record()
     if KEPT not in record:
         return ""
@@ -105,7 +106,8 @@ def pace_line(pace: ReadingPace) -> str:
 
 
 def differences(texts: Mapping[str, str]) -> str:
-    """Describe where each text first differs from the first text; "" if all are equal."""
+    """Describe where each backend's text first differs from the text of the first backend. Return
+    "" if all texts are equal. ``texts`` maps backends to texts."""
     (first, base), *others = texts.items()
     lines = []
     for backend, text in others:

@@ -21,9 +21,10 @@ class GenerateRequest:
     """Options of a text to generate.
 
     With ``temperature`` 0, the most likely character is always chosen. With ``top_k`` 0, all
-    characters are allowed. With ``cache``, the model reads each character only once, if the model
-    allows that. ``environment`` holds the variables of every backend, ``environments`` those of
-    single backends.
+    characters are allowed. With ``cache``, the model stores values of earlier characters, so that
+    it reads each character only once; some models do not allow that. ``environment`` has the
+    environment variables of every backend, and ``environments`` maps a backend to its own
+    variables.
     """
 
     spec: str = shared.spec()

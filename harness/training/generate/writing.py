@@ -42,11 +42,12 @@ from harness.worker.worker import Worker
 class Reader:
     """The way in which a model reads a text to predict the next character.
 
-    - ``fixed`` is the number of characters if each character is a separate input. If the inputs
-      have a time axis, ``fixed`` is None, and the model reads at most ``window`` characters, as in
-      training.
-    - ``offsets`` gives the position of each input in the text, as in :class:`.feed.Recipe`, and
-      ``output`` is the name of the output with the probabilities.
+    - ``fixed`` is the number of characters that the model reads if each character is a separate
+      input. If the inputs have a time axis, ``fixed`` is None, and the model reads at most
+      ``window`` characters, as in training.
+    - ``offsets`` maps an input to the distance in characters from the start of the window to the
+      input's first character; None means an input of zeros.
+    - ``output`` is the name of the output with the probabilities.
     - ``stateful`` is True if the model has a state. Such a model reads each character once.
     - ``step`` is a program that reads one character and caches values for later characters in the
       same window; None if the model has no such program.
@@ -77,7 +78,8 @@ class Reader:
 
     @property
     def classes(self) -> int:
-        """The maximum size of a vocabulary whose characters the model can all read and predict."""
+        """The largest size of a vocabulary all of whose characters the model can read and
+        predict."""
         program = self.program
         (written,) = (p for p in program.outputs if p.name == self.output)
         dims = [program.type_of(written).shape[-1]]
@@ -88,9 +90,10 @@ class Reader:
         return min(dim.resolve(program.sizes) for dim in dims)
 
     def inputs(self, indices: Sequence[int]) -> dict[str, Array]:
-        """Return the input arrays for the given characters, by name, with batch size 1.
+        """Return a dictionary from input name to array, with batch size 1. ``indices`` are the
+        characters to read, as indices into the vocabulary.
 
-        If there are more characters than the model can read, only the last characters are used.
+        If there are more characters than the model can read, only the last of them are used.
         """
         text = np.asarray(indices, np.int64)
         if self.fixed is not None or not self.stateful:
@@ -120,7 +123,8 @@ class Reader:
 
 
 def check_results(program: Program, output: str, results: Mapping[str, Array], time: int) -> None:
-    """Check the shapes of a backend's results for ``time`` characters.
+    """Check the shapes of a backend's results after it has read ``time`` characters. ``output`` is
+    the name of the output with the probabilities.
 
     Raises:
         IllFormed: the output or a state is missing, or has another shape.
@@ -167,8 +171,8 @@ def reader(spec: Spec, weights: Weights) -> Reader:
 def _step(
     program: Program, offsets: Mapping[str, int | None], output: str, window: int
 ) -> Program | None:
-    """Return the program that reads one character per step; None if the model cannot be run in
-    steps."""
+    """Return a program that reads one character per call and caches values for later characters;
+    return None if the model does not allow that."""
     without_time = (p for p in program.inputs if "time" not in _axis_names(program, p))
     if any(offsets[port.name] is not None for port in without_time):
         return None
@@ -183,7 +187,8 @@ def _axis_names(program: Program, port: Port) -> list[str]:
 
 
 def vocabulary(weights: Weights) -> Vocabulary:
-    """Return the vocabulary of weights; raise :class:`UsageError` if they have none."""
+    """Return the vocabulary that is stored with the weights; raise :class:`UsageError` if there is
+    none."""
     if not weights.vocabulary:
         raise UsageError(
             f"the weights of {weights.spec} have no vocabulary, so their classes are not "
@@ -200,7 +205,7 @@ def vocabulary(weights: Weights) -> Vocabulary:
 def _output(program: Program) -> str:
     """Return the name of the output with the probabilities of the next character.
 
-    This is the last output that no other output depends on.
+    This is the last output in the spec whose value no other output uses.
     """
     ends = [n for n in result_ports(program, "ends") if n.startswith("output.")]
     if not ends:
@@ -220,21 +225,22 @@ KEPT, ALL = "kept", "all"
 
 @dataclass
 class ReadingPace:
-    """The number of calls and their seconds, for each way of reading (:data:`KEPT` or :data:`ALL`).
-    The first call is left out, because it compiles."""
+    """The number of calls, and their seconds, for each way of reading: each character once
+    (:data:`KEPT`), or the whole window for each new character (:data:`ALL`). The first call of each
+    way is left out, because it compiles."""
 
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, way: str, seconds: float) -> None:
-        """Count a call and its seconds for one way of reading (:data:`KEPT` or :data:`ALL`)."""
+        """Count a call and its seconds for one way of reading: :data:`KEPT` or :data:`ALL`."""
         if way in self.calls:
             self.seconds[way] = self.seconds.get(way, 0.0) + seconds
         self.calls[way] = self.calls.get(way, -1) + 1
 
     def record(self) -> dict[str, dict[str, float]]:
-        """Return for each way of reading the number of characters, and the characters per
-        second."""
+        """Return a dictionary from each way of reading (:data:`KEPT`, :data:`ALL`) to its number of
+        characters and its characters per second."""
         return {
             way: {"characters": count, "characters_per_second": count / self.seconds[way]}
             for way, count in self.calls.items()
@@ -247,9 +253,9 @@ class Reading:
     """A model on one backend that reads a growing text. ``text`` has the indices of its characters.
 
     There are two ways of reading. While the text fits into the window, and if the model has a
-    program for it, the model reads each character once and stores values for later characters
-    (:data:`KEPT`). Otherwise, the model reads its whole window for each new character
-    (:data:`ALL`).
+    program that reads single characters, the model reads each character once and stores values for
+    later characters (:data:`KEPT`). Otherwise, the model reads its whole window for each new
+    character (:data:`ALL`).
     """
 
     request: GenerateRequest
@@ -289,11 +295,11 @@ class Reading:
         return needed <= offers_of(hello_of(self.worker), self.request.dtype)
 
     def _by_steps(self, program: Program) -> Iterator[Array]:
-        """Yield the probabilities from a program that reads each character once.
+        """Yield the probabilities ``[classes]`` from a program that reads each character once.
 
-        The cached values start as ones, not zeros. If the program wrongly read an entry that has
-        not been written, a 0 could have no effect. A 1 changes the result, so the comparison with
-        the oracle fails.
+        The cached values start as ones, not zeros, to detect a program that wrongly reads an entry
+        before it is written. A 0 could have no effect on the result. A 1 changes it, so the
+        comparison with the oracle fails.
         """
         reader, proven_count = self.reader, 0
         self._open(program)
@@ -344,8 +350,8 @@ class Reading:
         return results
 
     def _prove(self, inputs: Arrays, state: Arrays, results: Arrays) -> None:
-        """Compare results with the results of the oracle, which reads the same last characters of
-        the text."""
+        """Compare a backend's ``results`` with the results of the oracle for the same characters
+        (``inputs``) and the same state before them."""
         if self._reference is None:
             self._reference = Reference(self.training, self.reader.program)
 
@@ -364,12 +370,14 @@ class Reading:
 
 
 def _is_proven(number: int) -> bool:
-    """Return whether the oracle checks a result; ``number`` counts the results from 0."""
+    """Return whether the oracle checks the result with this number, counted from 0: the first
+    :data:`PROVEN` results, then each result whose number is a power of 2."""
     return number < PROVEN or number & (number - 1) == 0
 
 
 def _last_steps(array: Array, shape: Sequence[int]) -> Any:
-    """Return the last time steps of an array, as many as the time axis of ``shape`` has."""
+    """Return the last time steps of ``array``, as many as ``shape[1]``, the time axis of
+    ``shape``."""
     return array if array.shape == shape else array[:, -shape[1] :]
 
 
@@ -388,10 +396,10 @@ class TextWriter:
     prompt: tuple[int, ...]
 
     def write(self, backend: str, pace: ReadingPace | None = None) -> Iterator[str]:
-        """Yield the characters after the prompt; ``pace`` records the speed.
+        """Yield the characters after the prompt, one by one. ``pace`` records the speed.
 
-        Raise :class:`UsageError` if the device or dtype is not offered, and :class:`GenerateError`
-        if the backend fails.
+        Raise :class:`UsageError` if the backend does not offer the device or dtype, and
+        :class:`GenerateError` if the backend fails.
         """
         request = self.request
         training = self.spec.program("training", **self.weights.sizes)
@@ -421,7 +429,8 @@ class TextWriter:
 
 
 def prepare(request: GenerateRequest) -> TextWriter:
-    """Load and check the request's model; raise a :class:`HarnessError` if something is wrong."""
+    """Load and check the model and weights that a request names; raise a :class:`HarnessError` if
+    something is wrong."""
     check_ranges(request)
     check_device(request.device, request.backends)
     spec = load_spec(request.spec, request.folders)
@@ -434,7 +443,8 @@ def prepare(request: GenerateRequest) -> TextWriter:
 
 
 def chooser(request: GenerateRequest, characters: int) -> Choose:
-    """Return a function that chooses the next character from the probabilities ``[classes]``.
+    """Return a function that gets the probabilities ``[classes]`` and returns the index of the next
+    character.
 
     It never chooses the padding, or a class without a character. Its random numbers depend only on
     the seed.
