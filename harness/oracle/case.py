@@ -41,9 +41,9 @@ from harness.runtime.session import Session, value_places, without_number
 
 
 def with_loss(program: Program) -> Program:
-    """Return the program with a loss. If the program has none, the loss is the sum over the outputs
-    of each output's mean square. Integer and boolean outputs are cast to floats and get no
-    gradient."""
+    """Return the program with a loss. If the program has no loss, take the mean square of each
+    output, and use the sum of these means. Integer and boolean outputs are cast to floats and get
+    no gradient."""
     if program.loss is not None:
         return program
     builder = Builder(dict(program.types), dict(program.names), list(program.nodes))
@@ -69,16 +69,18 @@ LARGE = 100_000
 
 
 def programs_of(spec: Spec, sizes: Mapping[str, int]) -> tuple[Program, Program]:
-    """Return a spec's programs for training, which has a loss, and for inference."""
+    """Return two programs of a spec: for training, with a loss, and for inference. ``sizes`` has
+    the sizes that differ from the spec, e.g. ``{"hidden": 7}``."""
     sizes_of_spec = {n: v for n, v in sizes.items() if n in spec.model.sizes}
     training = with_loss(spec.program("training", **sizes_of_spec))
     return training, spec.program("inference", **sizes_of_spec)
 
 
 class Case:
-    """A model at fixed sizes, its test arrays (``material``), and the oracle's results for them.
+    """A model at fixed sizes, its test arrays (``material``), and the oracle's results for these
+    arrays.
 
-    ``sizes`` override the sizes in the spec. ``drawing`` is the function that draws the test
+    ``sizes`` override the sizes in the spec. ``drawing`` is the function that draws the random test
     arrays. By default the drawn arrays avoid all kinks (points at which a derivative jumps), and
     the user's arrays (``given``) replace the drawn arrays. If the model has no loss, the loss is
     the sum of the mean squares of its outputs.
@@ -121,7 +123,7 @@ class Case:
         return ", ".join(f"{name} {size}" for name, size in every.items())
 
     def program(self, phase: Phase) -> Program:
-        """Return the model's program for a phase: training or inference."""
+        """Return the model's program for the phase "training" or "inference"."""
         return self.training if phase == "training" else self.inference
 
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
@@ -132,8 +134,8 @@ class Case:
         return self.material.with_batch(other)
 
     def cached_arguments(self, key: str, compute: Callable[[], Arguments]) -> Arguments:
-        """Return the test arrays cached under ``key``; the first call computes them by
-        ``compute``."""
+        """Return the test arrays that are cached under ``key``. The first call for a key computes
+        them by ``compute``."""
         with self._lock:
             if key not in self._arguments:
                 self._arguments[key] = compute()
@@ -141,10 +143,10 @@ class Case:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Let only one thread at a time run the oracle.
+        """Let only one thread at a time run the oracle during the ``with`` block.
 
         If the oracle lacked time or memory in an earlier call, raise the same error again, because
-        the case would need as much again.
+        a repeated computation would need as much again.
         """
         with within_limits(), self._lock:
             if self._fault is not None and self._fault[1] is this_run():
@@ -157,8 +159,8 @@ class Case:
                 raise
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
-        """Return the values that ``run`` computes with the oracle's session, with their rounding
-        noise. They are cached under ``key``.
+        """Return the values that ``run(session)`` computes with the oracle's session, and the
+        rounding noise of these values. The values are cached under ``key``.
 
         Raises:
             OracleFault: the oracle does not have enough time or memory.
@@ -174,8 +176,8 @@ class Case:
     def forward(
         self, phase: Phase, material: Arguments, key: Any, targets: Arrays | None = None
     ) -> Expected:
-        """Return the oracle's results of a forward pass, cached under ``key``. If ``targets`` are
-        given, the results include the loss and the metrics."""
+        """Return the oracle's results of a forward pass on the arrays ``material``, cached under
+        ``key``. With ``targets``, the results include the loss and the metrics."""
 
         def run(session: Session) -> Mapping[str, Array]:
             session.load(material.parameters, material.statistics)
@@ -186,10 +188,11 @@ class Case:
     def gradients(
         self, material: Arguments, key: Any, along: Mapping[str, Array] | None = None
     ) -> Expected:
-        """Return the results of a training pass with their gradients, e.g. ``gradient.out.W``.
-        Without ``along``, these are gradients of the loss. Otherwise ``along`` has a cotangent for
-        each result. If a gradient is not finite, no gradient is compared: see
-        :meth:`.Expected.of_finite_gradients`."""
+        """Return the results of a training pass on the arrays ``material`` together with its
+        gradients, which have names such as ``gradient.out.W``. Without ``along``, these are
+        gradients of the loss. Otherwise ``along`` maps each result to its cotangent (the gradient
+        that flows into the backward pass). If a gradient is not finite, no gradient is compared:
+        see :meth:`.Expected.of_finite_gradients`."""
 
         def run(session: Session) -> Mapping[str, Array]:
             session.load(material.parameters, material.statistics)
@@ -208,8 +211,9 @@ class Case:
         key: Any,
         start: int = 0,
     ) -> Expected:
-        """Train one step per batch; return the :func:`step_values` of all steps. The number of the
-        first step is ``start + 1``. ``key`` is a cache key."""
+        """Train one step per batch, starting from the arrays ``material``; return the
+        :func:`step_values` of all steps. The number of the first step is ``start + 1``. The result
+        is cached under ``key``."""
 
         def run(session: Session) -> Iterator[Mapping[str, Array]]:
             session.use_rule(rule)
@@ -230,8 +234,8 @@ class Case:
 
 
 def entries_of(program: Program, batch: int, time: int) -> int:
-    """Return how many numbers a model has in memory: in its parameters, its inputs, and all values
-    of a forward pass."""
+    """Return how many numbers a model has in memory during a forward pass: its parameters, its
+    inputs, and all intermediate values."""
     free = {"batch": batch, "time": time}
     ports = (*program.parameters, *program.statistics, *program.inputs, *program.state)
     sizes = {**program.sizes, **free}
@@ -247,12 +251,13 @@ def state_of(results: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> dict[str, Array]:
-    """Return the values to compare after a training step, with names such as ``step 2: out.W
-    moved``. They are the loss, the change of each parameter since the start of training, the
-    optimizer's slots, and the moving statistics.
+    """Return the values to compare after a training step: a dictionary with names such as ``step 2:
+    out.W moved``. The values are the loss, the change of each parameter since the start of
+    training, the optimizer's slots, and the moving statistics. ``number`` is the step number, and
+    ``material`` has the parameters at the start.
 
-    The change of a parameter is compared, not the parameter itself: a step is much smaller than the
-    parameter, so a wrong step would hardly change it.
+    The change of a parameter is compared, and not the parameter itself, because a step is much
+    smaller than the parameter.
     """
     prefix = f"step {number}: "
     values = {f"{prefix}{n}": a for n, a in step["results"].items() if n == "loss"}
@@ -265,8 +270,8 @@ def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> di
 
 
 def with_parameter_rounding(expected: Expected, parameters: Arrays) -> Expected:
-    """Return expected training steps in which the noise of each parameter's change is at least the
-    rounding error of the parameter.
+    """Return expected training steps with more noise: the noise of each parameter's change becomes
+    at least the rounding error of the parameter.
 
     This minimum is needed because the measured noise of a parameter with few numbers may be too
     small by chance.
@@ -286,8 +291,8 @@ def with_parameter_rounding(expected: Expected, parameters: Arrays) -> Expected:
 
 
 def _change_of(array: Any, start: Array | None) -> Any:
-    """Return the change of a parameter since the start of training. If the array has a wrong shape,
-    return it unchanged; the comparison then reports its shape."""
+    """Return the change of a parameter since the start of training, when it was ``start``. If the
+    array has a wrong shape, return the array itself; the comparison then reports its shape."""
     if start is None or isinstance(array, Misfit) or array.shape != start.shape:
         return array
     change = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)
@@ -310,11 +315,10 @@ __all__ = [
 
 
 def check_finite_results(case: Case) -> None:
-    """Reject a model whose loss is not finite, or one of whose outputs has no finite entry, because
-    such results cannot be compared.
+    """Reject a model whose results are not finite, because they cannot be compared.
 
     Raises:
-        UsageError: the loss is not finite in float64 for the case's arrays. In a model without a
+        UsageError: the loss is not finite in float64 for the case's arrays. For a model without a
             loss: an output has no finite entry.
     """
     if case.spec.model.loss is None:
@@ -337,8 +341,8 @@ def check_finite_results(case: Case) -> None:
 
 
 def _first_non_finite(case: Case) -> str:
-    """Return a text about the first named value with an entry that is not finite, and about its
-    equation. Return "" if all entries are finite."""
+    """Return a text for an error message: the first named value with an entry that is not finite,
+    and its equation. Return "" if all entries are finite."""
     program, material = case.training, case.material
     session = Session(Oracle(), program, case.inference, path="equations", dtype="float64")
     session.load(material.parameters, material.statistics)

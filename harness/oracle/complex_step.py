@@ -28,14 +28,16 @@ ALLOWED = 1e-12
 
 
 def complex_step_gap(case: Case) -> float:
-    """Return the largest relative gap between the oracle's gradients and the complex step.
+    """Return the largest relative difference (gap) between the oracle's gradients and the complex
+    step. If a gap is too large, the oracle's gradients are wrong, and the function raises
+    :class:`HarnessError`.
 
     For each parameter, float input and state, the derivative of the loss along a random direction
-    is computed by the gradient and by the complex step. In a model with many variables, several
-    variables share a direction. The gap is relative to the sum of the absolute terms of the inner
-    product of gradient and direction. Directions with an infinite or NaN derivative are skipped.
-    The result is NaN if all directions are skipped, and 0 for a model without a loss. If a gap is
-    too large, the oracle's gradients are wrong, and the function raises :class:`HarnessError`.
+    is computed in two ways: by the gradient and by the complex step. In a model with many
+    variables, several variables share a direction. The difference is divided by the sum of the
+    absolute terms of the inner product of gradient and direction. Directions with an infinite or
+    NaN derivative are skipped. The result is NaN if all directions are skipped, and 0 for a model
+    without a loss.
     """
     if case.training.loss is None:
         return 0.0
@@ -45,8 +47,8 @@ def complex_step_gap(case: Case) -> float:
 
 
 def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
-    """Return the largest gap over all directions. ``loss_value`` is the value number of the
-    loss."""
+    """Return the largest relative difference between gradient and complex step over all directions.
+    ``loss_value`` is the number of the loss in the program."""
     expected = case.gradients(case.material, "main")
     gradients = expected.values
     values, sizes = _environment(case)
@@ -86,13 +88,14 @@ def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
 
 
 def _variable_groups(names: Sequence[str]) -> list[list[str]]:
-    """Divide the variables (parameters, inputs, states) into groups that share a direction.
+    """Divide the variables (parameters, inputs, states) into groups; the variables of a group share
+    a direction.
 
     If there are few variables, each is a group. If there are many, a group has the same variable
-    (e.g. ``W``) of all blocks. This is faster: each group costs a pass through the whole model, so
-    the time of single variables would be quadratic in the depth. A wrong gradient is still visible
-    in the sum over its group, because the gradients of the same variable have similar sizes in all
-    blocks.
+    (e.g. ``W``) of all blocks. Each group costs a pass through the whole model. With a group for
+    every variable, the time would grow with the square of the depth. A wrong gradient is still
+    visible in the sum over its group, because the gradients of the same variable have similar sizes
+    in all blocks.
     """
     if len(names) <= ONE_BY_ONE:
         return [[name] for name in names]
@@ -101,8 +104,9 @@ def _variable_groups(names: Sequence[str]) -> list[list[str]]:
 
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
-    """Return the arrays of the case by value number, and all sizes by name. The arrays are real:
-    numpy makes values complex if they depend on a variable that is shifted by an imaginary step."""
+    """Return two dictionaries: the case's arrays by value number, and all sizes by name. The arrays
+    are real. If a variable is shifted by an imaginary step, numpy makes the values that depend on
+    it complex."""
     material, program = case.material, case.training
     groups = {
         "": material.parameters,

@@ -1,4 +1,4 @@
-"""Random test values that make errors of a backend visible.
+"""Random test arrays that make errors of a backend visible.
 
 Biases are not 0, scales are not 1, moving statistics differ from their initial values, and
 recurrent weights are not symmetric. With the usual initial values, most planted errors change no
@@ -30,9 +30,9 @@ def single(array: Array) -> Array:
 def draw(
     program: Program, batch: int, time: int, seed: int, gain: float = 1.0, rotation: int = 0
 ) -> Arguments:
-    """Draw the parameters, statistics, inputs, state and targets of a program for one batch. All
-    parameters with two or more axes are multiplied by ``gain``, a power of two. The rows of masks
-    and lengths are rotated by ``rotation`` rows."""
+    """Draw random parameters, statistics, inputs, states and targets of a program for one batch.
+    All parameters with two or more axes are multiplied by ``gain``, a power of two. The rows of
+    masks and the entries of lengths are rotated by ``rotation`` positions."""
     sizes = {"batch": batch, "time": time}
     parameters = {p.name: parameter(program, p, seed) for p in program.parameters}
     return Arguments(
@@ -72,8 +72,8 @@ def _is_initialised_with_ones(port: Port) -> bool:
 def data(
     program: Program, port: Port, sizes: Mapping[str, int], seed: int, rotation: int = 0
 ) -> Array:
-    """Draw the array of an input or a state: noise from its distribution, valid indices, a mask, or
-    normally distributed floats."""
+    """Draw the array of an input or a state. According to the port, the array has noise from the
+    port's distribution, valid indices, a mask, or normally distributed floats."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if port in noise_ports(program):
         return draw_noise(port.init or {}, shape, port.name, seed, 0)
@@ -117,12 +117,12 @@ def _draw_integers(
 def _first_lengths(
     program: Program, port: Port, sizes: Mapping[str, int], rotation: int
 ) -> list[int]:
-    """Return the first three lengths: the maximum, 0, and 1. If ``rotation`` is odd, the third
-    length is half the maximum.
+    """Return the first three sequence lengths: the maximum, 0, and 1. If ``rotation`` is odd, the
+    third length is half the maximum.
 
-    A model may have two inputs of lengths, e.g. ``ctc``: the number of steps and the number of
-    labels. If ``rotation`` is even, their first three rows then have: the maximum of both; one step
-    more than labels; one label more than steps.
+    A model may have two inputs of lengths. For example, ``ctc`` has the number of steps and the
+    number of labels. If ``rotation`` is even, the three rows of such a model are: the maximum of
+    both inputs; one step more than labels; one label more than steps.
     """
     all_sizes = {**program.sizes, **sizes}
     largest = {}

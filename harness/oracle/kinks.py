@@ -1,8 +1,8 @@
 """Comparisons (e.g. ``x < 0``) whose result a rounding error may change.
 
-This module measures how close the operands of comparisons are to each other, and how results change
-if a comparison gives the opposite result. For example, the gradient of relu jumps at 0 (a kink). If
-a value is nearly 0, two correct gradients may differ by far more than a rounding error.
+This module measures how close the two operands of each comparison are, and how a program's results
+change if a comparison gives the opposite result. For example, the gradient of relu jumps at 0 (a
+kink). If a value is nearly 0, two correct gradients may differ by far more than a rounding error.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ ORDERED = ("less", "less_equal")
 
 
 class ComparisonRecorder(Oracle):
-    """The oracle with a record of all comparisons and of the smallest gap between their operands.
+    """The oracle with a record of all comparisons and of the smallest difference (gap) between
+    their operands.
 
-    ``margin`` is the smallest gap, relative to the size of the operands, and ``positive_margin``
-    the smallest gap that is not 0. Operands with a gap of 0 are equal on purpose, and so are equal
-    in every backend. ``decisions`` lists the results of all comparisons, sorts and floors in order
-    of execution.
+    ``margin`` is the smallest gap, relative to the size of the operands. ``positive_margin`` is the
+    smallest gap that is not 0: operands with a gap of 0 are equal on purpose, and so are equal in
+    every backend. ``decisions`` lists the results of all comparisons, sorts and floors in order of
+    execution.
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,8 @@ class ComparisonRecorder(Oracle):
         return self.decisions[-1]
 
     def _argsort(self, x: Array) -> Array:
-        """Compute argsort, and record it as comparisons of neighbours in the sorted order."""
+        """Compute argsort, and record it as comparisons of neighbouring entries in the sorted
+        order."""
         order = TABLE["argsort"](x)
         ordered = np.take_along_axis(x, order, -1)
         self._near(ordered[..., :-1], ordered[..., 1:])
@@ -96,9 +98,10 @@ class FlippedComparisons(Oracle):
     """The oracle with flipped comparisons: a comparison of nearly equal operands returns the
     opposite result.
 
-    In a model with millions of relus, some inputs are always so close to 0 that rounding decides. A
-    backend that decides differently is not wrong. ``nearest`` and ``furthest`` are the smallest and
-    largest relative gaps between operands of flipped comparisons.
+    In a model with millions of relus, some inputs are always so close to 0 that rounding errors
+    decide whether they are positive. A backend that decides differently is not wrong. ``nearest``
+    and ``furthest`` are the smallest and largest relative differences between operands of flipped
+    comparisons.
     """
 
     def __init__(self) -> None:
@@ -108,8 +111,8 @@ class FlippedComparisons(Oracle):
         self._table["argsort"] = self._swapped_argsort
 
     def begin(self, band: float, beyond: float = 0.0) -> None:
-        """Start to flip comparisons. The gap between the operands, relative to the larger operand,
-        must be above ``beyond`` and at most ``band``."""
+        """Start to flip comparisons. A comparison is flipped if the difference between its
+        operands, relative to the larger operand, is above ``beyond`` and at most ``band``."""
         self._band, self._beyond = band, beyond
         self.nearest, self.furthest = np.inf, 0.0
 
@@ -132,8 +135,8 @@ class FlippedComparisons(Oracle):
         return np.asarray(near)
 
     def _swapped_argsort(self, x: Array) -> Array:
-        """Compute argsort, but swap neighbours in the sorted order if their gap is in the band.
-        Each entry is swapped at most once."""
+        """Compute argsort, but swap neighbouring entries in the sorted order if their difference is
+        in the range of :meth:`begin`. Each entry is swapped at most once."""
         order = np.array(TABLE["argsort"](x))
         ordered = np.take_along_axis(x, order, -1)
         near = self._near(ordered[..., 1:] - ordered[..., :-1], _size(x))
@@ -148,12 +151,12 @@ class FlippedComparisons(Oracle):
 
 
 class MaximumRecorder(Oracle):
-    """The oracle with a record of the smallest gap between the largest and the second-largest entry
-    over all calls of ``max``.
+    """The oracle with a record of the smallest difference (gap) between the largest and the
+    second-largest entry over all calls of ``max``.
 
-    ``gap`` is relative to the size of the operand; gaps of 0 (ties) are ignored. The class
-    :class:`ComparisonRecorder` cannot measure this gap, because it sees only comparisons with the
-    maximum.
+    ``gap`` is relative to the size of the operand; a gap of 0 (a tie) is ignored. The class
+    :class:`ComparisonRecorder` cannot measure this gap, because it sees only comparisons of entries
+    with the maximum.
     """
 
     def __init__(self) -> None:
@@ -178,8 +181,8 @@ def _size(array: Array) -> float:
 
 
 def kink_margin(program: Program, material: Arguments) -> float:
-    """Return the smallest gap between the operands of a comparison in a forward pass, relative to
-    the size of the operands."""
+    """Return how close a forward pass on the arrays ``material`` comes to a kink: the smallest
+    difference between the operands of any comparison, relative to the size of the operands."""
     oracle = ComparisonRecorder()
     session = Session(oracle, program, program, path="equations", dtype="float64")
     with within_limits():
@@ -189,8 +192,8 @@ def kink_margin(program: Program, material: Arguments) -> float:
 
 
 def farthest_from_kinks(program: Program, materials: Iterable[Arguments]) -> Arguments:
-    """Return the first test arrays whose :func:`kink_margin` is at least :data:`KINK_MARGIN`. If
-    there are none, return the test arrays with the largest margin."""
+    """Return the first of several sets of test arrays whose :func:`kink_margin` is at least
+    :data:`KINK_MARGIN`. If there is no such set, return the set with the largest margin."""
     return max(materials, key=lambda material: min(kink_margin(program, material), KINK_MARGIN))
 
 
@@ -214,11 +217,13 @@ def draw_off_kinks(
     time: int,
     given: UserArrays | None = None,
 ) -> tuple[int, Arguments]:
-    """Draw test arrays that avoid all kinks; return the seed that was used, and the arrays.
+    """Draw test arrays that avoid all kinks (points at which a derivative jumps). Return the seed
+    that was used, and the arrays.
 
-    The matrices are multiplied by the first factor in :data:`GAINS` with which float32 does not
+    The matrices are multiplied by a factor: the first in :data:`GAINS` with which float32 does not
     overflow. The user's arrays (``given``) replace drawn arrays.
-    ``functools.partial(draw_off_kinks, batch=..., time=..., given=...)`` is a :data:`Drawing`.
+    ``functools.partial(draw_off_kinks, batch=..., time=..., given=...)`` can be the ``drawing`` of
+    a :class:`.Case`.
     """
     tries = 1 if given is not None and given.decides_forward else SEEDS_TRIED
 
@@ -236,9 +241,9 @@ def draw_off_kinks(
 def off_kinks(
     program: Program, seed: int, draw_once: Callable[[int], Arguments], tries: int = SEEDS_TRIED
 ) -> tuple[int, Arguments]:
-    """Draw test arrays with up to ``tries`` seeds, by calling ``draw_once(seed)``. Return the first
-    seed whose arrays avoid all kinks, and these arrays. If there is no such seed, return the seed
-    with the largest margin."""
+    """Draw test arrays by ``draw_once(seed)`` with up to ``tries`` different seeds. Return the
+    first seed whose arrays avoid all kinks, and these arrays. If there is no such seed, return the
+    seed with the largest :func:`kink_margin`, and its arrays."""
     best: tuple[float, int, Arguments] | None = None
     for candidate_seed in range(seed * SEEDS_TRIED, seed * SEEDS_TRIED + tries):
         material = draw_once(candidate_seed)
@@ -252,7 +257,8 @@ def off_kinks(
 
 
 def has_finite_results(training: Program, inference: Program, material: Arguments) -> bool:
-    """Return whether a forward pass in float32 has only finite results."""
+    """Return whether a forward pass in float32 on the arrays ``material`` has only finite
+    results."""
     session = Session(Oracle(), training, inference, path="equations", dtype="float32")
     session.load(material.parameters, material.statistics)
     results = session.forward("training", material.inputs, material.state)

@@ -76,7 +76,7 @@ def _reversed_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 
 
 def _doubled_cumsum(x: Array) -> Array:
-    """Return the cumulative sum over the last axis, computed like a parallel scan: step n adds to
+    """Return the cumulative sum over the last axis, computed in few parallel steps: step n adds to
     each entry the entry that is 2^n positions before it."""
     x, step = np.array(x), 1
     while step < x.shape[-1]:
@@ -94,8 +94,8 @@ def _halved_cumsum(x: Array) -> Array:
 def _ordered_tensordot(
     matmul: Callable[[Array, Array], Array], turn: int = 1
 ) -> Callable[..., Array]:
-    """Return a tensordot function that computes its sums with the function ``matmul``. With
-    ``turn=-1``, it sums over the axes in reverse order."""
+    """Return a tensordot function that computes its sums with ``matmul``, a function for matrix
+    products. With ``turn=-1``, it sums over the axes in reverse order."""
 
     def tensordot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
         left_axes, right_axes = (part[::turn] for part in axes)
@@ -111,12 +111,12 @@ def _ordered_tensordot(
 
 
 def _nudged(function: Callable[[Array], Array], bound: float = np.inf) -> Callable[[Array], Array]:
-    """Wrap a function so that each result is about four units in the last place too high or too
-    low.
+    """Wrap a function such as exp so that each result is about four units in the last place too
+    high or too low. This imitates the differences between the exp, log or tanh of different
+    libraries, which later operations may magnify.
 
-    Results of exp, log or tanh differ between libraries, and later operations may magnify the
-    differences. The sign of each error is random with a fixed seed. ``bound`` limits the magnitude
-    of the results.
+    The sign of each error is random with a fixed seed. ``bound`` is the largest magnitude that
+    results may get, e.g. 1 for tanh.
     """
 
     def run(x: Array) -> Array:
@@ -176,8 +176,9 @@ def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
 
 
 def _windows(x: Array, axes: tuple[int, ...], lowest: bool, **each: tuple[int, ...]) -> Array:
-    """Return the entries of all sliding windows. :mod:`harness.program.windows` defines which
-    entries belong to a window."""
+    """Return the entries of all sliding windows of ``x``. :mod:`harness.program.windows` defines
+    which entries belong to a window, and the attributes in ``each``. With ``lowest``, padding is
+    the lowest number, otherwise 0."""
     pads = dict(zip(axes, zip(each["padding"], each["after"], strict=True), strict=True))
     x = np.pad(
         x,
@@ -212,8 +213,8 @@ def _places(
     length: Sequence[int],
     **_: Sequence[int],
 ) -> list[Array]:
-    """Return for each axis the positions that the windows read, counted in the padded axis. Each
-    array has the shape ``[number of windows, window size]``."""
+    """Return one array for each axis: the positions that the windows read, counted in the padded
+    axis. The array has the shape ``[number of windows, window size]``."""
     return [
         np.arange(count)[:, None] * step + np.arange(entries) * distance
         for entries, step, distance, count in zip(size, stride, dilation, length, strict=True)
@@ -289,9 +290,10 @@ def run(
     dtype: str = "float64",
     watch: Watch | None = None,
 ) -> dict[int, Array]:
-    """Run nodes with numpy, and return the values of all their outputs, by value number.
+    """Run nodes with numpy. Return a dictionary from value number to array, with all outputs of the
+    nodes.
 
-    ``known_values`` has the values of inputs and parameters by number. ``dtype`` is float64,
+    ``known_values`` has the inputs and parameters, also by value number. ``dtype`` is float64,
     float32 (for the yardstick) or complex128.
     """
     kind = np.dtype(dtype).type
@@ -302,12 +304,12 @@ def run(
 
 
 class Oracle(Backend):
-    """The oracle as a backend. It can therefore be run, and trained, by the same session class as
-    every other backend.
+    """The oracle as a backend. The session class that runs and trains every other backend can
+    therefore also run and train the oracle.
 
     In float32, the same class computes the yardsticks. ``order`` (a key of :data:`ORDERS`) changes
-    the order of sums, or the last digits of functions such as exp. All orders are correct, so the
-    differences between their results are the noise that any correct backend may have.
+    the order of sums, or the last digits of functions such as exp. All orders are correct, so any
+    correct backend may show the differences between their results.
     """
 
     name = "oracle"

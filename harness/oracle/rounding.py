@@ -1,9 +1,9 @@
 """Random rounding: each result is changed by one unit in its last place, up or down.
 
-An equation can be written in several correct ways, and terms may cancel exactly in only one of
+There are several correct ways to write an equation, and terms may cancel exactly in only one of
 them. For example, ``x - mean(x)`` of a single row is 0, but ``x * a - mean(x) * a`` may leave a
-rounding error. Random rounding measures such errors (Monte Carlo arithmetic, Parker 1997); runs
-with a different order of summation do not show them.
+rounding error. Random rounding measures such errors (Monte Carlo arithmetic, Parker 1997); a
+different order of summation does not show them.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class _Softmax:
 
 @dataclass(frozen=True)
 class _Product:
-    """A matrix product, possibly multiplied or divided by other arrays. ``size()`` returns for each
-    entry the sum of the magnitudes of its terms. ``weighted`` is True if one factor is a softmax.
+    """A matrix product, possibly multiplied or divided by other arrays. ``size()`` returns the sum
+    of the magnitudes of the terms of each entry. ``weighted`` is True if one factor is a softmax.
     """
 
     result: Array
@@ -138,8 +138,8 @@ class Attention:
                 self._products.append(self._scaled(product, y, operands[1], op))
 
     def _product_of(self, array: Array) -> _Product | None:
-        """Return the recorded matrix product whose result is ``array`` (the same object, not an
-        equal array); None if there is none."""
+        """Return the product, among recent matrix products, whose result is this very array object;
+        None if there is no such product."""
         return next((product for product in self._products if array is product.result), None)
 
     def _scaled(self, product: _Product, y: Array, factor: Any, op: str) -> _Product:
@@ -185,9 +185,9 @@ TERMS: Mapping[str, Callable[..., int]] = {
 
 
 def _exact_integers(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
-    """Return a mask of the entries of ``y`` that are exact integers computed from integers, and so
-    have no rounding error. Return None if the operation or the result is not tested for integers.
-    """
+    """Return a boolean mask: True for the entries of ``y`` that are integers computed exactly from
+    integers, and so have no rounding error. Return None if the operation ``op`` or its result is
+    not tested for integers."""
     literal = op != "power" or np.ndim(arguments[1]) == 0
     if (
         op not in COUNTING
@@ -210,13 +210,14 @@ def _are_integers(values: Any) -> Array:
 class Rounded(Oracle):
     """The oracle with random rounding: each result is moved up or down by a unit in its last place.
 
-    Results of long sums are moved by more than one unit. Products in a narrow dtype (e.g. bfloat16)
-    are moved by the rounding error of this dtype. Exact integers such as counts and positions are
-    not moved. Comparisons, sorts and floors return the results that were recorded in an earlier
-    run, because rounding would otherwise change comparisons of equal operands.
+    Results of long sums are moved by more than one unit. Matrix products in a narrow dtype (e.g.
+    bfloat16) are moved by the rounding error of this dtype. Exact integers such as counts and
+    positions are not moved. Comparisons, sorts and floors return the results that were recorded in
+    an earlier run, because rounding would otherwise change comparisons of equal operands.
 
-    Without recorded results, comparisons are computed, and only products in a narrow dtype are
-    moved. The input of a relu that is 0 except for rounding may then have either sign.
+    If no results were recorded, comparisons are computed, and only matrix products in a narrow
+    dtype are moved. If the input of a relu is 0 except for rounding errors, it may then have either
+    sign.
     """
 
     def __init__(self, dtype: str = "float64") -> None:
@@ -245,8 +246,8 @@ class Rounded(Oracle):
         return run
 
     def _moving(self, op: str, terms: Callable[..., int]) -> Callable[..., Array]:
-        """Wrap an operation so that its results are moved up or down by their rounding error.
-        ``terms`` returns how many terms each result sums."""
+        """Wrap the function of the operation ``op`` so that its results are moved up or down by
+        their rounding error. ``terms`` returns how many terms each result sums."""
         function, alone = TABLE[op], op in LIBRARY_DEPENDENT
 
         def run(*arguments: Any, **attributes: Any) -> Array:
@@ -271,17 +272,17 @@ class Rounded(Oracle):
         return run
 
     def _moved_product(self, product: Callable[..., Any], dtype: str) -> Callable[..., Array]:
-        """Wrap a product so that its results are moved up or down by the largest rounding error of
-        a narrow dtype."""
+        """Wrap a matrix product so that its results are moved up or down by the largest rounding
+        error of the narrow ``dtype``, e.g. bfloat16."""
         largest_error = ROUNDOFF * PRECISION[dtype]
         return lambda *a, **attributes: self._nudge(
             np.asarray(product(*a, **attributes)), largest_error
         )
 
     def _nudge(self, y: Array, size: float) -> Array:
-        """Move each number up or down by the relative ``size``. Equal numbers move in the same
-        direction, because repeated examples have equal rounding errors, which a mean over examples
-        does not cancel."""
+        """Move each number in ``y`` up or down by the relative ``size``. Equal numbers move in the
+        same direction: repeated examples have equal rounding errors, so that the errors do not
+        cancel in a mean over examples."""
         unsigned = np.dtype(f"u{y.itemsize}").type
         highest = 8 * y.itemsize - 1
         top, odd = unsigned(1 << highest), unsigned(self._random.integers(1 << highest) | 1)
@@ -302,8 +303,8 @@ class Rounded(Oracle):
 
 
 class Narrowed(Oracle):
-    """The oracle with activations and sums over examples rounded to a narrow dtype, as in
-    mixed-precision training.
+    """The oracle with activations and sums over examples rounded to a narrow dtype such as float16,
+    as in mixed-precision training.
 
     Since the results of activations are rounded, 1 - tanh(x) ** 2 has few digits if tanh(x) is near
     1. Sums over examples, e.g. the gradient of a bias, may overflow.
@@ -324,20 +325,22 @@ class Narrowed(Oracle):
 
 
 def small_rounding_only(values: Arrays) -> list[str]:
-    """Return the names of tensors that have few entries and consist only of rounding errors. A
-    single run with random rounding may miss their errors by chance, so several runs are needed."""
+    """Return the names of tensors that have few entries and consist only of rounding errors. In a
+    single run with random rounding, these few errors may be too small by chance, so several runs
+    are needed."""
     return [name for name in rounding_only(values) if values[name].size <= FEW_ENTRIES]
 
 
 def has_equal_rows(values: Arrays) -> bool:
-    """Return whether all rows of any output are equal. All results then depend on few numbers, and
-    a single run with random rounding may miss their errors by chance."""
+    """Return whether any output has only equal rows. If it does, all results depend on few numbers.
+    In a single run with random rounding, the errors may be too small by chance."""
     outputs = (a for n, a in values.items() if n.startswith("output.") and a.ndim)
     return any(bool((a == a[:1]).all()) for a in outputs)
 
 
 def perturbed(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:
-    """Return the parameters, each moved up or down by about four units in the last place of a
-    dtype. Training from these parameters shows how much rounding errors change a long training."""
+    """Return the parameters, each moved up or down by about four units in the last place of
+    ``dtype``. Training from these parameters shows how far rounding errors grow in a long training.
+    """
     size = PERTURBATION * PRECISION[dtype]
     return {n: a * (1 + size * random.choice((-1.0, 1.0), a.shape)) for n, a in parameters.items()}

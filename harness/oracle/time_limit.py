@@ -41,7 +41,7 @@ class OracleFault(HarnessError):
 
 class TimeLimit:
     """The time limit of the oracle for one cell. ``limit`` and ``spent`` are in seconds. The event
-    ``stopped`` is shared by all cells of a run, and is set when the run ends early."""
+    ``stopped`` is shared by all cells of one command, and is set when the command ends early."""
 
     def __init__(self, limit: float, stopped: threading.Event | None = None) -> None:
         self.limit, self.spent = limit, 0.0
@@ -51,8 +51,8 @@ class TimeLimit:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Add the duration of the ``with`` block to ``spent``. If it is inside a block whose time
-        is already counted, add nothing."""
+        """Add the duration of the ``with`` block to ``spent``. If the block is inside another such
+        block, add nothing, because the outer block counts its time."""
         if self._since is not None:
             yield
             return
@@ -65,7 +65,7 @@ class TimeLimit:
             self._since = None
 
     def check_time(self) -> None:
-        """Raise :class:`OracleFault` if the time limit has passed or the run was stopped."""
+        """Raise :class:`OracleFault` if the time limit has passed or the command was stopped."""
         if self._since is None:
             return
         if self.stopped.is_set():
@@ -113,8 +113,8 @@ def with_time_limit(time_limit: TimeLimit) -> Iterator[None]:
 
 @contextmanager
 def within_limits(need_bytes: int = 0, min_seconds: float = 0.0) -> Iterator[None]:
-    """Check that the ``with`` block has enough time and memory, and add its duration to the
-    oracle's time.
+    """Check that the ``with`` block has enough time and memory. When it ends, add its duration to
+    the time that the oracle has used.
 
     The block needs ``need_bytes`` bytes and at least ``min_seconds`` seconds. Outside
     :func:`with_time_limit` there is no time limit.
@@ -135,7 +135,8 @@ def within_limits(need_bytes: int = 0, min_seconds: float = 0.0) -> Iterator[Non
 @contextmanager
 def _reserved(need_bytes: int) -> Iterator[None]:
     """Reserve ``need_bytes`` bytes of memory during the ``with`` block. Raise :class:`OracleFault`
-    if the memory is not available; memory that other threads have reserved is not."""
+    if they are not available. Memory that other threads have reserved does not count as available.
+    """
     thread_id = threading.get_ident()
     before = _reserved_bytes.get(thread_id, 0)
     if need_bytes > max(_SMALL, before):
@@ -161,13 +162,13 @@ def _reserved(need_bytes: int) -> Iterator[None]:
 
 
 def spent() -> float:
-    """Return the seconds that the oracle has used for the cell of this thread."""
+    """Return the seconds that the oracle has used for the cell that this thread computes."""
     time_limit = _current.get()
     return 0.0 if time_limit is None else time_limit.spent
 
 
 def this_run() -> object:
-    """Return an object that identifies the run of the harness: all cells of one run get the same
+    """Return an object that identifies the running command: all cells of one command get the same
     object."""
     time_limit = _current.get()
     return object() if time_limit is None else time_limit.stopped
@@ -196,7 +197,8 @@ def time_checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def time_fault(how: str) -> OracleFault:
-    """Return the error that the oracle is too slow. Its message is "the oracle " plus ``how``."""
+    """Return the error that the oracle is too slow. Its message is "the oracle " plus ``how``, e.g.
+    ``did not finish in 300 s``."""
     return OracleFault(
         f"the oracle {how}, which is not a fault of the backend; "
         "choose smaller sizes (--size) or more time (--timeout)",

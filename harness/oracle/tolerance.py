@@ -1,5 +1,5 @@
-"""Tolerances. A tolerance is K times the rounding noise of a dtype, which is measured for each
-tensor.
+"""Tolerances. The rounding noise of a dtype is measured for each tensor, and the tolerance of this
+tensor is K times the noise.
 
 The error of a tensor is its largest deviation from the oracle, divided by its scale (see
 :func:`scales`). The yardstick is the error of numpy, which runs the same equations on the same
@@ -47,11 +47,11 @@ PRECISION: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class WorstEntry:
-    """The entry of a tensor with the largest error. ``place`` is its index; ``found`` and
-    ``expected`` are its numbers as text.
+    """The entry of a tensor with the largest error. ``place`` is its index, e.g. ``(0, 3)``.
+    ``found`` and ``expected`` are the backend's and the oracle's number as text.
 
-    ``off`` is the number of entries whose error exceeds the tolerance, and ``entries`` is the
-    number of all entries. ``words`` replace the index in messages, e.g. by a function call.
+    ``off`` is how many entries have an error above the tolerance, and ``entries`` is how many
+    entries the tensor has. ``words`` replace the index in messages, e.g. by a function call.
     ``note`` is a text that is added to the message.
     """
 
@@ -73,9 +73,13 @@ class WorstEntry:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """The result of comparing one tensor with the oracle. ``error`` and ``yardstick`` are relative
-    to the scale of the tensor (see :func:`scales`). ``point`` is the entry with the largest error;
-    None if the tensor agrees."""
+    """The result of comparing one tensor with the oracle. ``error``, ``yardstick`` and
+    ``tolerance`` are relative to the scale of the tensor (see :func:`scales`).
+
+    ``reason`` says why the tensor could not be compared, e.g. a wrong shape; otherwise it is "".
+    ``spread`` is a histogram of errors. ``telling`` is False if the tensor is mostly rounding
+    errors. ``point`` is the entry with the largest error; None if the tensor agrees.
+    """
 
     name: str
     error: float
@@ -117,8 +121,8 @@ class Deviation:
 
     @property
     def void(self) -> bool:
-        """True if the tensor is not compared because rounding errors are too large, e.g. after a
-        training that diverges."""
+        """True if the tensor is not compared because its rounding errors are too large, e.g. if
+        training diverges."""
         return not self.reason and self.tolerance >= VOID
 
     @property
@@ -135,12 +139,12 @@ MILLIONTH, THOUSANDTH, ROUNDINGS = 2.0**-20, 2.0**-10, 1024
 
 
 def scales(expected: Arrays) -> dict[str, float]:
-    """Return the scale of each tensor: the number by which the tensor's error is divided. It is the
-    largest magnitude in the tensor.
+    """Return a dictionary from tensor name to scale: the number by which the tensor's error is
+    divided. The scale is the largest magnitude in the tensor.
 
     If a tensor consists only of rounding errors (:func:`rounding_only`), its scale is
-    :data:`THOUSANDTH` of the largest magnitude in all tensors of its kind (:func:`kind_of`). The
-    scale is 1 if all tensors of a kind are 0.
+    :data:`THOUSANDTH` of the largest magnitude in all tensors of the same kind (:func:`kind_of`).
+    If all tensors of a kind are 0, their scale is 1.
     """
     magnitudes, kind_magnitudes = _magnitudes(expected)
     scale = {
@@ -151,9 +155,9 @@ def scales(expected: Arrays) -> dict[str, float]:
 
 
 def rounding_only(expected: Arrays) -> list[str]:
-    """Return the names of tensors that consist only of rounding errors: their entries are tiny
-    relative to other tensors of the same kind. An example is the gradient of a bias before a
-    normalisation."""
+    """Return the names of tensors that consist only of rounding errors, e.g. the gradient of a bias
+    before a normalisation. The entries of such a tensor are tiny relative to other tensors of the
+    same kind (:func:`kind_of`)."""
     magnitudes, kind_magnitudes = _magnitudes(expected)
     return [
         name for name, size in magnitudes.items() if _is_rounding_only(size, kind_magnitudes[name])
@@ -165,20 +169,20 @@ def _is_rounding_only(size: float, largest: float) -> bool:
 
 
 def rounding_only_noise(dtype: str) -> float:
-    """Return the minimum noise of a tensor that consists only of rounding errors, relative to the
+    """Return the least noise of a tensor that consists only of rounding errors, relative to the
     tensor's scale.
 
     The noise is :data:`ROUNDINGS` rounding errors, but small enough that the tensor is still
-    compared. In a narrow dtype (e.g. bfloat16), the noise is one rounding error. This is already so
-    large that the tensor is not compared.
+    compared. For a narrow dtype (e.g. bfloat16), the result is a single rounding error, which is
+    already so large that the tensor is not compared.
     """
     rounding_error = ROUNDOFF / THOUSANDTH * PRECISION[dtype]
     return rounding_error if narrow(dtype) else min(ROUNDINGS * rounding_error, VOID / (2 * K))
 
 
 def _magnitudes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
-    """Return two mappings by tensor name: the largest magnitude in the tensor, and the largest
-    magnitude in all tensors of its kind."""
+    """Return two dictionaries from tensor name to number: the largest magnitude in the tensor, and
+    the largest magnitude in all tensors of its kind (:func:`kind_of`)."""
     magnitudes: dict[str, float] = {}
     kinds: dict[tuple[str, str], float] = {}
     for name, array in expected.items():
@@ -198,11 +202,12 @@ def _largest(array: Array) -> float:
 
 
 def kind_of(name: str) -> tuple[str, str]:
-    """Return the kind of a tensor's name: the part before the first dot, and the text after the
+    """Return two parts of a tensor's name: the part before the first dot, and the text after the
     first space behind that dot.
 
-    For example, ``step 1: out.W moved`` has the kind ``("step 1: out", "moved")``. Only tensors of
-    one kind have similar sizes: one slot may hold gradients, and another slot their squares.
+    For example, ``step 1: out.W moved`` gives ``("step 1: out", "moved")``. Tensors with the same
+    two parts are of one kind. Only such tensors have similar sizes: one slot of an optimizer may
+    hold gradients, and another slot their squares.
     """
     prefix, _, suffix = name.partition(".")
     return prefix, suffix.partition(" ")[2]
@@ -214,9 +219,9 @@ TELLING = 2.0**-12
 
 
 def telling(noise: float, dtype: str) -> bool:
-    """Return whether a tensor with this noise can show how well two computations agree. If the
-    noise is large, the tensor is mostly rounding errors, so two correct results differ in most
-    digits."""
+    """Return whether a tensor with the relative ``noise`` can show how well two computations agree.
+    If the noise is large, the tensor is mostly rounding errors, and two correct results differ in
+    most digits."""
     return noise <= TELLING * PRECISION[dtype]
 
 
@@ -226,8 +231,9 @@ def digits(error: float) -> float:
 
 
 def relative_error(actual: Array, expected: Array, scale: float) -> float:
-    """Return the largest deviation of any entry, divided by ``scale``. Two NaN, or two equal
-    infinities, agree. A NaN or infinity in only one of the arrays makes the result inf."""
+    """Return the largest deviation of any entry, divided by ``scale``. Two NaN entries agree, and
+    so do two equal infinities. If only one array has a NaN or an infinity at an entry, the result
+    is inf."""
     actual = np.asarray(actual, np.float64)
     if actual.size == 0:
         return 0.0
@@ -241,8 +247,9 @@ def relative_error(actual: Array, expected: Array, scale: float) -> float:
 
 
 def worst_point(actual: Array, expected: Array, errors: Array, allowed: float) -> WorstEntry:
-    """Return the entry with the largest error. ``errors`` has the relative error of each entry;
-    entries with an error above ``allowed`` are counted. All arrays have the same shape."""
+    """Return the entry with the largest error. ``errors`` has the relative error of each entry. The
+    result also counts the entries whose error exceeds ``allowed``. All arrays have the same shape.
+    """
     position = tuple(int(index) for index in np.unravel_index(np.argmax(errors), errors.shape))
     values = actual[position], expected[position]
     numbers = [f"{float(number):.6g}" for number in values]
@@ -263,11 +270,11 @@ def _errors(actual: Array, expected: Array, scale: float) -> Array:
 
 
 def spread(actual: Array, expected: Array, scale: float, tolerance: float) -> tuple[int, ...]:
-    """Return a histogram of the errors of a tensor's entries, with ``2 * DECADES + 3`` counts.
+    """Return a histogram of the errors of a tensor's entries, as ``2 * DECADES + 3`` counts.
 
     The first count is the number of exact entries. Each further count is for one power of ten of
-    the ratio error / tolerance. The first of these is for ratios below ``10**-DECADES``; the last
-    is for ratios of at least ``10**DECADES``, and for NaN.
+    the ratio error / tolerance. The first of these counts is for ratios below ``10**-DECADES``. The
+    last is for ratios of at least ``10**DECADES``, and for NaN.
     """
     with np.errstate(all="ignore"):
         gap = np.abs(np.asarray(actual, np.float64) - expected).ravel()
@@ -292,8 +299,9 @@ def deviation(
     noise: float,
     dtype: str,
 ) -> Deviation:
-    """Compare one tensor with the oracle. ``noise`` is the measured rounding noise of the dtype. If
-    ``noise`` is below the minimum yardstick, the minimum is used."""
+    """Compare one tensor, ``actual``, with the oracle's tensor ``expected``. ``noise`` is the
+    measured rounding noise of the dtype. If ``noise`` is below the least possible yardstick, the
+    least yardstick is used."""
     yardstick = max(noise, FLOOR * PRECISION[dtype])
     tolerance = K * yardstick
     array = tensor(actual)
@@ -341,9 +349,9 @@ def compare(
 
 
 def accuracy_change(old: float, new: float) -> Literal["lost", "gained", ""]:
-    """Return "lost" or "gained" if the accuracy changed between two runs by more than rounding
-    explains; otherwise "". ``old`` and ``new`` are errors divided by the yardsticks of the two
-    runs.
+    """Compare the accuracy of an old and a new run. Return "lost" or "gained" if rounding errors do
+    not explain the change; otherwise "". ``old`` and ``new`` are the errors of the two runs, each
+    divided by the yardstick of the same run.
 
     Different inputs, processors or orders of summation change the rounding errors, but they also
     change the yardstick, so the ratios stay comparable.

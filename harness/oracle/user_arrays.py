@@ -37,8 +37,8 @@ class UserArrays:
     group, the group is empty.
 
     Arrays are float64, int64 (indices) or bool (masks), and their shapes fit the spec at ``sizes``.
-    ``batch`` and ``time`` are the sizes of the arrays or, if these have no such axis, the sizes
-    that the user asked for; otherwise None. ``files`` maps options of the command line, e.g.
+    ``batch`` and ``time`` are the sizes of the arrays. If no array has such an axis, they are the
+    sizes that the user asked for, or None. ``files`` maps options of the command line, e.g.
     ``--weights``, to the files of the arrays.
     """
 
@@ -50,8 +50,9 @@ class UserArrays:
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def over(self, drawn: Arguments, program: Program) -> Arguments:
-        """Return test arrays for a program. The user's arrays replace the drawn arrays of the same
-        group. If the user gives inputs but no state, the state is the initial state."""
+        """Return the arrays ``drawn`` for a program, with the user's arrays in place of the drawn
+        arrays of the same group. If the user gives inputs but no state, the state is the initial
+        state."""
         groups = {group: array or getattr(drawn, group) for group, array in self.groups().items()}
         # Inputs of the user may lack the noise, which is then drawn.
         groups["inputs"] = {**drawn.inputs, **self.arrays.inputs}
@@ -61,8 +62,8 @@ class UserArrays:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The sha256 checksum (hexadecimal) of each group of arrays that the user gave; see
-        :func:`digest_of`."""
+        """A dictionary from the name of each group that the user gave, e.g. ``parameters``, to the
+        sha256 checksum (hexadecimal) of its arrays; see :func:`digest_of`."""
         return {group: digest_of(arrays) for group, arrays in self.groups().items() if arrays}
 
     @property
@@ -72,8 +73,8 @@ class UserArrays:
         return bool(self.arrays.parameters and self.arrays.inputs)
 
     def groups(self) -> dict[str, ArrayDict]:
-        """Return the user's arrays by group (e.g. ``parameters``) and name. If the user gave no
-        array of a group, the group is an empty dictionary."""
+        """Return the user's arrays: group (e.g. ``parameters``) -> name -> array. If the user gave
+        no array of a group, its dictionary is empty."""
         return {f.name: getattr(self.arrays, f.name) for f in fields(Arguments)}
 
 
@@ -90,14 +91,15 @@ def check_user_arrays(
 ) -> UserArrays:
     """Check the user's arrays against a spec, and convert them to a :class:`UserArrays`.
 
-    Each group maps names to values that numpy can convert to arrays. A group is either None or
-    complete, except that inputs of noise may be missing. ``sizes`` has the sizes that differ from
-    the spec. The arrays determine the sizes batch and time.
+    Each group (``parameters``, ``inputs`` etc.) maps names to values that numpy can convert to
+    arrays. A group must be None or complete, except that random noise may be missing from the
+    inputs. ``sizes`` has the sizes that differ from the spec. The arrays determine the sizes batch
+    and time.
 
     Raises:
         UsageError: a name is unknown or missing, an array has a wrong shape or does not contain
             numbers, an index is out of range, or two arrays have different batch sizes or lengths.
-        SpecError: the spec has no size of that name.
+        SpecError: the spec has no size with a name in ``sizes``.
     """
     model_sizes = {n: size for n, size in sizes.items() if n not in FREE_SIZES}
     program = spec.program("training", **model_sizes)
@@ -141,8 +143,8 @@ def check_user_arrays(
 
 
 def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Program:
-    """Return the program without the noise inputs that the user does not give. If the user gives no
-    inputs at all, return the program unchanged."""
+    """Return the program without those inputs of random noise for which the user gives no array. If
+    the user gives no inputs at all, return the program unchanged."""
     if inputs is None:
         return program
     missing = {port.name for port in noise_ports(program)} - inputs.keys()
@@ -150,8 +152,8 @@ def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Progra
 
 
 def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -> ArrayDict:
-    """Convert the values of one group to arrays by name. The arrays of float ports are float64; all
-    others keep their dtype.
+    """Convert the values of one group to a dictionary from name to array. The arrays of float ports
+    are float64; all other arrays keep their dtype.
 
     Raises:
         UsageError: ``numbers`` is not a mapping from names to arrays of numbers.

@@ -68,8 +68,8 @@ _sum = TABLE["sum"]
 class ZeroSumRecorder(ComparisonRecorder):
     """The oracle with a record of comparisons, and of sums whose result is 0 in exact arithmetic.
 
-    ``zeros`` has one item per sum, in order of execution: a boolean mask of the result's entries
-    that are 0 in exact arithmetic, or None if there are no such entries.
+    ``zeros`` has one item per sum, in order of execution: a boolean mask that marks the result's
+    entries which are 0 in exact arithmetic, or None if there are no such entries.
     """
 
     def __init__(self) -> None:
@@ -92,8 +92,8 @@ class ZeroSumRecorder(ComparisonRecorder):
 
 
 class WithoutZeroSums(Oracle):
-    """The oracle, except that the entries of sums that :class:`ZeroSumRecorder` has recorded are
-    exactly 0."""
+    """The oracle, but sums that are 0 in exact arithmetic return exactly 0.
+    :class:`ZeroSumRecorder` has recorded these sums."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,8 @@ class WithoutZeroSums(Oracle):
         self._table = {**self._table, "sum": self._exact_sum}
 
     def begin(self, zeros: Sequence[Array | None]) -> None:
-        """Prepare a run of the program during which ``zeros`` were recorded."""
+        """Prepare a run of the program. ``zeros`` are the records of :class:`ZeroSumRecorder` from
+        an earlier run."""
         self._zeros = iter(zeros)
 
     def _exact_sum(self, x: Array, **attributes: Any) -> Array:
@@ -125,10 +126,11 @@ NEXT = 1 + 1e-6  # the smallest gap times NEXT excludes only the comparison with
 
 @dataclass(frozen=True)
 class Expected:
-    """Expected values (float64) by name, and their rounding noise.
+    """Expected results: a dictionary ``values`` from name to float64 array, and their rounding
+    noise.
 
-    ``measured(dtype)`` returns the noise by name, in float64, float32, or with matrix products in
-    bfloat16 or float16.
+    ``measured(dtype)`` returns a dictionary from name to noise. ``dtype`` is float64 or float32, or
+    the dtype of matrix products: bfloat16 or float16.
     """
 
     values: Arrays
@@ -178,7 +180,7 @@ class Expected:
         return compare(actual, self.values, self.noise(dtype), host_dtype(dtype))
 
     def spread(self, worst: Deviation, actual: Mapping[str, object]) -> Deviation:
-        """Return the deviation ``worst`` with a histogram of the errors in its tensor. If the
+        """Return the deviation ``worst`` with a histogram of the errors of its tensor. If the
         tensor was not compared, return the deviation unchanged."""
         array = tensor(actual.get(worst.name))
         if worst.reason or worst.void or isinstance(array, Misfit):
@@ -187,8 +189,9 @@ class Expected:
         return replace(worst, spread=spread(array, values, scale, worst.tolerance))
 
     def at_least(self, floor: float, prefix: str = "") -> Expected:
-        """Return the same values with a noise of at least ``floor`` for names that start with
-        ``prefix``. ``floor`` is for float32, and is scaled to other dtypes."""
+        """Return the same values, but with a noise of at least ``floor`` for all names that start
+        with ``prefix``. ``floor`` is for float32, and is scaled to the precision of other dtypes.
+        """
 
         def measured(base: str) -> Noise:
             min_noise = floor * PRECISION[base]
@@ -200,8 +203,8 @@ class Expected:
         return replace(self, measured=measured)
 
     def of_finite_gradients(self) -> Expected:
-        """Return the same values, with infinite noise for all gradients if one gradient is not
-        finite. Tensors with infinite noise are not compared.
+        """Return the same values. If one gradient is not finite, all gradients get infinite noise,
+        so that they are not compared.
 
         Correct backends may differ in which gradients become NaN: ``0 * NaN`` is NaN, but ``where``
         may choose 0.
@@ -212,12 +215,12 @@ class Expected:
         return self.at_least(np.inf, "gradient.")
 
     def where_rounding_decides(self) -> Expected:
-        """Return the same values with more noise in narrow dtypes: if the noise of one tensor is so
-        large that it is not compared, all tensors of the same kind get at least this noise.
+        """Return the same values with more noise in narrow dtypes (e.g. bfloat16). If the noise of
+        one tensor is so large that it is not compared, all tensors of the same kind get at least
+        this noise.
 
-        In this case, rounding may decide, e.g., which entry of a softmax becomes 1, and this
-        changes all these tensors. The runs that measure noise may miss it in some tensors by
-        chance.
+        In this case, rounding may decide, for example, which entry of a softmax becomes 1. For some
+        tensors, the runs that measure noise may agree by luck.
         """
 
         def measured(base: str) -> Noise:
@@ -241,9 +244,10 @@ class Expected:
 class Reference:
     """The oracle for one model, and the runs that measure its yardsticks.
 
-    ``orders`` are the orders of summation to run in addition to "plain". ``guard`` returns a
-    context manager for all computations, e.g. a time limit. ``kind`` maps a tensor's name to its
-    group for :func:`at_least_typical`. Sessions keep no arrays after a computation.
+    ``orders`` are the orders of summation to run in addition to "plain", e.g. "reversed". ``guard``
+    returns a context manager that surrounds all computations, e.g. a time limit. ``kind`` maps a
+    tensor's name to its group for :func:`at_least_typical`. ``rule`` is the update rule of the
+    optimizer, if training is compared. Sessions keep no arrays after a computation.
     """
 
     def __init__(
@@ -264,8 +268,8 @@ class Reference:
         self.oracle = self._session(self._watching, "float64")
 
     def expect(self, run: Run) -> Expected:
-        """Return the values that ``run`` computes on the oracle. Their noise is measured when it is
-        first needed."""
+        """Return the values that ``run(session)`` computes on the oracle. The noise of the values
+        is measured later, when a caller first asks for it."""
         with self._guard():
             self._watching.forget()
             parts = (part for part in run(self.oracle))
@@ -289,8 +293,9 @@ class Reference:
         zeros: Sequence[Array | None],
         dtype: str,
     ) -> Noise:
-        """Measure the noise of each value in a dtype. ``positive_margin`` and ``zeros`` were
-        recorded when ``run`` computed the values in float64."""
+        """Measure the noise of each value in ``dtype``: return a dictionary from name to noise.
+        ``positive_margin`` (the smallest gap of a comparison) and ``zeros`` (sums that are 0) were
+        recorded when ``run`` computed ``values`` in float64."""
         scale, noise, tiny_names = (
             scales(values),
             dict.fromkeys(values, 0.0),
@@ -376,8 +381,8 @@ class Reference:
         return oracle.gap
 
     def _session(self, oracle: Oracle, dtype: str) -> Session:
-        """Return the session of an oracle. Each oracle keeps its session, because a new session
-        would have to derive the gradient again."""
+        """Return the session of an oracle. The session is created once and kept, because a new
+        session would have to derive the gradient again."""
         if oracle not in self._sessions:
             self._sessions[oracle] = Session(
                 oracle, *self._programs, path="derived", dtype=dtype, rule=self._rule
@@ -401,8 +406,9 @@ class _NoiseOracles:
 def noise_between(
     values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: ""
 ) -> Noise:
-    """Return the noise of each value: its difference between two runs that differ only by rounding
-    errors. ``kind`` maps a name to its group for :func:`at_least_typical`."""
+    """Return the noise of each value: the difference between ``values`` and ``others``, the results
+    of two runs that differ only by rounding errors. ``kind`` maps a name to its group for
+    :func:`at_least_typical`."""
     scale = scales(values)
     noise = {n: relative_error(others[n], a, scale[n]) for n, a in values.items()}
     return at_least_typical(noise, kind)
@@ -411,9 +417,9 @@ def noise_between(
 def at_least_typical(
     noise: Mapping[Name, float], kind: Callable[[Name], str] = lambda name: ""
 ) -> dict[Name, float]:
-    """Return the noise of each value, raised to at least the median noise of its group, because the
-    measured noise of a single number can be 0 by luck. Infinite noise stays infinite. ``kind`` maps
-    a name to its group."""
+    """Return the noise of each value, raised to at least the median noise of its group. This is
+    needed because the measured noise of a single number can be 0 by luck. Infinite noise stays
+    infinite. ``kind`` maps a name to its group."""
     kinds: dict[str, list[float]] = {}
     for name, error in noise.items():
         if np.isfinite(error):
