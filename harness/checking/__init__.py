@@ -1,1 +1,1 @@
-"""Checks of every backend against the oracle, cell by cell."""
+"""Checks that compare every backend with the oracle, cell by cell."""

@@ -1,4 +1,4 @@
-"""The search for the code behind a difference, by running the same backend on its other paths.
+"""The search for the code behind a difference: the same backend runs again on its other paths.
 
 A backend has up to three paths: the framework's own layers, the spec's equations, and the equations
 with a gradient derived by the harness. If one path differs from the oracle and a second path
@@ -29,11 +29,12 @@ TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 @dataclass(frozen=True)
 class Witness:
-    """The wrong results of a framework's own layers, in a cell whose equations agree with the
-    oracle on the same framework.
+    """Wrong results of a framework's own layers, from a cell whose equations agree with the oracle
+    on the same framework.
 
     :class:`Witnesses` compares them with the results of other frameworks. ``label`` names the
-    layers, and ``check`` the check that differs.
+    layers, and ``check`` is the check that differs. ``results`` are the framework's results, and
+    ``expected`` the oracle's.
     """
 
     cell: Cell
@@ -44,8 +45,8 @@ class Witness:
 
 
 def blame(context: Context, result: CellResult) -> Blame | None:
-    """Run the first differing check on the backend's other paths, and return where the fault is,
-    e.g. in a framework layer or in the plugin. Return None if no check differs.
+    """Run the first check that differs on the backend's other paths. Return which code is at fault,
+    e.g. a framework layer or the plugin. Return None if no check differs.
 
     Raises:
         WorkerFault: a run on another path crashed, hung or raised an error.
@@ -72,8 +73,8 @@ def blame(context: Context, result: CellResult) -> Blame | None:
 
 
 def _describe_fault(context: Context, result: CellResult, check: str, path: str) -> tuple[Who, str]:
-    """Return where the fault is, and a text that describes the code of ``path``, on which the check
-    agrees."""
+    """Return which code is at fault, and a text that describes the code of ``path``, a path on
+    which ``check`` agrees."""
     if path == "derived":
         return "gradient", (
             "the gradient derived from the equations, so the fault is in the framework's "
@@ -99,7 +100,7 @@ def _describe_fault(context: Context, result: CellResult, check: str, path: str)
 
 def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
     """Return the names of the framework layers that cause a difference on the native path, as the
-    model names the layers. If the cause is unknown, return the names of all framework layers."""
+    spec names these layers. If the cause is unknown, return the names of all framework layers."""
     native = [key for key, label in result.layers.items() if label != EQUATIONS]
     if check in TRAINING and OPTIMIZER in native:
         earlier = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
@@ -110,8 +111,8 @@ def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
 
 
 def _choose_paths(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
-    """Yield the backend's other paths. The first is the path that shares most code with the cell's
-    path, because its result narrows the fault down most.
+    """Yield the backend's other paths. First comes the path that shares most code with the cell's
+    path: if it agrees, little code remains that can be at fault.
 
     ``layers`` maps each layer to the code that runs it on the cell's path.
     """
@@ -140,8 +141,9 @@ def _path_agrees(context: Context, check: str) -> bool:
 
 
 def _run_witness(context: Context, result: CellResult, check: str, label: str) -> Witness | None:
-    """Run a check on the native path, and return its results, for a comparison with the layers of
-    other frameworks. Return None if this check's results cannot be compared."""
+    """Run ``check`` on the native path, and return its results, for a comparison with the layers of
+    other frameworks. Return None if the results of this check cannot be compared. ``label`` names
+    the layers."""
     if check not in MATERIALS:
         return None
     context.open(context.case.spec.update)
@@ -153,7 +155,7 @@ def _run_witness(context: Context, result: CellResult, check: str, label: str) -
 
 
 class Witnesses:
-    """The wrong results of framework layers so far in this run. If the layers of two frameworks
+    """The wrong results of framework layers so far in this command. If the layers of two frameworks
     differ from the spec's equations but agree with each other, the spec's definition of the layer
     is at fault."""
 

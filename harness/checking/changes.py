@@ -54,8 +54,8 @@ SHORT = 12
 
 @dataclass(frozen=True)
 class CheckChange:
-    """The findings of one check of one cell in an old and in a new run. A finding is None if its
-    run has no result of this check."""
+    """The old and the new result (finding) of one check of one cell, in two runs. A finding is None
+    if its run has no result of this check."""
 
     check: str
     old: Finding | None
@@ -83,7 +83,8 @@ class CheckChange:
 
 @dataclass(frozen=True)
 class CellChange:
-    """A change of a cell between two runs. ``worse`` is true for a change for the worse.
+    """A change of a cell between two runs. ``kind`` names the change, e.g. ``"repaired"``, and
+    ``worse`` is true for a change for the worse.
 
     ``checks`` has the checks that changed; it is empty if the whole cell is missing or new. ``old``
     and ``new`` are the cell's results in the two runs; None if the run has no such cell.
@@ -126,12 +127,9 @@ Cells = Mapping[Cell, CellResult]
 
 
 def compare(old: Records, new: Records) -> RunChanges:
-    """Return the changes between two record files: of cells (most serious change first), of
-    versions and of machines.
-
-    If a file has several runs of a cell, the last run is compared. If one run was interrupted, the
-    cells that it did not begin are ignored.
-    """
+    """Compare two record files. Return the changes of cells, the most serious change first, and the
+    changes of versions and machines. If a file has several results of a cell, the last result is
+    compared. If a run was interrupted, the cells that it did not begin are ignored."""
     before, after = newest_results(old, new)
     conditions = compare_conditions(old.head, before, new.head, after)
     moved = moved_digits(before, after, (read_pairs(old), read_pairs(new)))
@@ -157,8 +155,8 @@ def compare(old: Records, new: Records) -> RunChanges:
 def _describe_equal_models(
     conditions: Iterable[ConditionChange], old: Records, new: Records
 ) -> list[str]:
-    """Return a line for each spec whose file changed although both runs checked the same equations
-    and sizes."""
+    """Return a line for each spec whose file changed although the equations and sizes are the same
+    in both runs."""
     texts = []
     models = [
         {name: model for head in records.of_kind(Head) for name, model in head.models.items()}
@@ -178,8 +176,8 @@ def _describe_equal_models(
 
 
 def describe_unfinished(changes: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
-    """Return the changes, with the reason "begun but not finished" for each missing cell that the
-    newer run began, i.e. that is in ``begun``."""
+    """Return the changes. A missing cell that the newer run began (it is in ``begun``) gets the
+    reason "begun but not finished"."""
     return [
         replace(c, reason="begun but not finished") if c.new is None and c.cell in begun else c
         for c in changes
@@ -189,9 +187,9 @@ def describe_unfinished(changes: Iterable[CellChange], begun: Set[Cell]) -> list
 def moved_digits(
     old: Cells, new: Cells, pairs: tuple[Iterable[Pair], Iterable[Pair]] = ((), ())
 ) -> list[MovedDigits]:
-    """Return the cells, and the ``pairs`` of backends, whose printed number of agreeing digits
-    changed; the largest loss of digits comes first. ``pairs`` has the pairs of the old and of the
-    new run."""
+    """Return the cells, and the pairs of backends, whose printed number of agreeing digits changed;
+    the largest loss of digits comes first. ``pairs`` has two items: the pairs of backends in the
+    old run, and those in the new run."""
     before, after = (
         {
             **{str(cell): digits(result.findings) for cell, result in cells.items()},
@@ -234,10 +232,10 @@ def find_changes(old: Cells, new: Cells) -> list[CellChange]:
 def _compare_cell(
     old: CellResult | None, after: CellResult, checks_elsewhere: Set[str]
 ) -> list[CellChange]:
-    """Return the changes of a cell.
+    """Return the changes of a cell from ``old`` to ``after``.
 
-    ``checks_elsewhere`` are checks that the new run has made in another dtype. If they are missing
-    in this cell, they do not count as missing.
+    ``checks_elsewhere`` are checks that the new run has made in another dtype. If such a check is
+    missing in this cell, it does not count as missing.
     """
     before = old or CellResult(after.cell)
     olds = {f.check: f for f in before.findings}
@@ -277,8 +275,8 @@ def _classify(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kin
     """Return the kind of a check's change, e.g. ``"repaired"``, and True if the change is for the
     worse. Return None if nothing changed.
 
-    With ``none_new``, a check that only the new run has is no change. With ``none_lost``, a check
-    that only the old run has is no change.
+    With ``none_new``, a check that only the new run made does not count as a change. With
+    ``none_lost``, a check that only the old run made does not count as a change.
     """
     old, new = change.old, change.new
     if new is None:
@@ -340,9 +338,9 @@ def _format_finding(finding: Finding) -> str:
 def compare_conditions(
     before: Head | None, old: Cells, after: Head | None, new: Cells
 ) -> list[ConditionChange]:
-    """Return the differing conditions of two runs: versions, machines and options. The conditions
-    come from ``before`` and ``after``, the first lines (heads) of the record files, and from the
-    cells."""
+    """Return the conditions in which two runs differ: versions, machines and options. The
+    conditions come from the cells, and from the first lines (heads) of the record files: ``before``
+    is the head of the old run, and ``after`` of the new run."""
     old_entries, new_entries = (_flatten(head) if head else {} for head in (before, after))
     differences = find_differences(old_entries, new_entries)
     names = {each.what for each in differences}
@@ -391,8 +389,8 @@ def _flatten(head: Head) -> dict[str, object]:
 
 
 def _list_settings(request: RequestRecord) -> dict[str, str | None]:
-    """Return the settings of a request as texts by name, e.g. ``seed``. The checksum of a user's
-    model file is left out, because the signatures of cells have it."""
+    """Return the settings of a request as a dictionary from name to text, e.g. ``{"seed": "0"}``.
+    The checksum of a user's model file is left out, because the signatures of cells contain it."""
     settings: dict[str, str | None] = {
         name: _format_value(getattr(request, name))
         for name in ("sizes", "checks", "seed", "thorough", "repeat", "deterministic")

@@ -39,10 +39,10 @@ TAP, PULL, ALONG = "tap.", "pull.", "along."
 
 
 def tap_names(program: Program) -> dict[int, str]:
-    """Return a name for each float value outside of loops, by value number.
+    """Return a dictionary from value number to a name, for each float value outside of loops.
 
-    The search adds a tap, i.e. an input of zeros, to each of these values. The gradient of the tap
-    equals the gradient of the value, so the backend returns it like the gradient of an input.
+    The search adds an input of zeros, called a tap, to each of these values. The gradient of the
+    tap equals the gradient of the value, so the backend returns it like the gradient of an input.
     """
     return {
         value: program.names.get(value) or f"value {value}"
@@ -54,10 +54,11 @@ def tap_names(program: Program) -> dict[int, str]:
 
 
 def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
-    """Return the program with a tap (an input of zeros) added to each float value.
+    """Return the program with an input of zeros (a tap) added to each float value. The gradient of
+    a tap equals the gradient of its value.
 
-    The values named in ``cut`` get right gradients instead of computed ones: no gradient flows back
-    to them, and an additional input ``pull`` sets the gradient of each.
+    The values named in ``cut`` get right gradients instead of computed gradients: no gradient flows
+    back to them, and for each of them an additional input ``pull`` sets the gradient.
     """
     builder = Builder(dict(program.types), dict(program.names))
     names = tap_names(program)
@@ -107,8 +108,8 @@ def add_taps(program: Program, cut: Collection[str] = ()) -> Program:
 
 def add_inputs(program: Program, like: Program) -> Program:
     """Return an inference program with the inputs that :func:`add_taps` has added to the training
-    program ``like``, so that both programs have the same inputs. The inference program does not use
-    these inputs."""
+    program ``like``. Both programs then have the same inputs, although the inference program does
+    not use these."""
     builder = Builder(dict(program.types), dict(program.names))
     existing = {port.name for port in (*program.inputs, *noise_ports(like))}
     extra = [
@@ -122,11 +123,11 @@ def add_inputs(program: Program, like: Program) -> Program:
 def _tap_arguments(
     program: Program, material: Arguments, pulls: Arrays, along: Mapping[str, Array]
 ) -> Arguments:
-    """Return the arguments of a program with taps: zeros for all taps, and arrays for the other
-    added inputs.
+    """Return the test arrays ``material`` extended by arrays for the inputs that :func:`add_taps`
+    has added: zeros for all taps, and arrays for the others.
 
-    ``pulls`` has the gradient of each value in ``cut`` (see :func:`add_taps`). ``along`` has an
-    array for each result: the direction along which its gradient is computed.
+    ``pulls`` has the right gradient of each value in ``cut`` (see :func:`add_taps`). ``along`` has
+    an array for each result: the direction along which its gradient is computed.
     """
     sizes = bind_sizes(program, material)
     inputs = dict(material.inputs)
@@ -151,9 +152,10 @@ GRADIENT, INPUT = "gradient.", "gradient.input."
 class BackwardSearch:
     """A search for the operations that compute wrong gradients.
 
-    ``ask`` runs programs on the backend. ``along`` has a random array for outputs and new states,
-    e.g. ``"output.logits"``. The gradient of the inner product of this array and the output is
-    added to the gradients of the loss. ``reference`` names what the backend is compared with.
+    ``ask`` runs programs on the backend, and ``ask_second`` on a second backend. ``along`` maps
+    outputs and new states, e.g. ``"output.logits"``, to random arrays. The loss is extended by the
+    inner product of each output and its array, so that gradients of all outputs are tested.
+    ``reference`` names what the backend is compared with.
     """
 
     case: Case
@@ -194,7 +196,7 @@ class BackwardSearch:
     def _compare_gradients(
         self, pulls: Mapping[str, Array], explained: set[str]
     ) -> tuple[dict[str, Deviation], Arrays, Tensors]:
-        """Return three things: the deviations of the wrong gradients by name, all expected
+        """Return three dictionaries: the deviations of the wrong gradients by name, all expected
         gradients, and the backend's gradients.
 
         ``pulls`` has the right gradients that replace computed gradients. Gradients named in
@@ -232,8 +234,8 @@ class BackwardSearch:
 
     def _find_first(self, wrong: Mapping[str, Deviation]) -> tuple[Cause, set[str]]:
         """Find the first node of the backward pass that computes a wrong gradient, i.e. the node
-        nearest to the loss. Return the node as a cause, and the names of the wrong gradients that
-        it computes."""
+        nearest to the loss. ``wrong`` has the wrong gradients by name. Return the node as a cause,
+        and the names of the wrong gradients that it computes."""
         program = self.case.training
         taps = {value: f"{INPUT}{TAP}{name}" for value, name in tap_names(program).items()}
         names = {p.value: f"{GRADIENT}{p.name}" for p in program.parameters}
@@ -259,8 +261,8 @@ class BackwardSearch:
 def _find_common_factor(
     deviations: Mapping[str, Deviation], expected: Arrays, results: Tensors
 ) -> Causes | None:
-    """Return the cause if all gradients of the backend are the right gradients times one nonzero
-    factor; otherwise return None."""
+    """Return a cause if the backend's gradients are the right gradients times one nonzero factor,
+    the same for all gradients; otherwise return None."""
     names = [n for n, a in expected.items() if np.abs(a).max(initial=0.0) > 0]
     actual = {n: np.asarray(results[n], np.float64) for n in names if n in results}
     if len(actual) < len(names) or any(actual[n].shape != expected[n].shape for n in names):
@@ -300,8 +302,9 @@ def _gradient_cause(
 
 
 def _is_compared(name: str) -> bool:
-    """Return whether a gradient is compared. The inputs whose names start with :data:`PULL` or
-    :data:`ALONG` are not part of the model, so their gradients are not compared."""
+    """Return whether the gradient ``name`` is compared. Inputs that the search has added, with
+    names that start with :data:`PULL` or :data:`ALONG`, are not part of the model, so their
+    gradients are not compared."""
     inputs = name.startswith(INPUT) and not name.startswith(f"{INPUT}{TAP}")
     added = name.startswith((f"{INPUT}pull.", f"{INPUT}along."))
     return name.startswith(GRADIENT) and not (inputs and added)

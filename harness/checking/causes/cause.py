@@ -25,8 +25,8 @@ class Cause:
     """A layer or operation that computes a wrong result from right inputs.
 
     ``what`` names the layer or operation, and ``names`` are the wrong values, gradients or
-    optimizer slots. ``place`` is the ``file:line`` of the equation. ``hint`` is a mistake, or a
-    change of the equation, that explains the result.
+    optimizer slots. ``place`` is the ``file:line`` of the equation. ``hint`` describes a mistake,
+    or a change of the equation, with which the oracle gets the same wrong result.
     """
 
     phase: Phase
@@ -45,10 +45,10 @@ class Cause:
 
 @dataclass(frozen=True)
 class Causes:
-    """Causes in the order of computation.
+    """Causes that a search has found, in the order of computation.
 
-    The search replaces the wrong values by right values and runs the model again. ``proof`` is a
-    text: what agrees then. ``proved`` is true if everything else agrees.
+    The search has replaced the wrong values by right values and run the model again. ``proof`` is a
+    text about what agrees after that. ``proved`` is true if everything else agrees.
     """
 
     items: Sequence[Cause]
@@ -57,8 +57,9 @@ class Causes:
 
     @staticmethod
     def single(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
-        """Return a single cause that is not proved, because the search has not replaced the wrong
-        value and compared again."""
+        """Return a single cause with ``proved`` false: the search has not replaced the wrong value
+        and run the model again. ``phase``, ``what`` and ``names`` are the fields of :class:`Cause`.
+        """
         return Causes([Cause(phase, what, tuple(names))], False, proof)
 
     def lines(self) -> list[str]:
@@ -72,7 +73,7 @@ class Localised:
 
     ``against`` names what the backend was compared with: the oracle or a second backend. ``causes``
     is None if all checks agree, and ``differing`` has the names of the checks that differ.
-    ``elsewhere`` is the device of the second backend if it is not the device of the cell.
+    ``elsewhere`` names the second backend's device, if this is not the device of the cell.
     """
 
     cell: Cell
@@ -88,7 +89,7 @@ class Localised:
         return 0 if self.causes is None else 1
 
     def record(self) -> dict[str, object]:
-        """Return the result as plain data."""
+        """Return the result as plain data, for JSON."""
         causes = self.causes
         return {
             **self.cell.record(),
@@ -117,9 +118,9 @@ class Localised:
 def replaced_causes(causes: Sequence[Cause], values: str, rest: str, remaining: str) -> Causes:
     """Return the causes that a search has found by replacing wrong values by right values.
 
-    Three texts describe the result. ``values`` names the right values, e.g. "values of the oracle".
-    ``rest`` says what agrees after the replacement. ``remaining`` says what still differs; it is
-    empty if everything agrees.
+    Three texts describe what happened. ``values`` names the right values, e.g. "values of the
+    oracle". ``rest`` says what agrees after the replacement. ``remaining`` says what still differs;
+    it is empty if everything agrees.
     """
     them, conclusion = "it", "it is the cause"
     if len(causes) > 1:

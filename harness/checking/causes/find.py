@@ -71,7 +71,7 @@ class Finder:
     against: str = ORACLE
 
     def find_causes(self, findings: Sequence[Finding]) -> Causes:
-        """Return the causes of the findings that differ.
+        """Return the causes of those findings (results of checks) that differ.
 
         Raises:
             WorkerFault: the backend crashed, hung or raised an error in the pass on the usual test
@@ -134,11 +134,12 @@ class Finder:
     def _search_gradients(
         self, material: Arguments, names: list[str], of_loss: bool
     ) -> Causes | None:
-        """Return the causes of wrong gradients; None if the search finds none.
+        """Return the causes of wrong gradients on the test arrays ``material``; None if the search
+        finds none.
 
-        Some backends cannot run the programs to which the search has added inputs. The returned
-        cause then only lists the wrong gradients ``names``. ``of_loss`` says whether the gradients
-        of the loss are wrong.
+        ``names`` are the wrong gradients, and ``of_loss`` says whether they are gradients of the
+        loss. The search adds inputs to the program, which some backends cannot run. The returned
+        cause then only lists ``names``.
         """
         case = self.context.case
         try:
@@ -159,8 +160,8 @@ class Finder:
         return Causes.single("backward", text, names)
 
     def _search_training(self, check: str) -> Causes | None:
-        """Return the causes of wrong training steps in the check ``check``. The search tries three
-        explanations in turn:
+        """Return the causes of wrong training steps in the check named ``check``. The search tries
+        three explanations in turn:
 
         - an operation that is wrong on a later batch,
         - state that the session keeps from earlier calls,
@@ -204,8 +205,8 @@ class Finder:
         return replace(result, items=causes)
 
     def _primitive_causes(self, finding: Finding) -> Causes:
-        """Return a wrong primitive as the first cause, followed by the first values of the model
-        that are wrong because of it."""
+        """Return a wrong primitive as the first cause. The first values of the model that are wrong
+        because of it follow."""
         cause = Cause("primitive", finding.faults[0])
         try:
             forward = self._search_forward("training", self.context.case.material) or Causes(())
@@ -216,9 +217,10 @@ class Finder:
     # The passes that the search runs, on changed programs or with replaced values.
 
     def _search_forward(self, phase: Phase, material: Arguments) -> Causes | None:
-        """Return the forward values that are wrong although their inputs are right; None if all
-        values agree. The search replaces the first wrong value by the right value, in all time
-        steps, and runs the pass again. If a later value is still wrong, it is a second cause."""
+        """Return as causes the forward values that are wrong although their inputs are right; None
+        if all values agree. The search replaces the first wrong value by the right value, in all
+        time steps, and runs the pass again. If a later value is still wrong, it is a second cause.
+        """
         context, loss = self.context, phase == "training"
         second_values = None
         if self.other is not None:
@@ -255,8 +257,9 @@ class Finder:
         """Run each node of the program as a separate program on the backend, with right inputs.
         Return the nodes whose results are wrong; None if there are none.
 
-        This search finds faults that a trace does not show: a trace runs operations one by one, but
-        these programs are compiled and keep their loops.
+        This search finds faults that a trace (a run that records all intermediate values) does not
+        show: a trace runs operations one by one, but these programs are compiled and keep their
+        loops.
         """
         context = self.context
         run = Pass("outputs", "training", material)
@@ -300,8 +303,8 @@ class Finder:
         ).find_causes()
 
     def _wrong_directions(self, material: Arguments) -> list[str]:
-        """Test the gradient of each output and each new state alone, and return the names of the
-        outputs and states whose gradients are wrong."""
+        """Test the gradient of each output and each new state alone, on the test arrays
+        ``material``. Return the names of the outputs and states whose gradients are wrong."""
         context, names = self.context, []
         case = context.case
         context.open()
@@ -317,7 +320,7 @@ class Finder:
     def _search_kept_state(self, material: Arguments) -> Causes | None:
         """Compute the gradients of one batch twice in one session, with a different batch in
         between. If only the second gradients are wrong, the session has kept something from the
-        other batch: return this cause. Otherwise return None."""
+        other batch: return this as the cause. Otherwise return None."""
         context, case = self.context, self.context.case
         context.open()
         context.remote.load(material)
@@ -373,7 +376,7 @@ def _open_loaded(
     rule: UpdateRule | None = None,
 ) -> Remote:
     """Open a session of a training and an inference program on the context's backend, and load the
-    parameters. Return the client that sends calls to the worker process."""
+    parameters of ``material``. Return the client that sends calls to the worker process."""
     context.remote.open(training, inference, rule, context.path, context.dtype, context.device)
     context.remote.load(material)
     return context.remote

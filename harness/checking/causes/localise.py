@@ -37,9 +37,10 @@ def localise(
     against: str | None,
     show: Callable[[str], None] = lambda step: None,
 ) -> Localised:
-    """Find the causes of a cell's differences from the oracle, or from the backend ``against``.
+    """Find the causes of a cell's differences from the oracle, or from the backend named
+    ``against``.
 
-    ``show`` is called with a text before each step.
+    ``show`` is called with a text about each step before the step.
 
     Raises:
         WorkerFault: a backend crashed, hung or raised an error.
@@ -67,11 +68,11 @@ def localise(
 
 
 def _make_context(engine: Engine, cell: Cell, own: bool = False) -> Context:
-    """Return the context of a cell whose worker process has started. With ``own``, the context's
-    case has the spec's own sizes.
+    """Return the arguments of the checks (a :class:`.Context`) for a cell whose worker process has
+    started. With ``own``, the test case has the spec's own sizes.
 
     Raises:
-        UsageError: the backend does not offer what the cell needs.
+        UsageError: the backend does not offer what the cell needs, e.g. the device.
     """
     spec = engine.specs[cell.spec]
     case = engine.case(spec, own=False)
@@ -84,7 +85,8 @@ def _make_context(engine: Engine, cell: Cell, own: bool = False) -> Context:
 
 
 def _check_ran(result: CellResult) -> None:
-    """Raise an error if no check of the cell could compare numbers."""
+    """Raise an error if no check of the cell could compare numbers, e.g. because the backend
+    crashed."""
     failed = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
     if failed is not None and all(f.verdict != "differ" for f in result.findings):
         error_text = f"{result.cell.backend}: {failed.check}: {failed.verdict}: {failed.detail}"

@@ -41,7 +41,7 @@ LOSS = ": loss"
 
 def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
     """Return the values of successive training steps in one dictionary, with names such as ``step
-    2: loss``."""
+    2: loss``. ``material`` has the parameters before the first step."""
     arrays: dict[str, Array] = {}
     for number, step in enumerate(steps, start=1):
         arrays |= step_values(number, step, material)
@@ -49,8 +49,8 @@ def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
 
 
 class OptimizerSteps:
-    """Training steps of the optimizer without the model. The gradients of each step are given: they
-    are the gradients in the oracle's training of the whole model."""
+    """Training steps of the optimizer without the model. The steps get the gradients that the
+    oracle computes when it trains the whole model."""
 
     def __init__(self, case: Case, rule: UpdateRule, batches: Batches) -> None:
         self.case, self.rule = case, rule
@@ -99,9 +99,9 @@ class OptimizerSteps:
         return step_arrays(steps, self.material)
 
     def find_hint(self, results: Arrays, dtype: str) -> str:
-        """Return a sentence about the first mistake in :data:`MISTAKES` that explains the backend's
-        ``results``, e.g. a learning rate rounded to float16. Return an empty text if no mistake
-        does."""
+        """Return a sentence about a mistake that explains the backend's ``results``, e.g. a
+        learning rate rounded to float16. It is the first mistake in :data:`MISTAKES` with which the
+        oracle gets the same results. Return an empty text if there is no such mistake."""
         for text, change in MISTAKES.items():
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
             # Leave out losses: they depend on the batches, which a mistake may change.
@@ -121,23 +121,23 @@ class OptimizerSteps:
         return ""
 
     def rerun(self, batches: Batches | None = None, **how: Any) -> Arrays:
-        """Return the values that the oracle computes with changed ``batches``, or with other
-        arguments ``how`` of the method ``_run_steps``. They show the effect of a mistake."""
+        """Return the values that the oracle computes if it makes a mistake: with changed
+        ``batches``, or with other arguments ``how`` of the method ``_run_steps``."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
         return self._run_steps(session, batches or self.batches, **how)
 
     def rerun_with_rates(self, change: Callable[[list[float]], list[float]]) -> Arrays:
         """Return the values that the oracle computes with changed learning rates. ``change`` maps
-        the list of the rates of all steps to a new list."""
+        the list of the learning rates of all steps to a new list."""
         rates = change([batch["learning_rate"] for batch in self.batches])
         pairs = zip(self.batches, rates, strict=True)
         return self.rerun([{**batch, "learning_rate": rate} for batch, rate in pairs])
 
 
 def _round_rate(rate: float, bits: int) -> float:
-    """Return a learning rate, rounded to ``bits`` binary digits after the leading digit, as a
-    backend with a narrow dtype might do."""
+    """Return the learning rate ``rate`` rounded to ``bits`` binary digits after the leading digit,
+    as a backend with a narrow dtype (e.g. float16) might round it."""
     fraction, exponent = np.frexp(rate)
     return float(np.ldexp(np.round(np.ldexp(fraction, bits + 1)), exponent - bits - 1))
 
@@ -181,7 +181,8 @@ MISTAKES: Mapping[str, Callable[[OptimizerSteps], Arrays]] = {
 def _oracle_gradients(
     case: Case, rule: UpdateRule, batches: Batches
 ) -> Iterator[Mapping[str, Array]]:
-    """Yield the gradients of all parameters in each step of the oracle's training."""
+    """Train with the oracle, and yield for each step a dictionary from parameter name to
+    gradient."""
     material = case.material
     programs = (case.training, case.inference)
     session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=rule)
@@ -195,8 +196,8 @@ def _oracle_gradients(
 
 
 def _linear_program(program: Program) -> Program:
-    """Return a program whose gradients are given arrays: its loss is ``sum(p * g)`` over all
-    parameters ``p``, and each gradient ``g`` is an input of the program."""
+    """Return a program whose gradients are given arrays. Its loss is the sum of ``p * g`` over all
+    parameters ``p``; each gradient ``g`` is an input of the program."""
     builder = Builder()
     parameters, inputs, terms = [], [], []
     for port in program.parameters:
@@ -240,8 +241,8 @@ def update_causes(
     ``train`` runs steps on the backend.
 
     If a step is wrong, the backend runs the optimizer again without the model, on the oracle's
-    gradients. If these steps are wrong too, the optimizer is the cause. They are compared with the
-    oracle even if the ``expected`` values come from a second backend.
+    gradients. If these steps are wrong too, the optimizer is the cause. These steps are compared
+    with the oracle even if the ``expected`` values come from a second backend.
     """
     real_steps = step_arrays(
         train(case.training, case.inference, rule, case.material, batches), case.material
@@ -275,8 +276,8 @@ def _find_first_wrong_step(
 ) -> tuple[str, tuple[str, ...], float | None] | None:
     """Find the first training step with wrong values.
 
-    Return a text about these values, their names, and the largest error (None if it is not finite).
-    Return None instead if all steps agree.
+    Return three things: a text about the wrong values, their names, and their largest error (None
+    if it is not finite). Return None instead if all steps agree.
     """
     off = [d for d in expected.deviations(results, dtype) if not d.agrees]
     if not off:

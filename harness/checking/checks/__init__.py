@@ -1,6 +1,6 @@
-"""Checks that compare a backend with the oracle, or with itself, on one case: a model at fixed
-sizes with all its arrays. A check is a function that takes a :class:`Context` and yields findings.
-The functions of :data:`CHECKS` run in this order."""
+"""Checks that compare a backend with the oracle, or with itself, on one test case: a model at fixed
+sizes with all its arrays. A check is a function that gets a :class:`Context` and yields findings
+(results of comparisons). The functions in :data:`CHECKS` run in the order of this table."""
 
 from __future__ import annotations
 

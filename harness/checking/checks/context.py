@@ -38,13 +38,13 @@ Results = Mapping[str, Array | Misfit]
 
 @dataclass(frozen=True)
 class Context:
-    """Arguments of every check: a case, i.e. a model at fixed sizes with its arrays, and the worker
-    that runs the case on a backend.
+    """Arguments of every check: a test case, i.e. a model at fixed sizes with its arrays, and the
+    worker that runs the case on a backend.
 
-    - ``case`` has small sizes, and ``own`` is a case with the spec's own sizes.
-    - ``remote`` calls the worker.
-    - ``outputs`` and ``values`` are arrays of the backend, stored for a later comparison with other
-      backends.
+    - ``case`` has small sizes, and ``own`` is a test case with the spec's own sizes.
+    - ``remote`` sends calls to the worker process.
+    - ``outputs`` and ``values`` are arrays that the backend has computed, by name. They are stored
+      for a later comparison with other backends.
     - ``repeat`` is the number of repetitions in the check ``soak``.
     - ``brief`` is true in a float64 cell if the same command also makes all checks in float32. Some
       checks then run fewer steps.
@@ -74,27 +74,28 @@ class Context:
         return bool(narrow(self.dtype))
 
     def open(self, rule: UpdateRule | None = None) -> dict[str, str]:
-        """Open a session of the case. Return, for each layer, the name of the code that runs the
-        layer, e.g. ``{"out": "torch.nn.functional.linear"}``."""
+        """Open a session of the case on the backend. Return a dictionary from layer to the name of
+        the code that runs it, e.g. ``{"out": "torch.nn.functional.linear"}``. ``rule`` is the
+        update rule of the optimizer, if the session trains."""
         case, setting = self.case, (self.path, self.dtype, self.device)
         return self.remote.open(case.training, case.inference, rule, *setting)
 
     def open_case(self, case: Case, rule: UpdateRule | None = None) -> Context:
-        """Open a session of a different case, load the parameters of this different case, and
-        return a context of it."""
+        """Open a session of a different case, and load its parameters. Return the context for
+        checks of this case."""
         context = replace(self, case=case)
         context.open(rule)
         context.remote.load(case.material)
         return context
 
     def finding(self, check: str, results: Results, expected: Expected) -> Finding:
-        """Compare results with the expected results, in the dtype of the cell. ``check`` is the
-        name of the check."""
+        """Compare results with the expected results, in the dtype of the cell, and return the
+        result of the comparison. ``check`` is the name of the check."""
         return compare_results(check, results, expected, self.dtype)
 
     def compare_gradients(self, check: str, material: Arguments, expected: Expected) -> Finding:
-        """Load the parameters in ``material``, compute a training pass with gradients of the loss,
-        and compare all results and gradients with the expected values."""
+        """Load the parameters in ``material``, and compute a training pass with gradients of the
+        loss on its batch. Compare all results and gradients with the expected values."""
         self.remote.load(material)
         return self.finding(check, self.remote.gradients(material), expected)
 
@@ -106,18 +107,18 @@ class Context:
     def run_pipeline(
         self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float
     ) -> tuple[list[ArrayDict], Step]:
-        """Prepare a pipeline, i.e. steps that the worker runs without returning results in between,
-        and run it as :meth:`run_twice` does.
+        """Prepare a pipeline, i.e. steps that the worker runs without returning results in between.
+        Run the pipeline as :meth:`run_twice` does, and return the same two things.
 
-        ``mode`` is "train" or "forward", and ``batches`` are the batches that the steps use in
-        turn.
+        ``mode`` is "train" or "forward". The steps use ``batches`` in turn. ``rate`` is the
+        learning rate.
         """
         self.prepare(mode, batches, rule, rate)
         return self.run_twice(len(batches))
 
     def run_twice(self, count: int) -> tuple[list[ArrayDict], Step]:
-        """Run ``2 * count`` steps of a prepared pipeline with ``count`` batches, so that each batch
-        is used twice.
+        """Run ``2 * count`` steps of the prepared pipeline, which has ``count`` batches, so that
+        each batch is used twice.
 
         Return two things: the results of the second half of the steps, and the parameters,
         statistics and optimizer slots after the last step.
@@ -127,7 +128,8 @@ class Context:
         return call("values", first=count, count=count), call("parameters")
 
     def prepare(self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float) -> None:
-        """Prepare a pipeline of steps of the case. No step runs yet."""
+        """Prepare a pipeline: steps of the case that the worker will run without returning results
+        in between. No step runs yet. ``mode`` is "train" or "forward"."""
         self.call_worker("prepare", batches, rule, rate, path=self.path, mode=mode, quick=True)
 
     def call_worker(
@@ -168,7 +170,7 @@ def select_names(expected: Expected, names: Container[str]) -> Expected:
 
 
 def select_prefixes(entries: Mapping[str, T], *prefixes: str) -> dict[str, T]:
-    """Return the entries of a dictionary whose names start with one of the prefixes."""
+    """Return the entries of a dictionary whose names start with one of ``prefixes``."""
     return {n: a for n, a in entries.items() if n.startswith(prefixes)}
 
 
@@ -199,9 +201,9 @@ def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False
 
 
 def list_differences(first: Results, later: Results, fault: str, bits: bool = False) -> list[str]:
-    """Return a message for each result of the first call that differs in the later call. ``bits``
-    has the same meaning as in :func:`equal`. ``fault`` is the message, with ``{}`` for the result's
-    name."""
+    """Compare a later call with the first call. Return a message for each result that differs. With
+    ``bits``, results must have equal bytes, not only equal numbers. ``fault`` is the message; it
+    has ``{}`` in place of the result's name."""
     return [
         f"{fault.format(name)}{describe_first_difference(later.get(name), array)}"
         for name, array in first.items()
@@ -221,14 +223,15 @@ def compare_repetition(
     expected: Callable[[], Expected],
     fault: str,
 ) -> int:
-    """Compare a repeated call with the first call, and add each difference to a finding as a fault.
+    """Compare a repeated call with the first call, and add each difference to ``finding`` as a
+    fault.
 
     Args:
         first: Results of the first call by name, of any shapes.
         later: Results of the later call.
         expected: Function that returns the oracle's results. It is called only if the backend does
             not repeat bits; the two calls may then differ by the oracle's noise.
-        fault: The message for a tensor that differs, with ``{}`` for its name.
+        fault: The message for a tensor that differs, with ``{}`` in place of its name.
 
     Returns:
         The number of tensors that were compared bit by bit.
@@ -252,8 +255,8 @@ _results_by_worker: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDict
 
 
 def run_once_per_worker(context: Context, key: Hashable, compute: Callable[[], T]) -> T:
-    """Return the result of ``compute()``, and store it: a later call for the same worker process,
-    device, dtype, path and ``key`` returns the stored result."""
+    """Return the result of ``compute()``, and store it. A later call with the same ``key`` returns
+    the stored result, if it is for the same worker process, device, dtype and path."""
     worker = context.remote.worker
     results = _results_by_worker.setdefault(worker, {})
     full_key = (worker.starts, context.device, context.dtype, context.path, key)
@@ -271,8 +274,8 @@ def load_probe(name: str) -> Spec:
 
 
 def make_probe_case(name: str, batch: int, make: Callable[[Program], Arguments]) -> Case:
-    """Return the case of a probe. ``make`` takes the probe's program, and returns parameters and a
-    batch, which replace the usual random arrays."""
+    """Return the test case of a probe (a small test model of the harness). ``make`` gets the
+    probe's program, and returns parameters and a batch, which replace the usual random arrays."""
 
     def draw_arguments(training: Program, _: Program, seed: int) -> tuple[int, Arguments]:
         return seed, make(training)

@@ -47,8 +47,8 @@ def extremes(context: Context) -> Iterator[Finding]:
 
 
 def _accept_overflow(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
-    """Accept gradients of a backend that are not finite if some gradient of the oracle has no
-    correct digit in this dtype.
+    """Accept gradients of a backend that are not finite, if some gradient of the oracle has no
+    correct digit in this dtype. Return the deviations that remain.
 
     float16 often overflows. float32 overflows if the equations do (``exp`` of logits, ``log`` of a
     softmax). A backend's backward pass may then overflow one layer earlier or later than the
@@ -62,7 +62,7 @@ def _accept_overflow(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
 
 
 def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
-    """Return the case's arguments with the last layer's weights multiplied by ``factor``, a power
+    """Return the case's test arrays with the last layer's weights multiplied by ``factor``, a power
     of two."""
     last = last_layer_prefix(case)
     arrays = case.material.parameters
@@ -77,8 +77,8 @@ def saturation(context: Context) -> Iterator[Finding]:
 
 
 def saturated_material(case: Case) -> Arguments:
-    """Return the arguments of the check :func:`saturation`: weight matrices and state are
-    multiplied by a factor of :data:`SATURATING`."""
+    """Return the test arrays for the check :func:`saturation`: the weight matrices and the state
+    are multiplied by :data:`SATURATING`."""
     return case.cached_arguments("saturation", lambda: _choose_saturated(case))
 
 
@@ -110,15 +110,16 @@ def last_layer_prefix(case: Case) -> str:
 
 
 def kinks(context: Context) -> Iterator[Finding]:
-    """Compare results if pre-activations are exactly on a kink: first on the kink at 0 (the slope
-    of relu is defined as 0 there), then on other kinks."""
+    """Compare results if pre-activations are exactly on a kink, where a slope jumps. First test the
+    kink at 0 (the slope of relu is defined as 0 there), then other kinks, e.g. of a clipped
+    function."""
     case = context.case
     yield _compare_at(context, "kinks", kink_material(case))
     yield _compare_at(context, "corners", corner_material(case))
 
 
 def corner_material(case: Case) -> Arguments:
-    """Return arguments whose pre-activations are exactly on the kinks :data:`CORNERS`.
+    """Return test arrays with which pre-activations are exactly on the kinks :data:`CORNERS`.
 
     The biases have these values. All matrices are 0, except the matrices of the last layer and
     embedding tables, so the pre-activations equal the biases. Each bias vector starts with a
@@ -146,8 +147,8 @@ def starts_at(port: Port, *distributions: str) -> bool:
 
 
 def kink_material(case: Case) -> Arguments:
-    """Return arguments at the kink: biases, inputs and states are zero, and half of the embedding
-    rows are zero."""
+    """Return test arrays with which pre-activations are 0, the kink of relu: biases, inputs and
+    states are zero, and half of the embedding rows are zero."""
     parameters = {}
     for port in case.training.parameters:
         array = np.array(case.material.parameters[port.name])
@@ -162,8 +163,8 @@ def kink_material(case: Case) -> Arguments:
 
 
 def embedding_rows(context: Context) -> Iterator[Finding]:
-    """Compare three batches in which all indices of inputs and targets are the same: 0, then 1,
-    then the last index. Most embedding rows are therefore unused."""
+    """Compare three batches with unused embedding rows. In each batch, all indices of inputs and
+    targets are the same: 0, then 1, then the last index."""
     case = context.case
     if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
         return
@@ -172,8 +173,8 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
 
 
 def index_material(case: Case, value: int) -> Arguments:
-    """Return the arguments with each index of inputs and targets set to ``value``; -1 means the
-    last index."""
+    """Return the case's test arrays with each index of inputs and targets set to ``value``; -1
+    means the last index."""
     program, material = case.training, case.material
 
     def fill_indices(ports: tuple[Port, ...], arrays: ArrayDict) -> ArrayDict:
@@ -187,9 +188,9 @@ def index_material(case: Case, value: int) -> Arguments:
 
 
 def bad_index(context: Context) -> Iterator[Finding]:
-    """Check that the backend raises an error for an index out of range. It is a fault to clamp or
-    wrap the index, or to return a row of zeros. Later calls in the session must give the same
-    results as before."""
+    """Check that the backend raises an error for an index out of range. If the backend clamps or
+    wraps the index, or returns a row of zeros, the check fails. Later calls in the session must
+    give the same results as before."""
     case = context.case
     bounds = class_counts(case, case.training.inputs)
     if not bounds:
@@ -229,7 +230,8 @@ def _check_index_error(
 
 
 def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
-    """Return, for each input or target that holds indices, the number of allowed index values."""
+    """Return a dictionary from the name of each input or target that holds indices to the number of
+    allowed index values."""
     program = case.training
     types = {port.name: program.type_of(port) for port in ports}
     sizes = {**program.sizes, "batch": case.batch, "time": case.time}
@@ -278,8 +280,8 @@ def nan_inputs(context: Context) -> Iterator[Finding]:
 
 
 def _check_nan_spreads(context: Context, finding: Finding, group: str, name: str) -> None:
-    """Fill one array with NaN, e.g. ``name`` in the group ``parameters``. Check that the NaN
-    reaches outputs, losses and gradients as in the oracle."""
+    """Fill one array with NaN: ``name`` in ``group``, e.g. ``out.W`` in ``parameters``. Check that
+    the NaN reaches outputs, losses and gradients as in the oracle."""
     case = context.case
     arrays = getattr(case.material, group)
     material = replace(
@@ -330,9 +332,9 @@ NOISE = 2.0**-21
 
 
 def tails(context: Context) -> Iterator[Finding]:
-    """Compare results at pre-activations of up to 1,000 and a state about 64 times as large as
-    usual. At such values, a saturating function may overflow, and an unbounded function may be
-    clipped; both are faults."""
+    """Compare results at pre-activations of up to 1,000 and at a state about 64 times as large as
+    usual. If a saturating function overflows at such values, or an unbounded function is clipped,
+    the check fails."""
     case = context.case
     if not any(_is_bias(case, port) for port in _inner_parameters(case)):
         return
@@ -342,7 +344,7 @@ def tails(context: Context) -> Iterator[Finding]:
 
 
 def tail_material(case: Case) -> Arguments:
-    """Return the arguments of the check :func:`tails`. Matrices are 0, except those of the last
+    """Return the test arrays for the check :func:`tails`. Matrices are 0, except those of the last
     layer and embedding tables. Biases have the values :data:`TAILS`. Every second entry of the
     state is multiplied by :data:`FAR_STATE`."""
     parameters = dict(case.material.parameters)
@@ -365,16 +367,16 @@ def _inner_parameters(case: Case) -> list[Port]:
 
 
 def _is_bias(case: Case, port: Port) -> bool:
-    """Return whether a parameter is a vector that is initialised with zeros, or with ones like the
-    bias of a forget gate."""
+    """Return whether a parameter is a vector that is initialised with zeros, or with ones (e.g. the
+    bias of an LSTM's forget gate)."""
     return len(case.training.type_of(port).shape) == 1 and starts_at(port, "zeros", "ones")
 
 
 def far_inputs(context: Context) -> Iterator[Finding]:
-    """Compare results at inputs and embedding tables that are about 64 times as large as usual.
+    """Compare results at inputs and embedding tables that are about 64 times as large as usual, to
+    find a backend that clips inputs or embeddings.
 
-    The matrices are divided by the same factor, so pre-activations stay in their usual range. The
-    results therefore differ only if the backend clips inputs or embeddings.
+    The matrices are divided by the same factor, so pre-activations stay in their usual range.
     """
     material = far_material(context.case)
     if material is None:
@@ -384,11 +386,11 @@ def far_inputs(context: Context) -> Iterator[Finding]:
 
 
 def far_material(case: Case) -> Arguments | None:
-    """Return the arguments of the check :func:`far_inputs`; None if the model has neither float
+    """Return the test arrays for the check :func:`far_inputs`; None if the model has neither float
     inputs nor embedding tables.
 
-    Noise inputs are not scaled. The scale is the factor in :data:`FAR` with which the values stay
-    furthest from kinks.
+    Inputs and embedding tables are multiplied by the factor in :data:`FAR` with which the values
+    stay furthest from kinks. Noise inputs are not multiplied.
     """
     material = case.material
     inputs = {port.name for port in float_inputs(case.training)}
@@ -433,9 +435,10 @@ def offset(context: Context) -> Iterator[Finding]:
 
 
 def offset_material(case: Case) -> Arguments | None:
-    """Return the arguments of the check :func:`offset`, or None if the program has no square root.
-    The first square root in the program marks the first normalisation. :data:`OFFSET` is added to
-    all float inputs, and to embedding tables and biases that are read before this square root."""
+    """Return the test arrays for the check :func:`offset`, or None if the program has no square
+    root. The first square root in the program marks the first normalisation. :data:`OFFSET` is
+    added to all float inputs, and to embedding tables and biases that are read before this square
+    root."""
     read_before = _values_before_root(case)
     if read_before is None:
         return None
@@ -450,8 +453,8 @@ def offset_material(case: Case) -> Arguments | None:
 
 
 def _values_before_root(case: Case) -> set[int] | None:
-    """Return the numbers of the program's values that are read before the first square root; None
-    if the program has no square root."""
+    """Return the numbers of the values that the program reads before its first square root; None if
+    the program has no square root."""
     read: set[int] = set()
     for node in case.training.nodes:
         if any(inner.op == "sqrt" for inner in walk_nodes([node])):
@@ -461,10 +464,10 @@ def _values_before_root(case: Case) -> set[int] | None:
 
 
 def least_noise(case: Case) -> float:
-    """Return the smallest rounding noise to assume at extreme values.
+    """Return the least rounding noise to assume at extreme values.
 
-    It is larger if the model has a normalisation. A backend may compute it as ``x * a - mean * a``,
-    and its rounding error is then relative to the size of ``x``.
+    It is larger if the model has a normalisation, because a backend may compute the normalisation
+    as ``x * a - mean * a``. The rounding error is then relative to the size of ``x``.
     """
     return NOISE if _values_before_root(case) is None else OFFSET * ROUNDOFF
 
@@ -487,8 +490,8 @@ def minus_infinity(context: Context) -> Iterator[Finding]:
 
 
 def masked_material(case: Case) -> Arguments | None:
-    """Return the arguments with one class masked: one entry of the last bias is -inf, and the
-    targets never select this class. Return None if the last layer has no bias."""
+    """Return test arrays with one class masked: one entry of the last bias is -inf, and no target
+    is this class. Return None if the last layer has no bias."""
     biases = [
         port
         for port in case.training.parameters
