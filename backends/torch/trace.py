@@ -41,7 +41,10 @@ def default_inputs(module: torch.nn.Module) -> dict[str, str]:
 
 
 def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> TracedGraph:
-    """Return the graph of one forward pass in training mode.
+    """Return the graph of a forward pass: in training mode if it has no random numbers of its own.
+
+    Only in training mode, torch shows the dropout rate of attention. Both modes must have the same
+    operators, besides those that shipped layers have in both modes.
 
     Args:
         module: The module; its mode is restored.
@@ -55,23 +58,60 @@ def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> Tr
     dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
     tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
     before = module.training
-    module.train()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            exported = torch.export.export(module, (), tensors, strict=False)
+        training = _export(module.train(), tensors)
+        inference = _export(module.eval(), tensors)
     finally:
         module.train(before)
-    return _Translation(module, exported, file).run()
+    if _operators(training) == _operators(inference):
+        return _Translation(module, training, file, training=True).run()
+    graph = _Translation(module, inference, file, training=False).run()
+    graph["remarks"].append(
+        "in training mode the model has other operators, e.g. random numbers; the spec has those "
+        "of evaluation mode"
+    )
+    return graph
+
+
+def _export(
+    module: torch.nn.Module, tensors: dict[str, torch.Tensor]
+) -> torch.export.ExportedProgram:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(module, (), tensors, strict=False)
+
+
+def _operators(exported: torch.export.ExportedProgram) -> list[str]:
+    """Return the names of the operators that compute something the spec has."""
+    nodes = [n for n in exported.graph.nodes if n.op == "call_function"]
+    return [
+        str(n.target)
+        for n in nodes
+        if _base(n) not in UNCHANGED | CHECKS and not _counts_batches(n)
+    ]
+
+
+def _base(node: torch.fx.Node) -> str:
+    """Return an operator's name without namespace and overload, e.g. ``add_``."""
+    return str(node.target).removeprefix("aten.").split(".")[0]
+
+
+def _counts_batches(node: torch.fx.Node) -> bool:
+    return str(node.target) == "aten.add_.Tensor" and "num_batches_tracked" in str(node.args[0])
 
 
 class _Translation:
     """The translation of one exported program."""
 
     def __init__(
-        self, module: torch.nn.Module, exported: torch.export.ExportedProgram, file: ModelFile
+        self,
+        module: torch.nn.Module,
+        exported: torch.export.ExportedProgram,
+        file: ModelFile,
+        *,
+        training: bool,
     ) -> None:
-        self.exported, self.file = exported, str(file.path)
+        self.exported, self.file, self.training = exported, str(file.path), training
         trained = dict(module.named_parameters())
         self.names = {id(t): n for n, t in [*trained.items(), *module.named_buffers()]}
         self.tensors = {
@@ -97,7 +137,7 @@ class _Translation:
         for node in self.exported.graph.nodes:
             if node.op == "placeholder":
                 self._place(node, weights, constants)
-            elif node.op == "call_function":
+            elif node.op == "call_function" and not _counts_batches(node):
                 self._call(node)
             elif node.op == "output":
                 self._outputs(node)
@@ -179,7 +219,7 @@ class _Translation:
             source, index = node.args
             self.values[node] = self.values[source][index]
             return
-        name = str(node.target).removeprefix("aten.").split(".")[0]
+        name = _base(node)
         self._evaluate(node)
         arguments = self._named_arguments(node)
         about = self._about(node)

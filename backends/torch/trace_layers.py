@@ -92,7 +92,7 @@ def _batch_norm(
 @rule("dropout")
 def _dropout(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     value: Operand = a["input"] if "input" in a else a["self"]
-    if not a["train"] or a["p"] == 0:
+    if a["p"] == 0 or (t.training and not a["train"]):
         return value
     return t.builder.layer("dropout", [value], {"keep": round(1 - a["p"], 12)}, {}, about)
 

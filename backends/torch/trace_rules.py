@@ -82,8 +82,10 @@ CHECKS = frozenset(["_assert_tensor_metadata", "_assert_async", "sym_size"])
 
 
 class Translation(Protocol):
-    """The parts of the translation that rules use: the graph, and the value of each torch node."""
+    """The parts of the translation that rules use: the graph, the value of each torch node, and
+    whether the program is that of the training mode."""
 
+    training: bool
     builder: GraphBuilder
     values: dict[torch.fx.Node, Any]
 
@@ -123,8 +125,6 @@ def _add(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any
     left, right = a["self"], a["other"]
     if str(node.target).startswith("aten.rsub"):
         left, right = right, left
-    if "running" not in str(left) and "num_batches_tracked" in str(left):
-        return left
     if a.get("alpha", 1) != 1:
         right = t.builder.add("*", [right, a["alpha"]], {}, **about)
     sign = "+" if str(node.target).startswith("aten.add") else "-"

@@ -37,6 +37,7 @@ def _data(request: Port, ported: Ported) -> dict[str, Any]:
         "against": {r.cell.dtype: result_digits(r) for r in ported.against},
         "backends": {f"{r.cell.backend} {r.cell.dtype}": result_digits(r) for r in ported.backends},
         "exports": {n: round(e.agreement.digits, 1) for n, e in ported.exports.items()},
+        "remarks": list(ported.remarks),
         "problems": list(ported.problems),
     }
 
@@ -47,4 +48,4 @@ def _text(request: Port, ported: Ported) -> str:
         lines.append(f"written to {request.output}: {', '.join(ported.written)}")
     else:
         lines.append("nothing is written, because something differs; --force writes the files")
-    return "\n".join([*ported.problems, *lines])
+    return "\n".join([*ported.problems, *ported.remarks, *lines])

@@ -110,10 +110,10 @@ class Equations:
     def _operator(self, call: Call) -> Text:
         level = LEVELS[call.op]
         operands = [self.get(i) for i in call.inputs]
-        if call.op in ("~", "negative"):
-            return Text(
-                f"{'-' if call.op == 'negative' else '~'}{operands[0].inside(level)}", level
-            )
+        if call.op == "negative":
+            return Text(f"-{operands[0].inside(level)}", level)
+        if call.op == "~":
+            return Text(f"~{operands[0].inside(ATOM)}", level)
         left, right = operands
         # The right operand of - and / needs brackets at the same level; ** binds to the right.
         compare = level == LEVELS["<"]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.porting.recognise import recognise_functions, recognise_layers, recognise_rotary
+from harness.porting.recognise import (
+    recognise_functions,
+    recognise_layers,
+    recognise_rotary,
+    split_tied_bias,
+)
 from harness.porting.recurrent import expand_recurrent
 from harness.porting.rewriting import Calls
 from harness.porting.simplify import (
@@ -21,6 +26,7 @@ PASSES = (
     recognise_rotary,
     recognise_functions,
     recognise_layers,
+    split_tied_bias,
     channels_last,
     # The second time joins reshapes that the first time has moved.
     move_reshapes,
@@ -32,6 +38,7 @@ PASSES = (
 def simplify(graph: ModelGraph) -> ModelGraph:
     """Return an equivalent graph with fewer and simpler calls."""
     calls = Calls(graph)
+    calls.drop_unused()
     for rule in PASSES:
         calls.rewrite(rule)
         calls.drop_unused()

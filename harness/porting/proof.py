@@ -25,6 +25,7 @@ class Ported:
         backends: The results of the backends.
         exports: The exports, by format.
         problems: A line for each comparison that does not agree.
+        remarks: Sentences about parts of the model that the spec does not have.
         written: The names of the written files.
     """
 
@@ -35,6 +36,7 @@ class Ported:
     backends: Sequence[CellResult]
     exports: Mapping[str, Exporting]
     problems: Sequence[str]
+    remarks: Sequence[str] = ()
     written: Sequence[str] = ()
 
     @property

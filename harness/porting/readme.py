@@ -73,6 +73,8 @@ def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: 
         "",
         *(f"- {line}" for line in ported.proof_lines()),
     ]
+    if ported.remarks:
+        lines += ["", "## Not ported", "", *(f"- {escaped(remark)}" for remark in ported.remarks)]
     if ported.problems:
         lines += ["", "**This port is not proved.** These comparisons differ:", ""]
         lines += [f"    {line}" for line in ported.problems]

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.porting.rewriting import Calls
+from harness.porting.simplify import common_number
 from harness.porting.sizes import Call
 
 # The points at which a function of one number is compared with the shipped functions, and the
@@ -107,11 +108,33 @@ def recognise_layers(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iter
     """Replace the equations of a normalisation by its layer, and positions by rows of a table."""
     if call.op == "*" and (norm := _rms_norm(call, done)) is not None:
         return [norm]
+    if call.op == "+" and (positions := _learned_positions(call, done)) is not None:
+        return [positions]
     if call.op == "layer" and call.attributes["layer"] == "embedding":
         index = done[call.inputs[0]]
         if index.op == "formula" and index.attributes["formula"] == "arange":
             return _positions(calls, call, index)
+        if (row := common_number(index)) is not None:
+            return _one_row(calls, call, int(row))
     return [call]
+
+
+def split_tied_bias(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    """Add the bias of a tied head in an equation of its own, as ``unembedding`` has no bias."""
+    if call.op != "layer" or call.attributes["layer"] != "dense":
+        return [call]
+    weights = call.attributes["weights"]
+    tables = [
+        c.attributes["weights"]["table"][0]
+        for c in done.values()
+        if c.op == "layer" and c.attributes["layer"] == "embedding"
+    ]
+    if weights["W"][0] not in tables:
+        return [call]
+    attributes = {**call.attributes, "layer": "dense_without_bias", "weights": {"W": weights["W"]}}
+    head = replace(calls.new(call, "layer", call.inputs, call.shape), attributes=attributes)
+    bias = calls.new(call, "weight", (), call.shape[-1:], name=weights["b"][0])
+    return [head, bias, replace(call, op="+", inputs=(head.name, bias.name), attributes={})]
 
 
 def _rms_norm(call: Call, done: Mapping[str, Call]) -> Call | None:
@@ -153,6 +176,35 @@ def _root_mean_square(x: Any, factor: Any, op: str, done: Mapping[str, Call]) ->
         square.op == "*" and square.inputs == (x, x)
     )
     return float(total.inputs[1]) if squared else None
+
+
+def _learned_positions(call: Call, done: Mapping[str, Call]) -> Call | None:
+    """Return the layer ``learned_positions`` for ``x + table[:time]``."""
+    for x, other in (call.inputs, call.inputs[::-1]):
+        shaped = done.get(other) if isinstance(other, str) else None
+        rows = done[shaped.inputs[0]] if shaped is not None and shaped.op == "reshape" else None
+        if rows is None or rows.op != "slice" or rows.attributes["start"] != 0:
+            continue
+        table = done[rows.inputs[0]]
+        if table.op == "weight" and isinstance(x, str) and done[x].shape[1:] == rows.shape:
+            attributes = {
+                "layer": "learned_positions",
+                "settings": {"context": table.shape[0]},
+                "weights": {"table": [table.attributes["name"], ""]},
+                "channels": -1,
+            }
+            return replace(call, op="layer", inputs=(x,), attributes=attributes)
+    return None
+
+
+def _one_row(calls: Calls, call: Call, row: int) -> list[Call]:
+    """Return the calls of an embedding whose index is always the same number."""
+    table, _ = call.attributes["weights"]["table"]
+    settings = call.attributes["settings"]
+    weight = calls.new(call, "weight", (), (settings["rows"], settings["units"]), name=table)
+    cut = {"axis": 0, "index": row, "length": settings["rows"]}
+    chosen = calls.new(call, "select", [weight.name], (settings["units"],), **cut)
+    return [weight, chosen, replace(call, op="broadcast", inputs=(chosen.name,), attributes={})]
 
 
 def _positions(calls: Calls, call: Call, index: Call) -> list[Call]:

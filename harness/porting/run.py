@@ -73,8 +73,10 @@ class ModelProcess:
                 raise UsageError(message) from None
             raise CouldNotRun(f"{self.against}: {fault.outcome.cause}") from None
 
-    def trace(self, inputs: Sequence[str]) -> tuple[ModelGraph, str, list[InputDeclaration]]:
-        """Return the model's graph with free sizes, the model's label and its inputs.
+    def trace(
+        self, inputs: Sequence[str]
+    ) -> tuple[ModelGraph, TracedGraph, list[InputDeclaration]]:
+        """Return the model's graph with free sizes, its first trace, and its inputs.
 
         Raises:
             UsageError: the inputs are unknown, or an operator is not supported.
@@ -94,7 +96,7 @@ class ModelProcess:
             graphs.append(self.call("trace", **place, inputs=arrays))
         graph = combine(graphs, sizes)
         refuse_unsupported(graph)
-        return graph, graphs[0]["label"], declarations
+        return graph, graphs[0], declarations
 
     def read_weights(self, spec: Spec, rules: Sequence[str]) -> Weights:
         """Return the values of the model's weights, by the spec's names."""
@@ -154,7 +156,8 @@ def port(options: Port, tell: Tell) -> Ported:
     ):
         folder = Path(temporary)
         tell(f"tracing {against}")
-        graph, label, declarations = process.trace(options.inputs)
+        graph, traced, declarations = process.trace(options.inputs)
+        label, remarks = traced["label"], traced["remarks"]
         spec = _write_spec(graph, name, label, declarations, against, library)
         path = folder / f"{name}.yaml"
         path.write_text(spec.text, encoding="utf-8")
@@ -173,7 +176,7 @@ def port(options: Port, tell: Tell) -> Ported:
             for n, e in exports.items()
             if not e.agreement.agrees
         ]
-        ported = Ported(name, spec, label, compared, checked, exports, [*problems, *more])
+        ported = Ported(name, spec, label, compared, checked, exports, [*problems, *more], remarks)
         if ported.proved or options.force:
             (folder / README).write_text(describe(ported, declarations, options), encoding="utf-8")
             return replace(ported, written=write_folder(folder, options.output))

@@ -74,7 +74,7 @@ def recognise_constants(calls: Calls, call: Call, done: Mapping[str, Call]) -> I
     for name in call.inputs:
         source = done.get(name) if isinstance(name, str) else None
         number = (
-            _common_number(source)
+            common_number(source)
             if source is not None and call.op in ELEMENTWISE | {"attention"}
             else None
         )
@@ -91,7 +91,7 @@ def recognise_constants(calls: Calls, call: Call, done: Mapping[str, Call]) -> I
     return [call]
 
 
-def _common_number(call: Call) -> Any:
+def common_number(call: Call) -> Any:
     """Return the number that all entries of a constant call have in every trace, or None."""
     if call.values is None or any(v.size == 0 for v in call.values):
         return None

@@ -209,13 +209,15 @@ class BlockWriter:
     def _parameter(self, call: Call) -> str:
         name = str(call.attributes["name"])
         relative = name.removeprefix(f"{self.block.path}.") if self.block.path else name
-        own = self._unique(relative.rsplit(".", 1)[-1])
+        owner, _, leaf = relative.rpartition(".")
+        own = self._unique(owner.rpartition(".")[2] if owner and leaf == "weight" else leaf)
         shape = ", ".join(self.template.number(n, "length") for n in call.shape)
         if self.weights[name][1]:
             self.template.parameters[own] = f"{{shape: [{shape}], init: {{normal: {{std: 0.02}}}}}}"
         else:
             self.template.constants[own] = f"{{shape: [{shape}]}}"
-        self.template.rules.append((own, name))
+        prefix = "" if self.block.path else "own."
+        self.template.rules.append((f"{prefix}{own}", name))
         return own
 
     def _layer_name(self, call: Call, kind: str) -> str:

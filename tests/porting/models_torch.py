@@ -20,6 +20,57 @@ def encoder():
     return nn.TransformerEncoder(layer, 2)
 
 
+class Tagger(nn.Module):
+    """Two recurrent layers in two directions."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(9, 4)
+        self.rnn = nn.LSTM(4, 5, num_layers=2, bidirectional=True, batch_first=True)
+        self.out = nn.Linear(10, 3)
+
+    def forward(self, chars):
+        return self.out(self.rnn(self.embed(chars))[0])
+
+
+class Decoder(nn.Module):
+    """A decoder with a tied head, learned positions, a causal mask and its own gelu."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(9, 8)
+        self.place = nn.Embedding(20, 8)
+        self.queries, self.keys, self.values = (nn.Linear(8, 8) for _ in range(3))
+        self.merged, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.head = nn.Linear(8, 9, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, chars):
+        x = self.embed(chars) + self.place(torch.arange(chars.shape[1]))
+        split = lambda a: a.view(*a.shape[:2], 2, 4).transpose(1, 2)  # noqa: E731
+        q, k, v = split(self.queries(x)), split(self.keys(x)), split(self.values(x))
+        scores = q @ k.transpose(2, 3) / 2
+        seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+        chosen = scores.masked_fill(~seen, -1e9).softmax(-1) @ v
+        h = self.norm(x + self.merged(chosen.transpose(1, 2).flatten(2)))
+        gelu = 0.5 * h * (1 + torch.tanh(0.7978845608028654 * (h + 0.044715 * h**3)))
+        return {"logits": self.head(gelu)}
+
+
+class Stochastic(nn.Module):
+    """A model that drops its whole residual branch at random in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+
+    def forward(self, x):
+        branch = self.inner(x)
+        if self.training:
+            branch = branch * torch.bernoulli(torch.full((1,), 0.5))
+        return x + branch
+
+
 class Counting(nn.Module):
     """A model whose result has a shape that depends on the data."""
 

@@ -49,9 +49,35 @@ def test_equal_blocks_are_one_definition(tmp_path: Path) -> None:
     assert layers == {"layers": {"layer": "transformer_encoder_layer", "repeat": 2}}
 
 
+def test_recurrent_layers_are_a_chain_of_shipped_layers(tmp_path: Path) -> None:
+    assert port(tmp_path, "Tagger", "--input", "chars=batch,time:9")["proved"] is True
+    layers = spec_of(tmp_path, "tagger")["layers"]
+    kinds = [entry["layer"] for entry in layers.values()]  # type: ignore[attr-defined]
+    assert kinds == ["embedding", "bidirectional_lstm", "bidirectional_lstm", "dense"]
+
+
+def test_positions_masks_tied_heads_and_functions_are_recognised(tmp_path: Path) -> None:
+    ported = port(tmp_path, "Decoder", "--input", "chars=batch,time:9")
+    assert ported["proved"] is True
+    spec = spec_of(tmp_path, "decoder")
+    assert spec["outputs"] == ["logits"]
+    assert spec["layers"]["place"] == {"layer": "learned_positions", "context": 20}  # type: ignore[index]
+    assert spec["layers"]["head"]["shares"] == "embed"  # type: ignore[index]
+    equations = str(spec["equations"])
+    assert "arange(time)[None, :] <= arange(time)[:, None]" in equations
+    assert "gelu_tanh(" in equations
+
+
+def test_random_numbers_in_training_are_left_out_and_named(tmp_path: Path) -> None:
+    ported = port(tmp_path, "Stochastic", "--input", "x=batch,6")
+    assert ported["proved"] is True
+    assert len(ported["remarks"]) == 1  # type: ignore[arg-type]
+    assert "## Not ported" in (tmp_path / "port" / "README.md").read_text()
+
+
 def test_operators_without_a_rule_are_named_with_their_line(tmp_path: Path) -> None:
     refused = port(tmp_path, "Counting", "--input", "x=batch,6", code=2)
-    assert "models_torch.py:31: aten.histc" in str(refused["error"])
+    assert "models_torch.py:82: aten.histc" in str(refused["error"])
     assert not (tmp_path / "port").exists()
 
 

@@ -51,11 +51,13 @@ class TracedNode(TypedDict):
 class TracedGraph(TypedDict):
     """A traced model.
 
-    ``label`` describes the model, e.g. ``torch.nn.Module Net``. ``outputs`` holds the name and the
+    ``label`` describes the model, e.g. ``torch.nn.Module Net``. ``remarks`` are sentences about
+    parts of the model that the graph does not have. ``outputs`` holds the name and the
     node of each result. ``weights`` holds the shape of each array, and whether it is trained.
     """
 
     label: str
+    remarks: list[str]
     nodes: list[TracedNode]
     outputs: list[list[str]]
     weights: dict[str, list[Any]]
@@ -73,7 +75,7 @@ class GraphBuilder:
         arrays: dict[str, list[Any]] = {
             name: [[int(n) for n in shape], trained] for name, (shape, trained) in weights.items()
         }
-        self.graph = TracedGraph(label=label, nodes=[], outputs=[], weights=arrays)
+        self.graph = TracedGraph(label=label, remarks=[], nodes=[], outputs=[], weights=arrays)
         self._nodes: dict[str, TracedNode] = {}
 
     def add(
