@@ -1,1 +1,2 @@
-"""Reports of ``check``, ``bench`` and ``train``, as an HTML page, as Markdown, and as JUnit XML."""
+"""Reports of the results of ``check``, ``bench`` and ``train``: as an HTML page, as Markdown, or as
+JUnit XML."""

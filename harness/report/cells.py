@@ -1,5 +1,5 @@
-"""The report's table of verdicts; its entries show verdict, digits of agreement and failed
-check."""
+"""The report's table of verdicts. A row is a spec, a column is a backend, and an entry shows the
+verdict, the correct digits and the failed check."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ GROUPS: Mapping[str, str] = {
 
 
 class Judged:
-    """Base class of objects with a ``verdict`` that the report's table of verdicts shows."""
+    """Base class of objects with a ``verdict`` that the report's table of verdicts shows, e.g. the
+    verdict of one dtype."""
 
     verdict: Verdict
 
     @property
     def group(self) -> str:
-        """The group of the verdict, e.g. "differs" or "broken", which determines the colour of the
-        entry."""
+        """The group to which the verdict belongs, e.g. "differs" or "broken". It is the CSS class
+        that gives the entry its colour."""
         return GROUPS.get(self.verdict, "broken")
 
     @property
@@ -55,11 +56,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class DtypePart(Judged):
-    """The part of a table entry (spec and backend) for one dtype.
+    """The result of one dtype in a table entry (a spec on a backend).
 
     ``headroom`` goes from 0 (error at or above the tolerance) to 1 (error far below the tolerance).
-    ``digits`` is the number of correct digits as text. If a check failed, ``check`` is its name and
-    ``error`` the text of its largest error.
+    ``digits`` is the number of correct digits as text. If a check failed, ``check`` is its name,
+    and ``error`` is the text of its largest error.
     """
 
     dtype: str
@@ -72,8 +73,8 @@ class DtypePart(Judged):
 
 @dataclass(frozen=True)
 class MatrixEntry(Judged):
-    """An entry of the table of verdicts: the results of a spec on a backend, with one item in
-    ``parts`` for each dtype.
+    """An entry of the table of verdicts: the results of a spec on a backend. ``parts`` has one item
+    for each dtype, and ``verdict`` is the gravest of their verdicts.
 
     ``number`` identifies the entry on the page.
     """
@@ -93,8 +94,8 @@ class MatrixEntry(Judged):
 
     @property
     def verdict_text(self) -> str:
-        """The common verdict of all dtypes, or else the verdict and the failed check of each
-        dtype."""
+        """The verdict if all dtypes agree on it and no check failed; otherwise the verdict and the
+        failed check of each dtype."""
         if self.same_verdict and not any(part.check for part in self.parts):
             return self.verdict
         return ", ".join(
@@ -115,8 +116,8 @@ class MatrixEntry(Judged):
 
 @dataclass(frozen=True)
 class Matrix:
-    """A table of verdicts for one path and device. ``rows`` has pairs: a spec, and its entry for
-    each of the ``backends`` (None if the cell was not run)."""
+    """A table of verdicts for one execution path and device. ``rows`` has pairs: a spec, and a list
+    with its entry for each of the ``backends`` (None if the cell was not run)."""
 
     path: str
     device: str
@@ -130,7 +131,8 @@ class Matrix:
 
 
 def make_matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
-    """Return a table of verdicts for each path and device, in the order of the run."""
+    """Return one table of verdicts for each combination of execution path and device, in the order
+    of the run."""
     tables: list[Matrix] = []
     number = 0
     for path, device in dict.fromkeys((c.path, c.device) for c in cells):
@@ -169,10 +171,11 @@ def _make_part(result: CellResult) -> DtypePart:
 
 
 def compute_headroom(findings: Iterable[Finding]) -> float:
-    """Return how far the largest error is below its tolerance, as a number from 0 to 1.
+    """Return a number from 0 to 1 that says how far the largest error of a cell is below its
+    tolerance.
 
-    The result is 0 if the error is at the tolerance or above it. It is 1 if the error is 0, or
-    smaller than the tolerance by :data:`MOST_HEADROOM` powers of ten.
+    It is 0 if the error is at the tolerance or above it. It is 1 if the error is 0, or smaller than
+    the tolerance by :data:`MOST_HEADROOM` powers of ten or more.
     """
     ratios = [
         error_share(f.worst) for f in findings if f.check in MEASURING and f.worst is not None
@@ -185,7 +188,7 @@ def compute_headroom(findings: Iterable[Finding]) -> float:
 
 
 def error_share(deviation: Deviation) -> float:
-    """Return the error divided by the tolerance; infinity if the tolerance is 0."""
+    """Return the error of a tensor divided by its tolerance; infinity if the tolerance is 0."""
     return deviation.error / deviation.tolerance if deviation.tolerance else math.inf
 
 
@@ -197,14 +200,15 @@ def count_verdicts(results: Iterable[CellResult]) -> str:
 
 
 def list_failing(cells: Mapping[Cell, CellResult]) -> list[CellResult]:
-    """Return the cells that do not pass: differences first, then in the order of the run."""
+    """Return the cells that do not pass: first the cells with a difference, then the others, both
+    in the order of the run."""
     failures = [result for result in cells.values() if result.verdict not in PASSING]
     return sorted(failures, key=lambda result: result.verdict != "differ")
 
 
 def list_known_differences(cells: Mapping[Cell, CellResult]) -> list[tuple[str, list[str]]]:
-    """Return pairs for the known differences that occurred: the text of the difference, and the
-    names of its cells."""
+    """Return pairs for the known differences (accepted in ``known_differences.yaml``) that
+    occurred: the text of the difference, and the names of its cells."""
     by_text: dict[str, list[str]] = {}
     for result in cells.values():
         for finding in result.findings:

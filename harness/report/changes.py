@@ -1,4 +1,4 @@
-"""Changes of checks and speeds since older runs."""
+"""Changes of checks and speeds since older runs, for a report."""
 
 from __future__ import annotations
 
@@ -31,19 +31,21 @@ MOST_GOOD = 10
 
 @dataclass(frozen=True)
 class News(RunChanges):
-    """The changes since older runs. ``what`` names the older files, e.g. in a heading."""
+    """The changes since older runs. ``what`` is a text that names the older files, e.g. in a
+    heading."""
 
     @property
     def listed_changes(self) -> list[ChangeText]:
-        """The changes that are not in :attr:`collapsed_changes`, gravest first."""
+        """The changes that the page lists openly, gravest first: all changes except
+        :attr:`collapsed_changes`."""
         changes = self._all_changes
         bad = [change for change in changes if change.tone == "bad"]
         return bad if self.collapsed_changes else changes
 
     @property
     def collapsed_changes(self) -> list[ChangeText]:
-        """The changes for the better, if there are more than :data:`MOST_GOOD`; else empty. The
-        page hides them until the reader opens the list."""
+        """The improvements, if there are more than :data:`MOST_GOOD`; else an empty list. The page
+        hides this list until the reader opens it."""
         good = [change for change in self._all_changes if change.tone == "good"]
         return good if len(good) > MOST_GOOD else []
 
@@ -56,12 +58,12 @@ class News(RunChanges):
 
 
 def news(inputs: Inputs, old: Inputs) -> News | None:
-    """Compare the files of the report with ``old`` files of the same kind; return None if there are
-    no old files.
+    """Compare the files of the report with the older files ``old``: records with records, speeds
+    with speeds. Return None if there are no older files.
 
     Raises:
-        UsageError: a kind has older files but no newer ones, or more older files than newer ones,
-        or cannot be compared.
+        UsageError: an older file has no newer file of its kind, there are more older than newer
+            files of speeds, or the files cannot be compared.
     """
     comparisons: list[RunChanges] = []
     names = []

@@ -70,7 +70,8 @@ def _find_format(output: Path) -> str:
 
 
 def _check_format(form: str, inputs: Inputs, options: ReportOptions) -> None:
-    """Raise :class:`UsageError` if the format cannot show one of the options or input files."""
+    """Raise :class:`UsageError` if the output format ``form``, e.g. ``junit``, cannot show one of
+    the options or input files."""
     if form != "html" and options.history is not None:
         raise UsageError(
             "only an HTML report can show --history: choose an --output that ends in .html, or "
@@ -92,8 +93,8 @@ def _check_format(form: str, inputs: Inputs, options: ReportOptions) -> None:
 
 
 def _check_baseline(name: str, inputs: Inputs) -> None:
-    """Raise :class:`UsageError` if no input file has a speed of the backend ``name``, to which the
-    report shall relate all speeds."""
+    """Raise :class:`UsageError` if no input file has a speed of the backend ``name``. The report
+    divides all speeds by the speed of this backend."""
     from harness.timing.console import check_reference
 
     if not inputs.benches:
@@ -103,8 +104,8 @@ def _check_baseline(name: str, inputs: Inputs) -> None:
 
 
 def check_output(output: Path, form: str) -> None:
-    """Raise :class:`UsageError` before a run if its report in the format ``form`` cannot be made,
-    or cannot be written to ``output``."""
+    """Raise :class:`UsageError` if a report in the format ``form`` cannot be made, or cannot be
+    written to ``output``. This is checked before a run, so that no long run is wasted."""
     try:
         kinds.check_place(output, KINDS[form])
         if form == "html":
@@ -119,13 +120,12 @@ def check_output(output: Path, form: str) -> None:
 
 
 def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
-    """Check before a run that its reports can be written; they will show the file ``results``.
-
-    ``outputs`` maps a format to its file.
+    """Check before a run that its reports can be written. ``outputs`` maps a format, e.g. ``html``,
+    to the file to write. ``results`` is the file with the results of the run.
 
     Raises:
         UsageError: a report cannot be written, its file suffix belongs to another format, or two
-        options name the same file.
+            options name the same file.
     """
     places = {} if results is None else {os.path.realpath(results): "--records"}
     for form, output in outputs.items():
@@ -144,12 +144,14 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
 
 
 def write_reports(files: Sequence[Path], outputs: Mapping[str, Path], options: object) -> None:
-    """Write the reports of a run: one output file per format, all about the same input ``files``.
+    """Write the reports of a run: one output file per format. Each report shows all input
+    ``files``.
 
-    ``outputs`` maps a format to its file. ``options`` are the options of the run.
+    ``outputs`` maps a format, e.g. ``html``, to the file to write. ``options`` are the options of
+    the run.
 
     Raises:
-        UsageError: a report cannot be written, or the base or the history is invalid.
+        UsageError: a report cannot be written, or the older files to compare with are invalid.
         HarnessError: a file cannot be read.
     """
     with _paused_collection():
@@ -175,7 +177,8 @@ def _write_all(inputs: Inputs, outputs: Mapping[str, Path], options: object) -> 
 
 @contextmanager
 def _paused_collection() -> Iterator[None]:
-    """Pause garbage collection, which would take a third of the time and free nothing."""
+    """Pause Python's garbage collection while a report is written. It would take a third of the
+    time, and free no memory."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -186,8 +189,9 @@ def _paused_collection() -> Iterator[None]:
 
 
 def _load_differences(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
-    """Return the known differences, or None if no cell of the run has one. In this case their
-    reader, which is slow to import, is not needed."""
+    """Return the known differences, as read from ``known_differences.yaml`` in ``folders``. If no
+    cell of the run has a known difference, return None: the module that reads the file is slow to
+    import."""
     cells = inputs.check.cells.values() if inputs.check else ()
     if not any(f.verdict == "known-difference" for cell in cells for f in cell.findings):
         return None

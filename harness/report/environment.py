@@ -14,9 +14,9 @@ TRAINING_COLUMNS = ("training", "epochs", "loss", "held-out loss", "held-out met
 
 
 def training_rows(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
-    """Return a table row for each training with a finished epoch.
+    """Return a table row for each training that has finished an epoch.
 
-    The columns are :data:`TRAINING_COLUMNS`; the numbers are from the last epoch.
+    The columns of the table are :data:`TRAINING_COLUMNS`. The numbers are from the last epoch.
     """
     rows = []
     for training in trainings:
@@ -37,8 +37,8 @@ def training_rows(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model as text: ``equations`` and ``loss`` as the spec writes them. ``facts`` has pairs of
-    name and text: its sizes and its layers."""
+    """A model as text, for the page. ``equations`` and ``loss`` are as the spec writes them.
+    ``facts`` has pairs of name and text: the model's sizes and its layers."""
 
     name: str
     facts: tuple[tuple[str, str], ...]
@@ -47,7 +47,7 @@ class ModelView:
 
 
 def make_model_view(name: str, model: CheckedModel) -> ModelView:
-    """Return the text about a model that a record file describes."""
+    """Return the text about the model ``name``, as a record file describes it."""
     sizes = ", ".join(f"{size} {number}" for size, number in model.sizes.items())
     layers = ", ".join(_describe_layer(layer, model) for layer in model.layers)
     facts = (("sizes of most checks", sizes), ("layers", layers))
@@ -67,7 +67,8 @@ def _describe_layer(name: str, model: CheckedModel) -> str:
 
 @dataclass(frozen=True)
 class FactRow:
-    """A fact about the environment, e.g. a version, and its value in an older run if it changed."""
+    """A fact about the environment, e.g. a version. If the fact has changed, the row also has its
+    value in an older run."""
 
     name: str
     now: str
@@ -75,8 +76,8 @@ class FactRow:
 
 
 def list_facts(inputs: Inputs) -> list[str]:
-    """Return a few facts for the top of the page: about the run of ``check``, or about the file of
-    speeds if there is only one."""
+    """Return a few facts for the top of the page, as text. They are about the run of ``check``. If
+    there is none, they are about the file of speeds, if there is exactly one."""
     run: CheckRun | BenchRun | None = inputs.check
     machine: Machine | None = None
     if inputs.check is not None and inputs.check.heads:
@@ -92,7 +93,8 @@ def list_facts(inputs: Inputs) -> list[str]:
 
 
 def list_environment(inputs: Inputs, around: Sequence[ConditionChange]) -> list[FactRow]:
-    """Return the facts that differ from an older run, and after them all facts."""
+    """Return table rows about the environment: first the facts that changed since an older run
+    (``around``), then all facts."""
     changed = []
     for each in around:
         what = each.words or each.what
@@ -104,10 +106,11 @@ def list_environment(inputs: Inputs, around: Sequence[ConditionChange]) -> list[
 
 
 def _all_facts(inputs: Inputs) -> dict[str, str]:
-    """Return the facts about the environment of all input files, e.g. versions, by name.
+    """Return a dictionary of the facts about the environment of all input files, e.g. ``{"cpu":
+    "..."}``.
 
-    If a fact differs between files, there is an entry for each value, and its name contains the
-    names of the files.
+    If a fact differs between files, there is one entry for each value. The key then contains the
+    names of the files, e.g. ``cpu (a.jsonl)``.
     """
     by_file = {run.name: _speed_facts(run) for run in inputs.benches}
     if inputs.check is not None:

@@ -31,7 +31,8 @@ FAULTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a spec; ``note`` describes the fault in the line."""
+    """A line of a spec, which the page shows. If the line computes the first wrong value, ``note``
+    says so."""
 
     number: int
     text: str
@@ -40,11 +41,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Stop:
-    """A stop on the way from a model's inputs to the first wrong value: the values of one layer, or
-    the first wrong value itself.
+    """An item in the list of values that leads to the first wrong value: the last value of a layer,
+    or the first wrong value itself.
 
-    ``words`` say whether the backend's values agree with the oracle, and ``tone`` is the CSS class
-    of the stop.
+    ``words`` say whether the backend's value agrees with the oracle. ``tone`` is the CSS class of
+    the item.
     """
 
     name: str
@@ -54,10 +55,10 @@ class Stop:
 
 @dataclass(frozen=True)
 class TimeStep:
-    """A time step of the first wrong value.
+    """The error of the first wrong value at one time step, as a bar on the page.
 
-    ``share`` shows how far the error exceeds the tolerance: 0 if it is within the tolerance, 1 if
-    it is 100,000 times the tolerance or more.
+    ``share`` is the length of the bar, from 0 to 1. It is 0 if the error is within the tolerance,
+    and 1 if the error is 100,000 times the tolerance or more.
     """
 
     number: int
@@ -69,11 +70,14 @@ class TimeStep:
 class FailedCell:
     """A cell that does not pass.
 
-    ``location`` and ``blame`` name the place of the fault (e.g. an equation) and the part at fault.
-    ``chain`` lists the values before and after the first wrong value. ``command`` reruns the failed
-    checks. ``reproducer`` is a command that writes a reproducer. ``known`` is the text for
-    ``known_differences.yaml`` that accepts the differences. The last two are empty if they would
-    have no effect.
+    - ``location`` says where the fault is (e.g. in which equation), and ``blame`` which part is at
+      fault.
+    - ``chain`` lists the values before and after the first wrong value, and ``by_time`` the errors
+      of this value by time step.
+    - ``command`` reruns the failed checks.
+    - ``reproducer`` is a command that writes a reproducer, and ``known`` the text for
+      ``known_differences.yaml`` that accepts the differences. They are empty if no check differs,
+      or if the cell is the user's own model.
     """
 
     title: str
@@ -93,8 +97,8 @@ class FailedCell:
 
 
 def describe_failed_cells(check: CheckRun, most: int) -> tuple[list[FailedCell], int]:
-    """Describe at most ``most`` failed cells, differences first; also return the number of other
-    failed cells."""
+    """Return at most ``most`` failed cells, those with differences first, and the number of failed
+    cells that are left out."""
     # For each cell, the head of the run that produced its result.
     heads = {cell: [*runs.values()][-1].head for cell, runs in check.records.cells.items()}
     failures = list_failing(check.cells)
@@ -161,7 +165,8 @@ def _divergence_fields(divergence: Divergence | None) -> dict[str, Any]:
 
 
 def _make_chain(divergence: Divergence) -> list[Stop]:
-    """Return a stop for each layer on the way to the first wrong value, and one for this value."""
+    """Return the list of values around the first wrong value: one item for each layer, and one for
+    the first wrong value itself."""
     stops: list[Stop] = []
     seen = False
     for link in divergence.links:
@@ -182,8 +187,9 @@ def _make_chain(divergence: Divergence) -> list[Stop]:
 
 
 def _excess(error: float, allowed: float) -> float:
-    """Return how far an error exceeds the tolerance, from 0 (allowed) to 1 (at least 100,000 times
-    the tolerance)."""
+    """Return a number from 0 to 1 that says how far an error exceeds the tolerance ``allowed``: 0
+    if it does not, 1 if it is at least 100,000 times the tolerance. Between these it grows with the
+    logarithm."""
     if error <= allowed:
         return 0.0
     return min(1.0, 0.15 + math.log10(error / allowed) / 6) if math.isfinite(error) else 1.0

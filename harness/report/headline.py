@@ -26,7 +26,7 @@ SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
 
 @dataclass(frozen=True)
 class Headline:
-    """The top of a report.
+    """The top of a report: a sentence with the result, and a few lines below it.
 
     ``tone`` is "bad" if a result differs or got worse. It is "broken" if nothing differs, but a
     cell could not be run. Otherwise it is "good".
@@ -44,8 +44,8 @@ class Headline:
 
 
 def headline(inputs: Inputs, news: News | None) -> Headline:
-    """Return the headline of a report; with ``news``, the headline also tells what changed since
-    older runs."""
+    """Return the headline of a report. If ``news`` is given, the headline also says what the report
+    is compared with, and is "bad" if a result got worse."""
     tone, sentence, lines = _summarize_checks(inputs)
     files = [run.file for run in inputs.benches]
     if files:
@@ -114,7 +114,7 @@ def _summarize_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
 
 def _describe_scope(check: CheckRun) -> list[str]:
     """Describe in one line what was checked: the selected checks, the dtypes and the number of
-    comparisons; empty if no cell ended."""
+    comparisons. The list is empty if no cell has finished."""
     ended = [f for r in check.cells.values() for f in r.findings if f.verdict != "not-run"]
     if not ended:
         return []
@@ -130,7 +130,7 @@ def _describe_scope(check: CheckRun) -> list[str]:
 
 
 def _describe_selection(checks: Sequence[str]) -> str:
-    """Describe which checks the run was asked for, e.g. "full check"."""
+    """Describe which checks were selected for the run, e.g. "full check"."""
     if tuple(checks) == QUICK["checks"]:
         return f"quick check ({', '.join(checks)} only)"
     every = choose_checks(("*",))

@@ -1,4 +1,5 @@
-"""The history of a folder of runs, with a line for each cell that shows its digits over time."""
+"""The history of the runs in a folder. For each cell, a line chart shows its correct digits over
+time."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ OPENED, LOST = 4, 0.5
 
 @dataclass(frozen=True)
 class Point:
-    """The result of a cell in one run of ``check``. ``run`` is the number of this run, by start
-    time."""
+    """The result of a cell in one run of ``check``. ``run`` is the position of this run in the
+    order of start times, from 1."""
 
     run: int
     digits: float | None
@@ -34,18 +35,18 @@ class Point:
 
     @property
     def text(self) -> str:
-        """The digits, with ✗ if the cell did not pass."""
+        """The number of correct digits as text, after ✗ if the cell did not pass."""
         digits = "·" if self.digits is None else f"{self.digits:.1f}"
         return digits if self.verdict in PASSING else f"✗ {digits}"
 
 
 @dataclass(frozen=True)
 class DigitsLine:
-    """A line chart that shows the digits of a cell in all runs of ``check``.
+    """A line chart of one cell: its correct digits in all runs of ``check``.
 
-    ``parts`` are the polylines, ``dots`` the results, and ``dashes`` the vertical lines at
-    framework upgrades. ``first`` and ``last`` are the digits in the first and in the last run, and
-    ``drop`` is the number of digits lost.
+    ``parts`` are the coordinates of the lines, ``dots`` the results, and ``dashes`` the vertical
+    lines at framework upgrades. ``first`` and ``last`` are the digits in the first and in the last
+    run, and ``drop`` is the number of digits lost.
     """
 
     label: str
@@ -60,8 +61,8 @@ class DigitsLine:
 
 @dataclass(frozen=True)
 class System:
-    """The line charts of one spec; the cell that lost most digits comes first. ``opened`` is True
-    if the page shows the charts before the reader opens them."""
+    """The line charts of one spec; the cell that lost most digits comes first. If ``opened`` is
+    True, the page shows the charts at once, otherwise after a click."""
 
     name: str
     summary: str
@@ -72,10 +73,11 @@ class System:
 def systems(
     cells: Mapping[Cell, Sequence[Point]], upgrades: Mapping[str, Mapping[int, str]], runs: int
 ) -> list[System]:
-    """Return the line charts by spec; the spec with the largest loss of digits comes first.
+    """Return the line charts, one object per spec. The spec with the largest loss of digits comes
+    first.
 
     ``cells`` has the results of each cell, and ``runs`` is the number of runs. ``upgrades`` maps a
-    backend to its framework upgrades, by number of the first run after the upgrade.
+    backend to its framework upgrades: from the number of the first run after the upgrade to a text.
     """
     by_spec: dict[str, list[DigitsLine]] = {}
     for cell, points in cells.items():
@@ -134,10 +136,10 @@ def _make_line(
 
 
 def _count_lost_digits(points: Sequence[Point]) -> float:
-    """Return the number of digits lost since the best run that passed.
+    """Return how many digits the last run has less than the best run that passed.
 
-    If the cell passed before but not in the last run, the loss is 16. If the cell never passed, the
-    loss is half of :data:`LOST`, so that the cell comes before cells that still pass.
+    If the last run did not pass, but an earlier run did, the loss is 16. If no run passed, the loss
+    is half of :data:`LOST`, so that the cell comes before cells that still pass.
     """
     if points[-1].verdict not in PASSING:
         return 16.0 if any(point.verdict in PASSING for point in points) else LOST / 2
@@ -152,8 +154,8 @@ MOST_LINES = len(svg_pictures.COLOURS)
 
 @dataclass(frozen=True)
 class RunRow:
-    """A row about a run: its start, the counts of its verdicts, and the framework upgrades before
-    it."""
+    """A table row about a run: its start, how many cells have each verdict, and the framework
+    upgrades just before the run."""
 
     started: str
     counts: str
@@ -162,14 +164,14 @@ class RunRow:
 
 @dataclass
 class RunHistory:
-    """The runs of a folder, oldest first.
+    """The runs in a folder, oldest first.
 
     - ``rows`` has a table row for each run.
-    - ``digits`` and ``rates`` map a label to a line of points (number of the run, value): digits of
-      agreement, and speeds.
-    - ``upgrades`` are the positions of framework upgrades between the runs, and ``upgraded`` has
-      their texts.
-    - ``cells`` has the results of each cell in all ``checks`` runs of ``check``.
+    - ``digits`` maps a backend, and ``rates`` a timed cell, to a line of points: (number of the
+      run, value). The values are correct digits, or speeds.
+    - ``upgrades`` are the positions of framework upgrades between the runs, e.g. 2.5. ``upgraded``
+      has the texts of the upgrades of each backend.
+    - ``cells`` has the results of each cell, and ``checks`` is the number of runs of ``check``.
     """
 
     rows: list[RunRow] = field(default_factory=list)
@@ -186,8 +188,8 @@ class RunHistory:
         return systems(self.cells, self.upgraded, self.checks)
 
     def drawn(self) -> list[str]:
-        """Return pictures as SVG: the digits of each backend's least accurate cell, and the speeds
-        that changed most."""
+        """Return two pictures as SVG, if there are data for them: the digits of each backend's
+        least accurate cell, and the speeds that changed most."""
         found = []
         if any(len(points) > 1 for points in self.digits.values()):
             title = "run; digits of each backend's worst cell in float32 (dashed: an upgrade)"
@@ -259,7 +261,7 @@ def _add_run(history: RunHistory, number: int, run: CheckRun | BenchRun, upgrade
 
 
 def _largest_factor(points: Sequence[tuple[float, float]]) -> float:
-    """Return the largest factor by which two successive values differ. ``points`` has pairs (run
-    number, value)."""
+    """Return the largest factor by which a value differs from the value before it. ``points`` has
+    pairs (run number, value)."""
     pairs = pairwise(points)
     return max((max(a / b, b / a) for (_, a), (_, b) in pairs if a > 0 and b > 0), default=0.0)

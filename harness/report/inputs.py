@@ -1,4 +1,5 @@
-"""Input files of a report. The reader recognises the kind of a file by its content."""
+"""Input files of a report. Their kind (records, speeds or weights) is recognised by their
+content."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ ACCEPTED_FILES = (
 
 
 class EpochFigures(Form):
-    """An epoch of a training: its mean loss, the losses during the epoch, and the held-out loss."""
+    """An epoch of a training: its mean loss, the losses during the epoch (``curve``), and the
+    held-out loss."""
 
     epoch: int
     loss: Number
@@ -39,7 +41,8 @@ class EpochFigures(Form):
 
 
 class TrainedHistory(Form):
-    """The history of trained weights: the backend that trained them, and every epoch."""
+    """The history that is stored with trained weights: the backend that trained them, and the
+    results of every epoch."""
 
     backend: str = ""
     dtype: str = ""
@@ -49,15 +52,16 @@ class TrainedHistory(Form):
 
 @dataclass(frozen=True)
 class CheckRun:
-    """A record file with the results of ``harness check``, from one or more runs."""
+    """A record file: the results of ``harness check``, from one or more runs that wrote to the same
+    file."""
 
     name: str
     records: Records
 
     @property
     def heads(self) -> Sequence[Head]:
-        """The head (first line) of each run that wrote to the file; it has the run's options and
-        versions."""
+        """The head (first line) of each run that wrote to the file. A head has the run's options
+        and versions."""
         return self.records.of_kind(Head)
 
     @property
@@ -72,14 +76,15 @@ class CheckRun:
 
     @property
     def seconds(self) -> float | None:
-        """The total seconds of all runs; None if a run did not end or files were merged."""
+        """The seconds of all runs together; None if a run did not finish, or if the file was merged
+        from others."""
         taken = [line.seconds for line in self.records.of_kind(Done)]
         return sum(taken) if taken and len(taken) == len(self.heads) else None
 
     @property
     def models(self) -> dict[str, CheckedModel]:
-        """The descriptions of the checked models, by name of the spec; empty if the file does not
-        record them."""
+        """A dictionary from spec to the description of its model; empty if the file has no
+        descriptions."""
         found: dict[str, CheckedModel] = {}
         for head in self.heads:
             found |= head.models
@@ -88,21 +93,21 @@ class CheckRun:
 
     @property
     def comparisons(self) -> int | None:
-        """The number of compared tensors and tested properties; None if the file does not record
-        it."""
+        """The number of compared tensors and tested properties; None if the file is from an older
+        version that did not store it."""
         if any(line.compared is None for line in self.records.of_kind(Result)):
             return None
         return sum(f.comparisons for result in self.cells.values() for f in result.findings)
 
     def pairs(self, *, every: bool) -> list[str]:
-        """Return lines that say how closely two backends agree. Without ``every``, only the pairs
-        that agree least have a line."""
+        """Return lines of text that say how closely backends agree with each other. Without
+        ``every``, only the pairs that agree least have a line."""
         found = read_pairs(self.records)
         return describe_pairs(found, self.cells.values(), every=every, others="all are below")
 
     @property
     def versions(self) -> dict[str, str]:
-        """The framework version of each backend."""
+        """A dictionary from backend to framework version."""
         return {cell.backend: r.version for cell, r in self.cells.items() if r.version}
 
 
@@ -125,7 +130,7 @@ class BenchRun:
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of each backend's packages, as one text per backend."""
+        """A dictionary from backend to the versions of its packages, as text."""
         return {
             backend: said.versions_text for backend, said in self.file.environment.workers.items()
         }
@@ -133,7 +138,7 @@ class BenchRun:
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    """Trained weights and the history of their training."""
+    """A file of trained weights: its name, its spec, and the history of the training."""
 
     name: str
     spec: str
@@ -142,7 +147,8 @@ class TrainedWeights:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a report, with at most one record file."""
+    """The input files of a report: at most one record file (``check``), and any number of files of
+    speeds and of weights."""
 
     check: CheckRun | None = None
     benches: Sequence[BenchRun] = ()
@@ -150,22 +156,22 @@ class Inputs:
 
     @property
     def commands(self) -> list[str]:
-        """The last commands that wrote to the files, at most :data:`MOST_COMMANDS`. Runs started
-        from Python have no command."""
+        """The last commands that wrote to the input files, at most :data:`MOST_COMMANDS`. Runs that
+        were started from Python have no command."""
         ran = [[*head.arguments] for head in (self.check.heads if self.check else ())]
         ran += [command for run in self.benches for command in run.file.harness.commands]
         every = dict.fromkeys(command_line(["harness", *words]) for words in ran if words)
         return [*every][-MOST_COMMANDS:]
 
     def label_of(self, run: BenchRun) -> str:
-        """Return the name of a file of speeds as a label of its charts; empty if the report has no
-        other file of speeds."""
+        """Return the name of a file of speeds, to label its charts. Return an empty text if the
+        report has only one file of speeds."""
         return run.name if len(self.benches) > 1 else ""
 
 
 def read_inputs(paths: Sequence[Path], what: str = "a report") -> Inputs:
-    """Read every file. ``what`` names the output, e.g. "a report", in the error that there are two
-    record files.
+    """Read all input files of a report. ``what`` names the output, e.g. "a report", in the error
+    message for two record files.
 
     Raises:
         UsageError: a file is of a wrong kind or damaged, or there are two record files.

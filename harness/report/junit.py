@@ -1,4 +1,4 @@
-"""JUnit XML for CI systems: a test with its time for each check of each cell."""
+"""JUnit XML for CI systems. A test in the file is a check of a cell, with its duration."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def junit(check: CheckRun) -> str:
 
 
 def _add_unfinished(root: Tree.Element, check: CheckRun) -> None:
-    """Add an error to the XML if the run was interrupted. Otherwise a CI system would show the run
-    as passed if all finished cells agree."""
+    """Add an error to the XML if the run was interrupted. Without this error, a CI system would
+    show the run as passed if all finished cells agree."""
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
     suite = Tree.SubElement(root, "testsuite", {"name": "run", **counts})
     case = Tree.SubElement(suite, "testcase", classname="run", name="ended", time="0.000")
@@ -79,5 +79,6 @@ def _add_case(suite: Tree.Element, result: CellResult, finding: Finding) -> None
 
 
 def _make_legal(text: str) -> str:
-    """Make control characters visible, and replace characters that are illegal in XML."""
+    """Replace control characters by visible text, and characters that are illegal in XML by other
+    characters."""
     return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", visible(text))

@@ -69,8 +69,8 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
 
 
 def _model_lines(check: CheckRun | None) -> list[str]:
-    """Return collapsed lines about the models, and about the pairs of backends if they are too many
-    for the headline."""
+    """Return Markdown lines, which GitHub shows after a click: about the models, and about the
+    pairs of backends if they are too many for the headline."""
     if check is None:
         return []
     lines: list[str] = []
@@ -94,9 +94,9 @@ def _more_lines(left: int) -> list[str]:
 
 
 def _sentences(trouble: FailedCell) -> str:
-    """Return sentences about a failed cell: the place of the fault, and which part is at fault.
+    """Return sentences about a failed cell: where the fault is, and which part is at fault.
 
-    If the place is not known, they give the first failed check instead.
+    If the place of the fault is unknown, they name the first failed check instead.
     """
     parts = [trouble.location, f"{trouble.who} {trouble.blame}".strip()]
     if not trouble.location and trouble.checks:

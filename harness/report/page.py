@@ -1,4 +1,5 @@
-"""Report as a single HTML file. The file needs no network and is readable without scripts."""
+"""Report as a single HTML file. The page loads nothing from the network, and is readable without
+scripts."""
 
 from __future__ import annotations
 
@@ -41,33 +42,34 @@ from harness.runs.changes import MOVED, list_moved_digits
 
 
 class Names:
-    """A list of the strings on the page, each with a number. The page contains each string once,
-    and its data refer to the string by its number."""
+    """The strings of the page's data, each with a number. The page contains each string once.
+    Elsewhere in the data, the number stands for the string."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def number(self, name: str) -> int:
-        """Return the number of a string; add the string if it is new. Control characters in the
-        string are made visible first."""
+        """Return the number of the string ``name``, which is added if it is new. Control characters
+        in it are replaced by visible text."""
         return self._numbers.setdefault(visible(name), len(self._numbers))
 
     @property
     def all(self) -> list[str]:
-        """The list of all strings. The string with number n is at index n."""
+        """The list of all strings. A string's number is its index in this list."""
         return list(self._numbers)
 
 
 def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> str:
     """Return the data of cells and charts as JSON for a ``script`` element.
 
-    - ``names`` is a list of strings. In ``entries`` and ``charts``, a number can stand for a
-      string: its index in ``names``.
+    - ``names`` is a list of strings. In ``entries``, a number can stand for a string: its index in
+      ``names``.
     - ``entries`` maps the number of a table entry to its spec, backend, path and ``dtypes``, a list
-      with one object per dtype. Each check in such an object is a row: check, verdict, error,
+      with one object per dtype. Each check in such an object is a list: check, verdict, error,
       yardstick, tolerance, worst tensor, held, seconds, detail, spread, growth. Empty values at the
-      end of a row are left out.
-    - ``charts`` has for each chart a mapping from a baseline to the chart's speeds relative to it.
+      end of the list are left out.
+    - ``charts`` is a list with an object for each chart. It maps a baseline to the chart's speeds
+      divided by the baseline's speeds.
     """
     names = Names()
     entry_data = {
@@ -86,7 +88,8 @@ def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ())
 
 
 def escape_json(data: Any) -> str:
-    """Return JSON without characters that could end its HTML element or start a new element."""
+    """Return ``data`` as JSON without the characters ``<``, ``>`` and ``&``, which could end the
+    HTML element that contains it or start a new element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -112,7 +115,8 @@ def _cell_data(result: CellResult, names: Names) -> dict[str, object]:
 
 
 def _describe_layers(layers: Mapping[str, str]) -> str:
-    """Describe which implementation ran each layer, e.g. ``gru: GRU; embed, out: equations``."""
+    """Describe which implementation ran each layer, e.g. ``gru: GRU; embed, out: equations``.
+    ``layers`` maps a layer to its implementation."""
     by_kind: dict[str, list[str]] = {}
     for layer, kind in layers.items():
         by_kind.setdefault(kind, []).append(layer)
@@ -150,7 +154,8 @@ def _check_row(
 
 
 def _round_number(number: float) -> Any:
-    """Return a number with three digits, or a string if the number is not finite."""
+    """Return a number, rounded to three digits. If it is NaN or infinite, return it as text,
+    because JSON has no such numbers."""
     return float(f"{number:.3g}") if math.isfinite(number) else str(number)
 
 
@@ -177,7 +182,8 @@ def page(
     baseline: str | None = None,
     differences: Differences | None = None,
 ) -> str:
-    """Return the HTML of the page, with speeds relative to the backend ``baseline``.
+    """Return the HTML of the page. If ``baseline`` names a backend, speeds are divided by its
+    speeds.
 
     ``news`` has the changes since an older run, ``history`` the older runs of a folder, and
     ``differences`` the known differences.
@@ -236,7 +242,8 @@ def page(
 
 
 def prepare_page() -> None:
-    """Load everything that a page needs, so that missing files cause an error before a long run.
+    """Load the templates and libraries that a page needs. If one of them is missing, the error then
+    comes before a long run, not after it.
 
     Raises:
         ImportError: matplotlib is installed, but cannot be imported.
@@ -248,7 +255,8 @@ def prepare_page() -> None:
 
 @cache
 def _load_templates() -> tuple[Template, Template, str]:
-    """Return the template of the page, the template of its style sheet, and its script."""
+    """Return the Jinja template of the page, the template of its style sheet, and the text of its
+    script."""
     templates = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
@@ -286,8 +294,8 @@ def _known_difference_rows(
 
 
 def _draw_growth(check: CheckRun) -> Markup | None:
-    """Draw the ratio error / tolerance by training step, for the worst cell of each backend and
-    dtype."""
+    """Draw how errors grow over the training steps: the error divided by the tolerance, for the
+    worst cell of each backend and dtype."""
     nearest: dict[str, tuple[float, Sequence[tuple[float, float]]]] = {}
     for cell, result in check.cells.items():
         for finding in result.findings:
@@ -307,7 +315,8 @@ def _draw_growth(check: CheckRun) -> Markup | None:
 
 
 def _draw_metrics(inputs: Inputs) -> Markup | None:
-    """Draw the metrics on held-out data by epoch; return None if no training has such metrics."""
+    """Draw the metrics on held-out data (e.g. the accuracy) by epoch; return None if no training
+    has metrics."""
     series: dict[str, list[tuple[float, float]]] = {}
     for training in inputs.trainings:
         for epoch in training.history.epochs:

@@ -17,11 +17,12 @@ ENDED = (0, 1, 3)
 
 
 class RunReports:
-    """Context manager that writes the requested reports when a run ends.
+    """Context manager that writes the requested reports when a run ends. ``asked`` has the options
+    of the run.
 
-    The reports show the results file that the options name, or else a temporary file. The run must
-    write its results to this file, the attribute ``results``. After an interrupt, reports are
-    written only if ``worth(file)`` is True; a temporary file is then kept. The caller sets
+    The run must write its results to the file ``results``: the file that the options name, or else
+    a temporary file. The reports show this file. If the run is interrupted, reports are written
+    only if ``worth(file)`` is True. In that case a temporary file is kept. The caller sets
     ``code``, the exit code of the run.
 
     Raises:

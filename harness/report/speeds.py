@@ -1,5 +1,5 @@
-"""The report's charts of speeds: a chart for each mode, batch and sizes, with specs and
-backends."""
+"""The report's charts of speeds: one chart for each mode, batch size and other sizes. A row of a
+chart is a spec, and a dot is a backend."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from harness.results.speeds import Figures, NoSpeed, Parameters, SpeedFile, Time
 
 @dataclass(frozen=True)
 class Dot:
-    """A speed in a chart; ``times`` is the speed divided by the baseline's speed, or None if the
-    baseline has no speed here."""
+    """A speed in a chart. ``times`` is the speed divided by the speed of the baseline (a chosen
+    backend), or None if the baseline has no speed for this spec."""
 
     figures: Figures
     times: float | None
@@ -27,8 +27,8 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """The speeds for one mode, batch and sizes. ``rows`` has pairs: a spec, and its speed for each
-    backend.
+    """The speeds for one mode, batch size and other sizes. ``rows`` has pairs: a spec, and a
+    dictionary from backend to speed.
 
     ``refused`` has the cells without a speed.
     """
@@ -48,8 +48,8 @@ def count_speeds(files: Sequence[SpeedFile]) -> str:
 
 
 def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
-    """Return a chart for each mode, batch and sizes in a file. The titles contain ``of``, the label
-    of the file."""
+    """Return one chart for each mode, batch size and other sizes in a file. ``of`` is the label of
+    the file, which is added to the titles."""
     title = _make_title_function(file, of)
     timed: dict[str, list[Timed]] = {}
     for speed in file.benchmarks:
@@ -64,9 +64,10 @@ def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
 
 
 def _make_title_function(file: SpeedFile, of: str) -> Callable[[Parameters], str]:
-    """Return a function from the parameters of a cell to the title of its chart.
+    """Return a function that makes the title of a chart from the parameters of one of its cells.
 
-    A title contains the mode, the batch, and the sizes in which the cells of the file differ.
+    A title contains the mode, the batch size, and those other sizes that are not the same in all
+    cells of the file.
     """
     values: dict[str, set[str]] = {}
     every = [speed.params for speed in file.benchmarks]
@@ -160,10 +161,10 @@ MARGIN = 0.04
 
 @dataclass(frozen=True)
 class ChartSpot:
-    """The position of a speed on the axis, in percent of its length: ``place`` for the dot, ``low``
-    and ``width`` for the error bar.
+    """The position of a speed on a chart's axis, in percent of the axis: ``place`` is the position
+    of the dot, ``low`` the start of the error bar, and ``width`` its length.
 
-    ``times`` is the speed's ratio to the baseline as text.
+    ``times`` is text: the speed divided by the baseline's speed.
     """
 
     place: float
@@ -174,10 +175,10 @@ class ChartSpot:
 
 @dataclass(frozen=True)
 class ChartView:
-    """A chart with speeds relative to a baseline. ``one`` is the position of the ratio 1 on the
-    axis, or None if there is no baseline.
+    """A chart with speeds divided by the speeds of one baseline. ``one`` is the position of the
+    ratio 1 on the axis, or None if there is no baseline.
 
-    ``ticks`` has pairs (position, text). ``spots`` has a row for each spec, with a dot (or None)
+    ``ticks`` has pairs (position, text). ``spots`` has a list for each spec, with a dot (or None)
     for each backend.
     """
 
@@ -187,7 +188,7 @@ class ChartView:
     spots: Sequence[Sequence[ChartSpot | None]]
 
     def record(self) -> dict[str, object]:
-        """Return the view as JSON data for the page's script."""
+        """Return the chart as JSON data, with which the page's script moves the dots."""
         return {
             "label": visible(self.label),
             "ticks": self.ticks,
@@ -200,8 +201,9 @@ class ChartView:
 class ShownChart:
     """A chart of the page, with the numbers and texts that the page needs.
 
-    ``view`` is shown first, and ``views`` has the views for the baselines that a reader can choose.
-    ``looks`` has the colour and marker of each backend, and ``rows`` the texts of each spec.
+    The page shows ``view`` first. The reader can choose a backend as baseline; ``views`` maps it to
+    the chart with speeds divided by its speeds. ``looks`` maps a backend to its colour and marker.
+    ``rows`` has for each spec the texts about its speeds.
     """
 
     chart: Chart
@@ -213,7 +215,8 @@ class ShownChart:
 
 
 def make_charts(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
-    """Return the charts of all files; a backend has the same colour in all charts of a file."""
+    """Return the charts of all files of speeds. A backend has the same colour in all charts of a
+    file."""
     shown_charts = []
     for run in inputs.benches:
         timed = {speed.params.backend for speed in run.file.benchmarks}
@@ -231,8 +234,8 @@ def make_charts(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
 
 
 def baselines(shown_charts: Iterable[ShownChart]) -> list[str]:
-    """Return the backends that have a speed in a chart; the reader can choose any of them as
-    baseline."""
+    """Return the backends that have a speed in at least one chart. The reader of the page can
+    choose each of them as baseline."""
     return sorted({backend for c in shown_charts for _, dots in c.chart.rows for backend in dots})
 
 
@@ -245,9 +248,9 @@ def _dot_texts(dot: Dot | None) -> tuple[str, str] | None:
 
 
 def _make_view(chart: Chart, baseline: str) -> ChartView:
-    """Return a view of a chart, with speeds relative to ``baseline``.
+    """Return a chart with its speeds divided by the speeds of the backend ``baseline``.
 
-    If the baseline has no speed, the view shows the speeds themselves.
+    If the baseline has no speed in this chart, the result shows the speeds themselves.
     """
     bases = {s: d[baseline].figures.rate.median for s, d in chart.rows if baseline in d}
     reach = [1.0] if bases else []
@@ -284,8 +287,8 @@ def _make_view(chart: Chart, baseline: str) -> ChartView:
 
 
 def _choose_ticks(low: float, high: float) -> list[float]:
-    """Return the ticks between two powers of ten: as few round numbers as make the axis
-    readable."""
+    """Return the values at which the axis has ticks: a few round numbers between 10 to the power
+    ``low`` and 10 to the power ``high``."""
     ticks: list[float] = []
     for steps in STEPS:
         powers = range(math.floor(low), math.floor(high) + 1)

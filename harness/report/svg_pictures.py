@@ -1,8 +1,8 @@
-"""Pictures of a report, drawn by matplotlib as SVG inside the page.
+"""Pictures of a report, drawn by matplotlib as SVG that is part of the page.
 
 The colours are from Okabe and Ito ("Color Universal Design", 2008), for colour-blind readers. Each
-backend also has its own marker. In the page, lines and texts in :data:`INK` get the colour of the
-page's text.
+backend also has its own marker. matplotlib draws lines and texts in the colour :data:`INK`, which
+the page replaces by the colour of its own text.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Draw = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Roof:
-    """A cell as a point of the roofline plot: FLOP per byte (``intensity``) and FLOP per second
-    (``speed``)."""
+    """A cell in the roofline plot (speed against arithmetic intensity): FLOP per byte
+    (``intensity``) and FLOP per second (``speed``)."""
 
     label: str
     intensity: float
@@ -43,8 +43,8 @@ class Roof:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The data of a roofline plot: measured peak (FLOP/s), measured bandwidth (bytes/s), and the
-    cells."""
+    """The data of a roofline plot (speed against arithmetic intensity): the measured peak in
+    FLOP/s, the measured memory bandwidth in bytes/s, and the cells."""
 
     peak: float
     bandwidth: float
@@ -65,7 +65,8 @@ def draw_empty() -> None:
 
 
 def choose_looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return the colour and the marker of each backend, for all charts of a page."""
+    """Return a dictionary from backend to its colour and marker, which are the same in all charts
+    of a page."""
     found = {}
     for number, name in enumerate(names):
         colour, shape, _ = _series_look(number)
@@ -74,15 +75,16 @@ def choose_looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _series_look(number: int) -> tuple[str, int, str]:
-    """Return the colour, marker number and line style of series ``number``; the first 32 series
-    have different looks."""
+    """Return the colour, the marker number and the line style of the series ``number`` of a plot.
+    The first 32 series of a plot differ in at least one of them."""
     turn = number // len(COLOURS)
     shape, dashes = (number + turn) % len(MARKERS), DASHES[turn % len(DASHES)]
     return COLOURS[number % len(COLOURS)], shape, dashes
 
 
 def roofline(roof: Roofline) -> str:
-    """Draw FLOP per second against FLOP per byte, with the measured roofline."""
+    """Draw the cells by FLOP per byte and FLOP per second, and above them the limit that the
+    measured peak and bandwidth set."""
 
     def draw(axes: Axes) -> None:
         ridge = roof.peak / roof.bandwidth
@@ -102,7 +104,8 @@ def roofline(roof: Roofline) -> str:
 
 
 def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]]) -> str:
-    """Draw median speeds with their lower and upper quartiles.
+    """Draw median speeds with bars from the lower to the upper quartile. ``unit`` is the label of
+    the axis.
 
     ``cells`` maps (spec, backend) to (median, lower quartile, upper quartile).
     """
@@ -128,7 +131,8 @@ def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]
 
 
 def losses(trainings: Sequence[TrainedWeights]) -> str:
-    """Draw the training loss by epoch (with the losses during an epoch) and the held-out loss."""
+    """Draw the loss of each training by epoch, with several points per epoch, and the held-out loss
+    as dots."""
 
     def draw(axes: Axes) -> None:
         for number, training in enumerate(trainings):
@@ -151,8 +155,8 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
 def lines(
     title: str, series: Mapping[str, Sequence[tuple[float, float]]], limit: float | None = None
 ) -> str:
-    """Draw series of points (x, y) on a logarithmic axis, e.g. the error by training step.
-    ``limit`` draws a horizontal line."""
+    """Draw one line for each series of points (x, y), e.g. the error by training step. The y axis
+    is logarithmic. If ``limit`` is given, a horizontal line is drawn there."""
 
     def draw(axes: Axes) -> None:
         _plot(axes, series)
@@ -171,7 +175,8 @@ def trend(
     *,
     log: bool,
 ) -> str:
-    """Draw series of points (run number, value), with a dashed line at each framework upgrade."""
+    """Draw one line for each series of points (run number, value), and a dashed vertical line at
+    each position in ``upgrades`` (framework upgrades). With ``log``, the y axis is logarithmic."""
 
     def draw(axes: Axes) -> None:
         _plot(axes, series)
@@ -186,8 +191,8 @@ def trend(
 
 
 def _widen(axes: Axes, log: bool) -> None:
-    """Widen the axis of the values to at least one digit (or a factor of two if ``log``). On a
-    shorter axis, noise would look like a large change."""
+    """Make the y axis at least one digit high (or a factor of two if ``log``). On a shorter axis,
+    noise would look like a large change."""
     low, high = axes.get_ylim()
     if log and high < 2 * low:
         middle = (low * high) ** 0.5
@@ -211,13 +216,14 @@ def _plot(axes: Axes, series: Mapping[str, Sequence[tuple[float, float]]]) -> No
 
 
 def _visible_label(text: str) -> str:
-    """Make control characters visible, and a leading ``_`` too (matplotlib hides such labels)."""
+    """Replace control characters by visible text, and put a space before a leading ``_``, because
+    matplotlib hides labels that begin with ``_``."""
     text = visible(text)
     return f" {text}" if text.startswith("_") else text
 
 
 def format_tick(value: float, _: float | None = None) -> str:
-    """Return the label of a tick, e.g. ``50 k`` or ``0.1``, without exponents."""
+    """Return the label of a tick without an exponent, e.g. ``50 k`` or ``0.1``."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
             return f"{value / size:g}{unit}"
@@ -225,8 +231,8 @@ def format_tick(value: float, _: float | None = None) -> str:
 
 
 def _draw_svg(draw: Draw, height: float, title: str, x_label: str, columns: int = 2) -> str:
-    """Return the SVG of a plot that ``draw`` fills, with a grid and a legend of ``columns``
-    columns."""
+    """Return a plot as SVG: the function ``draw`` draws the data, and this function adds axis
+    label, grid and legend. The legend has ``columns`` columns; 0 means no legend."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -1,4 +1,5 @@
-"""Cells of a run, their results, and the deviations of their values from the oracle."""
+"""Cells (a spec on a backend, with device, dtype and path), their results, and the values that
+differ from the oracle."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ Grown = Annotated[tuple[NonNegativeInt, Number, Number], Strict(False)]
 
 
 class Link(Form):
-    """A named value of a forward or backward pass (e.g. ``gru/h``).
+    """A named value of a forward or backward pass (e.g. ``gru/h``), compared with the oracle.
 
-    ``error`` is its largest relative error at any time step, and ``allowed`` the tolerance of this
-    error.
+    ``error`` is the largest relative error of the value over all time steps, and ``allowed`` is the
+    tolerance.
     """
 
     value: str
@@ -35,11 +36,12 @@ class Link(Form):
 
 
 class Divergence(Form):
-    """The values of a forward or backward pass (``links``), in the order of computation.
+    """The comparison of a pass, value by value: ``links`` are the values of a forward or backward
+    pass in the order of computation.
 
     ``first`` is the first wrong value, and ``steps`` has its error and tolerance by time step. The
-    equation that computes it is on ``line`` of ``file``. ``lines`` are the lines of this file from
-    line ``start`` on.
+    equation that computes it is on ``line`` of ``file``. ``lines`` are lines of this file,
+    beginning with line number ``start``.
     """
 
     first: str
@@ -65,7 +67,8 @@ class Cell:
     path: str
 
     def record(self) -> dict[str, str]:
-        """Return the fields that identify the cell, e.g. ``backend``, as they are in a record."""
+        """Return a dictionary with the fields that identify the cell, e.g. ``backend``, as they are
+        in a record file."""
         return {name: getattr(self, name) for name in CELL_FIELDS}
 
     def __str__(self) -> str:
@@ -73,14 +76,15 @@ class Cell:
 
 
 def cell_name(cell: Cell) -> tuple[str, ...]:
-    """Return the parts of a cell's name. The first part, e.g. ``torch float32 native``, determines
-    most of the cell's cost; the others are the spec and the device."""
+    """Return the parts of a cell's name, e.g. ``("torch float32 native", "mlp", "cpu")``. The first
+    part has most influence on how long the cell takes."""
     return (f"{cell.backend} {cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
 @dataclass
 class CellResult:
-    """The result of a cell: its findings, and which values were wrong and why."""
+    """The result of a cell: the results of its checks (``findings``), and which values were wrong
+    and why."""
 
     cell: Cell
     findings: list[Finding] = field(default_factory=list)
@@ -115,35 +119,36 @@ class CellResult:
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest verdict of the findings."""
+        """The gravest verdict of the cell's checks."""
         return gravest([f.verdict for f in self.findings])
 
     @property
     def error(self) -> float | None:
-        """The largest error among all compared tensors."""
+        """The largest error of all compared tensors; None if no tensor was compared."""
         errors = [f.worst.error for f in self.findings if f.worst is not None]
         return max(errors, default=None)
 
     @property
     def ratio(self) -> float | None:
-        """The largest ratio of an error to its yardstick."""
+        """The largest ratio of an error to its yardstick; None if no tensor was compared."""
         ratios = [f.worst.ratio for f in self.findings if f.worst is not None]
         return max(ratios, default=None)
 
     @property
     def first_fault(self) -> Finding | None:
-        """The first finding that does not pass."""
+        """The result of the first check that does not pass; None if all pass."""
         return next((f for f in self.findings if f.verdict not in PASSING), None)
 
 
 def not_compared(results: Iterable[CellResult]) -> list[str]:
-    """Return notes on the values of cells that no check could compare. Each note occurs once."""
+    """Return notes about the values that no check could compare. Each note occurs once, even if it
+    applies to several cells."""
     return list(dict.fromkeys(", ".join(r.not_compared) for r in results if r.not_compared))
 
 
 def harness_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
-    """Return a finding for an exception in the harness itself. ``check`` names the check in which
-    it was raised."""
+    """Return the result of a check that failed because the harness itself raised an exception.
+    ``check`` names the check in which the exception was raised."""
     error_text = f"error in the harness itself, not in the backend: {type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
     return Finding(check, faults=[error_text], verdict="error", seconds=seconds, traceback=trace)

@@ -1,4 +1,4 @@
-"""Environment of a run: the machine, and the description that each worker sends at its start."""
+"""Environment of a run: the machine, and the description that each worker sends when it starts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Machine(Form):
 
 
 class MachineOf(Form):
-    """A machine on which results of a merged file were computed. ``id`` identifies it even if two
+    """A machine that computed results of a merged file. ``id`` identifies the machine even if two
     machines have the same host name."""
 
     id: str
@@ -49,8 +49,8 @@ class MachineOf(Form):
 
 
 class WorkerDescription(Form):
-    """The packages, Python and variables that a worker reports when it starts, and the settings of
-    its backend."""
+    """The description that a worker sends when it starts: versions of Python and packages,
+    environment variables, and the settings of its backend."""
 
     versions: dict[str, str]
     python: str = ""
@@ -59,13 +59,13 @@ class WorkerDescription(Form):
 
     @property
     def versions_text(self) -> str:
-        """The versions as text, e.g. ``torch 2.6.0, numpy 2.1.0``."""
+        """The versions of packages as text, e.g. ``torch 2.6.0, numpy 2.1.0``."""
         return ", ".join(f"{name} {text}" for name, text in self.versions.items())
 
 
 class Environment(Form):
-    """Environment of a benchmark: machine, GPUs, options, and the description of each backend's
-    worker."""
+    """Environment of a benchmark: machine, GPUs, options, and the description that each backend's
+    worker sent when it started."""
 
     harness: str | None = None
     machine: Machine
@@ -96,10 +96,10 @@ def describe_machine(*, timed: bool = False) -> Machine:
 
 
 def machine_identity() -> str:
-    """Return an identifier of this machine that survives restarts.
+    """Return an identifier of this machine that stays the same after a restart.
 
-    The identifier is a hash, because the system's id is private. The hash also covers the host name
-    and the processor, because copies of a container image have the same system id.
+    The identifier is a hash, because the system's own id is private. The host name and the
+    processor are part of the hash, because all copies of a container image have the same system id.
     """
     number = ""
     for path in NUMBERS:

@@ -50,8 +50,8 @@ class RecordWriter:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
     def append(self, *lines: RecordLine, durable: bool = True) -> None:
-        """Append lines. With ``durable``, the lines survive a power failure once this method
-        returns.
+        """Append lines to the file. With ``durable``, the method returns only when the lines are
+        safe from a power failure.
 
         Raises:
             RecordError: the disk is full or broken; earlier lines stay readable.
@@ -101,7 +101,8 @@ class RecordWriter:
                 flock(self._fd, "UN")
 
     def _torn_bytes(self) -> int:
-        """Return the number of bytes of an incomplete last line; 0 if the last line is complete."""
+        """Return the number of bytes of the last line if a killed writer left it incomplete; 0 if
+        the last line is complete."""
         end = position = os.fstat(self._fd).st_size
         while position:
             start = max(0, position - 65536)
@@ -162,7 +163,8 @@ def read_records(path: str | os.PathLike[str]) -> Records:
 
 
 def has_finished_cell(path: str | os.PathLike[str]) -> bool:
-    """Return whether a record file has a finished cell in any run; False if the file is missing."""
+    """Return whether a record file has a finished cell of any run; False if there is no such
+    file."""
     try:
         with open(path, "rb") as file:
             return any(line.startswith(_END) for line in file)
@@ -171,7 +173,7 @@ def has_finished_cell(path: str | os.PathLike[str]) -> bool:
 
 
 def encode_line(fields: Mapping[str, object]) -> bytes:
-    """Encode fields as a line of a record file."""
+    """Encode a dictionary of fields as a line (JSON) of a record file."""
     text = json.dumps(plain(fields), allow_nan=False, separators=(",", ":"))
     return text.encode("ascii") + b"\n"
 
@@ -201,8 +203,8 @@ def parse_line(text: bytes) -> RecordLine | None:
 
 
 def _reports_torn(text: bytes, torn: bytes) -> bool:
-    """Return whether the line ``text`` is the report of a later writer about the incomplete line
-    ``torn``."""
+    """Return whether the line ``text`` reports that ``torn``, the line before it, is incomplete. A
+    writer adds such a line when it finds that an earlier writer was killed."""
     with contextlib.suppress(ValueError):
         line = parse_line(text)
         return isinstance(line, Torn) and line.bytes == len(torn)

@@ -1,4 +1,4 @@
-"""Findings (the results of single checks), and verdicts."""
+"""Findings (the results of single checks), and their verdicts, e.g. "agree" or "differ"."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ class Blame(Form):
     """The part at fault for a difference (``who``), and the reason as a sentence (``words``).
 
     ``plugin`` is the backend's code between harness and framework. ``gradient`` is the framework's
-    automatic differentiation. ``unknown`` means that the path to compare with could not be run.
+    automatic differentiation. ``unknown`` means that the cause is not known, because the execution
+    path that would show it could not be run.
     """
 
     who: Who
@@ -97,12 +98,13 @@ class Blame(Form):
 class Finding:
     """The result of one check.
 
-    - ``deviations`` has the compared tensors.
-    - ``held`` is the number of tested properties that hold.
-    - ``faults`` describe, as text, properties that do not hold and results that are missing or
+    - ``deviations`` has the compared tensors with their errors and tolerances.
+    - ``held`` is the number of tested properties that are true, e.g. that two calls return the same
+      bits.
+    - ``faults`` are texts about properties that are not true, and about results that are missing or
       invalid.
     - ``note`` says which values could not be compared.
-    - ``sizes`` has the sizes of the check if they differ from the sizes of the cell.
+    - ``sizes`` has the sizes of the check as text, if they differ from the sizes of the cell.
     """
 
     check: str
@@ -122,9 +124,9 @@ class Finding:
     kept_growth: tuple[tuple[int, float, float], ...] = ()  # kept like ``words``
 
     def judge(self) -> Finding:
-        """Set the verdict from the comparisons.
+        """Set the verdict from the deviations and faults, and return this finding.
 
-        The verdict is "error" if nothing was compared and :attr:`note` does not say why.
+        The verdict is "error" if nothing was compared and :attr:`note` does not give the reason.
         """
         if self.faults or not all(d.agrees for d in self.deviations):
             self.verdict = "differ"
@@ -159,7 +161,7 @@ class Finding:
 
     @property
     def growth(self) -> tuple[tuple[int, float, float], ...]:
-        """The error of the worst tensor at some training steps, as tuples (step, error,
+        """The error of the worst tensor after some of the training steps, as tuples (step, error,
         tolerance)."""
         if self.kept_growth:
             return self.kept_growth
@@ -176,7 +178,7 @@ class Finding:
 
     @property
     def detail(self) -> str:
-        """Text with the faults, the wrong tensors, and the values that could not be compared."""
+        """Text about the faults, the wrong tensors, and the values that could not be compared."""
         if self.words:
             return self.words
         wrong = [d for d in self.deviations if not d.agrees]
@@ -205,19 +207,19 @@ def _list_some(deviations: list[Deviation]) -> list[str]:
 
 
 def select_failed(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings of checks that ran and failed.
+    """Return the findings of the checks that ran and failed.
 
-    If checks that measure an error (:data:`MEASURING`) failed, return only these.
+    If some of these checks measure an error (:data:`MEASURING`), return only their findings.
     """
     failures = [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
     return [f for f in failures if f.check in MEASURING and f.worst] or failures
 
 
 def digits(findings: Iterable[Finding]) -> float | None:
-    """Return the number of decimal digits, at most 16, in which the worst tensor agrees.
+    """Return the number of correct decimal digits of the worst tensor, at most 16.
 
-    If checks fail, return the digits of the first failed check, which messages show too. Return
-    None if no error was measured.
+    If checks failed, return the digits of the first failed check, because messages also show this
+    check. Return None if no error was measured.
     """
     findings = [*findings]
     wrong = select_failed(findings)
@@ -229,5 +231,5 @@ def digits(findings: Iterable[Finding]) -> float | None:
 
 
 def gravest(verdicts: list[Verdict]) -> Verdict:
-    """Return the gravest of some verdicts, or ``not-run`` if there are none."""
+    """Return the gravest of some verdicts; return ``not-run`` if the list is empty."""
     return max(verdicts, key=VERDICTS.index, default="not-run")

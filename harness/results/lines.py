@@ -30,7 +30,8 @@ COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
 
 
 class Sparse(Form):
-    """Base of data classes that omit some fields (``LEFT_OUT``) in the file if they are empty."""
+    """Base class of the objects in a record file. The fields whose names are in ``LEFT_OUT`` are
+    omitted in the file if they are empty."""
 
     LEFT_OUT: ClassVar[frozenset[str]] = frozenset()
     """Names of fields that are omitted in the file if they are empty."""
@@ -45,7 +46,7 @@ class Sparse(Form):
         return found
 
     def plain(self) -> dict[str, object]:
-        """Return the fields that were set, by name, as JSON data."""
+        """Return a dictionary with the fields that were set, as JSON data."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -55,12 +56,13 @@ class RecordLine(Sparse):
     kind: str
 
     def plain(self) -> dict[str, object]:
-        """Return the kind and the fields that were set, as JSON data."""
+        """Return a dictionary with the kind and the fields that were set, as JSON data."""
         return {"kind": self.kind, **super().plain()}
 
 
 class OwnModelRecord(Sparse):
-    """A user's own model, as specified in the request of a run."""
+    """A user's own model that is compared with a spec (``--against``), as the options of the run
+    name it."""
 
     model: str
     sha256: str
@@ -70,7 +72,8 @@ class OwnModelRecord(Sparse):
 
 
 class GivenNumbers(Sparse):
-    """Arrays that the user supplied: a checksum for each group (e.g. parameters), and the sizes."""
+    """Arrays that the user supplied instead of random arrays: a checksum for each group (e.g.
+    ``parameters``), and the sizes."""
 
     sha256: dict[str, str]
     batch: int
@@ -79,7 +82,8 @@ class GivenNumbers(Sparse):
 
 
 class RequestRecord(Sparse):
-    """Settings of a run. A run can be resumed only with the same settings."""
+    """The settings of a run that determine its results. A run can be resumed only with the same
+    settings."""
 
     LEFT_OUT = frozenset({"deterministic", "against", "given"})
 
@@ -94,10 +98,10 @@ class RequestRecord(Sparse):
 
 
 class CheckedModel(Sparse):
-    """A checked model, as the head of a record describes it.
+    """A model that a run has checked, as the head (first line) of the run describes it.
 
-    ``sizes`` includes batch and time. ``layers`` maps each layer to its definition. ``attributes``
-    has, by layer, the attributes that differ from their defaults.
+    ``sizes`` includes batch and time. ``layers`` maps each layer to the name of its definition.
+    ``attributes`` maps a layer to those of its attributes that differ from the defaults.
     """
 
     LEFT_OUT = frozenset({"attributes"})
@@ -110,11 +114,11 @@ class CheckedModel(Sparse):
 
 
 class Head(RecordLine):
-    """The first line that a run writes.
+    """The first line that a run writes. It describes the run.
 
-    ``folders`` are from ``--specs``. ``sources`` maps a spec to its file, and ``files`` an option
-    to the file that it names. ``limits`` are the limits of a cell (e.g. its timeout), ``notes`` are
-    remarks on specs, and ``planned`` is the number of cells.
+    ``folders`` are from ``--specs``. ``sources`` maps a spec to its file. ``files`` maps an option
+    to the file that the option names. ``limits`` are limits for each cell (e.g. the timeout),
+    ``notes`` are remarks on specs, and ``planned`` is the number of cells.
     """
 
     LEFT_OUT = frozenset({"plan", "columns", "planned", "notes"})
@@ -158,12 +162,12 @@ class CellLine(RecordLine):
 
 
 class Begin(CellLine):
-    """The line that begins a cell.
+    """The line that is written when a cell begins.
 
-    ``signature`` has everything that the results depend on, as texts by name. ``since`` is the
-    start time of an earlier run whose results are kept. In merged files, ``started`` is the start
-    time of the run that ran the cell, and ``copy`` numbers contradicting results, from 2 for the
-    second result.
+    ``signature`` has everything on which the results depend, as texts by name (e.g. a checksum of
+    the spec). ``since`` is set if the results are kept from an earlier run: it is the start time of
+    that run. In merged files, ``started`` is the start time of the run that ran the cell. If files
+    contradict each other, ``copy`` is 2 for the second result, and so on.
     """
 
     LEFT_OUT = frozenset({"since"})
@@ -175,15 +179,17 @@ class Begin(CellLine):
 
     @classmethod
     def of(cls, cell: Cell, signature: Mapping[str, str] | None, since: str = "") -> Self:
-        """Return the line that begins a cell; ``since`` is the start time of kept results."""
+        """Return the line with which a cell begins. ``since`` is the start time of the earlier run
+        if its results are kept."""
         own = None if signature is None else dict(signature)
         return cls(**vars(cell), signature=own, since=since or None)
 
 
 class Result(CellLine):
-    """The result of one check of a cell; error and tolerance are None if no tensor was compared.
+    """The result of one check of a cell. ``error``, ``tolerance`` and ``yardstick`` are None if no
+    tensor was compared.
 
-    ``compared`` counts the compared tensors; it is None in records of older versions.
+    ``compared`` is the number of compared tensors; it is None in records of older versions.
     """
 
     LEFT_OUT = frozenset({"spread", "growth", "compared"})
@@ -215,7 +221,7 @@ class Result(CellLine):
 
     @classmethod
     def of(cls, result: CellResult, finding: Finding) -> Self:
-        """Return the line for one finding of a cell."""
+        """Return the line for ``finding``, the result of one check of a cell."""
         worst = finding.worst
         return cls(
             **vars(result.cell),
@@ -239,7 +245,8 @@ class Result(CellLine):
 
     @property
     def finding(self) -> Finding:
-        """The finding of the check, with all that the line records of it."""
+        """The result of the check as a :class:`Finding`, with everything that the line stores of
+        it."""
         found = Finding(self.check, held=self.held, verdict=self.verdict, seconds=self.seconds)
         found.traceback, found.words, found.kept_growth = self.traceback, self.detail, self.growth
         found.compared = self.compared or 0
@@ -253,19 +260,19 @@ class Result(CellLine):
 
 
 class BlameLine(CellLine):
-    """The part at fault for the differences of a cell (see :class:`Blame`), found after the cell
-    ended."""
+    """The line that names the part at fault for the differences of a cell (see :class:`Blame`),
+    which was found after the cell ended."""
 
     kind: Literal["blame"] = "blame"
     blame: Blame
 
 
 class End(CellLine):
-    """The line that ends a cell.
+    """The line that is written when a cell ends.
 
-    ``greeting`` is the description that its worker sent at its start. ``location`` is a text about
-    the first difference, and ``place`` the ``file:line`` of its equation. ``blamed`` are the layers
-    at fault. ``checksum`` is a checksum of all lines of the cell.
+    ``greeting`` is the description that the worker sent when it started. ``location`` is a text
+    about the first difference, and ``place`` the ``file:line`` of the equation that computes it.
+    ``blamed`` are the layers at fault. ``checksum`` is a checksum of all lines of the cell.
     """
 
     LEFT_OUT = frozenset({"divergence", "not_compared", "checksum", "place", "layers", "blamed"})
@@ -303,8 +310,9 @@ class End(CellLine):
 
 
 class Pair(RecordLine):
-    """The comparison of two backends on one spec: the largest difference in any tensor, relative to
-    the tensor's magnitude (``error``), and the name of this tensor (``worst``)."""
+    """The comparison of two backends with each other on one spec. ``error`` is the largest
+    difference of any tensor, divided by the tensor's magnitude, and ``worst`` is the name of this
+    tensor."""
 
     kind: Literal["pair"] = "pair"
     spec: str
@@ -317,8 +325,7 @@ class Pair(RecordLine):
 
     @property
     def group(self) -> tuple[str, str, str, str]:
-        """The fields that the two cells have in common: see
-        :func:`harness.checking.pairs.group_of`."""
+        """The fields that are the same for both cells: spec, dtype, path and device."""
         return self.spec, self.dtype, self.path, self.device
 
     @property
@@ -346,8 +353,8 @@ class Done(RecordLine):
 
 
 class Torn(RecordLine):
-    """A line that reports an incomplete line above it. A writer writes it if it finds such a line
-    at the end of the file."""
+    """A line that reports that the line above it is incomplete. A writer adds it when it finds that
+    an earlier writer was killed."""
 
     kind: Literal["torn"] = "torn"
     bytes: int
@@ -360,5 +367,5 @@ FORMS: Mapping[str, type[RecordLine]] = {
 
 
 def results_of(result: CellResult) -> Iterator[Result]:
-    """Return a line for each finding of a cell."""
+    """Return a line for each check of a cell."""
     return (Result.of(result, finding) for finding in result.findings)

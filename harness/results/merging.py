@@ -1,7 +1,7 @@
 """Merging of record files, or of files of speeds, from several runs (shards, machines, versions).
 
-Only speeds in the same group are comparable, because the cells of a group are timed in turn. So
-cells that have the same group in several files become separate groups.
+Speeds can be compared only within a group, whose cells were timed in turn on one machine. So if
+several files have a group with the same name, the groups get different names.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ OF_EVERY_CELL = frozenset(("dtype", "device", "path"))
 
 @dataclass(frozen=True)
 class Merged:
-    """The content of a merged file, and remarks about it.
+    """The content of a merged file, and remarks about the merging.
 
-    - ``duplicates`` counts, for each file, the cells that an earlier file has with the same
+    - ``duplicates`` maps a file to the number of its cells that an earlier file has with the same
       outcome.
     - ``contradictions`` describes the cells that have different outcomes in different files.
-    - ``shards`` describes which shards of each run the files contain.
+    - ``shards`` describes which shards (parts) of each run the files contain.
     - ``missing`` is the number of planned cells that no file contains.
     """
 
@@ -90,7 +90,7 @@ class Merged:
         return [*texts, *(["; ".join(missing_texts)] if missing_texts else [])]
 
     def record(self) -> dict[str, object]:
-        """Return all fields except ``content``, by name, for JSON output."""
+        """Return a dictionary with all fields except ``content``, for JSON output."""
         return {name: value for name, value in vars(self).items() if name != "content"}
 
 
@@ -118,9 +118,10 @@ def check_same_options(
 
 
 def describe_different_models(results: Iterable[tuple[str, str, str | None]]) -> list[str]:
-    """Return remarks on specs that have the same name in several results but are different models.
+    """Return remarks on specs that have the same name in several results, but are different models.
 
-    Each result is a tuple: file name, spec, and an identifier of the model (None if not recorded).
+    Each result is a tuple: file name, spec, and an identifier of the model (None if it was not
+    recorded).
     """
     files: dict[str, dict[str, None]] = {}
     models: dict[str, set[str]] = {}
@@ -141,10 +142,11 @@ def _count_cells(count: int) -> str:
 
 
 def merge_records(files: Mapping[str, Records]) -> Merged:
-    """Merge record files; drop repeated results of a cell from the same machine and version.
+    """Merge record files. If files have the same result of a cell, from the same machine and
+    version, it is kept once.
 
     Raises:
-        RecordError: a file does not begin with a head.
+        RecordError: a file does not begin with a head (the first line of a run).
         UsageError: the files are of runs with different options.
     """
     for name, records in files.items():
@@ -202,8 +204,8 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
 
 
 class _KeptBlocks:
-    """The results for the merged file. If results of one cell differ, they are kept as numbered
-    copies."""
+    """The results that the merged file will contain. If files contradict each other about a cell,
+    both results are kept, as numbered copies."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[Cell, CellOrigin], CellBlock] = {}
@@ -212,7 +214,8 @@ class _KeptBlocks:
         self._blocks_by_origin: dict[tuple[Cell, CellOrigin], list[tuple[str, CellBlock]]] = {}
 
     def add(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
-        """Add a cell's result from the file ``name``, unless an equal result has been added."""
+        """Add ``block``, the result of a cell in the file ``name``, unless an equal result of the
+        same ``origin`` (machine and version) was added before."""
         blocks = self._blocks_by_origin.setdefault((cell, replace(origin, copy=1)), [])
         model = block.model
         alike = [(n, other) for n, other in blocks if other.model in (model, None) or not model]
@@ -249,7 +252,8 @@ def _describe_contradiction(
 
 
 def _remove_duplicates(lines: Iterable[L]) -> list[L]:
-    """Remove equal lines (heads or pairs), which occur if the files were merged before."""
+    """Return the lines without repetitions. Equal lines (heads or pairs) occur if the files were
+    merged before."""
     by_content: dict[str, L] = {}
     for line in lines:
         fields = {name: value for name, value in line.plain().items() if name != "planned"}
@@ -258,7 +262,8 @@ def _remove_duplicates(lines: Iterable[L]) -> list[L]:
 
 
 def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
-    """Merge files of speeds; drop repeated results of a cell from the same machine and version.
+    """Merge files of speeds. If files have the same result of a cell, from the same machine and
+    version, it is kept once.
 
     Raises:
         UsageError: the files are of runs with different options.
@@ -292,20 +297,22 @@ def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
 
 
 def join_speeds(contents: Sequence[SpeedFile]) -> SpeedFile:
-    """Join the files of one run of ``bench`` whose groups were timed on different machines."""
+    """Join files of speeds into one. They must be of one run of ``bench`` whose groups were timed
+    on different machines."""
     files = {str(number): content for number, content in enumerate(contents, start=1)}
     return _join_files(files, _KeptEntries(files), _list_plans(files))
 
 
 def _list_plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
-    """Return the plans of all runs; plans of the same shard are returned once."""
+    """Return the plans (lists of all cells) of all runs. If files have the same plan and shard, it
+    is returned once."""
     every = (plan for content in files.values() for plan in content.harness.plans)
     return [*{(plan.digest, plan.shard): plan for plan in every}.values()]
 
 
 class _KeptEntries:
-    """The timed cells for the merged file, each with its origin (run, machine, versions). The
-    origin is stored, so that the merged file can be merged again."""
+    """The timed cells that the merged file will contain, each with its origin (run, machine,
+    versions). The file also stores the origin, so that it can be merged again."""
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
         self.kept: list[tuple[SpeedEntry, str, SpeedOrigin]] = []
@@ -328,7 +335,7 @@ class _KeptEntries:
 
     @property
     def ended(self) -> set[str]:
-        """The names of the finished cells, in the notation of plans."""
+        """The names of the finished cells, written as in the plans (lists of all cells)."""
         return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
 
     def _add(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:
@@ -350,7 +357,8 @@ class _KeptEntries:
         self._files.append(name)
 
     def _rename_groups(self) -> None:
-        """Rename groups that come from several runs, and label cells that have the same name."""
+        """Give groups with the same name different names if they come from several runs. Add labels
+        to cells that have the same name."""
         groups: dict[str, list[int]] = {}
         for number, (entry, cell, _) in enumerate(self.kept):
             groups.setdefault(cell.replace(f"[{entry.params.backend}-", "["), []).append(number)
@@ -365,7 +373,8 @@ class _KeptEntries:
                 self.kept[number] = entry, cell, origin
 
     def _labels(self, numbers: Sequence[int]) -> list[str]:
-        """Return a label for each cell; cells with the same name get different labels."""
+        """Return a label for each of the cells with these numbers, e.g. `` on my-host``. Cells with
+        the same name get different labels."""
         kept = [self.kept[number][1:] for number in numbers]
         machines = {origin.machine.id for _, origin in kept}
         hosts = {origin.machine.host for _, origin in kept}
@@ -386,8 +395,8 @@ class _KeptEntries:
 
 
 def _undo_merge(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, SpeedOrigin]:
-    """Return a cell under the names that it had before any merge, and its origin: run, machine and
-    versions."""
+    """Return a cell with the names that it had before any merge, and its origin (run, machine,
+    versions). ``run`` is the identifier of the run if the file ``content`` was not merged."""
     group = {"group": entry.group} if isinstance(entry, Timed) else {}
     origin = entry.origin
     if origin is None:

@@ -1,4 +1,5 @@
-"""Content of a record file: its lines, and its results by machine and version."""
+"""Content of a record file: its lines, and the results of its cells by machine and framework
+version."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ L = TypeVar("L", bound=RecordLine)
 
 @dataclass(frozen=True)
 class CellOrigin:
-    """The origin of a result: the machine (its identifier and host name) and the framework version.
+    """The origin of a result: the machine (its identifier and host name) and the framework version
+    that computed it.
 
-    In merged files, ``copy`` numbers contradicting results of the same origin; elsewhere it is 1.
+    In merged files, the second of two contradicting results with the same origin has ``copy`` 2,
+    and so on. In all other cases, ``copy`` is 1.
     """
 
     machine: str
@@ -31,7 +34,8 @@ class CellOrigin:
 
 @dataclass(frozen=True)
 class CellBlock:
-    """The lines about one cell from one run, and the head (first line) of this run."""
+    """The lines about one cell from one run: the line ``begin``, a line for each check, and the
+    line ``end``. ``head`` is the first line of the run."""
 
     begin: Begin
     results: Sequence[Result]
@@ -58,12 +62,13 @@ class CellBlock:
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
-        """The verdicts of the cell, by check."""
+        """A dictionary from check to verdict."""
         return {line.check: line.verdict for line in self.results}
 
     @property
     def model(self) -> str | None:
-        """The identifier of the cell's model; None if the run did not record an identifier."""
+        """A text that identifies the cell's model (e.g. to find that a spec has changed); None if
+        the run did not record it."""
         signature = self.begin.signature or {}
         return f"{signature['spec']} {signature.get('sizes', '')}" if "spec" in signature else None
 
@@ -84,8 +89,8 @@ class CellBlock:
 
 
 def _origin_of(begin: Begin, head: Head | None) -> CellOrigin:
-    """Return the origin of a cell that begins. Its version is empty, because only results contain
-    it."""
+    """Return the origin (machine and version) of a cell, given its first line. The version stays
+    empty, because only the lines with results contain it."""
     signature = begin.signature or {}
     run_on = head.machine if head else Machine()
     host = signature.get("host", run_on.host)
@@ -99,10 +104,10 @@ Origins = Mapping[Cell, Mapping[CellOrigin, CellBlock]]
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """The lines of known kinds in a record file, in file order.
+    """The lines of a record file, in file order. Lines of unknown kinds are left out.
 
-    ``torn`` is the incomplete last line of a writer that was killed, or None. ``repaired`` has the
-    incomplete lines in the middle of the file, after each of which another writer continued.
+    ``torn`` is the last line if a killed writer left it incomplete, else None. ``repaired`` has
+    incomplete lines in the middle of the file; after each of them, a later writer continued.
     """
 
     lines: tuple[RecordLine, ...]
@@ -120,27 +125,31 @@ class Records:
 
     @property
     def cells(self) -> Origins:
-        """The finished cells, each with its results by origin.
+        """The finished cells. Each maps an origin (machine and framework version) to the lines of
+        its last run there.
 
-        If a cell was run several times with the same origin, the last run counts. If the last run
-        was interrupted in this cell, the cell has no result of this origin.
+        If the last run was interrupted in a cell, the cell has no result of this origin, even if an
+        earlier run finished it.
         """
         return self._blocks[0]
 
     @property
     def every_block(self) -> list[CellBlock]:
-        """The lines of the cells in :attr:`cells`, including results that a later run replaced."""
+        """The lines of each run of the cells in :attr:`cells`, including results that a later run
+        replaced."""
         return [block for block in self._blocks[1] if block.cell in self.cells]
 
     @cached_property
     def ended(self) -> Mapping[Cell, CellResult]:
-        """The results of :attr:`cells`. If a backend has several origins (machines or versions),
-        its cells have a result for each, and the origin is added to the backend's name."""
+        """The results of the cells in :attr:`cells`. If a backend was run on several machines or
+        versions, a cell has one result for each of them. The backend's name then contains machine
+        or version."""
         return separate_origins(self.cells)[0]
 
     @cached_property
     def begun(self) -> dict[Cell, Begin]:
-        """The last line with which each cell began, also if the cell did not end."""
+        """A dictionary from each cell that began to the line with which its last run began. The
+        cell may have ended or not."""
         return {line.cell: line for line in self.of_kind(Begin)}
 
     @property
@@ -182,7 +191,8 @@ class Records:
 
     @cached_property
     def _blocks(self) -> tuple[Origins, list[CellBlock]]:
-        """The finished cells by origin, and the lines of all finished cells in file order."""
+        """Two values: the finished cells by origin (machine and version), as in :attr:`cells`; and
+        the lines of each finished run of a cell, in file order."""
         every: list[CellBlock] = []
         by_cell: dict[Cell, dict[CellOrigin, CellBlock]] = {}
         begun: dict[Cell, tuple[Begin, list[Result], list[CellBlock]]] = {}
@@ -222,18 +232,19 @@ class Records:
 
 
 def _pop_older_block(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
-    """Remove and return the newest result of a cell from the same machine, because the cell runs
-    again.
+    """Remove and return the newest result of a cell from the machine of ``origin``, because the
+    cell begins to run again there.
 
-    The framework version of the new run is known only later. If it has changed, the caller puts
-    this result back, because the two results have different origins.
+    The framework version of the new run becomes known only when the cell ends. If it differs from
+    the version of the old result, the caller puts the old result back.
     """
     same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
     return [origins.pop(each) for each in same[-1:]]
 
 
 def results_newest_first(cells: Origins) -> dict[Cell, Iterator[CellResult]]:
-    """Return for each cell an iterator over its results from all origins, newest first."""
+    """Return a dictionary from each cell to an iterator over its results from all origins (machines
+    and versions), newest first."""
     return {cell: _newest_first(origins) for cell, origins in cells.items()}
 
 
@@ -246,9 +257,8 @@ def _newest_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResul
 
 
 def newest_results(*files: Records) -> list[dict[Cell, CellResult]]:
-    """Return the newest result of each cell on each machine, a mapping for each file.
-
-    If a cell has results of several machines, the names of backends contain the machine.
+    """Return a dictionary for each file: from cell to its newest result. If a cell was run on
+    several machines, there is one result per machine, and the backend's name contains the machine.
     """
     by_file = []
     for records in files:
@@ -261,8 +271,9 @@ def newest_results(*files: Records) -> list[dict[Cell, CellResult]]:
 
 
 def separate_origins(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
-    """Return the results by cell, a mapping for each file. If a backend has several origins
-    (machines or versions), it gets a different name for each."""
+    """Return a dictionary for each file: from cell to result. If a backend was run on several
+    machines or versions, it gets a different name for each of them, e.g. ``torch on my-host``. With
+    ``versions=False``, versions do not change the name."""
     several: dict[str, set[str]] = {}
     for cells in files:
         for cell, origins in cells.items():
@@ -305,10 +316,11 @@ def origin_label(
     machine: str | None = None,
     copy: int = 1,
 ) -> str:
-    """Return a label made of the given parts of a result's origin. It distinguishes backends of the
-    same name, e.g. `` (2.6) on my-host``.
+    """Return a label that tells apart results of the same backend from different machines or
+    versions. It consists of the given parts, e.g. `` (2.6) on my-host``, and is added to the
+    backend's name.
 
-    ``machine`` distinguishes machines that have the same ``host``.
+    ``machine`` is given if several machines have the same ``host``.
     """
     label = "" if version is None else f" ({version})"
     if host is not None:

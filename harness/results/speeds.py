@@ -1,6 +1,6 @@
-"""The content of a file of speeds as Python objects; ``docs/benchmarks.md`` explains it.
+"""The content of a file of speeds as Python objects; ``docs/benchmarks.md`` explains the file.
 
-Unknown fields are kept.
+Fields that this version does not know are kept.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]
 
 
 class Stats(Form):
-    """Seconds per step: ``data`` has one number for each round, and ``median`` is the median of
-    ``data``."""
+    """The seconds per step of a cell: ``data`` has one number for each round, and ``median`` is
+    their median."""
 
     median: Seconds
     data: Annotated[list[Seconds], Field(min_length=1, max_length=100_000)]
 
 
 class Spread(Form):
-    """The median of a measurement over all rounds, and its quartiles."""
+    """The median and the quartiles of a measurement over all rounds."""
 
     median: Number
     q1: Number
@@ -55,8 +55,9 @@ class Values(Form):
 
 
 class Figures(Form):
-    """The measurements of a cell with a speed, which are in pytest-benchmark's field
-    ``extra_info``. Their names are as in :class:`.contestant.Record`; rates are per second."""
+    """The measurements of a cell that has a speed, from the field ``extra_info`` of
+    pytest-benchmark's format. The names are as in :class:`.contestant.Record`. Rates are per
+    second."""
 
     model: str | None = None
     path: str = ""
@@ -73,7 +74,7 @@ class Figures(Form):
 
 
 class Parameters(Form):
-    """The parameters that identify a timed cell. Sizes, dtype, device and path are not declared
+    """The values that identify a timed cell. Sizes, dtype, device and path are not declared as
     fields; they are in :attr:`further`."""
 
     spec: str
@@ -84,13 +85,14 @@ class Parameters(Form):
 
     @property
     def further(self) -> dict[str, str]:
-        """The extra fields (sizes, dtype, device, path) as strings, by name."""
+        """A dictionary with the values that are not declared as fields (sizes, dtype, device,
+        path), as text."""
         return {name: str(value) for name, value in (self.model_extra or {}).items()}
 
 
 class SpeedOrigin(Form):
-    """The origin of a cell in a merged file: its backend, group, machine, versions and run before
-    the merge."""
+    """The origin of a cell in a merged file: the backend's name, group, machine, versions and run
+    before the merge."""
 
     backend: str
     machine: MachineOf
@@ -113,7 +115,8 @@ class SpeedEntry(Form):
 
     @property
     def outcome(self) -> object:
-        """The seconds of the rounds, or the reason why there is no speed."""
+        """The seconds per step in each round, or the reason why there is no speed. Two entries with
+        the same outcome are duplicates."""
         raise NotImplementedError
 
     def rename_backend(self, backend: str) -> Self:
@@ -128,7 +131,8 @@ class SpeedEntry(Form):
 
 
 class Timed(SpeedEntry):
-    """A cell with a speed. Cells with the same ``group`` differ only in their backend."""
+    """A cell with a speed. Cells with the same ``group`` (model, sizes and mode) differ only in
+    their backend."""
 
     group: str
     fullname: str
@@ -175,11 +179,12 @@ class Incomplete(Form):
 
 
 class Further(Form):
-    """The field ``harness`` of a file of speeds, for everything that pytest-benchmark has no field
-    for.
+    """The field ``harness`` of a file of speeds. It holds everything for which pytest-benchmark's
+    format has no field.
 
-    ``without_speed`` has the cells without a speed, ``plans`` the plans of the runs, and
-    ``commands`` the commands that wrote the file. ``incomplete`` is set if the run was interrupted.
+    ``without_speed`` has the cells without a speed, ``plans`` lists the cells of each run, and
+    ``commands`` are the commands that wrote the file. ``incomplete`` is set if the run was
+    interrupted.
     """
 
     without_speed: list[NoSpeed]
@@ -217,12 +222,12 @@ class SpeedFile(Form):
 
     @property
     def timed(self) -> dict[str, Timed]:
-        """The cells with a speed, by name."""
+        """A dictionary from name to cell, for the cells with a speed."""
         return {entry.cell: entry for entry in self.benchmarks}
 
     @property
     def lacking(self) -> dict[str, NoSpeed]:
-        """The cells that have no speed, by name."""
+        """A dictionary from name to cell, for the cells without a speed."""
         return {entry.cell: entry for entry in self.harness.without_speed}
 
     def select(self, is_selected: Callable[[SpeedEntry], bool]) -> Self:
@@ -242,7 +247,8 @@ class SpeedFile(Form):
 
 
 def group_name(parts: Iterable[object], sizes: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the name of a group, given its ``parts`` (mode, spec, batch, time) and its sizes."""
+    """Return the values that identify a group, as texts: its ``parts`` (mode, spec, batch size,
+    sequence length), then its other sizes."""
     size_texts = (f"{name}={size}" for name, size in sorted(sizes.items()))
     return (*map(str, parts), *size_texts)
 

@@ -1,2 +1,2 @@
-"""Worker processes, one for each backend, isolated from its faults. This package does not depend on
-models."""
+"""Worker processes: each runs one backend, so that a crash of the backend cannot harm the harness.
+This package knows nothing of models."""

@@ -2,7 +2,7 @@
 
 A worker runs foreign code. Each call names a method of a service (the argument ``verb``), and the
 method's return annotation is the type of the answer. If an answer has another type, the call fails
-with an error. Whatever a worker sends, the parent raises no other exception.
+with the error :class:`IllFormed`. Whatever a worker sends, no other exception is raised.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from harness.runtime.answers import EqualLength, Greeting, IllFormed, short_text
 
 
 class Forms(Mapping[str, "TypeAdapter[Any]"]):
-    """A mapping from each method of a service to the type of its answer. A type is made when it is
-    first needed, because that is slow.
+    """The types of a service's answers: a mapping from the name of a method to a pydantic
+    TypeAdapter. Because an adapter is slow to make, it is made when it is first needed.
 
     Args:
         service: The class whose public methods a worker serves.
-        prefix: The prefix of the methods' names in calls.
+        prefix: The prefix that the methods' names have in calls, e.g. ``train_``.
     """
 
     def __init__(self, service: type, prefix: str = "") -> None:
@@ -32,7 +32,7 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
 
     @cached_property
     def types(self) -> dict[str, Any]:
-        """The return annotation of each method, by the method's name in calls."""
+        """A dictionary from a method's name in calls to its return annotation."""
         verbs = {n: getattr(self.service, n) for n in dir(self.service) if not n.startswith("_")}
         return {
             self.prefix + name: get_type_hints(method, include_extras=True)["return"]
@@ -52,8 +52,8 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
         return len(self.types)
 
     def counted(self, verb: str) -> Iterator[EqualLength]:
-        """Yield the annotations of those lists in an answer whose length follows from an argument
-        of the call."""
+        """Yield the annotations of the method ``verb`` that say which list in its answer must be as
+        long as which argument of the call."""
         for mark in getattr(self.types[verb], "__metadata__", ()):
             if isinstance(mark, EqualLength):
                 yield mark
@@ -63,7 +63,7 @@ _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 
 
 def validate(form: TypeAdapter[Any], value: Any) -> Any:
-    """Return ``value`` after checking that it has the type ``form``.
+    """Return ``value`` after checking that it has the type of the adapter ``form``.
 
     Raises:
         IllFormed: the value has another type; the message shows the position and the wrong value.
@@ -81,9 +81,10 @@ def validate(form: TypeAdapter[Any], value: Any) -> Any:
 
 
 def check_answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> Any:
-    """Return a worker's answer after checking its type and the lengths of its lists.
+    """Return ``value``, a worker's answer, after checking its type and the lengths of its lists.
 
-    ``verb`` and ``payload`` are the method's name and the arguments of the call.
+    ``verb`` is the name of the called method, ``payload`` are its arguments, and ``forms`` has the
+    types of all answers.
 
     Raises:
         IllFormed: the answer has another type or length.
@@ -118,8 +119,8 @@ def check_greeting(value: Any, backend: str) -> Mapping[str, Any]:
 
 
 def is_answer(message: Any, number: int) -> bool:
-    """Return whether a message is a well-formed answer to the call ``number``. Otherwise the worker
-    has broken the protocol."""
+    """Return whether a message is a well-formed answer to the call with this number. If it is not,
+    the worker has broken the protocol, and cannot be used any more."""
     if not isinstance(message, dict) or message.get("id") != number:
         return False
     seconds, status = message.get("seconds"), message.get("status")

@@ -50,10 +50,12 @@ SECONDS, BETWEEN = 20.0, 0.5
 
 @dataclass(frozen=True)
 class CardState:
-    """The state of a GPU at one moment: the clocks ``sm`` and ``memory`` in MHz, the temperature in
-    degrees Celsius, the power in watts, and the ``used`` memory in bytes.
+    """The state of a GPU at one moment: the clock rates ``sm`` (of the processors) and ``memory``
+    in MHz, the temperature in degrees Celsius, the power in watts, and the ``used`` memory in
+    bytes.
 
-    ``reasons`` say why the clock is lowered. A value that the GPU does not report is None.
+    ``reasons`` say why the clock rate is lowered, e.g. "power cap". A value that the GPU does not
+    report is None.
     """
 
     uuid: str
@@ -66,7 +68,8 @@ class CardState:
 
 
 def cards() -> list[dict[str, str]]:
-    """Return name, UUID, driver, limits, MIG mode and memory of each GPU, as text with units."""
+    """Return a dictionary for each GPU, with name, UUID, driver, limits, MIG mode and memory as
+    text with units. The keys are nvidia-smi's names."""
     rows = _rows([f"--query-gpu={','.join(FIELDS)}", PLAIN]) or []
     return [dict(zip(FIELDS, row, strict=False)) for row in rows]
 
@@ -91,10 +94,11 @@ def card_used(
 
 
 def processes(uuid: str) -> dict[int, int | None]:
-    """Return the bytes of a GPU's memory that each process holds, by process id.
+    """Return a dictionary from process id to the bytes that the process holds in a GPU's memory.
+    The bytes are None if the driver does not report them.
 
-    The bytes are None if the driver does not report them. In a container the process ids may be
-    those of the host.
+    In a container, the process ids may be those of the host, and differ from the ids in the
+    container.
     """
     rows = _rows(["--query-compute-apps=gpu_uuid,pid,used_memory", f"{PLAIN},nounits"]) or []
     own = (row[1:] for row in rows if len(row) == 3 and row[0] == uuid and row[1].isdecimal())
@@ -102,7 +106,8 @@ def processes(uuid: str) -> dict[int, int | None]:
 
 
 class Watch:
-    """A context manager that lets nvidia-smi record the state of all GPUs twice a second.
+    """A context manager during which nvidia-smi records the states of all GPUs twice a second, in
+    the list ``states``.
 
     The recording puts no load on the GPUs.
     """
@@ -136,9 +141,10 @@ class Watch:
 
 
 def state(line: str) -> CardState | None:
-    """Parse a line of nvidia-smi with the fields of :data:`STATE`, without units.
+    """Return the state of a GPU from a line that nvidia-smi printed; return None if the line is of
+    another kind.
 
-    Return None for other lines.
+    The line has the fields :data:`STATE`, without units.
     """
     parts = [part.strip() for part in line.split(",")]
     if len(parts) != len(STATE):
@@ -149,9 +155,10 @@ def state(line: str) -> CardState | None:
 
 
 def reasons(bits: str) -> tuple[str, ...]:
-    """Return the reasons why a GPU lowers its clock, as texts; empty if there are none.
+    """Return the reasons why a GPU lowers its clock rate, as texts, e.g. "power cap"; empty if
+    there are none.
 
-    ``bits`` is a hexadecimal number from nvidia-smi, with one bit for each reason.
+    ``bits`` is a hexadecimal number from nvidia-smi. Each bit stands for one reason.
     """
     try:
         mask = int(bits, 16)
@@ -162,8 +169,12 @@ def reasons(bits: str) -> tuple[str, ...]:
 
 
 def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
-    """Summarize the ``states`` of the GPU ``uuid``: lowest and highest clocks, maxima of other
-    values, and the reasons for lower clocks."""
+    """Summarize ``states``, the states of all GPUs, for the GPU with the identifier ``uuid``.
+
+    The keys of the result are ``looks`` (the number of states), ``sm_mhz`` and ``memory_mhz`` (the
+    lowest and the highest clock rate), ``temperature``, ``power`` and ``used`` (maxima), and
+    ``reasons`` for lower clock rates.
+    """
     own_states = [card_state for card_state in states if card_state.uuid == uuid]
 
     def values(name: str) -> list[Any]:
@@ -184,7 +195,7 @@ def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
 
 
 def _state_fields() -> Sequence[str]:
-    """Return the fields of a state, with the names that the installed driver uses."""
+    """Return the names of the fields of a state. An old driver has another name for one of them."""
     for fields in (STATE, (*STATE[:-1], OLD_REASONS)):
         if _rows([f"--query-gpu={','.join(fields)}", PLAIN]) is not None:
             return fields
@@ -192,7 +203,8 @@ def _state_fields() -> Sequence[str]:
 
 
 def _rows(arguments: Sequence[str]) -> list[list[str]] | None:
-    """Return the table that nvidia-smi prints; None if nvidia-smi is missing or fails."""
+    """Run nvidia-smi with these arguments, and return the table that it prints; return None if
+    nvidia-smi is missing or fails."""
     try:
         done = subprocess.run(
             [SMI, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False

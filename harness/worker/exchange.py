@@ -1,7 +1,8 @@
 """Exchange of messages with a worker process, within a deadline and a memory limit.
 
-A call waits both for the answer on the socket and for the end of the process on its pidfd. It is
-not enough to wait for the end of the stream: a forked grandchild may keep the stream open forever.
+A call waits both for the answer on the socket and for the end of the process, which its pidfd
+reports. The end of the stream alone would not show it: a forked grandchild may keep the stream open
+forever.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _CLOSING = 0.3
 
 
 class LostWorker(Exception):
-    """Error: a worker process has ended, or must be ended because it has exceeded a limit."""
+    """Error: a worker process has ended, or must be ended because it exceeded a limit."""
 
     def __init__(self, status: Status, cause: str) -> None:
         super().__init__(status, cause)
@@ -39,10 +40,12 @@ class LostWorker(Exception):
 def exchange(
     process: Process, request: frames.FrameWriter | None, timeout: float | None, limit: int | None
 ) -> Any:
-    """Send ``request`` to the process and return the next message from it.
+    """Send ``request`` to the process, and return the next message from the process. If ``request``
+    is None, only wait for a message.
 
     Raises:
-        LostWorker: the process ended, was too slow, or used more than ``limit`` bytes of memory.
+        LostWorker: the process ended, sent no message within ``timeout`` seconds, or used more than
+            ``limit`` bytes of memory.
     """
     # A process cannot send arrays that are larger than its memory limit.
     allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
@@ -76,7 +79,7 @@ def exchange(
 
 
 def _read_last_frame(reader: frames.FrameReader, connection: socket.socket) -> bool:
-    """Read the frame that an ended process has sent last. Return True if the frame is complete,
+    """Read the last message of a process that has ended. Return True if the message is complete,
     otherwise raise an error."""
     while select.select([connection], [], [], 0)[0]:
         if reader.advance(connection):
@@ -86,8 +89,8 @@ def _read_last_frame(reader: frames.FrameReader, connection: socket.socket) -> b
 
 
 def watch(process: Process, limit: int | None) -> None:
-    """Limit the size of a process's log, and check the process's memory. The parent calls this
-    repeatedly while the process runs.
+    """Cut the log of a process if it has grown large, and check the memory of the process. The
+    parent calls this repeatedly while the process runs.
 
     Raises:
         LostWorker: the process uses more than ``limit`` bytes of memory.
@@ -106,10 +109,10 @@ CANNOT_RUN = 127
 
 @dataclass(frozen=True)
 class ProgramEnd:
-    """The way in which a program ended.
+    """The result of a program that :func:`run` has run.
 
-    ``code`` is its exit code; if a limit ended it, ``cause`` names the limit. ``printed`` is the
-    last 64 KiB of its output.
+    ``code`` is its exit code. If a limit ended the program, ``cause`` names the limit. ``printed``
+    is the last 64 KiB of its output.
     """
 
     code: int | None
@@ -120,11 +123,10 @@ class ProgramEnd:
 def run(
     command: Sequence[str], environment: Mapping[str, str], timeout: float, memory: int
 ) -> ProgramEnd:
-    """Run a program until it ends, or until it exceeds its time or memory.
+    """Run a program until it ends, or until it exceeds its time (``timeout``, in seconds) or its
+    memory (``memory``, the resident bytes of the program and its descendants).
 
     All processes that the program has started end with it. They also end if this process ends.
-    ``timeout`` is in seconds. ``memory`` limits the resident bytes of the program and its
-    descendants.
 
     Raises:
         OSError: no process can be started.
@@ -150,8 +152,8 @@ def _wait(process: Process, timeout: float, memory: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by a program. The last two arguments, ``--fd N``, name a socket, which
-    is closed first."""
+    """Replace this process by a program. ``arguments`` are its command line, followed by ``--fd
+    N``. This socket of the supervisor is closed first, because the program does not use it."""
     *command, _, descriptor = arguments
     os.close(int(descriptor))
     try:

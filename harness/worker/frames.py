@@ -56,8 +56,8 @@ class Unencodable(TypeError):
 
 
 def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[memoryview]:
-    """Return the frame of ``message`` in pieces. Its arrays must not change until the frame is
-    sent.
+    """Return the frame of ``message`` as a list of pieces. The arrays in the message must not
+    change until the frame is sent.
 
     ``escape`` replaces lone surrogates, which UTF-8 cannot encode, by their escape sequences.
 
@@ -88,10 +88,11 @@ def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[m
 
 
 def send(connection: socket.socket, message: Any, escape: bool = False) -> None:
-    """Send ``message`` over a blocking socket; ``escape`` as in ``encode``.
+    """Send ``message`` over a blocking socket. ``escape`` replaces characters that UTF-8 cannot
+    encode.
 
     Raises:
-        Unencodable: as in ``encode``; nothing was sent.
+        Unencodable: a value has no encoding, or the frame is too large; nothing was sent.
         OSError: the other end of the socket is closed.
     """
     for piece in encode(message, escape=escape):
@@ -113,10 +114,12 @@ def receive(connection: socket.socket, limit: int = MAX_FRAME) -> Any:
 
 
 class FrameWriter:
-    """A writer of one frame, piece by piece, to a non-blocking socket."""
+    """A writer that sends one message (a frame) over a non-blocking socket, in as many pieces as
+    the socket needs."""
 
     def __init__(self, message: Any) -> None:
-        """Encode ``message``; raise the errors of ``encode``."""
+        """Encode ``message``. Raise Unencodable if a value in it has no encoding, or if it is too
+        large."""
         self._pieces = encode(message)[::-1]
 
     def advance(self, connection: socket.socket) -> bool:
@@ -139,7 +142,8 @@ class FrameWriter:
 
 
 class FrameReader:
-    """A reader of one frame, piece by piece. At the end, ``message`` is the decoded message."""
+    """A reader that receives one message (a frame), piece by piece. When the frame is complete,
+    ``message`` is the decoded message."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self.message: Any = None
@@ -177,8 +181,8 @@ class FrameReader:
         return False
 
     def _plan(self) -> Generator[memoryview, None, Any]:
-        """Yield the buffers that the caller must fill with received bytes, one after another;
-        return the decoded message."""
+        """Yield one buffer after another, which the caller must fill with received bytes. When all
+        are filled, return the decoded message."""
         header = bytearray(_HEADER.size)
         yield memoryview(header)
         size, array_bytes = _HEADER.unpack(header)
@@ -206,8 +210,9 @@ class FrameReader:
 
 
 class _Arrays:
-    """The arrays that a message announces. Together they may have at most as many bytes as the
-    header says, so a wrong message cannot make the reader allocate more."""
+    """The arrays of a message that is received. All arrays together may have at most ``budget``
+    bytes, a number from the frame's header. So a wrong message cannot make the reader allocate more
+    memory."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -260,8 +265,8 @@ def _decode(body: bytearray, arrays: _Arrays) -> Any:
 
 
 def _extension(arrays: list[Array], value: Any) -> Any:
-    """Convert a value of a type that msgpack does not know to a type that it knows; add arrays to
-    ``arrays``."""
+    """Convert ``value``, whose type msgpack does not know, to a type that it knows. Arrays are
+    added to ``arrays``, to be sent after the message."""
     if type(value) is np.ndarray:
         # Not ascontiguousarray, which turns a 0-d array into shape [1].
         array = np.asarray(value, order="C")

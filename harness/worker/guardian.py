@@ -30,13 +30,14 @@ _PAUSE = 0.02
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals at which a supervisor ends all its processes, even if the supervisor is
-    stopped."""
+    """Return the signals to send to a supervisor so that it ends all its processes. SIGCONT is one
+    of them, because a supervisor may have been stopped (SIGSTOP)."""
     return signal.SIGTERM, signal.SIGCONT
 
 
 def main() -> None:
-    """Fork into supervisor and worker; only the worker returns."""
+    """Fork this process into supervisor and worker. The supervisor never returns from this
+    function."""
     parent, module, *arguments, _, report = sys.argv[1:]
     _signal_at_end_of(int(parent), signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -65,15 +66,16 @@ def children(pid: int) -> list[int]:
 
 
 def is_supervisor(pid: int) -> bool:
-    """Return whether a process is a supervisor, i.e. whether a signal to it ends its worker."""
+    """Return whether the process ``pid`` is a supervisor. If it is, a signal suffices to end it and
+    its worker."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == _TITLE
     return False
 
 
 def _signal_at_end_of(parent: int, number: signal.Signals) -> None:
-    """Make the kernel send a signal to this process when the thread of the process ``parent`` that
-    started it ends."""
+    """Make the kernel send the signal ``number`` to this process when its parent ends. More
+    precisely, when the thread of the process ``parent`` ends that has started this process."""
     _prctl(_PR_SET_PDEATHSIG, number)
     # If the parent ended before the prctl, the signal never comes.
     if os.getppid() != parent:
@@ -86,7 +88,8 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _supervise(worker: int, report: int) -> None:
-    """Wait until the worker ends or a signal comes; then end all processes and exit."""
+    """Wait until the worker ends or a signal comes; then end all processes of the worker, and exit.
+    ``report`` is the file descriptor for the worker's process id and exit status."""
     # Close this copy of the worker's socket, because the parent waits for the end of the stream.
     os.closerange(3, report)
     os.closerange(report + 1, 256)
@@ -109,7 +112,8 @@ def _report_number(report: int, number: int) -> None:
 
 
 def _end_all(worker: int, status: int | None) -> int:
-    """Kill descendants until all have ended; return the worker's exit status."""
+    """Kill all descendants, and wait until they have ended; return the worker's exit status.
+    ``status`` is that exit status if the worker has already ended, else None."""
     refused: set[int] = set()
     while True:
         remaining = set(children(os.getpid())) - refused
@@ -126,8 +130,9 @@ def _end_all(worker: int, status: int | None) -> int:
 def _kill(child: int) -> bool:
     """Kill a child and its process group; return False if the system does not allow that.
 
-    Only direct children are killed. The number of a child cannot be reused before the supervisor
-    waits for the child. Orphaned descendants become direct children later.
+    Only direct children are killed, because the kernel cannot reuse their process ids before the
+    supervisor has waited for them. Descendants whose parent has ended become direct children, and
+    are killed later.
     """
     try:
         group = os.getpgid(child)
@@ -161,7 +166,8 @@ def _has_no_children() -> bool:
 
 
 def _take_title() -> None:
-    """Change this process's name in process lists, so that it does not look like a worker."""
+    """Change the name of this process in process lists, which show it as a copy of the worker
+    otherwise."""
     with contextlib.suppress(OSError):  # /proc may be read-only
         Path("/proc/self/comm").write_bytes(_TITLE[:15])
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()

@@ -42,12 +42,13 @@ class Launch:
 
     - ``python`` is the interpreter that runs the worker.
     - ``environment`` is added to the parent's environment variables.
-    - ``memory_limit`` limits the resident bytes of the process and its descendants; None is no
+    - ``memory_limit`` limits the resident bytes of the process and its descendants; None means no
       limit.
-    - ``service`` (``module:function``) gets the loaded backend and returns the function that
-      answers calls. If ``handler`` is set, it is used instead, and gets only the backend's name.
+    - ``service`` (``module:function``) names a function that gets the loaded backend and returns
+      the function that answers calls. If ``handler`` is set, it is used instead; this function gets
+      only the backend's name.
     - ``cores`` is the number of processor cores that the worker may use; None for all.
-    - ``deterministic`` makes the backend give the same bits in every call, on any device.
+    - ``deterministic`` makes the backend return the same bits in every call, on any device.
     - ``start_timeout`` is in seconds.
     """
 
@@ -62,7 +63,8 @@ class Launch:
     start_timeout: float = field(default_factory=usual_start_timeout)
 
     def command(self) -> list[str]:
-        """Return the command line, without the numbers of file descriptors."""
+        """Return the command line that starts the worker, without the numbers of file
+        descriptors."""
         command = guarded(
             self.python, "harness.worker.serve", ["--backend", backend_of(self.backend)]
         )
@@ -86,8 +88,8 @@ class Launch:
 
 
 def guarded(python: str, module: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command line of a supervisor that runs ``module.main(arguments)``, without the
-    numbers of file descriptors."""
+    """Return the command line that starts a supervisor, whose child runs
+    ``module.main(arguments)``. The caller adds the numbers of file descriptors."""
     # -P keeps the current folder off the import path, so that a torch.py there is not imported.
     return [python, "-P", "-m", "harness.worker.guardian", str(os.getpid()), module, *arguments]
 

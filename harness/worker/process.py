@@ -1,5 +1,5 @@
-"""Worker processes: they are started, logged, measured and reliably ended. One permanent thread
-starts them all.
+"""Worker processes: start them, record their output, measure their memory, and end them reliably.
+One permanent thread starts them all.
 
 Each start runs a supervisor (:mod:`harness.worker.guardian`) whose child is the worker. Linux only:
 the code uses pidfd, PR_SET_PDEATHSIG and /proc.
@@ -41,20 +41,18 @@ _BLOCK = 512
 
 
 def _free_start(handle: int, size: int) -> bool:
-    """Free the disk space of the first ``size`` bytes of a file; return False if the file system
-    cannot do that.
-
-    ``handle`` is the file descriptor.
-    """
+    """Free the disk space of the first ``size`` bytes of a file (``handle`` is its file
+    descriptor). Return False if the file system cannot do that."""
     fallocate = ctypes.CDLL(None).fallocate
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
     return bool(fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, 0, size) == 0)
 
 
 class Log:
-    """The output of a worker, in an unnamed file. It keeps the last bytes and counts all bytes.
+    """The output of a worker, in an unnamed file. The last bytes of the output can be read, and all
+    bytes are counted.
 
-    The file disappears when the last process that holds it ends.
+    The file disappears when the last process that has it open ends.
     """
 
     def __init__(self) -> None:
@@ -72,15 +70,15 @@ class Log:
         return self._file.fileno()
 
     def clear(self) -> None:
-        """Discard the output so far."""
+        """Discard the output so far, and start to count from 0."""
         with self._lock:
             os.ftruncate(self.fileno(), 0)
             self._tail = b""
             self._dropped = 0
 
     def watch(self) -> None:
-        """Free the start of the file if the file has grown large. Call this often while the worker
-        runs.
+        """Free the disk space of old output if the file has grown large. Call this often while the
+        worker runs.
 
         If the file system cannot free a part of a file, output during this call may be lost.
         """
@@ -133,18 +131,19 @@ _numbers = itertools.count()
 
 
 def new_token() -> str:
-    """Return a new random token, which marks all processes of one worker."""
+    """Return a new token: a text that no other worker has. All processes of a worker have it in an
+    environment variable, so they can be found."""
     return f"{_namespace()} {os.getpid()} {_start_time(os.getpid())} {next(_numbers)}"
 
 
 def end_holders(token: str) -> None:
-    """Kill all processes with this token. If they start new processes, continue to kill for at most
-    a second."""
+    """Kill all processes of the worker with this token. If they start new processes, continue to
+    kill for at most a second."""
     _end_matching(lambda found: found == token)
 
 
 def end_abandoned() -> None:
-    """Kill the processes that earlier harness processes, which have ended, left behind."""
+    """Kill processes of workers whose harness process has ended."""
     _end_matching(_is_abandoned)
 
 
@@ -157,8 +156,8 @@ def _end_matching(is_doomed: Callable[[str], bool]) -> None:
 
 
 def _end_if_matching(pid: int, is_doomed: Callable[[str], bool]) -> bool:
-    """Kill a process if ``is_doomed(token)`` is True for the process's token. Return whether a
-    living process was killed."""
+    """Kill the process ``pid`` if the function ``is_doomed`` returns True for its token (the text
+    that identifies its worker). Return whether a living process was killed."""
     if not is_doomed(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):
@@ -189,8 +188,8 @@ def _processes() -> Iterator[int]:
 
 
 def _token_of(pid: int) -> str:
-    """Return the token of a process; empty if the process has none, has ended, or belongs to
-    another user."""
+    """Return the token of a process, i.e. the text that identifies its worker. It is empty if the
+    process has no token, has ended, or belongs to another user."""
     prefix = TOKEN_VARIABLE.encode() + b"="
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
@@ -216,13 +215,14 @@ _WATCH_SECONDS = 0.5
 
 
 class Process:
-    """A running worker process: its socket, its log, and the pidfd of its supervisor.
+    """A running worker process: its socket, its output (log), and the pidfd of its supervisor.
 
-    The supervisor ends only after the worker and all processes that the worker has started.
+    The supervisor ends only after the worker, and after all processes that the worker has started.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start ``command``, the command line of a supervisor, with ``--fd N --report N`` appended.
+        These are the file descriptors of the worker's socket and of the supervisor's reports.
 
         Raises:
             OSError: the command cannot be started.
@@ -270,7 +270,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The worker's process id; before the worker exists, the supervisor's."""
+        """The worker's process id. Before the worker exists, it is the supervisor's process id."""
         return (self._read_reports() or [self._popen.pid])[0]
 
     def has_ended(self, wait: float = 0.0) -> bool:
@@ -305,8 +305,8 @@ class Process:
     def memory(self) -> int:
         """Return the resident bytes of the worker and its descendants; 0 after their end.
 
-        A page that n of several processes share counts as 1/n in each. A forked child shares most
-        pages with its parent, so a plain sum would count these pages twice.
+        A forked child shares most memory pages with its parent, so a plain sum would count them
+        twice. Therefore, a page that n of the processes share counts as 1/n in each of them.
         """
         import psutil
 
@@ -321,8 +321,8 @@ class Process:
         return total
 
     def _read_reports(self) -> list[int]:
-        """Return the numbers that the supervisor has reported so far: the worker's process id, then
-        its exit status."""
+        """Return the numbers that the supervisor has written so far: none, the worker's process id,
+        or this id and the worker's exit status."""
         with contextlib.suppress(OSError):  # nothing new, or closed
             self._report_bytes += os.read(self._report, 64)
         return [int(line) for line in self._report_bytes.split(b"\n")[:-1]]
@@ -334,7 +334,7 @@ class Process:
 
 
 def kill_all() -> None:
-    """Kill all workers of this process; safe in a signal handler."""
+    """Kill all workers that this process has started. It is safe to call in a signal handler."""
     for guardian in tuple(_live):
         _signal_to_end(guardian)
 
@@ -349,11 +349,12 @@ _spawner_lock = threading.Lock()
 
 
 def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Call ``start`` in the thread that starts all workers.
+    """Call ``start`` in the permanent thread that starts all workers, and return the started
+    process.
 
     The kernel kills a worker when the *thread* that started it ends, so a short-lived thread cannot
-    start workers. The starting thread is a daemon: when Python exits, it waits for other threads,
-    which may still need their workers, but not for this thread.
+    start workers. The permanent thread is a daemon, so Python does not wait for it at exit. Python
+    does wait for other threads, which may still need their workers.
     """
     global _spawner
     with _spawner_lock:
@@ -382,7 +383,7 @@ def _end_unwanted(future: Future[subprocess.Popen[bytes]]) -> None:
 
 
 def _spawn_forever() -> None:
-    """Start workers on request; between requests, trim their logs."""
+    """Run the permanent thread: start workers on request, and cut their logs in between."""
     jobs, swept = _jobs, False
     while True:
         try:
@@ -396,15 +397,16 @@ def _spawn_forever() -> None:
 
 
 def _forget_parent() -> None:
-    """Forget all workers in a forked child process. The workers, and the thread that starts them,
-    belong to the parent."""
+    """Forget all workers, after a fork, in the child process. The workers, and the thread that
+    starts them, belong to the parent."""
     global _spawner, _spawner_lock, _jobs
     _live.clear()
     _spawner, _spawner_lock, _jobs = None, threading.Lock(), queue.SimpleQueue()
 
 
 def _signal_to_end(guardian: int) -> None:
-    """Signal a supervisor to end all its processes, even if the supervisor is stopped."""
+    """Send signals to the supervisor ``guardian`` (a process id), so that it ends all its
+    processes. It also works if the supervisor is stopped."""
     with contextlib.suppress(ProcessLookupError):
         for number in ending_signals():
             os.kill(guardian, number)

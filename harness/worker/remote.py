@@ -1,4 +1,5 @@
-"""Calls of a session in another process, with a deadline."""
+"""Calls to a worker: run the methods of a session (a loaded model) in its process, within a
+deadline."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ Traced = tuple[str, int | None, Array | Misfit]
 
 
 class WorkerFault(Exception):
-    """Error: a call to a worker failed. It has the name of the called method, the outcome and the
-    backend."""
+    """Error: a call to a worker failed. It has the name of the called method, the outcome of the
+    call, and the backend."""
 
     def __init__(self, verb: str, outcome: Outcome, backend: str = "") -> None:
         super().__init__(f"{verb}: {outcome.cause}")
@@ -43,7 +44,7 @@ class WorkerFault(Exception):
 
     @property
     def traceback(self) -> str:
-        """The traceback of the failure in the worker."""
+        """The traceback of the error in the worker."""
         return failure_text(self.outcome)
 
     @property
@@ -58,7 +59,8 @@ class WorkerFault(Exception):
 
 
 def failure_text(outcome: Outcome) -> str:
-    """Return the traceback of an exception, or the report of Python's faulthandler."""
+    """Return the traceback of the exception in the worker. If the process crashed, return the
+    report of Python's faulthandler instead."""
     start = outcome.log.find(DYING)
     return outcome.traceback or (outcome.log[start:] if start >= 0 else "")
 
@@ -77,10 +79,11 @@ def missing_requirement(
     programs: Iterable[Program | UpdateRule | None] = (),
     path: str = "",
 ) -> str:
-    """Return a message about the first requirement that a worker does not meet, or an empty string.
+    """Return a message about the first requirement that a worker does not meet; return an empty
+    text if it meets all.
 
-    ``hello`` is the worker's greeting (first message), a description of its devices, dtypes and
-    primitives. ``programs`` are the programs and update rules to run; the worker must offer the
+    ``hello`` is the worker's greeting (first message), which lists its devices, dtypes and optional
+    primitives. ``programs`` are the programs and update rules to run; the worker must have the
     optional primitives that they use. ``path`` is an execution path, which may need a compiler.
     """
     if not offers_path(hello, path):
@@ -104,7 +107,8 @@ def missing_requirement(
 
 
 def offers_of(hello: Mapping[str, Any], dtype: str) -> frozenset[str]:
-    """Return the optional primitives that a backend has in a dtype, according to its greeting."""
+    """Return the optional primitives (operations such as ``sort``) that a backend has in a dtype,
+    according to its greeting ``hello``."""
     lacking = hello.get("lacks", {}).get(dtype, ())
     return frozenset(hello.get("primitives", ())).difference(lacking)
 
@@ -128,7 +132,8 @@ def check_offered(
 
 
 def hello_of(worker: Worker) -> Mapping[str, Any]:
-    """Start a worker and return its greeting.
+    """Start a worker if it is not running, and return its greeting (first message), e.g. with its
+    devices and dtypes.
 
     Raises:
         WorkerFault: the worker does not start.
@@ -152,16 +157,16 @@ def nearest_device(worker: Worker, requested: str) -> str:
 
 
 def offers_path(hello: Mapping[str, Any], path: str) -> bool:
-    """Return whether a worker offers a path, given its greeting. Some paths need a compiler of
-    whole steps."""
+    """Return whether a worker can run an execution path, according to its greeting ``hello``. Some
+    paths need a compiler of whole steps."""
     return path not in COMPILED_PATHS or path in hello.get("compiles", ())
 
 
 def call_worker(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
-    """Call a worker's method and return the outcome. If the answer has a wrong type, the outcome is
-    an error."""
+    """Call the method ``verb`` of a worker with the arguments ``payload``, and return the outcome.
+    If the answer does not have its type in ``forms``, the outcome is an error."""
     outcome = worker.call(verb, payload, timeout)
     if not outcome.ok:
         return outcome
@@ -174,10 +179,11 @@ def call_worker(
 def call_or_raise(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
-    """Call a worker's method and return the outcome, which is a success.
+    """Call the method ``verb`` of a worker with the arguments ``payload``, and return the outcome
+    of the successful call.
 
     Raises:
-        WorkerFault: the call failed, or its answer has a wrong type.
+        WorkerFault: the call failed, or its answer does not have its type in ``forms``.
     """
     outcome = call_worker(worker, forms, verb, payload, timeout)
     if not outcome.ok:
@@ -187,18 +193,18 @@ def call_or_raise(
 
 @cache
 def session_answer_types() -> Forms:
-    """Return the types of the answers of a session. Its module is imported here, because the import
-    is slow."""
+    """Return the types of the answers of a session, by method name. The module of the session is
+    imported inside this function, because the import is slow."""
     from harness.runtime.service import SessionService
 
     return Forms(SessionService)
 
 
 def client(service: type[Service], call: Callable[..., Any], prefix: str = "") -> Service:
-    """Return an object whose methods call the worker's methods of the same name.
+    """Return an object with the methods of the class ``service``. Each method makes a call to the
+    worker, and returns the answer.
 
-    It has the methods of the class ``service``, with the same parameters and types. Each of them
-    calls ``call(prefix + name, **arguments)``.
+    A method ``name`` calls ``call(prefix + name, **arguments)``.
     """
     return cast("Service", _Client(service, call, prefix))
 
@@ -227,10 +233,12 @@ class _Client:
 
 
 class Remote:
-    """A client of the session in one worker. ``forms`` are the types of the answers.
+    """A client of the session (a loaded model) in one worker. ``forms`` are the types of the
+    answers.
 
-    All calls together must end within ``timeout`` seconds from now. The seconds that the caller
-    itself needs, ``excused()``, do not count. :meth:`open` sets three flags:
+    All calls together must end within ``timeout`` seconds from now. ``excused()`` returns the
+    seconds that the caller itself needed; they are added to this time. :meth:`open` sets three
+    flags:
 
     - ``denormals``: the backend promises to keep denormals.
     - ``repeats``: its gradients have the same bits each time.
@@ -250,14 +258,15 @@ class Remote:
         self.deadline = time.monotonic() + timeout - excused()
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """Call a method of the session and return its result; raise :class:`WorkerFault` if the
-        call failed or was too late."""
+        """Call the method ``verb`` of the session and return its result; raise :class:`WorkerFault`
+        if the call fails or is too late."""
         return call_or_raise(
             self.worker, self.forms, verb, payload, self._remaining_seconds()
         ).value
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
-        """Call a method of the session and return the outcome; a failure raises no error."""
+        """Call the method ``verb`` of the session and return the outcome of the call. If the call
+        fails, the outcome says so, and no error is raised."""
         return call_worker(self.worker, self.forms, verb, payload, self._remaining_seconds())
 
     def _remaining_seconds(self) -> float:
@@ -272,8 +281,8 @@ class Remote:
         dtype: str,
         device: str,
     ) -> dict[str, str]:
-        """Open a session that compiles quickly; return what runs each layer, by the layer's name
-        (e.g. ``torch.lstm`` or ``equations``)."""
+        """Open a session with a model's programs, compiled quickly rather than for speed. Return a
+        dictionary from each layer to what runs it (e.g. ``torch.lstm`` or ``equations``)."""
         value = self.call(
             "open",
             training=encoded(training),
@@ -290,7 +299,7 @@ class Remote:
         return dict(value["paths"])
 
     def load(self, material: Arguments) -> None:
-        """Set the parameters and statistics."""
+        """Set the model's parameters and statistics to those of ``material``."""
         self.call("load", parameters=material.parameters, statistics=material.statistics)
 
     def forward(
@@ -300,7 +309,8 @@ class Remote:
         state: Mapping[str, Any],
         targets: Arrays | None = None,
     ) -> Tensors:
-        """Run the model forward; return the results by name (``output.y``)."""
+        """Run the model's program for training or inference (``phase``); return a dictionary from
+        name, e.g. ``output.y``, to result."""
         payload = {"phase": phase, "inputs": inputs, "state": state, "targets": targets}
         results: Tensors = self.call("forward", **payload)
         return results
@@ -308,10 +318,11 @@ class Remote:
     def gradients(
         self, material: Arguments, along: Arrays | None = None, phase: Phase = "training"
     ) -> Tensors:
-        """Return results and gradients (``gradient.NAME``) by name.
+        """Return a dictionary with the results of the model (e.g. ``output.y``) and the gradients
+        of the parameters and inputs (e.g. ``gradient.W``).
 
-        They are gradients of the loss. If ``along`` gives cotangents, they are gradients of the
-        inner product of the results with these cotangents.
+        They are gradients of the loss. If ``along`` gives cotangents (a weight for each entry of a
+        result), they are gradients of the sum of results times cotangents.
         """
         value = self.call(
             "gradients",
@@ -332,10 +343,11 @@ class Remote:
         loss: bool = False,
         instead: Sequence[tuple[str, int | None, Array]] = (),
     ) -> list[Traced]:
-        """Return every named value of a forward pass, with its time step if a loop has computed it.
+        """Run a forward pass with the inputs of ``material``; return a list with every named value
+        as a tuple: name, time step if a loop computes the value (else None), array.
 
-        ``loss`` includes the values of the loss. Values in ``instead``, triples (name, time step,
-        array), replace computed values.
+        With ``loss``, the values of the loss are included. ``instead`` has tuples of the same kind:
+        their arrays replace computed values.
         """
         optional: dict[str, Any] = {"targets": material.targets} if loss else {}
         if instead:
@@ -348,10 +360,11 @@ class Remote:
     def train(
         self, batches: Sequence[Mapping[str, Any]], state: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Make one training step per batch; return one dictionary per step.
+        """Make one training step per batch, starting with ``state``; return a list with one
+        dictionary per step.
 
-        Each dictionary holds the ``results`` of the step, and the ``parameters``, ``statistics``
-        and ``slots`` after the step.
+        Its keys are ``results`` (of the step), and ``parameters``, ``statistics`` and ``slots``
+        (all after the step).
         """
         steps: list[dict[str, Any]] = self.call("train", batches=list(batches), state=state)
         return steps

@@ -56,7 +56,7 @@ UNREPORTED = ("_CACHE_DIR", "_CACHE_PATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_
 
 
 def relevant_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables of a process that affect digits or speed."""
+    """Return those environment variables of a process that can change digits or speed."""
     deciding = (n for n in sorted(variables) if n in REPORTED or n.startswith(REPORTED_PREFIXES))
     return {name: variables[name] for name in deciding if not name.endswith(UNREPORTED)}
 
@@ -65,8 +65,8 @@ Handler = Callable[[str, dict[str, Any]], Any]
 
 
 class LostModules(HarnessError):
-    """Error: a backend has replaced modules of numpy or the harness in ``sys.modules``, which makes
-    its process unusable."""
+    """Error: a backend has replaced modules of numpy or of the harness in ``sys.modules``. Its
+    process cannot be used any more."""
 
 
 GREETING = 0
@@ -142,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _leave_if_forked(own_pid: int) -> None:
-    """End this process if the backend forked it: a child must not answer for its parent."""
+    """End this process if it is not the worker but a fork of it, made by the backend: a child must
+    not answer for its parent."""
     if os.getpid() != own_pid:
         os._exit(0)
 
@@ -229,8 +230,8 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
 
 
 def _own_modules() -> dict[str, ModuleType]:
-    """Return the imported modules of numpy and of the harness, by name, to test later that the
-    backend has not replaced them."""
+    """Return a dictionary from name to module, for the imported modules of numpy and of the
+    harness. It is used later to test that the backend has not replaced them."""
     packages = ("harness", "numpy")
     return {n: m for n, m in sys.modules.items() if n.partition(".")[0] in packages}
 
@@ -291,8 +292,8 @@ def _failed_reply(error: BaseException) -> dict[str, Any]:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the traceback of ``error``, or the text ``error.traceback`` if it has one; empty for
-    an error of the user."""
+    """Return the traceback of ``error``, or the text ``error.traceback`` if it has one. Return an
+    empty text for an error that the user caused (HarnessError), because its message suffices."""
     inner = getattr(error, "traceback", "")
     if isinstance(inner, str) and inner:
         return inner
@@ -300,7 +301,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _error_chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and all errors that caused it."""
+    """Yield an error, the error that caused it, and so on."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:

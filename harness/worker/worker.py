@@ -1,4 +1,5 @@
-"""A worker process per backend, which keeps running between calls and is restarted after a crash.
+"""A worker process, which runs one backend. It keeps running between calls, and is restarted after
+a crash.
 
 :mod:`harness.worker.exchange` enforces the limits of time and memory. Linux only.
 """
@@ -36,9 +37,9 @@ _OLD_PYTHON = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 def repair_hint(python: str, backend: str, printed: str) -> str:
     """Return an instruction how to repair the interpreter ``python``, which could not start a
-    worker; empty if the fault is unknown.
+    worker; return an empty text if the cause is unknown.
 
-    ``printed`` is the output of that interpreter.
+    ``printed`` is the output of that interpreter, which shows the cause.
     """
     if python == sys.executable:
         return ""
@@ -59,8 +60,8 @@ def repair_hint(python: str, backend: str, printed: str) -> str:
 
 
 def pip_requirement(distribution: Distribution, extra: str) -> str:
-    """Return the argument with which pip installs the same version of a distribution elsewhere,
-    e.g. ``name[extra]==1.0`` or a folder.
+    """Return the argument with which pip installs the same version of a distribution (an installed
+    package) elsewhere, e.g. ``name[extra]==1.0`` or the path of a folder.
 
     ``extra`` is added if the distribution has such an extra.
     """
@@ -79,16 +80,16 @@ _STARTS_TRIED = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of one call.
+    """The outcome of one call to a worker.
 
     - ``status`` is "ok" or the kind of failure.
     - ``value`` is the result of a successful call.
-    - ``cause`` describes a failure: "SIGSEGV", "exit code 0 during the call", "no answer in 4.0 s",
-      "ValueError: ...".
+    - ``cause`` describes a failure, e.g. "SIGSEGV", "exit code 0 during the call", "no answer in
+      4.0 s" or "ValueError: ...".
     - ``log`` is the last 64 KiB of output during the call; ``log_bytes`` is the size of all output.
-    - ``seconds`` is measured in the worker. If no answer came, it is the time that the parent
-      waited.
-    - ``start_failed`` says that the worker did not start, so the call was never made.
+    - ``seconds`` is the duration, measured in the worker. If no answer came, it is the time that
+      the parent waited.
+    - ``start_failed`` is True if the worker did not start, so that the call was never made.
     - ``kind`` is the class name of the exception that the call raised, if any.
     """
 
@@ -108,7 +109,7 @@ class Outcome:
 
     @property
     def message(self) -> str:
-        """The cause without the class name of the exception."""
+        """The cause of the failure, without the class name of the exception."""
         return self.cause.removeprefix(f"{self.kind}: ")
 
 
@@ -154,17 +155,18 @@ class Worker:
         return self._final_outcome is not None
 
     def start(self) -> Outcome:
-        """Start the process unless it is running. If that succeeds, ``value`` is its greeting."""
+        """Start the process unless it is running. If that succeeds, the ``value`` of the outcome is
+        the greeting (first message)."""
         with self._lock:
             return self._ensure_started()
 
     def call(self, verb: str, payload: Any = None, timeout: float | None = None) -> Outcome:
-        """Call a method (``verb``) of the worker. ``timeout`` is in seconds and excludes the time
-        of a start.
+        """Call the method ``verb`` of the worker with the arguments ``payload``. ``timeout`` is in
+        seconds; a start of the process does not count.
 
-        A fault of the backend raises no error; the returned ``Outcome`` describes it. If the
-        process has ended since the last call, that is a fault too, because a new process would not
-        have its session.
+        A fault of the backend raises no error; the returned ``Outcome`` describes it. It is also a
+        fault if the process has ended since the last call, because a new process would not have its
+        session (the loaded model).
 
         Raises:
             harness.worker.frames.Unencodable: the payload cannot be encoded.
@@ -243,8 +245,8 @@ class Worker:
     def _run(
         self, process: Process, request: frames.FrameWriter | None, timeout: float | None
     ) -> Outcome:
-        """Send a request and wait for its answer. If ``request`` is None, only wait for the
-        greeting."""
+        """Send a request, and wait for the answer. If ``request`` is None, only wait for the
+        greeting (first message)."""
         started = time.monotonic()
         if request:  # keep the output of a new process, which belongs to its start
             process.log.clear()
@@ -271,7 +273,9 @@ class Worker:
     def _end_lost(
         self, process: Process, when: str, lost: LostWorker | None = None, seconds: float = 0.0
     ) -> Outcome:
-        """End a worker process that was lost during a call, and return the outcome of the call."""
+        """End a worker process that failed during a call, and return the outcome of the call.
+        ``lost`` is the error that was raised, and ``when`` says when the process failed, for the
+        message."""
         code = process.end()
         self._process = None
         log, count = process.log.read()
