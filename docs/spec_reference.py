@@ -60,6 +60,7 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
         "Layer": schema.Layer,
         "Parameter or statistic": schema.Parameter,
         "Parameter of a layer": schema.LayerParameter,
+        "Constant": schema.Constant,
         "Row group": schema.Rows,
         "State": schema.State,
         "Noise": schema.Noise,
@@ -237,7 +238,7 @@ def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
     if annotation in TITLES:
         title = TITLES[annotation]
         return f"[{title.lower()}](#{anchor_of(title)})"
-    words = {str: "text", int: "integer", float: "number", bool: "boolean"}
+    words = {str: "text", int: "integer", float: "number", bool: "boolean", Any: "number or list"}
     return words[annotation] + _limit(limits)
 
 

@@ -15,6 +15,7 @@ from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_hea
 
 from harness.extend import Array, Arrays, Program, UsageError, hookimpl, shorten
 from harness.extend.formats import (
+    FLOATS,
     MAX_WEIGHTS,
     Archive,
     Damaged,
@@ -29,7 +30,7 @@ from harness.extend.formats import (
     run_file,
     whole,
 )
-from harness.extend.program import local_of, owner_of
+from harness.extend.program import index_names, local_of, owner_of
 from harness.extend.source import literals, vetted
 
 from . import platforms
@@ -66,7 +67,8 @@ class JaxFormat(Format):
         ports = (*training.parameters, *training.statistics)
         with _arrays(path) as declared:
             wanted = {_key(port.name): training.shape(port) for port in ports}
-            found = read_arrays(path, declared, wanted)
+            integers = {_key(name) for name in index_names(training)}
+            found = read_arrays(path, declared, wanted, integers)
         parameters = {port.name: found[_key(port.name)] for port in training.parameters}
         statistics = {port.name: found[_key(port.name)] for port in training.statistics}
         return parameters, statistics
@@ -75,7 +77,8 @@ class JaxFormat(Format):
         from .primitives_export import WORDS
 
         with _arrays(path) as declared:
-            dtype = np.dtype(next((a.dtype for a in declared.values()), "float32"))
+            dtypes = (a.dtype for a in declared.values() if a.dtype in FLOATS)
+            dtype = np.dtype(next(dtypes, "float32"))
         cpu = platforms.start(jax, "cpu")  # otherwise, JAX would use a GPU
         jax.config.update("jax_enable_x64", dtype == np.float64)
         file = run_file(path.with_suffix(".py"), WORDS)
@@ -89,7 +92,9 @@ class JaxFormat(Format):
         if file.STATE:
             given.append({name: array(state[name]) for name in file.STATE})
         with jax.default_device(cpu), jax.default_matmul_precision("highest"):
-            made = jax.jit(file.apply)(file.load(path), *given)
+            loaded = file.load(path)
+            loaded = loaded if isinstance(loaded, tuple) else (loaded,)
+            made = jax.jit(file.apply)(*loaded, *given)
         results, after = made if file.STATE else (made, {})
         found = {f"output.{n}": a for n, a in results.items()}
         found |= {f"state.{n}": a for n, a in after.items()}
@@ -100,11 +105,13 @@ class JaxFormat(Format):
         from .primitives_export import SCRIPT, WORDS
 
         module = path.with_suffix(".py")
-        source = vetted(Writer(exported, module.name).source(), WORDS, module.name)
+        writer = Writer(exported, module.name)
+        source = vetted(writer.source(), WORDS, module.name)
         # The source does not import jax if all its functions are in jax.numpy.
         module_text = source if "\nimport jax\n" in source else f"{source}\nimport jax\n"
         wide, weights = exported.dtype == "float64", literals.text(path.name)
-        text = SCRIPT.format(wide=wide, weights=weights, dtype=exported.dtype)
+        options = {"weights": weights, "dtype": exported.dtype, "loaded": writer.loaded}
+        text = SCRIPT.format(wide=wide, **options)
         return Script(module_text, text, gradients)
 
     def versions(self) -> Mapping[str, str]:

@@ -227,7 +227,7 @@ SCRIPT = '''def run(inputs, state, cotangents):
     """Outputs, the new state, and the gradients along cotangents, all by name."""
     jax.config.update("jax_enable_x64", {wide})
     jax.config.update("jax_default_matmul_precision", "highest")
-    params = load(FOLDER / {weights})
+    {loaded} = load(FOLDER / {weights})
 
     def array(given):
         return jnp.asarray(given, "{dtype}" if given.dtype.kind == "f" else "int32")
@@ -239,7 +239,7 @@ SCRIPT = '''def run(inputs, state, cotangents):
     directions = {{name: array(cotangent) for name, cotangent in cotangents.items()}}
 
     def results(params, arguments):
-        made = apply(params, *arguments)
+        made = apply({loaded}, *arguments)
         outputs, after = made if STATE else (made, {{}})
         found = {{f"output.{{name}}": value for name, value in outputs.items()}}
         return found | {{f"state.{{name}}": value for name, value in after.items()}}

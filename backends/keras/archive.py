@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from harness.extend import Array, Program, UsageError, shorten
-from harness.extend.formats import DESCRIBED, FLOATS, Archive, Damaged, Declared
-from harness.extend.program import owner_of
+from harness.extend.formats import DESCRIBED, FLOATS, INTEGERS, Archive, Damaged, Declared
+from harness.extend.program import index_names, owner_of
 
 PARTS = ("config.json", "model.weights.h5")
 # The numbers of the compression filters that HDF5 and h5py contain. For other filters, HDF5 would
@@ -180,6 +180,12 @@ def instances(program: Program) -> list[str]:
     return list(dict.fromkeys(owner_of(port.name) for port in ports))
 
 
+def is_stored(variable: Any, key: str, program: Program) -> bool:
+    """Return whether a file holds a variable of the layer ``key``: a float, or the indices of a
+    constant. The random seed of a recurrent layer is not used."""
+    return str(variable.dtype) in FLOATS or f"{key}.{variable.name}" in index_names(program)
+
+
 def declare_variables(
     path: Path,
     program: Program,
@@ -211,13 +217,14 @@ def declare_variables(
         inner = ("cell",) if hasattr(keras_layer, "cell") else ()
         owner = keras_layer.cell if inner else keras_layer
         for index, variable in enumerate(owner.weights):
-            if str(variable.dtype) not in FLOATS:
+            if not is_stored(variable, key, program):
                 continue
+            kinds = FLOATS if str(variable.dtype) in FLOATS else INTEGERS
             stored = declared(file, group, keras_layer.name, inner, index)
-            if stored.shape != tuple(variable.shape) or stored.dtype not in FLOATS:
+            if stored.shape != tuple(variable.shape) or stored.dtype not in kinds:
                 raise UsageError(
                     f"{path}: layer {keras_layer.name!r} must have {variable.name} of shape "
-                    f"{list(variable.shape)}, float32 or float64, as in a {kind}; found "
+                    f"{list(variable.shape)}, {' or '.join(kinds)}, as in a {kind}; found "
                     f"{shorten(str(list(stored.shape)))} of {shorten(stored.dtype)} (if the "
                     "sizes differ from the spec's, use --size)"
                 )

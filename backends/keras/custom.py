@@ -7,8 +7,26 @@ from dataclasses import dataclass, replace
 from keyword import iskeyword
 
 from harness.extend import Program, UsageError
-from harness.extend.program import Block, Dim, Node, free_values, inline_calls, local_of, owner_of
-from harness.extend.source import INDENT, Idioms, document, identifier, literals, unique
+from harness.extend.program import (
+    Block,
+    Dim,
+    Node,
+    free_values,
+    index_names,
+    inline_calls,
+    is_constant,
+    local_of,
+    owner_of,
+)
+from harness.extend.source import (
+    INDENT,
+    Idioms,
+    bracketed,
+    document,
+    identifier,
+    literals,
+    unique,
+)
 
 from .sizes import find_axis, free_sizes, with_known_sizes
 from .source import RESERVED, CallWriter, registered
@@ -37,12 +55,13 @@ class Custom:
     attributes: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
     trained: frozenset[str]
+    integers: frozenset[str]
 
     def start(self) -> list[str]:
         """Return the source lines of the constructor, which creates the weights."""
         if not self.shapes:
             return []
-        made = [f"{INDENT * 2}{line}" for line in map(self._weight, self.shapes)]
+        made = [line for local in self.shapes for line in self._weight(local)]
         head = [f"{INDENT}def __init__(self, **kwargs):", f"{INDENT * 2}super().__init__(**kwargs)"]
         return [*head, *made, ""]
 
@@ -73,11 +92,11 @@ class Custom:
         head = f"{INDENT}def compute_output_shape(self, {given}):"
         return ["", head, f"{INDENT * 2}return {alike[0]}_shape"]
 
-    def _weight(self, local: str) -> str:
-        frozen = "" if local in self.trained else ", trainable=False"
-        name, shape = literals.text(local), self.shapes[local]
-        options = f'name={name}, shape={shape!r}, initializer="zeros"{frozen}'
-        return f"self.{self.attributes[local]} = self.add_weight({options})"
+    def _weight(self, local: str) -> list[str]:
+        options = [f"name={literals.text(local)}", f"shape={self.shapes[local]!r}"]
+        options += ['initializer="zeros"', *['dtype="int32"'] * (local in self.integers)]
+        options += ["trainable=False"] * (local not in self.trained)
+        return bracketed(2, f"self.{self.attributes[local]} = self.add_weight(", options, ")")
 
 
 def class_text(name: str, forms: Sequence[Custom]) -> str:
@@ -116,7 +135,8 @@ def custom(
         for port in (*program.parameters, *program.statistics)
         if owner_of(port.name) == instance
     }
-    moving = [port for port in program.statistics if port in own.values()]
+    frozen = {name: port for name, port in own.items() if port in program.statistics}
+    moving = [port for port in frozen.values() if not is_constant(port)]
     results = node.outputs[: len(node.outputs) - len(moving)]
     before = [made for made in constants if made is not node]
     names = _local_names(program, node)
@@ -135,7 +155,8 @@ def custom(
         weights,
         attributes,
         {local: program.shape(port) for local, port in own.items()},
-        frozenset(local for local, port in own.items() if port not in moving),
+        frozenset(own.keys() - frozen.keys()),
+        frozenset(local for local, port in own.items() if port.name in index_names(program)),
     )
 
 

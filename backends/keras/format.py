@@ -29,7 +29,6 @@ import numpy as np
 from harness.extend import Array, Arrays, Program, UsageError, hookimpl, shorten
 from harness.extend.formats import (
     DESCRIBED,
-    FLOATS,
     Archive,
     Damaged,
     Exported,
@@ -42,10 +41,19 @@ from harness.extend.formats import (
     run_file,
     whole,
 )
-from harness.extend.program import local_of, owner_of
+from harness.extend.program import index_names, local_of, owner_of
 from harness.extend.source import document, literals, vetted
 
-from .archive import PARTS, declare_variables, instances, layers, spec_of, text, variables
+from .archive import (
+    PARTS,
+    declare_variables,
+    instances,
+    is_stored,
+    layers,
+    spec_of,
+    text,
+    variables,
+)
 from .backend import harness_environment
 from .primitives_export import WORDS
 from .source import SCRIPT
@@ -158,12 +166,13 @@ class KerasFormat(Format):
                 f"{key}/{variable.name}": tuple(variable.shape)
                 for key in instances(training)
                 for variable in built.layers[key].weights
-                if str(variable.dtype) in FLOATS
+                if is_stored(variable, key, training)
             }
+            integers = {f"{owner_of(name)}/{local_of(name)}" for name in index_names(training)}
             _check_known(path, config, built.module.defined)
             with variables(parts, bytes_of(wanted)) as file:
                 declared = declare_variables(path, training, built, layers(config), file)
-                tensors = read_arrays(path, declared, wanted)
+                tensors = read_arrays(path, declared, wanted, integers)
         found: dict[str, Array] = {}
         for key in instances(training):
             local = {n.partition("/")[2]: a for n, a in tensors.items() if n.startswith(f"{key}/")}

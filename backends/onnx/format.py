@@ -25,6 +25,7 @@ import numpy as np
 from harness.extend import Array, Arrays, Program, UsageError, hookimpl, shorten
 from harness.extend.formats import (
     FLOATS,
+    INTEGERS,
     Damaged,
     Declared,
     Exported,
@@ -36,6 +37,7 @@ from harness.extend.formats import (
     whole,
 )
 from harness.extend.models import OwnModels
+from harness.extend.program import index_names
 
 from .external import check_one_file
 from .own_model import OnnxModels
@@ -109,8 +111,9 @@ class Onnx(Format):
             if spec != training.name:
                 raise UsageError(f"{path} has weights of {shorten(spec)}, not of {training.name}")
             declared = self._declared(path, model)
+            integers = index_names(training)
             _check(path, training, wanted, declared)
-            found = read_arrays(path, {name: declared[name] for name in wanted}, wanted)
+            found = read_arrays(path, {name: declared[name] for name in wanted}, wanted, integers)
         return (
             {p.name: found[p.name] for p in training.parameters},
             {p.name: found[p.name] for p in training.statistics},
@@ -192,11 +195,12 @@ def _check(
         )
     for name, shape in expected.items():
         stored = found[name]
-        if stored.shape != shape or stored.dtype not in FLOATS:
+        kinds = INTEGERS if name in index_names(program) else FLOATS
+        if stored.shape != shape or stored.dtype not in kinds:
             raise UsageError(
-                f"{path}: {name} of {program.name} has shape {list(shape)} and dtype float32 or "
-                f"float64; found {shorten(str(list(stored.shape)))} of {stored.dtype} (if the "
-                "sizes differ from the spec's, use --size)"
+                f"{path}: {name} of {program.name} has shape {list(shape)} and dtype "
+                f"{' or '.join(kinds)}; found {shorten(str(list(stored.shape)))} of "
+                f"{stored.dtype} (if the sizes differ from the spec's, use --size)"
             )
 
 

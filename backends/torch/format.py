@@ -21,6 +21,7 @@ from harness.extend.formats import (
     run_file,
     whole,
 )
+from harness.extend.program import index_names
 from harness.extend.source import literals, vetted
 
 from .archive import tensors
@@ -58,7 +59,8 @@ class TorchFormat(Format):
         wanted = {key: shapes[name] for name, key in keys.items()}
         hint = "write one with torch.save(model.state_dict(), FILE)"
         with reading(path, "a state_dict", hint), archive(path, "a state_dict") as parts:
-            found = read_arrays(path, tensors(parts, bytes_of(wanted)), wanted)
+            integers = {keys[name] for name in index_names(training)}
+            found = read_arrays(path, tensors(parts, bytes_of(wanted)), wanted, integers)
         packed = {name: found[key] for name, key in keys.items()}
         for name in sorted(layout.frozen):
             if np.any(packed[name] != 0):

@@ -214,7 +214,8 @@ class Writer:
             "        super().__init__()",
         ]
         for role, shape in form.shapes.items():
-            zeros = f"torch.zeros({', '.join(map(str, shape)) or '()'}, dtype=dtype)"
+            dtype = "torch.int64" if role in form.integers else "dtype"
+            zeros = f"torch.zeros({', '.join(map(str, shape)) or '()'}, dtype={dtype})"
             if role in form.statistics:
                 lines.append(
                     f"        self.register_buffer({literals.text(attribute_name(role))}, {zeros})"
@@ -259,7 +260,7 @@ class Writer:
         assert call is not None
         roles = call.attributes["results"]
         moved = [
-            n for n, role in enumerate(roles) if role in form.statistics and n not in method.results
+            n for n, role in enumerate(roles) if role in form.moving and n not in method.results
         ]
         e, _, codes = phase(self.exported.training, call, [*method.results, *moved], 3)
         count = len(method.results)
@@ -300,7 +301,9 @@ class Writer:
     @property
     def _like(self) -> str:
         for key, form in self.model.instances.items():
-            names = self.natives[key][1].packing.pieces if key in self.natives else form.shapes
+            names = (
+                self.natives[key][1].packing.pieces if key in self.natives else form.float_shapes
+            )
             if names:
                 return f"self.{attribute_name(key)}.{attribute_name(next(iter(names)))}"
         return "torch.zeros(())"

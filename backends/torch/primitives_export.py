@@ -127,6 +127,7 @@ WORDS = Words(
         *("nn.Conv1d", "nn.Conv2d", "nn.ConvTranspose2d", "nn.RNN", "nn.LSTM", "nn.GRU"),
         *("nn.functional.gelu", "nn.functional.silu", "nn.functional.pad", "nn.functional.fold"),
         *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros", "torch.stack"),
+        "torch.int64",
     },
     methods=frozenset(
         {

@@ -27,7 +27,7 @@ from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
-from harness.program.signature import call_key, noise_ports, owner_of, variable_ports
+from harness.program.signature import call_key, is_constant, noise_ports, owner_of, variable_ports
 
 if TYPE_CHECKING:
     from harness.worker.launch import Launch
@@ -160,7 +160,7 @@ class ModelExplanation:
                     {
                         "name": port.name,
                         "shape": list(program.shape(port)),
-                        "initial": _format_init(port),
+                        "initial": _format_init(program, port),
                         "trained": port in program.parameters,
                     }
                     for port in (*program.parameters, *program.statistics)
@@ -273,7 +273,9 @@ def _list_parameters(program: Program) -> list[str]:
         layers[layer] = layers.get(layer, 0) + prod(shape)
         trained += prod(shape) if port in program.parameters else 0
         kind = "" if port in program.parameters else "  (statistic)"
-        line = f"  {port.name:24} {list(shape)!s:14} {prod(shape):>9,}  {_format_init(port)}{kind}"
+        kind = "  (constant)" if is_constant(port) else kind
+        init = _format_init(program, port)
+        line = f"  {port.name:24} {list(shape)!s:14} {prod(shape):>9,}  {init}{kind}"
         parts.append((layer, [line]))
     total = sum(layers.values())
     lines = shorten_blocks(parts)
@@ -281,7 +283,12 @@ def _list_parameters(program: Program) -> list[str]:
     return [*lines, f"  {'total':24} {'':14} {total:>9,}  ({trained:,} trained)"]
 
 
-def _format_init(port: Port) -> str:
+def _format_init(program: Program, port: Port) -> str:
+    if "value" in (port.init or {}):
+        return "given in the spec"
+    bound = program.type_of(port).bound
+    if bound is not None:
+        return f"index below {bound}"
     blocks = (port.init or {}).get("stripes", ())
     texts = []
     for part in blocks:

@@ -7,7 +7,7 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +159,7 @@ def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
 
 SHOWN = 5
 FLOATS = ("float32", "float64")
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
 
 
 @dataclass(frozen=True)
@@ -195,30 +196,37 @@ def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None
 
 
 def read_arrays(
-    path: Path, found: Mapping[str, Declared], wanted: Mapping[str, tuple[int, ...]]
+    path: Path,
+    found: Mapping[str, Declared],
+    wanted: Mapping[str, tuple[int, ...]],
+    integers: Container[str] = (),
 ) -> dict[str, Array]:
     """Check the declared shapes and dtypes of all arrays, then load the ``wanted`` arrays in C
-    order. ``found`` has the arrays of the file, and ``wanted`` the shapes of the model, by key.
+    order. ``found`` has the arrays of the file, and ``wanted`` the shapes of the model, by key. The
+    arrays with a key in ``integers`` hold indices, and become int64.
 
     Raises :class:`UsageError` for missing or unknown keys, for wrong shapes or dtypes, and for an
     array that differs from its declaration.
     """
     check_names(path, found, wanted)
-    check_declared(path, found, wanted)
+    check_declared(path, found, wanted, integers)
     arrays = {}
     for key, shape in wanted.items():
         array = np.array(found[key].load(), order="C")
         if (array.shape, str(array.dtype)) != (shape, found[key].dtype):
             raise UsageError(f"{displayed(path)}: {key} differs from its declaration in the file")
-        arrays[key] = array
+        arrays[key] = array.astype(np.int64) if key in integers else array
     return arrays
 
 
 def check_declared(
-    path: Path, found: Mapping[str, Declared], wanted: Mapping[str, tuple[int, ...]]
+    path: Path,
+    found: Mapping[str, Declared],
+    wanted: Mapping[str, tuple[int, ...]],
+    integers: Container[str] = (),
 ) -> None:
-    """Raise :class:`UsageError` for a wrong shape, for a dtype other than float32 and float64, or
-    if arrays have different dtypes."""
+    """Raise :class:`UsageError` for a wrong shape, for a dtype other than float32 and float64
+    (other than integers, for a key in ``integers``), or if floats have different dtypes."""
     name = displayed(path)
     for key, shape in wanted.items():
         if found[key].shape != shape:
@@ -228,9 +236,10 @@ def check_declared(
                 "(--size sets sizes that differ from the spec's)"
             )
         dtype = found[key].dtype
-        if dtype not in FLOATS:
-            raise UsageError(f"{name}: {key} is {dtype}; allowed are float32 and float64")
-    dtypes = sorted({found[key].dtype for key in wanted})
+        allowed = INTEGERS if key in integers else FLOATS
+        if dtype not in allowed:
+            raise UsageError(f"{name}: {key} is {dtype}; allowed are {' and '.join(allowed)}")
+    dtypes = sorted({found[key].dtype for key in wanted if key not in integers})
     if len(dtypes) > 1:
         raise UsageError(f"{name} has {' and '.join(dtypes)}; all arrays must have the same dtype")
 

@@ -48,7 +48,9 @@ class Exported:
         inference: The inference program, at the same sizes. The format writes this program.
         parameters: Arrays by their names in the spec (``rnn.W``), in the order of the model. They
             are C-contiguous, of shape ``training.shape(port)``, and all float32 or all float64.
-        statistics: Moving means and variances. The rules for ``parameters`` apply to them too.
+        statistics: Moving means and variances, to which the rules for ``parameters`` apply too; and
+            constants, which are int64 if they hold indices
+            (:func:`harness.extend.program.index_names`).
         vocabulary: The characters by index; () if they are not known.
         metadata: JSON data: the fingerprint of the spec, and the history of the weights.
     """
@@ -63,9 +65,9 @@ class Exported:
 
     @property
     def dtype(self) -> str:
-        """The dtype of all arrays: float32 or float64."""
+        """The dtype of all floats: float32 or float64."""
         arrays = [*self.parameters.values(), *self.statistics.values()]
-        return str(arrays[0].dtype) if arrays else "float32"
+        return next((str(a.dtype) for a in arrays if a.dtype.kind == "f"), "float32")
 
     def payload(self) -> dict[str, object]:
         """Return all fields by name, as plain data and arrays that can be sent to a worker
@@ -174,6 +176,7 @@ class Format(ABC):
         Returns:
             Parameters and statistics by their names in the spec, one array per port, of shape
             ``training.shape(port)``: all float32 or all float64, with exactly the file's values.
+            Constants that hold indices are int64.
 
         Raises:
             UsageError: the file is not of this format or model, or the format cannot be imported.

@@ -25,7 +25,7 @@ from harness.language.model import Spec, fingerprint, load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, digits, worst
 from harness.program.serial import encode
-from harness.program.signature import nearest_sizes, without_noise
+from harness.program.signature import index_names, nearest_sizes, without_noise
 from harness.worker.answers import Forms
 from harness.worker.remote import WorkerFault, call_or_raise
 from harness.worker.worker import Worker
@@ -206,7 +206,9 @@ def exported_of(spec: Spec, weights_: Weights) -> formats.Exported:
     Raises :class:`UsageError` if the arrays have different dtypes, or a dtype other than float32
     and float64.
     """
-    dtypes = {str(a.dtype) for a in (*weights_.parameters.values(), *weights_.statistics.values())}
+    arrays = {**weights_.parameters, **weights_.statistics}
+    integers = index_names(spec.programs["training"])
+    dtypes = {str(array.dtype) for name, array in arrays.items() if name not in integers}
     if len(dtypes) > 1:
         raise UsageError(
             f"the weights are {' and '.join(sorted(dtypes))}; all must have the same dtype"

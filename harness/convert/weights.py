@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,7 +23,7 @@ from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from harness.arrays import Array, ArrayDict
-from harness.convert.archive import FLOATS
+from harness.convert.archive import FLOATS, INTEGERS
 from harness.errors import HarnessError, SpecError, UsageError, did_you_mean, shorten
 from harness.files import kinds
 from harness.files.atomic import write_whole
@@ -92,7 +92,7 @@ class TensorHeader(HeaderPart):
     """The dtype, shape and position of a tensor in the file. safetensors checks that the position
     is inside the file."""
 
-    dtype: Literal["F32", "F64"]
+    dtype: Literal["F32", "F64", "I64"]
     shape: Axes
     data_offsets: tuple[int, int]
 
@@ -190,8 +190,9 @@ class Weights:
     """The arrays of a trained model, and everything needed to run it.
 
     ``sizes`` has the sizes of the program by name, e.g. ``hidden``. ``parameters`` and
-    ``statistics`` have the names of the spec, and are float32 or float64. ``vocabulary`` has the
-    characters by index. ``history`` is JSON data about the origin of the weights.
+    ``statistics`` have the names of the spec, and are float32 or float64; constants that hold
+    indices are int64. ``vocabulary`` has the characters by index. ``history`` is JSON data about
+    the origin of the weights.
     """
 
     spec: str
@@ -340,7 +341,9 @@ def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
             "vocabulary": json.dumps(weights.vocabulary),
             "history": json.dumps(dict(weights.history)),
         }
-        data = memoryview(to_safetensors({n: _plain(n, a) for n, a in arrays.items()}))
+        data = memoryview(
+            to_safetensors({n: _plain(n, a, n in weights.statistics) for n, a in arrays.items()})
+        )
         tensors, end = split(data)
         # safetensors writes metadata in random order, so the bytes would differ each time.
         text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
@@ -358,10 +361,11 @@ def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
     return bytes(header), data[end:]
 
 
-def _plain(name: str, array: Array) -> Array:
+def _plain(name: str, array: Array, constant: bool) -> Array:
     """Return the array in C order, because safetensors stores other orders wrongly."""
     values = np.asarray(array)
-    if values.dtype.kind != "f" or values.dtype.itemsize not in (4, 8):
+    kinds = ("f4", "f8", "i8") if constant else ("f4", "f8")
+    if values.dtype.str[1:] not in kinds:
         raise WeightsError(f"{name!r} is {values.dtype}; weights are float32 or float64")
     if name == "__metadata__":
         raise WeightsError(f"no array can be named {name!r} in a safetensors file")
@@ -426,9 +430,9 @@ def is_plain(path: str | Path) -> bool:
     return head[8:10] in STARTS and head[8:] != OPENING
 
 
-def load_plain(path: str | Path) -> ArrayDict:
+def load_plain(path: str | Path, integers: Container[str] = ()) -> ArrayDict:
     """Return the arrays, by name, of a safetensors file that was not written by the harness. All
-    are float32 or float64.
+    are float32 or float64, except the arrays in ``integers``.
 
     Raises:
         WeightsError: the file cannot be read, is damaged, or has other content.
@@ -450,7 +454,7 @@ def load_plain(path: str | Path) -> ArrayDict:
     except MALFORMED as error:
         raise WeightsError(f"{name!r} contains no weights: {shorten(reason_of(error))}") from None
     for tensor, array in arrays.items():
-        if str(array.dtype) not in FLOATS:
+        if str(array.dtype) not in (INTEGERS if tensor in integers else FLOATS):
             raise _wrong_dtype(name, tensor, str(array.dtype))
     return arrays
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.convert.archive import (
     DESCRIBED,
     FLOATS,
+    INTEGERS,
     Archive,
     Damaged,
     Declared,
@@ -24,6 +25,7 @@ from harness.files.user_file import MAX_WEIGHTS, opened, read_bytes
 __all__ = [
     "DESCRIBED",
     "FLOATS",
+    "INTEGERS",
     "MAX_WEIGHTS",
     "Archive",
     "Damaged",

@@ -16,7 +16,14 @@ from harness.program.ir import (
     needed_nodes,
     walk_nodes,
 )
-from harness.program.signature import call_key, crossing_ports, local_of, owner_of
+from harness.program.signature import (
+    call_key,
+    crossing_ports,
+    index_names,
+    is_constant,
+    local_of,
+    owner_of,
+)
 from harness.program.windows import FramedAxis, framed_axes, order_of_taken, pads_of
 from harness.runtime.native import calls_by_layer
 
@@ -33,8 +40,10 @@ __all__ = [
     "crossing_ports",
     "framed_axes",
     "free_values",
+    "index_names",
     "inline_calls",
     "inverse",
+    "is_constant",
     "leading_axes",
     "local_of",
     "lone_axes",

@@ -14,7 +14,7 @@ from harness.files.npz import read_npz
 from harness.files.user_file import MAX_INPUTS, FileFault, displayed, read_bytes
 from harness.language.model import Spec, load_spec
 from harness.oracle.user_arrays import Numbers, Source, UserArrays, check_user_arrays
-from harness.program.signature import group_of
+from harness.program.signature import group_of, index_names
 
 # In a file of inputs, the names of states and targets have these prefixes. Names of inputs have no
 # prefix.
@@ -139,7 +139,7 @@ def _read_parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any
     if not isinstance(source, str | Path):
         return {}, source
     if weights.is_plain(source):
-        return {}, weights.load_plain(source)
+        return {}, weights.load_plain(source, index_names(spec.programs["training"]))
     weights_file = weights.load(source)
     weights.check(weights_file, spec)
     return weights_file.sizes, {**weights_file.parameters, **weights_file.statistics}

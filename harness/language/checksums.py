@@ -212,7 +212,19 @@ class _DefinitionHasher:
         names_given = _name_checksums("attribute", spec.attributes) | axes.names()
         names_given |= self._hash_layers(spec, axes, document)
         noise = sorted((n, axes.shape(g.shape, document), g.law) for n, g in spec.noise.items())
-        for group in (spec.inputs, spec.parameters, spec.state, spec.noise, spec.statistics):
+        constants = sorted(
+            (
+                name,
+                axes.shape(c.shape, document),
+                c.index and axes.shape([c.index], document),
+                c.value,
+            )
+            for name, c in spec.constants.items()
+        )
+        for group in (
+            *(spec.inputs, spec.parameters, spec.state, spec.noise, spec.statistics),
+            spec.constants,
+        ):
             names_given |= _name_checksums("given", group)
         carried = [*spec.state, *spec.statistics]
         output, texts = spec.output, {form: getattr(spec, form) for form in EQUATION_KEYS}
@@ -228,9 +240,9 @@ class _DefinitionHasher:
                     parse_equations(text, document.locator(path)), names_given
                 )
                 results.append((form, [names[name] for name in (str(output), *carried)]))
-        noise_part = [noise] * bool(noise)
+        later = [part for part in (noise, constants) if part]
         return checksum_of(
-            "layer", inputs, attribute_kinds(spec.attributes), groups, carried, results, *noise_part
+            "layer", inputs, attribute_kinds(spec.attributes), groups, carried, results, *later
         )
 
     def _hash_scans(self, spec: schema.Layer, outer_names: Names, document: Document) -> Names:

@@ -17,6 +17,7 @@ from harness.language.optimizer_schema import Matrices, Optimizer
 SECTIONS: Mapping[type[Documented], tuple[str, ...]] = {
     schema.Layer: (
         *("inputs", "attributes", "parameters", "layers", "state", "noise", "statistics", "scans"),
+        "constants",
     ),
     schema.Function: ("inputs", "attributes"),
     schema.Loss: ("inputs", "attributes", "state"),

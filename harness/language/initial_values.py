@@ -11,6 +11,7 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.language.initializers import Law, check_values, draw, generator
 from harness.language.schema import initial_state_value
 from harness.program.ir import Port, Program
+from harness.program.signature import is_constant
 
 
 def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
@@ -29,12 +30,28 @@ def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
 
 
 def initial_statistics(program: Program) -> dict[str, Array]:
-    """Return the initial moving statistics by name."""
+    """Return the initial moving statistics, and the constants, by name."""
     statistics: dict[str, Array] = {}
     for port in program.statistics:
+        if is_constant(port):
+            statistics[port.name] = constant_array(program, port, 0)
+            continue
         ((law, shape),) = block_parts(program, [port])
         statistics.update(_split_block(program, [port], draw(law, shape, generator(0, port.name))))
     return statistics
+
+
+def constant_array(program: Program, port: Port, seed: int) -> Array:
+    """Return the entries of a constant, in float64 or int64: those in the spec, or drawn ones."""
+    shape, type_ = program.shape(port), program.type_of(port)
+    if port.init is not None and "value" in port.init:
+        dtype = np.float64 if type_.kind == "float" else np.int64
+        return np.full(shape, np.array(port.init["value"], dtype))
+    if type_.bound is not None:
+        bound = type_.bound.resolve(program.sizes)
+        return generator(seed, port.name).integers(0, bound, shape)
+    ((law, block_shape),) = block_parts(program, [port])
+    return draw(law, block_shape, generator(seed, port.name)).reshape(shape)
 
 
 def initial_state(program: Program, batch: int) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from harness.language import schema
 from harness.language.attributes import Attribute, AttributeSettings, read_attributes
 from harness.language.axes import FREE_SIZES, find_size_names, read_dim, read_dims
 from harness.language.axis_attributes import flatten, is_dims
+from harness.language.constants import read_constant
 from harness.language.document import Document
 from harness.language.library import Definition, Library, content
 from harness.language.noise import mean_of, read_noise_distribution
@@ -48,6 +49,7 @@ class Instance:
     place_of: Callable[[KeyPath], Place]
     parameters: dict[str, Port] = field(default_factory=dict)
     statistics: dict[str, Port] = field(default_factory=dict)
+    constants: dict[str, Port] = field(default_factory=dict)
     noise: list[Port] = field(default_factory=list)
     calls: int = 0
     chain: bool = False
@@ -74,7 +76,7 @@ class Instance:
 
 
 def leaf_layers(instances: Iterable[Instance]) -> Iterator[Instance]:
-    """Yield the layers that own parameters or noise, or that have no nested layers.
+    """Yield the layers that own parameters, constants or noise, or that have no nested layers.
 
     Nested layers are searched too; a layer comes before its nested layers. Layers that share the
     parameters of another layer are skipped.
@@ -82,7 +84,7 @@ def leaf_layers(instances: Iterable[Instance]) -> Iterator[Instance]:
     for instance in instances:
         if instance.shares is not None:
             continue
-        if not instance.inner or instance.parameters or instance.noise:
+        if not instance.inner or instance.parameters or instance.constants or instance.noise:
             yield instance
         yield from leaf_layers(instance.inner.values())
 
@@ -114,8 +116,8 @@ class LayerCall:
 
 
 def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) -> None:
-    """Create the parameters and statistics of a layer at its first call. At later calls, check that
-    their shapes fit."""
+    """Create the parameters, statistics and constants of a layer at its first call. At later calls,
+    check that their shapes fit."""
     instance = call.instance
     for name, known in instance.layer.parameters.items():
         if name not in instance.declared_parameters:
@@ -145,6 +147,31 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
                 full, value, _initial_distribution(call, section, name, parameter, shape)
             )
     _check_blocks(call, builder)
+    for name, constant in instance.layer.constants.items():
+        _make_constant(call, name, constant, builder, places)
+
+
+def _make_constant(
+    call: LayerCall,
+    name: str,
+    declared: schema.Constant,
+    builder: Builder,
+    places: dict[int, Place],
+) -> None:
+    instance, full = call.instance, f"{call.instance.name}.{name}"
+    shape = call.dims("constants", name, declared.shape)
+    _check_no_free_sizes(full, shape, call.place)
+    sizes = {**select_sizes(instance.attributes), **call.sizes}
+    call.scope.used.update(find_size_names([str(declared.index)]))
+    usable = DistributionAttributes(instance.attributes, call.scope.used)
+    type_, init = read_constant(declared, name, shape, sizes, usable, instance.definition.document)
+    if name in instance.constants:
+        value = instance.constants[name].value
+        _check_shared(full, builder.types[value].shape, shape, places[value], call.place)
+        return
+    value = builder.value(type_, full)
+    places[value] = call.place
+    instance.constants[name] = Port(full, value, init)
 
 
 def make_noise(
@@ -334,6 +361,7 @@ class LayerMaker:
                     name=f"{instance.name}.{number}",
                     parameters={},
                     statistics={},
+                    constants={},
                     noise=[],
                     chain=False,
                     inner={},
@@ -418,10 +446,11 @@ def _share_parameters(
     instance, source = instances[name], instances[use.shares]
     parts = (instance.layer, source.layer)
     chained = instance.chain or source.chain or source.shares is not None
-    if chained or any(part.layers or part.statistics or not part.parameters for part in parts):
+    unfit = [p for p in parts if p.layers or p.statistics or p.constants or not p.parameters]
+    if chained or unfit:
         raise SpecError(
             f"{use.layer} cannot share the parameters of {source.layer.layer}: both must be single "
-            "layers that own parameters and have no statistics",
+            "layers that own parameters and have no statistics and no constants",
             at,
         )
     if use.init:

@@ -51,7 +51,7 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
         "meaning": meaning(library, "layer", spec.layer, call.instance.attributes),
         "roles": (
             *(*spec.inputs, *spec.state, *(spec.noise if noise else ())),
-            *(*call.instance.parameters, *spec.statistics),
+            *(*call.instance.parameters, *spec.statistics, *spec.constants),
         ),
         "results": (output, *spec.state, *spec.statistics),
     }
@@ -60,9 +60,9 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
 def pseudo_layer_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
     """Return the attributes for the call node of a pseudo-layer.
 
-    A pseudo-layer computes nothing: it returns the parameters and noise that a model, or a layer
-    with nested layers, declares itself. It has inputs only if there is noise, whose size depends on
-    the inputs.
+    A pseudo-layer computes nothing: it returns the parameters, constants and noise that a model, or
+    a layer with nested layers, declares itself. It has inputs only if there is noise, whose size
+    depends on the inputs.
     """
     spec = call.instance.layer
     return {
@@ -71,9 +71,9 @@ def pseudo_layer_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str
         "roles": (
             *(spec.inputs if spec.noise else ()),
             *(spec.noise if noise else ()),
-            *call.instance.parameters,
+            *(*call.instance.parameters, *spec.constants),
         ),
-        "results": (*call.instance.parameters, *spec.noise),
+        "results": (*call.instance.parameters, *spec.constants, *spec.noise),
     }
 
 
@@ -169,7 +169,7 @@ class LayerEvaluator(Evaluator):
         be new values.
         """
         if outputs[0] in inputs or outputs[0] in outputs[1:]:
-            outputs[0] = self.builder.emit("multiply", self.builder.constant(1.0), outputs[0])
+            outputs[0] = self._copy(outputs[0])
         body = self.builder.end(inputs, outputs)
         self.builder.append(
             Node("call", tuple(inputs), tuple(outputs), info, body, self.builder.place)
@@ -245,7 +245,7 @@ class LayerEvaluator(Evaluator):
                 call, name, self.maker.read_layer_attributes(owner, name, use)
             )
         inner.layers = instance.inner
-        if spec.parameters or spec.noise:
+        if spec.parameters or spec.constants or spec.noise:
             self.append_pseudo_layer(
                 call, meaning(self.library, "layer", spec.layer, instance.attributes)
             )
@@ -264,22 +264,28 @@ class LayerEvaluator(Evaluator):
 
     def append_pseudo_layer(self, call: LayerCall, holder: Meaning) -> None:
         """Append the call of a pseudo-layer (see :func:`pseudo_layer_info`), and bind its results
-        (the parameters and the noise) in the scope of ``call``."""
+        (the parameters, the constants and the noise) in the scope of ``call``."""
         instance, spec = call.instance, call.instance.layer
         make_variables(call, self.builder, self.places)
-        names = (*instance.parameters, *spec.noise)
+        names = (*instance.parameters, *spec.constants, *spec.noise)
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)
-        parameters = {n: port.value for n, port in instance.parameters.items()}
+        ports = {**instance.parameters, **instance.constants}
+        parameters = {n: port.value for n, port in ports.items()}
         # The size of the noise depends on the inputs.
         inputs = [call.values[n] for n in spec.inputs] if spec.noise else []
         values = [*parameters.values(), *(call.scope.value(n) for n in spec.noise)]
-        one = self.builder.constant(1.0)  # results must be new values
-        results = [self.builder.emit("multiply", one, value) for value in values]
+        results = list(map(self._copy, values))  # results must be new values
         info = pseudo_layer_info(call, holder, bool(noise))
         results_of_call = self.append_call([*inputs, *noise, *parameters.values()], results, info)
         call.scope.names.update(zip(names, map(BoundValue, results_of_call), strict=True))
         self.places.update(dict.fromkeys(results_of_call, call.place))
+
+    def _copy(self, value: int) -> int:
+        """Return a new value that is equal to a value."""
+        if self.type_of(value).kind == "float":
+            return self.builder.emit("multiply", self.builder.constant(1.0), value)
+        return self.builder.emit("squeeze", self.builder.emit("expand_dims", value, axis=0), axis=0)
 
     def _check_same_attributes(
         self, call: LayerCall, name: str, attributes: Mapping[str, Attribute]
@@ -300,13 +306,18 @@ class LayerEvaluator(Evaluator):
         spec = instance.layer
         self.add_initial_states(call)
         make_variables(call, self.builder, self.places)
-        for name, port in {**instance.parameters, **instance.statistics}.items():
+        for name, port in (
+            *(*instance.parameters.items(), *instance.statistics.items()),
+            *instance.constants.items(),
+        ):
             inner.names[name] = BoundValue(self.updated_statistics.get(port.value, port.value))
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)
         inputs = [*(values[n] for n in (*spec.inputs, *spec.state)), *noise]
-        inputs += [inner.value(n) for n in (*instance.parameters, *spec.statistics)]
+        inputs += [
+            inner.value(n) for n in (*instance.parameters, *spec.statistics, *spec.constants)
+        ]
         output, finals = (
             self._append_scan(call, spec.scan, ("scan",), list(spec.state), inner)
             if spec.scan

@@ -21,6 +21,7 @@ SINGULAR: Mapping[str, str] = {
     "state": "state",
     "noise": "noise",
     "statistics": "statistic",
+    "constants": "constant",
 }
 # Two lists of values: a loop's sequences and their slices, or its carried and stacked values.
 Carried = tuple[list[int], list[int]]

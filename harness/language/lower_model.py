@@ -43,22 +43,23 @@ def add_own_parameters(
     scope: Scope,
     sizes: Mapping[str, Dim],
 ) -> list[Instance]:
-    """Add the parameters that a model declares outside its layers. In the program, they are results
-    of a pseudo-layer. Bind their names in ``scope``.
+    """Add the parameters and constants that a model declares outside its layers. In the program,
+    they are results of a pseudo-layer. Bind their names in ``scope``.
 
-    Return a list with this pseudo-layer, or [] if there are no such parameters.
+    Return a list with this pseudo-layer, or [] if there are no such arrays.
 
     Raises:
         SpecError: a shape or a distribution is wrong, or the name of the pseudo-layer is used.
     """
     parameters = own_parameters(model)
-    if not parameters:
+    if not (parameters or model.constants):
         return []
     for section in EXPORTED_SECTIONS:
         if OWN in getattr(model, section):
+            first = next(iter((*parameters, *model.constants)))
             raise SpecError(
-                f"{OWN!r} is reserved: the model's own parameters are "
-                f"{OWN}.{next(iter(parameters))} and so on; choose a different name",
+                f"{OWN!r} is reserved: the model's own arrays are {OWN}.{first} and so on; "
+                "choose a different name",
                 document.place_of_key((section, OWN)),
             )
     layer = schema.Layer.model_construct(
@@ -70,15 +71,16 @@ def add_own_parameters(
             n: schema.LayerParameter.model_construct(shape=p.shape, init=p.init, block=p.block)
             for n, p in parameters.items()
         },
+        constants=model.constants,
     )
     instance = Instance(OWN, Definition(document, layer), {}, {}, document.place_of, calls=1)
-    place = document.place_of_key(("parameters",))
+    place = document.place_of_key(("parameters" if parameters else "constants",))
     call = LayerCall(instance, place, OWN, {}, scope, dict(sizes))
     evaluator.append_pseudo_layer(call, Meaning(model.model, ""))
     return [instance]
 
 
-SECTIONS = ("sizes", "inputs", "noise", "state", "layers", "targets", "metrics")
+SECTIONS = ("sizes", "inputs", "noise", "constants", "state", "layers", "targets", "metrics")
 
 
 class Lowering:
@@ -133,6 +135,7 @@ class Lowering:
         instances = list(leaf_layers([*pseudo_layers, *evaluator.instances.values()]))
         self._check_leaves(instances)
         statistics = [p for i in instances for p in i.statistics.values()]
+        constants = [p for i in instances for p in i.constants.values()]
         program = Program(
             name=model.model,
             phase=self.phase,
@@ -143,7 +146,7 @@ class Lowering:
             inputs=(*inputs, *self._noise_inputs(noise, instances)),
             targets=tuple(targets),
             state=tuple(state),
-            statistics=tuple(statistics),
+            statistics=(*statistics, *constants),
             parameters=tuple(p for i in instances for p in i.parameters.values()),
             outputs=outputs,
             new_state=tuple(Port(p.name, scope.value(p.name)) for p in state),
@@ -338,6 +341,7 @@ class Lowering:
             ("state", "state", scope.used, "used"),
             ("layers", "layer", called, "called"),
             ("parameters", "parameter", scope.used, "used"),
+            ("constants", "constant", scope.used, "used"),
             ("targets", "target", scope.used, "used"),
             ("sizes", "size", self.used_sizes, "used"),
         ):

@@ -76,6 +76,26 @@ class LayerParameter(Parameter):
     when: Name | None = key("the attribute that is true if the layer has it", "bias", None)
 
 
+class Constant(Strict):
+    """An array that equations read and training does not change.
+
+    With ``index``, its entries are integers from 0 to a size minus 1, otherwise floats. ``value``
+    sets the entries. Without it, the entries come from a weights file or, if no file is used, from
+    the distribution ``init``. Indices are then drawn uniformly.
+    """
+
+    shape: Axes = key("the length of each axis", ["heads", 4])
+    index: int | str | None = key("entries are integers from 0 to this size minus 1", 4, None)
+    value: float | list[Any] | None = key(
+        "the entries: one number for all, or nested lists", [0.5, 0.25], None
+    )
+    init: Initializer = key(
+        "the distribution of entries that neither `value` nor a weights file sets",
+        {"uniform": {"low": 0, "high": 1}},
+        {"normal": {"std": 1.0}},
+    )
+
+
 class Noise(Strict):
     """Random numbers, which the harness draws in every training step from the distribution ``law``.
 
@@ -232,6 +252,9 @@ class Layer(Documented):
     parameters: dict[Name, LayerParameter] = key(
         "trained arrays", {"b": {"shape": ["units"], "init": "zeros"}}, {}
     )
+    constants: dict[Name, Constant] = key(
+        "arrays that are not trained", {"scale": {"shape": [2], "value": [0.5, 0.25]}}, {}
+    )
     layers: dict[Name, LayerUse] = key(
         "layers that the equations call", {"up": {"layer": "dense", "units": "wide"}}, {}
     )
@@ -382,6 +405,9 @@ class Model(Documented):
         "the model's own parameters, or the expected count of parameters and statistics",
         {"scale": {"shape": [], "init": "ones"}},
         None,
+    )
+    constants: dict[Name, Constant] = key(
+        "arrays that are not trained", {"places": {"shape": [9, 9], "index": "offsets"}}, {}
     )
     sizes: dict[Name, Positive] = key(
         "the lengths of named axes, which `--size` can change", {"hidden": 16}, {}

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from harness.arrays import Array, ArrayDict
+from harness.language.initial_values import constant_array
 from harness.language.initializers import generator
 from harness.language.noise import draw_noise
 from harness.oracle.time_limit import check_time
 from harness.program.ir import Port, Program
-from harness.program.signature import length_ports, noise_ports, result_ports
+from harness.program.signature import is_constant, length_ports, noise_ports, result_ports
 from harness.runtime.answers import Arguments
 from harness.text.vocabulary import one_hot
 
@@ -37,11 +38,19 @@ def draw(
     parameters = {p.name: parameter(program, p, seed) for p in program.parameters}
     return Arguments(
         parameters={n: a * gain if a.ndim > 1 else a for n, a in parameters.items()},
-        statistics={p.name: parameter(program, p, seed) for p in program.statistics},
+        statistics={p.name: _statistic(program, p, seed) for p in program.statistics},
         inputs={p.name: data(program, p, sizes, seed, rotation) for p in program.inputs},
         state={p.name: data(program, p, sizes, seed) for p in program.state},
         targets={p.name: target(program, p, sizes, seed, rotation) for p in program.targets},
     )
+
+
+def _statistic(program: Program, port: Port, seed: int) -> Array:
+    """Draw a moving statistic, or return a constant."""
+    if not is_constant(port):
+        return parameter(program, port, seed)
+    entries = constant_array(program, port, seed)
+    return entries if entries.dtype.kind == "i" else single(entries)
 
 
 def parameter(program: Program, port: Port, seed: int) -> Array:

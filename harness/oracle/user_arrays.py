@@ -20,6 +20,7 @@ from harness.program.signature import (
     batch_ports,
     check_arrays,
     check_batch,
+    check_entries,
     noise_ports,
     port_shapes,
 )
@@ -112,6 +113,8 @@ def check_user_arrays(
         if numbers is not None:
             groups[group] = _arrays(group, program, ports, numbers)
             _check_shapes(group, program, ports, groups[group])
+            for port in ports:
+                check_entries(program, port, f"{group} {port.name}", groups[group][port.name], {})
     batch = {
         group: _arrays(group, program, batch_ports(program)[group], numbers)
         for group, numbers in (("input", inputs), ("state", state), ("target", targets))

@@ -127,7 +127,7 @@ class Program:
     The program reads ``inputs``, ``targets``, ``state``, ``statistics`` and ``parameters``. It
     returns ``outputs``, ``new_state``, ``new_statistics``, ``loss`` and ``metrics``. State is
     carried from batch to batch and can be reset to its initial value; statistics (moving means) are
-    never reset.
+    never reset. Among the statistics are also constants, for which there are no new statistics.
 
     ``types`` and ``names`` map value numbers to types and names. ``sizes`` maps the name of every
     size to its number, except for batch and time: the shapes of the arrays decide these two.

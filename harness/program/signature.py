@@ -133,6 +133,16 @@ def noise_ports(program: Program) -> tuple[Port, ...]:
     return tuple(port for port in program.inputs if "noise" in (port.init or {}))
 
 
+def is_constant(port: Port) -> bool:
+    """Return whether a port among a program's statistics is a constant, which never changes."""
+    return "constant" in (port.init or {})
+
+
+def index_names(program: Program) -> set[str]:
+    """Return the names of the constants whose entries are indices."""
+    return {port.name for port in program.statistics if program.type_of(port).kind == "index"}
+
+
 def float_inputs(program: Program) -> tuple[Port, ...]:
     """Return the inputs that are floats and not noise."""
     noise = noise_ports(program)

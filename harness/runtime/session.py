@@ -28,7 +28,9 @@ from harness.program.signature import (
     call_key,
     check_arrays,
     check_batch,
+    check_entries,
     check_names,
+    index_names,
     port_shapes,
     without_noise,
 )
@@ -197,9 +199,17 @@ class Session(Functions):
         program = self.programs["training"]
         check_arrays("parameter", port_shapes(program, program.parameters), parameters)
         check_arrays("statistic", port_shapes(program, program.statistics), statistics)
+        for port in program.statistics:
+            check_entries(program, port, f"constant {port.name}", statistics[port.name], {})
         self.forget()
         self.variables = self._tensors(self.layout.pack(parameters))
-        self.statistics = self._tensors(statistics)
+        whole = index_names(program)
+        self.statistics = {
+            n: self.backend.tensor(np.array(a, WHOLE["index"]))
+            if n in whole
+            else self.float_tensor(a)
+            for n, a in statistics.items()
+        }
         self.steps, self.scaling = 0, updates.initial_scaling(self.scalar) if self.scales else {}
         if self.rule is not None and self.optimizer is None:
             starts = self.rule_update().packed(initial_slots(self.rule, parameters))
@@ -328,7 +338,7 @@ class Session(Functions):
         else:
             trained = self._apply_rule(trained, own_gradients, learning_rate)
         self.variables.update(trained)
-        self.statistics = {n: results[f"statistics.{n}"] for n in self.statistics}
+        self.statistics = {n: results.get(f"statistics.{n}", t) for n, t in self.statistics.items()}
         return self.to_numpy(results)
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:

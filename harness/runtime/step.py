@@ -209,7 +209,7 @@ def _planned_training(
 
     def around(run: Callable[[Tensors], Tensors]) -> Advance:
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
-            outputs = run({**carried, **batch})
+            outputs = run({**fixed, **carried, **batch})
             try:
                 following = zip(
                     carried_names, map(outputs.__getitem__, outputs_to_carry), strict=True
@@ -229,7 +229,9 @@ def _planned_training(
             **_optimizer_tensors(session),
         }
         start[TOTAL] = session.scalar(0.0)
-        return {n: start[n] for n in carried_names}, {}
+        # Constants are read but never carried.
+        fixed = {n: t for n, t in _statistics_tensors(session).items() if n not in carried_names}
+        return {n: start[n] for n in carried_names}, fixed
 
     return TrainingStep(around, run, begin, plan.orders)
 

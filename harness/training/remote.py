@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.errors import CouldNotRun, UsageError
 from harness.program.serial import encoded
-from harness.program.signature import check_arrays, port_shapes
+from harness.program.signature import check_arrays, index_names, port_shapes
 from harness.program.updates import slot_shapes
 from harness.runtime.answers import Beginning, Snapshot
 from harness.training.request import Setup
@@ -38,6 +38,7 @@ def check_snapshot(setup: Setup, snapshot: Snapshot) -> None:
     """
     program, rule = setup.training, setup.spec.update
     sizes = {"batch": setup.recipe.batch}
+    whole = index_names(program)
     slots = slot_shapes(rule, port_shapes(program, program.parameters)) if rule else {}
     groups = [
         ("parameter", port_shapes(program, program.parameters), snapshot["parameters"]),
@@ -49,7 +50,7 @@ def check_snapshot(setup: Setup, snapshot: Snapshot) -> None:
         for group, shapes, arrays in groups:
             check_arrays(group, shapes, arrays)
             for name, array in arrays.items():
-                if array.dtype not in (np.float32, np.float64):
+                if name not in whole and array.dtype not in (np.float32, np.float64):
                     raise UsageError(f"{group} {name}: expected floats, found {array.dtype}")
     except UsageError as error:
         raise TrainingError(f"{setup.request.backend} failed: snapshot: {error}") from None

@@ -248,7 +248,10 @@ class Upstream:
         material, along = reproducer.run.material, _random_directions(reproducer)
         # The reproducer's model with its parameters and statistics.
         parameters, statistics = (
-            {n: np.asarray(a, cell.dtype, order="C") for n, a in arrays.items()}
+            {
+                n: np.asarray(a, cell.dtype if a.dtype.kind == "f" else None, order="C")
+                for n, a in arrays.items()
+            }
             for arrays in (material.parameters, material.statistics)
         )
         programs = (reproducer.training, reproducer.inference)

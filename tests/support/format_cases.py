@@ -161,8 +161,11 @@ class Case:
 
 
 def cast(arrays: Mapping[str, Any], dtype: str) -> Arrays:
-    """Return C-contiguous arrays of a dtype."""
-    return {name: np.asarray(array, dtype, order="C") for name, array in arrays.items()}
+    """Return C-contiguous arrays; floats have the given dtype."""
+    return {
+        name: np.asarray(array, dtype if array.dtype.kind == "f" else None, order="C")
+        for name, array in arrays.items()
+    }
 
 
 def ask(worker: Worker, verb: str, **payload: Any) -> Any:

@@ -287,7 +287,7 @@ def _compare_step(context: Context, case: Case) -> list[Deviation]:
     remote, expected = context.remote, _expected_results(case)
     deviations: list[Deviation] = []
     # True if the model computes different results in training and in inference.
-    has_phases = case.training.statistics or noise_ports(case.training)
+    has_phases = case.training.new_statistics or noise_ports(case.training)
     if remote.automatic and has_phases:
         context.open_case(case)
         results = remote.forward("training", case.material.inputs, case.material.state)

@@ -78,9 +78,9 @@ class ModelContext:
         """True if a training pass is compared. The spec must have moving statistics or noise. The
         model must accept the noise and update the statistics."""
         program = self.case.training
-        if self.rejected_noise or not (program.statistics or noise_ports(program)):
+        if self.rejected_noise or not (program.new_statistics or noise_ports(program)):
             return False
-        return self.trains or not program.statistics
+        return self.trains or not program.new_statistics
 
     def not_compared(self) -> list[str]:
         """List the parts of the spec that no check compares because the model does not accept or
@@ -95,7 +95,7 @@ class ModelContext:
             ("results not returned", missing if self.results else []),
         )
         parts = [f"{what} ({', '.join(names)})" for what, names in groups if names]
-        trains = self.has_training or not (self.trains or self.case.training.statistics)
+        trains = self.has_training or not (self.trains or self.case.training.new_statistics)
         parts += [] if trains else ["training mode"]
         return parts if self.differentiates else [*parts, "gradients"]
 
@@ -220,7 +220,7 @@ def values(context: ModelContext) -> Iterator[Finding]:
     statistics = {n: a for n, a in results.items() if n.startswith("statistics.")}
     outputs = {n: a for n, a in results.items() if n not in statistics}
     yield context.finding("outputs", outputs, select_names(expected, outputs))
-    if not case.training.statistics:
+    if not case.training.new_statistics:
         return
     expected_statistics = select_names(expected, statistics)
     pairs = {n: (statistics[n], a) for n, a in expected_statistics.values.items()}

@@ -181,7 +181,7 @@ class LayerBody:
         roles = [(role, value) for role, value in every if value not in noise_values]
         texts = {role: parameter(role) for role in form.shapes}
         floats = (r for r, value in roles if self.program.types[value].kind == "float")
-        like = next(itertools.chain(texts.values(), floats))
+        like = next(itertools.chain(map(parameter, form.float_shapes), floats), "")
         e = Emitter(dialect, self.program.types, base, self.program.sizes, like, depth)
         e.reserved |= reserved
         for role, value in zip(self.call.attributes["roles"], body.inputs, strict=True):

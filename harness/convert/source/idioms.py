@@ -120,11 +120,19 @@ def _select(g: Idioms, node: Node) -> Match | None:
     return "select", part.inputs[0], {"axis": axis, "index": index}
 
 
+def _restored(g: Idioms, node: Node) -> Match | None:
+    """Replace an axis that is added and removed again by the value before."""
+    wide = g.node(node.inputs[0], "expand_dims")
+    if wide is None or wide.attributes["axis"] != node.attributes["axis"]:
+        return None
+    return "same", wide.inputs[0], {}
+
+
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "where": (_named(patterns.relu), _named(patterns.clip)),
     "add": (_named(patterns.sigmoid),),
     "divide": (_named(patterns.softmax), _mean),
     "subtract": (_named(patterns.log_softmax),),
     "multiply": (_once,),
-    "squeeze": (_select,),
+    "squeeze": (_select, _restored),
 }

@@ -12,7 +12,7 @@ from harness.convert.source.idioms import Idioms
 from harness.convert.source.literals import camel, unique
 from harness.program.dims import Dim
 from harness.program.ir import Block, Node, Program, Type, needed_nodes
-from harness.program.signature import call_key, local_shapes
+from harness.program.signature import call_key, index_names, is_constant, local_shapes
 
 
 @dataclass
@@ -34,14 +34,31 @@ class Method:
 @dataclass
 class LayerForm:
     """Layers of a model with the same definition, attributes and shapes. They are written as one
-    class, with one method for each different set of equations."""
+    class, with one method for each different set of equations.
+
+    ``statistics`` has the names of arrays that are not trained, also ``constants``. The constants
+    in ``integers`` hold indices.
+    """
 
     name: str
     definition: str
     attributes: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
     statistics: frozenset[str]
+    constants: frozenset[str] = frozenset()
+    integers: frozenset[str] = frozenset()
     methods: dict[Any, Method] = field(default_factory=dict)
+
+    @property
+    def moving(self) -> frozenset[str]:
+        """The names of the moving statistics."""
+        return self.statistics - self.constants
+
+    @property
+    def float_shapes(self) -> list[str]:
+        """The names of the arrays that hold floats; constants come last."""
+        names = [name for name in self.shapes if name not in self.integers]
+        return sorted(names, key=self.constants.__contains__)
 
     def roles(self, call: Node) -> list[tuple[str, int]]:
         """Return the inputs and states of a call: the argument's name in the definition (its role),
@@ -126,7 +143,11 @@ def _with_floats(program: Program) -> list[Node]:
     """
     nodes: list[Node] = []
     for node in program.nodes:
-        bare = node.op == "call" and all(program.types[i].kind != "float" for i in node.inputs)
+        bare = (
+            node.op == "call"
+            and all(program.types[i].kind != "float" for i in node.inputs)
+            and not local_shapes(program, node)
+        )
         nodes.extend(node.block.nodes if bare else [node])
     return nodes
 
@@ -167,11 +188,23 @@ def _form(program: Program, call: Node, forms: dict[Any, LayerForm]) -> LayerFor
     shapes = local_shapes(program, call)
     key = (definition, repr(attributes), tuple(shapes.items()))
     if key not in forms:
-        statistics = {port.value for port in program.statistics}
-        roles = zip(call.attributes["roles"], call.inputs, strict=True)
-        own = frozenset(role for role, value in roles if value in statistics)
+        statistics = program.statistics
+        whole = index_names(program)
+
+        def roles(values: set[int]) -> frozenset[str]:
+            pairs = zip(call.attributes["roles"], call.inputs, strict=True)
+            return frozenset(role for role, value in pairs if value in values)
+
         name = unique(camel(definition), {form.name for form in forms.values()})
-        forms[key] = LayerForm(name, definition, attributes, shapes, own)
+        forms[key] = LayerForm(
+            name,
+            definition,
+            attributes,
+            shapes,
+            roles({port.value for port in statistics}),
+            roles({port.value for port in statistics if is_constant(port)}),
+            roles({port.value for port in statistics if port.name in whole}),
+        )
     return forms[key]
 
 

@@ -25,7 +25,7 @@ KINDS: tuple[type[ast.AST], ...] = (
     *(ast.Subscript, ast.Slice, ast.Constant, ast.Tuple, ast.List, ast.Dict, ast.IfExp),
     *(ast.ListComp, ast.comprehension, ast.BinOp, ast.UnaryOp, ast.Compare, ast.expr_context),
     *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.MatMult, ast.USub, ast.BitOr),
-    *(ast.Lt, ast.LtE, ast.GtE, ast.Eq, ast.Is),
+    *(ast.Lt, ast.LtE, ast.GtE, ast.Eq, ast.Is, ast.In),
 )
 # Statements allowed outside of classes and functions.
 TOP = (ast.Import, ast.ImportFrom, ast.Assign, ast.ClassDef, ast.FunctionDef, ast.Expr)
