@@ -1,4 +1,4 @@
-"""Shell completion: the possible values of each kind of option or argument."""
+"""Shell completion: the values that a shell suggests for each kind of option or argument."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def models(ctx: click.Context) -> Iterable[str]:
 
 
 def checks(ctx: click.Context) -> Iterable[str]:
-    """Return the names of all checks and findings."""
+    """Return the names of all checks and of the findings (results) that checks report."""
     from harness.checking.checks import CHECKS, FINDINGS
 
     return dict.fromkeys((*CHECKS, *FINDINGS))
@@ -86,8 +86,9 @@ def environments(ctx: click.Context) -> Iterable[str]:
 
 
 def run_results(ctx: click.Context) -> Iterable[str]:
-    """Return the possible values of the option ``--want``. In the command ``run``, they are the
-    names of a model's results; in the command ``upgrade``, kinds of comparison."""
+    """Return the values that a shell suggests for the option ``--want``. In the command ``run``,
+    they are the names of a model's results; in the command ``upgrade``, they are kinds of
+    comparison."""
     return ("numbers", "speed") if ctx.info_name == "upgrade" else ("outputs", "loss", "gradients")
 
 

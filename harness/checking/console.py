@@ -48,7 +48,7 @@ from harness.runs.changes import RunChanges
 
 
 class Baseline:
-    """The earlier run that ``check --baseline`` compares with.
+    """The earlier run of ``harness check`` that ``check --baseline`` compares with.
 
     Its record file is read before the new run begins, because the new run may append to the same
     file.
@@ -57,8 +57,8 @@ class Baseline:
     def __init__(self, path: Path, patterns: Sequence[str] = ()) -> None:
         """Read the earlier run from its record file.
 
-        If a spec has been deleted since and one of the ``patterns`` matches its name, the cells of
-        this spec count as lost.
+        ``patterns`` are the specs that the new run requests. If a spec has been deleted since the
+        earlier run, and a pattern matches its name, the cells of this spec count as lost.
 
         Raises:
             UsageError: the file has no finished cell, or a cell ran on several machines, but not on
@@ -74,7 +74,7 @@ class Baseline:
 
     def compare(self, engine: Engine, report: Report, head: Head) -> RunChanges:
         """Return the changes since the earlier run. A missing cell counts as lost only if the new
-        run requested it."""
+        run requested the cell. ``head`` is the first line of the new run's records."""
         new = {result.cell: engine.add_signature(result) for result in report.results}
         # After a stop by --fail-fast, cells that did not start do not count as lost.
         not_started = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
@@ -115,8 +115,8 @@ def combine_exit_codes(compared: RunChanges, exit_code: int) -> int:
     """Return the exit code of a run that was compared with an earlier run.
 
     ``exit_code`` is the exit code without the comparison. The result is 1 if something is worse
-    than in the earlier run, otherwise 0. So a failure that the earlier run also had does not count.
-    Code 3 stays 3, because a backend that could not run cannot be compared.
+    than in the earlier run, otherwise 0. So a failure that was already in the earlier run does not
+    count. Code 3 stays 3, because a backend that could not run cannot be compared.
     """
     if compared.exit_code:
         return exit_code or 1
@@ -145,9 +145,9 @@ def run_check(
 ) -> int:
     """Run the requested checks, print the results and return the exit code.
 
-    ``options`` selects the output, and the files to write besides the records. ``options.specs``
-    are the models as the user wrote them: names, files and patterns. ``write_files`` writes
-    additional files into the folders of reproducers.
+    ``options`` selects the output, and the files to write in addition to the records.
+    ``options.specs`` are the models as the user wrote them: names, files and patterns.
+    ``write_files`` writes additional files into the folders of reproducers.
 
     Raises:
         UsageError: none of the selected checks applies to the specs.
@@ -195,8 +195,8 @@ def _compose_lines(
     reproducers: Sequence[str],
     options: CheckOptions,
 ) -> list[str]:
-    """Return the lines printed after the tables: agreement between backends, problems, reproducers,
-    the summary, and changes since the baseline."""
+    """Return the lines to print after the tables: agreement between backends, problems,
+    reproducers, the summary, and changes since the baseline."""
     lines = reports.describe_given_arrays(engine.request, engine.specs)
     lines += reports.count_reused_cells(report)
     lines += describe_pairs(report.pairs, report.results, every=options.pairs)
@@ -254,7 +254,7 @@ def results_data(
 def _write_reproducers(
     engine: Engine, report: Report, folder: Path | None, write_files: WriteFiles
 ) -> list[str]:
-    """Write a reproducer for each differing cell. Return for each cell a line with the command that
+    """Write a reproducer for each differing cell. Return one line per cell, with the command that
     runs the reproducer or the cell again."""
     lines: list[str] = []
     if folder is None:
@@ -291,7 +291,8 @@ FEW = 10
 
 
 class CheckProgress(CheckEvents):
-    """The progress display: a bar on a terminal, or else a line for each cell."""
+    """The progress display of ``harness check``: a bar on a terminal, otherwise a line for each
+    cell."""
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "checking")

@@ -44,10 +44,10 @@ _LINK = re.compile(r"([A-Za-z_]\w*)\.(\d+)(?![\w])")
 
 
 def shorten_blocks(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
-    """Join the lines of a listing. Each of the ``parts`` is a name and its lines.
+    """Join the lines of a listing. ``parts`` are pairs (name, lines).
 
-    If many repeated blocks (e.g. ``blocks.3``) differ only in their number, only the first block is
-    shown.
+    If many repeated blocks (e.g. ``blocks.3``) have the same lines except for the block's number,
+    only the first block is listed.
     """
     # For each part: the name and number of the outermost repeated block that contains it, or else
     # the part's own name and an empty text.
@@ -69,8 +69,8 @@ def shorten_blocks(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
 
 
 def cut_lines(lines: list[str]) -> list[str]:
-    """Cut a listing to MOST_LINES lines, and each line to LONGEST characters, and say how many
-    lines were cut."""
+    """Cut a listing to MOST_LINES lines, and each line to LONGEST characters. If lines were cut
+    off, the last line says how many."""
     omitted = len(lines) - MOST_LINES
     lines_shown = [
         f"{line[:LONGEST]}..." if line[LONGEST:] else line for line in lines[:MOST_LINES]
@@ -82,10 +82,11 @@ def cut_lines(lines: list[str]) -> list[str]:
 
 
 def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
-    """Return a key that is equal for repeated blocks which differ only in their number.
+    """Return a key that is equal for repeated blocks whose ``lines`` differ only in the block's
+    number.
 
-    ``link`` has the name and the number of the block, e.g. ``("blocks", "3")``. A part that is not
-    a repeated block has an empty number, and its key is the name.
+    ``link`` has the name and the number of the block, e.g. ``("blocks", "3")``. If the lines do not
+    belong to a repeated block, the number is empty, and the key is the name.
     """
     block, number = link
     if not number:
@@ -102,9 +103,9 @@ def _make_block_key(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ModelExplanation:
-    """The explanation of a model. ``free`` has the numbers of the sizes that a spec leaves open,
-    ``batch`` and ``time``. ``launches`` has the backends that are asked which code runs each layer.
-    """
+    """The explanation of a model. ``free`` has numbers for the sizes that a spec leaves open,
+    ``batch`` and ``time``. ``launches`` has the backends that the explanation asks which code runs
+    each layer."""
 
     spec: Spec
     program: Program
@@ -210,10 +211,10 @@ def explain(
     launches: Sequence[Launch] = (),
     note: Callable[[str], None] = lambda text: None,
 ) -> ModelExplanation | Definitions:
-    """Explain the model with this name. If there is no such model, explain all other definitions
-    with this name.
+    """Explain the model ``name``. If there is no such model, explain all other definitions (layers,
+    functions, losses etc.) with this name.
 
-    ``note`` is called with each note on the model's definitions.
+    ``note`` is called with each remark on the model's definitions.
 
     Raises:
         UsageError: nothing has that name.
@@ -331,8 +332,9 @@ def _list_nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[st
 
 
 def _format_definition(node: Node) -> str:
-    """Return the name of a call's definition. If backends recognise the definition by a different
-    name, e.g. of a shipped definition with the same equations, the text includes this name."""
+    """Return the name of the definition that a call node calls. If backends recognise the
+    definition by a different name, e.g. of a shipped definition with the same equations, the text
+    includes this name."""
     name, meaning = str(node.attributes["definition"]), node.attributes["meaning"]
     attributes = node.attributes["attributes"]
     backend_names = [] if meaning.name == name else [meaning.name]
@@ -353,7 +355,8 @@ def _get_value_name(program: Program, number: int) -> str:
 
 
 def _count_operations(explanation: ModelExplanation) -> dict[str, flops.Flops]:
-    """Count the operations of a forward pass, and of a forward pass with gradients."""
+    """Return a dictionary with the number of operations of a forward pass, and of a forward pass
+    with gradients."""
     program, sizes = explanation.program, explanation.sizes
     counts = {"forward and loss": flops.count(program.nodes, program.types, sizes)}
     if program.loss is not None:
@@ -364,8 +367,8 @@ def _count_operations(explanation: ModelExplanation) -> dict[str, flops.Flops]:
 
 
 def _find_paths(spec: Spec, launch: Launch) -> dict[str, str] | str:
-    """Return the code that runs each layer on a backend, by layer name, or a text that says why
-    this is unknown."""
+    """Return a dictionary from layer to the code that runs it on the backend. If the code is
+    unknown, return a text that says why."""
     from harness.worker.remote import Remote, WorkerFault, check_offered  # slow to import
     from harness.worker.worker import Worker
 

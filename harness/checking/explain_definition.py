@@ -26,7 +26,7 @@ KINDS = tuple(kind for kind in FOLDERS if kind != "model")
 
 @cache
 def load_distributions() -> Mapping[str, str]:
-    """Return the description of each initializer's distribution, by the initializer's name."""
+    """Return a dictionary from an initializer's name to a description of its distribution."""
     text = files("harness.specs").joinpath("initializers.yaml").read_text(encoding="utf-8")
     texts: dict[str, str] = yaml.safe_load(text)
     return texts
@@ -34,7 +34,7 @@ def load_distributions() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Definitions:
-    """Every definition with one name, e.g. a layer and a function; models are left out."""
+    """All definitions with the same ``name``, e.g. a layer and a function; models are left out."""
 
     name: str
     library: Library
@@ -42,7 +42,8 @@ class Definitions:
 
     @staticmethod
     def of(name: str, library: Library) -> Definitions:
-        """Find all definitions with a name; ``kinds`` is empty if there are none."""
+        """Find all definitions (layers, functions, losses etc.) named ``name``. If there are none,
+        the ``kinds`` of the result are empty."""
         kinds = [kind for kind in KINDS if library.has(kind, name)]
         initializer = ["initializer"] if name in initializers() else []
         return Definitions(name, library, (*kinds, *initializer))
@@ -146,8 +147,8 @@ def run_list(options: ListOptions) -> CommandResult:
 
 
 def list_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object]:
-    """Return lists by kind, e.g. ``"model"`` or ``"backend"``: the names of the definitions, or the
-    plugins with their packages."""
+    """Return a dictionary with a list for each kind, e.g. ``"model"`` or ``"backend"``. The list
+    has the names of the definitions, or the plugins with their packages."""
     library = Library(folders)
     entries: dict[str, object] = {}
     for kind in kinds:

@@ -1,7 +1,6 @@
 """The place at which a cell first differs from the oracle: value, layer, equation and time step.
 :class:`Expectations` compares the forward pass. :func:`describe_later_phases` then looks at
-gradients and updates. If the forward pass is wrong, gradients and updates are wrong because of it.
-"""
+gradients and updates, because a wrong forward pass makes them wrong too."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
     """Yield mistakes that a plugin may make when it passes parameters to a framework.
 
     Each mistake is a tuple: the layer, a description (e.g. "the gates r and z of gru are swapped"),
-    and the parameters with this mistake.
+    and the parameters after this mistake.
     """
     pairs = list(_find_gate_pairs(parameters))
     for layer, first, second, stems in pairs:
@@ -58,8 +57,9 @@ def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
 
 
 def _find_gate_pairs(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Yield pairs of gates of one layer: the layer, the two gates, and the name prefixes (W, U, b)
-    of the parameters that have equal shapes in both gates, e.g. ``U_r`` and ``U_z``."""
+    """Yield pairs of gates of one layer, as tuples: the layer, the first gate, the second gate, and
+    name prefixes. A prefix (W, U or b) is included if its parameters have equal shapes in both
+    gates, e.g. ``U_r`` and ``U_z``."""
     gates: dict[str, dict[str, list[str]]] = {}
     for name in parameters:
         layer, local = owner_of(name), local_of(name)
@@ -103,8 +103,8 @@ UPDATE = ("training", "training-sgd")
 
 @dataclass(frozen=True, eq=False)
 class TracedPart:
-    """A traced value of a backend, or one time step of it (``step``), with the expected value and
-    the tolerance ``allowed``.
+    """A value that a backend has computed and recorded, or one time step of it (``step``), with the
+    expected value and the tolerance ``allowed``.
 
     If the shape or dtype is wrong, ``reason`` says so, and no numbers are compared.
     """
@@ -133,11 +133,9 @@ class TracedPart:
 
 @dataclass(frozen=True)
 class Location:
-    """The first wrong value in the order of computation (``part``), and its place.
-
-    ``place`` is the ``file:line`` of the equation that computes it. ``right_if`` describes a
-    mistake with parameters that would explain the value.
-    """
+    """The first wrong value in the order of computation. ``place`` is the ``file:line`` of the
+    equation that computes it. ``right_if`` describes a mistake with parameters that would explain
+    the value."""
 
     part: TracedPart
     place: str
@@ -145,7 +143,7 @@ class Location:
 
     @property
     def layer(self) -> str:
-        """The layer that computes the value; empty if the model's own equations compute it."""
+        """The layer that computes the value; empty if an equation outside of layers computes it."""
         return self.part.name.rpartition("/")[0]
 
     @property
@@ -172,9 +170,9 @@ Values = Mapping[tuple[str, int | None], Array]
 
 
 class Expectations:
-    """The oracle's values of a pass, by name and time step, and their rounding noise in a dtype. To
-    compare two backends, pass the values of the second backend as ``others``: they replace the
-    oracle's values, and the noise is doubled."""
+    """The oracle's intermediate values of a pass, by name and time step, and their rounding noise
+    in a dtype. To compare two backends, pass the values of the second backend as ``others``: they
+    replace the oracle's values, and the noise is doubled."""
 
     def __init__(
         self,
@@ -206,9 +204,10 @@ class Expectations:
         return {(name, step): array for name, step, array in trace}
 
     def judge(self, traced: Sequence[Traced]) -> list[TracedPart]:
-        """Compare a trace with the oracle, and return its parts in the order of computation. Values
-        that the oracle does not have are left out. If a framework layer returns a whole sequence,
-        each time step becomes a separate part."""
+        """Compare the values ``traced`` (recorded in a backend's pass) with the oracle's. Return
+        the comparisons in the order of computation. Values that the oracle does not have are left
+        out. If a framework layer returns a whole sequence, each time step is compared separately.
+        """
         parts: list[TracedPart] = []
         noise: dict[TracedPart, float] = {}
         for name, step, array in traced:
@@ -235,12 +234,13 @@ class Expectations:
         return [replace(part, allowed=K * max(typical.get(part, 0.0), floor)) for part in parts]
 
     def wrong(self, trace: Sequence[Traced]) -> list[TracedPart]:
-        """Return the wrong parts of a trace, in the order of computation."""
+        """Return the wrong values among the recorded values of a pass (``trace``), in the order of
+        computation."""
         return [part for part in self.judge(trace) if not part.agrees]
 
     def locate(self, part: TracedPart) -> Location:
-        """Find the equation of a wrong part, and a mistake with parameters (see :func:`hypotheses`)
-        that would explain the part's value."""
+        """Find the equation of a wrong value, and a mistake with parameters (see
+        :func:`hypotheses`) that would explain the value."""
         place = self._places.get(without_number(part.name), "")
         return Location(part, place, "" if part.reason else self._find_explanation(part))
 
@@ -250,9 +250,9 @@ class Expectations:
         return {n for n, _ in self.values if self._places.get(without_number(n)) == place}
 
     def _find_explanation(self, part: TracedPart) -> str:
-        """Return the description of the first mistake (see :func:`hypotheses`) that explains the
-        value of ``part``: with this mistake, the oracle computes the same value as the backend.
-        Return an empty text if no mistake explains it."""
+        """Return the description of a mistake that explains the value: the first mistake with which
+        the oracle computes the same value as the backend. Return an empty text if there is no such
+        mistake."""
         for _, text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)
             trace = self._oracle(material, "float64")
@@ -300,10 +300,10 @@ def find_wrong_result(findings: Sequence[Finding]) -> str:
 def describe_later_phases(
     findings: Sequence[Finding], program: Program
 ) -> tuple[str, tuple[str, ...]]:
-    """Describe the first fault if all traced forward values agree. Return the text, and the layers
-    that the text names, the likeliest cause first.
+    """Describe the first fault if all recorded values of the forward pass agree. Return the text,
+    and the layers that the text names, the likeliest cause first.
 
-    The function looks at results that are not traced (e.g. a loss), then at gradients, then at
+    The function looks at results that are not recorded (e.g. a loss), then at gradients, then at
     updates. If all of these are right on the usual test arrays, the text lists the checks that
     differ. The likeliest cause is the layer nearest to the loss, or the layer of the parameter with
     the largest error.
@@ -341,8 +341,8 @@ def _parse_step(deviation: Deviation) -> int:
 
 
 def _add_definitions(names: Sequence[str], program: Program) -> list[str]:
-    """Return a text for the gradient of each parameter, with the definition of its layer, e.g.
-    ``gradient.out.W (dense)``."""
+    """Return a text for each parameter in ``names``: its gradient, and the definition of its layer,
+    e.g. ``gradient.out.W (dense)``."""
     layers = {
         str(node.attributes["instance"]): str(node.attributes["definition"])
         for node in program.calls
@@ -352,6 +352,7 @@ def _add_definitions(names: Sequence[str], program: Program) -> list[str]:
 
 
 def join_names(names: Sequence[str], most: int = 3) -> str:
-    """Join the first names, and add the number of omitted names: ``a, b, c and 2 more``."""
+    """Join the first ``most`` names, and add the number of omitted names: ``a, b, c and 2
+    more``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -3,12 +3,12 @@ something changes.
 
 A result is reused only if nothing has changed that could change its numbers: the request, and the
 conditions that :class:`Signatures` and :class:`Greetings` list (e.g. versions). If a cell ran
-several times under the same conditions, the last run decides, whatever the order of files and
+several times under the same conditions, its latest result decides, whatever the order of files and
 lines.
 
-- A cell runs again if its last run did not pass. If two runs began in the same second, a run that
-  did not pass counts as the last.
-- If a run began later than now, its clock was wrong, and its passing results are ignored.
+- A cell runs again if its latest result did not pass. If two results began in the same second, a
+  result that did not pass counts as the latest.
+- If a result began later than now, its clock was wrong. If it passed, it is ignored.
 - A cell's lines have a checksum. Cells with incomplete or edited lines are ignored.
 - Unreadable files are reported and skipped. Their cells run again.
 """
@@ -79,9 +79,9 @@ PROSE = {"summary", "source"}
 
 
 class Signatures:
-    """The signatures of the cells of a run. A signature lists, as texts by name, everything that
-    could change a cell's numbers and that is known before the cell runs, e.g. the checksum of the
-    spec."""
+    """The signatures of the cells of a command. A signature maps names to texts. It lists
+    everything that could change a cell's numbers and that is known before the cell runs, e.g. the
+    checksum of the spec."""
 
     def __init__(self, request: Request, differences: Differences) -> None:
         self.request = request
@@ -115,8 +115,8 @@ class Signatures:
         self._backends: dict[str, dict[str, str]] = {}
 
     def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
-        """Return the signature of a cell: texts by name, e.g. ``{"numpy of the oracle": "2.1"}``.
-        The fields of the cell (e.g. its dtype) are not in the signature."""
+        """Return the signature of a cell: a dictionary such as ``{"numpy of the oracle": "2.1"}``.
+        The fields of the cell itself (e.g. its dtype) are not in the signature."""
         if spec.name not in self._specs:
             content = spec.model.model_dump(exclude=PROSE)
             sizes = [case_sizes(spec, self.request, own=case) for case in (False, True)]
@@ -136,11 +136,11 @@ class Signatures:
 
 
 class Greetings:
-    """The greetings of a run's workers. A greeting is a worker's description of itself at its
-    start: its versions, by name.
+    """The greetings of the workers. A greeting is what a worker process reports when it starts: a
+    dictionary from package name to version.
 
-    To read a greeting, a worker must start. So this is done only if the worker runs on a different
-    interpreter, or if the recorded versions differ from the installed versions.
+    To read a greeting, the harness must start the worker. It does so only if the worker runs on a
+    different interpreter, or if the recorded versions differ from the installed versions.
     """
 
     def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
@@ -167,8 +167,8 @@ class Greetings:
 
 
 def greeting(worker: Worker) -> dict[str, str] | None:
-    """Return the versions and checksums that a worker reported at its start; None if the worker
-    never started."""
+    """Return the versions and checksums that a worker reported at its start, by name; None if the
+    worker never started."""
     hello = worker.hello
     if hello is None:
         return None
@@ -178,16 +178,16 @@ def greeting(worker: Worker) -> dict[str, str] | None:
 
 
 def origins(columns: Iterable[str]) -> dict[str, str]:
-    """Return the package and version of each backend's plugin, e.g. ``my-backend 1.0``. ``columns``
-    has the names of the backends."""
+    """Return a dictionary from backend to the package and version of its plugin, e.g. ``my-backend
+    1.0``. ``columns`` has the names of the backends."""
     installed = available()
     by_column = {name: installed.get(backend_of(name)) for name in columns}
     return {name: f"{o.distribution} {o.version}" for name, o in by_column.items() if o is not None}
 
 
 def describe_labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
-    """Return the backend and the interpreter of each worker that has a label, e.g.
-    ``torch@2.6``."""
+    """Return a dictionary from the name of each worker that has a label, e.g. ``torch@2.6``, to its
+    backend and interpreter: ``{"backend": "torch", "interpreter": ...}``."""
     return {
         name: {"backend": backend_of(name), "interpreter": worker.launch.python}
         for name, worker in workers.items()
@@ -196,8 +196,8 @@ def describe_labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return a text for each entry that differs between two signatures, or between two
-    greetings."""
+    """Return a text for each entry that differs between two signatures (or two greetings),
+    ``before`` and ``now``."""
     before, now = keep_common(before, now)
     texts = []
     for name in dict.fromkeys([*before, *now]):
@@ -213,8 +213,8 @@ def keep_common(
     """Return two signatures so that they can be compared.
 
     Some entries (:data:`OF_OWN_INTERPRETER`) are known only for the interpreter of the harness. If
-    the signatures have different interpreters, leave out those of these entries that only one
-    signature has.
+    the signatures have different interpreters, these entries are left out unless both signatures
+    have them.
     """
     if one.get("interpreter") == other.get("interpreter"):
         return one, other
@@ -234,8 +234,8 @@ def _sign_backend(name: str, request: Request) -> dict[str, str]:
 
 
 def _read_versions(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
-    """Return the entries of a recorded greeting, with the versions that are installed now. Packages
-    that are not installed are left out."""
+    """Return the ``recorded`` greeting (package -> version) with the versions that are installed
+    now. Packages that are not installed are left out."""
     versions = {
         "Python": platform.python_version(),
         "code": code(backend_of(backend)),
@@ -261,8 +261,8 @@ KEPT = AGREEING
 
 
 def read_history(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], list[str]]:
-    """Return the earlier results of each cell from a folder of record files, newest first. Only
-    runs with the same request count. Also return a text for each ignored file or group of cells.
+    """Read a folder of record files. Return the earlier results of each cell, newest first, and a
+    text for each ignored file or group of cells. Only results of the same request are returned.
 
     Raises:
         UsageError: the path is not a folder.
@@ -340,7 +340,7 @@ def new_file(folder: Path) -> Path:
 
 
 def count_by_day(results: Sequence[CellResult]) -> Iterator[str]:
-    """Yield a text for each day with the number of results from that day: ``8 from 2026-11-26``."""
+    """Yield a text for each day: how many results are from that day, e.g. ``8 from 2026-11-26``."""
     counts = Counter(result.since[:10] for result in results)
     yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
 
@@ -399,7 +399,7 @@ def find_reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Gr
     """Return a text that says why a cell must run again; empty if the recorded ``result`` can be
     reused.
 
-    ``now`` is the cell's present signature.
+    ``now`` is the signature that the cell has now: everything that could change its numbers.
     """
     if result.signature is None or result.greeting is None:
         return "the record file does not say under which conditions it ran"
@@ -414,9 +414,9 @@ def find_reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Gr
 
 
 def rerun_command(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
-    """Return the words of the ``harness check`` command that runs a cell again, with the options of
-    the run whose record file begins with ``head``. If ``checks`` is empty, the command names the
-    same checks as that run."""
+    """Return the words of the ``harness check`` command that runs a cell again. ``head`` is the
+    first line of a record file; the command gets the options of that run. If ``checks`` is empty,
+    the command also names the checks of that run."""
     head = head or Head.model_construct(environment={})
     request = head.request or RequestRecord()
     model = request.against
@@ -436,7 +436,7 @@ def rerun_command(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> 
 
 
 def _format_options(**values: object) -> list[str]:
-    """Return the command-line words that set options of ``harness check``. The keywords are field
-    names of the options."""
+    """Return the command-line words that set options of ``harness check``, e.g. ``--seed 3``. The
+    keywords are field names of the options."""
     options = {one.name: one for one in options_of(CheckOptions)}
     return [word for name, value in values.items() for word in options[name].words(value)]

@@ -1,11 +1,12 @@
 """Known differences: a list of faults of frameworks, each with a reason and a link to the
 framework's issue.
 
-An entry changes the verdict of matching findings from ``differ`` to ``known-difference``. If a
-matching finding agrees, the framework has been repaired: the check then fails, and its message asks
-the user to remove the entry. Entries with ``shown_by`` are exempt, because their differences appear
-only at some sizes. An entry with ``parameter`` only covers wrong gradients of the matching
-parameters. If anything else in the finding is wrong, the finding still differs.
+An entry changes the verdict of matching findings (results of checks) from ``differ`` to
+``known-difference``. If a matching finding agrees, the framework has been repaired: the check then
+fails, and its message asks the user to remove the entry. Entries with ``shown_by`` are exempt from
+this, because their differences appear only at some sizes. An entry with ``parameter`` only covers
+wrong gradients of the matching parameters. If anything else in the finding is wrong, the finding
+still differs.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class ParameterMatch(Strict):
 
 
 class Match(Strict):
-    """Shell patterns that select findings. An entry applies to a finding if all patterns match."""
+    """Shell patterns, e.g. ``lesson6/*``, that select findings (results of checks). An entry
+    applies to a finding if all patterns match."""
 
     backend: str
     spec: str = "*"
@@ -91,10 +93,9 @@ class Match(Strict):
 class Difference(Strict):
     """A fault of a framework.
 
-    ``match`` selects the findings that the fault explains; without ``match``, the backend works
-    around the fault. ``shown_by`` names a test that demonstrates the fault: it passes as long as
-    the framework has the fault. An entry with ``match`` and ``shown_by`` is a fault that appears
-    only at some sizes.
+    ``match`` selects the findings that the fault explains; without ``match``, the backend's plugin
+    works around the fault. ``shown_by`` names a test that passes as long as the framework has the
+    fault. An entry with both ``match`` and ``shown_by`` is a fault that appears only at some sizes.
     """
 
     summary: str
@@ -118,8 +119,8 @@ class Differences:
     entries: dict[str, Difference] = field(default_factory=dict)
 
     def apply(self, result: CellResult, finding: Finding, program: Program) -> None:
-        """Change the verdict of a finding if the entry of a known difference matches the cell and
-        the check. ``program`` is the program that the check ran."""
+        """Change the verdict of ``finding`` (the result of a check) if a known difference matches
+        it. ``result`` is the cell's result, and ``program`` the program that the check ran."""
         for name, entry in self.entries.items():
             if entry.match is None or not _matches(entry.match, result, finding.check):
                 continue
@@ -146,8 +147,8 @@ class Differences:
             finding.faults += self._list_hints(result, program)
 
     def _list_hints(self, result: CellResult, program: Program) -> list[str]:
-        """Return a hint for each known difference of one of the cell's framework layers, because
-        this difference may be the cause of the failure. Hints do not change the verdict."""
+        """Return a hint for each known difference that concerns a framework layer of this cell,
+        because this difference may be the cause of the failure. Hints do not change the verdict."""
         return [
             f"this may be known difference {name}, which other checks found in {layer}: "
             f"{entry.summary}"
@@ -175,7 +176,8 @@ def _matches_layer(match: Match, label: str) -> bool:
 
 
 def _find_parameters(match: Match, result: CellResult, program: Program) -> frozenset[str]:
-    """Return the names of the program's parameters that an entry covers, e.g. ``out.W``."""
+    """Return the names of those parameters of the program that an entry with this ``match`` covers,
+    e.g. ``out.W``."""
     patterns = match.parameter or ParameterMatch()
 
     def fits(value: object, pattern: object) -> bool:
@@ -200,7 +202,7 @@ def _is_wrong_only_in(finding: Finding, names: frozenset[str]) -> bool:
     """Return whether all wrong results of a finding belong to the parameters ``names``.
 
     If the finding compares several training steps, only the first wrong step is examined, because
-    the error of this step makes later steps wrong.
+    this step makes later steps wrong.
     """
     wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
     step_numbers = [int(match[1]) if (match := STEP.search(text)) else 0 for text in wrong]

@@ -1,6 +1,6 @@
 """Comparison of backends with each other, without the oracle: the number of digits to which their
-results agree. Each pair of backends is compared on all results of the training pass in the check
-``values``: outputs, loss, state, statistics and gradients."""
+results agree. The compared results are those of the training pass in the check ``values``: outputs,
+loss, state, statistics and gradients."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FEW = 3
 
 
 class Pairs:
-    """Comparisons between the backends of a run.
+    """Comparisons between the backends of a command.
 
     Cells that differ only in the backend form a group. When a cell ends, it is compared with the
-    ended cells of its group. After the last cell of a group, the group's arrays are deleted from
-    memory. ``outliers`` has one text for each group: it describes a backend that differs from all
-    others, or is empty.
+    cells of its group that have ended before. After the last cell of a group, the arrays of the
+    group's cells are deleted from memory. ``outliers`` has one text for each group: the text
+    describes a backend that differs from all others, or is empty.
     """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
@@ -96,8 +96,8 @@ def describe_pairs(
     results in which they differ.
 
     ``results`` show which cells differ from the oracle. If there are many pairs and ``every`` is
-    not set, only the pair with the largest difference is reported. The line about this pair
-    contains the text ``others``, which says how to see all pairs.
+    false, only the pair with the largest difference gets a line. This line contains the text
+    ``others``, which says how to see all pairs.
     """
     wrong = {r.cell: digits(r.findings) for r in results if r.verdict == "differ"}
     by_backends: dict[tuple[str, str], list[Pair]] = {}
@@ -168,21 +168,21 @@ Group = tuple[str, str, str, str]
 
 
 def group_of(cell: Cell) -> Group:
-    """Return the group of a cell: all fields except the backend. Cells of the same group are
-    compared with each other."""
+    """Return all fields of a cell except the backend. Cells for which these fields are equal form a
+    group; they are compared with each other."""
     return (cell.spec, cell.dtype, cell.path, cell.device)
 
 
 def group_name(cell: Cell) -> tuple[str, ...]:
     """Return the group of a cell as a tuple of names, e.g. ``("float32 native",
-    "lesson6/keras_gru", "cpu")``. Cells with the same first name (dtype and path) take about the
+    "lesson6/keras_gru", "cpu")``. Groups with the same first name (dtype and path) take about the
     same time; :class:`.Shard` distributes them evenly over the shards."""
     return (f"{cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
 def find_outlier(members: Sequence[CellResult]) -> str:
-    """Return a line about the backend whose outputs differ from the outputs of all others, although
-    these others agree with each other. Return an empty text if there is no such backend."""
+    """Return a line about a backend whose outputs differ from those of all other backends, if these
+    others agree with each other. Return an empty text if there is no such backend."""
     members = [m for m in members if m.outputs]
     if len(members) < FEWEST or all(m.verdict in PASSING for m in members):
         return ""

@@ -1,4 +1,5 @@
-"""Reduction of a failing pass: its arrays are cut, or its program is reduced to a few nodes."""
+"""Reduction of a failing pass to a smaller one: its arrays are cut, or its program is reduced to a
+few nodes."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ SEED = 20
 
 
 def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """Return the failing pass with a program of only the nodes number ``start`` to ``stop - 1``.
+    """Return the failing pass with a shorter program: only the nodes number ``start`` to ``stop -
+    1``.
 
     The inputs of these nodes have the oracle's values. Return None if no other node uses a float
     result of these nodes, or if the nodes alone are not a valid program.
@@ -116,7 +118,8 @@ def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
 
 
 def _compute_values(failure: Failure) -> Mapping[int, Array]:
-    """Run the program on the oracle, and return all values outside of loops, by value number."""
+    """Run the program on the oracle. Return a dictionary from value number to array, with all
+    values outside of loops."""
     program, material = failure.program, failure.run.material
     groups: dict[str, Mapping[str, Array]] = {
         "": material.parameters,
@@ -200,7 +203,7 @@ def _build_failure(
 
 def prune(program: Program) -> Program:
     """Remove unused values and sizes from a program. The remaining values get new, consecutive
-    numbers, because a :class:`Builder` that adds nodes needs them."""
+    numbers, which a :class:`Builder` needs to add further nodes."""
     used = {port.value for _, port in crossing_ports(program)} | _list_results(program)
     for node in walk_nodes(program.nodes):
         used |= {*node.inputs, *node.outputs}

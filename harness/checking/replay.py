@@ -42,8 +42,9 @@ ROUNDS = 4
 class Search:
     """A search for a smaller pass that still fails, with a time limit in ``seconds``.
 
-    ``differs`` runs a candidate and returns whether it still fails. ``tried`` counts these runs.
-    Before each run, ``show`` is called with the count and the candidate.
+    ``differs`` runs a candidate (a smaller pass) and returns whether it still fails. ``tried``
+    counts the candidates. Before each candidate runs, ``show`` is called with the count and the
+    candidate.
     """
 
     differs: Differs
@@ -57,12 +58,12 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """True if the time limit is reached. The search then ends with the smallest failure so
+        """True if the time limit is reached. The search then ends with the smallest failing pass so
         far."""
         return time.monotonic() > self._end
 
     def smallest(self, failure: Failure) -> Failure:
-        """Return the smallest failure that the search finds."""
+        """Return the smallest failing pass that the search finds, starting from ``failure``."""
         for _ in range(ROUNDS):
             before = measure(failure)
             failure = self._reduce_nodes(self._reduce_sizes(failure))
@@ -79,8 +80,9 @@ class Search:
         return failure
 
     def _reduce_size(self, failure: Failure, name: str) -> Failure:
-        """Reduce the size ``name``. Try size 1 first. If the pass does not fail at size 1, subtract
-        half of the size repeatedly, and halve this step whenever the pass no longer fails."""
+        """Reduce the size ``name``, e.g. ``batch``. Try size 1 first. If the pass does not fail at
+        size 1, subtract half of the size repeatedly; whenever the pass no longer fails, subtract
+        half as much."""
         size = failure.sizes.get(name, 1)
         smallest = self._find_failing(resize(failure, name, 1, first=f) for f in (True, False))
         if size > 1 and smallest is not None:
@@ -160,7 +162,8 @@ SUFFIX = "-reduced"
 
 @dataclass
 class Runner:
-    """A backend that runs failing passes again, each with a time limit of ``seconds``."""
+    """A backend that runs failing passes again, each with a time limit of ``seconds``. ``layers``
+    maps a layer to the code that runs it."""
 
     worker: Worker
     seconds: float
@@ -255,13 +258,13 @@ def run_reduce(options: ReduceOptions, write_files: WriteFiles) -> CommandResult
 
 
 def _choose_target(folder: Path) -> Path:
-    """Return the default path of the new folder: next to the old folder, with the old name and
-    "-reduced".
+    """Return the default path of the new folder: in the same parent folder, with the old folder's
+    name and "-reduced".
 
     The paths ``.``, ``..`` and symbolic links are resolved to get the name of the old folder.
 
     Raises:
-        UsageError: the folder has no name.
+        UsageError: the folder has no name, e.g. ``/``.
     """
     resolved = folder.resolve()
     if not resolved.name:
@@ -375,8 +378,8 @@ def run_replay(options: ReplayOptions) -> CommandResult:
 
 
 def _tensor_record(deviation: Deviation) -> dict[str, object]:
-    """Return the deviation of a tensor as plain data for ``--json``. ``error`` and ``allowed`` are
-    relative to the oracle's values."""
+    """Return the deviation of a tensor as plain data for ``--json``. In the data, ``error`` and
+    ``allowed`` are relative to the oracle's values."""
     return {
         "name": deviation.name,
         "error": deviation.error,
@@ -389,8 +392,8 @@ def _tensor_record(deviation: Deviation) -> dict[str, object]:
 def place_cell(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Program]) -> Cell:
     """Return the cell in which a reproducer runs on a worker's backend.
 
-    The cell has the requested ``device``, or else the reproducer's device. If ``device`` is None
-    and the worker's backend does not have the reproducer's device, the cell runs on the CPU.
+    The cell's device is ``device``. If ``device`` is None, it is the reproducer's device, or the
+    CPU if the worker's backend does not have this device.
 
     Raises:
         WorkerFault: the worker does not start.

@@ -45,11 +45,11 @@ def cell_text(result: CellResult) -> str:
 
 
 class ResultTable:
-    """The results of a run as a table with a row for each spec and a column for each backend.
+    """The results of a command as a table with a row for each spec and a column for each backend.
 
     ``variants`` has the labels of all combinations of dtype and path. ``rows`` maps a spec to a
-    list with an item for each backend. Each item is a list with one result (or None) for each
-    variant. ``title`` explains the numbers in the table.
+    list with one item per backend. The item is a list with one result (or None) for each variant.
+    ``title`` explains the numbers in the table.
     """
 
     def __init__(self, results: Sequence[CellResult]) -> None:
@@ -89,9 +89,9 @@ def _format_entry(result: CellResult | None) -> Text:
 
 
 def describe_problems(report: Report, most: int | None = 2) -> list[str]:
-    """Return lines about each cell that does not pass: the first difference, where the fault is,
-    and the failing checks. The first ``most`` checks of a cell (None: all) are shown in full. The
-    other failing checks are only named."""
+    """Return lines about each cell that does not pass: the first difference, which code is at
+    fault, and the failing checks. The first ``most`` failing checks of a cell (None: all) are shown
+    in full. The other failing checks are only named."""
     lines = []
     for result in report.results:
         failing = [f for f in result.findings if f.verdict not in PASSING]
@@ -118,8 +118,8 @@ def describe_problems(report: Report, most: int | None = 2) -> list[str]:
 
 
 def _tracebacks(findings: Sequence[Finding]) -> list[str]:
-    """Return the lines of all different tracebacks. Each is preceded by the names of the checks
-    that raised it."""
+    """Return the lines of all different tracebacks in the findings. Before each traceback comes a
+    line with the names of the checks that raised it."""
     checks: dict[str, list[str]] = {}
     for finding in findings:
         if finding.traceback:
@@ -157,8 +157,8 @@ def describe_details(report: Report) -> list[str]:
 
 
 def describe_not_applicable(report: Report) -> list[str]:
-    """Return a line with the names of the checks that had nothing to compare in this run; no line
-    if there are none."""
+    """Return a line with the names of the checks that had nothing to compare in any cell; no line
+    if there are no such checks."""
     not_applicable = [
         f for r in report.results for f in r.findings if f.verdict == "not-applicable"
     ]
@@ -183,8 +183,8 @@ def find_outliers(report: Report) -> list[str]:
 
 
 def describe_given_arrays(request: Request, specs: ModelCollection) -> list[str]:
-    """Return lines about the arrays of the user: their names, their sizes, and the other arrays of
-    the spec, which are random. Return no lines if the user gave no arrays."""
+    """Return lines about the user's arrays: their names and sizes, and which other arrays of the
+    spec are random. Return no lines if the user gave no arrays."""
     arrays_given = request.given
     if arrays_given is None:
         return []
@@ -220,7 +220,7 @@ def describe_given_arrays(request: Request, specs: ModelCollection) -> list[str]
 
 def describe_proof(gaps: Mapping[str, float]) -> str:
     """Return a line about the test of the oracle's gradients: their largest error relative to the
-    complex-step method (:mod:`harness.oracle.complex_step`). ``gaps`` has this error for each spec.
+    complex-step method (:mod:`harness.oracle.complex_step`). ``gaps`` maps each spec to its error.
     """
     proved = [gap for gap in gaps.values() if not math.isnan(gap)]
     specs = several(len(proved), "spec")
@@ -284,9 +284,10 @@ def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
 def annotate_failures(
     report: Report, specs: ModelCollection, compared: RunChanges | None = None
 ) -> list[str]:
-    """Return GitHub annotations for failing cells. An annotation points to the wrong line of a
-    spec, or else to the line with the model's name. If the run was compared with an older run,
-    changes for the worse are errors, and other failures are warnings."""
+    """Return GitHub annotations for failing cells. An annotation points to the line of the spec
+    that is wrong. If this line is unknown, it points to the line with the model's name. If the
+    results were compared with an older run, changes for the worse are errors, and other failures
+    are warnings."""
     failing = {r.cell: r for r in report.results if r.verdict not in PASSING}
     annotations: list[str] = []
     if compared is not None:
@@ -307,8 +308,8 @@ def annotate_failures(
 
 
 def describe_failure(result: CellResult) -> list[str]:
-    """Return texts about a failing cell: the first difference, where the fault is, and the first
-    failing check."""
+    """Return texts about a failing cell: the first difference, which code is at fault, and the
+    first failing check."""
     fault = result.first_fault
     check_text = f"{fault.check}: {fault.verdict}: {fault.detail}" if fault else ""
     return [*filter(None, (result.location, str(result.blame or ""), check_text))]

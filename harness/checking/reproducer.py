@@ -75,11 +75,11 @@ MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
 
 @dataclass(frozen=True)
 class Pass:
-    """A single pass that a check compares.
+    """A single pass of the model that a check compares, on the test arrays ``material``.
 
-    Without ``cotangents``, the pass returns the gradients of the loss. With ``cotangents`` (arrays
-    by result name), the pass returns the gradients of the sum of all results, each multiplied by
-    its array.
+    Without ``cotangents``, the pass returns the gradients of the loss. With ``cotangents`` (result
+    name -> array), each result is multiplied by its array, and the pass returns the gradients of
+    the sum of all products.
     """
 
     check: str
@@ -123,8 +123,8 @@ class CellForm(Form):
 
 
 class Meta(Form):
-    """The contents of ``program.json``. ``noise`` has the measured rounding noise of each tensor in
-    the cell's dtype, before the minimum noise is applied."""
+    """The contents of ``program.json``. ``noise`` maps each tensor to its measured rounding noise
+    in the cell's dtype. The noise may be below the least noise that comparisons use."""
 
     cell: CellForm
     check: str
@@ -136,7 +136,8 @@ class Meta(Form):
 
 @dataclass(frozen=True)
 class Failure:
-    """A failing pass (``run``): the cell in which it ran, its programs and its arrays."""
+    """A failing pass (``run``), the cell in which it ran, and the programs for training and
+    inference."""
 
     cell: Cell
     training: Program
@@ -176,14 +177,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Reproducer(Failure):
-    """The contents of a reproducer's folder: a failing pass and the expected values."""
+    """The contents of a reproducer's folder: a failing pass and the values that the oracle
+    expects."""
 
     expected: Expected
 
 
 def find_first_check(findings: Iterable[Finding]) -> str | None:
-    """Return the name of the first differing check that a reproducer can contain, i.e. a check of a
-    single pass. Return None if no such check differs."""
+    """Return the name of the first check that differs and that a reproducer can contain, i.e. a
+    check of a single pass. Return None if there is no such check."""
     differing = (f.check for f in findings if f.verdict == "differ")
     return next((check for check in differing if check in MATERIALS), None)
 
@@ -199,8 +201,8 @@ def make_pass(case: Case, check: str) -> Pass:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise :class:`UsageError` if reproducers cannot be written to the folder. Folders that are
-    created for this test are removed again."""
+    """Raise :class:`UsageError` if reproducers cannot be written to the folder. The folders that
+    this function creates for the test are removed again."""
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -235,7 +237,7 @@ def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
 
 
 def write(target: Path, reproducer: Reproducer) -> None:
-    """Write a reproducer into a folder, each file completely or not at all.
+    """Write a reproducer into the folder ``target``. Each file is written completely or not at all.
 
     Raises:
         UsageError: a file cannot be written, or an existing file with this name is of a different
@@ -265,8 +267,8 @@ def write(target: Path, reproducer: Reproducer) -> None:
 
 
 def pack(groups: Mapping[str, Arrays]) -> bytes:
-    """Make an ``.npz`` archive, and return its bytes. ``groups`` has dictionaries of arrays by
-    group; an array of the archive is named ``group/name``, e.g. ``parameters/out.W``."""
+    """Make an ``.npz`` archive, and return its bytes. ``groups`` maps a group to its arrays by
+    name; an array of the archive is named ``group/name``, e.g. ``parameters/out.W``."""
     arrays: dict[str, Any] = {
         f"{g}/{n}": a for g, group in groups.items() for n, a in group.items()
     }
@@ -289,7 +291,7 @@ def load(folder: Path) -> Reproducer:
 
 
 def bind_sizes(program: Program, material: Arguments) -> dict[str, int]:
-    """Return the sizes ``batch`` and ``time`` that the shapes of the arrays determine.
+    """Return the sizes that the shapes of the arrays determine, e.g. ``{"batch": 8, "time": 20}``.
 
     Raises:
         UsageError: the shape of an array does not fit another array or the program.
@@ -305,8 +307,8 @@ def bind_sizes(program: Program, material: Arguments) -> dict[str, int]:
 
 
 def _check_reproducer(reproducer: Reproducer) -> None:
-    """Raise :class:`HarnessError` if a program is invalid, or if the arrays do not fit the
-    programs."""
+    """Raise :class:`HarnessError` if a program of the reproducer is invalid, or if the arrays do
+    not fit the programs."""
     material = reproducer.run.material
     for program in (reproducer.training, reproducer.inference):
         check_program(program)

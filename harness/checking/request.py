@@ -48,8 +48,9 @@ QUICK: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Request(RunOptions):
-    """The settings of a run of checks, as made from the options of the command line or of Python:
-    the specs, backends and checks, and the user's arrays or model."""
+    """The settings of a ``harness check`` command, as made from the options of the command line or
+    of Python: the specs, backends and checks, and the user's arrays (``given``) or model
+    (``against``)."""
 
     handler: str | None = None
     service: str = SERVICE
@@ -58,16 +59,16 @@ class Request(RunOptions):
 
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
-    """Make the test case of a spec: at small, distinct sizes, or with ``own`` at the spec's own
-    sizes."""
+    """Make the test case of a spec: a model at fixed sizes with random arrays. The sizes are small
+    and distinct, or with ``own`` the spec's own sizes."""
     sizes, batch, time = case_sizes(spec, request, own=own)
     return Case(spec, sizes, batch, time, request.seed, request.given)
 
 
 def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
-    """Return the sizes of a test case by name, its batch size and its number of time steps. With
-    ``own``, these are the spec's own sizes, otherwise small sizes. If the user gave arrays, the
-    sizes of these arrays are returned."""
+    """Return three things for a test case: the sizes by name, the batch size and the number of time
+    steps. With ``own``, these are the spec's own sizes, otherwise small sizes. If the user gave
+    arrays, they are the sizes of these arrays."""
     arrays = request.given
     if arrays is not None:
         return arrays.sizes, arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
@@ -94,9 +95,9 @@ def describe_arrays(arrays: UserArrays) -> GivenNumbers:
 
 
 def small_sizes(spec: Spec, fixed: Mapping[str, int]) -> dict[str, int]:
-    """Choose small, distinct values for all sizes that are not in ``fixed``. No value exceeds the
-    value in the spec. If the model rejects a smaller value, e.g. for an axis with sliding windows,
-    the value in the spec is used."""
+    """Return small, distinct values for the sizes of the spec that are not in ``fixed``, by name.
+    No value exceeds the value in the spec. If the model rejects a smaller value, e.g. for an axis
+    with sliding windows, the value in the spec is used."""
     small = {**_shrink_sizes(spec), **fixed}
     if _accepts_sizes(spec, small):
         return small
@@ -185,8 +186,8 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
 
 
 def resolve_checks(request: Request) -> tuple[str, ...]:
-    """Return the request's patterns of check names. If the user gave arrays, return the names of
-    those selected checks that use these arrays.
+    """Return the request's patterns of check names. If the user gave arrays, many checks cannot use
+    them; then return the names of those selected checks that can.
 
     Raises:
         UsageError: a pattern matches no check, or only checks that do not use the user's arrays.
@@ -227,11 +228,9 @@ def _not_comparable(count: int, count_text: str, problem: str, where: str = "") 
 
 
 def sort_slowest_first(names: Sequence[str]) -> list[str]:
-    """Sort the backends from slow to fast, so that the slow backends start first. If a slow backend
-    started last, it would run alone at the end.
-
-    Keras on JAX comes first, then JAX and other Keras backends, then all others, and numpy last.
-    """
+    """Sort the backends from slow to fast, so that a slow backend does not start last and then run
+    alone. Keras on JAX comes first, then JAX and other Keras backends, then all others, and numpy
+    last."""
     slow_parts = ("keras", "jax")
     return sorted(
         names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow_parts))

@@ -1,6 +1,6 @@
 """Running all cells of a request, with one worker process per backend. All backends share the test
 cases. The parent process runs the oracle, compares results, and writes to the record file when a
-cell ends. It never imports a framework."""
+cell ends. The parent process never imports a framework."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from harness.worker.process import kill_all
 
 
 class Engine(CellRunner):
-    """A run of all cells of a request. Leaving the context manager ends the worker processes."""
+    """The execution of all cells of a request, as a context manager that ends the worker
+    processes."""
 
     head: Head
     """The first line of the run's record file; set when the run begins."""
@@ -83,8 +84,9 @@ class Engine(CellRunner):
         return Report(results, lines, pairs, left_out, self.lacking, seconds)
 
     def _resume(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return the results in the record file that are still valid, so that their cells do not
-        run again. The result is empty unless the option ``--resume`` is set."""
+        """Return those results in the record file that are still valid, so that their cells do not
+        run again. ``plan`` has all cells of the request. The result is empty unless the option
+        ``--resume`` is set."""
         self._found_pairs: list[Pair] = []
         if not self.request.resume or self.request.records is None:
             return {}
@@ -99,9 +101,8 @@ class Engine(CellRunner):
         return reused
 
     def _read_history(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return the results that need not be computed again: of cells that agreed under the same
-        conditions in the history folder. The result is empty if the request has no history folder.
-        """
+        """Return results from the history folder: those of cells in ``plan`` that agreed under the
+        same conditions. The result is empty if the request has no history folder."""
         self._history_writer: RecordWriter | None = None
         folder = self.request.history
         if folder is None:
@@ -168,8 +169,9 @@ class CellPlace(Protocol):
     """The machine where a cell runs: this machine or a node of a cluster."""
 
     def signature(self, cell: Cell) -> Mapping[str, str] | None:
-        """Return everything that could change the cell's numbers on this machine (e.g. versions),
-        as texts by name; None if unknown. This method is called before :meth:`run_cell`."""
+        """Return everything that could change the cell's numbers on this machine, as texts by name,
+        e.g. ``{"usable cores": "8"}``; None if unknown. This method is called before
+        :meth:`run_cell`."""
 
     def run_cell(self, cell: Cell) -> CellResult:
         """Run the cell and return its result."""
@@ -190,8 +192,8 @@ class ThisMachine:
     def reuse_results(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return recorded results that are still valid, and texts that say why the other recorded
-        cells run again."""
+        """Return those recorded results of the cells in ``plan`` that are still valid, and texts
+        that say why the other recorded cells run again."""
         assert self._runner.request.records is not None
         reused, reasons = self._runner.reuse_results(plan, results_newest_first(records.cells))
         return reused, reasons if records.lines else [
@@ -199,7 +201,7 @@ class ThisMachine:
         ]
 
     def run(self, remaining: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``remaining``, cells of the same backend one after the other.
+        """Run the cells in ``remaining``. Cells of the same backend run one after the other.
         ``run_one`` runs a cell and writes its record. After the event ``enough`` is set, no further
         cell starts. Ctrl-C ends running cells."""
         runner = self._runner
@@ -241,7 +243,7 @@ HOST = "harness.checking.run:NodeCells"
 
 
 class ClusterMachines:
-    """The nodes of a cluster. They run the cells of a request with ``--on``, in place of
+    """The nodes of a cluster. They run the cells of a request with the option ``--on``, in place of
     :class:`ThisMachine`."""
 
     def __init__(self, runner: CellRunner) -> None:
@@ -261,7 +263,7 @@ class ClusterMachines:
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Return the recorded results that are still valid, and texts that say why other cells run
-        again. Each machine of the cluster examines the results of the cells that it ran."""
+        again. Each machine of the cluster examines the recorded results that it computed."""
         ended = records.cells
         reused: dict[Cell, CellResult] = {}
         reasons: list[str] = []
@@ -297,8 +299,8 @@ class ClusterMachines:
         return reused, reasons
 
     def run(self, remaining: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells in ``remaining`` on the nodes. On each node, one process runs all cells of
-        a backend. After the event ``enough`` is set, no further cell starts."""
+        """Run the cells in ``remaining`` on the nodes of the cluster. On each node, one process
+        runs all cells of a backend. After the event ``enough`` is set, no further cell starts."""
         queue = Queue(remaining, lambda cell: cell.backend)
         runner, request = self._runner, self._runner.request
         share, on_card = len(runner.backends) > 1, request.device != "cpu"
@@ -348,7 +350,7 @@ class ClusterMachines:
 
 
 class NodeCells:
-    """An object in a process on a cluster node, where it runs cells on the node's workers."""
+    """An object in a process on a cluster node. It runs cells on worker processes of this node."""
 
     def __init__(self, _: object) -> None:
         self._workers = Workers()
@@ -358,8 +360,8 @@ class NodeCells:
         return machine_identity(), digest("harness")
 
     def signature(self, task: Task) -> Mapping[str, str]:
-        """Return everything that could change a cell's numbers on this node (e.g. versions), as
-        texts by name."""
+        """Return everything that could change a cell's numbers on this node, as texts by name, e.g.
+        ``{"usable cores": "8"}``."""
         return self._workers.runner(task).signature(task.cell)
 
     def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
@@ -403,8 +405,8 @@ class _RemotePlace:
         self._begun: tuple[Cell, Any] | None = None
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return everything that could change the cell's numbers on the node (e.g. versions), as
-        texts by name. The cell starts to run at the same time."""
+        """Return everything that could change the cell's numbers on the node, as texts by name. The
+        cell starts to run when this method is called."""
         pending = self._actor.begin("signature", self._tasks[cell])
         self._begin(cell)
         signature: Mapping[str, str] = self._actor.result(pending)
@@ -427,8 +429,8 @@ class _RemotePlace:
 
 
 class _LostPlace:
-    """A stand-in for the node of a cell whose remote process has ended unexpectedly twice; the cell
-    does not run."""
+    """A replacement for the node of a cell whose remote process has ended unexpectedly twice. The
+    cell does not run."""
 
     def __init__(self, words: str) -> None:
         self._words = (

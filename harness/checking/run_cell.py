@@ -37,15 +37,16 @@ from harness.worker.worker import Outcome, Worker
 
 
 class CannotCheck(UsageError):
-    """Error in the user's own model or in its options. This error ends the whole run."""
+    """Error in the user's own model or in its options. This error ends the whole command."""
 
 
 @dataclass(frozen=True)
 class OpenedSubject:
     """A spec's program, or a user's own model, that a worker has opened for the checks.
 
-    - ``checks`` maps each check name to a function that yields findings.
-    - ``explain`` adds the first difference and the source of the fault to a result that differs.
+    - ``checks`` maps each check name to a function that yields findings (results of the check).
+    - ``explain`` adds two things to a result that differs: the first difference, and which code is
+      at fault.
     - ``outputs`` and ``values`` are arrays with which backends are later compared with each other.
     - ``not_compared`` is called after the checks and returns the names of results that no check
       compared.
@@ -59,7 +60,7 @@ class OpenedSubject:
 
 
 class Subject(Protocol):
-    """The subject of a cell's checks: a spec's program on a backend, or a user's own model."""
+    """What the checks of a cell examine: a spec's program on a backend, or a user's own model."""
 
     def needs(self, case: Case) -> tuple[Program | UpdateRule | None, ...]:
         """Return the programs and update rules whose primitives the backend must offer."""
@@ -80,8 +81,9 @@ class Subject(Protocol):
 class CellRun:
     """A cell with everything that is needed to run its checks.
 
-    ``case`` has small sizes, and ``own`` is a case of the same spec with the spec's own sizes.
-    ``checks`` are patterns of check names.
+    ``case`` is a test case with small sizes, and ``own`` is a test case of the same spec with the
+    spec's own sizes. ``checks`` are patterns of check names, e.g. ``train*``. ``differences`` has
+    the known differences of frameworks.
     """
 
     cell: Cell
@@ -96,7 +98,8 @@ class CellRun:
 
     def run(self, report: Callable[[Finding], None] = lambda _: None) -> CellResult:
         """Run the cell's checks, and call ``report`` with each finding. Errors in the backend and
-        in the harness become findings. An error in the harness ends this cell, but not the run."""
+        in the harness become findings. An error in the harness ends this cell, but other cells
+        still run."""
         result = CellResult(self.cell)
         started = time.perf_counter()
         for finding in self._catch_errors(result):
@@ -149,8 +152,8 @@ class CellRun:
             opened.explain(result)
 
     def _run_checks(self, opened: OpenedSubject, names: Sequence[str]) -> Iterator[Finding]:
-        """Run the checks in order, and yield their findings. If the worker process ends, the
-        remaining checks do not run."""
+        """Run the checks in order, and yield their findings (results). If the worker process ends,
+        the remaining checks do not run."""
         starts, running = self.worker.starts, "open"
         for name, check in opened.checks.items():
             if self.worker.starts != starts or self.worker.pid is None:
@@ -199,8 +202,8 @@ AROUND, MOST = 2, 60
 def describe_divergence(
     judged: Sequence[TracedPart], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
-    """Return the error and tolerance of traced values near the first wrong value, and an excerpt of
-    the file with the wrong equation.
+    """Return the errors and tolerances of recorded values near the first wrong value, and an
+    excerpt of the file with the wrong equation.
 
     ``judged`` has all compared values, and ``first`` is the first wrong value. ``place`` is the
     ``file:line`` of its equation, or an empty text.
@@ -240,7 +243,7 @@ PRIMITIVES = "primitives"
 @dataclass(frozen=True)
 class SpecOnBackend:
     """A spec's program on a backend, as opposed to a user's own model. ``repeat`` is the number of
-    repetitions in the check ``soak``. ``dtypes`` are all dtypes of the run."""
+    repetitions in the check ``soak``. ``dtypes`` are all dtypes of the command."""
 
     repeat: int = 0
     dtypes: tuple[str, ...] = ()
@@ -274,8 +277,8 @@ class SpecOnBackend:
     def _applies(self, check: str, run: CellRun) -> bool:
         """Return whether a check runs in this cell's dtype.
 
-        If a run has several dtypes, some checks run in only one of them. Checks that the user names
-        run in every dtype that they support.
+        If a command has several dtypes, some checks run in only one of them. Checks that the user
+        names run in every dtype that they support.
         """
         dtype = run.cell.dtype
         if check in FLOAT64_ONLY and dtype != "float64":
@@ -286,7 +289,7 @@ class SpecOnBackend:
         return only_dtype == dtype or not self._runs_elsewhere(only_dtype, run)
 
     def _runs_elsewhere(self, dtype: str, run: CellRun) -> bool:
-        """Return whether the same checks run in ``dtype`` in another cell of the run."""
+        """Return whether another cell of the same command makes the same checks in ``dtype``."""
         if dtype == run.cell.dtype or run.checks != ("*",):
             return False
         return dtype in self.dtypes and dtype in (run.worker.hello or {}).get("dtypes", ())

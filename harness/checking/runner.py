@@ -50,14 +50,15 @@ from harness.worker.worker import Worker
 
 
 class CheckEvents:
-    """A receiver of the events of a run, e.g. a progress display. Subclasses override the methods
-    that they need. Different threads call the methods, but never two methods at the same time."""
+    """A receiver of events while cells run, e.g. a progress display. Subclasses override the
+    methods that they need. Different threads call the methods, but never two methods at the same
+    time."""
 
     def planned(self, cells: Sequence[Cell]) -> None:
         """Receive the list of all cells of the run, before the first cell starts."""
 
     def rerunning(self, reasons: Sequence[str]) -> None:
-        """Receive the reasons why cells with recorded results run again, before the first cell
+        """Receive texts that say why cells with recorded results run again, before the first cell
         starts."""
 
     def began(self, cell: Cell) -> None:
@@ -75,7 +76,7 @@ class CheckEvents:
 
 @dataclass
 class Report:
-    """The results of a run, in the order of the planned cells.
+    """The results of all cells, in the order in which the cells were planned.
 
     - ``outliers`` are texts about backends that differ from all others, and ``pairs`` the
       comparisons of backends.
@@ -125,8 +126,9 @@ KEPT = 32
 
 
 class SharedCases:
-    """The test cases of a run. Each case is made once, and all backends use it. ``proofs`` maps the
-    name of a spec to the error of the oracle's gradients relative to the complex-step method."""
+    """The test cases of a command. Each test case is made once, and all backends use it. ``proofs``
+    maps the name of a spec to the error of the oracle's gradients relative to the complex-step
+    method."""
 
     def __init__(self, request: Request, capacity: int = KEPT) -> None:
         self.request, self.capacity = request, capacity
@@ -143,7 +145,7 @@ class SharedCases:
 
     def done(self, spec: str) -> None:
         """Record that a cell of the spec has ended. After the last cell of the spec, delete the
-        spec's cases."""
+        spec's test cases."""
         with self._lock:
             self._left[spec] -= 1
             if self._left[spec] <= 0:
@@ -152,10 +154,11 @@ class SharedCases:
                 self._turns.pop(spec, None)
 
     def get(self, spec: Spec, *, own: bool) -> Case:
-        """Return a spec's case at small sizes, or with ``own`` at the spec's own sizes.
+        """Return a spec's test case at small sizes, or with ``own`` at the spec's own sizes.
 
         Raises:
-            OracleFault: the oracle could not make the case, in this call or in an earlier call.
+            OracleFault: the oracle could not make the test case, in this call or in an earlier
+                call.
         """
         with self._get_lock(spec.name):
             if spec.name in self._faults:
@@ -185,8 +188,9 @@ class SharedCases:
         return case
 
     def _get_cases(self, spec: str) -> dict[bool, Case]:
-        """Return the cases of a spec that exist already, and mark the spec as most recently used in
-        the cache."""
+        """Return the test cases of a spec that exist already; the key True has the case at the
+        spec's own sizes, and False at small sizes. Mark the spec as most recently used in the
+        cache."""
         with self._lock:
             entry = self._cases.setdefault(spec, {})
             self._cases.move_to_end(spec)
@@ -205,12 +209,12 @@ MOST_MODELS = 40
 
 
 class CellRunner:
-    """The cells of a request, which callers run one by one. Leaving the context manager ends the
+    """The cells of a request, which callers run one by one, as a context manager that ends the
     worker processes.
 
     ``sources`` maps each spec name to the user's argument: the same name, or the path of a file.
-    ``alone`` means that the request has only some cells of a larger request. In this case, it may
-    set sizes that its specs do not have, because other specs of the larger request have them.
+    ``alone`` means that the request has only some cells of a larger request. It may then set sizes
+    that its specs do not have, because other specs of the larger request have them.
     """
 
     def __init__(
@@ -377,8 +381,8 @@ class CellRunner:
         return Signatures(self.request, self.differences)
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return the signature of a cell: everything that could change its numbers, as texts by
-        name, e.g. ``{"usable cores": "8"}``."""
+        """Return the signature of a cell: a dictionary of everything that could change its numbers,
+        e.g. ``{"usable cores": "8"}``."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
     def add_signature(self, result: CellResult) -> CellResult:
@@ -396,7 +400,7 @@ class CellRunner:
         """Return the recorded results that are still valid, and texts that say why the other cells
         run again.
 
-        For each cell, ``recorded`` has the results of earlier runs, the latest first. The latest
+        ``recorded`` maps each cell to the results of earlier runs, the latest first. The latest
         result with an unchanged signature is reused if its verdict is in ``verdicts``.
         """
         greetings = Greetings(self.request, self.workers)
@@ -474,8 +478,8 @@ class CellRunner:
         subject.check_names(worker, self.request.timeout, cell, small, own)
 
     def case(self, spec: Spec, *, own: bool) -> Case:
-        """Return a spec's case at small sizes, or with ``own`` at the spec's own sizes. If the user
-        gave arrays, both cases have the sizes of these arrays."""
+        """Return a spec's test case at small sizes, or with ``own`` at the spec's own sizes. If the
+        user gave arrays, both test cases have the sizes of these arrays."""
         return self.cases.get(spec, own=own and self.request.given is None)
 
     def _launch(self, backend: str) -> Launch:
@@ -494,8 +498,8 @@ class CellRunner:
 
 
 def _list_changed_attributes(library: Library, use: LayerUse) -> dict[str, str]:
-    """Return the attributes of a layer that differ from their defaults, as texts by name. Sizes
-    are left out."""
+    """Return the attributes of a layer that differ from their defaults, as a dictionary from name
+    to text. Attributes that are sizes are left out."""
     defaults = content(library.find("layer", use.layer), Layer).attributes
     return {
         name: json.dumps(value) if isinstance(value, bool) else str(value)

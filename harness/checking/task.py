@@ -120,7 +120,7 @@ class CellReport:
 
     @property
     def agrees(self) -> bool:
-        """True if the cell agrees, has only known differences, or has nothing to compare."""
+        """True if the cell agrees, has only known differences, or had nothing to compare."""
         return self.verdict in PASSING
 
     @property
@@ -236,7 +236,7 @@ class Workers:
 
 
 def tasks(runner: CellRunner) -> list[Task]:
-    """Make a task for each cell of a request.
+    """Make a :class:`Task` for each cell of a request, e.g. to send the cells to other machines.
 
     Raises:
         UsageError: the request has arrays, which a task cannot contain.

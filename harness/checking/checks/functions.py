@@ -2,8 +2,8 @@
 dtype's range.
 
 Random weights give pre-activations of at most about 16, so a model does not show errors of its
-functions at larger arguments. A model also hides an error in one of a thousand entries, because
-that error is smaller than the noise of the whole tensor.
+functions at larger arguments. A model also hides an error in a single one of a thousand entries,
+because that error is smaller than the noise of the whole tensor.
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ CLASSES, SPECIAL_INDEX = 300, 200
 
 @dataclass(frozen=True)
 class Promise:
-    """The allowed error of each entry of a function's result.
+    """The error that a correct function may have at each entry of its result.
 
-    It is ``units`` times the roundoff of the dtype, relative to the size of the entry, or to
-    ``least`` if that is larger. The numbers are in ``specs/probes/promises.yaml``.
+    It is ``units`` times the roundoff of the dtype, relative to the size of the entry. If the size
+    is below ``least``, it is relative to ``least``. The numbers are in
+    ``specs/probes/promises.yaml``.
     """
 
     units: float
@@ -66,7 +67,8 @@ class Promise:
 
 @cache
 def promises(probe: str) -> Mapping[str, Promise]:
-    """Return the allowed error of each output of a probe, by the name of the output."""
+    """Return a dictionary from the name of each output of a probe (a small test model) to its
+    allowed error."""
     text = files("harness.specs.probes").joinpath("promises.yaml").read_text(encoding="utf-8")
     return {
         name: Promise(row["units"], row.get("least", 0.0))
@@ -84,8 +86,8 @@ OF_LAYERS = re.compile(r"joined|joined_128|steps_16|rows|rows_in_order|.*_of_den
 
 
 def points() -> Array:
-    """Return test arguments of both signs, from the smallest to the largest float32, with
-    infinities and NaN."""
+    """Return test arguments for functions: numbers of both signs, from the smallest to the largest
+    float32, and infinities and NaN."""
     tiny = [0.0, 2.0**-149, 2.0**-130, 2.0**-126]
     near = [np.logspace(-30, -1, 30), np.linspace(0.0513, 20.0133, 397)]
     positive_points = single(np.concatenate([tiny, *near, ENDS, FAR, FURTHEST]))
@@ -93,7 +95,8 @@ def points() -> Array:
 
 
 def function_material(program: Program) -> Arguments:
-    """Return the parameters and inputs of the model ``probe/functions``."""
+    """Return the parameters and inputs of the test model ``probe/functions``, whose outputs are
+    single functions."""
     x = points()
     count, random = len(x), np.random.default_rng(13)
     drawn = draw(program, count, 1, 13)
@@ -130,7 +133,8 @@ def function_material(program: Program) -> Arguments:
 
 
 def further_material(program: Program) -> Arguments:
-    """Return the parameters and inputs of the model ``probe/further``."""
+    """Return the parameters and inputs of the test model ``probe/further``, whose outputs need
+    optional primitives."""
     x, random = points(), np.random.default_rng(17)
     count = len(x)
     drawn = draw(program, count, 1, 17)
@@ -187,7 +191,7 @@ def _addends(random: np.random.Generator) -> Array:
 
 
 def _nan_rows(random: np.random.Generator) -> Array:
-    """Return rows of random numbers: every second row has a NaN, and two other rows have an
+    """Return rows of random numbers. Every second row has a NaN, and two other rows have an
     infinity. The array has more numbers than XLA processes as one block on a CPU."""
     rows = random.normal(size=(130, CLASSES))
     rows[::2, SPECIAL_INDEX] = np.nan
@@ -196,7 +200,7 @@ def _nan_rows(random: np.random.Generator) -> Array:
 
 
 def _keys(random: np.random.Generator) -> Array:
-    """Return rows to be sorted: distinct numbers, ties, a constant, signed zeros, infinities and
+    """Return rows to be sorted: distinct numbers, ties, equal numbers, signed zeros, infinities and
     NaN, and nearly equal numbers."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(0, 7, CLASSES)
@@ -208,8 +212,8 @@ def _keys(random: np.random.Generator) -> Array:
 
 
 def _logits(random: np.random.Generator) -> Array:
-    """Return rows of logits: close together, far apart, masked with -inf, all equal, with one
-    possible class, and far from 0."""
+    """Return rows of logits: close together, far apart, masked with -inf, all equal, with only one
+    class that is not -inf, and far from 0."""
     logits = random.normal(size=(6, CLASSES)) * np.array([[5], [300], [1], [0], [1], [1]])
     logits[2, ::3] = -np.inf
     logits[4, : CLASSES - 1] = -np.inf
@@ -231,7 +235,7 @@ MATERIAL = {"functions": function_material, "further": further_material}
 
 def functions(context: Context) -> Iterator[Finding]:
     """Compare each function (e.g. ``tanh``) at about a thousand points, once in a session and once
-    as a compiled plan. If the checked model uses an optional primitive, functions that need
+    in a compiled plan. If the checked model uses an optional primitive, functions that need
     optional primitives are tested too."""
     finding = Finding("functions")
     for name in MATERIAL if _optional_primitives(context.case.training.nodes) else ("functions",):
@@ -242,8 +246,8 @@ def functions(context: Context) -> Iterator[Finding]:
 
 
 def _compare_probe(context: Context, name: str) -> list[Deviation]:
-    """Open a session of a probe and compare its outputs, except outputs that need a primitive which
-    the backend lacks."""
+    """Open a session of the probe ``name`` (a small test model) and compare its outputs. Outputs
+    that need a primitive which the backend lacks are left out."""
     remote = context.remote
     own = context.open_case(_make_case(name, offers_of(remote.worker.hello or {}, context.dtype)))
     return [
@@ -318,8 +322,9 @@ def _add_call(
 def _measure_error(
     name: str, result: Any, exact: Array, promise: Promise, dtype: str, denormals: bool
 ) -> Deviation:
-    """Return the largest error of one output, relative to the entry, together with the allowed
-    error."""
+    """Return the largest error of any entry of one output, relative to the size of the entry,
+    together with the allowed error. With ``denormals``, the backend promises to keep denormal
+    numbers."""
     limits = np.finfo(dtype)
     roundoff = float(limits.eps) / 2
     array = tensor(result)

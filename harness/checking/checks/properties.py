@@ -145,8 +145,9 @@ def _find_axis(program: Program, port: Port, dim: str) -> int | None:
 
 
 def _find_axes(case: Case, dim: str) -> dict[str, int]:
-    """Return, for each output that has the axis ``dim`` ("batch" or "time"), the index of this axis
-    by the output's name. For "batch", the result also has the new states."""
+    """Return a dictionary from output name to axis, for each output that has an axis ``dim``
+    ("batch" or "time"). The axis is a number, e.g. 0. For "batch", the dictionary also has the new
+    states."""
     program = case.inference
     ports = {f"output.{p.name}": p for p in program.outputs}
     if dim == "batch":
@@ -156,7 +157,8 @@ def _find_axes(case: Case, dim: str) -> dict[str, int]:
 
 
 def _check_shapes(results: Arrays, names: Mapping[str, int], expected: Arrays) -> Arrays:
-    """Check that all results in ``names`` have the oracle's shapes, and return the results.
+    """Check that all results named in ``names`` have the oracle's shapes (those of ``expected``),
+    and return the results.
 
     Raises:
         IllFormed: a result is missing or has a wrong shape.
@@ -196,9 +198,9 @@ def _split_steps(array: Array, axis: int, step: int) -> tuple[Array, Array]:
 
 
 def soak(context: Context) -> Iterator[Finding]:
-    """Compute results and gradients of one batch again, ``--repeat`` times. If the backend promises
-    to return the same bits in each call, all repetitions must have the same bits. Otherwise they
-    must agree within the tolerance."""
+    """Compute results and gradients of one batch again, as often as the option ``--repeat`` says.
+    If the backend promises to return the same bits in each call, all repetitions must have the same
+    bits. Otherwise they must agree within the tolerance."""
     if not context.repeat:
         return
     material = context.case.material
@@ -256,8 +258,8 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
 
 def partial_batch(context: Context) -> Iterator[Finding]:
     """Compare loss and gradients of a batch with one example less, like the last batch of an epoch.
-    The loss must be averaged over this smaller batch. Then compare the full batch again, as at the
-    start of the next epoch."""
+    The loss must be averaged over the examples of this smaller batch. Then compare the full batch
+    again, as at the start of the next epoch."""
     case = context.case
     if not can_be_smaller(case):
         return
@@ -277,7 +279,7 @@ def single_example(context: Context) -> Iterator[Finding]:
     """Compare results and gradients of one example with one time step, or of the smallest batch
     that the model accepts.
 
-    In the same session, a batch of the spec's training size runs before it, and is compared as
+    In the same session, a batch with the spec's training batch size runs first, and is compared as
     well.
     """
     case = context.case
@@ -310,14 +312,15 @@ def can_be_smaller(case: Case) -> bool:
 
 
 def smaller_batch(case: Case) -> Arguments:
-    """Return the case's arguments with a batch that has one example less."""
+    """Return the case's parameters with a new random batch, which has one example less than the
+    case's batch."""
     return case.batch_of(case.batch - 1, case.time)
 
 
 def repeatability(context: Context) -> Iterator[Finding]:
     """Check that repeated calls, and many forward passes in succession, return the same bits. If
     the backend does not promise to repeat bits, the results must only agree within the tolerance.
-    Loading the parameters again must reset the session."""
+    When the parameters are loaded again, the session must start afresh."""
     case = context.case
     finding = Finding("repeatability")
     pass_count = PASSES_FLOAT64 if context.dtype == "float64" else PASSES

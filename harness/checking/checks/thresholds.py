@@ -53,10 +53,11 @@ _lock = Lock()
 
 
 def large_case(case: Case, own: Case, phase: Phase) -> Case:
-    """Return a case of the spec at large sizes, e.g. with more units than a kernel's tile.
+    """Return a test case of the spec at large sizes, e.g. with more hidden units than the tile of a
+    matrix kernel.
 
-    Training and inference (``phase``) have different sizes. The case is stored, so that all
-    backends use the same case.
+    Training and inference (``phase``) have different sizes. The test case is stored, so that all
+    backends use the same one.
     """
     with _lock:
         cases = _large_cases.setdefault(case, {})
@@ -72,7 +73,7 @@ def large_case(case: Case, own: Case, phase: Phase) -> Case:
 
 
 def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
-    """Return the sizes of the large case, by name.
+    """Return a dictionary from size name to number, for the large test case.
 
     ``units`` replaces the largest of the spec's sizes that is not a number of classes. Sizes that
     the user has set stay unchanged.
@@ -95,8 +96,8 @@ def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
 
 
 def numerous_case(case: Case, own: Case) -> Case | None:
-    """Return a case in which small sizes, e.g. the number of attention heads, are raised to 17 or
-    more. Return None if no size can be raised."""
+    """Return a test case in which small sizes, e.g. the number of attention heads, are raised to 17
+    or more. Return None if no size can be raised."""
     with _lock:
         if case not in _numerous_cases:
             sizes, result = _raise_small_sizes(case, own), None
@@ -107,11 +108,11 @@ def numerous_case(case: Case, own: Case) -> Case | None:
 
 
 def whole_batch(case: Case) -> Arguments | None:
-    """Return a batch of the spec's training batch size.
+    """Return test arrays with the spec's training batch size.
 
-    Its inputs are random rows of the small case, whose values are away from kinks; its targets are
-    new random targets. Return None if the spec states no batch size, or if the batch would be too
-    large.
+    The inputs are random rows of the small test case, whose values are away from kinks; the targets
+    are new random targets. Return None if the spec states no batch size, or if the batch would be
+    too large.
     """
     training = case.spec.model.training
     batch = 0 if training is None else nearest_sizes(case.training, training.batch, case.time)[0]
@@ -133,8 +134,8 @@ def whole_batch(case: Case) -> Arguments | None:
 
 
 def _changeable_sizes(case: Case, own: Case) -> dict[str, int]:
-    """Return the spec's sizes that differ from the sizes of the small case, by name, largest
-    first."""
+    """Return the spec's sizes (name -> number) that differ from the sizes of the small test case,
+    largest first."""
     sizes = own.training.sizes
     changeable = {
         n: size
@@ -145,7 +146,8 @@ def _changeable_sizes(case: Case, own: Case) -> dict[str, int]:
 
 
 def _raise_small_sizes(case: Case, own: Case) -> dict[str, int]:
-    """Return the sizes of the case, with small sizes raised above 16, smallest first.
+    """Return the sizes of the test case (name -> number), smallest first, with small sizes raised
+    above 16.
 
     A size is raised only if the model accepts the larger size, and if its arrays then have at most
     :data:`MAX_ENTRIES` entries.
@@ -173,7 +175,7 @@ def _raise_small_sizes(case: Case, own: Case) -> dict[str, int]:
 
 def _class_sizes(program: Program) -> set[str]:
     """Return the names of sizes that are numbers of classes: the upper bounds of indices, and the
-    last axes of targets that are not indices."""
+    lengths of the last axes of targets that are not indices."""
     types = [program.type_of(port) for port in (*program.inputs, *program.targets)]
     bounds = {str(type_.bound) for type_ in types if type_.bound is not None}
     targets = [program.type_of(port) for port in program.targets]
@@ -184,9 +186,9 @@ def _draw_repeated(
     training: Program, _: Program, seed: int, *, batch: int, time: int
 ) -> tuple[int, Arguments]:
     """Draw a batch that repeats a few examples, with all values away from kinks. Half of the
-    batch's indices are the largest index.
+    batch's indices are the largest index. Return the seed that was used, and the test arrays.
 
-    The arguments and the result are those of :data:`harness.oracle.kinks.Drawing`.
+    The function is a ``drawing`` for :class:`harness.oracle.case.Case`.
     """
     sizes = {**training.sizes, "batch": batch, "time": time}
 
@@ -211,11 +213,9 @@ def _draw_repeated(
 def take_rows(
     program: Program, ports: Sequence[Port], arrays: Arrays, rows: Array | list[int]
 ) -> ArrayDict:
-    """Return some rows of each array, e.g. a part of a batch; ``rows`` are their numbers.
-
+    """Return the rows (examples) with the numbers ``rows`` of each array, e.g. a part of a batch.
     An array without a batch axis is returned whole. ``ports`` says which axis of each array is the
-    batch.
-    """
+    batch."""
     shapes = {port.name: [str(dim) for dim in program.type_of(port).shape] for port in ports}
     return {
         n: np.take(a, rows, shapes[n].index("batch")) if "batch" in shapes[n] else a
@@ -236,7 +236,7 @@ def large_sizes(context: Context) -> Iterator[Finding]:
     """Compare results and gradients at sizes larger than the usual buffers and tiles of kernels.
 
     In float32, the check also runs a whole training step. If the framework's autodiff computes the
-    gradients, float32 gradients are compared in this step only.
+    gradients, this step is the only comparison of float32 gradients.
     """
     case, other = (large_case(context.case, context.own, phase) for phase in LARGE)
     finding, remote = Finding("large-sizes"), context.remote
@@ -269,9 +269,9 @@ def large_sizes(context: Context) -> Iterator[Finding]:
 def _compare_inference(
     context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
 ) -> list[Deviation]:
-    """Compare outputs and loss of inference for given arguments. The assumed noise is at least
-    ``floor``, because a kernel for large sizes may overflow or cancel although the kernel for small
-    sizes does not. ``key`` is the cache key of the oracle's results."""
+    """Compare outputs and loss of inference on the test arrays ``material``. The assumed noise is
+    at least ``floor``, because a kernel for large sizes may overflow or cancel although the kernel
+    for small sizes does not. ``key`` is the cache key of the oracle's results."""
     targets = None if case.inference.loss is None else material.targets
     expected = case.forward("inference", material, key, targets).at_least(floor)
     results = context.remote.forward("inference", material.inputs, material.state, targets)
@@ -281,8 +281,9 @@ def _compare_inference(
 def _compare_step(context: Context, case: Case) -> list[Deviation]:
     """Compare one training step at large sizes.
 
-    A step returns gradients but no outputs. So if training differs from inference, and the
-    framework's autodiff computes the gradients, also compare a forward pass in training mode.
+    If the framework's autodiff computes the gradients, a step returns gradients but no outputs. If,
+    in addition, the model computes differently in training and in inference, also compare a forward
+    pass in training mode.
     """
     remote, expected = context.remote, _expected_results(case)
     deviations: list[Deviation] = []
@@ -317,7 +318,7 @@ def _expected_results(case: Case) -> Expected:
 
 
 def add_row_noise(expected: Expected, rows: int) -> Expected:
-    """Return the expected values. If all expected gradients are 0, give them a noise proportional
+    """Return the expected values. If all expected gradients are 0, add a noise that is proportional
     to the number of rows (examples times time steps).
 
     If the loss depends on no parameter, e.g. with a single class, the backend's gradients are sums
@@ -330,9 +331,9 @@ def add_row_noise(expected: Expected, rows: int) -> Expected:
 
 
 def _add_parameter_rounding(case: Case, expected: Expected, step_results: Arrays) -> Expected:
-    """Return the expected results of a step. :func:`_run_step` computes each gradient from the
-    change of a parameter, so the noise of the gradient includes the rounding error of the
-    parameter."""
+    """Return the expected results of a step with more noise. :func:`_run_step` computes each
+    gradient from the change of a parameter, so the noise of the gradient must include the rounding
+    error of the parameter."""
     values = {n: a for n, a in expected.values.items() if n in step_results}
     scale = scales(values)
     read_noise = {

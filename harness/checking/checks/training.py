@@ -1,4 +1,4 @@
-"""Checks of training steps, with a new batch at each step and a learning rate that changes."""
+"""Checks of training steps, with a new batch and a different learning rate at each step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RATES_TRIED = 5
 
 
 def own_optimizer(context: Context) -> Iterator[Finding]:
-    """Compare training steps with the spec's own optimizer. In the second half of the steps, the
+    """Compare training steps with the optimizer of the spec. In the second half of the steps, the
     learning rate is divided by 8.
 
     The check runs in float64 only: Adam divides each gradient by the gradient's size, which
@@ -44,8 +44,8 @@ def own_optimizer(context: Context) -> Iterator[Finding]:
 
 
 def sgd(context: Context) -> Iterator[Finding]:
-    """Compare training steps with plain gradient descent. Each parameter then changes by a multiple
-    of its gradient, so no division hides a wrong gradient."""
+    """Compare training steps with plain gradient descent. Each parameter then changes by its
+    gradient times the learning rate, so no division hides a wrong gradient, as it does in Adam."""
     yield _compare_steps(context, "training-sgd", context.case.spec.rule("sgd"), RATE)
 
 
@@ -53,12 +53,12 @@ def find_stable_rate(
     rate: float, dtype: str, expected: Callable[[float], Expected]
 ) -> tuple[float, Expected]:
     """Return the largest learning rate at which training is stable, and the expected results at
-    this rate.
+    this learning rate.
 
-    The function tries ``rate`` first, then ``rate`` divided by 16, 256 and so on. ``expected``
-    computes the oracle's results at a rate. At a rate that is not stable, training diverges, and
+    The function tries ``rate`` first, then ``rate`` divided by 16, 256 and so on.
+    ``expected(rate)`` computes the oracle's results. If training is not stable, it diverges, and
     results are only rounding errors after a few steps. The returned rate is a float32 number,
-    because some frameworks store the rate in float32.
+    because some frameworks store the learning rate in float32.
     """
     best: tuple[float, float, Expected] | None = None
     for power in range(RATES_TRIED):
@@ -80,8 +80,9 @@ def find_stable_rate(
 
 
 def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
-    """Return the ``inputs`` and ``targets`` of ``count`` batches. The first batch is the case's own
-    batch, unless ``time`` differs from the case's number of time steps."""
+    """Return a list of ``count`` batches; each is a dictionary with ``inputs`` and ``targets``. The
+    first batch is the case's own batch, unless ``time`` differs from the case's number of time
+    steps."""
     time = time or case.time
     others = (case.batch_of(case.batch, time, n) for n in range(1, count))
     first = case.material if time == case.time else case.batch_of(case.batch, time, count)
@@ -89,8 +90,8 @@ def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
 
 
 def plan_steps(case: Case, rule: UpdateRule, rate: float, dtype: str) -> tuple[Batches, Expected]:
-    """Return batches with a learning rate for each batch, and the oracle's results of training on
-    these batches."""
+    """Return two things: batches, each with a learning rate, and the oracle's results of training
+    on these batches."""
     drawn = batches_of(case, STEPS)
 
     def batches_at(rate: float) -> Batches:
@@ -131,8 +132,9 @@ def _compare_steps(context: Context, check: str, rule: UpdateRule, rate: float) 
 
 
 def _check_inference_after_training(context: Context, finding: Finding, step: Step) -> None:
-    """Check that inference directly after training gives the same results as inference after
-    loading the trained parameters again."""
+    """Compare inference directly after training with inference after the trained parameters are
+    loaded again: the results must be the same. ``step`` has the values after the last training
+    step."""
     case, remote = context.case, context.remote
     trained = step["parameters"], step["statistics"]
     if any(isinstance(tensor, Misfit) for tensors in trained for tensor in tensors.values()):
@@ -152,8 +154,9 @@ def _check_reset(
     before: Arrays,
     expected: Expected,
 ) -> None:
-    """Check that loading parameters resets everything that earlier steps changed: slots, step count
-    and learning rate."""
+    """Check that loading parameters resets everything that earlier steps changed: optimizer slots,
+    step count and learning rate. ``before`` are the results of the earlier steps; the same steps
+    must give them again."""
     material = context.case.material
     context.remote.load(material)
     (again,) = context.remote.train(batches, material.state)
@@ -178,9 +181,9 @@ TIME = 2
 
 
 def pipeline_forward(context: Context) -> Iterator[Finding]:
-    """Compare forward passes that run in a pipeline, and one pass of the plan that is compiled for
-    speed. ``harness bench`` times this plan if it is the fastest way to run the model. ``harness
-    train`` uses this plan to evaluate held-out data."""
+    """Compare forward passes that run in a pipeline (without returning results in between), and one
+    pass of the plan that is compiled for speed. ``harness bench`` times this plan if it is the
+    fastest way to run the model. ``harness train`` uses this plan to evaluate held-out data."""
     case = context.case
     _, time = nearest_sizes(case.inference, case.batch, min(case.time, TIME))
     batches = batches_of(case, BATCHES, time if case.given is None else case.time)
@@ -201,11 +204,11 @@ def pipeline_forward(context: Context) -> Iterator[Finding]:
 
 
 def pipeline(context: Context) -> Iterator[Finding]:
-    """Compare training steps in a pipeline, i.e. without returning results in between.
+    """Compare training steps in a pipeline, i.e. without returning results in between. The steps
+    use the spec's optimizer in float64, and gradient descent in other dtypes.
 
-    Before them, the check runs steps with NaN in all parameters: the losses must be NaN, and no NaN
-    may remain after a restart. The steps use the spec's own optimizer in float64, and gradient
-    descent in other dtypes.
+    Before these steps, the check runs steps with NaN in all parameters: the losses must be NaN, and
+    no NaN may remain after a restart.
     """
     if context.case.spec.update is None:
         return
@@ -236,8 +239,8 @@ def _check_nan_losses(
     """Run steps of the prepared pipeline with NaN in all parameters, and check that the losses are
     NaN.
 
-    (NaN in a single parameter is tested by the check ``nan``.) The second loss is NaN only if the
-    first step has kept the NaN in the parameters.
+    The second loss is NaN only if the first step has kept the NaN in the parameters. The check
+    ``nan`` tests NaN in a single parameter.
     """
     material = context.case.material
     parameters = {n: np.full_like(a, np.nan) for n, a in material.parameters.items()}
@@ -256,8 +259,9 @@ def trained(context: Context) -> Iterator[Finding]:
     """Compare training steps that run as in ``harness train``: with the derived gradient, compiled
     for speed.
 
-    Batches overwrite each other in memory, several steps run in one call, and the device sums the
-    losses. The steps use the spec's own optimizer in float64, and gradient descent in other dtypes.
+    As in that command, batches overwrite each other in memory, several steps run in one call, and
+    the device sums the losses. The steps use the spec's optimizer in float64, and gradient descent
+    in other dtypes.
     """
     case = context.case
     if case.spec.update is None:
@@ -274,11 +278,11 @@ def trained(context: Context) -> Iterator[Finding]:
 
 
 def _choose_rule(context: Context) -> tuple[UpdateRule, float]:
-    """Return the update rule of a check and its learning rate: the spec's own optimizer in float64,
-    otherwise gradient descent.
+    """Return the update rule of a check and its learning rate. The rule is the spec's optimizer in
+    float64, otherwise gradient descent.
 
-    An optimizer such as Adam divides gradients by gradients, which amplifies rounding errors. Only
-    in float64 do they stay small.
+    An optimizer such as Adam divides gradients by gradients, which amplifies rounding errors. The
+    errors stay small only in float64.
     """
     spec = context.case.spec
     if spec.update is None or context.dtype != "float64":
@@ -294,10 +298,10 @@ def run_like_train(
     starts: Sequence[int] = (),
 ) -> ArrayDict:
     """Run :data:`TOTAL_STEPS` training steps as ``harness train`` does, and return the values after
-    the last step.
+    the last step, with names such as ``step 24: out.W moved``.
 
-    For each step count in ``starts``, also run :data:`STEPS_PER_CALL` steps that start with this
-    step count, and return the values after the last of them.
+    For each step count in ``starts``, also run :data:`STEPS_PER_CALL` steps whose step count starts
+    there, and return the values after the last of these steps.
     """
     results = context.call_worker(
         "descend", batches, rule, rate, many=STEPS_PER_CALL, starts=list(starts)
@@ -313,8 +317,8 @@ def run_like_train(
 
 
 def sum_losses(expected: Expected) -> Expected:
-    """Return the values expected after :data:`TOTAL_STEPS` steps, with the sum of the losses in
-    place of the losses of single steps. ``harness train`` reads only the sum."""
+    """Return the values expected after :data:`TOTAL_STEPS` steps. The losses of single steps are
+    replaced by their sum, because ``harness train`` reads only the sum."""
     losses = [f"step {n}: loss" for n in range(1, TOTAL_STEPS + 1)]
     values = {n: a for n, a in expected.values.items() if n.startswith(f"step {TOTAL_STEPS}: ")}
     values.pop(losses[-1])
@@ -338,8 +342,9 @@ def _end_names(case: Case) -> list[str]:
 
 
 def _expect_forward(context: Context, batches: Batches) -> Expected:
-    """Return the outputs expected in the second half of a pipeline's steps, in which each batch is
-    used for the second time. Each step starts from the state that the previous step returned."""
+    """Return the outputs that a pipeline of forward passes must return in the second half of its
+    steps, in which each batch is used for the second time. Each step starts from the state that the
+    previous step returned."""
     material, names = context.case.material, _end_names(context.case)
 
     def run(session: Session) -> Arrays:

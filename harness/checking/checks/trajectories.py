@@ -106,7 +106,8 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 
 
 def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
-    """Run the steps in each of the three ways in new sessions, and return all deviations.
+    """Run the steps in new sessions in the three ways of :func:`optimizer_steps`. Return all
+    deviations.
 
     In narrow dtypes (e.g. bfloat16), gradients are exact and updates are compared in float32. So
     the backend must keep parameters, slots and the step number in float32.
@@ -152,8 +153,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
 
 
 def _expect_late_steps(case: Case, rule: UpdateRule, steps: Batches, start: int) -> Expected:
-    """Return the values expected after the last of ``steps``, if the optimizer's step count starts
-    at ``start``."""
+    """Return the values expected after the last of ``steps``, if the optimizer's step count is
+    ``start`` before the first."""
     last = f"step {start + len(steps)}: "
     expected = case.train(rule, steps, case.material, "late", start).only(last)
     return replace(expected, values={n: a for n, a in expected.values.items() if "loss" not in n})
@@ -170,9 +171,10 @@ def _merge_expected(*parts: Expected) -> Expected:
 
 
 def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
-    """Return two lists of batches. The first is for all three ways to run steps, and has each batch
-    twice. The second is for the steps that run one by one: it contains the first, and adds steps
-    with unusual learning rates and gradients."""
+    """Return two lists of batches. The first list is for all three ways to run steps (see
+    :func:`optimizer_steps`), and has each batch twice. The second list is for the steps that run
+    one by one: it contains the first list, and adds steps with unusual learning rates and
+    gradients."""
     narrowed = context.narrowed
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
     gradients = _make_gradients(count, narrowed)
@@ -194,8 +196,9 @@ def _make_batches(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]
 
 
 def _assign_groups(rule: UpdateRule) -> UpdateRule:
-    """Return the optimizer with its parameter groups assigned to the probe's parameters in turn.
-    The patterns by which the spec assigns groups would match no name in the probe."""
+    """Return the optimizer with new patterns for its parameter groups, so that the parameters of
+    the test model ``probe/steps`` belong to the groups in turn. The patterns in the spec match no
+    name in this model."""
     rules = [None, *rule.groups.values()]
     names = [port.name for port in _make_case().training.parameters]
     assigned = {name: rules[number % len(rules)] for number, name in enumerate(names)}
@@ -232,7 +235,7 @@ def _compare_values(
 def _step_from_large(
     context: Context, rule: UpdateRule, batch: Batch
 ) -> tuple[ArrayDict, Expected]:
-    """Make one step from very large parameters in the open session. Return the backend's new
+    """Run one step from very large parameters in the open session. Return the backend's new
     parameters and the expected parameters. The step is tiny compared with the parameters, so a
     difference means that the backend clips parameters."""
     case, narrowed = _make_case(), context.narrowed
@@ -258,8 +261,8 @@ def _join_losses(values: Arrays, losses: Sequence[str]) -> ArrayDict:
 
 
 def _expect_joined_losses(expected: Expected, losses: Sequence[str]) -> Expected:
-    """Return the expected values with all losses (by name in ``losses``) in one array, whose noise
-    is relative to the largest loss.
+    """Return the expected values with all losses (by name in ``losses``) in one array. The noise of
+    this array is relative to the largest loss.
 
     A loss is a sum of many terms, so a single loss can be nearly 0 and then has few correct digits.
     """
@@ -278,8 +281,8 @@ def _skip_last_step(expected: Expected, last: int) -> Expected:
     """Return the values expected in float16 if loss scaling skips the step ``last``, because its
     gradients are not finite.
 
-    Parameters and slots then stay the same. Without loss scaling, the entry :data:`NAN_ENTRY` would
-    become NaN, and all other entries would change.
+    In a skipped step, parameters and slots stay the same. Without loss scaling, the entry
+    :data:`NAN_ENTRY` would become NaN, and all other entries would change.
     """
     values = dict(expected.values)
     for name in expected.values:
@@ -302,9 +305,9 @@ def _make_case() -> Case:
 def _make_gradients(count: int, narrowed: bool) -> Array:
     """Return gradients of shape ``[count, batch, entries]``, for ``count`` steps.
 
-    An entry has about the same size in all steps, but a different value and sign in each step;
-    exceptions are :data:`ZERO_STEPS` and :data:`REPEATED_STEP`. If ``narrowed``, each value has
-    seven bits, so that the sum over a batch needs at most eight bits and is exact in bfloat16.
+    An entry has about the same size in all steps, but a different value and sign in each step,
+    except in :data:`ZERO_STEPS` and :data:`REPEATED_STEP`. If ``narrowed``, each value has seven
+    bits, so that the sum over a batch needs at most eight bits and is exact in bfloat16.
     """
     random = np.random.default_rng(7)
     gradients = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
@@ -357,8 +360,8 @@ def long_state(context: Context) -> Iterator[Finding]:
 def _run_carried(
     forward: Callable[[Arrays, Arrays], ArrayDict], batches: Sequence[Arrays], state: Arrays
 ) -> ArrayDict:
-    """Return the results of the batches with the numbers :data:`COMPARED_BATCHES`. Each batch
-    starts from the state that the previous batch returned."""
+    """Run the batches with ``forward(inputs, state)``; each starts from the state that the previous
+    batch returned. Return the results of the batches with the numbers :data:`COMPARED_BATCHES`."""
     values: ArrayDict = {}
     for number, inputs in enumerate(batches, start=1):
         results = forward(inputs, state)

@@ -32,7 +32,7 @@ from harness.runtime.session import Session
 def initial_values(context: Context) -> Iterator[Finding]:
     """Check the distributions of the initial values, drawn at the spec's own sizes. Then load
     initial values and read them back: the backend must return the same bits, in the cell's dtype.
-    Finally compare a pass and its gradients at these values."""
+    Finally compare a training pass and its gradients at these values."""
     case = context.case
     own = context.own.training
     if not own.parameters:
@@ -56,8 +56,8 @@ def initial_values(context: Context) -> Iterator[Finding]:
 
 
 def _compare_at_start(context: Context, drawn: ArrayDict) -> list[Deviation]:
-    """Compare a pass at the initial values of a training: scales are 1, and biases, states and
-    means are 0. The other parameters are ``drawn`` from their distributions."""
+    """Compare a training pass at the values with which training starts: scales are 1, and biases,
+    states and means are 0. The other parameters are ``drawn`` from their distributions."""
     case, remote = context.case, context.remote
     statistics = initial_statistics(case.training)
     state = initial_state(case.training, case.batch)
@@ -113,8 +113,8 @@ def values(context: Context) -> Iterator[Finding]:
 
 
 def cotangents(context: Context) -> Iterator[Finding]:
-    """Compare vector-Jacobian products: gradients of a sum over all outputs and new states,
-    weighted by random directions."""
+    """Compare vector-Jacobian products: multiply each output and each new state by a random array
+    of its shape, and compare the gradients of the sum of all these products."""
     case = context.case
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main", case.cotangents).only("gradient.")

@@ -139,8 +139,9 @@ class Rebuild:
         return stacks[value]
 
     def _missing_operands(self, value: int, depth: int, stacks: Mapping[int, int]) -> list[int]:
-        """To compute the stack of ``value`` after the loop, the stacks of its operands are needed.
-        Return the operands whose stacks are not yet in ``stacks``."""
+        """Return the operands of ``value`` whose stacks are not yet in ``stacks``. They are needed
+        to compute the stack of ``value`` after the loop. The result is empty if no stack is needed.
+        """
         g = self.rewriter
         if value in stacks or g.depth(value) < depth:
             return []
