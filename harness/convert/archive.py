@@ -32,13 +32,13 @@ DAMAGED = (
 
 
 class Damaged(Exception):
-    """Error: an archive, or a file in it, cannot be read. Callers put its message after the name of
-    the file, e.g. "its list of parts is too long"."""
+    """Error: an archive, or a file in it, cannot be read. The message is the end of a sentence,
+    e.g. "its list of parts is too long"; callers put the name of the file before it."""
 
 
 class _Listing:
-    """A file object from which zipfile reads an archive. While zipfile reads the list of contents,
-    the number of bytes that it may read is limited."""
+    """A file object from which zipfile reads an archive. It limits the number of bytes that zipfile
+    may read while it reads the list of contents."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.limited = file, True
@@ -107,8 +107,8 @@ class Archive:
 
 @contextmanager
 def _undamaged(name: str) -> Iterator[None]:
-    """Replace errors of zipfile by :class:`Damaged`, while the file ``name`` in the archive is
-    read."""
+    """Turn errors of zipfile into :class:`Damaged` inside the ``with`` block, which reads the file
+    ``name`` in the archive."""
     try:
         yield
     except DAMAGED as error:
@@ -137,10 +137,10 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
 
 @contextmanager
 def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
-    """Replace errors about an unreadable file by :class:`UsageError`, inside the ``with`` block.
+    """Turn errors about an unreadable file into :class:`UsageError`, inside the ``with`` block.
 
-    The message contains ``as_what``, the expected kind of file, and a ``hint`` what the user can
-    do.
+    The message contains ``as_what``, the expected kind of file, and ``hint``, which says what the
+    user can do.
 
     Raises:
         UsageError: the file is damaged, or cannot be read.
@@ -164,8 +164,8 @@ INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
 
 @dataclass(frozen=True)
 class Declared:
-    """An array that is still in its file: the shape and dtype that the file declares, and a
-    function that loads the array."""
+    """An array that is still in its file. ``shape`` and ``dtype`` are what the file declares; the
+    function ``load`` loads the array."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -178,8 +178,8 @@ def bytes_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None:
-    """Raise :class:`UsageError` if a file lacks keys of the model (``wanted``), or has unknown
-    keys."""
+    """Check the keys of the arrays in a file. Raise :class:`UsageError` if the ``found`` keys lack
+    a ``wanted`` key of the model, or include an unknown key."""
     found, wanted = list(found), list(wanted)
     found_set, wanted_set = set(found), set(wanted)
     missing, unknown = (
@@ -202,8 +202,8 @@ def read_arrays(
     integers: Container[str] = (),
 ) -> dict[str, Array]:
     """Check the declared shapes and dtypes of all arrays, then load the ``wanted`` arrays in C
-    order. ``found`` has the arrays of the file, and ``wanted`` the shapes of the model, by key. The
-    arrays with a key in ``integers`` hold indices, and become int64.
+    order. ``found`` maps each key to an array in the file, and ``wanted`` maps each key to its
+    shape in the model.
 
     Raises :class:`UsageError` for missing or unknown keys, for wrong shapes or dtypes, and for an
     array that differs from its declaration.
@@ -225,8 +225,8 @@ def check_declared(
     wanted: Mapping[str, tuple[int, ...]],
     integers: Container[str] = (),
 ) -> None:
-    """Raise :class:`UsageError` for a wrong shape, for a dtype other than float32 and float64
-    (other than integers, for a key in ``integers``), or if floats have different dtypes."""
+    """Raise :class:`UsageError` if the declared shape of an array is not the model's, if a dtype is
+    neither float32 nor float64, or if arrays have different dtypes."""
     name = displayed(path)
     for key, shape in wanted.items():
         if found[key].shape != shape:

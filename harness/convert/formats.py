@@ -1,8 +1,8 @@
-"""Formats of weights: each format converts between the harness and a framework's files.
+"""Formats of weights: each format converts weights of the harness to a framework's files, and back.
 
-A distribution lists its formats in the entry-point group ``harness.formats``. An entry point is a
-module that implements :class:`harness.runtime.hookspecs.Hooks`. A format is imported only in its
-own process (:func:`launch`), so the harness process never imports a framework.
+A Python package lists its formats in the entry-point group ``harness.formats``. An entry point is a
+module that implements :class:`harness.runtime.hookspecs.Hooks`. A format is imported only in a
+separate process (:func:`launch`), so the harness process never imports a framework.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.worker.launch import Launch
 
 
 class UnknownFormat(UsageError):
-    """Error: no installed distribution has a format of this name."""
+    """Error: no installed package has a format of this name."""
 
 
 class BrokenFormat(BrokenPlugin):
@@ -48,11 +48,9 @@ class Exported:
         inference: The inference program, at the same sizes. The format writes this program.
         parameters: Arrays by their names in the spec (``rnn.W``), in the order of the model. They
             are C-contiguous, of shape ``training.shape(port)``, and all float32 or all float64.
-        statistics: Moving means and variances, to which the rules for ``parameters`` apply too; and
-            constants, which are int64 if they hold indices
-            (:func:`harness.extend.program.index_names`).
+        statistics: Moving means and variances. The rules for ``parameters`` apply to them too.
         vocabulary: The characters by index; () if they are not known.
-        metadata: JSON data: the fingerprint of the spec, and the history of the weights.
+        metadata: JSON data: the fingerprint (checksum) of the spec, and how the weights were made.
     """
 
     spec: str
@@ -104,7 +102,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Script:
-    """Source code that runs a written model with its framework, without the harness.
+    """Source code that runs an exported model with its framework, without the harness.
 
     Attributes:
         module: The source of the model itself; "" if the weights file contains the whole model.
@@ -114,7 +112,7 @@ class Script:
             same names; if there are any, ``run`` also returns ``gradient.KEY``, the gradients of
             the inner product of cotangents and results.
         gradients: The expected gradients by KEY; empty if ``run`` returns none.
-        layers: The layers of the model (instance names) that ``run`` computes with the framework's
+        layers: The layers of the model (e.g. ``gru``) that ``run`` computes with the framework's
             own functions, as the backend does. ``run`` computes the equations of all other layers.
     """
 
@@ -125,19 +123,19 @@ class Script:
 
 
 def fitted(training: Program, inference: Program) -> Program:
-    """Return the program whose parameters and statistics have the names of the arrays in a file of
-    weights.
+    """Return the program whose parameters and statistics have the same names as the arrays in a
+    file of weights.
 
-    This is the training program, unless the model has noise. The training program then has
-    additional inputs for noise, so the inference program is returned.
+    This is the training program, unless the model has noise (e.g. dropout). With noise, the
+    training program has additional inputs, so the inference program is returned.
     """
     return inference if noise_ports(training) else training
 
 
 class Format(ABC):
-    """A format of weights. Its instances live in their own worker process.
+    """A format of weights. Its instances live in a separate worker process.
 
-    The user sees the message of a :class:`UsageError` that a method raises. Any other exception is
+    If a method raises :class:`UsageError`, the user sees its message. Any other exception is
     reported as a fault of the format, with its traceback.
 
     Attributes:
@@ -185,7 +183,7 @@ class Format(ABC):
 
     @abstractmethod
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
-        """Run the written model with its framework alone, in the dtype of its weights.
+        """Run the exported model with its framework alone, in the dtype of its weights.
 
         Args:
             path: The path given to :meth:`write` in the same process; the other files are next to
@@ -195,7 +193,8 @@ class Format(ABC):
             state: Arrays by name, ``[batch, ...]``, float64: the state before the first step.
 
         Returns:
-            ``output.NAME`` for every output and ``state.NAME`` for every new state.
+            A dictionary with ``output.NAME`` for every output and ``state.NAME`` for every new
+                state.
         """
 
     def doubt(self, dtype: str) -> str:
@@ -207,7 +206,8 @@ class Format(ABC):
         return ""
 
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
-        """Return source that runs the written model, for a bug report to the framework's authors.
+        """Return source code that runs the exported model, for a bug report to the framework's
+        authors.
 
         Args:
             path: The path given to :meth:`write`, in the same process and with the same model.
@@ -219,7 +219,7 @@ class Format(ABC):
             The sources. They contain text from the spec only as literals, as in an export.
 
         Raises:
-            UsageError: the format writes no source that runs its models.
+            UsageError: the format writes no source code that runs its models.
         """
         raise UsageError(f"format {self.name!r} writes no source that runs its models")
 
@@ -231,7 +231,8 @@ class Format(ABC):
         return None
 
     def versions(self) -> Mapping[str, str]:
-        """Return the versions of the distributions that write and run the files, at most 100."""
+        """Return the versions of the packages that write and run the files, by name; at most
+        100."""
         return {"numpy": np.__version__}
 
 
@@ -239,18 +240,19 @@ FORMATS = PluginKind("format", FORMATS_GROUP, UnknownFormat, BrokenFormat)
 
 
 def available() -> dict[str, Origin]:
-    """Return every installed format by name, sorted by name. No format is imported."""
+    """Return a dictionary from format name to its package, for every installed format, sorted by
+    name. No format is imported."""
     return plugins.available(FORMATS_GROUP)
 
 
 def launch(name: str, **options: Any) -> Launch:
-    """Return the settings with which the worker process of a format is started.
+    """Return the settings with which the worker process of the format ``name`` is started.
 
     ``options`` are further fields of :class:`~harness.worker.launch.Launch`, e.g. ``python``.
 
     Raises:
         UnknownFormat: no format of this name is installed.
-        BrokenFormat: two distributions have a format of this name.
+        BrokenFormat: two packages have a format of this name.
     """
     FORMATS.find(name)
     return Launch(name, handler="harness.convert.formats:handler", **options)
@@ -268,8 +270,8 @@ def load(name: str) -> Format:
 
 
 class FormatService:
-    """The methods of a format that the harness calls in the format's process. They take and return
-    plain data."""
+    """The methods of a format that the harness calls in the format's process. Arguments and results
+    are plain data, which can be sent between processes."""
 
     def __init__(self, format_: Format) -> None:
         self.format, self.name = format_, format_.name
@@ -303,7 +305,8 @@ class FormatService:
             raise UsageError(f"cannot write {displayed(target.name)}: {full.lower()}") from None
 
     def doubt(self, dtype: str) -> str:
-        """Return the answer of :meth:`Format.doubt`."""
+        """Return a text that explains why outputs in ``dtype`` may differ although nothing is
+        wrong, from :meth:`Format.doubt`."""
         return self.format.doubt(dtype)
 
     def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> Scripted:
@@ -317,7 +320,8 @@ class FormatService:
         }
 
     def read(self, path: str, training: Any) -> ReadWeights:
-        """Return ``parameters`` and ``statistics`` from :meth:`Format.read`."""
+        """Read a file with :meth:`Format.read`. Return a dictionary with two keys, ``parameters``
+        and ``statistics``, each with arrays by name."""
         parameters, statistics = self.format.read(Path(path), decode(training))
         return {"parameters": parameters, "statistics": statistics}
 
@@ -327,8 +331,8 @@ class FormatService:
 
 
 def _full_disk(error: BaseException | None) -> str | None:
-    """Return the system's message for a full disk, even if a later error hides this error. Return
-    None if the disk is not full."""
+    """Return the system's message that the disk is full, or None if it is not full. The message is
+    found even if ``error`` is a later error that hides it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG):
             return error.strerror
@@ -337,10 +341,10 @@ def _full_disk(error: BaseException | None) -> str | None:
 
 
 def handler(name: str) -> Callable[[str, dict[str, Any]], Any]:
-    """Return the function that answers calls in the worker of a format.
+    """Return the function that answers calls in the worker process of the format ``name``.
 
     Raises:
         UnknownFormat: no format of this name is installed.
-        BrokenFormat: as for :func:`load`.
+        BrokenFormat: its module or framework fails to import, or implements no hook.
     """
     return FormatService(load(name))

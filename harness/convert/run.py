@@ -63,8 +63,8 @@ class Agreement:
 
 
 def agreement(spec: Spec, weights_: Weights, dtype: str, run: Run, seed: int) -> Agreement:
-    """Run the exported model with its framework (by ``run``) on random inputs and state, and
-    compare all outputs and the new state with the oracle.
+    """Run the exported model with its framework (by ``run``) on random inputs and state. Compare
+    all outputs and the new state with the oracle, and return the comparison.
 
     The inputs have several batch sizes and lengths.
 
@@ -91,8 +91,8 @@ class FormatFault(CouldNotRun):
 
 @dataclass(frozen=True)
 class Exporting:
-    """The result of an export. ``versions`` are the versions of the libraries that wrote and ran
-    the files.
+    """The result of an export. ``versions`` has the versions of the libraries that wrote and ran
+    the files, by name.
 
     If the outputs differ from the oracle's outputs, ``files`` is empty, and ``doubt`` is the
     format's text about the dtype (:meth:`Format.doubt`).
@@ -111,8 +111,8 @@ Tell = Callable[[str], None]
 
 
 def ignore_call(verb: str) -> None:
-    """Do nothing. This function is the default of ``tell``, which shows the progress of an export
-    or import."""
+    """Do nothing. This function is the default of ``tell``, a function that shows which call of an
+    export or import is running."""
 
 
 class Caller:
@@ -164,8 +164,9 @@ FORMS = Forms(formats.FormatService)
 
 
 def export(request: Export, tell: Tell = ignore_call) -> Exporting:
-    """Write the files of a model, and run the written model. Keep the files if the model's outputs
-    agree with the oracle's. ``tell`` is called with the name of each call to the format.
+    """Write the files of a model, and run the exported model with its framework. Keep the files if
+    the model's outputs agree with the oracle's. ``tell`` is called with the name of each call to
+    the format.
 
     Raises:
         HarnessError: the spec, the weights or the target is wrong, or the format is unknown.
@@ -227,7 +228,7 @@ def exported_of(spec: Spec, weights_: Weights) -> formats.Exported:
 
 
 def import_(request: Import, tell: Tell = ignore_call) -> Weights:
-    """Read a framework's file and write its arrays as weights of the harness.
+    """Read a framework's file, write its arrays as weights of the harness, and return them.
 
     Raises:
         UsageError: the file or the target is wrong, or the format is unknown.
@@ -333,7 +334,7 @@ def _refuse_export(files: Sequence[Path], force: bool) -> None:
 
 
 def _label_exports(files: Sequence[Path]) -> None:
-    """Label files as exported files. Later exports may then replace them."""
+    """Label files as exported files, so that later exports may replace them."""
     try:
         for file in files:
             kinds.mark_export(file)

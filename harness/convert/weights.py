@@ -1,10 +1,10 @@
 """Weights as safetensors files, with metadata that identify their model.
 
-The tensors have the same names for all frameworks (``rnn.W``). The header's metadata are strings:
-``format``, ``spec`` and ``fingerprint`` are plain text; ``sizes``, ``statistics`` (the names of
-these tensors), ``vocabulary`` and ``history`` are JSON. ``sha256`` comes first, because safetensors
-itself does not detect a flipped bit. It is the checksum of the whole file, computed with zeros in
-place of the checksum.
+The tensors have the same names for all frameworks (``rnn.W``). The header's metadata are strings.
+``format``, ``spec`` and ``fingerprint`` (a checksum of the spec) are plain text; ``sizes``,
+``statistics`` (the names of the tensors that are moving statistics), ``vocabulary`` and ``history``
+are JSON. ``sha256`` comes first, because safetensors itself does not detect a flipped bit. It is
+the checksum of the whole file, computed with zeros in place of the checksum.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class TensorHeader(HeaderPart):
 
 
 class Metadata(HeaderPart):
-    """The metadata of a header, with the fields of :class:`Weights`."""
+    """The metadata in the header of a file of weights. The fields are those of :class:`Weights`,
+    and the checksum."""
 
     sha256: str
     format: Name
@@ -111,8 +112,8 @@ class Metadata(HeaderPart):
 
 
 class Header(BaseModel):
-    """The whole header of a file of weights: the metadata, and the positions of the tensors by
-    name."""
+    """The whole header of a file of weights: the metadata, and the dtype, shape and position of
+    each tensor."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     __pydantic_extra__: dict[str, TensorHeader]
@@ -141,8 +142,8 @@ def parse(text: bytes | memoryview) -> Header:
 
 
 def split(data: memoryview) -> tuple[dict[str, Any], int]:
-    """Split a file that safetensors has written: return its header, and the offset at which the
-    bytes of the tensors begin."""
+    """Split a file that safetensors has written. Return two things: its header, and the offset at
+    which the bytes of the tensors begin."""
     end = 8 + int.from_bytes(data[:8], "little")
     return json.loads(bytes(data[8:end])), end
 
@@ -157,7 +158,7 @@ def digest(*parts: bytes | bytearray | memoryview) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the text about an error that a malformed file has caused, i.e. an error of a type in
+    """Return the text of an error that a malformed file has caused. The type of the error is in
     :data:`MALFORMED`."""
     if isinstance(error, ValidationError):
         return describe_error(error)
@@ -187,11 +188,11 @@ class WeightsError(HarnessError):
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The arrays of a trained model, and everything needed to run it.
+    """The arrays of a trained model, and everything needed to run the model.
 
-    ``sizes`` has the sizes of the program by name, e.g. ``hidden``. ``parameters`` and
-    ``statistics`` have the names of the spec, and are float32 or float64; constants that hold
-    indices are int64. ``vocabulary`` has the characters by index. ``history`` is JSON data about
+    ``sizes`` has the sizes of the program by name, e.g. ``hidden``. ``fingerprint`` is a checksum
+    of the spec. ``parameters`` and ``statistics`` map names in the spec, e.g. ``rnn.W``, to float32
+    or float64 arrays. ``vocabulary`` has the characters by index. ``history`` is JSON data about
     the origin of the weights.
     """
 
@@ -243,8 +244,8 @@ def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
 
 
 def read_digest(path: str | Path) -> str:
-    """Return the checksum in the header of a file of weights. Files with different weights have
-    different checksums.
+    """Return the checksum in the header of a file of weights, by which files can be compared:
+    different weights have different checksums.
 
     Raises:
         FileFault: the file cannot be read.
@@ -394,8 +395,9 @@ def _check_bytes(name: str, data: bytes) -> None:
 
 
 def _weights(data: bytes, wanted: str) -> Weights:
-    """Make the weights from the content of a file whose checksum is right. ``wanted`` is the
-    expected format. If the content is malformed, raise an error of a type in :data:`MALFORMED`."""
+    """Make the weights from ``data``, the content of a file whose checksum is right. ``wanted`` is
+    the expected format. If the content is malformed, raise an error of a type in :data:`MALFORMED`.
+    """
     end = 8 + int.from_bytes(data[:8], "little")
     metadata = parse(memoryview(data)[8:end]).metadata
     if metadata.format != wanted:
@@ -431,8 +433,8 @@ def is_plain(path: str | Path) -> bool:
 
 
 def load_plain(path: str | Path, integers: Container[str] = ()) -> ArrayDict:
-    """Return the arrays, by name, of a safetensors file that was not written by the harness. All
-    are float32 or float64, except the arrays in ``integers``.
+    """Read a safetensors file that was not written by the harness. Return a dictionary from name to
+    array; all arrays are float32 or float64.
 
     Raises:
         WeightsError: the file cannot be read, is damaged, or has other content.

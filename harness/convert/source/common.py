@@ -47,11 +47,12 @@ def common_code(
     e: Emitter, node: Node, operands: Sequence[Code], templates: Mapping[str, Template]
 ) -> Code | None:
     """Return the source code of a node, if the code is the same in all frameworks, or if
-    ``templates`` has a template for the operation; otherwise return None.
+    ``templates`` has a template (a source text with gaps) for the operation; otherwise return None.
 
-    ``templates`` maps operations to templates of one framework. A template may contain names of the
-    node's attributes, as in ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the model's
-    dtype. In the template of ``concat``, ``%0`` is the list of all operands.
+    ``templates`` maps operations to the templates of one framework. A template may contain names of
+    the node's attributes, as in ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the
+    model's dtype. ``%0`` stands for the first operand; in the template of ``concat``, it is the
+    list of all operands.
 
     Three keys are not operations. The template ``square`` is for ``power`` with exponent 2, and
     ``swap`` for ``permute_dims`` that swaps the first two axes. ``keepdims`` is the source text of
@@ -97,8 +98,8 @@ def common_code(
 
 
 def names_in(templates: Mapping[str, Template]) -> frozenset[str]:
-    """Return the dotted names in templates, e.g. ``torch.exp``. The generated source may use these
-    names."""
+    """Return the dotted names in templates of source code, e.g. ``torch.exp``. The generated source
+    may use these names."""
     texts = " ".join(text for text in templates.values() if isinstance(text, str))
     return frozenset(re.findall(r"(?<![\w.])[a-z]\w*(?:\.\w+)+", texts))
 
@@ -139,11 +140,11 @@ def ends_of(e: Emitter, node: Node) -> list[str]:
 
 @dataclass(frozen=True)
 class LayerBody:
-    """The equations of one call of a layer, in training or in inference, to be written as a
-    function.
+    """The equations of one call of a layer, in training or in inference, from which a function is
+    written.
 
-    ``results`` has the indices of the results that the function returns. ``moves`` is True if the
-    function updates moving statistics before it returns.
+    ``results`` has the indices of those results of the call that the function returns. ``moves`` is
+    True if the function updates moving statistics before it returns.
     """
 
     program: Program
@@ -160,8 +161,12 @@ class LayerBody:
         parameter: Callable[[str], str],
         reserved: set[str],
     ) -> tuple[Emitter, list[str], list[Code]]:
-        """Write the body of the function. Return the emitter, the names of the function's
-        arguments, and the expressions of its results."""
+        """Write the body of the function. Return three things: the emitter (which has the lines),
+        the names of the function's arguments, and the expressions of its results.
+
+        ``parameter`` maps a parameter's name to its source text, e.g. ``self.W``. ``reserved`` has
+        the variable names that must not be used. ``depth`` is the indentation.
+        """
         body, label = self.call.block, self.call.attributes["label"]
         names = dict(self.program.names)
         idioms = Idioms(self.program.types, names)

@@ -39,8 +39,8 @@ def signature(model: SourceModel) -> list[str]:
 
 
 def form_title(form: LayerForm) -> str:
-    """Return the first line of the docstring of a layer's class, e.g. ``Layer gru: activation relu,
-    gate hard_sigmoid.``"""
+    """Return the first line of the docstring of a layer's class: its name and its attributes, e.g.
+    ``Layer gru: activation relu, gate hard_sigmoid.``"""
     items = form.attributes.items()
     parts = [f"{name_text(n)} {name_text(str(v))}" for n, v in items if not isinstance(v, Dim)]
     return f"Layer {name_text(form.definition)}{': ' if parts else ''}{', '.join(parts)}."
@@ -73,7 +73,8 @@ def names(every: Sequence[str]) -> str:
 
 
 def vocabulary(characters: Sequence[str]) -> list[str]:
-    """Return the lines of the constant ``VOCABULARY``; an empty list without characters."""
+    """Return the source lines of the constant ``VOCABULARY``, a string of all characters; an empty
+    list if there are no characters."""
     if not characters:
         return []
     head = ["# The characters by index."]
@@ -123,8 +124,8 @@ def comment(line: str, indent: int = 0) -> str:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """Break a line of names with shapes into several lines, e.g. ``x [batch, 3], h [batch, 4] -> y
-    [batch, 4]``."""
+    """Break a line of names with shapes into lines of at most ``width`` characters, e.g. ``x
+    [batch, 3], h [batch, 4] -> y [batch, 4]``."""
     lines: list[str] = []
     for word in re.split(r"(?<=[,>]) (?![^\[]*\])", line):
         if lines and len(lines[-1]) + len(word) + 1 <= width:

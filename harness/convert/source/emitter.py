@@ -1,6 +1,7 @@
-"""Writer of one function as Python source, with the operations of one framework (its dialect).
+"""Writer of one function as Python source code. The names of operations come from a *dialect*: the
+source code of one framework.
 
-A value that has no name in the spec and is read only once gets no variable: its expression is
+If a value has no name in the spec and is read only once, it gets no variable: its expression is
 written inside the expression that reads it. A variable is reused for a new value of the same name
 if the old value is not read again.
 """
@@ -26,8 +27,9 @@ LINE = 99
 
 
 def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[str]:
-    """Format ``head(items)tail`` as lines of source: on one line if it fits, else with all items on
-    a second line, else with one item per line. ``indent`` is the number of indentation levels."""
+    """Return the source lines of ``head(items)tail``: on one line if they fit, else with all items
+    on a second line, else with one item per line. ``indent`` is the number of indentation levels.
+    """
     space, joined = INDENT * indent, ", ".join(items)
     if len(line := f"{space}{head}{joined}{tail}") <= LINE:
         return [line]
@@ -37,8 +39,8 @@ def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[s
 
 
 def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[str]:
-    """Format ``head{"key": value, ...}`` as lines of source: on one line if it fits, else with one
-    item per line."""
+    """Return the source lines of ``head{"key": value, ...}``: on one line if they fit, else with
+    one item per line. ``indent`` is the number of indentation levels."""
     space = INDENT * indent
     pairs = [f"{text(key)}: {item}" for key, item in items]
     if len(line := f"{space}{head}{{{', '.join(pairs)}}}") <= LINE:
@@ -47,8 +49,8 @@ def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[st
 
 
 def statement(indent: int, line: str) -> list[str]:
-    """Format a statement as lines of source. A long statement is broken inside the parentheses of
-    the call at its end."""
+    """Return the source lines of the statement ``line``. A long statement is broken inside the
+    parentheses of the call at its end. ``indent`` is the number of indentation levels."""
     if len(INDENT) * indent + len(line) <= LINE or not line.endswith(")"):
         return [INDENT * indent + line]
     depth, start = 0, len(line)
@@ -82,8 +84,8 @@ class Code:
     """An expression of the generated source.
 
     ``parts`` are texts and numbers of program values. For a number, the value's variable is
-    inserted. ``level`` is the precedence of the expression. ``plain`` is True if the expression is
-    a Python number and not a tensor.
+    inserted. ``level`` is the precedence of the expression's operator. ``plain`` is True if the
+    expression is a Python number and not a tensor.
     """
 
     parts: tuple[str | int, ...]
@@ -97,7 +99,8 @@ class Code:
 
 
 def value(number: int) -> Code:
-    """Return the expression that consists of the variable of a program value."""
+    """Return the expression that reads the variable of a program value; ``number`` is its value
+    number."""
     return Code((number,))
 
 
@@ -107,8 +110,8 @@ def number(figure: float) -> Code:
 
 
 def fill(template: str, *operands: Code, plain: bool = False) -> Code:
-    """Fill a template with operands: ``%0`` is the first operand. ``^0`` is the first operand too,
-    with parentheses if it needs them before a dot or ``[``.
+    """Fill a template, e.g. ``torch.exp(%0)``, with operands: ``%0`` is the first operand. ``^0``
+    is the first operand too, with parentheses if it needs them before a dot or ``[``.
 
     A template contains each operand exactly once, because the emitter counts how often values are
     read.
@@ -147,7 +150,7 @@ NUMERIC = ("negative", "add", "subtract", "multiply", "divide", "less", "less_eq
 
 def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
     """Count how often each value is read, including reads in loop bodies. Each value in ``wanted``
-    gets one more read."""
+    gets one more read, because the function returns it."""
     reads = Counter(wanted)
     for node in nodes:
         reads.update(node.inputs)
@@ -157,8 +160,8 @@ def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
 
 
 class Dialect(ABC):
-    """The interface of a framework's source code: subclasses say how operations and loops are
-    written."""
+    """The interface of a framework's source code. Each framework has a subclass, which says how
+    operations and loops are written."""
 
     @abstractmethod
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
@@ -166,18 +169,19 @@ class Dialect(ABC):
 
     @abstractmethod
     def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
-        """Return the expression of an array in which every entry is the number ``figure``."""
+        """Return the expression of an array with ``shape`` in which every entry is the number
+        ``figure``."""
 
     @abstractmethod
     def scan(self, e: Emitter, node: Node) -> None:
         """Write a loop over time steps."""
 
     def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
-        """Return an expression that draws new noise at every call. ``law`` is the distribution
-        (:mod:`harness.language.noise`).
+        """Return an expression that draws new random noise at every call. ``law`` is the
+        distribution, with the keys of :mod:`harness.language.noise`.
 
         Raises:
-            NotImplementedError: layers are not written for training in this framework.
+            NotImplementedError: exports to this framework contain no training code.
         """
         raise NotImplementedError
 
@@ -190,10 +194,10 @@ class Emitter:
 
     - ``base`` returns the name of a value in the spec, or "".
     - ``left`` counts how often each value will still be read.
-    - ``pending`` has the expressions of values that have no variable yet, and ``text`` the
-      variables of all other values.
+    - ``pending`` maps a value without a variable to its expression, which is still to be written.
+      ``text`` maps every other value to its variable.
     - ``owner`` maps a variable to the last value that was assigned to it.
-    - ``like`` is the source of a tensor of the model's dtype.
+    - ``like`` is the source of a tensor of the model's dtype, e.g. ``x``.
     """
 
     dialect: Dialect
@@ -225,12 +229,12 @@ class Emitter:
         return variable_name
 
     def hold(self, number_: int, name: str) -> None:
-        """Record that the variable ``name`` holds a value."""
+        """Record that the variable ``name`` now holds the value with this number."""
         self.text[number_], self.owner[name], self.home[number_] = name, number_, self.depth
 
     def name(self, base: str) -> str:
-        """Return a variable name: ``base`` if this variable is free or its old value is not read
-        again, else a new name such as ``base_2``."""
+        """Return a name for a new variable. The name is ``base`` if there is no such variable or if
+        its old value is not read again; otherwise it is a new name such as ``base_2``."""
         base = identifier(base)
         old_value = self.owner.get(base)
         if (
@@ -242,12 +246,12 @@ class Emitter:
         return unique(base, {*self.owner, *self.reserved})
 
     def render(self, code: Code) -> str:
-        """Return the text of an expression."""
+        """Return the source text of an expression, without counting its values as read."""
         return "".join(p if isinstance(p, str) else self.text[p] for p in code.parts)
 
     def read(self, code: Code) -> str:
-        """Return the text of an expression that is written now. The values in the expression are
-        counted as read once."""
+        """Return the source text of an expression, and count each value in it as read once. Call it
+        when the text is written to the function."""
         self.left.subtract(p for p in code.parts if isinstance(p, int))
         return self.render(code)
 
@@ -256,8 +260,8 @@ class Emitter:
         self.lines += statement(self.depth, line)
 
     def operand(self, number_: int) -> Code:
-        """Return an expression for a value that is read now: the value's pending expression, or its
-        variable."""
+        """Return the expression of a value for use as an operand: its variable, or, if it has none,
+        the expression that computes it."""
         code = self.pending.get(number_)
         if code is None:
             return value(number_)
@@ -266,8 +270,8 @@ class Emitter:
         return code
 
     def assign(self, number_: int, code: Code) -> None:
-        """Write the assignment of an expression to a variable, and record that the variable holds
-        the value."""
+        """Write a statement that assigns the expression ``code`` to a variable. Record that the
+        variable holds the value with this number."""
         text = self.read(code)
         name = self.name(self.base(number_) or self.words.get(number_, "part"))
         if name != text:
@@ -292,7 +296,8 @@ class Emitter:
     # --- Nodes
 
     def block(self, nodes: Sequence[Node], outputs: Iterable[int]) -> None:
-        """Write the nodes of one body (of the function or of a loop)."""
+        """Write the nodes of the function's body or of a loop's body. ``outputs`` are the values
+        that the body returns."""
         before = self.direct, self.readers
         self.direct, self.readers = Counter(outputs), {}
         for node in nodes:
@@ -303,8 +308,8 @@ class Emitter:
         self.direct, self.readers = before
 
     def alone(self, number_: int) -> bool:
-        """Return whether a value will be read exactly once, by the body (of the function or a loop)
-        that is being written."""
+        """Return whether a value will be read exactly once, by the body (of the function or of a
+        loop) that is being written. Such a value needs no variable."""
         return self.left[number_] == 1 == self.direct[number_]
 
     def node(self, node: Node) -> None:
@@ -319,7 +324,8 @@ class Emitter:
 
     def settle(self, number_: int, code: Code, op: str = "") -> None:
         """Decide how a computed value is written. A value that has no name and is read once stays
-        an expression; any other value is assigned to a variable now."""
+        an expression, to be written where it is read. Any other value is assigned to a variable
+        now."""
         self.words[number_] = WORDS.get(op, op or "part")
         if code.plain or (self.alone(number_) and not self.base(number_)):
             self.pending[number_] = code
@@ -327,8 +333,8 @@ class Emitter:
             self.assign(number_, code)
 
     def built(self, node: Node) -> Code:
-        """Return the expression of a node. If it would be too long, its longest operands are
-        assigned to variables."""
+        """Return the expression of a node. If the expression would be too long, its longest
+        operands are assigned to variables before it."""
         operands = [self.operand(i) for i in node.inputs]
         while True:
             code = self.expression(node, operands)
@@ -368,8 +374,8 @@ class Emitter:
         return self.dialect.code(self, node, operands)
 
     def operands(self, numbers: Sequence[int], width: int = WIDTH) -> list[Code]:
-        """Return the expressions of values that are read together, e.g. as arguments. If they are
-        longer than ``width``, some of them are assigned to variables."""
+        """Return the expressions of several values for one line of source, e.g. as arguments. If
+        the line would be longer than ``width``, some of the values are assigned to variables."""
         codes = [self.operand(n) for n in numbers]
         for n, code in enumerate(codes):
             total = sum(len(self.render(c)) for c in codes)
@@ -379,7 +385,9 @@ class Emitter:
         return codes
 
     def free_sizes(self, arguments: Sequence[int], further: Sequence[str] = ()) -> list[str]:
-        """Return lines that read the free sizes (batch, time) from the shapes of the arguments.
+        """Return source lines that read the free sizes (batch, time) from the shapes of the
+        function's arguments, e.g. ``time = x.shape[1]``. A size is read only if the function or one
+        of the lines ``further`` uses it. ``arguments`` are value numbers.
 
         Raises:
             UsageError: no argument has an axis from which a free size can be read.
@@ -406,8 +414,8 @@ class Emitter:
 
 
 def _tells(dim: Dim, size: str) -> bool:
-    """Return whether the size ``size`` can be computed from the length of an axis, e.g. ``time``
-    from ``2 * time + 1``."""
+    """Return whether the size ``size`` can be computed from the length of an axis. For example,
+    ``time`` can be computed from ``2 * time + 1``."""
     return len(dim.terms) == 1 and dim.terms[0][0] == size and dim.terms[0][1] > 0
 
 

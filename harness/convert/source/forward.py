@@ -1,4 +1,4 @@
-"""Writer of the function that computes a whole model, for all frameworks."""
+"""Writer of the function that computes a whole model as source code, for all frameworks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.program.ir import Node
 
 @dataclass(frozen=True)
 class Forward:
-    """The written function of a whole model.
+    """The source code of the function that computes a whole model.
 
     ``outputs`` and ``after`` (the new state) have pairs of a name and the expression that is
     returned.
@@ -27,8 +27,8 @@ class Forward:
     after: Sequence[tuple[str, str]]
 
     def lines(self, model: SourceModel, start: Sequence[str]) -> list[str]:
-        """Return the lines of the function's body. The last lines return the outputs and the new
-        state.
+        """Return the source lines of the function's body. The last lines return the outputs and the
+        new state.
 
         ``start`` has the lines that create the state if the caller passes no state.
         """
@@ -43,7 +43,8 @@ class Forward:
 
 
 def emitter(model: SourceModel, dialect: Dialect, like: str, depth: int) -> Emitter:
-    """Return an emitter that writes the equations of a model outside of its layers."""
+    """Return an emitter (a writer of source code) for the equations of a model outside of its
+    layers. ``like`` is the source of a tensor of the model's dtype."""
     return Emitter(dialect, model.types, model.name, model.program.sizes, like, depth)
 
 
@@ -53,8 +54,8 @@ def forward(
     call: Callable[[Emitter, Node], None],
     reserved: Collection[str],
 ) -> Forward:
-    """Write the function of the whole model with the emitter ``e``. ``call`` writes the call of a
-    layer."""
+    """Write the function of the whole model with the emitter ``e``. ``call(e, node)`` writes the
+    call of a layer. ``reserved`` has variable names that must not be used."""
     e.call, program = call, model.program
     e.reserved.update(reserved)
     results = [*model.outputs.values(), *model.state.values()]
@@ -73,11 +74,11 @@ def forward(
 def given(
     e: Emitter, model: SourceModel, node: Node, least: int = 0, width: int = WIDTH
 ) -> list[Code]:
-    """Return the arguments of a layer's call as expressions.
+    """Return the arguments of a layer's call (``node``) as expressions.
 
-    If the expressions are longer than ``width``, some of them are assigned to variables. If at
-    least ``least`` arguments at the end are zeros, these arguments are left out, because zeros are
-    their default.
+    If the expressions are longer than ``width`` characters, some of them are assigned to variables.
+    Arguments at the end that are zeros are left out if there are at least ``least`` of them,
+    because zeros are their default.
     """
     form, _ = model.calls[node.attributes["label"]]
     values = [value for _, value in form.roles(node)]
@@ -91,8 +92,8 @@ def given(
 
 
 def first_state(model: SourceModel, e: Emitter, head: str) -> list[str]:
-    """Return the lines of a function that returns the state before the first call; [] if the model
-    has no state. ``head`` is the line with ``def``."""
+    """Return the source lines of a function that returns the state before the first call; [] if the
+    model has no state. ``head`` is the line with ``def``."""
     if not model.state:
         return []
     items = []
@@ -107,11 +108,9 @@ def first_state(model: SourceModel, e: Emitter, head: str) -> list[str]:
 
 
 def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
-    """Write the results of a layer's call. A single result stays an expression; several results are
-    assigned to variables.
-
-    ``word`` is the variable name for results that have no name.
-    """
+    """Write the results of a layer's call. A single result stays an expression, to be written where
+    it is read; several results are assigned to variables. ``word`` is the variable name for results
+    that have no name."""
     if len(values) == 1:
         e.settle(values[0], code, word)
         return

@@ -1,4 +1,5 @@
-"""Replacement of several primitives by one operation that every framework has, e.g. ``relu``.
+"""Replacement of several primitives by one operation that every framework has, e.g. ``relu``, in
+exported source code.
 
 The new operations are ``relu``, ``clip``, ``sigmoid``, ``softmax``, ``log_softmax``, ``mean`` and
 ``select``. ``select`` takes one index of an axis and drops the axis: ``x[:, -1]``.
@@ -35,7 +36,7 @@ class Idioms:
         self, nodes: Iterable[Node], wanted: Iterable[int]
     ) -> tuple[tuple[Node, ...], tuple[int, ...]]:
         """Rewrite nodes. Return the new nodes that are needed to compute the values ``wanted``, and
-        the new numbers of these values."""
+        the numbers that these values have after rewriting."""
         rewritten = [self._rewritten(node) for node in nodes]
         results = tuple(self._now(value) for value in wanted)
         needed = needed_nodes([node for node in rewritten if node is not None], results)

@@ -1,4 +1,5 @@
-"""Grouping of a model's layers into classes or functions; equal layers share a class."""
+"""Grouping of a model's layers for export: layers that are equal except for their weights share a
+class or function."""
 
 from __future__ import annotations
 
@@ -17,8 +18,7 @@ from harness.program.signature import call_key, index_names, is_constant, local_
 
 @dataclass
 class Method:
-    """A method of a layer's class. It computes all calls of these layers that have the same
-    equations.
+    """A method of a layer's class. All calls with the same equations use the same method.
 
     ``call`` is one of these calls. If its equations differ in the training program, ``training`` is
     the call in that program, otherwise None. ``results`` has the indices of the results that any
@@ -33,12 +33,8 @@ class Method:
 
 @dataclass
 class LayerForm:
-    """Layers of a model with the same definition, attributes and shapes. They are written as one
-    class, with one method for each different set of equations.
-
-    ``statistics`` has the names of arrays that are not trained, also ``constants``. The constants
-    in ``integers`` hold indices.
-    """
+    """All layers of a model with the same definition, attributes and shapes. They are written as
+    one class, with one method for each different set of equations."""
 
     name: str
     definition: str
@@ -61,19 +57,19 @@ class LayerForm:
         return sorted(names, key=self.constants.__contains__)
 
     def roles(self, call: Node) -> list[tuple[str, int]]:
-        """Return the inputs and states of a call: the argument's name in the definition (its role),
-        and the number of the value."""
+        """Return the inputs and states of a call as pairs: the argument's name in the definition
+        (e.g. ``h``), and the value's number."""
         pairs = zip(call.attributes["roles"], call.inputs, strict=True)
         return [(role, value) for role, value in pairs if role not in self.shapes]
 
 
 @dataclass
 class SourceModel:
-    """The inference program of a model, prepared for writing.
+    """The inference program of a model, prepared for writing as source code.
 
-    ``outputs`` and ``state`` map names to value numbers. ``instances`` maps a layer's name to its
-    :class:`LayerForm`. ``calls`` maps the label of a call to the call's :class:`LayerForm` and
-    :class:`Method`.
+    ``outputs`` and ``state`` map names to value numbers. ``instances`` maps a layer's name to the
+    :class:`LayerForm` (class) of the layer. ``calls`` maps the label of a call to a pair: the
+    :class:`LayerForm` and the :class:`Method` that is called.
     """
 
     program: Program
@@ -86,8 +82,8 @@ class SourceModel:
     calls: Mapping[str, tuple[LayerForm, Method]]
 
     def name(self, value: int) -> str:
-        """Return the name of a value, or "" if it has no name. If the value is an output or a
-        state, its name there is preferred."""
+        """Return the name of a value, or "" if it has no name. If the value is an output or a new
+        state, the name of this output or state is preferred."""
         crossing = self.crossing.get(value)
         if crossing is not None:
             return crossing
@@ -96,14 +92,14 @@ class SourceModel:
 
     @cached_property
     def crossing(self) -> dict[int, str]:
-        """The names of outputs and new states, by value number. If a value has several such names,
-        the first name."""
+        """A mapping from value number to the name of an output or new state. If a value has several
+        such names, it gets the first."""
         names = (*self.state.items(), *self.outputs.items())
         return {value: name for name, value in reversed(names)}
 
     @cached_property
     def made(self) -> dict[int, Node]:
-        """The node that computes each value."""
+        """A mapping from value number to the node that computes the value."""
         return {output: node for node in self.nodes for output in node.outputs}
 
     def dims(self, shape: Sequence[Dim]) -> str:
@@ -135,11 +131,11 @@ def model(training: Program, inference: Program) -> SourceModel:
 
 
 def _with_floats(program: Program) -> list[Node]:
-    """Return the nodes of a program. Each layer call without float inputs is replaced by the
+    """Return the nodes of a program. If a layer call has no float inputs, it is replaced by the
     equations of the layer.
 
-    A layer such as a table of positions has no float input, so its class would not know the model's
-    dtype.
+    A layer without a float input, such as a table of positions, must not become a class, because
+    the class would not know the model's dtype.
     """
     nodes: list[Node] = []
     for node in program.nodes:
@@ -217,8 +213,8 @@ def _method(form: LayerForm, call: Node, training: Node) -> Method:
 
 
 def _zeros(form: LayerForm, call: Node, made: Mapping[int, Node]) -> frozenset[str]:
-    """Return the names of the last arguments of a call whose values are zeros, and which can be
-    left out. The first argument is never left out."""
+    """Return the names of arguments at the end of a call that are zeros and can be left out. The
+    first argument is never left out. ``made`` maps a value to the node that computes it."""
     zero_roles: set[str] = set()
     for role, value in reversed(form.roles(call)[1:]):
         node = made.get(value)
@@ -237,8 +233,8 @@ def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
 
 
 def canonical(call: Node) -> Any:
-    """Return the equations of a call as nested tuples, without the numbers of values. Two calls
-    with equal equations give equal tuples."""
+    """Return the equations of a call as nested tuples, without value numbers, as a key for
+    comparison: two calls with equal equations give equal tuples."""
     numbers: dict[int, int] = {}
 
     def index_of(value: int) -> int:

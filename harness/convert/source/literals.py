@@ -30,7 +30,7 @@ def camel(name: str, reserved: Collection[str] = ()) -> str:
 
 
 def identifier(name: str, reserved: Collection[str] = ()) -> str:
-    """Return the name as an identifier, with a trailing ``_`` if it is reserved."""
+    """Return ``name`` as a Python identifier, with a trailing ``_`` if it is reserved."""
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
     if not plain.strip("_") or plain[0].isdigit():
         plain = f"v{plain}"

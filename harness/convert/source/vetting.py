@@ -1,7 +1,8 @@
-"""Check that generated source contains only what an export writes, before it is written or run.
+"""Check that generated source contains only code that an export writes, before the source is
+written or run.
 
 Names and notes from a spec are string literals in the source (:mod:`.literals`). If such a text
-ever ended its quotation marks early and became code, this check would reject the code. The check
+could end its quotation marks early and become code, this check would reject the code. The check
 covers the kinds of statements and expressions, the imports, every called function and every name
 that is read.
 """
@@ -52,8 +53,8 @@ class Words:
 
 
 def vetted(source: str, words: Words, name: str) -> str:
-    """Return the source if it contains only code that an export to the format writes. ``words`` has
-    the allowed names.
+    """Return ``source`` if it contains only code that an export to the format writes; otherwise
+    raise an error. ``words`` has the allowed names.
 
     Raises:
         UsageError: the source contains forbidden code; the message begins with ``name``.
@@ -76,9 +77,9 @@ def vetted(source: str, words: Words, name: str) -> str:
 class _SyntaxReader:
     """A check of a syntax tree, which first collects the names that the source defines.
 
-    ``functions`` and ``methods`` are the defined functions and methods, and ``bound`` the assigned
-    names. ``attributes`` has the names of attributes that are assigned on ``self``. ``inner`` has
-    the nodes before a dot.
+    ``functions`` and ``methods`` are the names of functions and methods that the source defines,
+    and ``bound`` the names to which it assigns values. ``attributes`` has the names that are
+    assigned on ``self``. ``inner`` has the expressions that stand before a dot.
     """
 
     words: Words
@@ -158,8 +159,9 @@ class _SyntaxReader:
         return "" if node.name == "__init__" else self._new(node.name)
 
     def _new(self, name: str) -> str:
-        """Return a text about the problem if ``name``, to which a value is assigned, already has a
-        meaning in the source, e.g. as a module; else ""."""
+        """Return a text about the problem if the source assigns a value to ``name`` although this
+        name already has a meaning in the source, e.g. as a module. Return "" if there is no
+        problem."""
         taken = name in self.words.roots or name in self.words.python or name.startswith("__")
         return f"other meaning of {name!r}" if taken or name == "self" else ""
 
@@ -197,7 +199,7 @@ class _SyntaxReader:
 
 def _dotted(node: ast.expr) -> str:
     """Return the dotted name that an expression consists of, e.g. ``torch.nn.functional``. Return
-    "" for any other expression."""
+    "" for an expression that is not a dotted name."""
     if isinstance(node, ast.Name):
         return node.id
     inner = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
@@ -227,8 +229,8 @@ LIMIT = 1 << 24
 
 
 def run_file(path: Path, words: Words) -> ModuleType:
-    """Run a source file after checking it, and return its module. Nothing is stored in
-    ``sys.modules`` or on disk.
+    """Check a source file, run it, and return its module. Nothing is stored in ``sys.modules`` or
+    on disk.
 
     Raises:
         UsageError: the file is missing, or contains something that no export writes.
