@@ -1,1 +1,2 @@
-"""Code of a backend's process: it runs a program on arrays with one framework."""
+"""Code that runs in the process of a backend: it runs a program (a model's operations) on arrays
+with one framework."""

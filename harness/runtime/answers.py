@@ -21,7 +21,7 @@ from harness.errors import shorten
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arrays with which a model runs: five mappings from names to arrays, e.g.
+    """The arrays with which a model runs: five dictionaries from name to array, e.g.
     ``parameters["rnn.W"]``.
 
     Floats are float64 numbers that float32 represents exactly. Indices are int64.
@@ -34,8 +34,8 @@ class Arguments:
     targets: ArrayDict
 
     def with_batch(self, other: Arguments) -> Arguments:
-        """Return a copy that keeps the parameters and statistics, and takes all other arrays from
-        ``other``."""
+        """Return a copy with the parameters and statistics of this object and the inputs, state and
+        targets of ``other``."""
         return replace(self, inputs=other.inputs, state=other.state, targets=other.targets)
 
 
@@ -71,10 +71,10 @@ def tensor(value: Any) -> Array | Misfit:
 
 
 def check_all_arrays(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
-    """Return the tensors if all of them are arrays.
+    """Return a worker's results if all of them are arrays.
 
     Raises:
-        IllFormed: a tensor is a :class:`Misfit`; the message names it.
+        IllFormed: a result is a :class:`Misfit`, i.e. not an array; the message names it.
     """
     arrays: dict[str, Array] = {}
     for name, value in tensors.items():
@@ -86,7 +86,7 @@ def check_all_arrays(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class ConvertedBy:
-    """A pydantic annotation for a field whose value the function ``convert`` validates.
+    """A pydantic annotation for a field whose value is checked by the function ``convert``.
 
     ``convert`` returns the value, or raises ValueError if the value is not allowed.
     """
@@ -118,12 +118,12 @@ class Length:
 
 @dataclass(frozen=True)
 class EqualLength:
-    """An annotation for an answer with a list, e.g. one entry per step, whose length follows from
-    an argument of the call.
+    """An annotation for an answer with a list that must be as long as an argument of the call says,
+    e.g. one entry per step.
 
-    ``argument`` names this argument: the length itself, or a list of the same length. ``within``
-    names the field of the answer that holds the list; if it is empty, the answer itself is the
-    list.
+    ``argument`` names this argument: it is the length itself, or a list of the same length.
+    ``within`` names the field of the answer that holds the list; if it is empty, the answer itself
+    is the list.
     """
 
     argument: str
@@ -131,7 +131,7 @@ class EqualLength:
 
 
 def short_text(value: Any) -> str:
-    """Return a value as text for an error message, cut to a short length."""
+    """Return ``value`` as text for an error message; a long text is cut."""
     return shorten(repr(value), 80)
 
 
@@ -298,11 +298,11 @@ class AttachedModel(TypedDict):
 
 
 class RecordedCall(TypedDict):
-    """A call of a module during a pass of a user's model.
+    """A call of a module (e.g. a torch.nn.Module) during a pass of a user's model.
 
     The starts and ends of all calls are numbered in the order in which they happen; ``start`` and
-    ``end`` are the two numbers of this call. ``end`` is -1 if the call raised. ``inputs`` and
-    ``outputs`` are names of arrays.
+    ``end`` are the two numbers of this call. ``end`` is -1 if the call raised an exception.
+    ``inputs`` and ``outputs`` are names of arrays.
     """
 
     module: str

@@ -38,25 +38,27 @@ from harness.runtime.promises import LONGEST, MOST_TEXTS
 
 
 class Backend(ABC):
-    """The base class of a backend: one framework, in a separate worker process.
+    """The base class of a backend, which connects one framework to the harness. A backend runs in a
+    separate worker process.
 
     A tensor needs only a ``shape``, a tuple of integers. Tensors that a method gets belong to the
     harness, which may pass them again. A method may write into its arguments only if its docstring
-    says that they are given away. If a method raises, the check that called it gets the verdict
-    ``error`` or ``out-of-memory``. The harness checks the return values. If a value breaks a
-    promise of this contract, the harness raises :class:`harness.runtime.promises.ContractError`,
-    which names the method.
+    allows it. If a method raises, the check that called it gets the verdict ``error`` or
+    ``out-of-memory``. The harness checks the return values. If a value breaks a promise of this
+    contract, the harness raises :class:`harness.runtime.promises.ContractError`, which names the
+    method.
 
     The worker calls :meth:`versions`, :meth:`devices` and :meth:`dtypes` when it starts. For each
-    session, the harness sets :attr:`quick` and :attr:`deterministic`, calls :meth:`use` and
-    :meth:`session`, and then asks with :meth:`claim` for the framework's own layers.
+    session (a model at one path and dtype), the harness sets :attr:`quick` and
+    :attr:`deterministic`, calls :meth:`use` and :meth:`session`, and then asks with :meth:`claim`
+    for the framework's own layers.
 
     Attributes:
         name: The name of the entry point.
         fused: Faster implementations of several primitives in one function, by name: of the
             operations in :data:`harness.program.fused.FUSED` (e.g. ``softmax``) and of
-            ``loose_max``. They are called like primitives. Plans use only the fused operations
-            listed here.
+            ``loose_max``, a maximum that may ignore NaN. They are called like primitives. Plans use
+            only the fused operations listed here.
         quick: Set by the harness if each function runs only a few times, at many shapes, as in
             checks. The framework should then compile quickly instead of optimizing.
         exact: Set by the harness during training: compiled functions must give the same bits in
@@ -137,7 +139,8 @@ class Backend(ABC):
         return ("float64", "float32")
 
     def lacks(self, dtype: str) -> Collection[str]:
-        """Return the primitives that the framework lacks in a dtype of :meth:`dtypes`.
+        """Return the primitives that the framework does not support in ``dtype``, one of
+        :meth:`dtypes`.
 
         Only primitives in :data:`harness.program.primitives.OFFERED` may be missing. A model that
         needs a missing primitive is ``unsupported`` in this dtype.
@@ -162,11 +165,13 @@ class Backend(ABC):
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        """Run a loop over the first axis (time). Compiled functions may contain such a loop.
+        """Run a loop over the first axis (time) of some tensors. Compiled functions may contain
+        such a loop.
 
         Args:
-            step: A function of the carried tensors and one slice ``[...]`` of each sequence. It
-                returns the next carried tensors, of the same shapes, and the outputs of the step.
+            step: A function of two lists: the carried tensors, i.e. the values that go from step to
+                step, and one slice ``[...]`` of each sequence. It returns the next carried tensors,
+                of the same shapes, and the outputs of the step.
             carries: The carried tensors before the first step.
             sequences: At least one tensor, each ``[time, ...]``.
             reverse: Whether to go from the last time step to the first.
@@ -178,7 +183,7 @@ class Backend(ABC):
         return loop(self.primitives, step, carries, sequences, reverse)
 
     def compile(self, function: F) -> F:
-        """Return a faster version of a function.
+        """Return a faster version of a function from tensors by name to tensors by name.
 
         The harness calls the faster version with tensors of various shapes, but always with the
         same names.
@@ -186,15 +191,16 @@ class Backend(ABC):
         return function
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """Return a function that runs a plan. A step of the harness calls this function; the
-        harness passes the step to :meth:`advance`.
+        """Return a function that runs a plan, i.e. a list of operations for fixed sizes. The
+        harness calls this function in each step. The whole step, with this call in it, is passed to
+        :meth:`advance`.
 
         Returns:
             A function from inputs to outputs, by the plan's names. An input has the shape
-                ``plan.shape(plan.inputs[name])``, with its axes already in the order of
-                ``plan.orders``. The function may write into the inputs named in
-                ``plan.carried.values()``, but into no other input. Outputs are valid until the next
-                call.
+            ``plan.shape(plan.inputs[name])``, with its axes already in the order of
+            ``plan.orders``. The function may write into the inputs named in
+            ``plan.carried.values()``, but into no other input. Outputs are valid until the next
+            call.
         """
         table = with_products_in({**self.primitives, **self.fused}, plan.products)
         return plan_script(plan, table, self.tensor, self.scan)
@@ -203,8 +209,8 @@ class Backend(ABC):
         """Return a function that runs a plan, like :meth:`execute`, but compile it with the
         framework's compiler.
 
-        ``bench`` and ``train`` use it on the path ``compiled``. With ``--path fastest`` they try it
-        if :attr:`compiles` contains that path.
+        ``bench`` and ``train`` use it on the path ``compiled``. With ``--path fastest``, the path
+        ``compiled`` is tried if it is in :attr:`compiles`.
 
         Raises:
             UsageError: there is no compiler, or it cannot compile this plan.
@@ -212,7 +218,8 @@ class Backend(ABC):
         raise UsageError(f"{self.name} cannot compile whole plans: use another path")
 
     def compile_native(self, function: F) -> F:
-        """Compile a function that calls the framework's own layers, for path ``native-compiled``.
+        """Compile a function that calls the framework's own layers, for the path
+        ``native-compiled``.
 
         The function may compute gradients too. All calls have the shapes of the first call.
 
@@ -223,7 +230,7 @@ class Backend(ABC):
         raise UsageError(f"{self.name} cannot compile its own layers: use another path")
 
     def advance(self, step: Advance) -> Advance:
-        """Return a faster version of a step, e.g. a compiled one.
+        """Return a faster version of a training step or forward pass, e.g. a compiled one.
 
         A step is a function from (carried, fixed, batch) to (next carried, results), each a mapping
         from names to tensors. ``carried`` are the tensors that a step replaces (e.g. parameters),
@@ -299,10 +306,10 @@ class Backend(ABC):
         """Reset the peak that :meth:`device_memory` reports."""
 
     def repeats(self) -> bool:
-        """Return whether computing a gradient again gives the same bits.
+        """Return whether computing the same gradient twice gives the same bits.
 
         The answer holds for the device and dtype of :meth:`use`. It is false if a GPU sums in
-        varying order (atomics). The checks then ask only for agreement within the yardstick.
+        varying order (atomics). The checks then require only agreement within the yardstick.
         """
         return True
 
@@ -328,10 +335,11 @@ class Backend(ABC):
         """Return the framework's own layer or loss that computes exactly this call; return None if
         the framework has none.
 
-        On native paths the harness asks for each call in each phase, before anything runs. A layer
-        runs natively only if the backend claims all of its calls, in both phases. If a claimed call
-        raises, the harness reports the error and does not run the equations instead. The gradient
-        of a claimed call needs :meth:`value_and_gradient`.
+        The harness asks for each call of a layer or loss on the native paths, separately for
+        training and inference, before anything runs. A layer runs natively only if the backend
+        returns an implementation for all of its calls, in both phases. If such a call raises an
+        error, the harness reports the error and does not run the equations instead. Gradients of
+        native calls need :meth:`value_and_gradient`.
         """
         return None
 
@@ -339,13 +347,14 @@ class Backend(ABC):
         """Return the framework's own optimizer whose update is exactly this rule; return None if
         the framework has none.
 
-        The harness asks only on native paths. To time whole steps with the optimizer, the backend
-        needs :meth:`value_and_gradient`.
+        The harness asks only on the native paths. To time whole steps with this optimizer, the
+        backend needs :meth:`value_and_gradient`.
         """
         return None
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Any:
-        """Return the session of a model if the backend has its own kind of session, else None.
+        """Return the object that runs a model, if the backend has its own class for this purpose,
+        else None.
 
         The result is a :class:`~harness.runtime.session.Session`. If it is None, the harness makes
         a standard session.
@@ -358,7 +367,8 @@ class Backend(ABC):
         return None
 
     def own_models(self) -> Any:
-        """Return the object that runs users' models for ``harness check --against``, or None.
+        """Return the object that runs users' models for ``harness check --against``; return None if
+        the backend does not support that.
 
         The result is a :class:`harness.extend.models.OwnModels`.
         """
@@ -368,8 +378,12 @@ class Backend(ABC):
 def plan_script(
     plan: Plan, table: Table, tensor: Callable[[Array], Any], scan: Loop
 ) -> Callable[[Tensors], Tensors]:
-    """Return a function that runs a plan node by node and maps inputs to outputs, by the plan's
-    names."""
+    """Return a function that runs a plan (a list of operations) one operation after the other. The
+    function maps inputs by name to outputs by name.
+
+    ``table`` has the primitives, ``tensor`` converts an array to a tensor, and ``scan`` runs a loop
+    over time.
+    """
 
     def scalar(value: float) -> Any:
         return tensor(np.asarray(value, host_dtype(plan.dtype)))
@@ -391,7 +405,8 @@ OFFERS = frozenset(name for name in dir(Backend) if not name.startswith("_"))
 
 
 def misspelling_warnings(backend: object) -> list[str]:
-    """Return warnings about attributes of a backend that look like misspelled contract methods.
+    """Return warnings about attributes of a backend whose names look like misspelled methods of the
+    contract.
 
     Unknown names in the table of primitives and in ``fused`` also get a warning. If ``backend`` is
     not a :class:`Backend`, the list is empty.

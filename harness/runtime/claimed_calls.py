@@ -1,4 +1,5 @@
-"""Run claimed calls (layers and losses that the framework itself computes) in the interpreter."""
+"""Calls of claimed layers and losses, i.e. of those for which a backend offers its framework's own
+implementation. The interpreter runs them."""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ Given = Callable[[Values], tuple[Tensors, Tensors]]
 
 
 def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
-    """Return the layers and losses that a backend claims to run natively: layers by their name in
-    the model (e.g. ``rnn``), losses by name.
+    """Return a dictionary from the name of a layer (e.g. ``rnn``) or loss to the framework's own
+    implementation, for those that the backend offers to run in ``phase`` (training or inference).
 
-    A layer with several calls is included only if the backend claims every call.
+    A layer with several calls is included only if the backend offers to run every call.
     """
     claimed: dict[str, Native] = {}
     for key, calls in calls_by_layer(program, phase).items():
@@ -43,10 +44,10 @@ def _ask_for_claim(backend: Backend, call: ClaimableCall) -> Native | None:
 
 
 def claimed_call(key: str, native: Native) -> Claimed:
-    """Return the function with which the interpreter prepares the claimed call of ``key`` (the name
-    of a layer or loss).
+    """Return a function that gets the node of a call, and returns the prepared call: a function
+    that runs the framework's implementation ``native``.
 
-    ``native`` is the framework's implementation.
+    ``key`` is the name of the layer or loss.
     """
 
     def claimed(node: Node) -> Line:
@@ -85,15 +86,16 @@ def _prepared_line(node: Node, label: str, run: Callable[[Values], Sequence[obje
 def merge_chains(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> tuple[list[Node], dict[str, Claimed]]:
-    """Merge consecutive claimed layers that their framework can run as one call, e.g. two LSTM
-    layers (see :class:`.native.Chain`).
+    """Merge consecutive layers that their framework can run as one call, e.g. two LSTM layers (see
+    :class:`.native.Chain`).
 
-    Return the new nodes, and the functions that prepare the merged calls, by name of the call.
+    Return the new nodes. Also return a dictionary from the name of each merged call to a function
+    that prepares the call.
 
     Args:
-        nodes: The nodes in order.
-        ends: The results that the caller reads. All other results are read only inside ``nodes``.
-        natives: The backend's claims, by name of the layer or loss.
+        nodes: The nodes (operations) of the program in order.
+        ends: The values that the caller reads. All other values are read only inside ``nodes``.
+        natives: The framework's own implementations, by name of the layer or loss.
     """
     claimed: dict[str, Claimed] = {}
     if not any(native.chain for native in natives.values()):
@@ -140,7 +142,8 @@ def _claimed_chain(chain: Sequence[Node], natives: Mapping[str, Native]) -> Clai
 def _find_chains(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> list[list[Node]]:
-    """Return lists of consecutive calls that their framework can run as one call."""
+    """Return the lists of consecutive layer calls that their framework can run as one call. The
+    arguments are as in :func:`merge_chains`."""
     times = Counter(ends)
     first: dict[int, int] = {}
     for place, node in enumerate(nodes):

@@ -1,6 +1,7 @@
-"""Compute a checksum of a module's code without importing the module.
+"""Compute a checksum of a module's code without importing the module. It shows whether the code of
+a backend has changed.
 
-A version number does not show whether code has changed: an editable installation keeps its version.
+A version number does not show this: an editable installation keeps its version.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ HIDDEN = RUNS_CODE | IMPORTERS
 
 
 class HiddenImports(Exception):
-    """Error: a file may import modules that its source code does not name."""
+    """Error: it is not known which modules a file imports, because its source code does not name
+    all of them."""
 
 
 def imported_modules(path: Path, package: str) -> set[str]:
-    """Return the modules that a file of a package may import, including modules that do not exist.
+    """Return the names of the modules that a file of ``package`` may import. Some of these modules
+    may not exist.
 
     Raises:
         HiddenImports: the file cannot be read, or runs or imports code that its text does not name.
@@ -99,8 +102,8 @@ def _is_text(value: ast.expr, tree: ast.Module) -> bool:
 
 
 def _name_of(value: ast.expr) -> str:
-    """Return the last name in an expression such as ``name`` or ``a.name``; empty for other
-    expressions."""
+    """Return the last name in an expression such as ``name`` or ``a.name``; return an empty text
+    for other expressions."""
     match value:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
@@ -116,17 +119,18 @@ _HARNESS = __name__.partition(".")[0]
 
 
 def digest(module: str, siblings: Collection[str] = ()) -> str:
-    """Return the sha256 checksum (hex) of a module's code, empty if no code is found.
+    """Return the sha256 checksum (hex) of a module's code; return an empty text if no code is
+    found.
 
     For a module in a top-level package, the checksum covers all files of that package. For a module
     in a package inside another package, it covers the module, the modules that it imports directly
     or indirectly, and their data files. If the source does not show the imports, it covers all
     files of the packages.
 
-    ``siblings`` are further top-level modules and packages of the distribution. The checksum also
-    covers all files of the siblings that are imported; if the source does not show the imports, it
-    covers all siblings. Compiled extensions, and data files above 1 MiB, count only with their size
-    and the time of their last change.
+    ``siblings`` are other top-level modules and packages of the same distribution. The checksum
+    also covers all files of those siblings that the module imports. If the source does not show the
+    imports, it covers all siblings. Of compiled extensions, and of data files above 1 MiB, it
+    covers only the size and the time of the last change.
     """
     name = module.partition(":")[0]
     specs = _find_specs(name)
@@ -155,12 +159,13 @@ def _content_digest(path: Path) -> bytes:
 
 
 def _dependency_files(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
-    """Return the files on which a module depends, within its own package.
+    """Return the files on which the module ``name`` depends, within its own package. ``specs`` has
+    the location of each part of its dotted name.
 
     These are the module's file, the modules that it imports directly or indirectly, the packages
-    that contain them, and the data files in their folders. For a module of the harness, "its own
-    package" is its part of the harness (``harness.backends``), because the harness has a separate
-    checksum.
+    that contain them, and the data files in their folders. A module of the harness is a special
+    case: its own package is only its part of the harness (e.g. ``harness.backends``), because the
+    harness has a separate checksum.
 
     Raises:
         HiddenImports: a file's source does not show its imports, or the module is not in a package
@@ -191,7 +196,8 @@ def _dependency_files(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None
 
 
 def _modules_within(names: Iterable[str], part: str) -> Iterator[str]:
-    """Yield the given modules that are inside the package ``part``, and their parent packages."""
+    """Yield those of the module names that are inside the package ``part``, and the names of their
+    parent packages."""
     for name in names:
         words = name.split(".")
         if name.startswith(f"{part}.") and all(word.isidentifier() for word in words):
@@ -200,9 +206,10 @@ def _modules_within(names: Iterable[str], part: str) -> Iterator[str]:
 
 
 def _sibling_files(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
-    """Return the files of the top-level modules ``tops`` that are imported, even indirectly.
+    """Return the files of those top-level modules of ``tops`` that ``files`` import, directly or
+    indirectly.
 
-    If a file does not show its imports, return the files of all these modules.
+    If a file does not show its imports, return the files of all modules of ``tops``.
     """
     found_files: dict[Path, None] = {}
     waiting = list(files) if tops else []
@@ -224,8 +231,8 @@ def _sibling_files(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
 
 
 def _find_specs(name: str) -> list[ModuleSpec]:
-    """Return the import spec (the location) of each part of a dotted name; return [] if a part does
-    not exist."""
+    """Return the import spec (the location) of each part of a dotted name, e.g. of ``a`` and
+    ``a.b``; return [] if a part does not exist."""
     specs_found: list[ModuleSpec] = []
     path = None
     words = name.split(".")

@@ -1,4 +1,5 @@
-"""Functions with which a plugin measures the defaults of its framework."""
+"""Functions with which a plugin measures the defaults of its framework, e.g. the epsilon of its
+batch normalisation."""
 
 from __future__ import annotations
 
@@ -14,39 +15,42 @@ from harness.runtime.hookspecs import Measured, Probe
 class Probes(dict[str, Probe]):
     """The functions of a plugin that measure its framework's defaults, for :mod:`harness.defaults`.
 
-    Each function has no arguments and is decorated with ``@PROBES``. The function ``gru_reset``
-    measures the catalogue entry ``gru-reset``.
+    Each function has no arguments and is decorated with ``@PROBES``. A function measures the
+    default whose name in the catalogue is the function's name with hyphens, e.g. ``gru_reset``
+    measures ``gru-reset``.
     """
 
     def __call__(self, function: Probe) -> Probe:
-        """Add a function under its own name, with hyphens for underscores."""
+        """Add a function (as a decorator) under its own name, with hyphens instead of
+        underscores."""
         self[function.__name__.replace("_", "-")] = function
         return function
 
     def looked_up(self, row: Callable[[int], Measured]) -> None:
-        """Add measurements of the result if a lookup gets a wrong index, in a table with three
-        rows.
+        """Add two measurements: the result of looking up an index that is too large, and of a
+        negative index, in a table with three rows.
 
-        ``row(index)`` looks up the index, here 3 (too large) and -1 (negative). It returns which
-        row the framework read (``row 2``), ``NaN`` or ``error``.
+        ``row(index)`` looks up the index, 3 or -1. It returns which row the framework read (e.g.
+        ``row 2``), or ``NaN``, or ``error``.
         """
         self["index-too-large"] = partial(row, 3)
         self["index-negative"] = partial(row, -1)
 
     def observe(self, observations: Mapping[str, Callable[..., Any]]) -> None:
-        """Add a measurement for each catalogue entry in ``observations``.
+        """Add a measurement for each name in ``observations``, which are names of the catalogue of
+        defaults.
 
-        The function of an entry observes the framework, and returns a number or an array that numpy
-        can convert. :data:`READINGS` has the functions that turn this number or array into the text
-        of the result.
+        The function of a name runs the framework, and returns a number or an array that numpy can
+        convert. :data:`READINGS` has the functions that turn this number or array into the text of
+        the result.
         """
         for entry, observe in observations.items():
             self[entry] = partial(READINGS[entry], observe)
 
 
 def _choice(yes: str, no: str) -> Callable[[Callable[[], Any]], Measured]:
-    """Return a function that turns an observation into the text ``yes`` if it is true, else into
-    ``no``."""
+    """Return a function that gets a function without arguments, calls it, and returns the text
+    ``yes`` if its result is true, else ``no``."""
     return lambda observe: yes if observe() else no
 
 
@@ -55,28 +59,31 @@ def _number(observe: Callable[[], Any]) -> float:
 
 
 def _average_offset(normalise: Callable[[Any], Any]) -> Measured:
-    """Normalise a batch with mean 1e4. Return ``lost`` if rounding errors make the result wrong,
-    otherwise ``kept``."""
+    """Test whether a framework's normalisation is accurate for data with a large mean.
+    ``normalise`` is applied to a batch with mean 1e4. Return ``lost`` if rounding errors make the
+    result wrong, otherwise ``kept``."""
     x = np.random.default_rng(0).normal(size=(64, 1)).astype("float32") + np.float32(1e4)
     true = (x.astype("float64") - x.mean(dtype="float64")) / x.astype("float64").std()
     return "kept" if np.abs(np.asarray(normalise(x)) - true).max() < 0.05 else "lost"
 
 
 def _gru_gates(state_with: Callable[[int], Any]) -> Measured:
-    """Return the gate of each block of a GRU's arrays, in their order, e.g. ``z, r, n``.
+    """Return the order of the gates in a GRU's arrays, e.g. ``z, r, n``.
 
-    ``state_with(block)`` returns the state after one step from state 3, with a large bias in that
-    block.
+    ``state_with(block)`` returns the state after one step from state 3, if the block with this
+    number (a third of the bias array) has a large bias. The result shows which gate the block
+    belongs to.
     """
     gates = {3.0: "z", 1.5: "r", 2.0: "n"}
     return ", ".join(gates[round(float(state_with(block)), 3)] for block in range(3))
 
 
 def _lstm_gates(states_with: Callable[[int], Any]) -> Measured:
-    """Return the gate of each block of an LSTM's arrays, in their order, e.g. ``i, f, g, o``.
+    """Return the order of the gates in an LSTM's arrays, e.g. ``i, f, g, o``.
 
-    ``states_with(block)`` returns (h, c) after one step from (0, 3), with a large bias in that
-    block.
+    ``states_with(block)`` returns (h, c) after one step from (0, 3), if the block with this number
+    (a quarter of the bias array) has a large bias. The result shows which gate the block belongs
+    to.
     """
     gates = []
     for block in range(4):
@@ -86,8 +93,8 @@ def _lstm_gates(states_with: Callable[[int], Any]) -> Measured:
 
 
 def _sharing(convert: Callable[[Any], Any]) -> Measured:
-    """Change a numpy array after its conversion to a tensor; return whether the tensor ``shares``
-    the change.
+    """Return ``shares`` if a tensor shares the memory of the numpy array from which it was made. To
+    find out, the array is changed after its conversion.
 
     ``convert`` converts an array and returns a function that reads the tensor.
     """
@@ -98,8 +105,9 @@ def _sharing(convert: Callable[[Any], Any]) -> Measured:
 
 
 def _reduction(observe: Callable[[], Any]) -> Measured:
-    """Return how the cross entropy of four rows is reduced (``none``, ``mean`` or ``sum``); each
-    row has the loss log 2."""
+    """Return how a framework's cross entropy reduces the losses of several rows by default:
+    ``none``, ``mean`` or ``sum``. ``observe`` computes it for four rows, each of which has the loss
+    log 2."""
     loss = observe()
     return "none" if np.ndim(loss) else "mean" if abs(float(loss) - np.log(2)) < 1e-6 else "sum"
 

@@ -1,4 +1,5 @@
-"""Conversion of a program to functions from tensors to tensors, and to their gradients."""
+"""Conversion of a program (a model's operations) to functions from tensors to tensors, and to
+functions that compute gradients."""
 
 from __future__ import annotations
 
@@ -33,9 +34,11 @@ from harness.runtime.precision import host_dtype, narrow, with_products_in
 
 
 def inner_product(table: Table, results: Tensors, constants: Tensors) -> Any:
-    """Return the sum of all results, each multiplied by its cotangent.
+    """Return the sum over all results of the result times its cotangent (an array of the same
+    shape).
 
-    ``constants`` holds the cotangent of a result such as ``output.y`` as ``cotangent.output.y``.
+    ``constants`` has the cotangent of a result, e.g. of ``output.y``, under the name
+    ``cotangent.output.y``.
     """
     total = None
     for name, tensor in constants.items():
@@ -53,23 +56,24 @@ COMPILED = "the function from compile()"
 
 
 class Functions:
-    """The forward and gradient functions of one model on one backend.
+    """The functions of one model on one backend: forward passes and gradients.
 
     ``path`` is the execution path:
 
-    - ``native``: the framework's own layers run the calls that the backend claims.
-    - ``equations``: the harness interprets all nodes.
+    - ``native``: the framework's own layers run the calls for which the backend offers them.
+    - ``equations``: the harness interprets all operations.
     - ``derived``: like ``equations``, but the harness derives the gradient from the program.
     - ``compiled``: like ``derived``, but :meth:`.Backend.compile_plan` compiles whole steps.
     - ``native-compiled``: like ``native``, but :meth:`.Backend.compile_native` compiles whole
       steps.
 
-    Functions map (variables, constants) to results; :mod:`harness.runtime.session` lists the names.
-    Variables are the parameters, float inputs and float state; everything else is a constant. A
-    :data:`harness.program.signature.Mode` selects the results.
+    The functions get (variables, constants) and return results, each a dictionary by name;
+    :mod:`harness.runtime.session` lists the names. Variables are the parameters, float inputs and
+    float state; everything else is a constant. The ``mode`` of a function (a
+    :data:`harness.program.signature.Mode`) says which results it returns.
 
     Raises:
-        ContractError: a claim of the backend is not a :class:`.native.Native`.
+        ContractError: the backend offered an object that is not a :class:`.native.Native`.
     """
 
     def __init__(
@@ -104,8 +108,9 @@ class Functions:
         self._node_cache = NodeCache()
 
     def function(self, phase: Phase, mode: Mode) -> Function:
-        """Return the forward function of a phase and mode, compiled by the backend; the function is
-        cached."""
+        """Return the function for a forward pass in ``phase`` (training or inference), compiled by
+        the backend. ``mode`` says which results it returns. Later calls return the same function.
+        """
         return self._cached(
             (phase, mode, "forward"), lambda: self.compiled(self.plain(phase, mode))
         )
@@ -116,7 +121,8 @@ class Functions:
         return self._compiled[key]  # type: ignore[no-any-return]
 
     def plain(self, phase: Phase, mode: Mode) -> Function:
-        """Return the forward function of a phase and mode, not compiled."""
+        """Return the function for a forward pass in ``phase`` (training or inference), not
+        compiled. ``mode`` says which results it returns."""
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             return self.walk(phase, mode, variables, constants)
@@ -124,15 +130,16 @@ class Functions:
         return function
 
     def gradient_function(self, phase: Phase, mode: Mode) -> GradientFunction:
-        """Return the function that computes results and gradients, for a phase and mode; the
-        function is cached.
+        """Return the function that computes results and gradients in ``phase`` (training or
+        inference). ``mode`` says which results it returns. Later calls return the same function.
 
         The framework's automatic differentiation computes the gradients. If the framework has none,
-        or if the path demands it, the derivative that the harness derives from the program computes
-        them.
+        or on the paths ``derived`` and ``compiled``, the gradients are computed by a program that
+        the harness derives from the model's program.
 
         Raises:
-            UsageError: the backend claims calls but has no automatic differentiation.
+            UsageError: the backend runs layers of its framework, but has no automatic
+                differentiation.
         """
 
         def make() -> GradientFunction:
@@ -143,20 +150,21 @@ class Functions:
         return self._cached((phase, mode, "gradient"), make)
 
     def compiled(self, function: F) -> F:
-        """Let the backend compile a function, which may return gradients too.
+        """Return the backend's compiled version of ``function``, which may return gradients too.
 
         Raises:
-            ContractError: the result is not a function.
+            ContractError: the backend did not return a function.
         """
         return promises.check_function(self.backend.compile(function), "compile()")
 
     def automatic(self, function: Function) -> GradientFunction | None:
-        """Return the framework's own derivative of a function, not compiled.
+        """Return a function that computes the results and gradients of ``function`` by the
+        framework's automatic differentiation; it is not compiled.
 
         Return None if the framework has no automatic differentiation.
 
         Raises:
-            ContractError: the result is not a function.
+            ContractError: the backend did not return a function.
         """
         scaled = updates.scaled(function, self.table) if self.scales else function
         gradient = self.backend.value_and_gradient(scaled)
@@ -201,10 +209,11 @@ class Functions:
         return updates.unscaled(split, self.table) if self.scales else split
 
     def derivative(self, phase: Phase, mode: Mode) -> Derivative:
-        """Return a program that computes gradients in addition to the results; it is cached.
+        """Return a program that computes the results and their gradients. Later calls return the
+        same program.
 
         The gradients are those of the loss. If ``mode`` is ``cotangents``, they are those of the
-        inner product of the results and the cotangents.
+        sum of results times cotangents (arrays in the shapes of the results).
         """
         program, results = self.programs[phase], result_ports(self.programs[phase], mode)
         prefixes = ("loss",) if mode == "loss" else ("output.", "state.")
@@ -223,9 +232,10 @@ class Functions:
         constants: Tensors,
         watch: Watch | None = None,
     ) -> Tensors:
-        """Interpret a program's nodes and return its results by name.
+        """Run a program's operations one after another, and return its results by name. ``mode``
+        says which results.
 
-        If ``watch`` is given, it is called with every value, and loops run step by step.
+        If ``watch`` is given, it is called with every computed value, and loops run step by step.
         """
         program = self.programs[phase]
         env, sizes = self._bind_arguments(program, variables, constants)
@@ -255,8 +265,8 @@ class Functions:
         return results
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
-        """Return a function like :meth:`plain`, but prepared for many calls at fixed sizes, which
-        makes each call faster.
+        """Return a function like :meth:`plain`, but prepared for many calls at the fixed sizes
+        ``sizes``, so that each call is faster.
 
         The function does not accept cotangents.
         """
@@ -286,15 +296,15 @@ class Functions:
         return function
 
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
-        """Return the functions with which the interpreter prepares claimed calls, by name of the
-        layer or loss."""
+        """Return a dictionary from the name of each layer or loss that the framework itself runs to
+        a function that prepares its calls for the interpreter."""
         return {key: claimed_call(key, native) for key, native in self.natives[phase].items()}
 
     def _with_merged_chains(
         self, phase: Phase, sizes: Mapping[str, int], nodes: Sequence[Node], ends: Iterable[int]
     ) -> tuple[Interpreter, Sequence[Node]]:
-        """Merge consecutive claimed layers into one call each; return an interpreter and the new
-        nodes."""
+        """Merge consecutive layers that the framework can run as one call, e.g. two LSTM layers.
+        Return an interpreter that knows the merged calls, and the new list of nodes."""
         nodes, chains = merge_chains(nodes, ends, self.natives[phase])
         return self.interpreter(sizes, {**self.claimed(phase), **chains}), nodes
 
@@ -304,12 +314,15 @@ class Functions:
         claimed: Mapping[str, Claimed] | None = None,
         watch: Watch | None = None,
     ) -> Interpreter:
-        """Return an interpreter at these sizes; if ``watch`` is given, loops run step by step."""
+        """Return an interpreter at these sizes. ``claimed`` has the functions that prepare calls of
+        the framework's own layers. If ``watch`` is given, it is called with every value, and loops
+        run step by step."""
         scan = None if watch else self.backend.scan
         return Interpreter(self.table, sizes, self.dtype, self.scalar, scan, claimed or {}, watch)
 
     def sizes(self, phase: Phase, tensors: Tensors) -> dict[str, int]:
-        """Return all sizes of a program by name, including those of the arrays (``batch``)."""
+        """Return a dictionary from each size of a program to its value. Sizes that the program
+        leaves open, such as ``batch``, come from the shapes of ``tensors``."""
         return self._bind_arguments(self.programs[phase], {}, tensors)[1]
 
     def scalar(self, value: float) -> Any:
@@ -321,7 +334,8 @@ class Functions:
         return self.backend.tensor(np.array(array, host_dtype(self.dtype)))
 
     def to_numpy(self, results: Mapping[str, Any]) -> ArrayDict:
-        """Return results as arrays by name, without the result ``scalar``."""
+        """Return a dictionary from name to result as an array. The result ``scalar``, which exists
+        only for differentiation, is left out."""
         return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
 
     def array(self, tensor: Any, name: str) -> Array:

@@ -87,8 +87,8 @@ class Hooks:
             name: The name of the entry point.
 
         Returns:
-            Functions without arguments, by name of the catalogue entry (``gru-reset``). Each
-            returns a number, a string or a bool.
+            A mapping from the name of a default in the catalogue (``gru-reset``) to a function
+            without arguments. Each function returns a number, a string or a bool.
         """
 
     @hookspec(firstresult=True)

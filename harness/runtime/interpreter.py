@@ -1,4 +1,4 @@
-"""Interpret the nodes of a program as calls of a backend's primitives.
+"""Run the nodes (operations) of a program as calls of a backend's primitives.
 
 The interpreter first prepares the nodes for fixed sizes, so that later runs look nothing up. In a
 small step, lookups would take a large part of the time. A compiler can trace a whole run.
@@ -37,8 +37,8 @@ Watch = Callable[[int, Any, "int | None"], Any]
 
 
 def resolved(value: Any, sizes: Mapping[str, int]) -> Any:
-    """Return an attribute of a node, in which numbers replace symbolic dimensions, also inside
-    tuples."""
+    """Return an attribute of a node with numbers instead of symbolic sizes, e.g. 32 for ``batch``.
+    This also applies to the entries of tuples."""
     if isinstance(value, Dim):
         return value.resolve(sizes)
     return tuple(resolved(item, sizes) for item in value) if isinstance(value, tuple) else value
@@ -50,7 +50,8 @@ class Loop(Protocol):
     def __call__(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool, /
     ) -> tuple[list[Any], list[Any]]:
-        """Return the last carried values, and the outputs of all steps.
+        """Run the loop; return the carried values (e.g. a state) after the last step, and the
+        outputs of all steps. The arguments are those of :meth:`.Backend.scan`.
 
         The outputs are stacked on a new first axis, in time order.
         """
@@ -58,13 +59,15 @@ class Loop(Protocol):
 
 @dataclass
 class Interpreter:
-    """The settings for interpreting the nodes of a program.
+    """The settings for running the nodes (operations) of a program.
 
-    - ``table`` has the primitives, and ``sizes`` the number of every size.
+    - ``table`` maps the name of a primitive to its function, and ``sizes`` the name of a size to
+      its number.
     - ``scalar`` turns a number into a tensor. Primitives that convert to floats get ``dtype``.
     - ``scan`` runs loops; None means the Python loop :func:`loop`.
-    - ``claimed`` has the functions that prepare claimed calls, by name of the layer or loss.
-    - ``watch`` is called with every value.
+    - ``claimed`` maps the name of a layer or loss that the framework itself runs to the function
+      that prepares its calls.
+    - ``watch`` is called with every value that a node computes.
     - ``anew`` makes each run create its constants again, because a compiler's trace cannot use the
       constants of another trace. Otherwise they are created once.
     """
@@ -81,12 +84,13 @@ class Interpreter:
     _loose: set[int] = field(default_factory=set, init=False)
 
     def run(self, nodes: Iterable[Node], values: Values) -> Values:
-        """Run nodes once. ``values`` maps value numbers to tensors and receives the results."""
+        """Run nodes once. ``values`` maps the number of a value to its tensor; the results are
+        added to it."""
         return self.prepared(nodes).run(values)
 
     def prepared(self, nodes: Iterable[Node], ends: Iterable[int] | None = None) -> PreparedNodes:
-        """Prepare nodes for many runs. ``ends`` are the only results that the caller reads; None
-        means all."""
+        """Return the nodes prepared for many runs. ``ends`` are the numbers of the values that the
+        caller reads; None means all values."""
         nodes = tuple(nodes)
         if ends is not None:
             self._loosen(nodes, ends)
@@ -97,7 +101,8 @@ class Interpreter:
             self._loose |= loose_maxima(nodes, ends)
 
     def attributes(self, node: Node) -> dict[str, Any]:
-        """Return a node's attributes as arguments for a primitive, with sizes as numbers."""
+        """Return a dictionary of a node's attributes, to pass to a primitive, with numbers instead
+        of symbolic sizes."""
         numbers = {name: resolved(value, self.sizes) for name, value in node.attributes.items()}
         if node.op in ("astype", "one_hot"):
             numbers["dtype"] = self.dtype
@@ -175,14 +180,16 @@ class Interpreter:
 
 
 class PreparedNodes:
-    """Nodes that an interpreter has prepared for fixed sizes."""
+    """Nodes (operations) that an interpreter has prepared for fixed sizes, so that they run
+    faster."""
 
     def __init__(self, lines: Sequence[tuple[Line, Node]], interpreter: Interpreter) -> None:
         self._lines = [line for line, _ in lines]
         self._nodes, self._interpreter = dict(lines), interpreter
 
     def run(self, values: Values) -> Values:
-        """Run the nodes and add their results to ``values``; an error names its primitive."""
+        """Run the nodes, and add their results to ``values`` (value number -> tensor). An error
+        names the primitive that raised it."""
         try:
             for line in self._lines:
                 line(values)
@@ -199,9 +206,9 @@ class PreparedNodes:
         return values
 
     def _node_without_result(self, node: Node, values: Values) -> Node | None:
-        """Return the earlier node that computed an input of ``node`` as None, i.e. without a
-        result; return None if all inputs have values. The error about ``node`` names the earlier
-        node."""
+        """Return the earlier node that computed None, i.e. no result, for an input of ``node``;
+        return None if all inputs have values. The error about ``node`` then names the earlier node.
+        """
         nothing = {i for i in node.inputs if i in values and values[i] is None}
         return next((n for n in self._nodes.values() if nothing.intersection(n.outputs)), None)
 
@@ -211,8 +218,8 @@ class PreparedNodes:
 
 
 def _operation(node: Node, function: Callable[..., Any], attributes: Attributes) -> Line:
-    """Return a function that calls a primitive on the values of a run. There is a fast version for
-    each usual number of inputs."""
+    """Return a function that calls a primitive on the values of a run, and stores the result. There
+    are faster versions for one and two inputs."""
     inputs, output = node.inputs, node.output
     first, second = (*inputs, -1, -1)[:2]
 
@@ -243,9 +250,10 @@ def loop(
     reverse: bool,
     tell: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """Run a scan as a Python loop over the first axis, with primitives that slice and concatenate.
+    """Run a loop over time (scan) as a Python loop over the first axis, with primitives that slice
+    and concatenate. The arguments and results are those of :meth:`.Backend.scan`.
 
-    ``tell`` is called with the number of each time step, before the step runs.
+    ``tell`` is called with the number of each time step before the step runs.
     """
     length = int(sequences[0].shape[0])
     steps = range(length - 1, -1, -1) if reverse else range(length)
@@ -268,13 +276,14 @@ def _row(table: Table, sequence: Any, time: int) -> Any:
 
 
 def stack(table: Table, tensors: Sequence[Any]) -> Any:
-    """Stack tensors of equal shape on a new first axis, with primitives."""
+    """Stack tensors of equal shape on a new first axis, using only the primitives in ``table``."""
     rows = [perform(table, "expand_dims", [tensor], {"axis": 0}) for tensor in tensors]
     return perform(table, "concat", rows, {"axis": 0})
 
 
 def perform(table: Table, op: str, inputs: Sequence[Any], attributes: Attributes = NOTHING) -> Any:
-    """Return the result of a primitive. If the primitive raises, the error also names the call.
+    """Return the result of the primitive ``op``. If the primitive raises an error, the call is
+    added to its message.
 
     Raises:
         TypeError: the primitive returned None. Errors of the primitive itself pass through.
@@ -311,7 +320,7 @@ MOST_CACHED = 64
 
 
 class NodeCache:
-    """A cache of prepared nodes.
+    """A cache of prepared nodes (operations of a program at fixed sizes).
 
     The key identifies the nodes and the sizes. Each run creates its constants again, because a
     compiler may trace the run.
@@ -326,10 +335,11 @@ class NodeCache:
         prepare: Callable[[], tuple[Interpreter, Iterable[Node]]],
         ends: Iterable[int] | None = None,
     ) -> PreparedNodes:
-        """Return the prepared nodes of a key from the cache.
+        """Return the prepared nodes that are cached under ``key``.
 
-        If the key is new, ``prepare`` returns an interpreter and the nodes to prepare. ``ends`` are
-        the only results that the caller reads; None means all.
+        If the key is new, ``prepare`` is called; it returns an interpreter and the nodes to
+        prepare. ``ends`` are the numbers of the values that the caller reads; None means all
+        values.
         """
         if key not in self._prepared:
             if len(self._prepared) == MOST_CACHED:
@@ -340,14 +350,14 @@ class NodeCache:
 
 
 def with_loose(table: Table, fused: Table) -> Table:
-    """Return a table of primitives extended by the backend's maximum that may ignore NaN
-    (:data:`LOOSE`), if it has one."""
+    """Return ``table``, the primitives of a backend. If ``fused``, its further operations, has a
+    maximum that may ignore NaN (:data:`LOOSE`), the result contains it too."""
     return {**table, LOOSE: fused[LOOSE]} if LOOSE in fused else table
 
 
 def loose_max(table: Table) -> Callable[..., Any]:
-    """Return a ``max`` that uses the backend's faster maximum, which may ignore NaN, when it
-    reduces the last axis."""
+    """Return a function ``max``. If it reduces the last axis, it uses the backend's faster maximum,
+    which may ignore NaN; otherwise it uses the normal primitive."""
 
     def run(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
         op = LOOSE if axis == (len(x.shape) - 1,) else "max"

@@ -68,8 +68,8 @@ def device_names(cards: int) -> tuple[str, ...]:
 
 
 def card_of(device: str) -> int | None:
-    """Return the number of the GPU that a device name stands for; None if the device is not a
-    GPU."""
+    """Return the number of the GPU in a device name, e.g. 1 for ``cuda:1``; return None if the
+    device is not a GPU."""
     kind, colon, number = device.partition(":")
     if kind != CARD or (colon and not number.isdecimal()):
         return None
@@ -77,7 +77,8 @@ def card_of(device: str) -> int | None:
 
 
 def check_device(device: str, columns: Collection[str]) -> None:
-    """Check a device name before a framework starts.
+    """Raise an error for an impossible device name before a framework starts. ``columns`` are names
+    of backends, e.g. ``torch@2.6``.
 
     Only the framework knows whether the device exists. Backends of other distributions may use
     other device names.

@@ -13,14 +13,15 @@ from harness.program.ir import Program
 
 
 def forget_peak() -> None:
-    """Reset the kernel's record of the peak memory; Linux only."""
+    """Reset the kernel's record of this process's peak memory; Linux only."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> int:
-    """Return the peak of resident bytes since :func:`forget_peak`, or since the start; Linux only.
+    """Return the peak of this process's resident bytes since :func:`forget_peak`, or since the
+    start; Linux only.
 
-    The peak of ``resource.getrusage`` cannot be reset.
+    The function ``resource.getrusage`` does not help, because its peak cannot be reset.
     """
     match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert match is not None
@@ -38,7 +39,8 @@ def resident() -> int:
 
 
 def available() -> int:
-    """Return the bytes that this process may still allocate, on the machine and in its cgroups."""
+    """Return the bytes that this process may still allocate, given the machine's memory and the
+    limits of its cgroups."""
     import psutil
 
     return min(int(psutil.virtual_memory().available), *_allowed_by_groups())

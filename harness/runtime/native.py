@@ -1,4 +1,5 @@
-"""Types for claims: the framework's own layers, losses and optimizers that a backend offers to run.
+"""Types for claims: a backend claims a layer, loss or optimizer, i.e. it offers to run its
+framework's own implementation.
 
 Functions here get and return tensors by name. The tensors that they get belong to the harness,
 which may pass them again. A function writes into them only if its docstring allows it. Floats have
@@ -34,7 +35,8 @@ Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 
 @dataclass(frozen=True)
 class ClaimableCall:
-    """A call of a layer or loss, with everything that decides whether a backend can claim it.
+    """A call of a layer or loss that a backend may claim (offer to run with the framework's own
+    implementation), with everything on which the decision depends.
 
     The batch size and sequence length are not included: one claim serves all of them.
 
@@ -43,7 +45,8 @@ class ClaimableCall:
             ``definition``, ``attributes``, ``roles`` (the roles of its inputs, in order) and
             ``results`` (the names of its results, in order). A layer also has ``instance``, its
             name in the model. These attributes have the spec's names of definitions and functions.
-            The properties below translate them to the names of the equal definitions that ship.
+            The properties below translate them to the names of the equal definitions that ship with
+            the harness.
         phase: ``training`` or ``inference``. The harness asks for a claim in each phase separately.
         shapes: The shapes of the spec's parameters and statistics, by their names in the layer. An
             LSTM has ``W_i`` ``[features, units]`` and ``b_i`` ``[units]``; a loss has no shapes.
@@ -60,7 +63,8 @@ class ClaimableCall:
 
     @classmethod
     def of(cls, program: Program, node: Node, phase: Phase | None = None) -> Self:
-        """Return the claimable call of a program's node, in ``phase`` or the program's phase."""
+        """Return the claimable call for a node (a call) of a program. ``phase`` defaults to the
+        program's own phase."""
         return cls(node, phase or program.phase, local_shapes(program, node), program.sizes)
 
     @property
@@ -78,8 +82,8 @@ class ClaimableCall:
     def checksum(self) -> str:
         """The checksum of the definition's equations and of the functions that they call.
 
-        ``harness explain`` prints the checksum. A backend that claims by checksum is independent of
-        the definition's name.
+        ``harness explain`` prints the checksum. A backend may decide by the checksum instead of the
+        definition's name, which a user can change.
         """
         return self._meaning.checksum if self._meaning else ""
 
@@ -93,13 +97,15 @@ class ClaimableCall:
 
     @property
     def _meaning(self) -> Meaning | None:
-        """The identity of the definition; None if the program was made without a spec."""
+        """The definition to which the call's definition is equal, and its checksum; None if the
+        program was made without a spec."""
         meaning = self.node.attributes.get("meaning")
         return meaning if isinstance(meaning, Meaning) else None
 
 
 def _resolved(value: Any, sizes: Mapping[str, int]) -> Any:
-    """Return an attribute with numbers for its sizes, also inside tuples."""
+    """Return an attribute with numbers instead of the names of sizes. This also applies to the
+    entries of tuples."""
     if isinstance(value, tuple):
         return tuple(_resolved(item, sizes) for item in value)
     return value.resolve(sizes) if isinstance(value, Dim) else value
@@ -108,7 +114,8 @@ def _resolved(value: Any, sizes: Mapping[str, int]) -> Any:
 def calls_by_layer(
     program: Program, phase: Phase | None = None
 ) -> dict[str, tuple[ClaimableCall, ...]]:
-    """Return the calls that a backend can claim: layers by their name in the model, losses by name.
+    """Return a dictionary from each layer (by its name in the model) or loss to its calls, for
+    those that a backend can claim, i.e. offer to run.
 
     Layers that share parameters have one entry. A layer is left out if its calls differ, for
     example in a function, in strides or in the definition.
@@ -130,10 +137,11 @@ def calls_by_layer(
 
 @dataclass(frozen=True)
 class Chain:
-    """A framework's way to run consecutive layers in one call, as ``torch.lstm`` does.
+    """A framework's way to run consecutive layers in one call, as ``torch.lstm`` runs several LSTM
+    layers.
 
-    The first input of each later layer is the first result of the layer before it. No other node
-    reads that result.
+    The first input of each later layer is the first result of the layer before it. No other
+    operation reads that result.
 
     Attributes:
         kind: Only layers with equal kinds can be in one chain.
@@ -174,11 +182,12 @@ class Native:
 
 
 class Layout:
-    """The map between the spec's parameters and the framework's packed tensors.
+    """The map between the spec's parameters and the framework's packed tensors (a packed tensor may
+    hold several parameters).
 
-    A parameter such as ``rnn.W`` is a part of a packed tensor such as ``rnn/kernel``. If its layer
-    is not claimed, the parameter stays as it is. ``natives`` are the claimed layers, by their name
-    in the model.
+    A parameter such as ``rnn.W`` is a part of a packed tensor such as ``rnn/kernel``. If the
+    framework does not run its layer, the parameter stays as it is. ``natives`` maps the name of a
+    layer in the model to the framework's own implementation.
     """
 
     def __init__(self, program: Program, natives: Mapping[str, Native]) -> None:
@@ -194,7 +203,7 @@ class Layout:
 
     @property
     def frozen(self) -> frozenset[str]:
-        """The packed tensors that are not trained."""
+        """The names of the packed tensors that are not trained."""
         return frozenset(f"{i}/{n}" for i, packing in self.claimed.items() for n in packing.frozen)
 
     @property
@@ -213,9 +222,9 @@ class Layout:
         return in_order(self.unpacked(HOST, packed))
 
     def packed(self, table: Table, neutral: Mapping[str, Any], *, frozen: bool = False) -> Tensors:
-        """Convert the spec's parameters to packed tensors, with the primitives of ``table``.
+        """Convert the spec's parameters to packed tensors, by calling the primitives in ``table``.
 
-        ``frozen`` adds the tensors of zeros that are never trained.
+        With ``frozen``, the result also has the tensors of zeros that are never trained.
         """
         packed = {n: neutral[n] for n in self.plain}
         for instance, packing in self.claimed.items():
@@ -226,8 +235,8 @@ class Layout:
         return packed
 
     def unpacked(self, table: Table, packed: Mapping[str, Any]) -> Tensors:
-        """Convert packed tensors back to the spec's parameters; parameters whose tensor is missing
-        are left out."""
+        """Convert packed tensors back to the spec's parameters, by calling the primitives in
+        ``table``. Parameters whose tensor is missing are left out."""
         neutral = {n: packed[n] for n in self.plain if n in packed}
         for instance, packing in self.claimed.items():
             own: Tensors = {}
@@ -260,7 +269,7 @@ class WholeModel(ABC):
     def run(
         self, phase: Phase, sizes: Mapping[str, int], values: dict[int, Any], variables: Tensors
     ) -> frozenset[int]:
-        """Compute the object's part of the program; the harness interprets the remaining nodes.
+        """Compute the object's part of the program. The harness then runs the remaining operations.
 
         Args:
             phase: As in :meth:`build`.
@@ -323,14 +332,14 @@ class NativeOptimizer(ABC):
 
     @abstractmethod
     def slots(self, state: Any) -> Mapping[str, Tensors]:
-        """Return the optimizer slots in a state, as the spec's definition of the optimizer has
-        them.
+        """Return the optimizer slots that a state contains, under the names of the spec's
+        definition of the optimizer.
 
         Args:
             state: A state of :meth:`update`. The harness uses it again afterwards.
 
         Returns:
-            By slot (``m``, ``v``), a tensor for every variable, in the variable's shape. Before the
-            first step the tensors hold the initial values. The mapping is empty if the optimizer
-            has no slots.
+            A mapping from slot (``m``, ``v``) to a tensor for every variable, in the variable's
+            shape. Before the first step the tensors hold the initial values. The mapping is empty
+            if the optimizer has no slots.
         """

@@ -23,10 +23,11 @@ PATIENCE = 60.0
 
 
 def missing_frameworks(pythons: Mapping[str, str]) -> dict[str, str]:
-    """Return the backends whose framework is missing, each with the command that installs it.
+    """Return a dictionary from each backend whose framework is missing to the command that installs
+    the framework.
 
-    ``pythons`` gives the interpreter of each backend. If an interpreter does not answer, its
-    backends are not listed: their workers will report the error.
+    ``pythons`` maps a backend to its interpreter. If an interpreter does not answer, its backends
+    are not listed: their workers will report the error.
     """
     by_python = {python: _ask_interpreter(python) for python in dict.fromkeys(pythons.values())}
     return {
@@ -47,9 +48,9 @@ def missing_here() -> dict[str, str]:
 
 
 def unknown_backend(name: str) -> UsageError:
-    """Return the error for a backend that is not installed.
+    """Return the error to raise for a backend that is not installed.
 
-    The message suggests a similar name, or a backend that uses a framework of that name. It lists
+    Its message suggests a similar name, or a backend that uses a framework of that name. It lists
     the installed backends, with and without their framework.
     """
     entries, missing = installed(ENTRY_POINT_GROUP), missing_here()
@@ -66,8 +67,8 @@ def unknown_backend(name: str) -> UsageError:
 
 
 def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
-    """Yield the requirements that a distribution has only because of a backend's extras (optional
-    dependencies)."""
+    """Yield the requirements (dependencies) that the package ``dist`` has only because of the
+    extras for ``backend``."""
     names = extras(dist, backend)
     for text in dist.requires or () if names else ():
         requirement = Requirement(text)
@@ -78,8 +79,8 @@ def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
 
 
 def _is_installed(requirement: Requirement) -> bool:
-    """Return whether a distribution, or another distribution that provides the same module, is
-    installed.
+    """Return whether a required distribution (package) is installed, or another distribution that
+    provides the same module.
 
     For example, ``tensorflow-cpu`` provides the module of ``tensorflow``.
     """

@@ -35,10 +35,10 @@ HOST: Table = {
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter of the spec, as it lies in a framework's tensor.
+    """A parameter of the spec, and how its numbers are arranged in a framework's tensor.
 
-    The parameter is transposed, or its axes are put in the order ``axes``. It is then reshaped to
-    ``shape``, which keeps the order of the numbers.
+    The axes of the parameter are reversed (``transpose``) or put in the order ``axes``. It is then
+    reshaped to ``shape``, which keeps the order of the numbers.
     """
 
     name: str
@@ -47,17 +47,18 @@ class Part:
     shape: tuple[int, ...] = ()
 
     def order(self, rank: int) -> tuple[int, ...]:
-        """Return the order of the parameter's axes in the packed tensor; ``rank`` is the number of
-        its axes."""
+        """Return the order of the parameter's axes in the framework's tensor, e.g. ``(1, 0)``;
+        ``rank`` is the number of axes."""
         return self.axes or tuple(reversed(range(rank)) if self.transpose else range(rank))
 
     def turned(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of a parameter after its axes are put in :meth:`order`."""
+        """Return the shape that a parameter of this shape has after its axes are put in
+        :meth:`order`."""
         return tuple(shape[axis] for axis in self.order(len(shape)))
 
     def neutral(self, packed: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the parameter's shape in the spec, given its shape ``packed`` in the framework;
-        None if the shapes do not determine it."""
+        return None if it does not follow from ``packed``."""
         if self.shape or (self.axes and len(self.axes) != len(packed)):
             return None
         return tuple(packed[axis] for axis in inverse(self.order(len(packed))))
@@ -78,7 +79,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Join:
-    """Parameters that are concatenated along one axis to a tensor."""
+    """A tensor that consists of parameters, concatenated along ``axis``."""
 
     parts: tuple[Part, ...]
     axis: int
@@ -99,7 +100,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Stack:
-    """Tensors stacked on a new first axis."""
+    """A tensor that consists of tensors of equal shape, stacked on a new first axis."""
 
     rows: tuple[Part | Join, ...]
 
@@ -146,7 +147,7 @@ def _reshape(table: Table, tensor: Any, shape: tuple[int, ...]) -> Any:
 
 
 def in_order(arrays: Arrays) -> ArrayDict:
-    """Return the arrays in C order (row-major), as frameworks store them."""
+    """Return the arrays in C order (row-major), because frameworks store arrays in this order."""
     return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
@@ -155,8 +156,8 @@ Piece = Part | Join | Stack | FrozenZeros
 
 @dataclass(frozen=True)
 class Packing:
-    """The parameters in each tensor of a framework, by the tensor's name. ``pack`` converts the
-    spec's parameters to tensors, and ``unpack`` converts them back."""
+    """A mapping from each tensor of a framework to the parameters that it holds. ``pack`` converts
+    the spec's parameters to tensors, and ``unpack`` converts them back."""
 
     pieces: Mapping[str, Piece]
 
@@ -171,12 +172,13 @@ class Packing:
         return frozenset(n for n, piece in self.pieces.items() if isinstance(piece, FrozenZeros))
 
     def pack(self, neutral: Arrays) -> ArrayDict:
-        """Return the framework's tensors that hold these arrays of the spec's parameters."""
+        """Return the framework's tensors by name. ``neutral`` has arrays by the spec's parameter
+        names, e.g. the parameters or their gradients."""
         return in_order({name: piece.pack(HOST, neutral) for name, piece in self.pieces.items()})
 
     def unpack(self, packed: Arrays, shapes: Shapes) -> ArrayDict:
-        """Return arrays of the spec's parameters in ``shapes``; parameters whose tensor is missing
-        are left out."""
+        """Return the arrays of the spec's parameters, whose shapes are ``shapes``. Parameters whose
+        tensor is missing in ``packed`` are left out."""
         neutral: ArrayDict = {}
         for name, piece in self.pieces.items():
             if name in packed:

@@ -1,7 +1,8 @@
-"""Search for backends by name in the metadata of installed packages, and loading of one backend.
+"""Search for plugins (backends and formats) by name in the metadata of installed packages, and
+loading of one plugin.
 
-Listing the backends imports none of them. Loading a backend imports no other backend. A broken
-plugin therefore affects only users who load it.
+Listing the plugins imports none of them. Loading a plugin imports no other plugin. A broken plugin
+therefore affects only users who load it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 class BrokenPlugin(HarnessError):
     """Error: a plugin is installed but cannot be used.
 
-    ``traceback`` is the traceback of an error in the plugin's own code; it is empty if that code
-    raised no error.
+    ``traceback`` is the traceback if the plugin's own code raised an error, else an empty text.
     """
 
     def __init__(self, message: str, traceback: str = "") -> None:
@@ -61,7 +61,8 @@ class Origin:
 
 
 def available(group: str = ENTRY_POINT_GROUP) -> dict[str, Origin]:
-    """Return the origin of every plugin of a group, by name, without importing a plugin."""
+    """Return a dictionary from the name of each plugin in an entry-point group to its distribution.
+    No plugin is imported."""
     return {name: origin for name, (origin, _) in sorted(installed(group).items())}
 
 
@@ -83,11 +84,13 @@ def environment(name: str, deterministic: bool = False) -> dict[str, str]:
     """Return the environment variables that backend ``name`` needs before its framework is
     imported.
 
-    ``deterministic`` adds the variables that make identical calls give identical bits.
+    With ``deterministic``, these include the variables that make identical calls give identical
+    bits.
 
     Raises:
         UnknownBackend: no backend of this name is installed.
-        BrokenBackend: as for ``load``, or the variables are not strings.
+        BrokenBackend: the plugin or its framework fails to import, or the variables are not
+            strings.
     """
     variables = _environment_of_hook(name, "harness_environment")
     return (
@@ -136,8 +139,8 @@ def _top_level(distribution: Distribution) -> set[str]:
 
 
 def installed(group: str = ENTRY_POINT_GROUP) -> dict[str, tuple[Origin, EntryPoint]]:
-    """Return the origin and the entry point of every plugin in an entry-point group, by name,
-    without importing a plugin."""
+    """Return a dictionary from the name of each plugin in an entry-point group to its distribution
+    and its entry point. No plugin is imported."""
     return dict(_installed(group, tuple((place, _change_time(place)) for place in sys.path)))
 
 
@@ -153,7 +156,9 @@ def _change_time(place: str) -> int:
 def _installed(
     group: str, _: tuple[tuple[str, int], ...]
 ) -> Mapping[str, tuple[Origin, EntryPoint]]:
-    """Return the result of :func:`installed`; cached, because it reads a file per distribution."""
+    """Return the result of :func:`installed`. It is cached, because it reads a file per
+    distribution. The second argument has the times when folders changed, so that a new package is
+    found."""
     entries: dict[str, tuple[Origin, EntryPoint]] = {}
     for entry in entry_points(group=group):
         distribution, version = (
@@ -170,8 +175,8 @@ def _installed(
 
 @dataclass(frozen=True)
 class PluginKind:
-    """A kind of plugin (backend or format): its ``noun`` in messages, and its ``group`` of entry
-    points.
+    """A kind of plugin, backend or format: ``noun`` is its name in messages, and ``group`` its
+    group of entry points.
 
     ``unknown`` is the class of the error for a name without a plugin. ``broken`` is the class of
     the error for a plugin that cannot be used.
@@ -183,7 +188,7 @@ class PluginKind:
     broken: type[BrokenPlugin]
 
     def find(self, name: str) -> tuple[Origin, EntryPoint]:
-        """Return the origin and the entry point of a plugin.
+        """Return the distribution and the entry point of the plugin ``name``.
 
         Raises:
             HarnessError: no plugin of this name is installed (``unknown``), or several
@@ -204,11 +209,12 @@ class PluginKind:
         return origin, entry
 
     def call(self, name: str, hook: str) -> Any:
-        """Import a plugin and return the result of a hook; return None if the plugin lacks the
-        hook.
+        """Import the plugin ``name``, call its function ``hook``, and return the result; return
+        None if the plugin does not have this function.
 
         Raises:
-            HarnessError: as for ``find``, or the plugin or its framework fails (``broken``).
+            HarnessError: the plugin is not found (see :meth:`find`), or the plugin or its framework
+                raises an error (``broken``).
         """
         origin, entry = self.find(name)
         manager = pluggy.PluginManager(PROJECT)
@@ -227,10 +233,12 @@ class PluginKind:
             ) from error
 
     def load(self, name: str, hook: str) -> Any:
-        """Import a plugin and return the result of its main hook, which must not be None.
+        """Import the plugin ``name``, call its function ``hook``, and return the result, which must
+        not be None.
 
         Raises:
-            HarnessError: as for ``call``, or the hook is missing or returns None (``broken``).
+            HarnessError: an error of :meth:`call`, or the hook is missing or returns None
+                (``broken``).
         """
         plugin = self.call(name, hook)
         if plugin is None:
@@ -242,7 +250,7 @@ class PluginKind:
 
 
 def extras(dist: Distribution, name: str) -> list[str]:
-    """Return the extras of a distribution that install the requirements of its plugin ``name``.
+    """Return the extras of the package ``dist`` that install what its plugin ``name`` needs.
 
     If the plugin's name is an extra, this is the only one. Otherwise the parts of the name are the
     extras: ``keras`` and ``torch`` for ``keras-torch``. The list is empty if one of these is

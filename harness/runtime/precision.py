@@ -29,21 +29,22 @@ WIDTHS: Mapping[str, int] = {
 
 
 def host_dtype(dtype: str) -> str:
-    """Return the dtype of all floats in a session of ``dtype``, except the operands of matrix
-    products."""
+    """Return the dtype of the floats in a session of ``dtype``, e.g. float32 for bfloat16. It does
+    not apply to the operands of matrix products, which have the dtype ``dtype``."""
     return "float64" if dtype == "float64" else "float32"
 
 
 def narrow(dtype: str) -> str:
-    """Return ``dtype`` if it is ``bfloat16`` or ``float16``, else an empty string."""
+    """Return ``dtype`` if it is ``bfloat16`` or ``float16`` (a narrow dtype), else an empty
+    text."""
     return dtype if dtype in NARROW else ""
 
 
 def with_products_in(table: Table, dtype: str) -> Table:
-    """Return a table whose products run in a narrow dtype, but take and return float32.
+    """Return a copy of ``table`` (primitives and fused operations) whose matrix products run in a
+    narrow dtype (bfloat16 or float16), but take and return float32.
 
-    ``table`` holds primitives and fused operations. If ``dtype`` is empty, return ``table``
-    unchanged.
+    If ``dtype`` is empty, return ``table`` unchanged.
     """
     if not dtype:
         return table
@@ -65,7 +66,8 @@ def with_products_in(table: Table, dtype: str) -> Table:
 
 
 def rounded_to(array: Array, dtype: str) -> Array:
-    """Return a float array rounded to the numbers of a narrow dtype, but stored in its own dtype.
+    """Return a float array whose numbers are rounded to a narrow dtype (bfloat16 or float16). The
+    array keeps its own dtype.
 
     Ties are rounded to even. numpy needs this function, because it has no bfloat16 and its float16
     products are slow.

@@ -1,7 +1,7 @@
-"""A test that runs each primitive by itself and checks the shape and dtype of its result.
+"""A test that calls each primitive by itself, and checks the shape and dtype of its result.
 
 In a whole model, a later primitive may hide a wrong dtype, or a wrong shape may cause an error far
-from its origin. The probe therefore runs every primitive of a session once by itself, eagerly, on
+from its origin. So this test runs every primitive that a session needs once by itself, eagerly, on
 arrays of the shapes and dtypes that occur in the session. It does not compare values: the other
 checks do that.
 """
@@ -33,8 +33,8 @@ from harness.runtime.session import Session
 
 
 def every_primitive(offers: Collection[str]) -> Builder:
-    """Return a builder that holds a call of every required primitive, and of the optional
-    primitives in ``offers``."""
+    """Return a builder (a program under construction) with a call of every required primitive, and
+    of the optional primitives in ``offers``."""
     builder = Builder()
 
     def value(*shape: int, kind: Kind = "float", bound: int | None = None) -> int:
@@ -104,8 +104,8 @@ KINDS: Mapping[str, str] = {"index": "iu", "bool": "b"}
 
 @dataclass(frozen=True)
 class TensorForm:
-    """The shape and kind of a tensor. ``bound`` is the number of allowed values of an index: they
-    are 0 to ``bound - 1``."""
+    """The shape of a tensor, and its kind: "float", "index" or "bool". An index is at least 0 and
+    less than ``bound``."""
 
     shape: tuple[int, ...]
     kind: Kind = "float"
@@ -127,8 +127,8 @@ class PrimitiveCall:
 
 @dataclass
 class Probe:
-    """A test of each primitive of a backend by itself. It does not repeat calls that were correct
-    before.
+    """A test of each primitive of a backend by itself. Calls that were correct before are not
+    repeated.
 
     ``traceback`` is the traceback of the call that raised an error; it is empty if no call did.
     """
@@ -137,11 +137,12 @@ class Probe:
     _right: set[Any] = field(default_factory=set)
 
     def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> ProbeAnswer:
-        """Test the primitives; return the number of tested calls (``tried``), the ``faults`` and a
-        ``traceback``.
+        """Test the primitives; return a dictionary with the number of tested calls (``tried``), the
+        ``faults`` and a ``traceback``.
 
-        ``faults`` holds the first fault of each primitive as text. ``setting`` holds everything
-        else that a result may depend on, such as the dtype and the device.
+        ``faults`` has the first fault of each primitive as text. ``sizes`` are the batch size and
+        the sequence length. ``setting`` holds everything else that a result may depend on, such as
+        the dtype and the device.
         """
         self.traceback = ""
         trips = (
@@ -178,9 +179,11 @@ class Probe:
             return self._describe_error(f"tensor() of an array of shape {list(form.shape)}", error)
 
     def _all_right_together(self, session: Session, pending: Sequence[PrimitiveCall]) -> bool:
-        """Return whether all of these calls are correct if one compiled function makes them.
+        """Return whether all calls in ``pending`` are correct, if one compiled function makes all
+        of them.
 
-        This saves the time of compiling each call by itself.
+        This saves the time of compiling each call by itself. If the result is False, the calls are
+        tested one by one.
         """
         table = session.table
 
@@ -256,10 +259,11 @@ class Probe:
 
 
 def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]:
-    """Yield every call of a primitive that a session's functions may make, in program order.
+    """Yield every call of a primitive that the functions of a session may make at these sizes, in
+    program order.
 
-    Calls inside the framework's own layers, losses and optimizers are left out. The derived
-    gradient is left out if the framework has automatic differentiation.
+    Calls inside the framework's own layers, losses and optimizers are left out. The calls of the
+    derived gradient are left out if the framework has automatic differentiation.
     """
     phases: tuple[Phase, ...] = ("training", "inference")
     for phase in phases:
@@ -294,7 +298,8 @@ def _sample_calls(session: Session) -> Iterator[PrimitiveCall]:
 
 
 def _primitive_nodes(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:
-    """Yield nodes, including the nodes inside loops and calls, but not inside claimed calls."""
+    """Yield the operations of a program that call primitives, including those inside loops and
+    calls. Calls in ``claimed`` are left out, because the framework itself runs them."""
     for node in nodes:
         if node.op == "call" and call_key(node) in claimed:
             continue
@@ -326,7 +331,8 @@ def _calls_of_nodes(
 
 def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[PrimitiveCall]:
     """Yield the calls of primitives with which :func:`.interpreter.loop` slices the inputs of a
-    loop and stacks its outputs."""
+    loop and stacks its outputs. ``form`` returns the shape and kind of a value, given its number.
+    """
     count = node.carries
     for value in node.inputs[count:]:
         sequence = form(value)

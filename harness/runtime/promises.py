@@ -1,7 +1,7 @@
-"""Check that the methods of a backend return what the backend contract promises.
+"""Checks that the methods of a backend return what the backend contract promises.
 
-The worker checks each value when the plugin returns it. The error then names the method that broke
-its promise, and does not appear later in other code.
+The worker checks each value as soon as a method returns it, so the error names this method. Without
+the check, the error would appear later, in other code.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ def check_table(value: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def check_texts(value: Any, source: str) -> dict[str, str]:
-    """Check a mapping that ``source`` returned; return it as texts by name, each cut to
-    :data:`LONGEST` characters.
+    """Return the mapping ``value``, whose values may be of any type, as a dictionary from name to
+    text. Each text is cut to :data:`LONGEST` characters.
 
-    Values that are not texts are converted.
+    ``source`` names the method that returned the mapping, for the error message.
 
     Raises:
         ContractError: the value is not a mapping, or has more than :data:`MOST_TEXTS` names.
@@ -118,7 +118,8 @@ def check_texts(value: Any, source: str) -> dict[str, str]:
 
 
 def check_memory(value: Any, source: str) -> int | None:
-    """Return a number of bytes, or None, after checking it.
+    """Return ``value`` after checking that it is a possible number of bytes, or None. ``source``
+    names the method that returned it.
 
     Raises:
         ContractError: the value is not a whole number, or is larger than any machine's memory.
@@ -132,7 +133,8 @@ def check_memory(value: Any, source: str) -> int | None:
 
 
 def check_names(value: Any, source: str) -> list[str]:
-    """Return a list of names after checking it.
+    """Return ``value`` after checking that it is a list of names. ``source`` names the method that
+    returned it.
 
     Raises:
         ContractError: the value is not a list of names. A single text is also an error.
@@ -145,9 +147,10 @@ def check_names(value: Any, source: str) -> list[str]:
 
 
 def missing_primitives(backend: Any, dtype: str) -> list[str]:
-    """Return the optional primitives that a backend says it lacks in a dtype.
+    """Return the optional primitives that a backend does not have in ``dtype``, according to its
+    method ``lacks``.
 
-    For a backend without a method ``lacks``, return an empty list.
+    For a backend without this method, return an empty list.
 
     Raises:
         ContractError: the result is not a list of names, or a name is not an optional primitive.
@@ -162,7 +165,8 @@ def missing_primitives(backend: Any, dtype: str) -> list[str]:
 
 
 def check_results(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
-    """Return the results of a claimed call after checking that there is one for each of ``nodes``.
+    """Return the results of a native call (of the framework's own layer) after checking that there
+    is one for each of ``nodes``. ``source`` names the call.
 
     Raises:
         ContractError: there are more or fewer results, or they are not in a list or a tuple.
@@ -176,7 +180,8 @@ def check_results(values: Any, nodes: Sequence[Any], source: str) -> Sequence[An
 
 
 def check_array(value: Any, name: str) -> Array:
-    """Return the array that ``numpy()`` returned for the result ``name``, after checking it.
+    """Return ``value`` after checking that it is an array. The backend's method ``numpy()``
+    returned it for the result ``name``.
 
     Raises:
         ContractError: the value is not an array, or its dtype is not one of numpy's own.

@@ -1,4 +1,4 @@
-"""The calls through which the parent process drives a session in a worker.
+"""The calls with which the parent process controls a session (a model on one backend) in a worker.
 
 The parent calls a method of :class:`SessionService` by its name, e.g. ``load`` or ``forward``.
 """
@@ -39,7 +39,8 @@ from harness.runtime.step_service import Payload, StepService
 
 
 class SessionService(StepService):
-    """The current session of one backend. Its methods take and return arrays, numbers and texts."""
+    """The service that runs a session (a model on one backend) in a worker. Its methods take and
+    return arrays, numbers and texts."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
@@ -67,10 +68,11 @@ class SessionService(StepService):
         device: str = "cpu",
         quick: bool = False,
     ) -> OpenAnswer:
-        """Start a session, which replaces the previous session.
+        """Start a session for a model, which replaces the previous session. ``training`` and
+        ``inference`` are the model's encoded programs, and ``rule`` is its optimizer.
 
-        Return a mapping. ``paths`` says what runs each layer: the framework's own layer, e.g.
-        ``torch.lstm``, or ``equations``. ``denormals`` is True if the backend promises to keep
+        Return a dictionary. ``paths`` maps each layer to what runs it: the framework's own layer,
+        e.g. ``torch.lstm``, or ``equations``. ``denormals`` is True if the backend promises to keep
         denormals, and ``repeats`` if its gradients have the same bits each time. ``automatic`` is
         True if the framework itself computes the gradients, for single passes and for whole
         training steps.
@@ -93,23 +95,26 @@ class SessionService(StepService):
         return session.automatic(session.plain("training", "loss")) is not None
 
     def use_rule(self, rule: Any) -> Paths:
-        """Switch to another optimizer; the caller must then load the parameters again. Return what
-        runs each layer and the optimizer."""
+        """Switch to another optimizer, given its encoded ``rule``; the caller must then load the
+        parameters again. Return ``paths``, which maps each layer and the optimizer to what runs it.
+        """
         self.session.use_rule(decoded(rule))
         return {"paths": self.session.paths()}
 
     def load(self, parameters: Payload, statistics: Payload) -> None:
-        """Set all parameters and statistics, and reset the optimizer state."""
+        """Set all parameters and statistics, and reset the optimizer."""
         self.session.load(parameters, statistics)
 
     def read(self) -> ModelValues:
-        """Return parameters, statistics and optimizer slots, by the spec's names."""
+        """Return a dictionary with ``parameters``, ``statistics`` and ``slots`` (of the optimizer),
+        each by the spec's names."""
         return self.session.read()
 
     def forward(
         self, phase: Any, inputs: Payload, state: Payload, targets: Payload | None = None
     ) -> Tensors:
-        """Return the results of a forward pass by name (``output.y``)."""
+        """Run the model's program for ``training`` or ``inference`` (``phase``); return a
+        dictionary from name, e.g. ``output.y``, to result."""
         return self.session.forward(phase, inputs, state, targets)
 
     def gradients(
@@ -120,11 +125,11 @@ class SessionService(StepService):
         targets: Payload,
         cotangents: Payload | None = None,
     ) -> Gradients:
-        """Return two mappings: ``results``, and ``gradients`` by name of the variable, e.g.
-        ``rnn.W`` or ``input.x``.
+        """Return a dictionary with two dictionaries: ``results``, and ``gradients`` by name of the
+        variable, e.g. ``rnn.W`` or ``input.x``.
 
-        The gradients are those of the loss. With ``cotangents``, they are those of the inner
-        product of the results and the cotangents.
+        They are gradients of the loss. With ``cotangents`` (an array for each result), they are
+        gradients of the sum of results times cotangents.
         """
         results, gradients = self.session.gradients(phase, inputs, state, targets, cotangents)
         return {"results": results, "gradients": gradients}
@@ -132,10 +137,12 @@ class SessionService(StepService):
     def train(
         self, batches: Sequence[Payload], state: Payload
     ) -> Annotated[list[StepAnswer], EqualLength("batches")]:
-        """Make one training step for each batch (``inputs``, ``targets``, ``learning_rate``).
+        """Make one training step for each batch; a batch has ``inputs``, ``targets`` and
+        ``learning_rate``.
 
-        Each step starts from the state that the previous step returned. Return for each step its
-        results, and the parameters, statistics and slots after it.
+        The first step starts from ``state``, and each later step from the state that the previous
+        step returned. Return a dictionary for each step: its ``results``, and ``parameters``,
+        ``statistics`` and ``slots`` after it.
         """
         steps: list[StepAnswer] = []
         for batch in batches:
@@ -147,9 +154,11 @@ class SessionService(StepService):
         return steps
 
     def primitives(self, batch: int, time: int) -> ProbeAnswer:
-        """Test each primitive by itself; see :class:`.probe.Probe`.
+        """Test each primitive of the backend by itself, at this batch size and sequence length; see
+        :class:`.probe.Probe`.
 
-        Return the number of calls ``tried``, the ``faults`` as text, and a ``traceback``.
+        Return a dictionary with the number of calls (``tried``), the ``faults`` as text, and a
+        ``traceback``.
         """
         sizes = {"batch": batch, "time": time}
         return self._probe.run(self.session, sizes, self._setting)
@@ -162,8 +171,8 @@ class SessionService(StepService):
         state: Payload,
         targets: Payload,
     ) -> Annotated[list[Tensors], Length(3)]:
-        """Return the results of three computations on unusual memory layouts, each a mapping from
-        names to arrays.
+        """Run three computations on unusual memory layouts. Return the results of each as a
+        dictionary by name, in this order:
 
         1. Inference on arrays with gaps in memory and reversed axes.
         2. Inference on tensors that are transposed views, if the framework has views.
@@ -187,7 +196,8 @@ class SessionService(StepService):
         return [arrays, session.to_numpy(promises.check_mapping(results, COMPILED)), trained]
 
     def _transposed_view(self, array: Array) -> Any:
-        """Return an array as a tensor that is a transposed view."""
+        """Return a tensor that has the values of ``array``, and is a transposed view of another
+        tensor."""
         session, axes = self.session, tuple(reversed(range(array.ndim)))
         floats = array.dtype.kind == "f"
         tensor = session.float_tensor(array.T) if floats else session.backend.tensor(array.T.copy())
@@ -201,8 +211,8 @@ class SessionService(StepService):
         targets: Payload | None = None,
         instead: Sequence[Any] = (),
     ) -> list[Traced]:
-        """Return every named value of a forward pass as (name, time step or None, array); see
-        :meth:`.session.Session.trace`."""
+        """Run a forward pass, and return every named value as a list: name, time step (or None),
+        array. See :meth:`.session.Session.trace` for the arguments."""
         # A backend's own kind of session may lack the optional arguments.
         more: dict[str, Any] = {} if targets is None else {"targets": targets}
         if instead:
@@ -212,10 +222,10 @@ class SessionService(StepService):
     def aliasing(
         self, parameters: Payload, statistics: Payload, calls: Sequence[Payload]
     ) -> list[str]:
-        """Return faults as text: arrays that share memory although they must not.
+        """Test whether the backend shares memory with arrays of the caller, or changes arrays that
+        it should not change. Return the faults as text; the list is empty if there are none.
 
-        The list is empty if there are no faults. The caller gives two different calls, each with
-        ``inputs`` and ``state``.
+        ``calls`` are two different forward passes, each with ``inputs`` and ``state``.
         """
         faults: list[str] = []
         # Run on copies; the received arrays stay unchanged for the comparison.
@@ -243,7 +253,8 @@ class SessionService(StepService):
 
 
 def _with_gaps(arrays: Arrays) -> ArrayDict:
-    """Return equal arrays with reversed axes in memory, and with gaps that hold ones."""
+    """Return arrays with the same values, whose axes are in reverse order in memory, and whose
+    entries have gaps between them. The gaps hold ones."""
     arrays_with_gaps = {}
     for name, array in arrays.items():
         last, *others = reversed(array.shape) if array.ndim else (1,)
@@ -269,9 +280,8 @@ def _misspelling_hint(table: Table, missing: Sequence[str]) -> str:
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """Return the function that answers the calls to a worker.
-
-    The function takes the name of a method of :class:`SessionService` and its arguments.
+    """Return the function that answers the calls of a worker. It takes the name of a method of
+    :class:`SessionService` and the method's arguments.
 
     Raises:
         UsageError: the table of primitives is incomplete.

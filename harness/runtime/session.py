@@ -59,7 +59,8 @@ Named = tuple[str, int | None, Array]
 
 
 def distinct_names(program: Program) -> dict[int, str]:
-    """Return the names of a program's values; values of the same name get a number (``loss#2``).
+    """Return a dictionary from each value of a program to its name. If several values have the same
+    name, the later ones get a number (``loss#2``).
 
     For example, a loss may be called twice, or an LSTM's outputs and last state may have one name.
     Values inside loops are numbered separately, because they have a time step. The numbers follow
@@ -81,12 +82,14 @@ def distinct_names(program: Program) -> dict[int, str]:
 
 
 def without_number(name: str) -> str:
-    """Return a name of :func:`distinct_names` without its number."""
+    """Return a name from :func:`distinct_names` without its number, e.g. ``loss`` for
+    ``loss#2``."""
     return _NUMBER.sub("", name)
 
 
 def value_places(program: Program) -> dict[str, str]:
-    """Return the ``file:line`` of the equation of each named value, by the value's name."""
+    """Return a dictionary from the name of each value to the ``file:line`` of the equation that
+    computes it."""
     nodes = list(walk_nodes(program.nodes))
     # Calls and loops come last, because their results were made by the nodes inside.
     nodes.sort(key=lambda node: node.body is not None)
@@ -100,11 +103,12 @@ def value_places(program: Program) -> dict[str, str]:
 
 @dataclass
 class Tracing:
-    """A record of the named values of a run.
+    """A recorder of the named values of a run; the list ``values`` has them as tuples (name, time
+    step, array).
 
-    Values in ``instead``, triples (name, time step, array), replace computed values. ``tensor``
-    converts an array to a tensor. ``array`` converts a tensor to an array; its second argument is
-    the tensor's name for messages.
+    ``instead`` has tuples of the same kind: their arrays replace computed values. The function
+    ``tensor`` converts an array to a tensor. The function ``array`` converts a tensor to an array;
+    its second argument is the tensor's name for messages.
     """
 
     program: Program
@@ -118,8 +122,8 @@ class Tracing:
         self._others = {(name, time): array for name, time, array in self.instead}
 
     def watch(self, value: int, tensor: Any, time: int | None) -> Any:
-        """Record a named value. Return the tensor with which the run continues: the value, or its
-        replacement."""
+        """Record ``tensor``, the value with the number ``value``, if it has a name. Return the
+        tensor with which the run continues: the same, or its replacement."""
         name = self._names.get(value)
         if name is None:
             return None
@@ -133,8 +137,8 @@ UPDATED = ("update()", "the next state and the next variables")
 
 
 class Session(Functions):
-    """A model on one backend, with its current parameters, statistics and optimizer slots.
-    :class:`~harness.runtime.functions.Functions` provides its functions."""
+    """A model on one backend, with its current parameters, statistics and optimizer slots. The base
+    class :class:`~harness.runtime.functions.Functions` provides the functions that compute."""
 
     def __init__(
         self,
@@ -155,10 +159,12 @@ class Session(Functions):
         self.use_rule(rule)
 
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
-        """Use another optimizer from the next :meth:`load` on, which makes its state.
+        """Use another optimizer. It takes effect at the next :meth:`load`, which makes the
+        optimizer's slots.
 
-        If ``claim`` is false, the optimizer's equations run even if the framework has its own
-        optimizer. Raise :class:`.promises.ContractError` if a claim is invalid.
+        With ``claim=False``, the optimizer's equations run even if the framework has the same
+        optimizer. Raise :class:`.promises.ContractError` if the backend returns an invalid
+        optimizer.
         """
         # In float16 a whole step may have to be skipped.
         claim = claim and self.claims and not self.scales
@@ -171,9 +177,9 @@ class Session(Functions):
         self._compiled.pop("update", None)
 
     def paths(self) -> dict[str, str]:
-        """Return what runs each layer, each loss and the ``optimizer``, by name.
+        """Return a dictionary from each layer, each loss and the ``optimizer`` to what runs it.
 
-        The value is the label of the framework's own implementation (``torch.lstm``), or
+        This is the label of the framework's own implementation (e.g. ``torch.lstm``), or
         ``equations``.
         """
         natives = self.natives["training"]
@@ -184,15 +190,17 @@ class Session(Functions):
         return paths
 
     def trained(self) -> Tensors:
-        """Return the variables that are trained, by packed name."""
+        """Return the variables that are trained. Their names are those of the framework's packed
+        tensors, e.g. ``rnn/kernel``."""
         return {n: v for n, v in self.variables.items() if n not in self.layout.frozen}
 
     def neutral(self, tensors: Tensors) -> ArrayDict:
-        """Return packed tensors as arrays of the spec's parameters; missing tensors are skipped."""
+        """Convert packed tensors (which may hold several parameters) to arrays of the spec's
+        parameters. Parameters whose tensor is missing are skipped."""
         return self.layout.unpack(self.to_numpy(tensors))
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
-        """Set the spec's parameters and statistics, and reset all optimizer state.
+        """Set the spec's parameters and statistics, and reset the optimizer.
 
         Raise :class:`UsageError` if an array is missing, unknown or of another shape.
         """
@@ -217,7 +225,7 @@ class Session(Functions):
 
     @cached_property
     def optimizer_state(self) -> Any:
-        """The state of a claimed optimizer.
+        """The state of the framework's own optimizer.
 
         It is created when it is first needed, because most sessions make no training steps.
         """
@@ -228,7 +236,8 @@ class Session(Functions):
         return {n: self.float_tensor(a) for n, a in arrays.items()}
 
     def slot(self, name: str, tensors: Tensors) -> ArrayDict:
-        """Convert the tensors of an optimizer slot to arrays, one per parameter of the spec."""
+        """Convert ``tensors``, the tensors of the optimizer slot ``name``, to arrays, one per
+        parameter of the spec."""
         return self.rule_update().unpacked(name, self.to_numpy(tensors))
 
     def forget(self) -> None:
@@ -237,11 +246,11 @@ class Session(Functions):
         vars(self).pop("optimizer_state", None)
 
     def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
-        """Continue the optimizer's equations as after ``steps`` steps. This is not possible for a
-        framework's own optimizer.
+        """Set the optimizer slots and the number of ``steps`` made, so that the optimizer's
+        equations continue from there. This is not possible for a framework's own optimizer.
 
-        ``slots`` holds arrays by slot and parameter of the spec. Raise :class:`UsageError` if a
-        slot is unknown or missing.
+        ``slots`` maps a slot (e.g. ``m``) to an array for each parameter of the spec. Raise
+        :class:`UsageError` if a slot is unknown or missing.
         """
         assert self.rule is not None
         assert self.optimizer is None
@@ -251,7 +260,8 @@ class Session(Functions):
         self.steps = steps
 
     def read(self) -> ModelValues:
-        """Return ``parameters``, ``statistics`` and ``slots``, by the spec's names."""
+        """Return a dictionary with ``parameters``, ``statistics`` and ``slots`` (of the optimizer),
+        each by the spec's names."""
         slots: Mapping[str, Tensors] = self.slots
         if self.optimizer is not None:
             slots = promises.check_mapping(self.optimizer.slots(self.optimizer_state), "slots()")
@@ -264,10 +274,10 @@ class Session(Functions):
     def forward(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> ArrayDict:
-        """Run the model forward. Return outputs, new state and new statistics by name; with
-        targets, the loss and metrics too.
+        """Run the model's program for training or inference (``phase``). Return outputs, new state
+        and new statistics by name; with targets, also the loss and metrics.
 
-        Raise :class:`UsageError` as :meth:`arguments` does.
+        Raise :class:`UsageError` if an array is missing, unknown or of a wrong shape.
         """
         mode: Mode = "forward" if targets is None else "loss"
         results = self.function(phase, mode)(*self.arguments(phase, inputs, state, targets or {}))
@@ -281,12 +291,12 @@ class Session(Functions):
         targets: Arrays,
         cotangents: Arrays | None = None,
     ) -> tuple[ArrayDict, ArrayDict]:
-        """Return two mappings: the results, and the gradients by name. A name is a parameter of the
-        spec, ``input.NAME`` or ``state.NAME``.
+        """Return two dictionaries: the results, and the gradients. A name of a gradient is a
+        parameter of the spec, ``input.NAME`` or ``state.NAME``.
 
-        The gradients are those of the loss. With ``cotangents`` (by result name), they are those of
-        the inner product of results and cotangents. Raise :class:`UsageError` as :meth:`arguments`
-        does, and if a claimed call has no gradient.
+        They are gradients of the loss. With ``cotangents`` (an array for each result, by name),
+        they are gradients of the sum of results times cotangents. Raise :class:`UsageError` as
+        :meth:`arguments` does, and if a framework's layer has no gradient.
         """
         variables, constants = self.arguments(phase, inputs, state, targets)
         mode: Mode = "loss" if cotangents is None else "cotangents"
@@ -305,11 +315,12 @@ class Session(Functions):
         targets: Arrays | None = None,
         instead: Sequence[Named] = (),
     ) -> list[Named]:
-        """Return every named value of a forward pass as (name, time step or None, array), in the
-        order of computation.
+        """Return every named value of a forward pass as a tuple (name, time step or None, array),
+        in the order of computation.
 
-        With targets, the values of the loss are included. Values in ``instead`` replace computed
-        values. Claimed layers show only their results, and loops run step by step.
+        With targets, the values of the loss are included. ``instead`` has tuples of the same kind:
+        their arrays replace computed values. Of a layer that the framework runs, only the results
+        are returned. Loops run step by step.
         """
         tracing = Tracing(self.programs[phase], instead, self.float_tensor, self.array)
         variables, constants = self.arguments(phase, inputs, state, targets or {})
@@ -320,8 +331,8 @@ class Session(Functions):
     def step(
         self, inputs: Arrays, state: Arrays, targets: Arrays, learning_rate: float
     ) -> ArrayDict:
-        """Make one training step; return the results of its forward pass by name, as computed
-        before the update."""
+        """Make one training step with the given learning rate. Return the results of its forward
+        pass by name, as computed before the parameters change."""
         variables, constants = self.arguments("training", inputs, state, targets)
         results, gradients = self._run_gradients("training", "loss", variables, constants)
         self.steps += 1
@@ -358,11 +369,11 @@ class Session(Functions):
     def updated(
         self, run: Function, variables: Tensors, gradients: Tensors, before: Tensors, rate: float
     ) -> Tensors:
-        """Run an optimizer update. Return the new variables by name, and the new slots as
-        ``SLOT.NAME``.
+        """Run the optimizer's equations once. Return the new variables by name, and the new slots
+        as ``SLOT.NAME``.
 
-        ``run`` computes the optimizer's equations. ``before`` holds the slots before the update,
-        and the step number as :data:`.updates.STEP`.
+        ``run`` computes the equations. ``before`` has the slots before the update, and the step
+        number under the name :data:`.updates.STEP`.
         """
         constants = {f"{s}.{n}": before[f"{s}.{n}"] for s, ts in self.slots.items() for n in ts}
         constants |= self._rule_constants(variables, gradients, before[STEP], rate)
@@ -372,15 +383,16 @@ class Session(Functions):
     def fed(
         self, variables: Tensors, gradients: Tensors, step: Any, learning_rate: float
     ) -> tuple[Tensors, Any]:
-        """Return the gradients and the learning rate to pass to a framework's own optimizer:
-        clipped, and with the learning-rate schedule applied. See :meth:`.updates.Update.fed`."""
+        """Return the gradients and the learning rate to pass to a framework's own optimizer: the
+        spec's clipping and learning-rate schedule are applied to them. See
+        :meth:`.updates.Update.fed`."""
         constants = self._rule_constants(variables, gradients, step, learning_rate)
         fed = self.rule_update().fed(variables, constants)
         return fed, fed.pop(RATE)
 
     def rule_update(self) -> Update:
-        """Return the optimizer's equations for all variables. Every call returns the same
-        object."""
+        """Return the object that runs the optimizer's equations for all variables. Every call
+        returns the same object."""
         assert self._update is not None
         return self._update
 
@@ -393,11 +405,11 @@ class Session(Functions):
     def arguments(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays
     ) -> tuple[Tensors, Tensors]:
-        """Check arrays and convert them to two mappings of tensors: variables (for which gradients
-        exist), and constants.
+        """Check arrays, and convert them to tensors. Return two dictionaries: variables (for which
+        gradients are computed), and constants.
 
-        Noise is included only in training. Raise :class:`UsageError` as
-        :func:`~harness.program.signature.check_batch` does.
+        Noise is included only in training. Raise :class:`UsageError` if an array is missing,
+        unknown or of a wrong shape (see :func:`~harness.program.signature.check_batch`).
         """
         program = self.programs[phase]
         if phase == "inference":
@@ -429,13 +441,15 @@ class Session(Functions):
 
 
 class CannotStart(Exception):
-    """Error: a framework loads but cannot compute, for example without a device."""
+    """Error: a framework can be imported but cannot compute, for example because it finds no
+    device."""
 
 
 def open_session(
     backend: Backend, training: Any, inference: Any, rule: Any, path: str, dtype: str, device: str
 ) -> Session:
-    """Prepare the backend and return a session for serialized programs.
+    """Prepare the backend for a device and dtype, and return a session for the encoded programs of
+    a model.
 
     Raises:
         CannotStart: the framework cannot make a tensor or read it back.
@@ -454,7 +468,8 @@ def open_session(
 def make_session(
     backend: Backend, training: Program, inference: Program, **choices: Any
 ) -> Session:
-    """Return the backend's own kind of session for a model, or the standard one.
+    """Return a session for a model: of the backend's own class if it has one, or else of the
+    standard class. ``choices`` are the further arguments of a session, e.g. ``path``.
 
     Raises:
         ContractError: the backend returned an object that is not a session.

@@ -1,5 +1,5 @@
-"""Conversion of a whole step of a session to one function, for a pipeline or a framework's
-compiler.
+"""Conversion of a whole step of a session to one function, so that steps can be timed, or compiled
+by the framework.
 
 A step is a training step or a forward pass. It passes its ``carried`` tensors on to the next step:
 in training the parameters, statistics, state and optimizer slots; in a forward pass the state. The
@@ -33,13 +33,13 @@ BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """A step of a session (a training step or a forward pass).
+    """A step of a session (a training step or a forward pass), in two parts: the computation of the
+    framework, and the harness's own work.
 
-    ``run`` is the part of the step that the framework computes. ``around(run)`` is the whole step:
-    the harness's own work, with a call of ``run`` in it. ``begin(state)`` returns the carried and
-    the fixed tensors of the first step, from the values that the session has loaded. If the step
-    runs a plan, ``orders`` gives the axis order of each input of the plan
-    (:class:`harness.program.plan.Plan`).
+    ``run`` is the computation. ``around(run)`` returns the whole step: the harness's own work, with
+    a call of ``run`` in it. ``begin(state)`` returns the carried and the fixed tensors of the first
+    step, from the values that the session has loaded. If the step runs a plan, ``orders`` maps each
+    input of the plan to the order of its axes (:class:`harness.program.plan.Plan`).
     """
 
     around: Callable[[Callable[..., Any]], Advance]
@@ -49,11 +49,13 @@ class TrainingStep:
 
     @property
     def advance(self) -> Advance:
-        """The function from (carried, fixed, batch) to (next carried, results)."""
+        """The whole step: a function from (carried, fixed, batch) to (next carried, results), each
+        a dictionary of tensors."""
         return self.around(self.run)
 
     def idle(self, carried: Tensors, fixed: Tensors, batch: Tensors) -> Advance:
-        """Return the step without the framework's computation, to time the harness's own work.
+        """Return the step without the framework's computation. Timing it shows the time of the
+        harness's own work.
 
         The framework computes once, in this call; the returned step uses this result each time.
         """
@@ -76,12 +78,12 @@ def make_step(
     *,
     total: bool = False,
 ) -> TrainingStep:
-    """Return a step of a session that has loaded its parameters.
+    """Return a step for a session that has loaded its parameters. ``purpose`` is ``train`` or
+    ``forward``.
 
-    ``batch`` is an example with the shapes of the batches to come. A training step returns the
+    ``batch`` is an example with the shapes of all later batches. A training step returns the
     ``loss``. A forward pass returns the outputs that no other output depends on. With ``total``, a
-    training step also adds its loss to :data:`.plan.TOTAL`, a tensor that is passed from step to
-    step.
+    training step also adds its loss to :data:`.plan.TOTAL`, a tensor that goes from step to step.
 
     Raises:
         UsageError: the model has no optimizer, or no native layer on path ``native-compiled``.
@@ -104,7 +106,8 @@ def make_step(
 
 
 def store(session: Session, carried: Tensors) -> None:
-    """Put the tensors that the last step returned back into their session."""
+    """Put the tensors that the last step returned (``carried``) back into the session, so that they
+    can be read."""
     session.variables.update({n: t for n, t in carried.items() if n in session.variables})
     session.statistics = {
         n: carried.get(f"statistics.{n}", t) for n, t in session.statistics.items()
@@ -168,7 +171,8 @@ def _plan_runner(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
 
 
 def _check_results(results: Any, names: Iterable[str]) -> None:
-    """Check the results of a plan. Called only after a step has failed, to save time.
+    """Raise an error if the results of a plan are wrong. To save time, this is checked only after a
+    step has failed.
 
     Raises:
         ContractError: the results are not a mapping, or a result is missing.
@@ -182,8 +186,8 @@ def _check_results(results: Any, names: Iterable[str]) -> None:
 def _planned_training(
     session: Session, batch: Tensors, state: Tensors, learning_rate: float, total: bool
 ) -> TrainingStep:
-    """Return a training step that runs one plan, which contains the derived gradient and the
-    update."""
+    """Return a training step that runs a single plan (a list of operations). The plan computes the
+    loss, the gradient, as derived by the harness, and the optimizer's update."""
     assert session.rule is not None
     if session.optimizer is not None:
         raise UsageError(
@@ -239,7 +243,8 @@ def _planned_training(
 def _autograd_training(
     session: Session, sizes: Mapping[str, int], learning_rate: float, total: bool
 ) -> TrainingStep | None:
-    """Return a training step with the framework's own gradient, and its own optimizer if claimed.
+    """Return a training step with the framework's automatic differentiation. If the backend offers
+    the framework's own optimizer, the step uses it too.
 
     Return None if the framework has no automatic differentiation.
     """
@@ -328,7 +333,8 @@ def _statistics_tensors(session: Session) -> Tensors:
 
 
 def _optimizer_tensors(session: Session) -> Tensors:
-    """Return the optimizer's carried tensors: slots, step number (from 1) and loss scale."""
+    """Return the tensors of the optimizer that go from step to step: slots, step number (from 1)
+    and loss scale."""
     step = {STEP: session.scalar(session.steps + 1.0)}
     if session.optimizer is not None:
         return {OPTIMIZER: session.optimizer_state, **(step if session.rule_update().feeds else {})}

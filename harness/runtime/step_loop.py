@@ -1,4 +1,5 @@
-"""Run the steps of a model on the device one after another, over batches that rotate."""
+"""Run the steps of a model one after another. The batches are on the device, and are used in
+turn."""
 
 from __future__ import annotations
 
@@ -24,10 +25,10 @@ Results = ArrayDict
 
 
 class Steps(Protocol):
-    """Training steps or forward passes over a list of batches on the device, used in turn."""
+    """Training steps or forward passes. The batches are on the device, and are used in turn."""
 
     def start(self, index: int) -> Any:
-        """Begin step ``index`` without waiting for it; return a handle for :meth:`finish`.
+        """Begin step ``index`` without waiting for it; return a handle that :meth:`finish` needs.
 
         The step uses batch ``index`` modulo the number of batches.
         """
@@ -38,21 +39,22 @@ class Steps(Protocol):
 
 @runtime_checkable
 class Runs(Protocol):
-    """Steps of which several can be started in one call, which is faster than a call per step."""
+    """Steps of which one call can start several. This is faster than a call per step."""
 
     def run(self, first: int, count: int) -> Any:
         """Begin ``count`` steps, from step ``first``; return the handle of the last step."""
 
 
 class Clock:
-    """A stopwatch for the steps of a pipeline. It stops when the results are on the host, so a
-    backend cannot report unfinished steps as done."""
+    """A stopwatch for steps. It stops when the results have arrived on the host, so a backend
+    cannot report unfinished steps as done."""
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
 
     def latency(self, first: int, count: int) -> list[float]:
-        """Return the seconds of each of ``count`` steps. The clock waits for every step."""
+        """Return the seconds of each of ``count`` steps, beginning with step ``first``. The clock
+        waits for the end of every step."""
         seconds = []
         for index in range(first, first + count):
             start = time.perf_counter()
@@ -61,11 +63,11 @@ class Clock:
         return seconds
 
     def stages(self, first: int, count: int, many: int = 1) -> list[tuple[float, float, float]]:
-        """Return the seconds of three stages for each of ``count`` calls; each call makes ``many``
-        steps.
+        """Return three numbers of seconds for each of ``count`` calls; each call makes ``many``
+        steps. ``first`` is the index of the first step.
 
-        The stages are: starting the call, waiting for its results and reading them, and reading the
-        same results a second time.
+        The three numbers are: the time to start the call, the time until its results have been
+        read, and the time to read the same results again.
         """
         seconds = []
         for index in range(first, first + count * many, many):
@@ -79,13 +81,15 @@ class Clock:
         return seconds
 
     def throughput(self, first: int, count: int) -> float:
-        """Return the seconds of ``count`` steps together, with one wait after the last step."""
+        """Return the seconds of ``count`` steps together, beginning with step ``first``. There is
+        one wait, after the last step."""
         start = time.perf_counter()
         self.steps.finish(self._run(first, count))
         return time.perf_counter() - start
 
     def values(self, first: int, count: int) -> list[Results]:
-        """Return the results of each of ``count`` steps, for a comparison."""
+        """Return the results of each of ``count`` steps, beginning with step ``first``. Nothing is
+        timed."""
         return [self.steps.finish(self.steps.start(i)) for i in range(first, first + count)]
 
     def _run(self, first: int, count: int) -> Any:
@@ -125,7 +129,7 @@ class StepLoop:
 
     @staticmethod
     def of(backend: Backend, step: Advance) -> StepLoop:
-        """Let the backend compile a step, and return the loop that runs it.
+        """Let the backend compile a step; return an object that runs the compiled step in a loop.
 
         Raises:
             ContractError: the backend did not return a function.
@@ -137,9 +141,11 @@ class StepLoop:
         )
 
     def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> StepHandle:
-        """Run a step on each batch and return the results of the last call.
+        """Run a step on each batch, and return the results of the last call. ``carry`` has the
+        tensors that go from step to step, and is updated.
 
-        Each batch comes with a flag, which is true if the batch is a stack of several batches.
+        Each batch comes with a flag, which is True if the batch is a stack of several batches. A
+        stack needs a single call.
         """
         results: Tensors = {}
         stacked, several = False, self.several or self.one
@@ -151,8 +157,8 @@ class StepLoop:
 
 @dataclass(frozen=True)
 class StepHandle:
-    """Results of a call that may still be running. If the call makes several steps, ``stacked`` is
-    true, and the results have the shape ``[steps, ...]``."""
+    """The results of a call that may still be running. ``stacked`` is True if the call makes
+    several steps; the results then have the shape ``[steps, ...]``."""
 
     results: Tensors
     stacked: bool
@@ -160,7 +166,7 @@ class StepHandle:
 
 @dataclass
 class BatchList:
-    """Batches on the device, and a stack of all of them, which is made when it is first needed."""
+    """Batches on the device. The stack of all of them is made when it is first needed."""
 
     batches: list[Tensors]
     stack: Tensors = field(default_factory=dict)
@@ -174,9 +180,10 @@ class BatchList:
 
 
 class Pipeline:
-    """The steps of a session from given parameters; see :class:`harness.runtime.step_loop.Steps`.
+    """The steps of a session, starting from given parameters; see
+    :class:`harness.runtime.step_loop.Steps`. The steps are those that benchmarks time.
 
-    ``batches`` hold ``inputs`` and ``targets``, and all have the same shapes. ``state`` is the
+    ``batches`` have ``inputs`` and ``targets``, and all have the same shapes. ``state`` is the
     state before the first step. If the backend can make several steps in one call, each call makes
     as many steps as there are batches. ``together = False`` turns this off, because some backends
     are slower with it.
@@ -217,8 +224,8 @@ class Pipeline:
         return self._batch_list.batches
 
     def feed(self, batches: Sequence[Batch], beside: bool = False) -> None:
-        """Continue with other batches. They replace all batches; if ``beside`` is true, they become
-        a second list, and :meth:`turn` switches between the two lists.
+        """Replace the batches; later steps use the new ones. If ``beside`` is true, they become a
+        second list, the first list stays, and :meth:`turn` switches between the two.
 
         The axes of each batch are put in the order that the step needs. If the backend can write
         into tensors, the new batches are written into the tensors of the old ones, because a
@@ -239,12 +246,12 @@ class Pipeline:
             self.session.backend.wait(self._stacked())
 
     def turn(self, number: int) -> None:
-        """Continue with the first list of batches (0), or with the second (1)."""
+        """Let later steps use the first list of batches (0), or the second (1)."""
         self._batch_list = self._batch_lists[number]
 
     def restart(self, parameters: Arrays | None = None) -> None:
-        """Reset parameters, statistics, state and optimizer to their initial values; ``parameters``
-        replaces the initial parameters.
+        """Reset parameters, statistics, state and optimizer to their initial values. If
+        ``parameters`` is given, it is used instead of the initial parameters.
 
         A compiled step may read the memory of the fixed tensors, which no step changes. So if the
         backend can write into tensors, their initial values are written into the existing tensors.
@@ -260,11 +267,12 @@ class Pipeline:
         self._carry = Carry(carried, fixed)
 
     def start(self, index: int) -> StepHandle:
-        """Begin a step; return the handle for :meth:`finish`."""
+        """Begin step ``index``; return a handle that :meth:`finish` needs."""
         return self._begin([(self._batches[index % len(self._batches)], False)])
 
     def run(self, first: int, count: int) -> StepHandle:
-        """Begin ``count`` steps, from step ``first``; return the handle of the last call."""
+        """Begin ``count`` steps, from step ``first``; return a handle of the last call, which
+        :meth:`finish` needs."""
         return self._begin(self._cycle(first, first + count))
 
     def _begin(self, batches: Iterable[tuple[Tensors, bool]]) -> StepHandle:
@@ -273,9 +281,10 @@ class Pipeline:
         return self._last
 
     def _cycle(self, index: int, end: int) -> Iterator[tuple[Tensors, bool]]:
-        """Yield the batches of the steps from ``index`` to ``end - 1`` in turn, each with a flag.
+        """Yield the batch of each step from ``index`` to ``end - 1``, with the flag False.
 
-        If one call makes several steps, yield a stack of batches instead; the flag is then true.
+        If one call can make several steps, yield a stack of all batches with the flag True instead,
+        where enough steps are left.
         """
         count, many = len(self._batches), self.many
         while index < end:
@@ -287,10 +296,11 @@ class Pipeline:
                 index += 1
 
     def finish(self, handle: StepHandle) -> Results:
-        """Wait for a step and for all tensors that it passes on, and return its results.
+        """Wait for a step, and for all tensors that it passes on to the next step; return its
+        results.
 
-        If a call made several steps, wait for the results of each, because the backend may compute
-        them late. Return the results of the last step.
+        If a call made several steps, wait for the results of each of them, because the backend may
+        compute them late. Return the results of the last step.
         """
         backend = self.session.backend
         backend.wait({n: t for n, t in self._carry.carried.items() if n != OPTIMIZER})
@@ -300,9 +310,10 @@ class Pipeline:
         return {n: a[-1] for n, a in arrays.items()} if handle.stacked else arrays
 
     def last(self, back: int) -> Results:
-        """Return the results of the step ``back`` steps before the last step, within the last call.
+        """Return the results of an earlier step of the last call: of the step ``back`` steps before
+        the last step.
 
-        The results are those that :meth:`finish` read first.
+        The results are those that were read first, when :meth:`finish` was called.
 
         Raises:
             UsageError: the last call made fewer steps, or its results have not been read.
@@ -316,8 +327,8 @@ class Pipeline:
         return {n: a[count - 1 - back] for n, a in self._read.items()} if stacked else self._read
 
     def copying(self) -> float:
-        """Return the seconds to read the last results from tensors that are already computed: the
-        slowest of several tries."""
+        """Return the seconds to read tensors like the last results that are already computed. It is
+        the slowest of several tries."""
         backend = self.session.backend
         tensors = {n: backend.tensor(np.array(a)) for n, a in self._read.items()}
         backend.wait(tensors)
@@ -330,10 +341,10 @@ class Pipeline:
         return max(seconds)
 
     def parameters(self) -> PipelineValues:
-        """Return the current ``parameters``, ``statistics``, ``slots`` and ``others``, as arrays by
-        name.
+        """Return a dictionary with the current ``parameters``, ``statistics``, ``slots`` and
+        ``others``, each a dictionary of arrays by name.
 
-        ``others`` holds all other tensors that go from step to step, such as the state.
+        ``others`` has all other tensors that go from step to step, such as the state.
         """
         store(self.session, self._carry.carried)
         values = self.session.read()
@@ -347,11 +358,11 @@ class Pipeline:
         return {**values, "others": others}
 
     def overhead(self, count: int) -> float:
-        """Return the seconds per step that the harness itself needs: the time of :meth:`start`
-        without the framework's computation.
+        """Return the seconds per step that the harness itself needs, measured in ``count`` steps:
+        the time of :meth:`start` without the framework's computation.
 
-        If the framework has compiled the whole step, the whole step counts as the framework's. The
-        pipeline restarts afterwards.
+        If the framework has compiled the whole step, all of it counts as the framework's
+        computation. The pipeline restarts afterwards.
         """
         arguments = self._carry.carried, self._carry.fixed, self._batches[0]
         if self._loop.one is self._step_advance:

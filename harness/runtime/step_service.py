@@ -1,4 +1,4 @@
-"""The calls to a worker that measure speed: they prepare a pipeline and time its steps."""
+"""The calls to a worker that measure speed: they prepare the steps of a model, and time them."""
 
 from __future__ import annotations
 
@@ -50,16 +50,17 @@ Binary = Callable[[Any, Any], Any]
 
 
 def bandwidth_numbers(device: str, dtype: str) -> int:
-    """Return how many entries each array of the bandwidth test has, which depends on device and
-    dtype."""
+    """Return how many entries each array of the bandwidth test has, so that the arrays are larger
+    than the caches of the device."""
     return LARGE_ARRAY if card_of(device) is None else LARGE_ON_CARD // WIDTHS[dtype]
 
 
 class PeakMeter:
-    """A measurement of the highest speeds (FLOP/s, bytes/s) of one backend, on one device and in
-    one dtype.
+    """A measurement of the highest speeds of one backend on one device and in one dtype: of matrix
+    products in FLOP/s, and of memory in bytes/s.
 
-    It verifies the results: a matrix product must be correct, and computed before the clock stops.
+    The results are verified: a matrix product must be correct, and must be computed before the
+    clock stops.
     """
 
     def __init__(self, backend: Backend, device: str, dtype: str) -> None:
@@ -82,7 +83,8 @@ class PeakMeter:
         return 2 * m * k * n / (read if put_off else alone)
 
     def bandwidth(self) -> float:
-        """Return the speed of an addition in bytes/s, with arrays larger than all caches."""
+        """Return the speed of an addition in bytes/s. The arrays are larger than all caches, so the
+        speed of the memory is measured."""
         numbers = bandwidth_numbers(self.device, self.dtype)
         # The values do not matter, and drawing so many random numbers takes a second.
         large = [
@@ -106,12 +108,12 @@ class PeakMeter:
         return self.backend.primitives["astype"](tensor, dtype=narrowed) if narrowed else tensor
 
     def _read(self, multiply: Binary, a: Any, b: Any, left: Array, right: Array) -> float:
-        """Time one matrix product including the read-back of its result; return the seconds without
-        the read-back.
+        """Time one matrix product ``multiply(a, b)``, until its result has been read; return the
+        seconds without the reading.
 
-        Its duration is measured separately, on an equal array. ``left`` and ``right`` are the
-        values of the tensors ``a`` and ``b``. Random entries of the result must be those of ``left
-        @ right``.
+        The time of the reading is measured separately, on an array of the same shape. ``left`` and
+        ``right`` are the values of the tensors ``a`` and ``b``. Randomly chosen entries of the
+        result must be those of ``left @ right``.
         """
         cast, wide = self.backend.primitives["astype"], host_dtype(self.dtype)
         started = time.perf_counter()
@@ -132,8 +134,8 @@ class PeakMeter:
         return seconds
 
     def _seconds(self, run: Binary, a: Any, b: Any) -> float:
-        """Return the seconds per call of ``run(a, b)``: the fastest of several tries, each of 0.01
-        seconds."""
+        """Return the seconds per call of ``run(a, b)``: the fastest of several tries, each of which
+        takes about 0.01 seconds."""
 
         def timed(count: int) -> float:
             started = time.perf_counter()
@@ -162,7 +164,8 @@ Payload = dict[str, Any]
 
 
 class StepService:
-    """The pipelines of one backend, by execution path."""
+    """The service that times the steps of a model in a worker. For each execution path, it can hold
+    the compiled steps (a pipeline)."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -171,10 +174,10 @@ class StepService:
 
     @property
     def pipeline(self) -> Pipeline:
-        """The pipeline of the selected path.
+        """The compiled steps (:class:`Pipeline`) of the selected execution path.
 
         Raises:
-            UsageError: no pipeline is prepared.
+            UsageError: no steps are prepared.
         """
         if self._path not in self._pipelines:
             raise UsageError("no pipeline is prepared")
@@ -197,11 +200,11 @@ class StepService:
         quick: bool = False,
         beside: bool = False,
     ) -> Prepared:
-        """Make a pipeline for ``path``. It replaces all other pipelines or, with ``beside``, only
-        an earlier one of this path.
+        """Compile the steps of a model for the execution path ``path``. They replace all earlier
+        steps or, with ``beside``, only those of the same path.
 
-        ``mode`` is ``train`` or ``forward``. Return what runs each layer, the seconds of this call,
-        the steps per call, and the backend's settings.
+        ``mode`` is ``train`` or ``forward``. Return a dictionary with what runs each layer, the
+        seconds of this call, the steps per call, and the backend's settings.
         """
         self._pipelines = self._pipelines if beside else {}
         started = time.perf_counter()
@@ -236,19 +239,20 @@ class StepService:
         many: int,
         starts: Sequence[int],
     ) -> Annotated[TrainingAnswer, EqualLength("starts", "later")]:
-        """Train in the same way as ``harness train``, with the derived gradient and the optimizer's
-        equations.
+        """Train a model in the same way as ``harness train``, with the derived gradient and the
+        optimizer's equations, and return its values.
 
-        The steps are compiled for speed, with denormals flushed, and make ``many`` steps per call
-        if the backend supports it. Before the last ``many`` steps, the training is resumed as if
-        from a checkpoint.
+        The steps are compiled for speed, and denormals are flushed. One call makes ``many`` steps
+        if the backend supports it. Before the last ``many`` steps, the training is saved and
+        resumed, as with a checkpoint.
 
-        For each number in ``starts``, a further training starts from the given parameters, with new
+        For each number in ``starts``, one more training starts from the given parameters, with new
         optimizer slots but with this number as its step count. It makes ``many`` steps on the first
         batches.
 
-        Return the ``total`` of the losses of all steps (one per batch) and the values after the
-        last step. ``later`` holds the values at the end of each further training.
+        Return a dictionary: ``total`` is the sum of the losses of all steps (one step per batch).
+        It also has the parameters, statistics and slots after the last step. ``later`` has the same
+        values at the end of each of the further trainings.
         """
         self.backend.quick = False
         self.backend.flush_denormals(True)
@@ -277,23 +281,26 @@ class StepService:
             self.backend.flush_denormals(False)
 
     def select(self, path: str) -> None:
-        """Restart the pipeline of a path, and drop all other pipelines."""
+        """Use the steps of this execution path from now on. They restart, and the steps of all
+        other paths are dropped."""
         self._path, self._pipelines = path, {path: self._pipelines[path]}
         self.pipeline.restart()
         gc.collect()
         self._forget_peaks()
 
     def together(self, wanted: bool) -> Count:
-        """Set whether one call may make several steps; return the steps per call."""
+        """Set whether one call may make several steps (``wanted``); return how many steps one call
+        then makes."""
         self.pipeline.together = wanted
         return self.pipeline.many
 
     def feed(self, batches: Sequence[Payload], beside: bool = False) -> None:
-        """Feed other batches of the same shapes; see :meth:`.Pipeline.feed`."""
+        """Use other batches of the same shapes. With ``beside``, the old batches stay too; see
+        :meth:`.Pipeline.feed`."""
         self.pipeline.feed(batches, beside)
 
     def turn(self, number: int) -> None:
-        """Continue with the first list of batches (0), or with the second list (1)."""
+        """Let later steps use the first list of batches (0), or the second list (1)."""
         self.pipeline.turn(number)
 
     def restart(self, parameters: Payload | None = None) -> None:
@@ -301,43 +308,51 @@ class StepService:
         self.pipeline.restart(parameters)
 
     def latency(self, first: int, count: int) -> Annotated[list[Seconds], EqualLength("count")]:
-        """Return the seconds of each of ``count`` steps from ``first``; wait for every step."""
+        """Return the seconds of each of ``count`` steps, beginning with step ``first``. The clock
+        waits for the end of every step."""
         return Clock(self.pipeline).latency(first, count)
 
     def stages(
         self, first: int, count: int, many: int = 1
     ) -> Annotated[list[Annotated[list[Seconds], Length(3)]], EqualLength("count")]:
-        """Return the seconds of the stages of each call; see :meth:`.Clock.stages`."""
+        """Return three numbers of seconds for each of ``count`` calls: the time to start, until the
+        results are read, and to read them again. See :meth:`.Clock.stages`."""
         return [list(step) for step in Clock(self.pipeline).stages(first, count, many)]
 
     def throughput(self, first: int, count: int) -> Seconds:
-        """Return the seconds of ``count`` steps together, with one wait after the last step."""
+        """Return the seconds of ``count`` steps together, beginning with step ``first``. There is
+        one wait, after the last step."""
         return Clock(self.pipeline).throughput(first, count)
 
     def values(self, first: int, count: int) -> Annotated[list[Arrays], EqualLength("count")]:
-        """Return the results of each of ``count`` steps, from step ``first``."""
+        """Run ``count`` steps, beginning with step ``first``, and return the results of each.
+        Nothing is timed."""
         steps = Clock(self.pipeline).values(first, count)
         return [{n: promises.check_array(a, n) for n, a in step.items()} for step in steps]
 
     def last(self, back: int) -> Arrays:
-        """Return the results of the step ``back`` before the last; see :meth:`.Pipeline.last`."""
+        """Return the results of the step ``back`` steps before the last step, as they were read
+        first; see :meth:`.Pipeline.last`."""
         return {n: promises.check_array(a, n) for n, a in self.pipeline.last(back).items()}
 
     def copying(self) -> Seconds:
-        """Return the seconds to read finished tensors; see :meth:`.Pipeline.copying`."""
+        """Return the seconds to read tensors that are already computed; see
+        :meth:`.Pipeline.copying`."""
         return self.pipeline.copying()
 
     def parameters(self) -> PipelineValues:
-        """Return the current parameters, statistics, slots and others; see
-        :meth:`.Pipeline.parameters`."""
+        """Return the current ``parameters``, ``statistics``, ``slots`` and ``others`` (e.g. the
+        state), each as arrays by name; see :meth:`.Pipeline.parameters`."""
         return self.pipeline.parameters()
 
     def overhead(self, count: int) -> Seconds:
-        """Return the seconds per step that the harness itself needs."""
+        """Return the seconds per step that the harness itself needs, measured in ``count``
+        steps."""
         return self.pipeline.overhead(count)
 
     def memory(self) -> MemoryAnswer:
-        """Return the peak bytes of the process and the device since :meth:`prepare`."""
+        """Return a dictionary with the peak bytes of this process (``resident``) and of the
+        ``device`` since :meth:`prepare`."""
         return {
             "resident": memory.peak(),
             "device": promises.check_memory(self.backend.device_memory(), "device_memory()"),
@@ -350,8 +365,8 @@ class StepService:
     def peaks(
         self, dtype: str, sizes: Sequence[Sequence[int]]
     ) -> Annotated[Peaks, EqualLength("sizes", "products")]:
-        """Return the FLOP/s of a matrix product for each ``(m, k, n)`` in ``sizes``, and the
-        bytes/s of an addition."""
+        """Return a dictionary: ``products`` has the FLOP/s of a matrix product for each ``(m, k,
+        n)`` in ``sizes``, and ``bandwidth`` the bytes/s of an addition."""
         peaks = PeakMeter(self.backend, self._device, dtype)
         return {
             "products": [peaks.product(m, k, n) for m, k, n in sizes],

@@ -1,4 +1,5 @@
-"""Training of a session on batches that a source makes when they are needed. Runs in the worker."""
+"""Training of a session on batches that are made when they are needed. This code runs in the
+worker."""
 
 from __future__ import annotations
 
@@ -31,32 +32,35 @@ Rows = Array
 
 
 class BatchSource(Protocol):
-    """A source of batches. A batch is selected by the numbers of its rows."""
+    """A source of batches. A batch is selected by the numbers of its rows (examples)."""
 
     @property
     def classes(self) -> Mapping[str, int]:
-        """The number of classes of each one-hot array that the source can also give as indices, by
-        the array's name."""
+        """A dictionary from array name to number of classes, for each one-hot array that the source
+        can also return as indices."""
 
     def batch(self, rows: Rows, compact: Collection[str] = (), step: int | None = None) -> Arrays:
-        """Return arrays ``[..., batch, ...]`` by ``input.NAME`` and ``target.NAME``.
+        """Return the arrays of some rows, with names such as ``input.x`` and ``target.y``.
 
-        ``rows`` are row numbers of any shape ``[..., batch]``. Arrays named in ``compact`` are
-        indices instead of one-hot. ``step`` is the number of the first step, counted from 0; if it
-        is given, the arrays include the noise of the steps.
+        ``rows`` are row numbers of a shape ``[..., batch]``, e.g. ``[steps, batch]``; the arrays
+        begin with these axes. One-hot arrays whose names are in ``compact`` are returned as
+        indices. If ``step``, the number of the first step (from 0), is given, the result includes
+        the model's noise for these steps.
         """
 
     def expand(self, name: str, taken: Array) -> Array:
-        """Return indices as one-hot rows if array ``name`` is one-hot, else ``taken`` itself."""
+        """Return the indices ``taken`` as one-hot vectors, if the input or target ``name`` is
+        one-hot; else return ``taken`` unchanged."""
 
 
 class Loader:
-    """A converter of a source's batches to tensors, in the layout that a training step needs.
+    """A converter of a source's batches to tensors, with their axes in the order that a training
+    step needs.
 
-    ``rows`` ``[batch]`` are the rows of an example batch. ``orders`` gives the axis order of each
-    tensor whose axes must be permuted for the step; see :class:`harness.program.plan.Plan`.
+    ``rows`` ``[batch]`` are the rows of an example batch. ``orders`` maps the name of each tensor
+    whose axes must be permuted to the order of its axes; see :class:`harness.program.plan.Plan`.
     ``many`` is the number of steps in one call. If the backend cannot write into tensors, batches
-    hold indices instead of one-hot rows, and the step itself calls :meth:`expand`.
+    hold indices instead of one-hot vectors, and the step itself calls :meth:`expand`.
     """
 
     def __init__(
@@ -88,7 +92,8 @@ class Loader:
         return {name: tensor(array) for name, array in self._arrays(rows, step).items()}
 
     def expand(self, batch: Tensors) -> Tensors:
-        """Return a batch of :meth:`batch` or :meth:`each` with indices expanded to one-hot."""
+        """Return a batch of :meth:`batch` or :meth:`each`, in which one-hot vectors replace
+        indices."""
         if not self._classes:
             return batch
         one_hot, dtype = self._backend.primitives["one_hot"], self._session.dtype
@@ -96,9 +101,10 @@ class Loader:
         return {**batch, **expanded}
 
     def batches(self, rows: Rows, stacked: bool, step: int = 0) -> Iterator[tuple[Tensors, bool]]:
-        """Yield the batches of rows ``[steps, batch]``, each with a flag.
+        """Yield the batches of rows ``[steps, batch]``, each with a flag. With ``stacked``, several
+        batches may be stacked for one call. ``step`` is the number of the first step.
 
-        The flag is true if the batch is a stack of :attr:`many` batches.
+        The flag is True if the batch is a stack of :attr:`many` batches.
         """
         done = 0
         while stacked and len(rows) - done >= self.many:
@@ -109,11 +115,12 @@ class Loader:
                 yield batch, False
 
     def each(self, rows: Rows, step: int = 0) -> Iterator[Tensors]:
-        """Yield the batches of rows ``[steps, batch]`` one by one. Use each batch before asking for
-        the next one, which may overwrite it.
+        """Yield the batches of rows ``[steps, batch]`` one by one. ``step`` is the number of the
+        first step. The next batch may overwrite the previous one, so use each batch before asking
+        for the next.
 
         If a backend can write into tensors, many batches are written at once, always to the same
-        memory. An executor is then bound to this memory already, and a step need not copy its
+        memory. An executor has already bound its calls to this memory, so it need not copy its
         inputs.
         """
         if not self._backend.rewrites:
@@ -137,7 +144,8 @@ class Loader:
         self._parts = [{n: p[step] for n, p in parts.items()} for step in range(count)]
 
     def _write(self, arrays: Arrays) -> Sequence[Tensors]:
-        """Write batches into the reused tensors, and return the tensors that hold them."""
+        """Write some batches into the tensors that are used again and again; return these tensors,
+        one dictionary per batch."""
         fill = self._backend.fill
         parts = self._parts[: len(next(iter(arrays.values())))]
         for name, array in arrays.items():
@@ -150,9 +158,9 @@ class Loader:
         return parts
 
     def _arrays(self, rows: Rows, step: int = 0) -> ArrayDict:
-        """Return the arrays of rows, with their axes in the order that the step needs.
+        """Return the arrays of ``rows`` by name, with their axes in the order that the step needs.
 
-        Indices get this order before they are expanded to one-hot, because they are smaller.
+        Indices are put in this order before they become one-hot vectors, because they are smaller.
         """
         arrays, lead = {}, rows.ndim - 1
         for name, array in self._source.batch(rows, self._early, step).items():
@@ -166,8 +174,8 @@ class Loader:
 
 
 class ListedBatches:
-    """A source that holds a list of batches with ``inputs`` and ``targets``, all of equal
-    shapes."""
+    """A source of batches from a list. Each batch has ``inputs`` and ``targets``, and all have
+    equal shapes."""
 
     classes: Mapping[str, int] = {}
 
@@ -185,12 +193,12 @@ class ListedBatches:
     def batch(
         self, rows: Rows, compact: Collection[str] = (), step: int | None = None
     ) -> ArrayDict:
-        """Return the batches with the indices ``rows`` ``[..., 1]`` in the list, including their
-        noise."""
+        """Return the batches whose indices in the list are ``rows`` ``[..., 1]``. Their arrays
+        include the noise."""
         return {name: array[rows[..., 0]] for name, array in self._arrays.items()}
 
     def expand(self, name: str, taken: Array) -> Array:
-        """Return ``taken`` unchanged."""
+        """Return ``taken`` unchanged, because this source has no arrays as indices."""
         return taken
 
 
@@ -200,12 +208,12 @@ class _Steps(NamedTuple):
 
 
 class TrainingSteps:
-    """A session that trains as fast as a pipeline: it makes several steps per call and reuses
-    memory.
+    """A session that trains fast: one call of the framework makes several steps, and memory is used
+    again.
 
     ``state`` is the state before the next step, and ``count`` the number of steps made so far. Both
     are up to date only after :meth:`store`. ``many`` is the number of steps in one call; if it is
-    None, the batch size decides.
+    None, it depends on the size of a batch.
     """
 
     def __init__(self, session: Session, source: BatchSource, many: int | None = None) -> None:
@@ -216,12 +224,14 @@ class TrainingSteps:
         self._carry = Carry()
 
     def begin(self, state: Tensors, count: int = 0) -> None:
-        """Continue from a state and from the values that the session has loaded."""
+        """Continue from ``state`` and from the values that the session has loaded. ``count`` is the
+        number of steps that were made before."""
         self.state, self.count = state, count
         self._carry.carried = {}
 
     def run(self, rate: float, rows: Rows) -> float:
-        """Train on batches of one size, with rows ``[steps, batch]``; return the sum of losses."""
+        """Make one step for each row of ``rows`` ``[steps, batch]``, at the learning rate ``rate``;
+        return the sum of the losses."""
         loop, loader = self._steps(rate, rows[0])
         self._carry.carried[TOTAL] = self.session.scalar(0.0)
         batches = loader.batches(rows, loop.several is not None, self.count)
@@ -239,11 +249,11 @@ class TrainingSteps:
             self._carry.carried = {}
 
     def snapshot(self) -> Snapshot:
-        """Return a snapshot from which :meth:`resume` continues the training.
+        """Return all current values of the training, from which :meth:`resume` continues it.
 
-        It holds arrays: ``parameters``, ``statistics`` and ``slots`` by the spec's names, the
-        ``state``, and in float16 the ``scaling`` of the loss. It also holds the number of ``steps``
-        made.
+        The result is a dictionary: ``parameters``, ``statistics`` and ``slots`` have arrays by the
+        spec's names, ``state`` has the model's state, and ``scaling`` the loss scale (only in
+        float16). ``steps`` is the number of steps made.
         """
         self.store()
         session = self.session
@@ -259,9 +269,9 @@ class TrainingSteps:
         }
 
     def resume(self, snapshot: Mapping[str, Any]) -> None:
-        """Resume from the result of :meth:`snapshot`.
+        """Continue a training from ``snapshot``, a result of :meth:`snapshot`.
 
-        Empty slots or an empty scaling get their initial values.
+        If the slots or the scaling are empty, they get their initial values.
         """
         session, scaling, steps = self.session, snapshot["scaling"], snapshot["steps"]
         session.load(snapshot["parameters"], snapshot["statistics"])
@@ -275,14 +285,15 @@ class TrainingSteps:
         self.begin(floats, steps)
 
     def _updates(self) -> int:
-        """Return the number of optimizer steps, without the steps that float16 skipped."""
+        """Return how often the optimizer has changed the parameters: the number of steps without
+        those that float16 skipped."""
         if not self.session.scales:
             return self.count
         return steps_made(self.session.array(self._carry.carried[STEP], STEP))
 
     def _steps(self, rate: float, rows: Rows) -> _Steps:
-        """Return the compiled step for a learning rate and for batches of the shape of ``rows``; it
-        is cached."""
+        """Return the compiled step for this learning rate and batch size, with its loader. Later
+        calls return the same objects."""
         key = (rate, len(rows))
         if key not in self._compiled_steps:
             self.store()
@@ -300,8 +311,8 @@ class TrainingSteps:
 
 
 def _with_expansion(advance: Advance, loader: Loader) -> Advance:
-    """Return a step that first expands indices in the loader's batch to one-hot, and returns only
-    the carried tensors."""
+    """Return a step that first converts the indices in a batch to one-hot vectors, then runs
+    ``advance``. It returns only the tensors that go to the next step."""
 
     def expanding(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
         return advance(carried, fixed, loader.expand(batch))[0], {}

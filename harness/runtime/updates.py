@@ -1,8 +1,9 @@
 """The equations of an optimizer, run for every variable of a session. No other module runs them.
 
-The variables of a claimed layer are packed: one tensor holds several parameters. Elementwise
-equations give the same result on packed tensors. The tensors are unpacked, and packed again after
-the update, if a rule reduces a whole parameter to one number or treats some parameters differently.
+If the framework runs a layer, its variables are packed: one tensor holds several parameters.
+Elementwise equations give the same result on packed tensors. But a rule may reduce a whole
+parameter to one number, or treat some parameters differently. Then the tensors are unpacked before
+the update and packed again after it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ MakeInterpreter = Callable[[Mapping[str, int]], Interpreter]
 
 
 def initial_slots(rule: UpdateRule, parameters: Arrays) -> dict[str, ArrayDict]:
-    """Return the initial value of every optimizer slot, by slot and parameter of the spec."""
+    """Return a dictionary from each optimizer slot (e.g. ``m``) to the slot's initial value for
+    each parameter of the spec."""
     shapes = slot_shapes(rule, {n: a.shape for n, a in parameters.items()})
     return {
         port.name: {
@@ -76,11 +78,13 @@ def steps_made(following: Array) -> int:
 
 
 def claimable(rule: UpdateRule, layout: Layout) -> bool:
-    """Return whether a framework's own optimizer could replace a rule.
+    """Return whether a framework's own optimizer could run instead of a rule's equations. It can if
+    all of the following are true:
 
-    The rule must be the same for all parameters. Its attributes must be constant. Its slots must be
-    the slots of the optimizer's definition, in the shapes of the parameters. If the update of an
-    entry depends on other entries of its parameter, no packed tensor may hold several parameters.
+    - The rule is the same for all parameters, and its attributes are constant.
+    - Its slots are the slots of the optimizer's definition, in the shapes of the parameters.
+    - The update of an entry does not depend on other entries of its parameter. Or no packed tensor
+      holds several parameters.
     """
     if rule.groups or rule.varying or rule.added or by_rank(rule):
         return False
@@ -88,11 +92,12 @@ def claimable(rule: UpdateRule, layout: Layout) -> bool:
 
 
 def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimizer | None:
-    """Return the framework's own optimizer that the backend offers for a rule, or None.
+    """Return the framework's own optimizer that the backend offers for a rule; return None if there
+    is none.
 
     Raises:
         ContractError: the backend returned another object, or an optimizer that clips gradients
-        although the model does not.
+            although the model does not.
     """
     if not claimable(rule, layout):
         return None
@@ -108,17 +113,18 @@ def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimiz
 
 
 def without_clipping(rule: UpdateRule, optimizer: NativeOptimizer | None) -> UpdateRule:
-    """Return a rule without its clipping if the framework's optimizer clips gradients."""
+    """Return a rule without its equations for clipping if the framework's own ``optimizer`` clips
+    gradients; otherwise return the rule unchanged."""
     return replace(rule, fed=None, totals=()) if optimizer and optimizer.clips else rule
 
 
 class Update:
-    """An optimizer's update rule, applied to all trained variables of a session (the packed tensors
-    of a ``layout``).
+    """An optimizer's update rule, applied to all trained variables of a session, i.e. the packed
+    tensors of a ``layout``.
 
-    Slots are packed like variables. If the rule has a different rule for matrices, slots are kept
-    per parameter under the spec's name, because not all parameters have the same slots.
-    ``interpreter`` makes an interpreter for sizes. ``table`` is the table of primitives.
+    Slots are packed like variables. If the rule has different equations for matrices, each slot has
+    one array per parameter of the spec instead, because not all parameters have the same slots.
+    ``interpreter`` makes an interpreter for given sizes. ``table`` has the primitives.
     """
 
     def __init__(
@@ -139,8 +145,8 @@ class Update:
         self._feeding = needed_nodes(rule.nodes, fed_values)
 
     def packed(self, slots: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        """Convert slots with one array per parameter of the spec to slots with one array per
-        variable."""
+        """Convert slots that have one array per parameter of the spec. The result has one array per
+        variable (a packed tensor)."""
         packed: dict[str, Arrays] = {}
         for slot, neutral in slots.items():
             arrays = neutral if slot in self.own_slots else self.layout.pack(neutral)
@@ -148,8 +154,8 @@ class Update:
         return packed
 
     def unpacked(self, slot: str, arrays: Arrays) -> ArrayDict:
-        """Convert a slot with one array per variable back to one array per parameter of the spec
-        (the reverse of :meth:`packed`)."""
+        """Convert a slot that has one array per variable (a packed tensor). The result has one
+        array per parameter of the spec. This is the reverse of :meth:`packed`."""
         return dict(arrays) if slot in self.own_slots else self.layout.unpack(arrays)
 
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:
@@ -179,9 +185,10 @@ class Update:
         }
 
     def fed(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """Return the gradients and the ``learning_rate`` to pass to the framework's own optimizer.
+        """Return the gradients by name, and the ``learning_rate``, to pass to the framework's own
+        optimizer.
 
-        The rule's equations for clipping, and for a learning-rate schedule, are applied first.
+        The rule's equations for clipping, and for a learning-rate schedule, are applied to them.
         """
         rule = self.rule
         groups = {"parameter": variables}
@@ -197,9 +204,10 @@ class Update:
     def _initial_values(
         self, groups: Mapping[str, Tensors], constants: Tensors
     ) -> dict[str, Values]:
-        """Return, for each parameter, the values with which its equations start.
+        """Return for each parameter the values with which its equations start, by value number.
 
-        They include sums over all parameters, such as the global norm.
+        They include sums over all parameters, such as the global norm. ``groups`` has the tensors
+        of the parameters, gradients and slots.
         """
         apart = {group: self._unpack_if_apart(group, tensors) for group, tensors in groups.items()}
         values_by_name: dict[str, Values] = {}
@@ -249,13 +257,14 @@ class Update:
 
 
 def initial_scaling(scalar: Callable[[float], Any]) -> Tensors:
-    """Return the initial loss scaling, whose tensors are carried from step to step."""
+    """Return the tensors of the loss scale before the first step. ``scalar`` converts a number to a
+    tensor."""
     return {SCALE: scalar(FIRST), GOOD: scalar(0.0)}
 
 
 def scaled(function: Function, table: Table) -> Function:
-    """Return a version of ``function`` that multiplies its result ``scalar`` by the loss scale,
-    which is one of its constants."""
+    """Return a function like ``function``, whose result ``scalar`` (usually the loss) is multiplied
+    by the loss scale. The loss scale is one of the function's constants."""
 
     def run(variables: Tensors, constants: Tensors) -> Tensors:
         results = function(variables, constants)
@@ -266,7 +275,7 @@ def scaled(function: Function, table: Table) -> Function:
 
 
 def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
-    """Return a version of a gradient ``function`` that divides the gradients by the loss scale."""
+    """Return a function like ``function``, whose gradients are divided by the loss scale."""
 
     def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
         results, gradients = function(variables, constants)
@@ -279,10 +288,10 @@ def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
 def finish_scaled_step(
     interpreter: Interpreter, gradients: Tensors, before: Tensors, updated: Tensors
 ) -> tuple[Tensors, Tensors]:
-    """Return two things: the values after a step, including the number of the next step, and the
-    new loss scaling.
+    """Return two dictionaries of tensors: the values after a step, including the number of the next
+    step, and the new loss scale.
 
-    If a gradient is not finite, the step is skipped; see
+    If a gradient is NaN or infinite, the step is skipped; see
     :func:`harness.program.updates.with_loss_scaling`. ``before`` and ``updated`` are the values
     before and after the update.
     """

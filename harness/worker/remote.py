@@ -107,7 +107,7 @@ def missing_requirement(
 
 
 def offers_of(hello: Mapping[str, Any], dtype: str) -> frozenset[str]:
-    """Return the optional primitives (operations such as ``sort``) that a backend has in a dtype,
+    """Return the optional primitives (operations such as ``erf``) that a backend has in a dtype,
     according to its greeting ``hello``."""
     lacking = hello.get("lacks", {}).get(dtype, ())
     return frozenset(hello.get("primitives", ())).difference(lacking)

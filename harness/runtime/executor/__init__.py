@@ -1,9 +1,9 @@
-"""An executor: a plan that is prepared for a framework that runs eagerly.
+"""An executor runs a plan (a list of operations for fixed sizes) on a framework that runs eagerly.
 
 The executor decides everything in advance that does not depend on the data. It unrolls loops, and
 assigns preallocated memory to every value. Operations that only make a view of memory cost nothing.
-All other operations become calls with bound arguments. Running the executor makes these calls in
-order.
+All other operations become calls with bound arguments, i.e. calls that already hold the tensors
+that they read and write. Running the executor makes these calls in order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEPT = 16
 
 
 def in_turn(*calls: Call) -> Call:
-    """Return a function without arguments that makes the given calls in order."""
+    """Return a function without arguments that makes all the given calls in order."""
 
     def run() -> None:
         for call in calls:
@@ -54,8 +54,9 @@ class Kernels(Protocol):
       row by row.
     - ``take`` and ``segment_sum`` get a matrix of rows, and indices with one axis.
 
-    The caller has checked the indices. ``aliases`` gives, by operation, the positions of the inputs
-    that may share memory with ``out``. ``tiled`` names the operations that are faster tile by tile.
+    The caller has checked that indices are in range. ``aliases`` maps an operation to the positions
+    of the inputs that may share memory with ``out``. ``tiled`` names the operations that are faster
+    if they run on a few rows at a time.
     """
 
     tiled: Collection[str]
@@ -63,19 +64,21 @@ class Kernels(Protocol):
     aliases: Mapping[str, frozenset[int]]
 
     def memory(self, size: int, kind: Kind) -> Any:
-        """Return uninitialised memory for ``size`` entries, as a tensor with one axis."""
+        """Return uninitialised memory for ``size`` entries of a ``kind`` (e.g. "float"), as a
+        tensor with one axis."""
 
     def view(self, memory: Any, shape: Sequence[int], strides: Sequence[int], offset: int) -> Any:
-        """Return a view of one-axis memory; ``strides`` and ``offset`` count entries."""
+        """Return a view of ``memory``, a tensor with one axis; ``strides`` and ``offset`` are
+        counted in entries, not bytes."""
 
     def flat(self, tensor: Any, shape: Sequence[int], kind: Kind) -> tuple[Any, bool]:
-        """Return a tensor's entries as one-axis memory, and whether this is the tensor's own
-        memory.
+        """Return two values: a tensor with one axis that has the entries of ``tensor``, and True if
+        it shares the memory of ``tensor``.
 
-        If the tensor's axes are not in C order, the memory is a copy.
+        If the axes of ``tensor`` are not in C order, the result is a copy.
 
         Raises:
-            ValueError: the tensor has another shape or dtype than expected.
+            ValueError: the tensor does not have the given ``shape`` or ``kind`` (e.g. "float").
         """
 
     def copy(self, out: Any, tensor: Any) -> None:
@@ -86,11 +89,12 @@ class Kernels(Protocol):
 
 
 class Executor:
-    """A prepared plan: a function from inputs by name to outputs by name.
+    """A plan that is prepared to run: a function from inputs by name to outputs by name.
 
-    Inputs in the plan's ``carried`` are copied into the executor's own memory, which also holds the
-    results that replace them. If the caller passes such a result back as input, the executor copies
-    nothing. It never writes to other inputs. Results are valid until the next call.
+    The inputs that a step replaces, e.g. parameters (the plan's ``carried``), are copied into the
+    executor's own memory. The results that replace them are written to the same memory. If the
+    caller passes such a result back as input, the executor copies nothing. It never writes to other
+    inputs. Results are valid until the next call.
     """
 
     def __init__(self, plan: Plan, kernels: Kernels) -> None:
@@ -140,8 +144,9 @@ class Executor:
         self._bind(inputs)
 
     def _bind(self, inputs: Mapping[str, View]) -> None:
-        """Bind the calls that read no input of the plan; store the instructions that read one for
-        later."""
+        """Make the calls that read no input of the plan; they can be bound now, i.e. hold the
+        tensors that they read and write. Store the instructions that read an input, to bind them
+        when the input is known."""
         self._calls: list[Call] = []
         self._reading: dict[int, Instruction] = {}
         for parts in self._tiles:
@@ -180,12 +185,12 @@ class Executor:
         return dict(self._results)
 
     def _bind_to(self, given: Sequence[Any]) -> _Bound:
-        """Bind all calls to these inputs, or to copies of the inputs.
+        """Return all calls, bound to the inputs ``given`` or to copies of them.
 
-        Binding means that a call stores the memory of its inputs. If the caller passes bound inputs
-        again, no work is needed. The executor copies the inputs if it has already bound
-        :data:`KEPT` lists of inputs, because copying is cheapest if each call has new inputs. It
-        also copies the inputs if one of them is not in C order.
+        A bound call holds the tensors that it reads and writes. If the caller passes inputs that
+        are bound already, no work is needed. After :data:`KEPT` different lists of inputs, the
+        executor copies further inputs to a fixed place, because then the caller seems to pass new
+        inputs in each call. It also copies the inputs if one of them is not in C order.
         """
         flats, in_place = [], len(self._bound) < KEPT
         for view, tensor in zip(self._inputs.values(), given, strict=True):
@@ -242,13 +247,13 @@ class Executor:
 
 @dataclass(frozen=True)
 class _Bound:
-    """Calls that are bound to the memory of the input tensors ``given``. The object keeps the
-    inputs alive, so that no new tensor gets the ``id`` of one of them."""
+    """Calls that hold the input tensors ``given``. This object keeps these tensors alive, so that
+    no new tensor can get the ``id`` of one of them."""
 
     calls: Sequence[Call]
     given: Sequence[Any]
 
 
 def _unbound() -> None:
-    """Stand in for a call whose inputs are not bound yet."""
+    """Take the place of a call whose inputs are not known yet."""
     raise AssertionError("an input of this call was never bound")

@@ -1,5 +1,5 @@
-"""Assignment of memory to buffers, which reuses free memory and updates in place if that is
-safe."""
+"""Assignment of memory to buffers (the values of a plan). Memory that is free is used again, and a
+result is written over an input if that is safe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.runtime.executor.buffers import Buffer, Instruction, View
 
 @dataclass(eq=False, slots=True)
 class Allocation:
-    """A piece of memory with ``size`` entries, which several buffers may use one after another."""
+    """A piece of memory with ``size`` entries. Several buffers may use it, one after another."""
 
     size: int
     kind: Kind
@@ -21,8 +21,8 @@ class Allocation:
 
 @dataclass
 class Life:
-    """The indices of the first and the last instruction that uses a buffer, and of the instructions
-    that write it."""
+    """The time during which a buffer is used: the indices of the first and the last instruction
+    that uses it, and of the instructions that write it."""
 
     first: int
     last: int
@@ -32,8 +32,8 @@ class Life:
 def lives(
     instructions: Sequence[Instruction], result_buffers: Iterable[Buffer]
 ) -> dict[Buffer, Life]:
-    """Return the :class:`Life` of each buffer. The buffers ``result_buffers`` stay in use until the
-    end."""
+    """Return a dictionary from buffer to the instructions that use it (:class:`Life`). The buffers
+    ``result_buffers`` are in use until the end."""
     lives_by_buffer: dict[Buffer, Life] = {}
     for index, instruction in enumerate(instructions):
         for view in instruction.reads():
@@ -47,13 +47,16 @@ def lives(
 
 
 class MemoryPlan:
-    """The allocation of every buffer except the buffers of inputs.
+    """The assignment of memory: ``allocations`` maps every buffer, except the buffers of inputs, to
+    its memory.
 
-    Each buffer in ``carried`` has an allocation that it shares only with its replacement, even if
-    no instruction reads the buffer. ``replaced`` maps a new buffer to the old buffer whose memory
-    it should take over. ``aliases`` gives, by operation, the positions of the inputs whose memory
-    the result may take over. Such an input must have the layout of the result, and no later
-    instruction may read it.
+    - The buffers in ``carried`` hold values that go from run to run, e.g. parameters. Such a buffer
+      shares its memory only with the buffer that replaces it.
+    - ``replaced`` maps a new buffer to the old buffer whose memory it should use, e.g. the new
+      parameters to the old parameters.
+    - ``aliases`` maps an operation to the positions of the inputs over which the result may be
+      written. Such an input must have the layout of the result, and no later instruction may read
+      it.
     """
 
     def __init__(
@@ -76,11 +79,12 @@ class MemoryPlan:
         self._assign()
 
     def allocation_of(self, view: View) -> Allocation | None:
-        """Return the allocation that holds a view, or None for a view of an input."""
+        """Return the memory that holds a view; return None for a view of an input."""
         return self.allocations.get(view.buffer)
 
     def in_place(self, index: int, buffer: Buffer) -> bool:
-        """Return whether an instruction may write its result over the buffer of an input."""
+        """Return whether the instruction with this index may write its result over ``buffer``, one
+        of its inputs."""
         instruction = self.instructions[index]
         allowed = self.aliases.get(instruction.op, frozenset())
         return (buffer.size, buffer.kind) == (
@@ -93,9 +97,11 @@ class MemoryPlan:
         )
 
     def _replace(self, new: Buffer, old: Buffer) -> None:
-        """Give the buffer ``new`` the memory of ``old`` if no instruction needs ``old`` any more.
+        """Give the buffer ``new`` the memory of the buffer ``old``, if no instruction reads ``old``
+        any more when ``new`` is written.
 
-        Then give the same memory to an input from which ``new`` is computed, and so on.
+        Then give the same memory to an input from which ``new`` is computed, if that input is not
+        needed afterwards, and so on.
         """
         end = self.lives[old].last if old in self.lives else -1
         while new.role == "temporary" and new not in self.allocations:
@@ -107,7 +113,8 @@ class MemoryPlan:
             new = next(iter(self._overwritable_inputs(start)), new)
 
     def _overwritable_inputs(self, index: int) -> list[Buffer]:
-        """Return the temporary inputs of an instruction that it may overwrite with its result."""
+        """Return the inputs over which the instruction with this index may write its result:
+        temporary values that no later instruction reads."""
         read = dict.fromkeys(view.buffer for view in self.instructions[index].reads())
         return [
             buffer
@@ -135,11 +142,11 @@ class MemoryPlan:
                     self._free[allocation.kind].append(allocation)
 
     def _reuse_allocation(self, buffer: Buffer) -> Allocation:
-        """Return the smallest free allocation that fits the buffer and is at most twice as large as
-        it.
+        """Return free memory for a buffer: the smallest that fits and is at most twice as large as
+        the buffer.
 
-        If several are equally small, return the one that became free last. If none fits, return a
-        new one.
+        If several pieces are equally small, return the piece that became free last. If none fits,
+        return new memory.
         """
         free = self._free[buffer.kind]
         fitting = [b for b in free if buffer.size <= b.size <= 2 * buffer.size]
@@ -151,5 +158,5 @@ class MemoryPlan:
 
 
 def same_full_layout(operand: View, out: View) -> bool:
-    """Return whether two views cover their whole buffers, in the same layout."""
+    """Return whether two views cover their whole buffers, and have the same shape and strides."""
     return operand.fills_buffer() and out.fills_buffer() and operand.has_layout_of(out)

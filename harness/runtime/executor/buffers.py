@@ -1,4 +1,5 @@
-"""Views of values: strided pieces of flat buffers, independent of any framework.
+"""Views of values: strided pieces of flat memory, as in numpy, but without data and independent of
+any framework.
 
 Permuted axes, slices, broadcasts and new axes are views of the same memory. They are computed once,
 when the executor is made, so they cost nothing when it runs.
@@ -21,9 +22,10 @@ Role = Literal["temporary", "input", "carried", "constant"]
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """Flat memory for ``size`` entries of one kind; buffers are compared by identity.
+    """Flat memory for ``size`` entries of one ``kind``, e.g. "float". Two buffers are equal only if
+    they are the same object.
 
-    ``fills`` gives the entries of a constant in order, as pairs of a count and a number.
+    ``fills`` is set for a constant: pairs of a count and a number, which give the entries in order.
     """
 
     size: int
@@ -43,7 +45,8 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A strided piece of a buffer; ``offset`` and ``strides`` count entries."""
+    """A strided piece of a buffer, like a numpy view; ``offset`` and ``strides`` are counted in
+    entries."""
 
     buffer: Buffer
     shape: tuple[int, ...]
@@ -56,10 +59,11 @@ class View:
         return prod(self.shape)
 
     def plain_strides(self) -> tuple[int, ...]:
-        """Return the strides; axes of length 1 get the stride that they have in dense memory.
+        """Return the strides; an axis of length 1 gets the stride that it would have in an array
+        without gaps.
 
-        The strides of such axes have no effect. But frameworks may compare strides, to tell whether
-        a result is written in place or overlaps with an input.
+        The strides of such axes have no effect. But frameworks may compare strides to find out
+        whether a result may be written over an input.
         """
         plain: list[int] = []
         dense = 1
@@ -69,25 +73,25 @@ class View:
         return tuple(reversed(plain))
 
     def permute(self, axes: Sequence[int]) -> View:
-        """Return the view with its axes in the order ``axes``."""
+        """Return a view with the axes in the order ``axes``, e.g. ``(1, 0)`` for the transpose."""
         shape = tuple(self.shape[a] for a in axes)
         return View(self.buffer, shape, tuple(self.strides[a] for a in axes), self.offset)
 
     def expand(self, axis: int) -> View:
-        """Insert a new axis of length 1."""
+        """Return a view with a new axis of length 1 at position ``axis``."""
         stride = self.strides[axis] * self.shape[axis] if axis < len(self.shape) else 1
         shape = (*self.shape[:axis], 1, *self.shape[axis:])
         strides = (*self.strides[:axis], stride, *self.strides[axis:])
         return View(self.buffer, shape, strides, self.offset)
 
     def squeeze(self, axis: int) -> View:
-        """Drop an axis; keep its first entry."""
+        """Return a view without the axis ``axis``; it shows the first entry of that axis."""
         shape = (*self.shape[:axis], *self.shape[axis + 1 :])
         strides = (*self.strides[:axis], *self.strides[axis + 1 :])
         return View(self.buffer, shape, strides, self.offset)
 
     def narrow(self, axis: int, start: int, stop: int) -> View:
-        """Slice an axis to ``start:stop``."""
+        """Return a view of the entries ``start:stop`` of an axis."""
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
         offset = self.offset + start * self.strides[axis]
         return View(self.buffer, shape, self.strides, offset)
@@ -97,7 +101,8 @@ class View:
         return self.narrow(0, index, index + 1).squeeze(0)
 
     def broadcast(self, shape: tuple[int, ...]) -> View:
-        """Repeat the view along axes of length 1 and along new leading axes."""
+        """Return a view of the given shape, which repeats this view along axes of length 1 and
+        along new axes at the front, as in numpy."""
         extra = len(shape) - len(self.shape)
         strides = [0] * extra
         for length, stride, wanted in zip(self.shape, self.strides, shape[extra:], strict=True):
@@ -105,9 +110,10 @@ class View:
         return View(self.buffer, shape, tuple(strides), self.offset)
 
     def merge(self, *groups: int) -> View | None:
-        """Merge neighbouring axes; ``groups`` gives the number of axes in each group.
+        """Return a view with merged axes. ``groups`` gives the number of neighbouring axes that
+        become one axis, e.g. ``merge(2, 1)`` makes a matrix of three axes.
 
-        Return None if merging needs a copy. A group of no axes becomes an axis of length 1.
+        Return None if merging needs a copy. A group of 0 axes becomes an axis of length 1.
         """
         shape: list[int] = []
         strides: list[int] = []
@@ -124,7 +130,7 @@ class View:
         return View(self.buffer, tuple(shape), tuple(strides), self.offset)
 
     def reshape(self, shape: tuple[int, ...]) -> View | None:
-        """Return a view of the same entries in another shape; None if that needs a copy."""
+        """Return a view of the same entries in another shape; return None if that needs a copy."""
         strides: list[int] = []
         groups = [*_groups(self.shape, shape)]
         merged = self.merge(*(old for old, _ in groups))
@@ -142,8 +148,8 @@ class View:
         return self.buffer is other.buffer and self.has_layout_of(other)
 
     def has_layout_of(self, other: View) -> bool:
-        """Return whether two views have the same shape, strides and offset, each within its own
-        buffer."""
+        """Return whether two views have the same shape, strides and offset; their buffers may
+        differ."""
         return (self.offset, self.shape, self.plain_strides()) == (
             other.offset,
             other.shape,
@@ -155,15 +161,17 @@ class View:
         return self.size == self.buffer.size and 0 not in self.strides
 
     def memory_order(self) -> tuple[int, ...]:
-        """Return the numbers of the axes, ordered from the largest stride to the smallest."""
+        """Return the numbers of the axes, ordered from the largest stride to the smallest, e.g.
+        ``(0, 1)`` for a matrix in C order."""
         return tuple(sorted(range(len(self.shape)), key=lambda a: -self.strides[a]))
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Match the axes of two shapes in groups; yield pairs (number of old axes, number of new axes).
+    """Match the axes of two shapes of equal size; yield pairs (number of old axes, number of new
+    axes).
 
-    The axes of a pair have the same product of lengths. For ``[6, 4]`` and ``[2, 3, 4]`` the pairs
-    are (1, 2) and (1, 1).
+    The old axes of a pair have the same product of lengths as its new axes. For ``[6, 4]`` and
+    ``[2, 3, 4]``, the pairs are (1, 2) and (1, 1).
     """
     i = j = 0
     while i < len(old) or j < len(new):
@@ -179,7 +187,8 @@ Operand = View | Constant
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """The work of one kernel: ``out = op(inputs, **attributes)``."""
+    """An operation on memory: ``out = op(inputs, **attributes)``, where ``out`` is a view and the
+    inputs are views or constants."""
 
     op: str
     out: View
@@ -197,8 +206,11 @@ def fresh(
     like: View | None = None,
     role: Role = "temporary",
 ) -> View:
-    """Return a view of a new buffer. Its axes are ordered in memory like the axes of ``like``,
-    which must have the same rank."""
+    """Return a view of a new buffer in C order. With ``like``, the axes are instead ordered in
+    memory like the axes of the view ``like``, which must have the same number of axes.
+
+    ``role`` says what the buffer is for, e.g. "input" or "temporary".
+    """
     order = like.memory_order() if like is not None else tuple(range(len(shape)))
     strides = [0] * len(shape)
     stride = 1

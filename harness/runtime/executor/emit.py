@@ -1,5 +1,5 @@
-"""Builder of instructions on views of memory; it lets operands of ``concat`` be computed in
-place."""
+"""Builder of the list of instructions (operations on views of memory). The parts of a ``concat``
+are computed directly in the memory of its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ VIEWS = frozenset(
 
 
 class Assembler:
-    """A builder of a list of instructions. It caches constants and copies of views."""
+    """A builder of a list of instructions. Equal constants, and copies of equal views, are made
+    only once."""
 
     def __init__(self) -> None:
         self.instructions: list[Instruction] = []
@@ -31,8 +32,8 @@ class Assembler:
         self.instructions.append(Instruction(op, out, inputs, attributes))
 
     def in_memory(self, operand: Operand) -> View:
-        """Return a view of an operand. A constant gets memory that is filled with its number in
-        advance."""
+        """Return a view of an operand. If the operand is a constant, it gets memory that the
+        executor fills with the constant's number in advance."""
         if isinstance(operand, View):
             return operand
         key = (operand.number, operand.shape)
@@ -43,7 +44,8 @@ class Assembler:
         return self._constants[key]
 
     def compact(self, view: View) -> View:
-        """Return a copy of a view with its axes in C order; equal views are copied only once."""
+        """Return a copy of a view with its axes in C order. If the same view has been copied
+        before, return that copy."""
         key = (view.buffer, view.offset, view.shape, view.strides)
         if key not in self._copies:
             self._copies[key] = fresh(view.shape, view.buffer.kind)
@@ -51,14 +53,16 @@ class Assembler:
         return self._copies[key]
 
     def merged(self, view: View, *groups: int) -> View:
-        """Merge axes as :meth:`View.merge` does; copy the view first if that is necessary."""
+        """Return the view with merged axes, as :meth:`View.merge` does; copy the view first if that
+        is necessary. ``groups`` are the numbers of neighbouring axes that become one axis."""
         matrix_view = view.merge(*groups) or self.compact(view).merge(*groups)
         assert matrix_view is not None
         return matrix_view
 
     def matrix(self, view: View, *groups: int) -> View:
-        """Merge axes to get a matrix in which one axis is dense (stride 1), as kernels for products
-        need it; copy the view if necessary."""
+        """Return the view with its axes merged to a matrix (or a stack of matrices) in which one
+        axis has stride 1, as kernels for matmuls need it; copy the view first if that is necessary.
+        ``groups`` are the numbers of neighbouring axes that become one axis."""
         matrix_view = view.merge(*groups)
         if matrix_view is None or (1 not in matrix_view.strides and 1 not in matrix_view.shape):
             matrix_view = self.compact(view).merge(*groups)
@@ -66,15 +70,18 @@ class Assembler:
         return matrix_view
 
     def copy_to(self, place: View, operand: Operand) -> None:
-        """Copy a value to the memory of the view ``place``, unless it is already there."""
+        """Append an instruction that copies the value ``operand`` to the memory of the view
+        ``place``, unless the value is already there."""
         if isinstance(operand, Constant) or not operand.same_place(place):
             self.emit("copy", place, operand)
 
     def into(self, home: View, op: str, *inputs: Operand, groups: Shape, **attributes: Any) -> None:
-        """Append an instruction that writes its result to the view ``home``, with axes merged into
-        ``groups``.
+        """Append an instruction that writes the result of ``op`` to the view ``home``. The
+        operation sees ``home`` with merged axes: ``groups`` are the numbers of neighbouring axes
+        that become one axis.
 
-        If the axes of ``home`` cannot be merged, the result is copied to ``home`` afterwards.
+        If the axes of ``home`` cannot be merged, the result is written elsewhere, and then copied
+        to ``home``.
         """
         out = home.merge(*groups)
         if out is not None:
@@ -86,7 +93,8 @@ class Assembler:
 
 
 def apply_view(op: str, operand: Operand, attributes: Attributes) -> Operand:
-    """Return the result of an operation that only makes a view, such as ``squeeze``."""
+    """Return the result of an operation that only makes a view of its input, such as ``squeeze``.
+    The result shares the memory of ``operand``."""
     if isinstance(operand, Constant):
         operand_ = fresh(operand.shape)
         seen = apply_view(op, operand_, attributes)
@@ -110,11 +118,11 @@ def apply_view(op: str, operand: Operand, attributes: Attributes) -> Operand:
 def find_homes(
     nodes: Sequence[Node], homes: Mapping[int, View], new: Callable[[int], View]
 ) -> dict[int, View]:
-    """Choose the memory of a block's values so that ``concat`` copies nothing: return views by
-    value.
+    """Choose the memory of values so that ``concat`` copies nothing: each part is computed directly
+    in the result. Return a dictionary from value number to view.
 
-    ``homes`` has the views of values whose memory is already fixed. ``new`` makes a new view for a
-    value.
+    ``homes`` has the views of values whose memory is already fixed. ``new`` gets a value number,
+    and makes a new view for the value.
     """
     places = dict(homes)
     computed = {o for node in nodes for o in node.outputs}
@@ -152,10 +160,10 @@ def elementwise(
     place: View | Shape,
     kind: Kind = "float",
 ) -> View:
-    """Append one elementwise instruction, and return the view of its result.
+    """Append an instruction for one elementwise operation, and return the view of its result.
 
-    ``place`` is the view for the result, or the shape of a new view, whose axes are then ordered in
-    memory like those of an input.
+    ``place`` is either the view for the result, or the shape of the result. In the second case, a
+    new view is made, whose axes are ordered in memory like the axes of an input.
     """
     shape = place.shape if isinstance(place, View) else place
     operands = list(inputs)
@@ -173,10 +181,11 @@ def elementwise(
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The argument of a rule: one node of a plan, which the rule converts to instructions.
+    """The argument of a rule, i.e. of a function that converts one operation of a plan to
+    instructions.
 
-    It holds the node's operands and attributes, and the shape and kind of its result. ``home`` is
-    the view into which the rule must write the result, or None if the rule may choose.
+    It holds the operation's inputs and attributes, and the shape and kind of its result. ``home``
+    is the view into which the rule must write the result, or None if the rule may choose.
     """
 
     assembler: Assembler
@@ -191,6 +200,6 @@ class Work:
         return [self.assembler.in_memory(i) for i in self.inputs]
 
     def place(self, like: View | None = None) -> View:
-        """Return the view for the result: ``home``, or a new view with the memory order of
-        ``like``."""
+        """Return the view for the result: ``home`` if it is given, else a new view whose axes are
+        ordered in memory like the axes of ``like``."""
         return self.home or fresh(self.shape, self.kind, like)

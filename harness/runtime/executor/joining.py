@@ -1,8 +1,9 @@
 """Join small buffers that get the same instructions, so that one call processes all of them.
 
-An optimizer updates every parameter with the same dozen instructions. The overhead of a call is as
-large as the work on a thousand entries, so these calls take most of a small model's step. This
-module finds parameters with equal chains of instructions, and makes one chain of them.
+An optimizer updates every parameter with the same dozen instructions. The overhead of a call takes
+as long as the work on a thousand entries, so these calls take most of the time of a small model's
+step. This module finds parameters whose chains of instructions are equal, places these parameters
+side by side in one buffer, and makes one chain for all of them.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ LINE = 16
 
 
 class BufferJoiner:
-    """A list of instructions in which equal chains are joined to one chain on joined buffers.
-    :meth:`place` converts views of the old buffers to views of the joined buffers."""
+    """A list of instructions in which equal chains are replaced by one chain on joined buffers: a
+    joined buffer holds the buffers of all chains side by side. :meth:`place` converts a view of an
+    old buffer to a view of the joined buffer."""
 
     def __init__(
         self, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
@@ -50,18 +52,20 @@ class BufferJoiner:
         self.replaced = self._replaced(replaced)
 
     def place(self, view: View) -> View:
-        """Return the view of the same entries in the joined buffer."""
+        """Return a view of the same entries in the joined buffer. If the buffer of ``view`` was not
+        joined, return ``view``."""
         joined = self._places.get(view.buffer)
         if joined is None:
             return view
         return replace(view, buffer=joined.buffer, offset=joined.offset + view.offset)
 
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
-        """Convert ``replaced``, which maps a new buffer to the old buffer whose memory it takes
-        over, to joined buffers.
+        """Convert ``replaced``, which maps a new buffer to the old buffer whose memory it should
+        use, to joined buffers.
 
-        A joined buffer replaces another only if every part replaces the part at the same position.
-        This may fail if two groups hold the same parameters in different orders.
+        The result has a pair of joined buffers only if each part of the new buffer replaces the
+        part at the same position of the old buffer. The positions may differ if two groups of
+        chains hold the same parameters in different orders.
         """
         parts: dict[tuple[Buffer, Buffer], int] = defaultdict(int)
         for new, old in replaced.items():
@@ -77,8 +81,8 @@ class BufferJoiner:
     def _joined(
         self, chains: Sequence[_Chain], instructions: Sequence[Instruction]
     ) -> list[Instruction]:
-        """Return a chain of instructions on the joined buffers, which does the work of several
-        equal chains."""
+        """Return a chain of instructions on joined buffers that computes what the equal ``chains``
+        compute."""
         chains = sorted(chains, key=lambda chain: (chain.size % LINE > 0, chain.numbers[0]))
         size = sum(chain.size for chain in chains)
         for members in zip(*(chain.buffers for chain in chains), strict=True):
@@ -89,7 +93,8 @@ class BufferJoiner:
                 start += member.size
 
         def along(view: View) -> View:
-            """Return the joined buffer of all chains, or a single number broadcast to its size."""
+            """Return the whole joined buffer that contains ``view``. If ``view`` is a single
+            number, return a view that repeats the number for all entries."""
             buffer = self._places.get(view.buffer)
             if buffer is None:
                 return View(view.buffer, (size,), (0,), view.offset)
@@ -115,9 +120,10 @@ class BufferJoiner:
 
 @dataclass(frozen=True)
 class _Chain:
-    """A chain of instructions on whole buffers of one size.
+    """A chain: instructions that use each other's results, on whole buffers of one size.
 
-    ``numbers`` are the indices of the instructions, and ``buffers`` their buffers in order of use.
+    ``numbers`` are the indices of the instructions, and ``buffers`` the buffers that they use, in
+    order of use.
     """
 
     numbers: Sequence[int]
@@ -131,7 +137,8 @@ class _Chain:
 def _groups(
     instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> list[list[_Chain]]:
-    """Return groups of chains that do the same work. Each chain has its own carried buffers."""
+    """Return groups of equal chains: they have the same operations, but on different buffers, e.g.
+    of different parameters."""
     uses = _uses(instructions)
     alike: dict[Hashable, list[_Chain]] = defaultdict(list)
     for chain in _chains(instructions, uses):
@@ -152,7 +159,7 @@ def _groups(
 
 def _shortened_chains(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
     """Yield shorter versions of a chain: without its first instruction, without its first two, and
-    so on.
+    so on. They may be equal to other chains although the whole chain is not.
 
     Stop when the removed part and the remaining chain have more than one buffer in common.
     """
@@ -176,10 +183,10 @@ def _uses(instructions: Sequence[Instruction]) -> dict[Buffer, list[int]]:
 def _chains(
     instructions: Sequence[Instruction], uses: Mapping[Buffer, Sequence[int]]
 ) -> Iterator[_Chain]:
-    """Yield chains of instructions on whole small buffers. Instructions that use the same buffer
-    belong to the same chain.
+    """Yield chains of elementwise instructions on small buffers that are used as a whole.
+    Instructions that use the same buffer belong to the same chain.
 
-    Each chain starts from a carried buffer, e.g. of a parameter.
+    Each chain contains a buffer whose values go from run to run, e.g. a parameter.
     """
     writers = Counter(one.out.buffer for one in instructions)
     joinable = {
@@ -216,7 +223,7 @@ def _chain(numbers: Sequence[int], instructions: Sequence[Instruction]) -> _Chai
 
 
 def _on_whole_buffers(one: Instruction) -> bool:
-    """Return whether an instruction is elementwise and its buffers are small and fully used."""
+    """Return whether an instruction is elementwise, and uses small buffers as a whole."""
     out = one.out
     return (
         one.op not in RULES
@@ -232,14 +239,16 @@ def _on_whole_buffers(one: Instruction) -> bool:
 
 
 def _buffers(one: Instruction) -> list[Buffer]:
-    """Return the buffers that an instruction reads entry by entry, and its result's buffer."""
+    """Return the buffers that an instruction reads entry by entry, i.e. without single numbers, and
+    the buffer of its result."""
     return [*(view.buffer for view in one.reads() if view.buffer.size > 1), one.out.buffer]
 
 
 def _work_key(
     chain: _Chain, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> Hashable:
-    """Return a key that describes the work of a chain. Chains with equal keys may be joined."""
+    """Return a key for comparing chains: their operations, attributes, and which buffer each
+    operation uses. Chains with equal keys may be joined."""
     places = {buffer: n for n, buffer in enumerate(chain.buffers)}
 
     def does(one: Instruction) -> Hashable:
@@ -263,10 +272,11 @@ def _movable(
     instructions: Sequence[Instruction],
     uses: Mapping[Buffer, Sequence[int]],
 ) -> list[_Chain]:
-    """Return those of the ``chains`` that may be delayed until the last of them runs.
+    """Return those of the equal ``chains`` that may run later than now, namely when the last of
+    them runs.
 
-    Until the last chain ends, no other instruction may read the results of such a chain, or write
-    to buffers that it has read.
+    A chain may be moved if, until then, no other instruction reads its results, or writes to
+    buffers that it has read.
     """
     end = max(chain.numbers[-1] for chain in chains)
 

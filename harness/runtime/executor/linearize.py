@@ -1,7 +1,7 @@
-"""Flatten the nodes of a plan to a list of instructions on views of memory.
+"""Conversion of a plan to a flat list of instructions (operations on views of memory).
 
 Loops are unrolled, because their lengths are known. Values that a loop stacks, or that ``concat``
-joins, are computed directly in their place in the result, and not copied afterwards.
+joins, are computed directly in the memory of the result, so they need not be copied.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ FOLDED = ("add", "subtract", "multiply", "divide", "power", "negative", "sqrt", 
 
 
 class Flattener(Assembler):
-    """The list of instructions of a plan. ``env`` maps a value number to the view or constant that
-    holds the value."""
+    """The list of instructions of a plan. ``env`` maps the number of a value to the view or
+    constant that holds it."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -47,8 +47,8 @@ class Flattener(Assembler):
         self.results = {name: self._result(self.env[v]) for name, v in plan.outputs.items()}
 
     def _result(self, operand: Operand) -> View:
-        """Return the view of an output of the plan. If its memory is the memory of an input or a
-        constant, copy the output."""
+        """Return a view for an output of the plan. If ``operand`` is an input, a constant or a
+        value that goes from run to run, the output is a copy of it."""
         if isinstance(operand, View) and operand.buffer.role == "temporary":
             return operand
         place = fresh(
@@ -60,8 +60,8 @@ class Flattener(Assembler):
     def run(
         self, nodes: Iterable[Node], env: dict[int, Operand], homes: Mapping[int, View]
     ) -> None:
-        """Convert nodes to instructions, in order. ``homes`` has views into which some of the
-        values must be written."""
+        """Convert the operations ``nodes`` to instructions, in order. ``homes`` maps some values to
+        the views into which they must be written."""
         nodes = tuple(nodes)
         homes = find_homes(nodes, homes, self.new)
         for node in nodes:
@@ -77,7 +77,8 @@ class Flattener(Assembler):
                 env[node.output] = self._node(node, inputs, homes.get(node.output))
 
     def new(self, value: int, *leading: int) -> View:
-        """Return a new view for a value, or for a stack of values on new leading axes."""
+        """Return a new view for a value. With ``leading``, the view has additional first axes of
+        these lengths, e.g. for the values of all time steps."""
         return fresh((*leading, *self.plan.shape(value)), self.plan.types[value].kind)
 
     def _node(self, node: Node, inputs: list[Operand], home: View | None) -> Operand:
@@ -131,11 +132,11 @@ def _row(sequence: Operand, time: int) -> Operand:
 
 
 class _Stacks:
-    """The memory of the tensors in which a loop stacks values of all time steps.
+    """The memory of the results in which a loop stacks the values of all time steps.
 
-    If a loop stacks a carried value as it is before each step, its stack has ``length + 1`` rows:
-    the initial value, then the value after each step. The values before the steps and the values
-    after the steps are two views of this stack.
+    A loop may stack a carried value (e.g. a state) both as it is before each step and as it is
+    after each step. Then a single stack with ``length + 1`` rows holds the initial value and the
+    value after each step, and the two results are views of this stack.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""Conversion of primitives to instructions. Products and reductions get merged axes, because
-kernels expect matrices."""
+"""Conversion of the operations of a plan to instructions. Matmuls and reductions get operands with
+merged axes, because kernels expect matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from harness.runtime.executor.emit import Shape, Work, elementwise
 
 
 def windows(work: Work) -> Operand:
-    """Return the windows as a view of the operand, or of a padded copy if there is padding."""
+    """Return all windows of the operand (as for a convolution) as a view in which windows share
+    entries. If there is padding, it is a view of a padded copy."""
     attributes = work.attributes
     (operand,) = work.inputs
     pads = pads_of(attributes, len(operand.shape))
@@ -36,9 +37,11 @@ def windows(work: Work) -> Operand:
 
 
 def overlap_add(work: Work) -> Operand:
-    """Return the sum of the windows, with the padding cut off.
+    """Return the sum of overlapping windows (the transpose of :func:`windows`), with the padding
+    cut off.
 
-    Each instruction adds the entry at one position of all windows.
+    There is one instruction for each position in a window. It adds the entries at this position, of
+    all windows.
     """
     assembler, attributes = work.assembler, work.attributes
     value = assembler.in_memory(work.inputs[0])
@@ -61,8 +64,8 @@ def _crop_padding(place: View, pads: Sequence[tuple[int, int]]) -> View:
 
 
 def _window_view(padded: View, attributes: Attributes, counts: Sequence[int]) -> View:
-    """Return the windows of padded memory as a view, in which overlapping windows share entries.
-    ``counts`` are the numbers of windows by axis."""
+    """Return the windows of ``padded`` as a view, in which overlapping windows share entries.
+    ``counts`` are the numbers of windows along each axis."""
     axes, last = attributes["axes"], attributes["axes"][-1] + 1
     shape, strides = list(padded.shape), list(padded.strides)
     for axis, step, count in zip(axes, attributes["stride"], counts, strict=True):
@@ -96,7 +99,8 @@ def _concat(work: Work) -> Operand:
 
 
 def _reshape(work: Work) -> Operand:
-    """Return a view of the same memory in another shape, or of a copy if that is impossible."""
+    """Return a view with the same entries in another shape. If that is impossible, it is a view of
+    a copy."""
     (operand,) = work.inputs
     if isinstance(operand, Constant):
         return Constant(operand.number, work.shape)
@@ -115,7 +119,8 @@ def _unmerged_rule(op: str) -> Rule:
 
 
 def _leading_order(view: View, rank: int) -> Shape:
-    """Return the first ``rank`` axes, ordered from the largest stride to the smallest."""
+    """Return the numbers of the first ``rank`` axes, ordered from the largest stride to the
+    smallest."""
     return tuple(a for a in view.memory_order() if a < rank)
 
 
@@ -201,9 +206,10 @@ def _reduction(op: str) -> Rule:
 
 
 def _rowwise(op: str) -> Rule:
-    """Return the rule of an operation that works row by row, i.e. along the last axis.
+    """Return the rule of an operation that works row by row, i.e. along the last axis. The rule
+    converts a node to instructions.
 
-    All operands have the leading axes of the first operand.
+    All operands must have the same axes before the last axis as the first operand.
     """
 
     def rule(work: Work) -> Operand:

@@ -1,4 +1,4 @@
-"""Run chains of elementwise instructions tile by tile, so that their data stay in the cache.
+"""Run elementwise instructions tile by tile, so that their data stay in the processor's cache.
 
 A tile is a range of rows. Neighbouring instructions form a chain if they may run tile by tile: all
 instructions on the first rows, then all on the next rows. The result must be the same as if each
@@ -22,11 +22,11 @@ def chains(
     ops: Collection[str],
     allocation_of: Callable[[View], Allocation | None],
 ) -> list[list[Instruction]]:
-    """Group instructions, in order, into chains: neighbours that can run tile by tile (all
-    instructions on the first rows, then all on the next rows).
+    """Group neighbouring instructions into chains that can run tile by tile: all instructions of a
+    chain on the first rows, then all on the next rows. Return the chains in order.
 
-    Only operations in ``ops`` can run on some of the rows. ``allocation_of`` gives a view's memory,
-    or None for an input. An instruction that reads an input is a chain of its own.
+    Only operations in ``ops`` can run on some of the rows. ``allocation_of`` returns the memory of
+    a view, or None for an input. An instruction that reads an input is a chain of its own.
     """
     groups: list[list[Instruction]] = []
     for instruction in instructions:
@@ -49,7 +49,8 @@ def tiles(
     ops: Collection[str],
     allocation_of: Callable[[View], Allocation | None],
 ) -> list[list[Instruction]]:
-    """Return the instructions of a chain for each tile. A small chain is one tile."""
+    """Return one list of instructions per tile (a range of rows): the instructions of ``chain``,
+    restricted to these rows. A small chain is one tile."""
     widest = max(instruction.out.size for instruction in chain)
     if widest < WORTH * TILE or not _divisible(chain[0], ops, allocation_of):
         return [list(chain)]
@@ -86,10 +87,11 @@ def _divisible(
 def _independent(
     earlier: Instruction, later: Instruction, allocation_of: Callable[[View], Allocation | None]
 ) -> bool:
-    """Return whether two instructions can run tile by tile (a tile is a range of rows).
+    """Return whether two instructions can run tile by tile: both on the first rows, then both on
+    the next rows.
 
-    They cannot if one of them writes memory as a certain row that the other uses as a different
-    row.
+    They cannot if one of them writes a row of memory that the other reads or writes as a row with
+    another number.
     """
     pairs = [(earlier.out, later.out)]
     pairs += [(earlier.out, view) for view in later.reads()]
@@ -98,8 +100,8 @@ def _independent(
 
 
 def _by_rows(a: View, b: View) -> bool:
-    """Return whether row i of one view shares memory only with row i of the other; both views are
-    in one allocation."""
+    """Return whether row i of one view shares memory only with row i of the other view, for all i.
+    The two views are in the same allocation."""
     if a.offset + _extent(a) < b.offset or b.offset + _extent(b) < a.offset:
         return True
     if a.strides[0] != b.strides[0] or a.shape[0] != b.shape[0]:
@@ -115,5 +117,5 @@ def _by_rows(a: View, b: View) -> bool:
 
 
 def _extent(view: View) -> int:
-    """Return the distance from the view's first entry to its last entry in memory."""
+    """Return the distance in memory, in entries, from the view's first entry to its last."""
     return sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
