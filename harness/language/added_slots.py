@@ -19,8 +19,10 @@ class AddedSlots:
 
     The optimizer's equations run at every step. Their ``t`` is ``count``, the number of the update,
     and their ``g`` is ``gradient``, the mean of the gradients accumulated so far. At steps that
-    make no update, :meth:`update_results` discards their results. ``slots`` has additional arrays
-    of the parameter's type ``type_``, and ``starts`` has their initial values.
+    make no update, :meth:`update_results` discards the results of these equations. ``slots`` maps
+    the names of additional arrays to value numbers; each has the parameter's type ``type_``.
+    ``starts`` maps the same names to initial values. ``accumulate`` is the number of steps per
+    update, and ``average`` the decay of the moving average; None leaves the addition out.
     """
 
     def __init__(
@@ -52,8 +54,8 @@ class AddedSlots:
         self.due = emit("less", emit("multiply", self.count, steps), after)
 
     def update_results(self, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-        """Return the parameter (key ``p``) and the slots after a step. ``before`` has their values
-        before the step, and ``after`` has the results of the optimizer's equations."""
+        """Return the values after a step: the parameter (key ``p``) and the slots. ``before`` has
+        these values before the step, and ``after`` has the results of the optimizer's equations."""
         emit, constant = self.builder.emit, self.builder.constant
         results, unchanged = dict(after), dict(before)
         if self.average is not None:

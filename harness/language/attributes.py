@@ -1,4 +1,5 @@
-"""Attributes of layers, losses and optimizers: their defaults and the values set in a model."""
+"""Attributes of layers, losses and optimizers, e.g. ``units``: their defaults and the values set in
+a model."""
 
 from __future__ import annotations
 
@@ -30,8 +31,9 @@ from harness.program.dims import Dim
 
 
 def attribute_hint(hints: Hints, name: str, declared: Collection[str], value: object) -> str:
-    """Return a hint for the unknown attribute ``name``, e.g. ``; here it is 'units'``. Without a
-    hint, return ""."""
+    """Return a hint for the unknown attribute ``name``, e.g. ``; here it is 'units'``. If there is
+    no hint, return "". ``declared`` has the known attributes, and ``value`` the value that the user
+    set."""
     rest = hints.complements.get(name)
     if rest in declared and isinstance(value, int | float) and 0 <= value <= 1:
         return f"; write {rest}: {1 - value:g} ({rest} is 1 - {name})"
@@ -53,9 +55,9 @@ class AttributeSettings:
     """The attributes that a model sets for ``owner`` (e.g. a layer), with their positions in the
     file.
 
-    ``place`` is the position of the owner; ``place_of`` returns the position of an attribute.
-    ``definition`` declares the attributes and their defaults. If the owner is nested in a layer,
-    ``outer`` has the attributes of the outer layer, which may occur as values.
+    ``place`` is the position of the owner; ``place_of(name, key)`` returns the position of an
+    attribute. ``definition`` declares the attributes and their defaults. If the owner is nested in
+    a layer, ``outer`` has the attributes of the outer layer, whose names may occur as values.
     """
 
     owner: str
@@ -66,9 +68,9 @@ class AttributeSettings:
     outer: Mapping[str, Attribute] = field(default_factory=dict)
 
     def at(self, name: str, *, key: bool = False) -> Place:
-        """Return the position of an attribute in the model's file, or the position of the owner if
-        the model does not set the attribute. With ``key``, return the position of the attribute's
-        name."""
+        """Return the position of an attribute's value in the model's file. With ``key``, return the
+        position of the attribute's name. If the model does not set the attribute, return the
+        position of the owner."""
         if self.place_of is None or name not in self.values:
             return self.place
         return self.place_of(name, key)
@@ -80,8 +82,8 @@ def read_attributes(
     settings: AttributeSettings,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
-    """Return the values of all declared attributes: the values that the model sets, and defaults
-    for the others.
+    """Return a dictionary with the values of all ``declared`` attributes: the values that the model
+    sets, and defaults for the others.
 
     Raises:
         SpecError: an attribute is unknown, or its value has the wrong kind.
@@ -199,8 +201,8 @@ def read_number(
     used: set[str],
     place: Place,
 ) -> float:
-    """Return a distribution's argument as a number. ``value`` is a number, or the name of an
-    attribute, which is then added to ``used``.
+    """Return an argument of a distribution as a number. ``value`` is a number, or the name of an
+    attribute, which is then added to ``used``. ``argument`` names the argument in messages.
 
     Raises:
         SpecError: the value is not a finite number, nor the name of an attribute with a number.
@@ -229,8 +231,8 @@ def _value_text(value: Any) -> str:
 
 
 def as_plain_data(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
-    """Return attributes as plain data, for the nodes of a program. A function is replaced by its
-    name."""
+    """Return attributes as plain data, to be stored in the nodes of a program. If the value is a
+    function, it becomes the function's name."""
     return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}
 
 
@@ -247,7 +249,7 @@ def evaluate_inputs(
     optional: Sequence[str] = (),
     attributes: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Evaluate the inputs of a call, and return their values by name.
+    """Evaluate the inputs of a call. Return a dictionary from input name to value number.
 
     Inputs are passed by position or by name. Initial states (``optional``) are passed by name.
     Keywords in ``attributes`` are ignored.
@@ -288,8 +290,8 @@ def evaluate_inputs(
 def evaluate_attributes(
     library: Library, owner: str, expr: Call, declared: Declared, document: Document, scope: Scope
 ) -> dict[str, Attribute]:
-    """Return the attributes of a call: the values of the call's keywords, and defaults for all
-    other attributes.
+    """Return a dictionary with the attributes of a call: the values of the call's keywords, and
+    defaults for all other attributes.
 
     Raises:
         SpecError: an attribute is missing, or its value has the wrong kind.
@@ -309,8 +311,9 @@ def evaluate_attributes(
 
 
 def _evaluate_keyword(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
-    """Return the value of a keyword: a dimension if the attribute is a size, otherwise a number, a
-    boolean or a function. ``default`` is the attribute's default, which shows its kind."""
+    """Return the value of the keyword ``name``: a dimension if the attribute is a size, otherwise a
+    number, a boolean or a function. ``default`` is the attribute's default, which shows which of
+    these the attribute is."""
     if default == "size":
         return scope.size(value)
     match value:

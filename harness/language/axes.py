@@ -104,10 +104,10 @@ REST, BATCH = "...", "batch"
 
 @dataclass
 class RestAxes:
-    """The axes that ``...`` stands for when a definition is called.
+    """The axes for which ``...`` stands when a definition is called.
 
-    ``dims`` has their lengths; it is None until an input with ``...`` has been read. ``starts`` has
-    the indices at which ``...`` occurs in the declared shapes.
+    ``dims`` has the lengths of these axes; it is None until an input with ``...`` has been read.
+    ``starts`` has the positions of ``...`` in the declared shapes, e.g. 0 in ``[..., units]``.
     """
 
     dims: Shape | None = None
@@ -121,8 +121,8 @@ def read_dims(
     place_of: Callable[[int], Place],
     lists: Mapping[str, Sequence[Dim]] | None = None,
 ) -> Shape:
-    """Convert a declared shape to dimensions, with ``...`` replaced by its axes, and names of
-    ``lists`` by their entries. ``place_of`` returns the position of an axis in the spec.
+    """Convert a declared shape, e.g. ``["...", "units"]``, to dimensions. ``rest`` has the axes
+    that replace ``...``. ``place_of`` returns the position of an axis in the spec.
 
     Raises:
         SpecError: a size is unknown, or no input has ``...`` in its shape.
@@ -148,12 +148,12 @@ def match(
     rest: RestAxes,
     fail: Callable[[str], SpecError],
 ) -> None:
-    """Check that an argument has the declared shape of an input. ``label`` names the argument in
-    messages.
+    """Check that an argument (with the type ``type_``) has the declared shape ``axes`` of an input.
+    ``label`` names the argument in messages.
 
-    Axis names that are missing in ``sizes`` are added, with the lengths of the argument's axes. The
-    first input with ``...`` sets the axes in ``rest``. If the shapes differ, the error is
-    ``fail(message)``.
+    Axis names that are missing in ``sizes`` are added to it, with the lengths of the argument's
+    axes. The first input with ``...`` sets the axes in ``rest``. If the shapes differ, the function
+    raises the error ``fail(message)``.
     """
     shape = type_.shape
     declared = f"declared {axes_text(axes)}"
@@ -204,8 +204,8 @@ KIND_KEYS = ("index", "at_most", "boolean")
 
 @dataclass(frozen=True)
 class Entries:
-    """The kind of an input's entries, e.g. floats. If they are indices, they are integers from 0 to
-    ``size`` + ``more`` - 1."""
+    """The kind of an input's entries, e.g. floats. If the kind is index, the entries are integers
+    from 0 to ``size`` + ``more`` - 1."""
 
     kind: Kind = "float"
     size: int | str | None = None
@@ -224,7 +224,8 @@ def entries_of_input(declared: object) -> Entries:
 
 
 def check_entries(document: Document, declared: schema.Input, path: KeyPath) -> None:
-    """Check that an input declares at most one kind of entries.
+    """Check that the declaration of an input states at most one kind of entries, e.g. ``index`` or
+    ``boolean``.
 
     Raises:
         SpecError: the input has several such keys.
@@ -265,7 +266,8 @@ MAX_LISTED = 12
 
 
 def select_known_sizes(spec_sizes: Iterable[str], sizes: Mapping[str, T]) -> dict[str, T]:
-    """Return the items of ``sizes`` whose names are sizes of a spec, or ``batch`` or ``time``."""
+    """Return the items of ``sizes`` (name -> number or text) whose names are sizes of a spec, or
+    ``batch`` or ``time``."""
     spec_names = {*spec_sizes, *FREE_SIZES}
     return {name: size for name, size in sizes.items() if name in spec_names}
 
@@ -277,7 +279,7 @@ def describe_missing_sizes(
 ) -> list[str]:
     """Return a message for each size in ``names`` that some of the specs do not have.
 
-    ``sizes`` has the size names of each spec. All specs also have the sizes in ``free``.
+    ``sizes`` maps each spec to the names of its sizes. All specs also have the sizes in ``free``.
 
     Raises:
         UsageError: no spec has a size with that name.

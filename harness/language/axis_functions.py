@@ -16,7 +16,8 @@ TRUTHS: Mapping[str, bool] = {"true": True, "false": False}
 
 
 def check_arguments(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Expr]:
-    """Check the number of arguments and the keywords of a call. Return the keywords.
+    """Check that a call has ``count`` arguments without keyword, and only keywords in ``allowed``.
+    Return the keywords with their expressions.
 
     Raises:
         SpecError: the number of arguments differs from ``count``, or a keyword is not allowed.
@@ -84,8 +85,8 @@ def read_truth(keyword: str, expr: Expr, scope: Scope) -> bool:
 
 
 def read_axis(expr: Expr, rank: int, scope: Scope) -> int:
-    """Read an axis argument of a value with ``rank`` axes, e.g. ``-1``. Return the axis counted
-    from the first.
+    """Read an argument that names an axis of a value with ``rank`` axes, e.g. ``-1``. Return the
+    axis counted from the first: -1 becomes ``rank - 1``.
 
     Raises:
         SpecError: the value has no such axis, or the axis is not a whole number.
@@ -99,8 +100,8 @@ def read_axis(expr: Expr, rank: int, scope: Scope) -> int:
 def read_axes(
     evaluator: LanguageValues, value: int, argument: Expr | None, scope: Scope
 ) -> tuple[int, ...]:
-    """Return the axes that the argument ``axis=`` names: an axis, a list of axes or ``...``.
-    Without the argument, return all axes.
+    """Return the axes that the ``argument`` of ``axis=`` names: an axis, a list of axes or ``...``.
+    If the argument is None, return all axes of ``value``.
 
     Raises:
         SpecError: the value has no such axes, or an axis is named twice.
@@ -121,8 +122,8 @@ def read_axes(
 def _rest_axes(
     evaluator: LanguageValues, value: int, argument: Rest, scope: Scope
 ) -> tuple[int, ...]:
-    """Return the axes of ``value`` at the positions where ``...`` occurs in the declared shapes of
-    the inputs."""
+    """Return those axes of ``value`` for which ``...`` stands in the declared shapes of the
+    inputs."""
     dims, starts = scope.rest.dims, scope.rest.starts
     if dims is None:
         raise SpecError("axis=... needs a '...' in the shape of an input", argument.place)
@@ -179,7 +180,8 @@ def _read_call(
 ) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
     """Check the call of a function that works along an axis. Return four things: its arguments
     after the first, its keywords, the value of the first argument (with the axis moved to the end),
-    and the axis."""
+    and the axis. ``count`` is the required number of arguments, and ``more`` names keywords that
+    are allowed."""
     keywords = check_arguments(expr, count, ("axis", *more))
     value = evaluator.tensor(expr.arguments[0], scope)
     type_ = evaluator.type_of(value)
@@ -294,7 +296,8 @@ def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int
 
 
 def top_values(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``top_k(x, k)`` in an expression: return the entries without their indices."""
+    """Compute ``top_k(x, k)`` inside an expression, where only one result is allowed: return the k
+    largest entries without their indices."""
     return top_k(evaluator, expr, scope)[0]
 
 
@@ -343,8 +346,9 @@ def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _check_index(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
-    """Check that an index array fits ``value``: the index must be below the length of ``axis``, and
-    all other axes must have equal lengths. Raises :class:`SpecError` if not."""
+    """Check that the index array ``index`` fits ``value``: its entries must be less than the length
+    of ``axis``, and all other axes must have the same lengths as those of ``value``. Raises
+    :class:`SpecError` if not."""
     index_type, length = evaluator.type_of(index), value.shape[axis]
     label = f"{expr.function} along axis {axis} of {value}: {evaluator.describe(index)}"
     if index_type.kind != "index":
@@ -372,11 +376,11 @@ def _drop_axis(shape: Shape, axis: int) -> Shape:
 
 def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``segment_sum(x, i, axis=1)``. The result has one row for each possible index: the
-    sum of the entries of x with this index in i. Shapes: x ``[a, ..., b]``, i ``[...]``, result
-    ``[a, rows, b]``.
+    sum of those entries of x at whose position i has this index. Shapes: x ``[a, ..., b]``, i
+    ``[...]``, result ``[a, rows, b]``.
 
     Raises:
-        SpecError: i is not an index, or its axes differ from those of x from ``axis`` on.
+        SpecError: i is not an index, or its axes differ from the axes of x that start at ``axis``.
     """
     keywords = check_arguments(expr, 2, ("axis",))
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)

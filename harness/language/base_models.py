@@ -12,12 +12,14 @@ Axes = list[int | str]
 
 
 def key(meaning: str, example: object, default: Any = ...) -> Any:
-    """Return a pydantic field. Editors and docs/spec-reference.md show its meaning and example."""
+    """Return a pydantic field for a key of a spec file. Editors and docs/spec-reference.md show its
+    ``meaning`` and ``example``."""
     return Field(default, description=meaning, examples=[example])
 
 
 class Strict(BaseModel):
-    """Base class of all models: immutable and without type conversion. Unknown keys are errors."""
+    """Base class of all pydantic models of spec files. Objects are immutable, types are not
+    converted, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 

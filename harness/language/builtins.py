@@ -1,4 +1,4 @@
-"""Built-in functions of the language, as one or several primitives."""
+"""Built-in functions of the spec language, as one or several primitives."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ EXAMPLE = "windows(x, axes=[1, 2], size=[3, 3])"
 
 
 def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``: sliding windows over axes. The entries of
-    each window are on new axes.
+    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``: windows that slide along the axes. The
+    entries of each window are on new axes.
 
     Raises:
         SpecError: a keyword is wrong, or the windows do not fit the axes.
@@ -78,7 +78,7 @@ def _read_windows(
     evaluator: LanguageValues, expr: Call, keywords: Mapping[str, Expr], scope: Scope
 ) -> tuple[int, dict[str, Any]]:
     """Return the operand and the attributes (e.g. ``size``) of a ``windows`` or ``overlap_add``
-    call. Without the keyword ``length``, the attribute ``length`` is missing too."""
+    call. If the call lacks the keyword ``length``, the result lacks this attribute too."""
     value = evaluator.tensor(expr.arguments[0], scope)
     if "axes" not in keywords or "size" not in keywords:
         example = EXAMPLE.replace("windows", expr.function)
@@ -170,8 +170,9 @@ def _check_count(name: str, found: int, count: int, place: Place) -> None:
 def _read_per_axis(
     argument: Expr, name: str, minimum: int, count: int, scope: Scope
 ) -> tuple[Dim, ...]:
-    """Return one dimension for each of ``count`` axes, from a list, an attribute with a list, or a
-    single value for all axes."""
+    """Return one dimension for each of ``count`` axes. ``argument`` is a list, or a single value
+    for all axes. ``name`` is the keyword, e.g. ``stride``; each number must be at least
+    ``minimum``."""
     bound = scope.names.get(argument.id) if isinstance(argument, Name) else None
     if is_dims(bound):
         scope.used.update(names_in(argument))
@@ -185,8 +186,8 @@ def _read_per_axis(
 
 
 def _read_size(argument: Expr, name: str, minimum: int, scope: Scope) -> Dim:
-    """Convert an expression of sizes and integer attributes to a dimension. A known number must be
-    at least ``minimum``."""
+    """Convert an expression of sizes and integer attributes to a dimension. If it is a number, it
+    must be at least ``minimum``. ``name`` is the keyword in messages."""
     sizes = {n: d for n, d in scope.names.items() if isinstance(d, Dim)}
     for attribute in names_in(argument):
         number = scope.names.get(attribute)
@@ -230,8 +231,8 @@ def _count_windows(axis: WindowedAxis, expr: Call) -> Dim:
 def _emit_windows(
     evaluator: LanguageValues, op: str, value: int, attributes: Mapping[str, Any], expr: Call
 ) -> int:
-    """Check that the windows fit, if the lengths are known without numbers for the sizes. Then emit
-    the node."""
+    """Emit the node of a ``windows`` or ``overlap_add`` call. If it is known from the symbolic
+    sizes whether the windows fit, check that first."""
     for axis, count in windowed_axes(op, evaluator.type_of(value).shape, attributes):
         for room in axis.room(count):
             if not room.terms and room.constant < 0:

@@ -1,4 +1,5 @@
-"""Checksums of definitions. By its checksum, a backend recognises, e.g., an LSTM under any name.
+"""Checksums of definitions. By its checksum, a backend recognises, for example, an LSTM under any
+name.
 
 The checksum of a definition is called its meaning. Two definitions have the same meaning if they
 declare the same inputs, attributes, parameters, states and statistics, and have the same equations.
@@ -59,8 +60,8 @@ class Axes:
         self.numbers = {n: Dim.of(n) for n in attributes if n not in self.dims}
 
     def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
-        """Return each input as a pair: its name, and a description. The description contains the
-        numbers that replace the names of its axes, and the bound of an index."""
+        """Return pairs (name, description) for the inputs. The description has numbers in place of
+        the names of axes, and the bound of an index."""
         return [(name, self._input(declaration)) for name, declaration in inputs.items()]
 
     def _input(self, declaration: Any) -> Any:
@@ -92,7 +93,7 @@ class Axes:
         return [a if a == REST else str(read_dim(a, sizes, at, _opaque)) for a in axes]
 
     def names(self) -> Names:
-        """Return the checksum of each size, by its name in equations."""
+        """Return a dictionary from the name of each size in equations to a checksum."""
         return {name: checksum_of("size", str(dim)) for name, dim in self.dims.items()}
 
 
@@ -102,8 +103,8 @@ def _opaque(left: Dim, right: Dim) -> Dim:
 
 
 def attribute_kinds(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return pairs of an attribute's name and its kind (size, truth, function or number). The kind
-    follows from the attribute's default."""
+    """Return pairs of an attribute's name and its kind: ``size``, ``truth``, ``function`` or
+    ``number``. The kind follows from the attribute's default."""
 
     def kind(default: Any) -> str:
         if default == "size" or isinstance(default, bool):
@@ -120,8 +121,8 @@ EQUATION_KEYS = ("equations", "training", "inference")
 
 
 def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
-    """Return the meaning of a definition: the name by which backends recognise it, its checksum,
-    and the names of the functions that its attributes choose, e.g. an activation."""
+    """Return the identity (meaning) of a definition: the name by which backends recognise it, its
+    checksum, and the names of the functions that its attributes choose, e.g. an activation."""
     functions = {
         attribute: known_name(library, "function", value.function)
         for attribute, value in attributes.items()
@@ -131,17 +132,17 @@ def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Att
 
 
 def pseudo_layer_meaning(layer: Meaning) -> Meaning:
-    """Return the meaning of a pseudo-layer, which has only the parameters and noise that ``layer``
-    itself declares."""
+    """Return the identity (meaning) of a pseudo-layer: a layer without equations, which has only
+    the parameters and noise that ``layer`` itself declares."""
     return Meaning(f"parameters of {layer.name}", checksum_of("held", layer.checksum), {})
 
 
 def known_name(library: Library, kind: str, name: str) -> str:
     """Return the name by which backends recognise a definition.
 
-    If a shipped definition has the same meaning, this is the name of the shipped definition.
-    Otherwise it is the definition's own name; the checksum is added if a shipped definition has the
-    same name.
+    If a shipped definition has the same checksum (meaning), this is the name of the shipped
+    definition. Otherwise it is the definition's own name; the checksum is added if a shipped
+    definition has the same name.
     """
     if not library.folders and not library.overrides and not library.local:
         return name  # all definitions are shipped; do not read them all, which takes 0.1 s
@@ -181,8 +182,8 @@ def _shipped(kind: str) -> Mapping[str, str]:
 
 
 class _DefinitionHasher:
-    """A calculator of definitions' checksums. The checksum of an expression is computed from the
-    checksums of the names in it."""
+    """A calculator of the checksums of definitions. It computes the checksum of an expression from
+    the checksums of the names in the expression."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -246,8 +247,9 @@ class _DefinitionHasher:
         )
 
     def _hash_scans(self, spec: schema.Layer, outer_names: Names, document: Document) -> Names:
-        """Return checksums by name, for the output of each loop of a layer and for the states after
-        each loop."""
+        """Return a dictionary from name to checksum, for the output of each loop of a layer and for
+        the states after each loop. ``outer_names`` has the checksums of names that the loops can
+        read."""
         checksums: Names = {}
         for name, scan in spec.scans.items():
             steps = parse_equations(scan.step, document.locator(("scans", name, "step")))
@@ -260,8 +262,8 @@ class _DefinitionHasher:
         return checksums
 
     def _hash_layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
-        """Return the checksums of nested layers by name. They cover the layers' definitions and
-        attributes."""
+        """Return a dictionary from the name of each nested layer to a checksum of its definition
+        and attributes."""
         checksums = {}
         for name, use in spec.layers.items():
             at = document.place_of(("layers", name))
@@ -343,7 +345,8 @@ class _DefinitionHasher:
         return sorted(slots), [(name, names[name]) for name in ("p", *sorted(spec.slots))]
 
     def hash_equations(self, equations: Iterable[tree.Assignment], names_given: Names) -> Names:
-        """Return the checksums of names: those that equations assign, and ``names_given``."""
+        """Return a dictionary from name to checksum, for the names that equations assign and for
+        the names in ``names_given``."""
         names = dict(names_given)
         for equation in equations:
             value = self.hash_expression(equation.value, names)
@@ -352,7 +355,8 @@ class _DefinitionHasher:
         return names
 
     def hash_expression(self, expr: tree.Expr, names: Names) -> str:
-        """Return the checksum of an expression from the checksums of its names."""
+        """Return the checksum of an expression. ``names`` has the checksums of the names in the
+        expression."""
         match expr:
             case tree.Number(value):
                 return checksum_of("number", float(value))
@@ -410,7 +414,7 @@ class _DefinitionHasher:
         return self.hash_function(definition, dict(zip(inputs, arguments, strict=False)) | named)
 
     def _hash_literal(self, value: bool | float | str) -> str:
-        """Return the checksum of an attribute's value in equations."""
+        """Return the checksum of a number, boolean or text that an attribute has in equations."""
         if isinstance(value, bool):
             return checksum_of("truth", value)
         if isinstance(value, float | int):
@@ -420,8 +424,8 @@ class _DefinitionHasher:
         return checksum_of("word", value)
 
     def hash_function(self, definition: Definition, arguments: Names) -> str:
-        """Return the checksum of a function's call. ``arguments`` has the checksum of each argument
-        by name. Attributes that are not in ``arguments`` have their defaults."""
+        """Return the checksum of a function's call. ``arguments`` maps each argument to its
+        checksum. If an attribute is missing in ``arguments``, it has its default."""
         spec, locate = content(definition, schema.Function), definition.document.locator
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
@@ -445,6 +449,6 @@ def _slice_checksums(scan: schema.Scan) -> Names:
 
 
 def _name_checksums(kind: str, names: Iterable[str]) -> Names:
-    """Return a checksum for each name of a ``kind`` that equations can read, e.g. for each
-    attribute."""
+    """Return a dictionary from name to checksum, for names that equations can read. ``kind`` says
+    what the names are, e.g. attributes."""
     return {name: checksum_of(kind, name) for name in names}

@@ -35,7 +35,7 @@ USE_NAMES = (
 
 
 def check_definition(document: Document, spec: Documented) -> None:
-    """Check a definition for errors that can be found without a call of it. Raises
+    """Check a definition for errors that can be found before the definition is called. Raises
     :class:`SpecError`."""
     if isinstance(spec, schema.Model):
         return
@@ -58,7 +58,8 @@ def check_definition(document: Document, spec: Documented) -> None:
 
 
 def _check_attributes(document: Document, spec: Optimizer) -> None:
-    """Check that no attribute has the name of a key in a model's ``optimizer`` section."""
+    """Check that no attribute of an optimizer has the name of a key in a model's ``optimizer``
+    section."""
     for name in spec.attributes:
         if name in USE_NAMES:
             at = document.place_of_key(("attributes", name))
@@ -105,7 +106,7 @@ def check_distinct(
 
 
 def _check_form(document: Document, layer: schema.Layer) -> None:
-    """Check that a layer has either ``equations``, or a ``scan``, or both ``training`` and
+    """Check which keys a layer has: either ``equations``, or a ``scan``, or both ``training`` and
     ``inference``."""
     by_phase = layer.training is not None or layer.inference is not None
     forms = [layer.equations is not None, layer.scan is not None, by_phase]

@@ -136,7 +136,7 @@ _UNPRINTABLE = re.compile(
 
 @dataclass(frozen=True)
 class Spot:
-    """The position of a value and, for a scalar, its text and quoting style.
+    """The position (``place``) of a value in a file. For a scalar, also its text and quoting style.
 
     ``style`` is "" for an unquoted scalar, otherwise its first character: ' " | or >.
     """
@@ -148,8 +148,8 @@ class Spot:
 
 @dataclass
 class Nodes:
-    """The data of a file, and the position of every value and every key. The positions have key
-    paths as keys, e.g. ``("sizes", "hidden")``."""
+    """The data of a file, and the position of every value (``values``) and every key (``keys``). A
+    position is found by its key path, e.g. ``("sizes", "hidden")``."""
 
     data: Data = ""
     values: dict[KeyPath, Spot] = field(default_factory=dict)
@@ -199,7 +199,8 @@ def _mark_place(file: str, mark: Any) -> Place:
 
 @dataclass
 class _Frame:
-    """A list or mapping that is being read. In a mapping, the next value belongs to ``key``."""
+    """A list or mapping that is still being read. ``path`` is its key path. In a mapping, the next
+    value belongs to ``key``."""
 
     path: KeyPath
     items: list[Data] | dict[str, Data]
@@ -339,13 +340,13 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Locator:
-    """A function that converts a position in a scalar (line and column, counted from 0) to a
-    position in the file. ``start`` is the position of the scalar's first character in the file."""
+    """A function that converts a position within a scalar (line and column, counted from 0) to a
+    position in the file. ``start`` is the position in the file of the scalar's first character."""
 
     start: Place
 
     def __call__(self, line: int, column: int) -> Place:
-        """Return the position in the file for a position in the scalar."""
+        """Return the position in the file of the given line and column of the scalar."""
         return Place(self.start.file, self.start.line + line, self.start.column + column)
 
 
@@ -353,8 +354,8 @@ class Locator:
 class Document:
     """The content of a spec file as plain data, with the position of each key and value.
 
-    A path consists of the keys and indices from the root, e.g. ``("layers", "rnn", "units")``. The
-    empty path is the root.
+    A path consists of the keys and indices that lead from the root to a value, e.g. ``("layers",
+    "rnn", "units")``. The empty path is the root.
     """
 
     file: str
@@ -368,14 +369,14 @@ class Document:
 
     def place_of(self, path: KeyPath) -> Place:
         """Return the position of the value at ``path``. If there is no such value, return the
-        position of the innermost value that encloses it."""
+        position of the innermost list or mapping around it."""
         while path not in self.nodes.values:
             path = path[:-1]
         return self.nodes.values[path].place
 
     def place_of_key(self, path: KeyPath) -> Place:
-        """Return the position of the key at ``path``, or of the item if ``path`` leads to a list
-        item."""
+        """Return the position of the key at ``path``. If ``path`` leads to an item of a list, which
+        has no key, return the position of the item."""
         return self.nodes.keys.get(path) or self.place_of(path)
 
     def locator(self, path: KeyPath) -> Locator:
@@ -432,10 +433,11 @@ def parse(text: str, file: str) -> Document:
 
 
 def validate(document: Document, model: type[M]) -> M:
-    """Convert the data of a document to an object of the pydantic class ``model``.
+    """Convert the data of a document to an object of the pydantic class ``model``. Raises SpecError
+    with the position of the wrong key or value (SpecErrors for several errors).
 
-    pydantic gets the data as JSON, because with ``strict`` it accepts a list for a tuple only in
-    JSON. Raises SpecError with the position of the key or value (SpecErrors for several errors).
+    pydantic gets the data as JSON text, because in strict mode it accepts a list for a tuple only
+    in JSON.
     """
     try:
         return model.model_validate_json(json.dumps(document.data))

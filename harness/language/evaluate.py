@@ -68,7 +68,8 @@ class Evaluator(LanguageValues):
 
     @contextmanager
     def with_call_place(self, name: str, place: Place) -> Iterator[None]:
-        """Add the position of a call to errors in the equations of the called definition ``name``.
+        """Extend errors inside the ``with`` block, which evaluates the definition ``name``: add the
+        position of its call to the message.
 
         Raises:
             SpecError: the ``with`` block raised a SpecError; the call is added to its message.
@@ -85,7 +86,8 @@ class Evaluator(LanguageValues):
     def run_equations(
         self, equations: Sequence[tree.Assignment], scope: Scope, label: str | None
     ) -> None:
-        """Evaluate equations in order, and add the assigned names to the scope.
+        """Evaluate equations in order, and add the assigned names to the scope (the names that
+        equations can read).
 
         The program stores each value under the name ``label + name``. If ``label`` is None (inside
         functions), the values have no names.
@@ -280,8 +282,8 @@ class Evaluator(LanguageValues):
         expr: tree.Call,
         scope: Scope,
     ) -> tuple[Scope, dict[str, int], dict[str, Attribute]]:
-        """Evaluate the arguments of a call. Return a scope for the equations of the definition, the
-        values of the inputs, and the attributes."""
+        """Evaluate the arguments of a call. Return three things: a scope for the equations of the
+        called definition, a dictionary from input name to value number, and the attributes."""
         attributes = evaluate_attributes(
             self.library, f"{kind} {name!r}", expr, spec.attributes, definition.document, scope
         )
@@ -329,8 +331,9 @@ class Evaluator(LanguageValues):
                 )
 
     def _sparse_hint(self, loss: str, kind: Kind) -> str:
-        """Return a hint that names the variant of a loss for the target's kind: with the prefix
-        ``sparse_`` for class indices, without it for floats. Return "" if there is no variant."""
+        """Return a hint that names the variant of ``loss`` for targets of the kind ``kind``: with
+        the prefix ``sparse_`` for class indices, without it for floats. Return "" if there is no
+        variant."""
         variant, target = f"{SPARSE}{loss}", "class indices"
         if loss.startswith(SPARSE):
             variant, target = loss.removeprefix(SPARSE), "floats"
@@ -347,8 +350,9 @@ class Evaluator(LanguageValues):
         sizes: dict[str, Dim],
         any_kind: bool = False,
     ) -> None:
-        """Check the kinds and shapes of the arguments, and bind them to the names of the inputs in
-        the scope ``inner``.
+        """Check the kinds and shapes of the arguments ``values``. In the scope ``inner``, bind the
+        names of the inputs to them. Lengths of axes are added to ``sizes``. With ``any_kind``,
+        kinds are not checked.
 
         Raises:
             SpecError: a shape, or the bound of an index, does not match.
@@ -402,7 +406,7 @@ def _unknown_function_text(
     layers: Iterable[str] = (),
 ) -> str:
     """Return the error message for an unknown function. ``known`` has the names that can be called;
-    some of them may be layers, which ``layers`` lists."""
+    ``layers`` lists those of them that are layers."""
     if hint := library.hints.functions.get(name):
         return f"the language has no function {name!r}: {hint}"
     if library.has("layer", name):

@@ -215,8 +215,8 @@ def parse_expression(text: str, locate: Locate) -> tree.Expr:
 
 
 class _Reader:
-    """A converter of a text from Python's syntax tree to the syntax tree of equations. It rejects
-    all unknown constructs."""
+    """A converter of a text to the syntax tree of equations. It first parses the text as Python,
+    and rejects everything that equations must not contain."""
 
     def __init__(self, text: str, locate: Locate) -> None:
         self.locate = locate
@@ -240,8 +240,8 @@ class _Reader:
             raise SpecError(message, self.locate(0, 0)) from None
 
     def continuation_hint(self, mode: str, line: int) -> str:
-        """Return a hint if a line looks like the continuation of the line before it;
-        otherwise ""."""
+        """Return a hint if a line looks like the continuation of the previous line; otherwise "".
+        ``mode`` says whether the text is equations or a single expression."""
         begun = any(text.strip() for text in self.lines[:line])
         more = mode == "eval" or self.lines[line].lstrip()[:1] in (*"+-*/@&|.,)]",)
         return "; put an expression of several lines in brackets" if begun and more else ""

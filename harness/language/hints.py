@@ -30,8 +30,8 @@ ByName = Annotated[dict[str, str], AfterValidator(_split_names)]
 
 
 class Hints(Strict):
-    """Hints for names from Python and the frameworks, e.g. for ``cat``. A key in a file may list
-    several names, separated by commas.
+    """Hints on what to write in place of names from Python and the frameworks, e.g. of ``cat``.
+    Each field maps names to hints. A key in a file may list several names, separated by commas.
 
     Keys of ``definitions`` are in lower case, without underscores and dotted prefixes.
     """

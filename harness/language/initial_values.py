@@ -15,8 +15,8 @@ from harness.program.signature import is_constant
 
 
 def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
-    """Draw the initial parameters by name, in float64, from their declared distributions. The
-    parameters of a block are drawn as a single matrix."""
+    """Draw the initial parameters from their declared distributions. Return a dictionary from name
+    to float64 array. Parameters with the same ``block`` are drawn as a single matrix."""
     parameters: dict[str, Array] = {}
     for ports in parameter_blocks(program):
         block = np.concatenate(
@@ -30,7 +30,7 @@ def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
 
 
 def initial_statistics(program: Program) -> dict[str, Array]:
-    """Return the initial moving statistics, and the constants, by name."""
+    """Return the initial moving statistics: a dictionary from name to array."""
     statistics: dict[str, Array] = {}
     for port in program.statistics:
         if is_constant(port):
@@ -55,7 +55,7 @@ def constant_array(program: Program, port: Port, seed: int) -> Array:
 
 
 def initial_state(program: Program, batch: int) -> dict[str, Array]:
-    """Return the state before the first batch, in float64, by name."""
+    """Return the state before the first batch: a dictionary from name to float64 array."""
     sizes = {**program.sizes, "batch": batch}
     return {
         port.name: np.full(program.shape(port, sizes), state_start(port)) for port in program.state
@@ -76,7 +76,8 @@ def state_start(port: Port) -> float:
 
 def check_initial_values(program: Program, values: Mapping[str, Array]) -> list[str]:
     """Test initial parameters against their declared distributions. Return a message for each
-    parameter or block that fails a test."""
+    parameter that fails a test. Parameters that are drawn as one matrix (a block) are tested
+    together."""
     faults = []
     for ports in parameter_blocks(program):
         block = np.concatenate([np.atleast_1d(values[p.name]) for p in ports], axis=-1)
@@ -91,8 +92,8 @@ def check_initial_values(program: Program, values: Mapping[str, Array]) -> list[
 
 
 def parameter_blocks(program: Program) -> list[list[Port]]:
-    """Return lists of parameters. The parameters of a list (a block) are drawn together as one
-    matrix. A parameter without a declared block is alone in its list."""
+    """Return lists of parameters. The parameters in one list have the same declared ``block``, and
+    are drawn together as one matrix. A parameter without a block is alone in its list."""
     groups: dict[str, list[Port]] = {}
     for port in program.parameters:
         init = port.init or {}
@@ -101,10 +102,11 @@ def parameter_blocks(program: Program) -> list[list[Port]]:
 
 
 def block_parts(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, ...]]]:
-    """Return a list of distributions, each with the shape of the rows to which it applies.
-    ``ports`` are the parameters of one block.
+    """Return pairs (distribution, shape) for the matrix as which the parameters ``ports`` of one
+    block are drawn. The shape is that of the rows to which the distribution applies.
 
-    Groups of rows may have different distributions. The shape of a scalar is ``[1]``.
+    Several pairs mean that groups of rows have different distributions. The shape of a scalar is
+    ``[1]``.
     """
     shapes = [program.shape(port) or (1,) for port in ports]
     columns = sum(shape[-1] for shape in shapes)

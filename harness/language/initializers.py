@@ -53,7 +53,8 @@ ORTHONORMAL_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Fixed:
-    """A distribution with fixed entries, e.g. zeros. ``array(shape)`` returns the entries."""
+    """A distribution whose entries are not random, e.g. zeros. ``array(shape)`` returns the
+    entries."""
 
     array: Callable[[Shape], FloatArray]
 
@@ -77,8 +78,9 @@ class Independent:
     """A distribution of independent entries that is symmetric about ``mean``.
 
     No entry differs from the mean by more than ``bound`` (None: no limit). ``sample(generator,
-    count)`` draws numbers with mean 0 and standard deviation 1, which are then scaled and shifted.
-    ``cdf(z)`` is the probability that such a number is below z.
+    count)`` draws numbers with mean 0 and standard deviation 1, which are then multiplied by
+    ``std`` and added to the mean. ``cdf(z)`` is the probability that such a number, before scaling,
+    is below z.
     """
 
     mean: float
@@ -338,8 +340,8 @@ _INITIALIZERS: dict[str, _Entry] = {
 
 @dataclass(frozen=True)
 class Law:
-    """An initializer with its arguments, and the fan-in and fan-out of a parameter. Together they
-    determine the distribution of the parameter's entries.
+    """An initializer (``name``) with its arguments, and the fan-in and fan-out of a parameter.
+    Together they determine the distribution of the parameter's entries.
 
     Raises:
         UsageError: the name is unknown, an argument is wrong or missing, or a fan size is below 1.
@@ -386,7 +388,8 @@ def names() -> tuple[str, ...]:
 
 
 def argument_names(name: str) -> tuple[str, ...]:
-    """Return the names of the arguments that an initializer requires.
+    """Return the names of the arguments that the initializer ``name`` requires, e.g. ``("std",)``
+    for ``normal``.
 
     Raises:
         UsageError: no initializer has that name.
@@ -407,7 +410,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
 
 
 def draw(law: Law, shape: Shape, generator: np.random.Generator) -> FloatArray:
-    """Draw the initial values of a parameter of this shape.
+    """Draw the initial values of a parameter with this shape from the distribution ``law``.
 
     Raises:
         UsageError: the initializer (identity, orthogonal) cannot be used for this number of axes.
@@ -420,9 +423,9 @@ def check_values(values: npt.ArrayLike, law: Law) -> str | None:
     None.
 
     The tests compare the range, the mean, the standard deviation and the cumulative distribution of
-    the values with ``law``. For a distribution with constant entries, all values are compared.
-    Correct values fail less than once in 10 million calls. With at least about 400 values, a
-    standard deviation that is wrong by a factor of sqrt(3) is detected.
+    the values with ``law``. If the distribution is not random, all values are compared. Correct
+    values fail less than once in 10 million calls. With at least about 400 values, a standard
+    deviation that is wrong by a factor of sqrt(3) is detected.
 
     Raises:
         UsageError: there are no values, or the shape is wrong for the initializer.

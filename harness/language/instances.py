@@ -1,5 +1,5 @@
-"""Instances of layers in a model. An instance gets its parameters when it is first called, and
-further calls share them."""
+"""Instances of layers in a model. An instance gets its parameters when the model first calls it,
+and shares them between all its calls."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from harness.program.ir import Phase, Port, Type
 class Instance:
     """A layer of a model: its definition, its attributes, and after the first call, its parameters.
 
-    - ``init``: initial distributions that the model sets.
+    - ``init``: initial distributions that the model sets in place of the definition's.
     - ``place_of``: returns positions in the section of the model that declares the layer.
     - ``noise``: the noise inputs of all calls; every call has separate noise.
-    - ``inner``: the nested layers, created at the first call. In a ``chain`` (key ``repeat``), they
-      are the repeated layers.
+    - ``inner``: the nested layers, created at the first call. If ``chain`` is true (key
+      ``repeat``), they are the repeated layers, each applied to the output of the previous one.
     - ``inside``: the enclosing definitions, and the position at which each is used.
     - ``outer``: the attributes of the enclosing layer, whose names may occur in ``init``.
     - ``shares``: the layer that owns the parameters. Calls are counted as calls of that layer.
@@ -71,15 +71,15 @@ class Instance:
 
     @property
     def sizes(self) -> dict[str, Dim]:
-        """The attributes that are sizes."""
+        """The attributes that are sizes, e.g. ``units``, as a dictionary from name to dimension."""
         return {n: a for n, a in self.attributes.items() if isinstance(a, Dim)}
 
 
 def leaf_layers(instances: Iterable[Instance]) -> Iterator[Instance]:
-    """Yield the layers that own parameters, constants or noise, or that have no nested layers.
+    """Yield the layers that own parameters or noise, or that have no nested layers.
 
-    Nested layers are searched too; a layer comes before its nested layers. Layers that share the
-    parameters of another layer are skipped.
+    Nested layers are searched too; a layer comes before the layers nested in it. If a layer uses
+    the parameters of another layer (key ``shares``), it is skipped.
     """
     for instance in instances:
         if instance.shares is not None:
@@ -91,8 +91,9 @@ def leaf_layers(instances: Iterable[Instance]) -> Iterator[Instance]:
 
 @dataclass
 class LayerCall:
-    """A call of a layer that is being evaluated. ``values`` has the value numbers of inputs and
-    states, and ``means`` has the mean of each noise array, by name."""
+    """A call of a layer that is being evaluated. ``values`` maps inputs and states to value
+    numbers. ``means`` maps each noise array to the mean that replaces it in inference. ``scope``
+    has the names that the equations can read."""
 
     instance: Instance
     place: Place
@@ -116,8 +117,8 @@ class LayerCall:
 
 
 def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) -> None:
-    """Create the parameters, statistics and constants of a layer at its first call. At later calls,
-    check that their shapes fit."""
+    """Create the parameters and statistics of a layer at its first call. At later calls, check that
+    their shapes fit. ``places`` maps value numbers to positions in the spec, and is extended."""
     instance = call.instance
     for name, known in instance.layer.parameters.items():
         if name not in instance.declared_parameters:
@@ -177,8 +178,9 @@ def _make_constant(
 def make_noise(
     call: LayerCall, builder: Builder, places: dict[int, Place], phase: Phase
 ) -> list[int]:
-    """Create the noise of a call, and bind it in the call's scope. In training, it becomes new
-    inputs of the program, whose value numbers are returned; in inference, it is the mean.
+    """Create the noise of a call, and bind its name in the call's scope. In training, the noise
+    becomes new inputs of the program, whose value numbers are returned. In inference, it is the
+    mean of its distribution.
 
     Raises:
         SpecError: a distribution or a shape is wrong.
@@ -217,8 +219,9 @@ def _sharing_error(call: LayerCall, owner: Instance, name: str) -> SpecError:
 def _initial_distribution(
     call: LayerCall, section: str, name: str, parameter: schema.Parameter, shape: Shape
 ) -> dict[str, object]:
-    """Return the initial distribution of a parameter as plain data. A distribution that the model
-    sets replaces that of the definition, and the parameter then has no block."""
+    """Return the initial distribution of a parameter as plain data. If the model sets a
+    distribution, it replaces the definition's, and the parameter is not drawn together with others
+    (it has no ``block``)."""
     instance = call.instance
     if section == "parameters" and name in instance.init:
         model_init, at = instance.init[name], instance.place_of(("init", name))
@@ -292,9 +295,9 @@ class Owner:
 
 @dataclass
 class LayerMaker:
-    """A factory of layer instances. ``numbers`` has the number of each size of the model.
+    """A factory of layer instances. ``numbers`` maps each size of the model to its number.
     ``structural`` collects the sizes that determine how many layers there are, e.g. the value of
-    ``repeat``."""
+    ``repeat``. ``count`` is the number of layers made so far."""
 
     library: Library
     numbers: Mapping[str, int]
@@ -302,7 +305,8 @@ class LayerMaker:
     count: int = 0
 
     def make_layers(self, owner: Owner, uses: Mapping[str, schema.LayerUse]) -> dict[str, Instance]:
-        """Create the instances of the layers in a ``layers`` section; return them by name.
+        """Create the instances of the layers in a ``layers`` section. Return a dictionary from name
+        to instance.
 
         Raises:
             SpecError: a definition or attribute is unknown or wrong, a name is taken, a layer
@@ -434,8 +438,8 @@ class LayerMaker:
 def _share_parameters(
     owner: Owner, name: str, use: schema.LayerUse, instances: Mapping[str, Instance]
 ) -> None:
-    """Let a layer with the key ``shares`` use the parameters of the layer that this key names, and
-    also that layer's name."""
+    """Let the layer ``name``, which has the key ``shares``, use the parameters of the layer that
+    this key names. In the program, its parameters have the other layer's name."""
     at = owner.document.place_of(("layers", name, "shares"))
     other_names = [n for n in instances if n != name]
     if use.shares not in other_names:
@@ -462,8 +466,8 @@ def _share_parameters(
 
 
 def passed_attributes(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
-    """Return the names of the attributes, except sizes, that a layer passes on to a nested
-    layer."""
+    """Return the names of the attributes, except sizes, that a layer passes on to a nested layer
+    (whose ``use`` names them)."""
     candidates = {name for name, value in attributes.items() if not isinstance(value, Dim)}
     occurring = find_size_names(flatten((use.model_extra or {}).values()))
     return candidates.intersection(occurring.union(*map(attribute_names_in, use.init.values())))

@@ -42,8 +42,8 @@ from harness.program.ir import Meaning, Node, Phase, Type
 
 
 def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
-    """Return the attributes of a layer's call node. ``noise`` is True if the node has noise among
-    its inputs."""
+    """Return the attributes of the program's node for a layer call. ``noise`` is True if the node
+    has noise among its inputs."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {
@@ -58,11 +58,11 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
 
 
 def pseudo_layer_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
-    """Return the attributes for the call node of a pseudo-layer.
+    """Return the attributes of the program's node for the call of a pseudo-layer.
 
-    A pseudo-layer computes nothing: it returns the parameters, constants and noise that a model, or
-    a layer with nested layers, declares itself. It has inputs only if there is noise, whose size
-    depends on the inputs.
+    A pseudo-layer computes nothing. It returns the parameters and noise that a model itself
+    declares, or that a layer with nested layers itself declares. It has inputs only if there is
+    noise, whose size depends on the inputs.
     """
     spec = call.instance.layer
     return {
@@ -162,11 +162,11 @@ class LayerEvaluator(Evaluator):
         return result
 
     def append_call(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
-        """End the open body of nodes, and append a call node with this body. Return the value
-        numbers of its results.
+        """End the open body of nodes, and append a call node with this body. ``info`` has the
+        node's attributes. Return the value numbers of its results.
 
-        If the first output is an input or another output, a copy replaces it, because results must
-        be new values.
+        The results must be new, different values. If the first output is also an input or another
+        output, a copy replaces it.
         """
         if outputs[0] in inputs or outputs[0] in outputs[1:]:
             outputs[0] = self._copy(outputs[0])
@@ -179,8 +179,8 @@ class LayerEvaluator(Evaluator):
     def _append_loss_scan(
         self, spec: schema.Loss, scan: schema.LossScan, document: Document, inner: Scope
     ) -> None:
-        """Append the loop of a loss to the program. Bind the names of the states to their values
-        after the last step, in the scope ``inner``."""
+        """Append the loop of a loss to the program. In the scope ``inner``, bind the names of the
+        states to their values after the last step."""
         starts, carries = [], []
         step_scope = Scope(dict(inner.names), frozenset(spec.state), inner.rest)
         for name, state in spec.state.items():
@@ -199,8 +199,8 @@ class LayerEvaluator(Evaluator):
         inner.names |= dict(zip(spec.state, map(BoundValue, last), strict=True))
 
     def call_layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
-        """Evaluate the call of a layer. Return its output and its final states; a chain (key
-        ``repeat``) returns its output only."""
+        """Evaluate the call of a layer. Return the values of its output and of its final states.
+        For a chain of repeated layers (key ``repeat``), return its output only."""
         spec = instance.layer
         inputs = list(spec.inputs)
         states = () if instance.chain else list(spec.state)
@@ -300,8 +300,8 @@ class LayerEvaluator(Evaluator):
                 )
 
     def _append_layer(self, call: LayerCall) -> list[int]:
-        """Append the call node of a layer without nested layers; return its results. A backend can
-        claim this node, i.e. run a layer of its framework instead of the equations."""
+        """Append the call node of a layer without nested layers; return the numbers of its results.
+        A backend may run a layer of its framework instead of the equations in this node."""
         instance, inner, values = call.instance, call.scope, call.values
         spec = instance.layer
         self.add_initial_states(call)
@@ -367,8 +367,8 @@ class LayerEvaluator(Evaluator):
                 )
 
     def append_scans(self, call: LayerCall) -> list[int]:
-        """Append all loops of a layer (key ``scans``) to the program. Bind the names of their
-        outputs and final states in the scope of ``call``. Return the final states."""
+        """Append all loops of a layer (key ``scans``) to the program. In the scope of ``call``,
+        bind the names of their outputs and final states. Return the final states."""
         spec, inner = call.instance.layer, call.scope
         last: dict[str, int] = {}
         outer_names = dict(inner.names)
@@ -394,8 +394,8 @@ class LayerEvaluator(Evaluator):
         carried: Sequence[str],
         scope: Scope,
     ) -> tuple[int, list[int]]:
-        """Append one loop to the program. Return its output at all steps as one value, and the
-        values of the carried states after the last step."""
+        """Append one loop to the program. Return two things: its output at all steps as one value,
+        and the values of the carried states after the last step. ``carried`` names these states."""
         layer = call.instance.layer
         loop = DeclaredLoop(
             document=call.instance.definition.document,

@@ -1,5 +1,5 @@
-"""Search for definitions of models, layers and so on, in the user's folders and in the shipped
-specs."""
+"""Search for definitions of models, layers, functions and so on, in the user's folders and in the
+shipped specs."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def same_file(one: Path | Traversable | None, other: Path | Traversable | None) 
 
 
 def find_declarations(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Place]]]:
-    """Find the definitions of a kind (e.g. ``layer``) in files. Return the file and the position of
-    each declared name, by name."""
+    """Find the definitions of a kind (e.g. ``layer``) in files. Return a dictionary from each
+    declared name to a list of pairs: the file, and the position of the name in it."""
     pattern = re.compile(_DECLARATION.format(kind), re.MULTILINE)
     declarations: dict[str, list[tuple[Path, Place]]] = {}
     for path in paths:
@@ -66,7 +66,7 @@ def find_declarations(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[
 
 
 def name_clash(kind: str, name: str, place: Place, other_place: Place) -> SpecError:
-    """Return the error for a name that is declared at ``place`` and, in another file, at
+    """Return the error for a name that two files declare: one at ``place``, the other at
     ``other_place``."""
     return SpecError(
         f"{kind} {name!r} is also declared in another file: {other_place}. Results are stored by "
@@ -78,8 +78,8 @@ def name_clash(kind: str, name: str, place: Place, other_place: Place) -> SpecEr
 def find_name_clash(
     kind: str, name: str, place: Place, path: Path, others: Sequence[tuple[Path, Place]]
 ) -> SpecError | None:
-    """Return the error for a name that ``path`` declares, if a different file in ``others``
-    declares the same name; otherwise return None."""
+    """Return an error if a file in ``others`` declares the same ``name`` as the different file
+    ``path``; otherwise return None. ``others`` are pairs (file, position)."""
     other_places = (
         other_place for other_path, other_place in others if not same_file(other_path, path)
     )
@@ -117,7 +117,7 @@ class Definition:
 
     @property
     def name(self) -> tuple[str, Place]:
-        """The declared name, and its position."""
+        """The name that the file declares, and the position of this name."""
         return getattr(self.content, self.kind), self.document.place_of((self.kind,))
 
 
@@ -125,8 +125,9 @@ class Definition:
 class Library:
     """A cache of definitions by kind (e.g. ``layer``) and name.
 
-    Definitions are searched in ``local`` (see :meth:`for_model`), in ``folders``, in this order,
-    and in the shipped specs. ``overrides`` maps ``(kind, name)`` to a text that is used instead.
+    Definitions are searched first in ``local`` (see :meth:`for_model`), then in ``folders``, and
+    then in the shipped specs. ``overrides`` maps ``(kind, name)`` to a text that is used instead of
+    a file.
     """
 
     folders: tuple[Path, ...] = ()
@@ -152,7 +153,8 @@ class Library:
 
     @cached_property
     def hints(self) -> Hints:
-        """The hints for names of frameworks, which are read at the first use."""
+        """The hints on what to write in place of names of frameworks; they are read at the first
+        use."""
         return read_hints(self.folders)
 
     def find(self, kind: str, name: str, place: Place | None = None) -> Definition:
@@ -197,8 +199,8 @@ class Library:
         return _load_shipped(kind, name)
 
     def misplaced_hint(self, kind: str, name: str, place: Place | None = None) -> str:
-        """Return a hint if a file with the searched name is in a folder where definitions are not
-        searched; otherwise ""."""
+        """Return a hint if a file named like the definition exists in a folder in which this kind
+        of definition is not searched; otherwise ""."""
         if not is_model_name(name):
             return ""
         if kind == "model" and place is None and (file := Path(f"{name}.yaml")).is_file():
@@ -240,7 +242,8 @@ class Library:
         return definition
 
     def _find_all_declarations(self, kind: str) -> dict[str, list[tuple[Path, Place]]]:
-        """Return the files and positions of all declarations of a kind in the folders, by name."""
+        """Search all folders. Return a dictionary from each declared name of this kind to a list of
+        pairs: the file, and the position of the name in it."""
         if kind not in self._declarations:
             paths = [
                 folder / FOLDERS[kind] / f"{name}.yaml"
@@ -288,8 +291,8 @@ class Library:
         return tuple(dict.fromkeys(models))
 
     def for_model(self, model: Definition) -> Library:
-        """Return a library that also has the definitions in a model's file. They may replace
-        shipped definitions.
+        """Return a library that also has the definitions in a model's file (section
+        ``definitions``). They may replace shipped definitions.
 
         Raises:
             SpecError: a definition is wrong, or a folder has a definition of this name too.
@@ -318,7 +321,8 @@ class Library:
             self.replaced[kind, name] = place, _load_shipped(kind, name).name[1]
 
     def check_local_used(self) -> None:
-        """Check that the model uses each definition in its file. Raises :class:`SpecError`."""
+        """Check that the model uses each definition in the section ``definitions`` of its file.
+        Raises :class:`SpecError` for an unused definition."""
         for (kind, name), definition in self.local.items():
             if not self.is_cached(kind, name):
                 message = f"{kind} {name!r} is defined but never used"
@@ -382,7 +386,7 @@ def _validate(kind: str, document: Document, name: str | None) -> Definition:
 
 
 def content(definition: Definition, kind: type[D]) -> D:
-    """Return the content of a definition as an object of the class ``kind``, e.g. ``Layer``."""
+    """Return the content of a definition, typed as ``kind``, e.g. the class ``Layer``."""
     assert isinstance(definition.content, kind)
     return definition.content
 

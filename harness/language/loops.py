@@ -32,8 +32,9 @@ class DeclaredLoop:
     """A loop that a definition declares.
 
     ``step`` has the equations of a step. ``over`` maps names in these equations to inputs or noise,
-    which must be in ``sources``. ``path`` has the keys that lead to the loop in the document.
-    ``means`` has the mean of each noise in inference.
+    which must be in ``sources``; a name stands for one step of the input. ``path`` has the keys
+    that lead to the loop in the document, and ``axis`` is the axis of the inputs over which the
+    loop runs. ``means`` maps each noise to its mean in inference.
     """
 
     document: Document
@@ -49,8 +50,9 @@ class DeclaredLoop:
 
 
 def make_slices(evaluator: Evaluator, loop: DeclaredLoop) -> Carried:
-    """Return two lists of values: the sequences that a loop runs over (with the loop's axis first),
-    and the slice of each sequence at one step. Bind the names of the slices in the loop's scope.
+    """Return two lists of value numbers: the sequences that a loop runs over (with the loop's axis
+    first), and the slice of each sequence at one step. In the loop's scope, bind the names of the
+    slices to them.
 
     Raises:
         SpecError: an input is unknown, lacks the axis of the loop, or has a different length.
@@ -100,8 +102,8 @@ def run_loop(
     output: str | None = None,
     reverse: bool = False,
 ) -> Carried:
-    """Append a loop to the program. Return two lists of values: the carried states after the last
-    step, and the ``output`` at all steps.
+    """Append a loop to the program. Return two lists of value numbers: the carried states after the
+    last step, and the ``output`` at all steps (one value, or none).
 
     ``carried`` has the names of the states, ``starts`` their initial values, and ``carries`` their
     values at the start of a step. ``slices`` is the result of :func:`make_slices`.
@@ -146,7 +148,8 @@ def check_same_type(
     after: int,
 ) -> None:
     """Check that an update of a state or statistic keeps its shape and kind. ``before`` and
-    ``after`` are its values.
+    ``after`` are the numbers of the old and the new value. ``section`` and ``name`` are its keys in
+    the file.
 
     Raises:
         SpecError: the shape or the kind changes.

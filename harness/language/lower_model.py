@@ -32,7 +32,8 @@ EXPORTED_SECTIONS = ("inputs", "state", "targets", "layers")
 
 
 def own_parameters(model: schema.Model) -> Mapping[str, schema.Parameter]:
-    """Return the parameters that a model declares outside its layers."""
+    """Return the parameters that a model declares outside its layers, as a dictionary from name to
+    declaration."""
     return model.parameters if isinstance(model.parameters, dict) else {}
 
 
@@ -43,10 +44,10 @@ def add_own_parameters(
     scope: Scope,
     sizes: Mapping[str, Dim],
 ) -> list[Instance]:
-    """Add the parameters and constants that a model declares outside its layers. In the program,
-    they are results of a pseudo-layer. Bind their names in ``scope``.
+    """Add the parameters that a model declares outside its layers. In the program, they are results
+    of a pseudo-layer: a layer that computes nothing. Bind their names in ``scope``.
 
-    Return a list with this pseudo-layer, or [] if there are no such arrays.
+    Return a list with this pseudo-layer, or [] if there are no such parameters.
 
     Raises:
         SpecError: a shape or a distribution is wrong, or the name of the pseudo-layer is used.
@@ -85,7 +86,7 @@ SECTIONS = ("sizes", "inputs", "noise", "constants", "state", "layers", "targets
 
 class Lowering:
     """The conversion of a model to the program for ``phase`` (training or inference). ``sizes``
-    override the model's sizes."""
+    replace sizes of the model, e.g. ``{"hidden": 7}``."""
 
     def __init__(
         self,
@@ -191,8 +192,8 @@ class Lowering:
         return ports
 
     def _make_noise(self) -> list[Port]:
-        """Create the values of the model's noise, and return their ports. In training they are
-        inputs; in inference each is the mean of its distribution."""
+        """Create the values of the model's noise, and return their ports. In training, the noise is
+        an input; in inference, the mean of its distribution."""
         ports = []
         for name, declaration in self.model.noise.items():
             path, builder = ("noise", name, "shape"), self.evaluator.builder
@@ -229,8 +230,8 @@ class Lowering:
         self.used_sizes.update(self.evaluator.maker.structural)
 
     def _check_leaves(self, instances: Iterable[Instance]) -> None:
-        """Check that the names of layers are still different in exported files, where "_" replaces
-        "."."""
+        """Check that the names of layers are still different from each other in exported files,
+        where "_" replaces "."."""
         sections = (self.model.inputs, self.model.state, self.model.targets)
         names = {name: name for section in sections for name in section}
         for instance in instances:
@@ -264,8 +265,8 @@ class Lowering:
                 )
 
     def _make_outputs(self, equations: Sequence[Assignment], scope: Scope) -> tuple[Port, ...]:
-        """Return the ports of the outputs: the names in ``outputs``, or else all assigned names
-        except states.
+        """Return the ports of the outputs: the names in the section ``outputs``, or, without this
+        section, all assigned names except states.
 
         Raises:
             SpecError: an output is not assigned or is listed twice, or a value is never used.
@@ -309,8 +310,8 @@ class Lowering:
         return loss, [Port(name, value) for (_, name), value in values.items()]
 
     def _scalar_texts(self) -> dict[tuple[str, ...], str]:
-        """Return the expressions of the loss and the metrics as texts. The keys are their key
-        paths, e.g. ``("metrics", "accuracy")``."""
+        """Return the expressions of the loss and the metrics: a dictionary from key path, e.g.
+        ``("metrics", "accuracy")``, to text."""
         texts: dict[tuple[str, ...], str] = {}
         if self.model.loss is not None:
             texts["loss",] = self.model.loss

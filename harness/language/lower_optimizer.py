@@ -1,5 +1,5 @@
 """Conversion of an optimizer, with the settings in a model's ``optimizer`` section, to an update
-rule."""
+rule (the operations that update a parameter)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _REJECTED_FOR_MATRICES = (
 
 class UpdateBuilder(Builder):
     """A builder of the nodes of an optimizer's update. It rejects primitives that an update must
-    not contain.
+    not contain, e.g. because they move entries.
 
     A parameter can have any number of axes, and a framework may store it transposed or together
     with other parameters, so an update must treat all entries alike. With ``matrices``, the
@@ -143,7 +143,7 @@ class ModelSettings:
     """Settings of a model's ``optimizer`` section that add equations to the optimizer's equations.
 
     ``schedule`` is a pair: the text of an expression, and its key path in the model's file.
-    ``given`` has such a pair for each attribute that depends on the step.
+    ``given`` maps each attribute that depends on the step to such a pair.
     """
 
     document: Document
@@ -160,8 +160,8 @@ class ModelSettings:
 
 
 class RuleLowering:
-    """The conversion of an optimizer to an update rule, for all parameters or (with ``matrices``)
-    for matrices only. ``used`` has the names that the equations read."""
+    """The conversion of an optimizer to an update rule. With ``matrices``, the rule is for
+    two-dimensional parameters only. ``used`` has the names that the equations read."""
 
     def __init__(
         self,
@@ -237,8 +237,9 @@ class RuleLowering:
         )
 
     def _lower_settings(self) -> tuple[dict[str, int], int]:
-        """Return the values of p, g and t for the optimizer's equations by name, and the learning
-        rate after the schedule. If the model sets ``gradient``, this expression is g."""
+        """Return two things: a dictionary with the values of p, g and t for the optimizer's
+        equations, and the learning rate after the schedule. If the model sets ``gradient``, g is
+        the value of this expression."""
         around, rate = self.around, self.values["learning_rate"]
         names = {"p": self.values["p"], "g": self.added.gradient, "t": self.added.count}
         scope = Scope({n: BoundValue(v) for n, v in names.items()})
@@ -256,7 +257,8 @@ class RuleLowering:
         return names, rate
 
     def _append_total(self, name: str, expression: Expr, scope: Scope) -> None:
-        """Bind ``name`` to the sum of an expression over all entries of all parameters."""
+        """Compute the sum of ``expression`` over all entries of all parameters, and bind ``name``
+        to it."""
         if name in scope.names:
             raise SpecError(
                 f"{name!r} is in use: give the total a different name", expression.place
@@ -269,8 +271,8 @@ class RuleLowering:
         scope.names[name] = BoundValue(value)
 
     def _evaluate_varying(self) -> dict[str, int]:
-        """Return the values of attributes that the model sets to expressions of the step ``t``, by
-        name."""
+        """Evaluate the attributes that the model sets to expressions of the step number ``t``.
+        Return a dictionary from attribute to value number."""
         values = {}
         for name, (text, path) in self.around.given.items():
             if name == "learning_rate":
@@ -289,8 +291,8 @@ class RuleLowering:
         )
 
     def _slot_type(self, slot: str) -> Type:
-        """Return the type of a slot. Its shape is the declared shape, or else the shape of the
-        parameter.
+        """Return the type of a slot (an array that the optimizer stores for each parameter). Its
+        shape is the declared shape, or, without one, the shape of the parameter.
 
         Raises:
             SpecError: a declared shape contains something other than rows, columns and numbers.
@@ -325,8 +327,8 @@ class RuleLowering:
         return {"constant": {"value": number}} if number else None
 
     def _check_assigned(self, scope: Scope) -> None:
-        """Check that the equations of the update assign p and all slots, and keep their types.
-        Store the names that the equations read in ``used``."""
+        """Check that the equations of the update assign p and all slots, and that the new values
+        have the old types. Store the names that the equations read in ``used``."""
         document, slots = self.definition.document, (*self.path, "slots")
         starts = {start for start in self.part.slots.values() if isinstance(start, str)}
         self.used = scope.used | starts
@@ -421,7 +423,7 @@ def lower_update(
     around: ModelSettings | None = None,
 ) -> UpdateRule:
     """Return the update rule of the optimizer ``name`` with the attributes ``values``. ``around``
-    has settings of the model that add equations.
+    has settings of the model that add equations. ``place_of`` returns the position of an attribute.
 
     Raises:
         SpecError: the optimizer is unknown, has no learning_rate, or is wrong in another way.

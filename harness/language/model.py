@@ -36,8 +36,8 @@ from harness.program.updates import UpdateRule
 
 
 def notes(library: Library) -> list[str]:
-    """Return messages about shipped definitions that a folder replaces, and about unusual attribute
-    values."""
+    """Return messages for the user about shipped definitions that a folder replaces, and about
+    unusual attribute values."""
     messages = []
     for (kind, name), (place, shipped) in library.replaced.items():
         same = known_name(library, kind, name) == name
@@ -53,8 +53,8 @@ DEFAULT_BATCH = 64
 
 
 class Spec:
-    """A loaded model: programs for training and inference, update rule, learning rates by epoch,
-    and data.
+    """A loaded model: its programs for training and inference, its update rule, the learning rate
+    of each epoch, and its data.
 
     Loading checks the whole model, so every instance is valid.
     """
@@ -96,7 +96,7 @@ class Spec:
         return html_table(repr(self)[1:-1], ("what", "name", "shape"), rows, words=3)
 
     def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
-        """Return the program for training or inference (``phase``). ``sizes`` override sizes of the
+        """Return the program for ``phase``: training or inference. ``sizes`` replace sizes of the
         model. Raises SpecError for an unknown or impossible size."""
         known_sizes = self.programs[phase].sizes
         at = self.document.place_of_key(("sizes",))
@@ -120,8 +120,8 @@ class Spec:
         return program
 
     def _lower(self, sizes: Mapping[str, int]) -> dict[Phase, Program]:
-        """Return the programs for training and inference. ``sizes`` has the sizes that determine
-        the number of layers. The programs are cached."""
+        """Return a dictionary from phase ("training", "inference") to program. ``sizes`` has the
+        sizes that determine the number of layers. The programs are cached."""
         key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
         if key not in self._lowered:
             with with_place(self.document.place_of_key(("equations",))):
@@ -135,8 +135,9 @@ class Spec:
 
     @property
     def length(self) -> int:
-        """The length of sequences: the window length if the data are windows of a text. Otherwise
-        it is the length that the model accepts and that is nearest to the default."""
+        """The number of time steps of sequences: the window length if the data are windows of a
+        text. Otherwise it is the length that the model accepts and that is nearest to the default.
+        """
         data = self.model.data
         if isinstance(data, schema.Data):
             return data.windows.length
@@ -177,8 +178,8 @@ class Spec:
         return lower_section(self.library, use, self.document)
 
     def _check_groups(self, use: OptimizerUse) -> None:
-        """Check that every pattern of a parameter group matches a parameter, and that a group has a
-        parameter that earlier groups do not match."""
+        """Check the patterns of the optimizer's parameter groups: every pattern must match a
+        parameter, and every group must have a parameter that no earlier group matches."""
         names = [port.name for port in self.programs["training"].parameters]
         matched_before: set[str] = set()
         for number, group in enumerate(use.groups):
@@ -254,8 +255,8 @@ def _load_shipped(name: str) -> Spec:
 def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list[Spec]:
     """Load several models by name or path; drop repeated models.
 
-    Raises the errors of :func:`load_spec`, and :class:`~harness.errors.SpecError` if two files
-    declare the same name, because results are stored by name.
+    Raises the errors of :func:`load_spec`. Also raises :class:`~harness.errors.SpecError` if two
+    files declare the same name, because results are stored by name.
     """
     folders = tuple(folders)
     specs: dict[str, Spec] = {}
@@ -303,7 +304,8 @@ def fingerprint(spec: Spec) -> str:
 
 
 def _meaning(value: Any) -> Any:
-    """Convert a program, or part of a program, to JSON data without :data:`IGNORED_FIELDS`."""
+    """Convert a program, or part of a program, to JSON data without the fields in
+    :data:`IGNORED_FIELDS`, for a checksum."""
     if is_dataclass(value) and not isinstance(value, type):
         field_names = [
             f.name for f in fields(value) if f.name not in IGNORED_FIELDS.get(type(value), ())
@@ -331,7 +333,7 @@ MAX_LOADED = 64
 
 @dataclass(frozen=True)
 class _Text:
-    """The text of a model's file. The collection keeps it, because the file may change after
+    """The text of a model's file. The collection stores it, because the file may change after
     loading."""
 
     file: str
@@ -353,8 +355,9 @@ class _Text:
 
 
 class ModelCollection:
-    """Models by name, in the order in which they were added. They share a library. At most
-    ``limit`` models stay in memory; the others are parsed again when they are needed."""
+    """Models by name, in the order in which they were added. All models use one cache of
+    definitions. At most ``limit`` models stay in memory; the others are parsed again when they are
+    needed."""
 
     def __init__(self, library: Library, limit: int = MAX_LOADED) -> None:
         self.library, self.limit = library, limit
@@ -404,7 +407,7 @@ class ModelCollection:
 
     @property
     def notes(self) -> list[str]:
-        """The messages of :func:`notes` about the models' definitions."""
+        """The messages of :func:`notes` about the definitions that the models use."""
         return list(dict.fromkeys([*notes(self.library), *self._local_notes]))
 
     def _keep_loaded(self, spec: Spec) -> None:

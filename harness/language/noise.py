@@ -1,4 +1,5 @@
-"""Noise: random inputs of a training step, which depend on a distribution, a name and the step.
+"""Noise: random inputs of a training step, which depend on a distribution, a name, a seed and the
+step number.
 
 The random generators of frameworks differ, so the harness draws the noise and passes the same
 numbers to every backend. The generator is Philox4x64-10 (Salmon, Moraes, Dror and Shaw, 2011:
@@ -100,7 +101,7 @@ def _check_arguments(name: str, arguments: Mapping[str, float], place: Place) ->
 
 
 def mean_of(law: Mapping[str, Any]) -> float:
-    """Return the mean of a noise distribution, which replaces the noise in inference."""
+    """Return the mean of the noise distribution ``law``. In inference, it replaces the noise."""
     arguments = law["arguments"]
     match law["noise"]:
         case "normal":
@@ -114,7 +115,8 @@ def mean_of(law: Mapping[str, Any]) -> float:
 def draw_noise(
     law: Mapping[str, Any], shape: tuple[int, ...], name: str, seed: int, step: int
 ) -> Array:
-    """Draw the noise ``name`` of a step in float64, by the formulas at the top of this module."""
+    """Draw the array of the noise ``name`` for one step, in float64, by the formulas at the top of
+    this module. ``law`` is the distribution, e.g. ``{"noise": "uniform", "arguments": {...}}``."""
     count = math.prod(shape)
     key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u8")
     bits = np.random.Philox(key=key, counter=np.array([0, step, seed, 0], np.uint64))
@@ -136,8 +138,8 @@ def draw_noise(
 
 
 def noise_of(program: Program, sizes: Mapping[str, int], seed: int, step: int = 0) -> ArrayDict:
-    """Draw all noise inputs of a program for one step, and return them by name. ``sizes`` has the
-    numbers for batch and time."""
+    """Draw all noise inputs of a program for one step. Return a dictionary from name to array.
+    ``sizes`` has the numbers for batch and time."""
     return {
         port.name: draw_noise(port.init or {}, program.shape(port, sizes), port.name, seed, step)
         for port in noise_ports(program)

@@ -1,4 +1,4 @@
-"""Lowering of operators to primitives: comparisons, conditions, ``@``, indices and slices."""
+"""Conversion of operators to primitives: comparisons, conditions, ``@``, indices and slices."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def compare(
 
 
 def _evaluate_side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int, bool]:
-    """Evaluate one side of a comparison. Return its value, and True if it contains an index.
+    """Evaluate one side of a comparison. Return two things: its value number, and True if the
+    expression contains an index.
 
     An index can be added to, subtracted from or multiplied by indices, integers and sizes.
 
@@ -121,7 +122,8 @@ def where(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
 def evaluate_condition(
     evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: Scope
 ) -> int:
-    """Evaluate an operand of ``&``, ``|`` or ``~``; cast it to floats (1 for true, 0 for false).
+    """Evaluate an operand of ``&``, ``|`` or ``~``, and cast it to floats (1 for true, 0 for
+    false). ``operator`` is named in messages.
 
     Raises:
         SpecError: the operand is not a condition.
@@ -149,8 +151,8 @@ def join_conditions(
     scope: Scope,
     place: Place,
 ) -> int:
-    """Evaluate ``a & b`` or ``a | b`` by arithmetic on floats: ``&`` is true if the product is 1,
-    and ``|`` is true if the sum is not 0."""
+    """Evaluate ``a & b`` or ``a | b`` by arithmetic on floats (1 for true, 0 for false): ``&`` is
+    true if the product is 1, and ``|`` is true if the sum is not 0."""
     a, b = (evaluate_condition(evaluator, operator, e, scope) for e in (left, right))
     if operator == "&":
         both = evaluator.emit("multiply", a, b, place=place)
@@ -190,8 +192,8 @@ def matrix_product(evaluator: LanguageValues, left: int, right: int, place: Plac
 
 
 def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Place) -> None:
-    """Check the operands of ``@`` if one is a vector. Raises :class:`SpecError` if an operand is a
-    number, or if the lengths of the summed axes differ."""
+    """Check the operands of ``@`` if at least one is a vector. Raises :class:`SpecError` if an
+    operand is a single number, or if the axes to be summed have different lengths."""
     first, second = evaluator.type_of(left), evaluator.type_of(right)
     operands = f"{evaluator.describe(left)} and {evaluator.describe(right)}"
     if not (first.shape and second.shape):
@@ -213,8 +215,8 @@ def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Plac
 def select_items(
     evaluator: LanguageValues, value: int, items: Sequence[tree.Item], place: Place, scope: Scope
 ) -> int:
-    """Return the entries of a value that an index such as ``x[:, -1]`` selects. An item that is a
-    single position drops its axis.
+    """Return the entries of a value that an index such as ``x[:, -1]`` selects. ``items`` are the
+    parts between the commas. A part that is a single position removes its axis from the result.
 
     Raises:
         SpecError: there are more items than axes, two ``...``, or an item does not fit.
@@ -319,8 +321,9 @@ def _every_nth(evaluator: LanguageValues, value: int, axis: int, step: int, plac
 
 
 def _slice_bound(bound: tree.Expr | None, length: Dim, default: Dim, scope: Scope) -> Dim:
-    """Return the start or stop of a slice as a dimension, or ``default`` if the slice does not
-    state it. A negated position counts from the end of the axis."""
+    """Return the start or stop of a slice as a dimension. If the slice does not state it, return
+    ``default``. A negated position counts from the end of the axis, which has ``length`` entries.
+    """
     if bound is None:
         return default
     if isinstance(bound, tree.Negate):

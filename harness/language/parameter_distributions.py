@@ -1,7 +1,7 @@
 """Initial distributions of parameters, as a spec declares them.
 
-Groups of rows ("stripes") can have different distributions, and several parameters (a "block") can
-be drawn together.
+Groups of rows of one parameter ("stripes") can have different distributions, and several parameters
+(a "block") can be drawn together as one matrix.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Initial = schema.Initializer | list[schema.Rows]
 
 @dataclass(frozen=True)
 class DistributionAttributes:
-    """The attributes that arguments of a distribution may name. ``used`` collects the attributes
-    that occur."""
+    """The attributes whose names may stand for arguments of a distribution. ``used`` collects the
+    names that do occur."""
 
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -38,10 +38,10 @@ def read_distribution(
 ) -> dict[str, object]:
     """Return the initial distribution of a parameter as plain data.
 
-    The result has the key ``block`` (the name of the block) and the key ``stripes``: a tuple of
-    ``{rows, law, arguments}``, one for each group of rows. Parameters of a block are drawn side by
-    side as a single matrix, whose shape decides the fan-in and the fan-out. Keras draws the kernel
-    of an LSTM in this way.
+    The result is a dictionary. ``block`` is the name of the parameter's block. ``stripes`` is a
+    tuple of dictionaries with the keys ``rows``, ``law`` and ``arguments``, one for each group of
+    rows. Parameters of a block are drawn side by side as a single matrix, whose shape decides the
+    fan-in and the fan-out, as Keras does for the kernel of an LSTM.
 
     Raises:
         SpecError: the groups do not add up to the parameter's rows, or a distribution is wrong.
@@ -67,7 +67,8 @@ def read_distribution(
 
 
 def attribute_names_in(init: Initial) -> set[str]:
-    """Return the names of attributes that occur as arguments of initial distributions."""
+    """Return the names of attributes that occur as arguments of the initial distribution
+    ``init``."""
     laws = [init] if isinstance(init, str | dict) else [part.init for part in init]
     arguments_ = (a for law in laws if isinstance(law, dict) for a in law.values())
     return {value for values in arguments_ for value in values.values() if isinstance(value, str)}

@@ -25,8 +25,8 @@ def check_numbers(program: Program, places: Mapping[int, Place], fallback: Place
     """Check the sizes of a program as numbers. Raises :class:`SpecError` if a size is impossible,
     e.g. if an axis has length 0, a slice exceeds its axis, or windows do not fit.
 
-    ``places`` has the positions of values in the spec. An error about a value without a position is
-    at ``fallback``.
+    ``places`` maps value numbers to positions in the spec. If a value has no position, an error
+    about it is at ``fallback``.
     """
     sizes = program.sizes
     for value, type_ in program.types.items():
@@ -81,8 +81,8 @@ def check_numbers(program: Program, places: Mapping[int, Place], fallback: Place
 
 
 def check_free_sizes(program: Program, places: Mapping[int, Place], fallback: Place) -> None:
-    """Check that some input or state has the axis batch or time, if equations need this size as a
-    number. Raises :class:`SpecError` if none has it.
+    """Check the free sizes, batch and time. If equations need such a size as a number, some input
+    or state must have an axis of this size. Raises :class:`SpecError` if none has.
 
     For losses, an axis of a target is sufficient.
     """
@@ -109,9 +109,9 @@ def check_free_sizes(program: Program, places: Mapping[int, Place], fallback: Pl
 
 
 def room_of(program: Program) -> tuple[Dim, ...]:
-    """Return the differences of sizes that must be at least 0 so that all slices and windows fit,
-    e.g. ``time - 3``. Differences that cannot be negative, or whose number is known, are left out.
-    """
+    """Return the differences of sizes that must be at least 0, because otherwise a slice or a
+    window does not fit its axis, e.g. ``time - 3``. Differences that cannot be negative, or whose
+    number is known, are left out."""
     dims: dict[Dim, None] = {}
     for node in walk_nodes(program.nodes):
         for axis, count in _window_axes(program, node):
@@ -253,7 +253,7 @@ def _check_body(program: Program, defined: set[int], node: Node) -> None:
 
 
 def _check_call(node: Node) -> None:
-    """Check the attributes of a call node that backends read."""
+    """Check those attributes of a call node that backends read."""
     attributes = node.attributes
     for name in ("label", "definition", *(["instance"] if "instance" in attributes else [])):
         if not isinstance(attributes.get(name), str):

@@ -32,8 +32,8 @@ LayerAttributes = dict[Name, bool | float | str | PerAxis]
 class Input(Strict):
     """An input or target of a model, or an input of a layer or loss.
 
-    With ``index``, its entries are integers from 0 to a size minus 1; with ``at_most``, integers
-    from 0 to a size; with ``boolean``, booleans. Otherwise its entries are floats.
+    With ``index``, the entries are integers from 0 to a size minus 1; with ``at_most``, integers
+    from 0 to a size; with ``boolean``, booleans. Without these keys, the entries are floats.
     """
 
     # What to write instead of keys from the frameworks.
@@ -50,7 +50,7 @@ class Input(Strict):
 
 
 class Rows(Strict):
-    """A group of consecutive rows of a parameter, with a separate initial distribution."""
+    """A group of consecutive rows of a parameter. The group has its own initial distribution."""
 
     rows: str | int = key("the number of rows", "units")
     init: Initializer = key("the initial distribution of these rows", "identity")
@@ -142,7 +142,8 @@ class Scan(Strict):
 
 
 class NamedScan(Scan):
-    """A loop of a layer with several loops. ``carries`` lists the states that the loop updates.
+    """One loop of a layer that has several loops. ``carries`` lists the states that the loop
+    updates.
 
     In the equations, the name of the loop stands for its output at all steps.
     """
@@ -325,8 +326,8 @@ class Windows(Strict):
 
 
 class Source(Strict):
-    """The content of an input or target: characters of each window, starting at ``offset``, or
-    zeros."""
+    """The content of an input or target: zeros, or characters of each window of the text.
+    ``offset`` is the position of the first character within the window."""
 
     offset: Annotated[int, Field(ge=0)] | None = key(
         "characters from the window's start to the array's start", 1, None
@@ -355,7 +356,8 @@ class Data(Strict):
 class ArrayFile(Strict):
     """An npz file in the spec's folder. Its arrays have one row for each example.
 
-    ``arrays`` maps the name of an input or target to a different name of its array in the file.
+    If an array in the file has a different name than the input or target, ``arrays`` maps the name
+    of the input or target to it.
     """
 
     npz: str = key("a file in the spec's folder, written by `numpy.savez`", "digits.npz")
@@ -376,8 +378,9 @@ class DataSet(Strict):
 
 
 def _definition_class(entry: Any) -> str | None:
-    """Return the name of the class for an entry of a model's ``definitions``, by its first key that
-    names a kind of definition; None if there is no such key."""
+    """Return the name of the pydantic class for an entry of a model's ``definitions``, e.g.
+    ``Layer`` for an entry with the key ``layer``. Return None if no key names a kind of definition.
+    """
     if not isinstance(entry, dict):
         return None if not isinstance(entry, BaseModel) else type(entry).__name__
     return next((kind.title() for kind in entry if kind in LOCAL_KINDS), None)

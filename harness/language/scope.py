@@ -1,4 +1,5 @@
-"""Scopes: the names that equations can use, their values, and which names have been used."""
+"""Scopes: the names that equations can use, their values, and which names the equations have
+used."""
 
 from __future__ import annotations
 
@@ -22,14 +23,14 @@ from harness.program.ir import Type
 
 @dataclass(frozen=True)
 class BoundValue:
-    """The binding of a name to a value of the program, by the value's number."""
+    """The value of a name in equations, as the number of a program value."""
 
     value: int
 
 
 @dataclass(frozen=True)
 class FunctionName:
-    """The binding of an attribute, such as ``activation``, to the name of a function."""
+    """The value of an attribute such as ``activation``, which is the name of a function."""
 
     function: str
 
@@ -50,8 +51,9 @@ class Scope:
     """The names that equations can read and assign.
 
     Equations may assign new names, and the names in ``changing`` (states, statistics, slots), but
-    no other existing name. ``layers`` has the layers that equations can call. ``losses`` is True if
-    equations can call losses.
+    no other existing name. ``used`` collects the names that were read, and ``assigned`` the names
+    that were assigned, with positions. ``rest`` has the axes for which ``...`` stands. ``layers``
+    has the layers that equations can call. ``losses`` is True if equations can call losses.
     """
 
     names: dict[str, Binding]
@@ -63,8 +65,8 @@ class Scope:
     losses: bool = False
 
     def look_up(self, name: Name) -> Binding:
-        """Return the binding of a name and mark the name as used. Raises :class:`SpecError` if the
-        name is unknown."""
+        """Return what a name stands for, and mark the name as used. Raises :class:`SpecError` if
+        the name is unknown."""
         if name.id not in self.names:
             names = sorted(self.names)
             if hint := shipped_hints().constants.get(name.id):
@@ -99,7 +101,8 @@ class Scope:
             )
 
     def assign(self, target: Name, value: int) -> None:
-        """Bind the name on the left side of an equation to the value of the right side."""
+        """Bind the name on the left side of an equation to ``value``, the number of the right
+        side's value."""
         self.check_assignable(target)
         self.assigned[target.id] = target.place
         self.names[target.id] = BoundValue(value)
@@ -123,8 +126,8 @@ class Scope:
 
 
 def select_sizes(names: Mapping[str, object]) -> dict[str, Dim]:
-    """Return the names that may be used as the length of an axis (sizes and integer attributes),
-    with their dimensions."""
+    """Return those of the names that may be used as the length of an axis (sizes and integer
+    attributes), as a dictionary from name to dimension."""
     pairs = ((name, _as_size(binding)) for name, binding in names.items())
     return {name: size for name, size in pairs if size is not None}
 
@@ -160,7 +163,8 @@ def names_in(expression: Expr) -> set[str]:
 def check_used(
     scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
 ) -> None:
-    """Check that equations use every name in ``names``. An unused name is probably a mistake.
+    """Check that equations use every name in ``names``, because an unused name is probably a
+    mistake. ``section`` and ``kind`` say in the message where and what the name is.
 
     Raises:
         SpecError: a name is not used.
@@ -171,7 +175,8 @@ def check_used(
 def check_assigned(
     scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
 ) -> None:
-    """Check that equations assign a new value to every carried name (e.g. a state).
+    """Check that equations assign a new value to every name in ``names``, e.g. to every state.
+    ``section`` and ``kind`` say in the message where and what the name is.
 
     Raises:
         SpecError: a name is not assigned.
@@ -195,7 +200,7 @@ def _check_all_in(
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, exempt: Iterable[str]) -> None:
-    """Check that every name that the equations assign is used later or is in ``exempt``.
+    """Check that the equations use every name that they assign, or that the name is in ``exempt``.
 
     Raises:
         SpecError: a name is never read.
@@ -211,10 +216,10 @@ def check_read(equations: Sequence[Assignment], scope: Scope, exempt: Iterable[s
 
 
 class LanguageValues(ABC):
-    """The interface that functions of the language use to evaluate expressions and append
-    primitives.
+    """The interface with which functions of the spec language evaluate expressions and append
+    primitives to the program.
 
-    ``places`` has the position of each value in the spec, for messages.
+    ``places`` maps value numbers to positions in the spec, for messages.
     """
 
     def __init__(self) -> None:
@@ -227,7 +232,8 @@ class LanguageValues(ABC):
 
     @contextmanager
     def with_place(self, place: Place) -> Iterator[None]:
-        """Give the position of an equation to all nodes and errors that the ``with`` block creates.
+        """Inside the ``with`` block, give new nodes and errors the position ``place`` of an
+        equation.
 
         Raises:
             SpecError: a node's operands do not fit.
@@ -260,8 +266,8 @@ class LanguageValues(ABC):
         return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
 
     def error_about(self, value: int, place: Place) -> Callable[[str], SpecError]:
-        """Return a function that makes an error at ``place`` from a message. The message is
-        followed by a description of ``value``, which is usually an argument of a call."""
+        """Return a function that converts a message to an error at ``place``. The function adds a
+        description of ``value``, which is usually an argument of a call, to the message."""
         return lambda message: SpecError(f"{message}: {self.describe(value)}", place)
 
     def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:

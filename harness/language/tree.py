@@ -15,7 +15,8 @@ class ExprNode:
 
 @dataclass(frozen=True)
 class Number(ExprNode):
-    """A decimal integer or a finite float; never negative (see ``Negate``)."""
+    """A decimal integer or a finite float. It is never negative: the text ``-2`` is a ``Negate`` of
+    2."""
 
     value: int | float
 
@@ -27,7 +28,8 @@ class Name(ExprNode):
 
 @dataclass(frozen=True)
 class Rest(ExprNode):
-    """The expression ``...`` in an index or as a keyword argument; it stands for all other axes."""
+    """The expression ``...`` in an index or as a keyword argument; it stands for all axes that are
+    not named."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,16 @@ class Compare(ExprNode):
 
 @dataclass(frozen=True)
 class IndexItem(ExprNode):
-    """A position along an axis: a number or a size. A negated position counts from the end."""
+    """A position along an axis in an index such as ``x[:, -1]``: a number or a size. A negated
+    position counts from the end."""
 
     value: "int | Expr"
 
 
 @dataclass(frozen=True)
 class SliceItem(ExprNode):
-    """A slice. ``start`` and ``stop`` are numbers or sizes; if negated, they count from the end."""
+    """A slice such as ``1:`` in an index. ``start`` and ``stop`` are numbers or sizes; if negated,
+    they count from the end."""
 
     start: "Expr | None"
     stop: "Expr | None"
