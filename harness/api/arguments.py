@@ -1,4 +1,5 @@
-"""Conversion of Python arguments (such as one name or a list) to the types that requests need."""
+"""Conversion of Python arguments (such as one name or a list) to the types that the code of a
+command needs."""
 
 from __future__ import annotations
 
@@ -156,8 +157,9 @@ def _as_tuple(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
 
 
 def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert Python arguments to the types of a command's options. ``declared`` is the dataclass
-    of the options, e.g. ``CheckOptions``; ``given`` has the arguments by option name.
+    """Convert Python arguments to the types of a command's options, and return them by option name.
+    ``declared`` is the dataclass of the options, e.g. ``CheckOptions``; ``given`` has the arguments
+    by option name.
 
     Raises:
         UsageError: an option has a wrong type.
@@ -212,8 +214,8 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wrong_type(what: str, wanted: str, value: object) -> UsageError:
-    """Return the error for an argument of a wrong type. ``what`` names the argument, and ``wanted``
-    describes the allowed type."""
+    """Return the error for an argument of a wrong type. ``what`` names the argument, ``wanted``
+    describes the allowed type, and ``value`` is the wrong value."""
 
     return UsageError(f"{what} takes {wanted}, found {shorten(repr(value))}")
 

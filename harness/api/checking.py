@@ -46,14 +46,14 @@ MOST_LINES = 40
 
 
 class CheckReport(Report):
-    """The results of a run, one for each cell, in the order of the plan; ``seconds`` is the
-    duration of the run."""
+    """The results of ``harness.check``, one for each cell, in the order of the cells; ``seconds``
+    is the duration of the checks."""
 
     request: Request
 
     @classmethod
     def of(cls, report: Report, request: Request) -> Self:
-        """Return the report of a finished run."""
+        """Return the report of finished checks."""
         check_report = cls(**vars(report))
         check_report.request = request
         return check_report
@@ -97,7 +97,7 @@ class CheckReport(Report):
 
     def to_pandas(self) -> DataFrame:
         """Return a table with a row for each finding (the result of one check on one cell). The
-        columns are fields of a record, e.g. ``spec``, ``check`` and ``verdict``.
+        columns are fields of a record file, e.g. ``spec``, ``check`` and ``verdict``.
 
         Raises:
             NoPandas: pandas is not installed.
@@ -111,8 +111,8 @@ class CheckReport(Report):
 
 
 def _entry(results: list[CellResult]) -> TintedText:
-    """Return the text of one table entry (the digits of agreement in each of ``results``), with the
-    colour of the gravest verdict."""
+    """Return the text of one table entry: the digits of agreement in each of ``results``. Its
+    colour shows the most serious verdict of these results."""
     text = " | ".join(map(reports.cell_text, results))
     failing = [r for r in results if r.verdict not in PASSING]
     if failing:

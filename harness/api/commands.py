@@ -1,4 +1,5 @@
-"""Functions of the commands that have no result class of their own.
+"""Python functions of the commands whose results have no class of their own; they return a
+``CommandResult``.
 
 ``commands.pyi`` shows their signatures to editors and type checkers. docs/options.py writes it.
 """

@@ -34,7 +34,8 @@ class Comparison(changes.RunChanges):
 
     @classmethod
     def of(cls, old: Run, new: Run | None, columns: Any, threshold: float | str) -> Self:
-        """Compare two files or bench reports, or two backends (``columns``) of one file.
+        """Compare two files or bench reports. If ``new`` is None, compare two backends
+        (``columns``) of one file.
 
         Raises:
             UsageError: the threshold is not a share, one run has checks and the other speeds, a
@@ -89,7 +90,8 @@ class Comparison(changes.RunChanges):
 
 
 def _check_single_file(run: Path | BenchReport, new: Run | None) -> Path:
-    """Return the file whose two backends are compared; reject other arguments."""
+    """Return the path of the single file whose two backends are compared. Raise an error for a
+    report, or if there is a second file."""
     if new is not None:
         raise UsageError("between compares two backends of one file, but two runs are given")
     if isinstance(run, BenchReport):

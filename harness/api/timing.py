@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class BenchReport:
-    """The timed cells of a run, in the order of the plan."""
+    """The timed cells of ``harness.bench``, in the order in which they were planned."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class BenchReport:
         return self.content.plain()
 
     def plot(self) -> Picture:
-        """Draw the speeds with their quartiles.
+        """Draw the speed of each cell with its quartiles.
 
         Raises:
             UsageError: matplotlib is not installed.
@@ -88,7 +88,7 @@ class BenchReport:
         return f"<BenchReport: {measured} of {cells} with a speed; exit code {self.exit_code}>"
 
     def __str__(self) -> str:
-        """Return the tables that ``harness bench`` prints, and their notes."""
+        """Return the tables that ``harness bench`` prints, and the notes below the tables."""
         grids, notes = table.make_tables(self.results)
         parts = list(map(text_of, grids))
         below = ["\n".join(map(one_line, _numbered(notes)))] if notes else []
@@ -137,7 +137,8 @@ def _numbered(notes: Sequence[str]) -> list[str]:
 
 
 def _speed(text: str) -> TintedText:
-    """Colour a speed: "good" for the fastest (its text starts with ``*``), "bad" for a failure."""
+    """Return the text of a speed with a colour: "good" for the fastest (its text starts with
+    ``*``), "bad" for a failure."""
     if text.startswith("*"):
         return TintedText(text, "good")
     return TintedText(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")

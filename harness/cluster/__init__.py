@@ -1,1 +1,2 @@
-"""Processes on many machines: nodes, distribution of work, and recovery of lost work."""
+"""Processes on many machines: cluster nodes, distribution of work, and a second try for work that
+was lost with a process."""

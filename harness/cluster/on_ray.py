@@ -72,8 +72,8 @@ def address_of(on: str) -> str:
 
 
 class Cluster:
-    """A connection to a Ray cluster. Leaving the context manager ends the processes that were
-    started through the connection."""
+    """A connection to a Ray cluster, as a context manager. When the block ends, so do the processes
+    that were started through the connection."""
 
     def __init__(self, on: str) -> None:
         """Connect to the cluster that ``on``, the value of ``--on``, names.
@@ -144,8 +144,8 @@ class Cluster:
     def actor(
         self, node: ClusterNode, target: str, argument: Any = None, *, cpus: int = 1, gpus: int = 0
     ) -> Actor:
-        """Start a process on a node. The process creates an object and answers calls of its
-        methods.
+        """Start a process on a node, and return the object that calls it. The process creates an
+        object and answers calls of the object's methods.
 
         ``target`` is the object's class, e.g. ``harness.checking.run:NodeCells``. ``argument`` is
         passed to its constructor.
@@ -161,11 +161,11 @@ class Cluster:
 
 
 def _silence_nodes() -> None:
-    """Stop Ray from printing messages of nodes to standard output, where the JSON output of a
-    command may go.
+    """Stop Ray from printing messages of nodes to standard output, because a command may print JSON
+    there.
 
-    Ray prints the messages regardless of its log settings. The replaced function is a private
-    function of Ray.
+    Ray prints the messages regardless of its log settings. The function that is replaced here is a
+    private function of Ray.
     """
 
     def print_nothing(*_: object, **__: object) -> None:
@@ -193,7 +193,7 @@ def _check_listening(address: str) -> None:
 
 
 class Actor:
-    """A process on a node of the cluster, which answers calls. Leaving the context manager ends the
+    """A process on a node of the cluster, which answers calls, as a context manager that ends the
     process."""
 
     def __init__(self, ray: Any, handle: Any, among: list[Actor]) -> None:
@@ -212,7 +212,8 @@ class Actor:
                 self._ray.kill(self._handle)
 
     def begin(self, method: str, *arguments: Any) -> Any:
-        """Start a method call and return its handle. Calls are answered in order."""
+        """Start a method call and return its handle, for :meth:`result`. Calls are answered in the
+        order in which they were started."""
         return self._handle.call.remote(method, *arguments)
 
     def result(self, handle: Any) -> Any:
@@ -279,10 +280,10 @@ STOPPING = 2.0
 
 
 class Queue(Generic[T]):
-    """A queue of work items, e.g. of cells. Each item has a kind, e.g. its backend.
+    """A queue of work items, e.g. of cells. Each item has a kind, e.g. the cell's backend.
 
-    The queue also records on which kinds each node works. For each item, it counts the processes
-    that were lost while they worked on the item.
+    The queue also records on which kinds each node works. For each item, the queue counts the
+    processes that ended unexpectedly while they worked on the item.
     """
 
     def __init__(self, items: Iterable[T], kind: Callable[[T], str]) -> None:
@@ -317,12 +318,13 @@ class Queue(Generic[T]):
             self._changed.wait_for(lambda: self.finished, seconds)
 
     def claim(self, node: str) -> str | None:
-        """Return a kind of work that a node can begin, or None when the queue is finished.
+        """Return a kind of item for which a node can start a process, or None when the queue is
+        finished.
 
-        A kind is chosen only if items of it are waiting and no process of this node works on it
-        yet. If several kinds qualify, return the kind with the most waiting items per working
-        process. If no kind qualifies, wait, because items of lost processes may return to the
-        queue.
+        A kind qualifies only if items of this kind are waiting and no process of this node works on
+        them yet. If several kinds qualify, the result is the kind with the most waiting items per
+        working process. If no kind qualifies, wait, because items of lost processes may return to
+        the queue.
         """
         with self._changed:
             while not self.finished:
@@ -336,7 +338,7 @@ class Queue(Generic[T]):
         return None
 
     def release(self, node: str, kind: str) -> None:
-        """Record that the node has stopped working on a kind."""
+        """Record that the node no longer works on items of this kind."""
         with self._changed:
             self._busy.discard((node, kind))
             self._changed.notify_all()
@@ -358,8 +360,8 @@ class Queue(Generic[T]):
                 self._changed.notify_all()
 
     def lost(self, item: T) -> bool:
-        """Record that a process was lost while it worked on an item. Return True if the item is put
-        back into the queue for a second try."""
+        """Record that a process ended unexpectedly while it worked on an item. Return True if the
+        item is put back into the queue for a second try."""
         with self._changed:
             self._lost[item] += 1
             again = self._lost[item] < TRIES
@@ -375,8 +377,8 @@ def spread(
     slots: Callable[[ClusterNode], int],
     work: Callable[[ClusterNode, str], None],
 ) -> None:
-    """Work on a queue until it is finished, on all nodes of the cluster and on nodes that join
-    later.
+    """Work on a queue until it is finished, on all nodes of the cluster. Nodes that join later take
+    part too.
 
     For each node, ``slots(node)`` threads run in this process. Each thread calls ``work(node,
     kind)``, which starts a process on the node and sends it the waiting items of one kind.

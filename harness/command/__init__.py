@@ -1,1 +1,2 @@
-"""Code that all commands share: options and their ranges, settings, help texts, and results."""
+"""Code that all commands share: options and their ranges, user-defined defaults, help texts, and
+results."""

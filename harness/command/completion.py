@@ -25,7 +25,8 @@ from harness.errors import HarnessError, UsageError
 
 class _Shell(ShellComplete):
     def source(self) -> str:
-        """Return the script that the shell runs; its template is ``completion.NAME``."""
+        """Return the script that the shell runs to complete words. Its template is the file
+        ``completion.NAME``, e.g. ``completion.bash``."""
         template = Path(__file__).with_suffix(f".{self.name}").read_text(encoding="utf-8")
         return template % self.source_vars()
 
@@ -49,7 +50,7 @@ class _Shell(ShellComplete):
         return [item for item in items if str(item.value).isprintable()]
 
     def written(self, value: str) -> str:
-        """Return the text that the shell inserts when the user chooses a value."""
+        """Return the text that the shell inserts when the user chooses a suggested value."""
         return value
 
 

@@ -65,11 +65,13 @@ class Option:
         short: The one-letter name on the command line.
         kind: The kind of value, e.g. ``backend``, for shell completion.
         allowed: The range of a number.
-        unit: The number that the value is multiplied by, such as the bytes in a MiB.
+        unit: The number by which the value is multiplied. For an option in MiB it is 2 ** 20, so
+            that the program gets bytes.
         metavar: The placeholder of the value in the help.
         shown: True if the help shows the default, because ``help`` does not mention it.
-        decides: True if the option affects the result of a cell. Records can then be joined only if
-            the option has the same value in them. The command that reruns a cell has the option.
+        decides: True if the option affects the result of a cell. Two record files can be joined
+            only if they have the same value of the option. The command that reruns a cell has the
+            option.
         suite: The name of the option in pytest; "" for none.
         python: The help text for Python, if different from ``help``; None if the Python function
             does not have the option.
@@ -153,7 +155,7 @@ class Option:
 
     @property
     def has_names(self) -> bool:
-        """True if the values have the format NAME=VALUE."""
+        """True if the option takes values of the format NAME=VALUE."""
         return "=" in (self.metavar or "").replace("==", "")
 
     def _form(self) -> dict[str, Any]:
@@ -226,10 +228,10 @@ def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_options(declared: type[R], given: Mapping[str, Any]) -> R:
-    """Return an object of the options class ``declared`` with the values ``given``.
+    """Return an object of the options class ``declared`` with the values ``given``, by field name.
 
-    ``vars`` of the object has only these values; all other attributes are the defaults of the
-    class.
+    The object itself stores only these values (``vars`` shows them); all other attributes are the
+    defaults of the class.
     """
     options = object.__new__(declared)
     for option_ in options_of(declared):
@@ -240,8 +242,8 @@ def make_options(declared: type[R], given: Mapping[str, Any]) -> R:
 
 
 def build(request: Callable[..., R], given: Mapping[str, Any]) -> R:
-    """Create an object of the dataclass ``request`` from values by field name; values without a
-    field are ignored."""
+    """Create an object of the dataclass ``request`` from values by field name. Values for which the
+    dataclass has no field are ignored."""
     names = {each.name for each in fields(request)}  # type: ignore[arg-type]
     return request(**{name: value for name, value in given.items() if name in names})
 

@@ -26,11 +26,11 @@ CHAPTERS: Mapping[str, str] = {
 
 
 def help_of(command: str) -> Mapping[str, Any]:
-    """Return the ``examples`` of a command (commands that users can copy), and its ``usual``
-    options.
+    """Return a dictionary with two keys about a command: ``examples`` (commands that users can
+    copy) and ``usual``.
 
-    ``usual`` is a string with the names of the options that the short help shows. It is missing if
-    the help always shows all options.
+    ``usual`` is a string with the names of the options that the short help shows. The key is
+    missing if the help always shows all options.
     """
     import tomllib
 

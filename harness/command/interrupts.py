@@ -66,10 +66,11 @@ def disarm() -> None:
 
 
 def run_stoppable(run: Callable[[], int], final_note: Callable[[], str] = str) -> int:
-    """Return the result of ``run``; after an interrupt, clean up and return 130.
+    """Return the result of ``run()``. If a signal interrupts it, clean up and return the exit code
+    130.
 
-    The printed line ends with the notes of the ``KeyboardInterrupt``. If it has no notes, the line
-    ends with the text that ``final_note`` returns.
+    The printed line ends with the notes of the ``KeyboardInterrupt``. If there are no notes, the
+    line ends with the text that ``final_note()`` returns.
     """
     global _printing, _printed
     from harness.output.printing import tell
@@ -138,7 +139,7 @@ def _wait(reading: int) -> None:
 
 def _unread() -> bool:
     """Return whether standard error accepts no output, e.g. because a pipe is full and nobody reads
-    it. The cleanup, which prints a line, might then wait forever."""
+    it. If so, the cleanup must not print its line, because it might wait forever."""
     import select
 
     poll = select.poll()

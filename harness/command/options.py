@@ -1,4 +1,5 @@
-"""Readers of the texts of options. The module imports only click and messages, to start fast."""
+"""Functions that read the texts of options. The module imports only click and messages, to start
+fast."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ else:
 
 
 class WordList(AnyType):
-    """The click type of an option with a value, or with several values separated by commas.
+    """The click type of an option that takes a value, or several values separated by commas.
 
     ``kind`` is the kind of value, e.g. ``backend``. Shell completion suggests values of this kind.
     """
@@ -112,8 +113,8 @@ def number(allowed: Range) -> Callable[[Any], Any]:
 
 
 def as_label(item: str) -> str:
-    """Convert a pinned version to a label, e.g. ``torch==2.6`` to ``torch@2.6``. The version must
-    be at the start of the text."""
+    """Convert a pinned version at the start of a text to a label: ``torch==2.6`` becomes
+    ``torch@2.6``."""
     pinned = _PINNED.match(item)
     if pinned is None:
         return item
@@ -121,9 +122,11 @@ def as_label(item: str) -> str:
 
 
 def pairs(option: str, items: Sequence[str], form: str = "NAME=VALUE") -> dict[str, str]:
-    """Parse ``NAME=VALUE`` items.
+    """Parse ``NAME=VALUE`` items; return a dictionary from name to value. ``option`` names the
+    option in messages.
 
-    Raise :class:`UsageError` for other items; its message shows ``form``, the expected format.
+    Raise :class:`UsageError` for an item of another format; its message shows ``form``, the
+    expected format.
     """
     values: dict[str, str] = {}
     for item in items:
@@ -137,9 +140,9 @@ def pairs(option: str, items: Sequence[str], form: str = "NAME=VALUE") -> dict[s
 
 
 def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) -> dict[str, str]:
-    """Parse ``[BACKEND=]INTERPRETER`` items; return the interpreter of each backend.
+    """Parse ``[BACKEND=]INTERPRETER`` items; return a dictionary from backend to interpreter.
 
-    An item without a backend applies to all ``backends``.
+    An item without a backend applies to all backends that ``backends()`` returns.
 
     Raises:
         UsageError: two items have no backend, or the same backend.
@@ -162,9 +165,10 @@ def _has_name(item: str) -> bool:
 def variables(
     items: Sequence[str], backends: Callable[[], Sequence[str]]
 ) -> dict[str, dict[str, str]]:
-    """Parse ``[BACKEND:]NAME=VALUE`` items; return the variables of each backend.
+    """Parse ``[BACKEND:]NAME=VALUE`` items; return the environment variables: backend -> name ->
+    value.
 
-    An item without a backend applies to all ``backends``.
+    An item without a backend applies to all backends that ``backends()`` returns.
 
     Raises:
         UsageError: an item has a wrong format.
@@ -181,10 +185,10 @@ def variables(
 
 
 def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
-    """Return the value for the backend ``name`` from ``given``, a dictionary by backend. Return
-    ``otherwise`` if there is none.
+    """Return the value for the backend ``name`` from ``given``, which maps backends to values. If
+    there is none, return ``otherwise``.
 
-    A command on a single backend uses it for options such as ``--python``. Raise
+    Commands that run a single backend call this function for options such as ``--python``. Raise
     :class:`UsageError` if ``given`` has a value for a different backend; the message names the
     ``option``.
     """
@@ -211,10 +215,11 @@ class ProcessOptions(Protocol):
 
 
 def one_interpreter(items: Sequence[str]) -> str:
-    """Join ``[BACKEND=]INTERPRETER`` items with commas; raise :class:`UsageError` if they conflict.
+    """Join ``[BACKEND=]INTERPRETER`` items to one text, separated by commas. Raise
+    :class:`UsageError` if two items are for the same backend.
 
-    The item without a backend comes first, because :data:`NEXT_NAME` splits the text only before
-    names.
+    The item without a backend comes first: when the text is split again (by :data:`NEXT_NAME`),
+    only commas before a backend's name separate items.
     """
     interpreters(items, tuple)
     return ",".join(sorted(items, key=_has_name))
@@ -228,7 +233,8 @@ def named_variables(items: Sequence[str]) -> dict[str, str]:
 
 
 def interpreter_of(python: str | None, name: str, default: str) -> str:
-    """Return the interpreter for a command that runs a single backend or format.
+    """Return the Python interpreter for a command that runs the single backend or format ``name``.
+    ``python`` has the user's ``[BACKEND=]INTERPRETER`` items.
 
     Raises:
         UsageError: an interpreter is given for another backend or format.
@@ -239,15 +245,17 @@ def interpreter_of(python: str | None, name: str, default: str) -> str:
 
 
 def process_of(asked: ProcessOptions, name: str, python: str) -> tuple[str, dict[str, str]]:
-    """Return the interpreter and the environment variables for a command that runs a single
-    backend. ``asked`` has the user's options, and ``python`` is the default interpreter."""
+    """Return two things for a command that runs the single backend ``name``: the interpreter and
+    the environment variables. ``asked`` has the user's options, and ``python`` is the default
+    interpreter."""
     items = [f"{variable}={value}" for variable, value in asked.environment.items()]
     environment = variables(items, partial(tuple, (name,)))
     return interpreter_of(asked.python, name, python), only("--env", environment, name, {})
 
 
 def numbers(items: Sequence[str]) -> dict[str, int]:
-    """Parse ``NAME=NUMBER`` items; the numbers are positive integers."""
+    """Parse ``NAME=NUMBER`` items; return a dictionary from name to number. The numbers are
+    positive integers."""
     return {
         name: int(SIZES.read(value, f"--size {name}"))
         for name, value in pairs("--size", items, "NAME=NUMBER").items()
@@ -273,7 +281,7 @@ def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
 
 
 def share(text: str) -> float:
-    """Parse a share, such as ``10%`` or ``0.1``.
+    """Parse a share, such as ``10%`` or ``0.1``, and return it as a number: 0.1.
 
     Raises:
         UsageError: the text is not a share in the allowed range.

@@ -40,8 +40,9 @@ Vocabulary = Mapping[str, Iterable[str]]
 
 @dataclass(frozen=True)
 class Setting:
-    """A default value from the file ``pyproject.toml``, and the line and column where it was
-    read."""
+    """A default value from the file ``pyproject.toml``. ``place`` is its line and column, and
+    ``folder`` the folder of the file. ``own`` is True if the default is for one command, and False
+    if it is for all commands."""
 
     value: Any
     place: Place
@@ -187,8 +188,8 @@ def _too_long(path: Path, text: str) -> str:
 
 
 def _header_place(path: Path, text: str, table_name: str) -> Place:
-    """Return the line and column of a table's header, or of the whole file if the header is not
-    found."""
+    """Return the line and column of the header of the table ``table_name``, or the position of the
+    whole file if the header is not found."""
     for number, row in enumerate(text.splitlines(), start=1):
         header = re.sub(r"[\s\"'\[\]]", "", row)
         if row.lstrip().startswith("[") and f"{header}.".startswith(f"{table_name}."):
@@ -205,7 +206,7 @@ def _holds_nul(value: Any) -> bool:
 
 
 def _is_similar(tool: str) -> bool:
-    """Return whether the name of a table ``[tool.NAME]`` is almost the name of the harness, i.e.
+    """Return whether the table ``[tool.NAME]`` has almost the name of the harness, and is therefore
     probably misspelt."""
     return difflib.SequenceMatcher(None, tool.lower(), TABLE[1]).ratio() > 0.85
 
@@ -237,7 +238,7 @@ def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
 
 def _key_place(path: Path, text: str, key: str, command: str) -> Place:
     """Return the line and column of a key, which tomllib does not report. If the key is not found,
-    return the place of the whole file."""
+    return the position of the whole file."""
     header = ""
     table_name = ".".join((*TABLE, *filter(None, [command])))
     key_pattern = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")

@@ -39,9 +39,10 @@ MEANT: Mapping[str | None, str] = {"list": "harness explain"}
 class Verb(click.Command):
     """A command whose help has sections, and whose options may have user-defined defaults.
 
-    ``declared`` is the class of the options; its docstring is the help. ``work`` is a function that
-    takes an object of this class, or the name of the function as ``"module:function"``.
-    ``needs_workers`` is True if the command starts worker processes, which run only on Linux.
+    ``declared`` is the dataclass of the options; its docstring is the help text of the command.
+    ``work`` is a function that takes an object of this class, or the name of the function as
+    ``"module:function"``. ``needs_workers`` is True if the command starts worker processes, which
+    run only on Linux.
     """
 
     context_class = FoldedContext
@@ -130,7 +131,8 @@ class Verb(click.Command):
             raise click.UsageError(error.message + hint, ctx) from None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the command's parameters as in click, and the additional option ``--help-all``."""
+        """Return the parameters that click has for the command, and the parameter
+        ``--help-all``."""
         *params, short = super().get_params(ctx)
         return [*params, HELP_ALL, short]
 
@@ -155,7 +157,8 @@ class Verb(click.Command):
 
 
 class Verbs(click.Group):
-    """The group of all commands; lists them in sections with the first sentence of their help."""
+    """The group of all commands. Its help lists the commands in sections, each with the first
+    sentence of its help."""
 
     context_class = FoldedContext
 
@@ -197,8 +200,8 @@ class Verbs(click.Group):
 
 
 def _with_option(ctx: click.Context, option: str) -> str:
-    """Return a text about the commands that do have an option which this command lacks, e.g.
-    ``check and bench have it``; return "" if no command has it."""
+    """Return a text about other commands that have ``option``, which this command lacks, e.g.
+    ``check and bench have it``; return "" if no command has the option."""
     group = ctx.parent.command if ctx.parent is not None else None
     words = group.vocabulary() if isinstance(group, Verbs) else {}
     commands = [name for name, known in words.items() if option.lstrip("-") in known]
@@ -225,7 +228,8 @@ HELP_ALL = click.Option(
 
 
 def _choices(ctx: click.Context, param: click.Option) -> list[str]:
-    """Return the allowed values of an option whose values are fixed."""
+    """Return the allowed values of an option that takes only fixed values; otherwise an empty
+    list."""
     kind = getattr(param.type, "kind", "")
     return [*completers[kind](ctx)] if kind in FIXED and kind in completers else []
 
@@ -274,8 +278,8 @@ def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[
 def _value(option: click.Option, setting: settings.Setting) -> Any:
     """Convert a setting of the user's file to a value of an option.
 
-    Return None if the setting is a list and the option takes one value: such a setting for all
-    commands is meant for the commands that take several values.
+    Return None if the setting is a list but the option takes one value. Such a setting applies to
+    all commands, and is meant for those commands that take several values.
     """
     value, name = setting.value, _word(option)
     if option.is_flag:
@@ -324,8 +328,8 @@ def _is_path(folder: Path, value: str, option: click.Option) -> bool:
 
 
 def origins(message: str) -> str:
-    """Return a text that says where the wrong values in an error message were set, if it was in a
-    file or variable: `` (--dtype is from pyproject.toml:5:1)``."""
+    """Return a text that says where the wrong values in an error message were set, e.g. `` (--dtype
+    is from pyproject.toml:5:1)``. Return "" if they are from the command line."""
     ctx = click.get_current_context(silent=True)
     notes = []
     for param in ctx.command.params if ctx is not None else ():
@@ -337,8 +341,8 @@ def origins(message: str) -> str:
 
 
 def _is_mentioned(word: str, value: Any, message: str) -> bool:
-    """Return whether an error message is about an option, i.e. contains the option's name
-    (``word``) or quotes its value or one of its values."""
+    """Return whether an error message is about an option. It is if the message contains the
+    option's name ``word``, or quotes the option's ``value`` or an item of this value."""
     values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
     parts = [part for one in values for part in (one, *one.split("=", 1))]
     quoted = any(repr(part) in message for part in parts)

@@ -50,8 +50,8 @@ def run_merge(options: MergeOptions) -> CommandResult:
 
 
 def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> None:
-    """Raise :class:`UsageError` if the existing file ``output`` has cells that none of the
-    ``files`` has, and that would be lost."""
+    """Check the existing file ``output``, which will be replaced. Raise :class:`UsageError` if it
+    has cells that are in none of the ``files`` and would be lost."""
     if not (output.exists() and output.stat().st_size) or any(map(output.samefile, files)):
         return
     instead = "remove it, choose another --output, or list it among the files to keep its cells"
@@ -67,7 +67,8 @@ def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> 
 
 
 def merge(files: Sequence[Path]) -> Merged:
-    """Return the joined contents of several record files, e.g. from several shards.
+    """Return the joined contents of several record files, e.g. of a run that was divided into
+    shards.
 
     Raises:
         UsageError: the files are of different kinds, or from runs with different options.

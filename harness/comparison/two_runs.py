@@ -34,7 +34,8 @@ NAMES = {True: "a record file of 'harness check'", False: "results of 'harness b
 
 
 def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunChanges:
-    """Compare two record files. Speeds that differ by less than ``threshold`` count as equal.
+    """Compare two record files and return the changes. Two speeds that differ by less than
+    ``threshold`` (a share, e.g. 0.1) count as equal.
 
     Raises:
         UsageError: a file is not a record file, or the files are of different kinds.
@@ -58,7 +59,8 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
 
 
 def load(path: Path) -> Records | SpeedFile:
-    """Read a record file. The result has findings of checks, or speeds.
+    """Read a record file. Return its results of checks (:class:`Records`) or its speeds
+    (:class:`SpeedFile`).
 
     Raises:
         UsageError: the file is of another kind, or cannot be opened.
@@ -82,8 +84,8 @@ def load(path: Path) -> Records | SpeedFile:
 def compare_backends(
     path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD
 ) -> RunChanges:
-    """Compare two backends in one file, such as two versions of a framework. Speeds that differ by
-    less than ``threshold`` count as equal.
+    """Compare two backends in one file, such as two versions of a framework, and return the
+    changes. Two speeds that differ by less than ``threshold`` (a share, e.g. 0.1) count as equal.
 
     Raises:
         UsageError: the file is not a record file, or lacks one of the backends.
@@ -105,8 +107,8 @@ def compare_cells(
     """Return the changes of verdicts and accuracy from the backend ``old`` to the backend ``new``,
     both in ``cells``. ``where`` names the file in error messages.
 
-    ``begun`` has the cells that an interrupted run had begun. If the run had not begun a cell on
-    one of the two backends, the cell counts neither as missing nor as new.
+    ``begun`` has the cells that an interrupted run had begun. A cell that the run began on only one
+    of the two backends counts neither as missing nor as new.
 
     Raises:
         UsageError: the file lacks one of the backends.
@@ -134,8 +136,8 @@ def compare_cells(
 def compare_speeds(
     content: SpeedFile, old: str, new: str, threshold: float, where: str
 ) -> RunChanges:
-    """Return the changes of speed from the backend ``old`` to the backend ``new`` that exceed
-    ``threshold`` and the noise. ``where`` names the file in error messages.
+    """Return the changes of speed from the backend ``old`` to the backend ``new`` that exceed both
+    ``threshold`` (a share, e.g. 0.1) and the noise. ``where`` names the file in error messages.
 
     Raises:
         UsageError: the file lacks one of the backends.
@@ -150,8 +152,8 @@ def compare_speeds(
 
 
 def _is_in_both(each: ConditionChange) -> bool:
-    """Return whether a condition (e.g. a package version) has a value for both backends. If only
-    one framework has a value, e.g. for its own package, this is not reported as a change."""
+    """Return whether a condition (e.g. the version of a package) is known for both backends. A
+    condition of one backend only, e.g. of its own framework, is not reported as a change."""
     return NONE not in (each.old, each.new)
 
 
@@ -168,7 +170,8 @@ def _check_backends(columns: Iterable[str], old: str, new: str, where: str) -> N
 
 
 def _select_backend(content: SpeedFile, name: str, new_name: str) -> SpeedFile:
-    """Return only the cells of one backend, and rename the backend to ``new_name``."""
+    """Return a copy of ``content`` with only the cells of the backend ``name``, renamed to
+    ``new_name``."""
     selected = content.select(lambda entry: entry.params.backend == name)
     workers = content.environment.workers
     own_workers = {"workers": {new_name: workers[name]} if name in workers else {}}
@@ -187,7 +190,8 @@ def run_compare(options: CompareOptions) -> CommandResult:
     """Run the command ``harness compare``, on two files or on two backends of one file.
 
     Raises:
-        UsageError: there is one file without ``--between``, or there are two files with it.
+        UsageError: there is one file without ``--between``, or there are two files with
+            ``--between``.
     """
     new, columns = options.new, options.between
     if (new is None) == (columns is None):

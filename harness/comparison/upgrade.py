@@ -93,8 +93,9 @@ def _make_requests(options: UpgradeOptions) -> tuple[Request, BenchRequest]:
 
 
 def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
-    """Check both versions. Return an exit code and the changes of verdicts and accuracy. The exit
-    code is 3 if a version could not be run, otherwise 0. ``show`` prints results."""
+    """Check both versions of the framework. Return an exit code and the changes of verdicts and
+    accuracy. The exit code is 3 if a version could not be run, otherwise 0. ``show`` prints
+    results."""
     old, new = request.backends
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
@@ -114,8 +115,9 @@ def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int
 def _time_versions(
     timing: BenchRequest, threshold: float, show: Callable[[Draw], None]
 ) -> tuple[int, RunChanges]:
-    """Time both versions. Return an exit code and the changes of speed above ``threshold``. The
-    exit code is 3 if a version could not be timed, otherwise 0. ``show`` prints results."""
+    """Time both versions of the framework. Return an exit code and the changes of speed above
+    ``threshold``. The exit code is 3 if a version could not be timed, otherwise 0. ``show`` prints
+    results."""
     old, new = timing.backends
     progress = BenchProgress(console(error=True), timing.rounds)
     with Bench(timing, events=progress) as bench, progress.bar:

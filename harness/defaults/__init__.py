@@ -1,1 +1,2 @@
-"""The differences between frameworks' defaults: a catalogue, and measurements that verify it."""
+"""The differences between frameworks' defaults: a catalogue, and measurements that test whether the
+catalogue is right."""

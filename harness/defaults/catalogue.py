@@ -24,8 +24,8 @@ class Framework(Strict):
     """Facts about one framework in an entry of the catalogue.
 
     ``does`` describes the default. ``measured`` is the value that the plugin's measurement of the
-    default should give. ``set`` is the setting with which the framework behaves as ``agree_on`` of
-    the entry says.
+    default should give. ``set`` is the setting with which the framework behaves as the entry
+    recommends (``agree_on``).
     """
 
     does: str
@@ -44,10 +44,10 @@ class Framework(Strict):
 class DefaultEntry(Strict):
     """A default that differs between frameworks, e.g. the epsilon of a normalisation.
 
-    ``layers`` are the names of the layers, functions, losses or optimizers that have it.
-    ``agree_on`` is the behaviour that every framework has with its recommended setting. ``apart``
-    describes the effect of the difference between the defaults. ``elsewhere`` is a remark on other
-    frameworks.
+    ``layers`` are the names of the layers, functions, losses or optimizers that have this default.
+    ``parts`` says what the default is about. ``agree_on`` is the behaviour that every framework has
+    with its recommended setting. ``apart`` describes the effect of the difference between the
+    defaults. ``elsewhere`` is a remark on other frameworks.
     """
 
     layers: list[str] = Field(min_length=1)
@@ -59,8 +59,8 @@ class DefaultEntry(Strict):
     source: str
 
     def differs(self, names: Sequence[str]) -> bool:
-        """Return whether the entry covers all the named frameworks and their measured values are
-        not all equal."""
+        """Return whether the named frameworks differ in this default: the entry must cover all of
+        them, and their measured values must not all be equal."""
         facts = [self.frameworks.get(name) for name in names]
         measured = [framework.measured for framework in facts if framework is not None]
         if len(measured) < len(names):
@@ -79,8 +79,7 @@ Entries = Mapping[str, DefaultEntry]
 
 @cache
 def groups() -> dict[str, dict[str, DefaultEntry]]:
-    """Return all entries of the catalogue in two levels of dictionaries: by file name, then by
-    entry name.
+    """Return all entries of the catalogue: file name -> entry name -> entry.
 
     Raises:
         SpecError: a file is invalid.
@@ -96,13 +95,12 @@ def groups() -> dict[str, dict[str, DefaultEntry]]:
 
 
 def catalogue() -> dict[str, DefaultEntry]:
-    """Return all entries of the catalogue by name."""
+    """Return all entries of the catalogue as a dictionary from name to entry."""
     return {name: entry for group in groups().values() for name, entry in group.items()}
 
 
 def layers(entries: Entries) -> list[str]:
-    """Return the sorted names of all layers, functions, losses and optimizers that entries are
-    about."""
+    """Return the sorted names of all layers, functions, losses and optimizers in the entries."""
     return sorted({layer for entry in entries.values() for layer in entry.layers})
 
 
@@ -138,8 +136,8 @@ def select_entries(layer: str | None, between: Sequence[str]) -> dict[str, Defau
 
 
 def select_frameworks(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
-    """Return the facts about the frameworks named in ``between``, or about all frameworks if it is
-    empty."""
+    """Return the facts in an entry about the frameworks named in ``between``, or about all its
+    frameworks if ``between`` is empty. The keys are framework names."""
     return {n: f for n, f in entry.frameworks.items() if not between or n in between}
 
 

@@ -1,4 +1,4 @@
-"""Shell completion for ``harness differences``."""
+"""Shell completion for ``harness differences``: the values that a shell suggests."""
 
 from __future__ import annotations
 

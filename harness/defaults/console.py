@@ -143,9 +143,9 @@ def _print_frameworks(
 
 
 def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
-    """Return column widths with which no word is broken; empty if the table does not fit into
-    ``columns`` characters. Each column is at least as wide as its longest word. The remaining width
-    is divided equally."""
+    """Return the widths of a table's columns, with which no word is broken. Each column is at least
+    as wide as its longest word. The remaining characters are divided equally. Return an empty list
+    if the table does not fit into ``columns`` characters."""
     by_column = list(zip(*rows, strict=True))
     full_widths = [max(text.cell_len for text in column) for column in by_column]
     widths = [

@@ -23,11 +23,9 @@ Verdict = Literal["as written", "changed", "error", "not measured", "not run"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """The default of one framework, measured for one entry of the catalogue.
-
-    ``found`` is the measured value, ``verdict`` says whether it equals the catalogue's value, and
-    ``detail`` is the text of an error.
-    """
+    """The measured default of one catalogue entry on one framework. ``found`` is the measured
+    value, and ``verdict`` says whether it equals the catalogue's value. ``detail`` is the text of
+    an error."""
 
     entry: str
     framework: str

@@ -1,1 +1,2 @@
-"""Environments with other framework versions, made once and kept in the user's cache folder."""
+"""Environments (Python installations with other framework versions), made once and stored in the
+user's cache folder."""

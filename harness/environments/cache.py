@@ -86,13 +86,14 @@ def root() -> Path:
 
 
 def complete_environments() -> dict[str, MadeEnvironment]:
-    """Return the complete environments by name (``torch@2.6``)."""
+    """Return a dictionary from name (``torch@2.6``) to environment, for all complete
+    environments."""
     return read_environments()[0]
 
 
 def read_environments() -> tuple[dict[str, MadeEnvironment], list[str]]:
-    """Return the complete environments by name (``torch@2.6``), and the error messages about
-    unreadable environments."""
+    """Return two things: a dictionary from name (``torch@2.6``) to environment for all complete
+    environments, and the error messages about unreadable environments."""
     environments: dict[str, MadeEnvironment] = {}
     damaged = []
     try:
@@ -141,9 +142,10 @@ def find_interpreter(column: str) -> str:
     name, e.g. ``torch@2.6``.
 
     Raises:
-        NoEnvironment: there is no such environment, or its harness differs from this one.
+        NoEnvironment: there is no such environment, or the harness in it has different code than
+            this harness.
         UsageError: ``environment.json`` cannot be read. Or there is no environment, and the label
-            is not a version or is the installed version.
+            (the part after @) is not a version or is the installed version.
     """
     environment = read_environment(root() / column)
     backend, _, label = column.partition("@")

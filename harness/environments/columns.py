@@ -2,9 +2,9 @@
 
 A column is named ``torch``, or ``torch@2.6`` for the version 2.6 in a separate environment. Users
 may also write ``torch==2.6``. ``torch@2.6=/path/to/python`` runs the backend ``torch`` in the
-interpreter ``/path/to/python``. Measurements and records use the name with the label (``2.6``).
-Known differences, and the choice of layers that a plugin runs with framework functions, depend only
-on the name without the label.
+interpreter ``/path/to/python``. Measurements and records use the name with the label (the part
+after ``@``). Known differences, and the choice of layers that a plugin runs with framework
+functions, depend only on the name without the label.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ FORMS = (
 class Columns:
     """The columns of a command's report, i.e. its backends, in order.
 
-    ``pythons`` has the interpreters of the columns that run in another interpreter than the
-    harness. ``lacking`` maps each backend that is skipped, because its framework is not installed,
-    to the command that installs the framework.
+    ``pythons`` maps a column to its interpreter, if this is not the interpreter of the harness.
+    ``lacking`` has the backends that are skipped because their framework is not installed. It maps
+    each of them to the command that installs the framework.
     """
 
     names: tuple[str, ...]
@@ -45,11 +45,11 @@ class Columns:
 
 
 def choose(requests: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
-    """Return the requested columns. If ``requests`` is empty, return all backends whose framework
-    is installed.
+    """Return the requested backends as columns of the report. If ``requests`` is empty, return all
+    backends whose framework is installed.
 
-    A request is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` has further
-    interpreters by column name. If a label has no interpreter, it must be the name of an
+    A request is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` maps names
+    of columns to further interpreters. If a label has no interpreter, it must be the name of an
     environment of ``harness env``.
 
     Raises:
@@ -101,9 +101,9 @@ def choose_from_options(
 def complete_options(
     options_by_field: Mapping[str, Any], variables: str = "environment"
 ) -> dict[str, Any]:
-    """Parse the options of a command that name backends, interpreters or environment variables.
-    Return all its options, with these replaced by the columns and by dictionaries with column names
-    as keys.
+    """Parse those options of a command that name backends, interpreters or environment variables.
+    Return all its options by field name. The backends are replaced by the columns of the report,
+    and the interpreters and variables by dictionaries with column names as keys.
 
     ``variables`` is the name of the field with the environment variables.
 
@@ -127,13 +127,14 @@ def complete_options(
 
 
 def column_names(backends: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the columns in ``--backend``, e.g. ``torch@2.6``. Other options (e.g.
-    ``--python``) refer to a column by this name."""
+    """Return the names of the columns for the values of ``--backend``, e.g. ``torch@2.6``. Other
+    options (e.g. ``--python``) refer to a column by this name."""
     return tuple(_split_request(item)[0] for item in backends) or tuple(available())
 
 
 def choose_one(request: str, python: str | None = None) -> tuple[str, str]:
-    """Return the name of one requested column, and its Python interpreter.
+    """Return the name of a single requested backend (column), and its Python interpreter.
+    ``python`` is the value of ``--python``, if given.
 
     The default is the interpreter that runs this code.
 

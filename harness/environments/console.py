@@ -52,7 +52,8 @@ def run_env(env_options: EnvOptions) -> CommandResult:
 
 
 def choose_or_make(requests: Sequence[str]) -> Columns:
-    """Return the requested columns; on a terminal, offer to make missing environments.
+    """Return the requested backends as columns of the report. On a terminal, offer to make missing
+    environments.
 
     Raises:
         NoEnvironment: environments are missing, and the answer is no or there is no terminal.
@@ -121,8 +122,8 @@ def _describe_environment(environment: MadeEnvironment) -> str:
 
 
 def _folder_size(folder: Path) -> int:
-    """Return the size of an environment in bytes. Files that several environments share are
-    included."""
+    """Return the size of an environment's folder in bytes. Files that several environments share
+    (hard links) are included."""
     return sum(
         os.lstat(os.path.join(parent, name)).st_size
         for parent, _, names in os.walk(folder)

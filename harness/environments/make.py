@@ -29,7 +29,7 @@ SHOWN = 20
 
 
 class NotMade(CouldNotRun):
-    """Error: an environment could not be made. Its folder has been removed again."""
+    """Error: an environment could not be made. The incomplete folder has been removed again."""
 
 
 def make(

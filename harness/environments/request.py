@@ -1,4 +1,5 @@
-"""Read the requests of ``harness env``: a backend, its version, and further requirements."""
+"""Functions that read the requests of ``harness env``: a backend, its version, and further
+requirements for pip."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ NOT_PACKED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 
 
 def find_distribution(name: str) -> Distribution:
-    """Return the installed distribution ``name``. Its installer must have recorded its files,
-    because they are copied into an environment.
+    """Return the installed package ``name``, whose files can be copied into an environment. This
+    requires that its installer has recorded the list of files.
 
     Raises:
         UsageError: there is no record, because the package is imported from its source or another
@@ -53,15 +54,14 @@ def find_distribution(name: str) -> Distribution:
 
 
 def is_editable(distribution: Distribution) -> bool:
-    """Return whether a distribution is an editable installation."""
+    """Return whether a package is an editable installation (``pip install -e``)."""
     text = distribution.read_text("direct_url.json")
     origin = json.loads(text) if text else {}
     return bool(origin.get("dir_info", {}).get("editable"))
 
 
 def pack(distribution: Distribution, folder: Path) -> Path:
-    """Write an installed distribution as a wheel into a folder, and return the path of the
-    wheel."""
+    """Write an installed package as a wheel into a folder, and return the path of the wheel."""
     tag = message_from_string(distribution.read_text("WHEEL") or "").get("Tag", "py3-none-any")
     name = re.sub(r"[-_.]+", "_", distribution.name)
     path = folder / f"{name}-{distribution.version}-{tag}.whl"
@@ -82,7 +82,7 @@ def pack(distribution: Distribution, folder: Path) -> Path:
 
 def _belongs_in_wheel(file: PackagePath) -> bool:
     """Return whether an installed file goes into the wheel. Scripts, bytecode and the installer's
-    records do not."""
+    records are left out."""
     inner = ".." not in file.parts and "__pycache__" not in file.parts
     return inner and not (file.parts[0].endswith(".dist-info") and file.name in NOT_PACKED)
 
@@ -92,11 +92,11 @@ DISTRIBUTION = "backend-comparison-harness"
 
 @dataclass(frozen=True)
 class EnvironmentRequest:
-    """A request for an environment. ``column`` is its name (``torch@2.6``), and ``requirements``
-    are its pip requirements.
+    """A request for an environment. ``column`` is the environment's name (``torch@2.6``), and
+    ``requirements`` are its requirements for pip.
 
-    ``packed`` has the installed distributions that are copied into the environment: the harness,
-    and the distribution of the backend if a plugin provides the backend.
+    ``packed`` has the installed packages that are copied into the environment: the harness and, if
+    a plugin provides the backend, the plugin's package.
     """
 
     column: str

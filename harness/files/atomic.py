@@ -53,8 +53,8 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def call_if_written(path: Path, tell: Callable[[], object]) -> Iterator[None]:
-    """Call ``tell`` after the ``with`` block if the block has replaced the file ``path``, even if
-    the block was interrupted."""
+    """Call ``tell`` after the ``with`` block if the block has replaced the file ``path``. This
+    holds even if the block was interrupted."""
     before = _identity(path)
     try:
         yield
@@ -64,8 +64,8 @@ def call_if_written(path: Path, tell: Callable[[], object]) -> Iterator[None]:
 
 
 def _identity(path: Path) -> int | None:
-    """Return the inode number of a file, which every atomic write changes. Return None if there is
-    no file."""
+    """Return a number (the inode) that identifies the content of a file, because every atomic write
+    changes it. Return None if there is no file."""
     try:
         return path.stat().st_ino
     except OSError:
@@ -74,8 +74,8 @@ def _identity(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield the path of a new file for writing. The file replaces ``path`` when the ``with`` block
-    ends without an error.
+    """Yield the path of a new file for writing. When the ``with`` block ends without an error, this
+    file is renamed to ``path``, and replaces an existing file.
 
     The new file's name has the same suffix as ``path``, because some libraries choose the format by
     the suffix.
@@ -141,10 +141,11 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
-    """Yield a new, open and locked file (its handle and its path) next to ``target``. It replaces
+    """Yield the handle and the path of a new, open and locked file next to ``target``. It replaces
     ``target`` when the ``with`` block ends.
 
-    The file stays locked until then; the system releases the lock if the process dies.
+    The file stays locked until then. If the process dies, the system releases the lock, so that
+    :func:`sweep` can remove the file.
     """
     new = target.with_name(name)
     # mkstemp would make the file readable only by the owner; here the umask decides.

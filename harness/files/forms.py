@@ -48,10 +48,10 @@ MOST_NAMED = 2
 
 @dataclass(frozen=True)
 class Complaint:
-    """An error in the data, with its message.
+    """An error that validation found in the data, with its message.
 
     ``path`` has the keys and indices that lead to the wrong value, e.g. ``("layers", 2)``.
-    ``at_key`` is True if the last key itself is wrong.
+    ``at_key`` is True if the last key itself is wrong, and not its value.
     """
 
     path: KeyPath
@@ -61,12 +61,12 @@ class Complaint:
 
 @dataclass(frozen=True)
 class _Located:
-    """A pydantic error, with its place in the data and in the model.
+    """A pydantic error, with its position in the data and in the model.
 
     ``path`` has the keys that lead to the wrong value. ``annotation`` is the type that rejected the
-    value, and ``holder`` the type of the mapping or list around it. ``choices`` lists the union
-    types along the path, outermost first: the path of each union, and pydantic's label of the union
-    member that it tried.
+    value, and ``holder`` the type of the mapping or list around the value. ``choices`` lists the
+    union types along the path, outermost first: the path of each union, and pydantic's label of the
+    union member that it tried.
     """
 
     details: ErrorDetails
@@ -138,8 +138,8 @@ def _literals(annotation: Any) -> tuple[str, ...]:
 
 
 def _annotation_of(holder: Any, step: str | int) -> Any:
-    """Return the type of the value under a key or index, from the type of the mapping or list
-    (``holder``). Return None if it is unknown."""
+    """Return the type of the value under the key or index ``step``. ``holder`` is the type of the
+    mapping or list that contains the value. Return None if the type is unknown."""
     if _is_class(holder, BaseModel):
         return _fields(holder).get(str(step))
     arguments = get_args(holder)
@@ -152,14 +152,16 @@ def _annotation_of(holder: Any, step: str | int) -> Any:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, object]:
-    """Return the type of each field of a model, by the field's key in a file."""
+    """Return a dictionary from a field's key in a file to the field's type, for all fields of a
+    pydantic model."""
     fields = model.model_fields.items()
     return {str(each.validation_alias or name): each.annotation for name, each in fields}
 
 
 def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint]:
-    """Yield the errors as messages. For a value of a union type, yield only the errors of the union
-    member that fits best."""
+    """Yield the errors as messages. If a value has a union type, pydantic reports errors for every
+    member of the union; yield only those of the member that fits best. ``level`` is the nesting
+    depth of unions."""
     unions: dict[KeyPath, list[_Located]] = {}
     for item in located:
         if len(item.choices) > level:
@@ -182,8 +184,8 @@ def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint
 
 
 def _has_wrong_type(item: _Located, path: KeyPath) -> bool:
-    """Return whether an error says that the value at ``path`` itself (not a value inside it) has a
-    wrong type."""
+    """Return whether an error says that the value at ``path`` itself, and not a value inside it,
+    has a wrong type."""
     return item.path == path and bool(_expectation(item))
 
 
@@ -264,8 +266,8 @@ WORDS = ("NaN", "Infinity", "-Infinity")
 
 
 class Form(BaseModel):
-    """The base class of all forms. Validation does not convert values to other types, and keeps
-    unknown fields."""
+    """The base class of all forms (pydantic models of untrusted files). Validation does not convert
+    values to other types, and keeps unknown fields."""
 
     model_config = ConfigDict(
         extra="allow", strict=True, frozen=True, defer_build=True, ser_json_inf_nan="constants"
@@ -291,7 +293,8 @@ Several = Annotated[tuple[T, ...], Strict(False)]
 
 
 def plain(value: Any) -> Any:
-    """Convert data to JSON values; NaN and infinities become the strings of :data:`WORDS`."""
+    """Convert data to JSON values. NaN and infinities, which JSON lacks, become the strings in
+    :data:`WORDS`."""
     if isinstance(value, float) and not math.isfinite(value):
         return WORDS[0] if math.isnan(value) else WORDS[1] if value > 0 else WORDS[2]
     if isinstance(value, Mapping):
@@ -317,7 +320,7 @@ def read_json(text: bytes | str, what: str) -> Any:
 
 
 def formed(data: Any, form: type[M], what: str = "") -> M:
-    """Validate ``data``, and return it as an object of the class ``form``.
+    """Validate ``data``, and return them as an object of the class ``form``.
 
     Raises:
         Malformed: a field is missing or has a wrong type; ``what`` starts the message.

@@ -73,13 +73,13 @@ class FileKind:
 
 
 def check_place(path: Path, kind: FileKind) -> bool:
-    """Return True if a file of this kind is at ``path``, which may therefore be replaced or
+    """Return True if there is a file of this kind at ``path``, which may therefore be replaced or
     appended to.
 
     Return False if there is no file or an empty file, so that a new file may be written there.
 
     Raises:
-        FileFault: a file of another kind is there, the name of a new file has a wrong suffix, or
+        FileFault: there is a file of another kind, the name of a new file has a wrong suffix, or
             the folder is not writable.
     """
     target = _target(path)
@@ -206,8 +206,8 @@ def _error_text(error: OSError | ValueError) -> str:
 
 
 def _format_matcher(pattern: bytes) -> Callable[[Path, bytes], bool]:
-    """Return a function that recognises files of :mod:`harness.convert.weights`. ``pattern`` is the
-    name of the format in the header, e.g. of a checkpoint."""
+    """Return a function that recognises weight files of the harness by their first bytes.
+    ``pattern`` is the name of the format in the header, e.g. of a checkpoint."""
     header_pattern = re.compile(
         rb".{8}" + re.escape(OPENING) + rb'[0-9a-f]{64}","format":"' + pattern + rb' \d+"', re.S
     )

@@ -120,8 +120,8 @@ def _is_still(handle: int, lock: Path) -> bool:
 
 
 def _holder(handle: int) -> str:
-    """Return the content of a lock file, e.g. ``process 12 on my-host``; "" if the file has other
-    content."""
+    """Return the text in a lock file that says which process has locked it, e.g. ``process 12 on
+    my-host``; "" if the file has other content."""
     match = HOLDER.fullmatch(os.pread(handle, 1024, 0))
     return f"process {match[1].decode()} on {match[2].decode('ascii', 'replace')}" if match else ""
 

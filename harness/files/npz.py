@@ -1,7 +1,8 @@
 """Reader of untrusted npz files, which checks sizes before it allocates memory.
 
 Pickled objects are rejected. A file of 3 MB can expand to arrays of 3 GB, or declare any shape. So
-the header of each array is read first, and the declared shape must match the number of bytes.
+the reader looks at the header of each array first, and the declared shape must match the number of
+bytes.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_npz(content: bytes, limit: int) -> ArrayDict:
-    """Return the arrays of an npz file by name. ``content`` has the bytes of the file. The arrays
-    together have at most ``limit`` bytes.
+    """Return the arrays of an npz file by name. ``content`` has the bytes of the file. All arrays
+    together may have at most ``limit`` bytes.
 
     Raises:
-        ValueError: the file is not an npz file, is damaged, or contains other data.
+        ValueError: the file is not an npz file, is damaged, larger than the limit, or contains
+            other data.
     """
     if content.startswith(npy.MAGIC_PREFIX):
         raise ValueError("it is an npy file: a single array without a name")

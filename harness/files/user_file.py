@@ -74,7 +74,8 @@ def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator
     """Yield the content of a file in pieces of :data:`PIECE` bytes; the last piece may be shorter.
 
     Raises:
-        FileFault: as for :func:`read_bytes`; also if the file grows beyond the limit.
+        FileFault: there is no such file, or it is not a regular file, cannot be read, or is larger
+            than ``limit`` bytes (even if it grows while it is read).
     """
     count = 0
     with opened(path, limit, what) as file:
@@ -131,7 +132,7 @@ def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[Bina
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a regular file during the ``with`` block. Errors of the system become
+    """Open a regular file during the ``with`` block. Errors of the operating system become
     :class:`FileFault`."""
     name = displayed(path)
     try:
@@ -156,11 +157,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
     """Return the whole content of a file. If the file has more than ``limit`` bytes, return the
-    first ``limit`` + 1 bytes, so that the caller can tell.
+    first ``limit`` + 1 bytes, from whose number the caller knows this.
 
     The first read asks for ``expected`` bytes (the file's size) and one more, which shows whether
     the file has grown. It does not ask for ``limit`` bytes, because Python allocates as many bytes
-    as it is asked for.
+    as a read asks for.
     """
     count = min(expected, limit) + 1
     # A non-blocking read of a /proc file may return None.
@@ -188,7 +189,7 @@ def displayed(path: str | os.PathLike[str]) -> str:
 
 
 def why(error: OSError | FileFault) -> str:
-    """Return the reason why a file cannot be used, without the file's name."""
+    """Return the reason of an error as text: why a file cannot be used, without the file's name."""
     if isinstance(error, FileFault):
         return error.reason
     return error.strerror or str(error)

@@ -1,1 +1,2 @@
-"""A pass of a model on a user's own arrays, on any backend or on the oracle."""
+"""Code that runs a single pass of a model on a user's own arrays, on any backend or on the
+oracle."""

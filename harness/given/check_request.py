@@ -69,8 +69,8 @@ MODEL_OPTIONS = ("maps", "takes", "returns")
 
 
 def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
-    """Return the request, changed for a check of the user's own model if the option ``--against``
-    names a model.
+    """Return the request for a check. If the option ``--against`` names a model of the user, change
+    the request so that it checks this model.
 
     Raises:
         UsageError: the model is invalid, or an option needs or excludes ``--against``.

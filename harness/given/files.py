@@ -33,8 +33,8 @@ def gather(
     """Read a user's arrays from mappings and files, and check that they fit a spec.
 
     ``sizes`` has sizes that replace the spec's own sizes. ``parameters`` must include all moving
-    statistics or none. The sizes in a weight file from ``harness train`` are used too. If
-    ``inputs`` is a file, it may also contain arrays named ``state.NAME`` and ``target.NAME``.
+    statistics or none. A weight file from ``harness train`` also states sizes, which are used too.
+    If ``inputs`` is a file, it may also contain arrays named ``state.NAME`` and ``target.NAME``.
 
     Raises:
         UsageError: the user gave a group of arrays or a size twice, or a file of inputs cannot be
@@ -121,8 +121,8 @@ def read_inputs(path: str | Path) -> ArrayDict:
 
 
 def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
-    """Raise :class:`UsageError` if a file of inputs has an array with the name of a target or
-    state, but without the prefix ``target.`` or ``state.``. The prefix was probably forgotten."""
+    """Raise :class:`UsageError` if an array in a file of inputs has the name of a target or state
+    without the prefix ``target.`` or ``state.``. The user has probably forgotten the prefix."""
     program = spec.programs["training"]
     input_names = {port.name for port in program.inputs}
     for prefix, ports in ((STATE, program.state), (TARGET, program.targets)):
@@ -134,8 +134,9 @@ def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
 
 
 def _read_parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
-    """Return the sizes that a weight file declares, and the arrays of all parameters and statistics
-    by name. The sizes are empty if ``source`` is not a weight file of the harness."""
+    """Return two things: the sizes that a weight file declares, and the arrays of all parameters
+    and statistics by name. The sizes are empty if ``source`` is not a weight file of the harness.
+    """
     if not isinstance(source, str | Path):
         return {}, source
     if weights.is_plain(source):

@@ -58,15 +58,16 @@ class BackendError(CouldNotRun):
 
 @dataclass(frozen=True, eq=False)
 class PassResult:
-    """The results of a pass as arrays by name. A dictionary is empty if the user did not ask for
-    its results.
+    """The results of a pass, as dictionaries from name to array. A dictionary is empty if the user
+    did not ask for these results.
 
     - Floats have the dtype of the pass. Shapes are as in the spec, e.g. ``[batch, time, ...]`` for
       a sequence.
     - ``state`` is the new state. ``statistics`` are the moving statistics after the batch.
     - ``gradients`` are the gradients of the loss, by parameter name. Gradients of float inputs and
       states are named ``input.NAME`` and ``state.NAME``.
-    - ``paths`` names the code that ran each layer and loss: a framework function, or ``equations``.
+    - ``paths`` maps each layer and loss to the code that ran it: a framework function, or
+      ``equations``.
     - ``sizes`` are all sizes, including batch and time.
     """
 
@@ -159,7 +160,7 @@ def _join_names(ports: Any) -> str:
 
 
 def _complete_arguments(program: Program, user_arrays: UserArrays, seed: int) -> Arguments:
-    """Return all arguments of a pass. Arrays that the user did not give have the values with which
+    """Return all arrays for a pass. If the user did not give an array, it has the value with which
     a training starts; noise is drawn with ``seed``."""
     arrays = user_arrays.arrays
     sizes = {"batch": user_arrays.batch or 1, "time": user_arrays.time or 1}
