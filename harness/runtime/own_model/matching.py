@@ -16,7 +16,7 @@ from harness.errors import MOST_ERRORS, UsageError, did_you_mean, shorten
 from harness.output.shell import quoted
 from harness.program.dims import bind
 from harness.program.ir import Node, Program
-from harness.program.signature import call_key, local_of, owner_of
+from harness.program.signature import call_key, is_constant, local_of, owner_of
 from harness.runtime.native import Layout, Native
 from harness.runtime.own_model.contract import ModelArray, OwnModel
 from harness.runtime.own_model.renames import (
@@ -325,13 +325,14 @@ class ModelWeights:
     layout: Layout
     places: Mapping[str, Placement]
     statistics: Mapping[str, Placement]
+    constants: Mapping[str, Placement] = field(default_factory=dict)
     kept: Sequence[str] = field(default=())
 
     def put(self, model: OwnModel, parameters: Arrays, statistics: Arrays) -> None:
-        """Copy the spec's parameters and statistics into the model."""
+        """Copy the spec's parameters, statistics and constants into the model."""
         packed = self.layout.pack(parameters)
         changed: ArrayDict = {}
-        for name, place in (*self.places.items(), *self.statistics.items()):
+        for name, place in self._all_places.items():
             array = statistics[name] if name in statistics else packed[name]
             for view, share in zip(place.views, split_sum(array, len(place.views)), strict=True):
                 if view.key not in changed:
@@ -369,13 +370,16 @@ class ModelWeights:
 
     def keys(self) -> dict[str, list[str]]:
         """Return the model's arrays that hold each array, by the spec's name."""
-        both = {**self.places, **self.statistics}
-        return {dotted(name): [v.key for v in place.views] for name, place in both.items()}
+        places = self._all_places.items()
+        return {dotted(name): [v.key for v in place.views] for name, place in places}
 
     def described(self) -> dict[str, str]:
         """Return the place of each array as text, by the spec's name."""
-        both = {**self.places, **self.statistics}
-        return {dotted(name): str(place) for name, place in both.items()}
+        return {dotted(name): str(place) for name, place in self._all_places.items()}
+
+    @property
+    def _all_places(self) -> dict[str, Placement]:
+        return {**self.places, **self.statistics, **self.constants}
 
 
 def find_weights(sides: Sides) -> ModelWeights:
@@ -388,6 +392,10 @@ def find_weights(sides: Sides) -> ModelWeights:
     wrong_rules = _find_wrong_rules(sides)
     misfits, missing, found = dict[str, str](), list[str](), dict[str, Placement]()
     moving = {port.name: sides.program.shape(port) for port in sides.program.statistics}
+    constants = {port.name for port in sides.program.statistics if is_constant(port)}
+    # The model can compute a constant that the spec lists.
+    optional = {p.name for p in sides.program.statistics if "value" in (p.init or {})}
+    optional.update(sides.layout.frozen)
     touched = set[str]()
     for name, shape in {**sides.shapes, **moving}.items():
         views = sides.views(dotted(name))
@@ -397,7 +405,7 @@ def find_weights(sides: Sides) -> ModelWeights:
             misfits.setdefault(advice, f"{words}: {advice}")
         if views and not wrong:
             found[name] = Placement(shape, views)
-        elif not views and name not in sides.layout.frozen and dotted(name) not in wrong_rules:
+        elif not views and name not in optional and dotted(name) not in wrong_rules:
             missing.append(name)
     overlaps, unset = _find_overlaps(sides, found)
     errors = [*dict.fromkeys(wrong_rules.values()), *misfits.values(), *overlaps]
@@ -408,9 +416,10 @@ def find_weights(sides: Sides) -> ModelWeights:
     if errors:
         more = [f"and {len(errors) - MOST_ERRORS} more errors"] * (len(errors) > MOST_ERRORS)
         raise UsageError("\n".join([*errors[:MOST_ERRORS], *more]))
-    statistics = {name: found[name] for name in moving}
+    statistics = {n: place for n, place in found.items() if n in moving and n not in constants}
+    fixed = {n: place for n, place in found.items() if n in constants}
     places = {name: place for name, place in found.items() if name not in moving}
-    return ModelWeights(sides.layout, places, statistics, kept)
+    return ModelWeights(sides.layout, places, statistics, fixed, kept)
 
 
 def _find_misfit(
