@@ -244,7 +244,8 @@ NAMED: Mapping[str, str] = {
 
 
 def arguments_of(declared: type) -> Iterator[Option]:
-    """Yield the options that the Python function of a command takes."""
+    """Yield the options that the Python function of a command takes. ``declared`` is the dataclass
+    of the options, e.g. ``CheckOptions``."""
     return (option for option in options_of(declared) if option.python is not None)
 
 

@@ -196,7 +196,8 @@ def _compose_lines(
     options: CheckOptions,
 ) -> list[str]:
     """Return the lines to print after the tables: agreement between backends, problems,
-    reproducers, the summary, and changes since the baseline."""
+    reproducers, the summary, and changes since the baseline. ``compared`` has these changes, or is
+    None."""
     lines = reports.describe_given_arrays(engine.request, engine.specs)
     lines += reports.count_reused_cells(report)
     lines += describe_pairs(report.pairs, report.results, every=options.pairs)
@@ -230,8 +231,8 @@ def _compose_lines(
 def results_data(
     code: int, request: Request, report: Report, compared: RunChanges | None = None
 ) -> dict[str, object]:
-    """Return the results of a run as the plain data that ``--json`` prints. ``code`` is the exit
-    code."""
+    """Return the results of ``harness check`` as the plain data that ``--json`` prints. ``code`` is
+    the exit code. ``compared`` has the changes since a baseline, or is None."""
     arrays = {} if request.given is None else {"given": describe_arrays(request.given).plain()}
     changes = {} if compared is None else {"since": compared.record()}
     return {

@@ -212,7 +212,8 @@ def explain(
     note: Callable[[str], None] = lambda text: None,
 ) -> ModelExplanation | Definitions:
     """Explain the model ``name``. If there is no such model, explain all other definitions (layers,
-    functions, losses etc.) with this name.
+    functions, losses etc.) with this name. ``launches`` has the backends that are asked which code
+    runs each layer.
 
     ``note`` is called with each remark on the model's definitions.
 

@@ -149,8 +149,9 @@ class Greetings:
         self._started: set[str] = set()
 
     def now(self, backend: str, recorded: Mapping[str, str]) -> Mapping[str, str]:
-        """Return the versions that a backend's worker reports now; empty if the worker cannot be
-        started. ``recorded`` has the versions of an earlier run."""
+        """Return the versions that a backend's worker reports now, as a dictionary from package to
+        version; empty if the worker cannot be started. ``recorded`` has the versions of an earlier
+        run."""
         if self._greetings.get(backend) != recorded and backend not in self._started:
             if self._is_own(backend) and _read_versions(backend, recorded) == recorded:
                 self._greetings[backend] = recorded
@@ -306,7 +307,8 @@ def read_history(folder: Path, request: Request) -> tuple[dict[Cell, list[CellRe
 
 
 def seal(begin: Begin, results: Sequence[Result], end: End) -> End:
-    """Return the last line of a cell (``end``) with a checksum of all lines of the cell."""
+    """Return the last line of a cell (``end``) with a checksum of all lines of the cell, from
+    ``begin`` on."""
     content = hashlib.sha256()
     # The checksum does not cover the blame, which a later cell may change, and the fields that
     # ``harness merge`` adds.
@@ -318,7 +320,8 @@ def seal(begin: Begin, results: Sequence[Result], end: End) -> End:
 
 
 def cell_lines(begin: Begin, result: CellResult) -> list[CellLine]:
-    """Return the record lines of a cell; the last line has the checksum of all of them."""
+    """Return the lines of a cell for a record file: ``begin``, the results and the end. The last
+    line has the checksum of all of them."""
     results = [*results_of(result)]
     return [begin, *results, seal(begin, results, End.of(result))]
 
@@ -400,6 +403,7 @@ def find_reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Gr
     reused.
 
     ``now`` is the signature that the cell has now: everything that could change its numbers.
+    ``greetings`` has the versions that the workers report.
     """
     if result.signature is None or result.greeting is None:
         return "the record file does not say under which conditions it ran"

@@ -182,7 +182,8 @@ def group_name(cell: Cell) -> tuple[str, ...]:
 
 def find_outlier(members: Sequence[CellResult]) -> str:
     """Return a line about a backend whose outputs differ from those of all other backends, if these
-    others agree with each other. Return an empty text if there is no such backend."""
+    others agree with each other. ``members`` are the results of the same cell on the different
+    backends. Return an empty text if there is no such backend."""
     members = [m for m in members if m.outputs]
     if len(members) < FEWEST or all(m.verdict in PASSING for m in members):
         return ""

@@ -24,8 +24,8 @@ from harness.runtime.answers import Arguments
 
 
 def resize(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
-    """Return the failing pass with the size ``name`` reduced to ``size``, and with arrays cut to
-    match.
+    """Return a copy of ``failure`` (a failing pass) with the size ``name`` reduced to ``size``, and
+    with arrays cut to match.
 
     With ``first``, the first entries of each array remain, otherwise the last entries. Return None
     if the program does not allow the size, or if an array has too few entries.
@@ -96,8 +96,8 @@ SEED = 20
 
 
 def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """Return the failing pass with a shorter program: only the nodes number ``start`` to ``stop -
-    1``.
+    """Return a copy of ``failure`` (a failing pass) with a shorter program: only the nodes number
+    ``start`` to ``stop - 1``.
 
     The inputs of these nodes have the oracle's values. Return None if no other node uses a float
     result of these nodes, or if the nodes alone are not a valid program.

@@ -284,7 +284,8 @@ def _make_record(
     search: Search,
     notes: Sequence[str],
 ) -> dict[str, object]:
-    """Return the result of a reduction as plain data for ``--json``."""
+    """Return the result of a reduction as plain data for ``--json``: the sizes and layers before
+    (``original``) and after (``reduced``), and the number of passes that were tried."""
     return {
         "folder": os.fspath(target),
         **cell.record(),
@@ -393,7 +394,8 @@ def place_cell(worker: Worker, cell: Cell, device: str | None, programs: Iterabl
     """Return the cell in which a reproducer runs on a worker's backend.
 
     The cell's device is ``device``. If ``device`` is None, it is the reproducer's device, or the
-    CPU if the worker's backend does not have this device.
+    CPU if the worker's backend does not have this device. ``programs`` are the programs whose
+    primitives the backend must support.
 
     Raises:
         WorkerFault: the worker does not start.

@@ -84,9 +84,9 @@ class Engine(CellRunner):
         return Report(results, lines, pairs, left_out, self.lacking, seconds)
 
     def _resume(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return those results in the record file that are still valid, so that their cells do not
-        run again. ``plan`` has all cells of the request. The result is empty unless the option
-        ``--resume`` is set."""
+        """Return those results in the record file that are still valid, as a dictionary from cell
+        to result; these cells do not run again. ``plan`` has all cells of the request. The result
+        is empty unless the option ``--resume`` is set."""
         self._found_pairs: list[Pair] = []
         if not self.request.resume or self.request.records is None:
             return {}
@@ -101,8 +101,9 @@ class Engine(CellRunner):
         return reused
 
     def _read_history(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return results from the history folder: those of cells in ``plan`` that agreed under the
-        same conditions. The result is empty if the request has no history folder."""
+        """Return results from the history folder, as a dictionary from cell to result: those of
+        cells in ``plan`` that agreed under the same conditions. The result is empty if the request
+        has no history folder."""
         self._history_writer: RecordWriter | None = None
         folder = self.request.history
         if folder is None:

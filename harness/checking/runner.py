@@ -316,7 +316,9 @@ class CellRunner:
         return self
 
     def new_head(self, arguments: Sequence[str] = (), planned: int | None = None) -> Head:
-        """Make the first line of a record file for this request, with the current time."""
+        """Make the first line of a record file for this request, with the current time.
+        ``arguments`` are the words of the command line, and ``planned`` is the number of planned
+        cells."""
         names = map(cell_name, self.whole_plan())
         axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
         return Head(

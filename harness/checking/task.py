@@ -266,8 +266,8 @@ def tasks(runner: CellRunner) -> list[Task]:
 
 
 def _select_options(options: Mapping[str, Any], backend: str) -> dict[str, object]:
-    """Return the options that a cell of ``backend`` needs. Interpreters and environment variables
-    of other backends are left out."""
+    """Return, by name, the options that a cell of ``backend`` needs. Interpreters and environment
+    variables of other backends are left out."""
     selected = dict(options)
     for name in ("pythons", "environment"):
         own = {key: value for key, value in selected.pop(name, {}).items() if key == backend}

@@ -144,11 +144,12 @@ class Cluster:
     def actor(
         self, node: ClusterNode, target: str, argument: Any = None, *, cpus: int = 1, gpus: int = 0
     ) -> Actor:
-        """Start a process on a node, and return the object that calls it. The process creates an
-        object and answers calls of the object's methods.
+        """Start a process on a node, and return the :class:`Actor` that sends calls to it. The
+        process creates an object and answers calls of the object's methods.
 
         ``target`` is the object's class, e.g. ``harness.checking.run:NodeCells``. ``argument`` is
-        passed to its constructor.
+        passed to its constructor. ``cpus`` and ``gpus`` are the numbers that Ray reserves for the
+        process.
         """
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         strategy = strategies.NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)

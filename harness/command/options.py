@@ -234,7 +234,8 @@ def named_variables(items: Sequence[str]) -> dict[str, str]:
 
 def interpreter_of(python: str | None, name: str, default: str) -> str:
     """Return the Python interpreter for a command that runs the single backend or format ``name``.
-    ``python`` has the user's ``[BACKEND=]INTERPRETER`` items.
+    ``python`` has the user's ``[BACKEND=]INTERPRETER`` items; without a matching item, return
+    ``default``.
 
     Raises:
         UsageError: an interpreter is given for another backend or format.
@@ -263,7 +264,8 @@ def numbers(items: Sequence[str]) -> dict[str, int]:
 
 
 def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
-    """Parse positive integers, and drop duplicates.
+    """Parse the texts ``parts`` as positive integers, and drop duplicates. ``option`` names the
+    option in messages.
 
     Raises:
         UsageError: a part is not a number in the allowed range.

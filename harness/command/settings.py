@@ -51,8 +51,9 @@ class Setting:
 
 
 def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict[str, Setting]:
-    """Return the defaults that the file sets for a command, by option name. The result is empty if
-    there is no file. ``known`` has the options of every command.
+    """Return the defaults that the file ``pyproject.toml`` sets for a command, by option name. The
+    result is empty if there is no file. ``known`` has the options of every command. The search for
+    the file starts in the folder ``start``.
 
     Raises:
         UsageError: the file cannot be read, or contains a key that is neither a command nor an
@@ -101,7 +102,8 @@ def variables(command: str, option: str) -> list[str]:
 
 
 def check_variables(known: Vocabulary) -> None:
-    """Raise :class:`UsageError` if a variable looks like a misspelt variable of the harness."""
+    """Raise :class:`UsageError` if an environment variable looks like a misspelt variable of the
+    harness, e.g. ``HARNESS_SEEDS``. ``known`` has the options of every command."""
     names = [name for name in os.environ if name.startswith(PREFIX)]
     if not names:
         return

@@ -173,18 +173,20 @@ def path(default: str, *others: str) -> Any:
 
 
 def output(what: str, default: Any = None, **more: Any) -> Any:
-    """Return the dataclass field that declares ``--output``; ``what`` is the help text."""
+    """Return the dataclass field that declares ``--output``; ``what`` is the help text. ``more``
+    has further fields of :class:`.Option`."""
     return option(default, what, section=KEEP, word="--output", short="-o", **more)
 
 
 def seed(what: str, **more: Any) -> Any:
-    """Return the dataclass field that declares ``--seed``; ``what`` is the help text."""
+    """Return the dataclass field that declares ``--seed``; ``what`` is the help text. ``more`` has
+    further fields of :class:`.Option`."""
     return option(0, what, allowed=SEED, shown=True, **more)
 
 
 def timeout(seconds: float, piece: str = "call", **more: Any) -> Any:
     """Return the dataclass field that declares ``--timeout``, with the default ``seconds``. In the
     help text, ``piece`` names the work that the limit is for, e.g. "call" for one call of a
-    backend."""
+    backend. ``more`` has further fields of :class:`.Option`."""
     help_text = f"Time limit in seconds for one {piece} of a backend, and for the oracle's results."
     return option(seconds, help_text, section=HOW, allowed=TIMEOUT, shown=True, **more)

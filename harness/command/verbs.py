@@ -195,7 +195,8 @@ class Verbs(click.Group):
         raise click.UsageError(f"no such command {name!r}{hint}", ctx)
 
     def vocabulary(self) -> dict[str, list[str]]:
-        """Return the names of each command's options, without their dashes."""
+        """Return a dictionary from each command to the names of its options, without their
+        dashes."""
         return {name: [*map(_word, _options(c))] for name, c in self.commands.items()}
 
 
@@ -249,7 +250,8 @@ def _sentence(command: click.Command) -> str:
 
 
 def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[str, Any]:
-    """Return the option defaults of a command that the user's file sets, in click's format.
+    """Return the option defaults of a command that the user's file sets, as the dictionary that
+    click expects.
 
     Raises:
         UsageError: the file or a variable is wrong.
@@ -309,8 +311,8 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
 
 
 def _resolve_path(setting: settings.Setting, option: click.Option, value: str) -> str:
-    """Return a value of the user's file. If the value is a relative path, join it to the folder of
-    the file."""
+    """Return the ``value`` of an option in the user's file. If the option is a path and the value
+    is relative, join it to the folder of the file."""
     kind = getattr(option.type, "kind", "")
     if isinstance(option.type, click.Path) or kind == "folder":
         return str(setting.folder / value)

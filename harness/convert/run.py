@@ -143,7 +143,8 @@ class Caller:
         return dict((self.worker.hello or {}).get("versions", {}))
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """Call the method ``verb`` of the format in its process, and return the answer.
+        """Call the method ``verb`` of the format in its process, with ``payload`` as arguments.
+        Return the answer.
 
         Raise :class:`UsageError` or :class:`FormatFault` if the call fails.
         """
@@ -229,6 +230,7 @@ def exported_of(spec: Spec, weights_: Weights) -> formats.Exported:
 
 def import_(request: Import, tell: Tell = ignore_call) -> Weights:
     """Read a framework's file, write its arrays as weights of the harness, and return them.
+    ``tell`` is called with the name of each call to the format.
 
     Raises:
         UsageError: the file or the target is wrong, or the format is unknown.

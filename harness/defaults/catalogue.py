@@ -110,8 +110,8 @@ def frameworks(entries: Entries) -> list[str]:
 
 
 def select_entries(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]:
-    """Return the entries about ``layer``, or the entry with that name. If ``layer`` is None, return
-    all entries.
+    """Return a dictionary from name to entry: the entries about ``layer``, or the entry with that
+    name. If ``layer`` is None, return all entries.
 
     If ``between`` names two frameworks, return only entries in which these two differ.
 

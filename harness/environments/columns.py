@@ -162,7 +162,8 @@ def choose_process(
 
 
 def skipped_messages(lacking: Mapping[str, str]) -> list[str]:
-    """Return a message for each skipped backend, with the command that installs its framework."""
+    """Return a message for each backend in ``lacking``, which is skipped because its framework is
+    not installed. The message has the command that installs the framework."""
     return [
         f"{name} is skipped, because its framework is not installed: {how}"
         for name, how in lacking.items()

@@ -84,7 +84,8 @@ def find_folder(column: str) -> Path:
 
 
 def remove(column: str) -> Path:
-    """Remove an environment, complete or not, and return the folder that it had.
+    """Remove the environment ``column`` (e.g. ``torch@2.6``), complete or not. Return the folder
+    that it had.
 
     Raises:
         UsageError: there is no such folder, it is a symbolic link, or another process is making it.

@@ -291,7 +291,8 @@ def evaluate_attributes(
     library: Library, owner: str, expr: Call, declared: Declared, document: Document, scope: Scope
 ) -> dict[str, Attribute]:
     """Return a dictionary with the attributes of a call: the values of the call's keywords, and
-    defaults for all other attributes.
+    defaults for all other attributes. ``declared`` has the attributes that the called definition
+    ``owner`` declares.
 
     Raises:
         SpecError: an attribute is missing, or its value has the wrong kind.

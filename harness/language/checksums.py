@@ -43,7 +43,7 @@ Shapes = Mapping[str, object]
 
 
 def checksum_of(*parts: Any) -> str:
-    """Return the checksum (hexadecimal digits) of names, numbers and other checksums."""
+    """Return the checksum (hexadecimal digits) of ``parts``: names, numbers and other checksums."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
 
@@ -98,7 +98,8 @@ class Axes:
 
 
 def _opaque(left: Dim, right: Dim) -> Dim:
-    """Return a quotient as a size of its own."""
+    """Return a symbolic size that stands for the quotient of two sizes, named
+    ``(left)/(right)``."""
     return Dim.of(f"({left})/({right})")
 
 

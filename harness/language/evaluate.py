@@ -303,8 +303,9 @@ class Evaluator(LanguageValues):
         inner: Scope,
         label: str | None,
     ) -> int:
-        """Evaluate the equations of a called definition, and check that they use all declared
-        names. Return the value of the output."""
+        """Evaluate the equations of a called definition in the scope ``inner``, and check that they
+        use all declared names. Return the value number of the output. ``label`` starts the names of
+        the values; None gives them no names."""
         equations = parse_equations(spec.equations, document.locator(("equations",)))
         self.run_equations(equations, inner, label)
         result = self.find_output(inner, spec.output, document.place_of(("output",)))

@@ -50,7 +50,8 @@ _MODULES = frozenset(
 
 def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
     """Check each token of a text, and return the text without comments. Raises SpecError for the
-    first token that the language does not have."""
+    first token that the language does not have. ``locate(line, column)`` returns a position in the
+    file."""
     if len(text) > MAX_BLOCK:
         message = f"the equations have {len(text):,} characters; at most {MAX_BLOCK:,} are allowed"
         raise SpecError(message, locate(0, 0))

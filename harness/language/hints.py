@@ -21,8 +21,8 @@ FILE = "hints.yaml"
 
 
 def _split_names(hints: Mapping[str, str]) -> dict[str, str]:
-    """Replace each key that lists several names, such as ``cat, concatenate``, by one key for each
-    name."""
+    """Return the ``hints`` with one key for each name: a key such as ``cat, concatenate`` becomes
+    two keys with the same hint."""
     return {name: hint for names, hint in hints.items() for name in names.split(", ")}
 
 

@@ -63,7 +63,7 @@ def initial_state(program: Program, batch: int) -> dict[str, Array]:
 
 
 def reset_state(program: Program, state: Arrays) -> ArrayDict:
-    """Return the initial state of a program, with the shapes and dtypes of the arrays in
+    """Return the initial state of a program by name, with the shapes and dtypes of the arrays in
     ``state``."""
     return {p.name: np.full_like(state[p.name], state_start(p)) for p in program.state}
 

@@ -377,8 +377,8 @@ class LayerMaker:
     def read_layer_attributes(
         self, owner: Owner, name: str, use: schema.LayerUse
     ) -> dict[str, Attribute]:
-        """Return the attributes of a layer in a ``layers`` section: the values set there, and the
-        defaults of the definition.
+        """Return a dictionary with the attributes of the layer ``name`` in the ``layers`` section
+        of ``owner``: the values set there, and the defaults of the definition.
 
         Raises:
             SpecError: an attribute is unknown, or its value has the wrong kind.

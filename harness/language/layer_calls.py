@@ -42,8 +42,8 @@ from harness.program.ir import Meaning, Node, Phase, Type
 
 
 def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
-    """Return the attributes of the program's node for a layer call. ``noise`` is True if the node
-    has noise among its inputs."""
+    """Return a dictionary with the attributes of the program's node for a layer call. ``noise`` is
+    True if the node has noise among its inputs."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {

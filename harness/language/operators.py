@@ -32,8 +32,8 @@ def compare(
     right: tree.Expr,
     scope: Scope,
 ) -> int:
-    """Evaluate a comparison of two floats or two integers. ``==`` and ``!=`` can also compare two
-    conditions.
+    """Evaluate ``left operator right``, a comparison of two floats or two integers. ``==`` and
+    ``!=`` can also compare two conditions.
 
     Raises:
         SpecError: an index is compared with floats.
@@ -321,9 +321,9 @@ def _every_nth(evaluator: LanguageValues, value: int, axis: int, step: int, plac
 
 
 def _slice_bound(bound: tree.Expr | None, length: Dim, default: Dim, scope: Scope) -> Dim:
-    """Return the start or stop of a slice as a dimension. If the slice does not state it, return
-    ``default``. A negated position counts from the end of the axis, which has ``length`` entries.
-    """
+    """Return the start or stop of a slice as a dimension. ``bound`` is its expression; if it is
+    None, return ``default``. A negated position counts from the end of the axis, which has
+    ``length`` entries."""
     if bound is None:
         return default
     if isinstance(bound, tree.Negate):

@@ -77,8 +77,8 @@ def attribute_names_in(init: Initial) -> set[str]:
 def _read_initializer(
     init: schema.Initializer, rank: int, attributes: DistributionAttributes, place: Place
 ) -> dict[str, object]:
-    """Check that an initializer fits a parameter with ``rank`` axes. Return its name and arguments
-    as plain data."""
+    """Check that the initializer ``init`` fits a parameter with ``rank`` axes. Return a dictionary
+    with its name and arguments."""
     initializers = {init: {}} if isinstance(init, str) else init
     if len(initializers) != 1:
         names_text = ", ".join(initializers) or "none"

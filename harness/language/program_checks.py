@@ -84,7 +84,8 @@ def check_free_sizes(program: Program, places: Mapping[int, Place], fallback: Pl
     """Check the free sizes, batch and time. If equations need such a size as a number, some input
     or state must have an axis of this size. Raises :class:`SpecError` if none has.
 
-    For losses, an axis of a target is sufficient.
+    For losses, an axis of a target is sufficient. ``places`` maps value numbers to positions in the
+    spec; an error about a value without a position is at ``fallback``.
     """
     ports = (*program.inputs, *program.state)
     declared_sizes = {n for port in ports for dim in program.type_of(port).shape for n in dim.names}

@@ -80,7 +80,7 @@ class Scope:
         return self.names[name.id]
 
     def check_assignable(self, target: Name) -> None:
-        """Check that an equation may assign a name.
+        """Check that an equation may assign the name ``target``.
 
         Raises:
             SpecError: an equation has already assigned the name, or the name exists and is not in

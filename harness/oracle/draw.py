@@ -82,7 +82,8 @@ def data(
     program: Program, port: Port, sizes: Mapping[str, int], seed: int, rotation: int = 0
 ) -> Array:
     """Draw the array of an input or a state. According to the port, the array has noise from the
-    port's distribution, valid indices, a mask, or normally distributed floats."""
+    port's distribution, valid indices, a mask, or normally distributed floats. ``rotation`` moves
+    the rows of masks and lengths by this number of positions."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if port in noise_ports(program):
         return draw_noise(port.init or {}, shape, port.name, seed, 0)
@@ -102,8 +103,9 @@ def _draw_integers(
     """Draw a mask, lengths or indices that cover the whole allowed range.
 
     The first three rows of a mask are True for all steps, for no step, and for the first step only.
-    If ``rotation`` is odd, the third row is True for the first half of the steps. The rows are then
-    rotated by ``rotation``. For lengths, :func:`_first_lengths` chooses the first three rows.
+    If ``rotation`` is odd, the third row is True for the first half of the steps. All rows are then
+    moved by ``rotation`` positions. For lengths, :func:`_first_lengths` chooses the first three
+    rows.
     """
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if type_.bound is None:
@@ -166,7 +168,8 @@ def target(
 
 def cotangents(program: Program, batch: int, time: int, seed: int) -> ArrayDict:
     """Draw a random cotangent (the gradient that flows into a backward pass) for every output and
-    new state. Cotangents of ones would hide errors: the gradient of the sum of a softmax is 0."""
+    new state; return a dictionary from name to array. Cotangents of ones would hide errors: the
+    gradient of the sum of a softmax is 0."""
     sizes = {**program.sizes, "batch": batch, "time": time}
     arrays = {}
     for name, value in result_ports(program, "forward").items():

@@ -294,7 +294,8 @@ def run(
     nodes.
 
     ``known_values`` has the inputs and parameters, also by value number. ``dtype`` is float64,
-    float32 (for the yardstick) or complex128.
+    float32 (for the yardstick) or complex128. ``watch`` is called with each computed value; if it
+    returns a value, this value replaces the computed one.
     """
     kind = np.dtype(dtype).type
     interpreter = Interpreter(TABLE, sizes, dtype, lambda value: kind(value), watch=watch)

@@ -231,9 +231,9 @@ def digits(error: float) -> float:
 
 
 def relative_error(actual: Array, expected: Array, scale: float) -> float:
-    """Return the largest deviation of any entry, divided by ``scale``. Two NaN entries agree, and
-    so do two equal infinities. If only one array has a NaN or an infinity at an entry, the result
-    is inf."""
+    """Return the largest difference between the entries of ``actual`` and ``expected``, divided by
+    ``scale``. Two NaN entries agree, and so do two equal infinities. If only one array has a NaN or
+    an infinity at an entry, the result is inf."""
     actual = np.asarray(actual, np.float64)
     if actual.size == 0:
         return 0.0
@@ -261,8 +261,8 @@ def worst_point(actual: Array, expected: Array, errors: Array, allowed: float) -
 
 
 def _errors(actual: Array, expected: Array, scale: float) -> Array:
-    """Return the error of each entry, divided by ``scale``. NaN and infinities count as in
-    :func:`relative_error`."""
+    """Return, for each entry, the difference between ``actual`` and ``expected``, divided by
+    ``scale``. NaN and infinities count as in :func:`relative_error`."""
     with np.errstate(all="ignore"):
         gap = np.abs(np.asarray(actual, np.float64) - expected) / scale
         same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
@@ -299,9 +299,9 @@ def deviation(
     noise: float,
     dtype: str,
 ) -> Deviation:
-    """Compare one tensor, ``actual``, with the oracle's tensor ``expected``. ``noise`` is the
-    measured rounding noise of the dtype. If ``noise`` is below the least possible yardstick, the
-    least yardstick is used."""
+    """Compare one tensor, ``actual``, with the oracle's tensor ``expected``. Errors are divided by
+    ``scale``. ``noise`` is the measured rounding noise of the dtype. If ``noise`` is below the
+    least possible yardstick, the least yardstick is used."""
     yardstick = max(noise, FLOOR * PRECISION[dtype])
     tolerance = K * yardstick
     array = tensor(actual)
@@ -319,8 +319,9 @@ def deviation(
 
 
 def shape_or_dtype_error(actual: Array | Misfit, expected: Array, dtype: str) -> str:
-    """Return a message if a value has a wrong shape or dtype, otherwise "". Floats must have
-    ``dtype``, conditions must be booleans, and indices may be integers of any width."""
+    """Return a message if ``actual`` has a different shape than ``expected`` or a wrong dtype,
+    otherwise "". Floats must have ``dtype``, conditions must be booleans, and indices may be
+    integers of any width."""
     if isinstance(actual, Misfit):
         return actual.reason
     if actual.shape != expected.shape:
@@ -335,8 +336,9 @@ def shape_or_dtype_error(actual: Array | Misfit, expected: Array, dtype: str) ->
 def compare(
     actual: Mapping[str, object], expected: Arrays, noise: Mapping[str, float], dtype: str
 ) -> list[Deviation]:
-    """Compare all expected tensors with the tensors ``actual`` of the same names. A tensor in
-    ``actual`` with an unexpected name is reported as a deviation too."""
+    """Compare all expected tensors with the tensors ``actual`` of the same names. ``noise`` maps a
+    name to the rounding noise of the tensor. A tensor in ``actual`` with an unexpected name is
+    reported as a deviation too."""
     scale = scales(expected)
     deviations = [
         deviation(name, actual.get(name), array, scale[name], noise.get(name, 0.0), dtype)

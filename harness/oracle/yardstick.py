@@ -180,8 +180,8 @@ class Expected:
         return compare(actual, self.values, self.noise(dtype), host_dtype(dtype))
 
     def spread(self, worst: Deviation, actual: Mapping[str, object]) -> Deviation:
-        """Return the deviation ``worst`` with a histogram of the errors of its tensor. If the
-        tensor was not compared, return the deviation unchanged."""
+        """Return the deviation ``worst`` with a histogram of the errors of its tensor, whose values
+        are in ``actual``. If the tensor was not compared, return the deviation unchanged."""
         array = tensor(actual.get(worst.name))
         if worst.reason or worst.void or isinstance(array, Misfit):
             return worst

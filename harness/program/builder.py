@@ -121,7 +121,8 @@ class Builder:
         return value
 
     def mean(self, value: int, axes: Iterable[int], *, keepdims: bool) -> int:
-        """Append the mean of a value over ``axes``."""
+        """Append the mean of a value over ``axes``. With ``keepdims``, these axes stay, with length
+        1."""
         axes = tuple(axes)
         dims = tuple(self.types[value].shape[a] for a in axes)
         total = self.emit("sum", value, axis=axes, keepdims=keepdims)

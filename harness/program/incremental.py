@@ -69,8 +69,9 @@ Axes = Sequence[int | None]
 
 
 def _aligned(shapes: Sequence[Shape], result: Shape, axis: int) -> Axes:
-    """Return for each operand of an elementwise node the operand's axis that corresponds to
-    ``axis`` of the result. The axis is None if the operand lacks it or has length 1 along it."""
+    """Return, for each operand of an elementwise node, the axis of the operand that corresponds to
+    ``axis`` of the result. The axis is None if the operand lacks it or has length 1 along it.
+    ``shapes`` are the shapes of the operands, and ``result`` is the shape of the result."""
     axes: list[int | None] = []
     for shape in shapes:
         operand_axis = axis - (len(result) - len(shape))
@@ -301,7 +302,7 @@ class _StepBuilder:
         self.types, self.needed_parts = self.program.types, self.needs.needed_parts
 
     def build_program(self, output: str) -> Program:
-        """Build and return the program of one step."""
+        """Build and return the program that computes one step of the output named ``output``."""
         program = self.program
         groups = {
             name: [self._port(port) for port in getattr(program, name)]

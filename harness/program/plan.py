@@ -75,8 +75,9 @@ def forward_plan(
 ) -> Plan:
     """Return the plan of a forward pass, which computes the new state and the outputs.
 
-    The plan omits an output that the program also reads to compute another output. The arguments
-    ``moved`` and ``fuses`` choose optimisations, see :func:`harness.program.passes.optimise`.
+    The plan omits an output that the program also reads to compute another output. ``fused`` names
+    the fused operations of the backend, e.g. ``relu``. The arguments ``moved`` and ``fuses`` choose
+    optimisations, see :func:`harness.program.passes.optimise`.
     """
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
@@ -176,7 +177,8 @@ def _append_updates(
     learning_rate: float,
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Append the update of every parameter. Return two mappings from names to value numbers: the
-    new inputs (the optimizer's slots), and the outputs (new parameters, new slots, next step)."""
+    new inputs (the optimizer's slots), and the outputs (new parameters, new slots, next step).
+    ``gradients`` maps a parameter to the number of its gradient."""
     rate = builder.constant(learning_rate)
     after = builder.emit("add", step, builder.constant(1.0))
     slots: dict[str, int] = {}
@@ -269,8 +271,9 @@ def _build_plan(
     outputs: Mapping[str, int],
     carried_inputs: Mapping[str, int],
 ) -> Plan:
-    """Return a plan with these optimised nodes. Inputs that no node reads are left out of the
-    plan."""
+    """Return a plan with these optimised nodes. Inputs that no node reads are left out, unless an
+    output has the same name. ``carried_inputs`` are inputs in addition to those of the program,
+    e.g. the optimizer's slots."""
     inputs = {f"{prefix}{p.name}": p.value for prefix, p in crossing_ports(program)}
     inputs |= carried_inputs
     used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())

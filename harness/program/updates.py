@@ -37,9 +37,10 @@ def with_loss_scaling(
     before: Mapping[str, int],
     new_values: Mapping[str, int],
 ) -> dict[str, int]:
-    """Return the values after a step with loss scaling: ``new_values`` if all gradients are finite,
-    otherwise the values ``before`` the step. The result also has the next scale (:data:`SCALE`) and
-    the next number of steps since the scale changed (:data:`GOOD`)."""
+    """Return the values after a step with loss scaling, as a dictionary from name to value number:
+    ``new_values`` if all gradients are finite, otherwise the values ``before`` the step. The result
+    also has the next scale (:data:`SCALE`) and the next number of steps since the scale changed
+    (:data:`GOOD`)."""
     total = builder.constant(0.0)
     for gradient in gradients.values():
         square = builder.emit("multiply", gradient, gradient)

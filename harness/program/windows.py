@@ -162,6 +162,7 @@ def pads_of(attributes: Attributes, rank: int) -> list[tuple[Any, Any]]:
 def order_of_taken(axes: Sequence[int], rank: int) -> list[int]:
     """Return the permutation that a backend needs if it takes windows along the axes ``axes`` one
     by one. It moves the axes inside a window to their positions in the result of ``windows``.
+    ``rank`` is the number of axes of the operand.
 
     Before the permutation, each axis inside a window directly follows its axis of windows.
     """

@@ -58,8 +58,8 @@ class Causes:
     @staticmethod
     def single(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
         """Return a single cause with ``proved`` false: the search has not replaced the wrong value
-        and run the model again. ``phase``, ``what`` and ``names`` are the fields of :class:`Cause`.
-        """
+        and run the model again. ``phase``, ``what`` and ``names`` are the fields of :class:`Cause`,
+        and ``proof`` is a text about the evidence."""
         return Causes([Cause(phase, what, tuple(names))], False, proof)
 
     def lines(self) -> list[str]:

@@ -94,7 +94,8 @@ class OptimizerSteps:
         return step_arrays(steps, self.material)
 
     def run_on_backend(self, train: Train) -> Arrays:
-        """Run the steps of the optimizer on the backend, and return their values."""
+        """Run the steps of the optimizer on the backend (by ``train``). Return their values, with
+        names such as ``step 2: loss``."""
         steps = train(self.program, self.inference, self.rule, self.material, self.batches)
         return step_arrays(steps, self.material)
 
@@ -122,7 +123,8 @@ class OptimizerSteps:
 
     def rerun(self, batches: Batches | None = None, **how: Any) -> Arrays:
         """Return the values that the oracle computes if it makes a mistake: with changed
-        ``batches``, or with other arguments ``how`` of the method ``_run_steps``."""
+        ``batches``, or with other arguments ``how`` of the method ``_run_steps``. The values have
+        names such as ``step 2: loss``."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
         return self._run_steps(session, batches or self.batches, **how)

@@ -129,14 +129,16 @@ class Context:
 
     def prepare(self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float) -> None:
         """Prepare a pipeline: steps of the case that the worker will run without returning results
-        in between. No step runs yet. ``mode`` is "train" or "forward"."""
+        in between. No step runs yet. ``mode`` is "train" or "forward", and ``rate`` is the learning
+        rate. The steps use ``batches`` in turn."""
         self.call_worker("prepare", batches, rule, rate, path=self.path, mode=mode, quick=True)
 
     def call_worker(
         self, verb: str, batches: Batches, rule: UpdateRule | None, rate: float, **further: Any
     ) -> Any:
         """Call the worker's method ``verb`` with the programs and arrays of the case, the batches,
-        the update rule and the learning rate. Return the worker's answer."""
+        the update rule and the learning rate (``rate``). ``further`` has more arguments of the
+        method. Return the worker's answer."""
         material = self.case.material
         return self.remote.call(
             verb,
@@ -191,8 +193,9 @@ def describe_first_difference(
 
 
 def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False) -> bool:
-    """Return whether two results have equal numbers (NaN equals NaN), or equal bytes if ``bits`` is
-    true. Two results that are not arrays are equal if both are invalid for the same reason."""
+    """Return whether two results ``a`` and ``b`` have equal numbers (NaN equals NaN), or equal
+    bytes if ``bits`` is true. Two results that are not arrays are equal if both are invalid for the
+    same reason."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return isinstance(a, Misfit) and isinstance(b, Misfit) and a == b
     if bits:

@@ -295,7 +295,7 @@ def _add_call(
     context: Context, name: str, run: Run, deviation: Deviation, exact: Array
 ) -> Deviation:
     """Return the deviation with the wrong function call as text, e.g. ``sqrt(inf) gave``; the
-    message then adds the numbers.
+    message then adds the numbers. ``exact`` has the right results.
 
     If each row of the batch is one call, the wrong row runs again, alone. The row may then be
     right, because kernels use different code for whole vectors and for the remainder.

@@ -54,7 +54,7 @@ _lock = Lock()
 
 def large_case(case: Case, own: Case, phase: Phase) -> Case:
     """Return a test case of the spec at large sizes, e.g. with more hidden units than the tile of a
-    matrix kernel.
+    matrix kernel. ``case`` has small sizes, and ``own`` has the spec's own sizes.
 
     Training and inference (``phase``) have different sizes. The test case is stored, so that all
     backends use the same one.
@@ -97,7 +97,8 @@ def _large_sizes(case: Case, own: Case, units: int) -> dict[str, int]:
 
 def numerous_case(case: Case, own: Case) -> Case | None:
     """Return a test case in which small sizes, e.g. the number of attention heads, are raised to 17
-    or more. Return None if no size can be raised."""
+    or more. ``case`` has small sizes, and ``own`` has the spec's own sizes. Return None if no size
+    can be raised."""
     with _lock:
         if case not in _numerous_cases:
             sizes, result = _raise_small_sizes(case, own), None
@@ -350,8 +351,8 @@ def _add_parameter_rounding(case: Case, expected: Expected, step_results: Arrays
 
 
 def _run_step(context: Context, expected: Arrays) -> ArrayDict:
-    """Run one step of gradient descent. Return its loss, and the gradients, which are computed from
-    the change of each parameter."""
+    """Run one step of gradient descent. Return a dictionary with the loss, and with gradients,
+    which are computed from the change of each parameter."""
     material = context.case.material
     batches = [{"inputs": material.inputs, "targets": material.targets}]
     # Prepare the step with a batch of zeros, which the real batch then overwrites.

@@ -237,7 +237,7 @@ def _check_nan_losses(
     context: Context, finding: Finding, batches: Batches, rule: UpdateRule, rate: float
 ) -> None:
     """Run steps of the prepared pipeline with NaN in all parameters, and check that the losses are
-    NaN.
+    NaN. ``rate`` is the learning rate.
 
     The second loss is NaN only if the first step has kept the NaN in the parameters. The check
     ``nan`` tests NaN in a single parameter.

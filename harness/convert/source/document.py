@@ -59,7 +59,8 @@ def shapes(program: Program, named_shapes: Sequence[tuple[str, Shape]]) -> str:
 def arrow(
     program: Program, given: Sequence[tuple[str, Shape]], made: Sequence[tuple[str, Shape]]
 ) -> str:
-    """Format inputs and results with their shapes, e.g. ``x [batch, 3] -> y [batch, 4]``.
+    """Format the inputs ``given`` and the results ``made`` with their shapes, e.g. ``x [batch, 3]
+    -> y [batch, 4]``.
 
     If there are no inputs, return only the results.
     """
@@ -85,7 +86,8 @@ def vocabulary(characters: Sequence[str]) -> list[str]:
 
 
 def constants(model: SourceModel, function: str, characters: Sequence[str]) -> list[str]:
-    """Return the lines of the constants of a generated file: inputs, state and vocabulary."""
+    """Return the source lines of a generated file's constants: the names of inputs and state, and
+    the vocabulary. ``function`` is the name of the function that the comments mention."""
     return [
         f"# The arguments of {function} in order, and what is carried from call to call.",
         f"INPUTS = {names([port.name for port in model.program.inputs])}",
@@ -103,7 +105,8 @@ def first_arguments(model: SourceModel) -> str:
 
 
 def docstring(lines: Sequence[str], indent: int = 0) -> list[str]:
-    """Return the lines of a docstring with the text ``lines``; long lists of shapes are wrapped."""
+    """Return the source lines of a docstring with the text ``lines``. Long lists of shapes are
+    wrapped. ``indent`` is the number of indentation levels."""
     space = INDENT * indent
     result: list[str] = []
     for line in lines:

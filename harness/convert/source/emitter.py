@@ -111,7 +111,8 @@ def number(figure: float) -> Code:
 
 def fill(template: str, *operands: Code, plain: bool = False) -> Code:
     """Fill a template, e.g. ``torch.exp(%0)``, with operands: ``%0`` is the first operand. ``^0``
-    is the first operand too, with parentheses if it needs them before a dot or ``[``.
+    is the first operand too, with parentheses if it needs them before a dot or ``[``. ``plain`` is
+    True if the result is a Python number and not a tensor.
 
     A template contains each operand exactly once, because the emitter counts how often values are
     read.
@@ -126,7 +127,8 @@ def fill(template: str, *operands: Code, plain: bool = False) -> Code:
 
 
 def infix(sign: str, level: int, left: Code, right: Code) -> Code:
-    """Return the expression ``left sign right``, e.g. ``a + b``, with the necessary parentheses."""
+    """Return the expression ``left sign right``, e.g. ``a + b``, with the necessary parentheses.
+    ``level`` is the precedence of the operator."""
     # Python would chain comparisons: ``a < b < c`` means ``a < b and b < c``.
     first = left.within(level + 1 if level == COMPARISON else level)
     parts = (*first, f" {sign} ", *right.within(level + 1))

@@ -110,7 +110,8 @@ class SourceModel:
 
 
 def model(training: Program, inference: Program) -> SourceModel:
-    """Prepare the inference program of a model for writing as source code."""
+    """Prepare the inference program of a model for writing as source code. Calls whose equations
+    differ in the ``training`` program are recorded too."""
     names = dict(inference.names)
     idioms = Idioms(inference.types, names)
     ports = (*inference.outputs, *inference.new_state)
@@ -225,7 +226,8 @@ def _zeros(form: LayerForm, call: Node, made: Mapping[int, Node]) -> frozenset[s
 
 
 def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
-    """Return whether a node computes an array of zeros."""
+    """Return whether a node computes an array of zeros. ``made`` maps a value to the node that
+    computes it."""
     if node is None or node.op != "broadcast_to":
         return False
     source = made.get(node.inputs[0])

@@ -70,7 +70,8 @@ def text(value: str) -> str:
 
 
 def text_lines(value: str, width: int) -> list[str]:
-    """Return a long string as literals that Python joins, one per line."""
+    """Return a long string as several string literals of at most ``width`` characters, one per
+    line, which Python joins."""
     lines = [""]
     for character in value:
         piece = _escaped(character)

@@ -96,9 +96,9 @@ class SliceCotangent:
 
 
 def rows(pieces: Sequence[SliceCotangent]) -> list[list[SliceCotangent]]:
-    """Group slices along an axis so that the slices within a group do not overlap and can be
-    concatenated. Return the groups. Two slices with symbolic sizes are in one group only if they
-    cannot overlap for any sizes."""
+    """Group the slices ``pieces`` along an axis so that the slices within a group do not overlap
+    and can be concatenated. Return the groups. Two slices with symbolic sizes are in one group only
+    if they cannot overlap for any sizes."""
     groups: list[list[SliceCotangent]] = []
     for piece in sorted(pieces, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
         group = next((r for r in groups if _not_negative(piece.start - r[-1].stop)), None)
@@ -196,9 +196,9 @@ class Reverse:
         return self.cotangents.get(value)
 
     def _side_by_side(self, group: Sequence[SliceCotangent], axis: int, shape: Shape) -> int:
-        """Concatenate the cotangents of slices that do not overlap, with zeros in the gaps between
-        them. Return the number of the result, which is the cotangent of the whole value with
-        ``shape``."""
+        """Concatenate the cotangents in ``group``, which belong to slices that do not overlap, with
+        zeros in the gaps between them. Return the number of the result, which is the cotangent of
+        the whole value with ``shape``."""
         pieces: list[int] = []
         end = Dim()
 

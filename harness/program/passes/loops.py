@@ -95,7 +95,8 @@ def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
 
 
 def _terms(g: Rewriter, inputs: Sequence[int], depth: int) -> list[int]:
-    """Return the terms of a sum. An inner sum that no other node reads is replaced by its terms."""
+    """Return the terms of a sum with the operands ``inputs``. An inner sum that no other node reads
+    is replaced by its terms. ``depth`` is the number of loops around the sum."""
     return [value for value, part in _terms_and_sums(g, inputs, depth) if part is None]
 
 
@@ -103,8 +104,10 @@ def _terms_and_sums(
     g: Rewriter, inputs: Sequence[int], depth: int
 ) -> Iterator[tuple[int, tuple[int, ...] | None]]:
     """Yield the terms of a sum as (value, None), and its inner sums as (value, operands).
+    ``inputs`` are the operands of the sum, and ``depth`` is the number of loops around it.
 
-    An inner sum is followed by its own terms. A sum that another node reads too is a term.
+    An inner sum is followed by its own terms. If another node reads an inner sum too, the inner sum
+    is a term.
     """
     pending = list(reversed(inputs))
     while pending:
@@ -118,8 +121,8 @@ def _terms_and_sums(
 
 
 def _is_summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]) -> bool:
-    """Return whether one of the inner sums already adds exactly the terms in ``early``; nothing
-    needs to be reordered then."""
+    """Return whether one of the inner sums already adds exactly the terms in ``early``, the terms
+    that can be computed before the loop. Nothing needs to be reordered then."""
     # The number of early terms in each inner sum; any other term makes the number negative.
     counts: dict[int, int] = {}
     early_terms = set(early)
@@ -134,8 +137,9 @@ def _is_summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[i
 
 
 def _availability(g: Rewriter, value: int, depth: int) -> int:
-    """Return where the term ``value`` can be computed: 0 if before the loop, 1 if before the loop
-    for all steps at once (the term depends on sequences), 2 if only inside the loop."""
+    """Return where the term ``value`` of a sum inside ``depth`` loops can be computed: 0 if before
+    the innermost loop, 1 if before the loop for all steps at once (the term depends on sequences),
+    2 if only inside the loop."""
     if g.depth(value) < depth:
         return 0
     return 1 if value in g.scopes[depth].slices else 2

@@ -401,8 +401,8 @@ def _neighbours(parts: Sequence[Node | None], axis: int) -> bool:
 
 
 def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
-    """Return, for each value, the nodes that read it, also inside loops. If a node in a loop reads
-    the slice of a sequence, it is listed as a reader of the sequence."""
+    """Return a dictionary from each value to the nodes that read it, also inside loops. If a node
+    in a loop reads the slice of a sequence, it is listed as a reader of the sequence."""
     users: dict[int, list[Node]] = defaultdict(list)
     for node in nodes:
         for value in node.inputs:
@@ -429,7 +429,7 @@ def _loops(nodes: Sequence[Node]) -> dict[int, int]:
 
 def _sort_by_use(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:
     """Sort matrix products so that products whose results are used by the same operations are
-    neighbours.
+    neighbours. ``users`` maps a value to the nodes that read it.
 
     Neighbouring products are sorted by the sum that reads them. The gates of a recurrent layer
     therefore have the same order in the products with its input and in the products with its state.
@@ -445,8 +445,9 @@ def _sort_by_use(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tupl
 
 
 def _last_in_chain(value: int, users: Mapping[int, list[Node]]) -> int:
-    """Follow a value through the operations in :data:`CHAINED`, as long as it has a single reader;
-    return the result of the last of these operations."""
+    """Follow a value through the operations in :data:`CHAINED`, as long as a single node reads it.
+    Return the result of the last of these operations. ``users`` maps a value to the nodes that read
+    it."""
     readers = users.get(value, [])
     while len(readers) == 1 and readers[0].op in CHAINED:
         value = readers[0].output

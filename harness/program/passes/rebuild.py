@@ -50,7 +50,7 @@ class Rebuild:
 
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
         """Emit a loop again, with its rewritten body. Operations that the rules move out of the
-        loop are emitted before or after it."""
+        loop are emitted before or after it. ``uses`` maps a value to how often it is read."""
         g, body, count = self.rewriter, node.block, node.carries
         starts = [self._new(i) for i in node.inputs[:count]]
         sequences = [self._new(i) for i in node.inputs[count:]]
@@ -127,8 +127,9 @@ class Rebuild:
 
     def _stack_of(self, value: int, depth: int, stacks: dict[int, int], like: int) -> int:
         """Return the stack of a value in a loop's body, i.e. the array with this value at every
-        step; it is computed after the loop. ``like`` is a sequence of the loop, from which the
-        number of steps is known. ``stacks`` maps values to stacks that exist already."""
+        step; it is computed after the loop. ``depth`` is the nesting depth of the loop. ``like`` is
+        a sequence of the loop, from which the number of steps is known. ``stacks`` maps values to
+        stacks that exist already."""
         pending = [value]
         while pending:
             inner = pending[-1]
@@ -236,7 +237,8 @@ def prune(nodes: Iterable[Node], results: Iterable[int]) -> tuple[Node, ...]:
 
 
 def _pruned_loop(node: Node, live: set[int]) -> Node:
-    """Drop carried values and stacks of a loop that nothing reads; return other nodes unchanged."""
+    """Drop carried values and stacks of a loop on which no value in ``live`` depends. If the node
+    is not a loop, return it unchanged."""
     if node.op != "scan":
         return node
     body, count = node.block, node.carries

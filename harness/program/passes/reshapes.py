@@ -90,7 +90,8 @@ def _slice(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 def _slice_of_concat(
     g: Rewriter, parts: tuple[int, ...], axis: int, start: Dim, stop: Dim
 ) -> int | None:
-    """Rewrite ``[a, b][:n] -> a[:n]``, if the slice lies within one of the concatenated values."""
+    """Rewrite ``[a, b][:n] -> a[:n]``, if the slice ``start:stop`` lies within one of the
+    concatenated values ``parts``."""
     offset, low, high = Dim(), start.resolve(g.sizes), stop.resolve(g.sizes)
     for part in parts:
         end = offset + g.shape(part)[axis]
