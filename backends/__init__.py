@@ -1,1 +1,1 @@
-"""The backends that ship with the project, one package each."""
+"""The backends that ship with the project: one package for each framework."""

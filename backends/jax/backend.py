@@ -1,5 +1,5 @@
-"""The jax backend: JAX with its automatic differentiation and compiler; optax's losses and
-optimizers.
+"""The backend ``jax``: JAX with its automatic differentiation and compiler, and optax with its
+losses and optimizers.
 
 JAX itself has attention, convolutions and pools; its LSTM needs cuDNN and a GPU. All other layers
 run as equations. The backend ``flax`` also uses the layers of Flax (``flax.nnx``).
@@ -77,8 +77,8 @@ class Jax(Backend):
     def tensor(self, array: Array) -> Any:
         """Return the array as a JAX array. In a float32 session, index arrays become int32.
 
-        JAX would silently convert float64 arrays outside of a float64 session to float32, and
-        integers beyond int32 to other numbers. Raise :class:`UsageError` for these arrays.
+        Outside of a float64 session, JAX would silently round float64 arrays to float32, and change
+        integers that do not fit into int32. Raise :class:`UsageError` for such arrays.
         """
         if not jax.config.jax_enable_x64:
             if array.dtype == np.float64:
@@ -188,8 +188,8 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 
 
 class Flax(Jax):
-    """The backend ``flax``: the layers of Flax and, if Flax lacks a layer, the layer of the backend
-    ``jax``.
+    """The backend ``flax``: the layers of Flax. If Flax does not have a layer, the backend uses
+    JAX's own layer, as the backend ``jax`` does.
 
     In bfloat16 and float16, all layers are those of the backend ``jax``: Flax sums the gradients of
     biases in these dtypes, which loses digits.

@@ -1,4 +1,5 @@
-"""Measurements of the defaults of JAX and optax: one function for each entry of ``specs/defaults``.
+"""Measurements of the defaults of JAX and optax, e.g. of an optimizer's epsilon: one function for
+each entry of ``specs/defaults``.
 
 JAX has no layers with parameters, so there are no measurements of such layers.
 """
@@ -25,7 +26,8 @@ def _derivative(function: Any, at: float) -> float:
 
 
 def _step_size(transform: Any, gradient: float, start: float = 0.0) -> float:
-    """Return how far one optimizer step moves a parameter, divided by the learning rate."""
+    """Return how far one optimizer step moves a parameter from ``start``, divided by the learning
+    rate. The gradient is ``gradient``."""
     p = jnp.array([start])
     updates, _ = transform.update(jnp.array([gradient]), transform.init(p), p)
     return float(-updates[0]) / RATE

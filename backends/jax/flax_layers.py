@@ -1,4 +1,5 @@
-"""The Flax layers that the backend ``flax`` uses, and the layout of their parameters.
+"""The Flax layers that the backend ``flax`` uses, and how their parameters correspond to the
+spec's.
 
 Two kinds of layers run as equations, because Flax cannot express them. ``gru_reset_after`` has two
 biases per gate, but Flax's GRU has one. Flax's bidirectional layers take lengths, which cannot
@@ -49,9 +50,10 @@ def module(
 ) -> Native:
     """Return a native layer (see :class:`Native`) that runs a Flax module.
 
-    ``make`` creates the module. ``pieces`` maps paths in the module (``cell.dense_i.kernel``) to
-    the layout of parameters, and ``statistics`` maps paths to names of moving statistics. ``call``
-    calls the module.
+    ``make`` gets arguments such as the dtype, and creates the module. ``pieces`` maps a path in the
+    module, e.g. ``cell.dense_i.kernel``, to the spec's parameters that this variable holds.
+    ``statistics`` maps a path to the name of a moving statistic. ``call`` calls the module, given
+    its inputs, states and statistics by name.
     """
     own = {"dtype": dtype, "param_dtype": dtype}
     outline = nnx.eval_shape(lambda: make({**own, "rngs": nnx.Rngs(0)}))
@@ -71,7 +73,7 @@ def module(
 
 
 def call_module(module: Module, values: Tensors) -> Sequence[Any]:
-    """Call a module that has only the input ``x``, and return its results as a list."""
+    """Call a module that has only the input ``x``; return a list with its result."""
     return [module(values["x"])]
 
 
@@ -82,14 +84,16 @@ def call_with_activation(activation: str) -> Call:
 
 
 def kernel_and_bias(layer: ClaimableCall) -> dict[str, Piece]:
-    """Return the layout of a layer's kernel ``W`` and, if it has one, of its bias ``b``."""
+    """Return a dictionary from Flax's names (``kernel``, ``bias``) to the spec's parameters ``W``
+    and, if the layer has a bias, ``b``."""
     bias: dict[str, Piece] = {"bias": Part("b")} if "b" in layer.shapes else {}
     return {"kernel": Part("W"), **bias}
 
 
 def if_activation_known(claim: Claim) -> Claim:
-    """Wrap a claim function, so that it returns None (the layer then runs as equations) for layers
-    with activations that Flax lacks."""
+    """Wrap the function ``claim``, which returns Flax's implementation of a layer. For layers with
+    activations that Flax does not have, the wrapped function returns None, so these layers run as
+    equations."""
 
     def claim_if_known(layer: ClaimableCall, dtype: str) -> Native | None:
         functions = (layer.attributes.get(n, "linear") for n in ("activation", "gate"))

@@ -133,7 +133,8 @@ def _arrays(path: Path) -> Iterator[dict[str, Declared]]:
 
 
 def _declared(parts: Archive, name: str) -> Declared:
-    """Read an array's header; return its shape and dtype, and a function that loads the array."""
+    """Read the header of the array ``name`` in an archive; return its shape and dtype, and a
+    function that loads the array."""
     head = io.BytesIO(parts.start(name, HEADER))
     try:
         version = read_magic(head)

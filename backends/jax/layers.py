@@ -29,10 +29,10 @@ def _mask(values: Tensors) -> Mapping[str, Any]:
 
 
 def _packed_attention(mask_arguments: MaskArguments) -> Callable[[ClaimableCall], Native]:
-    """Return a function that makes the native attention of a layer, with one joint projection for
+    """Return a function that makes the native attention of a layer. A single matmul computes
     queries, keys and values.
 
-    ``mask_arguments`` returns the arguments for the mask of a call.
+    ``mask_arguments`` returns the arguments with which JAX's attention gets the mask of a call.
     """
 
     def claim(layer: ClaimableCall) -> Native:
@@ -60,15 +60,16 @@ def _packed_attention(mask_arguments: MaskArguments) -> Callable[[ClaimableCall]
 
 
 def _rotate(x: Array, cos: Array, sin: Array) -> Array:
-    """Rotate the halves of x [batch, time, heads, 2 * half] by angles, given as ``cos`` and ``sin``
-    [time, 1, half]."""
+    """Rotate x [batch, time, heads, 2 * half] as in a rotary position embedding: entry i of the
+    first half and entry i of the second half are a pair, rotated by an angle. ``cos`` and ``sin``
+    [time, 1, half] are those of the angles."""
     a, b = jnp.split(x, 2, -1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def _grouped_attention(layer: ClaimableCall) -> Native:
-    """Return the native grouped attention, which calls JAX's attention; JAX repeats the keys and
-    values of each group itself."""
+    """Return the native layer for grouped attention, i.e. with fewer keys and values than queries.
+    It calls JAX's attention, which repeats the keys and values itself."""
     groups, each, half, base = (layer.attributes[n] for n in ("groups", "each", "half", "base"))
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
@@ -113,7 +114,8 @@ AXES = {
 
 
 class Framing(NamedTuple):
-    """The windows of a convolution, for each axis. ``padding`` is as in ``lax``."""
+    """The settings of a convolution's windows: stride, dilation and padding of each axis, and the
+    number of channel groups. ``padding`` has the format of ``jax.lax``."""
 
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -122,7 +124,8 @@ class Framing(NamedTuple):
 
 
 def framing(layer: ClaimableCall) -> Framing:
-    """Return the windows of a convolution."""
+    """Return the settings of a convolution's windows, e.g. stride and padding, from the attributes
+    of the layer."""
     given, kernel = layer.attributes, layer.shapes["W"][:-2]
     if layer.definition == "conv2d_transpose":
         # A transposed convolution inserts zeros between the inputs, and pads them so that each
@@ -193,8 +196,8 @@ LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
 
 
 def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
-    """Return the native layer or loss from JAX or optax that computes a call; None if there is
-    none."""
+    """Return the layer or loss of JAX or optax that computes a call in ``dtype``; return None if
+    there is none. ``on_cpu`` is False on a GPU."""
     if layer.definition in LOSSES:
         return _loss(*LOSSES[layer.definition])
     native = None
@@ -209,11 +212,11 @@ def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
 
 
 def _cast(native: Native, dtype: str) -> Native:
-    """Wrap a layer to run in a narrow dtype: cast its inputs and parameters to this dtype, except
-    biases.
+    """Wrap a layer to run in a narrow dtype (bfloat16 or float16): its inputs and parameters,
+    except biases, are cast to this dtype.
 
-    XLA sums the gradient of a bias over the batch in the bias's dtype. In a narrow dtype, the sum
-    over a large batch would lose most of its digits.
+    Biases stay in float32 because XLA sums the gradient of a bias over the batch in the bias's
+    dtype. In a narrow dtype, the sum over a large batch would lose most of its digits.
     """
 
     def cast(tensors: Tensors) -> Tensors:

@@ -1,4 +1,5 @@
-"""The optax optimizers that replace optimizers of a spec in the backend ``jax``."""
+"""The optax optimizers that the backend ``jax`` uses instead of the equations of a spec's
+optimizer."""
 
 from __future__ import annotations
 
@@ -47,10 +48,10 @@ OWN_SLOTS: Mapping[str, Mapping[str, str]] = {
 class OptaxOptimizer(NativeOptimizer):
     """An optax optimizer with its arguments.
 
-    Each step calls ``make(learning_rate)`` again, and passes on the optimizer state (moments and
-    step count). optax can also change the learning rate of one optimizer by
-    ``optax.inject_hyperparams``, but that would round the coefficients, and ``1 - beta_2``, to
-    float32. Here they are Python floats.
+    Each step makes the optimizer again by ``make(learning_rate)``, because the learning rate can
+    change. The state of the optimizer (moments and step count) goes from step to step.
+    ``optax.inject_hyperparams`` could also change the learning rate, but it would round the
+    coefficients, and ``1 - beta_2``, to float32. Here they are Python floats.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
 
 def _clip(rule: UpdateRule) -> tuple[str, float] | None:
     """Return the name of optax's clipping function and its limit; return None if optax cannot clip
-    as the rule does."""
+    gradients as the rule does."""
     match clipping(rule):
         case Clipping(by="global_norm", limit=limit, epsilon=0):
             return "clip_by_global_norm", limit

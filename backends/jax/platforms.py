@@ -1,4 +1,5 @@
-"""The start of JAX on the platform (CPU or CUDA) that a session needs, and on no other.
+"""The start of JAX on the platform (CPU or CUDA) that a session needs, without starting the other
+platform.
 
 By default, JAX starts all installed platforms, and the CUDA platform then uses memory on every GPU.
 This module therefore counts GPUs without JAX.
@@ -22,8 +23,8 @@ _CARD = re.compile(r"nvidia\d+|dxg")
 
 
 def devices() -> tuple[str, ...]:
-    """Return the device names that ``--device`` accepts, found from device files and from JAX
-    plugins."""
+    """Return the device names that ``--device`` accepts. GPUs are found from device files and from
+    the installed JAX plugins, without starting JAX."""
     plugins = [entry.name for entry in entry_points(group="jax_plugins")]
     nodes = [path.name for path in DEVICES.iterdir()]
     return device_names(gpu_count(nodes, plugins, os.environ.get("CUDA_VISIBLE_DEVICES")))
@@ -72,7 +73,7 @@ def start(jax: Any, device: str) -> Any:
 
 
 def prepare(jax: Any, device: str, dtype: str) -> Any:
-    """Start a device, and set JAX's precision for a session; return the device.
+    """Start JAX on a device, and set the precision that ``dtype`` needs; return the JAX device.
 
     Raises:
         UsageError: JAX has no such device.
@@ -88,14 +89,14 @@ def prepare(jax: Any, device: str, dtype: str) -> Any:
 
 
 def settings(jax: Any) -> Mapping[str, str]:
-    """Return the settings that :func:`prepare` has made, e.g. of precision, by name, with the
-    values that JAX reports."""
+    """Return a dictionary of the settings that :func:`prepare` has made, e.g. of the precision,
+    with the values that JAX reports."""
     return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
 
 
 def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the variable ``XLA_FLAGS``, extended by the flag that makes operations
-    deterministic."""
+    """Return the environment variable ``XLA_FLAGS`` with the flag that makes operations
+    deterministic. Flags that it has in ``variables`` are kept."""
     flags = variables.get("XLA_FLAGS", "").split()
     return {"XLA_FLAGS": " ".join([*(f for f in flags if f != DETERMINISTIC), DETERMINISTIC])}
 
@@ -115,7 +116,8 @@ class PeakMemory:
         self._before = _peak(device) or 0
 
     def peak_bytes(self, device: Any) -> int | None:
-        """Return the peak in bytes; None if it is unknown, or not above earlier peaks."""
+        """Return the peak in bytes since the last :meth:`forget`. Return None if it is unknown,
+        because it is not above an earlier peak."""
         found = _peak(device)
         return found if found is not None and found > self._before else None
 

@@ -15,7 +15,8 @@ Each = tuple[int, ...]
 
 
 def framing(jax: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return the implementations of the primitives ``windows`` and ``overlap_add``."""
+    """Return a dictionary with the implementations of the primitives ``windows`` (all windows of an
+    array, as for a convolution) and ``overlap_add`` (its transpose)."""
     return {"windows": partial(_windows, jax), "overlap_add": partial(_overlap_add, jax)}
 
 
@@ -56,8 +57,8 @@ PROMISE = "promise_in_bounds"
 
 
 def takes(jnp: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return the primitives that gather entries by index, by name. They do not check that indices
-    are in range."""
+    """Return a dictionary with the primitives that gather entries by index, e.g. ``take``. They do
+    not check that indices are in range."""
     return {
         "take": lambda x, indices: x.at[indices].get(mode=PROMISE),
         "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode=PROMISE),
@@ -103,8 +104,8 @@ def argsort(jnp: Any) -> Callable[[Any], Any]:
 
 
 def table(jax: Any) -> Table:
-    """Return the table of primitives. The caller passes the module ``jax``, because its import is
-    slow."""
+    """Return the table of primitives, from name to function. The caller passes the module ``jax``,
+    because its import is slow."""
     jnp = jax.numpy
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
@@ -155,7 +156,8 @@ def table(jax: Any) -> Table:
 
 
 def fused(jnp: Any) -> Table:
-    """Return the fused operations that are a single JAX function."""
+    """Return a dictionary with the fused operations (e.g. ``softmax``) that are a single JAX
+    function."""
     return {
         "relu": lambda x: jnp.maximum(x, 0),
         "clip": lambda x, low, high: jnp.clip(x, low, high),

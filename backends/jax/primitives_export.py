@@ -23,7 +23,8 @@ from harness.extend.source import (
 
 
 def _window_positions(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
-    """Yield for each windowed axis the source of the positions of window entries along this axis.
+    """Yield source code for each axis along which windows are taken: an expression for the
+    positions of the entries of each window.
 
     The positions have the shape ``[count, size]``: number of windows, entries of a window. With
     several axes, they have further axes of length 1.
@@ -47,7 +48,8 @@ def _window_positions(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterat
 
 
 def windows(e: Emitter, node: Node) -> str:
-    """Return the source of the primitive ``windows``, as a template for its operands."""
+    """Return source code for the primitive ``windows``: an expression in which ``%0`` stands for
+    the operand."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
     places = ", ".join(_window_positions(e, node, attributes["length"]))
     pads = pads_of(attributes, rank)
@@ -60,7 +62,8 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """Return the source of the primitive ``overlap_add``, as a template for its operands."""
+    """Return source code for the primitive ``overlap_add``: an expression in which ``%0`` stands
+    for the operand."""
     attributes, shape = node.attributes, e.types[node.output].shape
     axes = attributes["axes"]
     counts = tuple(e.types[node.inputs[0]].shape[axis] for axis in axes)
@@ -138,7 +141,7 @@ WORDS = Words(
 
 
 class JaxDialect(Dialect):
-    """The writer of JAX source for the operations of a program."""
+    """The writer of JAX source code for the operations of a program."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
         code = common_code(e, node, operands, TEMPLATES)
@@ -154,7 +157,8 @@ class JaxDialect(Dialect):
         return fill(f"jnp.full({e.shape(shape)}, %0, {e.like}.dtype)", fill_number)
 
     def scan(self, e: Emitter, node: Node) -> None:
-        """Write the step of a loop as a function, and a call of ``jax.lax.scan`` with it."""
+        """Write a loop over time: a function for one step, and a call of ``jax.lax.scan`` with this
+        function."""
         count = node.carries
         codes = e.operands(node.inputs, 40)
         starts = [e.read(code) for code in codes[:count]]
@@ -217,8 +221,8 @@ def _tuple(texts: Sequence[str], none: str) -> str:
 
 
 def _argument(names: Sequence[str], several: str) -> str:
-    """Return the name if there is only one; return ``several`` if the argument is unpacked to
-    several names."""
+    """Return source code for a function's argument: the name if there is only one name, else
+    ``several``, a tuple that the function unpacks to these names."""
     return names[0] if len(names) == 1 else several if names else "_"
 
 

@@ -20,7 +20,7 @@ Options = Mapping[str, Any] | None
 def quick_options(jax: Any) -> Mapping[str, Any]:
     """Return XLA options that reduce the compile time on a CPU to an eighth.
 
-    The code is not optimised, which is sufficient for checks at small sizes. Options that this
+    The compiled code is not optimised, which suffices for checks at small sizes. Options that this
     version of XLA does not know are omitted.
     """
     wanted = {
@@ -48,9 +48,11 @@ def scan(
     reverse: bool,
     quick: bool,
 ) -> tuple[list[Any], list[Any]]:
-    """Run a loop over time as ``jax.lax.scan``, which unrolls short loops so that XLA fuses steps.
+    """Run a loop over time as ``jax.lax.scan``; see :meth:`.Backend.scan`. Short loops are
+    unrolled, so that XLA can fuse their steps.
 
-    The loop is not unrolled if the carried tensors are large or if ``quick`` is true.
+    The loop is not unrolled if the carried tensors are large, or if ``quick`` is true, i.e. if
+    compiling must not take long.
     """
 
     def body(carried: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -65,14 +67,15 @@ def scan(
 
 
 def advance(jax: Any, step: Advance, options: Options) -> Advance:
-    """Compile a step that may overwrite the memory of its carried tensors."""
+    """Return a compiled step, which may overwrite the memory of its carried tensors (the tensors
+    that the step replaces)."""
     compiled: Advance = jax.jit(step, donate_argnums=0, compiler_options=options)
     return compiled
 
 
 def several(jax: Any, step: Advance, options: Options) -> Advance:
-    """Compile many steps as one call, which is faster: the overhead of a call is as long as a small
-    step."""
+    """Return a function that makes many steps in one compiled call. This is faster, because the
+    overhead of a call takes as long as a small step."""
 
     def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
         def body(carried: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:

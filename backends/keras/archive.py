@@ -1,6 +1,6 @@
-"""A reader for the variables of a ``.keras`` file that does not create its layers.
+"""A reader for the variables of a ``.keras`` file. It does not create the layers.
 
-Only the names of layers are read from the file's configuration. Keras would create the objects in
+From the file's configuration, only the names of layers are read. Keras would create the objects in
 the configuration, and in many versions code in a file could run. The variables are in an HDF5 file
 in the archive, grouped by layer class and order.
 """
@@ -32,13 +32,14 @@ OPERATIONS = "keras.src.ops."
 
 
 def text(archive: Archive, name: str, limit: int = DESCRIBED) -> str:
-    """Return the text of a file in the archive."""
+    """Return the text of the file ``name`` in the archive. A file of more than ``limit`` bytes is
+    an error."""
     return archive.part(name, limit).decode("utf-8", "replace")
 
 
 def layers(config: str) -> dict[str, tuple[str, str]]:
-    """Return two texts for each layer in a configuration, by layer name: its class, and the group
-    with its variables in the HDF5 file.
+    """Return a dictionary from the name of each layer in a configuration to two texts: the layer's
+    class, and the group in the HDF5 file that has its variables.
 
     Raises:
         Damaged: the configuration does not describe a model.
@@ -67,7 +68,8 @@ def _snake_case(name: str) -> str:
 
 @contextmanager
 def variables(archive: Archive, model_bytes: int) -> Iterator[Any]:
-    """Open the HDF5 file in the archive; ``model_bytes`` is the size of the model's variables.
+    """Open the HDF5 file in the archive, as a context manager. ``model_bytes`` is the size of the
+    model's variables, which limits what is read.
 
     Raises:
         Damaged: the file is not an HDF5 file.
@@ -85,8 +87,8 @@ def variables(archive: Archive, model_bytes: int) -> Iterator[Any]:
 
 
 def declared(file: Any, group: str, layer: str, inner: Sequence[str], index: int) -> Declared:
-    """Return variable number ``index`` of a layer, or of an object inside the layer, e.g. a cell.
-    ``inner`` is the path of this object.
+    """Return the description of a variable in ``file``: number ``index`` of the object at the path
+    ``inner`` (e.g. a cell) inside a layer. ``group`` is the layer's group in the HDF5 file.
 
     Raises:
         Damaged: the variables belong to another layer.
@@ -121,8 +123,8 @@ def _loader(dataset: Any) -> Callable[[], Array]:
 
 
 def _child(place: Any, name: str, kind: Any) -> Any:
-    """Return a direct member of an HDF5 group. A link is an error, because it could lead to any
-    file.
+    """Return the direct member ``name`` of an HDF5 group, which must be of the class ``kind``. A
+    link is an error, because it could lead to any file.
 
     Raises:
         Damaged: there is no such member, or it is a link.
@@ -193,8 +195,8 @@ def declare_variables(
     groups: Mapping[str, tuple[str, str]],
     file: Any,
 ) -> dict[str, Declared]:
-    """Return the variables of all layers in a file by name, after checking them against the model's
-    variables.
+    """Return a dictionary of the descriptions of all variables in a file, after checking them
+    against ``built``, the model's Keras layers.
 
     Raises:
         UsageError: a layer is missing or has another class, or a variable has another shape.

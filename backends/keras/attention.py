@@ -29,14 +29,14 @@ ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
 
 
 def arguments(layer: ClaimableCall) -> dict[str, Any]:
-    """Return the constructor arguments, by name, with which ``keras.layers.MultiHeadAttention``
-    equals a layer of the spec."""
+    """Return the arguments with which the constructor of ``keras.layers.MultiHeadAttention`` makes
+    a layer equal to the spec's layer."""
     return {"num_heads": layer.attributes["heads"], "key_dim": layer.attributes["head"]}
 
 
 def packing(layer: ClaimableCall) -> Packing:
-    """Return the layout of the parameters in Keras. There, heads are a separate axis, except in the
-    output bias."""
+    """Return how Keras' variables correspond to the spec's parameters. In Keras, heads are a
+    separate axis, except in the output bias."""
     heads = (layer.attributes["heads"], layer.attributes["head"])
     features, _ = layer.shapes["W_q"]
     pieces: dict[str, Piece] = {}
@@ -49,5 +49,6 @@ def packing(layer: ClaimableCall) -> Packing:
 
 
 def parts_of(layer: Any) -> dict[str, Any]:
-    """Return the inner layers of an attention layer by the names that :func:`packing` uses."""
+    """Return the inner layers of an attention layer, e.g. the dense layer for the queries, by the
+    names that :func:`packing` uses."""
     return {part: getattr(layer, name) for part, (name, _) in PARTS.items()}

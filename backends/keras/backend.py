@@ -1,8 +1,8 @@
 """The Keras 3 backends: on TensorFlow (``keras``), torch (``keras-torch``) and JAX (``keras-jax``).
 
-Keras fixes its engine at import, so each backend runs in its own process. The native path is a
-``keras.Model`` of Keras layers that equal the spec's layers, and of Keras operations for everything
-else. The engine computes gradients.
+Keras fixes its engine (e.g. TensorFlow) at import, so each backend runs in its own process. The
+native path is a ``keras.Model`` of Keras layers that equal the spec's layers, and of Keras
+operations for everything else. The engine computes gradients.
 
 In float64 sessions, Keras computes some layers in float32, so these layers run as equations: on
 torch matrix products, normalisations and attention; on JAX normalisations, attention and layers
@@ -214,10 +214,11 @@ class Keras(Backend):
     def _make_layer(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
     ) -> Any:
-        """Return two things: a Keras layer with the spec's name, and a function that casts its
-        results to float32. The function is None unless the layer's dtype policy is mixed.
+        """Make a Keras layer with the spec's name. Return this layer, and a function that casts its
+        results to float32. The function is None unless the layer has a mixed dtype policy (bfloat16
+        or float16).
 
-        ``both`` makes the layer bidirectional.
+        ``kind`` is the Keras class. ``both`` makes the layer bidirectional.
         """
         name = own_name(str(layer.node.attributes["instance"]), self.keras)
         known = getattr(self.keras.layers, kind)
@@ -228,8 +229,9 @@ class Keras(Backend):
         return made, self.keras.ops.cast if mixed else None
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """Return the constructor arguments, by name, that set the initial values of a Keras class
-        to zero, because they are replaced before they are used."""
+        """Return the arguments with which the constructor of the Keras class ``kind`` sets all
+        initial values to zero. The values do not matter, because they are replaced before they are
+        used."""
         return zero_initializers(kind)
 
     def _attention(self, layer: ClaimableCall) -> Native | None:
@@ -253,8 +255,8 @@ class Keras(Backend):
         return bool(self._card is not None and kind in kinds and standard)
 
     def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
-        """Return whether a Keras layer computes in the session's dtype, without rounding to a
-        narrower one."""
+        """Return whether the Keras layer ``kind`` computes in the session's dtype. If not, it
+        rounds values to a narrower dtype."""
         if self.keras.config.floatx() != "float64":
             return True
         used = {"matmul"} if kind in (*RECURRENT, "Dense") else set()

@@ -1,4 +1,4 @@
-"""Generated Keras layers for calls and operations that Keras lacks."""
+"""Generated Keras layers for layers and operations that Keras does not have."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ from .source import RESERVED, CallWriter, registered
 
 @dataclass(frozen=True)
 class Custom:
-    """A call of a layer, or a single operation, for which the export generates a Keras layer class,
-    because Keras has none.
+    """A call of a layer, or a single operation, that Keras does not have. The export generates the
+    source of a Keras layer class for it.
 
-    - ``arguments`` and ``weights`` map values of the program (by number) to names in the source.
-    - ``attributes`` maps names of weights to names of the class's attributes, and ``shapes`` to
-      shapes.
+    - ``arguments`` and ``weights`` map the number of a value in the program to its name in the
+      source.
+    - ``attributes`` maps the name of a weight to the name of the class's attribute, and ``shapes``
+      to the weight's shape.
     - ``trained`` has the names of the weights that are trained.
-    - ``nodes`` are all nodes that ``outputs`` depend on, including constants.
+    - ``nodes`` are all operations on which ``outputs`` depend, including constants.
     - ``results`` are the numbers of the outputs in the whole program.
     """
 
@@ -66,7 +67,7 @@ class Custom:
         return [*head, *made, ""]
 
     def method(self, name: str) -> list[str]:
-        """Return the source lines of a method that computes the equations."""
+        """Return the source lines of the method ``name``, which computes the equations."""
         arguments = ", ".join(["self", *self.arguments.values()])
         body = CallWriter(self.program, self.arguments, self.weights).write(
             self.nodes, self.outputs
@@ -100,10 +101,10 @@ class Custom:
 
 
 def class_text(name: str, forms: Sequence[Custom]) -> str:
-    """Return the source of a layer's class, with the code that registers it.
+    """Return the source of the layer class ``name``, with the code that registers it in Keras.
 
-    ``forms`` are the different calls of the layer. If they differ in axes or arguments, the class
-    takes a list of tensors and the number of the call in ``forms``.
+    ``forms`` are the different calls of the layer in the model. If there are several (e.g. with
+    different axes), the class takes a list of tensors and the number of the call in ``forms``.
     """
     first = forms[0]
     lines = [f"class {name}(keras.layers.Layer):", *document.docstring([first.summary], 1), ""]
@@ -122,8 +123,9 @@ def class_text(name: str, forms: Sequence[Custom]) -> str:
 def custom(
     program: Program, node: Node, constants: Iterable[Node], reserved: Container[str]
 ) -> Custom:
-    """Return a node as a custom layer, together with those of ``constants`` that it needs.
-    ``reserved`` are the attribute names that every Keras layer has.
+    """Return ``node``, a call of a layer or an operation, as a layer to generate. Those of
+    ``constants`` (operations that compute constants) that it needs are included. ``reserved`` are
+    the attribute names that every Keras layer has.
 
     Raises:
         UsageError: the node needs the length of an axis that no input has.
@@ -161,7 +163,8 @@ def custom(
 
 
 def _attributes(own: Iterable[str], reserved: Container[str]) -> dict[str, str]:
-    """Return for each weight a unique attribute name, which is not in ``reserved``."""
+    """Return a dictionary from each weight to a unique attribute name, which is not in
+    ``reserved``."""
     found: dict[str, str] = {}
     for name in own:
         is_taken = name in reserved or iskeyword(name) or name.startswith(("weight_", "form_"))
@@ -170,7 +173,8 @@ def _attributes(own: Iterable[str], reserved: Container[str]) -> dict[str, str]:
 
 
 def _local_names(program: Program, node: Node) -> dict[int, str]:
-    """Return the names of values inside the layer, which are the same in all calls of the layer."""
+    """Return the names of values inside the layer, by value number. The names do not contain the
+    layer's name, so they are the same in all calls of the layer."""
     label = f"{node.attributes.get('label')}/"
     return {v: n.removeprefix(label) for v, n in program.names.items() if n.startswith(label)}
 
@@ -193,8 +197,9 @@ def _arguments(
 ) -> dict[int, str]:
     """Return the names of the arguments of a generated layer, by value number.
 
-    The arguments are the values from outside of the layer. If an equation needs the length of an
-    axis that is unknown when the layer is built, an input with such an axis is an argument too.
+    The arguments are the values from outside of the layer. An equation may need the length of an
+    axis that is unknown when the layer is built. Then an input of the model with such an axis is an
+    argument too.
 
     Raises:
         UsageError: no input has an axis of a length that the equations need.

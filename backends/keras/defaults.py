@@ -1,4 +1,5 @@
-"""Measurements of Keras' defaults: one function for each entry of ``specs/defaults``."""
+"""Measurements of Keras' defaults, e.g. of an optimizer's epsilon: one function for each entry of
+``specs/defaults``."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ ZERO, ONE = np.zeros((1, 1, 1), "float32"), np.ones((1, 1), "float32")
 
 
 def _layer_with_gate_bias(layer: Any, position: Any, bias: float) -> Any:
-    """Return a recurrent layer with one unit and all parameters 0, except the bias of one gate."""
+    """Return a recurrent layer with one unit, whose parameters are all 0, except one: the entry
+    ``position`` of the bias is ``bias``. This entry belongs to one gate, and the layer's results
+    show which gate."""
     arrays = build_with_zeros(layer, 1, 1, 1).get_weights()
     arrays[2][position] = bias
     layer.set_weights(arrays)
@@ -77,7 +80,8 @@ def _masked_step() -> Any:
 
 
 def _batch_norm_after_batch(training: bool | None = True, **options: Any) -> Any:
-    """Return a batch norm layer that has normalised one batch with mean 1."""
+    """Return a batch norm layer that has normalised one batch with mean 1. Its moving statistics
+    show the layer's defaults, e.g. the momentum."""
     layer = layers.BatchNormalization(**options)
     layer(floats([[0], [2]]), training=training)
     return layer
@@ -115,7 +119,8 @@ PROBES.looked_up(_look_up)
 
 
 def _step_size(optimizer: Any, gradient: float, start: float = 0.0) -> float:
-    """Return how far one optimizer step moves a parameter, divided by the learning rate."""
+    """Return how far one optimizer step moves a parameter from ``start``, divided by the learning
+    rate. The gradient is ``gradient``."""
     p = keras.Variable(floats([start]))
     optimizer.apply([ops.convert_to_tensor(floats([gradient]))], [p])
     return float((start - _array(p.value)[0]) / RATE)

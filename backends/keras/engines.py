@@ -1,4 +1,5 @@
-"""The three engines of Keras 3, and exact replacements for operations that Keras rounds.
+"""The three engines of Keras 3 (TensorFlow, torch and JAX), and exact replacements for operations
+that Keras rounds.
 
 In float64, these operations of Keras return rounded values, on torch and JAX because Keras' type
 promotion converts some float64 values to float32:

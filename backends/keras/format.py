@@ -113,7 +113,8 @@ class KerasFormat(Format):
         return files
 
     def _check_module(self, spec: str, module: Path) -> None:
-        """Check that the module may be written and that its name can be imported.
+        """Check that the file ``module`` (Python source next to the weights file) may be written,
+        and that its name can be imported.
 
         Raises:
             UsageError: the name cannot be imported, or another program wrote the module.
@@ -227,8 +228,9 @@ class KerasFormat(Format):
 
 
 def _finish(path: Path, notes: Mapping[str, Any]) -> None:
-    """Add the notes to a saved archive, and make its bytes reproducible: replace the date by a
-    constant, and the ids of shared objects (memory addresses) by counters."""
+    """Add ``notes`` (the file ``harness.json``) to a saved archive, and make its bytes the same in
+    every export: the date is replaced by a constant, and the ids of shared objects (memory
+    addresses) by counters."""
     with zipfile.ZipFile(path) as saved:
         parts = {name: saved.read(name) for name in saved.namelist()}
     known = json.loads(parts["metadata.json"])
@@ -276,13 +278,15 @@ def _dtype(config: str) -> str:
 
 
 def _registered(config: str) -> dict[str, str]:
-    """Return the custom objects in a configuration: registered name -> plain name."""
+    """Return a dictionary of the custom objects in a configuration, from registered name to plain
+    name."""
     names = re.findall(r'"(?:registered_name|config)": "([^"]*>[^"]*)"', config)
     return {name: name.rpartition(">")[2] for name in names}
 
 
 def _check_known(path: Path, config: str, defined: Mapping[str, Any]) -> None:
-    """Check that this format defines all custom objects in a configuration.
+    """Check that every custom object in a configuration is in ``defined``, the objects that this
+    format defines.
 
     Raises:
         UsageError: the configuration has an object that this format does not define.

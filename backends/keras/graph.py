@@ -1,4 +1,5 @@
-"""The native path of Keras backends: a program as a ``keras.Model``, and its execution."""
+"""The native path of the Keras backends: a program is converted to a ``keras.Model``, which then
+runs."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ ExtraArguments = Callable[[Tensors], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class KerasLayer(Native):
-    """A native layer that calls the Keras layer ``layer``. ``extra_arguments`` maps the inputs of a
-    call to extra keyword arguments, e.g. ``mask``."""
+    """A native layer that calls the Keras layer ``layer``. The function ``extra_arguments`` gets
+    the inputs of a call, and returns further keyword arguments for Keras, e.g. ``mask``."""
 
     layer: Any
     extra_arguments: ExtraArguments | None = None
@@ -44,8 +45,8 @@ def _source(layer: Any, values: Tensors) -> list[Any]:
 
 
 def mask_of(values: Tensors) -> Mapping[str, Any]:
-    """Return the extra keyword argument for a call of a recurrent layer with a padding mask: a
-    dictionary with the key ``mask``."""
+    """Return a dictionary with the keyword argument ``mask``, for a call of a recurrent layer with
+    a padding mask."""
     return {"mask": values["mask"]}
 
 
@@ -58,15 +59,16 @@ def _as_list(result: Any) -> list[Any]:
 
 
 def _cast_results(results: Sequence[Any], cast: Any) -> list[Any]:
-    """Cast the results of a layer with a mixed dtype policy to float32."""
+    """Return the results of a layer. If ``cast`` is given, because the layer has a mixed dtype
+    policy, they are cast to float32."""
     return [m if m is None else cast(m, "float32") for m in results] if cast else list(results)
 
 
 def eager(
     layer: Any, training: bool, cast: Any, extra_arguments: ExtraArguments | None = None
 ) -> Callable[[Tensors, Tensors], Sequence[Any]]:
-    """Return a function that calls the layer eagerly, outside of a ``keras.Model``. ``cast``
-    converts results to float32; it is None unless the layer's dtype policy is mixed."""
+    """Return a function that calls the Keras layer ``layer`` eagerly, outside of a ``keras.Model``.
+    ``cast`` converts results to float32; it is None unless the layer has a mixed dtype policy."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         sources, states = _source(layer, values), _states(values)
@@ -88,8 +90,13 @@ def eager(
 
 
 def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
-    """Return a function that calls the layer on symbolic tensors, while a ``keras.Model`` is built.
-    If all initial states are zero, Keras creates them."""
+    """Return a function that prepares a call of the layer for the interpreter. The call gets Keras'
+    symbolic tensors, while a ``keras.Model`` is built.
+
+    ``is_zero`` says whether an initial state is constant zero. If all initial states are zero,
+    Keras creates them. ``cast`` converts results to float32; it is None unless the layer has a
+    mixed dtype policy.
+    """
 
     def claimed(node: Node) -> Line:
         roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
@@ -115,9 +122,10 @@ class BuiltModel:
     """A ``keras.Model`` for one phase (training or inference) and given input sizes.
 
     Values are identified by their numbers in the program. ``trained`` has the packed names of the
-    trained variables. ``fixed`` lists the untrained variables (e.g. moving statistics), each with
-    the numbers of its value before and after the call. ``constants`` are results that do not depend
-    on inputs. ``done`` are all values that the model computes.
+    trained variables, e.g. ``rnn/kernel``. ``fixed`` lists the untrained variables (e.g. moving
+    statistics), each with the numbers of its value before and after the call. ``constants`` are
+    results that do not depend on inputs. ``done`` has the numbers of all values that the model
+    computes.
     """
 
     model: Any
@@ -130,8 +138,8 @@ class BuiltModel:
 
 
 class KerasModels(WholeModel):
-    """The native path of a session: a ``keras.Model`` for each phase (training or inference) and
-    for each set of input sizes.
+    """The native path of a session: it holds a ``keras.Model`` for each phase (training or
+    inference) and for each set of input sizes.
 
     All models share their layers. Each call passes the parameters as arguments
     (``stateless_call``), so models are pure functions. :meth:`model` also copies the parameters
@@ -187,7 +195,8 @@ class KerasModels(WholeModel):
         return self._graphs[key]
 
     def _build(self, phase: Phase, sizes: Mapping[str, int]) -> BuiltModel:
-        """Build the model for a phase; as usual in Keras, the loss is not part of the model."""
+        """Make the ``keras.Model`` for a phase and input sizes. As usual in Keras, the loss is not
+        part of the model."""
         program, keras_tensor = self.session.programs[phase], self.keras.KerasTensor
 
         def is_zero(value: Any) -> bool:
@@ -214,8 +223,8 @@ class KerasModels(WholeModel):
         return BuiltModel(model, tuple(inputs), tuple(outputs), trained, fixed, constants, done)
 
     def _inputs(self, program: Program, used: set[int], sizes: Mapping[str, int]) -> dict[int, Any]:
-        """Return a ``keras.Input`` for each input value of the model, except variables of
-        layers."""
+        """Return a ``keras.Input`` for each value that the model needs as input, by value number.
+        Values that are variables of Keras layers are left out."""
         made = {}
         for prefix, port in crossing_ports(program):
             owned = prefix in ("", "statistics.") and owner_of(port.name) in self.layers
@@ -230,8 +239,9 @@ class KerasModels(WholeModel):
     def _variables(
         self, program: Program, model: Any
     ) -> tuple[tuple[str, ...], tuple[tuple[Any, int | None, int | None], ...]]:
-        """Return the names of the trained variables, and a list of the untrained variables. For
-        each untrained variable, the list has the numbers of its value before and after the call."""
+        """Return the names of the trained variables, and a list of the untrained variables. The
+        list has tuples: the variable, the number of its value before the call, and the number of
+        its value after it."""
         owners = {
             id(v): (key, name)
             for key, layer in self.layers.items()

@@ -35,8 +35,8 @@ class JaxEngine(Jax):
         return self.jax.device_put(array)
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return whether Keras' attention fails in a dtype: on a CPU, JAX has no float16
-        products."""
+        """Return whether Keras' attention cannot be used in this dtype: on a CPU, JAX has no
+        float16 products."""
         return on_cpu and dtype == "float16"
 
     def settings(self) -> Mapping[str, str]:
@@ -44,7 +44,8 @@ class JaxEngine(Jax):
         return platforms.settings(self.jax)
 
     def compile_part(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile with ``jax.jit``; inside another compiled function, omit the compiler options."""
+        """Compile a function with ``jax.jit``. Inside another compiled function, no compiler
+        options are passed, because JAX rejects them there."""
         jax, whole, part = self.jax, self.compile(function), self.jax.jit(function)
 
         def run(*arguments: Any) -> Any:
@@ -64,6 +65,7 @@ class JaxEngine(Jax):
         """Make one step of a Keras optimizer with its method ``stateless_apply``. Return the new
         parameters, and the new optimizer state.
 
-        ``tensors`` are the parameters before the step.
+        ``trained`` are Keras' variables, and ``tensors`` their values before the step. ``state`` is
+        the optimizer state.
         """
         return optimizer.stateless_apply(state, gradients, tensors)

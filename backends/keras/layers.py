@@ -1,4 +1,5 @@
-"""The Keras layers that replace layers of a spec, and the layout of their parameters."""
+"""The Keras layers that run instead of the equations of a spec's layers, and how their variables
+correspond to the spec's parameters."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from .attention import parts_of
 
 
 def claimed_loss(keras: Any, definition: str, without: Collection[str]) -> Native | None:
-    """Return Keras' cross-entropy of logits as a native loss; return None for definitions in
-    ``without``, which the engine computes wrongly.
+    """Return Keras' cross-entropy of logits as a native loss. Return None for other losses, and for
+    those in ``without``, which the engine computes wrongly.
 
     The loss copies its logits. Without the copy, if a softmax has computed the logits, Keras would
     use the input of that softmax instead.
@@ -42,8 +43,8 @@ def layer_name(instance: str) -> str:
 
 
 def is_operation_name(name: str, keras: Any) -> bool:
-    """Return whether Keras may give this name to an operation, as ``get_item_3`` to ``GetItem``. A
-    layer must not have such a name, because names in a model must be unique."""
+    """Return whether Keras may give the name ``name`` to an operation, e.g. ``get_item_3`` to a
+    ``GetItem``. A layer must not have such a name, because names in a model must be unique."""
     stem = name.rstrip("_0123456789")
     classes = [keras.Operation]
     for found in classes:
@@ -53,7 +54,8 @@ def is_operation_name(name: str, keras: Any) -> bool:
 
 
 def own_name(instance: str, keras: Any) -> str:
-    """Return a name in Keras for a layer of the spec which Keras does not give to any operation."""
+    """Return a name in Keras for the layer ``instance`` of the spec. It differs from all names that
+    Keras gives to operations."""
     name = layer_name(instance)
     return f"{name}_layer" if is_operation_name(name, keras) else name
 
@@ -63,8 +65,9 @@ def _gates(stem: str, gates: str, axis: int) -> Join:
 
 
 def _gated(gates: str, bias: Join | Stack, way: str) -> Packing:
-    """Return the layout of a layer with gates: each tensor joins the gates in the order ``gates``.
-    ``way`` is the prefix of the parameters, e.g. ``back_``."""
+    """Return how the variables of a layer with gates correspond to the spec's parameters. Each
+    variable joins the parameters of all gates, in the order ``gates``. ``way`` is the prefix of the
+    parameters, e.g. ``back_``."""
     kernels = {
         f"{n}kernel": _gates(f"{way}{letter}", gates, 1)
         for n, letter in (("", "W"), ("recurrent_", "U"))
@@ -86,8 +89,8 @@ def _both_ways(make_packing: Callable[[str], Packing]) -> Packing:
 
 
 def variables(layer: Any) -> dict[str, Any]:
-    """Return the variables of a Keras layer, by the names that the layer's layout in this module
-    uses."""
+    """Return the variables of a Keras layer, by the names that the functions of this module use for
+    them, e.g. ``kernel``."""
     kind = type(layer).__name__
     if kind == BOTH_WAYS:
         parts = {way: getattr(layer, name) for way, name in WAYS.items()}
@@ -146,7 +149,8 @@ IMAGES = ("Conv1D", "Conv2D", "Conv2DTranspose", DEPTHWISE, *POOLS)
 
 
 def layer_of(layer: ClaimableCall) -> tuple[str, Mapping[str, Any], Packing]:
-    """Return the Keras class of a layer, extra arguments, and the layout of its parameters."""
+    """Return the name of the Keras class for a layer, extra arguments of its constructor, and how
+    its variables correspond to the spec's parameters."""
     kind, extra, packing = LAYERS[layer.definition]
     pieces = dict(packing.pieces)
     if "bias" in pieces and layer.attributes.get("bias") is False:
@@ -162,8 +166,8 @@ def layer_of(layer: ClaimableCall) -> tuple[str, Mapping[str, Any], Packing]:
 
 
 def image_arguments(kind: str, layer: ClaimableCall, on_cpu: bool) -> dict[str, Any]:
-    """Return the constructor arguments of a convolution or pool. An argument is None if Keras does
-    not support its setting."""
+    """Return the constructor arguments of a convolution or pool (the Keras class ``kind``). If
+    Keras does not support a setting, the argument is None."""
     given = layer.attributes
     if kind in POOLS:
         stride, padding = int(given["stride"]), int(given["padding"])
@@ -190,7 +194,8 @@ def image_arguments(kind: str, layer: ClaimableCall, on_cpu: bool) -> dict[str, 
 
 
 def _padding(kernel: Sequence[int], strides: Sequence[int], padding: Any) -> str | None:
-    """Return Keras' name of a padding of a kernel without dilation; None if Keras lacks it."""
+    """Return Keras' name of a padding, e.g. ``same``, for a kernel without dilation; return None if
+    Keras does not support it."""
     if padding == "same":
         return "same"
     if not any(map(any, padding)):
@@ -207,7 +212,8 @@ def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
 
 
 def zero_initializers(kind: Callable[..., Any]) -> dict[str, str]:
-    """Return constructor arguments that initialize all parameters of a class to zero.
+    """Return the arguments with which the constructor of the Keras class ``kind`` initializes all
+    parameters to zero.
 
     The initial values are never used. Random values would be slow: JAX compiles a function for each
     shape.
@@ -218,9 +224,9 @@ def zero_initializers(kind: Callable[..., Any]) -> dict[str, str]:
 def layer_arguments(
     kind: str, layer: ClaimableCall, activation: Callable[[str], Any], on_cpu: bool
 ) -> dict[str, Any]:
-    """Return the constructor arguments of the Keras class ``kind``. An argument is None if Keras
-    lacks the function. ``activation`` maps a function's name to Keras' name or function. ``on_cpu``
-    is true for TensorFlow on the CPU."""
+    """Return the constructor arguments of the Keras class ``kind`` for a layer. If Keras does not
+    have a function, e.g. an activation, the argument is None. ``activation`` maps a function's name
+    to Keras' name or function. ``on_cpu`` is true for TensorFlow on the CPU."""
     given = layer.attributes
     if kind == "Embedding":
         rows, units = layer.shapes["table"]

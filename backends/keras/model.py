@@ -1,8 +1,9 @@
-"""Conversion of a program to a functional ``keras.Model`` of Keras layers and operations.
+"""Conversion of a program to a functional ``keras.Model`` of Keras layers and operations, to save
+it in a file.
 
-Layers have the names of the spec. Some calls become classes of a :class:`Module`, whose source is
-written next to the model: layers that Keras lacks, and operations that need the length of an axis
-that is unknown when the model is built.
+Layers have the names of the spec. For some calls, a layer class is generated, and its source (a
+:class:`Module`) is written next to the model. These are layers that Keras does not have, and
+operations that need the length of an axis that is unknown when the model is built.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ TAKEN = PYTHON | {"keras", "ops"}
 
 
 class Module:
-    """The module next to a saved model: the source of functions and layers that Keras lacks, and
-    the objects that this source defines."""
+    """The module next to a saved model: the source of functions and layers that Keras does not
+    have, and the objects that this source defines."""
 
     def __init__(self, keras: Any) -> None:
         self.texts: dict[str, str] = {}
@@ -50,8 +51,8 @@ class Module:
         return self.defined[name]
 
     def layer(self, stem: str, text_of: Callable[[str], str]) -> Any:
-        """Return the class with the source ``text_of(name)``. Different sources get different
-        names, which begin with ``stem``."""
+        """Return the class with the source ``text_of(name)``. The name begins with ``stem``;
+        classes with different sources get different names."""
         name, number = stem, 1
         while self.texts.get(name, text_of(name)) != text_of(name):
             number += 1
@@ -60,8 +61,8 @@ class Module:
 
 
 class Claims(Keras):
-    """The choice of Keras layers for a saved model, in any dtype. The ``Module`` next to the model
-    defines activations that Keras 3 lacks."""
+    """The choice of Keras layers for a saved model, in any dtype. Activations that Keras 3 does not
+    have are defined in ``module``, the module next to the model."""
 
     def __init__(self, name: str, engine: str) -> None:
         super().__init__(name, engine)
@@ -73,23 +74,23 @@ class Claims(Keras):
         self.unnamed[name] = lambda: self.module.define(name, HARD_SIGMOID_FIFTH)
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """Return the Keras layer for a layer of the spec; None if the Keras layer has inner layers,
-        which the format cannot read back."""
+        """Return the Keras layer for a layer of the spec. Return None if the Keras layer has inner
+        layers, which the format cannot read back from a file."""
         composed = layer.definition in (*ATTENTION, *TWO_WAYS)
         return None if composed else super().claim(layer)
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """Return no arguments: layers keep Keras' initializers, so that users can train the saved
-        model from new initial weights."""
+        """Return an empty dictionary: layers keep Keras' initializers, so that users can train the
+        saved model from new initial weights."""
         return {}
 
 
 @dataclass(frozen=True)
 class Built:
-    """A finished model, and its Keras layers by their names in the spec.
+    """A finished model; ``layers`` maps the spec's name of a layer to the Keras layer.
 
-    ``natives`` are the layers that Keras has itself, with the layout of their parameters.
-    ``module`` defines the others.
+    ``natives`` has the layers that Keras has itself, and how their variables correspond to the
+    spec's parameters. ``module`` defines the other layers.
     """
 
     model: Any
@@ -99,7 +100,7 @@ class Built:
 
 
 def build(backend: Claims, program: Program, dtype: str) -> Built:
-    """Build the model of a program at its sizes, in ``dtype``, without setting the weights."""
+    """Build the Keras model of a program at its sizes, in ``dtype``. Its weights are not set."""
     backend.use("cpu", dtype)
     backend.keras.utils.clear_session()
     backend.module = Module(backend.keras)
@@ -107,7 +108,8 @@ def build(backend: Claims, program: Program, dtype: str) -> Built:
 
 
 class Assembly:
-    """A builder of a model: it calls each node of a program on Keras' symbolic tensors."""
+    """A builder of a model: it calls a Keras layer or operation for each operation of the program,
+    on Keras' symbolic tensors."""
 
     def __init__(self, backend: Claims, program: Program, dtype: str) -> None:
         self.backend, self.keras = backend, backend.keras
@@ -202,7 +204,8 @@ class Assembly:
         return self.tensors[value] if made is None else made.attributes["value"]
 
     def _tensor(self, value: int) -> Any:
-        """Return a value as a tensor; convert constants at their first use."""
+        """Return the tensor of a value, given the value's number. A constant is converted to a
+        tensor when it is first used."""
         if value not in self.tensors:
             self._generate(self.constants[value])
         return self.tensors[value]
@@ -234,8 +237,8 @@ class Assembly:
         return custom(self.program, node, self.constants.values(), taken)
 
     def _collect(self) -> None:
-        """Find the nodes that compute constants, and the different calls of each layer that Keras
-        lacks."""
+        """Find two things in advance: the operations that compute constants, and, for each layer
+        that Keras does not have, its different calls."""
         for node in self.nodes:
             if node.op != "call" and all(value in self.constants for value in node.inputs):
                 self.constants[node.output] = node
@@ -278,8 +281,8 @@ class Assembly:
 
 
 def _idioms(ops: Any) -> Table:
-    """Return Keras' functions for common combinations of primitives, such as relu, by name. Softmax
-    is left out, because Keras has a layer for it."""
+    """Return a dictionary with Keras' functions for common combinations of primitives, such as
+    ``relu``. Softmax is left out, because Keras has a layer for it."""
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
         "clip": lambda x, low, high: ops.clip(x, low, high),
@@ -292,8 +295,8 @@ def _as_list(result: Any) -> list[Any]:
 
 
 def claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
-    """Return the layers of the spec that a Keras layer can replace in all of their calls, by name,
-    with the Keras layer."""
+    """Return a dictionary from a layer of the spec to the Keras layer that replaces it. A layer is
+    included if the Keras layer can replace all of its calls."""
     found: dict[str, Any] = {}
     for key, calls in calls_by_layer(program).items():
         natives = [backend.claim(c) for c in calls if c.node.attributes["kind"] == "layer"]

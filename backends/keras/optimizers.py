@@ -1,4 +1,4 @@
-"""The Keras optimizers that replace optimizers of a spec.
+"""The Keras optimizers that run instead of the equations of a spec's optimizer.
 
 In float64, the learning rate is a variable of the dtype ``floatx``, and decay rates are numpy
 scalars, because TensorFlow would round Python floats to float32.
@@ -28,11 +28,12 @@ CLIPS: Mapping[str, str] = {
 
 
 class KerasClass(NamedTuple):
-    """A Keras optimizer class (``kind``).
+    """A Keras optimizer class: ``kind`` is its name, e.g. ``Adam``.
 
-    ``names`` are the names of its arguments, which are also attributes of the spec's optimizer.
-    ``slots`` maps the spec's slots to Keras' lists of variables. ``further`` maps other arguments
-    to their values, or to names of attributes of the spec's optimizer.
+    ``names`` are those of its arguments that the spec's optimizer has as attributes of the same
+    name. ``slots`` maps a slot of the spec to Keras' list of variables, e.g. ``_momentums``.
+    ``further`` maps other arguments to their values, or to names of attributes of the spec's
+    optimizer.
     """
 
     kind: str
@@ -173,7 +174,8 @@ def claim_optimizer(
 
 
 def _clip(keras: Any, rule: UpdateRule) -> Clipping | None:
-    """Return the clipping of the rule if Keras clips in the same way; otherwise None."""
+    """Return the clipping of the rule if Keras can clip gradients in the same way; otherwise
+    None."""
     found = clipping(rule)
     # On torch, Keras' minimum and maximum of a float64 tensor and a number are float32.
     rounds = keras.config.floatx() == "float64" and keras.backend.backend() == "torch"

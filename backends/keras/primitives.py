@@ -17,7 +17,8 @@ Each = tuple[int, ...]
 
 
 def framing(ops: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return the implementations of the primitives ``windows`` and ``overlap_add``."""
+    """Return a dictionary with the implementations of the primitives ``windows`` (all windows of an
+    array, as for a convolution) and ``overlap_add`` (its transpose)."""
     return {"windows": partial(_windows, ops), "overlap_add": partial(_overlap_add, ops)}
 
 
@@ -58,7 +59,7 @@ def _part(x: Any, axis: int, entries: slice) -> Any:
 
 
 def _spread(ops: Any, x: Any, axis: int, step: int) -> Any:
-    """Insert ``step - 1`` zeros between neighbouring entries of an axis."""
+    """Return ``x`` with ``step - 1`` zeros between neighbouring entries of an axis."""
     if step == 1:
         return x
     shape: Sequence[Any] = [-1 if n is None else n for n in x.shape]
@@ -72,8 +73,8 @@ def _spread(ops: Any, x: Any, axis: int, step: int) -> Any:
 
 
 def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
-    """Return the table of primitives. The functions in ``exact`` replace operations that Keras
-    rounds."""
+    """Return the table of primitives, from name to function. The functions in ``exact`` replace
+    Keras operations that round their results to float32."""
     ops = keras.ops
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
@@ -109,8 +110,8 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
 def _operation(
     keras: Any, shaped: Callable[..., Any], function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Wrap a function of the engine as a Keras operation. For symbolic tensors, the Keras operation
-    ``shaped`` determines the shape of the result."""
+    """Return a Keras operation that calls ``function``, a function of the engine. For symbolic
+    tensors, it uses ``shaped``, another Keras operation, only to find the shape of the result."""
 
     class Exact(keras.Operation):
         def __init__(self, attributes: Mapping[str, Any]) -> None:

@@ -11,9 +11,12 @@ from harness.extend.program import Dim, Node, walk_nodes
 
 
 def bounds(program: Program, node: Node) -> dict[str, Dim]:
-    """Return ``start`` and ``stop`` of a slice, or ``index`` of a selection, as Python's indexing
-    needs them. On a free axis, they count from the end, e.g. -1. Bounds at an end of the axis are
-    omitted."""
+    """Return the bounds of a slice (``start``, ``stop``) or a selection (``index``) as Python's
+    indexing needs them. Bounds at an end of the axis are omitted.
+
+    If the length of the axis is unknown when a layer is built, bounds near its end count from the
+    end, e.g. -1.
+    """
     axis = node.attributes["axis"]
     length = with_known_sizes(program, program.types[node.inputs[0]].shape[axis])
     found = {}
@@ -28,14 +31,14 @@ def bounds(program: Program, node: Node) -> dict[str, Dim]:
 
 
 def with_known_sizes(program: Program, dim: Dim) -> Dim:
-    """Return a dimension with numbers in place of all sizes that are known when a layer is
-    built."""
+    """Return the axis length ``dim`` with numbers instead of those sizes that are known when a
+    layer is built."""
     return dim.substitute({size: Dim(number) for size, number in program.sizes.items()})
 
 
 def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
-    """Return the names of the sizes that the nodes need as numbers although they are unknown when a
-    layer is built."""
+    """Return the names of the sizes that the operations need as numbers, although these are unknown
+    when a layer is built."""
     found: set[str] = set()
     for node in walk_nodes(nodes):
         dims: list[Any] = [
@@ -54,18 +57,20 @@ def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
 
 
 def has_flat_indices(program: Program, node: Node) -> bool:
-    """Return whether the indices of a segment_sum have only one axis, as Keras requires."""
+    """Return whether the indices of a ``segment_sum`` have only one axis. Keras requires this."""
     return len(program.types[node.inputs[1]].shape) == 1
 
 
 def stacked_outputs(node: Node) -> list[int]:
-    """Return the outputs of a loop that are stacked over time and not carried to the next step."""
+    """Return the numbers of those outputs of a loop that are stacked over time. The other outputs
+    are the carried values after the last step."""
     outputs, count = node.block.outputs, node.carries
     return [value for value in outputs[count:] if value not in outputs[:count]]
 
 
 def find_axis(program: Program, values: Iterable[int], size: str) -> tuple[int, int] | None:
-    """Return a value and its axis of length ``size``; None if no value has such an axis."""
+    """Return the number of a value that has an axis of length ``size``, and the number of that
+    axis; return None if no value has such an axis."""
     for value in values:
         shape = program.types[value].shape
         if Dim.of(size) in shape:

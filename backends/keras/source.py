@@ -1,4 +1,4 @@
-"""Export of layers that Keras lacks as Python source that uses ``keras.ops``.
+"""Export of layers that Keras does not have, as Python source that uses ``keras.ops``.
 
 Each layer becomes a class whose weights have their names from the spec; its method ``call``
 computes the equations. The source imports only keras, so a ``.keras`` file and its module work
@@ -36,8 +36,11 @@ Text = Callable[[Dim], str]
 
 
 def _places(node: Node, number: int, count: Dim, text: Text) -> str:
-    """Return the source of the positions of window entries along one axis. They have the shape
-    ``[count, size]``: number of windows, entries of a window."""
+    """Return source code for the positions of the entries of windows along one axis. The positions
+    have the shape ``[count, size]``: number of windows, entries of a window.
+
+    ``number`` is the position of the axis among the windowed axes.
+    """
     step, apart, size = (
         Dim.of(node.attributes[name][number]) for name in ("stride", "dilation", "size")
     )
@@ -125,8 +128,8 @@ HARD_SIGMOID_FIFTH = registered(
 
 
 class CallWriter:
-    """The writer of a layer's ``call`` method. ``arguments`` and ``weights`` map values of the
-    program (by number) to names in the source."""
+    """The writer of the ``call`` method of a generated layer. ``arguments`` and ``weights`` map the
+    number of a value in the program to its name in the source."""
 
     def __init__(
         self, program: Program, arguments: Mapping[int, str], weights: Mapping[int, str]
@@ -154,7 +157,8 @@ class CallWriter:
         return self.lines
 
     def _result(self, value: int) -> str:
-        """Return the source of a result as a tensor; numbers and weights are converted."""
+        """Return source code for a result, as a tensor. Python numbers and weights are converted to
+        tensors."""
         text = self._texts[value]
         if value in self._numbers:
             return f"ops.full((), {text}, dtype=self.compute_dtype)"
@@ -183,8 +187,8 @@ class CallWriter:
                 self._assign(node, indent)
 
     def _number(self, value: int, number: float) -> None:
-        """Store a constant as a Python number, because a Python number takes the dtype of the other
-        operand."""
+        """Let source code use a constant as a Python number. Such a number takes the dtype of the
+        other operand."""
         self._numbers[value], self._texts[value] = number, repr(number)
         self._precedence[value] = 3 if number >= 0 else 0
 

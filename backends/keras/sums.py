@@ -13,8 +13,8 @@ from harness.extend.program import Dim, Node
 
 
 def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:
-    """Return the operands of a sum, in an order in which Keras adds them correctly; None if Keras
-    adds them wrongly in both orders."""
+    """Return the numbers of the operands of a sum, in an order in which Keras adds them correctly;
+    return None if Keras adds them wrongly in both orders."""
     a, b = node.inputs
     for first, second in ((a, b), (b, a)):
         if adds_correctly(program, first, second):

@@ -37,7 +37,7 @@ class TorchEngine(Torch):
         return zeros.index_add(0, indices.reshape(-1), x.reshape(indices.numel(), *rest))
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return whether Keras' attention is wrong on torch, which is true for masked attention:
+        """Return whether Keras' attention is wrong on torch. This is true for masked attention:
         Keras adds the mask to the scores, so rows that are fully masked have gradients."""
         return definition == "masked_attention"
 
@@ -57,8 +57,11 @@ class TorchEngine(Torch):
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Make one step of a Keras optimizer on copies of the parameters and of its state, because
-        Keras' optimizers for torch write into their arguments. Return the new parameters, and the
-        new optimizer state."""
+        """Make one step of a Keras optimizer. Return the new parameters, and the new optimizer
+        state.
+
+        The step works on copies of the parameters ``tensors`` and of ``state``, because Keras'
+        optimizers for torch write into their arguments. ``trained`` are Keras' variables.
+        """
         copies = [t.clone() for t in state], gradients, [t.clone() for t in tensors]
         return optimizer.stateless_apply(*copies)

@@ -1,8 +1,9 @@
-"""The backend ``numpy`` in float64 or float32. It mainly consists of a table of primitives.
+"""The backend ``numpy`` in float64 or float32. It mainly consists of a table of primitives
+(operations).
 
 In bfloat16 and float16, results are rounded but stored in float32, because numpy multiplies float32
 matrices faster. numpy has no automatic differentiation, so the harness derives gradients from the
-program. A new backend needs only such a file and a table as in ``primitives.py``.
+program. A new backend needs only a file such as this, and a table as in ``primitives.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Measurements of numpy's defaults: one function for each entry of ``specs/defaults``."""
+"""Measurements of numpy's defaults, e.g. of its default float dtype: one function for each entry of
+``specs/defaults``."""
 
 from __future__ import annotations
 

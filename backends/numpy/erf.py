@@ -1,4 +1,4 @@
-"""The error function erf, which numpy lacks.
+"""The error function erf, which numpy does not have.
 
 The tests measure the relative difference from C's ``erf``: at most 4e-16 in float64 and 4e-7 in
 float32.
@@ -35,14 +35,15 @@ SCRATCH = 4
 
 @cache
 def _columns(dtype: str) -> list[Array]:
-    """Return the Taylor coefficients of erf at all fixed points, one array for each power."""
+    """Return the coefficients of the Taylor series of erf around a fixed list of points: one array
+    for each power, with an entry for each point."""
     return [np.array(column, dtype) for column in series.erf_series()]
 
 
 @cache
 def _numbers(numbers: Sequence[float]) -> list[Array]:
-    """Return numbers as arrays without axes. numpy's functions accept these four times faster than
-    Python floats."""
+    """Return numbers as arrays without axes. numpy's functions accept such arrays four times faster
+    than Python floats."""
     return [np.array(number, np.float32) for number in numbers]
 
 
@@ -57,8 +58,9 @@ def erf(x: Array) -> Array:
 
 
 def erf_calls(out: Array, x: Array, scratch: Sequence[Array]) -> Iterator[Call]:
-    """Yield functions to call in order, which together write erf(x) to ``out`` in float32, computed
-    as a quotient of polynomials."""
+    """Yield functions without arguments. If they are called in order, they write erf(x) in float32,
+    computed as a quotient of polynomials, to ``out``. ``scratch`` are arrays for intermediate
+    values."""
     bounded, square, upper, lower = scratch
     low, high, one, minus_one = _numbers((-LAST, LAST, 1.0, -1.0))
     yield partial(np.minimum, x, high, out=bounded)
@@ -77,7 +79,7 @@ def erf_calls(out: Array, x: Array, scratch: Sequence[Array]) -> Iterator[Call]:
 
 
 def _erf_around_points(x: Array) -> Array:
-    """Return erf(x) by the Taylor series around the nearest fixed point."""
+    """Return erf(x), computed by the Taylor series around the nearest of a fixed list of points."""
     columns, kind = _columns(x.dtype.name), x.dtype.type
     size = np.minimum(np.abs(x), kind(series.LAST))
     nearest = np.rint(size * kind(1 / series.STEP))

@@ -1,8 +1,9 @@
-"""numpy's kernels for an executor: ufuncs and products that write their results into given arrays.
+"""numpy's kernels for an executor: ufuncs and matrix products that write their results into given
+arrays.
 
-Each kernel function binds its arguments and returns a function without arguments. Masks are applied
-to the bits of floats with integer operations. The reasons: ``numpy.where`` is 20 times slower on
-random masks, and multiplying by 0 does not remove NaN.
+Each function gets its arrays once, and returns a function without arguments, which an executor
+calls in each run. Masks are applied to the bits of floats with integer operations. The reasons:
+``numpy.where`` is 20 times slower on random masks, and multiplying by 0 does not remove NaN.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ CLIP = import_module(_UMATH).clip
 class NumpyKernels:
     """The numpy kernels (:class:`harness.runtime.executor.Kernels`) for one float dtype.
 
-    If ``products`` is given, the operands and results of products are rounded to that dtype.
+    If ``products`` is given (bfloat16 or float16), the operands and results of matrix products are
+    rounded to that dtype.
     """
 
     # Operations that spend most of their time on memory access if arrays are large.
@@ -112,7 +114,8 @@ class NumpyKernels:
                 call()
 
     def scratch(self, shape: Sequence[int], dtype: Any, key: int = 0) -> Array:
-        """Return temporary memory for one call; ``key`` distinguishes several arrays of a call."""
+        """Return memory for the intermediate values of one call, which other calls also use. If a
+        call needs several such arrays, each has a different ``key``."""
         size = int(np.prod(shape, dtype=np.int64))
         name = (np.dtype(dtype), key)
         if name not in self._scratch or self._scratch[name].size < size:
@@ -154,12 +157,12 @@ class NumpyKernels:
         )
 
     def _places(self, x: Array, indices: Array) -> tuple[Call, Array, Array]:
-        """Prepare the selection of one entry in each row of ``x``. Return three things:
+        """Prepare the selection of one or more entries in each row of ``x``; ``indices`` has their
+        columns. Return three things:
 
-        - a function that computes the position of each selected entry (``indices`` gives its
-          column) in the flat array,
+        - a function that computes the positions of these entries in the flat array,
         - ``x`` as a flat array: a view, in row-major or column-major order,
-        - the array of positions.
+        - the array to which the function writes the positions.
         """
         by_rows = bool(x.flags.c_contiguous)
         length, classes = x.shape
@@ -203,8 +206,8 @@ class NumpyKernels:
         return partial(np.matmul, x, np.ones(x.shape[1], x.dtype), out)
 
     def _max(self, out: Array, x: Array) -> Call:
-        """Return a function that computes the maximum of each row. For contiguous rows it uses
-        ``argmax``, which is faster than ``max``."""
+        """Return a function that writes the maximum of each row of ``x`` to ``out``. For contiguous
+        rows it uses ``argmax``, which is faster than ``max``."""
         if not x.flags.c_contiguous:
             return partial(np.maximum.reduce, x, 1, None, out)
         places, starts = self.scratch(out.shape, np.intp), np.arange(len(x)) * x.shape[1]
@@ -268,8 +271,9 @@ class NumpyKernels:
         )
 
     def _exponentials(self, out: Array, x: Array, largest: Array, total: Array) -> list[Call]:
-        """Return functions that write exp(x - largest) to ``out``, row maxima to ``largest``, and
-        row sums to ``total``, e.g. for a softmax."""
+        """Return functions, e.g. for a softmax. If they are called in order, they write the maximum
+        of each row of ``x`` to ``largest``, exp(x - largest) to ``out``, and the sum of each row of
+        ``out`` to ``total``."""
         ones = np.ones(x.shape[1], self.dtype)
         return [
             self._max(largest, x),
@@ -294,7 +298,8 @@ class NumpyKernels:
 
 
 def _negative(out: Array, x: Array) -> Call:
-    """Return a function that multiplies by -1. It does not use ``np.negative``.
+    """Return a function that writes ``-x`` to ``out``. It multiplies by -1 and does not use
+    ``np.negative``.
 
     In numpy 2.4, ``np.negative`` gives wrong results for contiguous inputs of 4 or 8 bytes per
     number if the output is strided.

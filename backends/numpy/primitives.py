@@ -20,7 +20,9 @@ Pads = Sequence[tuple[int, int]]
 
 
 def windows(x: Array, *, lowest: bool, **framing: Each) -> Array:
-    """Return the sliding windows of x, as the primitive ``windows`` defines them."""
+    """Return the sliding windows of x (as for a convolution), as the primitive ``windows`` defines
+    them. ``framing`` has size, stride, dilation and padding. With ``lowest``, the padding is -inf,
+    otherwise 0."""
     axes = framed_axes(framing)
     pads = pads_of(framing, x.ndim)
     padded = np.full(_padded_shape(pads, x.shape), -np.inf if lowest else 0, x.dtype)
@@ -29,7 +31,8 @@ def windows(x: Array, *, lowest: bool, **framing: Each) -> Array:
 
 
 def overlap_add(x: Array, **framing: Each) -> Array:
-    """Return the sum of overlapping windows, as the primitive ``overlap_add`` defines it."""
+    """Return the sum of overlapping windows, as the primitive ``overlap_add`` (the transpose of
+    ``windows``) defines it. ``framing`` has size, stride, dilation and padding."""
     axes = framed_axes(framing)
     last = axes[-1].axis + 1
     shape = [*x.shape[:last], *x.shape[last + len(axes) :]]
@@ -46,7 +49,8 @@ def overlap_add(x: Array, **framing: Each) -> Array:
 
 
 def _window_view(padded: Array, axes: Sequence[FramedAxis], count: Sequence[int]) -> Array:
-    """Return the windows of a padded array as a view of its memory."""
+    """Return the windows of a padded array as a view of its memory. ``count`` is the number of
+    windows along each axis."""
     shape, strides = list(padded.shape), list(padded.strides)
     for axis, number in zip(axes, count, strict=True):
         shape[axis.axis] = number
@@ -98,8 +102,9 @@ def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
 
 
 def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
-    """Return, for each index, the sum of the rows of ``x`` with this index. The rows are first
-    sorted by index; np.add.at would be 50 times slower."""
+    """Return an array with ``rows`` rows. Row i is the sum of the rows of ``x`` whose entry in
+    ``indices`` is i. The rows are first sorted by index, because np.add.at would be 50 times
+    slower."""
     rest = x.shape[indices.ndim :]
     flat, values = indices.reshape(-1), x.reshape(indices.size, *rest)
     result = np.zeros((rows, *rest), x.dtype)

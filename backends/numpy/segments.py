@@ -1,5 +1,5 @@
-"""Kernels that sum rows with the same index, i.e. the gradient of a gather, for numpy's
-executor."""
+"""Kernels for numpy's executor that sum all rows with the same index. This is the gradient of a
+gather, e.g. of an embedding."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ LARGE = 2**16  # the most entries of the matrix of zeros and ones in _by_product
 
 
 def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a function that computes the primitive ``segment_sum`` when it is called: it adds all
+    """Return a function without arguments that computes the primitive ``segment_sum``: it adds all
     rows of ``x`` with the index i, and writes the sum to row i of ``out``.
 
     ``x`` is [n, units], ``indices`` [n] and ``out`` [rows, units]. The fastest of three methods is
-    chosen by these sizes. ``scratch(shape, dtype, key)`` returns temporary memory for one call.
+    chosen by these sizes. ``scratch(shape, dtype, key)`` returns memory for intermediate values.
     """
     way = min(WAYS, key=lambda way: WAYS[way](len(out), *x.shape))
     return way(scratch, out, x, indices)
 
 
 def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a function like :func:`segment_sum` that multiplies a matrix of zeros and ones by
-    ``x``."""
+    """Return a function like :func:`segment_sum`. It multiplies ``x`` by a matrix of zeros and
+    ones: row i of the matrix has a one for each row of ``x`` with the index i."""
     by_present_index = _by_present_index(scratch, out, x, indices)
     ones = scratch((len(out), len(x)), x.dtype, 1)
     classes, product = np.arange(len(out))[:, None], _product(out)
@@ -44,8 +44,8 @@ def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
 
 
 def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a function like :func:`segment_sum` that sorts the rows by index, and sums the rows of
-    each index as a product with ones."""
+    """Return a function like :func:`segment_sum`. It sorts the rows by index, and sums the rows of
+    each index by multiplying them with a vector of ones."""
     narrow = np.int16 if len(out) < 2**15 else np.int64  # numpy sorts int16 by radix
     keys, values = scratch(indices.shape, narrow), scratch(x.shape, x.dtype)
     ones, rows, together = np.ones(len(x), x.dtype), list(out), x.size <= TOGETHER
@@ -76,8 +76,8 @@ def _product(out: Array) -> Callable[[Array, Array, Array], Array]:
 
 
 def _by_present_index(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Return a function like :func:`segment_sum` that sorts the rows by index, and sums only for
-    indices that occur."""
+    """Return a function like :func:`segment_sum`. It sorts the rows by index, and computes sums
+    only for the indices that occur."""
     values = scratch(x.shape, x.dtype)
 
     def run() -> None:

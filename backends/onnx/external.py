@@ -1,4 +1,4 @@
-"""A check that rejects ONNX models with tensors in other files."""
+"""A check that rejects ONNX models whose tensors are in other files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from harness.extend import UsageError, shorten
 
 
 def check_one_file(model: Any, name: str) -> None:
-    """Check that a file contains all tensors of its model, at any depth. ONNX allows tensors in
-    other files, which could be any file of this machine.
+    """Check that the file of a model contains all its tensors. ONNX allows tensors in other files,
+    which could be any file of this machine. Tensors inside nested graphs are checked too.
 
     Raises:
         UsageError: a tensor is in another file; the message calls the model ``name``.
@@ -25,7 +25,8 @@ def check_one_file(model: Any, name: str) -> None:
 
 
 def _external(message: Any) -> Iterator[Any]:
-    """Yield the tensors of a protobuf message, at any depth, that are stored in other files."""
+    """Yield the tensors of a protobuf message that are stored in other files, also those in nested
+    messages."""
     if message.DESCRIPTOR.full_name == "onnx.TensorProto":
         if message.data_location == message.EXTERNAL or message.external_data:
             yield message

@@ -1,9 +1,9 @@
 """The format ``onnx``: a graph of standard operators, which runs without the harness.
 
-Batch and time are free axes, i.e. may have any length. A state is the input ``state.NAME`` and the
-output ``new_state.NAME``: start with zeros, and pass each new state to the next call. Parameters
-are initializers that have the spec's names, so a file can be read back unless another tool has
-folded the initializers into constants.
+Batch and time can have any length. A state is the input ``state.NAME`` and the output
+``new_state.NAME``: start with zeros, and pass each new state to the next call. Parameters are
+initializers that have the spec's names, so a file can be read back unless another tool has folded
+the initializers into constants.
 
 Check indices before the call: onnxruntime rejects an index that is too large, but a negative index
 counts from the end of the table. ``metadata_props`` has the model's name and, as JSON, the
@@ -135,7 +135,8 @@ class Onnx(Format):
         return model
 
     def _declared(self, path: Path, model: Any) -> dict[str, Declared]:
-        """Return for each initializer its shape and dtype, and a function that loads its array."""
+        """Return a dictionary from each initializer to its shape and dtype, and a function that
+        loads its array."""
         found = {}
         for array in model.graph.initializer:
             found[array.name] = Declared(

@@ -1,7 +1,7 @@
 """Translation of a program to an ONNX graph. Each primitive becomes a few standard operators.
 
-Layers are inlined. Nodes read the lengths of free axes from the shapes of the inputs. A loop over
-time becomes a Scan, whose body reads outer values by name.
+Layers are inlined. If the length of an axis can vary (e.g. batch), nodes read it from the shapes of
+the inputs. A loop over time becomes a Scan, whose body reads outer values by name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Operator = Callable[["Graph", Node, list[str], str], Any]
 class Graph:
     """The ONNX graph of one program; its parameters and statistics are initializers.
 
-    ``operators`` maps each primitive to the function that writes its nodes
+    ``operators`` maps each primitive to the function that adds its nodes
     (:mod:`harness.backends.onnx.primitives_export`). Inputs and outputs have the names of the spec;
     indices are int64. A state is the input ``state.NAME`` and the output ``new_state.NAME``.
     """
@@ -43,7 +43,8 @@ class Graph:
         self._label, self._place = "", ""
 
     def build(self, arrays: Arrays) -> onnx.GraphProto:
-        """Return the finished graph with ``arrays``, the parameters and statistics by name."""
+        """Return the finished graph. ``arrays`` has the values of the parameters and statistics by
+        name."""
         program = self.program
         inputs = [*self._ports("", program.inputs), *self._ports("state.", program.state)]
         self._ports("", (*program.parameters, *program.statistics))
@@ -70,10 +71,10 @@ class Graph:
         return [(port, self._names[port.value]) for port in ports]
 
     def _name_ends(self, ends: Sequence[Port], names: Sequence[str]) -> list[tuple[int, str]]:
-        """Name the values of the program's outputs after the outputs.
+        """Give the values that are outputs of the program (``ends``) the names of these outputs.
 
-        If a value has another name already, e.g. because it is two outputs, the graph must copy it.
-        Return these values as pairs (value, name).
+        A value may have a name already, e.g. because it is two outputs. Then the graph must contain
+        a copy of it. Return these values as pairs (number of the value, name of the output).
         """
         copies = []
         for port, name in zip(ends, names, strict=True):
@@ -92,7 +93,8 @@ class Graph:
         return name
 
     def _info(self, value: int, name: str) -> onnx.ValueInfoProto:
-        """Return the ONNX description of a value: name, type, and shape with names of free axes."""
+        """Return the ONNX description of a value: name, type and shape. An axis whose length can
+        vary has a name instead of a length."""
         type_ = self.program.types[value]
         kinds = {"index": INTEGERS, "bool": onnx.TensorProto.BOOL}
         known = self.program.sizes
@@ -121,7 +123,8 @@ class Graph:
                 self._operators[node.op](self, node, inputs, self._name(node.output))
 
     def _name(self, value: int) -> str:
-        """Return the name of a value; choose it at the first call."""
+        """Return the name of a value in the graph, given its number. The name is chosen when it is
+        first needed."""
         if value not in self._names:
             known = self.program.names.get(value)
             made = f"{self._label}/{value}" if self._label else f"value/{value}"
@@ -159,8 +162,8 @@ class Graph:
         )
 
     def emit(self, op: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
-        """Add a node, and return the name of its first output. If no output names are given, the
-        node has one output with a new name."""
+        """Add a node with the operator ``op``, and return the name of its first output. If no
+        output names are given, the node has one output with a new name."""
         outputs = outputs or (self._unique(f"{self._label or 'value'}/{op.lower()}"),)
         node = helper.make_node(op, inputs, outputs, name=f"{outputs[0]}:{op}", **attributes)
         node.doc_string = self._place
@@ -168,15 +171,17 @@ class Graph:
         return outputs[0]
 
     def number(self, value: float) -> str:
-        """Return the name of a scalar constant in the model's dtype."""
+        """Return the name of a constant in the graph: the number ``value``, in the model's
+        dtype."""
         return self.constant(np.asarray(value, self.dtype))
 
     def integers(self, *values: int) -> str:
-        """Return the name of a constant int64 vector."""
+        """Return the name of a constant in the graph: the int64 vector ``values``."""
         return self.constant(np.asarray(values, np.int64))
 
     def constant(self, array: Array) -> str:
-        """Return the name of a constant; equal constants share a name."""
+        """Return the name of a constant in the graph that holds ``array``. Equal constants share a
+        name."""
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
             text = ",".join(map(str, array.ravel()[:4].tolist()))
@@ -193,14 +198,15 @@ class Graph:
         return name
 
     def length(self, dim: Dim) -> str:
-        """Return the name of an int64 vector of one entry: the length of an axis with the dimension
-        ``dim``."""
+        """Return the name of a value in the graph: an int64 vector with a single entry, the length
+        ``dim``. If the length can vary, nodes compute it."""
         if dim not in self._lengths:
             self._lengths[dim] = self._length(dim)
         return self._lengths[dim]
 
     def range(self, dim: Dim) -> str:
-        """Return the name of the int64 vector 0, 1, ..., which is as long as a dimension."""
+        """Return the name of a value in the graph: the int64 vector 0, 1, ..., with as many entries
+        as the length ``dim``."""
         if not self._is_free(dim):
             return self.constant(np.arange(dim.resolve(self.program.sizes)))
         stop = self.emit("Squeeze", [self.length(dim)])  # Range needs scalars
@@ -221,8 +227,8 @@ class Graph:
         return total
 
     def _axis(self, size: Dim) -> str:
-        """Return the name of a value that holds the length of a free axis, read from the shape of
-        an input.
+        """Return the name of a value in the graph: the length ``size`` of an axis that can vary,
+        read from the shape of an input.
 
         Raises:
             UsageError: no input has an axis of this length.
@@ -240,7 +246,7 @@ class Graph:
         )
 
     def shape(self, dims: Shape) -> str:
-        """Return the name of an int64 vector with the lengths of the dimensions."""
+        """Return the name of a value in the graph: an int64 vector with the lengths ``dims``."""
         if not any(map(self._is_free, dims)):
             return self.integers(*(dim.resolve(self.program.sizes) for dim in dims))
         if dims not in self._lengths:

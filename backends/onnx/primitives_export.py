@@ -1,8 +1,8 @@
-"""Functions that write each primitive with operators of ONNX's default domain.
+"""Functions that translate each primitive to operators of ONNX's default domain.
 
 Each function adds the nodes of one primitive to a graph. Its arguments are ``(graph, node, inputs,
-output)``; inputs and output are names. If onnxruntime has no float64 or int64 kernel for an
-operator such as OneHot, other operators compute the same.
+output)``; inputs and output are names of values in the graph. If onnxruntime has no float64 or
+int64 kernel for an operator such as OneHot, other operators compute the same.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ COLUMNS = ("length", "size", "stride", "dilation")
 
 
 def _window_positions(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
-    """Return the name of an ONNX value: the positions of window entries along one axis. Its shape
-    is ``[count, size]``: number of windows, entries of a window."""
+    """Return the name of a value in the graph: the positions of the entries of windows along one
+    axis. Its shape is ``[count, size]``: number of windows, entries of a window. ``step`` is the
+    distance of windows, and ``apart`` the distance of the entries of a window (dilation)."""
     known = graph.program.sizes
     if not {name for dim in (count, size, step, apart) for name in dim.names} - known.keys():
         numbers = (dim.resolve(known) for dim in (count, size, step, apart))
@@ -62,7 +63,7 @@ def overlap_add(graph: Graph, node: Node, inputs: list[str], output: str) -> Non
     positions of window entries, and zeros elsewhere.
 
     Raises:
-        UsageError: the number of windows is a free size.
+        UsageError: the number of windows can vary, e.g. with the sequence length.
     """
     axes, shape = node.attributes["axes"], graph.program.types[node.inputs[0]].shape
     known = graph.program.sizes

@@ -53,8 +53,8 @@ SPARE = 1 << 26
 
 @dataclass(frozen=True)
 class Storage:
-    """A storage of a ``.pt`` file: ``count`` numbers, whose bytes are in the file ``data/KEY`` of
-    the archive."""
+    """A storage (memory of tensors) in a ``.pt`` file: ``count`` numbers, whose bytes are in the
+    file ``data/KEY`` of the archive."""
 
     dtype: str
     key: str
@@ -63,7 +63,8 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A description of a tensor in a state_dict: a view of a storage."""
+    """A description of a tensor in a state_dict: a view of a storage, with offset, shape and
+    strides."""
 
     storage: Storage
     offset: int
@@ -110,7 +111,8 @@ def tensors(archive: Archive, model_bytes: int) -> dict[str, Declared]:
 
 
 def _view(numbers: Array, tensor: Tensor) -> Array:
-    """Return a tensor as a view of its storage; :func:`_tensor` has checked the bounds.
+    """Return a tensor as a view of its storage, whose numbers are ``numbers``. :func:`_tensor` has
+    checked the bounds.
 
     Raises:
         Damaged: the storage has a wrong size.
@@ -154,8 +156,8 @@ def _with_article(value: Any) -> str:
 
 class _Descriptions(pickle._Unpickler):
     """An unpickler that accepts only descriptions of tensors, and calls no function that the file
-    names. It is in Python, because the C unpickler allocates as much memory as a pickle requests.
-    """
+    names. It is written in Python, because the C unpickler allocates as much memory as a pickle
+    requests."""
 
     stack: list[Any]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {

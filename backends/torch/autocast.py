@@ -17,11 +17,12 @@ LSTM = "torch.lstm"
 
 
 def autocast(native: Native, device: str, dtype: str) -> Native:
-    """Wrap a layer to run under ``torch.autocast`` and to return float32 results.
+    """Return a version of a native layer that runs under ``torch.autocast`` and returns float32
+    results.
 
-    Autocast chooses the dtype of each operation: the narrow dtype for matrix products, float32 for
-    losses and normalisations. If oneDNN cannot train an LSTM in the narrow dtype, the LSTM runs
-    without oneDNN, and the layer's label says so.
+    Autocast chooses the dtype of each operation: the narrow dtype (bfloat16 or float16) for matrix
+    products, float32 for losses and normalisations. If oneDNN cannot train an LSTM in the narrow
+    dtype, the LSTM runs without oneDNN, and the layer's label says so.
     """
     kind, narrow = torch.device(device).type, getattr(torch, dtype)
     refused = native.label == LSTM and kind == "cpu" and not _onednn_trains(narrow)
@@ -55,7 +56,7 @@ def _without_onednn(disable: bool) -> Iterator[None]:
 
 @cache
 def _onednn_trains(dtype: torch.dtype) -> bool:
-    """Return whether oneDNN can train an LSTM in a narrow dtype on this processor.
+    """Return whether oneDNN can train an LSTM in ``dtype`` (bfloat16 or float16) on this processor.
 
     On some processors, autocast makes torch use oneDNN for float16, although oneDNN supports
     float16 for inference only. torch 2.13 then raises an error on newer processors, with or without

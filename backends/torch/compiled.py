@@ -33,8 +33,9 @@ SHORT = 8
 def _short_sort(
     x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> Any:
-    """Replace ``torch.sort`` for short rows: compare all pairs of entries. The sort is stable, with
-    NaN last. For other sorts, return NotImplemented."""
+    """Sort short rows as ``torch.sort`` does, by comparing all pairs of entries; return the sorted
+    entries and their indices. The sort is stable, with NaN last. For other sorts, return
+    NotImplemented, so that torch's own function runs."""
     count = x.shape[dim]
     if count > SHORT or descending or dim not in (-1, x.dim() - 1):
         return NotImplemented
@@ -60,13 +61,14 @@ def has_compiler() -> bool:
 def compile_plan(
     plan: Plan, run: Callable[[Tensors], Tensors], device: str, exact: bool
 ) -> Callable[[Tensors], Tensors]:
-    """Return a function that compiles a plan at its first call; ``run`` executes the plan.
+    """Return a function that compiles a plan (a list of operations) at its first call. ``run`` is a
+    function that executes the plan; it is traced.
 
     If ``exact`` is true, repeated calls return the same bits.
 
     Raises:
         UsageError: the device is not the CPU, no C++ compiler is installed, or the plan is too
-        long.
+            long.
     """
     _check_compiler(device)
     # For each entry of a window, the plan adds into a slice. Inductor fuses all of these additions
@@ -108,7 +110,7 @@ def compile_native(function: F, device: str, exact: bool) -> F:
 
 
 class _Compiled:
-    """A function of named tensors that is compiled at its first call, for the names, shapes and
+    """A function of tensors by name that is compiled at its first call, for the names, shapes and
     strides of that call.
 
     It is used instead of ``torch.compile``, which checks all inputs at each call. With small
@@ -186,8 +188,8 @@ def _compile_graph(graph: Any, example: Sequence[Tensor], exact: bool) -> Callab
 
 
 def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function to use torch's deterministic algorithms. Without them, several threads sum
-    the gradient of an embedding in varying order, so its last digits vary."""
+    """Return a version of a function that uses torch's deterministic algorithms. Without them,
+    several threads sum the gradient of an embedding in varying order, so its last digits vary."""
 
     def run(*arguments: Any) -> Any:
         before = torch.are_deterministic_algorithms_enabled()
@@ -211,7 +213,7 @@ def _check_compiler(device: str) -> None:
 
 
 def without_autograd(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function to run without autograd (``torch.no_grad``)."""
+    """Return a version of a function that runs without autograd (``torch.no_grad``)."""
 
     def run(*arguments: Any) -> Any:
         with torch.no_grad():

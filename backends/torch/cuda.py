@@ -18,14 +18,14 @@ def devices() -> Sequence[str]:
 
 
 def dtypes() -> Sequence[str]:
-    """Return the names for ``--dtype`` that only GPUs support, e.g. ``tf32``; empty without a
-    GPU."""
+    """Return the names for ``--dtype`` that torch supports only on GPUs, e.g. ``tf32``. The list is
+    empty if there is no GPU."""
     return ("tf32",) if torch.cuda.is_available() else ()
 
 
 def prepare(dtype: str, deterministic: bool) -> None:
-    """Set the precision and determinism of GPUs: whether products use TF32, and that narrow
-    products sum in float32."""
+    """Set the precision of GPUs for ``dtype``, and their determinism: whether matrix products use
+    TF32, and that products in bfloat16 or float16 sum in float32."""
     precision = "tf32" if dtype == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = precision
     torch.backends.cudnn.conv.fp32_precision = precision
@@ -37,7 +37,8 @@ def prepare(dtype: str, deterministic: bool) -> None:
 
 
 def settings() -> Mapping[str, str]:
-    """Return the settings that :func:`prepare` has made, by name, as torch reports them."""
+    """Return a dictionary of the settings that :func:`prepare` has made, with the values that torch
+    reports."""
     matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
     return {
         "tf32": str(matmul.fp32_precision == "tf32"),

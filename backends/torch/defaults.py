@@ -1,4 +1,5 @@
-"""Measurements of torch's defaults: one function for each entry of ``specs/defaults``."""
+"""Measurements of torch's defaults, e.g. of an optimizer's epsilon: one function for each entry of
+``specs/defaults``."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def _set_to_zero(layer: Any) -> Any:
 
 
 def _layer_with_gate_bias(kind: Any, block: int, bias: float) -> Any:
-    """Return a recurrent layer with one unit and all parameters 0, except the bias of one gate."""
+    """Return a recurrent layer with one unit, whose parameters are all 0, except one: the entry
+    ``block`` of the bias array is ``bias``. This entry belongs to one gate, and the layer's results
+    show which gate."""
     layer = _set_to_zero(kind(1, 1))
     layer.bias_ih_l0[block] = bias
     return layer
@@ -49,7 +52,8 @@ def _padded_step() -> Any:
 
 
 def _batch_norm_after_batch(**options: Any) -> nn.BatchNorm1d:
-    """Return a batch norm layer that has normalised one batch with mean 1."""
+    """Return a batch norm layer that has normalised one batch with mean 1. Its moving statistics
+    show the layer's defaults, e.g. the momentum."""
     layer = nn.BatchNorm1d(1, **options)
     layer(torch.tensor([[0.0], [2.0]]))
     return layer
@@ -109,7 +113,8 @@ def _parameter(start: float, gradient: float) -> nn.Parameter:
 
 
 def _step_size(optimizer: Any, gradient: float, start: float = 0.0, **options: Any) -> float:
-    """Return how far one optimizer step moves a parameter, divided by the learning rate."""
+    """Return how far one optimizer step moves a parameter from ``start``, divided by the learning
+    rate. The gradient is ``gradient``."""
     p = _parameter(start, gradient)
     optimizer([p], lr=RATE, **options).step()
     return float((start - p.detach()[0]) / RATE)

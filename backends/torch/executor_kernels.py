@@ -1,6 +1,7 @@
 """torch's kernels for an executor, on the CPU or CUDA: operations with ``out=``, without autograd.
 
-Each kernel function binds its arguments and returns a function without arguments.
+Each function gets its tensors once, and returns a function without arguments, which an executor
+calls in each run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ GRADIENTS: Mapping[str, Callable[..., Any]] = {
 class TorchKernels:
     """The torch kernels (:class:`harness.runtime.executor.Kernels`) for one device and float dtype.
 
-    If ``products`` is given, matrix products run in that dtype.
+    If ``products`` is given (bfloat16 or float16), matrix products run in that dtype.
     """
 
     tiled: Collection[str] = frozenset()
@@ -102,14 +103,15 @@ class TorchKernels:
                 call()
 
     def _scalar(self, operand: Any) -> Tensor:
-        """Return a number as a tensor without axes, which is a valid operand on every device."""
+        """Return a number as a tensor without axes, which torch accepts as an operand on every
+        device."""
         if isinstance(operand, torch.Tensor):
             return operand
         return torch.tensor(operand, dtype=self.dtype)
 
     def _whole(self, operand: Any, like: Tensor) -> Tensor:
-        """Return an operand as a tensor of the shape of ``like``: a number is repeated, and a
-        tensor is returned unchanged."""
+        """Return an operand as a tensor of the shape of ``like``. A number is repeated for all
+        entries; a tensor is returned unchanged."""
         if isinstance(operand, torch.Tensor):
             return operand
         return torch.tensor(operand, dtype=self.dtype, device=self.device).expand(like.shape)

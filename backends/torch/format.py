@@ -117,8 +117,9 @@ class TorchFormat(Format):
 
 
 def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
-    """Return two things: the layout of the parameters in torch's tensors, and a mapping to
-    state_dict keys from the names of packed tensors and statistics."""
+    """Return two things: how torch's tensors correspond to the spec's parameters, and a dictionary
+    from the name of a tensor (e.g. ``rnn/weight_ih_l0``) or statistic to its key in the state_dict.
+    """
     from .module import native_layers
 
     layout = Layout(training, {key: native for key, (_, native) in native_layers(training).items()})
@@ -129,8 +130,8 @@ def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
 
 
 def _key(name: str) -> str:
-    """Return the state_dict key for the name of a parameter (``blocks.0.up.W``) or of a packed
-    tensor (``blocks.0.up/weight``)."""
+    """Return the key in the state_dict for the name of a parameter (``blocks.0.up.W``) or of a
+    torch tensor that holds parameters (``blocks.0.up/weight``)."""
     from .module import attribute_name
 
     owner, _, local = name.rpartition("/" if "/" in name else ".")

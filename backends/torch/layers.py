@@ -1,7 +1,8 @@
 """The native layers and losses of the backend ``torch``: the functions that torch.nn's modules
 call.
 
-They get the packed parameters as arguments, so autograd computes gradients of packed parameters.
+They get the parameters as torch's own tensors (packed, e.g. all gates in one tensor) as arguments,
+so autograd computes gradients of these tensors.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ def _full(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
-    """Compute attention with a padding mask. If all steps of a row are masked, torch returns NaN,
-    but the spec defines the mean of the row's values, so this function returns the mean."""
+    """Compute attention of queries ``q``, keys ``k`` and values ``v`` with a padding mask. If all
+    steps of a row are masked, torch returns NaN, but the spec defines the mean of the row's values,
+    so this function returns the mean."""
     mask = values["mask"][:, None, None, :]
     some = mask.any(-1, keepdim=True)
     chosen = _attend(q, k, v, attn_mask=mask | ~some)
@@ -46,9 +48,9 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 
 def _packed_attention(middle: Middle) -> Callable[[ClaimableCall], Native]:
-    """Return a function that makes the native attention of a layer, with one joint projection for
-    queries, keys and values, as in ``torch.nn.MultiheadAttention``. ``middle`` computes the
-    attention between the projections."""
+    """Return a function that makes the native attention of a layer. As in
+    ``torch.nn.MultiheadAttention``, a single matmul computes queries, keys and values. The function
+    ``middle`` computes the attention from them."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
@@ -73,8 +75,9 @@ def _packed_attention(middle: Middle) -> Callable[[ClaimableCall], Native]:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the halves of x [..., time, 2 * half] by angles, given as ``cos`` and ``sin`` [time,
-    half]."""
+    """Rotate x [..., time, 2 * half] as in a rotary position embedding: entry i of the first half
+    and entry i of the second half are a pair, rotated by an angle. ``cos`` and ``sin`` [time, half]
+    are those of the angles."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
@@ -131,8 +134,8 @@ CONVOLUTIONS: Mapping[str, tuple[str, tuple[int, ...]]] = {
 
 
 def convolution(layer: ClaimableCall) -> Native | None:
-    """Return torch's convolution as a native layer; None if the layer's activation is not in
-    ``CONVOLVED``."""
+    """Return torch's convolution as a native layer; return None if the layer's activation is not
+    one of ``CONVOLVED``."""
     given, definition = layer.attributes, layer.definition
     activation = given["activation"]
     if activation not in CONVOLVED:
@@ -165,8 +168,8 @@ def convolution(layer: ClaimableCall) -> Native | None:
 
 
 def convolution_options(layer: ClaimableCall) -> dict[str, Any]:
-    """Return the stride, the dilation and the padding of a convolution for each axis, and its
-    groups. The padding is ``"same"`` or a list of pairs (before, after)."""
+    """Return a dictionary with the stride, dilation and padding of a convolution for each axis, and
+    its number of channel groups. The padding is ``"same"`` or a list of pairs (before, after)."""
     given, rank = layer.attributes, len(layer.shapes["W"]) - 2
     options: dict[str, Any] = {}
     for name in ("stride", "dilation", "padding"):
@@ -179,8 +182,9 @@ def convolution_options(layer: ClaimableCall) -> dict[str, Any]:
 
 
 def same(length: int, size: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Return the padding before and after an axis with which it has a window for each ``stride``
-    entries."""
+    """Return the padding before and after an axis for which there is one window per ``stride``
+    entries (the padding ``"same"``). ``length`` is the length of the axis, and ``size`` that of a
+    window."""
     total = max((-(-length // stride) - 1) * stride + dilation * (size - 1) + 1 - length, 0)
     return total // 2, total - total // 2
 
@@ -220,12 +224,12 @@ FEW = 2**16
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return x [..., features] @ weight.T + bias, computed as one product of all rows in their
-    memory order.
+    """Return x [..., features] @ weight.T + bias. It is computed as a single matrix product of all
+    rows, in the order in which they are in memory.
 
-    Recurrent layers return tensors that are time-first in memory. torch would copy such an input,
-    or compute one product per batch row. Small tensors are passed to torch unchanged, because
-    copying them is faster than making views.
+    Recurrent layers return tensors in which time is the first axis in memory. torch would copy such
+    an input, or compute one product per batch row. Small tensors are passed to torch unchanged,
+    because copying them is faster than making views.
     """
     if x.dim() == 3 and x.numel() >= FEW and not x.is_contiguous():
         rows = x.transpose(0, 1).flatten(0, 1)
@@ -235,19 +239,20 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Activation(NamedTuple):
-    """torch's function for an activation of a spec: its name in torch, and extra arguments, e.g.
-    ``gelu`` with ``approximate="tanh"``."""
+    """torch's function for an activation of a spec: its name in torch, and its extra arguments,
+    e.g. ``gelu`` with ``approximate="tanh"``."""
 
     name: str
     arguments: Mapping[str, str] = {}
 
     def code(self, argument: str) -> str:
-        """Return the source of a call, for a file that imports ``torch`` and ``nn``."""
+        """Return source code that calls the function with ``argument``, for a file that imports
+        ``torch`` and ``nn``."""
         given = "".join(f", {name}={value!r}" for name, value in self.arguments.items())
         return f"{self.name.replace('torch.nn.', 'nn.')}({argument}{given})".replace("'", '"')
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the function's values, in the shape of ``x``."""
+        """Apply the activation to each entry of ``x``."""
         return attrgetter(self.name.removeprefix("torch."))(torch)(x, **self.arguments)
 
 

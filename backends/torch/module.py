@@ -82,7 +82,8 @@ def _gated(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
 
 
 def _convolution(layer: ClaimableCall) -> str | None:
-    """Return the start of a call of a convolution class; None for a padding that torch lacks."""
+    """Return the start of source code that makes a torch.nn convolution; return None for a padding
+    that torch does not support."""
     *kernel, channels, units = layer.shapes["W"]
     options = convolution_options(layer)
     groups, pads = options["groups"], options["padding"]
@@ -255,7 +256,7 @@ class Writer:
 
     def _training(self, form: LayerForm, method: Method, phase: Any) -> list[str]:
         """Return the source lines of a layer's equations in training, including the update of
-        moving statistics."""
+        moving statistics. ``method`` is the method in which they are written."""
         call = method.training
         assert call is not None
         roles = call.attributes["results"]

@@ -1,4 +1,5 @@
-"""The torch.optim optimizers that replace optimizers of a spec, fused if possible."""
+"""The torch.optim optimizers that run instead of the equations of a spec's optimizer. If torch has
+a fused implementation, it is used."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ Tensor = Any
 
 @dataclass
 class _Running:
-    """The state of a running torch optimizer: the optimizer, its parameters by name, and its step
-    count."""
+    """The state of a torch optimizer between steps: the optimizer, its parameters by name, and its
+    step count."""
 
     optimizer: torch.optim.Optimizer
     parameters: dict[str, torch.nn.Parameter]
@@ -43,8 +44,8 @@ class TorchOptimizer(NativeOptimizer):
     - ``buffers`` maps the slots of the spec's optimizer to torch's names, e.g. ``m`` to
       ``exp_avg``.
     - ``starts`` has the initial values of slots that do not start at zero.
-    - ``epsilon``, if set, is added to the root of the uncorrected second moment. (torch's Adam adds
-      its own epsilon to the corrected root.)
+    - ``epsilon``, if set, is added to the root of the second moment without bias correction.
+      (torch's Adam adds its own epsilon to the corrected root.)
     - ``clip`` clips the gradients before each step.
     """
 
@@ -65,8 +66,8 @@ class TorchOptimizer(NativeOptimizer):
         return self.clip is not None
 
     def make(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the torch optimizer, always with one parameter group, because torch rejects an
-        empty list of parameters."""
+        """Return the torch optimizer for some parameters. The parameters are passed as one
+        parameter group, because torch rejects an empty list of parameters."""
         return self.kind([{"params": list(parameters)}], **self.arguments)
 
     def start(self, variables: Tensors) -> _Running:
@@ -172,8 +173,8 @@ def _make_optimizer(name: str, numbers: Mapping[str, float], double: bool) -> To
 
 
 def _clip(rule_clipping: Clipping | None) -> _Clip | None:
-    """Return torch's function for the clipping of a rule; None if torch has none, e.g. for clipping
-    by the norm of each parameter."""
+    """Return torch's function for the clipping of a rule. Return None if torch has no such
+    function, e.g. for clipping by the norm of each parameter."""
     match rule_clipping:
         case Clipping(by="global_norm", epsilon=found) if found == NORM_EPSILON:
             return _Clip("clip_grad_norm_", rule_clipping.limit)

@@ -18,12 +18,15 @@ Axes = tuple[FramedAxis, ...]
 
 
 def windows(x: Tensor, *, lowest: bool, **framing: Each) -> Tensor:
-    """Return the sliding windows of x, as the primitive ``windows`` defines them."""
+    """Return the sliding windows of x (as for a convolution), as the primitive ``windows`` defines
+    them. ``framing`` has size, stride, dilation and padding. With ``lowest``, the padding is -inf,
+    otherwise 0."""
     return Unfold.apply(x, framed_axes(framing), lowest)
 
 
 def overlap_add(x: Tensor, **framing: Each) -> Tensor:
-    """Return the sum of overlapping windows, as the primitive ``overlap_add`` defines it."""
+    """Return the sum of overlapping windows, as the primitive ``overlap_add`` (the transpose of
+    ``windows``) defines it. ``framing`` has size, stride, dilation and padding."""
     return OverlapAdd.apply(x, framed_axes(framing))
 
 
@@ -62,7 +65,7 @@ class Unfold(torch.autograd.Function):
 
 
 class OverlapAdd(torch.autograd.Function):
-    """An autograd function that sums overlapping windows. If the sum were written as plain
+    """An autograd function that sums overlapping windows. If the sum consisted of plain torch
     operations, autograd would copy partial sums."""
 
     @staticmethod
@@ -129,8 +132,8 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 
 
 def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Wrap a reduction so that it returns its input if ``axis`` is empty. In torch, an empty
-    ``axis`` means all axes."""
+    """Return a version of the reduction ``reduce`` that returns its input unchanged if ``axis`` is
+    empty. In torch itself, an empty ``axis`` means all axes."""
 
     def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
         return reduce(x, axis, keepdims) if axis else x
@@ -155,8 +158,8 @@ def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``torch.matmul(a, b)``. Leading axes that only ``a`` has become rows of ``a``, because
-    torch would repeat ``b`` in memory along these axes."""
+    """Return ``torch.matmul(a, b)``. If ``a`` has more axes than ``b``, they become rows of one
+    matrix, because torch would repeat ``b`` in memory along these axes."""
     lone = lone_axes(a.shape, b.shape, 1) if b.dim() > 2 else ()
     if not lone:
         return torch.matmul(a, b)

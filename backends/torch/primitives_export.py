@@ -25,8 +25,9 @@ from harness.extend.source import (
 
 
 def windows(e: Emitter, node: Node) -> str:
-    """Return the source of ``windows``, as a template for its operands. It uses ``unfold``, which
-    puts the entries of a window on the last axes."""
+    """Return source code for the primitive ``windows``: an expression in which ``%0`` or ``^0``
+    stands for the operand. It calls ``unfold``, which puts the entries of a window on the last
+    axes."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
     axes, count = attributes["axes"], len(attributes["axes"])
     each = {n: [e.size(dim) for dim in attributes[n]] for n in ("size", "stride", "dilation")}
@@ -46,8 +47,8 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """Return the source of ``overlap_add`` for images, as a template for its operands. It uses
-    torch's ``fold``.
+    """Return source code for the primitive ``overlap_add`` on images: an expression with a
+    placeholder for the operand. It calls torch's ``fold``.
 
     Raises:
         UsageError: the values are not images, or the padding is not symmetric.
@@ -150,7 +151,7 @@ WORDS = Words(
 
 
 class TorchDialect(Dialect):
-    """The writer of torch source for the operations of a program."""
+    """The writer of torch source code for the operations of a program."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
         code = common_code(e, node, operands, TEMPLATES)
@@ -172,7 +173,7 @@ class TorchDialect(Dialect):
         )
 
     def scan(self, e: Emitter, node: Node) -> None:
-        """Write a loop over time as a ``for`` statement that appends the results of steps to
+        """Write a loop over time: a ``for`` statement that appends the results of each step to
         lists."""
         body, count = node.block, node.carries
         for inner, start, name in zip(body.inputs, node.inputs, ends_of(e, node), strict=False):
@@ -205,8 +206,9 @@ class TorchDialect(Dialect):
             self._stacked(e, whole, f"{name}[::-1]" if node.reverse else name)
 
     def _start(self, e: Emitter, inner: int, start: int, name: str) -> None:
-        """Write the assignment of a value's initial value, before the loop that carries the value.
-        The loop reuses the variable of the initial value if no other code reads it."""
+        """Write the assignment of the initial value of a carried value (a value that goes from step
+        to step), before the loop. If no other code reads the variable of the initial value, the
+        loop uses the same variable."""
         code = e.operand(start)
         text = e.read(code)
         free = code.parts == (start,) and not e.left[start] and e.home.get(start) == e.depth
@@ -227,7 +229,8 @@ class TorchDialect(Dialect):
         return f"reversed({e.read(code)})" if reverse else e.read(code)
 
     def _carry(self, e: Emitter, inner: Sequence[int], after: Sequence[int]) -> None:
-        """Write the assignment of carried values to the variables that the next step reads."""
+        """Write the assignments at the end of a step: the values ``after`` the step are stored in
+        the variables ``inner``, which the next step reads."""
         moved = [(i, a) for i, a in zip(inner, after, strict=True) if e.text.get(a) != e.text[i]]
         codes = e.operands([a for _, a in moved])
         for a in after:

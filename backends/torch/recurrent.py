@@ -84,8 +84,8 @@ def _gated(layer: ClaimableCall) -> bool:
 
 
 def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
-    """Return two texts for each direction of a layer: the prefix of its parameters in the spec
-    (``back_`` or empty), and the suffix of its names in torch (``_reverse`` or empty)."""
+    """Return a pair for each direction of a recurrent layer: the prefix of its parameters in the
+    spec (``back_`` or empty), and the suffix of its tensors in torch (``_reverse`` or empty)."""
     back = any(name.startswith("back_") for name in layer.shapes)
     return [("", ""), ("back_", "_reverse")] if back else [("", "")]
 
@@ -93,8 +93,9 @@ def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
 def _gate_pieces(
     layer: ClaimableCall, order: str, second: Callable[[str], Piece]
 ) -> dict[str, Piece]:
-    """Return the layout of the parameters of a layer with gates; ``order`` is torch's order of the
-    gates, e.g. ``ifgo``. ``second(prefix)`` returns the layout of the second bias."""
+    """Return how the tensors of a torch layer with gates correspond to the spec's parameters, by
+    torch's tensor names. ``order`` is torch's order of the gates, e.g. ``ifgo``. ``second(prefix)``
+    returns the same for the second bias."""
     pieces: dict[str, Piece] = {}
     for way, end in directions(layer):
         pieces |= {
@@ -170,8 +171,9 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
 
 
 def _sorted_positions(mask: Tensor, counts: Tensor, backwards: bool) -> Tensor:
-    """Return the new position of each step, [batch, time], if unmasked steps are moved to the
-    front. ``counts`` [batch, 1] are the numbers of unmasked steps."""
+    """Return an array [batch, time] with the new position of each step, if unmasked steps are moved
+    to the front. ``counts`` [batch, 1] are the numbers of unmasked steps. With ``backwards``, the
+    order of the unmasked steps is reversed."""
     rank = mask.cumsum(1)
     front = counts - rank if backwards else rank - 1
     steps = torch.arange(mask.shape[1], device=mask.device)

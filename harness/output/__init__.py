@@ -1,1 +1,2 @@
-"""Output for people: text and tables that fit any width and are safe to print."""
+"""Output for people: text and tables that fit any width, in which untrusted text cannot control the
+terminal."""

@@ -34,11 +34,11 @@ _COPIED = re.compile(
 
 
 def wrap(text: str, columns: int, further: int = 2) -> str:
-    """Wrap a text to lines of at most ``columns`` characters, without breaking words.
+    """Wrap a text to lines of at most ``columns`` characters, without breaking words or commands.
 
-    In a table row, whose last column follows at least two spaces, continuation lines are aligned
-    with the last column. If fewer than :data:`ROOM` characters would remain there, and in all other
-    lines, they are indented by ``further`` spaces, or by less so that a long word fits.
+    Continuation lines are indented by ``further`` spaces, or by less so that a long word fits. In a
+    table row, whose last column follows at least two spaces, they are instead aligned with the last
+    column, if at least :data:`ROOM` characters remain there.
     """
     lines: list[str] = []
     for row in protect_commands(text).expandtabs().split("\n"):
@@ -60,7 +60,7 @@ def wrap(text: str, columns: int, further: int = 2) -> str:
 
 def protect_commands(text: str) -> str:
     """Replace the spaces and hyphens in commands by control characters, so that :func:`wrap` does
-    not break commands; :func:`restore_spaces` reverts this."""
+    not break commands. :func:`restore_spaces` reverses this."""
     return _COPIED.sub(lambda match: _joined(match[0]), text)
 
 
@@ -70,20 +70,20 @@ def restore_spaces(text: str) -> str:
 
 
 def width(text: str) -> int:
-    """Return the number of terminal columns that a text with protected commands takes."""
+    """Return the number of terminal columns that a text takes after :func:`restore_spaces`."""
     return _cells(restore_spaces(text))
 
 
 def _joined(command: str) -> str:
-    """Return a command with protected inner spaces and hyphens; lines may break at leading
-    spaces."""
+    """Return a command whose inner spaces and hyphens are replaced by control characters. Spaces
+    before the command stay, so a line can break there."""
     bare = command.lstrip()
     return command[: len(command) - len(bare)] + bare.translate(_KEPT)
 
 
 def _broken(row: str, columns: int, margin: int) -> Iterator[str]:
-    """Yield the lines into which ``row`` is wrapped, all except the first indented by
-    ``margin``."""
+    """Yield the lines into which ``row`` is wrapped. All lines except the first are indented by
+    ``margin`` spaces."""
     current = ""
     for word in re.split(r"(?<=\s)(?=\S)", row):
         if current.strip() and width((current + word).rstrip()) > columns:
@@ -95,7 +95,8 @@ def _broken(row: str, columns: int, margin: int) -> Iterator[str]:
 
 
 def _cells(text: str) -> int:
-    """Return the number of terminal columns of a text; import rich only for non-ASCII text."""
+    """Return the number of terminal columns that a text takes. The package rich, which is slow to
+    import, is used only for non-ASCII text."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len

@@ -23,9 +23,10 @@ _PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d+))?(?::(?P<col>\d+))?", re.DO
 
 
 def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
-    """Return the workflow command that makes GitHub show a message at a line of a file.
+    """Return the command of GitHub Actions (a line of output) that makes GitHub show a message at a
+    line of a file.
 
-    ``places`` are texts such as ``file``, ``file:line`` or ``file:line:column``. The first one
+    ``places`` are texts such as ``file``, ``file:line`` or ``file:line:column``. The first of them
     whose file is in the repository is used. ``level`` is e.g. ``error`` or ``warning``.
     """
     properties = {"title": visible(title)}
@@ -49,9 +50,10 @@ def limit(annotations: Sequence[str]) -> list[str]:
 
 
 def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Append Markdown to the step summary; do nothing outside GitHub Actions.
+    """Append Markdown to the step summary, which GitHub Actions shows on the page of a run; do
+    nothing outside GitHub Actions.
 
-    Return an error message, or an empty string if there is no error.
+    Return an error message, or an empty text if there is no error.
     """
     path = environment.get("GITHUB_STEP_SUMMARY")
     if not path:
@@ -78,7 +80,8 @@ def _data(text: str) -> str:
 
 
 def _in_repository(file: str) -> str | None:
-    """Return the path of a file relative to the repository; None if the file is not in it."""
+    """Return the path of a file relative to the root of the repository; return None if the file is
+    not in it."""
     root = Path(os.environ.get("GITHUB_WORKSPACE") or ".").resolve()
     try:
         path = Path(file).resolve()

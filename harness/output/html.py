@@ -8,5 +8,6 @@ from harness.output.printing import visible
 
 
 def escaped(text: str) -> str:
-    """Escape a text, so that it can be the content of an HTML element or a quoted attribute."""
+    """Return a text with HTML's special characters escaped, so that it can be the content of an
+    element or of a quoted attribute."""
     return escape(visible(text))

@@ -14,17 +14,18 @@ _START = re.compile(r"^(?:(\d+)(?=[.)](?:\s|$))|(?=[-+=]))")
 
 
 def escaped(text: str) -> str:
-    """Return a text as one line of Markdown; the text may start the line."""
+    """Return a text as one line of Markdown, with special characters escaped. The text may stand at
+    the start of the line."""
     return _START.sub(r"\1\\", _within(text))
 
 
 def sentences(texts: Iterable[str]) -> str:
-    """Join the non-empty texts as sentences of one paragraph."""
+    """Return the texts as sentences of one paragraph. Empty texts are left out."""
     return " ".join(t if t.endswith((".", "!")) else f"{t}." for t in texts if t)
 
 
 def code(text: str) -> str:
-    """Return a text as inline code, enclosed by enough backticks that the text cannot end it."""
+    """Return a text as inline code, enclosed by so many backticks that the text cannot end it."""
     text = visible(" ".join(text.splitlines()))
     fence = "`" * (_longest(text) + 1)
     space = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
@@ -32,7 +33,7 @@ def code(text: str) -> str:
 
 
 def fenced(text: str, language: str) -> list[str]:
-    """Return the lines of a code block; the text cannot end the block."""
+    """Return the lines of a code block in Markdown, enclosed so that the text cannot end it."""
     fence = "`" * max(3, _longest(text) + 1)
     return [f"{fence}{language}", visible(text.rstrip("\n")), fence]
 
@@ -42,7 +43,8 @@ def _longest(text: str) -> int:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table that keeps line breaks and right-aligns all columns but the first."""
+    """Return a Markdown table. Line breaks in entries are kept, and all columns except the first
+    are aligned right."""
     heading, *texts = [
         ["<br>".join(map(_within, text.split("\n"))) for text in row] for row in (columns, *rows)
     ]

@@ -46,10 +46,10 @@ def html_table(
     notes: str = "",
     words: int = 1,
 ) -> str:
-    """Return an HTML table with its style sheet; ``notes`` is plain text below the table.
+    """Return an HTML table with its style sheet. ``notes`` is plain text below the table.
 
-    The first ``words`` columns are text, aligned left. All other columns are numbers, aligned
-    right.
+    The first ``words`` columns contain text, and are aligned left. All other columns contain
+    numbers, and are aligned right.
     """
     head = "".join(_cell("th", title, number < words) for number, title in enumerate(columns))
     lines = (
@@ -65,7 +65,8 @@ def html_table(
 
 
 def frame(records: Iterable[Mapping[str, object]]) -> DataFrame:
-    """Return records as a DataFrame with one row per record; only this function imports pandas.
+    """Return a pandas DataFrame with one row for each of ``records``. pandas is imported only in
+    this function.
 
     Raises:
         NoPandas: pandas is not installed.

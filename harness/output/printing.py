@@ -1,7 +1,7 @@
 """Printing of all output, so that no untrusted text affects the terminal or CI.
 
-Control characters can move the cursor, set the window's title or send keyboard input. Rich
-interprets square brackets as markup. So all output goes through :func:`say`, or through
+Control characters can move the cursor, set the window's title or send keyboard input. The package
+rich interprets square brackets as markup. So all output goes through :func:`say`, or through
 :func:`line` and :func:`entry` to a console. GitHub Actions interprets some lines as commands: the
 standard streams let only the commands of :func:`annotate` pass.
 """
@@ -35,20 +35,22 @@ _OLD_BEGUN = re.compile(rf"#{_SKIPPED}(?:#{_SKIPPED})?\Z")
 
 
 def annotating(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the process runs in GitHub Actions, which reads the output."""
+    """Return whether the process runs in GitHub Actions, which interprets some lines of output as
+    commands."""
     return environment.get("GITHUB_ACTIONS") == "true"
 
 
 class CommandFilter:
-    """A filter that escapes GitHub Actions commands, such as ``::error::``, in a text that is
-    written piece by piece."""
+    """A filter that escapes commands of GitHub Actions, such as ``::error::``, in a text. The text
+    is passed to the filter piece by piece."""
 
     def __init__(self) -> None:
         # The end of the last piece that may be the beginning of a command.
         self.begun = ""
 
     def __call__(self, piece: str) -> str:
-        """Escape the commands in a piece, also a command that began in the previous piece."""
+        """Return ``piece``, the next part of the text, with commands escaped. This includes a
+        command that began in the previous piece."""
         text = _MARK.sub(_mark_escaped, self.begun + piece)
         escaped = text[len(self.begun) :]
         self.begun = _begun(re.split(r"[\r\n]", text)[-1])
@@ -56,8 +58,8 @@ class CommandFilter:
 
 
 def harmless(text: str) -> str:
-    """Return a text with its GitHub Actions commands escaped, if GitHub Actions reads the output;
-    otherwise unchanged."""
+    """Return a text that cannot contain commands for GitHub Actions: they are escaped if the
+    process runs there. Elsewhere, the text is unchanged."""
     return CommandFilter()(text) if annotating() else text
 
 
@@ -143,7 +145,8 @@ class _Output(io.RawIOBase):
 
 
 class _Guarded(io.TextIOWrapper):
-    """A standard stream in which no text is a command for GitHub Actions."""
+    """A standard stream that escapes commands for GitHub Actions in all text. Only the method
+    :meth:`annotate` can write commands."""
 
     _filter: CommandFilter | None = None
 
@@ -152,15 +155,15 @@ class _Guarded(io.TextIOWrapper):
         return len(text)
 
     def annotate(self, text: str) -> None:
-        """Write a workflow command for GitHub."""
+        """Write a command for GitHub Actions, e.g. an annotation."""
         self.write("\n" if self._filter is not None and self._filter.begun else "")
         super().write(f"{text}\n")
         self.flush()
 
 
 def guard_streams() -> None:
-    """Replace standard output and error by streams that escape GitHub Actions commands, and
-    characters that their encoding lacks.
+    """Replace standard output and standard error by streams that escape commands for GitHub
+    Actions, and characters that the streams' encoding does not have.
 
     If standard output cannot be written, a write raises :class:`OutputLost`.
     """
@@ -184,7 +187,7 @@ def _guarded(stream: TextIO | None, *, report_errors: bool) -> TextIO:
 
 
 def abandon_output() -> None:
-    """Discard all further output, so that no write fails when the process ends."""
+    """Discard all further output, so that the output at the end of the process cannot fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
@@ -201,7 +204,8 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """Return the text as :func:`say` would print it, for callers that print it themselves."""
+    """Return the text as :func:`say` would print it, i.e. escaped, for callers that print it
+    themselves."""
     return harmless(visible(text))
 
 
@@ -211,7 +215,7 @@ def one_line(text: str) -> str:
 
 
 def annotate(text: str) -> None:
-    """Print a workflow command for GitHub on standard error."""
+    """Print a command for GitHub Actions, e.g. an annotation, on standard error."""
     if isinstance(sys.stderr, _Guarded):
         sys.stderr.annotate(text)
     else:
@@ -219,8 +223,8 @@ def annotate(text: str) -> None:
 
 
 def say(text: str, *, error: bool = False, end: str = "\n") -> None:
-    """Print a text and flush it, with control characters escaped; ``error`` selects standard
-    error."""
+    """Print a text with control characters escaped, and flush the stream. The stream is standard
+    output, or standard error if ``error``."""
     _write(sys.stderr if error else sys.stdout, shown(text) + end)
 
 
@@ -244,8 +248,9 @@ def tell(text: str, *, error: bool = False) -> None:
 
 
 def width(stream: TextIO) -> int | None:
-    """Return the maximum width of a line: ``COLUMNS``, or the columns of the stream's terminal;
-    None if there is no limit."""
+    """Return the maximum width of a line on ``stream``: the value of the environment variable
+    ``COLUMNS``, or the number of columns of the stream's terminal; return None if there is no
+    limit."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns)
@@ -273,7 +278,7 @@ def console(*, error: bool = False) -> Console:
 
 
 def drawing(stream: TextIO) -> Console:
-    """Return a console that draws on ``stream`` without colour, with the width of standard
+    """Return a rich console that writes to ``stream`` without colour. It has the width of standard
     output."""
     from rich.console import Console
 
@@ -282,7 +287,8 @@ def drawing(stream: TextIO) -> Console:
 
 
 def is_live(target: Console) -> bool:
-    """Return whether a console is a terminal that can overwrite its text."""
+    """Return whether a console is a terminal on which text can be overwritten, e.g. a progress
+    bar."""
     return target.file.isatty() and not target.is_dumb_terminal
 
 

@@ -23,8 +23,8 @@ SILENCE = 10.0
 
 
 class Progress:
-    """A display of a task's progress: :meth:`plan` sets the number of parts, :meth:`at` how many
-    are done.
+    """A display of a task's progress. :meth:`plan` sets the number of parts of the task, and
+    :meth:`at` how many of them are done.
 
     Use it as a context manager.
     """
@@ -57,7 +57,7 @@ class Progress:
         self.stop()
 
     def stop(self) -> None:
-        """Stop drawing."""
+        """Stop drawing, and remove the bar."""
         self._drawn.stop()
 
     def plan(self, total: float, done: float = 0.0, *, forecast: bool = True) -> None:
@@ -81,12 +81,13 @@ class Progress:
         self._doing = visible(text)
 
     def line(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar. Without a bar, print a plain line."""
         self._printed = self._clock()
         line(self.console, text)
 
     def once(self, backend: str, messages: Iterable[str]) -> None:
-        """Print lines about a backend above the bar; print each line only once."""
+        """Print lines about a backend above the bar. A line that has been printed before is left
+        out."""
         for message in messages:
             text = f"{backend}: {message}"
             if text not in self._said:
@@ -94,13 +95,14 @@ class Progress:
                 self.line(text)
 
     def step(self, text: str) -> None:
-        """Show the current work below the bar, or as a line if there is no bar."""
+        """Show a text about the current work below the bar. Without a bar, print it as a line."""
         self.doing(text)
         if not self.live:
             self.line(text)
 
     def now(self, text: str) -> None:
-        """Show a small step below the bar; without a bar, print it after 10 s without output."""
+        """Show a text about a short piece of work below the bar. Without a bar, print it only if
+        nothing has been printed for 10 s."""
         self.doing(text)
         if not self.live and self._clock() - self._printed >= SILENCE:
             self.line(text)
@@ -112,8 +114,8 @@ class Progress:
     def left(self) -> str:
         """Return the remaining time as text, e.g. ``about 1:40 left``; "" if it is unknown or zero.
 
-        While a part runs, the shown time counts down. It stops at the time that the later parts
-        will take.
+        While a part of the task runs, the remaining time counts down. If this part takes longer
+        than expected, it stops at the time that the later parts need.
         """
         gone, made = self._marked - self._began, self.done - self._first
         if not self._forecast or gone < EARLY or made <= 0 or self.done >= self.total:

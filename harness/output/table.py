@@ -1,4 +1,5 @@
-"""Tables for terminals of any width: whole, split by columns, or as paragraphs.
+"""Tables for terminals of any width: a table is printed as a whole, in parts with fewer columns, or
+as paragraphs.
 
 Nothing is cut off. If a table is too wide and its columns are alike (e.g. one column per backend),
 it is split into parts with fewer columns. If the parts are still too wide, or the columns show
@@ -29,10 +30,10 @@ FEWEST = 2
 
 @dataclass
 class Grid:
-    """A table of texts with a title; the first ``names`` columns name the row.
+    """A table of texts with a title. The first ``names`` columns name the row, e.g. by the spec.
 
-    ``alike`` is True if all other columns show the same thing, e.g. one backend each. ``ruled``
-    draws lines between cells.
+    ``alike`` is True if all other columns show the same kind of value, e.g. the results of one
+    backend each. ``ruled`` draws lines between the entries.
     """
 
     title: str
@@ -43,7 +44,8 @@ class Grid:
     ruled: bool = False
 
     def rich(self) -> Table:
-        """Return the table for a terminal; it is readable without colour."""
+        """Return the table for a terminal, as an object of the package rich. The table is readable
+        without colour."""
         table = Table() if self.ruled else Table(box=box.SIMPLE, pad_edge=False)
         for number, column in enumerate(self.columns):
             right = number >= self.names
@@ -58,19 +60,22 @@ class Grid:
         return f"**{escaped(self.title)}**\n\n{table(self.columns, rows)}"
 
     def only(self, columns: Sequence[int]) -> Grid:
-        """Return a copy with the columns that name a row, and the given other columns."""
+        """Return a copy that has only the columns that name a row, and the columns with the numbers
+        ``columns``."""
         numbers = [*range(self.names), *columns]
         rows = [[row[n] for n in numbers] for row in self.rows]
         return replace(self, columns=[self.columns[n] for n in numbers], rows=rows)
 
     def folded(self) -> Grid:
-        """Return a copy with headings broken at their hyphens, and without lines between cells."""
+        """Return a narrower copy: headings are broken at their hyphens, and there are no lines
+        between the entries."""
         columns = [column.replace("-", "-\n") for column in self.columns]
         return replace(self, columns=columns, ruled=False)
 
 
 def show(target: Console, *grids: Grid) -> None:
-    """Print the first of several variants of a table that fits the width of the console.
+    """Print the first of ``grids`` that fits the width of the console. They are variants of the
+    same table, from wide to narrow.
 
     If no variant fits, print the last variant in parts with fewer columns, or as paragraphs.
     """
@@ -101,8 +106,8 @@ def _width(target: Console, grid: Grid) -> int:
 
 
 def _parts(target: Console, grid: Grid) -> Iterator[Grid]:
-    """Yield parts of a table, each with as many columns as fit; stop if a single column does not
-    fit."""
+    """Yield parts of a table, each with as many columns as fit on the console. Stop if a single
+    column does not fit."""
     waiting = list(range(grid.names, len(grid.columns)))
     while waiting:
         count = len(waiting)
@@ -133,8 +138,7 @@ def _entry(text: Entry) -> Text:
 
 
 def text_of(*forms: Grid) -> str:
-    """Return the first of several variants of a table that fits, as uncoloured text with its
-    title."""
+    """Return the table that :func:`show` would print for these variants, as text without colour."""
     buffer = io.StringIO()
     show(drawing(buffer), *forms)
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip("\n").split("\n"))

@@ -1,4 +1,4 @@
-"""Text files made from templates, which are next to the code that fills them."""
+"""Text files made from Jinja templates. A template is in the folder of the code that fills it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.output.markdown import escaped
 
 
 def filled(package: str, name: str, **values: object) -> str:
-    """Return the text of template ``name.j2`` in a package, filled with ``values``.
+    """Return the text of the template ``name.j2`` in a Python package, filled with ``values``.
 
     In the template, the filter ``markdown`` escapes a value for Markdown.
     """

@@ -1,1 +1,2 @@
-"""The code that ``check`` and ``bench`` share: shards, plans of runs, and comparisons of runs."""
+"""Code that ``check`` and ``bench`` share: shards (parts of a run for several machines), lists of
+planned cells, and comparisons of runs."""

@@ -30,7 +30,7 @@ class ConditionChange:
     words: str = ""
 
     def record(self) -> dict[str, object]:
-        """Return the fields, and the difference as ``text``, for JSON output."""
+        """Return a dictionary with the fields, and the difference as ``text``, for JSON output."""
         return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
@@ -56,8 +56,9 @@ def find_differences(
     of: tuple[str, ...] = (),
     words: Mapping[str, str] | None = None,
 ) -> list[ConditionChange]:
-    """Compare two mappings from names to values, and return the entries that differ. ``words`` has,
-    by name, texts to print instead of checksums."""
+    """Compare two mappings from names to values, and return the entries that differ. ``of`` names
+    the backends or specs that the mappings describe. ``words`` maps a name to a text that is
+    printed instead of its values, e.g. because they are checksums."""
     words = words or {}
     return [
         ConditionChange(name, _text(old.get(name)), _text(new.get(name)), of, words.get(name, ""))
@@ -67,7 +68,8 @@ def find_differences(
 
 
 def merge_equal(differences: Iterable[ConditionChange]) -> list[ConditionChange]:
-    """Combine differences that are equal for several backends or specs into one difference."""
+    """Combine differences that are the same for several backends or specs. The result has one
+    difference for all of them."""
     together: dict[ConditionChange, dict[str, None]] = {}
     first: dict[ConditionChange, ConditionChange] = {}
     for each in differences:
@@ -83,23 +85,25 @@ def _text(value: object) -> str:
 
 
 def describe_unreached(which: str, how: str) -> str:
-    """Return a note that the cells after the end of a run are not compared.
+    """Return a sentence that says that the cells which a run did not reach are not compared.
 
-    ``which`` names the run; ``how`` says how it ended, e.g. ``stopped after 3 of 10 cells``."""
+    ``which`` names the run; ``how`` says how it ended, e.g. ``stopped after 3 of 10 cells``.
+    """
     return f"{which} was {how}: the other cells are not compared"
 
 
 @dataclass(frozen=True)
 class MovedDigits:
-    """A number of agreeing digits that changed from ``old`` (in the older run) to ``new``. ``of``
-    names the cell, or a pair of backends and their cell."""
+    """A number of correct digits that changed from ``old`` (in the older run) to ``new``. ``of``
+    names the cell. If the digits are those of two backends compared with each other, ``of`` also
+    names the two backends."""
 
     of: str
     old: float
     new: float
 
     def record(self) -> dict[str, object]:
-        """Return the fields, and the change as ``text``, for JSON output."""
+        """Return a dictionary with the fields, and the change as ``text``, for JSON output."""
         return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
@@ -118,7 +122,7 @@ class Change(Protocol):
         """True if the change is for the worse, which makes the exit code 1."""
 
     def record(self) -> dict[str, object]:
-        """Return the change as a mapping for JSON output."""
+        """Return a dictionary that describes the change, for JSON output."""
 
 
 UNCHANGED = "nothing changed"
@@ -158,8 +162,8 @@ def count_changes(
 
 
 def list_moved_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
-    """Return a line for each change of digits, at most :data:`MOST_MOVED`; ``where`` says how to
-    see the others."""
+    """Return a line for each changed number of digits, at most :data:`MOST_MOVED` lines. If there
+    are more, the last line says so; ``where`` is added to it, and says how to see the others."""
     left = len(moved) - MOST_MOVED
     return [*map(str, moved[:MOST_MOVED]), *([f"and {left} more{where}"] if left > 0 else [])]
 
@@ -168,9 +172,11 @@ def list_moved_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str
 class RunChanges:
     """The changes of cells between two runs, and the differences between the runs' environments.
 
-    ``what`` introduces the counts of changes, e.g. "since" a run, or "beyond" a threshold.
-    ``limits`` are texts about what could not be compared. ``moved`` has changed numbers of digits,
-    the largest loss first. ``unsure`` says in how many cells a change could not be seen.
+    - ``what`` is text before the numbers of changes, e.g. "since" and the name of a run, or "beyond
+      10% and the noise".
+    - ``limits`` are texts about what could not be compared.
+    - ``moved`` has changed numbers of digits, the largest loss first.
+    - ``unsure`` is a text that says in how many cells a change could not be seen.
     """
 
     environment: Sequence[ConditionChange]
@@ -192,8 +198,8 @@ class RunChanges:
         return f"{self.what}: {counts}" if self.what else counts
 
     def lines(self) -> list[str]:
-        """Return the comparison as lines of text: environment, changes under headings, and their
-        numbers."""
+        """Return the comparison as lines of text: the differences of the environment, the changes
+        under headings, and the numbers of changes."""
         texts = [*self.limits, *(f"different: {each}" for each in self.environment)]
         for heading, changes in self._by_heading().items():
             texts += [f"{heading}:", *(f"  {change}" for change in changes)]
@@ -214,7 +220,8 @@ class RunChanges:
         return "\n".join(texts)
 
     def record(self) -> dict[str, object]:
-        """Return lists for JSON output: ``environment``, ``changes``, ``limits`` and ``digits``."""
+        """Return a dictionary of lists for JSON output, with the keys ``environment``, ``changes``,
+        ``limits`` and ``digits``."""
         return {
             "environment": [each.record() for each in self.environment],
             "changes": [change.record() for change in self.changes],

@@ -1,4 +1,5 @@
-"""The plans of runs, and the search for cells that are missing after shards of a run are joined."""
+"""The plans of runs (lists of all their cells), and the search for cells that are missing after
+shards of a run are joined."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class RunPlan(Form):
 
     @classmethod
     def of(cls, axes: Sequence[Collection[str]], shard: Shard | None) -> Self:
-        """Return the plan with a cell for each combination of entries of these axes."""
+        """Return the plan of a run that has a cell for each combination of entries of these axes.
+        ``shard`` is the part of the run that this command runs, or None for the whole run."""
         names = _make_names(axes)
         sorted_axes = [sorted(axis) for axis in axes]
         part = str(shard) if shard else None
@@ -48,9 +50,9 @@ def join_name(parts: Iterable[str]) -> str:
 
 @dataclass
 class Plans:
-    """The plans of several runs. A plan is identified by a checksum. By this checksum, ``shards``
-    has the shards that were run, ``cells`` the number of cells, and ``names`` the names of the
-    cells if known."""
+    """The plans of several runs. Plans with the same cells have the same checksum, which is the key
+    of the dictionaries: ``shards`` has the shards that were run, ``cells`` the number of cells, and
+    ``names`` the names of the cells if they are known."""
 
     shards: dict[str, set[str]]
     cells: dict[str, int]
@@ -72,9 +74,9 @@ class Plans:
         return plans
 
     def describe_missing(self, ended: Collection[str]) -> tuple[int, list[str]]:
-        """Return the number of missing cells, and lines about missing shards. ``ended`` has the
-        names of all finished cells. The number is a lower bound if there are several plans and some
-        do not list their cells."""
+        """Return the number of missing cells, and lines of text about missing shards. ``ended`` has
+        the names of all finished cells. If there are several plans and some do not list their
+        cells, more cells may be missing than the number says."""
         lines = []
         least = 0
         for digest, shards in self.shards.items():
@@ -109,8 +111,8 @@ def _make_names(axes: Sequence[Collection[str]]) -> set[str]:
 
 
 def _total_length(axes: Sequence[Collection[str]]) -> int:
-    """Return an upper bound of the number of characters in all names of a plan's cells. If it is
-    too large, the names are not made."""
+    """Return an upper bound of the number of characters that the names of all cells of a plan have
+    together. If it is too large, the names are not made."""
     longest = sum(max(map(len, axis), default=0) + 1 for axis in axes)
     return math.prod(map(len, axes)) * longest
 

@@ -1,6 +1,8 @@
-"""The shards of a run: each of several machines runs one shard, i.e. a part of the plan. The shard
-of a cell depends on the names of all cells, not on their order. So each machine only needs to know
-the number of its shard."""
+"""The shards of a run: each of several machines runs one shard, i.e. a part of the cells.
+
+The shard of a cell depends on the names of all cells, not on their order. So each machine only
+needs to know the number of its shard.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,14 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class Shard:
-    """Part ``number`` of a plan that is split into ``count`` parts; the first part has number 1."""
+    """Part ``number`` of a run that is split into ``count`` parts; the first part has number 1."""
 
     number: int
     count: int
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Read a shard such as ``2/4``.
+        """Read a shard from a text such as ``2/4``, i.e. part 2 of 4.
 
         Raises:
             UsageError: the text is not a shard.
@@ -39,11 +41,12 @@ class Shard:
         return cls(number, count)
 
     def select(self, items: Iterable[T], name: Callable[[T], Sequence[str]], kind: str) -> list[T]:
-        """Return the items that belong to this shard, in their order.
+        """Return those of ``items`` that belong to this shard, in their order. ``kind`` is a word
+        for an item in the error message, e.g. "group".
 
-        ``name`` returns the parts of an item's name. The first part names the kind of the item:
-        items of one kind cost about the same, so each kind is distributed evenly over the shards.
-        Items with equal names stay in one shard.
+        ``name`` returns the parts of an item's name. Items whose first part is the same take about
+        the same time. Such items are distributed evenly over the shards. Items with equal names
+        stay in one shard.
 
         Raises:
             UsageError: there are fewer items than shards.
@@ -63,8 +66,9 @@ class Shard:
 
 
 def _sort_key(name: Sequence[str]) -> tuple[str, ...]:
-    """Return a sort key for distributing names over shards: first by kind, then in pseudo-random
-    order, because items with similar names cost about the same."""
+    """Return a sort key for distributing items over shards. Items whose names have the same first
+    part come together, in pseudo-random order. A random order distributes the time evenly, because
+    items with similar names take about the same time."""
     import hashlib  # this import takes a tenth of the time of harness --help
 
     kind, *rest = name

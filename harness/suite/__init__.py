@@ -1,4 +1,4 @@
-"""Checks as a pytest suite, for authors of backends.
+"""The harness's checks as a pytest suite, for authors of backends.
 
-``pytest --pyargs harness.suite --backend NAME`` has one test for each spec, dtype and check.
+``pytest --pyargs harness.suite --backend NAME`` runs one test for each spec, dtype and check.
 """

@@ -1,4 +1,5 @@
-"""The cells of the pytest suite. A cell runs once, when the first test of the cell starts."""
+"""The cells of the pytest suite (a model on a backend, in one dtype). When the first test of a cell
+starts, all checks of the cell run; its other tests use the stored results."""
 
 from __future__ import annotations
 
@@ -45,11 +46,12 @@ class Cells:
         self._counted_checks: dict[Cell, set[str]] = {}
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
-        """Return a cell's findings of one check, and the failures that occurred before any check
-        (e.g. at the worker's start). The first call for a cell runs the cell.
+        """Return the results of one check of a cell, and the failures that occurred before any
+        check (e.g. at the start of the worker). The first call for a cell runs all selected checks
+        of the cell.
 
         Raises:
-            LookupError: no test of the suite reports a finding of the cell.
+            LookupError: the cell has a result that no test of the suite reports.
             BaseException: the run of the cell ended with this exception.
             pytest.fail.Exception: the run of the cell ended with an exception in an earlier test.
         """
@@ -57,7 +59,7 @@ class Cells:
         return [f for f in findings if f.check in (check, FINDINGS[check], *BEFORE)]
 
     def has_run(self, cell: Cell) -> bool:
-        """Return whether the run of a cell has finished."""
+        """Return whether the checks of a cell have run."""
         return cell in self._results
 
     def location(self, cell: Cell) -> str:
@@ -70,8 +72,8 @@ class Cells:
         return find_places(self._get_result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
-        """Return the duration of a check of a cell. The first call for a cell adds the time that
-        belongs to no check, e.g. for opening the model."""
+        """Return the duration of a check of a cell in seconds. The first call for a cell adds the
+        time that belongs to no check, e.g. for loading the model."""
         result = self._get_result(cell)
         counted = self._counted_checks.setdefault(cell, set())
         seconds = 0.0
@@ -114,16 +116,16 @@ def name_cell(cell: Cell) -> str:
 
 
 def list_tests(engine: Engine) -> Mapping[str, tuple[Cell, str]]:
-    """Return the cell and the check of each planned test. The key is the text in brackets in the
-    test's name."""
+    """Return a dictionary of the planned tests: from the text in brackets in the test's name, e.g.
+    ``torch-mlp-float32-outputs``, to the cell and the check."""
     return {
         f"{name_cell(cell)}-{check}": (cell, check) for cell in engine.cells() for check in FINDINGS
     }
 
 
 def parameters(nodeid: str) -> str:
-    """Return the text in brackets in a test's name; an empty text for tests outside of the
-    suite."""
+    """Return the text in brackets in a test's name, e.g. ``torch-mlp-float32-outputs``. Return an
+    empty text for tests that are not part of the suite."""
     name, _, rest = nodeid.partition("[")
     return rest.rpartition("]")[0] if name.startswith(f"{NAME}::") else ""
 
@@ -134,7 +136,7 @@ def parameters(nodeid: str) -> str:
 
 class ReportCollector:
     """A pytest plugin that collects the test reports of a session. ``tests`` maps the text in
-    brackets in a test's name to the cell and the check of the test."""
+    brackets in a test's name to the cell and the check that it tests."""
 
     def __init__(self, backends: Sequence[str], tests: Mapping[str, tuple[Cell, str]]) -> None:
         self.reports: list[Any] = []
@@ -144,8 +146,8 @@ class ReportCollector:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        """Set the duration of a test to the duration of its check. Otherwise the first test of a
-        cell would have the duration of the whole cell."""
+        """Report the duration of the check as the duration of its test. Otherwise the first test of
+        a cell would have the duration of the whole cell, because the cell runs in it."""
         report = yield
         arguments = getattr(item, "funcargs", {})
         cells = arguments.get("cells")
@@ -159,8 +161,8 @@ class ReportCollector:
         return report
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Store the report of a check, even if the process of the test ended, or the test failed
-        before it began."""
+        """Store the report of a test. A report is also stored if the process of the test crashed,
+        or if the test failed before it began."""
         lost = not hasattr(report, "harness") and report.failed
         if lost and (planned := self._tests.get(parameters(report.nodeid))):
             cell, check = planned
@@ -169,8 +171,8 @@ class ReportCollector:
             self.reports.append(report)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Fail the session if a backend has no test that compared anything, e.g. because all its
-        tests were skipped."""
+        """Let the session fail if some backend has no test that compared anything, e.g. because all
+        its tests were skipped."""
         ran_tests = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
         if ran_tests and not _is_xdist_worker(session.config):
             backends = {backend_of(report) for report in self.reports}
@@ -179,7 +181,7 @@ class ReportCollector:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write annotations and the summary of the workflow step if pytest runs on GitHub."""
+        """Write annotations and the step summary for GitHub, if pytest runs in GitHub Actions."""
         if _is_xdist_worker(terminalreporter.config):
             return
         if annotating():
@@ -207,8 +209,8 @@ def backend_of(report: Any) -> str:
 
 
 def was_compared(report: Any) -> bool:
-    """Return whether the check of a report compared something, i.e. agrees or has only known
-    differences."""
+    """Return whether the check of a report compared something and passed, i.e. it agrees or has
+    only known differences."""
     return bool(report.passed or hasattr(report, "wasxfail"))
 
 
@@ -232,8 +234,8 @@ def markdown(reports: Sequence[Any], order: Sequence[str]) -> str:
 
 
 def failures(reports: Iterable[Any]) -> list[tuple[str, str, Sequence[str]]]:
-    """Return a tuple for each failed cell: a title with the names of its failed checks, the message
-    of the first failure, and places (``file:line``)."""
+    """Return a tuple for each cell with failed checks: a title with the names of these checks, the
+    message of the first failure, and places (``file:line``)."""
     cells: dict[str, list[Any]] = {}
     for report in reports:
         if report.failed:

@@ -1,4 +1,5 @@
-"""Parametrisation of the suite's test by cell and check, and the fixture with the cells."""
+"""The suite's pytest configuration: it makes a test for each cell and check, and has the fixture
+with the cells' results."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from harness.suite.cells import ENGINE, Cells, list_tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrise the test with the planned cells and checks. The list is empty if the session has
-    no engine, because pytest runs no tests."""
+    """Make one test for each planned cell and check. If pytest runs no tests, e.g. only shows its
+    help, there are none."""
     engine = metafunc.config.stash.get(ENGINE, None)
     planned = list_tests(engine) if engine is not None else {}
     values = [pytest.param(*test_arguments, id=name) for name, test_arguments in planned.items()]
@@ -18,7 +19,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def cells(request: pytest.FixtureRequest) -> Cells:
-    """Return the cells of this session."""
+    """Return the results of the cells, which all tests of this session share."""
     calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     selected = [(c["cell"], c["check"]) for c in calls if "cell" in c and "check" in c]
     return Cells(request.config.stash[ENGINE], selected)

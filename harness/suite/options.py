@@ -1,4 +1,4 @@
-"""The pytest options of the suite, and the request for a run that is made from them."""
+"""The suite's options for pytest, and the request for a run of checks that is made from them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Create the engine, so that a wrong name ends pytest before tests are collected.
+    """Create the engine, which runs the checks, before tests are collected. So a wrong name ends
+    pytest at once.
 
     Raises:
         UsageError: no backend is selected, or the request is invalid. (This is pytest's class.)
@@ -78,8 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
 ) -> pytest.Module | None:
-    """Collect the suite's test module under the same name on all machines, so that reports from
-    several machines can be merged."""
+    """Give the suite's test module the same name on all machines, independent of where the harness
+    is installed, so that reports from several machines can be merged."""
     from harness.suite.cells import NAME
 
     if not module_path.samefile(Path(__file__).with_name("test_checks.py")):
@@ -90,7 +91,8 @@ def pytest_pycollect_makemodule(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Make a scheduler for pytest-xdist that runs all tests of a model in the same process."""
+    """Return a scheduler for pytest-xdist that runs all tests of a model on a backend in the same
+    process."""
     from harness.suite.cells import ENGINE, list_tests
 
     if config.getoption("dist") not in DISTRIBUTED:
@@ -101,8 +103,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _read_value(declared: Option, value: Any) -> Any:
-    """Read the value of an option. An option that takes a list can be repeated, and each of its
-    values can be a comma-separated list."""
+    """Return the value of an option, converted as ``declared`` says. An option that takes a list
+    can be repeated, and each of its values can be a comma-separated list."""
     if not declared.type.startswith("tuple"):
         return declared.read(value) if value is not None else None
     names = value
@@ -129,7 +131,7 @@ def _make_reader(allowed: Range) -> Callable[[str], float]:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Close the engine and its workers."""
+    """Close the engine, which ends its workers."""
     from harness.suite.cells import ENGINE
 
     engine = config.stash.get(ENGINE, None)

@@ -1,6 +1,8 @@
 """A scheduler for pytest-xdist that runs all tests of one model on one backend in the same process.
-The first test of a cell runs the whole cell, and all dtypes share the oracle's results. With
-another scheduler, nearly every process would run nearly all cells."""
+
+The first test of a cell runs the whole cell, and the cells of all dtypes use the same results of
+the oracle. With another scheduler, nearly every process would run nearly all cells.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from harness.suite.cells import parameters
 
 
 class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """A scheduler that gives all tests of one model on one backend to the same process. For other
-    tests, the option ``--dist`` applies."""
+    """A scheduler that gives all tests of one model on one backend to the same process. Tests
+    outside of the suite are distributed as the option ``--dist`` says."""
 
     def __init__(
         self, config: pytest.Config, log: Producer, tests: Mapping[str, tuple[Cell, str]]
@@ -40,8 +42,9 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return nodeid
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Give the remaining tests of a process that has ended to other processes. Return the test
-        that it was running; pytest-xdist reports this test as failed."""
+        """Distribute the remaining tests of the process ``node``, which has ended, over the other
+        processes. Return the name of the test that it was running when it ended; pytest-xdist
+        reports this test as failed."""
         workload = self.assigned_work.pop(node)
         remaining = [
             (unit, test) for unit in workload.values() for test, done in unit.items() if not done

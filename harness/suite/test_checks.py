@@ -11,8 +11,8 @@ from harness.suite.cells import Cells
 
 
 def test_check(cell: Cell, check: str, cells: Cells) -> None:
-    """Fail if a check finds a difference. Skip if the check does not apply to the model or to the
-    dtype."""
+    """Fail if a check of a cell finds a difference. Skip the test if the check does not apply to
+    the model or to the dtype."""
     findings = cells.findings(cell, check)
     if not findings:
         pytest.skip(f"{check} does not apply to {cell.spec} in {cell.dtype}")

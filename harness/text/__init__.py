@@ -1,1 +1,1 @@
-"""Training texts, and their conversion to arrays."""
+"""Training texts, and their conversion to arrays of character indices."""

@@ -1,4 +1,5 @@
-"""Sources of training text: the built-in text, the notebook's corpus, or a user's file."""
+"""Sources of training text: the built-in text, the text of the Lesson 6 notebook, or a user's
+file."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ ENCODING_WITHOUT_MARK = {
 
 @dataclass(frozen=True)
 class Text:
-    """A text with LF line ends, stored as one vocabulary index per character.
+    """A text with LF line ends, stored as an array that has the vocabulary index of each character.
 
     ``sha256`` (hex) is the hash of the text in UTF-8. The encoding and the line ends of the source
     file do not change this hash.
@@ -137,8 +138,8 @@ def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
 
 
 def _decode_pieces(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
-    """Decode pieces of bytes one by one. Error messages state positions in the whole file, as
-    ``bytes.decode`` would."""
+    """Yield the text of ``pieces``, which are successive bytes of a file. An error message names
+    the position in the whole file, as the message of ``bytes.decode`` does."""
     name, offset, pieces = _drop_mark(pieces, codecs.lookup(encoding).name)
     decode = _make_decoder(name)
     if decode is None:
@@ -155,8 +156,8 @@ def _decode_pieces(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
 
 
 def _drop_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[bytes]]:
-    """Drop the byte-order mark if there is one. Return the encoding of the remaining bytes, their
-    offset in the file, and their pieces."""
+    """Remove the byte-order mark if there is one. Return the encoding of the remaining bytes, the
+    position in the file at which they begin, and the remaining pieces."""
     if name not in MARKS:
         return name, 0, pieces
     first = b""
@@ -169,8 +170,8 @@ def _drop_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[b
 
 
 def _make_decoder(name: str) -> Callable[[bytes, bool], str] | None:
-    """Return a function (piece, is_last) -> text that decodes bytes piece by piece; None if the
-    encoding can only decode a whole text."""
+    """Return a function that decodes bytes piece by piece; return None if the encoding can only
+    decode a whole text. The function gets a piece and whether it is the last, and returns text."""
     make = codecs.lookup(name).incrementaldecoder
     return None if make is None or name in WHOLE else make().decode
 
@@ -226,22 +227,23 @@ class Corpus:
         return self.text.vocabulary
 
     def describe_location(self) -> dict[str, str]:
-        """Return the location of the text's indices in memory. Another process passes it to
-        :func:`harness.text.shared.map_vector`."""
+        """Return the location of the text in shared memory, as character indices. Another process
+        passes it to :func:`harness.text.shared.map_vector`."""
         return self.text.indices.describe_location()
 
     def summary(self) -> str:
-        """Return the length of the text and the size of its vocabulary, as a text for messages."""
+        """Return a text for messages, with the number of characters of the text and of its
+        vocabulary."""
         return f"{len(self.text):,} characters, {len(self.vocabulary)} distinct with the padding"
 
 
 def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
-    """Return the text ``builtin`` or ``nietzsche``, or the text of the file with the path ``name``.
+    """Return a training text by its name: ``builtin``, ``nietzsche``, or the path of a file.
 
-    ``builtin`` needs no network and depends on the version of Python. ``nietzsche`` is the
-    notebook's text: the file in the environment variable HARNESS_CORPUS, or a download that is kept
-    in the user's cache folder. The checksum of this text must be right. ``encoding`` applies to a
-    user's file. For a file named ``builtin``, write ``./builtin``.
+    ``builtin`` needs no network and depends on the version of Python. ``nietzsche`` is the text of
+    the Lesson 6 notebook: the file in the environment variable HARNESS_CORPUS, or a download that
+    is kept in the user's cache folder. The checksum of this text must be right. ``encoding``
+    applies to a user's file. For a file named ``builtin``, write ``./builtin``.
 
     Raises:
         UsageError: the text is unknown, cannot be read or decoded, or has a wrong checksum.

@@ -1,6 +1,7 @@
-"""A long vector in an unnamed temporary file, which several processes map into their memory.
+"""Arrays in shared memory: a long vector in an unnamed temporary file, which several processes map
+into their memory.
 
-The file has no name, so it disappears with the last process that holds it.
+The file has no name, so it disappears when the last process that has it open ends.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from harness.errors import UsageError
 
 
 class Shared:
-    """A read-only vector of numbers ``[length]`` that other processes can map.
+    """A read-only vector of numbers ``[length]`` that other processes can map into their memory.
 
-    The ``pieces`` of the vector have one dtype and are written to a file. All processes share the
-    memory that holds this file, and the kernel can free the memory if it runs short.
+    The ``pieces`` of the vector must have the same dtype; they are written to a file one after
+    another. All processes share the memory that holds this file, and the kernel can free the memory
+    if it runs short.
 
     Raises:
         UsageError: the disk of the folder for temporary files is full.
@@ -55,8 +57,8 @@ class Shared:
 
 
 def map_vector(location: Mapping[str, str]) -> Array:
-    """Map the vector of another process. ``location`` is the result of
-    :meth:`Shared.describe_location` in that process.
+    """Return the vector of another process, mapped into the memory of this process. ``location`` is
+    the result of :meth:`Shared.describe_location` in the other process.
 
     Raises:
         OSError: the process that created the vector has ended.
@@ -75,8 +77,8 @@ def _map(handle: int, dtype: np.dtype[Any]) -> Array:
 
 
 def _write(handle: int, content: memoryview) -> None:
-    """Write bytes to a file with ``os.write``, which raises an error if the disk is full. Writing
-    to mapped memory would then kill the process with a signal."""
+    """Write bytes to the file descriptor ``handle`` with ``os.write``, which raises an error if the
+    disk is full. Writing to mapped memory would kill the process with a signal instead."""
     try:
         while content:
             content = content[os.write(handle, content) :]

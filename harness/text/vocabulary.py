@@ -82,14 +82,14 @@ class Vocabulary:
         return indices.astype(np.int64)
 
     def narrow(self, text: str) -> Array:
-        """Return the index of every character in the smallest unsigned dtype, to save memory. An
-        unknown character gets the index ``len(self)``."""
+        """Return the index of every character in the smallest unsigned dtype that is wide enough,
+        to save memory. A character that is not in the vocabulary gets the index ``len(self)``."""
         return np.take(self._table, _code_points(text), mode="clip")
 
     @cached_property
     def _table(self) -> Array:
-        """An array that maps each Unicode code point to its index, or to ``len(self)`` if the
-        vocabulary lacks it. The last entry stands for all higher code points."""
+        """An array that maps each Unicode code point to a character's index, or to ``len(self)`` if
+        the character is not in the vocabulary. The last entry stands for all higher code points."""
         points = _code_points("".join(self.characters))
         table = np.full(int(points[-1]) + 2, len(self), np.min_scalar_type(len(self)))
         table[points] = np.arange(len(self))
@@ -158,23 +158,24 @@ def windows(indices: Array, length: int, stride: int, offset: int = 0, drop_last
 
 
 def column(indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0) -> Array:
-    """Return the character index at one position of each window of ``windows(indices, length,
-    stride)``, shape ``[rows]``.
+    """Return one character index for each of the windows that :func:`windows` returns for the same
+    ``length`` and ``stride``: shape ``[rows]``.
 
     Row r is ``indices[r * stride + offset]``. With an offset below ``length``, this is a character
     in the window. With ``offset=length``, it is the character after the window. The result is a
     view of ``indices``.
 
     Raises:
-        UsageError: for the reasons for which ``windows`` raises it.
+        UsageError: the text is too short for one row, a row would pass the end of the text, or an
+            argument is out of range.
     """
     rows = _check_rows(len(indices), length, stride, offset, drop_last, width=1)
     return indices[offset::stride][:rows]
 
 
 def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
-    """Return the number of windows of ``length`` in a text of ``size`` characters. The result is
-    below 1 if the text is too short."""
+    """Return the number of windows of ``length`` characters in a text of ``size`` characters,
+    without the last ``drop_last`` windows. The result is below 1 if the text is too short."""
     return len(range(0, size - 1 - length, stride)) - drop_last
 
 
@@ -182,7 +183,7 @@ def _check_rows(
     size: int, length: int, stride: int, offset: int, drop_last: int, width: int
 ) -> int:
     """Check the arguments of :func:`windows` or :func:`column`; return the number of rows. A row
-    takes ``width`` characters."""
+    needs ``width`` characters from its first character on."""
     smallest = {"length": (length, 1), "stride": (stride, 1), "offset": (offset, 0)}
     smallest["drop_last"] = (drop_last, 0)
     for name, (value, minimum) in smallest.items():
@@ -205,7 +206,8 @@ def _check_rows(
 
 
 def one_hot(indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.float64) -> Array:
-    """Return one-hot rows (1 at the index, else 0): shape ``[...]`` becomes ``[..., classes]``.
+    """Return a one-hot vector for each index (1 at the index, else 0): the shape ``[...]`` becomes
+    ``[..., classes]``.
 
     Raises:
         UsageError: an index is negative, or not below ``classes``.
@@ -214,7 +216,8 @@ def one_hot(indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.floa
 
 
 def hot_rows(indices: Array, classes: int, dtype: npt.DTypeLike) -> Array:
-    """Return one-hot rows like :func:`one_hot`, but do not check that the indices are in range."""
+    """Return a one-hot vector for each index like :func:`one_hot`, but without checking that the
+    indices are in range."""
     # Fill zeros: indexing rows of an identity matrix would need classes^2 entries.
     rows = np.zeros(indices.size * classes, dtype)
     rows[np.arange(0, rows.size, classes) + indices.reshape(-1)] = 1

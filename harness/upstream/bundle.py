@@ -72,7 +72,8 @@ VARIES = " passes on the same numbers"
 
 @dataclass(frozen=True)
 class ScriptOutcome:
-    """The outcome of running a script until its results differ, possibly in several processes.
+    """The outcome of running a script. It runs in several processes, one after another, until its
+    results differ from the expected results.
 
     ``code`` is the exit code of the last process, or None if it took too long or used too much
     memory. ``printed`` is its output. ``runs`` is the number of processes; in all of them except
@@ -91,11 +92,11 @@ def compose_script(
     allowed: Mapping[str, float],
     environment: Mapping[str, str],
 ) -> str:
-    """Return the complete source of a script that shows a difference between a framework and the
-    expected results.
+    """Return the complete source of a script that shows how the results of a framework differ from
+    the expected results.
 
-    ``script`` has the code of the model, ``allowed`` the tolerance of each result by name, and
-    ``environment`` the environment variables to set.
+    ``script`` has the code of the model, ``allowed`` maps the name of a result to its tolerance,
+    and ``environment`` has the environment variables to set.
 
     Raises:
         UsageError: the model uses a name that the script defines.
@@ -143,9 +144,9 @@ def _remove_docstring(module: str) -> str:
 def run_until_it_differs(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> ScriptOutcome:
-    """Run a folder's script in up to :data:`RUNS` new processes, until its results differ. Several
-    are needed because a kernel that reads uninitialised memory may be right in one process by
-    chance."""
+    """Run the script in ``folder`` in up to :data:`RUNS` new processes, one after another, until
+    its results differ. A kernel that reads uninitialised memory may give right results in one
+    process by chance, so one process is not enough."""
     for number in range(1, RUNS + 1):
         outcome = replace(run_script(folder, python, environment, memory), runs=number)
         if outcome.code != 0:
@@ -156,8 +157,9 @@ def run_until_it_differs(
 def run_script(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> ScriptOutcome:
-    """Run the script of a folder in a new process. A supervisor process ends the script after
-    :data:`PATIENCE` seconds, or if its resident memory exceeds ``memory`` bytes."""
+    """Run the script in ``folder`` once, in a new process of the interpreter ``python``. A
+    supervisor process ends the script after :data:`PATIENCE` seconds, or if its resident memory
+    exceeds ``memory`` bytes."""
     # Resolve the path of the interpreter here, because PYTHONPATH may be relative to the folder in
     # which the script runs.
     command = [shutil.which(python) or python, "-P", str(folder / FILE)]
@@ -177,8 +179,8 @@ CRASHES: Mapping[int | None, str] = {
 
 
 def format_of(backend: str) -> str | None:
-    """Return the name of the export format that writes source code for this backend's framework;
-    None if there is no such format."""
+    """Return the name of the export format that writes source code for this backend's framework,
+    e.g. ``torch``; return None if there is no such format."""
     origin = plugins.available().get(backend_of(backend))
     if origin is None:
         return None
@@ -190,7 +192,8 @@ def format_of(backend: str) -> str | None:
 
 
 class Upstream:
-    """A context manager that writes a script and an issue text into the folders of reproducers."""
+    """A context manager for writing reports for framework developers: a script and an issue text,
+    in the folder of each reproducer."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -241,8 +244,9 @@ class Upstream:
     def _write_script(
         self, folder: Path, result: CellResult, reproducer: Reproducer, name: str
     ) -> tuple[list[str], ScriptOutcome, Collection[str]]:
-        """Write and run the script. Return three things: the lines with the names of its files, the
-        outcome, and the layers for which the script calls the framework's own layer."""
+        """Write the script, and run it. Return three things: lines of text with the names of its
+        files, the outcome, and the names of the layers that the script computes by the framework's
+        own layers."""
         cell = result.cell
         caller = self._get_caller(cell.backend, name)
         material, along = reproducer.run.material, _random_directions(reproducer)
@@ -364,8 +368,9 @@ def _write_files(
     contents: Mapping[str, tuple[bytes, kinds.FileKind]],
     moved_files: Sequence[Path] = (),
 ) -> None:
-    """Write files into a folder: ``contents`` maps a name to content and kind. Also move
-    ``moved_files`` into it. Files of a different kind are not overwritten."""
+    """Write files into a folder: ``contents`` maps a file name to its content and kind. Also move
+    the files ``moved_files`` into the folder. An existing file of another kind is not overwritten.
+    ``what`` names the files in error messages."""
     try:
         for file in moved_files:
             kinds.mark_export(file)
@@ -382,15 +387,15 @@ def _write_files(
 
 
 def _random_directions(reproducer: Reproducer) -> ArrayDict:
-    """Return a random cotangent for each output and new state. The gradients along these cotangents
-    are compared."""
+    """Return a random cotangent for each output and new state: an array of the same shape. The
+    script compares the gradients of the sum of results times cotangents."""
     sizes = bind_sizes(reproducer.inference, reproducer.run.material)
     return cotangents(reproducer.inference, sizes.get("batch", 1), sizes.get("time", 1), 0)
 
 
 def _expect_results(reproducer: Reproducer, along: ArrayDict) -> Expected:
-    """Return the expected results of inference, and the expected gradients along the cotangents
-    ``along``."""
+    """Return the oracle's results: of inference, and of the gradients of the sum of results times
+    ``along`` (an array for each result)."""
     material = reproducer.run.material
 
     def run_session(session: Session) -> list[Arrays]:
@@ -407,8 +412,8 @@ def _expect_results(reproducer: Reproducer, along: ArrayDict) -> Expected:
 def _rename_results(
     expected: Expected, gradients: Arrays, script_gradients: Arrays, dtype: str
 ) -> dict[str, tuple[Any, float]]:
-    """Return pairs (expected array, tolerance), by the names that the script uses. Arrays whose
-    expected values are only rounding errors are left out."""
+    """Return a dictionary from the names that the script uses to pairs (expected array, tolerance).
+    Arrays whose expected values are only rounding errors are left out."""
     scale, noise = scales(expected.values), expected.noise(dtype)
     limits = {
         name: K * max(noise[name], FLOOR * PRECISION[dtype]) * scale[name]
@@ -432,8 +437,8 @@ def _rename_results(
 def _describe_outcome(outcome: ScriptOutcome, name: str, not_called: Sequence[str]) -> str:
     """Return a text that says what the outcome of the script proves.
 
-    If the script's results agree, the fault may still be in the framework or in the plugin, and the
-    text says so.
+    Even if the script's results agree, the fault may be in the framework or in the plugin. The text
+    then says so.
     """
     if outcome.code == 1 and "results differ" in outcome.printed:
         at_fault = f"The script reproduces it with {name} alone: the framework's layer is at fault."
