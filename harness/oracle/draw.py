@@ -46,11 +46,13 @@ def draw(
 
 
 def _statistic(program: Program, port: Port, seed: int) -> Array:
-    """Draw a moving statistic, or return a constant."""
+    """Draw a moving statistic, or return a constant. Entries that the spec gives are exact, as
+    numbers in equations are."""
     if not is_constant(port):
         return parameter(program, port, seed)
     entries = constant_array(program, port, seed)
-    return entries if entries.dtype.kind == "i" else single(entries)
+    given = port.init is not None and "value" in port.init
+    return entries if given or entries.dtype.kind == "i" else single(entries)
 
 
 def parameter(program: Program, port: Port, seed: int) -> Array:

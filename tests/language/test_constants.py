@@ -42,6 +42,12 @@ def test_entries_come_from_the_spec_or_are_drawn() -> None:
         assert (arrays["scaled.0.scale"] != arrays["scaled.1.scale"]).all()
 
 
+def test_entries_in_the_spec_are_not_rounded() -> None:
+    text = CONSTANTS.replace("[1.0, 0.5, 0.25, 0.125]", "[0.1, 0.2, 0.3, 0.7]")
+    arrays = draw(with_constants(text).program("training"), 2, 3, seed=5).statistics
+    assert arrays["own.rates"].tolist() == [0.1, 0.2, 0.3, 0.7]
+
+
 def test_equations_read_them_and_training_keeps_them() -> None:
     spec = with_constants()
     program = spec.program("training")
