@@ -47,8 +47,8 @@ class Trained:
 
     @property
     def history(self) -> Sequence[Mapping[str, Any]]:
-        """The results of each epoch. The entry ``curve`` of an epoch is a list of mean losses, each
-        over a section of the epoch."""
+        """The results of each epoch, one dictionary per epoch. Its entry ``curve`` is a list of
+        mean losses, each over a section of the epoch."""
         epochs: Sequence[Mapping[str, Any]] = self.weights.history["epochs"]
         return epochs
 

@@ -163,10 +163,11 @@ class Witnesses:
         self._earlier: list[tuple[Witness, CellResult]] = []
 
     def compare(self, result: CellResult) -> list[CellResult]:
-        """Compare the framework layers of a result with the framework layers of earlier results.
+        """Compare the framework layers that ran in ``result`` with the framework layers of earlier
+        results.
 
-        If the layers of two frameworks agree with each other, set the spec as the fault in both
-        results. Return the earlier results that changed.
+        If the layers of two frameworks agree with each other, record in both results that the spec
+        is at fault. Return the earlier results that changed.
         """
         mine, result.witness = result.witness, None
         if mine is None:

@@ -1,4 +1,5 @@
-"""The command ``harness check``: progress during the run, and tables and text at its end."""
+"""The command ``harness check``: progress while the checks run, and tables and text at their
+end."""
 
 from __future__ import annotations
 
@@ -89,9 +90,10 @@ class Baseline:
         return RunChanges(conditions, find_changes(old, new), f"since {self.name}", moved=moved)
 
     def _select_cells(self, engine: Engine) -> Cells:
-        """Return the cells of the earlier run that the new request covers, reduced to the requested
-        checks. A request without backends covers all backends, and a request without specs covers
-        all specs. A pattern covers every spec that it matches, including deleted specs."""
+        """Return those cells of the earlier run that the new request covers, with only the
+        requested checks. A request without backends covers all backends, and a request without
+        specs covers all specs. A pattern covers every spec that it matches, including deleted
+        specs."""
         request = engine.request
         checks = choose_checks(request.checks, request.thorough)
         other_shards = {*engine.whole_plan()} - {*engine.cells()}  # cells of other shards

@@ -36,8 +36,8 @@ from harness.runtime.native import calls_by_layer
 
 
 def draft_entries(result: CellResult, checks: Sequence[str]) -> str:
-    """Return the text of a ``known_differences.yaml`` file that accepts the findings of ``checks``
-    in one cell.
+    """Return the text of a ``known_differences.yaml`` file that accepts the differing results of
+    ``checks`` in one cell.
 
     Each check has a separate entry. If one entry covered several checks, it would become an error
     as soon as one of them agrees.

@@ -39,7 +39,7 @@ class Pairs:
         self.outliers: dict[Group, str] = dict.fromkeys(groups, "")
 
     def ended(self, result: CellResult) -> list[Pair]:
-        """Compare a finished cell with the cells that finished earlier and differ from it only in
+        """Compare a finished cell with each cell that finished earlier and differs from it only in
         the backend. Return the comparisons."""
         group = group_of(result.cell)
         members = self._ended[group]

@@ -72,7 +72,8 @@ class Search:
         return failure
 
     def _reduce_sizes(self, failure: Failure) -> Failure:
-        """Reduce the sizes one by one: batch and time first, then the largest size."""
+        """Reduce the sizes of the failing pass one by one: batch and time first, then the other
+        sizes from the largest on. Return the reduced pass."""
         sizes = failure.sizes
         order = sorted(sizes, key=lambda name: (name not in FREE_SIZES, -sizes[name], name))
         for name in order:
@@ -103,8 +104,8 @@ class Search:
         return failure
 
     def _reduce_nodes(self, failure: Failure) -> Failure:
-        """Reduce the program to a single failing node, or else to a sequence of consecutive nodes
-        that fails."""
+        """Reduce the program of the failing pass to a single failing node. If none fails alone,
+        reduce it to a sequence of consecutive nodes that fails. Return the reduced pass."""
         count = len(failure.program.nodes)
         if count < 2 or any(p.name.startswith(ALONG) for p in failure.program.inputs):
             return failure  # the program is already a part of a larger program
@@ -171,7 +172,8 @@ class Runner:
     """The code that ran each layer in the last pass, by layer name."""
 
     def deviations(self, failure: Failure) -> list[Deviation]:
-        """Run a pass, and compare its results with the oracle's.
+        """Run the failing pass again on the backend, and compare its results with the oracle's.
+        Return one deviation per result.
 
         Raises:
             WorkerFault: the pass could not be run.
@@ -186,7 +188,7 @@ class Runner:
             return expected.deviations(failure.run.run(remote), cell.dtype)
 
     def differs(self, failure: Failure) -> bool:
-        """Return whether any number of a pass differs from the oracle.
+        """Return whether any number of the pass differs from the oracle when the backend runs it.
 
         If a pass cannot run, or has wrong shapes, the result is False: this is not the failure that
         the reproducer shows.

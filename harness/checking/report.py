@@ -252,8 +252,8 @@ def summarise(report: Report) -> str:
 
 
 def count_reused_cells(report: Report) -> list[str]:
-    """Return a line for each backend with the number of cells that ran now, and the number of
-    results reused from earlier runs. Return no lines if no result is reused."""
+    """Return a line for each backend: how many cells ran now, and how many results were reused from
+    earlier runs. Return no lines if no result is reused."""
     if not any(result.kept for result in report.results):
         return []
     lines = []
@@ -316,8 +316,8 @@ def describe_failure(result: CellResult) -> list[str]:
 
 
 def find_places(result: CellResult, specs: ModelCollection) -> Iterator[str]:
-    """Yield the positions (``file:line``) of the wrong equation, of the wrong layers, and of the
-    model's name."""
+    """Yield positions (``file:line``) for a failing cell: of the wrong equation, of the wrong
+    layers, and of the model's name, in this order."""
     if result.place:
         yield result.place
     model = specs[result.cell.spec].definition

@@ -1,6 +1,6 @@
-"""Reproducers: folders that contain the first differing pass of a cell. A reproducer has the
-program, the parameters, the batch and the expected values. ``harness replay FOLDER`` runs the pass
-again."""
+"""Reproducers: folders that contain the first pass of a cell that differs from the oracle. A
+reproducer has the program, the parameters, the batch and the expected values. ``harness replay
+FOLDER`` runs the pass again."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ class Pass:
         return results if self.cotangents is None else select_prefixes(results, "gradient.")
 
     def run_in_session(self, session: Session) -> Arrays:
-        """Run the pass in a session of this process, e.g. of the oracle."""
+        """Run the pass in a session of this process, e.g. of the oracle, and return the results by
+        name."""
         arguments = self.material
         session.load(arguments.parameters, arguments.statistics)
         if self.phase == "inference":
@@ -191,7 +192,8 @@ def find_first_check(findings: Iterable[Finding]) -> str | None:
 
 
 def make_pass(case: Case, check: str) -> Pass:
-    """Make the pass of a check. ``check`` is a key of :data:`MATERIALS`, e.g. ``gradients``."""
+    """Make the pass that a check compares. ``check`` is a key of :data:`MATERIALS`, e.g.
+    ``gradients``."""
     return Pass(
         check,
         "inference" if check == INFERENCE else "training",

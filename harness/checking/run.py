@@ -47,8 +47,9 @@ class Engine(CellRunner):
         self._machines = ClusterMachines(self) if request.on else ThisMachine(self)
 
     def run(self, arguments: Sequence[str] = ()) -> Report:
-        """Run all cells, and return the report. ``arguments`` is the command line, for the record
-        file. By default, at most as many backends run at the same time as there are cores."""
+        """Run all cells, and return the report. ``arguments`` are the words of the command line,
+        for the record file. By default, at most as many backends run at the same time as there are
+        cores."""
         started = time.monotonic()
         plan = self.cells()
         self.events.planned(plan)
@@ -167,7 +168,7 @@ STOPPING = 2.0
 
 
 class CellPlace(Protocol):
-    """The machine where a cell runs: this machine or a node of a cluster."""
+    """The machine on which a cell runs: this machine or a node of a cluster."""
 
     def signature(self, cell: Cell) -> Mapping[str, str] | None:
         """Return everything that could change the cell's numbers on this machine, as texts by name,
@@ -184,8 +185,8 @@ RunOne = Callable[[Cell, CellPlace], None]
 
 
 class ThisMachine:
-    """This machine, as an alternative to a cluster. Cells run on the workers of this process, with
-    one thread per backend."""
+    """This machine, as opposed to a cluster. Cells run on worker processes of this machine, with
+    one thread per backend in this process."""
 
     def __init__(self, runner: CellRunner) -> None:
         self._runner = runner
@@ -382,8 +383,8 @@ class NodeCells:
     def reuse_results(
         self, recorded: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded results that are still valid, and texts that say why other cells run
-        again."""
+        """Return those results in ``recorded`` that are still valid, and texts that say why the
+        other cells run again."""
         by_runner: dict[CellRunner, dict[Cell, Mapping[CellOrigin, CellBlock]]] = {}
         for task, origins in recorded:
             by_runner.setdefault(self._workers.runner(task), {})[task.cell] = origins

@@ -63,11 +63,12 @@ class Subject(Protocol):
     """What the checks of a cell examine: a spec's program on a backend, or a user's own model."""
 
     def needs(self, case: Case) -> tuple[Program | UpdateRule | None, ...]:
-        """Return the programs and update rules whose primitives the backend must offer."""
+        """Return the programs and update rules that the backend must be able to run, i.e. whose
+        primitives it must offer."""
 
     def open(self, run: CellRun, names: Sequence[str], result: CellResult) -> OpenedSubject:
-        """Open the subject on the worker of ``run``, and store in ``result`` which code runs each
-        layer.
+        """Open the subject (a program or a user's model) on the worker of ``run``, and store in
+        ``result`` which code runs each layer.
 
         Return the opened subject, with the checks named in ``names``.
 

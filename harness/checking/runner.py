@@ -65,10 +65,10 @@ class CheckEvents:
         """Receive a cell that now starts to run."""
 
     def starting(self, backend: str, seconds: float) -> None:
-        """Receive the start of a backend's process, with the time limit of the start in seconds."""
+        """Receive the start of a backend's process. ``seconds`` is the time limit of the start."""
 
     def finding_added(self, cell: Cell, finding: Finding) -> None:
-        """Receive a finding of a running cell."""
+        """Receive a finding (the result of one check) of a running cell."""
 
     def ended(self, result: CellResult) -> None:
         """Receive the result of a finished cell."""
@@ -269,7 +269,8 @@ class CellRunner:
         self.closing.close()
 
     def starting(self, name: str, seconds: float) -> None:
-        """Report the start of a process, with the time limit of the start in seconds."""
+        """Report the start of a process to the receiver of events. ``seconds`` is the time limit of
+        the start."""
         with self._lock:
             self.events.starting(name, seconds)
 
@@ -469,7 +470,8 @@ class CellRunner:
             self.starting(cell.backend, worker.launch.start_timeout)
 
     def _check_names(self, subject: UsersModel, cell: Cell, spec: Spec, worker: Worker) -> None:
-        """Check the names of a user's model before the oracle runs, once for each spec."""
+        """Check the names of a user's model, e.g. of its parameters, before the oracle runs. This
+        is done once for each spec."""
         if spec.name in self._specs_with_checked_names:
             return
         self._specs_with_checked_names.add(spec.name)

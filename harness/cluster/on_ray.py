@@ -247,8 +247,8 @@ class Actor:
 
 
 class _Host:
-    """The remote side of an :class:`Actor`, in the process on the node. It creates the object at
-    the first call."""
+    """The object that answers the calls of an :class:`Actor`, in the process on the node. It
+    creates the called object at the first call."""
 
     def __init__(self, target: str, argument: Any) -> None:
         self._target, self._argument = target, argument

@@ -60,7 +60,8 @@ def arm() -> None:
 
 
 def disarm() -> None:
-    """Ignore signals from now on, because the work is done and the exit code is decided."""
+    """Ignore signals from now on. It is called when the work is done and the exit code is
+    decided."""
     for number in _armed:
         signal.signal(number, signal.SIG_IGN)
 

@@ -94,7 +94,7 @@ class Verb(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse arguments like click, with more informative errors.
+        """Parse arguments like click, but with more informative errors.
 
         If an option was renamed, the error names the new option. If a default is wrong, the error
         names the file or variable that sets it.
@@ -353,8 +353,8 @@ def _is_mentioned(word: str, value: Any, message: str) -> bool:
 
 
 def _origin(ctx: click.Context, param: click.Parameter) -> str:
-    """Return the file or environment variable that sets an option. Return "" if the command line
-    sets it, or if it has its built-in default."""
+    """Return the name of the file or environment variable that sets an option. Return "" if the
+    command line sets it, or if it has its built-in default."""
     name = param.name or ""
     source = ctx.get_parameter_source(name)
     if source is ParameterSource.DEFAULT_MAP:

@@ -82,8 +82,8 @@ class Exported:
 
     @staticmethod
     def of(payload: Mapping[str, Any]) -> Exported:
-        """Rebuild the model from the result of :meth:`payload`, with the arrays in the order of the
-        model.
+        """Rebuild the model from ``payload``, the result of :meth:`payload`, with the arrays in the
+        order of the model.
 
         Arrays arrive in any order, but a format must write the same bytes for the same weights.
         """
@@ -226,7 +226,8 @@ class Format(ABC):
     def own_models(self) -> Any:
         """Return the :class:`harness.extend.models.OwnModels` that runs users' own models, or None.
 
-        ``harness check --against`` uses it if no backend of this name runs users' models.
+        ``harness check --against`` uses the result if no backend with the name of this format runs
+        users' models.
         """
         return None
 
@@ -310,7 +311,8 @@ class FormatService:
         return self.format.doubt(dtype)
 
     def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> Scripted:
-        """Return the result of :meth:`Format.script` as a dictionary of the script's fields."""
+        """Return the result of :meth:`Format.script` as a dictionary, e.g. ``{"module": ...,
+        "source": ...}``."""
         script = self.format.script(Path(path), Exported.of(exported), gradients)
         return {
             "module": script.module,

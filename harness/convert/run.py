@@ -116,8 +116,8 @@ def ignore_call(verb: str) -> None:
 
 
 class Caller:
-    """The worker process of one format. Failures of the process are raised as errors with a message
-    for the user."""
+    """The worker process of one format, e.g. of ONNX. If the process fails, an error with a message
+    for the user is raised."""
 
     def __init__(
         self,
@@ -318,8 +318,8 @@ def relative_output(folder: Path, file: Path, request: Export) -> Path:
 
 
 def _refuse(files: Sequence[Path], kind: FileKind, force: bool) -> None:
-    """Raise :class:`UsageError` if a file cannot be written, or if it exists and ``force`` is not
-    set."""
+    """Raise :class:`UsageError` if one of the files cannot be written, or if it exists and
+    ``force`` is false."""
     for file in files:
         try:
             exists = kinds.check_place(file, kind)

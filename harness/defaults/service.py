@@ -18,8 +18,8 @@ class DefaultsService:
         self.backend = backend
 
     def measure(self, names: Sequence[str]) -> dict[str, MeasuredAnswer]:
-        """Return for each entry a dictionary: ``{"value": ...}`` with the measured default, or
-        ``{"error": ...}`` with a text.
+        """Return a dictionary from entry name to ``{"value": ...}`` with the measured default, or
+        to ``{"error": ...}`` with a text.
 
         Entries that the framework's plugin cannot measure are left out.
         """

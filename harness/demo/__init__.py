@@ -1,2 +1,2 @@
-"""The demonstration: a small check that agrees, and the same check with an intentional fault in the
-backend."""
+"""The command ``harness demo``: a small check that agrees, or the same check with an intentional
+fault in the backend."""

@@ -15,8 +15,8 @@ RIGHT = "numpy"
 
 
 def handler(backend: Backend) -> Callable[[str, Any], Any]:
-    """Return the function that answers a worker's calls, with the fault added to the backend. The
-    numpy backend stays correct.
+    """Return the function that answers the calls in a worker, with the demo's fault added to the
+    backend. The numpy backend stays correct.
 
     Raises:
         UsageError: the backend's table of primitives is incomplete.

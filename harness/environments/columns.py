@@ -86,7 +86,8 @@ def choose(requests: Sequence[str], pythons: Mapping[str, str] | None = None) ->
 def choose_from_options(
     backends: Sequence[str], pythons: Sequence[str] | Mapping[str, str]
 ) -> Columns:
-    """Return the columns named in ``--backend``, with interpreters from ``--python``.
+    """Return the backends named in the values of ``--backend`` as columns of the report.
+    ``pythons`` has the values of ``--python``.
 
     Raises:
         UsageError: as in :func:`choose`, or ``--python`` gives no interpreter of a column.
@@ -188,7 +189,8 @@ def _split_request(item: str) -> tuple[str, str]:
 
 
 def _parse_request(item: str) -> tuple[str, str]:
-    """Split a request into the name and the interpreter, and check both.
+    """Split a request, e.g. ``torch@2.6=/path/to/python``, into the name and the interpreter, and
+    check both.
 
     Raises:
         UsageError: the backend is unknown, the label is invalid, or no interpreter follows a '='.

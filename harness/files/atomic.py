@@ -90,8 +90,8 @@ def whole(path: Path) -> Iterator[Path]:
 def staging(place: Path) -> Iterator[Path]:
     """Yield a temporary folder next to ``place``, which is deleted after the ``with`` block.
 
-    Inside the block, the caller writes files to the folder, and moves them to their final places
-    when they are complete.
+    Inside the block, the caller writes files to the folder. When they are complete, the caller
+    moves them to their final places.
 
     Raises:
         UsageError: the folder cannot be made.

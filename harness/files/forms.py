@@ -1,7 +1,8 @@
 """Validation of JSON from untrusted files by pydantic models, which are called forms.
 
 Valid data have every field of the form, with the field's type. Error messages are plainer than
-pydantic's, and name the place of the field. ``docs/security.md`` lists the forms and their limits.
+pydantic's, and name the position of the field. ``docs/security.md`` lists the forms and their
+limits.
 """
 
 from __future__ import annotations

@@ -126,7 +126,8 @@ def run_once(
 def _check_request(
     spec: Spec, backend: str, user_arrays: UserArrays, want: Collection[str], settings: Settings
 ) -> None:
-    """Raise :class:`UsageError` if the request of a pass is invalid."""
+    """Raise :class:`UsageError` if the settings of a pass are invalid, or do not fit the spec, the
+    backend or the user's arrays."""
     if isinstance(want, str) or not want:
         raise UsageError(f"want must list one or more of {', '.join(WANTED)}, found {want!r}")
     choices: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]

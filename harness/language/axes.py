@@ -1,4 +1,4 @@
-"""Reading of sizes and declared shapes from spec files, as symbolic dimensions."""
+"""Functions that read sizes and declared shapes in spec files, as symbolic dimensions."""
 
 from __future__ import annotations
 
@@ -181,8 +181,8 @@ def match(
 
 
 def _batch_axis_hint(*shapes: Shape) -> str:
-    """Return a hint to write ``batch`` if some of the shapes start with ``batch`` and others start
-    with a number; otherwise ""."""
+    """Return a hint to write ``batch`` as the first axis, if some of the shapes start with
+    ``batch`` and others with a number; otherwise ""."""
     first = {shape[0] for shape in shapes if shape}
     numbers = [dim for dim in first if not dim.terms]
     if Dim.of(BATCH) not in first or not numbers:

@@ -249,8 +249,8 @@ def _argmax(evaluator: LanguageValues, value: int, expr: Call) -> int:
 
 
 def argmax(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``argmax(x, axis=-1)``: the index of the largest entry, or of the first of several
-    largest entries."""
+    """Compute ``argmax(x, axis=-1)``: the index of the largest entry. If several entries are
+    equally large, it is the index of the first."""
     return _argmax(evaluator, _read_call(evaluator, expr, 1, scope)[2], expr)
 
 
@@ -275,7 +275,8 @@ def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int]:
-    """Compute ``values, indices = top_k(x, k, axis=-1)``: the k largest entries, descending.
+    """Compute ``values, indices = top_k(x, k, axis=-1)``: the k largest entries, largest first, and
+    their indices.
 
     Raises:
         SpecError: the axis has fewer than k entries.

@@ -67,8 +67,9 @@ def _check_attributes(document: Document, spec: Optimizer) -> None:
 
 
 def _check_slots(document: Document, spec: Optimizer, matrices: Matrices) -> None:
-    """Check the names of the slots in ``matrices``: they must differ from attributes, totals and
-    reserved names. They may equal names of slots outside ``matrices``."""
+    """Check the names of the slots in ``matrices`` (arrays that an optimizer stores for each
+    matrix). They must differ from attributes, totals and reserved names. They may equal names of
+    slots outside ``matrices``."""
     sections: Mapping[str, Iterable[str]] = {"attributes": spec.attributes, "total": spec.total}
     for name in matrices.slots:
         at = document.place_of_key(("matrices", "slots", name))
@@ -176,8 +177,8 @@ def _check_layers(document: Document, layer: schema.Layer) -> None:
 
 
 def _check_scans(document: Document, layer: schema.Layer) -> None:
-    """Check that a layer with ``scans`` has ``equations``, and that exactly one scan carries each
-    state."""
+    """Check a layer with the key ``scans`` (several loops): it must have ``equations``, and each
+    state must be carried by exactly one loop."""
     if layer.equations is None:
         at = document.place_of_key(("scans",))
         raise SpecError("'scans' need 'equations', which read their outputs by name", at)
@@ -222,8 +223,8 @@ def _check_slices(
 
 
 def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
-    """Check that each axis of an input is a number, ``...`` or a name. If the name is declared, it
-    must be a size."""
+    """Check that each axis of an input is a number, ``...`` or a name. If an attribute has this
+    name, the attribute must be a size."""
     defaults: Mapping[str, object] = spec.attributes
     sizes = {name for name, default in defaults.items() if default == "size"}
     declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes

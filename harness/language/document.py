@@ -319,8 +319,8 @@ class _Builder:
             raise SpecError(f"{error}{found_text}", place) from None
 
     def _round_bracket_hint(self) -> str:
-        """Return a hint if a list in round brackets, as in ``shape: (batch, time)``, was read as
-        separate values."""
+        """Return a hint if the user wrote a list in round brackets, as in ``shape: (batch, time)``,
+        which YAML reads as separate values."""
         items = self.frames[-1].items
         for value in items.values() if isinstance(items, dict) else ():
             if not isinstance(value, str):
@@ -399,8 +399,8 @@ class Document:
         return Locator(Place(self.file, place.line, start))
 
     def part(self, path: KeyPath) -> Document:
-        """Return the value at ``path`` as a separate document, in which positions still refer to
-        the whole file."""
+        """Return the value at ``path`` as a separate document. Its positions still refer to the
+        whole file."""
         start, data = len(path), self.data
         for step in path:
             data = data[step]  # type: ignore[index]

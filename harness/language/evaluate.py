@@ -1,4 +1,4 @@
-"""Evaluation of equations: they are converted to nodes of a program. Calls of functions are
+"""Evaluation of equations: each equation becomes nodes of a program. Calls of functions are
 replaced by the functions' equations."""
 
 from __future__ import annotations
@@ -388,7 +388,8 @@ class Evaluator(LanguageValues):
                 )
 
     def find_output(self, scope: Scope, name: str, place: Place) -> int:
-        """Return the value that the equations of a definition have assigned to its output ``name``.
+        """Return the number of the value that the equations of a definition have assigned to its
+        output ``name``.
 
         Raises:
             SpecError: no equation computes the output.

@@ -232,7 +232,7 @@ def constant(value: float) -> Fixed:
 
 
 def uniform(low: float, high: float) -> Independent:
-    """Return the distribution U(low, high).
+    """Return the uniform distribution from ``low`` to ``high``.
 
     Raises:
         UsageError: low is not below high.
@@ -251,7 +251,7 @@ def uniform(low: float, high: float) -> Independent:
 
 
 def symmetric_uniform(limit: float) -> Independent:
-    """Return the distribution U(-limit, limit)."""
+    """Return the uniform distribution from ``-limit`` to ``limit``."""
     return uniform(-limit, limit)
 
 
@@ -260,7 +260,7 @@ def _normal_cdf(z: float) -> float:
 
 
 def normal(std: float) -> Independent:
-    """Return the distribution N(0, std), not truncated.
+    """Return the normal distribution with mean 0 and standard deviation ``std``, not truncated.
 
     Raises:
         UsageError: std is not above 0.
@@ -297,7 +297,7 @@ def truncated_normal(std: float) -> Independent:
 
 
 def uniform_fan(fan: float) -> Independent:
-    """Return the distribution U(-a, a) with a = 1 / sqrt(fan).
+    """Return the uniform distribution from -a to a, with a = 1 / sqrt(fan).
 
     Raises:
         UsageError: fan is not above 0.

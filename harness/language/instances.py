@@ -280,10 +280,11 @@ MAX_LAYERS = 10_000
 
 @dataclass(frozen=True)
 class Owner:
-    """The model or layer whose ``layers`` section declares layers.
+    """A model or layer with a ``layers`` section, which declares layers.
 
-    ``prefix`` is the start of the names of these layers. In the section, attributes may be set to
-    names in ``sizes`` and ``attributes``.
+    ``prefix`` starts the names of these layers, e.g. ``blocks.0.``. In the section, attributes may
+    be set to names in ``sizes`` and ``attributes``. ``inside`` has the enclosing definitions, and
+    the position at which each is used.
     """
 
     document: Document

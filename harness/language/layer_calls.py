@@ -136,7 +136,8 @@ class LayerEvaluator(Evaluator):
         return super().call(expr, scope)
 
     def call_loss(self, expr: Call, scope: Scope) -> int:
-        """Evaluate the call of a loss; return the value with one loss for each example."""
+        """Evaluate the call of a loss. Return the number of a value with one loss for each
+        example."""
         name = expr.function
         definition = self.library.find("loss", name, expr.place)
         spec = content(definition, schema.Loss)
@@ -355,7 +356,8 @@ class LayerEvaluator(Evaluator):
         return output, finals
 
     def add_initial_states(self, call: LayerCall) -> None:
-        """Complete the values of a call: a state that is not an argument gets its initial value."""
+        """Complete ``call.values``: a state that is not an argument of the call gets its initial
+        value."""
         for name, state in call.instance.layer.state.items():
             shape = call.dims("state", name, state.shape)
             if name not in call.values:

@@ -100,7 +100,7 @@ D = TypeVar("D", bound=Documented)
 
 @dataclass(frozen=True)
 class Definition:
-    """The validated content of a spec file, and its document, which has the positions of keys and
+    """The content of a spec file after validation. ``document`` has the positions of keys and
     values.
 
     ``path`` is None if the text does not come from a file.
@@ -220,8 +220,8 @@ class Library:
         return ""
 
     def _check_unique(self, kind: str, definition: Definition) -> Definition:
-        """Return ``definition`` after a check that no other file declares the same name. Raises
-        :class:`SpecError` if one does.
+        """Return ``definition`` if no other file declares the same name; otherwise raise
+        :class:`SpecError`.
 
         A layer, function, loss or optimizer may replace a shipped definition. A model must not,
         because results are stored under the model's name.

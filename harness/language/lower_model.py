@@ -244,8 +244,8 @@ class Lowering:
                 )
 
     def _check_assigned(self, scope: Scope, state: list[Port]) -> None:
-        """Check that the equations assign a new value of the same type to each state, and assign no
-        name of a layer, target or metric."""
+        """Check that the equations assign a new value of the same type to each state. Also check
+        that they assign nothing to a name of a layer, target or metric."""
         for section in ("layers", "targets", "metrics"):
             for name in getattr(self.model, section):
                 if name in scope.assigned:
@@ -291,8 +291,8 @@ class Lowering:
         return tuple(Port(name, scope.value(name)) for name in declared)
 
     def _name_results(self) -> None:
-        """Give names to results of calls that the equations do not name. Error messages use these
-        names."""
+        """Give names to results of calls that the equations leave without a name, because error
+        messages use names."""
         builder = self.evaluator.builder
         for node in builder.nodes:
             if node.op == "call":

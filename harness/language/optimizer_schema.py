@@ -11,7 +11,8 @@ from harness.language.names import FreeName, Name
 
 
 class ShapedSlot(Strict):
-    """A slot with a declared shape of ``rows``, ``columns`` and numbers. It starts as zeros."""
+    """A slot (an array that the optimizer stores for each parameter) whose shape is declared with
+    ``rows``, ``columns`` and numbers. It starts as zeros."""
 
     shape: Axes = key("the lengths of the slot's axes: numbers, `rows` or `columns`", ["rows", 1])
 

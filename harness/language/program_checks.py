@@ -1,7 +1,7 @@
 """Validity checks of a program: its values, types, operations and sizes.
 
-Programs that the harness creates from a spec need only some of these checks. The file of a
-reproducer may contain anything.
+Programs that the harness creates from a spec need only some of these checks. A program in the file
+of a reproducer needs all of them, because the file may contain anything.
 """
 
 from __future__ import annotations

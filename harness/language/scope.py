@@ -119,7 +119,7 @@ class Scope:
         return size
 
     def value(self, name: str) -> int:
-        """Return the number of the program value that a name is bound to."""
+        """Return the number of the program value to which the name ``name`` is bound."""
         bound = self.names[name]
         assert isinstance(bound, BoundValue)
         return bound.value
@@ -139,7 +139,7 @@ def _as_size(binding: object) -> Dim | None:
 
 
 def is_whole_number(expression: Expr, scope: Scope) -> bool:
-    """Return whether an expression consists of sizes and integers only."""
+    """Return whether an expression consists only of sizes and integers, such as ``2 * units``."""
     match expression:
         case Number(value):
             return isinstance(value, int)

@@ -127,8 +127,8 @@ class Case:
         return self.training if phase == "training" else self.inference
 
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
-        """Return test arrays with a newly drawn batch of the given sizes. The parameters and
-        statistics are the same as in this case."""
+        """Return test arrays with a newly drawn batch of ``batch`` examples and ``time`` steps. The
+        parameters and statistics are the same as in this case."""
         with within_limits(self.entries * BYTES):
             other = draw(self.training, batch, time, self.seed + 7919 * seed, rotation=seed)
         return self.material.with_batch(other)
@@ -246,7 +246,8 @@ def entries_of(program: Program, batch: int, time: int) -> int:
 
 
 def state_of(results: Mapping[str, Array]) -> dict[str, Array]:
-    """Select the new state (names ``state.NAME``) from the results of a forward pass."""
+    """Return the new state, as a dictionary from name to array, from the results of a forward pass
+    (where the names are ``state.NAME``)."""
     return group_of(results, "state.")
 
 

@@ -1,8 +1,9 @@
-"""Test of the oracle's gradients by the complex-step method.
+"""Test of the oracle's gradients by the complex-step method, a numerical derivative.
 
 For an analytic f, f'(x) v = Im f(x + ihv) / h. This formula subtracts no nearly equal numbers, so
 with h = 1e-30 it is exact up to rounding (Squire and Trapp, 1998). The complex step runs only the
-forward program, on complex numbers. It therefore does not depend on the derivative rules.
+forward program, on complex numbers. It therefore does not depend on the derivative rules that it
+tests.
 """
 
 from __future__ import annotations

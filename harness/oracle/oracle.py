@@ -28,9 +28,9 @@ _ERF = np.frompyfunc(math.erf, 1, 1)
 
 
 def erf(x: Array) -> Array:
-    """Compute the error function of each entry, as the C library does. For a complex entry, the
-    imaginary part of the result is the derivative times the imaginary part of the entry. This is
-    exact for a complex step."""
+    """Compute the error function of each entry, as the C library does. If the entries are complex,
+    the imaginary part of the result is the derivative times the imaginary part of the entry; for
+    the tiny imaginary part of a complex step, this is exact."""
     x = np.asarray(x)
     real = np.asarray(_ERF(np.asarray(x.real, np.float64)), np.float64)
     if not np.iscomplexobj(x):
@@ -44,11 +44,11 @@ def _reversed_matmul(a: Array, b: Array) -> Array:
 
 
 def _one_by_one(a: Array, b: Array) -> Array:
-    """Return the matrix product ``a @ b``, with the terms of each sum added one by one.
+    """Return the matrix product ``a @ b``, with the terms of each sum added one by one, as a kernel
+    with a single accumulator does.
 
-    A kernel with a single accumulator computes products like this. Equal terms (e.g. of equal
-    examples) are then all rounded up or all rounded down, so that their rounding errors add up. In
-    numpy's own product they may cancel.
+    Equal terms (e.g. of equal examples) are then all rounded up or all rounded down, so that their
+    rounding errors add up. In numpy's own product they may cancel.
     """
     size = max(1, -(-len(b) // MOST_ROWS))
     total = np.zeros((len(a), b.shape[-1]), a.dtype)

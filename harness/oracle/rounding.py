@@ -52,8 +52,8 @@ def sum_error(terms: int) -> float:
 
 @dataclass(frozen=True)
 class _Softmax:
-    """A partly recognised softmax: the name of its last operation so far, the result of this
-    operation, and the maximum (``shift``) that the softmax subtracts."""
+    """A softmax of which some operations have been recognised so far: ``op`` is the name of the
+    last one, and ``result`` its result. ``shift`` is the maximum that the softmax subtracts."""
 
     op: str
     result: Array
@@ -72,8 +72,9 @@ class _Product:
 
 
 class Attention:
-    """A wrapper of the oracle's operations, which recognises attention and adds the rounding errors
-    that a fused attention kernel has. ``signs(shape)`` draws a random array of 1 and -1."""
+    """A wrapper of the oracle's operations. It recognises attention (a softmax between two matrix
+    products), and adds the rounding errors that a fused attention kernel has. ``signs(shape)``
+    draws a random array of 1 and -1."""
 
     def __init__(self, signs: Callable[[tuple[int, ...]], Array]) -> None:
         self._signs = signs

@@ -367,7 +367,7 @@ def accuracy_change(old: float, new: float) -> Literal["lost", "gained", ""]:
 
 def worst(deviations: list[Deviation]) -> Deviation:
     """Return the deviation with the largest error relative to its tolerance. If all tensors agree,
-    prefer tensors that are not mostly rounding errors (:func:`telling`)."""
+    prefer a tensor that can show how well two computations agree (:func:`telling`)."""
     return max(deviations, key=_severity) if len(deviations) > 1 else deviations[0]
 
 

@@ -138,8 +138,9 @@ class Expected:
 
     @staticmethod
     def within(values: Arrays, noise: Noise, dtype: str) -> Expected:
-        """Return the expected ``values`` with a known ``noise`` in ``dtype``. In other dtypes, the
-        noise is scaled by their precision. Values that are missing in ``noise`` have noise 0."""
+        """Return expected results with ``values`` whose ``noise`` in ``dtype`` is already known. In
+        other dtypes, the noise is scaled by their precision. Values that are missing in ``noise``
+        have noise 0."""
 
         def measured(base: str) -> Noise:
             return {n: noise.get(n, 0.0) * PRECISION[base] / PRECISION[dtype] for n in values}

@@ -13,9 +13,10 @@ from harness.program.ir import Block, Node, Type
 
 @dataclass
 class Builder:
-    """A builder that appends operations to a list of nodes or to the body of a loop or call.
+    """A builder that appends operations to a list of nodes. If the body of a loop or call is open,
+    it appends to this body.
 
-    It knows the types and names of all values, and has a stack of the bodies that are open.
+    ``types`` and ``names`` map value numbers to types and names.
     """
 
     types: dict[int, Type] = field(default_factory=dict)
@@ -129,7 +130,7 @@ class Builder:
         return self.emit("divide", total, self.emit("extent", dims=dims))
 
     def axis_first(self, value: int, axis: int) -> int:
-        """Append a permutation that moves ``axis`` to the front."""
+        """Append a permutation that makes ``axis`` the first axis; return the result's number."""
         other_axes = (a for a in range(len(self.types[value].shape)) if a != axis)
         return self.emit("permute_dims", value, axes=(axis, *other_axes)) if axis else value
 
@@ -141,8 +142,8 @@ class Builder:
         return self.emit("permute_dims", value, axes=order) if axis else value
 
     def slice_axis(self, value: int, axis: int, start: Dim | int, stop: Dim | int) -> int:
-        """Append the slice ``start:stop`` along an axis; return the value itself if the slice is
-        the whole axis."""
+        """Append the slice ``start:stop`` along an axis, and return its number. If the slice is the
+        whole axis, append nothing and return ``value``."""
         start, stop = Dim.of(start), Dim.of(stop)
         if start == Dim() and stop == self.types[value].shape[axis]:
             return value

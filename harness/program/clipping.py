@@ -93,7 +93,8 @@ class _GradientEquation:
         return Clipping("value", high)
 
     def _match_where(self, value: int) -> Clipping | None:
-        """Match ``where(norm < c, g, g * c / norm)``."""
+        """Match the equation ``where(norm < c, g, g * c / norm)``, which clips by a norm. Return
+        the clipping, or None if ``value`` is computed differently."""
         node = self._node(value, "where")
         compared = self._node(node.inputs[0], "less", "less_equal") if node is not None else None
         if node is None or compared is None:
@@ -117,7 +118,8 @@ class _GradientEquation:
         return self._norm_clipping(norm, product.number, larger.number / smaller.number)
 
     def _match_scaled(self, value: int) -> Clipping | None:
-        """Match ``g * minimum(1, c / norm)``, or ``g * c / maximum(c, norm)``."""
+        """Match the equation ``g * minimum(1, c / norm)`` or ``g * c / maximum(c, norm)``, which
+        clips by a norm. Return the clipping, or None if ``value`` is computed differently."""
         product = self._product(value)
         other_factors = (
             product.factors - {(self.gradient, 1)} if product is not None else frozenset()
@@ -154,8 +156,8 @@ class _GradientEquation:
         return Clipping(by, limit, norm.epsilon) if begins == limit else None  # type: ignore[arg-type]
 
     def _product(self, value: int) -> _Factored | None:
-        """Return a value as a product of factors; None if a number in the product is not between
-        :data:`LEAST` and :data:`MOST`."""
+        """Return ``value`` written as a product of a number and factors. Return None if a number in
+        the product is not between :data:`LEAST` and :data:`MOST`."""
         node = self._node(value, "multiply", "divide", "constant")
         if node is None:
             return _Factored(1.0, frozenset({(self._norm(value) or value, 1)}))
@@ -176,7 +178,8 @@ class _GradientEquation:
         )
 
     def _norm(self, value: int) -> _Norm | None:
-        """Match ``sqrt(sum of g * g)``, with or without an added epsilon."""
+        """Match the equation of an L2 norm, ``sqrt(sum of g * g)``, with or without an added
+        epsilon. Return the norm, or None if there is no match."""
         added = self._node(value, "add")
         for norm, other in (added.inputs, added.inputs[::-1]) if added is not None else ():
             epsilon, inner_norm = self._number(other), self._norm(norm)

@@ -137,7 +137,8 @@ class Dim:
             ) from None
 
     def substitute(self, dims: Mapping[str, Dim]) -> Dim:
-        """Return the dimension with size names replaced by the dimensions in ``dims``."""
+        """Return this dimension after each size name in ``dims`` is replaced by its dimension in
+        ``dims``."""
         result = Dim(self.constant)
         for term, coefficient in self.terms:
             factors = (dims.get(name, Dim.of(name)) for name in term.split("*"))

@@ -186,7 +186,7 @@ def walk_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
 
 
 def inline_calls(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Return the nodes with every call replaced by its body."""
+    """Return the nodes with every call of a layer or loss replaced by the nodes in its body."""
     flat: list[Node] = []
     for node in nodes:
         if node.op == "call":
@@ -197,7 +197,8 @@ def inline_calls(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def free_values(block: Block) -> tuple[int, ...]:
-    """Return the values outside a block that its nodes read, in order of first use."""
+    """Return the numbers of the values from outside a block that its nodes read, in order of first
+    use."""
     defined = set(block.inputs)
     free: dict[int, None] = {}
     for node in block.nodes:
@@ -244,5 +245,6 @@ def needed(
 
 
 def needed_nodes(nodes: Iterable[Node], results: Iterable[int]) -> tuple[Node, ...]:
-    """Return the nodes on which the values ``results`` depend; a needed loop stays complete."""
+    """Eliminate dead code: return the nodes on which the values ``results`` depend. A needed loop
+    stays complete."""
     return needed(nodes, results, lambda node: node.outputs, reads)

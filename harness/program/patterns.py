@@ -30,7 +30,8 @@ class NodeLookup(Protocol):
 
 
 def relu(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
-    """Match ``where(x <= 0, 0, x) -> relu(x)``."""
+    """Match the primitives of a relu: ``where(x <= 0, 0, x)``. Return ``relu`` and x; None if there
+    is no match."""
     bound = _one_sided_limit(g, inputs)
     if bound is None or bound[1] != 0 or not bound[2]:
         return None
@@ -38,7 +39,8 @@ def relu(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
 
 
 def clip(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
-    """Match ``where(h <= y, h, y) -> clip(x, l, h)`` for ``y = where(x <= l, l, x)``."""
+    """Match the primitives of a clip to the range from l to h: ``where(h <= y, h, y)`` with ``y =
+    where(x <= l, l, x)``. Return ``clip``, x and the range; None if there is no match."""
     outer = _one_sided_limit(g, inputs)
     limited = None if outer is None or outer[2] else g.node(outer[0], "relu", "where")
     if outer is None or limited is None:
@@ -52,7 +54,8 @@ def clip(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
 
 
 def sigmoid(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
-    """Match ``0.5 + 0.5 * tanh(0.5 * x) -> sigmoid(x)``."""
+    """Match the primitives of a sigmoid: ``0.5 + 0.5 * tanh(0.5 * x)``. Return ``sigmoid`` and x;
+    None if there is no match."""
     for a, b in (inputs, inputs[::-1]):
         half = _cofactor(g, b, 0.5) if g.number(a) == 0.5 else None
         tanh = g.node(half, "tanh") if half is not None else None
@@ -63,7 +66,8 @@ def sigmoid(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
 
 
 def softmax(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
-    """Match ``e / sum(e) -> softmax(x)`` for ``e = exp(x - max(x))``."""
+    """Match the primitives of a softmax: ``e / sum(e)`` with ``e = exp(x - max(x))``. Return
+    ``softmax`` and x; None if there is no match."""
     exp, total = g.node(inputs[0], "exp"), g.node(inputs[1], "sum")
     if (
         exp is None
@@ -77,7 +81,8 @@ def softmax(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
 
 
 def log_softmax(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
-    """Match ``y - log(sum(exp(y))) -> log_softmax(x)`` for ``y = x - max(x)``."""
+    """Match the primitives of a log-softmax: ``y - log(sum(exp(y)))`` with ``y = x - max(x)``.
+    Return ``log_softmax`` and x; None if there is no match."""
     log = g.node(inputs[1], "log")
     total = None if log is None else g.node(log.inputs[0], "sum")
     exp = None if total is None else g.node(total.inputs[0], "exp")
@@ -105,7 +110,7 @@ def _one_sided_limit(g: NodeLookup, inputs: Sequence[int]) -> tuple[int, float, 
 
 
 def _cofactor(g: NodeLookup, value: int, factor: float) -> int | None:
-    """Return x if a value is ``factor * x``, otherwise None."""
+    """Return x if ``value`` is the product ``factor * x``, otherwise None."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
         if g.number(a) == factor:
@@ -114,7 +119,7 @@ def _cofactor(g: NodeLookup, value: int, factor: float) -> int | None:
 
 
 def _minus_maximum(g: NodeLookup, value: int) -> int | None:
-    """Return x if a value is ``x - max(x)`` along the last axis; otherwise None."""
+    """Return x if ``value`` is ``x - max(x)`` along the last axis, otherwise None."""
     node = g.node(value, "subtract")
     if node is None:
         return None

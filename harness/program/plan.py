@@ -210,9 +210,9 @@ def _append_updates(
 
 
 def _fold_differences(nodes: Iterable[Node], dtype: str) -> Iterator[Node]:
-    """Replace differences of constants by constants, computed in the dtype of the plan.
+    """Replace differences of constants by constants, which are computed in the dtype of the plan.
 
-    In the first step of Adam, a factor 1 - 0.999 is divided by 1 - 0.999 ** t with t = 1. These
+    In the first step of Adam, a factor 1 - 0.999 is divided by 1 - 0.999 ** t with t = 1. Both
     numbers must have the same rounding error, so that their quotient is exactly 1.
     """
     kind = {"float32": np.float32}.get(dtype, np.float64)

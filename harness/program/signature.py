@@ -98,7 +98,8 @@ ONE_BY_ONE = 64
 
 
 def by_kind(names: Iterable[str]) -> list[list[str]]:
-    """Group names that differ only in numbers, e.g. ``blocks.0.W`` and ``blocks.1.W``."""
+    """Return groups of names that differ only in numbers, e.g. ``blocks.0.W`` and ``blocks.1.W`` in
+    one group."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
@@ -128,8 +129,8 @@ def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
 
 
 def noise_ports(program: Program) -> tuple[Port, ...]:
-    """Return the inputs that are random noise. The harness draws new noise for every step from the
-    distribution in ``init``."""
+    """Return the inputs that are random noise, e.g. for dropout. The harness draws new noise for
+    every step from the distribution in ``init``."""
     return tuple(port for port in program.inputs if "noise" in (port.init or {}))
 
 

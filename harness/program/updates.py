@@ -127,8 +127,8 @@ class UpdateRule:
     matrices: UpdateRule | None = None
 
     def by_meaning(self) -> UpdateRule:
-        """Return the same rule with the name by which backends recognise it: the name of the
-        shipped optimizer with the same equations."""
+        """Return the same rule under a different name: the name of the shipped optimizer with the
+        same equations, by which backends recognise the rule."""
         return self if self.meaning is None else replace(self, name=self.meaning.name)
 
     def of(self, parameter: str, rank: int) -> UpdateRule:
@@ -215,7 +215,8 @@ def _with_numbers(dims: Shape, shape: Sequence[Dim | int]) -> Shape:
 
 
 def type_at(rule: UpdateRule, value: int, shape: Shape) -> Type:
-    """Return the type of a rule's value when the rule updates a parameter of this shape."""
+    """Return the type that the value ``value`` of a rule has if the rule updates a parameter with
+    ``shape``."""
     type_ = rule.types[value]
     if not type_.shape:
         return type_

@@ -63,7 +63,8 @@ class Causes:
         return Causes([Cause(phase, what, tuple(names))], False, proof)
 
     def lines(self) -> list[str]:
-        """Return the causes and the proof as lines of text."""
+        """Return the causes and the text ``proof`` (what agrees after the replacement) as lines of
+        text."""
         return [*map(str, self.items), self.proof] if self.proof else [*map(str, self.items)]
 
 

@@ -100,8 +100,8 @@ class Context:
         return self.finding(check, self.remote.gradients(material), expected)
 
     def forward(self, material: Arguments) -> Tensors:
-        """Run inference on the batch in ``material``. The session must already have the
-        parameters."""
+        """Run inference on the batch in ``material``, and return the results by name. The session
+        must already have the parameters."""
         return self.remote.forward("inference", material.inputs, material.state)
 
     def run_pipeline(
@@ -157,8 +157,8 @@ class Context:
 
 
 def compare_results(check: str, results: Results, expected: Expected, dtype: str) -> Finding:
-    """Compare results with all expected values, by name. A result with a name that the oracle does
-    not have makes the check fail."""
+    """Compare results with all expected values, by name, and return the result of the check. If a
+    result has a name that the oracle does not have, the check fails."""
     deviations = expected.deviations(results, dtype)
     if deviations:
         worst_index = deviations.index(worst(deviations))

@@ -263,8 +263,8 @@ def nan(context: Context) -> Iterator[Finding]:
 
 
 def nan_inputs(context: Context) -> Iterator[Finding]:
-    """Fill the first parameter, each float input and each state with NaN, one at a time, and check
-    the results as in :func:`nan`."""
+    """Fill the first parameter, each float input and each state with NaN, one at a time. Check that
+    the NaN reaches outputs, losses and gradients as in the oracle."""
     program = context.case.training
     groups = {
         "parameters": program.parameters[:1],
@@ -473,7 +473,7 @@ def least_noise(case: Case) -> float:
 
 
 def minus_infinity(context: Context) -> Iterator[Finding]:
-    """Compare results with one class masked: its logit is -inf and its probability is 0. No output
+    """Compare results if one class is masked: its logit is -inf and its probability is 0. No output
     may be NaN."""
     case = context.case
     material = masked_material(case)

@@ -172,7 +172,7 @@ def _positive_points() -> Array:
 
 
 def _rounding_points() -> Array:
-    """Return arguments for rounding functions: integers, the floats next to them, halves, and
+    """Return arguments for functions such as floor: integers, the floats next to them, halves, and
     floats so large that all of them are integers."""
     whole = np.concatenate([np.arange(-60.0, 61.0), [3e4, 4e4, 2.0**23 - 1, 3e9, 3e38]])
     next_lower = np.nextafter(whole[whole != 0].astype(np.float32), np.float32(-np.inf))

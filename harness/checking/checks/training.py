@@ -337,7 +337,8 @@ def _expect_pipeline(context: Context, batches: Batches, rule: UpdateRule, rate:
 
 
 def _end_names(case: Case) -> list[str]:
-    """Return the names of the outputs that a pipeline of forward passes returns."""
+    """Return the names of the outputs that a pipeline of forward passes (without results in
+    between) returns."""
     return [n for n in result_ports(case.inference, "ends") if n.startswith("output.")]
 
 

@@ -83,10 +83,10 @@ CARRIED_BATCHES, COMPARED_BATCHES = 20, (6, 7, 13, 16, 20)
 
 
 def optimizer_steps(context: Context) -> Iterator[Finding]:
-    """Compare many steps of the spec's own optimizer, run in three ways:
+    """Compare many steps of the spec's optimizer, run in three ways:
 
     - one by one,
-    - in a pipeline, without returning results in between,
+    - in a pipeline, i.e. without returning results in between,
     - as in ``harness train``, also starting from large step counts.
 
     If the same command also makes this check in float32, a float64 cell runs fewer steps.
@@ -320,8 +320,9 @@ def _make_gradients(count: int, narrowed: bool) -> Array:
 
 
 def long_state(context: Context) -> Iterator[Finding]:
-    """Compare the results of twenty batches, each of which starts from the state that the previous
-    batch returned. The batches run with one call per batch, and then in a pipeline."""
+    """Compare the results of twenty batches; each starts from the state that the previous batch
+    returned. The batches first run with one call per batch, and then in a pipeline (without results
+    in between)."""
     case, start = context.case, context.case.material.state
     if not start:
         return

@@ -170,8 +170,8 @@ def held_out(context: Context) -> Iterator[Finding]:
 
 
 def carried_state(context: Context) -> Iterator[Finding]:
-    """Compare two batches, of which the second starts from the state that the first batch returned.
-    Then run the first batch again: its results must not change."""
+    """Compare two batches; the second starts from the state that the first batch returned. Then run
+    the first batch again: its results must not change."""
     case = context.case
     if not case.material.state:
         return

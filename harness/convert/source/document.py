@@ -98,8 +98,8 @@ def constants(model: SourceModel, function: str, characters: Sequence[str]) -> l
 
 
 def first_arguments(model: SourceModel) -> str:
-    """Return the arguments of an example call of the model: the first three inputs at most, then
-    ``...``."""
+    """Return the arguments of an example call of the model: its inputs. If there are more than
+    three, the rest is ``...``."""
     inputs = [name_text(port.name) for port in model.program.inputs]
     return ", ".join([*inputs[:3], *(["..."] if len(inputs) > 3 else [])])
 

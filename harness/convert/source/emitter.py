@@ -61,7 +61,7 @@ def statement(indent: int, line: str) -> list[str]:
 
 
 def _items(arguments: str) -> list[str]:
-    """Split the text of a call's arguments at the commas outside of brackets."""
+    """Split the text of a call's arguments at the commas that are outside of brackets."""
     items, depth = [""], 0
     for character in arguments:
         depth += (character in "([{") - (character in ")]}")
@@ -93,8 +93,8 @@ class Code:
     plain: bool = False
 
     def within(self, level: int) -> tuple[str | int, ...]:
-        """Return the parts as an operand at precedence ``level``. They get parentheses if their own
-        precedence is lower."""
+        """Return ``parts``, for use as an operand at precedence ``level``. If the precedence of
+        this expression is lower, add parentheses."""
         return self.parts if self.level >= level else ("(", *self.parts, ")")
 
 

@@ -35,7 +35,7 @@ LITERALS = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True)
 class Words:
-    """The names and imports that the source of one format may use.
+    """The names and imports that the generated source of one format may use.
 
     ``imports`` has import statements, and ``roots`` the names that they define (``torch``).
     ``known`` has allowed dotted names that begin with such a name (``torch.zeros``). ``methods``

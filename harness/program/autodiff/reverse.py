@@ -28,8 +28,8 @@ CONSTANT = frozenset(
 
 
 def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Move loop-invariant nodes (their operands are the same in every step) out of each loop, to
-    before the loop.
+    """Move loop-invariant nodes out of each loop, to before the loop. The operands of such a node
+    are the same in every step.
 
     The optimising passes also move such nodes, but they change more. This function is separate
     because the oracle's derivative must not depend on the passes.
@@ -86,7 +86,7 @@ def _activate_loop(node: Node, body: Block, active: set[int]) -> None:
 
 @dataclass(frozen=True)
 class SliceCotangent:
-    """The cotangent of a slice of a value: of the entries ``start:stop`` along an axis.
+    """The cotangent of a part of a value: of its entries ``start:stop`` along ``axis``.
     ``cotangent`` is a value number."""
 
     axis: int
@@ -246,7 +246,8 @@ class Reverse:
 
 
 class _ScanReverse(Reverse):
-    """The backward pass over the body of a loop, which becomes the body of the backward loop."""
+    """The backward pass over the body of a loop. It becomes the body of a new loop, the backward
+    loop."""
 
     def __init__(self, outer: Reverse, node: Node) -> None:
         super().__init__(outer.builder, [], outer.live, outer.rules, outer.fused)

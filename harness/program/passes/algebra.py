@@ -60,7 +60,8 @@ def _same_shape(g: Rewriter, value: int, inputs: Sequence[int]) -> bool:
 
 
 def _add(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``0 + x -> x``; ``-a + b -> b - a``."""
+    """Simplify an addition: ``0 + x`` becomes ``x``, and ``-a + b`` becomes ``b - a``. Return the
+    number of the new value; None if neither fits."""
     for a, b in (inputs, inputs[::-1]):
         if g.number(a) == 0 and _same_shape(g, b, inputs):
             return b
@@ -71,8 +72,8 @@ def _add(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | 
 
 
 def _blend(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``z * a + (1 - z) * b -> b + z * (a - b)``. The new expression also has a gradient
-    with fewer operations."""
+    """Rewrite a weighted mean with one product less: ``z * a + (1 - z) * b`` becomes ``b + z * (a -
+    b)``. The new expression also has a gradient with fewer operations."""
     left, right = (g.node(i, "multiply") for i in inputs)
     if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
         return None
@@ -88,7 +89,8 @@ def _blend(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 
 def _subtract(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``x - 0 -> x``; ``0 - x -> -x``; ``a - (-b) -> a + b``."""
+    """Simplify a subtraction: ``x - 0`` becomes ``x``, ``0 - x`` becomes ``-x``, and ``a - (-b)``
+    becomes ``a + b``. Return the number of the new value; None if nothing fits."""
     a, b = inputs
     if g.number(b) == 0 and _same_shape(g, a, inputs):
         return a
@@ -101,7 +103,9 @@ def _subtract(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> i
 
 
 def _negative(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``-(-x) -> x``; ``-(a - b) -> b - a``; ``-(c * x) -> (-c) * x``."""
+    """Simplify a negation: ``-(-x)`` becomes ``x``, ``-(a - b)`` becomes ``b - a``, and ``-(c *
+    x)`` with a constant c becomes ``(-c) * x``. Return the number of the new value; None if nothing
+    fits."""
     node = g.node(inputs[0], "negative", "multiply", "subtract")
     if node is None:
         return None
@@ -118,7 +122,9 @@ def _negative(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> i
 
 
 def _multiply(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``1 * x -> x``; ``c * (-x) -> (-c) * x``; ``c * (d * x) -> (c * d) * x``."""
+    """Simplify a product with constants c and d: ``1 * x`` becomes ``x``, ``c * (-x)`` becomes
+    ``(-c) * x``, and ``c * (d * x)`` becomes ``(c * d) * x``. Return the number of the new value;
+    None if nothing fits."""
     for a, b in (inputs, inputs[::-1]):
         number = g.number(a)
         if number is None:
@@ -142,7 +148,8 @@ def _multiply(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> i
 def _product_of_multiples(
     g: Rewriter, inputs: tuple[int, ...], attributes: Attributes
 ) -> int | None:
-    """Rewrite ``(c * x) * (d * x) -> (c * d) * (x * x)`` for constants c and d."""
+    """Move constants c and d out of a product: ``(c * x) * (d * x)`` becomes ``(c * d) * (x * x)``.
+    Return the number of the new value; None if the product is different."""
     (c, x), (d, y) = (_multiple(g, i) for i in inputs)
     if x != y or inputs == (x, y) or not 1e-30 < abs(c * d) < 1e30:
         return None
@@ -160,7 +167,8 @@ def _multiple(g: Rewriter, value: int) -> tuple[float, int]:
 
 
 def _divide(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``x / c -> (1 / c) * x`` for a constant c."""
+    """Replace the division by a constant c by a multiplication: ``x / c`` becomes ``(1 / c) * x``.
+    Return the number of the new value; None if c is not constant or 1 / c not finite."""
     number = g.number(inputs[1])
     if number is None or number == 0 or not isfinite(1 / number):
         return None
@@ -168,7 +176,8 @@ def _divide(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def _power(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``x ** 1 -> x``; ``x ** 2 -> x * x``."""
+    """Replace a power with the exponent 1 or 2: ``x ** 1`` becomes ``x``, and ``x ** 2`` becomes
+    ``x * x``. Return None for other exponents."""
     base, exponent = inputs
     if not _same_shape(g, base, inputs):
         return None

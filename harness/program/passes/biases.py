@@ -13,8 +13,8 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``x @ W + b -> [x, 1] @ [W; b]``, if ``x`` is an input of the program with few
-    columns.
+    """Append a bias to its weight as a row: ``x @ W + b`` becomes ``[x, 1] @ [W; b]``, if ``x`` is
+    an input of the program with few columns.
 
     To copy such an ``x`` with a column of ones takes less time than to add ``b``. The gradient of
     the weight reads the same copy.

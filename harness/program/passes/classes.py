@@ -14,7 +14,8 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _take_entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``(a - b)[i] -> a[i] - b``, if each row of ``a`` has a single value of ``b``."""
+    """Subtract after the selection of an entry: ``(a - b)[i]`` becomes ``a[i] - b``, if each row of
+    ``a`` has a single value of ``b``."""
     value, indices = inputs
     node = g.node(value, "add", "subtract", "multiply", "divide")
     if node is None or g.uses[value] > 1:
@@ -32,8 +33,8 @@ def _take_entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) ->
 
 
 def _weighted_sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``, if each row of ``a`` has a single
-    value of ``b``."""
+    """Move ``b`` out of a sum: ``sum(t * (a - b))`` becomes ``sum(t * a) - b * sum(t)``, if each
+    row of ``a`` has a single value of ``b``."""
     product = g.node(inputs[0], "multiply")
     last = g.rank(inputs[0]) - 1
     if product is None or attributes["axis"] != (last,):
@@ -53,8 +54,8 @@ def _weighted_sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) 
 
 
 def _common_factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``c * a + r * b -> c * (a + (r / c) * b)``, if each row has a single value of
-    ``r``."""
+    """Factor out a constant c: ``c * a + r * b`` becomes ``c * (a + (r / c) * b)``, if each row has
+    a single value of ``r``. The division is then computed once for each row."""
     for scaled, weighted in (inputs, inputs[::-1]):
         left, right = g.node(scaled, "multiply"), g.node(weighted, "multiply")
         if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
@@ -88,7 +89,8 @@ def _scaled(g: Rewriter, value: int) -> tuple[int, int] | None:
 
 
 def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``(c * x) @ W -> x @ (c * W)``, if the weight W is smaller than x."""
+    """Multiply the weight instead of the data by a constant c: ``(c * x) @ W`` becomes ``x @ (c *
+    W)``, if the weight W has fewer entries than x."""
     scaled = _scaled(g, inputs[0])
     if scaled is None or g.rank(inputs[1]) != 2 or g.count(inputs[1]) >= g.count(inputs[0]):
         return None
@@ -96,8 +98,8 @@ def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -
 
 
 def _scaled_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``sum(c * x) -> c * sum(x)`` with a constant factor c, for a ``sum`` or a
-    ``tensordot``."""
+    """Move a constant factor c out of a ``sum`` or a ``tensordot``, because the result has fewer
+    entries than the operand: ``sum(c * x)`` becomes ``c * sum(x)``."""
     for position, value in enumerate(inputs):
         scaled = _scaled(g, value)
         if scaled is not None:

@@ -29,7 +29,8 @@ def _softmax(g: Rewriter, inputs: tuple[int, ...]) -> patterns.Match | None:
 
 
 def _addmm(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``c + a @ b -> addmm(c, a, b)``."""
+    """Replace an addition of a matrix product by one fused operation: ``c + a @ b`` becomes
+    ``addmm(c, a, b)``. Return None if the operands are not matrices."""
     for a, b in (inputs, inputs[::-1]):
         product = g.node(b, "matmul")
         if product is None or g.uses[b] > 1 or any(g.rank(i) != 2 for i in product.inputs):

@@ -57,8 +57,9 @@ def permuted_variants(
 class _PermutedOperands:
     """A value and its operands, recomputed in a different order of axes.
 
-    ``makers`` maps a value to its node. ``new_values`` maps (old value, axes) to the new value, and
-    ``impossible`` has the pairs (old value, axes) that cannot be computed.
+    ``makers`` maps a value to the node that computes it. ``new_values`` maps pairs (old value,
+    axes) to the permuted value. ``impossible`` has the pairs (old value, axes) that cannot be
+    computed.
     """
 
     builder: Builder
@@ -127,8 +128,8 @@ class _PermutedOperands:
         return None
 
     def _in_order(self, value: int, axes: Axes) -> int:
-        """Return a value with its axes permuted by ``axes``. A value with fewer axes first gets
-        leading axes of length 1."""
+        """Return the number of a value with its axes permuted by ``axes``. If the value has fewer
+        axes than ``axes``, axes of length 1 are first added in front."""
         if not axes:
             return value
         if (value, axes) in self.new_values:

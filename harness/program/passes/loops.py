@@ -146,8 +146,8 @@ def _availability(g: Rewriter, value: int, depth: int) -> int:
 
 
 def _scale_weights(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``c * (x @ W + b) -> x @ (c * W) + c * b``, if the weights are smaller than the
-    products."""
+    """Multiply the weights instead of their products by a constant c: ``c * (x @ W + b)`` becomes
+    ``x @ (c * W) + c * b``, if the weights have fewer entries than the products."""
     for number, value in (inputs, inputs[::-1]):
         if g.number(number) is None or g.rank(number) or g.uses[value] > 1:
             continue
@@ -190,8 +190,8 @@ def _is_cheap_to_scale(g: Rewriter, term: int, value: int) -> bool:
 
 
 def _split_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``[x, h] @ [W; U] -> x @ W + h @ U`` in a loop, if a part such as ``x @ W`` can be
-    computed before the loop."""
+    """Split a matrix product in a loop: ``[x, h] @ [W; U]`` becomes ``x @ W + h @ U``, if a part
+    such as ``x @ W`` can be computed before the loop."""
     joined = g.node(inputs[0], "concat")
     depth = g.depth(inputs[0])
     if joined is None or not depth or g.rank(inputs[1]) != 2:
@@ -211,7 +211,8 @@ def _split_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def _join_products(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Join two products with weights in a loop: ``x @ W + h @ U -> [x, h] @ [W; U]``."""
+    """Join two products with weights in a loop to one larger product: ``x @ W + h @ U`` becomes
+    ``[x, h] @ [W; U]``."""
     first, second = (g.node(value, "matmul") for value in inputs)
     if first is None or second is None or any(g.uses[value] > 1 for value in inputs):
         return None

@@ -32,7 +32,8 @@ def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...
 
 
 def are_independent(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]:
-    """Return for each group whether its nodes are independent of each other."""
+    """Return, for each group of nodes, whether no node of the group depends on another node of the
+    group."""
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)
     masks, bit = [0] * len(groups), 1
     for number, group in enumerate(groups):

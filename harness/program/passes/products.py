@@ -39,10 +39,12 @@ class Slice:
 
 @dataclass(frozen=True)
 class Siblings:
-    """Nodes with the same operation, which can be merged into one node on joined operands.
+    """A group of ``nodes`` with the same operation, which can be merged into one node: its operands
+    are the concatenated operands of these nodes.
 
     ``columns`` has one item for each operand: the axis along which the operands of the nodes are
-    joined, or None if all nodes have the same operand. ``axis`` is the joined axis of the result.
+    concatenated, or None if all nodes have the same operand. ``axis`` is the corresponding axis of
+    the result.
     """
 
     nodes: tuple[Node, ...]
@@ -68,7 +70,8 @@ class Candidate:
 
 
 class SliceFinder:
-    """A search through a list of nodes for nodes that read slices and can be merged."""
+    """A search through a list of nodes for nodes that read slices and can be merged into one
+    node."""
 
     def __init__(self, nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> None:
         self.nodes, self.builder, self.sizes = nodes, builder, sizes
@@ -181,7 +184,8 @@ class SliceFinder:
         return index or 4 * self.count(value) <= self.count(node.output)
 
     def neighbour_groups(self, candidates: Iterable[Candidate]) -> Iterable[Siblings]:
-        """Yield groups of candidates whose slices are neighbours."""
+        """Yield groups of candidates (nodes that read slices) whose slices are next to each other,
+        so that each group can be merged into one node."""
 
         def first(candidate: Candidate) -> int:
             cut = next(p for p in candidate.cuts if p is not None)

@@ -122,7 +122,7 @@ def _concat(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
     """Return the values whose concatenation along ``axis`` is ``value``. ``value`` may also be a
-    slice of a concatenation. For any other value, return the value itself."""
+    slice of a concatenation. If it is neither, return a tuple with ``value`` itself."""
     inner = g.node(value, "concat")
     if inner is not None and inner.attributes["axis"] == axis:
         return inner.inputs

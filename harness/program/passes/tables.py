@@ -23,7 +23,8 @@ def _large_take(g: Rewriter, value: int) -> tuple[int, int] | None:
 
 
 def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``table[i] @ W -> (table @ W)[i]``."""
+    """Multiply an embedding table before its rows are taken: ``table[i] @ W`` becomes ``(table @
+    W)[i]``."""
     chosen = _large_take(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2 or g.rank(inputs[1]) != 2:
         return None
@@ -61,7 +62,8 @@ def _fits_rows(g: Rewriter, value: int, table: tuple[Dim, ...]) -> bool:
 
 
 def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``where(table[i] <= 0, 0, table[i]) -> where(table <= 0, 0, table)[i]``."""
+    """Apply relu to an embedding table before its rows are taken: ``where(table[i] <= 0, 0,
+    table[i])`` becomes ``where(table <= 0, 0, table)[i]``."""
     compared = g.node(inputs[0], "less_equal", "less")
     takes = [_large_take(g, i) for i in inputs[1:]]
     if compared is None:

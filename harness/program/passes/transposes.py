@@ -56,8 +56,8 @@ def _elementwise(op: str) -> Rule:
 
 
 def _unpermuted(g: Rewriter, value: int, axes: Axes) -> int | None:
-    """Return the value whose permutation by ``axes`` is ``value``. Return None if computing it
-    would need a large permutation."""
+    """Return the number of the value that gives ``value`` if it is permuted by ``axes``. Return
+    None if this value could only be computed by a large permutation."""
     movable = _movable(g, value)
     if movable is not None and movable[1] == axes:
         return movable[0]
@@ -118,7 +118,8 @@ def _past(below: Below) -> Rule:
 
 
 def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``x.T @ W -> (x @ W).T``, if the permutation does not move the last axis."""
+    """Move a permutation past a matrix product: ``x.T @ W`` becomes ``(x @ W).T``, if the
+    permutation does not move the last axis."""
     movable = _movable(g, inputs[0])
     if movable is None or g.rank(inputs[1]) != 2 or movable[1][-1] != len(movable[1]) - 1:
         return None
@@ -172,7 +173,8 @@ def _broadcast(
 
 
 def _take(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``table[i].T -> table[i.T]``, if the permutation moves only axes of the indices."""
+    """Permute the indices instead of the rows that they take from a table: ``table[i].T`` becomes
+    ``table[i.T]``, if the permutation moves only axes of the indices."""
     (value,), axes = inputs, tuple(attributes["axes"])
     node = g.node(value, "take", "one_hot")
     if node is None:
