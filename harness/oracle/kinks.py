@@ -73,7 +73,9 @@ class ComparisonRecorder(Oracle):
         order."""
         order = TABLE["argsort"](x)
         ordered = np.take_along_axis(x, order, -1)
-        self._near(ordered[..., :-1], ordered[..., 1:])
+        first, second = ordered[..., :-1], ordered[..., 1:]
+        finite = np.isfinite(first) & np.isfinite(second)  # the padding of a maximum is not
+        self._near(first[finite], second[finite])
         self.decisions.append(order)
         return np.asarray(order)
 
@@ -139,7 +141,10 @@ class FlippedComparisons(Oracle):
         in the range of :meth:`begin`. Each entry is swapped at most once."""
         order = np.array(TABLE["argsort"](x))
         ordered = np.take_along_axis(x, order, -1)
-        near = self._near(ordered[..., 1:] - ordered[..., :-1], _size(x))
+        # The padding of a maximum is infinite, and never trades places.
+        size = _size(np.where(np.isfinite(x), x, 0.0))
+        with np.errstate(invalid="ignore"):
+            near = self._near(ordered[..., 1:] - ordered[..., :-1], size)
         for position in range(near.shape[-1]):
             swapped = (
                 near[..., position] & ~near[..., position - 1] if position else near[..., position]

@@ -41,3 +41,11 @@ def test_all_but_the_nearest() -> None:
     wavering.begin(0.2, beyond=NEXT * wavering.nearest)
     turned = wavering.primitives["less"](a, b) != TABLE["less"](a, b)
     assert turned.tolist() == [False, False, True, False]
+
+
+def test_an_infinite_entry_never_trades_places_with_a_finite_one() -> None:
+    """The padding of a maximum is infinite; entries that rounding may exchange are exchanged."""
+    wavering = FlippedComparisons()
+    wavering.begin(1e-3)
+    x = np.array([[1.0, 2.0, 2.001, np.inf, np.inf], [-np.inf, -3.0, 1.0, 5.0, np.inf]])
+    assert wavering.primitives["argsort"](x).tolist() == [[0, 2, 1, 3, 4], [0, 1, 2, 3, 4]]
