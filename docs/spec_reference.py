@@ -117,6 +117,7 @@ FUNCTIONS = {
         "the transpose of `windows`, which adds windows at their positions",
         "overlap_add(windows(x, axes=[1], size=3), axes=[1], size=3)",
     ),
+    "repeat": ("each entry of an axis several times", "repeat(x, axis=1, times=3)"),
     "grouped_product": (
         "the product of windows and a kernel, separately for each group of channels",
         "grouped_product(windows(x, axes=[1], size=3), W, groups=2)",

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from harness.extend import ClaimableCall, FrozenZeros, Join, Native, Packing, Part, Piece, Tensors
-from harness.extend.program import Dim
 
 from .layers import AXES, POOLS, framing
 
@@ -120,16 +119,16 @@ def _convolution(layer: ClaimableCall, dtype: str) -> Native:
     return module(dtype, make, pieces, call_with_activation(layer.attributes["activation"]))
 
 
-def _pool(layer: ClaimableCall, dtype: str) -> Native | None:
-    window = Dim.of(layer.attributes["window"])
-    if window.terms:
-        return None
-    stride, pad = int(layer.attributes["stride"]), int(layer.attributes["padding"])
+def _pool(layer: ClaimableCall, dtype: str) -> Native:
+    given = layer.attributes
     pool = nnx.avg_pool if layer.definition == "avg_pool" else nnx.max_pool
+    options = {"window_shape": given["window"], "strides": given["stride"]}
+    options["padding"] = "SAME" if given["padding"] == "same" else given["padding"]
+    if "count_padding" in given:
+        options["count_include_pad"] = given["count_padding"]
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        shape, strides, pads = (window.constant,) * 2, (stride,) * 2, ((pad, pad),) * 2
-        return [pool(values["x"], window_shape=shape, strides=strides, padding=pads)]
+        return [pool(values["x"], **options)]
 
     return Native(f"flax.nnx.{pool.__name__}", run, Packing({}))
 

@@ -4,6 +4,7 @@ losses. JAX has no other layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,7 +14,6 @@ import jax.numpy as jnp
 import optax
 
 from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors, narrow
-from harness.extend.program import Dim
 
 # JAX's fused attention; this module computes the projections before and after it.
 
@@ -160,19 +160,22 @@ def _convolution(layer: ClaimableCall) -> Native | None:
     return Native("jax.lax.conv_general_dilated", run, Packing.plain(tuple(layer.shapes)))
 
 
-def _pool(layer: ClaimableCall) -> Native | None:
-    window = Dim.of(layer.attributes["window"])
-    if window.terms:
-        return None
-    stride, pad = int(layer.attributes["stride"]), int(layer.attributes["padding"])
-    size, means = window.constant, layer.definition == "avg_pool"
+def _pool(layer: ClaimableCall) -> Native:
+    given, means = layer.attributes, layer.definition == "avg_pool"
+    windows, strides = (1, *given["window"], 1), (1, *given["stride"], 1)
+    same = given["padding"] == "same"
+    padding = "SAME" if same else ((0, 0), *given["padding"], (0, 0))
+
+    def reduce(x: Array) -> Array:
+        start, reduction = (0.0, jax.lax.add) if means else (-jnp.inf, jax.lax.max)
+        return jax.lax.reduce_window(x, start, reduction, windows, strides, padding)
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        pads = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-        windows, strides = (1, size, size, 1), (1, stride, stride, 1)
-        start, reduction = (0.0, jax.lax.add) if means else (-jnp.inf, jax.lax.max)
-        found = jax.lax.reduce_window(values["x"], start, reduction, windows, strides, pads)
-        return [found / size**2 if means else found]
+        x = values["x"]
+        if not means:
+            return [reduce(x)]
+        count = math.prod(windows) if given["count_padding"] else reduce(jnp.ones_like(x))
+        return [reduce(x) / count]
 
     return Native("jax.lax.reduce_window", run, Packing({}))
 

@@ -9,7 +9,6 @@ from inspect import signature
 from typing import Any
 
 from harness.extend import ClaimableCall, Join, Native, Packing, Part, Stack, Tensors
-from harness.extend.program import Dim
 
 from .attention import KIND as ATTENTION
 from .attention import parts_of
@@ -170,11 +169,12 @@ def image_arguments(kind: str, layer: ClaimableCall, on_cpu: bool) -> dict[str, 
     Keras does not support a setting, the argument is None."""
     given = layer.attributes
     if kind in POOLS:
-        stride, padding = int(given["stride"]), int(given["padding"])
-        window = Dim.of(given["window"])
-        size = None if window.terms else window.constant
-        # Keras excludes padding from means, and has different rules for padding.
-        return {"pool_size": size, "strides": stride, "padding": None if padding else "valid"}
+        window, strides = given["window"], given["stride"]
+        padding = _padding(window, strides, given["padding"])
+        even = set(strides) == {1} and all(size % 2 for size in window)
+        if padding == "same" and "count_padding" in given and (given["count_padding"] or not even):
+            padding = None  # Keras excludes padding from means; on torch, only an even padding
+        return {"pool_size": window, "strides": strides, "padding": padding}
     *kernel, each, units = layer.shapes["W"]
     found: dict[str, Any] = {"kernel_size": tuple(kernel)}
     if kind == "Conv2DTranspose":

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 
 from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
-from harness.extend.program import Dim
 
 from .recurrent import RECURRENT
 
@@ -190,19 +189,31 @@ def same(length: int, size: int, stride: int, dilation: int) -> tuple[int, int]:
 
 
 def pool(layer: ClaimableCall) -> Native | None:
-    """Return torch's mean or max pool as a native layer; None if the padding exceeds half a window,
-    which torch rejects."""
-    given = layer.attributes
-    window = Dim.of(given["window"])
-    stride, padding = int(given["stride"]), int(given["padding"])
-    if window.terms or 2 * padding > window.constant:
-        return None
-    size, name = window.constant, POOLS[layer.definition]
+    """Return torch's mean or max pool as a native layer; None if the mean excludes a padding that
+    torch's pool rejects: more than half a window, or more on one side."""
+    given, name = layer.attributes, POOLS[layer.definition]
+    window, stride, padding = given["window"], given["stride"], given["padding"]
     function = getattr(torch.nn.functional, name)
+    counted = given.get("count_padding", True)
+    options = {} if "count_padding" not in given else {"count_include_pad": counted}
+    fits = padding != "same" and all(
+        before == after and 2 * before <= size
+        for (before, after), size in zip(padding, window, strict=True)
+    )
+    if not (counted or fits):
+        return None
+    lowest = 0.0 if name == "avg_pool2d" else -torch.inf
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        x = values["x"].movedim(-1, 1)
-        return [function(x, size, stride, padding).movedim(1, -1)]
+        x, pads = values["x"], padding
+        if pads == "same":
+            lengths = x.shape[1:-1]
+            pads = [same(*axis, 1) for axis in zip(lengths, window, stride, strict=True)]
+        if not fits:
+            sides = [0, 0, *(n for pair in reversed(pads) for n in pair)]
+            x, pads = torch.nn.functional.pad(x, sides, value=lowest), [(0, 0), (0, 0)]
+        before = [pair[0] for pair in pads]
+        return [function(x.movedim(-1, 1), window, stride, before, **options).movedim(1, -1)]
 
     return Native(f"torch.nn.functional.{name}", run, Packing({}))
 

@@ -420,6 +420,29 @@ def _grouped_product(evaluator: LanguageValues, expr: Call, scope: Scope) -> int
     return emit("reshape", result, place=place, shape=(*lead, units))
 
 
+def _repeat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """Compute ``repeat(x, axis=1, times=n)``: each entry of an axis n times, one after another."""
+    keywords = check_arguments(expr, 1, ("axis", "times"))
+    if "axis" not in keywords or "times" not in keywords:
+        raise SpecError(
+            "repeat needs axis= and times=, as in repeat(x, axis=1, times=2)", expr.place
+        )
+    value = evaluator.tensor(expr.arguments[0], scope)
+    shape = evaluator.type_of(value).shape
+    axis = read_axis(keywords["axis"], len(shape), scope)
+    times = _read_size(keywords["times"], "times", 1, scope)
+    copies = value
+    if shape[axis] != ONE:
+        copies = evaluator.emit("expand_dims", value, place=expr.place, axis=axis + 1)
+    outer = shape[:axis] if shape[axis] == ONE else shape[: axis + 1]
+    whole = (*outer, times, *shape[axis + 1 :])
+    copies = evaluator.emit("broadcast_to", copies, place=expr.place, shape=whole)
+    if shape[axis] == ONE:
+        return copies
+    merged = (*shape[:axis], shape[axis] * times, *shape[axis + 1 :])
+    return evaluator.emit("reshape", copies, place=expr.place, shape=merged)
+
+
 BUILTINS: Mapping[str, Builtin] = {
     "exp": _primitive("exp", 1),
     "log": _primitive("log", 1),
@@ -447,4 +470,5 @@ BUILTINS: Mapping[str, Builtin] = {
     "one_hot": _one_hot,
     "expand_dims": _expand_dims,
     "permute_dims": _permute_dims,
+    "repeat": _repeat,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,7 @@ from harness.language.scope import (
 )
 from harness.language.tree import Assignment, Call
 from harness.program.dims import shape_text
-from harness.program.ir import Meaning, Node, Phase, Type
+from harness.program.ir import Meaning, Node, Phase, Type, needed_nodes
 
 # Attributes of call nodes. Backends need them to run their own layers, and exports to write layers.
 
@@ -172,6 +173,8 @@ class LayerEvaluator(Evaluator):
         if outputs[0] in inputs or outputs[0] in outputs[1:]:
             outputs[0] = self._copy(outputs[0])
         body = self.builder.end(inputs, outputs)
+        # Leave out values that only the unused side of a `where` has computed.
+        body = replace(body, nodes=needed_nodes(body.nodes, outputs))
         self.builder.append(
             Node("call", tuple(inputs), tuple(outputs), info, body, self.builder.place)
         )

@@ -68,7 +68,7 @@ OWN: Mapping[tuple[str, str], Mapping[str, str]] = {
     (IMAGES, "float64"): {
         **dict.fromkeys(("conv", "deep", "tall", "near", "line"), f"{NNX}Conv"),
         "up": f"{NNX}ConvTranspose",
-        "even": f"{NNX}avg_pool",
+        **dict.fromkeys(("even", "inner"), f"{NNX}avg_pool"),
         "most": f"{NNX}max_pool",
         "out": f"{NNX}Linear",
     },

@@ -21,6 +21,7 @@ LABELS = {
         "top": "equations",
         **dict.fromkeys(("deep", "tall", "near"), "torch.nn.functional.conv2d"),
         "even": "torch.nn.functional.avg_pool2d",
+        "inner": "equations",  # torch's padding same would need the length
         "most": "torch.nn.functional.max_pool2d",
         "up": "torch.nn.functional.conv_transpose2d",
         "line": "torch.nn.functional.conv1d, torch.relu",
@@ -28,7 +29,7 @@ LABELS = {
     "jax": {
         **dict.fromkeys(("conv", "deep", "tall", "near", "up", "line"), CONVOLUTION),
         "top": "equations",
-        **dict.fromkeys(("even", "most"), "jax.lax.reduce_window"),
+        **dict.fromkeys(("even", "most", "inner"), "jax.lax.reduce_window"),
     },
 }
 # Options that matter to each layer in another way.

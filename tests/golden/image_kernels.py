@@ -43,7 +43,7 @@ def convolved(torch: Any, name: str, options: Options, activation: str) -> Kerne
     return kernel
 
 
-def pooled(torch: Any, name: str, window: int, options: Options) -> Kernel:
+def pooled(torch: Any, name: str, window: Any, options: Options) -> Kernel:
     """torch's own functions."""
     function = getattr(torch.nn.functional, f"{name.removesuffix('_first')}2d")
     return lambda v: {"y": function(_first(v["x"]), window, **options).movedim(1, -1)}

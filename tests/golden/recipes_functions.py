@@ -80,6 +80,12 @@ def _activations(torch: Any, keras: Any, saturated: Any, large: Any) -> list[Rec
             lambda x: g.gelu(x, approximate=True),
         ),
         "silu": (f.silu, g.silu),
+        "relu6": (f.relu6, g.relu6),
+        "hard_swish": (lambda x: x * f.relu6(x + 3) / 6, lambda x: x * g.relu6(x + 3) / 6),
+        "mish": (f.mish, g.mish),
+        "clip": (f.hardtanh, lambda x: k.ops.clip(x, -1, 1)),
+        "softsign": (f.softsign, g.softsign),
+        "gelu_sigmoid": (lambda x: x * t.sigmoid(1.702 * x), lambda x: x * g.sigmoid(1.702 * x)),
         "softplus": (lambda x: f.softplus(x, threshold=40), g.softplus),
         "elu": (f.elu, g.elu),
         "leaky_relu": (f.leaky_relu, lambda x: g.leaky_relu(x, negative_slope=0.01)),
@@ -104,6 +110,7 @@ def _activations(torch: Any, keras: Any, saturated: Any, large: Any) -> list[Rec
         ("log_softmax", {"axis": 0}, lambda x: t.log_softmax(x, 0), lambda x: g.log_softmax(x, 0)),
         ("logsumexp", {"axis": -2}, lambda x: t.logsumexp(x, 1), lambda x: k.ops.logsumexp(x, 1)),
         ("elu", {"alpha": 1.5}, lambda x: f.elu(x, 1.5), lambda x: g.elu(x, alpha=1.5)),
+        ("clip", {"low": -0.5, "high": 0.25}, lambda x: t.clamp(x, -0.5, 0.25), None),
         ("leaky_relu", {"slope": 0.25}, lambda x: f.leaky_relu(x, 0.25), None),
     ):
         made.append(Recipe("function", name, f"torch.{name}", torch.unary(theirs), given))

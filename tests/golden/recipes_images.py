@@ -97,4 +97,13 @@ def _pools(torch: Any, keras: Any) -> list[Recipe]:
                 kernel = pooled_in_keras(keras, name, window, options)
                 source = f"keras.layers.{KERAS[name]}"
                 made.append(Recipe("layer", name, source, kernel, given, given=material))
+    sides = {"stride": [2, 1], "padding": [1, 0]}
+    for name in ("max_pool", "avg_pool", "max_pool_first"):
+        kernel = pooled(torch, name, [3, 2], sides)
+        source = f"torch.nn.functional.{name.removesuffix('_first')}2d"
+        made.append(Recipe("layer", name, source, kernel, {"window": [3, 2], **sides}))
+    options = {"stride": 2, "padding": 1}
+    kernel = pooled(torch, "avg_pool", 3, {**options, "count_include_pad": False})
+    given = {"window": 3, **options, "count_padding": False}
+    made.append(Recipe("layer", "avg_pool", "torch.nn.functional.avg_pool2d", kernel, given))
     return made

@@ -93,6 +93,7 @@ def test_every_kind_has_attributes_to_change():
 def test_changing_any_attribute_changes_the_result(kind, name, attribute):
     default = LIBRARY.find(kind, name).content.attributes[attribute]
     beside = {"dilation": {"padding": 1}, "groups": {"units": "2 * groups * each"}}
+    beside["count_padding"] = {"padding": 1}
     beside = beside.get(attribute, {})
     same = int(default) if attribute in WHOLE and not isinstance(default, list) else default
     same = 3 if same == ["size"] * len(str(same).split(",")) else same

@@ -67,7 +67,7 @@ def test_the_pages_show_every_kind_of_file() -> None:
 USES = {
     "both_ways": ("y = use(x)", "{layer: both_ways}", "mean(y ** 2)", "sgd"),
     "noisy_dense": ("y = use(x)", "{layer: noisy_dense, units: 3}", "mean(y ** 2)", "sgd"),
-    "softsign": ("y = softsign(use(x))", "{layer: dense, units: 3}", "mean(y ** 2)", "sgd"),
+    "squash": ("y = squash(use(x))", "{layer: dense, units: 3}", "mean(y ** 2)", "sgd"),
     "bend": (
         "y = bend(use(x), axis=1, whole=false) + bend(x[:, :, :3])",
         "{layer: dense, units: 3}",
@@ -140,7 +140,7 @@ def test_the_documented_models_train(documented: Spec, tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("kind", "name", "old", "new"),
     [
-        ("function", "softsign", "activation: tanh", "activation: softsign"),
+        ("function", "squash", "activation: tanh", "activation: softsign"),
         ("loss", "absolute_error", "squared_error(y", "absolute_error(y"),
     ],
 )

@@ -12,7 +12,8 @@ inputs:
 layers:
   conv: {layer: conv2d, units: 4, kernel: 3, padding: 1, stride: 2, activation: tanh}
   top: {layer: max_pool, window: 3, stride: 1, padding: 1}
-  most: {layer: max_pool_first, window: 2, stride: 1}
+  most: {layer: max_pool_first, window: [2, 3], stride: 1, padding: [0, [2, 0]]}
+  inner: {layer: avg_pool, window: 3, stride: 1, padding: same, count_padding: false}
   deep: {layer: conv2d, units: 8, groups: 4, kernel: 2, dilation: 2, padding: 1}
   even: {layer: avg_pool, window: 2, stride: 1}
   tall: {layer: conv2d, units: 4, kernel: [3, 1], padding: [[1, 1], [0, 2]], groups: 2, bias: false}
@@ -21,7 +22,7 @@ layers:
   line: {layer: conv1d, units: 3, kernel: 2, activation: relu}
   out: {layer: dense, units: classes}
 equations: |
-  wide = up(even(most(deep(top(tall(conv(x)))))))
+  wide = up(even(most(deep(top(inner(tall(conv(x))))))))
   logits = out(mean(line(mean(wide, axis=2)), axis=1)) + mean(near(x), axis=[1, 2])
 targets:
   target: {shape: [batch], index: classes}
