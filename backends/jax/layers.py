@@ -1,6 +1,5 @@
-"""The native layers and losses of the backend ``jax``: attention, convolutions, pools, and optax's
-losses. JAX has no other layers.
-"""
+"""The layers and losses that JAX has itself and that the backend ``jax`` uses: attention,
+convolutions, pools, and optax's losses."""
 
 from __future__ import annotations
 

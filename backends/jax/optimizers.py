@@ -87,7 +87,8 @@ class OptaxOptimizer(NativeOptimizer):
 
 
 def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
-    """Return the optax optimizer that makes the same update as the rule; None if there is none."""
+    """Return the optax optimizer that makes the same update as the rule (a spec's optimizer);
+    return None if there is none."""
     if rule.name not in OPTIMIZERS:
         return None
     name, wanted = OPTIMIZERS[rule.name]

@@ -31,7 +31,7 @@ def devices() -> tuple[str, ...]:
 
 
 def gpu_count(nodes: Iterable[str], plugins: Iterable[str], visible: str | None) -> int:
-    """Return the number of GPUs that JAX would find.
+    """Return the number of GPUs that JAX would find, without starting JAX.
 
     Args:
         nodes: The names of files in ``/dev``: ``nvidia0``, or ``dxg`` under Windows.
@@ -51,7 +51,8 @@ def gpu_count(nodes: Iterable[str], plugins: Iterable[str], visible: str | None)
 
 
 def start(jax: Any, device: str) -> Any:
-    """Start the platform of a device; return the JAX device for this value of ``--device``.
+    """Start JAX on the platform (CPU or CUDA) of a device. Return the JAX device for ``device``, a
+    value of ``--device``.
 
     Raises:
         UsageError: JAX has no such device.

@@ -86,7 +86,8 @@ SHORT = 8
 
 
 def argsort(jnp: Any) -> Callable[[Any], Any]:
-    """Return a function that argsorts each row. The sort is stable, with NaN last."""
+    """Return a function that returns the indices that sort each row. The sort is stable, with NaN
+    last."""
 
     def run(x: Any) -> Any:
         count = x.shape[-1]

@@ -1,4 +1,4 @@
-"""The source text of each primitive, and of loops, in exported JAX functions."""
+"""The source code of each primitive, and of loops, in JAX functions that are exported to a file."""
 
 from __future__ import annotations
 
@@ -183,8 +183,8 @@ class JaxDialect(Dialect):
         e.lines += bracketed(e.depth, f"{last}, {whole} = jax.lax.scan(", items, ")")
 
     def _step(self, e: Emitter, node: Node, step: str, stacks: Sequence[int]) -> None:
-        """Write the function of one step of a loop. It may read variables of the enclosing
-        function."""
+        """Write the function ``step``, which computes one step of a loop. It may read variables of
+        the enclosing function."""
         body, count = node.block, node.carries
         outside = {e.text[v] for v in free_values(body) if v in e.text}
         around, e.owner = e.owner, {}

@@ -142,7 +142,8 @@ def _child(place: Any, name: str, kind: Any) -> Any:
 
 
 def _check(dataset: Any) -> None:
-    """Check that a dataset has no external data, no unknown filters and no large chunks.
+    """Check that a dataset of an HDF5 file has no external data, no unknown filters and no large
+    chunks.
 
     Raises:
         Damaged: the dataset has one of them.
@@ -159,8 +160,8 @@ def _check(dataset: Any) -> None:
 
 
 def spec_of(archive: Archive, notes: str) -> str | None:
-    """Return the model's name from the file ``notes`` that the harness adds to an archive; None if
-    this file is missing.
+    """Return the model's name from the file that the harness adds to an archive, whose name is
+    ``notes``; return None if this file is missing.
 
     Raises:
         Damaged: the file is damaged.

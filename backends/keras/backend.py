@@ -70,7 +70,8 @@ NAMES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 
 
 class Keras(Backend):
-    """The backend for Keras on one engine (TensorFlow, torch or JAX)."""
+    """The backend for Keras on one engine (the framework that computes: TensorFlow, torch or
+    JAX)."""
 
     def __init__(self, name: str, engine: str) -> None:
         import keras
@@ -247,8 +248,8 @@ class Keras(Backend):
         return KerasLayer(f"keras.layers.{attention.KIND}", run, packing, made, extra_arguments)
 
     def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
-        """Return whether Keras runs a layer with cuDNN: on a GPU, if the layer's activations are
-        tanh and sigmoid."""
+        """Return whether Keras runs the layer ``kind`` with cuDNN. It does so on a GPU for an LSTM
+        (on TensorFlow also a GRU) whose activations are tanh and sigmoid."""
         functions = arguments.get("activation"), arguments.get("recurrent_activation")
         kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlowEngine) else {"LSTM"}
         standard = functions == ("tanh", "sigmoid") and arguments.get("reset_after", True)

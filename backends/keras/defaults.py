@@ -36,7 +36,7 @@ def _array(tensor: Any) -> Any:
 
 
 def _weights(layer: Any, *shape: int) -> Any:
-    """Build a layer for an input shape, and return its initial weights as arrays."""
+    """Build a layer for an input shape, and return its initial weights as a list of arrays."""
     layer.build(shape)
     return layer.get_weights()
 

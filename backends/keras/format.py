@@ -1,9 +1,10 @@
-"""The format ``keras``: a ``.keras`` file that ``keras.models.load_model`` opens on any engine.
+"""The format ``keras``: a ``.keras`` file that ``keras.models.load_model`` opens on any engine
+(TensorFlow, torch or JAX).
 
 The file contains a functional model whose layers have the names of the spec. The model accepts any
 batch size and sequence length, and returns a dict of outputs. A state is an input and an output
-named ``state.NAME``. Layers that Keras lacks are in a module NAME.py next to NAME.keras. The module
-imports only keras, and must be imported before the model is loaded.
+named ``state.NAME``. Layers that Keras does not have are in a module NAME.py next to NAME.keras.
+The module imports only keras, and must be imported before the model is loaded.
 
 Use float64 weights on TensorFlow only. Keras on torch rounds products to float32. Keras on JAX
 rounds tanh to float32, so loops fail with an error. float32 weights work on all engines. The file

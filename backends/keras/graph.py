@@ -154,8 +154,8 @@ class KerasModels(WholeModel):
         self._graphs: dict[Any, BuiltModel] = {}
 
     def model(self, phase: Phase, /, **sizes: int) -> Any:
-        """Return the ``keras.Model`` for these input sizes, with the session's current
-        parameters."""
+        """Return the ``keras.Model`` for a phase (training or inference) and these input sizes,
+        with the session's current parameters."""
         program = self.session.programs[phase]
         graph = self._graph(phase, {**program.sizes, **sizes})
         for variable, name in zip(graph.model.trainable_variables, graph.trained, strict=True):

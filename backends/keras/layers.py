@@ -205,7 +205,8 @@ def _padding(kernel: Sequence[int], strides: Sequence[int], padding: Any) -> str
 
 
 def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
-    """Return the hard sigmoid with slope 1/5 of Keras 1 and 2, which Keras 3 lacks."""
+    """Return the hard sigmoid with slope 1/5 of each entry of ``x``. Keras 1 and 2 have this
+    function, but Keras 3 does not."""
     y = 0.2 * x + 0.5
     y = ops.where(y <= 0.0, ops.zeros_like(y), y)
     return ops.where(y >= 1.0, ops.ones_like(y), y)

@@ -174,8 +174,9 @@ class Assembly:
             self._generate(node)
 
     def _is_plain(self, node: Node) -> bool:
-        """Return whether a single Keras operation can compute a node. It cannot if the node needs
-        the length of an axis that is unknown when the model is built."""
+        """Return whether a single Keras operation can compute a node (an operation of the program).
+        It cannot, for example, if the node needs the length of an axis that is unknown when the
+        model is built."""
         made = [self.constants[value].op for value in node.inputs if value in self.constants]
         if node.op == "multiply" and made:
             # Keras treats the product of a symbolic tensor and a number as a sparse tensor.
@@ -250,7 +251,8 @@ class Assembly:
                 )
 
     def _generate(self, node: Node) -> None:
-        """Generate a layer class for a node, and call the layer on symbolic tensors."""
+        """Generate a layer class for a node (a call of a layer or an operation), and call the layer
+        on Keras' symbolic tensors."""
         made_of = self._custom(node)
         key = call_key(node) if node.op == "call" else ""
         text = "\n".join(made_of.method(""))

@@ -152,8 +152,8 @@ class KerasOptimizer(NativeOptimizer):
 def claim_optimizer(
     backend: Backend, keras: Any, engine: Engine, rule: UpdateRule
 ) -> NativeOptimizer | None:
-    """Return the Keras optimizer that makes the same update as the rule; return None if Keras has
-    none."""
+    """Return the Keras optimizer that makes the same update as the rule (a spec's optimizer);
+    return None if Keras has none."""
     keras_class, numbers = OPTIMIZERS.get(rule.name), rule.attributes
     if keras_class is None or (keras_class.kind == "Lamb" and numbers["weight_decay"] != 0):
         return None  # Keras applies weight decay outside of LAMB's norms

@@ -1,4 +1,4 @@
-"""The source text of each primitive in the module next to a ``.keras`` file, and the names that
+"""The source code of each primitive in the module next to a ``.keras`` file, and the names that
 this module may use."""
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Functions for axes whose length is unknown when a layer is built (free axes, e.g. batch and
-time)."""
+"""Functions for axes whose length is unknown when a layer is built, e.g. batch and time."""
 
 from __future__ import annotations
 

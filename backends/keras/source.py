@@ -144,7 +144,8 @@ class CallWriter:
         self._uses: Counter[int] = Counter()
 
     def write(self, nodes: Sequence[Node], outputs: Sequence[int]) -> list[str]:
-        """Return the lines of the method; the last line returns the outputs."""
+        """Return the source lines of the method: they compute ``nodes``, and the last line returns
+        ``outputs``."""
         self._count(nodes, outputs)
         for size in sorted(free_sizes(self.program, nodes)):
             place = find_axis(self.program, self._arguments, size)

@@ -23,8 +23,9 @@ def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:
 
 
 def adds_correctly(program: Program, first: int, second: int) -> bool:
-    """Return whether Keras adds ``second`` to ``first`` correctly. It does if ``second`` has the
-    same axes as ``first``, or only the last axes of ``first``."""
+    """Return whether Keras adds the value with the number ``second`` to the value ``first``
+    correctly. It does if ``second`` has the same axes as ``first``, or only the last axes of
+    ``first``."""
     whole, part = (program.types[value].shape for value in (first, second))
     while part and part[0] == Dim(1):
         part = part[1:]

@@ -42,7 +42,7 @@ class TorchEngine(Torch):
         return definition == "masked_attention"
 
     def settings(self) -> Mapping[str, str]:
-        """Return torch's precision and determinism settings."""
+        """Return a dictionary of torch's settings of precision and determinism."""
         from ..torch import cuda
 
         return cuda.settings()

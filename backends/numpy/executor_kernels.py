@@ -123,8 +123,8 @@ class NumpyKernels:
         return self._scratch[name][:size].reshape(shape)
 
     def _array(self, operand: Any) -> Array:
-        """Return a number as an array without axes, which numpy's functions accept four times
-        faster than a Python float."""
+        """Return a number as an array without axes. numpy's functions accept such an array four
+        times faster than a Python float."""
         return operand if isinstance(operand, np.ndarray) else np.array(operand, self.dtype)
 
     def _ufunc(self, ufunc: Any, out: Array, *inputs: Any) -> Call:

@@ -1,4 +1,5 @@
-"""numpy's fused operations, for use outside of an executor."""
+"""numpy's fused operations, e.g. softmax in one function. They are used where no executor runs,
+e.g. in checks of single passes."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from .graph import ELEMENTS, INTEGERS, Graph, Operator
 
 
 def windows(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write ``windows`` as a Pad, a Gather for each axis, and a Transpose."""
+    """Write the primitive ``windows`` as a Pad, a Gather for each axis, and a Transpose."""
     attributes = node.attributes
     axes, rank = attributes["axes"], len(graph.program.types[node.inputs[0]].shape)
     zero = Dim(0)
@@ -176,7 +176,8 @@ def _concat(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _where(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write the primitive ``where``; booleans use logical operators, which onnxruntime supports."""
+    """Write the primitive ``where``. For booleans, logical operators are used, because onnxruntime
+    does not support ``Where`` for them."""
     if graph.program.types[node.output].kind != "bool":
         graph.emit("Where", inputs, output)
         return
@@ -206,8 +207,8 @@ def _cumulative_sum(graph: Graph, node: Node, inputs: list[str], output: str) ->
 
 
 def _argsort(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write the primitive ``argsort`` as TopK, which is stable: at ties, the lower index is
-    first."""
+    """Write the primitive ``argsort`` as TopK, which is stable: among equal entries, the lower
+    index comes first."""
     length = graph.length(graph.program.types[node.output].shape[-1])
     graph.emit("TopK", [*inputs, length], f"{output}/sorted", output, axis=-1, largest=0, sorted=1)
 

@@ -74,14 +74,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class _StorageType:
-    """A stand-in for the storage class that a pickle names; it has only a dtype and no methods."""
+    """A stand-in for the torch storage class that a pickle names; it has only a dtype and no
+    methods."""
 
     dtype: str
 
 
 def tensors(archive: Archive, model_bytes: int) -> dict[str, Declared]:
-    """Return the tensors of a state_dict by key. ``model_bytes`` is the size of the model's
-    tensors, which limits what is read from the file.
+    """Return a dictionary from the keys of a state_dict to its tensors. ``model_bytes`` is the size
+    of the model's tensors, which limits what is read from the file.
 
     Raises:
         Damaged: the file does not contain a state_dict.
@@ -129,7 +130,7 @@ def _view(numbers: Array, tensor: Tensor) -> Array:
 
 
 def _read_pickle(data: bytes) -> dict[str, Tensor]:
-    """Return the tensors that a pickle describes, by key.
+    """Return a dictionary from key to the tensor that a pickle describes.
 
     Raises:
         Damaged: the pickle is damaged, or does not describe a state_dict.

@@ -189,8 +189,9 @@ def same(length: int, size: int, stride: int, dilation: int) -> tuple[int, int]:
 
 
 def pool(layer: ClaimableCall) -> Native | None:
-    """Return torch's mean or max pool as a native layer; None if the mean excludes a padding that
-    torch's pool rejects: more than half a window, or more on one side."""
+    """Return torch's mean or max pool as a native layer. Return None for a mean that excludes the
+    padding, if torch's pool rejects the padding: more than half a window, or more on one side than
+    on the other."""
     given, name = layer.attributes, POOLS[layer.definition]
     window, stride, padding = given["window"], given["stride"], given["padding"]
     function = getattr(torch.nn.functional, name)

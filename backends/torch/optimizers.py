@@ -184,8 +184,8 @@ def _clip(rule_clipping: Clipping | None) -> _Clip | None:
 
 
 def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
-    """Return the torch.optim optimizer that makes the same update as the rule; return None if torch
-    has none. ``double`` is true in float64."""
+    """Return the torch.optim optimizer that makes the same update as the rule (a spec's optimizer);
+    return None if torch has none. ``double`` is true in float64."""
     made = _make_optimizer(rule.name, rule.attributes, double)
     try:
         if made is not None:

@@ -1,4 +1,4 @@
-"""The source text of each primitive, and of loops, in an exported torch module."""
+"""The source code of each primitive, and of loops, in a torch module that is exported to a file."""
 
 from __future__ import annotations
 

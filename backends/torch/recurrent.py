@@ -133,10 +133,10 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
     """Return torch's LSTM for a bidirectional LSTM with a padding mask.
 
     In each direction, unmasked steps are moved to the front, so that one call computes all steps.
-    The masked steps after them get gates that are saturated so that they keep the state ``c``. The
-    final state ``h`` is the output of the last unmasked step. torch's packed sequences are not
-    used: they reject fully masked rows, and on a CPU they are three times slower in inference, and
-    four to eight times in training.
+    The masked steps come after them. Their gates are saturated so that the state ``c`` stays the
+    same. The final state ``h`` is the output of the last unmasked step. torch's packed sequences
+    are not used: they reject fully masked rows, and on a CPU they are three times slower in
+    inference, and four to eight times in training.
     """
     if not _gated(layer):
         return None

@@ -33,7 +33,7 @@ class NoPandas(HarnessError):
 
 @dataclass(frozen=True)
 class TintedText:
-    """A text in a table, with its colour."""
+    """A text in a table of a notebook, with its colour."""
 
     text: str
     tint: Tint = ""

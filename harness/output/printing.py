@@ -94,7 +94,7 @@ _SILENT: ContextVar[bool] = ContextVar("silent", default=False)
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Suppress all output in the block."""
+    """Suppress all output in the block, as a context manager."""
     before = _SILENT.set(True)
     try:
         yield
@@ -242,7 +242,8 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def tell(text: str, *, error: bool = False) -> None:
-    """Print a text like :func:`say`, but wrapped to the width of the terminal."""
+    """Print a text, wrapped to the width of the terminal, with control characters escaped. The
+    stream is standard output, or standard error if ``error``."""
     wide = width(sys.stderr if error else sys.stdout)
     say(text if wide is None else wrap(visible(text), wide), error=error)
 

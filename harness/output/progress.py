@@ -61,10 +61,11 @@ class Progress:
         self._drawn.stop()
 
     def plan(self, total: float, done: float = 0.0, *, forecast: bool = True) -> None:
-        """Set the number of parts and how many are already done; start to measure the time.
+        """Set the number of parts of the task, and how many of them are already done; start to
+        measure the time.
 
-        Without ``forecast``, the remaining time is not shown, e.g. because parts are few and
-        unequal.
+        Without ``forecast``, the remaining time is not shown, e.g. because the parts take very
+        different times.
         """
         self.total, self.done, self._forecast = total, done, forecast
         self._began, self._first = self._clock(), done
@@ -108,7 +109,8 @@ class Progress:
             self.line(text)
 
     def count(self) -> str:
-        """Return the progress and the remaining time as text, e.g. ``3/12, about 0:40 left``."""
+        """Return how many parts are done, and the remaining time, as text: e.g. ``3/12, about 0:40
+        left``."""
         return ", ".join(filter(None, (self._counted, self.left())))
 
     def left(self) -> str:
@@ -138,7 +140,7 @@ class Progress:
 
 
 def clock_time(seconds: float) -> str:
-    """Return seconds as ``1:02:03``, or as ``2:03`` if less than an hour."""
+    """Return a number of seconds as text: ``1:02:03``, or ``2:03`` if it is less than an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

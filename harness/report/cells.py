@@ -89,7 +89,7 @@ class MatrixEntry(Judged):
 
     @property
     def same_verdict(self) -> bool:
-        """True if all dtypes have the same verdict."""
+        """True if the results of all dtypes have the same verdict."""
         return len({part.verdict for part in self.parts}) == 1
 
     @property
@@ -105,12 +105,14 @@ class MatrixEntry(Judged):
 
     @property
     def kept_sign(self) -> str:
-        """The sign :data:`KEPT` if a result is from an earlier run, otherwise empty."""
+        """The sign ° (:data:`KEPT`) if a result of this entry is kept from an earlier run,
+        otherwise an empty text."""
         return KEPT if any(result.remembered for result in self.results) else ""
 
     @property
     def headroom(self) -> float:
-        """The smallest headroom among all dtypes."""
+        """The smallest headroom of all dtypes, from 0 (error at or above the tolerance) to 1 (far
+        below)."""
         return min((part.headroom for part in self.parts), default=0.0)
 
 
@@ -126,7 +128,8 @@ class Matrix:
 
     @property
     def title(self) -> str:
-        """The path, and the device if it is not the CPU."""
+        """The execution path, followed by the device if it is not the CPU, e.g. "native on
+        cuda"."""
         return self.path if self.device == "cpu" else f"{self.path} on {self.device}"
 
 

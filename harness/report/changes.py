@@ -15,8 +15,8 @@ from harness.timing import compare as speeds
 class ChangeText:
     """A change since an older run, as text for the page.
 
-    ``tone`` is "bad" or "good", ``label`` the kind of change (e.g. "slower"), and ``words``
-    describe it.
+    ``tone`` is "bad" or "good". ``label`` is the kind of change, e.g. "slower". ``words`` is the
+    text that describes the change.
     """
 
     tone: str

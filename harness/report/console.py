@@ -38,7 +38,7 @@ ENDINGS: Mapping[str, str] = {
 
 
 def run_report(options: ReportOptions) -> CommandResult:
-    """Write a report of some files.
+    """Write a report that shows the files that the options name.
 
     Raises:
         UsageError: a report cannot show a file of this kind, or the output cannot be written.
@@ -58,7 +58,8 @@ def run_report(options: ReportOptions) -> CommandResult:
 
 
 def _find_format(output: Path) -> str:
-    """Return the format for a file name; raise :class:`UsageError` for an unknown suffix."""
+    """Return the format of a report, e.g. ``html``, from the suffix of its file name; raise
+    :class:`UsageError` for an unknown suffix."""
     try:
         return ENDINGS[output.suffix.lower()]
     except KeyError:

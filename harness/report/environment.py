@@ -57,8 +57,8 @@ def make_model_view(name: str, model: CheckedModel) -> ModelView:
 
 
 def _describe_layer(name: str, model: CheckedModel) -> str:
-    """Describe a layer with its definition and non-default attributes, e.g. ``norm (batch_norm,
-    momentum 0.1)``."""
+    """Describe the layer ``name`` by its definition and those attributes that differ from their
+    defaults, e.g. ``norm (batch_norm, momentum 0.1)``."""
     definition, changed = model.layers[name], model.attributes.get(name, {})
     facts = [] if name == definition else [definition]
     facts += [f"{attribute} {value}" for attribute, value in changed.items()]

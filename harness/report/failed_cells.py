@@ -1,5 +1,5 @@
-"""Failed cells as text: the wrong value, its equation, the part at fault, and how to rerun the
-cell."""
+"""Failed cells as text for a report: the wrong value, its equation, the part at fault, and the
+command that reruns the cell."""
 
 from __future__ import annotations
 

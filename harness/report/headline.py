@@ -142,8 +142,9 @@ def _describe_selection(checks: Sequence[str]) -> str:
 
 
 def _describe_agreement(results: Sequence[CellResult], compared: int, *, whole: bool) -> str:
-    """Say how many cells agree or have only known differences, e.g. "All 12 cells agree". ``whole``
-    is True if these are all cells of the run."""
+    """Say how many cells agree or have only known differences, e.g. "All 12 cells agree".
+    ``compared`` is the number of cells in which something was compared. ``whole`` is True if these
+    are all cells of the run."""
     known = sum(result.verdict == "known-difference" for result in results)
     if compared == 1 and whole:
         return "It has a known difference" if known else "It agrees"

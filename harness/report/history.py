@@ -184,7 +184,7 @@ class RunHistory:
     checks: int = 0
 
     def systems(self) -> list[System]:
-        """Return the line charts of all cells, by spec."""
+        """Return the line charts of all cells, one object per spec."""
         return systems(self.cells, self.upgraded, self.checks)
 
     def drawn(self) -> list[str]:
@@ -203,7 +203,8 @@ class RunHistory:
 
 
 def history(folder: Path) -> RunHistory:
-    """Read every record file and every file of speeds in a folder; skip other files.
+    """Return the history of the runs in a folder: read every record file and every file of speeds,
+    and skip other files.
 
     Raises:
         UsageError: the path is not a folder, or the folder contains no runs.

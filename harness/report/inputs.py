@@ -66,12 +66,12 @@ class CheckRun:
 
     @property
     def cells(self) -> Mapping[Cell, CellResult]:
-        """The cells that have ended, with their results."""
+        """A dictionary from each finished cell to its result."""
         return self.records.ended
 
     @property
     def started(self) -> str:
-        """The start of the last run that wrote to the file, in UTC."""
+        """The time when the last run that wrote to the file started, in UTC."""
         return self.heads[-1].started if self.heads else ""
 
     @property

@@ -16,8 +16,8 @@ MARK = "backend-comparison-harness"
 
 
 def junit(check: CheckRun) -> str:
-    """Return the results as JUnit XML. Test names contain the backend, so that files of several
-    backends can be merged."""
+    """Return the results as JUnit XML. The names of tests contain the backend, so that a CI system
+    can merge the files of several backends."""
     root = Tree.Element("testsuites", name=MARK)
     for backend in dict.fromkeys(cell.backend for cell in check.cells):
         results = [r for cell, r in check.cells.items() if cell.backend == backend]

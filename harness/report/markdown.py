@@ -33,7 +33,8 @@ MARK = "<!-- backend-comparison-harness report -->"
 
 
 def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = None) -> str:
-    """Return the report: headline, worst cells, table of verdicts, speeds and environment."""
+    """Return the report as Markdown: headline, worst cells, table of verdicts, speeds and
+    environment. If ``baseline`` names a backend, speeds are divided by its speeds."""
     top = headline(inputs, news)
     lines = [MARK, f"## {top.sign} {plain(top.sentence)}", ""]
     lines += [plain(line) + "  " for line in (*top.lines, top.against) if line]

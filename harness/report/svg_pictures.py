@@ -59,7 +59,7 @@ def available() -> bool:
 
 
 def draw_empty() -> None:
-    """Draw an empty picture, to find out before a run whether pictures can be drawn; raise
+    """Draw an empty picture, to find out before a run whether pictures can be drawn. Raise
     :class:`ImportError` if matplotlib cannot be imported."""
     _draw_svg(lambda axes: None, 1.0, "nothing", "", columns=0)
 

@@ -80,7 +80,7 @@ class Environment(Form):
 
 
 def describe_machine(*, timed: bool = False) -> Machine:
-    """Return the description of this machine; ``timed`` adds its clock frequencies."""
+    """Return the description of this machine. With ``timed``, it includes the clock frequencies."""
     description = Machine(
         host=platform.node(),
         id=machine_identity(),

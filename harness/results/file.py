@@ -114,7 +114,8 @@ class RecordWriter:
 
 
 def _open_for_append(path: Path) -> int:
-    """Open a regular file for appending; create a missing file. Do not block on a named pipe."""
+    """Open a regular file for appending, and return its file descriptor. A missing file is created.
+    For a named pipe, do not wait for a reader."""
     flags = opening("RDWR", "APPEND", "CREAT", "NONBLOCK", "NOCTTY", "CLOEXEC")
     handle = os.open(path, flags, 0o644)
     # The file may have been created after the check of its kind.

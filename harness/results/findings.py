@@ -154,7 +154,7 @@ class Finding:
 
     @property
     def worst(self) -> Deviation | None:
-        """The deviation with the largest ratio of error to tolerance; None if nothing was
+        """The compared tensor with the largest ratio of error to tolerance; None if nothing was
         compared."""
         compared = [d for d in self.deviations if not d.void]
         return worst(compared) if compared else None

@@ -142,7 +142,8 @@ class Head(RecordLine):
     planned: NonNegativeInt | None = None
 
     def plain(self) -> dict[str, object]:
-        """Return the kind, the schema version and the fields that were set, as JSON data."""
+        """Return a dictionary with the kind, the schema version and the fields that were set, as
+        JSON data."""
         return {"kind": self.kind, "schema": self.schema_, **super().plain()}
 
 
@@ -346,7 +347,7 @@ class Pair(RecordLine):
 
 
 class Done(RecordLine):
-    """The last line of a completed run, with its duration."""
+    """The last line that a completed run writes, with the run's duration."""
 
     kind: Literal["done"] = "done"
     seconds: Number

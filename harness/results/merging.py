@@ -450,8 +450,9 @@ def _join_files(
 
 
 def _name_in_plan(params: Parameters, backend: str) -> str:
-    """Return the name of a cell as plans contain it (see
-    :class:`harness.timing.request.BenchPlan`)."""
+    """Return the name that a timed cell has in the list of planned cells (see
+    :class:`harness.timing.request.BenchPlan`). ``backend`` is the backend's name before any merge.
+    """
     further = (params.model_extra or {}).items()
     sizes = {name: size for name, size in further if name not in OF_EVERY_CELL}
     parts = params.mode, params.spec, params.batch, params.time

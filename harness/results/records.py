@@ -73,7 +73,7 @@ class CellBlock:
         return f"{signature['spec']} {signature.get('sizes', '')}" if "spec" in signature else None
 
     def result(self) -> CellResult:
-        """Return the result of the cell."""
+        """Return the result of the cell, made from its lines."""
         end = self.end
         found = CellResult(self.cell, seconds=end.seconds, location=end.location, kept=True)
         found.signature, found.greeting = self.begin.signature, end.greeting
@@ -115,7 +115,7 @@ class Records:
     repaired: tuple[str, ...] = ()
 
     def of_kind(self, kind: type[L]) -> list[L]:
-        """Return the lines of one kind, in file order."""
+        """Return the lines of the class ``kind``, in file order."""
         return [line for line in self.lines if isinstance(line, kind)]
 
     @property
@@ -159,8 +159,8 @@ class Records:
 
     @property
     def stopped(self) -> str:
-        """Text that says how far the last run came if it was interrupted; otherwise an empty
-        string."""
+        """Text such as "stopped after 3 of 10 cells" if the last run was interrupted; otherwise an
+        empty text."""
         planned = done = 0
         for line in self.lines:
             if isinstance(line, Head):
@@ -169,9 +169,10 @@ class Records:
         return f"stopped after {done} of {planned} cells" if done < planned else ""
 
     def of_machine(self, machine: str, what: str) -> dict[Cell, CellResult]:
-        """Return the newest result of each cell from the machine with the identifier ``machine``.
+        """Return a dictionary from cell to the newest result that the machine with the identifier
+        ``machine`` computed. ``what`` names the file in the error message.
 
-        If a cell was run on only one other machine, return the result from that machine.
+        If a cell was run only on one other machine, its result from that machine is used.
 
         Raises:
             UsageError: a cell was run on several machines, but not on this machine.

@@ -169,7 +169,7 @@ class NoSpeed(SpeedEntry):
 
 
 class Incomplete(Form):
-    """The numbers of finished and planned cells of an interrupted run."""
+    """The number of finished cells and the number of planned cells of an interrupted run."""
 
     done: NonNegativeInt
     planned: NonNegativeInt
@@ -241,7 +241,7 @@ class SpeedFile(Form):
         )
 
     def plain(self) -> dict[str, object]:
-        """Return the content as JSON data."""
+        """Return the content of the file as JSON data."""
         data: dict[str, object] = plain(self.model_dump(by_alias=True, exclude_unset=True))
         return data
 

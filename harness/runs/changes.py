@@ -111,11 +111,11 @@ class MovedDigits:
 
 
 class Change(Protocol):
-    """A change of one cell, in a run of checks or of benchmarks."""
+    """A change of one cell (a model on a backend) between two runs of checks or of benchmarks."""
 
     @property
     def kind(self) -> str:
-        """The kind of the change: a key of :data:`HEADINGS`."""
+        """The kind of the change, e.g. "slower": a key of :data:`HEADINGS`."""
 
     @property
     def worse(self) -> bool:

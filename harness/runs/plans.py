@@ -20,7 +20,8 @@ MOST_NAMED = 1 << 27
 
 
 class RunPlan(Form):
-    """The plan of a whole run, i.e. of all its shards.
+    """The plan of a whole run, i.e. the list of its cells, including those of all shards (parts of
+    the run for several machines).
 
     ``shard`` is the shard that was run, such as ``2/4``, or None if the run was not split.
     ``cells`` is the number of all cells, and ``digest`` a checksum of their names. The cells are
@@ -60,7 +61,7 @@ class Plans:
 
     @classmethod
     def of(cls, found: Iterable[RunPlan]) -> Self:
-        """Collect the plans of some runs, which may be shards of the same plan."""
+        """Collect the plans of some runs. Several of the runs may be shards of the same plan."""
         plans = cls({}, {}, {})
         for plan in found:
             digest, axes = plan.digest, plan.axes

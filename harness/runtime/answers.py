@@ -1,8 +1,9 @@
 """Types of the arguments and answers of calls to a worker.
 
 Arguments are arrays by name. The return annotations of a worker's methods are the types of its
-answers, and the parent process validates each answer against them (:mod:`harness.worker.answers`).
-Workers import this module too, so it must not import pydantic.
+answers, and the parent process validates each answer against them with pydantic
+(:mod:`harness.worker.answers`). Workers import this module too, but do not validate, so it must not
+import pydantic at the top.
 """
 
 from __future__ import annotations
@@ -51,13 +52,14 @@ class IllFormed(Exception):
 
 @dataclass(frozen=True)
 class Misfit:
-    """A value that is not an array of numbers, although one was expected; ``reason`` says why."""
+    """A value in a worker's answer that should be an array of numbers, but is not; ``reason`` says
+    why."""
 
     reason: str
 
 
 def tensor(value: Any) -> Array | Misfit:
-    """Return ``value`` if it is an array of numbers, otherwise a :class:`Misfit` that says why it
+    """Return ``value`` if it is an array of numbers, otherwise a :class:`Misfit`, which says why it
     is not."""
     if value is None:
         return Misfit("nothing was returned")

@@ -89,7 +89,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def primitives(self) -> Table:
-        """A function for every name in :data:`harness.program.primitives.TABLE`.
+        """A dictionary with a function for every name in :data:`harness.program.primitives.TABLE`.
 
         Tensors are passed by position (``concat`` takes one list of them). Attributes are passed by
         keyword, as plain numbers, tuples and strings. A function must not write into its tensors;
@@ -119,7 +119,8 @@ class Backend(ABC):
         """
 
     def versions(self) -> Mapping[str, str]:
-        """Return the versions of the packages that do the computing, by name; at most 100."""
+        """Return a mapping from each package that does the computing to its version; at most
+        100."""
         return {"numpy": np.__version__}
 
     def devices(self) -> Sequence[str]:
@@ -240,12 +241,13 @@ class Backend(ABC):
         return step
 
     def several(self, step: Advance) -> Advance | None:
-        """Return a function that makes many steps in one call, or None if that is not faster.
+        """Return a function that makes many steps (calls of ``step``) in one call; return None if
+        that is not faster.
 
         Returns:
             A function like ``step``, but each tensor of the batch and of the results has an
-                additional first axis: ``[steps, ...]``. The returned carried tensors are the
-                carried tensors after the last step.
+            additional first axis: ``[steps, ...]``. The returned carried tensors are the carried
+            tensors after the last step.
         """
         return None
 
@@ -263,7 +265,7 @@ class Backend(ABC):
         return [table["squeeze"](part, axis=0) for part in parts]
 
     def fill(self, tensor: Any, array: Array) -> None:
-        """Write an array into a tensor, and so into all views of the tensor.
+        """Write an array into a tensor. All views of the tensor then show the new values.
 
         Args:
             tensor: A tensor from :meth:`tensor` or :meth:`unstack`.
@@ -292,7 +294,8 @@ class Backend(ABC):
         return False
 
     def settings(self) -> Mapping[str, str]:
-        """Return settings that affect speed or digits, such as threads and TF32; at most 100."""
+        """Return a mapping from name to value of settings that affect speed or digits, such as
+        threads and TF32; at most 100."""
         return {}
 
     def device_memory(self) -> int | None:
@@ -303,7 +306,7 @@ class Backend(ABC):
         return None
 
     def forget_device_memory(self) -> None:  # noqa: B027 - an offer, nothing to do without a device
-        """Reset the peak that :meth:`device_memory` reports."""
+        """Start a new measurement of the peak that :meth:`device_memory` returns."""
 
     def repeats(self) -> bool:
         """Return whether computing the same gradient twice gives the same bits.

@@ -83,8 +83,8 @@ def imported_modules(path: Path, package: str) -> set[str]:
 
 
 def _is_text(value: ast.expr, tree: ast.Module) -> bool:
-    """Return whether an expression is a string literal, or a module-level name that is assigned
-    only string literals."""
+    """Return whether an expression is a string literal, or a name that is assigned only string
+    literals at the top level of the module ``tree``."""
     if isinstance(value, ast.Constant):
         return isinstance(value.value, str) and not value.value.startswith(".")
     if isinstance(value, ast.IfExp):
@@ -249,9 +249,10 @@ def _find_specs(name: str) -> list[ModuleSpec]:
 
 
 def _files(spec: ModuleSpec) -> list[Path]:
-    """Return a module's file, or the files of a package, sorted.
+    """Return the file of a module, or the files of a package, sorted.
 
-    The files of a package are its code and, in all packages but the harness, its data files.
+    The files of a package are its code and its data files; for a package of the harness, only its
+    code.
     """
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     if not folders and spec.origin is not None and spec.has_location:

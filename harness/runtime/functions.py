@@ -339,8 +339,8 @@ class Functions:
         return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
 
     def array(self, tensor: Any, name: str) -> Array:
-        """Return a copy of a tensor's values as an array; error messages contain the tensor's
-        ``name``.
+        """Return the values of a tensor as a new array. ``name`` is the tensor's name for error
+        messages.
 
         Raises:
             ContractError: the backend's ``numpy()`` did not return an array.

@@ -1,4 +1,4 @@
-"""Specify the hooks that a plugin's module implements.
+"""The hooks (functions) that a plugin's module implements.
 
 A distribution registers its backends in the entry-point group ``harness.backends`` and its formats
 in ``harness.formats``. Each entry point names a module that implements these hooks. One module may

@@ -1,6 +1,6 @@
 """Names of backends with a label, such as ``torch@2.6``, and names of devices.
 
-A report has one column for each labelled backend, so the code calls such a name a column.
+A report has one column for each backend with a label, so the code calls such a name a column.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def backend_of(column: str) -> str:
 
 def contradiction(column: str, versions: Mapping[str, str]) -> str:
     """Return a message if the label of a backend is a version, e.g. ``torch@2.6``, and a different
-    version runs; else an empty string.
+    version of the framework runs; else return an empty text.
 
-    ``versions`` are the versions that the worker reports. A label that is not a version cannot
-    contradict them.
+    ``versions`` maps a package to the version that the worker reports. A label that is not a
+    version is never wrong.
     """
     backend, _, label = column.partition("@")
     if not VERSION.fullmatch(label):

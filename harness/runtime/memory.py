@@ -47,8 +47,8 @@ def available() -> int:
 
 
 def _allowed_by_groups() -> list[int]:
-    """Return the bytes that remain under the memory limit of each control group of this process;
-    2**62 if a group has no limit."""
+    """Return for each cgroup of this process the number of bytes that it may still allocate; 2**62
+    if the cgroup has no limit."""
     allowances = [1 << 62]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

@@ -69,11 +69,11 @@ class ClaimableCall:
 
     @property
     def definition(self) -> str:
-        """The name of the shipped definition with the same meaning, such as ``lstm``.
+        """The name of the definition of this layer or loss, such as ``lstm``.
 
-        A copy of a shipped definition has the shipped name, even if the user renamed the copy. A
-        different definition that uses a shipped name is named ``lstm@`` and its checksum. All other
-        definitions keep the user's name.
+        If the user's definition has the same equations as a definition that ships with the harness,
+        it is the shipped name, whatever the user's name is. If the user gave a shipped name to
+        different equations, it is e.g. ``lstm@`` and a checksum. Otherwise it is the user's name.
         """
         meaning = self._meaning
         return meaning.name if meaning else str(self.node.attributes["definition"])
@@ -213,12 +213,13 @@ class Layout:
         return any(isinstance(piece, Join | Stack) for piece in pieces)
 
     def pack(self, neutral: Arrays) -> ArrayDict:
-        """Convert arrays of the spec's parameters to the framework's packed arrays."""
+        """Convert arrays of the spec's parameters to arrays in the layout of the framework's
+        tensors."""
         return in_order(self.packed(HOST, neutral, frozen=True))
 
     def unpack(self, packed: Arrays) -> ArrayDict:
-        """Convert packed arrays back to the spec's parameters; parameters whose packed array is
-        missing are left out."""
+        """Convert arrays in the layout of the framework's tensors back to arrays of the spec's
+        parameters. Parameters whose packed array is missing are left out."""
         return in_order(self.unpacked(HOST, packed))
 
     def packed(self, table: Table, neutral: Mapping[str, Any], *, frozen: bool = False) -> Tensors:
@@ -283,9 +284,10 @@ class WholeModel(ABC):
 
 
 class NativeOptimizer(ABC):
-    """A framework's own optimizer over named variables.
+    """A framework's own optimizer for variables that have names.
 
-    The variables are the trained parameters, as packed tensors under the framework's names.
+    The variables are the trained parameters, as packed tensors (which may hold several parameters)
+    under the framework's names.
 
     Attributes:
         label: The framework's class, as the record shows it: ``torch.optim.Adam``.

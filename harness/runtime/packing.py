@@ -1,11 +1,12 @@
-"""Maps between the spec's parameters and a framework's packed tensors.
+"""Maps between the spec's parameters and a framework's packed tensors (a packed tensor may hold
+several parameters).
 
 A packing lists the parameters in each tensor of the framework. The parameters may have another axis
 order or shape, may be joined along an axis, or may be stacked on a new axis. A tensor may also be
 frozen zeros, for example a second bias that the spec does not have. The map moves numbers and never
 changes them. It therefore works for parameters, gradients and optimizer slots, and converting back
-gives the same bits. It calls primitives: a backend's inside a compiled function, or those of
-:data:`HOST` for numpy arrays.
+gives the same bits. It calls the primitives of a backend, inside a compiled function, or those of
+:data:`HOST`, for numpy arrays.
 """
 
 from __future__ import annotations

@@ -130,7 +130,8 @@ def ships(name: str) -> bool:
 
 
 def _top_level(distribution: Distribution) -> set[str]:
-    """Return the top-level modules and packages that a distribution lists as its own."""
+    """Return the names of the top-level modules and packages that an installed distribution
+    contains."""
     # An editable installation has no list of files, but may have ``top_level.txt``.
     listed_modules = (distribution.read_text("top_level.txt") or "").split()
     files = (file.parts[0] for file in distribution.files or ())

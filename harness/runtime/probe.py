@@ -117,7 +117,7 @@ class TensorForm:
 
 @dataclass(frozen=True)
 class PrimitiveCall:
-    """A call of a primitive, with the shapes and kinds of its inputs and of its result."""
+    """A call of a primitive, described by the shapes and kinds of its inputs and of its result."""
 
     op: str
     inputs: tuple[TensorForm, ...]
@@ -291,7 +291,8 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
 
 
 def _sample_calls(session: Session) -> Iterator[PrimitiveCall]:
-    """Yield a call of every primitive that the backend has, even if the model does not use it."""
+    """Yield a sample call of every primitive that the backend has, even if the model does not use
+    the primitive."""
     backend = session.backend
     builder = every_primitive(backend.primitives.keys() - set(backend.lacks(session.dtype)))
     yield from _calls_of_nodes(builder.nodes, builder.types, {}, session)
@@ -351,8 +352,8 @@ def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[Primi
 
 
 def _tensor(session: Session, form: TensorForm) -> Any:
-    """Return a tensor of this shape and kind, filled with numbers above 0, random valid indices, or
-    bools."""
+    """Return a tensor with the given shape and kind. It holds numbers above 0 (kind "float"),
+    random valid indices ("index") or booleans ("bool")."""
     random = np.random.default_rng(0)
     if form.kind == "float":
         return session.float_tensor(random.uniform(0.5, 1.5, form.shape))

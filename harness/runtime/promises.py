@@ -74,8 +74,8 @@ def check_mapping(value: Any, source: str) -> Mapping[str, Any]:
 
 
 def check_pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
-    """Return ``value`` after checking that it has two entries; ``source`` names the method that
-    returned it.
+    """Return ``value`` after checking that it has two entries. For the error message, ``source``
+    names the method that returned it, and ``wanted`` describes the two entries.
 
     Raises:
         ContractError: the value does not have two entries.

@@ -49,7 +49,7 @@ class SessionService(StepService):
 
     @property
     def session(self) -> Session:
-        """The current session.
+        """The current session (a model on the backend).
 
         Raises:
             UsageError: no session is open.

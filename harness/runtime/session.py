@@ -241,7 +241,7 @@ class Session(Functions):
         return self.rule_update().unpacked(name, self.to_numpy(tensors))
 
     def forget(self) -> None:
-        """Drop all tensors that :meth:`load` and later steps have made."""
+        """Drop all tensors that :meth:`load` and later steps have made, to free their memory."""
         self.variables, self.statistics, self.slots = {}, {}, {}
         vars(self).pop("optimizer_state", None)
 

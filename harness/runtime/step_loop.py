@@ -34,7 +34,8 @@ class Steps(Protocol):
         """
 
     def finish(self, handle: Any) -> Results:
-        """Wait for a step. Return its ``loss`` in training, or its outputs in a forward pass."""
+        """Wait for the step that ``handle`` stands for. Return its ``loss`` in training, or its
+        outputs in a forward pass."""
 
 
 @runtime_checkable
@@ -42,7 +43,8 @@ class Runs(Protocol):
     """Steps of which one call can start several. This is faster than a call per step."""
 
     def run(self, first: int, count: int) -> Any:
-        """Begin ``count`` steps, from step ``first``; return the handle of the last step."""
+        """Begin ``count`` steps, from step ``first``, without waiting for them; return the handle
+        of the last step."""
 
 
 class Clock:
@@ -108,8 +110,8 @@ TRIES = 5
 
 @dataclass
 class Carry:
-    """The tensors that go from step to step (``carried``, e.g. parameters), and the tensors that
-    are the same in all steps (``fixed``).
+    """The tensors of a step: those that go from step to step (``carried``, e.g. parameters), and
+    those that are the same in all steps (``fixed``).
 
     Each step replaces ``carried`` by its results. The old tensors may be too large to keep, so no
     other object may refer to them.
@@ -121,8 +123,8 @@ class Carry:
 
 @dataclass(frozen=True)
 class StepLoop:
-    """Compiled steps: ``one`` makes one step per call; ``several``, if not None, makes many steps
-    per call."""
+    """The compiled steps of a model: ``one`` makes one step per call, and ``several`` makes many
+    steps per call. ``several`` is None if the backend does not offer that."""
 
     one: Advance
     several: Advance | None = None
@@ -172,7 +174,7 @@ class BatchList:
     stack: Tensors = field(default_factory=dict)
 
     def refill(self, backend: Backend, batches: Sequence[Tensors]) -> None:
-        """Overwrite these batches with other batches of the same shapes."""
+        """Overwrite the tensors of these batches with other batches of the same shapes."""
         self.stack = {}
         for tensors, batch in zip(self.batches, batches, strict=True):
             for name, tensor in tensors.items():

@@ -304,7 +304,8 @@ class StepService:
         self.pipeline.turn(number)
 
     def restart(self, parameters: Payload | None = None) -> None:
-        """Restart from the values given to :meth:`prepare`, or from other parameters."""
+        """Restart the steps from the values given to :meth:`prepare`. If ``parameters`` is given,
+        it is used instead of the initial parameters."""
         self.pipeline.restart(parameters)
 
     def latency(self, first: int, count: int) -> Annotated[list[Seconds], EqualLength("count")]:

@@ -83,8 +83,8 @@ class Loader:
         self.many = many or (MANY_SMALL if MANY_SMALL * self._bytes <= SMALL else MANY)
 
     def batch(self, rows: Rows, step: int = 0) -> Tensors:
-        """Return the tensors of one step, if ``rows`` is ``[batch]``, or of several steps, if it is
-        ``[steps, batch]``.
+        """Return the tensors for one step if ``rows`` has the shape ``[batch]``, or for several
+        steps if it has the shape ``[steps, batch]``.
 
         ``step`` is the number of the first of these steps.
         """
@@ -208,8 +208,8 @@ class _Steps(NamedTuple):
 
 
 class TrainingSteps:
-    """A session that trains fast: one call of the framework makes several steps, and memory is used
-    again.
+    """A session that trains fast: one call of the framework makes several steps, and memory is
+    reused.
 
     ``state`` is the state before the next step, and ``count`` the number of steps made so far. Both
     are up to date only after :meth:`store`. ``many`` is the number of steps in one call; if it is

@@ -159,10 +159,11 @@ class Update:
         return dict(arrays) if slot in self.own_slots else self.layout.unpack(arrays)
 
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """Compute an update of all variables.
+        """Compute the optimizer's update of all variables.
 
-        ``constants`` holds ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate``. The
-        results are ``parameter.NAME`` and ``SLOT.NAME``.
+        ``constants`` has, for each variable NAME, ``gradient.NAME`` and ``SLOT.NAME`` for each
+        slot, and also ``step`` and ``learning_rate``. The results are ``parameter.NAME`` and
+        ``SLOT.NAME``.
         """
         names = [port.name for port in self.rule.every_slot]
         groups = {"parameter": variables}

@@ -68,7 +68,8 @@ class Cells:
         return self._get_result(cell).location
 
     def places(self, cell: Cell) -> Iterator[str]:
-        """Yield ``file:line`` of the wrong equation or layer, and of the cell's model."""
+        """Yield places (``file:line``) for error messages: of the wrong equation, of the wrong
+        layer, and of the name of the cell's model."""
         return find_places(self._get_result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
@@ -204,7 +205,7 @@ def _is_xdist_worker(config: pytest.Config) -> bool:
 
 
 def backend_of(report: Any) -> str:
-    """Return the name of the backend that a test report is about."""
+    """Return the name of the backend to which a test report belongs."""
     return str(report.harness["cell"]["backend"])
 
 

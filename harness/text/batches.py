@@ -16,7 +16,8 @@ Order = Literal["shuffled", "sequential"]
 
 
 class Batches(Sequence[IndexArray]):
-    """The row numbers of each batch of one epoch, as :func:`batches` describes them.
+    """The row numbers of each batch of one epoch: a sequence of arrays, as :func:`batches`
+    describes them.
 
     The rows are shuffled when the first batch is read.
     """
@@ -65,11 +66,12 @@ class Batches(Sequence[IndexArray]):
 
 def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epoch: int) -> Batches:
     """Return the row numbers of each batch of one epoch, each an array of shape ``[size]``.
+    ``rows`` is the number of all rows.
 
     With ``whole_only``, rows that do not fill a batch are dropped; otherwise the last batch is
     smaller. A shuffled order depends only on ``seed`` and ``epoch``. In a ``"sequential"`` order
-    with ``whole_only``, row j of a batch continues row j of the previous batch, which a model needs
-    if it carries its state between batches.
+    with ``whole_only``, row j of a batch continues row j of the previous batch. A model needs this
+    if it carries its state from batch to batch.
 
     Raises:
         UsageError: there are too few rows for a batch, or ``order`` or ``size`` is invalid.

@@ -57,12 +57,13 @@ class Text:
 
 
 def store_text(pieces: Callable[[], Iterable[str]]) -> Text:
-    """Store a text, given in pieces, as a :class:`Text`. The function calls ``pieces`` twice, so
-    that the pieces need not stay in memory; both calls must yield the same pieces.
+    """Return a :class:`Text` that holds a text, which is given in pieces. The function ``pieces``
+    is called twice, so that the pieces need not stay in memory; both calls must yield the same
+    pieces.
 
     Raises:
         UsageError: the text is empty, contains the padding character or half a surrogate pair, or
-        changed between the two calls.
+            changed between the two calls.
     """
     first, second = hashlib.sha256(), hashlib.sha256()
     vocabulary = Vocabulary.of(_hash_pieces(pieces(), first))
@@ -207,7 +208,7 @@ TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text, with its name and source."""
+    """A text for training, with its name and source."""
 
     name: str
     text: Text

@@ -14,7 +14,8 @@ from harness.worker.cards import SLOWED, Watch, card_used, cards, processes, sum
 
 @contextmanager
 def watch_gpu(contestants: Sequence[Contestant]) -> Iterator[None]:
-    """Watch the GPU during the rounds and store a summary in each record; on the CPU do nothing."""
+    """Watch the GPU while the rounds are timed; afterwards store a summary (clock rates, memory) in
+    each backend's record. On the CPU do nothing."""
     number = card_of(contestants[0].device)
     if number is None:
         yield

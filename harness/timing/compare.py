@@ -60,7 +60,8 @@ class SpeedChange:
 
     @property
     def words(self) -> str:
-        """The change as text, without the name of the cell."""
+        """The change as text, e.g. the old and the new time per step, without the name of the
+        cell."""
         return f"{self._plain} ({self.doubt})" if self.doubt else self._plain
 
     @property
@@ -85,8 +86,8 @@ class SpeedChange:
 
 @dataclass(frozen=True)
 class Relative:
-    """The speed of ``backend`` divided by the speed of ``baseline``, on the same model and sizes
-    (``group``) of the same run."""
+    """The speed of ``backend`` divided by the speed of ``baseline``. Both speeds are from the same
+    run, and of the same model and sizes (``group``)."""
 
     group: str
     backend: str
@@ -157,8 +158,8 @@ def compare(
 
 
 def check_cells(content: SpeedFile, name: str) -> None:
-    """Raise :class:`UsageError` if a file of speeds contains no cell; ``name`` is the file's
-    name."""
+    """Raise :class:`UsageError` if a file of speeds contains no cell. ``name`` is the file's name,
+    for the error message."""
     if not content.entries:
         raise UsageError(f"{name} contains no timed cell")
 

@@ -84,7 +84,7 @@ class BenchProgress(BenchEvents):
 def run_bench(request: BenchRequest, arguments: Sequence[str], options: BenchOptions) -> int:
     """Time all cells of a request, print the results, and return the exit code.
 
-    The file of results records ``arguments``, the arguments of the command.
+    ``arguments`` is the command line, which is stored in the file of results.
     """
     target, baseline = options.records, options.baseline
     if target is not None:
@@ -182,8 +182,8 @@ def _make_document(bench: Bench, arguments: Sequence[str], planned: int | None =
 def _save_interrupted(
     bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer
 ) -> str:
-    """Show the results of an interrupted run, and write them to ``target`` (if None, to no file);
-    return a text that says where they are."""
+    """Show the results of an interrupted run, and write them to the file ``target``, if it is not
+    None. Return a text that says where the results are."""
     done = bench.results
     if not done:
         return "nothing was measured yet"

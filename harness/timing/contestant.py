@@ -184,12 +184,12 @@ class TimedRound:
 
     @property
     def seconds(self) -> float:
-        """The seconds of the timed steps, by the worker's clock."""
+        """The seconds of the steps without a wait between them, by the worker's clock."""
         return self.clock.worker_seconds
 
     @property
     def steps(self) -> int:
-        """The number of steps of all calls."""
+        """The number of steps that the worker ran in all calls of the round."""
         return sum(count for _, count in self.calls)
 
 
@@ -279,7 +279,7 @@ class Contestant:
 
     @property
     def record(self) -> Record:
-        """The record of the cell."""
+        """The measurements of the cell."""
         return self.result.record
 
     @property
@@ -326,7 +326,8 @@ class Contestant:
         return call_or_raise(self.worker, session_answer_types(), verb, payload, self.timeout)
 
     def start(self) -> Mapping[str, Any]:
-        """Start the worker if it is not running, and return its description of itself.
+        """Start the worker if it is not running. Return its greeting, i.e. its description of
+        itself, e.g. with versions and devices.
 
         Raises:
             WorkerFault: the worker does not start.
@@ -343,7 +344,7 @@ class Contestant:
         return hello
 
     def reserve_steps(self, count: int) -> int:
-        """Reserve the indices of ``count`` steps, and return the first index.
+        """Reserve the indices of the next ``count`` steps, and return the first of them.
 
         The first index is a multiple of :data:`ROTATING` (the number of batches), so the first step
         uses the first batch.
@@ -393,8 +394,8 @@ class Contestant:
         return self.steps.latency(self.reserve_steps(count), count)
 
     def steps_in(self, seconds: float, least: int = 3) -> int:
-        """Return how many steps fit into ``seconds``: at least ``least``, rounded up to a multiple
-        of ``many`` (the number of steps per call)."""
+        """Return how many steps fit into ``seconds``, but at least ``least``. The number is rounded
+        up to a multiple of ``many`` (the number of steps per call)."""
         count = max(least, round(seconds / max(self.latency, 1e-7)))
         return -(-count // self.many) * self.many
 

@@ -72,7 +72,8 @@ def document(
 
 @cache
 def _describe_machine() -> Mapping[str, object]:
-    """Return pytest-benchmark's description of the machine; cached, because it starts a process."""
+    """Return pytest-benchmark's description of the machine, a dictionary. It is cached, because
+    making it starts a process."""
     found: Mapping[str, object] = pytest_benchmark_generate_machine_info()
     return found
 

@@ -36,7 +36,7 @@ class Load:
 
     @staticmethod
     def now() -> float:
-        """Return the load average of the last minute."""
+        """Return the load average of the machine over the last minute."""
         return os.getloadavg()[0]
 
 

@@ -139,7 +139,8 @@ def measured_peaks(
 
 
 def large_product(device: str) -> Size:
-    """Return the size ``(m, k, n)`` of the large matmul that measures the peak of a device."""
+    """Return the size ``(m, k, n)`` of the large matmul with which the peak FLOP/s of a device are
+    measured."""
     return LARGE if card_of(device) is None else LARGE_ON_CARD
 
 

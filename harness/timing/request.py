@@ -43,8 +43,8 @@ TUNINGS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class BenchRequest(TimingOptions):
-    """The request of a benchmark: which cells to time, and how. Its fields are in
-    :class:`.TimingOptions`."""
+    """The request of a benchmark: which cells to time, and how. The class :class:`.TimingOptions`
+    has its fields."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -106,7 +106,8 @@ class Group:
         return group_name((self.mode, self.spec.name, self.batch, self.time), self.sizes)
 
     def cell(self, label: str) -> TimedCell:
-        """Return the cell of this group for the backend with the given label."""
+        """Return the cell that has this group's model, sizes and mode, and the backend with the
+        given label."""
         return TimedCell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
 
 

@@ -99,7 +99,8 @@ def list_tracebacks(results: Sequence[TimedResult]) -> list[str]:
 
 
 def make_details_table(results: Sequence[TimedResult]) -> Grid:
-    """Return a table with further measurements of every measured cell."""
+    """Return a table with further measurements of every cell that has a speed, e.g. latency, FLOP/s
+    and memory."""
     columns: dict[str, Callable[[TimedResult], str]] = {
         "latency ms": lambda r: f"{r.record.latency['median'] * 1e3:.3g}",
         "step ms": lambda r: f"{r.record.step['median'] * 1e3:.3g}",

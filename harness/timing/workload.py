@@ -120,11 +120,12 @@ class TimedCase:
         ]
 
     def make_unseen_batches(self) -> list[Batch]:
-        """Return batches that no worker has seen or can predict."""
+        """Return random batches that no worker has seen before, and that no worker can predict."""
         return self.make_batches(1 + SECRET.getrandbits(32))
 
     def payload(self, path: str, device: str) -> dict[str, Any]:
-        """Return the arguments of the worker's method ``prepare``, by name."""
+        """Return a dictionary with the arguments of the worker's method ``prepare``, which prepares
+        the steps on ``path``."""
         return {
             "training": encoded(self.programs["train"]),
             "inference": encoded(self.programs["forward"]),

@@ -135,7 +135,7 @@ class Checkpoint:
 
 
 def place_of(path: Path) -> Path:
-    """Return the path of the checkpoint that belongs to the weights file ``path``: ``path`` plus
+    """Return the path of the checkpoint for the weights file ``path``. It is ``path`` followed by
     ``.checkpoint``."""
     return path.parent / f"{path.name}.checkpoint"
 
@@ -190,12 +190,12 @@ FORCE = "--force starts over and replaces the files"
 
 
 def find(path: Path | None, setup: Setup) -> Checkpoint | None:
-    """Return the checkpoint from which the training ``setup`` resumes, or None if there are neither
-    a checkpoint nor weights.
+    """Return the checkpoint from which the training ``setup`` resumes. ``path`` is the weights
+    file. Return None if there is neither a checkpoint nor a weights file.
 
     Raises:
-        UsageError: the checkpoint, or the weights in its folder, belong to another training, or the
-            checkpoint is missing.
+        UsageError: there are weights but no checkpoint, or the checkpoint or the weights belong to
+            another training.
         WeightsError: the checkpoint is damaged, or belongs to another model.
         FileFault: a file of another kind is at the path.
     """

@@ -145,8 +145,8 @@ def run_train(options: TrainOptions) -> CommandResult | int:
 
 @contextmanager
 def prepared(given: Mapping[str, Any], events: TrainEvents | None = None) -> Iterator[TrainingRun]:
-    """Check the options ``given`` (field -> value) of a training; yield the training with its files
-    locked.
+    """Check the options ``given`` (option name -> value) of a training. Yield the training; while
+    the caller uses it, no other process can write its files.
 
     Raises:
         HarnessError: an option, the spec or the data are wrong, or the weights cannot be written.

@@ -13,7 +13,8 @@ from harness.command.ranges import BATCH, CALL_SECONDS, EPOCHS, EVERY, HELD_OUT
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class TrainingOptions:
-    """Options of a training. If ``epochs`` or ``batch`` is None, the spec's value is used."""
+    """Options of a training. If ``epochs`` or ``batch`` (the batch size) is None, the spec's value
+    is used."""
 
     spec: str = shared.spec()
     backend: str = shared.backend()

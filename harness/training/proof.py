@@ -1,12 +1,12 @@
-"""Comparison of the first steps of a training with the oracle, before the training continues.
+"""Comparison of the first steps of a training with the oracle, before the training starts.
 
 The check has three parts:
 
 - Single steps are compared with the oracle: the first three, a step on a smaller last batch, and a
-  step at the next learning rate. The last two are separate compilations.
+  step at the next learning rate. The last two are included because each needs its own compilation.
 - The loss of a held-out batch is compared with the oracle.
-- Steps that the worker makes in a single call, as in the training, are compared with the same
-  steps made one by one.
+- Steps that the worker makes in a single call, as in the training, are compared with the same steps
+  made one by one.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from harness.training.service import SUMMED
 def diagnosis_hint(
     spec: str, backend: str, device: str, folders: Iterable[Path], sizes: Mapping[str, int]
 ) -> str:
-    """Return a sentence with the ``harness check`` command to run after a training was wrong. It
-    compares the model on the backend with the oracle."""
+    """Return a sentence with a ``harness check`` command, to run after a training was wrong. The
+    command compares the model on the backend with the oracle, and shows details."""
     words = ["harness", "check", spec, "--backend", backend, "--path", "all"]
     words += ["--device", device] if device != "cpu" else []
     words += [word for folder in folders for word in ("--specs", str(folder))]

@@ -1,4 +1,5 @@
-"""Client of the training service (:mod:`harness.training.service`) in a worker."""
+"""Client with which the harness controls a training in a worker; :mod:`harness.training.service` is
+the worker's side."""
 
 from __future__ import annotations
 

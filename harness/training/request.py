@@ -1,5 +1,4 @@
-"""Preparation of a training: the spec, the data and the options are loaded and checked before it
-runs."""
+"""Preparation of a training: load the spec and the data, and check them and the options."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ SERVICE = "harness.training.service:handler"
 
 @dataclass(frozen=True)
 class TrainRequest(TrainingOptions):
-    """The request of a training; its fields are in :class:`.TrainingOptions`."""
+    """The request of a training. The class :class:`.TrainingOptions` has its fields."""
 
     @property
     def launch(self) -> Launch:
@@ -98,7 +97,8 @@ class Setup:
 
 
 def prepare(request: TrainRequest) -> Setup:
-    """Load and check the spec and the data; raise a :class:`HarnessError` if something is wrong."""
+    """Load and check the spec and the data that a request names; raise a :class:`HarnessError` if
+    something is wrong."""
     _check(request)
     spec = load_spec(request.spec, request.folders)
     rates = rates_of(spec, request.epochs)

@@ -49,7 +49,7 @@ class TrainService:
 
     @property
     def steps(self) -> TrainingSteps:
-        """The current training.
+        """The object that makes the steps of the current training.
 
         Raises:
             UsageError: no training has begun.

@@ -149,8 +149,9 @@ class Table:
 
 
 def map_arrays(description: Mapping[str, Any]) -> dict[str, Array]:
-    """Map arrays of another process into memory; ``description`` is the result of its
-    :meth:`Table.describe_location`. Raise OSError if that process has ended."""
+    """Return the arrays of another process by name, mapped into the memory of this process.
+    ``description`` is the result of :meth:`Table.describe_location` in the other process. Raise
+    OSError if that process has ended."""
     return {
         n: map_vector(shared).reshape(shared["shape"])
         for n, shared in description["arrays"].items()
@@ -188,7 +189,8 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
 
 
 def _data_path(spec: Spec, declared: Declared) -> Path:
-    """Return the path of the data file that a spec names. It must be in the spec's folder."""
+    """Return the path of the data file that a spec names (``data: npz:``). The file must be in the
+    spec's folder."""
     assert isinstance(declared, schema.ArrayFile)
     name = declared.npz
     at = spec.document.place_of(("data", "npz"))

@@ -207,7 +207,7 @@ class Upstream:
             caller.worker.close()
 
     def write(self, folder: Path, result: CellResult) -> list[str]:
-        """Write a script and an issue into a reproducer's folder, and run the script.
+        """Write a script and an issue text into a reproducer's folder, and run the script.
 
         Return lines of text that describe the outcome of the script.
 
@@ -462,8 +462,8 @@ def _describe_outcome(outcome: ScriptOutcome, name: str, not_called: Sequence[st
 
 
 def write_script_and_issue(launch: Launch, folder: Path, result: CellResult) -> list[str]:
-    """Write a script and an issue into the folder of one reproducer. Return lines of text that
-    describe the outcome of the script."""
+    """Write a script and an issue text into the folder of one reproducer, and run the script in the
+    worker's interpreter. Return lines of text that describe the outcome."""
     name, environment = launch.backend, dict(launch.environment)
     request = Request(pythons={name: launch.python}, environment={name: environment})
     with Upstream(request) as upstream:

@@ -77,7 +77,8 @@ def cards() -> list[dict[str, str]]:
 def card_used(
     cards_known: Sequence[Mapping[str, str]], number: int, visible: str | None
 ) -> Mapping[str, str] | None:
-    """Return the GPU that a process uses as ``cuda:N``; None if unknown.
+    """Return nvidia-smi's description of the GPU that a process uses as ``cuda:N``; return None if
+    it is unknown.
 
     Args:
         cards_known: All GPUs of the machine, in the order of their numbers.

@@ -123,7 +123,8 @@ class FrameWriter:
         self._pieces = encode(message)[::-1]
 
     def advance(self, connection: socket.socket) -> bool:
-        """Write as much as the socket accepts now; return whether the frame is complete.
+        """Write as many bytes as the socket accepts without waiting; return True if the whole frame
+        has been written.
 
         Raises:
             OSError: the other end of the socket is closed.

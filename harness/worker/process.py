@@ -102,8 +102,8 @@ class Log:
             self._dropped += size
 
     def read(self) -> tuple[str, int]:
-        """Return the last bytes of output since :meth:`clear`, and the number of all bytes since
-        then."""
+        """Return the last bytes of output since :meth:`clear` as text, and the number of all bytes
+        since then."""
         with self._lock:
             size = os.fstat(self.fileno()).st_size
             tail = (self._tail + self._read_tail(size))[-LOG_TAIL:]

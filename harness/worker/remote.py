@@ -49,7 +49,8 @@ class WorkerFault(Exception):
 
     @property
     def cannot_start(self) -> bool:
-        """True if the backend cannot compute anything on this machine."""
+        """True if the framework can be imported, but cannot compute anything on this machine, e.g.
+        because it finds no device."""
         return self.outcome.kind == CannotStart.__name__
 
     @property
@@ -66,7 +67,7 @@ def failure_text(outcome: Outcome) -> str:
 
 
 def with_trace(message: str, traceback: str) -> str:
-    """Return a message for standard error, followed by its traceback, if there is one."""
+    """Return a message for standard error, followed by ``traceback`` if it is not empty."""
     if not traceback:
         return message
     return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
@@ -120,7 +121,8 @@ def check_offered(
     programs: Iterable[Program | UpdateRule | None] = (),
     path: str = "",
 ) -> None:
-    """Start a worker and check that it offers device, dtype, primitives and path.
+    """Start a worker if it is not running, and check that it offers what is needed: the device, the
+    dtype, the optional primitives that the programs use, and the execution path.
 
     Raises:
         WorkerFault: the worker does not start.

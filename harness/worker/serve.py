@@ -116,7 +116,7 @@ _XLA_KINDS, _XLA_WORDS = ("XlaRuntimeError", "JaxRuntimeError"), ("internal:", "
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve one backend until the parent closes the socket or ends."""
+    """Serve one backend: answer calls until the parent closes the socket or ends."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     own_pid, own_modules = os.getpid(), _own_modules()
@@ -173,7 +173,7 @@ def _prepare(
     options: argparse.Namespace, arguments: Sequence[str], own_pid: int
 ) -> tuple[Handler, dict[str, Any]]:
     """Return the function that answers calls, and the greeting (first message). If the backend
-    needs environment variables, restart this process first."""
+    needs environment variables that are not set, first restart this process with them."""
     name: str = options.backend
     if options.handler is not None:
         served = answer = _resolve(options.handler)(name)

@@ -134,8 +134,8 @@ class Worker:
 
     @property
     def hello(self) -> Mapping[str, Any] | None:
-        """The greeting (first message) of the current or last process; None before the first
-        start."""
+        """The greeting (first message) of the process that runs, or else of the last process; None
+        before the first start."""
         return self._hello
 
     @property

@@ -85,7 +85,7 @@ class Kernels(Protocol):
         """Copy a tensor's entries to ``out``."""
 
     def run(self, calls: Iterable[Call]) -> None:
-        """Make the calls in order."""
+        """Make the calls (functions without arguments) in order."""
 
 
 class Executor:

@@ -55,7 +55,7 @@ class View:
 
     @property
     def size(self) -> int:
-        """The number of entries."""
+        """The number of entries of the view."""
         return prod(self.shape)
 
     def plain_strides(self) -> tuple[int, ...]:
@@ -143,8 +143,7 @@ class View:
         return View(self.buffer, shape, tuple(strides), self.offset)
 
     def same_place(self, other: View) -> bool:
-        """Return whether two views consist of the same entries of the same buffer, in the same
-        order."""
+        """Return whether two views show the same entries of the same buffer, in the same order."""
         return self.buffer is other.buffer and self.has_layout_of(other)
 
     def has_layout_of(self, other: View) -> bool:

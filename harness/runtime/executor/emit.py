@@ -196,7 +196,7 @@ class Work:
     home: View | None
 
     def operands(self) -> list[View]:
-        """Return views of all inputs; for a constant, allocate memory that holds it."""
+        """Return views of all inputs. If an input is a constant, it gets memory that holds it."""
         return [self.assembler.in_memory(i) for i in self.inputs]
 
     def place(self, like: View | None = None) -> View:

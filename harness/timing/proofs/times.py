@@ -403,8 +403,8 @@ def _measure_scaling(contestant: Contestant, seconds: float) -> Scaling:
 
 
 def _one_step(contestant: Contestant) -> float:
-    """Return the seconds from the request for one step until its result has arrived from the
-    worker."""
+    """Run one step; return the seconds from the request to the worker until the result has
+    arrived."""
     return contestant.seconds_of_values(contestant.reserve_steps(1), 1)
 
 

@@ -323,7 +323,8 @@ Values = Sequence[Arrays]
 
 
 def check_values(contestant: Contestant) -> None:
-    """Raise :class:`Refused` if the first steps do not agree with the oracle."""
+    """Raise :class:`Refused` if the results of the first steps, which the oracle has computed in
+    advance, do not agree with the oracle."""
     results, after = compared_steps(contestant)
     case = contestant.case
     found = case.rename_results(results, after)

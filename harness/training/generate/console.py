@@ -71,7 +71,7 @@ def run_generate(options: GenerateOptions) -> CommandResult:
 
 
 def request_of(given: Mapping[str, Any]) -> GenerateRequest:
-    """Return a request with the options ``given``, a mapping from field to value."""
+    """Return a request with the options ``given``, a mapping from option name to value."""
     return build(GenerateRequest, complete_options(given, "environments"))
 
 

@@ -101,11 +101,12 @@ class Reader:
         return {port.name: self._input(port, text) for port in self.program.inputs}
 
     def first_state(self) -> dict[str, Array]:
-        """Return the model's state before it reads the first character, by name."""
+        """Return a dictionary with the model's state before it reads the first character."""
         return initial_state(self.program, 1)
 
     def probabilities(self, results: Arrays) -> Array:
-        """Return the probabilities ``[classes]`` of the next character, from a model's results."""
+        """Return the probabilities ``[classes]`` of the next character. ``results`` are the model's
+        results for the text so far."""
         output = np.asarray(results[f"output.{self.output}"], np.float64)
         last: Array = output.reshape(-1, output.shape[-1])[-1]
         return last
@@ -143,7 +144,7 @@ def check_results(program: Program, output: str, results: Mapping[str, Array], t
 
 
 def reader(spec: Spec, weights: Weights) -> Reader:
-    """Return a :class:`Reader` for a spec's model, at the sizes of the weights.
+    """Return a :class:`Reader` for a spec's model, which has the sizes that the weights have.
 
     Raise :class:`UsageError` if the spec cannot read a text, and :class:`WeightsError` if the
     weights belong to another model.
@@ -275,9 +276,9 @@ class Reading:
         self._reference: Reference | None = None
 
     def probabilities(self) -> Iterator[Array]:
-        """Yield the probabilities ``[classes]`` of the next character.
+        """Yield the probabilities ``[classes]`` of the next character, again and again.
 
-        The caller adds a character to ``text`` between two results.
+        Before the caller asks for the next probabilities, it adds a character to ``text``.
 
         Raises:
             GenerateError: the backend does not agree with the oracle.
@@ -386,7 +387,8 @@ Choose = Callable[[Array], int]
 
 @dataclass(frozen=True)
 class TextWriter:
-    """A checked request with its loaded model; :meth:`write` generates the text."""
+    """A request that has been checked, with its loaded model and weights. The method :meth:`write`
+    generates the text."""
 
     request: GenerateRequest
     spec: Spec
