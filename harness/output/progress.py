@@ -117,7 +117,7 @@ class Progress:
         """Return the remaining time as text, e.g. ``about 1:40 left``; "" if it is unknown or zero.
 
         While a part of the task runs, the remaining time counts down. If this part takes longer
-        than expected, it stops at the time that the later parts need.
+        than expected, the remaining time stops at the time that the later parts need.
         """
         gone, made = self._marked - self._began, self.done - self._first
         if not self._forecast or gone < EARLY or made <= 0 or self.done >= self.total:

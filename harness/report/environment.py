@@ -76,8 +76,9 @@ class FactRow:
 
 
 def list_facts(inputs: Inputs) -> list[str]:
-    """Return a few facts for the top of the page, as text. They are about the run of ``check``. If
-    there is none, they are about the file of speeds, if there is exactly one."""
+    """Return a few facts for the top of the page, as text. They are about the run of ``check``.
+    Without such a run, they are about the file of speeds if there is exactly one; otherwise the
+    list is empty."""
     run: CheckRun | BenchRun | None = inputs.check
     machine: Machine | None = None
     if inputs.check is not None and inputs.check.heads:

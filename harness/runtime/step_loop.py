@@ -329,8 +329,8 @@ class Pipeline:
         return {n: a[count - 1 - back] for n, a in self._read.items()} if stacked else self._read
 
     def copying(self) -> float:
-        """Return the seconds to read tensors like the last results that are already computed. It is
-        the slowest of several tries."""
+        """Return the seconds to read tensors that need no computation and have the shapes of the
+        last results. It is the slowest of several tries."""
         backend = self.session.backend
         tensors = {n: backend.tensor(np.array(a)) for n, a in self._read.items()}
         backend.wait(tensors)

@@ -166,8 +166,8 @@ def check_cells(content: SpeedFile, name: str) -> None:
 
 @dataclass(frozen=True)
 class Unsure:
-    """The cells whose speed may have changed although no change is reported: they have a single
-    timed round, so their noise is unknown, or an unreliable speed.
+    """The cells whose speed may have changed although no change is reported. There are two kinds:
+    cells with a single timed round, whose noise is unknown, and cells with an unreliable speed.
 
     ``of`` is the number of cells that are in both files, and ``once`` the number of cells with a
     single timed round. ``unreliable`` maps the name of a cell to the reason why its speed is

@@ -144,7 +144,8 @@ class TrainService:
         at most ``most`` batches; return None if no rows are held out.
 
         The model's program for inference computes them. If the optimizer stores averages of the
-        parameters, ``metric.averaged_NAME`` is the same value, computed with the averages.
+        parameters, the result also has ``metric.averaged_NAME`` for each of these values, computed
+        with the averages.
         """
         steps, session = self.steps, self.steps.session
         if not self._feed.held_out_batch:

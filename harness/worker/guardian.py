@@ -75,7 +75,8 @@ def is_supervisor(pid: int) -> bool:
 
 def _signal_at_end_of(parent: int, number: signal.Signals) -> None:
     """Make the kernel send the signal ``number`` to this process when its parent ends. More
-    precisely, when the thread of the process ``parent`` ends that has started this process."""
+    precisely, the signal is sent when the thread of the process ``parent`` ends that has started
+    this process."""
     _prctl(_PR_SET_PDEATHSIG, number)
     # If the parent ended before the prctl, the signal never comes.
     if os.getppid() != parent:

@@ -45,8 +45,8 @@ class Launch:
     - ``memory_limit`` limits the resident bytes of the process and its descendants; None means no
       limit.
     - ``service`` (``module:function``) names a function that gets the loaded backend and returns
-      the function that answers calls. If ``handler`` is set, it is used instead; this function gets
-      only the backend's name.
+      the function that answers calls. If ``handler`` is set, it is used instead: it names a
+      function that gets only the backend's name.
     - ``cores`` is the number of processor cores that the worker may use; None for all.
     - ``deterministic`` makes the backend return the same bits in every call, on any device.
     - ``start_timeout`` is in seconds.

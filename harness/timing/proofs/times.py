@@ -296,11 +296,11 @@ def is_too_short(paces: Sequence[Pace], on_processors: bool, least: float) -> bo
     The wall time must be too short in every round, because other processes may lengthen the single
     steps of some rounds.
 
-    With ``on_processors``, a too short processor time suffices. It must be less than the share
-    ``least`` of a single step's processor time in the median of the rounds, because one sample may
-    be low by chance. While a thread waits for a busy core, it may use processor time, mostly in
-    single steps. So processor time is ignored if the median wall time of a step without a wait is
-    clearly longer than that of a single step.
+    With ``on_processors``, a too short processor time suffices. In the median round, it must be
+    less than the share ``least`` of a single step's processor time. The median is used because one
+    round may be low by chance. While a thread waits for a busy core, it may use processor time,
+    mostly in single steps. So processor time is ignored if the median wall time of a step without a
+    wait is clearly longer than that of a single step.
     """
     if max(p.share for p in paces) < LEAST_SHARE:
         return True

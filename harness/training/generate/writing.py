@@ -78,8 +78,8 @@ class Reader:
 
     @property
     def classes(self) -> int:
-        """The largest size of a vocabulary all of whose characters the model can read and
-        predict."""
+        """The largest number of characters that a vocabulary can have if the model must be able to
+        read and predict all of them."""
         program = self.program
         (written,) = (p for p in program.outputs if p.name == self.output)
         dims = [program.type_of(written).shape[-1]]
