@@ -3,7 +3,7 @@
     python tests/named_mistakes.py             # all models: writes the table of docs/own-model.md
     python tests/named_mistakes.py lstm ...    # some models: prints each answer
 
-The models and the mistakes are in ``tests/porting``. A mistake is a class of a model. It is named
+The models and the mistakes are in ``tests/mistakes``. A mistake is a class of a model. It is named
 if the answer contains all texts in ``mistakes.yaml``: the wrong module, or the modules before and
 after the mistake. Models that start with ``hf_`` need the package transformers.
 """
@@ -28,11 +28,11 @@ from users_models import checked  # noqa: E402
 from harness.runtime.own_model.service import OwnModelService  # noqa: E402
 from harness.runtime.plugins import load  # noqa: E402
 
-PORTING = TESTS / "porting"
+FOLDER = TESTS / "mistakes"
 PAGE = TESTS.parent / "docs" / "own-model.md"
 MARK, END = "<!-- named mistakes -->", "<!-- end of named mistakes -->"
 RIGHT = "Right"
-MODELS: Mapping[str, Any] = yaml.safe_load((PORTING / "mistakes.yaml").read_text(encoding="utf-8"))
+MODELS: Mapping[str, Any] = yaml.safe_load((FOLDER / "mistakes.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def answer(service: OwnModelService, model: str, mistake: str, dtype: str = "flo
         if "\n" in spec:
             spec = Path(folder) / f"{model}.yaml"
             spec.write_text(entry["spec"], encoding="utf-8")
-        target, checks = f"{PORTING / model}.py:{mistake}", ("repeatability", "inference")
+        target, checks = f"{FOLDER / model}.py:{mistake}", ("repeatability", "inference")
         result = checked(service, spec, target, dtype, maps=entry["map"], checks=checks)
     seconds = time.perf_counter() - started
     return Answer(model, mistake, result.verdict, result.location, seconds)

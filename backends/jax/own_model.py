@@ -19,11 +19,14 @@ from harness.extend.models import (
     OwnModel,
     OwnModels,
     Placing,
+    Recorder,
     made,
     names_taken,
     place_of,
     sizes_taken,
 )
+
+from .flax_calls import recorded_calls
 
 
 class JaxModels(OwnModels):
@@ -125,6 +128,17 @@ class JaxModel(OwnModel):
 
         jaxpr = jax.make_jaxpr(run)(self.leaves, self._tensors(given))
         return list(dict.fromkeys(_narrow_places(jaxpr.jaxpr)))
+
+    def to_array(self, value: Any) -> Array | None:
+        is_concrete = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+        is_key = is_concrete and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        return self.backend.numpy(value) if is_concrete and not is_key else None
+
+    def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> None:
+        prefix = "params." if all(name.startswith("params.") for name in self.leaves) else ""
+        # Without jit, also the modules inside jitted functions and loops have values.
+        with recorded_calls(recorder, prefix), jax.disable_jit():
+            placing.call(self.function, self._tensors(given), self._tree(self.leaves))
 
     def _tree(self, leaves: Mapping[str, Any]) -> Any:
         return self.form.unflatten([leaves[name] for name in self.leaves])

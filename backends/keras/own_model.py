@@ -4,8 +4,9 @@ returns a model."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from harness.extend.models import (
     OwnModel,
     OwnModels,
     Placing,
+    Recorder,
     made,
     names_taken,
     reshaped,
@@ -109,6 +111,30 @@ class KerasModel(OwnModel):
         returned = placing.call(self._wrap_call(self.model, training), self._tensors(given))
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
+    def to_array(self, value: Any) -> Array | None:
+        if not self.backend.keras.ops.is_tensor(value):
+            return None
+        try:
+            return np.array(self.ops.convert_to_numpy(value))
+        # The tensors of compiled loops have no values, and each engine raises its own exception.
+        except Exception:
+            return None
+
+    def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> None:
+        names = _layer_names(self.model, self.variables)
+        layer_class = self.backend.keras.layers.Layer
+        call = layer_class.__call__
+
+        def recorded_call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
+            name = names.get(id(layer), layer.name)
+            recorded = recorder.start(name, arguments, keywords)
+            returned = call(layer, *arguments, **keywords)
+            recorder.finish(recorded, returned)
+            return returned
+
+        with patch.object(layer_class, "__call__", recorded_call):
+            placing.call(self._wrap_call(self.model, False), self._tensors(given))
+
     def _wrap_call(self, function: Any, training: bool, *first: Any) -> Any:
         """Wrap a function of the model to accept tensors by position and by name."""
 
@@ -164,6 +190,20 @@ class KerasModel(OwnModel):
         numpy = self.backend.numpy
         kept = {n: numpy(t) for n, t in results.items() if n != "scalar"}
         return kept, {n: numpy(t) for n, t in target.items()}
+
+
+def _layer_names(model: Any, variables: Mapping[str, Any]) -> dict[int, str]:
+    """Return the name of each layer of a model by the layer's identity. The name of a layer is the
+    longest common start of the names of its variables. A layer inside a layer of the same name,
+    such as the cell of an LSTM, has its own name too."""
+    names = {id(variable): name.split(".") for name, variable in variables.items()}
+    layers: dict[int, str] = {id(model): ""}
+    for layer in model._flatten_layers(include_self=False):
+        owners = [names[id(v)][:-1] for v in layer.variables if id(v) in names]
+        common = takewhile(lambda parts: len(set(parts)) == 1, zip(*owners, strict=False))
+        name = ".".join(parts[0] for parts in common) if owners else layer.name
+        layers[id(layer)] = f"{name}.{layer.name}" if name in layers.values() else name
+    return layers
 
 
 def _named_variables(model: Any, both_ways: type[Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +12,15 @@ import numpy as np
 
 from harness.extend import Array, ArrayDict, Arrays, UsageError, shorten
 from harness.extend.formats import MAX_WEIGHTS, read_bytes
-from harness.extend.models import ModelArray, ModelFile, Naming, OwnModel, OwnModels, Placing
+from harness.extend.models import (
+    ModelArray,
+    ModelFile,
+    Naming,
+    OwnModel,
+    OwnModels,
+    Placing,
+    Recorder,
+)
 
 from .external import check_one_file
 
@@ -74,18 +82,19 @@ class OnnxModel(OwnModel):
             UsageError: onnxruntime rejects the graph.
         """
         if self._session is None:
-            options = self.runtime.SessionOptions()
-            options.log_severity_level = 4
-            try:
-                self._session = self.runtime.InferenceSession(
-                    self.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-                )
-            # onnxruntime's exceptions have no common base class.
-            except Exception as error:
-                raise UsageError(
-                    f"onnxruntime does not run it: {shorten(str(error), 300)}"
-                ) from None
+            self._session = self._make_session(self.proto)
         return self._session
+
+    def _make_session(self, proto: Any) -> Any:
+        options = self.runtime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            return self.runtime.InferenceSession(
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        # onnxruntime's exceptions have no common base class.
+        except Exception as error:
+            raise UsageError(f"onnxruntime does not run it: {shorten(str(error), 300)}") from None
 
     def entries(self) -> Mapping[str, ModelArray]:
         kinds = (self.onnx.TensorProto.FLOAT, self.onnx.TensorProto.DOUBLE)
@@ -105,15 +114,46 @@ class OnnxModel(OwnModel):
             tensor.CopyFrom(self.onnx.numpy_helper.from_array(array.astype(dtype), name))
         self._session = None
 
-    def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
+    def modules_with(self, name: str) -> Collection[str]:
+        return [_node_name(node) for node in self.proto.graph.node if name in node.input]
+
+    def to_array(self, value: Any) -> Array | None:
+        return np.array(value) if isinstance(value, np.ndarray) else None
+
+    def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> None:
+        """Record each node of the graph as a module."""
+        proto = self.onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        nodes = self.proto.graph.node
+        names = list(dict.fromkeys(name for node in nodes for name in node.output if name))
+        del proto.graph.output[:]
+        proto.graph.output.extend(self.onnx.ValueInfoProto(name=name) for name in names)
+        session = self._make_session(proto)
+        feed: dict[str, Array] = {}
+
+        def called(*arguments: Array, **keywords: Array) -> None:
+            feed.update(self._make_feed(arguments, keywords))
+
+        placing.call(called, dict(given))
+        values = {**feed, **dict(zip(names, session.run(names, feed), strict=True))}
+        for node in nodes:
+            inputs = [values[name] for name in node.input if name in values]
+            call = recorder.start(_node_name(node), inputs)
+            recorder.finish(call, [values[name] for name in node.output if name])
+
+    def _make_feed(
+        self, arguments: Sequence[Array], keywords: Mapping[str, Array]
+    ) -> dict[str, Array]:
         types = {port.name: TYPES.get(port.type) for port in self.session.get_inputs()}
+        free = (name for name in types if name not in keywords)
+        every = {**dict(zip(free, arguments, strict=False)), **keywords}
+        return {n: np.asarray(a, types[n]) for n, a in every.items()}
+
+    def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
         names = [port.name for port in self.session.get_outputs()]
 
         def called(*arguments: Array, **keywords: Array) -> list[Array]:
-            free = (name for name in types if name not in keywords)
-            every = {**dict(zip(free, arguments, strict=False)), **keywords}
-            feed = {n: np.asarray(a, types[n]) for n, a in every.items()}
-            made: list[Array] = self.session.run(names, feed)
+            made: list[Array] = self.session.run(names, self._make_feed(arguments, keywords))
             return made
 
         returned = placing.call(called, dict(given))
@@ -122,3 +162,7 @@ class OnnxModel(OwnModel):
         except UsageError:
             results = naming(returned)  # the names differ from the spec's, so match by order
         return {n: np.array(a) for n, a in results.items()}
+
+
+def _node_name(node: Any) -> str:
+    return str(node.name or f"{node.op_type} of {node.output[0]}")

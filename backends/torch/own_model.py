@@ -142,7 +142,7 @@ class TorchModel(OwnModel):
         is_dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
         return self.backend.numpy(value.detach().clone()) if is_dense else None
 
-    def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> bool:
+    def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> None:
         self.module.train(False)
         under_way: list[Any] = []
 
@@ -167,7 +167,6 @@ class TorchModel(OwnModel):
             torch.backends.mha.set_fastpath_enabled(fast_path)
             for hook in hooks:
                 hook.remove()
-        return True
 
     def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
         self.module.train(False)

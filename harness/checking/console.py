@@ -249,6 +249,11 @@ def results_data(
             for r in report.results
             if r.not_compared
         ],
+        "causes": [
+            {**r.cell.record(), "location": r.location, "layers": list(r.wrong_layers)}
+            for r in report.results
+            if r.location
+        ],
         "kept": [{**r.cell.record(), "since": r.since} for r in report.results if r.kept],
         **changes,
     }

@@ -245,5 +245,56 @@ def test_a_rule_names_the_module_of_a_layer_without_weights(
         by_weights = checked(torch_service, spec, model, "float64", maps=rules)
         by_name = checked(torch_service, spec, model, "float64", maps=[*rules, "pool=p"])
         assert (by_name.verdict == "agree") is (by_weights.verdict == "agree") is agrees
-    wording.line(by_weights.location, "between conv (right) ... out (spec: out) ... p: its input")
+    wording.line(by_weights.location, "conv (right) ... p:")
     wording.line(by_name.location, "wrong module: p (spec: pool)")
+
+
+LOOPED = """\
+model: looped
+summary: A recurrent layer.
+source: A test.
+sizes: {features: 3, units: 5}
+inputs:
+  x: {shape: [batch, time, features]}
+layers:
+  rnn: {layer: lstm, units: units}
+  out: {layer: dense, units: units}
+equations: y = out(rnn(x))
+"""
+LOOP = """\
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, features=3, units=5):
+        super().__init__()
+        self.cell = nn.LSTMCell(features, units)
+        self.out = nn.Linear(units, units)
+
+    def forward(self, x):
+        state, states = None, []
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+            states.append(state[0])
+            state = self.between(*state)
+        return self.out(torch.stack(states, 1))
+
+    def between(self, h, c):
+        return h, c
+
+
+class Mixed(Net):
+    def between(self, h, c):
+        return h, c.tanh()
+"""
+
+
+def test_a_module_that_is_called_in_each_time_step_is_compared(
+    torch_service: OwnModelService, tmp_path: Path, wording: Wording
+) -> None:
+    spec, file = model_file(tmp_path, LOOPED, "looped.yaml"), model_file(tmp_path, LOOP)
+    rules = [f"rnn.{n}_l0=cell.{n}" for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    assert checked(torch_service, spec, f"{file}:Net", "float64", maps=rules).verdict == "agree"
+    result = checked(torch_service, spec, f"{file}:Mixed", "float64", maps=rules)
+    wording.line(result.location, "wrong module: cell (spec: rnn) ... time step 1 on")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
 from harness.checking.own_model.spec_values import SpecValues
 from harness.program.ir import Node
 from harness.program.signature import call_key, owner_of
@@ -69,11 +71,12 @@ class Event:
 class ModuleMatch:
     """The units of a model: which module computes which layer call of the spec.
 
-    ``uncalled`` maps the layers whose modules the model never calls to the names of these modules.
+    ``time`` is the number of time steps of the pass. ``uncalled`` maps the layers whose modules the
+    model never calls to the names of these modules.
     """
 
-    def __init__(self, recorded: RecordedModules, layer_calls: Sequence[Node]) -> None:
-        self.recorded = recorded
+    def __init__(self, recorded: RecordedModules, layer_calls: Sequence[Node], time: int) -> None:
+        self.recorded, self.time = recorded, time
         self.calls: dict[str, list[RecordedCall]] = {}
         for call in recorded["calls"]:
             self.calls.setdefault(call["module"], []).append(call)
@@ -106,7 +109,7 @@ class ModuleMatch:
             if own := weights.get(layer):
                 yield from self._find_layer(layer, nodes, own)
             elif module is not None:
-                yield from _pair(nodes, [self.calls[module]] * 2)
+                yield from self._pair(nodes, [self.calls[module]] * 2)
         yield from self._find_stacks(weights)
 
     def _find_layer(self, layer: str, nodes: Sequence[Node], own: set[str]) -> Iterator[Unit]:
@@ -119,7 +122,7 @@ class ModuleMatch:
         parts = [module for module in self.owners if self.weights[module] <= own]
         if exact or not parts:
             for calls in sequences:
-                yield from _pair(nodes, [calls, calls])
+                yield from self._pair(nodes, [calls, calls])
             return
         # No single module has these weights: the unit goes from the first module to the last.
         each = [self.calls[module] for module in parts if module in self.calls]
@@ -128,7 +131,36 @@ class ModuleMatch:
             return
         first = min(each, key=lambda calls: calls[0]["start"])
         last = max(each, key=lambda calls: calls[-1]["end"])
-        yield from _pair(nodes, [first, last])
+        yield from self._pair(nodes, [first, last])
+
+    def _pair(
+        self, nodes: Sequence[Node], ends: Sequence[Sequence[RecordedCall]]
+    ) -> Iterator[Unit]:
+        """Yield the units of a layer: its first call in the spec is the first call of its module,
+        etc. ``ends`` are the calls in which the units start, and the calls in which they end. A
+        module that is called once per time step computes one call of its layer."""
+        if all(len(calls) == self.time for calls in ends) and len(nodes) == 1 < self.time:
+            ends = [[self._join_steps(calls)] for calls in ends]
+        if all(len(calls) <= len(nodes) for calls in ends):
+            for node, first, last in zip(nodes, *ends, strict=False):
+                yield Unit(first, last, node, node)
+
+    def _join_steps(self, calls: Sequence[RecordedCall]) -> RecordedCall:
+        """Return the calls of all time steps as one call, whose arrays have a time axis."""
+        arrays = self.recorded["arrays"]
+
+        def join(names_by_step: Sequence[Sequence[str]]) -> list[str]:
+            joined = []
+            for names in zip(*names_by_step, strict=False):
+                steps = [arrays[name] for name in names]
+                if steps[0].ndim and len({step.shape for step in steps}) == 1:
+                    joined.append(" ".join(names))
+                    arrays[joined[-1]] = np.stack(steps, 1)
+            return joined
+
+        inputs = join([call["inputs"] for call in calls])
+        outputs = join([call["outputs"] for call in calls])
+        return {**calls[0], "end": calls[-1]["end"], "inputs": inputs, "outputs": outputs}
 
     def _calls_of(self, modules: Sequence[str]) -> list[RecordedCall]:
         calls = [call for module in modules for call in self.calls.get(module, ())]
@@ -148,13 +180,6 @@ class ModuleMatch:
                 yield Unit(calls[0], calls[0], nodes[0], nodes[-1])
 
 
-def _pair(nodes: Sequence[Node], ends: Sequence[Sequence[RecordedCall]]) -> Iterator[Unit]:
-    """Yield the units of a layer: its first call in the spec is the first call of its module, etc.
-    ``ends`` are the calls in which the units start, and the calls in which they end."""
-    for node, first, last in zip(nodes, *ends, strict=False):
-        yield Unit(first, last, node, node)
-
-
 class ModuleComparison:
     """The comparison of a pass of the user's model with the spec's values, as events in order."""
 
@@ -162,7 +187,7 @@ class ModuleComparison:
         self.values, self.arrays = values, recorded["arrays"]
         self.ports = {p.value for p in (*values.program.parameters, *values.program.statistics)}
         layer_calls = [n for n in values.program.calls if n.attributes["kind"] == "layer"]
-        self.match = ModuleMatch(recorded, layer_calls)
+        self.match = ModuleMatch(recorded, layer_calls, values.time)
         self._found: dict[str, int | None] = {}
         events = [*self._compare_units(), *self._search_calls(recorded["calls"])]
         self.right = self.values.sources(

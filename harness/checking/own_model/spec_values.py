@@ -34,7 +34,7 @@ class SpecValues:
 
     def __init__(self, context: ModelContext, material: Arguments, dtype: str) -> None:
         self.program: Program = context.case.inference
-        self.dtype = dtype
+        self.time = context.case.time
         results = result_ports(self.program, "forward").values()
         self.nodes = needed_nodes(inline_calls(self.program.nodes), results)
         expected = self._expected(context.case.training, material)

@@ -252,10 +252,10 @@ class OwnModel(ABC):
         values yet."""
         return None
 
-    def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> bool:
-        """Run a forward pass as :meth:`run` in evaluation mode, and record the calls of modules.
-        Return False if the framework cannot do this."""
-        return False
+    def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> None:
+        """Run a forward pass as :meth:`run` in evaluation mode, and record the calls of modules. By
+        default, record nothing."""
+        return
 
     def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
         """Run a forward pass in evaluation mode and float64; return the places of the code that
