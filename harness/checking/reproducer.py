@@ -1,6 +1,6 @@
-"""Reproducers: folders that contain the first pass of a cell that differs from the oracle. A
-reproducer has the program, the parameters, the batch and the expected values. ``harness replay
-FOLDER`` runs the pass again."""
+"""Reproducers: folders for single passes whose results differ from the oracle's. A reproducer is
+made for the first such pass of a cell. It has the program, the parameters, the batch and the
+expected values. ``harness replay FOLDER`` runs the pass again."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ from harness.worker.process import kill_all
 
 
 class Engine(CellRunner):
-    """The execution of all cells of a request, as a context manager that ends the worker
-    processes."""
+    """The execution of all cells of a request. When the ``with`` block of this context manager
+    ends, the worker processes end too."""
 
     head: Head
     """The first line of the run's record file; set when the run begins."""
@@ -358,7 +358,7 @@ class NodeCells:
         self._workers = Workers()
 
     def about(self) -> tuple[str, str]:
-        """Return the identity of this machine, and the checksum of its harness code."""
+        """Return two texts: the identity of this machine, and the checksum of its harness code."""
         return machine_identity(), digest("harness")
 
     def signature(self, task: Task) -> Mapping[str, str]:

@@ -209,8 +209,8 @@ MOST_MODELS = 40
 
 
 class CellRunner:
-    """The cells of a request, which callers run one by one, as a context manager that ends the
-    worker processes.
+    """The cells of a request, which callers run one by one. When the ``with`` block of this context
+    manager ends, the worker processes end too.
 
     ``sources`` maps each spec name to the user's argument: the same name, or the path of a file.
     ``alone`` means that the request has only some cells of a larger request. It may then set sizes

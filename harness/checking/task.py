@@ -140,10 +140,10 @@ class CellReport:
 class Workers:
     """Worker processes, one for each backend, that stay alive from cell to cell.
 
-    Leaving the context manager ends the processes. Several threads may run cells of different
-    backends at the same time. Cells of the same backend run one after the other. With ``records``,
-    the lines of each cell are appended to this file. The lines are on the disk when
-    :func:`harness.run_cell` returns.
+    When the ``with`` block of this context manager ends, the processes end too. Several threads may
+    run cells of different backends at the same time. Cells of the same backend run one after the
+    other. With ``records``, the lines of each cell are appended to this file. The lines are on the
+    disk when :func:`harness.run_cell` returns.
     """
 
     def __init__(self, records: str | os.PathLike[str] | None = None) -> None:

@@ -72,8 +72,8 @@ def address_of(on: str) -> str:
 
 
 class Cluster:
-    """A connection to a Ray cluster, as a context manager. When the block ends, so do the processes
-    that were started through the connection."""
+    """A connection to a Ray cluster. When the ``with`` block of this context manager ends, the
+    processes that were started through the connection end too."""
 
     def __init__(self, on: str) -> None:
         """Connect to the cluster that ``on``, the value of ``--on``, names.
@@ -194,8 +194,8 @@ def _check_listening(address: str) -> None:
 
 
 class Actor:
-    """A process on a node of the cluster, which answers calls, as a context manager that ends the
-    process."""
+    """A process on a node of the cluster, which answers calls. When the ``with`` block of this
+    context manager ends, the process ends too."""
 
     def __init__(self, ray: Any, handle: Any, among: list[Actor]) -> None:
         self._ray, self._handle, self._among = ray, handle, among

@@ -194,7 +194,7 @@ class Format(ABC):
 
         Returns:
             A dictionary with ``output.NAME`` for every output and ``state.NAME`` for every new
-                state.
+            state.
         """
 
     def doubt(self, dtype: str) -> str:

@@ -388,8 +388,7 @@ class Evaluator(LanguageValues):
                 )
 
     def find_output(self, scope: Scope, name: str, place: Place) -> int:
-        """Return the number of the value that the equations of a definition have assigned to its
-        output ``name``.
+        """Return the value that the equations of a definition have assigned to its output ``name``.
 
         Raises:
             SpecError: no equation computes the output.

@@ -467,8 +467,8 @@ def _share_parameters(
 
 
 def passed_attributes(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
-    """Return the names of the attributes, except sizes, that a layer passes on to a nested layer
-    (whose ``use`` names them)."""
+    """Return which ``attributes`` of a layer, except sizes, are passed on to a layer nested in it.
+    ``use`` is the declaration of the nested layer."""
     candidates = {name for name, value in attributes.items() if not isinstance(value, Dim)}
     occurring = find_size_names(flatten((use.model_extra or {}).values()))
     return candidates.intersection(occurring.union(*map(attribute_names_in, use.init.values())))

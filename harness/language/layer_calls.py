@@ -137,8 +137,7 @@ class LayerEvaluator(Evaluator):
         return super().call(expr, scope)
 
     def call_loss(self, expr: Call, scope: Scope) -> int:
-        """Evaluate the call of a loss. Return the number of a value with one loss for each
-        example."""
+        """Evaluate the call of a loss. Return a value with one loss for each example."""
         name = expr.function
         definition = self.library.find("loss", name, expr.place)
         spec = content(definition, schema.Loss)
@@ -304,8 +303,9 @@ class LayerEvaluator(Evaluator):
                 )
 
     def _append_layer(self, call: LayerCall) -> list[int]:
-        """Append the call node of a layer without nested layers; return the numbers of its results.
-        A backend may run a layer of its framework instead of the equations in this node."""
+        """Append the call node of a layer without nested layers; return the value numbers of its
+        results. A backend may run a layer of its framework instead of the equations in this node.
+        """
         instance, inner, values = call.instance, call.scope, call.values
         spec = instance.layer
         self.add_initial_states(call)

@@ -102,7 +102,7 @@ def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> 
 
 
 def where(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
-    """Compute ``where(condition, a, b)``. If the condition is a boolean attribute, return the
+    """Compute ``where(condition, a, b)``. If the condition is a boolean attribute, return the value
     number of a or b.
 
     In this case both a and b are evaluated, to check them, but the program does not run the unused
@@ -165,8 +165,8 @@ def join_conditions(
 
 
 def matrix_product(evaluator: LanguageValues, left: int, right: int, place: Place) -> int:
-    """Return the number of ``left @ right``. A vector on the left is used as a row, and a vector on
-    the right as a column.
+    """Return the value number of ``left @ right``. A vector on the left is used as a row, and a
+    vector on the right as a column.
 
     The axis of length 1 that makes a vector a matrix is dropped from the result, as in the Python
     array API standard.

@@ -271,8 +271,8 @@ class LanguageValues(ABC):
         return lambda message: SpecError(f"{message}: {self.describe(value)}", place)
 
     def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
-        """Append a primitive to the program, and return the number of its result. An error message
-        describes each operand.
+        """Append a primitive to the program, and return the value number of its result. An error
+        message describes each operand.
 
         Raises:
             SpecError: the operands do not fit.

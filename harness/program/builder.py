@@ -44,7 +44,7 @@ class Builder:
             nodes[-1] = replace(nodes[-1], place=place)
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Append an operation and return the number of its result. Raises
+        """Append an operation and return the value number of its result. Raises
         :class:`~harness.program.infer.TypeMismatch` if the operands do not fit."""
         type_ = infer(op, tuple(self.types[i] for i in inputs), attributes)
         output = self.value(type_)

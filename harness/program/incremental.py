@@ -288,8 +288,9 @@ def incremental(program: Program, output: str, limit: int) -> Program:
 @dataclass
 class _StepBuilder:
     """A builder of the program that computes one step. ``parts`` maps each needed part (value,
-    axis) of the original program to its value in the new program. ``state`` has the new program's
-    states as pairs (port, value in the next step)."""
+    axis) of the original program to its value in the new program; a part is one entry along the
+    axis, or the whole value if the axis is None. ``state`` has the new program's states as pairs
+    (port, value in the next step)."""
 
     needs: StepNeeds
     limit: Dim
@@ -348,8 +349,8 @@ class _StepBuilder:
                 self.parts[part] = make(node, number, axis)
 
     def _whole(self, node: Node, value: int) -> int:
-        """Return the number of the whole ``value`` in the new program. If the value depends on
-        inputs with a time axis, this is its cache, which contains the steps so far."""
+        """Return the whole ``value`` in the new program. If the value depends on inputs with a time
+        axis, this is its cache, which contains the steps so far."""
         if value in self.needs.moving:
             return self._cached(value)
         if node.op == "scan":
@@ -368,8 +369,8 @@ class _StepBuilder:
         return self.build.emit(node.op, *inputs, **attributes)
 
     def _cached(self, value: int) -> int:
-        """Return the number of the cache of a value, after the row of the current step is written
-        into the cache."""
+        """Return the cache of a value after the row of the current step is written into the
+        cache."""
         (axis,) = time_axes(self.types[value])
         before = self._state(self._with_limit(self.types[value]))
         emit = self.build.emit
@@ -457,8 +458,8 @@ class _StepBuilder:
         return value
 
     def _state_from(self, start: int, type_: Type) -> int:
-        """Add a state with this type to the new program. Return the number of its value before the
-        step; at position 0, this value is ``start``."""
+        """Add a state with this type to the new program. Return the state's value before the step;
+        at position 0, this value is ``start``."""
         emit, before = self.build.emit, self._state(type_)
         first = emit("equal", emit("astype", self.position), self.build.constant(0.0))
         return emit("where", first, start, before)

@@ -197,7 +197,7 @@ def inline_calls(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def free_values(block: Block) -> tuple[int, ...]:
-    """Return the numbers of the values from outside a block that its nodes read, in order of first
+    """Return the values (as numbers) from outside a block that its nodes read, in order of first
     use."""
     defined = set(block.inputs)
     free: dict[int, None] = {}

@@ -122,9 +122,9 @@ class OptimizerSteps:
         return ""
 
     def rerun(self, batches: Batches | None = None, **how: Any) -> Arrays:
-        """Return the values that the oracle computes if it makes a mistake: with changed
-        ``batches``, or with other arguments ``how`` of the method ``_run_steps``. The values have
-        names such as ``step 2: loss``."""
+        """Return the values that the oracle computes if it makes a mistake, e.g. if it uses changed
+        ``batches``. ``how`` has other arguments of the method ``_run_steps`` that imitate a
+        mistake. The values have names such as ``step 2: loss``."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
         return self._run_steps(session, batches or self.batches, **how)

@@ -47,8 +47,8 @@ def extremes(context: Context) -> Iterator[Finding]:
 
 
 def _accept_overflow(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
-    """Accept gradients of a backend that are not finite, if some gradient of the oracle has no
-    correct digit in this dtype. Return the deviations that remain.
+    """Yield the deviations. If some gradient of the oracle has no correct digit in this dtype,
+    gradients of the backend that are not finite are accepted: they get an infinite tolerance.
 
     float16 often overflows. float32 overflows if the equations do (``exp`` of logits, ``log`` of a
     softmax). A backend's backward pass may then overflow one layer earlier or later than the

@@ -52,7 +52,7 @@ def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
-    """Return the numbers of the values that need a gradient: the values in ``against``, and all
+    """Return the values (as numbers) that need a gradient: the values in ``against``, and all
     values computed from them, except by operations without a derivative."""
     active = set(against)
     for node in nodes:
@@ -197,8 +197,8 @@ class Reverse:
 
     def _side_by_side(self, group: Sequence[SliceCotangent], axis: int, shape: Shape) -> int:
         """Concatenate the cotangents in ``group``, which belong to slices that do not overlap, with
-        zeros in the gaps between them. Return the number of the result, which is the cotangent of
-        the whole value with ``shape``."""
+        zeros in the gaps between them. Return the value number of the result, which is the
+        cotangent of the whole value with ``shape``."""
         pieces: list[int] = []
         end = Dim()
 
@@ -221,8 +221,8 @@ class Reverse:
         self.add(weight, self.emit("tensordot", self.read(left), cotangent, axes=(axes, axes)))
 
     def cotangent(self, value: int, shape: Shape) -> int:
-        """Return the number of the whole cotangent of a value, or of zeros with ``shape`` if no
-        cotangent was collected."""
+        """Return the whole cotangent of a value, or zeros with ``shape``, if no cotangent was
+        collected."""
         combined = self.combine_parts(value)
         return self.builder.zeros(shape) if combined is None else combined
 

@@ -41,7 +41,7 @@ def _tanh(r: Reverse, node: Node, g: int) -> None:
 
 
 def _erf(r: Reverse, node: Node, g: int) -> int:
-    """Return the number of the cotangent of erf's operand x: ``g * 2 / sqrt(pi) * exp(-x * x)``."""
+    """Return the cotangent of erf's operand x: ``g * 2 / sqrt(pi) * exp(-x * x)``."""
     x = r.read(node.inputs[0])
     bell = r.emit("exp", r.emit("negative", r.emit("multiply", x, x)))
     return r.emit("multiply", g, r.emit("multiply", r.constant(SLOPE), bell))

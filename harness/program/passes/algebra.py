@@ -61,7 +61,7 @@ def _same_shape(g: Rewriter, value: int, inputs: Sequence[int]) -> bool:
 
 def _add(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Simplify an addition: ``0 + x`` becomes ``x``, and ``-a + b`` becomes ``b - a``. Return the
-    number of the new value; None if neither fits."""
+    new value; None if neither fits."""
     for a, b in (inputs, inputs[::-1]):
         if g.number(a) == 0 and _same_shape(g, b, inputs):
             return b
@@ -90,7 +90,7 @@ def _blend(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 def _subtract(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Simplify a subtraction: ``x - 0`` becomes ``x``, ``0 - x`` becomes ``-x``, and ``a - (-b)``
-    becomes ``a + b``. Return the number of the new value; None if nothing fits."""
+    becomes ``a + b``. Return the new value; None if nothing fits."""
     a, b = inputs
     if g.number(b) == 0 and _same_shape(g, a, inputs):
         return a
@@ -104,8 +104,7 @@ def _subtract(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> i
 
 def _negative(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Simplify a negation: ``-(-x)`` becomes ``x``, ``-(a - b)`` becomes ``b - a``, and ``-(c *
-    x)`` with a constant c becomes ``(-c) * x``. Return the number of the new value; None if nothing
-    fits."""
+    x)`` with a constant c becomes ``(-c) * x``. Return the new value; None if nothing fits."""
     node = g.node(inputs[0], "negative", "multiply", "subtract")
     if node is None:
         return None
@@ -123,8 +122,8 @@ def _negative(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> i
 
 def _multiply(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Simplify a product with constants c and d: ``1 * x`` becomes ``x``, ``c * (-x)`` becomes
-    ``(-c) * x``, and ``c * (d * x)`` becomes ``(c * d) * x``. Return the number of the new value;
-    None if nothing fits."""
+    ``(-c) * x``, and ``c * (d * x)`` becomes ``(c * d) * x``. Return the new value; None if nothing
+    fits."""
     for a, b in (inputs, inputs[::-1]):
         number = g.number(a)
         if number is None:
@@ -149,7 +148,7 @@ def _product_of_multiples(
     g: Rewriter, inputs: tuple[int, ...], attributes: Attributes
 ) -> int | None:
     """Move constants c and d out of a product: ``(c * x) * (d * x)`` becomes ``(c * d) * (x * x)``.
-    Return the number of the new value; None if the product is different."""
+    Return the new value; None if the product is different."""
     (c, x), (d, y) = (_multiple(g, i) for i in inputs)
     if x != y or inputs == (x, y) or not 1e-30 < abs(c * d) < 1e30:
         return None
@@ -168,7 +167,7 @@ def _multiple(g: Rewriter, value: int) -> tuple[float, int]:
 
 def _divide(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Replace the division by a constant c by a multiplication: ``x / c`` becomes ``(1 / c) * x``.
-    Return the number of the new value; None if c is not constant or 1 / c not finite."""
+    Return the new value; None if c is not constant or 1 / c not finite."""
     number = g.number(inputs[1])
     if number is None or number == 0 or not isfinite(1 / number):
         return None

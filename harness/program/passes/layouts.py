@@ -128,8 +128,8 @@ class _PermutedOperands:
         return None
 
     def _in_order(self, value: int, axes: Axes) -> int:
-        """Return the number of a value with its axes permuted by ``axes``. If the value has fewer
-        axes than ``axes``, axes of length 1 are first added in front."""
+        """Return a value with its axes permuted by ``axes``. If the value has fewer axes than
+        ``axes``, axes of length 1 are first added in front."""
         if not axes:
             return value
         if (value, axes) in self.new_values:

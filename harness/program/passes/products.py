@@ -340,9 +340,9 @@ class _Merger:
     def _join_operand(
         self, values: Sequence[int], axis: int, makers: Mapping[int, Node], added: list[Node]
     ) -> int:
-        """Return the number of the joined operand. It is a single slice if ``values`` are
-        neighbouring slices of one value, otherwise their concatenation. The nodes that compute it
-        are appended to the list ``added``. ``makers`` maps a value to the node that computes it."""
+        """Return the joined operand. It is a single slice if ``values`` are neighbouring slices of
+        one value, otherwise their concatenation. The nodes that compute it are appended to the list
+        ``added``. ``makers`` maps a value to the node that computes it."""
         parts = [makers.get(v) for v in values]
         first, last = parts[0], parts[-1]
         if first is not None and last is not None and _neighbours(parts, axis):

@@ -125,8 +125,8 @@ class Rewriter:
     # --- Emitting
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Emit an operation and return the number of its result. If a rewrite rule applies, the
-        result is the rule's value. If an equal node exists, the result is this node's value."""
+        """Emit an operation and return the value number of its result. If a rewrite rule applies,
+        the result is the rule's value. If an equal node exists, the result is this node's value."""
         return self.apply(op, inputs, attributes)
 
     def constant(self, value: float) -> int:
@@ -145,9 +145,9 @@ class Rewriter:
         attributes: Attributes,
         old: Node | None = None,
     ) -> int:
-        """Emit an operation like :meth:`emit`, and return the number of the result. ``old`` is the
-        node that the operation replaces; if possible, the result keeps the value number of this
-        node."""
+        """Emit an operation like :meth:`emit`, and return the value number of the result. ``old``
+        is the node that the operation replaces; if possible, the result keeps the value number of
+        this node."""
         key = _key(op, inputs, attributes)
         same = self._rewritten(key, op, inputs, attributes)
         if same is not None:
@@ -191,8 +191,8 @@ class Rewriter:
     def _rewritten(
         self, key: Any, op: str, inputs: tuple[int, ...], attributes: Attributes
     ) -> int | None:
-        """Apply the first rewrite rule that fits a node; return the number of its value, or None if
-        no rule fits. ``key`` identifies the node's operation and operands."""
+        """Apply the first rewrite rule that fits a node; return the rule's value, or None if no
+        rule fits. ``key`` identifies the node's operation and operands."""
         rules = self.rules.get(op)
         if (
             not rules

@@ -36,7 +36,7 @@ def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
 def _reshape_and_permute(
     g: Rewriter, value: int, shape: tuple[Dim, ...], axes: tuple[int, ...]
 ) -> int:
-    """Reshape a value to ``shape`` and permute its axes by ``axes``; return the number of the
+    """Reshape a value to ``shape`` and permute its axes by ``axes``; return the value number of the
     result. If only axes of length 1 move, a reshape is enough."""
     moved = tuple(shape[a] for a in axes)
     long = [a for a in axes if shape[a] != ONE]

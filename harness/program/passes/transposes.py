@@ -56,8 +56,8 @@ def _elementwise(op: str) -> Rule:
 
 
 def _unpermuted(g: Rewriter, value: int, axes: Axes) -> int | None:
-    """Return the number of the value that gives ``value`` if it is permuted by ``axes``. Return
-    None if this value could only be computed by a large permutation."""
+    """Return the value that gives ``value`` if it is permuted by ``axes``. Return None if this
+    value could only be computed by a large permutation."""
     movable = _movable(g, value)
     if movable is not None and movable[1] == axes:
         return movable[0]
