@@ -153,7 +153,7 @@ class Location:
 
     @property
     def where(self) -> str:
-        """The value, its layer and its time step, as text."""
+        """The value's name, its layer and its time step, as text."""
         name = self.part.name.rpartition("/")[2]
         step = "" if self.part.step is None else f", time step {self.part.step}"
         return (f"{name} of layer {self.layer}" if self.layer else self.part.name) + step

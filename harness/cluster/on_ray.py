@@ -240,8 +240,8 @@ class Actor:
         """Call a method and wait for its result.
 
         Raises:
-            Lost: as in :meth:`result`.
-            ClusterError: as in :meth:`result`.
+            Lost: the process or its node has ended.
+            ClusterError: the call failed, e.g. because a module or file is missing on the node.
         """
         return self.result(self.begin(method, *arguments))
 

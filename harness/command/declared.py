@@ -213,9 +213,10 @@ def options_of(declared: type) -> Iterator[Option]:
 
 
 def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of those options in ``given`` that the dataclass declares, by field name.
+    """Return the values in ``given`` of those options that the dataclass ``declared`` has, by field
+    name.
 
-    ``given`` has click's values.
+    ``given`` has the values that click has parsed.
 
     Raises:
         UsageError: a text does not fit its field.

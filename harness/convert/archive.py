@@ -203,7 +203,8 @@ def read_arrays(
 ) -> dict[str, Array]:
     """Check the declared shapes and dtypes of all arrays, then load the ``wanted`` arrays in C
     order. ``found`` maps each key to an array in the file, and ``wanted`` maps each key to its
-    shape in the model.
+    shape in the model. ``integers`` has the keys whose arrays hold integers; these arrays become
+    int64.
 
     Raises :class:`UsageError` for missing or unknown keys, for wrong shapes or dtypes, and for an
     array that differs from its declaration.
@@ -225,8 +226,9 @@ def check_declared(
     wanted: Mapping[str, tuple[int, ...]],
     integers: Container[str] = (),
 ) -> None:
-    """Raise :class:`UsageError` if the declared shape of an array is not the model's, if a dtype is
-    neither float32 nor float64, or if arrays have different dtypes."""
+    """Raise :class:`UsageError` if the declared shape of an array is not the model's, if its dtype
+    is neither float32 nor float64 (for keys in ``integers``: not an integer dtype), or if the float
+    arrays have different dtypes."""
     name = displayed(path)
     for key, shape in wanted.items():
         if found[key].shape != shape:

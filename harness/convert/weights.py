@@ -363,7 +363,8 @@ def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
 
 
 def _plain(name: str, array: Array, constant: bool) -> Array:
-    """Return the array in C order, because safetensors stores other orders wrongly."""
+    """Return the array in C order, because safetensors stores other orders wrongly. A constant (an
+    array that is not trained) may also hold integers."""
     values = np.asarray(array)
     kinds = ("f4", "f8", "i8") if constant else ("f4", "f8")
     if values.dtype.str[1:] not in kinds:
@@ -434,7 +435,7 @@ def is_plain(path: str | Path) -> bool:
 
 def load_plain(path: str | Path, integers: Container[str] = ()) -> ArrayDict:
     """Read a safetensors file that was not written by the harness. Return a dictionary from name to
-    array; all arrays are float32 or float64.
+    array. Arrays with names in ``integers`` hold integers; all others are float32 or float64.
 
     Raises:
         WeightsError: the file cannot be read, is damaged, or has other content.

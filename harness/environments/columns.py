@@ -150,11 +150,11 @@ def choose_one(request: str, python: str | None = None) -> tuple[str, str]:
 def choose_process(
     options_given: options.ProcessOptions, backend: str
 ) -> tuple[str, str, dict[str, str]]:
-    """Return three things for a command that runs a single backend: the name of its column, its
-    interpreter, and the environment variables of its process.
+    """Return three things for a command that runs a single backend: the name of its column in the
+    report, its interpreter, and the environment variables of its process.
 
     Raises:
-        UsageError: as in :func:`choose`, or an option is for another backend.
+        UsageError: a backend is unknown, a label is invalid, or an option is for another backend.
     """
     name, own_python = _split_request(backend)
     python, environment = options.process_of(options_given, name, own_python)

@@ -88,12 +88,12 @@ def gather_for(
     sizes: Mapping[str, int],
     **sources: Any,
 ) -> UserArrays | None:
-    """Read a user's arrays for a request that must have exactly one spec, as :func:`gather` does.
-    Return None if the user gave no arrays.
+    """Read a user's arrays for a request that must have exactly one spec. Return None if the user
+    gave no arrays. ``sources`` are the arrays and files, with the argument names of :func:`gather`.
 
     Raises:
         UsageError: the request does not have exactly one spec.
-        HarnessError: as in :func:`gather`.
+        HarnessError: a file cannot be read, or the arrays do not fit the spec.
     """
     if all(source is None for source in sources.values()):
         return None

@@ -122,7 +122,8 @@ def read_dims(
     lists: Mapping[str, Sequence[Dim]] | None = None,
 ) -> Shape:
     """Convert a declared shape, e.g. ``["...", "units"]``, to dimensions. ``rest`` has the axes
-    that replace ``...``. ``place_of`` returns the position of an axis in the spec.
+    that replace ``...``. ``lists`` maps a name that stands for several axes to their lengths.
+    ``place_of`` returns the position of an axis in the spec.
 
     Raises:
         SpecError: a size is unknown, or no input has ``...`` in its shape.

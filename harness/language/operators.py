@@ -102,8 +102,8 @@ def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> 
 
 
 def where(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
-    """Compute ``where(condition, a, b)``. If the condition is a boolean attribute, return the value
-    number of a or b.
+    """Compute ``where(condition, a, b)``. If the condition is a boolean attribute, the result is a
+    or b itself.
 
     In this case both a and b are evaluated, to check them, but the program does not run the unused
     value.

@@ -143,8 +143,8 @@ def scales(expected: Arrays) -> dict[str, float]:
     divided. The scale is the largest magnitude in the tensor.
 
     If a tensor consists only of rounding errors (:func:`rounding_only`), its scale is
-    :data:`THOUSANDTH` of the largest magnitude in all tensors of the same kind (:func:`kind_of`).
-    If all tensors of a kind are 0, their scale is 1.
+    :data:`THOUSANDTH` of the largest magnitude in all tensors of its kind (e.g. all gradients, see
+    :func:`kind_of`). If all tensors of a kind are 0, their scale is 1.
     """
     magnitudes, kind_magnitudes = _magnitudes(expected)
     scale = {
@@ -156,8 +156,8 @@ def scales(expected: Arrays) -> dict[str, float]:
 
 def rounding_only(expected: Arrays) -> list[str]:
     """Return the names of tensors that consist only of rounding errors, e.g. the gradient of a bias
-    before a normalisation. The entries of such a tensor are tiny relative to other tensors of the
-    same kind (:func:`kind_of`)."""
+    before a normalisation. The entries of such a tensor are tiny relative to other tensors of its
+    kind (e.g. to other gradients, see :func:`kind_of`)."""
     magnitudes, kind_magnitudes = _magnitudes(expected)
     return [
         name for name, size in magnitudes.items() if _is_rounding_only(size, kind_magnitudes[name])
@@ -182,7 +182,7 @@ def rounding_only_noise(dtype: str) -> float:
 
 def _magnitudes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
     """Return two dictionaries from tensor name to number: the largest magnitude in the tensor, and
-    the largest magnitude in all tensors of its kind (:func:`kind_of`)."""
+    the largest magnitude in all tensors of its kind (e.g. all gradients, see :func:`kind_of`)."""
     magnitudes: dict[str, float] = {}
     kinds: dict[tuple[str, str], float] = {}
     for name, array in expected.items():

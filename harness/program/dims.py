@@ -2,7 +2,8 @@
 
 A program works for any batch size and number of steps. Its shapes therefore contain names, which
 are replaced by numbers when the arrays are known. Concatenating adds dimensions, slicing subtracts
-them, and merging axes multiplies them. No operation of the language divides dimensions.
+them, and merging axes multiplies them. A quotient of dimensions is possible only if it is a
+dimension again, see :meth:`Dim.divided`.
 """
 
 from __future__ import annotations

@@ -193,8 +193,8 @@ def _extent(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Move constants and signs out of a sum: ``sum(c * x) -> c * sum(x)``. The result of the sum
-    has fewer entries than x, so the multiplication takes less time."""
+    """Move constants and signs out of a sum: ``sum(c * x)`` becomes ``c * sum(x)``. The result of
+    the sum has fewer entries than x, so the multiplication takes less time."""
     node = g.node(inputs[0], "negative", "multiply", "sum")
     if node is None or g.uses[inputs[0]] > 1:
         return None

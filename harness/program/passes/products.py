@@ -420,8 +420,8 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
 
 
 def _loops(nodes: Sequence[Node]) -> dict[int, int]:
-    """Map a value to a loop if this is the only loop that reads the value, directly or through
-    other nodes. A loop is given by the number of its first result."""
+    """Return a dictionary from value to loop. A value is included if only one loop reads it,
+    directly or through other nodes. The loop is given as the number of its first result."""
     # The loops that depend on each value.
     ends: dict[int, set[int]] = defaultdict(set)
     for node in reversed(nodes):

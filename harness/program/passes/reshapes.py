@@ -90,8 +90,8 @@ def _slice(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 def _slice_of_concat(
     g: Rewriter, parts: tuple[int, ...], axis: int, start: Dim, stop: Dim
 ) -> int | None:
-    """Rewrite ``[a, b][:n] -> a[:n]``, if the slice ``start:stop`` lies within one of the
-    concatenated values ``parts``."""
+    """Take a slice from one of the concatenated values ``parts``, without the concatenation: ``[a,
+    b][:n] -> a[:n]``. Return None if the slice ``start:stop`` does not lie within one of them."""
     offset, low, high = Dim(), start.resolve(g.sizes), stop.resolve(g.sizes)
     for part in parts:
         end = offset + g.shape(part)[axis]
@@ -121,8 +121,9 @@ def _concat(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
-    """Return the values whose concatenation along ``axis`` is ``value``. ``value`` may also be a
-    slice of a concatenation. If it is neither, return a tuple with ``value`` itself."""
+    """Return the values that are concatenated along ``axis`` to give ``value``. ``value`` may also
+    be a slice of a concatenation. If ``value`` is not a concatenation, return a tuple with
+    ``value`` itself."""
     inner = g.node(value, "concat")
     if inner is not None and inner.attributes["axis"] == axis:
         return inner.inputs
@@ -169,8 +170,8 @@ def _flip(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
 
 
 def _last_step(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``stack[-1] -> carried``, if the last row of a loop's stack and the loop's last
-    carried value are equal."""
+    """Replace the last row of a loop's stack by the loop's last carried value, if these two are
+    equal: ``stack[-1]`` becomes ``carried``. A stack has the values of all steps."""
     part = g.node(inputs[0], "slice")
     if part is None or attributes["axis"] != 0 or part.attributes["axis"] != 0:
         return None

@@ -32,8 +32,8 @@ def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> in
 
 
 def _elementwise(op: str) -> Rule:
-    """Return the rewrite rule ``f(table[i], b) -> f(table, b)[i]`` for the elementwise operation
-    ``op``, here called f."""
+    """Return the rewrite rule that applies the elementwise operation ``op``, here called f, to a
+    whole embedding table before its rows are taken: ``f(table[i], b) -> f(table, b)[i]``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         takes = [_large_take(g, i) for i in inputs]

@@ -35,8 +35,8 @@ def _given(g: Rewriter, value: int) -> bool:
 
 
 def _elementwise(op: str) -> Rule:
-    """Return the rewrite rule ``f(x.T, y.T) -> f(x, y).T`` for the elementwise operation ``op``,
-    here called f."""
+    """Return the rewrite rule for the elementwise operation ``op``, here called f: permute its
+    result instead of its operands, ``f(x.T, y.T) -> f(x, y).T``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for value in inputs:
@@ -70,8 +70,9 @@ def _unpermuted(g: Rewriter, value: int, axes: Axes) -> int | None:
 
 
 def _sinking(op: str) -> Rule:
-    """Return the rewrite rule ``f(x.T, b) -> f(x, b.T).T`` for the operation ``op``, here called f.
-    The operand ``b`` has fewer axes than ``x``. The rule applies if no other node reads ``x.T``."""
+    """Return the rewrite rule for the operation ``op``, here called f, with an operand ``b`` that
+    has fewer axes than ``x``: ``f(x.T, b) -> f(x, b.T).T``. The smaller operand is then permuted.
+    The rule applies if no other node reads ``x.T``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for position, value in enumerate(inputs):
@@ -106,8 +107,8 @@ Below = Callable[[Rewriter, int, Axes, Attributes], "tuple[int, Axes] | None"]
 
 
 def _past(below: Below) -> Rule:
-    """Return the rewrite rule ``f(x.T) -> f(x).T``. The function ``below`` emits f for the
-    unpermuted operand."""
+    """Return the rewrite rule that permutes the result of an operation f instead of its operand:
+    ``f(x.T) -> f(x).T``. The function ``below`` emits f for the unpermuted operand."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         movable = _movable(g, inputs[0])
