@@ -56,8 +56,8 @@ def find_size_names(axes: Iterable[int | str]) -> set[str]:
 
 
 def size_of(expression: Expr, sizes: Mapping[str, Dim], divide: Divide | None = None) -> Dim:
-    """Convert an expression of sizes and whole numbers to a dimension. ``divide`` is described in
-    :func:`read_dim`.
+    """Convert an expression of sizes and whole numbers to a dimension. ``divide(a, b)`` returns
+    quotients that are not a sum or product of sizes; without it, they are errors.
 
     Raises:
         SpecError: the expression contains something else, or its number is too large.

@@ -21,17 +21,18 @@ SAME, VALID = "same", "valid"
 
 
 def is_dims(value: object) -> TypeGuard[tuple[Dim, ...]]:
-    """Return whether an attribute has one dimension per axis."""
+    """Return whether the value of an attribute is a tuple with one dimension for each axis."""
     return isinstance(value, tuple) and all(isinstance(item, Dim) for item in value)
 
 
 def is_required(default: object) -> bool:
-    """Return whether each use must set an attribute with this default."""
+    """Return whether every use of a definition must set an attribute with this ``default``: the
+    default is ``size``, or a list that contains ``size``."""
     return default == "size" or (isinstance(default, list) and "size" in default)
 
 
 def flatten(values: Iterable[Any]) -> Iterator[Any]:
-    """Yield values, with lists and lists in lists replaced by their entries."""
+    """Yield the entries of nested lists one by one: ``[1, [2, 3]]`` gives 1, 2, 3."""
     for value in values:
         if isinstance(value, list):
             yield from flatten(value)
@@ -42,10 +43,12 @@ def flatten(values: Iterable[Any]) -> Iterator[Any]:
 def read_axis_values(
     name: str, default: Sequence[Any], value: Any, sizes: Mapping[str, Dim], at: Place
 ) -> AxisValues:
-    """Return the value of the attribute ``name`` at each axis. ``default`` shows the form.
+    """Return the value of the attribute ``name`` at each axis. ``default`` shows which format the
+    value must have: ``[1, 1]`` stands for a number per axis, and ``[[0, 0], [0, 0]]`` for a pair
+    (before, after) per axis.
 
     Raises:
-        SpecError: the value has a different form, or contains an unknown size.
+        SpecError: the value has a different format, or contains an unknown size.
     """
     sides = isinstance(default[0], list)
     if sides and value in (SAME, VALID):

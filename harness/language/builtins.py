@@ -118,7 +118,8 @@ def _read_padding(
     expr: Call,
     scope: Scope,
 ) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
-    """Return the entries to add before and after each axis."""
+    """Return two tuples: how many entries to add before each axis, and how many after it. They come
+    from the keywords ``padding`` and ``after`` of a call."""
     count, argument = len(attributes["axes"]), keywords.get("padding", Number(0, place=expr.place))
     bound = scope.names.get(argument.id) if isinstance(argument, Name) else None
     if not (bound == SAME or (isinstance(bound, tuple) and not is_dims(bound))):
@@ -139,8 +140,9 @@ def _read_padding(
 def _same_padding(
     attributes: Mapping[str, Any], shape: Shape, expr: Call
 ) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
-    """Return the padding with which an axis has a window for each ``stride`` entries. The end gets
-    the odd entry."""
+    """Return the padding before and after each axis for ``padding=same``: an axis then has as many
+    windows as it has blocks of ``stride`` entries. If the number of padding entries is odd, the
+    additional entry comes after the axis."""
     before, after = [], []
     columns = (attributes[name] for name in ("axes", "size", "stride", "dilation"))
     for axis, size, stride, dilation in zip(*columns, strict=True):
@@ -378,11 +380,12 @@ def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _grouped_product(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``grouped_product(x, W, groups=2)``: the sum over the last axes of x and all axes of
-    W but the last. Channels are on the last axis of x. Each group of channels has its own units.
+    """Compute ``grouped_product(x, W, groups=2)``, the product of a grouped convolution: it sums
+    over the last axes of x and over all axes of W but the last. Channels are on the last axis of x.
+    Each group of channels has its own units.
 
-    E.g. shapes ``[batch, steps, kernel, channels]`` of x and ``[kernel, channels / groups, units]``
-    of W give ``[batch, steps, units]``.
+    For example, x of shape ``[batch, steps, kernel, channels]`` and W of shape ``[kernel, channels
+    / groups, units]`` give ``[batch, steps, units]``.
     """
     keywords = check_arguments(expr, 2, ("groups",))
     x, kernel = (evaluator.tensor(a, scope) for a in expr.arguments)
@@ -421,7 +424,8 @@ def _grouped_product(evaluator: LanguageValues, expr: Call, scope: Scope) -> int
 
 
 def _repeat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``repeat(x, axis=1, times=n)``: each entry of an axis n times, one after another."""
+    """Compute ``repeat(x, axis=1, times=n)``: each entry along the axis occurs n times, one after
+    another."""
     keywords = check_arguments(expr, 1, ("axis", "times"))
     if "axis" not in keywords or "times" not in keywords:
         raise SpecError(

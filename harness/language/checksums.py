@@ -439,7 +439,8 @@ class _DefinitionHasher:
 
 
 def _condition(declared: object) -> tuple[str, ...]:
-    """Return the attribute that decides whether a layer has a parameter, if there is one."""
+    """Return the name of the attribute that decides whether a layer has a parameter (key ``when``),
+    as a tuple with one name; () if there is no such attribute."""
     when = declared.when if isinstance(declared, schema.LayerParameter) else None
     return () if when is None else (when,)
 

@@ -23,7 +23,8 @@ def read_constant(
     attributes: DistributionAttributes,
     document: Document,
 ) -> tuple[Type, dict[str, Any]]:
-    """Return the type of a constant, and its entries or their distribution as plain data.
+    """Return the type of a constant (an array that training does not change), and a dictionary with
+    its entries (key ``value``) or their distribution.
 
     Raises:
         SpecError: ``value`` does not fit the shape or the index, or the distribution is wrong.
@@ -43,7 +44,7 @@ def read_constant(
 
 
 def _read_entries(value: Any, type_: Type, path: KeyPath, document: Document) -> Any:
-    """Return the entries as a number or as nested tuples."""
+    """Check the entries of a constant, and return them as a number or as nested tuples."""
     place = document.place_of(path)
     fixed = [dim for dim in type_.shape if isinstance(value, list)]
     named = [str(dim) for dim in (*fixed, type_.bound or Dim(1)) if dim.terms]

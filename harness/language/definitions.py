@@ -141,7 +141,7 @@ def _check_unusual(document: Document, layer: schema.Layer) -> None:
 
 
 def _check_when(document: Document, layer: schema.Layer) -> None:
-    """Check that the key ``when`` of each parameter names an attribute that is true or false."""
+    """Check the key ``when`` of each parameter: it must name a boolean attribute."""
     truths = [n for n, default in layer.attributes.items() if isinstance(default, bool)]
     for name, parameter in layer.parameters.items():
         if parameter.when is not None and parameter.when not in truths:

@@ -30,7 +30,7 @@ def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
 
 
 def initial_statistics(program: Program) -> dict[str, Array]:
-    """Return the initial moving statistics: a dictionary from name to array."""
+    """Return the initial moving statistics and the constants: a dictionary from name to array."""
     statistics: dict[str, Array] = {}
     for port in program.statistics:
         if is_constant(port):
@@ -42,7 +42,8 @@ def initial_statistics(program: Program) -> dict[str, Array]:
 
 
 def constant_array(program: Program, port: Port, seed: int) -> Array:
-    """Return the entries of a constant, in float64 or int64: those in the spec, or drawn ones."""
+    """Return the entries of a constant, in float64 or int64. If the spec does not state them, they
+    are drawn with ``seed``."""
     shape, type_ = program.shape(port), program.type_of(port)
     if port.init is not None and "value" in port.init:
         dtype = np.float64 if type_.kind == "float" else np.int64

@@ -65,7 +65,8 @@ class Instance:
 
     @property
     def declared_parameters(self) -> dict[str, schema.LayerParameter]:
-        """The parameters that the layer has with these attributes (key ``when``)."""
+        """The declarations of the layer's parameters by name, without those whose attribute
+        ``when`` is false."""
         declared = self.layer.parameters.items()
         return {n: p for n, p in declared if self.attributes.get(p.when or "", True) is True}
 

@@ -285,7 +285,7 @@ class LayerEvaluator(Evaluator):
         self.places.update(dict.fromkeys(results_of_call, call.place))
 
     def _copy(self, value: int) -> int:
-        """Return a new value that is equal to a value."""
+        """Append nodes that compute a copy of ``value``; return the new value."""
         if self.type_of(value).kind == "float":
             return self.builder.emit("multiply", self.builder.constant(1.0), value)
         return self.builder.emit("squeeze", self.builder.emit("expand_dims", value, axis=0), axis=0)

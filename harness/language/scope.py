@@ -37,7 +37,8 @@ class FunctionName:
 
 @dataclass(frozen=True)
 class Missing:
-    """The binding of a parameter that the layer does not have (key ``when``). It counts as 0."""
+    """The value of a name in equations if the layer does not have the parameter of this name (key
+    ``when``). The name then counts as 0."""
 
 
 # An attribute with one value per axis, or one pair (before, after) per axis, or ``same``.

@@ -46,8 +46,8 @@ def draw(
 
 
 def _statistic(program: Program, port: Port, seed: int) -> Array:
-    """Draw a moving statistic, or return a constant. Entries that the spec gives are exact, as
-    numbers in equations are."""
+    """Draw a moving statistic, or return a constant. If the spec states the entries of a constant,
+    they are exact. Other float entries are rounded to float32."""
     if not is_constant(port):
         return parameter(program, port, seed)
     entries = constant_array(program, port, seed)

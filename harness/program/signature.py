@@ -78,7 +78,8 @@ T = TypeVar("T")
 
 
 def call_key(node: Node) -> str:
-    """Return the name of a call node: the layer's name in the model, or the name of the loss."""
+    """Return the name by which a call node is identified: the layer's name in the model, or the
+    name of the loss."""
     return str(node.attributes.get("instance", node.attributes["label"]))
 
 
@@ -135,12 +136,13 @@ def noise_ports(program: Program) -> tuple[Port, ...]:
 
 
 def is_constant(port: Port) -> bool:
-    """Return whether a port among a program's statistics is a constant, which never changes."""
+    """Return whether a port in ``program.statistics`` is a constant, which training does not
+    change, and not a moving statistic."""
     return "constant" in (port.init or {})
 
 
 def index_names(program: Program) -> set[str]:
-    """Return the names of the constants whose entries are indices."""
+    """Return the names of a program's constants whose entries are indices."""
     return {port.name for port in program.statistics if program.type_of(port).kind == "index"}
 
 
@@ -169,8 +171,8 @@ def without_noise(program: Program, inputs: Mapping[str, T]) -> dict[str, T]:
 
 
 def variable_ports(program: Program) -> dict[str, Port]:
-    """Return a mapping from name to port for all ports that have gradients: parameters, float
-    inputs and float state."""
+    """Return a dictionary of all ports that have gradients: parameters (key ``rnn.W``), float
+    inputs (key ``input.x``) and float states (key ``state.h``)."""
     return {
         f"{prefix}{port.name}": port
         for prefix, port in crossing_ports(program)
@@ -179,7 +181,8 @@ def variable_ports(program: Program) -> dict[str, Port]:
 
 
 def result_ports(program: Program, mode: Mode) -> dict[str, int]:
-    """Return a mapping from name to value number for the values that a program returns in a mode.
+    """Return a dictionary from name, e.g. ``output.logits``, to value number, for the values that a
+    program returns in a mode.
 
     All modes return the new state and statistics. The modes differ in the other results:
 

@@ -122,7 +122,7 @@ def _select(g: Idioms, node: Node) -> Match | None:
 
 
 def _restored(g: Idioms, node: Node) -> Match | None:
-    """Replace an axis that is added and removed again by the value before."""
+    """Replace ``squeeze(expand_dims(x))`` by x, if the same axis is added and removed."""
     wide = g.node(node.inputs[0], "expand_dims")
     if wide is None or wide.attributes["axis"] != node.attributes["axis"]:
         return None

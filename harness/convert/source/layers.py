@@ -34,7 +34,12 @@ class Method:
 @dataclass
 class LayerForm:
     """All layers of a model with the same definition, attributes and shapes. They are written as
-    one class, with one method for each different set of equations."""
+    one class, with one method for each different set of equations.
+
+    ``shapes`` has the shape of each parameter, statistic and constant. ``statistics``,
+    ``constants`` and ``integers`` (constants that hold integers) are names of such arrays;
+    ``statistics`` includes the constants.
+    """
 
     name: str
     definition: str
@@ -52,7 +57,8 @@ class LayerForm:
 
     @property
     def float_shapes(self) -> list[str]:
-        """The names of the arrays that hold floats; constants come last."""
+        """The names of the parameters, statistics and constants that hold floats; constants come
+        last."""
         names = [name for name in self.shapes if name not in self.integers]
         return sorted(names, key=self.constants.__contains__)
 
