@@ -77,7 +77,7 @@ class CheckChange:
         )
 
     def record(self) -> dict[str, object]:
-        """Return the change as plain data, for JSON."""
+        """Return the change as a dictionary that can be written as JSON."""
         return {"check": self.check, "old": _record(self.old), "new": _record(self.new)}
 
 
@@ -110,7 +110,7 @@ class CellChange:
         return f"{first}{further}"
 
     def record(self) -> dict[str, object]:
-        """Return the change as plain data, for JSON."""
+        """Return the change as a dictionary that can be written as JSON."""
         return {
             "kind": self.kind,
             "worse": self.worse,

@@ -233,7 +233,7 @@ def _compose_lines(
 def results_data(
     code: int, request: Request, report: Report, compared: RunChanges | None = None
 ) -> dict[str, object]:
-    """Return the results of ``harness check`` as the plain data that ``--json`` prints. ``code`` is
+    """Return the results of ``harness check`` as the dictionary that ``--json`` prints. ``code`` is
     the exit code. ``compared`` has the changes since a baseline, or is None."""
     arrays = {} if request.given is None else {"given": describe_arrays(request.given).plain()}
     changes = {} if compared is None else {"since": compared.record()}

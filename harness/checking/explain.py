@@ -141,7 +141,7 @@ class ModelExplanation:
         return text.rstrip("\n")
 
     def data(self) -> list[dict[str, object]]:
-        """Return the explanation as plain data, for JSON."""
+        """Return the explanation as dictionaries that can be written as JSON."""
         spec, program = self.spec, self.program
         model = spec.model.model_dump(mode="json", exclude_none=True)
         keys = ("summary", "source", "equations", "loss", "metrics", "optimizer", "training")

@@ -59,8 +59,8 @@ class Definitions:
         )
 
     def data(self) -> list[dict[str, object]]:
-        """Return the contents of the definitions' files as plain data, and the models that use each
-        definition."""
+        """Return one dictionary for each definition, for JSON: the content of its file, and the
+        models that use it. For an initializer, the dictionary has its summary and its arguments."""
         return [
             {"kind": kind, "name": self.name}
             | (

@@ -367,11 +367,11 @@ def make_request_record(request: Request) -> RequestRecord:
 
 
 def records_of(path: Path, request: Request) -> Records:
-    """Read the record file of a run that had the same request. Return empty records if there is no
-    such file.
+    """Read the record file ``path``, which an earlier run of the same request has written. Return
+    empty records if there is no such file.
 
     Raises:
-        RecordError: the file cannot be read, or a line lacks fields of its kind.
+        RecordError: the file cannot be read, or a line lacks required fields.
         UsageError: the file has a run with different sizes, checks or seed.
     """
     if not path.exists():

@@ -286,8 +286,9 @@ def _make_record(
     search: Search,
     notes: Sequence[str],
 ) -> dict[str, object]:
-    """Return the result of a reduction as plain data for ``--json``: the sizes and layers before
-    (``original``) and after (``reduced``), and the number of passes that were tried."""
+    """Return the result of a reduction as the dictionary that ``--json`` prints. It has the sizes
+    and layers before (``original``) and after (``reduced``), and the number of passes that were
+    tried."""
     return {
         "folder": os.fspath(target),
         **cell.record(),
@@ -381,8 +382,8 @@ def run_replay(options: ReplayOptions) -> CommandResult:
 
 
 def _tensor_record(deviation: Deviation) -> dict[str, object]:
-    """Return the deviation of a tensor as plain data for ``--json``. In the data, ``error`` and
-    ``allowed`` are relative to the oracle's values."""
+    """Return the deviation of a tensor as the dictionary that ``--json`` prints. Its values
+    ``error`` and ``allowed`` are relative to the oracle's values."""
     return {
         "name": deviation.name,
         "error": deviation.error,

@@ -62,7 +62,7 @@ class Task:
     options: str = "{}"
 
     def record(self) -> dict[str, object]:
-        """Return the task as plain data, for JSON."""
+        """Return the task as a dictionary that can be written as JSON."""
         return {
             **self.cell.record(),
             "source": self.source,
@@ -71,7 +71,7 @@ class Task:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
-        """Make a task from the data that :meth:`record` returns.
+        """Make a task from the dictionary that :meth:`record` returns.
 
         Raises:
             UsageError: a field is missing or unknown, or has a wrong type.

@@ -68,8 +68,8 @@ class Exported:
         return next((str(a.dtype) for a in arrays if a.dtype.kind == "f"), "float32")
 
     def payload(self) -> dict[str, object]:
-        """Return all fields by name, as plain data and arrays that can be sent to a worker
-        process."""
+        """Return a dictionary with all fields, as JSON values and arrays that can be sent to a
+        worker process."""
         return {
             "spec": self.spec,
             "training": encode(self.training),
@@ -272,7 +272,7 @@ def load(name: str) -> Format:
 
 class FormatService:
     """The methods of a format that the harness calls in the format's process. Arguments and results
-    are plain data, which can be sent between processes."""
+    are JSON values and arrays, which can be sent between processes."""
 
     def __init__(self, format_: Format) -> None:
         self.format, self.name = format_, format_.name

@@ -231,8 +231,8 @@ def _value_text(value: Any) -> str:
 
 
 def as_plain_data(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
-    """Return attributes as plain data, to be stored in the nodes of a program. If the value is a
-    function, it becomes the function's name."""
+    """Return attributes as a dictionary for the nodes of a program. If the value is a function, it
+    becomes the function's name; other values stay the same."""
     return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}
 
 

@@ -352,7 +352,8 @@ class Locator:
 
 @dataclass(frozen=True)
 class Document:
-    """The content of a spec file as plain data, with the position of each key and value.
+    """The content of a spec file as dictionaries, lists, texts and numbers, with the position of
+    each key and value.
 
     A path consists of the keys and indices that lead from the root to a value, e.g. ``("layers",
     "rnn", "units")``. The empty path is the root.
@@ -364,7 +365,7 @@ class Document:
 
     @property
     def data(self) -> Data:
-        """The content of the file as plain data: dict, list, str, int, float and bool."""
+        """The content of the file as values of the types dict, list, str, int, float and bool."""
         return self.nodes.data
 
     def place_of(self, path: KeyPath) -> Place:

@@ -220,9 +220,9 @@ def _sharing_error(call: LayerCall, owner: Instance, name: str) -> SpecError:
 def _initial_distribution(
     call: LayerCall, section: str, name: str, parameter: schema.Parameter, shape: Shape
 ) -> dict[str, object]:
-    """Return the initial distribution of a parameter as plain data. If the model sets a
-    distribution, it replaces the definition's. The parameter is then not drawn together with
-    others, i.e. it has no ``block``."""
+    """Return the initial distribution of a parameter as a dictionary, see
+    :func:`.read_distribution`. If the model sets a distribution, it replaces the definition's. The
+    parameter is then not drawn together with others, i.e. it has no ``block``."""
     instance = call.instance
     if section == "parameters" and name in instance.init:
         model_init, at = instance.init[name], instance.place_of(("init", name))

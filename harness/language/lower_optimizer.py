@@ -305,7 +305,8 @@ class RuleLowering:
         return Type(read_dims(declaration.shape, self.sizes, RestAxes(), lambda n: at((*path, n))))
 
     def _initial_slot_value(self, slot: str) -> Mapping[str, Any] | None:
-        """Return the initial value of a slot as plain data; None means zeros.
+        """Return the initial value of a slot as a dictionary, e.g. ``{"parameter": {}}`` for a copy
+        of the parameter; None means zeros.
 
         Raises:
             SpecError: the initial value is unknown.
@@ -426,7 +427,7 @@ def lower_update(
     has settings of the model that add equations. ``place_of`` returns the position of an attribute.
 
     Raises:
-        SpecError: the optimizer is unknown, has no learning_rate, or is wrong in another way.
+        SpecError: the optimizer is unknown, has no learning_rate, or has another error.
     """
     at = place_of("optimizer", False) if place_of else None
     definition = library.find("optimizer", name, at)

@@ -45,7 +45,7 @@ MANTISSA = 53
 def read_noise_distribution(
     declared: schema.Noise, attributes: Mapping[str, Attribute], used: set[str], place: Place
 ) -> dict[str, Any]:
-    """Return the distribution of a noise array as plain data, e.g. ``{"noise": "bernoulli",
+    """Return the distribution of a noise array as a dictionary, e.g. ``{"noise": "bernoulli",
     "arguments": {"keep": 0.9}}``.
 
     A declared argument is a number or the name of an attribute, which is then added to ``used``.

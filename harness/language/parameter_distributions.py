@@ -36,12 +36,12 @@ def read_distribution(
     attributes: DistributionAttributes,
     place: Place,
 ) -> dict[str, object]:
-    """Return the initial distribution of a parameter as plain data.
+    """Return the initial distribution of a parameter as a dictionary with two keys.
 
-    The result is a dictionary. ``block`` is the name of the parameter's block. ``stripes`` is a
-    tuple of dictionaries with the keys ``rows``, ``law`` and ``arguments``, one for each group of
-    rows. Parameters of a block are drawn side by side as a single matrix, whose shape decides the
-    fan-in and the fan-out, as Keras does for the kernel of an LSTM.
+    ``block`` is the name of the parameter's block. ``stripes`` is a tuple of dictionaries with the
+    keys ``rows``, ``law`` and ``arguments``, one for each group of rows. Parameters of a block are
+    drawn side by side as a single matrix, whose shape decides the fan-in and the fan-out, as Keras
+    does for the kernel of an LSTM.
 
     Raises:
         SpecError: the groups do not add up to the parameter's rows, or a distribution is wrong.

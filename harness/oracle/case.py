@@ -128,7 +128,7 @@ class Case:
 
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
         """Return test arrays with a newly drawn batch of ``batch`` examples and ``time`` steps. The
-        parameters and statistics are the same as in this case."""
+        parameters and statistics are those of ``material``."""
         with within_limits(self.entries * BYTES):
             other = draw(self.training, batch, time, self.seed + 7919 * seed, rotation=seed)
         return self.material.with_batch(other)
@@ -319,8 +319,8 @@ def check_finite_results(case: Case) -> None:
     """Reject a model whose results are not finite, because they cannot be compared.
 
     Raises:
-        UsageError: the loss is not finite in float64 for the case's arrays. For a model without a
-            loss: an output has no finite entry.
+        UsageError: the loss is not finite in float64 for the arrays of the test case. For a model
+            without a loss: an output has no finite entry.
     """
     if case.spec.model.loss is None:
         values = case.forward("inference", case.material, "main").values

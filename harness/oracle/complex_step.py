@@ -105,9 +105,9 @@ def _variable_groups(names: Sequence[str]) -> list[list[str]]:
 
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
-    """Return two dictionaries: the case's arrays by value number, and all sizes by name. The arrays
-    are real. If a variable is shifted by an imaginary step, numpy makes the values that depend on
-    it complex."""
+    """Return two dictionaries: the arrays of the test case by value number, and all sizes by name.
+    The arrays are real. If a variable is shifted by an imaginary step, numpy makes the values that
+    depend on it complex."""
     material, program = case.material, case.training
     groups = {
         "": material.parameters,

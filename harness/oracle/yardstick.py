@@ -217,11 +217,11 @@ class Expected:
 
     def where_rounding_decides(self) -> Expected:
         """Return the same values with more noise in narrow dtypes (e.g. bfloat16). If the noise of
-        one tensor is so large that it is not compared, all tensors of the same kind get at least
-        this noise.
+        one tensor is so large that it is not compared, all tensors of the same kind (e.g. all
+        gradients) get at least this noise.
 
-        In this case, rounding may decide, for example, which entry of a softmax becomes 1. For some
-        tensors, the runs that measure noise may agree by luck.
+        If the noise is so large, rounding may decide, for example, which entry of a softmax becomes
+        1. For some tensors, the runs that measure noise may agree by luck.
         """
 
         def measured(base: str) -> Noise:

@@ -90,7 +90,7 @@ class Localised:
         return 0 if self.causes is None else 1
 
     def record(self) -> dict[str, object]:
-        """Return the result as plain data, for JSON."""
+        """Return the result as a dictionary that can be written as JSON."""
         causes = self.causes
         return {
             **self.cell.record(),

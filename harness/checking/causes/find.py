@@ -362,8 +362,8 @@ class Finder:
 
 
 def _trace_pass(context: Context, phase: Phase, material: Arguments) -> Sequence[Traced]:
-    """Open a session of the case's own program, load its parameters, and run one pass on the arrays
-    ``material``. Return the trace: all intermediate values by name and time step."""
+    """Open a session of the program of the test case, load its parameters, and run one pass on the
+    arrays ``material``. Return the trace: all intermediate values by name and time step."""
     remote = _open_loaded(context, context.case.training, context.case.inference, material)
     return remote.trace(phase, material, loss=phase == "training")
 

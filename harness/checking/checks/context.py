@@ -81,8 +81,8 @@ class Context:
         return self.remote.open(case.training, case.inference, rule, *setting)
 
     def open_case(self, case: Case, rule: UpdateRule | None = None) -> Context:
-        """Open a session of a different case, and load its parameters. Return the context for
-        checks of this case."""
+        """Open a session of a different test case, and load the parameters of ``case``. Return a
+        context with which checks can use ``case``."""
         context = replace(self, case=case)
         context.open(rule)
         context.remote.load(case.material)

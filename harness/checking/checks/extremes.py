@@ -62,8 +62,8 @@ def _accept_overflow(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
 
 
 def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
-    """Return the case's test arrays with the last layer's weights multiplied by ``factor``, a power
-    of two."""
+    """Return the arrays of the test case with the last layer's weights multiplied by ``factor``, a
+    power of two."""
     last = last_layer_prefix(case)
     arrays = case.material.parameters
     parameters = {n: a * factor if n.startswith(last) else a for n, a in arrays.items()}
@@ -173,7 +173,7 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
 
 
 def index_material(case: Case, value: int) -> Arguments:
-    """Return the case's test arrays with each index of inputs and targets set to ``value``; -1
+    """Return the arrays of the test case with each index of inputs and targets set to ``value``; -1
     means the last index."""
     program, material = case.training, case.material
 

@@ -81,7 +81,7 @@ def find_stable_rate(
 
 def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
     """Return a list of ``count`` batches; each is a dictionary with ``inputs`` and ``targets``. The
-    first batch is the case's own batch, unless ``time`` differs from the case's number of time
+    first batch is the batch of the test case, unless ``time`` differs from its number of time
     steps."""
     time = time or case.time
     others = (case.batch_of(case.batch, time, n) for n in range(1, count))

@@ -24,8 +24,8 @@ MOST_LIFTED = 1 << 20
 
 
 def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes) -> bool:
-    """Return whether an operation on slices of sequences is to be moved to before the loop, e.g.
-    ``x[t] @ W -> (x @ W)[t]``."""
+    """Return whether an operation on slices of sequences is to be moved out of the loop, to before
+    the loop, e.g. ``x[t] @ W -> (x @ W)[t]``."""
     if op in STEPWISE or (op == "multiply" and any(g.number(i) is not None for i in inputs)):
         return True
     if op not in ELEMENTWISE:
@@ -36,8 +36,8 @@ def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def sinks_products(_: Rewriter, node: Node) -> bool:
-    """Return whether a node is to be moved to after the loop that stacks its results. The function
-    returns True for matrix products and for nodes that only move data.
+    """Return whether a node is to be moved out of the loop that stacks its results, to after the
+    loop. The function returns True for matrix products and for nodes that only move data.
 
     This policy is for compilers that fuse elementwise operations; for other backends see
     :func:`sinks`.
@@ -46,8 +46,8 @@ def sinks_products(_: Rewriter, node: Node) -> bool:
 
 
 def sinks(g: Rewriter, node: Node) -> bool:
-    """Return whether a node is to be moved to after the loop that stacks its results, e.g.
-    ``stack(h @ W) -> stack(h) @ W``."""
+    """Return whether a node is to be moved out of the loop that stacks its results, to after the
+    loop, e.g. ``stack(h @ W) -> stack(h) @ W``."""
     if sinks_products(g, node):
         return True
     if node.op != "sum" and node.op not in ELEMENTWISE:
