@@ -155,9 +155,9 @@ def _run_witness(context: Context, result: CellResult, check: str, label: str) -
 
 
 class Witnesses:
-    """The wrong results of framework layers so far in this command. If the layers of two frameworks
-    differ from the spec's equations but agree with each other, the spec's definition of the layer
-    is at fault."""
+    """The wrong results of framework layers that were found so far in this command. If the layers
+    of two frameworks differ from the spec's equations but agree with each other, the spec's
+    definition of the layer is at fault."""
 
     def __init__(self) -> None:
         self._earlier: list[tuple[Witness, CellResult]] = []

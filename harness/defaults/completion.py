@@ -10,14 +10,15 @@ from harness.command.options import completers
 
 
 def definitions(ctx: click.Context) -> Iterable[str]:
-    """Return the names of the layers, functions, losses and optimizers in the catalogue."""
+    """Return the names of the layers, functions, losses and optimizers in the catalogue, as
+    suggestions for the argument ``LAYER``."""
     from harness.defaults.catalogue import catalogue, layers
 
     return layers(catalogue())
 
 
 def compared(ctx: click.Context) -> Iterable[str]:
-    """Return the names of the frameworks in the catalogue."""
+    """Return the names of the frameworks in the catalogue, as suggestions for ``--between``."""
     from harness.defaults.catalogue import catalogue, frameworks
 
     return frameworks(catalogue())

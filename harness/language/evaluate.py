@@ -320,8 +320,8 @@ class Evaluator(LanguageValues):
         """Check that each argument has the declared kind: floats, an index or booleans.
 
         Raises:
-            SpecError: an argument has a different kind. If there is a loss for this kind, the
-                message names it.
+            SpecError: an argument has a different kind. If a different loss takes arguments of this
+                kind, the message names this loss.
         """
         for name, declared in inputs.items():
             type_ = self.type_of(values[name])

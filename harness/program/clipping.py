@@ -203,7 +203,7 @@ class _GradientEquation:
         return _Norm(whole_model) if of_two else None
 
     def _power(self, value: int, exponent: float) -> int | None:
-        """Return x if a value is ``x ** exponent``, otherwise None."""
+        """Return x if ``value`` is ``x ** exponent``, otherwise None."""
         if exponent == ROOT and (root := self._node(value, "sqrt")) is not None:
             return root.inputs[0]
         node = self._node(value, "power")
@@ -222,7 +222,7 @@ class _GradientEquation:
         return ("max", first, second) if compared.inputs == (second, first) else None
 
     def _number(self, value: int) -> float | None:
-        """Return the number if a value is a positive constant, otherwise None."""
+        """Return the number that ``value`` is, if it is a positive constant; otherwise None."""
         product = self._product(value)
         return None if product is None or product.factors else product.number
 

@@ -148,7 +148,8 @@ TIME = Dim.of("time")
 
 
 def time_axes(type_: Type) -> list[int]:
-    """Return the numbers of a type's axes that have the dimension ``time``."""
+    """Return the positions of the axes whose dimension is ``time``, e.g. ``[1]`` for ``[batch,
+    time, units]``."""
     return [axis for axis, dim in enumerate(type_.shape) if dim == TIME]
 
 
