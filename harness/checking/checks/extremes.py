@@ -376,8 +376,8 @@ def far_inputs(context: Context) -> Iterator[Finding]:
     """Compare results at inputs and embedding tables that are about 64 times as large as usual, to
     find a backend that clips inputs or embeddings.
 
-    The matrices are divided by the same factor, so pre-activations stay in their usual range. Only
-    a clipped input or embedding then changes the results.
+    The matrices are divided by the same factor, so pre-activations stay in their usual range. The
+    purpose is that only clipping makes the backend differ from the oracle.
     """
     material = far_material(context.case)
     if material is None:
