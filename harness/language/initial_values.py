@@ -55,6 +55,12 @@ def constant_array(program: Program, port: Port, seed: int) -> Array:
     return draw(law, block_shape, generator(seed, port.name)).reshape(shape)
 
 
+def listed_constants(program: Program) -> dict[str, Array]:
+    """Return the constants whose entries the spec lists, by name."""
+    listed = (port for port in program.statistics if "value" in (port.init or {}))
+    return {port.name: constant_array(program, port, 0) for port in listed}
+
+
 def initial_state(program: Program, batch: int) -> dict[str, Array]:
     """Return the state before the first batch: a dictionary from name to float64 array."""
     sizes = {**program.sizes, "batch": batch}

@@ -13,7 +13,7 @@ import numpy as np
 from harness.arrays import ArrayDict, Arrays
 from harness.errors import UsageError
 from harness.language.axes import FREE_SIZES
-from harness.language.initial_values import reset_state
+from harness.language.initial_values import listed_constants, reset_state
 from harness.language.model import Spec
 from harness.program.ir import Port, Program
 from harness.program.signature import (
@@ -94,8 +94,8 @@ def check_user_arrays(
 
     Each group (``parameters``, ``inputs`` etc.) maps names to values that numpy can convert to
     arrays. A group must be None or complete, except that random noise may be missing from the
-    inputs. ``sizes`` has the sizes that differ from the spec. The arrays determine the sizes batch
-    and time.
+    inputs, and constants with a ``value`` in the spec from the statistics. ``sizes`` has the sizes
+    that differ from the spec. The arrays determine the sizes batch and time.
 
     Raises:
         UsageError: a name is unknown or missing, an array has a wrong shape or does not contain
@@ -112,6 +112,8 @@ def check_user_arrays(
         groups[group] = {}
         if numbers is not None:
             groups[group] = _arrays(group, program, ports, numbers)
+            if group == "statistic":
+                groups[group] = {**listed_constants(program), **groups[group]}
             _check_shapes(group, program, ports, groups[group])
             for port in ports:
                 check_entries(program, port, f"{group} {port.name}", groups[group][port.name], {})

@@ -15,6 +15,7 @@ from harness.language.model import fingerprint
 from harness.oracle.case import Case
 from harness.oracle.draw import draw
 from harness.oracle.oracle import Oracle
+from harness.oracle.user_arrays import check_user_arrays
 from harness.program.signature import index_names, result_ports, variable_ports
 from harness.runtime.session import Session
 
@@ -46,6 +47,20 @@ def test_entries_in_the_spec_are_not_rounded() -> None:
     text = CONSTANTS.replace("[1.0, 0.5, 0.25, 0.125]", "[0.1, 0.2, 0.3, 0.7]")
     arrays = draw(with_constants(text).program("training"), 2, 3, seed=5).statistics
     assert arrays["own.rates"].tolist() == [0.1, 0.2, 0.3, 0.7]
+
+
+def test_given_arrays_need_no_entries_that_the_spec_lists() -> None:
+    spec = with_constants()
+    program = spec.program("training")
+    arrays = initial_statistics(program)
+    listed = {"own.rates", "block.order", "block.share"}
+    given = {n: a for n, a in arrays.items() if n not in listed}
+    found = check_user_arrays(spec, {}, statistics=given).arrays.statistics
+    assert {n: a.tolist() for n, a in found.items()} == {n: a.tolist() for n, a in arrays.items()}
+    with pytest.raises(UsageError, match=r"'rnn.keep' is missing"):
+        check_user_arrays(spec, {}, statistics={n: a for n, a in given.items() if n != "rnn.keep"})
+    with pytest.raises(UsageError, match=r"own.places\[0\] is 6"):
+        check_user_arrays(spec, {}, statistics={**given, "own.places": np.full(5, 6)})
 
 
 def test_equations_read_them_and_training_keeps_them() -> None:
