@@ -221,16 +221,18 @@ def draw_off_kinks(
     batch: int,
     time: int,
     given: UserArrays | None = None,
+    tries: int = SEEDS_TRIED,
 ) -> tuple[int, Arguments]:
-    """Draw test arrays that avoid all kinks (points at which a derivative jumps). Return the seed
-    that was used, and the arrays.
+    """Draw test arrays that avoid all kinks (points at which a derivative jumps). Try up
+    to ``tries`` seeds. Return the seed that was used, and the arrays.
 
     The matrices are multiplied by a factor: the first in :data:`GAINS` with which float32 does not
     overflow. The user's arrays (``given``) replace drawn arrays.
     ``functools.partial(draw_off_kinks, batch=..., time=..., given=...)`` can be the ``drawing`` of
     a :class:`.Case`.
     """
-    tries = 1 if given is not None and given.decides_forward else SEEDS_TRIED
+    if given is not None and given.decides_forward:
+        tries = 1
 
     def draw_once(gain: float, number: int) -> Arguments:
         material = draw(training, batch, time, number, gain)
