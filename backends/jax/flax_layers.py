@@ -260,6 +260,17 @@ def _bidirectional_lstm(layer: ClaimableCall, dtype: str) -> Native:
     return module(dtype, make, pieces, call)
 
 
+def _with_one_bias(claim: Claim) -> Claim:
+    """Wrap a claim function to return None for an LSTM with two biases or none, which Flax
+    lacks."""
+
+    def claim_if_one(layer: ClaimableCall, dtype: str) -> Native | None:
+        one = layer.attributes["bias"] and not layer.attributes["second_bias"]
+        return claim(layer, dtype) if one else None
+
+    return claim_if_one
+
+
 def _simple_rnn(layer: ClaimableCall, dtype: str) -> Native:
     features, units = layer.shapes["W"]
     activation = ACTIVATIONS[layer.attributes["activation"]]
@@ -311,8 +322,8 @@ CLAIMS: Mapping[str, Claim] = {
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "batch_norm": _batch_norm,
-    "lstm": if_activation_known(_lstm),
-    "bidirectional_lstm": if_activation_known(_bidirectional_lstm),
+    "lstm": if_activation_known(_with_one_bias(_lstm)),
+    "bidirectional_lstm": if_activation_known(_with_one_bias(_bidirectional_lstm)),
     **dict.fromkeys(("causal_attention", "self_attention", "masked_attention"), _attention),
     "dense": if_activation_known(_dense),
     **dict.fromkeys(("simple_rnn", "simple_rnn_without_bias"), if_activation_known(_simple_rnn)),

@@ -152,9 +152,9 @@ def layer_of(layer: ClaimableCall) -> tuple[str, Mapping[str, Any], Packing]:
     its variables correspond to the spec's parameters."""
     kind, extra, packing = LAYERS[layer.definition]
     pieces = dict(packing.pieces)
-    if "bias" in pieces and layer.attributes.get("bias") is False:
+    if layer.attributes.get("bias") is False:
         extra = {**extra, **_NO_BIAS}
-        del pieces["bias"]
+        pieces = {n: p for n, p in pieces.items() if n.rpartition(".")[2] != "bias"}
     if kind == "Conv2D":
         rows, columns, each, units = layer.shapes["W"]
         groups = int(layer.attributes["groups"])
@@ -242,6 +242,8 @@ def layer_arguments(
         named = {n: activation(given[n]) for n in ("activation",) if n in given}
         return image_arguments(kind, layer, on_cpu) | named
     units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
+    if given.get("second_bias"):
+        return {"units": None}  # Keras has one bias
     found = {"units": units, "activation": activation(given["activation"])}
     if kind in RECURRENT:
         found |= {"return_sequences": True, "return_state": True}

@@ -76,6 +76,7 @@ def _gated(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
     def write_module(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
         rows, units = shapes["W_i" if name == "LSTM" else "W_z"]
         both = ", bidirectional=True" if any(n.startswith("back_") for n in shapes) else ""
+        both += "" if attributes["bias"] else ", bias=False"
         return f"nn.{name}({rows}, {units}{both}, batch_first=True"
 
     return write_module

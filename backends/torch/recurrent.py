@@ -101,9 +101,12 @@ def _gate_pieces(
         pieces |= {
             f"weight_ih_l0{end}": _gates(f"{way}W", order, transpose=True),
             f"weight_hh_l0{end}": _gates(f"{way}U", order, transpose=True),
-            f"bias_ih_l0{end}": _gates(f"{way}b", order, transpose=False),
-            f"bias_hh_l0{end}": second(way),
         }
+        if layer.attributes.get("bias", True):
+            pieces |= {
+                f"bias_ih_l0{end}": _gates(f"{way}b", order, transpose=False),
+                f"bias_hh_l0{end}": second(way),
+            }
     return pieces
 
 
@@ -122,10 +125,15 @@ def _simple_rnn(layer: ClaimableCall) -> Native | None:
 
 
 def _lstm(layer: ClaimableCall) -> Native | None:
-    if not _gated(layer):
+    bias, two = layer.attributes["bias"], layer.attributes["second_bias"]
+    if not _gated(layer) or (two and not bias):
         return None
-    (units,) = layer.shapes["b_i"]
-    pieces = _gate_pieces(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
+    units = layer.shapes["U_i"][0]
+
+    def second(way: str) -> Piece:
+        return _gates(f"{way}c", "ifgo", transpose=False) if two else FrozenZeros((4 * units,))
+
+    pieces = _gate_pieces(layer, "ifgo", second)
     return _recurrent("torch.lstm", ["h", "c"], pieces, units)
 
 

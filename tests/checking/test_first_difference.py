@@ -152,8 +152,8 @@ def test_a_nan_is_found(lstm: Case) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_swapped_gates_are_named(lstm: Case, dtype: str, wording: Wording) -> None:
     """A backend whose gates i and f stand in each other's place: i is what f should be."""
-    edits = [("i = gate(x_t @ W_i + h @ U_i + b_i)", "i = gate(x_t @ W_f + h @ U_f + b_f)")]
-    edits += [("f = gate(x_t @ W_f + h @ U_f + b_f)", "f = gate(x_t @ W_i + h @ U_i + b_i)")]
+    edits = [("i = gate(x_t @ W_i + h @ U_i + b_i", "i = gate(x_t @ W_f + h @ U_f + b_f")]
+    edits += [("f = gate(x_t @ W_f + h @ U_f + b_f", "f = gate(x_t @ W_i + h @ U_i + b_i")]
     text = definition("lstm")
     for number, (old, _) in enumerate(edits):
         text = text.replace(old, f"<{number}>")

@@ -24,6 +24,11 @@ def recurrent(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
         Recipe("layer", "lstm", "torch.nn.LSTM", torch.lstm, plain),
         Recipe("layer", "gru_reset_after", "torch.nn.GRU", torch.gru_reset_after, plain),
     ]
+    biased = [("lstm", {"second_bias": True}), ("bidirectional_lstm", {"second_bias": True})]
+    gated = ("lstm", "bidirectional_lstm", "gru_reset_after", "bidirectional_gru_reset_after")
+    for name, given in [*biased, *((name, {"bias": False}) for name in gated)]:
+        source = "torch.nn.LSTM" if "lstm" in name else "torch.nn.GRU"
+        made.append(Recipe("layer", name, source, getattr(torch, name), given))
     for name in ("bidirectional_lstm", "bidirectional_gru_reset_after"):
         kind = "LSTM" if "lstm" in name else "GRU"
         made.append(Recipe("layer", name, f"torch.nn.{kind}", getattr(torch, name), plain))

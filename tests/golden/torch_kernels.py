@@ -32,14 +32,19 @@ def _recurrent(module: Any, packed: Tensors, *arguments: Any) -> Any:
     return functional_call(module.double(), dict(packed), arguments)
 
 
+def _biases(v: Tensors, letter: str, gates: str) -> Any:
+    """Biases of all gates; zeros where the definition has none."""
+    zeros = torch.zeros(v["h"].shape[-1], dtype=torch.float64)
+    return torch.cat([v.get(f"{letter}_{g}", zeros) for g in gates])
+
+
 def lstm(v: Tensors) -> Tensors:
     module = torch.nn.LSTM(v["x"].shape[-1], v["h"].shape[-1], batch_first=True)
-    bias = torch.cat([v[f"b_{g}"] for g in "ifgo"])
     packed = {
         "weight_ih_l0": _rows(v, "W", "ifgo"),
         "weight_hh_l0": _rows(v, "U", "ifgo"),
-        "bias_ih_l0": bias,
-        "bias_hh_l0": torch.zeros_like(bias),
+        "bias_ih_l0": _biases(v, "b", "ifgo"),
+        "bias_hh_l0": _biases(v, "c", "ifgo"),
     }
     y, (h, c) = _recurrent(module, packed, v["x"], (v["h"][None], v["c"][None]))
     return {"y": y, "last_h": h[0], "last_c": c[0]}
@@ -50,33 +55,30 @@ def gru_reset_after(v: Tensors) -> Tensors:
     packed = {
         "weight_ih_l0": _rows(v, "W", "rzn"),
         "weight_hh_l0": _rows(v, "U", "rzn"),
-        "bias_ih_l0": torch.cat([v[f"b_{g}"] for g in "rzn"]),
-        "bias_hh_l0": torch.cat([v[f"c_{g}"] for g in "rzn"]),
+        "bias_ih_l0": _biases(v, "b", "rzn"),
+        "bias_hh_l0": _biases(v, "c", "rzn"),
     }
     y, h = _recurrent(module, packed, v["x"], v["h"][None])
     return {"y": y, "last_h": h[0]}
 
 
-def _both_ways(v: Tensors, gates: str, biases: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of both directions; ``biases`` are the letters of torch's two, if any."""
+def _both_ways(v: Tensors, gates: str) -> dict[str, Any]:
+    """The parameters of both directions."""
     packed = {}
     for way, end in (("", ""), ("back_", "_reverse")):
         packed |= {
             f"weight_ih_l0{end}": _rows(v, f"{way}W", gates),
             f"weight_hh_l0{end}": _rows(v, f"{way}U", gates),
         }
-        zeros = torch.zeros(packed[f"weight_ih_l0{end}"].shape[0], dtype=torch.float64)
-        for name in ("bias_ih_l0", "bias_hh_l0"):
-            letter = biases.get(name)
-            own = [v[f"{way}{letter}_{g}"] for g in gates] if letter else [zeros]
-            packed[f"{name}{end}"] = torch.cat(own)
+        for name, letter in (("bias_ih_l0", "b"), ("bias_hh_l0", "c")):
+            packed[f"{name}{end}"] = _biases(v, f"{way}{letter}", gates)
     return packed
 
 
 def bidirectional_lstm(v: Tensors) -> Tensors:
     sizes = (v["x"].shape[-1], v["h"].shape[-1])
     module = torch.nn.LSTM(*sizes, batch_first=True, bidirectional=True)
-    packed = _both_ways(v, "ifgo", {"bias_ih_l0": "b"})
+    packed = _both_ways(v, "ifgo")
     first = (torch.stack([v["h"], v["back_h"]]), torch.stack([v["c"], v["back_c"]]))
     y, (h, c) = _recurrent(module, packed, v["x"], first)
     return {"y": y, "last_h": h[0], "last_c": c[0], "last_back_h": h[1], "last_back_c": c[1]}
@@ -88,7 +90,7 @@ def masked_bidirectional_lstm(v: Tensors) -> Tensors:
     whole = {"batch_first": True}
     rows = torch.nn.utils.rnn.pack_padded_sequence(v["x"], lengths, **whole)
     module = torch.nn.LSTM(features, v["h"].shape[-1], batch_first=True, bidirectional=True)
-    packed = _both_ways(v, "ifgo", {"bias_ih_l0": "b"})
+    packed = _both_ways(v, "ifgo")
     first = (torch.stack([v["h"], v["back_h"]]), torch.stack([v["c"], v["back_c"]]))
     made, (h, c) = _recurrent(module, packed, rows, first)
     y, _ = torch.nn.utils.rnn.pad_packed_sequence(made, total_length=time, **whole)
@@ -98,7 +100,7 @@ def masked_bidirectional_lstm(v: Tensors) -> Tensors:
 def bidirectional_gru_reset_after(v: Tensors) -> Tensors:
     sizes = (v["x"].shape[-1], v["h"].shape[-1])
     module = torch.nn.GRU(*sizes, batch_first=True, bidirectional=True)
-    packed = _both_ways(v, "rzn", {"bias_ih_l0": "b", "bias_hh_l0": "c"})
+    packed = _both_ways(v, "rzn")
     y, h = _recurrent(module, packed, v["x"], torch.stack([v["h"], v["back_h"]]))
     return {"y": y, "last_h": h[0], "last_back_h": h[1]}
 

@@ -11,7 +11,7 @@ from harness.language.library import FOLDERS
 OTHER = [
     ("layer", "lstm", "c = f * c + i * g", "c = i * c + f * g"),
     ("layer", "lstm", "x_t @ W_o + h @ U_o + b_o", "x_t @ W_o + h @ U_o + c * b_o"),
-    ("layer", "lstm", "h @ U_f + b_f)", "h @ U_f + 0 * b_f)"),
+    ("layer", "lstm", "h @ U_f + b_f", "h @ U_f + 0 * b_f"),
     ("layer", "gru", "z * h + (1 - z) * n", "(1 - z) * h + z * n"),
     ("layer", "gru_reset_after", "r * (h @ U_n + c_n)", "r * (h @ U_n) + c_n"),
     ("layer", "bidirectional_lstm", "reverse: true", "reverse: false"),
@@ -19,8 +19,8 @@ OTHER = [
     (
         "layer",
         "bidirectional_lstm",
-        "back_h @ back_U_f + back_b_f)",
-        "back_h @ back_U_f + 0 * back_b_f)",
+        "back_h @ back_U_f + back_b_f",
+        "back_h @ back_U_f + 0 * back_b_f",
     ),
     ("layer", "bidirectional_gru_reset_after", "[ahead, back]", "[back, ahead]"),
     (
@@ -85,8 +85,8 @@ SAME = [
     ("layer", "dense", "features", "columns"),
     ("layer", "dense", "init: glorot_uniform", "init: orthogonal"),
     ("layer", "dense", "activation: linear", "activation: relu"),
-    ("layer", "lstm", "i = gate(x_t @ W_i + h @ U_i + b_i)", "# The input gate.\n    "
-     "z = x_t @ W_i\n    i = gate((z + h @ U_i) + b_i)"),
+    ("layer", "lstm", "i = gate(x_t @ W_i + h @ U_i + b_i + c_i)", "# The input gate.\n    "
+     "z = x_t @ W_i\n    i = gate((z + h @ U_i) + b_i + c_i)"),
     ("layer", "lstm", "{x_t: x}", "{x_t: x}  # one step"),
     ("layer", "batch_norm", "momentum: 0.99", "momentum: 0.5"),
     ("loss", "squared_error", "** 2", "** 2.0"),
