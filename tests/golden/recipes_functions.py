@@ -62,7 +62,32 @@ def functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
         Recipe("function", "minimum", "torch.minimum", torch.binary(t.minimum)),
         *_newton_schulz(torch),
         *_schedules(torch, keras),
+        *_resized(torch),
     ]
+
+
+def _resized(torch: Any) -> list[Recipe]:
+    """Images made larger along one axis and smaller along the other, and both larger."""
+    import torch as t
+
+    made, modes = [], {"resize_bilinear": ({}, {"align_corners": True})}
+    modes["resize_nearest"] = ({}, {"centered": True})
+    for name, forms in modes.items():
+        for form in forms:
+            mode = name.removeprefix("resize_") + ("-exact" if "centered" in form else "")
+            options = {n: v for n, v in form.items() if n == "align_corners"}
+            for tall, wide in ((5, 3), (12, 7), (1, 4)):
+
+                def resize(
+                    x: Any, size: Any = (tall, wide), mode: str = mode, o: Any = options
+                ) -> Any:
+                    y = t.nn.functional.interpolate(x.movedim(-1, 1), size, mode=mode, **o)
+                    return y.movedim(1, -1)
+
+                given = {"tall": tall, "wide": wide, **form}
+                source = "torch.nn.functional.interpolate"
+                made.append(Recipe("function", name, source, torch.unary(resize), given))
+    return made
 
 
 def _activations(torch: Any, keras: Any, saturated: Any, large: Any) -> list[Recipe]:

@@ -35,6 +35,7 @@ OWN = {name: {"features": 6} for name in WIDE}
 IMAGES = ("conv1d", "conv2d", "conv2d_transpose", "max_pool", "avg_pool")
 IMAGES += ("unet_convs", "basic_block", "basic_block_down")
 IMAGES += ("bottleneck_block", "bottleneck_block_down", "max_pool_first")
+IMAGES += ("resize_bilinear", "resize_nearest")
 OWN |= {name: {"groups": 1, "each": 2} for name in IMAGES}
 # An axis that is a product has no name that the definition knows as one.
 PRODUCTS = {"channels": "groups * each", "width": "2 * half"}
@@ -155,7 +156,8 @@ def _layer(layer: schema.Layer, attributes: dict[str, Any]) -> str:
 def _function(function: schema.Function, attributes: dict[str, Any]) -> str:
     inputs = {n: _input(d) for n, d in function.inputs.items()}
     sizes_given = {n: n for n, default in function.attributes.items() if default == "size"}
-    given = [*inputs, *(f"{n}={v}" for n, v in (sizes_given | attributes).items())]
+    values = {n: str(v).lower() for n, v in (sizes_given | attributes).items()}
+    given = [*inputs, *(f"{n}={v}" for n, v in values.items())]
     call = f"y = {function.function}({', '.join(given)})"
     sizes = _sizes(function.function, *inputs.values())
     return _text({"sizes": sizes, "inputs": inputs, "layers": "{}", "equations": call})

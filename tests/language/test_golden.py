@@ -174,6 +174,8 @@ FAULTS = [
     ("function", "mish", "softplus(x)", "exp(x)"),
     ("function", "softsign", "1 + abs", "2 + abs"),
     ("function", "gelu_sigmoid", "1.702", "1.7"),
+    ("function", "resize_bilinear", "rows / tall - 0.5", "rows / tall"),
+    ("function", "resize_nearest", "+ 0.25, i", "- 0.25, i"),
     ("function", "clip", "x, low", "x, 2 * low"),
     ("layer", "conv1d", " + b)", " - b)"),
     ("layer", "conv1d", "stretches, W", "stretches, W[::-1]"),

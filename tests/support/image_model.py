@@ -23,7 +23,9 @@ layers:
   out: {layer: dense, units: classes}
 equations: |
   wide = up(even(most(deep(top(inner(tall(conv(x))))))))
-  logits = out(mean(line(mean(wide, axis=2)), axis=1)) + mean(near(x), axis=[1, 2])
+  large = repeat(resize_bilinear(near(x), tall=5, wide=3), axis=1, times=2)
+  small = resize_nearest(large, tall=3, wide=7, centered=true)
+  logits = out(mean(line(mean(wide, axis=2)), axis=1)) + mean(small, axis=[1, 2])
 targets:
   target: {shape: [batch], index: classes}
 loss: mean(sparse_cross_entropy(logits, target))
