@@ -214,7 +214,7 @@ def cumsum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     return _move_axis_back(evaluator, total, axis)
 
 
-def _sort_order(evaluator: LanguageValues, value: int, descending: bool, expr: Call) -> int:
+def _sort_order(evaluator: LanguageValues, value: int, descending: bool, expr: Expr) -> int:
     if descending:
         value = evaluator.emit("negative", value, place=expr.place)
     return evaluator.emit("argsort", value, place=expr.place)
@@ -240,7 +240,7 @@ def sort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     return _move_axis_back(evaluator, entries, axis)
 
 
-def _argmax(evaluator: LanguageValues, value: int, expr: Call) -> int:
+def _argmax(evaluator: LanguageValues, value: int, expr: Expr) -> int:
     """Return the index of the largest entry along the last axis."""
     order = _sort_order(evaluator, value, True, expr)
     last = len(evaluator.type_of(order).shape) - 1
@@ -268,8 +268,14 @@ def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
         raise SpecError(f"the bound of an index must be at least 1, found {below}", expr.place)
     if type_.kind != "float":
         raise SpecError(f"index takes floats, found {evaluator.describe(value)}", expr.place)
+    return round_down(evaluator, value, below, expr)
+
+
+def round_down(evaluator: LanguageValues, value: int, below: Dim, expr: Expr) -> int:
+    """Return floats as indices from 0 to ``below - 1``, rounded down."""
     numbers = evaluator.to_floats(evaluator.emit("arange", place=expr.place, stop=below))
-    column = evaluator.builder.emit("expand_dims", value, axis=len(type_.shape))
+    rank = len(evaluator.type_of(value).shape)
+    column = evaluator.builder.emit("expand_dims", value, axis=rank)
     reached = evaluator.to_floats(evaluator.emit("less_equal", numbers, column, place=expr.place))
     return _argmax(evaluator, evaluator.emit("multiply", numbers, reached, place=expr.place), expr)
 

@@ -21,6 +21,7 @@ from harness.language.operators import (
     compare,
     constant_condition,
     evaluate_condition,
+    index_arithmetic,
     join_conditions,
     matrix_product,
     negate,
@@ -173,6 +174,8 @@ class Evaluator(LanguageValues):
                 return self.tensor(left, scope)
             case tree.Binary(operator, left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
+                if "index" in (self.type_of(a).kind, self.type_of(b).kind):
+                    return index_arithmetic(self, expr, a, b, scope)
                 return self.emit(OPERATORS[operator], a, b, place=expr.place)
             case tree.Compare(operator, left, right):
                 return compare(self, expr, operator, left, right, scope)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.errors import Place, SpecError
 from harness.language import tree
-from harness.language.axis_functions import check_arguments
+from harness.language.axis_functions import check_arguments, round_down
 from harness.language.scope import LanguageValues, Scope, is_whole_number
 from harness.program.dims import Dim, shape_text
 
@@ -93,6 +93,61 @@ def _check_whole(side: tree.Expr, scope: Scope) -> None:
             "these; write astype(i) to compare it with floats",
             side.place,
         )
+
+
+def index_arithmetic(
+    evaluator: LanguageValues, expr: tree.Binary, left: int, right: int, scope: Scope
+) -> int:
+    """Return the sum, difference or product of an index and an index, an integer or a size.
+
+    Raises:
+        SpecError: the operator is different, a side is a float, or the result may be negative.
+    """
+    if expr.operator not in SUMS:
+        text = f"'{expr.operator}' needs floats; convert an index with astype(i)"
+        raise SpecError(text, expr.place)
+    sides = ((left, expr.left), (right, expr.right))
+    for value, side in sides:
+        if evaluator.type_of(value).kind != "index" and not is_whole_number(side, scope):
+            found = " and ".join(evaluator.describe(operand) for operand, _ in sides)
+            raise SpecError(
+                f"'{expr.operator}' of an index needs an index, an integer or a size on the other "
+                f"side; write astype(i) for floats: {found}",
+                expr.place,
+            )
+    (a_low, a_high, a), (b_low, b_high, b) = (
+        _index_range(evaluator, value, side, scope) for value, side in sides
+    )
+    low, high = {
+        "+": (a_low + b_low, a_high + b_high),
+        "-": (a_low - b_high, a_high - b_low),
+        "*": (a_low * b_low, a_high * b_high),
+    }[expr.operator]
+    if low.constant + sum(c for _, c in low.terms) < 0 or any(c < 0 for _, c in low.terms):
+        raise SpecError(
+            f"an index cannot be negative, and this one is at least {low}: add a number before "
+            "you subtract, as in i + (n - 1) - j, or write astype(i) for floats",
+            expr.place,
+        )
+    floats = evaluator.emit(SUMS[expr.operator], a, b, place=expr.place)
+    # Rounding down the midpoint between whole numbers is exact.
+    half = evaluator.builder.constant(0.5)
+    middle = evaluator.emit("add", floats, half, place=expr.place)
+    result = round_down(evaluator, middle, high + 1, expr)
+    evaluator.computed_indices[result] = (low, floats)
+    return result
+
+
+def _index_range(
+    evaluator: LanguageValues, value: int, side: tree.Expr, scope: Scope
+) -> tuple[Dim, Dim, int]:
+    """Return the smallest and largest possible number of a side, and the numbers as floats."""
+    bound = evaluator.type_of(value).bound
+    if bound is None:
+        number = scope.size(side)
+        return number, number, value
+    low, floats = evaluator.computed_indices.get(value, (Dim(), -1))
+    return low, bound - 1, floats if floats >= 0 else evaluator.to_floats(value)
 
 
 def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> int:

@@ -220,12 +220,14 @@ class LanguageValues(ABC):
     """The interface with which functions of the spec language evaluate expressions and append
     primitives to the program.
 
-    ``places`` maps value numbers to positions in the spec, for messages.
+    ``places`` maps value numbers to positions in the spec, for messages. ``computed_indices`` maps
+    each sum or product of indices to its smallest possible value and to the same numbers as floats.
     """
 
     def __init__(self) -> None:
         self.builder = Builder()
         self.places: dict[int, Place] = {}
+        self.computed_indices: dict[int, tuple[Dim, int]] = {}
 
     @abstractmethod
     def tensor(self, expr: Expr, scope: Scope) -> int:

@@ -61,7 +61,7 @@ def test_an_equation_gives_what_numpy_gives(equation: str) -> None:
         ("where(x[..., 0] > 1, i, 3)", "arange(n)[k]"),
         ("concat([i[:, 0], j], axis=0)", ""),
         ("where(j < 1, i[:, 0], j)", "index(astype(i)"),
-        ("i + 1", "[batch, time]"),
+        ("i + 0.5", "[batch, time]"),
         ("i + x[..., 0] < 3", ""),
         ("i < x[..., 0] + 1", ""),
         ("i + 0.5 < 3", ""),
