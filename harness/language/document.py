@@ -409,6 +409,13 @@ class Document:
         keys = {p[start:]: place for p, place in self.nodes.keys.items() if p[:start] == path}
         return Document(self.file, Nodes(data, values, keys), self.lines)
 
+    def covers(self, place: Place) -> bool:
+        """Return whether a position in the file is inside this document."""
+        spots = self.nodes.values.values()
+        first = self.nodes.values[()].place.line
+        last = max(spot.place.line + spot.text.count("\n") for spot in spots)
+        return place.file == self.file and first <= place.line <= last
+
     def _block_indent(self, spot: Spot) -> int:
         for line, source_line in zip(
             spot.text.split("\n"), self.lines[spot.place.line :], strict=False

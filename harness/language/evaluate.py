@@ -78,7 +78,8 @@ class Evaluator(LanguageValues):
         try:
             yield
         except SpecError as error:
-            if error.place is None or error.place.file == place.file:
+            unit_of = self.library.unit_of
+            if error.place is None or unit_of(error.place) == unit_of(place):
                 raise
             if isinstance(error, SpecErrors):
                 raise

@@ -320,6 +320,11 @@ class Library:
         if name in _find_shipped_names(kind):
             self.replaced[kind, name] = place, _load_shipped(kind, name).name[1]
 
+    def unit_of(self, place: Place) -> object:
+        """Return the key of the definition in the model's file at a position, or else the file."""
+        units = (key for key, each in self.local.items() if each.document.covers(place))
+        return next(units, place.file)
+
     def check_local_used(self) -> None:
         """Check that the model uses each definition in the section ``definitions`` of its file.
         Raises :class:`SpecError` for an unused definition."""

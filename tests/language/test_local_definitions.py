@@ -129,7 +129,7 @@ def test_a_shipped_definition_is_replaced_with_a_note(tmp_path: Path, wording: W
     ("old", "new", "facts"),
     [
         ("x / sqrt(", "x / sqr(", ":15:24 ... 'sqr' ... 'sqrt'"),
-        ("down(bend(up(x)))", "down(bend(upp(x)))", ":26:25 ... 'upp'"),
+        ("down(bend(up(x)))", "down(bend(upp(x)))", ":26:25 ... 'upp' ... :40:11"),
         ("units: features}", "units: feature}", ":24:35 ... 'feature'"),
         ("layers:\n      up", "layer: up\n      up", ":22:5"),
         ("inputs: {x: [..., features]}", "input: {x: [..., features]}", ":17:5 ... 'inputs'"),

@@ -39,9 +39,6 @@ class LayerForm:
     ``shapes`` has the shape of each parameter, statistic and constant. ``statistics``,
     ``constants`` and ``integers`` (constants that hold integers) are names of such arrays;
     ``statistics`` includes the constants.
-
-    ``statistics`` has the names of arrays that are not trained, also ``constants``. The constants
-    in ``integers`` hold indices.
     """
 
     name: str
