@@ -1,10 +1,10 @@
-"""A user's own JAX model: a function ``apply(params, x)``, or an object with such a method, e.g. a
-module of flax.linen.
+"""A user's own JAX model: a function ``apply(params, x)``, an object with such a method, or a
+module of flax.linen or flax.nnx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,13 +20,16 @@ from harness.extend.models import (
     OwnModels,
     Placing,
     Recorder,
+    TracedGraph,
     made,
     names_taken,
     place_of,
+    run_user_code,
     sizes_taken,
 )
 
 from .flax_calls import recorded_calls
+from .flax_models import FlaxModel, carries_in_session_dtype, open_flax
 
 
 class JaxModels(OwnModels):
@@ -53,29 +56,59 @@ class JaxModels(OwnModels):
         sizes: Mapping[str, int],
         expected: Mapping[str, ModelArray],
     ) -> OwnModel:
+        return self._open(file, target, parameters, sizes, expected)
+
+    def _open(
+        self,
+        file: ModelFile,
+        target: Any,
+        parameters: Any,
+        sizes: Mapping[str, int],
+        expected: Mapping[str, ModelArray] | None,
+    ) -> JaxModel:
+        """Make the model. If ``expected`` is None, its parameters must be in the user's file."""
         if not file.name:
             raise UsageError(
                 f"{file} is not a Python file: jax needs FILE.py:NAME, where NAME is a function of "
                 "parameters and inputs"
             )
+        tree = parameters
+        if callable(parameters):
+            key = jax.random.PRNGKey(0)
+            with carries_in_session_dtype():
+                tree = made(file, file.parameters, parameters, sizes, key=key, rng=key)
+        if tree is None and expected is not None and hasattr(target, "apply"):
+            flax = None  # the spec's names are the names of the variables
+        else:
+            flax = open_flax(file, target, tree, sizes)
+        if flax is not None:
+            return JaxModel(flax.function, flax.tree, self.backend, flax)
         function = getattr(target, "apply", target)
         if not callable(function):
             raise UsageError(
                 f"{file} is a {type(target).__name__}: name a function of parameters and inputs"
             )
-        tree = parameters
-        if parameters is None:
-            parts = [name for name in expected if "[" in name or "(" in name]
+        if tree is None and expected is None:
+            raise UsageError(
+                f"{file} needs its parameters: write {file}:PARAMETERS, where PARAMETERS is a tree "
+                "of arrays, or a function of a key that returns it"
+            )
+        if tree is None:
+            parts = [name for name in expected or () if "[" in name or "(" in name]
             if parts:
                 raise UsageError(
                     f"--map: {parts[0]} is part of an array whose shape is unknown: name the "
                     f"parameters too, as in {file}:PARAMETERS"
                 )
-            tree = _nested_dict({n: np.zeros(entry.shape) for n, entry in expected.items()})
-        elif callable(parameters):
-            key = jax.random.PRNGKey(0)
-            tree = made(file, file.parameters, parameters, sizes, key=key, rng=key)
+            tree = _nested_dict({n: np.zeros(entry.shape) for n, entry in (expected or {}).items()})
         return JaxModel(function, tree, self.backend)
+
+    def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
+        from .trace_model import trace
+
+        self.backend.use("cpu", "float64")
+        model = self._open(file, target, parameters, {}, None)
+        return run_user_code(file, "cannot be traced", lambda: trace(model, inputs, file))
 
 
 def _nested_dict(arrays: Arrays) -> dict[str, Any]:
@@ -93,10 +126,16 @@ def _nested_dict(arrays: Arrays) -> dict[str, Any]:
 class JaxModel(OwnModel):
     """A user's function and its tree of parameters, with floats in the session's dtype."""
 
-    def __init__(self, function: Any, tree: Any, backend: Any) -> None:
-        self.function, self.backend = function, backend
-        self.label = f"jax function {getattr(function, '__qualname__', type(function).__name__)}"
-        self.takes = names_taken(function, skip=1)
+    def __init__(
+        self, function: Any, tree: Any, backend: Any, flax: FlaxModel | None = None
+    ) -> None:
+        self.function, self.backend, self.flax = function, backend, flax
+        name = getattr(function, "__qualname__", type(function).__name__)
+        self.label = f"jax function {name}" if flax is None else flax.label
+        self.takes = names_taken(function, skip=1) if flax is None else flax.takes
+        self.is_trained: Callable[[str], bool] = (
+            (lambda name: True) if flax is None else flax.is_trained
+        )
         target, self.form = jax.tree_util.tree_flatten_with_path(tree)
         self.leaves = {_dotted_name(path): self._leaf(leaf) for path, leaf in target}
 
@@ -106,7 +145,10 @@ class JaxModel(OwnModel):
         return array.astype(jnp.result_type(float)) if floats else array
 
     def entries(self) -> Mapping[str, ModelArray]:
-        return {n: ModelArray(a.shape, self._is_float(a)) for n, a in self.leaves.items()}
+        return {
+            n: ModelArray(a.shape, self._is_float(a) and self.is_trained(n))
+            for n, a in self.leaves.items()
+        }
 
     def _is_float(self, array: Any) -> bool:
         return bool(jnp.issubdtype(array.dtype, jnp.floating))
@@ -119,12 +161,12 @@ class JaxModel(OwnModel):
             self.leaves[name] = jnp.asarray(np.array(array), self.leaves[name].dtype)
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
-        returned = placing.call(self.function, self._tensors(given), self._tree(self.leaves))
+        returned = placing.call(self.function, self._tensors(given), self.tree(self.leaves))
         return {n: self.backend.numpy(jnp.asarray(t)) for n, t in naming(returned).items()}
 
     def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
         def run(leaves: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
-            return placing.call(self.function, tensors, self._tree(leaves))
+            return placing.call(self.function, tensors, self.tree(leaves))
 
         jaxpr = jax.make_jaxpr(run)(self.leaves, self._tensors(given))
         return list(dict.fromkeys(_narrow_places(jaxpr.jaxpr)))
@@ -138,9 +180,10 @@ class JaxModel(OwnModel):
         prefix = "params." if all(name.startswith("params.") for name in self.leaves) else ""
         # Without jit, also the modules inside jitted functions and loops have values.
         with recorded_calls(recorder, prefix), jax.disable_jit():
-            placing.call(self.function, self._tensors(given), self._tree(self.leaves))
+            placing.call(self.function, self._tensors(given), self.tree(self.leaves))
 
-    def _tree(self, leaves: Mapping[str, Any]) -> Any:
+    def tree(self, leaves: Mapping[str, Any]) -> Any:
+        """Return the user's tree with these arrays by name."""
         return self.form.unflatten([leaves[name] for name in self.leaves])
 
     def _tensors(self, given: Arrays) -> dict[str, Any]:
@@ -159,7 +202,7 @@ class JaxModel(OwnModel):
 
         def scalar(changed: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
             now = {**every, **changed}
-            results = naming(placing.call(self.function, now, self._tree(now)))
+            results = naming(placing.call(self.function, now, self.tree(now)))
             return sum(jnp.vdot(results[n], directions[n]) for n in results), results
 
         (_, results), target = jax.value_and_grad(scalar, has_aux=True)(floats)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.porting.loops import expand_loops
 from harness.porting.recognise import (
     recognise_functions,
     recognise_layers,
@@ -21,6 +22,7 @@ from harness.porting.simplify import (
 from harness.porting.sizes import ModelGraph
 
 PASSES = (
+    expand_loops,
     expand_recurrent,
     recognise_constants,
     recognise_rotary,

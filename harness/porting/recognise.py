@@ -129,9 +129,10 @@ def split_tied_bias(calls: Calls, call: Call, done: Mapping[str, Call]) -> Itera
         for c in done.values()
         if c.op == "layer" and c.attributes["layer"] == "embedding"
     ]
-    if weights["W"][0] not in tables:
+    if weights["W"][0] not in tables or "b" not in weights:
         return [call]
-    attributes = {**call.attributes, "layer": "dense_without_bias", "weights": {"W": weights["W"]}}
+    settings = {**call.attributes["settings"], "bias": False}
+    attributes = {**call.attributes, "settings": settings, "weights": {"W": weights["W"]}}
     head = replace(calls.new(call, "layer", call.inputs, call.shape), attributes=attributes)
     bias = calls.new(call, "weight", (), call.shape[-1:], name=weights["b"][0])
     return [head, bias, replace(call, op="+", inputs=(head.name, bias.name), attributes={})]

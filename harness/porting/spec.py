@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.language.builtins import BUILTINS
+from harness.porting.loops import name_definitions
 from harness.porting.sizes import Call, ModelGraph
 from harness.porting.structure import Block, find_blocks, replace_calls
 from harness.porting.templates import BlockWriter, Shared, Template, Use, share
@@ -51,7 +52,9 @@ def write_spec(
         layers: The default attributes of each shipped layer. No definition may have its name.
     """
     reserved = frozenset({*BUILTINS, *functions, *graph.sizes, "time", "batch"})
-    writer = _Writer(graph, reserved, layers)
+    calls, loops = name_definitions(graph.calls, layers)
+    graph = replace(graph, calls=calls)
+    writer = _Writer(graph, reserved, {**layers, **{name: {} for name in loops}})
     root = writer.share_blocks(find_blocks(graph))
     names = {c.name: str(c.attributes["name"]) for c in graph.calls if c.op == "input"}
     outputs = {value: output for output, value in graph.outputs.items()}
@@ -61,10 +64,9 @@ def write_spec(
     lines += [f"  {n}: {declared}" for n, declared in inputs.items()]
     lines += _sections(shared)
     lines += [f"outputs: [{', '.join(graph.outputs)}]"]
-    lines += _definitions(writer.definitions)
-    return PortedSpec(
-        "\n".join(lines) + "\n", tuple(compress(whole.rules)), tuple(writer.definitions)
-    )
+    lines += _definitions(writer.definitions, loops)
+    names_of_definitions = (*loops, *writer.definitions)
+    return PortedSpec("\n".join(lines) + "\n", tuple(compress(whole.rules)), names_of_definitions)
 
 
 class _Writer:
@@ -197,8 +199,12 @@ def _equations(lines: Sequence[str]) -> list[str]:
     return ["equations: |", *(f"  {line}" for line in lines)]
 
 
-def _definitions(definitions: Mapping[str, Shared]) -> list[str]:
-    lines: list[str] = ["definitions:"] if definitions else []
+def _definitions(
+    definitions: Mapping[str, Shared], loops: Mapping[str, Sequence[str]]
+) -> list[str]:
+    lines: list[str] = ["definitions:"] if definitions or loops else []
+    for name, own in loops.items():
+        lines += [f"  - layer: {name}", *(f"    {line}" for line in own)]
     for name, shared in definitions.items():
         template = shared.template
         body = [

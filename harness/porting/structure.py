@@ -56,7 +56,8 @@ def find_blocks(graph: ModelGraph) -> Block:
     """Return the whole model as a block that contains the blocks of repeated modules."""
     root = _Module("", "")
     by_key: dict[str, _Module] = {"": root}
-    for call in graph.calls:
+    # Calls without inputs come first, because modules may use them before the whole model does.
+    for call in sorted(graph.calls, key=lambda c: c.op not in LOCAL):
         parent = root
         for key, kind in call.modules if call.op not in LOCAL else ():
             if key not in by_key:

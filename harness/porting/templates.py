@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from typing import Any
 
 from harness.porting.equations import Equations
@@ -133,6 +134,7 @@ class BlockWriter:
         self.layer_names: dict[tuple[str, str], str] = {}
         self.tables: dict[str, str] = {}
         self.given_names, self.outputs = names, outputs or {block.output: "y"}
+        self.taken.update(self.outputs.values())
 
     def write(self) -> Template:
         """Return the template of the block."""
@@ -167,7 +169,8 @@ class BlockWriter:
     def _unique(self, name: str) -> str:
         name = re.sub(r"\W", "_", name)
         name = name if not name[:1].isdigit() else f"part_{name}"
-        new, number = name if name not in self.reserved else f"{name}_layer", 1
+        reserved = name in self.reserved or iskeyword(name)
+        new, number = f"{name}_layer" if reserved else name, 1
         while new in self.taken:
             number += 1
             new = f"{name}_{number}"
@@ -297,7 +300,8 @@ class BlockWriter:
         elif layer.startswith("dense") and weights["W"][0] in self.tables:
             layer, tied = "unembedding", self.tables[weights["W"][0]]
             settings = {"rows": settings["units"]}
-        usual = self.defaults.get(layer, {})
+        # A default such as [[0, 0], [0, 0]] is one number too.
+        usual = {n: _plain(_plain(v)) for n, v in self.defaults.get(layer, {}).items()}
         settings = {n: _plain(v) for n, v in settings.items()}
         settings = {n: v for n, v in settings.items() if n not in usual or usual[n] != v}
         shown = [f"{n}: {self.template.number(v, n)}" for n, v in settings.items()]

@@ -1,0 +1,234 @@
+"""Users' modules of flax.linen and flax.nnx, as functions of a tree of arrays and inputs."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from harness.extend import UsageError
+from harness.extend.models import ModelFile, made, names_taken, parameters_of
+
+from .jaxprs import MODULE
+
+# Arguments of a module's call that choose its mode, and their values in evaluation.
+MODES = {
+    **dict.fromkeys(("train", "training", "is_training", "is_train"), False),
+    **dict.fromkeys(("deterministic", "evaluation", "eval"), True),
+}
+
+
+@dataclass
+class FlaxModel:
+    """A module as a function of its arrays.
+
+    Attributes:
+        label: The model's description.
+        function: The function of the tree of arrays and the inputs, in evaluation mode.
+        tree: The tree of arrays.
+        takes: The names of the inputs; None if they cannot be determined.
+        is_trained: Returns whether an array is trained, by its name.
+        momentum: The momentum of each batch norm, by its path; filled by the function's call.
+    """
+
+    label: str
+    function: Callable[..., Any]
+    tree: Any
+    takes: tuple[str, ...] | None
+    is_trained: Callable[[str], bool]
+    momentum: dict[str, float] = field(default_factory=dict)
+
+
+def open_flax(
+    file: ModelFile, target: Any, tree: Any, sizes: Mapping[str, int]
+) -> FlaxModel | None:
+    """Return a module of linen or nnx as a function; None for any other target.
+
+    Args:
+        file: The user's file.
+        target: A module, a class of modules, or a function that makes an nnx module.
+        tree: The variables of a linen module, or None.
+        sizes: The sizes that a class or a function may take.
+    """
+    nnx, linen = sys.modules.get("flax.nnx"), sys.modules.get("flax.linen")
+    if nnx is not None and _makes_nnx(nnx, target, sizes):
+        target = made(file, file.name, _maker(target), sizes, rngs=nnx.Rngs(0))
+    if nnx is not None and isinstance(target, nnx.Module):
+        return _open_nnx(nnx, target)
+    if linen is not None and inspect.isclass(target) and issubclass(target, linen.Module):
+        target = made(file, file.name, target, sizes)
+    if linen is not None and isinstance(target, linen.Module):
+        if tree is None:
+            raise UsageError(
+                f"{file}: a linen module needs its variables: write "
+                f"{file.path.name}:{file.name}:VARIABLES, where VARIABLES is the result of the "
+                "module's init, or a function of a key that returns it"
+            )
+        return _open_linen(linen, target, tree)
+    return None
+
+
+def _makes_nnx(nnx: Any, target: Any, sizes: Mapping[str, int]) -> bool:
+    """Return whether a target is a class of nnx modules, or a function that needs only ``rngs``."""
+    if inspect.isclass(target):
+        return issubclass(target, nnx.Module)
+    if not inspect.isfunction(target):
+        return False
+    required = {n for n, p in parameters_of(target).items() if p.default is p.empty}
+    return required <= {"rngs", *sizes}
+
+
+def _maker(target: Any) -> Any:
+    """Return a function with the signature of the constructor of an nnx class."""
+    if not inspect.isclass(target):
+        return target
+
+    def make(**arguments: Any) -> Any:
+        return target(**arguments)
+
+    signature = inspect.signature(target.__init__)
+    make.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=list(signature.parameters.values())[1:]
+    )
+    return make
+
+
+def _modes(call: Any, training: bool = False) -> dict[str, bool]:
+    """Return the arguments that choose the mode of a call."""
+    return {n: MODES[n] != training for n in parameters_of(call) if n in MODES}
+
+
+def _takes(call: Any) -> tuple[str, ...] | None:
+    names = names_taken(call)
+    return names if names is None else tuple(n for n in names if n not in MODES)
+
+
+def _scope(path: str, kind: str, counts: dict[str, int]) -> Any:
+    """Return a named scope that stands for a call of a module."""
+    counts[path] = number = counts.get(path, -1) + 1
+    return jax.named_scope(f"{MODULE}{path}{f'@{number}' if number else ''}|{kind}")
+
+
+def _open_linen(linen: Any, module: Any, tree: Any) -> FlaxModel:
+    modes = _modes(module.__call__)
+
+    def run(variables: Any, *arguments: Any, **keywords: Any) -> Any:
+        counts: dict[str, int] = {}
+
+        def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            own = context.module
+            if context.method_name != "__call__" or not own.path:
+                return call(*args, **kwargs)
+            path = ".".join(("params", *own.path))
+            if isinstance(own, linen.BatchNorm):
+                model.momentum[path] = own.momentum
+            with _scope(path, type(own).__name__, counts):
+                return call(*args, **kwargs)
+
+        with carries_in_session_dtype(), linen.intercept_methods(intercept):
+            return module.apply(variables, *arguments, **{**modes, **keywords})
+
+    label = f"flax.linen module {type(module).__name__}"
+    model = FlaxModel(
+        label, run, tree, _takes(module.__call__), lambda name: name.startswith("params.")
+    )
+    return model
+
+
+@contextmanager
+def carries_in_session_dtype() -> Iterator[None]:
+    """Let recurrent cells of Flax start in the session's dtype; they start in float32 also if all
+    parameters are float64."""
+    loaded = [sys.modules[n] for n in ("flax.linen", "flax.nnx") if n in sys.modules]
+    cells = [cell for flax in loaded for cell in _subclasses(flax.RNNCellBase)]
+    originals = {c: vars(c)["initialize_carry"] for c in cells if "initialize_carry" in vars(c)}
+
+    def cast(method: Any) -> Any:
+        @wraps(method)
+        def start(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            first = method(self, *arguments, **keywords)
+            # A cell with a dtype of its own computes in this dtype.
+            own = getattr(self, "dtype", None) is not None
+            return first if own else jax.tree.map(_in_session_dtype, first)
+
+        return start
+
+    try:
+        for cell, method in originals.items():
+            cell.initialize_carry = cast(method)
+        yield
+    finally:
+        for cell, method in originals.items():
+            cell.initialize_carry = method
+
+
+def _subclasses(kind: Any) -> list[Any]:
+    own = kind.__subclasses__()
+    return [*own, *(inner for one in own for inner in _subclasses(one))]
+
+
+def _in_session_dtype(array: Any) -> Any:
+    floats = jnp.issubdtype(array.dtype, jnp.floating)
+    return array.astype(jnp.result_type(float)) if floats else array
+
+
+def _open_nnx(nnx: Any, module: Any) -> FlaxModel:
+    module.eval()
+    graph, random, weights, rest = nnx.split(module, nnx.RngState, nnx.Param, ...)
+    trained = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(weights)}
+    tree = nnx.to_pure_dict(nnx.merge_state(weights, rest))
+    modes = _modes(module.__call__)
+
+    def run(arrays: Any, *arguments: Any, **keywords: Any) -> Any:
+        # New variables, as those of another trace cannot be changed.
+        noise, state = jax.tree.map(lambda a: a, (random, nnx.merge_state(weights, rest)))
+        nnx.replace_by_pure_dict(state, arrays)
+        own = nnx.merge(graph, noise, state)
+        with carries_in_session_dtype(), _named_calls(nnx, own, model):
+            return own(*arguments, **{**modes, **keywords})
+
+    label = f"flax.nnx module {type(module).__name__}"
+    model = FlaxModel(label, run, tree, _takes(module.__call__), trained.__contains__)
+    return model
+
+
+@contextmanager
+def _named_calls(nnx: Any, module: Any, model: FlaxModel) -> Iterator[None]:
+    """Enter a named scope in each call of an inner module."""
+    paths: dict[int, str] = {}
+    counts: dict[str, int] = {}
+    for path, inner in nnx.iter_modules(module):
+        paths[id(inner)] = name = ".".join(map(str, path))
+        if isinstance(inner, nnx.BatchNorm):
+            model.momentum[name] = inner.momentum
+    kinds = {type(inner) for _, inner in nnx.iter_modules(module)}
+    originals = {kind: kind.__call__ for kind in kinds if "__call__" in dir(kind)}
+    own = {kind for kind in originals if "__call__" in vars(kind)}
+
+    def named(call: Any) -> Any:
+        def run(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            path = paths.get(id(self))
+            if not path:
+                return call(self, *arguments, **keywords)
+            with _scope(path, type(self).__name__, counts):
+                return call(self, *arguments, **keywords)
+
+        return run
+
+    try:
+        for kind, call in originals.items():
+            kind.__call__ = named(call)
+        yield
+    finally:
+        for kind, call in originals.items():
+            if kind in own:
+                kind.__call__ = call
+            else:
+                del kind.__call__

@@ -1,0 +1,80 @@
+"""Trace a user's JAX model: one forward pass as a neutral graph."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from harness.extend import Arrays, UsageError
+from harness.extend.models import GraphBuilder, ModelFile, TracedGraph
+
+from . import trace_loops as trace_loops  # registers its rule
+from .jaxprs import Reader, Value, constant, user_line
+from .trace import Translation
+
+
+def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
+    """Return the graph of one forward pass in evaluation mode.
+
+    Args:
+        model: A :class:`JaxModel`.
+        arrays: The model's inputs by name.
+        file: The user's file; its lines are the places of operators.
+
+    Raises:
+        UsageError: the model has no input of such a name.
+    """
+    inputs = {n: jnp.asarray(np.array(a)) for n, a in arrays.items()}
+    positional = [] if model.takes is not None else list(inputs)
+    _check_names(model, inputs)
+    shape: dict[str, Any] = {}
+
+    def run(leaves: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+        first = [given[n] for n in positional]
+        more = {n: a for n, a in given.items() if n not in positional}
+        result = model.function(model.tree(leaves), *first, **more)
+        flat, shape["of"] = jax.tree.flatten(result)
+        return flat
+
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
+    closed = jax.make_jaxpr(run)(model.leaves, inputs)
+    entries = model.entries()
+    builder = GraphBuilder(model.label, {n: (e.shape, e.trained) for n, e in entries.items()})
+    reader = Reader(user_line(file.path))
+    names = [("weight", n) for n in sorted(model.leaves)] + [("input", n) for n in sorted(inputs)]
+    arguments = [
+        Value(op, (), {"name": name}, tuple(v.aval.shape), v.aval.dtype)
+        for (op, name), v in zip(names, closed.jaxpr.invars, strict=True)
+    ]
+    consts = [constant(c) for c in closed.consts]
+    results = reader.read(closed.jaxpr, consts, arguments)
+    momentum = model.flax.momentum if model.flax is not None else {}
+    translation = Translation(builder, [*results, *arguments[len(model.leaves) :]], momentum)
+    translation.emit(reader.values)
+    operands = [str(translation.operands[r]) for r in results]
+    builder.graph["outputs"] = _name_outputs(jax.tree.unflatten(shape["of"], operands), operands)
+    return builder.graph
+
+
+def _check_names(model: Any, inputs: Mapping[str, Any]) -> None:
+    unknown = [n for n in inputs if model.takes is not None and n not in model.takes]
+    if unknown:
+        raise UsageError(
+            f"--input {unknown[0]}: the model has no such argument (it has: "
+            f"{', '.join(model.takes)})"
+        )
+
+
+def _name_outputs(returned: Any, operands: list[str]) -> list[list[str]]:
+    """Return the name and the value of each output: its key if the model returns a mapping."""
+    if isinstance(returned, Mapping) and all(isinstance(v, str) for v in returned.values()):
+        return [[re.sub(r"\W", "_", str(name)), value] for name, value in returned.items()]
+    if len(operands) == 1:
+        return [["y", operands[0]]]
+    return [[f"y_{number}", value] for number, value in enumerate(operands, 1)]

@@ -1,0 +1,109 @@
+"""Ports of JAX functions and of modules of flax: the spec and its proof."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from harness.commands import cli
+
+FLAX = os.environ.get("HARNESS_FLAX", "")
+needs_flax = pytest.mark.skipif(not FLAX, reason="HARNESS_FLAX names no Python that has Flax")
+
+
+def port(folder: Path, model: str, *given: str, code: int = 0) -> dict[str, Any]:
+    """Port a model of the tests; return the spec, and what the command prints with ``--json``."""
+    file = Path(__file__).parent / model
+    python = ["--python", FLAX] if "flax" in model else []
+    inputs = [part for text in given for part in ("--input", text)]
+    arguments = ["port", str(file), *inputs, "-o", str(folder / "port"), *python]
+    arguments += ["--backend", "jax", "--check-on", "numpy", "--json"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == code, done.output
+    if code:
+        return {"error": done.stderr}
+    (spec,) = (folder / "port").glob("*.yaml")
+    return {**yaml.safe_load(spec.read_text()), **json.loads(done.stdout)}
+
+
+def names_of(ported: dict[str, Any]) -> list[str]:
+    """Return the definition of each layer of a port."""
+    return [entry["layer"] for entry in ported["layers"].values()]
+
+
+def test_function_of_parameters_is_ported(tmp_path: Path) -> None:
+    ported = port(tmp_path, "models_jax.py:mlp:mlp_params", "x=batch,12")
+    assert ported["proved"] is True
+    assert ported["against"]["float64"] > 13
+    assert names_of(ported) == ["dense"] * 3
+    text = "logits = log_softmax(out(tanh(mid(gelu_tanh(in_layer(x))))))"
+    assert ported["equations"].strip() == text
+    assert ported["outputs"] == ["logits"]
+
+
+def test_operators_are_translated(tmp_path: Path) -> None:
+    ported = port(
+        tmp_path,
+        "models_jax.py:operators:operators_params",
+        "x=batch,time,6",
+        "ids=batch,time:7",
+    )
+    assert ported["proved"] is True
+    # The table has two uses, so it is a parameter and no layer owns it.
+    assert list(ported["parameters"]) == ["table"]
+    assert names_of(ported) == ["layer_norm", "rms_norm", *["dense"] * 3]
+    functions = ("relu6", "mish", "gelu_tanh", "gelu", "softsign", "elu", "logsumexp", "one_hot")
+    assert all(f"{name}(" in ported["equations"] for name in functions)
+
+
+def test_operators_without_a_rule_are_named_with_their_line(tmp_path: Path) -> None:
+    refused = port(tmp_path, "models_jax.py:refused:mlp_params", "x=batch,12", code=2)
+    assert "models_jax.py:28: fft" in refused["error"]
+    assert "models_jax.py:29: while" in refused["error"]
+
+
+@needs_flax
+def test_linen_images_are_layers(tmp_path: Path) -> None:
+    ported = port(tmp_path, "models_flax.py:cnn:cnn_variables", "x=batch,12,12,3")
+    assert ported["proved"] is True
+    layers = ["conv2d", "batch_norm", "max_pool_first", "conv2d", "avg_pool", "dense"]
+    assert names_of(ported) == layers
+    norm = next(v for v in ported["layers"].values() if v["layer"] == "batch_norm")
+    assert norm["momentum"] == 0.9
+
+
+@needs_flax
+def test_linen_attention_with_a_causal_mask(tmp_path: Path) -> None:
+    ported = port(tmp_path, "models_flax.py:block:block_variables", "x=batch,time,8")
+    assert ported["proved"] is True
+    assert names_of(ported).count("dense") == 6
+    assert "arange(time)[None, :] <= arange(time)[:, None]" in ported["equations"]
+
+
+@needs_flax
+def test_nnx_module_needs_no_parameters(tmp_path: Path) -> None:
+    ported = port(tmp_path, "models_flax.py:Mlp", "x=batch,time,3")
+    assert ported["proved"] is True
+    assert names_of(ported) == ["dense", "layer_norm", "batch_norm", "dense"]
+    assert ported["layers"]["scaled"]["momentum"] == 0.95
+
+
+@needs_flax
+def test_linen_lstm_is_the_shipped_layer(tmp_path: Path) -> None:
+    ported = port(tmp_path, "models_flax.py:lstm:lstm_variables", "x=batch,time,3")
+    assert ported["proved"] is True
+    assert names_of(ported) == ["lstm", "dense"]
+
+
+@needs_flax
+def test_nnx_gru_is_a_loop_of_its_own(tmp_path: Path) -> None:
+    ported = port(tmp_path, "models_flax.py:Gru", "x=batch,time,3")
+    assert ported["proved"] is True
+    assert ported["layers"]["cell"] == {"layer": "rnn"}
+    assert ported["definitions"] == ["rnn"]
