@@ -19,6 +19,7 @@ from harness.extend.models import (
     OwnModels,
     Placing,
     Recorder,
+    TracedGraph,
     made,
     names_taken,
     reshaped,
@@ -26,6 +27,10 @@ from harness.extend.models import (
 )
 
 from .layers import WAYS
+from .trace import declarations, trace_model
+
+# Functions of TensorFlow whose constants have float32 precision only.
+NARROW = frozenset(["leaky_relu", "gelu"])
 
 
 class KerasOwnModels(OwnModels):
@@ -52,6 +57,9 @@ class KerasOwnModels(OwnModels):
         expected: Mapping[str, ModelArray],
     ) -> OwnModel:
         self.keras.utils.set_random_seed(0)
+        if self._is_factory(target):
+            # Layers without a name have the same names in each call of the user's function.
+            self.keras.utils.clear_session()
         if not file.name:
             model = self._load_file(file)
         else:
@@ -67,6 +75,17 @@ class KerasOwnModels(OwnModels):
                 "once when you create it"
             )
         return KerasModel(model, self.backend)
+
+    def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
+        model = self.open(file, target, parameters, {}, {})
+        assert isinstance(model, KerasModel)
+        return declarations(model.model)
+
+    def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
+        model = self.open(file, target, parameters, {}, {})
+        assert isinstance(model, KerasModel)
+        tensors = model.tensors(inputs)
+        return trace_model(model.model, self.keras, model.label, model.variables, tensors)
 
     def _load_file(self, file: ModelFile) -> Any:
         try:
@@ -104,11 +123,18 @@ class KerasModel(OwnModel):
         for name, array in arrays.items():
             self.variables[name].assign(array)
 
+    def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
+        # TensorFlow's leaky_relu and gelu have float32 constants in float64, too.
+        if self.backend.keras.backend.backend() != "tensorflow":
+            return []
+        layers = self.model._flatten_layers(include_self=False)
+        return [f"layer {layer.name}" for layer in layers if _function_of(layer) in NARROW]
+
     def shaped(self, name: str, tensor: Any, expected: tuple[int, ...]) -> Any:
         return reshaped(name, tensor, expected, self.ops.reshape)
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
-        returned = placing.call(self._wrap_call(self.model, training), self._tensors(given))
+        returned = placing.call(self._wrap_call(self.model, training), self.tensors(given))
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
     def to_array(self, value: Any) -> Array | None:
@@ -133,7 +159,7 @@ class KerasModel(OwnModel):
             return returned
 
         with patch.object(layer_class, "__call__", recorded_call):
-            placing.call(self._wrap_call(self.model, False), self._tensors(given))
+            placing.call(self._wrap_call(self.model, False), self.tensors(given))
 
     def _wrap_call(self, function: Any, training: bool, *first: Any) -> Any:
         """Wrap a function of the model to accept tensors by position and by name."""
@@ -156,7 +182,8 @@ class KerasModel(OwnModel):
             return dict(every)
         return [every[name] for name in self.takes or ()]
 
-    def _tensors(self, given: Arrays) -> Tensors:
+    def tensors(self, given: Arrays) -> Tensors:
+        """Return arrays as tensors, floats in the dtype of the model's weights."""
         dtype = self.model.variables[0].dtype if self.model.variables else "float32"
         floats = next((v.dtype for v in self.variables.values()), dtype)
         return {
@@ -171,7 +198,7 @@ class KerasModel(OwnModel):
         names = {id(v): n for n, v in trained.items()}
         order = [names[id(v)] for v in self.model.trainable_variables]
         fixed = [v.value for v in self.model.non_trainable_variables]
-        tensors, directions = self._tensors(given), self._tensors(cotangents)
+        tensors, directions = self.tensors(given), self.tensors(cotangents)
         floats = {n: t for n, t in tensors.items() if given[n].dtype.kind == "f"}
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
@@ -204,6 +231,13 @@ def _layer_names(model: Any, variables: Mapping[str, Any]) -> dict[int, str]:
         name = ".".join(parts[0] for parts in common) if owners else layer.name
         layers[id(layer)] = f"{name}.{layer.name}" if name in layers.values() else name
     return layers
+
+
+def _function_of(layer: Any) -> str:
+    """Return the name of a layer's activation function."""
+    if type(layer).__name__ == "LeakyReLU":
+        return "leaky_relu"
+    return getattr(getattr(layer, "activation", None), "__name__", "")
 
 
 def _named_variables(model: Any, both_ways: type[Any]) -> dict[str, Any]:

@@ -20,9 +20,12 @@ from harness.extend.models import (
     OwnModels,
     Placing,
     Recorder,
+    TracedGraph,
 )
 
 from .external import check_one_file
+from .prepare import clean, declarations, prepare
+from .trace import trace_graph
 
 FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64"}
 TYPES: Mapping[str, str] = {
@@ -47,6 +50,12 @@ class OnnxModels(OwnModels):
     ) -> OwnModel:
         return OnnxModel(file.path)
 
+    def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
+        return OnnxModel(file.path).declared
+
+    def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
+        return OnnxModel(file.path).trace(inputs)
+
 
 class OnnxModel(OwnModel):
     """A user's ONNX graph whose weights can be replaced. ONNX files do not say which weights are
@@ -67,12 +76,16 @@ class OnnxModel(OwnModel):
             raise UsageError(f"it is not an ONNX file: {error}") from None
         if not self.proto.graph.node:
             raise UsageError("it is not an ONNX file: it has no graph")
-        self.initializers = {t.name: t for t in self.proto.graph.initializer}
         check_one_file(self.proto, "it")
+        self.declared = declarations(self.proto)
+        self.copies = prepare(self.proto)
+        self.initializers = {t.name: t for t in self.proto.graph.initializer}
         producer = shorten(self.proto.producer_name or "an unknown producer")
         self.label = f"ONNX graph of {producer}"
         self._session: Any = None
-        self.takes = tuple(i.name for i in self.session.get_inputs())
+        # The graph's names of inputs and outputs, by the names that a spec can have.
+        self.inputs = {clean(port.name): port for port in self.session.get_inputs()}
+        self.takes = tuple(self.inputs)
 
     @property
     def session(self) -> Any:
@@ -108,7 +121,9 @@ class OnnxModel(OwnModel):
         return np.array(self.onnx.numpy_helper.to_array(self.initializers[name]))
 
     def put(self, arrays: Arrays) -> None:
-        for name, array in arrays.items():
+        # A copy that is not set follows its original, as in the file.
+        copies = {c: arrays[n] for n, names in self.copies.items() if n in arrays for c in names}
+        for name, array in {**copies, **arrays}.items():
             tensor = self.initializers[name]
             dtype = self.onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
             tensor.CopyFrom(self.onnx.numpy_helper.from_array(array.astype(dtype), name))
@@ -144,10 +159,10 @@ class OnnxModel(OwnModel):
     def _make_feed(
         self, arguments: Sequence[Array], keywords: Mapping[str, Array]
     ) -> dict[str, Array]:
-        types = {port.name: TYPES.get(port.type) for port in self.session.get_inputs()}
-        free = (name for name in types if name not in keywords)
+        free = (name for name in self.inputs if name not in keywords)
         every = {**dict(zip(free, arguments, strict=False)), **keywords}
-        return {n: np.asarray(a, types[n]) for n, a in every.items()}
+        ports = {name: self.inputs[name] for name in every}
+        return {p.name: np.asarray(every[n], TYPES.get(p.type)) for n, p in ports.items()}
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
         names = [port.name for port in self.session.get_outputs()]
@@ -158,10 +173,27 @@ class OnnxModel(OwnModel):
 
         returned = placing.call(called, dict(given))
         try:
-            results = naming(dict(zip(names, returned, strict=True)))
+            results = naming(dict(zip(map(clean, names), returned, strict=True)))
         except UsageError:
             results = naming(returned)  # the names differ from the spec's, so match by order
         return {n: np.array(a) for n, a in results.items()}
+
+    def trace(self, arrays: Arrays) -> TracedGraph:
+        """Return the neutral graph, without outputs that hold no floats, e.g. labels.
+
+        Raises:
+            UsageError: an input does not exist, or onnxruntime does not run the graph.
+        """
+        unknown = [n for n in (*arrays, *self.inputs) if n not in self.inputs or n not in arrays]
+        if unknown:
+            raise UsageError(
+                f"--input names {', '.join(arrays)}, but the graph has the inputs "
+                f"{', '.join(f'{n}={lengths}' for n, lengths in self.declared.items())}"
+            )
+        outputs = {clean(p.name): p.name for p in self.session.get_outputs() if p.type in FLOATS}
+        if not outputs:
+            raise UsageError("the graph returns no floats, so there is nothing to port")
+        return trace_graph(self.proto, self.label, self._make_feed((), arrays), outputs)
 
 
 def _node_name(node: Any) -> str:

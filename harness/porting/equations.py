@@ -358,6 +358,21 @@ def e_name(e: Equations, name: str) -> str:
     return new
 
 
+def _windows(e: Equations, call: Call) -> Text:
+    a = call.attributes
+    before, after = ([pair[n] for pair in a["pads"]] for n in (0, 1))
+    lists = {"axes": a["axes"], "size": a["size"], "stride": a["stride"], "dilation": a["dilation"]}
+    lists |= {"padding": before} | ({"after": after} if after != before else {})
+    usual = {"stride": 1, "dilation": 1, "padding": 0}
+    arguments = [
+        f"{n}=[{', '.join(e.write(v, n) for v in values)}]"
+        for n, values in lists.items()
+        if n not in usual or set(values) != {usual[n]} or (n == "padding" and "after" in lists)
+    ]
+    arguments += ["lowest=1"] if a["lowest"] else []
+    return Text(f"windows({', '.join([e.get(call.inputs[0]).text, *arguments])})")
+
+
 def _weight(e: Equations, call: Call) -> Text:
     return Text(e.names[call.name])
 
@@ -375,4 +390,5 @@ RULES: Mapping[str, Rule] = {
     "reshape": _reshape,
     "attention": _attention,
     "weight": _weight,
+    "windows": _windows,
 }

@@ -33,6 +33,8 @@ PASSES = (
     # The second time joins reshapes that the first time has moved.
     move_reshapes,
     move_reshapes,
+    # Permutations may be neighbours only now.
+    channels_last,
     drop_broadcasts,
 )
 

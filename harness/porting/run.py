@@ -212,7 +212,8 @@ def _check_against(
             "specs": (str(path),),
             "against": options.model,
             "maps": tuple(rules),
-            "backends": (framework,),
+            # A file format names its program by its suffix.
+            "backends": () if against.is_format else (framework,),
             "pythons": {framework: options.python} if options.python else {},
             "timeout": options.timeout,
         }

@@ -333,7 +333,8 @@ class BlockWriter:
 def _plain(value: Any) -> Any:
     """Return one number for a list of equal numbers, e.g. a square kernel."""
     if isinstance(value, list) and value and all(v == value[0] for v in value):
-        return value[0]
+        # A pair is the padding before and after an axis, not a number per axis.
+        return value if isinstance(value[0], list) else value[0]
     return value
 
 

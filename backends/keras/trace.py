@@ -1,0 +1,200 @@
+"""Trace a functional or Sequential Keras model: translate its layers into a neutral graph.
+
+Each layer runs once on arrays, which gives the shapes. :mod:`harness.runtime.own_model.graph`
+defines the operators of the neutral graph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.extend import UsageError
+from harness.extend.models import GraphBuilder, Operand, TracedGraph
+
+from .trace_rules import OPERATIONS, RULES
+
+# The start of the names of all layers of a block, in models with one flat list of layers.
+BLOCK = re.compile(r"(.*?block_?\d+[a-z]?)_")
+# The names of axes of unknown length, for arrays and for images.
+AXES = {4: ("batch", "rows", "columns", "channels")}
+USUAL = ("batch", "time", "features")
+
+
+def declarations(model: Any) -> dict[str, str]:
+    """Return the declaration of each input, as :mod:`harness.porting.inputs` reads it; an empty
+    dictionary for a model without symbolic inputs."""
+    found = {}
+    for tensor in getattr(functional(model), "inputs", None) or ():
+        names = AXES.get(len(tensor.shape), USUAL)
+        lengths = [str(n or names[min(k, len(names) - 1)]) for k, n in enumerate(tensor.shape)]
+        below = "" if "float" in tensor.dtype else f":{_below(model, tensor)}"
+        found[tensor.name] = f"{','.join(lengths)}{below}"
+    return found
+
+
+def functional(model: Any) -> Any:
+    """Return the graph of layers of a Sequential model, else the model itself."""
+    return getattr(model, "_functional", None) or model
+
+
+def _below(model: Any, tensor: Any) -> int:
+    """Return the number of rows of the embedding that reads an input; 2 if there is none."""
+    for nodes in functional(model)._nodes_by_depth.values():
+        for node in nodes:
+            if any(t is tensor for t in node.input_tensors) and hasattr(
+                node.operation, "input_dim"
+            ):
+                return int(node.operation.input_dim)
+    return 2
+
+
+def trace_model(
+    model: Any, keras: Any, label: str, variables: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> TracedGraph:
+    """Return the graph of one forward pass in training mode.
+
+    Args:
+        model: The model.
+        keras: The module ``keras``.
+        label: The model's description.
+        variables: The model's variables by name.
+        arrays: The tensor of each input name.
+
+    Raises:
+        UsageError: the model is no graph of layers, or it has other inputs.
+    """
+    graph = functional(model)
+    if not hasattr(graph, "_nodes_by_depth"):
+        raise UsageError(
+            f"{type(model).__name__} has a method call of its own: only functional and Sequential "
+            "models can be traced; build it with keras.Input and keras.Model"
+        )
+    names = [tensor.name for tensor in graph.inputs]
+    if set(names) != set(arrays):
+        raise UsageError(
+            f"--input names {', '.join(arrays)}, but the model has the inputs "
+            f"{', '.join(f'{n}={lengths}' for n, lengths in declarations(model).items())}"
+        )
+    return Translation(keras, label, variables).run(graph, arrays)
+
+
+class Translation:
+    """The translation of one model.
+
+    Attributes:
+        builder: The neutral graph so far.
+        operands: The operand of each symbolic tensor, by ``id``.
+        tensors: The array of each symbolic tensor, by ``id``.
+    """
+
+    def __init__(self, keras: Any, label: str, variables: Mapping[str, Any]) -> None:
+        self.keras = keras
+        self.names = {id(v): name for name, v in variables.items()}
+        shapes = {n: (tuple(v.shape), bool(v.trainable)) for n, v in variables.items()}
+        self.builder = GraphBuilder(label, shapes)
+        self.operands: dict[int, Operand] = {}
+        self.tensors: dict[int, Any] = {}
+        self.weights: dict[str, str] = {}
+        self.modules: list[tuple[str, str]] = []
+
+    def run(self, graph: Any, arrays: Mapping[str, Any]) -> TracedGraph:
+        """Translate the whole model."""
+        for symbol in graph.inputs:
+            tensor = arrays[symbol.name]
+            about = self.about(tensor, "")
+            operand = self.builder.add("input", [], {"name": symbol.name}, **about)
+            self.operands[id(symbol)], self.tensors[id(symbol)] = operand, tensor
+        self.translate(graph)
+        results = self.keras.tree.flatten(graph.outputs)
+        names = ["y"] if len(results) == 1 else [f"y_{n}" for n in range(1, len(results) + 1)]
+        keys = list(graph.output) if isinstance(getattr(graph, "output", None), Mapping) else names
+        self.builder.graph["outputs"] = [
+            [str(name), str(self.operands[id(r)])] for name, r in zip(keys, results, strict=True)
+        ]
+        return self.builder.graph
+
+    def translate(self, graph: Any) -> None:
+        """Translate the calls of a model whose inputs have operands."""
+        for depth in sorted(graph._nodes_by_depth, reverse=True):
+            for node in graph._nodes_by_depth[depth]:
+                if not node.is_input and node.operation.__class__.__name__ != "InputLayer":
+                    self._call(node)
+
+    def _call(self, node: Any) -> None:
+        layer, before = node.operation, list(self.modules)
+        symbols = self.keras.tree.flatten(node.outputs)
+        inner = functional(layer)
+        if hasattr(inner, "_nodes_by_depth"):
+            self._nested(node, layer, inner, symbols)
+            return
+        block = BLOCK.match(layer.name)
+        if block is not None:
+            self.modules = [*before, (block[1], "Block")]
+        arguments, keywords = node.arguments.fill_in(self.tensors)
+        results = self.keras.tree.flatten(layer(*arguments, **keywords))
+        inputs = [self.operands[id(t)] for t in node.input_tensors]
+        about = self.about(results[0], layer.name)
+        rules = RULES if isinstance(layer, self.keras.layers.Layer) else OPERATIONS
+        rule = rules.get(type(layer).__name__)
+        made = None if rule is None or node_masks(layer) else rule(self, node, inputs, about)
+        if made is None:
+            name = f"{type(layer).__module__.partition('.')[0]}.{type(layer).__name__}"
+            made = self.builder.add("unsupported", inputs, {"operator": name}, **about)
+        self.tensors[id(symbols[0])], self.operands[id(symbols[0])] = results[0], made
+        self.modules = before
+
+    def _nested(self, node: Any, layer: Any, inner: Any, symbols: Sequence[Any]) -> None:
+        """Translate a model that is a layer of the model."""
+        for symbol, source in zip(inner.inputs, node.input_tensors, strict=True):
+            self.operands[id(symbol)] = self.operands[id(source)]
+            self.tensors[id(symbol)] = self.tensors[id(source)]
+        before = self.modules
+        self.modules = [*before, (layer.name, type(layer).__name__)]
+        self.translate(inner)
+        self.modules = before
+        for symbol, source in zip(symbols, self.keras.tree.flatten(inner.outputs), strict=True):
+            self.operands[id(symbol)] = self.operands[id(source)]
+            self.tensors[id(symbol)] = self.tensors[id(source)]
+
+    def tensors_of(self, symbol: Any) -> Any:
+        """Return the array of a symbolic tensor."""
+        return self.tensors[id(symbol)]
+
+    def about(self, tensor: Any, layer: str) -> dict[str, Any]:
+        """Return shape, kind, modules and place of a tensor, as :meth:`GraphBuilder.add` takes
+        them."""
+        dtype = self.keras.backend.standardize_dtype(tensor.dtype)
+        kind = "float" if "float" in dtype else "boolean" if dtype == "bool" else "index"
+        shape = tuple(int(n) for n in tensor.shape)
+        place = f"layer {layer}" if layer else ""
+        return {"shape": shape, "kind": kind, "modules": tuple(self.modules), "place": place}
+
+    def weight(self, variable: Any) -> str:
+        """Return the node of a variable."""
+        name = self.names[id(variable)]
+        if name not in self.weights:
+            shape = tuple(variable.shape)
+            self.weights[name] = self.builder.add("weight", [], {"name": name}, shape=shape)
+        return self.weights[name]
+
+    def layer(
+        self,
+        layer: str,
+        inputs: Sequence[Operand],
+        settings: Mapping[str, Any],
+        weights: Mapping[str, Any],
+        about: Mapping[str, Any],
+        channels: int = -1,
+    ) -> str:
+        """Add a call of a shipped layer. ``weights`` holds the variable of each parameter, or the
+        variable and the end of a rule of ``--map``."""
+        pairs = {n: w if isinstance(w, tuple) else (w, "") for n, w in weights.items()}
+        nodes = {n: (self.weight(v), turn) for n, (v, turn) in pairs.items()}
+        return self.builder.layer(layer, inputs, settings, nodes, about, channels)
+
+
+def node_masks(layer: Any) -> bool:
+    """Return whether a layer starts a mask, which later layers read."""
+    return bool(getattr(layer, "mask_zero", False)) or type(layer).__name__ == "Masking"

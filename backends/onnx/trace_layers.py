@@ -1,0 +1,357 @@
+"""The rules of ONNX operators with weights or windows: products, convolutions, norms and pools."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.extend.models import Operand
+
+from .trace_rules import About, Result, add, plain, rule
+
+
+def turned(t: Any, name: str, transpose: bool) -> tuple[str, str] | None:
+    """Return the weight of a matrix, and the end of its rule of ``--map``; None if the value is
+    no view of a weight."""
+    if name not in t.views or len(t.shape(name)) != 2:
+        return None
+    weight, turn = t.views[name]
+    if not transpose:
+        return weight, turn
+    return (weight, {"": ".T", ".T": ""}[turn]) if turn in ("", ".T") else None
+
+
+def is_vector(t: Any, name: str, length: int) -> bool:
+    """Return whether a value is a weight with this number of entries, all along the last axis."""
+    return (
+        name in t.views
+        and not t.views[name][1]
+        and math.prod(t.shape(name)) == length == (t.shape(name)[-1:] or (0,))[0]
+    )
+
+
+def dense(
+    t: Any, x: str, matrix: tuple[str, str], bias: str | None, units: int, about: About
+) -> Operand:
+    """Add a dense layer."""
+    weights = {"W": matrix} | ({} if bias is None else {"b": t.views[bias]})
+    settings = {"units": units, "bias": bias is not None}
+    return t.layer("dense", [t.get(x)], settings, weights, about)
+
+
+@rule("Gemm")
+def _gemm(t: Any, node: Any, about: About) -> Result:
+    a, (x, w, *more) = t.attributes(node), node.input
+    alpha, beta, units = plain(a.get("alpha", 1.0)), plain(a.get("beta", 1.0)), about["shape"][-1]
+    bias = more[0] if more and more[0] else None
+    matrix = turned(t, w, bool(a.get("transB")))
+    plain_bias = bias is None or (beta == 1 and is_vector(t, bias, units))
+    if not a.get("transA") and alpha == 1 and matrix is not None and plain_bias:
+        return dense(t, x, matrix, bias, units, about)
+    operands: list[Operand] = []
+    for name, turn in ((x, a.get("transA")), (w, a.get("transB"))):
+        value = t.get(name)
+        shape = t.shape(name)[::-1]
+        operands.append(add(t, "permute", [value], about, shape, axes=[1, 0]) if turn else value)
+    result = add(t, "@", operands, about)
+    result = result if alpha == 1 else add(t, "*", [alpha, result], about)
+    if bias is None:
+        return result
+    added = t.get(bias) if beta == 1 else add(t, "*", [beta, t.get(bias)], about, t.shape(bias))
+    return add(t, "+", [result, added], about)
+
+
+@rule("MatMul")
+def _matmul(t: Any, node: Any, about: About) -> Result:
+    x, w = node.input
+    matrix = turned(t, w, transpose=False)
+    if matrix is None:
+        return add(t, "@", [t.get(x), t.get(w)], about)
+    units = about["shape"][-1]
+    following = t.sole_user(node.output[0])
+    if following is not None and following.op_type == "Add":
+        bias = next((n for n in following.input if n != node.output[0]), "")
+        if is_vector(t, bias, units) and t.shape(following.output[0]) == about["shape"]:
+            t.done.add(id(following))
+            result = dense(t, x, matrix, bias, units, about)
+            t.operands[following.output[0]] = result
+            return result
+    return dense(t, x, matrix, None, units, about)
+
+
+def pads_of(
+    t: Any, a: Mapping[str, Any], shape: Sequence[int], kernel: Sequence[int], ceil: bool = False
+) -> list[list[int]]:
+    """Return the padding before and after each axis of an image.
+
+    ``shape`` has the axes of the image. With ``ceil``, the padding after an axis is enlarged to the
+    last window that starts inside the image and its padding.
+    """
+    rank = len(kernel)
+    strides = a.get("strides", [1] * rank)
+    wide = [(k - 1) * d + 1 for k, d in zip(kernel, a.get("dilations", [1] * rank), strict=True)]
+    way = a.get("auto_pad", "NOTSET")
+    pairs: list[list[int]] = []
+    for axis in range(rank):
+        length, stride, window = shape[axis], strides[axis], wide[axis]
+        if way in ("SAME_UPPER", "SAME_LOWER"):
+            total = max((math.ceil(length / stride) - 1) * stride + window - length, 0)
+            low = total // 2 if way == "SAME_UPPER" else total - total // 2
+            pairs.append([low, total - low])
+            continue
+        pads = [0] * (2 * rank) if way == "VALID" else a.get("pads", [0] * (2 * rank))
+        low, high = pads[axis], pads[axis + rank]
+        if ceil:
+            rest = (length + low + high - window) % stride
+            extra = stride - rest if rest else 0
+            starts = (length + low + high + extra - window) // stride * stride
+            high += extra if starts < length + low else 0
+        pairs.append([low, high])
+    return pairs
+
+
+def short_pads(pairs: Sequence[Sequence[int]]) -> list[Any]:
+    """Return one number for each axis if the padding before and after it is the same."""
+    equal = all(low == high for low, high in pairs)
+    return [low for low, _ in pairs] if equal else [list(pair) for pair in pairs]
+
+
+@rule("Conv")
+def _conv(t: Any, node: Any, about: About) -> Result:
+    x, w, *more = node.input
+    shape, a = t.shape(w), t.attributes(node)
+    rank = len(shape) - 2
+    bias = more[0] if more and more[0] else None
+    known = w in t.views and not t.views[w][1] and (bias is None or bias in t.views)
+    if rank not in (1, 2) or not known:
+        return None
+    settings = {
+        "units": shape[0],
+        "kernel": list(shape[2:]),
+        "stride": list(a.get("strides", [1] * rank)),
+        "padding": short_pads(pads_of(t, a, t.shape(x)[2:], shape[2:])),
+        "dilation": list(a.get("dilations", [1] * rank)),
+        "groups": a.get("group", 1),
+        "bias": bias is not None,
+    }
+    turn = f".transpose({', '.join(map(str, [*range(2, rank + 2), 1, 0]))})"
+    weights = {"W": (t.views[w][0], turn)} | ({} if bias is None else {"b": t.views[bias]})
+    return t.layer(f"conv{rank}d", [t.get(x)], settings, weights, about, 1)
+
+
+@rule("BatchNormalization")
+def _batch_norm(t: Any, node: Any, about: About) -> Result:
+    a = t.attributes(node)
+    names = dict(
+        zip(("gamma", "beta", "moving_mean", "moving_variance"), node.input[1:], strict=False)
+    )
+    if a.get("training_mode") or any(n not in t.views for n in names.values()):
+        return None
+    settings = {
+        "epsilon": plain(a.get("epsilon", 1e-5)),
+        "momentum": plain(a.get("momentum", 0.9)),
+    }
+    weights = {n: t.views[name] for n, name in names.items()}
+    return t.layer("batch_norm", [t.get(node.input[0])], settings, weights, about, 1)
+
+
+@rule("LayerNormalization")
+def _layer_norm(t: Any, node: Any, about: About) -> Result:
+    a, rank = t.attributes(node), len(about["shape"])
+    names = dict(zip(("gamma", "beta"), [n for n in node.input[1:] if n], strict=False))
+    if a.get("axis", -1) % rank != rank - 1 or any(n not in t.views for n in names.values()):
+        return None
+    settings = {"epsilon": plain(a.get("epsilon", 1e-5))}
+    if len(names) < 2:
+        return None
+    weights = {n: t.views[name] for n, name in names.items()}
+    return t.layer("layer_norm", [t.get(node.input[0])], settings, weights, about)
+
+
+@rule("GroupNormalization", "InstanceNormalization")
+def _group_norm(t: Any, node: Any, about: About) -> Result:
+    x, gamma, beta = node.input
+    a, channels = t.attributes(node), about["shape"][1]
+    groups = a.get("num_groups", channels)
+    if t.shape(gamma) != (channels,) or gamma not in t.views or beta not in t.views:
+        return None
+    settings = {
+        "groups": groups,
+        "each": channels // groups,
+        "epsilon": plain(a.get("epsilon", 1e-5)),
+    }
+    weights = {"gamma": t.views[gamma], "beta": t.views[beta]}
+    value, last = channels_last(t, t.get(x), about["shape"], about)
+    flat = (last[0], math.prod(last[1:-1]), channels)
+    value = add(t, "reshape", [value], about, flat)
+    value = t.layer("group_norm", [value], settings, weights, {**about, "shape": flat})
+    return channels_first(t, add(t, "reshape", [value], about, last), about)
+
+
+def channels_last(
+    t: Any, x: Operand, shape: Sequence[int], about: About
+) -> tuple[Operand, tuple[int, ...]]:
+    """Add a permutation that moves axis 1 to the end; return its value and shape."""
+    axes = [0, *range(2, len(shape)), 1]
+    new = tuple(shape[a] for a in axes)
+    return add(t, "permute", [x], about, new, axes=axes), new
+
+
+def channels_first(t: Any, x: Operand, about: About) -> Operand:
+    """Add a permutation that moves the last axis to position 1."""
+    rank = len(about["shape"])
+    return add(t, "permute", [x], about, axes=[0, rank - 1, *range(1, rank - 1)])
+
+
+@rule("MaxPool", "AveragePool")
+def _pool(t: Any, node: Any, about: About) -> Result:
+    a, shape = t.attributes(node), t.shape(node.input[0])
+    kernel = list(a["kernel_shape"])
+    strides, dilations = a.get("strides", [1] * len(kernel)), a.get("dilations", [1] * len(kernel))
+    if len([n for n in node.output if n]) > 1:
+        return None
+    x = t.get(node.input[0])
+    pads = pads_of(t, a, shape[2:], kernel, bool(a.get("ceil_mode")))
+    padded = any(n for pair in pads for n in pair)
+    largest = node.op_type == "MaxPool"
+    square = all(len(set(map(str, each))) == 1 for each in (kernel, strides, short_pads(pads)))
+    symmetric = all(low == high for low, high in pads)
+    inside = bool(a.get("count_include_pad")) and not a.get("ceil_mode")
+    plain_mean = not largest and (not padded or inside)
+    if len(kernel) == 2 and square and symmetric and set(dilations) == {1}:
+        settings = {"window": kernel, "stride": list(strides), "padding": [p for p, _ in pads]}
+        if largest or plain_mean:
+            layer = "max_pool_first" if largest else "avg_pool"
+            return t.layer(layer, [x], settings, {}, about, 1)
+    if not largest and inside and not symmetric:
+        plain_mean = True
+    value, last = channels_last(t, x, shape, about)
+    windows = {"size": kernel, "stride": list(strides), "dilation": list(dilations), "pads": pads}
+    if largest:
+        return channels_first(t, _over_windows(t, value, last, windows, "max", about), about)
+    result = _over_windows(t, value, last, windows, "mean", about)
+    if not plain_mean:
+        # The mean of windows over ones is the share of each window that is inside the image.
+        part = t.builder.add("slice", [value], _first(last), **{**about, "shape": (*last[:-1], 1)})
+        ones = add(
+            t, "+", [1, add(t, "*", [0, part], about, (*last[:-1], 1))], about, (*last[:-1], 1)
+        )
+        share = _over_windows(t, ones, (*last[:-1], 1), windows, "mean", about)
+        result = add(t, "/", [result, share], about, t.builder.shape_of(result))
+    return channels_first(t, result, about)
+
+
+def _first(shape: Sequence[int]) -> dict[str, int]:
+    return {"axis": len(shape) - 1, "start": 0, "stop": 1, "step": 1, "length": shape[-1]}
+
+
+def _over_windows(
+    t: Any, x: Operand, shape: Sequence[int], windows: Mapping[str, Any], op: str, about: About
+) -> Operand:
+    """Add the mean or maximum over the windows of an image whose channels are the last axis."""
+    kernel = windows["size"]
+    rank = len(kernel)
+    counts = [
+        (shape[1 + n] + sum(windows["pads"][n]) - (kernel[n] - 1) * windows["dilation"][n] - 1)
+        // windows["stride"][n]
+        + 1
+        for n in range(rank)
+    ]
+    own = (shape[0], *counts, *kernel, shape[-1])
+    attributes = {**windows, "axes": list(range(1, 1 + rank)), "lowest": op == "max"}
+    value = add(t, "windows", [x], about, own, **attributes)
+    axes = list(range(1 + rank, 1 + 2 * rank))
+    return add(t, op, [value], about, (shape[0], *counts, shape[-1]), axis=axes, keepdims=False)
+
+
+@rule("GlobalAveragePool", "GlobalMaxPool")
+def _global_pool(t: Any, node: Any, about: About) -> Result:
+    axes = list(range(2, len(about["shape"])))
+    op = "mean" if node.op_type == "GlobalAveragePool" else "max"
+    return add(t, op, [t.get(node.input[0])], about, axis=axes, keepdims=True)
+
+
+@rule("LRN")
+def _response_norm(t: Any, node: Any, about: About) -> Result:
+    a, shape = t.attributes(node), t.shape(node.input[0])
+    size = a["size"]
+    low = (size - 1) // 2
+    value, last = channels_last(t, t.get(node.input[0]), shape, about)
+    axis = len(last) - 1
+    square = add(t, "*", [value, value], about, last)
+    windows: dict[str, Any] = {
+        "size": [size],
+        "stride": [1],
+        "dilation": [1],
+        "pads": [[low, size - 1 - low]],
+        "axes": [axis],
+        "lowest": False,
+    }
+    cut = add(t, "windows", [square], about, (*last, size), **windows)
+    total = add(t, "sum", [cut], about, last, axis=[axis + 1], keepdims=False)
+    scaled = add(t, "*", [plain(a.get("alpha", 1e-4)) / size, total], about, last)
+    below = add(t, "+", [plain(a.get("bias", 1.0)), scaled], about, last)
+    power = add(t, "**", [below, plain(a.get("beta", 0.75))], about, last)
+    return channels_first(t, add(t, "/", [value, power], about, last), about)
+
+
+@rule("Pad")
+def _pad(t: Any, node: Any, about: About) -> Result:
+    a, shape = t.attributes(node), t.shape(node.input[0])
+    mode, pads, value = a.get("mode", "constant"), a.get("pads"), a.get("value", 0)
+    axes = list(range(len(shape)))
+    if pads is None:
+        known = [t.number(n) if n else None for n in [*node.input[1:], "", ""][:3]]
+        if known[0] is None:
+            return None
+        pads = known[0].tolist()
+        value = 0 if known[1] is None else known[1].ravel()[0]
+        axes = axes if known[2] is None else [n % len(shape) for n in known[2].tolist()]
+    if mode != "constant" or value != 0 or any(n < 0 for n in pads):
+        return None
+    pairs = {axis: (pads[n], pads[n + len(axes)]) for n, axis in enumerate(axes)}
+    pairs = {axis: pair for axis, pair in sorted(pairs.items()) if any(pair)}
+    x = t.get(node.input[0])
+    # A window of one entry with padding is the entry; its axis of length 1 is removed again.
+    for axis, pair in pairs.items():
+        longer = list(shape)
+        longer[axis] += sum(pair)
+        attributes: dict[str, Any] = {
+            "axes": [axis],
+            "size": [1],
+            "stride": [1],
+            "dilation": [1],
+            "pads": [list(pair)],
+            "lowest": False,
+        }
+        own = (*longer[: axis + 1], 1, *longer[axis + 1 :])
+        x = add(t, "windows", [x], about, own, **attributes)
+        shape = tuple(longer)
+        x = add(t, "reshape", [x], about, shape)
+    return x
+
+
+@rule("Resize")
+def _resize(t: Any, node: Any, about: About) -> Result:
+    a, old, new = t.attributes(node), t.shape(node.input[0]), about["shape"]
+    way = a.get("coordinate_transformation_mode", "half_pixel")
+    # With other settings, the copies of an entry are not those at its own positions.
+    copies_entries = way == "half_pixel" or (
+        way == "asymmetric" and a.get("nearest_mode") == "floor"
+    )
+    whole = all(m % n == 0 for n, m in zip(old, new, strict=True))
+    if a.get("mode", "nearest") != "nearest" or not whole or not copies_entries:
+        return None
+    x, shape = t.get(node.input[0]), list(old)
+    for axis, (n, m) in enumerate(zip(old, new, strict=True)):
+        times = m // n
+        if times == 1:
+            continue
+        single = (*shape[: axis + 1], 1, *shape[axis + 1 :])
+        copies = (*shape[: axis + 1], times, *shape[axis + 1 :])
+        x = add(t, "reshape", [x], about, single)
+        x = add(t, "concat", [x] * times, about, copies, axis=axis + 1)
+        shape[axis] = m
+        x = add(t, "reshape", [x], about, shape)
+    return x

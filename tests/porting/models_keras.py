@@ -1,0 +1,80 @@
+"""Keras models for the tests of ports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+
+def mlp() -> Any:
+    """A Sequential model with dropout."""
+    return keras.Sequential(
+        [
+            keras.Input((6,), name="x"),
+            layers.Dense(8, activation="relu", name="up"),
+            layers.Dropout(0.1, name="drop"),
+            layers.Dense(5, activation="softmax", name="down"),
+        ]
+    )
+
+
+def two_inputs() -> Any:
+    """Two inputs, two outputs, and a nested model."""
+    a, b = keras.Input((6,), name="a"), keras.Input((4,), name="b")
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(8, activation="elu")], name="inner")
+    h = layers.Concatenate()([layers.Dense(8, activation="tanh")(a), inner(b)])
+    h = layers.LayerNormalization()(h)
+    h = layers.Average()([h, layers.Activation("silu")(h), layers.Softmax()(h)])
+    h = layers.Multiply()([h, layers.PReLU()(h)]) + 1.5
+    h = layers.Subtract()([h, layers.Maximum()([h, layers.ELU()(h)])])
+    return keras.Model([a, b], [layers.Dense(2)(h), layers.Dense(3, use_bias=False)(h)])
+
+
+def image() -> Any:
+    """Convolutions, pools and paddings."""
+    x = keras.Input((12, 12, 3), name="x")
+    h = layers.Conv2D(8, 3, padding="same", strides=2, activation="tanh")(x)
+    h = layers.BatchNormalization()(h)
+    h = layers.ZeroPadding2D(((0, 1), (0, 1)))(h)
+    h = layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(h)
+    h = layers.ReLU(6.0)(h)
+    h = layers.Conv2D(4, 1, groups=2)(h)
+    h = layers.UpSampling2D(2)(layers.MaxPooling2D(2)(h))
+    h = layers.AveragePooling2D(3, strides=1, padding="same")(h)
+    h = layers.MaxPooling2D(3, strides=2, padding="same")(h)
+    flat = layers.Flatten()(layers.Permute((3, 1, 2))(layers.AveragePooling2D(2)(h)))
+    h = layers.Concatenate()([flat, layers.GlobalMaxPooling2D()(h)])
+    return keras.Model(x, layers.Dense(4)(layers.Rescaling(0.5, 0.1)(h)))
+
+
+def recurrent() -> Any:
+    """Recurrent layers, with all steps and with the last."""
+    words = keras.Input((None,), dtype="int32", name="words")
+    h = layers.Embedding(11, 4)(words)
+    h = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(h)
+    h = layers.GRU(4, return_sequences=True)(h)
+    h = layers.TimeDistributed(layers.Dense(3))(layers.Conv1D(4, 3, padding="causal")(h))
+    ends = [layers.Bidirectional(layers.GRU(3))(h), layers.SimpleRNN(2, go_backwards=True)(h)]
+    return keras.Model(words, layers.Dense(2)(layers.Concatenate()(ends)))
+
+
+def masked() -> Any:
+    """An embedding that starts a mask, and a layer without a rule."""
+    words = keras.Input((7,), dtype="int32", name="words")
+    h = layers.Embedding(11, 4, mask_zero=True)(words)
+    return keras.Model(words, layers.GaussianNoise(0.5)(h))
+
+
+class Own(keras.Model):  # type: ignore[misc]
+    """A model with a method ``call`` of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(3)
+        self.build((None, 4))
+
+    def call(self, x: Any) -> Any:
+        """Return the model's output."""
+        return self.dense(x)

@@ -1,0 +1,50 @@
+"""Ports of functional and Sequential Keras models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from harness.commands import cli
+
+pytest.importorskip("keras")
+MODELS = Path(__file__).with_name("models_keras.py")
+
+
+def port(folder: Path, name: str, *options: str, code: int = 0) -> dict[str, Any]:
+    """Port a model of the tests; return what the command prints with ``--json``."""
+    arguments = ["port", f"{MODELS}:{name}", "-o", str(folder / "port"), "--check-on", "numpy"]
+    done = CliRunner().invoke(cli, [*arguments, "--json", *options])
+    assert done.exit_code == code, done.output
+    return dict(json.loads(done.stdout)) if code < 2 else {"error": done.stderr}
+
+
+@pytest.mark.parametrize("name", ["two_inputs", "recurrent"])
+def test_layers_are_ported_with_proof(tmp_path: Path, name: str) -> None:
+    ported = port(tmp_path, name)
+    assert ported["proved"] is True
+    assert ported["against"]["float64"] > 12
+
+
+def test_sequential_model_keeps_its_names(tmp_path: Path) -> None:
+    assert port(tmp_path, "mlp")["proved"] is True
+    (path,) = (tmp_path / "port").glob("mlp*.yaml")
+    spec = yaml.safe_load(path.read_text())
+    assert spec["equations"].strip() == "y = softmax(down(drop(relu(up(x)))))"
+
+
+def test_layers_without_a_rule_are_named_all_at_once(tmp_path: Path) -> None:
+    refused = port(tmp_path, "masked", code=2)["error"]
+    assert "Embedding" in refused
+    assert "GaussianNoise" in refused
+
+
+def test_model_with_its_own_call_is_refused(tmp_path: Path) -> None:
+    refused = port(tmp_path, "Own", "--input", "x=batch,4", code=2)["error"]
+    assert "Own" in refused
+    assert "keras.Input" in refused
