@@ -45,7 +45,9 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
     closed = jax.make_jaxpr(run)(model.leaves, inputs)
     entries = model.entries()
-    builder = GraphBuilder(model.label, {n: (e.shape, e.trained) for n, e in entries.items()})
+    # Dropout has no operators in evaluation mode, so the port has no dropout.
+    label = model.label if model.flax is None else f"{model.label} in evaluation mode"
+    builder = GraphBuilder(label, {n: (e.shape, e.trained) for n, e in entries.items()})
     reader = Reader(user_line(file.path))
     names = [("weight", n) for n in sorted(model.leaves)] + [("input", n) for n in sorted(inputs)]
     arguments = [

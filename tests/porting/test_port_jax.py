@@ -87,11 +87,18 @@ def test_linen_attention_with_a_causal_mask(tmp_path: Path) -> None:
 
 
 @needs_flax
+def test_linen_module_without_variables_is_refused(tmp_path: Path) -> None:
+    refused = port(tmp_path, "models_flax.py:cnn", "x=batch,12,12,3", code=2)
+    assert "models_flax.py:cnn:VARIABLES" in refused["error"]
+
+
+@needs_flax
 def test_nnx_module_needs_no_parameters(tmp_path: Path) -> None:
     ported = port(tmp_path, "models_flax.py:Mlp", "x=batch,time,3")
     assert ported["proved"] is True
     assert names_of(ported) == ["dense", "layer_norm", "batch_norm", "dense"]
     assert ported["layers"]["scaled"]["momentum"] == 0.95
+    assert "in evaluation mode" in ported["summary"]  # without dropout
 
 
 @needs_flax
