@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from users_models import checked, model_file
 from wording import Wording
 
+from harness.checking.own_model.spec_values import arrangements
 from harness.results.cell import CellResult
 from harness.runtime.own_model.service import OwnModelService
 
@@ -231,6 +233,41 @@ class Net(nn.Module):
     def forward(self, image):
         return self.out(self.p(self.conv(image.permute(0, 3, 1, 2))).mean((2, 3)))
 """
+
+
+def test_the_rows_and_columns_of_a_square_image_are_told_apart(
+    torch_service: OwnModelService, tmp_path: Path, wording: Wording
+) -> None:
+    spec = model_file(tmp_path, POOLED, "pooled.yaml")
+    source = POOLING.replace("POOL", "nn.MaxPool2d(2)").replace("(0, 3, 1, 2)", "(0, 3, 2, 1)")
+    rules = ["conv.W=conv.weight.transpose(2, 3, 1, 0)", "conv.b=conv.bias"]
+    model = f"{model_file(tmp_path, source)}:Net"
+    result = checked(torch_service, spec, model, "float64", maps=rules)
+    wording.line(result.location, "before conv (spec: conv)")
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted", "order"),
+    [
+        ((2, 5, 4, 4), (2, 4, 4, 5), (0, 2, 3, 1)),
+        ((2, 4, 4, 4), (2, 4, 4, 4), (0, 2, 3, 1)),
+        ((4, 3, 5), (3, 4, 5), (1, 0, 2)),
+        ((1, 6, 3, 2), (2, 3, 6), (3, 2, 1)),
+        ((2, 3, 4, 5), (2, 3, 20), None),
+    ],
+)
+def test_usual_orders_of_axes(
+    shape: tuple[int, ...], wanted: tuple[int, ...], order: tuple[int, ...] | None
+) -> None:
+    array = np.random.default_rng(0).normal(size=shape)
+    turned = array if order is None else np.transpose(array.reshape(shape), _whole(order, shape))
+    expected = turned.reshape(wanted)
+    assert any(np.array_equal(each, expected) for each in arrangements(array, wanted))
+
+
+def _whole(order: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The order, with the axes that it leaves out in front."""
+    return (*(axis for axis in range(len(shape)) if axis not in order), *order)
 
 
 def test_a_rule_names_the_module_of_a_layer_without_weights(

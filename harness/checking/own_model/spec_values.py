@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from itertools import permutations
 
 import numpy as np
 
@@ -21,8 +20,6 @@ from harness.runtime.session import Session
 
 # Equal arrays with fewer entries may be equal by chance.
 LEAST_ENTRIES = 8
-# The most axes whose order is tried.
-MOST_AXES = 5
 
 
 class SpecValues:
@@ -149,15 +146,23 @@ class SpecValues:
 
 
 def arrangements(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """Yield an array in each order of axes that has a shape. Axes of length 1 do not count.
-    Neighbouring axes may be split or joined."""
+    """Yield an array in each usual order of axes that has a shape. Axes of length 1 do not count.
+    Neighbouring axes may be split or joined. Axes of equal length keep their order, so that a
+    transposed image differs, unless channels or time come first."""
     squeezed = array.reshape([n for n in array.shape if n != 1])
     wanted = tuple(n for n in shape if n != 1)
     if sorted(squeezed.shape) != sorted(wanted):
         if fits(array.shape, shape):
             yield array.reshape(shape)
         return
-    orders = permutations(range(squeezed.ndim)) if squeezed.ndim <= MOST_AXES else ()
-    for order in orders:
+    axes = tuple(range(squeezed.ndim))
+    kept = tuple(np.argsort(squeezed.shape, kind="stable")[np.argsort(_ranks(wanted))])
+    usual = {kept, axes, (*axes[:1], *axes[2:], *axes[1:2]), (*axes[1:2], *axes[:1], *axes[2:])}
+    for order in usual:
         if tuple(squeezed.shape[axis] for axis in order) == wanted:
             yield squeezed.transpose(order).reshape(shape)
+
+
+def _ranks(lengths: tuple[int, ...]) -> Array:
+    """Return the positions of the lengths in sorted order; equal lengths keep their order."""
+    return np.argsort(lengths, kind="stable")
