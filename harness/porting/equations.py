@@ -316,6 +316,19 @@ def _list(shape: Sequence[Dim]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
+def _broadcast(e: Equations, call: Call) -> Text:
+    """Repeat axes of length 1; a consumer that broadcasts by itself gets its input unchanged."""
+    source, shape = e.get(call.inputs[0]), list(e.shape(call.inputs[0]))
+    missing = len(call.shape) - len(shape)
+    text = source.text
+    if missing:
+        text = f"{source.inside(ATOM)}[{', '.join(['None'] * missing)}]"
+    for axis, (before, after) in enumerate(zip([1] * missing + shape, call.shape, strict=True)):
+        if before != after:
+            text = f"repeat({text}, axis={axis}, times={e.write(after, 'times')})"
+    return Text(text)
+
+
 def _attention(e: Equations, call: Call) -> Text:
     a = call.attributes
     query, key, value = (e.get(i) for i in call.inputs[:3])
@@ -386,6 +399,7 @@ RULES: Mapping[str, Rule] = {
     "permute": _permute,
     "argmax": _argmax,
     "cast": _cast,
+    "broadcast": _broadcast,
     "formula": _formula,
     "reshape": _reshape,
     "attention": _attention,

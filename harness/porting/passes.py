@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.porting.attention import AttentionLayers
 from harness.porting.loops import expand_loops
 from harness.porting.recognise import (
     recognise_functions,
@@ -43,7 +44,7 @@ def simplify(graph: ModelGraph) -> ModelGraph:
     """Return an equivalent graph with fewer and simpler calls."""
     calls = Calls(graph)
     calls.drop_unused()
-    for rule in PASSES:
+    for rule in (*PASSES, AttentionLayers(graph.sizes)):
         calls.rewrite(rule)
         calls.drop_unused()
     return replace(graph, calls=tuple(calls.by_name.values()), outputs=calls.outputs)

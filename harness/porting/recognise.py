@@ -124,6 +124,8 @@ def split_tied_bias(calls: Calls, call: Call, done: Mapping[str, Call]) -> Itera
     if call.op != "layer" or call.attributes["layer"] != "dense":
         return [call]
     weights = call.attributes["weights"]
+    if "b" not in weights:
+        return [call]
     tables = [
         c.attributes["weights"]["table"][0]
         for c in done.values()

@@ -209,6 +209,8 @@ def _inverse(axes: Sequence[int]) -> list[int]:
 def move_reshapes(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
     """Join reshapes, and move them behind layers that work on the last axis only."""
     source = done.get(call.inputs[0]) if call.inputs and isinstance(call.inputs[0], str) else None
+    if source is not None and (patches := _merged_image(call, source, done)) is not None:
+        return [patches]
     if call.op == "reshape" and source is not None:
         while source.op == "reshape":
             source = done[source.inputs[0]]
@@ -250,6 +252,19 @@ def move_reshapes(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterabl
         moved,
         replace(call, op="reshape", inputs=(moved.name,), attributes={}, values=None),
     ]
+
+
+def _merged_image(call: Call, source: Call, done: Mapping[str, Call]) -> Call | None:
+    """Return one merge of rows and columns for a sequence of patches, which torch makes by moving
+    the channels twice."""
+    if call.op != "permute" or list(call.attributes["axes"]) != [0, 2, 1] or source.op != "reshape":
+        return None
+    moved = done[source.inputs[0]]
+    if moved.op != "permute" or list(moved.attributes["axes"]) != [0, 3, 1, 2]:
+        return None
+    if source.shape[:2] != moved.shape[:2]:
+        return None
+    return replace(call, op="reshape", inputs=moved.inputs, attributes={}, values=None)
 
 
 def _last_axis(shape: Sequence[Dim], length: Dim) -> int | None:

@@ -137,7 +137,7 @@ class _Writer:
     def _definition_name(self, kind: str) -> str:
         base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
         base = base.strip("_") or "block"
-        new, number = base if base not in self.layers else f"{base}_2", 2
+        new, number = base, 1
         while new in self.definitions or new in self.layers:
             number += 1
             new = f"{base}_{number}"

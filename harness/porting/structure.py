@@ -56,10 +56,11 @@ def find_blocks(graph: ModelGraph) -> Block:
     """Return the whole model as a block that contains the blocks of repeated modules."""
     root = _Module("", "")
     by_key: dict[str, _Module] = {"": root}
-    # Calls without inputs come first, because modules may use them before the whole model does.
-    for call in sorted(graph.calls, key=lambda c: c.op not in LOCAL):
+    for call in graph.calls:
+        if call.op in LOCAL and call.name not in graph.outputs.values():
+            continue
         parent = root
-        for key, kind in call.modules if call.op not in LOCAL else ():
+        for key, kind in call.modules:
             if key not in by_key:
                 by_key[key] = _Module(key, kind)
                 parent.items.append(by_key[key])

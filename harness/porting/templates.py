@@ -7,7 +7,7 @@ definition, and the numbers that differ between them become its attributes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from keyword import iskeyword
 from typing import Any
@@ -166,16 +166,22 @@ class BlockWriter:
         self.template.equations = equations.lines
         return self.template
 
-    def _unique(self, name: str) -> str:
-        name = re.sub(r"\W", "_", name)
-        name = name if not name[:1].isdigit() else f"part_{name}"
-        reserved = name in self.reserved or iskeyword(name)
-        new, number = f"{name}_layer" if reserved else name, 1
+    def _unique(self, *names: str) -> str:
+        """Return the first of some names that is free; else the last one with a number."""
+        for name in names:
+            if (new := self._valid(name)) not in self.taken:
+                break
+        number, base = 1, new
         while new in self.taken:
             number += 1
-            new = f"{name}_{number}"
+            new = f"{base}_{number}"
         self.taken.add(new)
         return new
+
+    def _valid(self, name: str) -> str:
+        name = re.sub(r"\W", "_", name)
+        name = name if not name[:1].isdigit() else f"part_{name}"
+        return f"{name}_layer" if name in self.reserved or iskeyword(name) else name
 
     def _name_inputs(self) -> dict[str, str]:
         if self.given_names is not None:
@@ -231,7 +237,7 @@ class BlockWriter:
         if kind or not key[0]:
             key = (call.name, key[1])
         if key not in self.layer_names:
-            self.layer_names[key] = self._unique(self._proposed_name(call, kind))
+            self.layer_names[key] = self._unique(*self._proposed_names(call, kind))
             self._declare(call, kind, self.layer_names[key])
         return self.layer_names[key]
 
@@ -249,32 +255,27 @@ class BlockWriter:
         own = str(call.attributes.get("layer", "")).lower() in kind.lower()
         return path.split("@")[0] if own else ""
 
-    def _proposed_name(self, call: Call, kind: str) -> str:
+    def _proposed_names(self, call: Call, kind: str) -> list[str]:
+        """Return names for the layer of a call, from the shortest to the most specific."""
         layer = kind or str(call.attributes.get("layer", "block"))
         if call.op == "block":
             blocks: Sequence[Block] = call.attributes.get("blocks", ())
             path = call.attributes["block"].path
-            if len(blocks) > 1:
-                path = path.rpartition(".")[0] if path.rpartition(".")[2].isdigit() else path
-            relative = self._relative(path)
-            last = relative.rsplit(".", 1)[-1]
-            return relative.replace(".", "_") if last.isdigit() else last
+            if len(blocks) > 1 and path.rpartition(".")[2].isdigit():
+                path = path.rpartition(".")[0]
+            return _suffixes(self._relative(path)) or [GENERIC.get(layer, layer)]
         owner = "" if kind else self._owner(call)
         if not kind and self._is_tied(call) and call.modules:
             owner = call.modules[-1][0].split("@")[0]
         relative = self._relative(owner)
-        if (owner and relative and relative != owner) or (owner and not self.block.path):
-            last = relative.rsplit(".", 1)[-1]
-            if not last.isdigit():
-                return last
-            if "." in relative:
-                return relative.replace(".", "_")
+        if owner and (relative != owner or not self.block.path) and (names := _suffixes(relative)):
+            return names
         weights = call.attributes.get("weights")
         if weights and not kind:
-            leaf = next(iter(weights.values()))[0].rsplit(".", 1)[-1]
+            leaf = str(next(iter(weights.values()))[0]).rsplit(".", 1)[-1]
             if leaf.endswith("_weight"):
-                return str(leaf.removesuffix("_weight"))
-        return GENERIC.get(layer, layer)
+                return [leaf.removesuffix("_weight")]
+        return [GENERIC.get(layer, layer)]
 
     def _is_tied(self, call: Call) -> bool:
         weights = call.attributes.get("weights", {})
@@ -300,8 +301,7 @@ class BlockWriter:
         elif layer.startswith("dense") and weights["W"][0] in self.tables:
             layer, tied = "unembedding", self.tables[weights["W"][0]]
             settings = {"rows": settings["units"]}
-        # A default such as [[0, 0], [0, 0]] is one number too.
-        usual = {n: _plain(_plain(v)) for n, v in self.defaults.get(layer, {}).items()}
+        usual = {n: _plain(v) for n, v in self.defaults.get(layer, {}).items()}
         settings = {n: _plain(v) for n, v in settings.items()}
         settings = {n: v for n, v in settings.items() if n not in usual or usual[n] != v}
         shown = [f"{n}: {self.template.number(v, n)}" for n, v in settings.items()]
@@ -330,12 +330,26 @@ class BlockWriter:
             self.template.rules += [(f"{prefix}.{ours}", theirs) for ours, theirs in inner.rules]
 
 
+def _suffixes(path: str) -> list[str]:
+    """Return names from the end of a module's path: ``dense``, ``output_dense``..., but not from
+    numbers alone."""
+    parts = path.split(".")
+    names = ["_".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
+    return [name for name in names if not name[:1].isdigit()]
+
+
 def _plain(value: Any) -> Any:
-    """Return one number for a list of equal numbers, e.g. a square kernel."""
-    if isinstance(value, list) and value and all(v == value[0] for v in value):
-        # A pair is the padding before and after an axis, not a number per axis.
-        return value if isinstance(value[0], list) else value[0]
-    return value
+    """Return one number for a list of equal numbers, e.g. a square kernel or padding on all sides."""
+    flat = list(_flatten(value))
+    return flat[0] if flat and all(v == flat[0] for v in flat) else value
+
+
+def _flatten(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flatten(item)
+    else:
+        yield value
 
 
 def _key(block: Block) -> str:
