@@ -11,6 +11,7 @@ from harness.oracle.tolerance import digits
 from harness.porting.spec import PortedSpec
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING
+from harness.runtime.labels import backend_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Ported:
     problems: Sequence[str]
     remarks: Sequence[str] = ()
     written: Sequence[str] = ()
+
+    @property
+    def framework(self) -> str:
+        """The framework of the model."""
+        return backend_of(self.against[0].cell.backend) if self.against else ""
 
     @property
     def proved(self) -> bool:

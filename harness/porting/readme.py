@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.defaults.catalogue import catalogue, frameworks, select_entries
 from harness.errors import UsageError
 from harness.files.user_file import displayed
 from harness.output.markdown import escaped
@@ -73,6 +75,7 @@ def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: 
         "",
         *(f"- {line}" for line in ported.proof_lines()),
     ]
+    lines += _differing_defaults(ported)
     if ported.remarks:
         lines += ["", "## Not ported", "", *(f"- {escaped(remark)}" for remark in ported.remarks)]
     if ported.problems:
@@ -89,6 +92,29 @@ def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: 
         "",
     ]
     return "\n".join(lines)
+
+
+def _differing_defaults(ported: Ported) -> list[str]:
+    """Return the section on defaults of the target frameworks that differ from the model's."""
+    used = {
+        *re.findall(r"\blayer: (\w+)", ported.spec.text),
+        *re.findall(r"(\w+)\(", ported.spec.text),
+    }
+    source, known = ported.framework, frameworks(catalogue())
+    lines: list[str] = []
+    for target in ported.exports:
+        if {source, target} <= {*known} and source != target:
+            entries = select_entries(None, (source, target)).values()
+            lines += [
+                f"- {escaped(entry.parts)} {source}: {escaped(entry.frameworks[source].does)}; "
+                f"{target}: {escaped(entry.frameworks[target].does)}. In {target}, set "
+                f"{escaped(entry.frameworks[target].set)}."
+                for entry in entries
+                if used & {*entry.layers}
+            ]
+    title = "## Defaults that differ"
+    about = "The written code has the model's values. A port by hand must set these:"
+    return ["", title, "", about, "", *lines] if lines else []
 
 
 def _declaration(declared: InputDeclaration) -> str:

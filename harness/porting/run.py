@@ -134,8 +134,7 @@ def refuse_unsupported(graph: ModelGraph) -> None:
     )
     known = len(graph.calls) - len(unsupported)
     raise UsageError(
-        "\n".join(lines) + f"\n{known} of {len(graph.calls)} operators of the model have a rule; "
-        "'harness port --operators' lists the rules"
+        "\n".join(lines) + f"\n{known} of {len(graph.calls)} operators of the model have a rule"
     )
 
 

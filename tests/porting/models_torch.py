@@ -57,6 +57,36 @@ class Decoder(nn.Module):
         return {"logits": self.head(gelu)}
 
 
+class Llama(nn.Module):
+    """Attention of two groups of heads with rotary positions, after a root mean square norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.Parameter(torch.ones(16))
+        self.queries = nn.Linear(16, 16, bias=False)
+        self.keys, self.values = nn.Linear(16, 8, bias=False), nn.Linear(16, 8, bias=False)
+        self.merged = nn.Linear(16, 16, bias=False)
+
+    def forward(self, x):
+        batch, time = x.shape[:2]
+        h = self.norm * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+        speeds = 10000.0 ** (-torch.arange(2, dtype=x.dtype) / 2)
+        angles = torch.arange(time, dtype=x.dtype)[:, None] * speeds
+        cos, sin = (f(torch.cat([angles, angles], -1)) for f in (torch.cos, torch.sin))
+
+        def turned(a):
+            return a * cos + torch.cat([-a[..., 2:], a[..., :2]], -1) * sin
+
+        q = turned(self.queries(h).view(batch, time, 4, 4).transpose(1, 2))
+        k = turned(self.keys(h).view(batch, time, 2, 4).transpose(1, 2))
+        v = self.values(h).view(batch, time, 2, 4).transpose(1, 2)
+        k, v = (
+            a[:, :, None].expand(batch, 2, 2, time, 4).reshape(batch, 4, time, 4) for a in (k, v)
+        )
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return x + self.merged(y.transpose(1, 2).reshape(batch, time, 16))
+
+
 class Stochastic(nn.Module):
     """A model that drops its whole residual branch at random in training."""
 

@@ -68,6 +68,14 @@ def test_positions_masks_tied_heads_and_functions_are_recognised(tmp_path: Path)
     assert "gelu_tanh(" in equations
 
 
+def test_attention_with_rotary_positions_is_a_shipped_layer(tmp_path: Path) -> None:
+    assert port(tmp_path, "Llama", "--input", "x=batch,time,16")["proved"] is True
+    spec = spec_of(tmp_path, "llama_port")
+    kinds = [entry["layer"] for entry in spec["layers"].values()]  # type: ignore[attr-defined]
+    assert kinds == ["rms_norm", "grouped_attention"]
+    assert "parameters" not in spec
+
+
 def test_random_numbers_in_training_are_left_out_and_named(tmp_path: Path) -> None:
     ported = port(tmp_path, "Stochastic", "--input", "x=batch,6")
     assert ported["proved"] is True
@@ -77,7 +85,7 @@ def test_random_numbers_in_training_are_left_out_and_named(tmp_path: Path) -> No
 
 def test_operators_without_a_rule_are_named_with_their_line(tmp_path: Path) -> None:
     refused = port(tmp_path, "Counting", "--input", "x=batch,6", code=2)
-    assert "models_torch.py:82: aten.histc" in str(refused["error"])
+    assert "models_torch.py:114: aten.histc" in str(refused["error"])
     assert not (tmp_path / "port").exists()
 
 

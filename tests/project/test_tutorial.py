@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,11 @@ def test_the_readme_runs(tmp_path: Path, binaries: Path) -> None:
 @pytest.mark.slow
 def test_the_page_of_own_models_runs(tmp_path: Path, binaries: Path) -> None:
     assert play(DOCS / "own-model.md", tmp_path, binaries) == 3
+
+
+def test_the_page_of_ports(tmp_path: Path) -> None:
+    need("torch", "jax")
+    assert play(DOCS / "port.md", tmp_path, Path(sys.executable).parent) == 3
 
 
 @pytest.mark.slow
