@@ -339,7 +339,7 @@ def _suffixes(path: str) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return one number for a list of equal numbers, e.g. a square kernel or padding on all sides."""
+    """Return one number for nested lists of equal numbers, e.g. padding on all sides."""
     flat = list(_flatten(value))
     return flat[0] if flat and all(v == flat[0] for v in flat) else value
 
