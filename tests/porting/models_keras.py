@@ -46,7 +46,7 @@ def image() -> Any:
     h = layers.MaxPooling2D(3, strides=2, padding="same")(h)
     flat = layers.Flatten()(layers.Permute((3, 1, 2))(layers.AveragePooling2D(2)(h)))
     h = layers.Concatenate()([flat, layers.GlobalMaxPooling2D()(h)])
-    return keras.Model(x, layers.Dense(4)(layers.Rescaling(0.5, 0.1)(h)))
+    return keras.Model(x, layers.Dense(4)(layers.Rescaling(0.5, 0.25)(h)))
 
 
 def recurrent() -> Any:

@@ -24,7 +24,7 @@ def port(folder: Path, name: str, *options: str, code: int = 0) -> dict[str, Any
     return dict(json.loads(done.stdout)) if code < 2 else {"error": done.stderr}
 
 
-@pytest.mark.parametrize("name", ["two_inputs", "recurrent"])
+@pytest.mark.parametrize("name", ["two_inputs", "image", "recurrent"])
 def test_layers_are_ported_with_proof(tmp_path: Path, name: str) -> None:
     ported = port(tmp_path, name)
     assert ported["proved"] is True
