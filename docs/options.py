@@ -1,6 +1,6 @@
 """Write the files that are generated from the commands' options: ``python docs/options.py``.
 
-These files are docs/command-line.md (the table of all options), harness/api/keywords.pyi (the types
+These files are docs/command-line.md (the list of all options), harness/api/keywords.pyi (the types
 of keyword arguments) and harness/api/commands.pyi (the signatures of functions). The test
 ``tests/project/test_options_page.py`` fails if a file is out of date.
 """
@@ -106,7 +106,7 @@ def _signatures() -> Iterator[str]:
 
 
 def page() -> str:
-    """Return the text of docs/command-line.md, with the table of all options."""
+    """Return the text of docs/command-line.md, with the list of all options."""
     rows: dict[tuple[str, str], list[str]] = {}
     group = click.Context(cli, info_name="harness", **cli.context_settings)
     for name, command in cli.commands.items():
@@ -115,13 +115,12 @@ def page() -> str:
                 if isinstance(param, click.Option) and (record := param.get_help_record(context)):
                     rows.setdefault(record, []).append(name)
     lines = [
-        f"| `{label}` | {', '.join(names)} | {text.replace('  [', ' [').replace('|', '/')} |"
+        f"- `{label}` ({', '.join(names)}): {text.replace('  [', ' [')}"
         for (label, text), names in sorted(rows.items(), key=lambda row: row[0][0].lstrip("-"))
         if "--help" not in label
     ]
-    head = ["| option | commands | what it does |", "|---|---|---|"]
     before, start, rest = PAGE.read_text(encoding="utf-8").partition("<!-- options -->\n")
-    return before + start + "\n".join([*head, *lines]) + "\n" + rest[rest.index("<!-- end -->") :]
+    return before + start + "\n".join(lines) + "\n" + rest[rest.index("<!-- end -->") :]
 
 
 if __name__ == "__main__":

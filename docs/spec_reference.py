@@ -270,8 +270,8 @@ def keys(form: type[BaseModel]) -> Iterator[str]:
         elif field.default not in (None, {}, []):
             kind += f", default `{flow(field.default)}`"
         yield f"- `{name}` ({kind}): {field.description} (`{name}: {flow(example)}`)."
-    if inherited:
-        title = TITLES.get(above, "Every file").lower()
+    if inherited and above is not base_models.Documented:
+        title = TITLES[above].lower()
         yield f"- the keys listed under [{title}](#{anchor_of(title)})"
     if form.model_config.get("extra") == "allow":
         yield "- a value for any attribute of the definition"

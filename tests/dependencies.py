@@ -135,7 +135,7 @@ def bound(requirement: Requirement) -> str:
 
 
 def with_rows(page: str, tables: Mapping[str, Any], runs: list[Run]) -> str:
-    """Return docs/versions.md with bound, lowest and newest version updated in every row.
+    """Return docs/versions.md with bound and newest tested version updated in every row.
 
     Raises:
         ValueError: a row is for a dependency that pyproject.toml does not declare, or a declared
@@ -149,12 +149,11 @@ def with_rows(page: str, tables: Mapping[str, Any], runs: list[Run]) -> str:
         if requirement is None:
             raise ValueError(f"docs/versions.md has a row of {match[1]}, which is not declared")
         shown.append(canonicalize_name(match[1]))
-        low = versions(runs, "lowest", requirement.name)
         new = versions(runs, "newest", requirement.name)
-        cells = [bound(requirement), low[0] if low else "none", new[-1] if new else "none"]
+        cells = [bound(requirement), new[-1] if new else "none"]
         return f"| `{match[1]}` | " + "".join(f"{cell} | " for cell in cells).rstrip()
 
-    written = re.sub(r"^\| `([\w-]+)` \|(?: [^|]*\|){3}", row, page, flags=re.MULTILINE)
+    written = re.sub(r"^\| `([\w-]+)` \|(?: [^|]*\|){2}", row, page, flags=re.MULTILINE)
     missing = sorted(every.keys() - set(shown))
     if missing:
         raise ValueError(f"docs/versions.md has no row of {', '.join(missing)}")

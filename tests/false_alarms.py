@@ -145,9 +145,8 @@ def page(
     for dtype, one in measured.items():
         lines += ["", f"## {dtype}", "", *_dtype(one, list(versions), narrowed)]
     lines += ["", "## Versions" + (f" of {' and '.join(NARROW)}" if narrowed else ""), ""]
-    lines += [
-        f"- {n}: {', '.join(f'{k} {v}' for k, v in found.items())}" for n, found in versions.items()
-    ]
+    packages = dict(sorted(pair for found in versions.values() for pair in found.items()))
+    lines.append(f"All backends: {', '.join(f'{k} {v}' for k, v in packages.items())}.")
     return "\n".join(lines) + "\n"
 
 
@@ -175,7 +174,7 @@ def _dtype(one: Measured, backends: list[str], narrowed: bool) -> Iterator[str]:
     )
     yield from ("", "Error quantiles in yardsticks:", "")
     yield from _row("backend", [f"{q:g}" for q in QUANTILES])
-    yield from _row("---", ["---:"] * len(QUANTILES))
+    yield "|---|" + "---:|" * len(QUANTILES)
     for backend in backends:
         found = np.quantile(one.of(backend), QUANTILES)
         yield from _row(backend, [f"{v:.2f}" for v in found])

@@ -122,14 +122,14 @@ def table(found: list[Judged]) -> str:
         )
     lines += [
         "",
-        "The faults that were not found:",
+        "The faults that were not found, each with the output:",
         "",
     ]
     for one in found:
         if not one.right:
             said = textwrap.shorten(one.said, 90, placeholder=" ...")
             said = said.replace("`", "'").replace("\n", " ")
-            lines.append(f"- `{one.name}`: {MUTANTS[one.name].summary} The output says `{said}`.")
+            lines.append(f"- `{one.name}`: {MUTANTS[one.name].summary} `{said}`")
     return "\n".join(lines)
 
 

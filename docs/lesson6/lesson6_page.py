@@ -20,8 +20,8 @@ The lower part of each plot shows the relative difference between a backend's lo
 In float32 this difference grows, because training increases rounding errors. In float64 the losses
 of all backends agree. See [training](training.md).
 
-Below each plot, the model continues the prompt twice: with the likeliest characters, then with
-characters sampled at the given temperature. The named backend trained the weights.
+Below each plot, the model continues the prompt with characters sampled at temperature
+{temperatures}. The named backend trained the weights.
 """
 
 
@@ -92,24 +92,43 @@ def _overview(systems: Mapping[str, Entry]) -> str:
     lines = [
         "## All systems",
         "",
-        "Each entry has the last epoch's training loss, then the held-out loss after this epoch:",
+        "The table of [models](semantics.md#the-models) describes the systems. Here, each entry",
+        "has the last epoch's training loss, then the held-out loss after this epoch:",
         "",
     ]
-    lines += _table(systems, backends, _losses)
+    lines += _table(systems, _alike(systems, backends), _losses, epochs=True)
     lines += ["", "This table shows the training speed in thousands of characters per second:", ""]
-    lines += _table(systems, backends, lambda run: f"{_rate(run['epochs']) / 1000:,.1f}")
-    return "\n".join([*lines, "", *_beside_bench(systems), *_memory(systems), "", PICTURES])
+    speeds = {backend: backend for backend in backends}
+    lines += _table(systems, speeds, lambda run: f"{_rate(run['epochs']) / 1000:,.1f}")
+    temperatures = dict.fromkeys(f"{e['written']['temperature']}" for e in systems.values())
+    pictures = PICTURES.format(temperatures=" or ".join(temperatures))
+    return "\n".join([*lines, "", *_beside_bench(systems), *_memory(systems), "", pictures])
+
+
+def _alike(systems: Mapping[str, Entry], backends: Sequence[str]) -> dict[str, str]:
+    """Map the heading of each column of losses to a backend: one column for equal losses, e.g.
+    ``{"torch, keras-torch": "torch"}``."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for backend in backends:
+        losses = tuple(_losses(entry["trained"][backend]) for entry in systems.values())
+        alike.setdefault(losses, []).append(backend)
+    return {", ".join(names): names[0] for names in alike.values()}
 
 
 def _table(
-    systems: Mapping[str, Entry], backends: Sequence[str], cell: Callable[[Entry], str]
+    systems: Mapping[str, Entry],
+    columns: Mapping[str, str],
+    cell: Callable[[Entry], str],
+    *,
+    epochs: bool = False,
 ) -> Iterator[str]:
-    yield "| system | epochs | " + " | ".join(backends) + " |"
-    yield "|---|---:|" + "---:|" * len(backends)
+    """Yield a row for each system; ``columns`` maps headings to backends."""
+    yield f"| {' | '.join(['system', *['epochs'] * epochs, *columns])} |"
+    yield "|---|" + "---:|" * (len(columns) + epochs)
     for system, entry in systems.items():
-        cells = [cell(entry["trained"][backend]) for backend in backends]
-        count = len(entry["trained"][backends[0]]["epochs"])
-        yield f"| [{system}](#{system}) | {count} | {' | '.join(cells)} |"
+        runs = [entry["trained"][backend] for backend in columns.values()]
+        count = [str(len(runs[0]["epochs"]))] * epochs
+        yield f"| {' | '.join([f'[{system}](#{system})', *count, *map(cell, runs)])} |"
 
 
 def _losses(run: Entry) -> str:
@@ -160,11 +179,9 @@ def _system(system: str, entry: Entry, story: str, picture: str) -> str:
 
 
 def _written(written: Entry) -> Iterator[str]:
-    greedy, sampled = written["greedy"], written["sampled"]
-    maker, prompt = written["maker"], greedy["prompt"]
-    yield (f"Backend {maker}, temperature {written['temperature']}:")
-    sample = next(iter(sampled["texts"].values()))
-    yield from ("", *_block(_shown(prompt + greedy["texts"][maker]), _shown(prompt + sample)))
+    yield f"Backend {written['maker']}:"
+    sample = next(iter(written["sampled"]["texts"].values()))
+    yield from ("", *_block(_shown(written["greedy"]["prompt"] + sample)))
 
 
 def _shown(text: str) -> str:

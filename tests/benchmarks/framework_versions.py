@@ -55,8 +55,10 @@ fast.ai's Lesson 6. All checks ran with Python 3.11, on a CPU, on the path `nati
 `python tests/benchmarks/framework_versions.py` writes this page from
 [tests/benchmarks/framework_versions.json](../tests/benchmarks/framework_versions.json).
 
-The table shows the largest relative difference between the results of two successive versions.
-Each speed is divided by the speed of the newest version.
+The table shows the largest relative difference between the results of two successive versions. A
+checked cell is one model on one version in one dtype. Each speed is divided by the speed of the
+newest version, and noisy speeds are left out. A timed cell is one model in one mode. It is slower
+or faster if the 95% confidence interval of the speed ratio excludes 1.
 
 """
 
@@ -184,23 +186,32 @@ def _framework(
     cells = {name: told["columns"].get(name, {"cells": {}})["cells"] for name in columns}
     counts = [sum(len(by_dtype) for by_dtype in cells[name].values()) for name in columns]
     every = len(lesson6()) * len(DTYPES)
-    yield "Checked cells (models and dtypes): " + ", ".join(
-        f"{name} ({count}/{every})" for name, count in zip(columns, counts, strict=True) if count
-    )
-    yield ""
+    if min(counts) < every:
+        named = zip(columns, counts, strict=True)
+        yield "Checked cells: " + ", ".join(f"{name} ({n}/{every})" for name, n in named if n)
+        yield ""
     rows = {s: [_entry(cells[name].get(s, {})) for name in columns] for s in lesson6()}
     differ = {spec: row for spec, row in rows.items() if len(set(row)) > 1}
     if len(differ) < len(rows):
-        same = ", ".join(spec.removeprefix("lesson6/") for spec in rows if spec not in differ)
-        yield from (f"All versions agree with the oracle to equally many digits on: {same}.", "")
+        names = ", ".join(spec.removeprefix("lesson6/") for spec in rows if spec not in differ)
+        same = f"on: {names}" if differ else "on all models"
+        yield from (f"All versions agree with the oracle to equally many digits {same}.", "")
     if differ:
         yield from ("On other models, the digits of agreement are (float64, float32):", "")
         yield from (f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}")
     for spec, row in differ.items():
         yield f"| {spec.removeprefix('lesson6/')} | {' | '.join(row)} |"
-    yield ""
+    if differ:
+        yield ""
+    packages = {name: _packages(column) for name, column in told["columns"].items()}
+    first = next(iter(packages.values()))
+    shared = [p for p in first if all(p in own for own in packages.values())]
+    if shared:
+        yield from (f"All versions used {', '.join(shared)}.", "")
     for name in columns:
-        yield from _column(name, told["columns"].get(name))
+        if name in packages:
+            own = [p for p in packages[name] if p not in (*shared, name.replace("@", " "))]
+            yield from _column(name, own, told["columns"][name])
     yield from ("", *_pairs(told["pairs"], columns), *_speeds(told["speed"], columns))
 
 
@@ -213,12 +224,14 @@ def _cell(one: Mapping[str, Any]) -> str:
     return shown if one["verdict"] in PASSING else f"**{one['verdict']}** {shown}".strip()
 
 
-def _column(name: str, told: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yield the other packages of a column, and the fault of each cell that does not agree."""
-    if told is None:
-        return
-    named = (f"{k} {v}" for k, v in (told["versions"] or {}).items() if "code" not in k)
-    yield f"- {name} used {', '.join(named)}"
+def _packages(column: Mapping[str, Any]) -> list[str]:
+    """Return the packages of a column, e.g. ``["numpy 2.4.6"]``."""
+    return [f"{k} {v}" for k, v in (column["versions"] or {}).items() if "code" not in k]
+
+
+def _column(name: str, packages: Sequence[str], told: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a column's own packages, and the fault of each cell that does not agree."""
+    yield f"- {name}" + (f" used {', '.join(packages)}" if packages else "")
     faults: dict[str, list[str]] = {}
     for spec, by_dtype in told["cells"].items():
         for dtype, one in by_dtype.items():
@@ -233,7 +246,7 @@ def _pairs(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     if not told:
         return
     yield from (
-        "Results of successive versions differ by at most (relative difference):",
+        "Largest relative difference between results of successive versions:",
         "",
     )
     yield from ("| versions | float64 | float32 |", "|---|---:|---:|")
@@ -254,8 +267,7 @@ def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
         yield from ("Speeds were not measured, because the machine had other work.", "")
         return
     yield from (
-        f"This table shows speeds divided by the speed of {columns[0]}, without noisy speeds.",
-        "A cell is slower or faster if the 95% confidence interval of the speed ratio excludes 1:",
+        f"Speeds divided by the speed of {columns[0]}:",
         "",
         "| | cells | median | range | slower | faster |",
         "|---|---:|---:|---:|---:|---:|",

@@ -51,7 +51,7 @@ def told(pairs: Mapping[str, Any]) -> str:
 
 
 def _gigaflops(peak: Peak) -> str:
-    return f"{peak[0] / 1e9:.0f} GFLOP/s by {peak[1]}"
+    return f"{peak[0] / 1e9:.0f} ({peak[1]})"
 
 
 def _sides(pairs: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -131,16 +131,17 @@ def _findings(usual: Sequence[Cell]) -> str:
 
 
 def _machines(record: Record) -> str:
-    lines = ["## Machines", "", "| | machine | versions | pairs |", "|---|---|---|---:|"]
-    for place, found in enumerate(record["machines"]):
-        cpu = found["machine"].get("cpu", "a CPU")
-        versions = ", ".join(
-            f"{name} {found['versions'][name]}" for name in sorted(found["versions"])
-        )
-        pairs = len(of_machine(record["pairs"], place))
-        lines.append(
-            f"| {letter(place)} | {found['threads']} threads of {cpu} | {versions} | {pairs} |"
-        )
+    machines = record["machines"]
+    packages = [", ".join(f"{n} {v}" for n, v in sorted(m["versions"].items())) for m in machines]
+    shared = len({*packages}) == 1
+    lines = ["## Machines", "", *([f"All machines have {packages[0]}.", ""] if shared else [])]
+    lines += [f"| | machine | {'' if shared else 'versions | '}pairs |"]
+    lines += [f"|---|---|{'' if shared else '---|'}---:|"]
+    for place, (found, versions) in enumerate(zip(machines, packages, strict=True)):
+        cpu = f"{found['threads']} threads of {found['machine'].get('cpu', 'a CPU')}"
+        pairs = str(len(of_machine(record["pairs"], place)))
+        row = [letter(place), cpu, *([] if shared else [versions]), pairs]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
@@ -164,13 +165,14 @@ def _targets(record: Record) -> str:
         "|---|---|---|",
     ]
     lines += [f"| {t.text} | {t.found} | {t.verdict} |" for t in every]
-    misses = [t for t in every if t.misses]
+    # A miss that says no more than the table is left out.
+    misses = [t for t in every if t.misses and [*t.misses] != [t.found]]
     if misses:
         lines += [
             "",
             "Missed targets:",
             "",
-            *(f"- The target `{t.text}` is missed with {_first(t.misses)}." for t in misses),
+            *(f"- `{t.text}`: {_first(t.misses)}." for t in misses),
         ]
     return "\n".join(lines)
 
@@ -215,7 +217,7 @@ def _peaks(record: Record) -> str:
         for place in range(len(record["machines"]))
     ]
     return PEAK + "\n".join(
-        f"Peaks on machine {name}:\n\n{words}" for name, words in parts if words
+        f"Peaks on machine {name}, in GFLOP/s:\n\n{words}" for name, words in parts if words
     )
 
 

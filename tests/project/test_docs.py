@@ -228,10 +228,10 @@ def test_no_page_names_a_machine() -> None:
 
 
 def glossary() -> dict[str, str]:
-    """The words that the glossary explains, each with its row."""
+    """The words that the glossary explains, each with its line."""
     text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| \[[^|]+ \|$", text, re.MULTILINE)
-    whole = dict(zip(rows, re.findall(r"^\| .* \[.*$", text, re.MULTILINE), strict=True))
+    rows = re.findall(r"^- \*\*([^*]+)\*\*(?: \(.*?\))?: .+ \(\[.+\)\.$", text, re.MULTILINE)
+    whole = dict(zip(rows, re.findall(r"^- .*$", text, re.MULTILINE), strict=True))
     return {word: whole[row] for row in rows for word in row.split(", ")}
 
 
