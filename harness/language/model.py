@@ -291,6 +291,14 @@ IGNORED_FIELDS = {
 OPTIONAL_FIELDS: Mapping[type, set[str]] = {
     UpdateRule: {"totals", "rate", "fed", "varying", "groups", "added", "matrices"}
 }
+# Attributes of shipped layers that were added in later versions, with their defaults. They are part
+# of a fingerprint only with another value.
+LATER_ATTRIBUTES: Mapping[str, Any] = {
+    "bias": True,
+    "second_bias": False,
+    "groups": 1,
+    "count_padding": True,
+}
 
 
 def fingerprint(spec: Spec) -> str:
@@ -301,6 +309,29 @@ def fingerprint(spec: Spec) -> str:
     """
     meaning = _meaning([spec.programs["training"], spec.programs["inference"], spec.update])
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+
+def _older_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's attributes as earlier versions of the shipped layers had them: without the
+    attributes in :data:`LATER_ATTRIBUTES` that have their defaults, and without the checksum."""
+    own = {
+        name: _one_number(value)
+        for name, value in attributes.get("attributes", {}).items()
+        if name not in LATER_ATTRIBUTES or value != LATER_ATTRIBUTES[name]
+    }
+    rest = {name: value for name, value in attributes.items() if name != "meaning"}
+    if rest.get("definition") == "dense" and own.get("bias") is False:
+        rest["definition"] = "dense_without_bias"
+        del own["bias"]
+    return {**rest, "attributes": own} if "attributes" in rest else rest
+
+
+def _one_number(value: Any) -> Any:
+    """Return the number that all entries of a list have; earlier versions had one for all axes."""
+    if isinstance(value, list | tuple) and value:
+        numbers = [_one_number(item) for item in value]
+        return numbers[0] if all(n == numbers[0] for n in numbers) else value
+    return value
 
 
 def _meaning(value: Any) -> Any:
@@ -314,9 +345,8 @@ def _meaning(value: Any) -> Any:
         field_names = [
             n for n in field_names if n not in later or getattr(value, n) not in (None, (), {})
         ]
-        if isinstance(value, Node) and "meaning" in value.attributes:
-            rest = {n: a for n, a in value.attributes.items() if n != "meaning"}
-            value = replace(value, attributes=rest)
+        if isinstance(value, Node) and value.op == "call":
+            value = replace(value, attributes=_older_attributes(value.attributes))
         return [type(value).__name__, *(_meaning(getattr(value, name)) for name in field_names)]
     if isinstance(value, Mapping):
         return {str(key): _meaning(item) for key, item in value.items()}
