@@ -120,7 +120,7 @@ FUNCTIONS = {
     "repeat": ("each entry of an axis several times", "repeat(x, axis=1, times=3)"),
     "grouped_product": (
         "the product of windows and a kernel, separately for each group of channels",
-        "grouped_product(windows(x, axes=[1], size=3), W, groups=2)",
+        "grouped_product(x, W, groups=1)",
     ),
     "where": (
         "for each entry, the second argument if the first is true, else the third",

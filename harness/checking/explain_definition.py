@@ -34,7 +34,7 @@ def load_distributions() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Definitions:
-    """All definitions with the same ``name``, e.g. a layer and a function; models are left out."""
+    """Definitions with the same ``name``, e.g. a layer and a function; models are left out."""
 
     name: str
     library: Library

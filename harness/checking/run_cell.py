@@ -60,7 +60,7 @@ class OpenedSubject:
 
 
 class Subject(Protocol):
-    """What the checks of a cell examine: a spec's program on a backend, or a user's own model."""
+    """The subject of the checks of a cell: a spec's program on a backend, or a user's own model."""
 
     def needs(self, case: Case) -> tuple[Program | UpdateRule | None, ...]:
         """Return the programs and update rules that the backend must be able to run, i.e. whose

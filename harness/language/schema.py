@@ -142,7 +142,7 @@ class Scan(Strict):
 
 
 class NamedScan(Scan):
-    """One loop of a layer that has several loops. ``carries`` lists the states that the loop
+    """A loop of a layer that has several loops. ``carries`` lists the states that the loop
     updates.
 
     In the equations, the name of the loop stands for its output at all steps.

@@ -158,7 +158,7 @@ def test_a_head_that_is_not_tied_is_named(
     ).verdict == ("agree")
     with pytest.raises(CannotCheck) as caught:
         checked(torch_service, spec, f"{file}:untied", "float64", maps=("embed.table=0.weight",))
-    wording.line(caught.value, "1.weight is not tied to 0.weight ... embed.table")
+    wording.line(caught.value, "1.weight ... 0.weight ... embed.table")
 
 
 def test_wrong_names_are_told_before_the_oracle_runs(

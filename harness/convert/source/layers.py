@@ -33,7 +33,7 @@ class Method:
 
 @dataclass
 class LayerForm:
-    """All layers of a model with the same definition, attributes and shapes. They are written as
+    """Layers of a model with the same definition, attributes and shapes. They are written as
     one class, with one method for each different set of equations.
 
     ``shapes`` has the shape of each parameter, statistic and constant. ``statistics``,
