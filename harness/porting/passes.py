@@ -12,19 +12,19 @@ from harness.porting.recognise import (
     recognise_rotary,
     split_tied_bias,
 )
-from harness.porting.recurrent import expand_recurrent
+from harness.porting.recurrent import RecurrentLayers
 from harness.porting.rewriting import Calls
 from harness.porting.simplify import (
     channels_last,
     drop_broadcasts,
     move_reshapes,
     recognise_constants,
+    select_rows,
 )
 from harness.porting.sizes import ModelGraph
 
 PASSES = (
-    expand_loops,
-    expand_recurrent,
+    select_rows,
     recognise_constants,
     recognise_rotary,
     recognise_functions,
@@ -44,7 +44,8 @@ def simplify(graph: ModelGraph) -> ModelGraph:
     """Return an equivalent graph with fewer and simpler calls."""
     calls = Calls(graph)
     calls.drop_unused()
-    for rule in (*PASSES, AttentionLayers(graph.sizes)):
+    rules = (expand_loops, RecurrentLayers(), *PASSES, AttentionLayers(graph.sizes))
+    for rule in rules:
         calls.rewrite(rule)
         calls.drop_unused()
     return replace(graph, calls=tuple(calls.by_name.values()), outputs=calls.outputs)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from harness.errors import UsageError
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import Call
+from harness.porting.sizes import Call, Dim
 
 LAYERS = {
     ("lstm", False): "lstm",
@@ -18,75 +19,122 @@ LAYERS = {
 }
 
 
-def expand_recurrent(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
-    """Replace a ``recurrent`` call of several layers by one call per layer.
+class RecurrentLayers:
+    """The rewrite of ``recurrent`` and ``final_state`` calls; :meth:`__call__` is the rule."""
 
-    Raises:
-        UsageError: the layer has no shipped definition, or an initial state other than zeros.
-    """
-    if call.op == "final_state":
-        return [_final_state(calls, call, done)]
-    if call.op != "recurrent":
-        return [call]
+    def __init__(self) -> None:
+        # The last value of each recurrent call -> its layers' outputs, ``[batch, time, units]``.
+        self._outputs: dict[str, list[Call]] = {}
+
+    def __call__(self, calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+        """Replace a recurrent call by one call per layer; see :class:`Calls`.
+
+        Raises:
+            UsageError: the layer has no shipped definition, or an initial state other than zeros.
+        """
+        if call.op == "final_state":
+            return self._final_state(calls, call)
+        if call.op != "recurrent":
+            return [call]
+        a = call.attributes
+        layer = _shipped_layer(call)
+        _check_states(call, done)
+        made: list[Call] = []
+        source, shape = done[call.inputs[0]], call.shape
+        if not a["batch_first"]:
+            made.append(_swapped(calls, call, source))
+            source, shape = made[0], (shape[1], shape[0], *shape[2:])
+        outputs: list[Call] = []
+        for number in range(a["layers"]):
+            outputs.append(_layer_call(calls, call, layer, number, source.name, shape))
+            made.append(outputs[-1])
+            if a["keep"] != 1 and number < a["layers"] - 1:
+                made.append(_dropout(calls, call, made[-1].name, shape))
+            source = made[-1]
+        if not a["batch_first"]:
+            made.append(_swapped(calls, call, source))
+        self._outputs[made[-1].name] = outputs
+        return made
+
+    def _final_state(self, calls: Calls, call: Call) -> list[Call]:
+        """Return the final outputs of all layers and directions, ``[layers, batch, units]``."""
+        outputs = self._outputs[call.inputs[0]]
+        if call.attributes["number"] > 0:
+            raise UsageError(f"{call.place}: the final cell state of an LSTM is not supported")
+        _, batch, units = call.shape
+        made: list[Call] = []
+        rows: list[str] = []
+        for output in outputs:
+            length, width = output.shape[1:]
+            for start in range(0, int(width), int(units)):
+                # The second direction ends at the first time step.
+                index = 0 if start else -1 if isinstance(length, str) else length - 1
+                cut = {"axis": 1, "index": index, "length": length}
+                last = calls.new(call, "select", [output.name], (batch, width), **cut)
+                made.append(_last_index(last))
+                if width != units:
+                    part = {"axis": 1, "start": start, "stop": start + int(units), "step": 1}
+                    made.append(
+                        calls.new(call, "slice", [last.name], (batch, units), **part, length=width)
+                    )
+                made.append(calls.new(call, "reshape", [made[-1].name], (1, batch, units)))
+                rows.append(made[-1].name)
+        if len(rows) > 1:
+            made.append(replace(call, op="concat", inputs=tuple(rows), attributes={"axis": 0}))
+        return made
+
+
+def _last_index(call: Call) -> Call:
+    """Return a ``select`` of the last index; a free size has no number for it."""
+    length = call.attributes["length"]
+    if call.attributes["index"] != -1:
+        return call
+    return replace(call, attributes={**call.attributes, "index": f"{length} - 1"})
+
+
+def _shipped_layer(call: Call) -> str:
     a = call.attributes
     layer = LAYERS.get((a["cell"], bool(a["bidirectional"])))
-    if layer is None or not a["bias"]:
+    if layer is None or (not a["bias"] and layer == "simple_rnn_two_biases"):
         raise UsageError(
             f"{call.place}: {a['cell']} {'in two directions' if a['bias'] else 'without biases'} "
             "has no shipped layer"
         )
-    if any(
-        done[state].values is None or any(v.any() for v in done[state].values or ())
-        for state in call.inputs[1:]
-    ):
+    return layer
+
+
+def _check_states(call: Call, done: Mapping[str, Call]) -> None:
+    states = [done[state].values for state in call.inputs[1:]]
+    if any(values is None or any(v.any() for v in values) for values in states):
         raise UsageError(f"{call.place}: an initial state that is not zero is not supported")
-    made: list[Call] = []
-    value = call.inputs[0]
-    source = done[value]
-    if not a["batch_first"]:
-        made.append(
-            calls.new(
-                call,
-                "permute",
-                [value],
-                [source.shape[1], source.shape[0], source.shape[2]],
-                axes=[1, 0, 2],
-            )
-        )
-        value = made[-1].name
-    shape = call.shape if a["batch_first"] else (call.shape[1], call.shape[0], call.shape[2])
+
+
+def _swapped(calls: Calls, call: Call, source: Call) -> Call:
+    """Return a permutation of ``[time, batch, units]`` to ``[batch, time, units]``, or back."""
+    one, two, *rest = source.shape
+    return calls.new(call, "permute", [source.name], (two, one, *rest), axes=[1, 0, 2])
+
+
+def _layer_call(
+    calls: Calls, call: Call, layer: str, number: int, source: str, shape: tuple[Dim, ...]
+) -> Call:
+    """Return the call of one layer. Its rule for ``--map`` does not name the gates."""
+    a = call.attributes
     owner = a["weights"][0].rpartition(".")[0]
-    units = call.shape[-1] // (2 if a["bidirectional"] else 1)  # type: ignore[operator]
-    for number in range(a["layers"]):
-        rule = (
-            (
-                ".*_l0*" if a["layers"] > 1 else "",
-                f"{owner}.*_l{number}*" if a["layers"] > 1 else owner,
-            ),
-        )
-        attributes = {
-            "layer": layer,
-            "settings": {"units": units},
-            "weights": {},
-            "channels": -1,
-            "rules": rule,
-            "owner": f"{owner}.{number}" if a["layers"] > 1 else owner,
-        }
-        made.append(replace(calls.new(call, "layer", [value], shape), attributes=attributes))
-        value = made[-1].name
-        if a["keep"] != 1 and number < a["layers"] - 1:
-            attributes = {
-                "layer": "dropout",
-                "settings": {"keep": a["keep"]},
-                "weights": {},
-                "channels": -1,
-            }
-            made.append(replace(calls.new(call, "layer", [value], shape), attributes=attributes))
-            value = made[-1].name
-    if not a["batch_first"]:
-        made.append(calls.new(call, "permute", [value], call.shape, axes=[1, 0, 2]))
-    return made
+    several = a["layers"] > 1
+    settings: dict[str, Any] = {"units": int(shape[-1]) // (2 if a["bidirectional"] else 1)}
+    attributes = {
+        "layer": layer,
+        "settings": settings if a["bias"] else {**settings, "bias": False},
+        "weights": {},
+        "channels": -1,
+        "rules": ((".*_l0*", f"{owner}.*_l{number}*") if several else ("", owner),),
+        "owner": f"{owner}.{number}" if several else owner,
+    }
+    return replace(calls.new(call, "layer", [source], shape), attributes=attributes)
 
 
-def _final_state(calls: Calls, call: Call, done: Mapping[str, Call]) -> Call:
-    raise UsageError(f"{call.place}: the final state of a recurrent layer is not supported")
+def _dropout(calls: Calls, call: Call, source: str, shape: tuple[Dim, ...]) -> Call:
+    settings = {"keep": call.attributes["keep"]}
+    attributes = {"layer": "dropout", "settings": settings, "weights": {}, "channels": -1}
+    return replace(calls.new(call, "layer", [source], shape), attributes=attributes)

@@ -254,6 +254,23 @@ def move_reshapes(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterabl
     ]
 
 
+def select_rows(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    """Select a part of a concatenation of single rows, e.g. the last of the final states."""
+    if call.op != "select" or call.attributes["axis"] != 0:
+        return [call]
+    source = done[call.inputs[0]]
+    parts = [source]
+    if source.op == "concat" and source.attributes["axis"] == 0:
+        parts = [done[name] for name in source.inputs]
+    index = call.attributes["index"]
+    if not isinstance(index, int) or any(part.shape[0] != 1 for part in parts):
+        return [call]
+    row = parts[index]
+    if row.op == "reshape" and done[row.inputs[0]].shape == call.shape:
+        return str(row.inputs[0])
+    return [replace(call, op="reshape", inputs=(row.name,), attributes={})]
+
+
 def _merged_image(call: Call, source: Call, done: Mapping[str, Call]) -> Call | None:
     """Return one merge of rows and columns for a sequence of patches, which torch makes by moving
     the channels twice."""

@@ -33,6 +33,19 @@ class Tagger(nn.Module):
         return self.out(self.rnn(self.embed(chars))[0])
 
 
+class Classifier(nn.Module):
+    """A recurrent layer whose final states are classified."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(4, 5, bidirectional=True, batch_first=True)
+        self.out = nn.Linear(10, 3)
+
+    def forward(self, x):
+        _, states = self.rnn(x)
+        return self.out(torch.cat([states[0], states[1]], 1))
+
+
 class Decoder(nn.Module):
     """A decoder with a tied head, learned positions, a causal mask and its own gelu."""
 

@@ -56,6 +56,13 @@ def test_recurrent_layers_are_a_chain_of_shipped_layers(tmp_path: Path) -> None:
     assert kinds == ["embedding", "bidirectional_lstm", "bidirectional_lstm", "dense"]
 
 
+def test_final_states_are_the_last_steps(tmp_path: Path) -> None:
+    assert port(tmp_path, "Classifier", "--input", "x=batch,time,4")["proved"] is True
+    equations = str(spec_of(tmp_path, "classifier")["equations"])
+    assert "[:, -1]" in equations
+    assert "[:, 0]" in equations
+
+
 def test_positions_masks_tied_heads_and_functions_are_recognised(tmp_path: Path) -> None:
     ported = port(tmp_path, "Decoder", "--input", "chars=batch,time:9")
     assert ported["proved"] is True
@@ -85,7 +92,7 @@ def test_random_numbers_in_training_are_left_out_and_named(tmp_path: Path) -> No
 
 def test_operators_without_a_rule_are_named_with_their_line(tmp_path: Path) -> None:
     refused = port(tmp_path, "Counting", "--input", "x=batch,6", code=2)
-    assert "models_torch.py:112: aten.histc" in str(refused["error"])
+    assert "models_torch.py:125: aten.histc" in str(refused["error"])
     assert not (tmp_path / "port").exists()
 
 
