@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,10 +95,6 @@ def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: 
 
 def _differing_defaults(ported: Ported) -> list[str]:
     """Return the section on defaults of the target frameworks that differ from the model's."""
-    used = {
-        *re.findall(r"\blayer: (\w+)", ported.spec.text),
-        *re.findall(r"(\w+)\(", ported.spec.text),
-    }
     source, known = ported.framework, frameworks(catalogue())
     lines: list[str] = []
     for target in ported.exports:
@@ -110,7 +105,7 @@ def _differing_defaults(ported: Ported) -> list[str]:
                 f"{target}: {escaped(entry.frameworks[target].does)}. In {target}, set "
                 f"{escaped(entry.frameworks[target].set)}."
                 for entry in entries
-                if used & {*entry.layers}
+                if ported.spec.used & {*entry.layers}
             ]
     title = "## Defaults that differ"
     about = "The written code has the model's values. A port by hand must set these:"

@@ -25,12 +25,13 @@ class PortedSpec:
         text: The spec as YAML.
         rules: The rules of ``--map``: the spec's parameter, and the model's array.
         definitions: The name of each definition in the spec.
-        layers: The number of calls of shipped layers, and of all calls.
+        used: The names of the shipped layers, functions and operators in the spec.
     """
 
     text: str
     rules: tuple[tuple[str, str], ...]
     definitions: tuple[str, ...]
+    used: frozenset[str]
 
 
 def write_spec(
@@ -66,7 +67,10 @@ def write_spec(
     lines += [f"outputs: [{', '.join(graph.outputs)}]"]
     lines += _definitions(writer.definitions, loops)
     names_of_definitions = (*loops, *writer.definitions)
-    return PortedSpec("\n".join(lines) + "\n", tuple(compress(whole.rules)), names_of_definitions)
+    layers_used = {str(c.attributes["layer"]) for c in graph.calls if c.op == "layer"}
+    used = frozenset({*layers_used, *(c.op for c in graph.calls)})
+    rules = tuple(compress(whole.rules))
+    return PortedSpec("\n".join(lines) + "\n", rules, names_of_definitions, used)
 
 
 class _Writer:

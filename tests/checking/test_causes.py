@@ -47,10 +47,10 @@ def first(found: Localised) -> str:
 @pytest.mark.parametrize(
     ("name", "where", "words"),
     [
-        ("lstm-output-not-squashed", "lstm.yaml:33", "forward: h of layer lstm, time step 0,"),
+        ("lstm-output-not-squashed", "lstm.yaml:37", "forward: h of layer lstm, time step 0,"),
         ("loss-in-bits", "cross_entropy.yaml:7", "forward: y of layer cross_entropy"),
         ("norm-epsilon-missing-in-inference", "batch_norm.yaml:26", "forward: y of layer norm"),
-        ("lstm-cell-clipped", "lstm.yaml:32", "with the data of saturation: c of layer lstm"),
+        ("lstm-cell-clipped", "lstm.yaml:36", "with the data of saturation: c of layer lstm"),
     ],
 )
 def test_a_wrong_value_is_the_cause_where_all_else_agrees_with_it(

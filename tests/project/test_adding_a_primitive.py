@@ -44,6 +44,10 @@ def test_every_primitive_stands_in_the_places_of_all(found: set[str]) -> None:
     assert set(EVERY) - found == set()
 
 
+# The files of backends that translate traced models to the spec language.
+TRACERS = {"trace", "trace_rules", "trace_layers", "patterns"}
+
+
 def words(path: Path) -> set[str]:
     """What stands between quotes in a file of code, but for primitives that are emitted there."""
     nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
@@ -55,6 +59,8 @@ def words(path: Path) -> set[str]:
 
 def test_a_file_in_which_primitives_stand_is_on_the_page() -> None:
     paths = [p for f in ("harness", "backends") for p in sorted((ROOT / f).rglob("*.py"))]
+    # The files of ports name functions of the spec language, some with the name of a primitive.
+    paths = [p for p in paths if p.parent.name != "porting" and p.stem not in TRACERS]
     found = {path.relative_to(ROOT).as_posix() for path in paths if words(path) & TELLING}
     assert len(found) > 20
     assert found - NAMED == set()
