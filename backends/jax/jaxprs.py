@@ -109,7 +109,7 @@ def constant(array: Any) -> Value:
     return Value("constant", (), {}, numbers.shape, numbers.dtype, number=numbers)
 
 
-class Reader:
+class JaxprReader:
     """Reads jaxprs as values, in the order of execution.
 
     Args:

@@ -7,15 +7,15 @@ from typing import Any
 
 from harness.extend.models import GraphBuilder, Operand
 
-from .jaxprs import Reader, Value, constant, needed
-from .trace import Match, Translation, permute, rule
+from .jaxprs import JaxprReader, Value, constant, needed
+from .trace import JaxTranslation, NodePlan, permute, rule
 
 # The names of the states of a loop with one or two states. The first is the loop's output.
 STATES = ("h", "c")
 
 
 @rule("scan")
-def _scan(t: Translation, v: Value) -> Match | None:
+def _scan(t: JaxTranslation, v: Value) -> NodePlan | None:
     p = v.params
     count, carries = p["num_consts"], p["num_carry"]
     constants, start = v.inputs[:count], v.inputs[count : count + carries]
@@ -58,10 +58,10 @@ def _scan(t: Translation, v: Value) -> Match | None:
             return g.add("select", [made], more, **about)
         return permute(g, made, _swapped(len(v.shape)), about)
 
-    return Match(tuple(sequences), emit)
+    return NodePlan(tuple(sequences), emit)
 
 
-def _outputs(t: Translation, v: Value) -> int:
+def _outputs(t: JaxTranslation, v: Value) -> int:
     """Return the number of different results of a loop that are used."""
     outvars = v.params["jaxpr"].jaxpr.outvars
     twins = {u for one in v.inputs for u in one.users if u.params is v.params and u in t.used}
@@ -91,7 +91,7 @@ def _read_step(
 ) -> tuple[GraphBuilder, list[str], str]:
     """Return the graph of one step, the node of each of its results, and the class of the only
     module in it, e.g. ``GRUCell``."""
-    reader = Reader(lambda source: "")
+    reader = JaxprReader(lambda source: "")
     states = [
         Value("input", (), {"name": n}, s.shape, s.dtype) for n, s in zip(names, start, strict=True)
     ]
@@ -102,7 +102,7 @@ def _read_step(
     arguments = [*constants, *states, *steps]
     results = reader.read(jaxpr.jaxpr, [constant(c) for c in jaxpr.consts], arguments)
     builder = GraphBuilder("", {})
-    inner = Translation(builder, [*results, *states, *steps], {}, layers=False)
+    inner = JaxTranslation(builder, [*results, *states, *steps], {}, layers=False)
     outside = sorted(needed(constants), key=lambda value: value.order)
     inner.emit([*outside, *reader.values])
     kinds = {kind for v in reader.values for _, kind in v.modules[:1]}

@@ -14,9 +14,10 @@ import numpy as np
 from harness.extend import Arrays, UsageError
 from harness.extend.models import GraphBuilder, ModelFile, TracedGraph
 
-from . import trace_loops as trace_loops  # registers its rule
-from .jaxprs import Reader, Value, constant, user_line
-from .trace import Translation
+# The first rule that translates a value wins: layers come before operators.
+from . import trace_layers, trace_loops, trace_products, trace_rules  # noqa: F401
+from .jaxprs import JaxprReader, Value, constant, user_line
+from .trace import JaxTranslation
 
 
 def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
@@ -48,7 +49,7 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
     # Dropout has no operators in evaluation mode, so the port has no dropout.
     label = model.label if model.flax is None else f"{model.label} in evaluation mode"
     builder = GraphBuilder(label, {n: (e.shape, e.trained) for n, e in entries.items()})
-    reader = Reader(user_line(file.path))
+    reader = JaxprReader(user_line(file.path))
     names = [("weight", n) for n in sorted(model.leaves)] + [("input", n) for n in sorted(inputs)]
     arguments = [
         Value(op, (), {"name": name}, tuple(v.aval.shape), v.aval.dtype)
@@ -57,7 +58,7 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
     consts = [constant(c) for c in closed.consts]
     results = reader.read(closed.jaxpr, consts, arguments)
     momentum = model.flax.momentum if model.flax is not None else {}
-    translation = Translation(builder, [*results, *arguments[len(model.leaves) :]], momentum)
+    translation = JaxTranslation(builder, [*results, *arguments[len(model.leaves) :]], momentum)
     translation.emit(reader.values)
     operands = [str(translation.operands[r]) for r in results]
     builder.graph["outputs"] = _name_outputs(jax.tree.unflatten(shape["of"], operands), operands)

@@ -1,0 +1,301 @@
+"""Rules that translate dense layers, convolutions, pools, normalisations and embeddings to shipped
+layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import patterns
+from .jaxprs import Value
+from .patterns import peeled
+from .trace import JaxTranslation, NodePlan, RecognisedLayer, node, rule
+
+
+@dataclass(frozen=True)
+class WeightView:
+    """A weight, or a part of it: the axes of ``weight[index]`` in another order."""
+
+    weight: Value
+    index: str
+    axes: tuple[int, ...]
+
+    def rule(self, axes: Sequence[int]) -> str:
+        """Return the end of a ``--map`` rule that gives the view with permuted axes."""
+        order = [self.axes[a] for a in axes]
+        if order == list(range(len(order))):
+            return self.index
+        if order == [1, 0]:
+            return f"{self.index}.T"
+        return f"{self.index}.transpose({', '.join(map(str, order))})"
+
+
+def weight_view(value: Value) -> WeightView | None:
+    """Return the weight of which a value is a part, or a permutation."""
+    if value.op == "weight":
+        return WeightView(value, "", tuple(range(len(value.shape))))
+    if value.op == "transpose":
+        inner = weight_view(value.inputs[0])
+        if inner is None:
+            return None
+        axes = tuple(inner.axes[a] for a in value.params["permutation"])
+        return WeightView(inner.weight, inner.index, axes)
+    cut = value.inputs[0] if value.op == "reshape" else value
+    if cut.op != "slice" or cut.inputs[0].op != "weight":
+        return None
+    index, shape = [], []
+    source = cut.inputs[0]
+    starts, stops = cut.params["start_indices"], cut.params["limit_indices"]
+    dropped = len(cut.shape) - len(value.shape)
+    for axis, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        if axis < dropped and stop - start == 1:
+            index.append(str(start))
+        else:
+            whole = (start, stop) == (0, source.shape[axis])
+            index.append(":" if whole else f"{start}:{stop}")
+            shape.append(stop - start)
+    if tuple(shape) != value.shape or set(cut.params["strides"] or (1,)) != {1}:
+        return None
+    while len(index) > 1 and index[-1] == ":":
+        index.pop()
+    return WeightView(source, f"[{', '.join(index)}]", tuple(range(len(shape))))
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A product of two arrays by the labels of their axes, as in ``einsum``."""
+
+    left: Value
+    right: Value
+    left_labels: tuple[int, ...]
+    right_labels: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    def swapped(self) -> Contraction:
+        """Return the same product with its arrays in the other order."""
+        return Contraction(self.right, self.left, self.right_labels, self.left_labels, self.labels)
+
+
+def contraction(t: JaxTranslation, value: Value) -> Contraction | None:
+    """Return the product that computes a value, which may be transposed."""
+    axes: Sequence[int] = range(len(value.shape))
+    if value.op == "transpose" and t.alone(value.inputs[0]):
+        axes, value = value.params["permutation"], value.inputs[0]
+    if value.op != "dot_general":
+        return None
+    left, right = value.inputs
+    (left_sum, right_sum), (left_batch, right_batch) = value.params["dimension_numbers"]
+    one = list(range(len(left.shape)))
+    other = list(range(len(one), len(one) + len(right.shape)))
+    for a, b in zip((*left_sum, *left_batch), (*right_sum, *right_batch), strict=True):
+        other[b] = one[a]
+    free = [a for a in one if a not in {*left_sum, *left_batch}]
+    free += [b for n, b in enumerate(other) if n not in {*right_sum, *right_batch}]
+    labels = [*left_batch, *free]
+    return Contraction(left, right, tuple(one), tuple(other), tuple(labels[a] for a in axes))
+
+
+def dense_of(
+    t: JaxTranslation, c: Contraction
+) -> tuple[Value, WeightView, list[int], int, tuple[int, ...]] | None:
+    """Return the input, the weight, the order of the weight's axes, the number of axes that are
+    summed, and the lengths of the output's new axes, if a product is a dense layer."""
+    for way in (c, c.swapped()):
+        view = weight_view(way.right)
+        if view is None or way.left.op == "weight" or way.left.number is not None:
+            continue
+        summed = [n for n in way.left_labels if n in way.right_labels and n not in way.labels]
+        free = [n for n in way.left_labels if n not in way.right_labels]
+        new = [n for n in way.labels if n not in way.left_labels]
+        straight = list(way.left_labels) == free + summed and list(way.labels) == free + new
+        if straight and summed and new and sorted(way.right_labels) == sorted(summed + new):
+            axes = [way.right_labels.index(n) for n in (*summed, *new)]
+            lengths = tuple(way.right.shape[way.right_labels.index(n)] for n in new)
+            return way.left, view, axes, len(summed), lengths
+    return None
+
+
+def dense_layer(t: JaxTranslation, product: Value, bias: Value | None) -> NodePlan | None:
+    c = contraction(t, product)
+    found = None if c is None else dense_of(t, c)
+    if found is None:
+        return None
+    x, view, axes, count, lengths = found
+    before = x.shape[: len(x.shape) - count]
+    units = math.prod(lengths)
+    weights = {"W": (view.weight, view.rule(axes))} | ({} if bias is None else {"b": (bias, "")})
+    return RecognisedLayer(
+        "dense",
+        x,
+        {"units": units, "bias": bias is not None},
+        weights,
+        (*before, math.prod(x.shape[len(before) :])),
+        (*before, units),
+    ).match(t)
+
+
+def _bias(value: Value, shape: Sequence[int]) -> Value | None:
+    """Return the weight that is added to the last axes of a value of this shape."""
+    weight = peeled(value)
+    if weight.op == "reshape":
+        weight = weight.inputs[0]
+    return weight if weight.op == "weight" and weight.shape == tuple(shape) else None
+
+
+@rule("add")
+def _layer_with_bias(t: JaxTranslation, v: Value) -> NodePlan | None:
+    for product, other in (v.inputs, v.inputs[::-1]):
+        if not t.alone(product) or product.shape != v.shape:
+            continue
+        if product.op == "conv_general_dilated":
+            bias = patterns.vector(other, v.shape[-1])
+            if bias is not None and (match := _convolution(t, product, bias)) is not None:
+                return match
+        c = contraction(t, product)
+        found = None if c is None else dense_of(t, c)
+        if found is not None and (bias := _bias(other, found[-1])) is not None:
+            return dense_layer(t, product, bias)
+    return None
+
+
+@rule("add", "mul", "div")
+def _normalisation(t: JaxTranslation, v: Value) -> NodePlan | None:
+    found = patterns.normalisation(v)
+    if found is None:
+        return None
+    settings: dict[str, Any] = {"epsilon": found.epsilon}
+    if found.layer == "batch_norm":
+        path = v.modules[-1][0] if v.modules else ""
+        settings["momentum"] = t.momentum.get(path, 0.99)
+
+    weights = {name: (weight, "") for name, weight in found.weights.items()}
+    return RecognisedLayer(found.layer, found.x, settings, weights).match(t)
+
+
+@rule("conv_general_dilated")
+def _plain_convolution(t: JaxTranslation, v: Value) -> NodePlan | None:
+    return _convolution(t, v, None)
+
+
+def _convolution(t: JaxTranslation, v: Value, bias: Value | None) -> NodePlan | None:
+    p, (x, kernel) = v.params, v.inputs
+    view = weight_view(kernel)
+    rank = len(v.shape) - 2
+    image, weight, out = p["dimension_numbers"]
+    last = (0, rank + 1, *range(1, rank + 1))
+    if (
+        view is None
+        or rank not in (1, 2)
+        or tuple(image) != last
+        or tuple(out) != last
+        or set(p["lhs_dilation"]) != {1}
+        or p["batch_group_count"] != 1
+    ):
+        return None
+    settings = {
+        "units": v.shape[-1],
+        "kernel": _plain([kernel.shape[a] for a in weight[2:]]),
+        "stride": _plain(p["window_strides"]),
+        "dilation": _plain(p["rhs_dilation"]),
+        "padding": _sides(p["padding"]),
+        "groups": int(p["feature_group_count"]),
+        "bias": bias is not None,
+    }
+    end = view.rule([*weight[2:], weight[1], weight[0]])
+    weights = {"W": (view.weight, end)} | ({} if bias is None else {"b": (bias, "")})
+    return RecognisedLayer(f"conv{rank}d", x, settings, weights).match(t)
+
+
+def _plain(lengths: Sequence[Any]) -> Any:
+    """Return one number for equal numbers, e.g. for a square kernel."""
+    listed = [int(n) for n in lengths]
+    return listed[0] if len(set(listed)) == 1 else listed
+
+
+def _sides(padding: Sequence[tuple[int, int]]) -> Any:
+    """Return one number for equal padding on all sides, else the padding of each side."""
+    sides = [[int(n) for n in pair] for pair in padding]
+    return sides[0][0] if len({n for pair in sides for n in pair}) == 1 else sides
+
+
+def _window(sum_of: Value) -> dict[str, Any] | None:
+    """Return the settings of a pool of images with channels last."""
+    p = sum_of.params
+    if len(sum_of.shape) != 4 or {*p["base_dilation"], *p["window_dilation"]} != {1}:
+        return None
+    sizes, strides, pads = p["window_dimensions"], p["window_strides"], p["padding"]
+    outside = [sizes[0], sizes[3], strides[0], strides[3]]
+    if outside != [1] * 4 or any(n != 0 for pair in (pads[0], pads[3]) for n in pair):
+        return None
+    inner = (sizes[1:3], strides[1:3])
+    return {
+        "window": _plain(inner[0]),
+        "stride": _plain(inner[1]),
+        "padding": _sides(pads[1:3]),
+    }
+
+
+@rule("reduce_window_max")
+def _max_pool(t: JaxTranslation, v: Value) -> NodePlan | None:
+    settings = _window(v)
+    return (
+        None
+        if settings is None
+        else RecognisedLayer("max_pool_first", v.inputs[0], settings, {}).match(t)
+    )
+
+
+@rule("div", "mul")
+def _average_pool(t: JaxTranslation, v: Value) -> NodePlan | None:
+    total, count = v.inputs if v.inputs[0].op == "reduce_window_sum" else v.inputs[::-1]
+    if total.op != "reduce_window_sum" or not t.alone(total):
+        return None
+    settings = _window(total)
+    if settings is None or (v.op == "div" and total is not v.inputs[0]):
+        return None
+    entries = math.prod(total.params["window_dimensions"])
+    if not count.is_number(entries if v.op == "div" else 1 / entries):
+        return None
+    return RecognisedLayer("avg_pool", total.inputs[0], settings, {}).match(t)
+
+
+@rule("gather")
+def _gather(t: JaxTranslation, v: Value) -> NodePlan | None:
+    table, indices = v.inputs
+    p = v.params["dimension_numbers"]
+    axes = list(p.start_index_map)
+    if len(axes) != 1 or tuple(p.collapsed_slice_dims) != tuple(axes) or p.operand_batching_dims:
+        return None
+    axis = axes[0]
+    sizes = [n for a, n in enumerate(v.params["slice_sizes"]) if a != axis]
+    if sizes != [n for a, n in enumerate(table.shape) if a != axis]:
+        return None
+    index = _row_indices(indices.inputs[0] if indices.op == "reshape" else indices)
+    at = [a for a in range(len(v.shape)) if a not in p.offset_dims]
+    if at != list(range(axis, axis + len(at))) or len(index.shape) != len(at):
+        return None
+    if table.op == "weight" and axis == 0 and len(table.shape) == 2:
+        settings = {"rows": table.shape[0], "units": table.shape[1]}
+        found = RecognisedLayer("embedding", index, settings, {"table": (table, "")}).match(t)
+        if found is not None:
+            return found
+    if not index.shape and (number := index.uniform()) is not None:
+        length = table.shape[axis]
+        return node("select", table, axis=axis, index=int(number) % length, length=length)
+    return node("take", table, index, axis=axis)
+
+
+def _row_indices(value: Value) -> Value:
+    """Return the indices before negative numbers are counted from the end, and before limits."""
+    if value.op == "select_n" and value.inputs[0].op == "lt":
+        below, zero = value.inputs[0].inputs
+        if zero.uniform() == 0 and below is value.inputs[1]:
+            return _row_indices(below)
+    if value.op == "clamp" and value.inputs[0].uniform() == 0:
+        return _row_indices(value.inputs[1])
+    if value.op == "reshape" and value.inputs[0].op in ("select_n", "clamp"):
+        inner = _row_indices(value.inputs[0])
+        return inner if inner.shape == value.shape else value
+    return value
