@@ -60,7 +60,7 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
         "Layer": schema.Layer,
         "Parameter or statistic": schema.Parameter,
         "Parameter of a layer": schema.LayerParameter,
-        "Constant": schema.Constant,
+        "Constant": schema.ConstantArray,
         "Row group": schema.Rows,
         "State": schema.State,
         "Noise": schema.Noise,

@@ -77,10 +77,10 @@ def trace_model(
             f"--input names {', '.join(arrays)}, but the model has the inputs "
             f"{', '.join(f'{n}={lengths}' for n, lengths in declarations(model).items())}"
         )
-    return Translation(keras, label, variables).run(graph, arrays)
+    return KerasTranslation(keras, label, variables).run(graph, arrays)
 
 
-class Translation:
+class KerasTranslation:
     """The translation of one model.
 
     Attributes:

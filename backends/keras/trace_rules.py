@@ -15,7 +15,7 @@ from harness.extend.models import Operand
 
 About = Mapping[str, Any]
 Result = Operand | None
-# The translation is a `trace.Translation`, which imports this module.
+# The translation is a `trace.KerasTranslation`, which imports this module.
 Rule = Callable[[Any, Any, Sequence[Operand], About], Result]
 RULES: dict[str, Rule] = {}
 # The rules of keras.ops, by the class name of the operation.

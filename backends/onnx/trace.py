@@ -43,7 +43,7 @@ def trace_graph(proto: Any, label: str, arrays: Arrays, outputs: Mapping[str, st
         UsageError: onnxruntime does not run the graph with these arrays.
     """
     values = run_all(proto, arrays)
-    return Translation(proto, label, arrays, values).run(outputs)
+    return OnnxTranslation(proto, label, arrays, values).run(outputs)
 
 
 def run_all(proto: Any, arrays: Arrays) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def run_all(proto: Any, arrays: Arrays) -> dict[str, Any]:
     }
 
 
-class Translation:
+class OnnxTranslation:
     """The translation of one graph.
 
     Attributes:

@@ -17,7 +17,7 @@ from harness.extend.models import Operand
 
 About = Mapping[str, Any]
 Result = Operand | list[Operand] | None
-# The translation is a `trace.Translation`, which imports this module.
+# The translation is a `trace.OnnxTranslation`, which imports this module.
 Rule = Callable[[Any, Any, About], Result]
 RULES: dict[str, Rule] = {}
 

@@ -8,11 +8,13 @@ import torch
 
 from harness.extend.models import Operand
 
-from .trace_rules import Arguments, Translation, length_of, rule, unsupported
+from .trace_rules import Arguments, TorchTranslation, length_of, rule, unsupported
 
 
 @rule("embedding")
-def _embedding(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _embedding(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     if not t.builder.is_weight(a["weight"]):
         return t.builder.add("take", [a["weight"], a["indices"]], {"axis": 0}, **about)
     rows, units = (int(n) for n in node.args[0].meta["val"].shape)
@@ -23,17 +25,26 @@ def _embedding(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[st
 
 
 @rule("linear")
-def _linear(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _linear(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     return _dense(t, a["input"], a["weight"], a["bias"], ".T", about)
 
 
 @rule("addmm")
-def _addmm(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _addmm(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     return _dense(t, a["mat1"], a["mat2"], a["self"], "", about)
 
 
 def _dense(
-    t: Translation, value: Operand, weight: Operand, bias: Operand | None, turn: str, about: Any
+    t: TorchTranslation,
+    value: Operand,
+    weight: Operand,
+    bias: Operand | None,
+    turn: str,
+    about: Any,
 ) -> Operand:
     """Add a dense layer; if its weight is computed, a matrix product."""
     if t.builder.is_weight(weight) and (bias is None or t.builder.is_weight(bias)):
@@ -49,7 +60,7 @@ def _dense(
 
 @rule("layer_norm")
 def _layer_norm(
-    t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
     if len(a["normalized_shape"]) != 1:
         return unsupported(t, node, about)
@@ -59,14 +70,16 @@ def _layer_norm(
 
 
 @rule("rms_norm")
-def _rms_norm(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _rms_norm(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     weights = {"gamma": (a["weight"], "")}
     return t.builder.layer("rms_norm", [a["input"]], {"epsilon": a["eps"]}, weights, about)
 
 
 @rule("group_norm")
 def _group_norm(
-    t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
     weights = {"gamma": (a["weight"], ""), "beta": (a["bias"], "")}
     each = length_of(node, 1) // a["num_groups"]
@@ -76,7 +89,7 @@ def _group_norm(
 
 @rule("batch_norm")
 def _batch_norm(
-    t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
     weights = {
         "gamma": (a["weight"], ""),
@@ -90,7 +103,9 @@ def _batch_norm(
 
 
 @rule("dropout")
-def _dropout(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _dropout(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     value: Operand = a["input"] if "input" in a else a["self"]
     if a["p"] == 0 or (t.training and not a["train"]):
         return value
@@ -99,7 +114,7 @@ def _dropout(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str,
 
 @rule("conv1d", "conv2d")
 def _convolution(
-    t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
     kernel = [int(n) for n in node.args[1].meta["val"].shape]
     rank = len(kernel) - 2
@@ -120,7 +135,7 @@ def _convolution(
 
 
 @rule("max_pool2d", "avg_pool2d")
-def _pool(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _pool(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     each = lambda value: list(value) * 2 if len(value) == 1 else list(value)  # noqa: E731
     name = "max_pool_first" if "max_pool" in str(node.target) else "avg_pool"
     attributes = {
@@ -140,7 +155,9 @@ def _pool(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, An
 
 
 @rule("adaptive_avg_pool2d", "adaptive_avg_pool1d")
-def _adaptive(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _adaptive(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     shape = [int(n) for n in node.args[0].meta["val"].shape]
     size = list(a["output_size"])
     if size == shape[2:]:
@@ -156,7 +173,9 @@ def _adaptive(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str
 
 
 @rule("scaled_dot_product_attention")
-def _attention(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _attention(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     scale = a["scale"]
     if scale is None:
         scale = length_of(node, -1) ** -0.5
@@ -173,7 +192,9 @@ def _attention(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[st
 
 
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu")
-def _recurrent(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Any:
+def _recurrent(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Any:
     attributes = {
         "cell": str(node.target).removeprefix("aten.").split(".")[0],
         "layers": a["num_layers"],

@@ -81,7 +81,7 @@ RANDOM = frozenset(
 CHECKS = frozenset(["_assert_tensor_metadata", "_assert_async", "sym_size"])
 
 
-class Translation(Protocol):
+class TorchTranslation(Protocol):
     """The parts of the translation that rules use: the graph, the value of each torch node, and
     whether the program is that of the training mode."""
 
@@ -90,7 +90,7 @@ class Translation(Protocol):
     values: dict[torch.fx.Node, Any]
 
 
-Rule = Callable[[Translation, torch.fx.Node, Arguments, dict[str, Any]], Any]
+Rule = Callable[[TorchTranslation, torch.fx.Node, Arguments, dict[str, Any]], Any]
 # The rule of each operator, by its name without overload.
 RULES: dict[str, Rule] = {}
 
@@ -121,7 +121,7 @@ def length_of(node: torch.fx.Node, axis: int, number: int = 0) -> int:
 
 
 @rule("add", "sub", "rsub")
-def _add(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _add(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     left, right = a["self"], a["other"]
     if str(node.target).startswith("aten.rsub"):
         left, right = right, left
@@ -132,12 +132,16 @@ def _add(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any
 
 
 @rule("pow")
-def _power(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _power(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     return t.builder.add("**", [a["self"], a["exponent"]], {}, **about)
 
 
 @rule("rsqrt", "reciprocal")
-def _inverse(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _inverse(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     below = a["self"]
     if "rsqrt" in str(node.target):
         below = t.builder.add("sqrt", [below], {}, **about)
@@ -145,20 +149,24 @@ def _inverse(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str,
 
 
 @rule("gelu")
-def _gelu(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _gelu(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     name = "gelu_tanh" if a["approximate"] == "tanh" else "gelu"
     return t.builder.add(name, [a["self"]], {}, **about)
 
 
 @rule("leaky_relu", "elu")
-def _slope(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _slope(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     if "leaky" in str(node.target):
         return t.builder.add("leaky_relu", [a["self"]], {"slope": a["negative_slope"]}, **about)
     return t.builder.add("elu", [a["self"]], {"alpha": a["alpha"]}, **about)
 
 
 @rule("clamp", "clamp_min", "clamp_max", "hardtanh")
-def _clamp(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _clamp(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     value = a["self"]
     low, high = a.get("min", a.get("min_val")), a.get("max", a.get("max_val"))
     if low is not None:
@@ -169,14 +177,18 @@ def _clamp(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, A
 
 
 @rule("softmax", "log_softmax", "_softmax", "cumsum", "logsumexp")
-def _along(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _along(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     name = str(node.target).removeprefix("aten.").lstrip("_").split(".")[0]
     dim = a["dim"][0] if isinstance(a["dim"], list) else a["dim"]
     return t.builder.add(name, [a["self"]], {"axis": dim % _rank(node)}, **about)
 
 
 @rule("sum", "mean", "amax", "amin", "var")
-def _reduce(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _reduce(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     name = str(node.target).removeprefix("aten.").split(".")[0]
     axes = _axes(a.get("dim"), _rank(node))
     attributes = {"axis": axes, "keepdims": bool(a.get("keepdim", False))}
@@ -196,12 +208,16 @@ def _reduce(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, 
 
 
 @rule("argmax")
-def _argmax(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _argmax(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     return t.builder.add("argmax", [a["self"]], {"axis": a["dim"] % _rank(node)}, **about)
 
 
 @rule("transpose", "t", "permute", "movedim", "numpy_T")
-def _permute(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _permute(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     rank = _rank(node)
     axes = list(range(rank))
     if "dims" in a:
@@ -213,7 +229,9 @@ def _permute(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str,
 
 
 @rule("expand", "expand_as", "repeat")
-def _expand(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _expand(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     if "repeats" in a and any(
         n != 1 and length != 1
         for n, length in zip(
@@ -224,14 +242,16 @@ def _expand(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, 
     return t.builder.add("broadcast", [a["self"]], {}, **about)
 
 
-def unsupported(t: Translation, node: torch.fx.Node, about: dict[str, Any]) -> Operand:
+def unsupported(t: TorchTranslation, node: torch.fx.Node, about: dict[str, Any]) -> Operand:
     """Add an operator without a translation."""
     inputs = [t.values[n] for n in node.all_input_nodes]
     return t.builder.add("unsupported", inputs, {"operator": str(node.target)}, **about)
 
 
 @rule("slice")
-def _slice(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _slice(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     axis = a["dim"] % _rank(node)
     length = length_of(node, axis)
     start = min(max((a["start"] or 0) + (length if (a["start"] or 0) < 0 else 0), 0), length)
@@ -241,7 +261,7 @@ def _slice(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, A
 
 
 def _cut(
-    t: Translation,
+    t: TorchTranslation,
     value: Operand,
     axis: int,
     bounds: tuple[int, int, int],
@@ -256,14 +276,18 @@ def _cut(
 
 
 @rule("narrow")
-def _narrow(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _narrow(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     axis = a["dim"] % _rank(node)
     bounds = (a["start"], a["start"] + a["length"], 1)
     return _cut(t, a["self"], axis, bounds, length_of(node, axis), about)
 
 
 @rule("select")
-def _select(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _select(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     axis = a["dim"] % _rank(node)
     length = length_of(node, axis)
     attributes = {"axis": axis, "index": a["index"] % length, "length": length}
@@ -272,7 +296,7 @@ def _select(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, 
 
 @rule("split", "split_with_sizes", "chunk", "unbind")
 def _pieces(
-    t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> list[Operand]:
     axis = a["dim"] % _rank(node)
     length = length_of(node, axis)
@@ -291,7 +315,9 @@ def _pieces(
 
 
 @rule("cat", "concat", "stack")
-def _concat(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _concat(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     rank = len(about["shape"])
     axis = a["dim"] % rank
     parts = list(a["tensors"])
@@ -302,17 +328,19 @@ def _concat(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, 
 
 
 @rule("where")
-def _where(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _where(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     return t.builder.add("where", [a["condition"], a["self"], a["other"]], {}, **about)
 
 
 @rule("masked_fill")
-def _fill(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _fill(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     return t.builder.add("where", [a["mask"], a["value"], a["self"]], {}, **about)
 
 
 @rule("to", "type_as", "float", "double")
-def _cast(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _cast(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     source = node.args[0].meta["val"]
     same = source.dtype.is_floating_point == node.meta["val"].dtype.is_floating_point
     if same and (source.dtype == torch.bool) == (node.meta["val"].dtype == torch.bool):
@@ -321,7 +349,9 @@ def _cast(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, An
 
 
 @rule("index_select", "index")
-def _index(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _index(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     if "dim" in a:
         return t.builder.add("take", [a["self"], a["index"]], {"axis": a["dim"]}, **about)
     used = [(n, i) for n, i in enumerate(a["indices"]) if i is not None]
@@ -347,7 +377,9 @@ def _index(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, A
     ),
     *("full_like", "scalar_tensor", "triu", "linspace", "empty", "new_full", "diff", "eye"),
 )
-def _constant(t: Translation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _constant(
+    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+) -> Operand:
     if about.get("values") is None:
         return unsupported(t, node, about)
     return t.builder.add("constant", [], {}, **about)

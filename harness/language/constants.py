@@ -16,7 +16,7 @@ from harness.program.ir import Type
 
 
 def read_constant(
-    declared: schema.Constant,
+    declared: schema.ConstantArray,
     name: str,
     shape: Shape,
     sizes: Mapping[str, Dim],

@@ -156,7 +156,7 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
 def _make_constant(
     call: LayerCall,
     name: str,
-    declared: schema.Constant,
+    declared: schema.ConstantArray,
     builder: Builder,
     places: dict[int, Place],
 ) -> None:

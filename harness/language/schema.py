@@ -76,7 +76,7 @@ class LayerParameter(Parameter):
     when: Name | None = key("the attribute that is true if the layer has it", "bias", None)
 
 
-class Constant(Strict):
+class ConstantArray(Strict):
     """An array that equations read and training does not change.
 
     With ``index``, its entries are integers from 0 to a size minus 1, otherwise floats. ``value``
@@ -253,7 +253,7 @@ class Layer(Documented):
     parameters: dict[Name, LayerParameter] = key(
         "trained arrays", {"b": {"shape": ["units"], "init": "zeros"}}, {}
     )
-    constants: dict[Name, Constant] = key(
+    constants: dict[Name, ConstantArray] = key(
         "arrays that are not trained", {"scale": {"shape": [2], "value": [0.5, 0.25]}}, {}
     )
     layers: dict[Name, LayerUse] = key(
@@ -409,7 +409,7 @@ class Model(Documented):
         {"scale": {"shape": [], "init": "ones"}},
         None,
     )
-    constants: dict[Name, Constant] = key(
+    constants: dict[Name, ConstantArray] = key(
         "arrays that are not trained", {"places": {"shape": [9, 9], "index": "offsets"}}, {}
     )
     sizes: dict[Name, Positive] = key(

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import Call, Dim
+from harness.porting.sizes import Dim, TracedCall
 
 # Calls that only move entries.
 MOVES = frozenset({"reshape", "permute", "slice", "select", "broadcast"})
@@ -30,8 +30,8 @@ class _Heads:
     ``start`` is the first column of head 0. ``repeats`` is the number of query heads per head.
     """
 
-    dense: Call
-    rotary: Call | None
+    dense: TracedCall
+    rotary: TracedCall | None
     start: int
     count: int
     width: int
@@ -48,7 +48,9 @@ class AttentionLayers:
     def __init__(self, sizes: Iterable[str]) -> None:
         self.lengths = dict(zip(sizes, LENGTHS, strict=False))
 
-    def __call__(self, calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    def __call__(
+        self, calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+    ) -> Iterable[TracedCall] | str:
         """Replace the dense layer after an attention by an attention layer; see :class:`Calls`."""
         if call.op != "layer" or call.attributes["layer"] != "dense":
             return [call]
@@ -75,21 +77,21 @@ class AttentionLayers:
     def _length(self, dim: Dim) -> int:
         return dim if isinstance(dim, int) else int(eval(dim, {"__builtins__": {}}, self.lengths))
 
-    def _shape(self, call: Call) -> tuple[int, ...]:
+    def _shape(self, call: TracedCall) -> tuple[int, ...]:
         return tuple(self._length(n) for n in call.shape)
 
     def _back(
-        self, name: Any, done: Mapping[str, Call], ops: set[str]
-    ) -> tuple[list[Call], Call | None]:
+        self, name: Any, done: Mapping[str, TracedCall], ops: set[str]
+    ) -> tuple[list[TracedCall], TracedCall | None]:
         """Return the moves before a value, first to last, and the call of ``ops`` before them."""
-        chain: list[Call] = []
+        chain: list[TracedCall] = []
         while isinstance(name, str) and done[name].op in MOVES:
             chain.append(done[name])
             name = done[name].inputs[0]
         source = done.get(name) if isinstance(name, str) else None
         return chain[::-1], source if source is not None and source.op in ops else None
 
-    def _move(self, array: Array, chain: Iterable[Call]) -> Array:
+    def _move(self, array: Array, chain: Iterable[TracedCall]) -> Array:
         """Apply moves to an array of positions."""
         for call in chain:
             a = call.attributes
@@ -106,10 +108,12 @@ class AttentionLayers:
                 array = array[(*[slice(None)] * a["axis"], cut)]
         return array
 
-    def _heads(self, attention: Call, number: int, done: Mapping[str, Call]) -> _Heads | None:
+    def _heads(
+        self, attention: TracedCall, number: int, done: Mapping[str, TracedCall]
+    ) -> _Heads | None:
         """Return the dense layer of the queries (0), keys (1) or values (2)."""
         after, rotary = self._back(attention.inputs[number], done, {"rotary", "layer"})
-        before: list[Call] = []
+        before: list[TracedCall] = []
         dense = rotary
         if rotary is not None and rotary.op == "rotary":
             before, dense = self._back(rotary.inputs[0], done, {"layer"})
@@ -133,7 +137,7 @@ class AttentionLayers:
             return None
         return _Heads(dense, rotary, int(columns[0]), heads // repeats, width, repeats)
 
-    def _merges_heads(self, chain: Iterable[Call], attention: Call) -> bool:
+    def _merges_heads(self, chain: Iterable[TracedCall], attention: TracedCall) -> bool:
         """Return whether moves turn ``[batch, heads, time, width]`` into rows ``[batch, time]``."""
         shape = self._shape(attention)
         if len(shape) != 4:
@@ -149,7 +153,12 @@ def _same_input(*heads: _Heads) -> bool:
 
 
 def _layer(
-    attention: Call, query: _Heads, key: _Heads, value: _Heads, out: Call, done: Mapping[str, Call]
+    attention: TracedCall,
+    query: _Heads,
+    key: _Heads,
+    value: _Heads,
+    out: TracedCall,
+    done: Mapping[str, TracedCall],
 ) -> tuple[dict[str, Any], list[Any]] | None:
     """Return the attributes of the shipped layer and its further inputs; None if there is none."""
     scale = attention.attributes["scale"]

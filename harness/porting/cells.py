@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.porting.sizes import Call
+from harness.porting.sizes import TracedCall
 
 # A part of a weight: its array, and the first and the last entry along the last axis.
 Part = tuple[str, int, int]
@@ -39,7 +39,7 @@ class Gate:
 class Step:
     """The calls of one step of a loop over ``x_1`` with states ``h`` and perhaps ``c``."""
 
-    def __init__(self, calls: Mapping[str, Call]) -> None:
+    def __init__(self, calls: Mapping[str, TracedCall]) -> None:
         self.calls = calls
 
     def is_input(self, name: Any, own: str) -> bool:
@@ -74,7 +74,7 @@ class Step:
             return None if whole is None else whole.cut(a["start"], a["stop"])
         return None
 
-    def _whole(self, weight: Call) -> Part:
+    def _whole(self, weight: TracedCall) -> Part:
         return str(weight.attributes["name"]), 0, int(weight.shape[-1])
 
     def activated(self, name: Any, op: str) -> Gate | None:
@@ -88,7 +88,7 @@ class Step:
 Found = tuple[str, dict[str, bool], dict[str, Part]]
 
 
-def recognise_cell(a: Mapping[str, Any], calls: Mapping[str, Call]) -> Found | None:
+def recognise_cell(a: Mapping[str, Any], calls: Mapping[str, TracedCall]) -> Found | None:
     """Return the shipped layer of a loop with these attributes, or None."""
     new = {name: result for name, result, _ in a["states"]}
     plain = not a["reverse"] and a["over"] == ["x_1"] and not any(s for _, _, s in a["states"])

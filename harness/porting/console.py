@@ -8,7 +8,7 @@ from harness.command.declared import build
 from harness.command.outcome import CommandResult
 from harness.output.printing import console
 from harness.output.progress import Progress
-from harness.porting.options import Port, PortOptions
+from harness.porting.options import PortOptions, PortRequest
 from harness.porting.proof import Ported, result_digits
 from harness.porting.run import port
 
@@ -20,13 +20,13 @@ def run_port(options: PortOptions) -> CommandResult:
         UsageError: the model cannot be ported.
         CouldNotRun: a process failed.
     """
-    request = build(Port, vars(options))
+    request = build(PortRequest, vars(options))
     with Progress(console(error=True), "porting") as bar:
         ported = port(request, bar.step)
     return CommandResult(_data(request, ported), _text(request, ported), 0 if ported.proved else 1)
 
 
-def _data(request: Port, ported: Ported) -> dict[str, Any]:
+def _data(request: PortRequest, ported: Ported) -> dict[str, Any]:
     return {
         "spec": ported.name,
         "model": ported.label,
@@ -42,7 +42,7 @@ def _data(request: Port, ported: Ported) -> dict[str, Any]:
     }
 
 
-def _text(request: Port, ported: Ported) -> str:
+def _text(request: PortRequest, ported: Ported) -> str:
     lines = [*ported.proof_lines()]
     if ported.written:
         lines.append(f"written to {request.output}: {', '.join(ported.written)}")

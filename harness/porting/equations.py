@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import UsageError
-from harness.porting.sizes import Call, Dim
+from harness.porting.sizes import Dim, TracedCall
 
 # The precedence of operators; functions and names bind most strongly.
 LEVELS = {
@@ -35,7 +35,7 @@ Write = Callable[[Any, str], str]
 
 
 @dataclass
-class Text:
+class Expression:
     """An expression and the level of its weakest operator."""
 
     text: str
@@ -58,24 +58,24 @@ class Equations:
 
     write: Write
     names: dict[str, str]
-    layer_of: Callable[[Call, str], str]
+    layer_of: Callable[[TracedCall, str], str]
     lines: list[str] = field(default_factory=list)
-    texts: dict[str, Text] = field(default_factory=dict)
-    calls: dict[str, Call] = field(default_factory=dict)
+    texts: dict[str, Expression] = field(default_factory=dict)
+    calls: dict[str, TracedCall] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
 
-    def add(self, call: Call, uses: int, name: str = "") -> None:
+    def add(self, call: TracedCall, uses: int, name: str = "") -> None:
         """Add a call. It is written inside its only user, unless the expression would be long."""
         self.calls[call.name] = call
         if call.name in self.names and not name:
-            self.texts[call.name] = Text(self.names[call.name])
+            self.texts[call.name] = Expression(self.names[call.name])
             return
         text = self._express(call)
         if name or (uses > 1 and not self._is_short(call)) or (len(text.text) > LONG and uses):
             text = self.assign(text, name)
         self.texts[call.name] = text
 
-    def assign(self, text: Text, name: str = "") -> Text:
+    def assign(self, text: Expression, name: str = "") -> Expression:
         """Assign an expression to a name; return the name."""
         if not name:
             number = 1
@@ -83,21 +83,23 @@ class Equations:
                 number += 1
         self.taken.add(name)
         self.lines.append(f"{name} = {text.text}")
-        return Text(name)
+        return Expression(name)
 
-    def _is_short(self, call: Call) -> bool:
+    def _is_short(self, call: TracedCall) -> bool:
         return call.op in ("formula", "weight") and len(self._express(call).text) < 20
 
-    def get(self, operand: Any) -> Text:
+    def get(self, operand: Any) -> Expression:
         """Return the expression of an operand."""
         if isinstance(operand, str) and operand in self.texts:
             return self.texts[operand]
         if isinstance(operand, str) and operand in self.names:
-            return Text(self.names[operand])
+            return Expression(self.names[operand])
         text = self.write(operand, "number")
-        return Text(text, ATOM if not text.startswith("-") and " " not in text else LEVELS["+"])
+        return Expression(
+            text, ATOM if not text.startswith("-") and " " not in text else LEVELS["+"]
+        )
 
-    def _express(self, call: Call) -> Text:
+    def _express(self, call: TracedCall) -> Expression:
         rule = RULES.get(call.op)
         if rule is not None:
             return rule(self, call)
@@ -105,15 +107,15 @@ class Equations:
             return self._operator(call)
         arguments = [self.get(i).text for i in call.inputs]
         arguments += [f"{n}={self.write(v, n)}" for n, v in call.attributes.items()]
-        return Text(f"{call.op}({', '.join(arguments)})")
+        return Expression(f"{call.op}({', '.join(arguments)})")
 
-    def _operator(self, call: Call) -> Text:
+    def _operator(self, call: TracedCall) -> Expression:
         level = LEVELS[call.op]
         operands = [self.get(i) for i in call.inputs]
         if call.op == "negative":
-            return Text(f"-{operands[0].inside(level)}", level)
+            return Expression(f"-{operands[0].inside(level)}", level)
         if call.op == "~":
-            return Text(f"~{operands[0].inside(ATOM)}", level)
+            return Expression(f"~{operands[0].inside(ATOM)}", level)
         left, right = operands
         # The right operand of - and / needs brackets at the same level; ** binds to the right.
         compare = level == LEVELS["<"]
@@ -125,22 +127,22 @@ class Equations:
         second = right.inside(level + 1)
         if level < 3 and right.level == LEVELS["<"]:
             second = f"({right.text})"
-        return Text(f"{first} {call.op} {second}", level)
+        return Expression(f"{first} {call.op} {second}", level)
 
     def shape(self, operand: Any) -> tuple[Dim, ...]:
         """Return the shape of an operand; ``()`` for a number."""
         return self.calls[operand].shape if isinstance(operand, str) else ()
 
 
-Rule = Callable[[Equations, Call], Text]
+Rule = Callable[[Equations, TracedCall], Expression]
 
 
-def _layer(e: Equations, call: Call) -> Text:
+def _layer(e: Equations, call: TracedCall) -> Expression:
     arguments = ", ".join(e.get(i).text for i in call.inputs)
-    return Text(f"{e.layer_of(call, '')}({arguments})")
+    return Expression(f"{e.layer_of(call, '')}({arguments})")
 
 
-def _reduce(e: Equations, call: Call) -> Text:
+def _reduce(e: Equations, call: TracedCall) -> Expression:
     axis = call.attributes["axis"]
     arguments = [e.get(call.inputs[0]).text]
     if len(axis) < len(e.shape(call.inputs[0])) or call.attributes["keepdims"]:
@@ -150,32 +152,32 @@ def _reduce(e: Equations, call: Call) -> Text:
         )
     if call.attributes["keepdims"]:
         arguments.append("keepdims=true")
-    return Text(f"{call.op}({', '.join(arguments)})")
+    return Expression(f"{call.op}({', '.join(arguments)})")
 
 
-def _along(e: Equations, call: Call) -> Text:
+def _along(e: Equations, call: TracedCall) -> Expression:
     axis = call.attributes["axis"]
     last = axis == len(call.shape) - 1 and call.op != "cumsum"
     more = "" if last else f", axis={axis}"
-    return Text(f"{call.op}({e.get(call.inputs[0]).text}{more})")
+    return Expression(f"{call.op}({e.get(call.inputs[0]).text}{more})")
 
 
-def _argmax(e: Equations, call: Call) -> Text:
-    return Text(f"argmax({e.get(call.inputs[0]).text}, axis={call.attributes['axis']})")
+def _argmax(e: Equations, call: TracedCall) -> Expression:
+    return Expression(f"argmax({e.get(call.inputs[0]).text}, axis={call.attributes['axis']})")
 
 
-def _concat(e: Equations, call: Call) -> Text:
+def _concat(e: Equations, call: TracedCall) -> Expression:
     axis = call.attributes["axis"]
     axis = -1 if axis == len(call.shape) - 1 else axis
-    return Text(f"concat([{', '.join(e.get(i).text for i in call.inputs)}], axis={axis})")
+    return Expression(f"concat([{', '.join(e.get(i).text for i in call.inputs)}], axis={axis})")
 
 
-def _permute(e: Equations, call: Call) -> Text:
+def _permute(e: Equations, call: TracedCall) -> Expression:
     axes = ", ".join(map(str, call.attributes["axes"]))
-    return Text(f"permute_dims({e.get(call.inputs[0]).text}, axes=[{axes}])")
+    return Expression(f"permute_dims({e.get(call.inputs[0]).text}, axes=[{axes}])")
 
 
-def _cut(e: Equations, call: Call) -> Text:
+def _cut(e: Equations, call: TracedCall) -> Expression:
     a = call.attributes
     base = e.get(call.inputs[0]).inside(ATOM)
     if call.op == "select":
@@ -184,28 +186,28 @@ def _cut(e: Equations, call: Call) -> Text:
         start = "" if a["start"] == 0 else e.write(a["start"], "start")
         stop = "" if a["stop"] == a["length"] else e.write(a["stop"], "stop")
         index = f"{start}:{stop}" + ("" if a["step"] == 1 else f":{a['step']}")
-    return Text(f"{base}[{', '.join([':'] * a['axis'] + [index])}]")
+    return Expression(f"{base}[{', '.join([':'] * a['axis'] + [index])}]")
 
 
 def _minus_one(length: Dim) -> Dim:
     return length - 1 if isinstance(length, int) else f"{length} - 1"
 
 
-def _cast(e: Equations, call: Call) -> Text:
+def _cast(e: Equations, call: TracedCall) -> Expression:
     source = e.get(call.inputs[0])
     if call.kind == "float":
-        return Text(f"astype({source.text})")
+        return Expression(f"astype({source.text})")
     if call.kind == "boolean":
-        return Text(f"{source.inside(5)} != 0", LEVELS["!="])
+        return Expression(f"{source.inside(5)} != 0", LEVELS["!="])
     raise UsageError(f"{call.place}: a conversion to integers is not supported")
 
 
-def _formula(e: Equations, call: Call) -> Text:
+def _formula(e: Equations, call: TracedCall) -> Expression:
     a = call.attributes
     rank = len(call.shape)
     if a["formula"] == "causal":
         steps = f"arange({e.write(a['time'], 'time')})"
-        return Text(f"{steps}[None, :] <= {steps}[:, None]", LEVELS["<="])
+        return Expression(f"{steps}[None, :] <= {steps}[:, None]", LEVELS["<="])
     text = f"arange({e.write(a['length'], 'length')})"
     places = ["None"] * rank
     places[a["axis"]] = ":"
@@ -214,13 +216,13 @@ def _formula(e: Equations, call: Call) -> Text:
     if len(places) > 1:
         text += f"[{', '.join(places)}]"
     if a["start"]:
-        return Text(f"{text} + {a['start']}", LEVELS["+"])
-    return Text(text)
+        return Expression(f"{text} + {a['start']}", LEVELS["+"])
+    return Expression(text)
 
 
-def _reshape(e: Equations, call: Call) -> Text:
+def _reshape(e: Equations, call: TracedCall) -> Expression:
     text, shape = e.get(call.inputs[0]), list(e.shape(call.inputs[0]))
-    return Text(reshape_text(text.text, shape, list(call.shape), e.write, call.place))
+    return Expression(reshape_text(text.text, shape, list(call.shape), e.write, call.place))
 
 
 def reshape_text(text: str, old: list[Dim], new: list[Dim], write: Write, place: str) -> str:
@@ -316,7 +318,7 @@ def _list(shape: Sequence[Dim]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def _broadcast(e: Equations, call: Call) -> Text:
+def _broadcast(e: Equations, call: TracedCall) -> Expression:
     """Repeat axes of length 1; a consumer that broadcasts by itself gets its input unchanged."""
     source, shape = e.get(call.inputs[0]), list(e.shape(call.inputs[0]))
     missing = len(call.shape) - len(shape)
@@ -326,10 +328,10 @@ def _broadcast(e: Equations, call: Call) -> Text:
     for axis, (before, after) in enumerate(zip([1] * missing + shape, call.shape, strict=True)):
         if before != after:
             text = f"repeat({text}, axis={axis}, times={e.write(after, 'times')})"
-    return Text(text)
+    return Expression(text)
 
 
-def _attention(e: Equations, call: Call) -> Text:
+def _attention(e: Equations, call: TracedCall) -> Expression:
     a = call.attributes
     query, key, value = (e.get(i) for i in call.inputs[:3])
     rank = len(e.shape(call.inputs[1]))
@@ -341,7 +343,7 @@ def _attention(e: Equations, call: Call) -> Text:
         product += f" / {e.write(a['width'], 'head')} ** 0.5"
     elif scale != 1:
         product += f" * {e.write(scale, 'scale')}"
-    scores = e.assign(Text(product), e_name(e, "scores"))
+    scores = e.assign(Expression(product), e_name(e, "scores"))
     if a["causal"]:
         steps = f"arange({e.write(call.shape[-2], 'time')})"
         masked = f"where({steps}[None, :] <= {steps}[:, None], {scores.text}, {LOWEST})"
@@ -359,7 +361,7 @@ def _attention(e: Equations, call: Call) -> Text:
     chosen = f"softmax({masked})"
     if a["keep"] != 1:
         chosen = f"{e.layer_of(call, 'dropout')}({chosen})"
-    return Text(f"{chosen} @ {value.inside(LEVELS['@'] + 1)}", LEVELS["@"])
+    return Expression(f"{chosen} @ {value.inside(LEVELS['@'] + 1)}", LEVELS["@"])
 
 
 def e_name(e: Equations, name: str) -> str:
@@ -371,7 +373,7 @@ def e_name(e: Equations, name: str) -> str:
     return new
 
 
-def _windows(e: Equations, call: Call) -> Text:
+def _windows(e: Equations, call: TracedCall) -> Expression:
     a = call.attributes
     before, after = ([pair[n] for pair in a["pads"]] for n in (0, 1))
     lists = {"axes": a["axes"], "size": a["size"], "stride": a["stride"], "dilation": a["dilation"]}
@@ -383,11 +385,11 @@ def _windows(e: Equations, call: Call) -> Text:
         if n not in usual or set(values) != {usual[n]} or (n == "padding" and "after" in lists)
     ]
     arguments += ["lowest=1"] if a["lowest"] else []
-    return Text(f"windows({', '.join([e.get(call.inputs[0]).text, *arguments])})")
+    return Expression(f"windows({', '.join([e.get(call.inputs[0]).text, *arguments])})")
 
 
-def _weight(e: Equations, call: Call) -> Text:
-    return Text(e.names[call.name])
+def _weight(e: Equations, call: TracedCall) -> Expression:
+    return Expression(e.names[call.name])
 
 
 RULES: Mapping[str, Rule] = {

@@ -11,14 +11,16 @@ from harness.language.builtins import BUILTINS
 from harness.porting.cells import recognise_cell, rule_end
 from harness.porting.equations import Equations
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import Call
+from harness.porting.sizes import TracedCall
 from harness.porting.templates import write_number
 
 # The name of a new state, until its name is known to be free.
 NEXT = "_next"
 
 
-def expand_loops(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def expand_loops(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Replace a ``scan`` call by a call of a layer; its attribute ``definition`` has the layer."""
     if call.op != "scan":
         return [call]
@@ -65,8 +67,8 @@ def _common_owner(names: Sequence[str]) -> str:
     return ".".join(common)
 
 
-def _call_of(node: Mapping[str, Any]) -> Call:
-    return Call(
+def _call_of(node: Mapping[str, Any]) -> TracedCall:
+    return TracedCall(
         node["name"],
         node["op"],
         tuple(node["inputs"]),
@@ -77,7 +79,10 @@ def _call_of(node: Mapping[str, Any]) -> Call:
 
 
 def _definition(
-    call: Call, body: Sequence[Call], local: Mapping[str, str], sequences: Sequence[Call]
+    call: TracedCall,
+    body: Sequence[TracedCall],
+    local: Mapping[str, str],
+    sequences: Sequence[TracedCall],
 ) -> list[str]:
     """Return the lines of a layer's definition after its name."""
     a = call.attributes
@@ -105,7 +110,9 @@ def _definition(
     return [*lines, "  step: |", *(f"    {line}" for line in steps), f"  output: {output}"]
 
 
-def write_step(call: Call, body: Sequence[Call], local: Mapping[str, str]) -> tuple[list[str], str]:
+def write_step(
+    call: TracedCall, body: Sequence[TracedCall], local: Mapping[str, str]
+) -> tuple[list[str], str]:
     """Return the equations of one step, and the name of the output."""
     a = call.attributes
     single = len(a["over"]) == 1
@@ -157,8 +164,8 @@ def _list(shape: Sequence[Any]) -> str:
 
 
 def name_definitions(
-    calls: Sequence[Call], taken: Iterable[str]
-) -> tuple[tuple[Call, ...], dict[str, list[str]]]:
+    calls: Sequence[TracedCall], taken: Iterable[str]
+) -> tuple[tuple[TracedCall, ...], dict[str, list[str]]]:
     """Give the definitions of loops names; equal definitions share one.
 
     Returns:
@@ -166,7 +173,7 @@ def name_definitions(
     """
     found: dict[str, list[str]] = {}
     reserved = set(taken)
-    named: list[Call] = []
+    named: list[TracedCall] = []
     for call in calls:
         lines = call.attributes.get("definition")
         if lines is None:

@@ -11,7 +11,7 @@ from harness.command.ranges import CALL_SECONDS
 
 
 @dataclass(frozen=True)
-class Port:
+class PortRequest:
     """The options of a port."""
 
     model: str = option(
@@ -50,7 +50,7 @@ class Port:
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class PortOptions(Port):
+class PortOptions(PortRequest):
     """Write a spec of a model, with proof that both compute the same.
 
     The command traces the model, writes a spec, its weights and the map of names, and compares the

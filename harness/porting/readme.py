@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.files.user_file import displayed
 from harness.output.markdown import escaped
 from harness.porting.inputs import InputDeclaration
-from harness.porting.options import Port
+from harness.porting.options import PortRequest
 from harness.porting.proof import Ported
 
 README = "README.md"
@@ -53,7 +53,7 @@ def write_folder(source: Path, folder: Path) -> list[str]:
     return [README, *names]
 
 
-def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: Port) -> str:
+def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: PortRequest) -> str:
     """Return the text of the README: what was ported, the proof, and how to repeat it."""
     inputs = " ".join(f"--input {_declaration(d)}" for d in declarations)
     name = ported.name

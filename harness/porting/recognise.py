@@ -12,7 +12,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.porting.rewriting import Calls
 from harness.porting.simplify import common_number
-from harness.porting.sizes import Call
+from harness.porting.sizes import TracedCall
 
 # The points at which a function of one number is compared with the shipped functions, and the
 # largest relative difference that is allowed there. The constants of models have eight digits.
@@ -52,11 +52,13 @@ _NUMPY: Mapping[str, Callable[..., Array]] = {
 }
 
 
-def recognise_functions(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def recognise_functions(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Replace the equations of a function such as ``gelu_tanh`` by its name."""
     if call.op not in _NUMPY or not call.inputs:
         return [call]
-    cone: dict[str, Call] = {call.name: call}
+    cone: dict[str, TracedCall] = {call.name: call}
     sources = _sources(call, done, cone)
     if sources is None or len(cone) < 2:
         return [call]
@@ -68,7 +70,9 @@ def recognise_functions(calls: Calls, call: Call, done: Mapping[str, Call]) -> I
     return [call]
 
 
-def _sources(call: Call, done: Mapping[str, Call], cone: dict[str, Call]) -> set[str] | None:
+def _sources(
+    call: TracedCall, done: Mapping[str, TracedCall], cone: dict[str, TracedCall]
+) -> set[str] | None:
     """Return the only value that elementwise equations depend on; None if there are several.
 
     ``cone`` gets the calls of the equations. The search stops at a value with several users that
@@ -92,7 +96,10 @@ def _sources(call: Call, done: Mapping[str, Call], cone: dict[str, Call]) -> set
 
 
 def _evaluate(
-    call: Call, done: Mapping[str, Call], cone: Mapping[str, Call], values: dict[str, Array]
+    call: TracedCall,
+    done: Mapping[str, TracedCall],
+    cone: Mapping[str, TracedCall],
+    values: dict[str, Array],
 ) -> Array:
     function = _NUMPY.get(call.op) or _functions()[call.op]
     arguments: list[Any] = []
@@ -104,7 +111,9 @@ def _evaluate(
         return np.asarray(function(*arguments))
 
 
-def recognise_layers(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def recognise_layers(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Replace the equations of a normalisation by its layer, and positions by rows of a table."""
     if call.op == "*" and (norm := _rms_norm(call, done)) is not None:
         return [norm]
@@ -119,7 +128,9 @@ def recognise_layers(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iter
     return [call]
 
 
-def split_tied_bias(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def split_tied_bias(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Add the bias of a tied head in an equation of its own, as ``unembedding`` has no bias."""
     if call.op != "layer" or call.attributes["layer"] != "dense":
         return [call]
@@ -140,7 +151,7 @@ def split_tied_bias(calls: Calls, call: Call, done: Mapping[str, Call]) -> Itera
     return [head, bias, replace(call, op="+", inputs=(head.name, bias.name), attributes={})]
 
 
-def _rms_norm(call: Call, done: Mapping[str, Call]) -> Call | None:
+def _rms_norm(call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:
     """Return the layer ``rms_norm`` for ``weight * (x * (1 / sqrt(mean(x ** 2) + epsilon)))``."""
     for weight, product in (call.inputs, call.inputs[::-1]):
         scale = done.get(weight) if isinstance(weight, str) else None
@@ -161,7 +172,7 @@ def _rms_norm(call: Call, done: Mapping[str, Call]) -> Call | None:
     return None
 
 
-def _root_mean_square(x: Any, factor: Any, op: str, done: Mapping[str, Call]) -> float | None:
+def _root_mean_square(x: Any, factor: Any, op: str, done: Mapping[str, TracedCall]) -> float | None:
     """Return epsilon if ``factor`` is ``1 / sqrt(mean(x ** 2, axis=-1) + epsilon)``."""
     root = done.get(factor) if isinstance(factor, str) else None
     if root is not None and op == "*" and root.op == "/" and root.inputs[0] == 1:
@@ -181,7 +192,7 @@ def _root_mean_square(x: Any, factor: Any, op: str, done: Mapping[str, Call]) ->
     return float(total.inputs[1]) if squared else None
 
 
-def _learned_positions(call: Call, done: Mapping[str, Call]) -> Call | None:
+def _learned_positions(call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:
     """Return the layer ``learned_positions`` for ``x + table[:time]``."""
     for x, other in (call.inputs, call.inputs[::-1]):
         shaped = done.get(other) if isinstance(other, str) else None
@@ -200,7 +211,7 @@ def _learned_positions(call: Call, done: Mapping[str, Call]) -> Call | None:
     return None
 
 
-def _one_row(calls: Calls, call: Call, row: int) -> list[Call]:
+def _one_row(calls: Calls, call: TracedCall, row: int) -> list[TracedCall]:
     """Return the calls of an embedding whose index is always the same number."""
     table, _ = call.attributes["weights"]["table"]
     settings = call.attributes["settings"]
@@ -210,7 +221,7 @@ def _one_row(calls: Calls, call: Call, row: int) -> list[Call]:
     return [weight, chosen, replace(call, op="broadcast", inputs=(chosen.name,), attributes={})]
 
 
-def _positions(calls: Calls, call: Call, index: Call) -> list[Call]:
+def _positions(calls: Calls, call: TracedCall, index: TracedCall) -> list[TracedCall]:
     """Return the rows of a table for consecutive positions, as a slice of a parameter."""
     table, _ = call.attributes["weights"]["table"]
     settings = call.attributes["settings"]
@@ -222,7 +233,9 @@ def _positions(calls: Calls, call: Call, index: Call) -> list[Call]:
     return [weight, rows, replace(call, op="reshape", inputs=(rows.name,), attributes={})]
 
 
-def recognise_rotary(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def recognise_rotary(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Replace ``x * cos + rotated(x) * sin`` by the function ``rotary``."""
     if call.op != "+" or not all(isinstance(i, str) and done[i].op == "*" for i in call.inputs):
         return [call]
@@ -238,7 +251,9 @@ def recognise_rotary(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iter
     return [replace(call, op="rotary", inputs=(x,), attributes={"half": half, "base": base})]
 
 
-def _with_values(product: Call, done: Mapping[str, Call]) -> tuple[str | None, Array | None]:
+def _with_values(
+    product: TracedCall, done: Mapping[str, TracedCall]
+) -> tuple[str | None, Array | None]:
     for one, other in (product.inputs, product.inputs[::-1]):
         source = done.get(other) if isinstance(other, str) else None
         if isinstance(one, str) and source is not None and source.values is not None:
@@ -246,7 +261,7 @@ def _with_values(product: Call, done: Mapping[str, Call]) -> tuple[str | None, A
     return None, None
 
 
-def _rotated_half(name: str, x: str, done: Mapping[str, Call]) -> int | None:
+def _rotated_half(name: str, x: str, done: Mapping[str, TracedCall]) -> int | None:
     """Return half the width if a value is ``concat([-x[..., half:], x[..., :half]])``."""
     joined = done[name]
     if joined.op != "concat" or len(joined.inputs) != 2:

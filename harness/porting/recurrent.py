@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import Call, Dim
+from harness.porting.sizes import Dim, TracedCall
 
 LAYERS = {
     ("lstm", False): "lstm",
@@ -24,9 +24,11 @@ class RecurrentLayers:
 
     def __init__(self) -> None:
         # The last value of each recurrent call -> its layers' outputs, ``[batch, time, units]``.
-        self._outputs: dict[str, list[Call]] = {}
+        self._outputs: dict[str, list[TracedCall]] = {}
 
-    def __call__(self, calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+    def __call__(
+        self, calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+    ) -> Iterable[TracedCall] | str:
         """Replace a recurrent call by one call per layer; see :class:`Calls`.
 
         Raises:
@@ -39,12 +41,12 @@ class RecurrentLayers:
         a = call.attributes
         layer = _shipped_layer(call)
         _check_states(call, done)
-        made: list[Call] = []
+        made: list[TracedCall] = []
         source, shape = done[call.inputs[0]], call.shape
         if not a["batch_first"]:
             made.append(_swapped(calls, call, source))
             source, shape = made[0], (shape[1], shape[0], *shape[2:])
-        outputs: list[Call] = []
+        outputs: list[TracedCall] = []
         for number in range(a["layers"]):
             outputs.append(_layer_call(calls, call, layer, number, source.name, shape))
             made.append(outputs[-1])
@@ -56,13 +58,13 @@ class RecurrentLayers:
         self._outputs[made[-1].name] = outputs
         return made
 
-    def _final_state(self, calls: Calls, call: Call) -> list[Call]:
+    def _final_state(self, calls: Calls, call: TracedCall) -> list[TracedCall]:
         """Return the final outputs of all layers and directions, ``[layers, batch, units]``."""
         outputs = self._outputs[call.inputs[0]]
         if call.attributes["number"] > 0:
             raise UsageError(f"{call.place}: the final cell state of an LSTM is not supported")
         _, batch, units = call.shape
-        made: list[Call] = []
+        made: list[TracedCall] = []
         rows: list[str] = []
         for output in outputs:
             length, width = output.shape[1:]
@@ -84,7 +86,7 @@ class RecurrentLayers:
         return made
 
 
-def _last_index(call: Call) -> Call:
+def _last_index(call: TracedCall) -> TracedCall:
     """Return a ``select`` of the last index; a free size has no number for it."""
     length = call.attributes["length"]
     if call.attributes["index"] != -1:
@@ -92,7 +94,7 @@ def _last_index(call: Call) -> Call:
     return replace(call, attributes={**call.attributes, "index": f"{length} - 1"})
 
 
-def _shipped_layer(call: Call) -> str:
+def _shipped_layer(call: TracedCall) -> str:
     a = call.attributes
     layer = LAYERS.get((a["cell"], bool(a["bidirectional"])))
     if layer is None or (not a["bias"] and layer == "simple_rnn_two_biases"):
@@ -103,21 +105,21 @@ def _shipped_layer(call: Call) -> str:
     return layer
 
 
-def _check_states(call: Call, done: Mapping[str, Call]) -> None:
+def _check_states(call: TracedCall, done: Mapping[str, TracedCall]) -> None:
     states = [done[state].values for state in call.inputs[1:]]
     if any(values is None or any(v.any() for v in values) for values in states):
         raise UsageError(f"{call.place}: an initial state that is not zero is not supported")
 
 
-def _swapped(calls: Calls, call: Call, source: Call) -> Call:
+def _swapped(calls: Calls, call: TracedCall, source: TracedCall) -> TracedCall:
     """Return a permutation of ``[time, batch, units]`` to ``[batch, time, units]``, or back."""
     one, two, *rest = source.shape
     return calls.new(call, "permute", [source.name], (two, one, *rest), axes=[1, 0, 2])
 
 
 def _layer_call(
-    calls: Calls, call: Call, layer: str, number: int, source: str, shape: tuple[Dim, ...]
-) -> Call:
+    calls: Calls, call: TracedCall, layer: str, number: int, source: str, shape: tuple[Dim, ...]
+) -> TracedCall:
     """Return the call of one layer. Its rule for ``--map`` does not name the gates."""
     a = call.attributes
     owner = a["weights"][0].rpartition(".")[0]
@@ -134,7 +136,7 @@ def _layer_call(
     return replace(calls.new(call, "layer", [source], shape), attributes=attributes)
 
 
-def _dropout(calls: Calls, call: Call, source: str, shape: tuple[Dim, ...]) -> Call:
+def _dropout(calls: Calls, call: TracedCall, source: str, shape: tuple[Dim, ...]) -> TracedCall:
     settings = {"keep": call.attributes["keep"]}
     attributes = {"layer": "dropout", "settings": settings, "weights": {}, "channels": -1}
     return replace(calls.new(call, "layer", [source], shape), attributes=attributes)

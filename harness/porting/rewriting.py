@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.porting.sizes import Call, Dim, ModelGraph
+from harness.porting.sizes import Dim, ModelGraph, TracedCall
 
 
 class Calls:
@@ -18,8 +18,13 @@ class Calls:
         self.count = 0
 
     def new(
-        self, like: Call, op: str, inputs: Sequence[Any], shape: Sequence[Dim], **attributes: Any
-    ) -> Call:
+        self,
+        like: TracedCall,
+        op: str,
+        inputs: Sequence[Any],
+        shape: Sequence[Dim],
+        **attributes: Any,
+    ) -> TracedCall:
         """Return a new call at the place of ``like``; it is not yet in the graph."""
         self.count += 1
         return replace(
@@ -33,14 +38,15 @@ class Calls:
         )
 
     def rewrite(
-        self, rule: Callable[[Calls, Call, Mapping[str, Call]], Iterable[Call] | str]
+        self,
+        rule: Callable[[Calls, TracedCall, Mapping[str, TracedCall]], Iterable[TracedCall] | str],
     ) -> None:
         """Apply a rule to each call in order.
 
         The rule returns the calls that replace this call, the last of which has its value; or the
         name of a call with the same value.
         """
-        done: dict[str, Call] = {}
+        done: dict[str, TracedCall] = {}
         names: dict[str, str] = {}
         for call in self.by_name.values():
             renamed = call.with_inputs(
@@ -59,7 +65,7 @@ class Calls:
     def drop_unused(self) -> None:
         """Remove calls whose value is not used, and reshapes and permutes that change nothing."""
         used = set(self.outputs.values())
-        kept: list[Call] = []
+        kept: list[TracedCall] = []
         for call in reversed(self.by_name.values()):
             if call.name in used or call.op == "input":
                 kept.append(call)

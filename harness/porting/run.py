@@ -25,7 +25,7 @@ from harness.language.library import Library, content
 from harness.language.model import Spec, fingerprint, load_spec
 from harness.language.schema import Layer
 from harness.porting.inputs import FORM, InputDeclaration, free_sizes
-from harness.porting.options import Port
+from harness.porting.options import PortRequest
 from harness.porting.passes import simplify
 from harness.porting.proof import Ported
 from harness.porting.readme import README, check_folder, describe, write_folder
@@ -138,7 +138,7 @@ def refuse_unsupported(graph: ModelGraph) -> None:
     )
 
 
-def port(options: Port, tell: Tell) -> Ported:
+def port(options: PortRequest, tell: Tell) -> Ported:
     """Port a model; write the spec and the proof if every comparison agrees.
 
     Raises:
@@ -202,7 +202,7 @@ def library_layer(library: Library, name: str) -> Layer:
 
 
 def _check_against(
-    path: Path, options: Port, against: Against, rules: Sequence[str]
+    path: Path, options: PortRequest, against: Against, rules: Sequence[str]
 ) -> tuple[list[CellResult], list[str]]:
     """Compare the spec with the model. Return the results, and a line for each problem."""
     framework = backend_of(against.column)
@@ -219,7 +219,7 @@ def _check_against(
     )
 
 
-def _check_backends(path: Path, options: Port) -> tuple[list[CellResult], list[str]]:
+def _check_backends(path: Path, options: PortRequest) -> tuple[list[CellResult], list[str]]:
     """Check the spec on the backends. Return the results, and a line for each problem."""
     given = {"specs": (str(path),), "quick": True, "timeout": options.timeout}
     if options.checked:

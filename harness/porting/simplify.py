@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import Call, Dim
+from harness.porting.sizes import Dim, TracedCall
 
 # Functions of one array whose results do not depend on the array's shape.
 UNARY = frozenset(
@@ -68,7 +68,9 @@ ELEMENTWISE = UNARY | BINARY
 LAST_AXIS = frozenset(["dense", "layer_norm", "rms_norm"])
 
 
-def recognise_constants(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def recognise_constants(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Replace numbers that depend on no input by a formula, if one is known."""
     inputs = []
     for name in call.inputs:
@@ -91,7 +93,7 @@ def recognise_constants(calls: Calls, call: Call, done: Mapping[str, Call]) -> I
     return [call]
 
 
-def common_number(call: Call) -> Any:
+def common_number(call: TracedCall) -> Any:
     """Return the number that all entries of a constant call have in every trace, or None."""
     if call.values is None or any(v.size == 0 for v in call.values):
         return None
@@ -101,7 +103,7 @@ def common_number(call: Call) -> Any:
     return first.item()
 
 
-def _formula(call: Call) -> dict[str, Any] | None:
+def _formula(call: TracedCall) -> dict[str, Any] | None:
     """Return the formula of a constant: ``causal`` masks, or ``arange`` along an axis."""
     assert call.values is not None
     first = call.values[0]
@@ -125,7 +127,9 @@ def _is_causal(mask: Any) -> bool:
     return rows == columns and bool((mask == np.tril(np.ones((rows, columns), bool))).all())
 
 
-def channels_last(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def channels_last(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Move permutations behind elementwise calls, and let layers of images have channels last."""
     if call.op == "layer" and call.attributes["channels"] == 1 and len(call.shape) > 2:
         rank = len(call.shape)
@@ -167,11 +171,11 @@ def channels_last(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterabl
 
 def _permute_after(
     calls: Calls,
-    call: Call,
-    done: Mapping[str, Call],
+    call: TracedCall,
+    done: Mapping[str, TracedCall],
     axes: Sequence[int],
     more: Mapping[str, Any],
-) -> list[Call]:
+) -> list[TracedCall]:
     inputs = [
         done[i].inputs[0] if isinstance(i, str) and done[i].op == "permute" else i
         for i in call.inputs
@@ -189,8 +193,8 @@ def _permute_after(
 
 
 def _permuted(
-    calls: Calls, call: Call, source: str, axes: Sequence[int], done: Mapping[str, Call]
-) -> list[Call]:
+    calls: Calls, call: TracedCall, source: str, axes: Sequence[int], done: Mapping[str, TracedCall]
+) -> list[TracedCall]:
     """Return the calls of a permutation of a value, joined with a permutation before it."""
     before = done[source]
     shape = [before.shape[a] for a in axes]
@@ -206,7 +210,9 @@ def _inverse(axes: Sequence[int]) -> list[int]:
     return [int(a) for a in np.argsort(axes)]
 
 
-def move_reshapes(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def move_reshapes(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Join reshapes, and move them behind layers that work on the last axis only."""
     source = done.get(call.inputs[0]) if call.inputs and isinstance(call.inputs[0], str) else None
     if source is not None and (patches := _merged_image(call, source, done)) is not None:
@@ -229,7 +235,7 @@ def move_reshapes(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterabl
         return [call]
     inner = done[source.inputs[0]]
     works_on_last = call.op == "layer" and call.attributes["layer"] in LAST_AXIS
-    made: list[Call] = []
+    made: list[TracedCall] = []
     if works_on_last and (axis := _last_axis(inner.shape, source.shape[-1])) is not None:
         if axis < len(inner.shape) - 1:
             shape = (*inner.shape[:axis], source.shape[-1])
@@ -254,7 +260,9 @@ def move_reshapes(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterabl
     ]
 
 
-def select_rows(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def select_rows(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Select a part of a concatenation of single rows, e.g. the last of the final states."""
     if call.op != "select" or call.attributes["axis"] != 0:
         return [call]
@@ -271,7 +279,9 @@ def select_rows(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[
     return [replace(call, op="reshape", inputs=(row.name,), attributes={})]
 
 
-def _merged_image(call: Call, source: Call, done: Mapping[str, Call]) -> Call | None:
+def _merged_image(
+    call: TracedCall, source: TracedCall, done: Mapping[str, TracedCall]
+) -> TracedCall | None:
     """Return one merge of rows and columns for a sequence of patches, which torch makes by moving
     the channels twice."""
     if call.op != "permute" or list(call.attributes["axes"]) != [0, 2, 1] or source.op != "reshape":
@@ -299,7 +309,9 @@ def _long(shape: Sequence[Dim]) -> list[Dim]:
     return [n for n in shape if n != 1]
 
 
-def drop_broadcasts(calls: Calls, call: Call, done: Mapping[str, Call]) -> Iterable[Call] | str:
+def drop_broadcasts(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
     """Remove a broadcast before a call that broadcasts by itself."""
     if call.op in BINARY | {"@", "attention"}:
         inputs = [

@@ -29,7 +29,7 @@ Dim = int | str
 
 
 @dataclass(frozen=True)
-class Call:
+class TracedCall:
     """A call of a traced model, whose lengths and numbers may be expressions of free sizes.
 
     ``values`` has the numbers of a call that depends on no input, one array per trace.
@@ -45,7 +45,7 @@ class Call:
     place: str = ""
     values: tuple[Array, ...] | None = field(default=None, compare=False)
 
-    def with_inputs(self, inputs: Sequence[Any]) -> Call:
+    def with_inputs(self, inputs: Sequence[Any]) -> TracedCall:
         """Return the same call with other inputs."""
         return replace(self, inputs=tuple(inputs))
 
@@ -61,13 +61,13 @@ class ModelGraph:
         sizes: The free sizes, each with its length in every trace.
     """
 
-    calls: tuple[Call, ...]
+    calls: tuple[TracedCall, ...]
     outputs: Mapping[str, str]
     weights: Mapping[str, tuple[tuple[int, ...], bool]]
     sizes: Mapping[str, tuple[int, ...]]
 
     @property
-    def by_name(self) -> dict[str, Call]:
+    def by_name(self) -> dict[str, TracedCall]:
         """The calls by name."""
         return {call.name: call for call in self.calls}
 
@@ -119,11 +119,11 @@ def _differs(node: TracedNode, sizes: Mapping[str, tuple[int, ...]]) -> str:
     )
 
 
-def _combine_nodes(nodes: Sequence[TracedNode], solver: Solver) -> Call:
+def _combine_nodes(nodes: Sequence[TracedNode], solver: Solver) -> TracedCall:
     first = nodes[0]
     values = [node["values"] for node in nodes]
     arrays = tuple(np.asarray(v) for v in values if v is not None)
-    return Call(
+    return TracedCall(
         first["name"],
         first["op"],
         tuple(solver.combine([n["inputs"][k] for n in nodes]) for k in range(len(first["inputs"]))),

@@ -9,9 +9,9 @@ from typing import Any
 
 from harness.language.builtins import BUILTINS
 from harness.porting.loops import name_definitions
-from harness.porting.sizes import Call, ModelGraph
-from harness.porting.structure import Block, find_blocks, replace_calls
-from harness.porting.templates import BlockWriter, Shared, Template, Use, share
+from harness.porting.sizes import ModelGraph, TracedCall
+from harness.porting.structure import ModuleBlock, find_blocks, replace_calls
+from harness.porting.templates import BlockWriter, SharedDefinition, Template, Use, share
 
 # The longest line of the written YAML.
 WIDTH = 110
@@ -83,11 +83,11 @@ class _Writer:
         self.sources = graph.by_name
         self.uses: dict[str, Use] = {}
         self.templates: dict[str, Template] = {}
-        self.definitions: dict[str, Shared] = {}
+        self.definitions: dict[str, SharedDefinition] = {}
 
     def write(
         self,
-        block: Block,
+        block: ModuleBlock,
         names: Mapping[str, str] | None = None,
         outputs: Mapping[str, str] | None = None,
     ) -> Template:
@@ -104,7 +104,7 @@ class _Writer:
             outputs,
         ).write()
 
-    def share_blocks(self, root: Block) -> Block:
+    def share_blocks(self, root: ModuleBlock) -> ModuleBlock:
         """Define all inner blocks; return the root without the blocks that occur only once."""
         height = 1
         while True:
@@ -116,7 +116,7 @@ class _Writer:
             # Blocks around a block that was spliced have another height now.
             height = 1 if single else height + 1
 
-    def _define(self, blocks: Sequence[Block]) -> set[str]:
+    def _define(self, blocks: Sequence[ModuleBlock]) -> set[str]:
         """Define the blocks that occur twice; return the keys of the others."""
         groups: dict[str, list[Template]] = {}
         for block in blocks:
@@ -148,29 +148,29 @@ class _Writer:
         return new
 
 
-def block_key(block: Block) -> str:
+def block_key(block: ModuleBlock) -> str:
     """Return the key of a block: its path and its output, as a module may be called twice."""
     return f"{block.path}:{block.output}"
 
 
-def _inner_blocks(block: Block) -> list[Block]:
-    found: list[Block] = []
+def _inner_blocks(block: ModuleBlock) -> list[ModuleBlock]:
+    found: list[ModuleBlock] = []
     for call in block.calls:
         if call.op == "block":
-            inner: Block = call.attributes["block"]
+            inner: ModuleBlock = call.attributes["block"]
             found += [*_inner_blocks(inner), inner]
     return found
 
 
-def _height(block: Block) -> int:
+def _height(block: ModuleBlock) -> int:
     return 1 + max(
         (_height(c.attributes["block"]) for c in block.calls if c.op == "block"), default=0
     )
 
 
-def _splice(block: Block, keys: set[str]) -> Block:
+def _splice(block: ModuleBlock, keys: set[str]) -> ModuleBlock:
     """Return a block with the calls of some inner blocks in the place of these blocks."""
-    new: dict[str, Sequence[Call]] = {}
+    new: dict[str, Sequence[TracedCall]] = {}
     for call in block.calls:
         if call.op == "block":
             inner = _splice(call.attributes["block"], keys)
@@ -182,7 +182,7 @@ def _splice(block: Block, keys: set[str]) -> Block:
     return replace(result, calls=(*local, *(c for c in unique.values() if c not in local)))
 
 
-def _sections(shared: Shared) -> list[str]:
+def _sections(shared: SharedDefinition) -> list[str]:
     template = shared.template
     lines: list[str] = []
     for title, entries in (
@@ -204,7 +204,7 @@ def _equations(lines: Sequence[str]) -> list[str]:
 
 
 def _definitions(
-    definitions: Mapping[str, Shared], loops: Mapping[str, Sequence[str]]
+    definitions: Mapping[str, SharedDefinition], loops: Mapping[str, Sequence[str]]
 ) -> list[str]:
     lines: list[str] = ["definitions:"] if definitions or loops else []
     for name, own in loops.items():

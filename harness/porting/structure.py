@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.porting.sizes import Call, ModelGraph
+from harness.porting.sizes import ModelGraph, TracedCall
 
 # Containers are never a definition: their children are read as if the container were not there.
 CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
@@ -18,7 +18,7 @@ SHAPES = frozenset({"reshape", "permute", "broadcast", "slice", "select", "cast"
 
 
 @dataclass(frozen=True)
-class Block:
+class ModuleBlock:
     """An occurrence of a module that may become a definition.
 
     Attributes:
@@ -31,7 +31,7 @@ class Block:
 
     path: str
     kind: str
-    calls: tuple[Call, ...]
+    calls: tuple[TracedCall, ...]
     inputs: tuple[str, ...]
     output: str
 
@@ -42,17 +42,17 @@ class _Module:
 
     key: str
     kind: str
-    items: list[Call | _Module] = field(default_factory=list)
+    items: list[TracedCall | _Module] = field(default_factory=list)
 
-    def calls(self) -> Iterator[Call]:
+    def calls(self) -> Iterator[TracedCall]:
         for item in self.items:
-            if isinstance(item, Call):
+            if isinstance(item, TracedCall):
                 yield item
             else:
                 yield from item.calls()
 
 
-def find_blocks(graph: ModelGraph) -> Block:
+def find_blocks(graph: ModelGraph) -> ModuleBlock:
     """Return the whole model as a block that contains the blocks of repeated modules."""
     root = _Module("", "")
     by_key: dict[str, _Module] = {"": root}
@@ -101,11 +101,11 @@ class _Uses:
         return any(i in reached for n in names for i in self.by_name[n].inputs)
 
 
-def _build(module: _Module, uses: _Uses, path: str, graph: ModelGraph) -> Block:
+def _build(module: _Module, uses: _Uses, path: str, graph: ModelGraph) -> ModuleBlock:
     """Return the block of a module, whose inner repeated modules are blocks too."""
     counts: Counter[str] = Counter()
     _count_kinds(module, counts)
-    calls: list[Call] = []
+    calls: list[TracedCall] = []
     _collect(module, counts, uses, graph, calls)
     return _close(path, module.kind, calls, uses)
 
@@ -119,10 +119,14 @@ def _count_kinds(module: _Module, counts: Counter[str]) -> None:
 
 
 def _collect(
-    module: _Module, counts: Mapping[str, int], uses: _Uses, graph: ModelGraph, into: list[Call]
+    module: _Module,
+    counts: Mapping[str, int],
+    uses: _Uses,
+    graph: ModelGraph,
+    into: list[TracedCall],
 ) -> None:
     for item in module.items:
-        if isinstance(item, Call):
+        if isinstance(item, TracedCall):
             into.append(item)
         elif counts[item.kind] > 1 and item.kind not in CONTAINERS and _is_block(item, uses):
             block = _build(item, uses, item.key.split("@")[0], graph)
@@ -155,11 +159,11 @@ def _is_block(module: _Module, uses: _Uses) -> bool:
     )
 
 
-def _close(path: str, kind: str, calls: Sequence[Call], uses: _Uses) -> Block:
+def _close(path: str, kind: str, calls: Sequence[TracedCall], uses: _Uses) -> ModuleBlock:
     """Return a block with copies of the local calls that it uses."""
     inside = {call.name for call in calls}
     inputs: dict[str, None] = {}
-    local: dict[str, Call] = {}
+    local: dict[str, TracedCall] = {}
     for call in calls:
         for name in call.inputs:
             if isinstance(name, str) and name not in inside:
@@ -172,19 +176,21 @@ def _close(path: str, kind: str, calls: Sequence[Call], uses: _Uses) -> Block:
     results = [c for c in calls if c.op != "block"] or calls
     produced = inside | _inner_names(calls)
     outputs = uses.results(produced)
-    return Block(path, kind, everything, tuple(inputs), outputs[0] if outputs else results[-1].name)
+    return ModuleBlock(
+        path, kind, everything, tuple(inputs), outputs[0] if outputs else results[-1].name
+    )
 
 
-def _inner_names(calls: Sequence[Call]) -> set[str]:
+def _inner_names(calls: Sequence[TracedCall]) -> set[str]:
     names: set[str] = set()
     for call in calls:
         if call.op == "block":
-            inner: Block = call.attributes["block"]
+            inner: ModuleBlock = call.attributes["block"]
             names |= {c.name for c in inner.calls} | _inner_names(inner.calls)
     return names
 
 
-def replace_calls(block: Block, new: Mapping[str, Sequence[Call]]) -> Block:
+def replace_calls(block: ModuleBlock, new: Mapping[str, Sequence[TracedCall]]) -> ModuleBlock:
     """Return a block in which some calls are replaced by others."""
     calls: list[Any] = []
     for call in block.calls:

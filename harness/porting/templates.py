@@ -13,8 +13,8 @@ from keyword import iskeyword
 from typing import Any
 
 from harness.porting.equations import Equations
-from harness.porting.sizes import Call
-from harness.porting.structure import Block
+from harness.porting.sizes import TracedCall
+from harness.porting.structure import ModuleBlock
 
 MARK = re.compile("\x01(\\d+)\x02")
 # The axes of a block's first input, by its number of axes.
@@ -51,7 +51,7 @@ class Template:
         features: The length of the first input's last axis, and its name in ``features_name``.
     """
 
-    block: Block
+    block: ModuleBlock
     numbers: list[tuple[Any, str]] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
     layers: dict[str, str] = field(default_factory=dict)
@@ -116,11 +116,11 @@ class BlockWriter:
 
     def __init__(
         self,
-        block: Block,
+        block: ModuleBlock,
         uses: Mapping[str, Use],
         inner: Mapping[str, Template],
         reserved: frozenset[str],
-        sources: Mapping[str, Call],
+        sources: Mapping[str, TracedCall],
         weights: Mapping[str, tuple[tuple[int, ...], bool]],
         defaults: Mapping[str, Mapping[str, Any]],
         names: Mapping[str, str] | None = None,
@@ -203,7 +203,7 @@ class BlockWriter:
             self.template.inputs[own] = kind
         return names
 
-    def _axes(self, source: Call, number: int) -> list[str]:
+    def _axes(self, source: TracedCall, number: int) -> list[str]:
         usual = AXES.get(len(source.shape), ())
         axes = []
         for place, length in enumerate(source.shape):
@@ -215,7 +215,7 @@ class BlockWriter:
                 axes.append(self.template.number(length, "length"))
         return axes
 
-    def _parameter(self, call: Call) -> str:
+    def _parameter(self, call: TracedCall) -> str:
         name = str(call.attributes["name"])
         relative = name.removeprefix(f"{self.block.path}.") if self.block.path else name
         owner, _, leaf = relative.rpartition(".")
@@ -229,7 +229,7 @@ class BlockWriter:
         self.template.rules.append((f"{prefix}{own}", name))
         return own
 
-    def _layer_name(self, call: Call, kind: str) -> str:
+    def _layer_name(self, call: TracedCall, kind: str) -> str:
         """Return the name of the layer that a call uses; declare the layer at its first use."""
         key = (self._owner(call), kind or str(call.attributes.get("layer", "block")))
         if call.attributes.get("layer") == "embedding":
@@ -241,10 +241,10 @@ class BlockWriter:
             self._declare(call, kind, self.layer_names[key])
         return self.layer_names[key]
 
-    def _owner(self, call: Call) -> str:
+    def _owner(self, call: TracedCall) -> str:
         """Return the path of the module whose weights a layer has."""
         if call.op == "block":
-            block: Block = call.attributes["block"]
+            block: ModuleBlock = call.attributes["block"]
             return block.path
         if "owner" in call.attributes:
             return str(call.attributes["owner"])
@@ -255,11 +255,11 @@ class BlockWriter:
         own = str(call.attributes.get("layer", "")).lower() in kind.lower()
         return path.split("@")[0] if own else ""
 
-    def _proposed_names(self, call: Call, kind: str) -> list[str]:
+    def _proposed_names(self, call: TracedCall, kind: str) -> list[str]:
         """Return names for the layer of a call, from the shortest to the most specific."""
         layer = kind or str(call.attributes.get("layer", "block"))
         if call.op == "block":
-            blocks: Sequence[Block] = call.attributes.get("blocks", ())
+            blocks: Sequence[ModuleBlock] = call.attributes.get("blocks", ())
             path = call.attributes["block"].path
             if len(blocks) > 1 and path.rpartition(".")[2].isdigit():
                 path = path.rpartition(".")[0]
@@ -277,14 +277,14 @@ class BlockWriter:
                 return [leaf.removesuffix("_weight")]
         return [GENERIC.get(layer, layer)]
 
-    def _is_tied(self, call: Call) -> bool:
+    def _is_tied(self, call: TracedCall) -> bool:
         weights = call.attributes.get("weights", {})
         return "W" in weights and weights["W"][0] in self.tables
 
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{self.block.path}.") if self.block.path else path
 
-    def _declare(self, call: Call, kind: str, name: str) -> None:
+    def _declare(self, call: TracedCall, kind: str, name: str) -> None:
         if kind == "dropout":
             keep = self.template.number(call.attributes["keep"], "keep")
             self.template.layers[name] = f"{{layer: dropout, keep: {keep}}}"
@@ -314,8 +314,8 @@ class BlockWriter:
         for ours, theirs in call.attributes.get("rules", ()):
             self.template.rules.append((f"{name}{ours}", theirs))
 
-    def _declare_block(self, call: Call, name: str) -> None:
-        blocks: Sequence[Block] = call.attributes.get("blocks") or (call.attributes["block"],)
+    def _declare_block(self, call: TracedCall, name: str) -> None:
+        blocks: Sequence[ModuleBlock] = call.attributes.get("blocks") or (call.attributes["block"],)
         use = self.uses[_key(blocks[0])]
         values = [f"{n}: {self.template.number(v, n)}" for n, v in use.values]
         repeat = (
@@ -352,18 +352,20 @@ def _flatten(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _key(block: Block) -> str:
+def _key(block: ModuleBlock) -> str:
     return f"{block.path}:{block.output}"
 
 
-def _join_repeats(calls: Sequence[Call], uses: Mapping[str, Use], outputs: set[str]) -> list[Call]:
+def _join_repeats(
+    calls: Sequence[TracedCall], uses: Mapping[str, Use], outputs: set[str]
+) -> list[TracedCall]:
     """Join equal blocks in a row to one call; its attribute ``blocks`` has all blocks."""
-    users: dict[str, list[Call]] = {}
+    users: dict[str, list[TracedCall]] = {}
     for call in calls:
         for name in call.inputs:
             if isinstance(name, str):
                 users.setdefault(name, []).append(call)
-    joined: list[Call] = []
+    joined: list[TracedCall] = []
     skip: set[str] = set()
     for call in calls:
         if call.name in skip:
@@ -387,7 +389,7 @@ def _join_repeats(calls: Sequence[Call], uses: Mapping[str, Use], outputs: set[s
             skip.add(following.name)
         attributes = {"block": blocks[0], "blocks": blocks}
         joined.append(
-            Call(
+            TracedCall(
                 last.name,
                 "block",
                 call.inputs,
@@ -402,7 +404,7 @@ def _join_repeats(calls: Sequence[Call], uses: Mapping[str, Use], outputs: set[s
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedDefinition:
     """The common definition of blocks with the same text.
 
     Attributes:
@@ -426,7 +428,7 @@ class Shared:
 SIZES = frozenset({"units", "rows", "size", "length", "kernel", "window", "heads"})
 
 
-def share(templates: Sequence[Template]) -> Shared:
+def share(templates: Sequence[Template]) -> SharedDefinition:
     """Return the common definition of templates with the same text.
 
     A number that differs becomes the name of the first input's last axis, if it is always that
@@ -453,7 +455,7 @@ def share(templates: Sequence[Template]) -> Shared:
                 columns[names[key]] = values
             texts.append(names[key])
     rows = [tuple((n, column[k]) for n, column in columns.items()) for k in range(len(templates))]
-    return Shared(first, tuple(texts), attributes, tuple(rows))
+    return SharedDefinition(first, tuple(texts), attributes, tuple(rows))
 
 
 def _free(name: str, taken: Mapping[str, str]) -> str:
