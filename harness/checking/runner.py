@@ -7,7 +7,7 @@ import json
 import sys
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -27,16 +27,16 @@ from harness.checking.history import (
 from harness.checking.known_differences import Differences, known_differences
 from harness.checking.own_model.run import UsersModel
 from harness.checking.pairs import group_name, group_of
-from harness.checking.request import Request, case_sizes, check_request, make_case, resolve_checks
+from harness.checking.request import Request, case_sizes, check_request, resolve_checks
 from harness.checking.run_cell import CellRun, SpecOnBackend, Subject
+from harness.checking.shared_cases import SharedCases
 from harness.environments.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
 from harness.language.axes import describe_missing_sizes
 from harness.language.library import Library, content, lesson6
 from harness.language.model import ModelCollection, Spec
 from harness.language.schema import Layer, LayerUse
-from harness.oracle.case import Case, check_finite_results, programs_of
-from harness.oracle.complex_step import complex_step_gap
+from harness.oracle.case import Case, programs_of
 from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit
 from harness.results.cell import Cell, CellResult, cell_name, harness_fault
 from harness.results.environment import describe_machine
@@ -112,96 +112,6 @@ class Report:
         if verdicts <= PASSING:
             return 0 if verdicts & AGREEING else 3
         return 1
-
-
-# All backends of a run share the test cases.
-#
-# Several backends check the same specs at the same time, so each case is used several times. A case
-# is deleted after the last cell of its spec. If a run has more than KEPT specs, the least recently
-# used case is deleted earlier, and made again when another backend needs the case. This takes time,
-# but limits memory.
-
-KEPT = 32
-"""The number of specs whose cases stay in memory; Lesson 6 has fewer specs."""
-
-
-class SharedCases:
-    """The test cases of a command. Each test case is made once, and all backends use it. ``proofs``
-    maps the name of a spec to the error of the oracle's gradients relative to the complex-step
-    method."""
-
-    def __init__(self, request: Request, capacity: int = KEPT) -> None:
-        self.request, self.capacity = request, capacity
-        self.proofs: dict[str, float] = {}
-        self._cases: OrderedDict[str, dict[bool, Case]] = OrderedDict()
-        self._faults: dict[str, OracleFault] = {}
-        self._left: Counter[str] = Counter()
-        self._turns: dict[str, threading.Lock] = {}
-        self._lock = threading.Lock()
-
-    def plan(self, specs: Iterable[str]) -> None:
-        """Count how many cells of each spec will run. ``specs`` has one spec name for each cell."""
-        self._left.update(specs)
-
-    def done(self, spec: str) -> None:
-        """Record that a cell of the spec has ended. After the last cell of the spec, delete the
-        spec's test cases."""
-        with self._lock:
-            self._left[spec] -= 1
-            if self._left[spec] <= 0:
-                del self._left[spec]
-                self._cases.pop(spec, None)
-                self._turns.pop(spec, None)
-
-    def get(self, spec: Spec, *, own: bool) -> Case:
-        """Return a spec's test case at small sizes, or with ``own`` at the spec's own sizes.
-
-        Raises:
-            OracleFault: the oracle could not make the test case, in this call or in an earlier
-                call.
-        """
-        with self._get_lock(spec.name):
-            if spec.name in self._faults:
-                raise self._faults[spec.name]
-            case = self._get_cases(spec.name).get(own)
-            if case is None:
-                try:
-                    case = self._make_case(spec, own)
-                except OracleFault as fault:
-                    self._faults[spec.name] = fault
-                    raise
-                self._get_cases(spec.name)[own] = case
-            return case
-
-    def _make_case(self, spec: Spec, own: bool) -> Case:
-        case = make_case(spec, self.request, own=own)
-        if not own and spec.name not in self.proofs:
-            if case.given is None:
-                check_finite_results(case)
-            # The user's arrays may have values on a kink or may overflow, so test the oracle's
-            # gradients with random arrays.
-            random_request = replace(self.request, given=None)
-            checked_case = (
-                case if case.given is None else make_case(spec, random_request, own=False)
-            )
-            self.proofs[spec.name] = complex_step_gap(checked_case)
-        return case
-
-    def _get_cases(self, spec: str) -> dict[bool, Case]:
-        """Return the test cases of a spec that exist already; the key True has the case at the
-        spec's own sizes, and False at small sizes. Mark the spec as most recently used in the
-        cache."""
-        with self._lock:
-            entry = self._cases.setdefault(spec, {})
-            self._cases.move_to_end(spec)
-            while len(self._cases) > self.capacity:
-                self._cases.popitem(last=False)
-            return entry
-
-    def _get_lock(self, spec: str) -> threading.Lock:
-        """Return the lock of a spec. One thread makes the spec's case while other threads wait."""
-        with self._lock:
-            return self._turns.setdefault(spec, threading.Lock())
 
 
 # The first line of a record file describes at most this many models.

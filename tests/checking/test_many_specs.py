@@ -12,10 +12,11 @@ import pytest
 from sampling import sampled
 from small_models import ONE_LAYER
 
-from harness.checking import runner
+from harness.checking import shared_cases
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
-from harness.checking.runner import CheckEvents, SharedCases
+from harness.checking.runner import CheckEvents
+from harness.checking.shared_cases import SharedCases
 from harness.language.library import Library
 from harness.language.model import ModelCollection, load_spec
 from harness.oracle.case import Case
@@ -89,7 +90,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, bool]]:
         counted[spec.name, own] += 1
         return make_case(spec, request, own=own)
 
-    monkeypatch.setattr(runner, "make_case", counting)
+    monkeypatch.setattr(shared_cases, "make_case", counting)
     return counted
 
 

@@ -12,7 +12,8 @@ from wording import Wording
 from harness.checking.own_model.against import parse_against
 from harness.checking.request import Request
 from harness.checking.run_cell import CannotCheck
-from harness.checking.runner import CellRunner, SharedCases
+from harness.checking.runner import CellRunner
+from harness.checking.shared_cases import SharedCases
 from harness.runtime.own_model.service import OwnModelService
 
 SPEC = """\

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from harness.checking.checks import (
     extremes,
     functions,
+    nan,
     properties,
     thresholds,
     training,
@@ -46,8 +47,8 @@ CHECKS: Mapping[str, Check] = {
     "kinks": extremes.kinks,
     "embedding-rows": extremes.embedding_rows,
     "bad-index": extremes.bad_index,
-    "nan": extremes.nan,
-    "nan-inputs": extremes.nan_inputs,
+    "nan": nan.nan,
+    "nan-inputs": nan.nan_inputs,
     "initial-values": values.initial_values,
     "tails": extremes.tails,
     "far-inputs": extremes.far_inputs,

@@ -1,4 +1,4 @@
-"""Checks at extreme values: saturation, exact kinks, edge indices, NaN and infinities."""
+"""Checks at extreme values: saturation, exact kinks, edge indices and infinities."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import ArrayDict
-from harness.checking.checks.context import Context, select_prefixes
+from harness.checking.checks.context import Context
 from harness.oracle.case import Case
 from harness.oracle.kinks import farthest_from_kinks, has_finite_results
 from harness.oracle.tolerance import ROUNDOFF, Deviation, prefixed
 from harness.program.ir import Port, walk_nodes
-from harness.program.signature import ONE_BY_ONE, by_kind, float_inputs, owner_of
+from harness.program.signature import float_inputs, owner_of
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments
 
@@ -236,82 +236,6 @@ def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
     types = {port.name: program.type_of(port) for port in ports}
     sizes = {**program.sizes, "batch": case.batch, "time": case.time}
     return {n: t.bound.resolve(sizes) for n, t in types.items() if t.bound is not None}
-
-
-def nan(context: Context) -> Iterator[Finding]:
-    """Fill one parameter with NaN, and check that every output and loss that depends on this
-    parameter is NaN.
-
-    The check repeats this for each parameter. If the model has many parameters, the check tests
-    only the parameters of the first and the last repeated block.
-
-    If a gradient of the oracle is all NaN, at least one gradient of the backend must contain NaN.
-    The other gradients may be finite: the slope of relu at NaN is 0 or 1 by definition, and unused
-    embedding rows may have a gradient of 0.
-    """
-    case = context.case
-    if not case.training.parameters:
-        return
-    finding = Finding("nan")
-    names = [port.name for port in case.training.parameters]
-    if len(names) > ONE_BY_ONE:
-        ends = {name for group in by_kind(names) for name in (group[0], group[-1])}
-        names = [name for name in names if name in ends]
-    for name in names:
-        _check_nan_spreads(context, finding, "parameters", name)
-    yield finding
-
-
-def nan_inputs(context: Context) -> Iterator[Finding]:
-    """Fill the first parameter, each float input and each state with NaN, one at a time. Check that
-    the NaN reaches outputs, losses and gradients as in the oracle."""
-    program = context.case.training
-    groups = {
-        "parameters": program.parameters[:1],
-        "inputs": float_inputs(program),
-        "state": program.state,
-    }
-    finding = Finding("nan-inputs")
-    for group, ports in groups.items():
-        for port in ports:
-            _check_nan_spreads(context, finding, group, port.name)
-    if finding.held:
-        yield finding
-
-
-def _check_nan_spreads(context: Context, finding: Finding, group: str, name: str) -> None:
-    """Fill one array with NaN: ``name`` in ``group``, e.g. ``out.W`` in ``parameters``. Check that
-    the NaN reaches outputs, losses and gradients as in the oracle."""
-    case = context.case
-    arrays = getattr(case.material, group)
-    material = replace(
-        case.material, **{group: {**arrays, name: np.full_like(arrays[name], np.nan)}}
-    )
-    expected = case.gradients(material, f"nan in {group}: {name}").values
-    context.remote.load(material)
-    results = context.remote.gradients(material)
-    expects_nan = found_nan = False
-    for tensor, array in select_prefixes(
-        expected, "output.", "loss", "metric.", "gradient."
-    ).items():
-        finding.held += 1
-        actual = results.get(tensor)
-        if not isinstance(actual, np.ndarray) or actual.shape != array.shape:
-            finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} was returned")
-            continue
-        is_nan = np.isnan(np.asarray(actual, np.float64))
-        not_nan = np.isnan(array) & ~is_nan
-        if tensor.startswith("gradient."):
-            expects_nan = expects_nan or bool(np.isnan(array).all())
-            found_nan = found_nan or bool(is_nan.any())
-        elif not_nan.any():
-            place = [int(index) for index in np.argwhere(not_nan)[0]]
-            finding.faults.append(
-                f"{tensor}: with NaN in {name}, {int(not_nan.sum())} entries are not NaN although "
-                f"the oracle's are, the first at {place}"
-            )
-    if expects_nan and not found_nan:
-        finding.faults.append(f"no gradient is NaN although all of {name} is NaN")
 
 
 # The next checks run a model on extreme values: saturated gates, data whose mean is far larger than
