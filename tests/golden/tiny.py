@@ -25,7 +25,7 @@ Arrays = Mapping[str, Any]
 Overrides = Mapping[tuple[str, str], str]
 SIZES = {"features": 2, "units": 4, "classes": 7, "rows": 6}
 SIZES |= {"multiplier": 2, "states": 3, "inner": 4, "symbols": 4, "narrow": 3}
-SIZES |= {"experts": 4, "chosen": 2, "half": 2, "nodes": 6, "edges": 9}
+SIZES |= {"experts": 4, "chosen": 2, "half": 2, "nodes": 6, "edges": 9, "tall": 3}
 SIZES |= {"heads": 2, "head": 3, "wide": 5, "context": 7, "groups": 2, "each": 3, "places": 4}
 # What is normalised over two numbers is 1 and -1, whatever they were.
 WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
@@ -159,7 +159,7 @@ def _function(function: schema.Function, attributes: dict[str, Any]) -> str:
     values = {n: str(v).lower() for n, v in (sizes_given | attributes).items()}
     given = [*inputs, *(f"{n}={v}" for n, v in values.items())]
     call = f"y = {function.function}({', '.join(given)})"
-    sizes = _sizes(function.function, *inputs.values())
+    sizes = _sizes(function.function, *inputs.values(), *values.values())
     return _text({"sizes": sizes, "inputs": inputs, "layers": "{}", "equations": call})
 
 
