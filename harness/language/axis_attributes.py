@@ -32,9 +32,9 @@ def is_required(default: object) -> bool:
 
 
 def flatten(values: Iterable[Any]) -> Iterator[Any]:
-    """Yield the entries of nested lists one by one: ``[1, [2, 3]]`` gives 1, 2, 3."""
+    """Yield the entries of nested lists and tuples one by one: ``[1, [2, 3]]`` gives 1, 2, 3."""
     for value in values:
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             yield from flatten(value)
         else:
             yield value

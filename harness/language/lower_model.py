@@ -10,6 +10,7 @@ from harness.errors import ErrorList, Place, SpecError, did_you_mean
 from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.axes import FREE_SIZES, RestAxes, input_type, read_dims
+from harness.language.axis_attributes import flatten
 from harness.language.definitions import check_distinct
 from harness.language.document import Document
 from harness.language.expressions import parse_equations, parse_expression
@@ -225,8 +226,9 @@ class Lowering:
         owner = Owner(self.document, "", self.sizes)
         self.evaluator.instances = self.evaluator.maker.make_layers(owner, self.model.layers)
         for instance in self.evaluator.instances.values():
-            for dim in instance.sizes.values():
-                self.used_sizes.update(dim.names)
+            for value in flatten(instance.attributes.values()):
+                if isinstance(value, Dim):
+                    self.used_sizes.update(value.names)
         self.used_sizes.update(self.evaluator.maker.structural)
 
     def _check_leaves(self, instances: Iterable[Instance]) -> None:

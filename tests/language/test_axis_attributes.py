@@ -72,6 +72,15 @@ def test_a_value_of_a_wrong_form_is_rejected_with_its_place(
     assert caught.value.place is not None
 
 
+@pytest.mark.parametrize(
+    "change", ["kernel: tall", "kernel: [3, tall]", "kernel: 3, padding: [0, [0, tall]]"]
+)
+def test_a_size_that_occurs_only_in_a_list_is_used(change: str) -> None:
+    text = MODEL.replace("side: 3}", "side: 3, tall: 2}").replace("kernel: 3", change)
+    spec = load_spec("convolved", overrides={("model", "convolved"): text})
+    assert spec.program().sizes["tall"] == 2
+
+
 def test_without_a_bias_there_is_no_parameter_and_nothing_is_added() -> None:
     program = convolved("kernel: 3, bias: false").program()
     assert [port.name for port in program.parameters] == ["conv.W"]
