@@ -23,6 +23,7 @@ from pathlib import Path
 import yaml
 
 from harness.errors import SpecError
+from harness.language.axis_attributes import flatten
 from harness.language.base_models import Strict
 from harness.language.document import Document, load, parse, validate
 from harness.program.ir import Program
@@ -181,8 +182,11 @@ def _find_parameters(match: Match, result: CellResult, program: Program) -> froz
     patterns = match.parameter or ParameterMatch()
 
     def fits(value: object, pattern: object) -> bool:
-        # Write a number like in a spec: 2, not 2.0.
-        return fnmatchcase(f"{value:g}" if isinstance(value, float) else str(value), str(pattern))
+        # Write values like in a spec: 2, not 2.0, and one value for all axes if they are equal.
+        entries = set(flatten([value]))
+        single = entries.pop() if len(entries) == 1 else value
+        texts = (str(value), f"{single:g}" if isinstance(single, float) else str(single))
+        return any(fnmatchcase(text, str(pattern)) for text in texts)
 
     return frozenset(
         f"{key}.{local}"

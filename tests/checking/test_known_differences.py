@@ -190,6 +190,7 @@ def test_an_entry_about_a_parameter_excuses_its_gradient_alone(
     [
         {"definition": "dense"},
         {"attributes": {"stride": 1}},
+        {"attributes": {"stride": "([2-9], 1)"}},
         {"attributes": {"no_such": "*"}},
         {"shape": "3, 3, *"},
         {"shape": "1, 1, 8, *"},
@@ -198,6 +199,12 @@ def test_an_entry_about_a_parameter_excuses_its_gradient_alone(
 def test_an_entry_does_not_excuse_a_parameter_of_another_kind(parameter: dict[str, Any]) -> None:
     assert judged("gradients", [f"gradient.{SHORT}"], parameter=AFFECTED) == "known-difference"
     assert judged("gradients", [f"gradient.{SHORT}"], parameter=AFFECTED | parameter) == "differ"
+
+
+@pytest.mark.parametrize("stride", [2, "(2, 2)", "([2-9], [2-9])"])
+def test_a_pattern_of_an_attribute_is_one_value_or_one_for_each_axis(stride: int | str) -> None:
+    parameter = AFFECTED | {"attributes": {"stride": stride, "padding": 0, "groups": 1}}
+    assert judged("gradients", [f"gradient.{SHORT}"], parameter=parameter) == "known-difference"
 
 
 def test_an_entry_does_not_excuse_a_parameter_whose_layer_ran_otherwise() -> None:
