@@ -8,8 +8,9 @@ operators.
 from __future__ import annotations
 
 import operator
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> Tr
     finally:
         module.train(before)
     if _operators(training) == _operators(inference):
-        return _Translation(module, training, file, training=True).run()
-    graph = _Translation(module, inference, file, training=False).run()
+        return _Translation(module, training, file, tensors, training=True).run()
+    graph = _Translation(module, inference, file, tensors, training=False).run()
     graph["remarks"].append(
         "in training mode the model has other operators, e.g. random numbers; the spec has those "
         "of evaluation mode"
@@ -108,10 +109,12 @@ class _Translation:
         module: torch.nn.Module,
         exported: torch.export.ExportedProgram,
         file: ModelFile,
+        inputs: Iterable[str],
         *,
         training: bool,
     ) -> None:
         self.exported, self.file, self.training = exported, str(file.path), training
+        self.inputs = [*inputs]
         trained = dict(module.named_parameters())
         self.names = {id(t): n for n, t in [*trained.items(), *module.named_buffers()]}
         self.tensors = {
@@ -161,24 +164,33 @@ class _Translation:
         elif node.meta.get("val") is None:
             self.values[node] = None
         else:
-            self.values[node] = self.builder.add("input", [], {"name": node.name}, **about)
+            self.values[node] = self.builder.add(
+                "input", [], {"name": self._input_name(node)}, **about
+            )
+
+    def _input_name(self, node: torch.fx.Node) -> str:
+        """Return the user's name of an input; torch writes it in lower case."""
+        plain = {re.sub(r"\W", "_", name).lower(): name for name in self.inputs}
+        return plain.get(node.name, node.name)
 
     def _outputs(self, node: torch.fx.Node) -> None:
-        results = [r for r in node.args[0] if isinstance(r, torch.fx.Node)]
         specs = self.exported.graph_signature.output_specs
-        kept = [
-            str(self.values[r])
+        leaves = [
+            str(self.values[r]) if isinstance(r, torch.fx.Node) else None
             for r, spec in zip(node.args[0], specs, strict=True)
-            if spec.kind.name == "USER_OUTPUT" and r in results
+            if spec.kind.name == "USER_OUTPUT"
         ]
-        self.builder.graph["outputs"] = self._name_outputs(kept)
+        self.builder.graph["outputs"] = self._name_outputs(leaves)
 
-    def _name_outputs(self, values: list[str]) -> list[list[str]]:
+    def _name_outputs(self, leaves: list[str | None]) -> list[list[str]]:
         """Return the name and the value of each output: its key if the model returns a mapping."""
         structure = self.exported.call_spec.out_spec
-        returned = None if structure is None else tree_unflatten(values, structure)
-        if isinstance(returned, Mapping) and all(isinstance(v, str) for v in returned.values()):
-            return [[str(name), value] for name, value in returned.items()]
+        returned = None if structure is None else tree_unflatten(leaves, structure)
+        if isinstance(returned, Mapping):
+            tensors = {n: v for n, v in returned.items() if v is not None}
+            if all(isinstance(v, str) for v in tensors.values()):
+                return [[str(name), value] for name, value in tensors.items()]
+        values = [leaf for leaf in leaves if leaf is not None]
         if len(values) == 1:
             return [["y", values[0]]]
         return [[f"y_{number}", value] for number, value in enumerate(values, 1)]

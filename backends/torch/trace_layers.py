@@ -98,7 +98,13 @@ def _batch_norm(
         "moving_variance": (a["running_var"], ""),
     }
     weights = {n: w for n, w in weights.items() if w[0] is not None}
-    attributes = {"epsilon": a["eps"], "momentum": round(1 - a["momentum"], 12)}
+    if a["momentum"] is None:
+        return unsupported(t, node, about)
+    attributes = {
+        "epsilon": a["eps"],
+        "momentum": round(1 - a["momentum"], 12),
+        "sample_variance": True,
+    }
     return t.builder.layer("batch_norm", [a["input"]], attributes, weights, about, channels=1)
 
 

@@ -49,6 +49,7 @@ BINARY = {
     "maximum": "maximum",
     "minimum": "minimum",
 }
+LOWEST = -1.0e30
 # These operators return their first argument: they change memory or dtype, or only check it.
 UNCHANGED = frozenset(
     [
@@ -331,12 +332,18 @@ def _concat(
 def _where(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
-    return t.builder.add("where", [a["condition"], a["self"], a["other"]], {}, **about)
+    inputs = [a["condition"], _finite(a["self"]), _finite(a["other"])]
+    return t.builder.add("where", inputs, {}, **about)
+
+
+def _finite(value: Operand) -> Operand:
+    """Return the lowest score of the shipped attention layers for minus infinity."""
+    return LOWEST if value == -math.inf else value
 
 
 @rule("masked_fill")
 def _fill(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
-    return t.builder.add("where", [a["mask"], a["value"], a["self"]], {}, **about)
+    return t.builder.add("where", [a["mask"], _finite(a["value"]), a["self"]], {}, **about)
 
 
 @rule("to", "type_as", "float", "double")

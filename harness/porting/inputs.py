@@ -6,9 +6,11 @@ array of floats. A name such as ``batch`` is a free size; a number is a fixed le
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from harness.errors import UsageError
 FORM = (
     "--input takes NAME=LENGTHS, such as x=batch,3,32,32, or ids=batch,time:86 (integers below 86)"
 )
+# The most entries of an input's fixed lengths, and the most free sizes of a model.
+MOST_ENTRIES, MOST_SIZES = 1 << 27, 4
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class InputDeclaration:
     def of(text: str) -> InputDeclaration:
         """Read ``NAME=LENGTHS[:BELOW]``; raise :class:`UsageError` for any other text."""
         name, equals, rest = (part.strip() for part in text.partition("="))
-        lengths, _, below = rest.partition(":")
+        lengths, colon, below = rest.partition(":")
         parts = [part.strip() for part in lengths.split(",")]
         valid = all(
             re.fullmatch(r"[1-9]\d{0,8}|[A-Za-z][A-Za-z0-9_]{0,59}", part) for part in parts
@@ -41,7 +45,10 @@ class InputDeclaration:
             not equals
             or not name.isidentifier()
             or not valid
-            or not re.fullmatch(r"(\d{1,9})?", below)
+            or iskeyword(name)
+            or any(map(iskeyword, parts))
+            or (colon and not re.fullmatch(r"[1-9]\d{0,8}", below))
+            or math.prod(int(p) for p in parts if p.isdigit()) > MOST_ENTRIES
         ):
             raise UsageError(f"{FORM}; found {text!r}")
         return InputDeclaration(
@@ -63,5 +70,15 @@ class InputDeclaration:
 
 
 def free_sizes(declarations: Sequence[InputDeclaration]) -> list[str]:
-    """Return the names of the free sizes, each once."""
-    return list(dict.fromkeys(n for d in declarations for n in d.lengths if isinstance(n, str)))
+    """Return the names of the free sizes, each once.
+
+    Raises:
+        UsageError: there are more free sizes than lengths to trace with, or an input is repeated.
+    """
+    inputs = [d.name for d in declarations]
+    if len({*inputs}) < len(inputs):
+        raise UsageError(f"--input names an input twice: {', '.join(inputs)}")
+    names = list(dict.fromkeys(n for d in declarations for n in d.lengths if isinstance(n, str)))
+    if len(names) > MOST_SIZES:
+        raise UsageError(f"--input allows {MOST_SIZES} free sizes, found {', '.join(names)}")
+    return names

@@ -66,9 +66,9 @@ def _proof(result: CellResult) -> str:
     count = sum(f.compared for f in result.findings)
     shown = result_digits(result)
     agrees = shown is not None and result.verdict in PASSING
-    return (
-        f"{result.verdict}{f' to {shown} digits' if agrees else ''}, {several(count, 'comparison')}"
-    )
+    text = f"{result.verdict}{f' to {shown} digits' if agrees else ''}"
+    left = f"; not compared: {', '.join(result.not_compared)}" if result.not_compared else ""
+    return f"{text}, {several(count, 'comparison')}{left}"
 
 
 def result_digits(result: CellResult) -> float | None:

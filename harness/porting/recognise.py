@@ -16,8 +16,9 @@ from harness.porting.sizes import TracedCall
 
 # The points at which a function of one number is compared with the shipped functions, and the
 # largest relative difference that is allowed there. The constants of models have eight digits.
-POINTS = np.linspace(-8, 8, 4001)
-CLOSE = 1e-7
+_FAR = np.geomspace(8, 1e6, 200)
+POINTS = np.concatenate([-_FAR[::-1], np.linspace(-8, 8, 4001), _FAR])
+CLOSE, TINY = 1e-7, 1e-12
 # The most calls in the equations of one function.
 MOST_CALLS = 16
 
@@ -63,11 +64,21 @@ def recognise_functions(
     if sources is None or len(cone) < 2:
         return [call]
     source = next(iter(sources))
-    values = _evaluate(call, done, cone, {source: POINTS})
+    points = _points(cone.values())
+    values = _evaluate(call, done, cone, {source: points})
     for name, function in _functions().items():
-        if name != call.op and np.allclose(values, function(POINTS), rtol=CLOSE, atol=CLOSE):
+        with np.errstate(all="ignore"):
+            expected = function(points)
+        if name != call.op and np.allclose(values, expected, rtol=CLOSE, atol=TINY, equal_nan=True):
             return [replace(call, op=name, inputs=(source,), attributes={})]
     return [call]
+
+
+def _points(calls: Iterable[TracedCall]) -> Array:
+    """Return the points of comparison, with points around the constants of the equations."""
+    numbers = [i for call in calls for i in call.inputs if isinstance(i, int | float)]
+    near = [sign * n + step for n in numbers for sign in (-1, 1) for step in (-1, 0, 1)]
+    return np.unique([*POINTS, *near])
 
 
 def _sources(

@@ -149,6 +149,10 @@ class Solver:
     def combine(self, values: Sequence[Any]) -> Any:
         """Return the common value of all traces; numbers that differ become expressions."""
         first = values[0]
+        same_keys = not isinstance(first, Mapping) or all(v.keys() == first.keys() for v in values)
+        same_length = not isinstance(first, list | tuple) or len({*map(len, values)}) == 1
+        if not same_keys or not same_length:
+            raise UsageError(f"calls of the model depend on the size of {' or '.join(self.sizes)}")
         if isinstance(first, Mapping):
             return {k: self.combine([v[k] for v in values]) for k in first}
         if isinstance(first, list | tuple):
@@ -159,7 +163,9 @@ class Solver:
             return self._solve_length(values)
         if isinstance(first, float):
             return self._solve_number(values)
-        return first
+        raise UsageError(
+            f"calls of the model depend on the size of {' or '.join(self.sizes)}: {values}"
+        )
 
     def _solve_length(self, values: Sequence[int]) -> str:
         for name, lengths in self.products.items():

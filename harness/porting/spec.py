@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.language.axes import FREE_SIZES
 from harness.language.builtins import BUILTINS
+from harness.porting import norms
 from harness.porting.loops import name_definitions
 from harness.porting.sizes import ModelGraph, TracedCall
 from harness.porting.structure import ModuleBlock, find_blocks, replace_calls
@@ -55,7 +57,10 @@ def write_spec(
     reserved = frozenset({*BUILTINS, *functions, *graph.sizes, "time", "batch"})
     calls, loops = name_definitions(graph.calls, layers)
     graph = replace(graph, calls=calls)
-    writer = _Writer(graph, reserved, {**layers, **{name: {} for name in loops}})
+    if norms.uses_sample_variance(calls):
+        loops = {norms.NAME: norms.LINES, **loops}
+        layers = {**layers, norms.NAME: norms.DEFAULTS}
+    writer = _Writer(graph, reserved, {**{name: {} for name in loops}, **layers})
     root = writer.share_blocks(find_blocks(graph))
     names = {c.name: str(c.attributes["name"]) for c in graph.calls if c.op == "input"}
     outputs = {value: output for output, value in graph.outputs.items()}
@@ -63,6 +68,9 @@ def write_spec(
     shared = share([whole])
     lines = [f"model: {name}", *(f"{n}: {_quoted(t)}" for n, t in about.items()), "inputs:"]
     lines += [f"  {n}: {declared}" for n, declared in inputs.items()]
+    named = {n: lengths[0] for n, lengths in graph.sizes.items() if n not in FREE_SIZES}
+    if named:
+        lines.append(f"sizes: {{{', '.join(f'{n}: {length}' for n, length in named.items())}}}")
     lines += _sections(shared)
     lines += [f"outputs: [{', '.join(graph.outputs)}]"]
     lines += _definitions(writer.definitions, loops)
@@ -213,7 +221,7 @@ def _definitions(
         template = shared.template
         body = [
             f"layer: {name}",
-            f"summary: {template.block.kind}, from {template.block.path}.",
+            f"summary: {_quoted(f'{template.block.kind}, from {template.block.path}.')}",
             "source: The traced model.",
         ]
         body += ["inputs:", *(f"  {n}: {shared.fill(axes)}" for n, axes in template.inputs.items())]

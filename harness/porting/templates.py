@@ -6,12 +6,15 @@ definition, and the numbers that differ between them become its attributes.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from keyword import iskeyword
 from typing import Any
 
+from harness.errors import UsageError
+from harness.porting import norms
 from harness.porting.equations import Equations
 from harness.porting.sizes import TracedCall
 from harness.porting.structure import ModuleBlock
@@ -86,7 +89,9 @@ class Template:
 
 
 def write_number(value: Any) -> str:
-    """Return a number as the spec language writes it."""
+    """Return a number as the spec language writes it; raise :class:`UsageError` for infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"the model has the number {value}, which a spec cannot have")
     if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
         return str(int(value))
     if isinstance(value, float):
@@ -301,6 +306,8 @@ class BlockWriter:
         elif layer.startswith("dense") and weights["W"][0] in self.tables:
             layer, tied = "unembedding", self.tables[weights["W"][0]]
             settings = {"rows": settings["units"]}
+        if settings.pop(norms.SETTING, False):
+            layer = norms.NAME
         usual = {n: _plain(v) for n, v in self.defaults.get(layer, {}).items()}
         settings = {n: _plain(v) for n, v in settings.items()}
         settings = {n: v for n, v in settings.items() if n not in usual or usual[n] != v}

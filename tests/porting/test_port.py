@@ -63,6 +63,15 @@ def test_final_states_are_the_last_steps(tmp_path: Path) -> None:
     assert "[:, 0]" in equations
 
 
+def test_batch_norm_moves_as_in_torch_and_a_clamp_is_no_relu(tmp_path: Path) -> None:
+    ported = port(tmp_path, "Image", "--input", "Picture=rows_of_images,3,6,6")
+    assert ported["proved"] is True
+    spec = spec_of(tmp_path, "image")
+    assert spec["sizes"] == {"rows_of_images": 11}
+    assert spec["layers"]["norm"] == {"layer": "sample_batch_norm"}  # type: ignore[index]
+    assert "minimum(" in str(spec["equations"])
+
+
 def test_positions_masks_tied_heads_and_functions_are_recognised(tmp_path: Path) -> None:
     ported = port(tmp_path, "Decoder", "--input", "chars=batch,time:9")
     assert ported["proved"] is True
@@ -92,11 +101,13 @@ def test_random_numbers_in_training_are_left_out_and_named(tmp_path: Path) -> No
 
 def test_operators_without_a_rule_are_named_with_their_line(tmp_path: Path) -> None:
     refused = port(tmp_path, "Counting", "--input", "x=batch,6", code=2)
-    assert "models_torch.py:125: aten.histc" in str(refused["error"])
+    assert "models_torch.py:139: aten.histc" in str(refused["error"])
     assert not (tmp_path / "port").exists()
 
 
-@pytest.mark.parametrize("text", ["x", "x=", "x=batch,-1", "x=batch:a", "1=batch"])
+@pytest.mark.parametrize(
+    "text", ["x", "x=", "x=batch,-1", "x=batch:a", "1=batch", "x=batch:0", "x=batch:", "x=if,2"]
+)
 def test_malformed_inputs_are_refused(text: str) -> None:
     from harness.errors import UsageError
     from harness.porting.inputs import InputDeclaration
