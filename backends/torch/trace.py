@@ -22,9 +22,17 @@ from harness.extend import Arrays
 from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, names_taken
 
 from . import trace_layers  # noqa: F401 (registers the rules of layers)
-from .trace_rules import BINARY, CHECKS, ELEMENTWISE, RANDOM, RESHAPES, RULES, UNCHANGED, Arguments
-
-KINDS = {"f": "float", "i": "index", "u": "index", "b": "boolean"}
+from .trace_rules import (
+    BINARY,
+    CHECKS,
+    ELEMENTWISE,
+    RANDOM,
+    RESHAPES,
+    RULES,
+    UNCHANGED,
+    Arguments,
+    unsupported,
+)
 
 
 def default_inputs(module: torch.nn.Module) -> dict[str, str]:
@@ -202,9 +210,8 @@ class _Translation:
         kind = "float"
         if isinstance(value, torch.Tensor):
             shape = tuple(int(n) for n in value.shape)
-            kind = KINDS[
-                np.dtype(str(value.dtype).removeprefix("torch.").replace("bfloat", "float")).kind
-            ]
+            floats = value.dtype.is_floating_point
+            kind = "float" if floats else "boolean" if value.dtype == torch.bool else "index"
         stack = node.meta.get("nn_module_stack") or {}
         modules = [
             (
@@ -230,6 +237,9 @@ class _Translation:
         if node.target is operator.getitem:
             source, index = node.args
             self.values[node] = self.values[source][index]
+            return
+        if not isinstance(node.target, torch._ops.OpOverload):
+            self.values[node] = unsupported(self, node, self._about(node))
             return
         name = _base(node)
         self._evaluate(node)

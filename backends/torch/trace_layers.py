@@ -58,6 +58,11 @@ def _dense(
     return product if bias is None else t.builder.add("+", [product, bias], {}, **about)
 
 
+def _are_weights(t: TorchTranslation, *operands: Operand | None) -> bool:
+    """Return whether all operands are arrays of the model itself, not absent or computed."""
+    return all(operand is not None and t.builder.is_weight(operand) for operand in operands)
+
+
 @rule("layer_norm")
 def _layer_norm(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
@@ -65,7 +70,8 @@ def _layer_norm(
     if len(a["normalized_shape"]) != 1:
         return unsupported(t, node, about)
     weights = {"gamma": (a["weight"], ""), "beta": (a["bias"], "")}
-    weights = {n: w for n, w in weights.items() if w[0] is not None}
+    if not _are_weights(t, a["weight"], a["bias"]):
+        return unsupported(t, node, about)
     return t.builder.layer("layer_norm", [a["input"]], {"epsilon": a["eps"]}, weights, about)
 
 
@@ -73,6 +79,8 @@ def _layer_norm(
 def _rms_norm(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
+    if a["eps"] is None or not _are_weights(t, a["weight"]):
+        return unsupported(t, node, about)
     weights = {"gamma": (a["weight"], "")}
     return t.builder.layer("rms_norm", [a["input"]], {"epsilon": a["eps"]}, weights, about)
 
@@ -81,6 +89,8 @@ def _rms_norm(
 def _group_norm(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
+    if not _are_weights(t, a["weight"], a["bias"]):
+        return unsupported(t, node, about)
     weights = {"gamma": (a["weight"], ""), "beta": (a["bias"], "")}
     each = length_of(node, 1) // a["num_groups"]
     attributes = {"groups": a["num_groups"], "each": each, "epsilon": a["eps"]}
@@ -97,8 +107,7 @@ def _batch_norm(
         "moving_mean": (a["running_mean"], ""),
         "moving_variance": (a["running_var"], ""),
     }
-    weights = {n: w for n, w in weights.items() if w[0] is not None}
-    if a["momentum"] is None:
+    if a["momentum"] is None or not _are_weights(t, *(w for w, _ in weights.values())):
         return unsupported(t, node, about)
     attributes = {
         "epsilon": a["eps"],

@@ -28,7 +28,6 @@ ATOM = 9
 LONG = 60
 # A score so low that softmax gives 0 for it, as in the shipped attention layers.
 LOWEST = "-1.0e30"
-CASTS = {"float": "astype({})"}
 
 # Writes a number, with a hint at its meaning, e.g. ``units``.
 Write = Callable[[Any, str], str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,12 +57,12 @@ def write_folder(source: Path, folder: Path) -> list[str]:
 def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: PortRequest) -> str:
     """Return the text of the README: what was ported, the proof, and how to repeat it."""
     inputs = " ".join(f"--input {_declaration(d)}" for d in declarations)
-    name = ported.name
+    name, model = ported.name, shlex.quote(options.model)
     lines = [
         MARK,
         f"# {escaped(name)}",
         "",
-        f"A port of {escaped(ported.label)} (`{options.model}`).",
+        f"A port of {escaped(ported.label)} ({escaped(options.model)}).",
         "",
         f"- `{name}.yaml` is the spec, `{name}.safetensors` its weights.",
         f"- `{name}.map` has the name of each weight in the original model.",
@@ -85,8 +86,9 @@ def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: 
         "## Repeat",
         "",
         "```console",
-        f"$ harness port {options.model} {inputs}".rstrip(),
-        f"$ harness check {name}.yaml --against {options.model} --map {name}.map",
+        f"$ harness port {model} {inputs}".rstrip(),
+        f"$ harness check {shlex.quote(str(options.output / name))}.yaml --against {model} "
+        f"--map {shlex.quote(str(options.output / name))}.map",
         "```",
         "",
     ]

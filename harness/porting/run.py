@@ -19,7 +19,7 @@ from harness.convert.request import Export
 from harness.convert.run import Exporting, export
 from harness.convert.weights import Weights
 from harness.environments.columns import complete_options
-from harness.errors import CouldNotRun, UsageError
+from harness.errors import CouldNotRun, UsageError, check_known
 from harness.given.check_request import check_request
 from harness.language.library import Library, content
 from harness.language.model import Spec, fingerprint, load_spec
@@ -33,8 +33,10 @@ from harness.porting.sizes import TRACES, ModelGraph, combine, lengths_of
 from harness.porting.spec import PortedSpec, write_spec
 from harness.program.serial import encode
 from harness.results.cell import CellResult
+from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
 from harness.runtime.own_model.graph import TracedGraph
+from harness.runtime.plugins import available
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault
 from harness.worker.worker import Worker
@@ -146,6 +148,10 @@ def port(options: PortRequest, tell: Tell) -> Ported:
         CouldNotRun: a process failed.
     """
     against = parse_against(options.model, [options.backend] if options.backend else [])
+    for format_ in options.formats:
+        check_known("format", backend_of(format_), available(FORMATS_GROUP))
+    for backend in options.checked:
+        check_known("backend", backend_of(backend), available())
     check_folder(options.output, options.force)
     library = Library(())
     name = spec_name(options.name or against.name or against.path.stem, library)
@@ -250,5 +256,6 @@ def _export(path: Path, format_: str, tell: Tell, timeout: float) -> Exporting:
 def spec_name(text: str, library: Library) -> str:
     """Return a name for a spec that no shipped spec has: ``GPT2`` becomes ``gpt2``."""
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()
-    name = re.sub(r"\W", "_", name).strip("_") or "model"
+    name = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_")[:50]
+    name = name if name[:1].isalpha() else f"model_{name}".rstrip("_")
     return f"{name}_port" if name in library.names("model") else name

@@ -315,8 +315,22 @@ def drop_broadcasts(
     """Remove a broadcast before a call that broadcasts by itself."""
     if call.op in BINARY | {"@", "attention"}:
         inputs = [
-            done[i].inputs[0] if isinstance(i, str) and done[i].op == "broadcast" else i
+            done[i].inputs[0]
+            if isinstance(i, str) and done[i].op == "broadcast" and _is_covered(i, call, done)
+            else i
             for i in call.inputs
         ]
         return [call.with_inputs(inputs)]
     return [call]
+
+
+def _is_covered(name: str, call: TracedCall, done: Mapping[str, TracedCall]) -> bool:
+    """Return whether the other operands have the axes that a broadcast operand repeats."""
+    if call.op not in BINARY:
+        return True
+    source, whole = done[done[name].inputs[0]].shape, call.shape
+    source = (*[1] * (len(whole) - len(source)), *source)
+    others = [done[i].shape for i in call.inputs if isinstance(i, str) and i != name]
+    others = [(*[1] * (len(whole) - len(shape)), *shape) for shape in others]
+    repeated = [axis for axis, n in enumerate(whole) if source[axis] != n]
+    return all(any(shape[axis] == whole[axis] for shape in others) for axis in repeated)

@@ -147,7 +147,11 @@ class Solver:
             self.products.setdefault(f"{one} * {other}", product)
 
     def combine(self, values: Sequence[Any]) -> Any:
-        """Return the common value of all traces; numbers that differ become expressions."""
+        """Return the common value of all traces; numbers that differ become expressions.
+
+        Raises:
+            UsageError: the values differ in another way, e.g. a text or the length of a list.
+        """
         first = values[0]
         same_keys = not isinstance(first, Mapping) or all(v.keys() == first.keys() for v in values)
         same_length = not isinstance(first, list | tuple) or len({*map(len, values)}) == 1

@@ -26,7 +26,6 @@ AXES = {
     3: ("batch", "time", "features"),
     4: ("batch", "rows", "columns", "channels"),
 }
-DIGITS = re.compile(r"(^|_)\d+$")
 # A generic name of each layer, for modules without a name of their own.
 GENERIC = {
     "layer_norm": "norm",
