@@ -274,12 +274,12 @@ def _check(weights_: Weights, spec: Spec, file: Path) -> None:
 
 
 def _target(request: Export, spec: Spec, suffix: str) -> Path:
-    if request.output is not None and not request.output.is_dir():
-        if request.output.suffix != suffix:
-            raise UsageError(
-                f"a file of format {request.format_!r} must end in {suffix}, found {request.output}"
-            )
+    if request.output is not None and request.output.suffix == suffix:
         return request.output
+    if request.output is not None and not request.output.is_dir():
+        raise UsageError(
+            f"a file of format {request.format_!r} must end in {suffix}, found {request.output}"
+        )
     # The name contains the format, because several formats would write a module NAME.py.
     folder = request.output or Path()
     path = folder / f"{spec.name.rpartition('/')[2]}_{request.format_}{suffix}"
