@@ -138,6 +138,10 @@ def parse(text: bytes | memoryview) -> Header:
     unknown = [n for n in header.metadata.statistics if n not in header.tensors]
     if unknown:
         raise ValueError(f"it has no tensor for the statistic {unknown[0]!r}")
+    trained = header.tensors.keys() - set(header.metadata.statistics)
+    integers = sorted(name for name in trained if header.tensors[name].dtype == "I64")
+    if integers:
+        raise ValueError(f"the parameter {integers[0]!r} is I64; parameters are F32 or F64")
     return header
 
 
