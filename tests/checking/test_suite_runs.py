@@ -187,7 +187,7 @@ def test_what_runs_nothing_asks_for_no_backend(option: str, tmp_path: Path) -> N
     run = suite(tmp_path, option)
     assert run.returncode == pytest.ExitCode.OK, run.stdout + run.stderr
     assert "which backend" not in run.stdout + run.stderr
-    words = {"--fixtures": "Return the cells of this session", "--help": "--harness-spec=SPEC"}
+    words = {"--fixtures": "cells [session scope]", "--help": "--harness-spec=SPEC"}
     assert words.get(option, "pytest") in run.stdout + run.stderr
 
 

@@ -71,6 +71,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "upgrade": ("torch@2.0", "torch@2.1"),
     "export": (SPEC, "--weights", "w", "--to", "torch"),
     "import": (SPEC, "f", "--from", "torch", "--weights", "w"),
+    "port": ("net.py:Net",),
 }
 
 
