@@ -66,19 +66,23 @@ def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> Tr
     tensors = {n: torch.from_numpy(np.array(a)) for n, a in arrays.items()}
     dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
     tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+    frozen = [n for n, p in module.named_parameters() if not p.requires_grad]
+    remarks = [f"the model does not train {', '.join(frozen)}"] if frozen else []
     before = module.training
     try:
         training = _export(module.train(), tensors)
         inference = _export(module.eval(), tensors)
     finally:
         module.train(before)
-    if _operators(training) == _operators(inference):
-        return _Translation(module, training, file, tensors, training=True).run()
-    graph = _Translation(module, inference, file, tensors, training=False).run()
-    graph["remarks"].append(
-        "in training mode the model has other operators, e.g. random numbers; the spec has those "
-        "of evaluation mode"
-    )
+    same = _operators(training) == _operators(inference)
+    exported = training if same else inference
+    graph = _Translation(module, exported, file, tensors, training=same).run()
+    if not same:
+        remarks.append(
+            "in training mode the model has other operators, e.g. random numbers; the spec has "
+            "those of evaluation mode"
+        )
+    graph["remarks"] = list(dict.fromkeys([*remarks, *graph["remarks"]]))
     return graph
 
 

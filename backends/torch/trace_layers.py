@@ -17,6 +17,9 @@ def _embedding(
 ) -> Operand:
     if not t.builder.is_weight(a["weight"]):
         return t.builder.add("take", [a["weight"], a["indices"]], {"axis": 0}, **about)
+    if a["padding_idx"] >= 0:
+        name, row = t.builder.weight_name(a["weight"]), a["padding_idx"]
+        t.builder.graph["remarks"].append(f"the model does not train row {row} of {name}")
     rows, units = (int(n) for n in node.args[0].meta["val"].shape)
     attributes = {"rows": rows, "units": units}
     return t.builder.layer(

@@ -50,6 +50,8 @@ BINARY = {
     "minimum": "minimum",
 }
 LOWEST = -1.0e30
+# torch's end of a slice without an end is the largest integer.
+ENDLESS = 1 << 62
 # These operators return their first argument: they change memory or dtype, or only check it.
 UNCHANGED = frozenset(
     [
@@ -258,6 +260,11 @@ def _slice(
     start = min(max((a["start"] or 0) + (length if (a["start"] or 0) < 0 else 0), 0), length)
     end = length if a["end"] is None else a["end"]
     stop = min(max(end + (length if end < 0 else 0), 0), length)
+    if length < end < ENDLESS or (a["start"] or 0) < -length:
+        remark = (
+            f"{about['place']}: a slice ends beyond the traced length {length}; the spec takes "
+        )
+        t.builder.graph["remarks"].append(f"{remark}the whole axis at every length")
     return _cut(t, a["self"], axis, (start, stop, a["step"]), length, about)
 
 

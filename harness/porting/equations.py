@@ -391,6 +391,13 @@ def _weight(e: Equations, call: TracedCall) -> Expression:
     return Expression(e.names[call.name])
 
 
+def _constant(e: Equations, call: TracedCall) -> Expression:
+    raise UsageError(
+        f"{call.place}: an array of constants without a formula is not supported: register it as a "
+        "buffer of the module"
+    )
+
+
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("layer", "block"), _layer),
     **dict.fromkeys(("mean", "sum", "max", "var"), _reduce),
@@ -401,6 +408,7 @@ RULES: Mapping[str, Rule] = {
     "argmax": _argmax,
     "cast": _cast,
     "broadcast": _broadcast,
+    "constant": _constant,
     "formula": _formula,
     "reshape": _reshape,
     "attention": _attention,

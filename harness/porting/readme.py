@@ -12,9 +12,10 @@ from harness.defaults.catalogue import catalogue, frameworks, select_entries
 from harness.errors import UsageError
 from harness.files.user_file import displayed
 from harness.output.markdown import escaped
-from harness.porting.inputs import InputDeclaration
+from harness.porting.inputs import InputDeclaration, free_sizes
 from harness.porting.options import PortRequest
 from harness.porting.proof import Ported
+from harness.porting.sizes import lengths_of
 
 README = "README.md"
 # The first line of the README, by which a later port recognises a folder that it may replace.
@@ -74,6 +75,7 @@ def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: 
         "model or a backend includes the gradients of all weights.",
         "",
         *(f"- {line}" for line in ported.proof_lines()),
+        *_longest(declarations),
     ]
     lines += _differing_defaults(ported)
     if ported.remarks:
@@ -93,6 +95,15 @@ def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: 
         "",
     ]
     return "\n".join(lines)
+
+
+def _longest(declarations: Sequence[InputDeclaration]) -> list[str]:
+    """Return a sentence on the largest lengths in the traces, if there are free sizes."""
+    sizes = lengths_of(free_sizes(declarations))
+    if not sizes:
+        return []
+    listed = ", ".join(f"{name} {max(lengths)}" for name, lengths in sizes.items())
+    return ["", f"The model was traced up to these lengths: {listed}. Longer ones are not proved."]
 
 
 def _differing_defaults(ported: Ported) -> list[str]:
