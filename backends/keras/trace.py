@@ -17,6 +17,8 @@ from .trace_rules import OPERATIONS, RULES
 
 # The start of the names of all layers of a block, in models with one flat list of layers.
 BLOCK = re.compile(r"(.*?block_?\d+[a-z]?)_")
+# Names that Keras gives to dropout layers. They count all layers of the process.
+AUTOMATIC = re.compile(r"dropout(_\d+)?")
 # The names of axes of unknown length, for arrays and for images.
 AXES = {4: ("batch", "rows", "columns", "channels")}
 USUAL = ("batch", "time", "features")
@@ -132,6 +134,9 @@ class KerasTranslation:
         block = BLOCK.match(layer.name)
         if block is not None:
             self.modules = [*before, (block[1], "Block")]
+        elif isinstance(layer, self.keras.layers.Dropout) and not AUTOMATIC.fullmatch(layer.name):
+            path = ".".join([*(path for path, _ in before[-1:]), layer.name])
+            self.modules = [*before, (path, "Dropout")]
         arguments, keywords = node.arguments.fill_in(self.tensors)
         results = self.keras.tree.flatten(layer(*arguments, **keywords))
         inputs = [self.operands[id(t)] for t in node.input_tensors]
