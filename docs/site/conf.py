@@ -28,6 +28,7 @@ CHAPTERS = {
         "spec-reference",
     ),
     "Guides": (
+        "port",
         "models",
         "differences",
         "report",
