@@ -11,6 +11,7 @@
 #   make lowest  run the lowest versions that are declared, each in an environment of its own
 #   make newest  the same with the newest ones; PARTS="torch lint" runs only these
 #   make fuzz    10,000 damaged files, drawn anew, and Ctrl-C at each fiftieth of a second
+#   make ports   port models of other libraries, which takes hours, and write docs/ports.md
 #   make docs    the pages as a site in build/site, in an environment of its own; a broken link fails
 #   make constraints   write the versions of the environment to tests/constraints.txt
 # CHECK="--size hidden=64" and BENCH="--batch 64" give them options. VENV=DIR puts the environment
@@ -29,7 +30,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 test test-pages test-all test-quick fuzz: export PYTHONDONTWRITEBYTECODE :=
 test test-all: export HARNESS_FLAX := $(abspath $(VENV))-flax/bin/python
 
-.PHONY: check bench report check-gpu bench-gpu test test-pages test-all test-quick lint types install lowest newest fuzz docs constraints clean
+.PHONY: check bench report check-gpu bench-gpu test test-pages test-all test-quick lint types install lowest newest fuzz ports docs constraints clean
 
 check: install
 	$(BIN)/harness check $(CHECK)
@@ -83,6 +84,15 @@ fuzz: install
 	HARNESS_FUZZ=10000 HARNESS_INTERRUPT_STEP=0.02 \
 	  $(BIN)/python -m pytest tests/fuzz tests/command/test_interrupts.py
 
+ports: install $(VENV)-ports/installed
+	$(BIN)/python tests/benchmarks/ports.py --python $(abspath $(VENV))-ports/bin/python
+
+$(VENV)-ports/installed: pyproject.toml | $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)-ports
+	$(VENV)-ports/bin/pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-ports/bin/pip install --quiet --editable ".[all,flax]" timm torchvision transformers skl2onnx
+	touch $@
+
 # Needs no framework, nor the package itself.
 docs: $(VENV)-docs/installed
 	$(VENV)-docs/bin/python -m sphinx -q -W --keep-going -c docs/site -d build/doctrees . build/site
@@ -115,4 +125,4 @@ $(VENV)-flax/installed: pyproject.toml | $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-docs $(VENV)-flax build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-flax $(VENV)-ports build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,111 +1,156 @@
 """Port the models of other libraries, and write the table of results into docs/ports.md.
 
-    python tests/benchmarks/ports.py --python OTHER/bin/python --model gpt2 --model llama
+    python tests/benchmarks/ports.py --python OTHER/bin/python --model flax.cnn --model timm.vit
     python tests/benchmarks/ports.py --page
 
-``--python`` names the interpreter of an environment with the harness, torch, transformers, timm and
-torchvision. Each port runs in a folder of its own; the record keeps the last result of each model.
-Not a test: it takes minutes.
+``ports/LIBRARY_models.py`` has the models of a library. ``--python`` names the interpreter of an
+environment with the harness and all libraries: torch, torchvision, timm, transformers, flax, keras
+and skl2onnx. ``ports/records/`` keeps the last result of each model. Not a test: a port takes
+minutes.
 """
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
-MODELS = Path(__file__).with_name("port_models.py")
-RECORD = Path(__file__).with_suffix(".json")
+FOLDER = Path(__file__).with_suffix("")
 PAGE = Path(__file__).parents[2] / "docs" / "ports.md"
-TEXT, IMAGE, SMALL = "input_ids=batch,time:86", "x=batch,3,32,32", "x=batch,3,16,16"
-# The inputs of each model; the models are in port_models.py.
-INPUTS = {
-    "Mlp": "x=batch,12",
-    "lstm": "chars=batch,time:40",
-    "gru": "chars=batch,time:40",
-    "transformer_encoder": "src=batch,time,32",
-    "resnet18": IMAGE,
-    "resnet50": IMAGE,
-    "vgg11_bn": "x=batch,3,224,224",
-    "mobilenet_v3_small": IMAGE,
-    "densenet121": IMAGE,
-    "efficientnet_b0": IMAGE,
-    "timm_vit": SMALL,
-    "convnext": IMAGE,
-    "mixer": SMALL,
-    "gpt2": TEXT,
-    "llama": TEXT,
-    "qwen2": TEXT,
-    "bert": TEXT,
-    "distilbert": TEXT,
-    "hf_vit": "pixel_values=batch,3,16,16",
-    "t5": TEXT,
-    "mixtral": TEXT,
-}
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "flax", "keras", "onnx")
+FORMATS = ("torch", "jax", "keras", "onnx")
+KEPT = ("proved", "against", "backends", "exports", "lines", "definitions", "remarks", "problems")
+INTRODUCTION = """\
+# Ported models
+
+`make ports` ports models of other libraries in small sizes ([how to port](port.md)), and writes
+this page.
+
+- *Digits*: agreement of outputs and gradients with the original model, in float64 and float32.
+- *Equations*: functions in the equations of the spec; all else is layers.
+- *Code*: the formats in which the outputs of the exported code agree with the spec.
+"""
+
+
+def _inputs(library: str) -> dict[str, list[str]]:
+    """Read the constant ``INPUTS`` of a file of models, without importing the library."""
+    for node in ast.parse((FOLDER / f"{library}_models.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INPUTS":
+            return dict(ast.literal_eval(node.value))
+    raise ValueError(library)
+
+
+# The values of --input of each model.
+MODELS = {f"{lib}.{name}": given for lib in LIBRARIES for name, given in _inputs(lib).items()}
 
 
 @click.command()
-@click.option("--model", "names", multiple=True, type=click.Choice(list(INPUTS)))
+@click.option("--model", "names", multiple=True, type=click.Choice(list(MODELS)), metavar="NAME")
 @click.option("--python", default=sys.executable, help="Interpreter that runs the models.")
-@click.option("--page", is_flag=True, help="Only write the page from the record.")
+@click.option("--page", is_flag=True, help="Only write the page from the records.")
 def main(names: tuple[str, ...], python: str, page: bool) -> None:
-    """Port models one after another; keep the record, and write the page."""
-    record: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    for name in () if page else names or INPUTS:
-        record[name] = port(name, python)
-        click.echo(f"{name}: {record[name]}")
-        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(text_of(record), encoding="utf-8")
+    """Port models one after another; keep the records, and write the page."""
+    for name in () if page else names or MODELS:
+        record = port(name, python)
+        click.echo(f"{name}: {record}")
+        path = _record(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(text_of_page(), encoding="utf-8")
+
+
+def _record(name: str) -> Path:
+    return FOLDER / "records" / f"{name}.json"
 
 
 def port(name: str, python: str) -> dict[str, Any]:
-    """Port one model; return the digits, lines and definitions, or the refusal."""
+    """Port a model; return the digits, lines and definitions, or the refusal."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *(str(Path(sys.executable).with_name("harness")), "port", f"{MODELS}:{name}"),
-            *("--input", INPUTS[name], "-o", f"{folder}/port", "--python", python, "--json"),
-            *("--check-on", "numpy,jax", "--timeout", "900"),
+            *(str(Path(sys.executable).with_name("harness")), "port", target(name, python, folder)),
+            *(part for text in MODELS[name] for part in ("--input", text)),
+            *(part for format_ in FORMATS for part in ("--to", format_)),
+            *("-o", f"{folder}/port", "--python", python, "--json", "--force"),
+            *("--check-on", "numpy,torch,jax,keras", "--timeout", "900"),
         ]
+        start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = {"seconds": round(time.perf_counter() - start)}
         if done.returncode > 1:
-            return {"refused": [line for line in done.stderr.splitlines() if ": " in line][-1]}
+            lines = done.stderr.splitlines()
+            return {"refused": [line for line in lines if ": " in line] or lines, **seconds}
         found = json.loads(done.stdout)
-        kept = ("proved", "against", "backends", "lines", "definitions", "remarks", "problems")
-        return {key: found[key] for key in kept}
+        (spec,) = Path(folder, "port").glob("*.yaml")
+        calls = functions(yaml.safe_load(spec.read_text(encoding="utf-8")))
+        return {**{key: found[key] for key in KEPT}, "functions": calls, **seconds}
 
 
-def text_of(record: dict[str, Any]) -> str:
-    """Return the page with a row for each model."""
-    rows = []
-    for name in INPUTS:
-        found = record.get(name)
-        if found is None:
-            continue
-        if "refused" in found:
-            rows.append(f"| {name} | refused: {found['refused']} | | |")
-            continue
-        digits = " / ".join(f"{found['against'][d] or 0:.1f}" for d in ("float64", "float32"))
-        proved = digits if found["proved"] else f"not proved ({digits})"
-        rows.append(f"| {name} | {proved} | {found['lines']} | {len(found['definitions'])} |")
-    return "\n".join(
-        [
-            "# Ported models",
-            "",
-            "`python tests/benchmarks/ports.py` writes this page. It ports models of torch, "
-            "torchvision, timm and transformers in small sizes ([how to port](port.md)). *Digits*: "
-            "agreement of outputs and gradients with the original, in float64 and float32.",
-            "",
-            "| model | digits | lines | definitions |",
-            "|---|---|---:|---:|",
-            *rows,
-            "",
-        ]
+def target(name: str, python: str, folder: str) -> str:
+    """Return the argument of ``harness port`` for a model; write the file of an ONNX model."""
+    library, _, model = name.partition(".")
+    models = FOLDER / f"{library}_models.py"
+    if library == "onnx":
+        path = f"{folder}/{model}.onnx"
+        subprocess.run([python, str(models), model, path], check=True)
+        return path
+    variables = f"{model}_variables"  # of a function or a module without weights of its own
+    return f"{models}:{model}" + (
+        f":{variables}" if f"def {variables}(" in models.read_text() else ""
     )
+
+
+def functions(spec: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of calls of each function in the equations of a spec."""
+    count: Counter[str] = Counter()
+    for part in (spec, *spec.get("definitions", ())):
+        called = re.findall(r"\b([a-z]\w*)\(", str(part.get("equations", "")))
+        count.update(
+            called_name for called_name in called if called_name not in part.get("layers", {})
+        )
+    return dict(count.most_common())
+
+
+def text_of_page() -> str:
+    """Return the page with a table for each library."""
+    text = INTRODUCTION
+    for library in LIBRARIES:
+        names = [n for n in MODELS if n.startswith(f"{library}.") and _record(n).exists()]
+        records = {n.partition(".")[2]: json.loads(_record(n).read_text()) for n in names}
+        ported = {n: r for n, r in records.items() if "refused" not in r}
+        if records:
+            text += f"\n## {library}\n"
+        if ported:
+            text += "\n| model | digits | lines | definitions | equations | code | seconds |\n"
+            text += "|---|---|---:|---|---|---|---:|\n"
+            text += "".join(f"{row(name, record)}\n" for name, record in ported.items())
+        for name, record in records.items():
+            if "refused" in record:
+                lines = "\n".join(f"    {line}" for line in record["refused"])
+                text += f"\n`{name}` is refused:\n\n{lines}\n"
+    return text
+
+
+def row(name: str, record: Mapping[str, Any]) -> str:
+    """Return the row of a ported model."""
+    digits = " / ".join(str(record["against"].get(d, "-")) for d in ("float64", "float32"))
+    proved = digits if record["proved"] else f"**not proved** ({digits})"
+    wrong = {line.partition(":")[0] for line in record["problems"]}
+    code = ", ".join(format_ for format_ in record["exports"] if format_ not in wrong)
+    calls = ", ".join(f"{n} {count}" for n, count in record["functions"].items())
+    definitions = ", ".join(record["definitions"])
+    cells = (name, proved, record["lines"], definitions, calls, code, record["seconds"])
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":
