@@ -11,20 +11,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.extend.models import Operand
+from harness.extend.models import Operand, Rules, short_pads
 
 About = Mapping[str, Any]
 Result = Operand | None
 # The translation is a `trace.KerasTranslation`, which imports this module.
 Rule = Callable[[Any, Any, Sequence[Operand], About], Result]
-RULES: dict[str, Rule] = {}
+RULES: Rules[Rule] = Rules()
 # The rules of keras.ops, by the class name of the operation.
-OPERATIONS: dict[str, Rule] = {}
+OPERATIONS: Rules[Rule] = Rules()
 ACTIVATIONS = {
-    **{n: n for n in ("relu", "sigmoid", "tanh", "softplus", "exp", "log")},
-    "silu": "silu",
+    **{n: n for n in ("relu", "sigmoid", "tanh", "softplus", "exp", "log", "silu", "gelu")},
+    **{n: n for n in ("relu6", "softsign", "mish", "hard_swish")},
     "swish": "silu",
     "exponential": "exp",
+    "hard_sigmoid": "hard_sigmoid_sixth",
+    "hard_silu": "hard_swish",
 }
 MERGES = {
     "Add": "+",
@@ -38,56 +40,21 @@ MERGES = {
 ALPHA, GAMMA = 1.6732632423543772, 1.0507009873554805
 
 
-def rule(*names: str, of: dict[str, Rule] = RULES) -> Callable[[Rule], Rule]:
-    """Register a function as the rule of layers."""
-
-    def register(function: Rule) -> Rule:
-        of.update(dict.fromkeys(names, function))
-        return function
-
-    return register
-
-
-def add(
-    t: Any,
-    op: str,
-    inputs: Sequence[Operand],
-    about: About,
-    shape: Sequence[int] | None = None,
-    **attributes: Any,
-) -> Operand:
-    """Add a node, with another shape than the layer's result if given."""
-    own = {**about, **({} if shape is None else {"shape": tuple(shape)})}
-    return t.builder.add(op, inputs, attributes, **own)
-
-
 def activate(t: Any, function: Any, x: Operand, about: About) -> Result:
     """Add an activation function of Keras; return None for an unknown function."""
     name = getattr(function, "__name__", str(function))
     if name == "linear":
         return x
     if name in ACTIVATIONS:
-        return add(t, ACTIVATIONS[name], [x], about)
+        return t.builder.node(ACTIVATIONS[name], [x], about)
     if name in ("softmax", "log_softmax"):
-        return add(t, name, [x], about, axis=len(about["shape"]) - 1)
+        return t.builder.node(name, [x], about, axis=len(about["shape"]) - 1)
     if name == "elu":
-        return add(t, "elu", [x], about, alpha=1.0)
-    if name == "gelu":
-        return add(t, "gelu", [x], about)
+        return t.builder.node("elu", [x], about, alpha=1.0)
     if name == "leaky_relu":
-        return add(t, "leaky_relu", [x], about, slope=0.2)
-    if name == "relu6":
-        return add(t, "minimum", [add(t, "relu", [x], about), 6.0], about)
-    if name == "softsign":
-        below = add(t, "+", [1, add(t, "abs", [x], about)], about)
-        return add(t, "/", [x, below], about)
-    if name == "mish":
-        return add(t, "*", [x, add(t, "tanh", [add(t, "softplus", [x], about)], about)], about)
+        return t.builder.node("leaky_relu", [x], about, slope=0.2)
     if name == "selu":
-        return add(t, "*", [GAMMA, add(t, "elu", [x], about, alpha=ALPHA)], about)
-    if name in ("hard_sigmoid", "hard_silu", "hard_swish"):
-        gate = add(t, "hard_sigmoid_sixth", [x], about)
-        return gate if name == "hard_sigmoid" else add(t, "*", [x, gate], about)
+        return t.builder.node("*", [GAMMA, t.builder.node("elu", [x], about, alpha=ALPHA)], about)
     return None
 
 
@@ -96,7 +63,7 @@ def input_shape(t: Any, node: Any, number: int = 0) -> tuple[int, ...]:
     return tuple(int(n) for n in t.tensors_of(node.input_tensors[number]).shape)
 
 
-@rule("Dense")
+@RULES.of("Dense")
 def _dense(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
     weights = {"W": layer.kernel} | ({"b": layer.bias} if layer.use_bias else {})
@@ -104,7 +71,7 @@ def _dense(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result
     return activate(t, layer.activation, t.layer("dense", inputs, settings, weights, about), about)
 
 
-@rule("Embedding")
+@RULES.of("Embedding")
 def _embedding(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
     settings = {"rows": layer.input_dim, "units": layer.output_dim}
@@ -131,13 +98,7 @@ def pads_of(layer: Any, shape: Sequence[int], kernel: Sequence[int]) -> list[lis
     return pairs
 
 
-def short_pads(pairs: Sequence[Sequence[int]]) -> list[Any]:
-    """Return one number for each axis if the padding before and after it is the same."""
-    equal = all(low == high for low, high in pairs)
-    return [low for low, _ in pairs] if equal else [list(pair) for pair in pairs]
-
-
-@rule("Conv1D", "Conv2D", "DepthwiseConv2D")
+@RULES.of("Conv1D", "Conv2D", "DepthwiseConv2D")
 def _convolution(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer, kernel = node.operation, node.operation.kernel
     if layer.data_format != "channels_last":
@@ -162,7 +123,7 @@ def _convolution(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> 
     return activate(t, layer.activation, result, about)
 
 
-@rule("BatchNormalization")
+@RULES.of("BatchNormalization")
 def _batch_norm(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
     axis = layer.axis[0] if isinstance(layer.axis, list | tuple) else layer.axis
@@ -178,7 +139,7 @@ def _batch_norm(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> R
     return t.layer("batch_norm", inputs, settings, weights, about)
 
 
-@rule("LayerNormalization", "GroupNormalization")
+@RULES.of("LayerNormalization", "GroupNormalization")
 def _norm(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
     axis = layer.axis[0] if isinstance(layer.axis, list | tuple) else layer.axis
@@ -193,7 +154,7 @@ def _norm(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     return t.layer("group_norm", inputs, settings, weights, about)
 
 
-@rule("Dropout")
+@RULES.of("Dropout")
 def _dropout(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
     if layer.noise_shape is not None:
@@ -202,80 +163,84 @@ def _dropout(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Resu
     return inputs[0] if keep == 1 else t.layer("dropout", inputs, {"keep": keep}, {}, about)
 
 
-@rule("Activation")
+@RULES.of("Activation")
 def _activation(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     return activate(t, node.operation.activation, inputs[0], about)
 
 
-@rule("ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax")
+@RULES.of("ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax")
 def _unit(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer, x = node.operation, inputs[0]
     match type(layer).__name__:
         case "LeakyReLU":
-            return add(t, "leaky_relu", [x], about, slope=float(layer.negative_slope))
+            return t.builder.node("leaky_relu", [x], about, slope=float(layer.negative_slope))
         case "ELU":
-            return add(t, "elu", [x], about, alpha=float(layer.alpha))
+            return t.builder.node("elu", [x], about, alpha=float(layer.alpha))
         case "Softmax":
             rank = len(about["shape"])
             axis = layer.axis if isinstance(layer.axis, int) else None
-            return None if axis is None else add(t, "softmax", [x], about, axis=axis % rank)
+            return None if axis is None else t.builder.node("softmax", [x], about, axis=axis % rank)
         case "PReLU":
-            below = add(t, "relu", [add(t, "negative", [x], about)], about)
-            scaled = add(t, "*", [t.weight(layer.alpha), below], about)
-            return add(t, "-", [add(t, "relu", [x], about), scaled], about)
+            below = t.builder.node("relu", [t.builder.node("negative", [x], about)], about)
+            scaled = t.builder.node("*", [t.weight(layer.alpha), below], about)
+            return t.builder.node("-", [t.builder.node("relu", [x], about), scaled], about)
     if layer.threshold:
         return None
     slope = float(layer.negative_slope)
-    x = add(t, "leaky_relu", [x], about, slope=slope) if slope else add(t, "relu", [x], about)
+    x = (
+        t.builder.node("leaky_relu", [x], about, slope=slope)
+        if slope
+        else t.builder.node("relu", [x], about)
+    )
     high = layer.max_value
-    return x if high is None else add(t, "minimum", [x, float(high)], about)
+    return x if high is None else t.builder.node("minimum", [x, float(high)], about)
 
 
-@rule(*MERGES)
+@RULES.of(*MERGES)
 def _merge(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     name = type(node.operation).__name__
     value = inputs[0]
     for other in inputs[1:]:
-        value = add(t, MERGES[name], [value, other], about)
-    return add(t, "/", [value, len(inputs)], about) if name == "Average" else value
+        value = t.builder.node(MERGES[name], [value, other], about)
+    return t.builder.node("/", [value, len(inputs)], about) if name == "Average" else value
 
 
-@rule("Concatenate")
+@RULES.of("Concatenate")
 def _concat(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     axis = node.operation.axis % len(about["shape"])
-    return add(t, "concat", inputs, about, axis=axis)
+    return t.builder.node("concat", inputs, about, axis=axis)
 
 
-@rule("Flatten", "Reshape")
+@RULES.of("Flatten", "Reshape")
 def _reshape(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     if getattr(node.operation, "data_format", "channels_last") != "channels_last":
         return None
-    return add(t, "reshape", [inputs[0]], about)
+    return t.builder.node("reshape", [inputs[0]], about)
 
 
-@rule("Permute")
+@RULES.of("Permute")
 def _permute(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    return add(t, "permute", inputs, about, axes=[0, *node.operation.dims])
+    return t.builder.node("permute", inputs, about, axes=[0, *node.operation.dims])
 
 
-@rule("Rescaling")
+@RULES.of("Rescaling")
 def _rescale(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
-    scaled = add(t, "*", [inputs[0], float(layer.scale)], about)
-    return add(t, "+", [scaled, float(layer.offset)], about) if layer.offset else scaled
+    scaled = t.builder.node("*", [inputs[0], float(layer.scale)], about)
+    return t.builder.node("+", [scaled, float(layer.offset)], about) if layer.offset else scaled
 
 
-@rule(*(f"Global{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2)))
+@RULES.of(*(f"Global{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2)))
 def _global_pool(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer, rank = node.operation, len(input_shape(t, node))
     if layer.data_format != "channels_last":
         return None
     op = "mean" if "Average" in type(layer).__name__ else "max"
     axes = list(range(1, rank - 1))
-    return add(t, op, inputs, about, axis=axes, keepdims=bool(layer.keepdims))
+    return t.builder.node(op, inputs, about, axis=axes, keepdims=bool(layer.keepdims))
 
 
-@rule(*(f"{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2)))
+@RULES.of(*(f"{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2)))
 def _pool(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer, shape = node.operation, input_shape(t, node)
     kernel = list(layer.pool_size)
@@ -289,59 +254,28 @@ def _pool(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     if square and same and (largest or not padded):
         settings = {"window": kernel, "stride": list(layer.strides), "padding": short_pads(pads)}
         return t.layer("max_pool_first" if largest else "avg_pool", inputs, settings, {}, about)
-    windows = {"size": kernel, "stride": list(layer.strides), "pads": pads}
-    op = "max" if largest else "mean"
-    result = over_windows(t, inputs[0], windows, op, about)
-    if largest or not padded:
-        return result
-    # Keras does not count padding: divide by the share of each window that is inside the image.
-    last = (*shape[:-1], 1)
-    cut = {"axis": len(shape) - 1, "start": 0, "stop": 1, "step": 1, "length": shape[-1]}
-    part = add(t, "slice", inputs, about, last, **cut)
-    ones = add(t, "+", [1, add(t, "*", [0, part], about, last)], about, last)
-    one = {**about, "shape": (*about["shape"][:-1], 1)}
-    return add(t, "/", [result, over_windows(t, ones, windows, "mean", one)], about)
-
-
-def over_windows(t: Any, x: Operand, windows: Mapping[str, Any], op: str, about: About) -> Operand:
-    """Add the mean or maximum over windows; ``about`` describes the result."""
-    kernel, shape = windows["size"], about["shape"]
-    rank = len(kernel)
-    attributes = {
-        **windows,
-        "axes": list(range(1, 1 + rank)),
-        "dilation": [1] * rank,
-        "lowest": op == "max",
+    windows = {
+        "size": kernel,
+        "stride": list(layer.strides),
+        "dilation": [1] * len(kernel),
+        "pads": pads,
     }
-    own = (*shape[: 1 + rank], *kernel, shape[-1])
-    value = add(t, "windows", [x], about, own, **attributes)
-    return add(t, op, [value], about, axis=list(range(1 + rank, 1 + 2 * rank)), keepdims=False)
+    if largest or not padded:
+        return t.builder.over_windows(inputs[0], windows, "max" if largest else "mean", about)
+    # Keras does not count padding.
+    return t.builder.mean_inside(inputs[0], windows, about)
 
 
-@rule("ZeroPadding1D", "ZeroPadding2D")
+@RULES.of("ZeroPadding1D", "ZeroPadding2D")
 def _pad(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    layer, shape, x = node.operation, list(input_shape(t, node)), inputs[0]
+    layer = node.operation
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return None
-    pairs = [layer.padding] if len(shape) == 3 else layer.padding
-    # A window of one entry with padding is the entry; its axis of length 1 is removed again.
-    for axis, pair in enumerate(pairs, 1):
-        shape[axis] += sum(pair)
-        attributes = {
-            "axes": [axis],
-            "size": [1],
-            "stride": [1],
-            "dilation": [1],
-            "pads": [list(pair)],
-            "lowest": False,
-        }
-        own = (*shape[: axis + 1], 1, *shape[axis + 1 :])
-        x = add(t, "windows", [x], about, own, **attributes)
-        x = add(t, "reshape", [x], about, shape)
-    return x
+    pairs = [layer.padding] if len(about["shape"]) == 3 else layer.padding
+    return t.builder.pad(inputs[0], dict(enumerate(pairs, 1)), about)
 
 
-@rule("UpSampling1D", "UpSampling2D")
+@RULES.of("UpSampling1D", "UpSampling2D")
 def _upsample(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer, shape, x = node.operation, list(input_shape(t, node)), inputs[0]
     usual = getattr(layer, "data_format", "channels_last") == "channels_last"
@@ -349,15 +283,15 @@ def _upsample(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Res
         return None
     sizes = [layer.size] if isinstance(layer.size, int) else list(layer.size)
     for axis, times in enumerate(sizes, 1):
-        x = add(t, "reshape", [x], about, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+        x = t.builder.node("reshape", [x], about, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
         copies = (*shape[: axis + 1], times, *shape[axis + 1 :])
-        x = add(t, "concat", [x] * times, about, copies, axis=axis + 1)
+        x = t.builder.node("concat", [x] * times, about, copies, axis=axis + 1)
         shape[axis] *= times
-        x = add(t, "reshape", [x], about, shape)
+        x = t.builder.node("reshape", [x], about, shape)
     return x
 
 
-@rule("LSTM", "GRU", "SimpleRNN")
+@RULES.of("LSTM", "GRU", "SimpleRNN")
 def _recurrent(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
     name = shipped(layer)
@@ -366,13 +300,13 @@ def _recurrent(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Re
     time, shape = input_shape(t, node)[1], input_shape(t, node)
     x = inputs[0]
     if layer.go_backwards:
-        x = add(t, "reverse", [x], about, shape)
+        x = t.builder.node("reverse", [x], about, shape)
     own = {**about, "shape": (shape[0], time, layer.units)}
     # The harness knows how Keras packs the weights of this layer.
     h = recurrent_layer(t, name, x, layer.units, layer.name, own)
     if layer.return_sequences:
         return h
-    return add(t, "select", [h], about, axis=1, index=time - 1, length=time)
+    return t.builder.select(h, 1, -1, about)
 
 
 def recurrent_layer(t: Any, name: str, x: Operand, units: int, owner: str, about: About) -> Operand:
@@ -403,7 +337,7 @@ def shipped(layer: Any) -> str | None:
     )
 
 
-@rule("Bidirectional")
+@RULES.of("Bidirectional")
 def _bidirectional(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
     inner, back = layer.forward_layer, layer.backward_layer
@@ -419,14 +353,13 @@ def _bidirectional(t: Any, node: Any, inputs: Sequence[Operand], about: About) -
     if inner.return_sequences:
         return h
     parts = []
-    for start, index in ((0, time - 1), (units, 0)):
-        step = add(t, "select", [h], about, axis=1, index=index, length=time)
-        cut = {"axis": 1, "start": start, "stop": start + units, "step": 1, "length": 2 * units}
-        parts.append(add(t, "slice", [step], about, (batch, units), **cut))
-    return add(t, "concat", parts, about, axis=1)
+    for start, index in ((0, -1), (units, 0)):
+        step = t.builder.select(h, 1, index, about)
+        parts.append(t.builder.cut(step, 1, (start, start + units, 1), about))
+    return t.builder.node("concat", parts, about, axis=1)
 
 
-@rule("TimeDistributed")
+@RULES.of("TimeDistributed")
 def _every_step(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     inner = node.operation.layer
     if type(inner).__name__ != "Dense":
@@ -456,29 +389,29 @@ UNARY = {
 }
 
 
-@rule(*BINARY, of=OPERATIONS)
+@OPERATIONS.of(*BINARY)
 def _binary(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     values = [t.operands.get(id(a), a) for a in node.arguments.args]
     if len(values) != 2 or not all(isinstance(v, str | int | float) for v in values):
         return None
-    return add(t, BINARY[type(node.operation).__name__], values, about)
+    return t.builder.node(BINARY[type(node.operation).__name__], values, about)
 
 
-@rule(*UNARY, of=OPERATIONS)
+@OPERATIONS.of(*UNARY)
 def _unary(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    return add(t, UNARY[type(node.operation).__name__], inputs, about)
+    return t.builder.node(UNARY[type(node.operation).__name__], inputs, about)
 
 
-@rule("Reshape", "ExpandDims", "Squeeze", of=OPERATIONS)
+@OPERATIONS.of("Reshape", "ExpandDims", "Squeeze")
 def _new_shape(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    return add(t, "reshape", inputs, about)
+    return t.builder.node("reshape", inputs, about)
 
 
-@rule("Mean", "Sum", "Max", of=OPERATIONS)
+@OPERATIONS.of("Mean", "Sum", "Max")
 def _reduce(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     operation, rank = node.operation, len(input_shape(t, node))
     axis = operation.axis
     axes = list(range(rank)) if axis is None else [axis] if isinstance(axis, int) else list(axis)
     name = type(operation).__name__.lower()
     axes = sorted(a % rank for a in axes)
-    return add(t, name, inputs, about, axis=axes, keepdims=bool(operation.keepdims))
+    return t.builder.node(name, inputs, about, axis=axes, keepdims=bool(operation.keepdims))

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.extend.models import Operand
+from harness.extend.models import Operand, short_pads
 
-from .trace_rules import About, Result, add, plain, rule
+from .trace_rules import RULES, About, Result, plain
 
 
 def turned(t: Any, name: str, transpose: bool) -> tuple[str, str] | None:
@@ -40,7 +40,7 @@ def dense(
     return t.layer("dense", [t.get(x)], settings, weights, about)
 
 
-@rule("Gemm")
+@RULES.of("Gemm")
 def _gemm(t: Any, node: Any, about: About) -> Result:
     a, (x, w, *more) = t.attributes(node), node.input
     alpha, beta, units = plain(a.get("alpha", 1.0)), plain(a.get("beta", 1.0)), about["shape"][-1]
@@ -53,21 +53,25 @@ def _gemm(t: Any, node: Any, about: About) -> Result:
     for name, turn in ((x, a.get("transA")), (w, a.get("transB"))):
         value = t.get(name)
         shape = t.shape(name)[::-1]
-        operands.append(add(t, "permute", [value], about, shape, axes=[1, 0]) if turn else value)
-    result = add(t, "@", operands, about)
-    result = result if alpha == 1 else add(t, "*", [alpha, result], about)
+        operands.append(
+            t.builder.node("permute", [value], about, shape, axes=[1, 0]) if turn else value
+        )
+    result = t.builder.node("@", operands, about)
+    result = result if alpha == 1 else t.builder.node("*", [alpha, result], about)
     if bias is None:
         return result
-    added = t.get(bias) if beta == 1 else add(t, "*", [beta, t.get(bias)], about, t.shape(bias))
-    return add(t, "+", [result, added], about)
+    added = (
+        t.get(bias) if beta == 1 else t.builder.node("*", [beta, t.get(bias)], about, t.shape(bias))
+    )
+    return t.builder.node("+", [result, added], about)
 
 
-@rule("MatMul")
+@RULES.of("MatMul")
 def _matmul(t: Any, node: Any, about: About) -> Result:
     x, w = node.input
     matrix = turned(t, w, transpose=False)
     if matrix is None:
-        return add(t, "@", [t.get(x), t.get(w)], about)
+        return t.builder.node("@", [t.get(x), t.get(w)], about)
     units = about["shape"][-1]
     following = t.sole_user(node.output[0])
     if following is not None and following.op_type == "Add":
@@ -111,13 +115,7 @@ def pads_of(
     return pairs
 
 
-def short_pads(pairs: Sequence[Sequence[int]]) -> list[Any]:
-    """Return one number for each axis if the padding before and after it is the same."""
-    equal = all(low == high for low, high in pairs)
-    return [low for low, _ in pairs] if equal else [list(pair) for pair in pairs]
-
-
-@rule("Conv")
+@RULES.of("Conv")
 def _conv(t: Any, node: Any, about: About) -> Result:
     x, w, *more = node.input
     shape, a = t.shape(w), t.attributes(node)
@@ -140,7 +138,7 @@ def _conv(t: Any, node: Any, about: About) -> Result:
     return t.layer(f"conv{rank}d", [t.get(x)], settings, weights, about, 1)
 
 
-@rule("BatchNormalization")
+@RULES.of("BatchNormalization")
 def _batch_norm(t: Any, node: Any, about: About) -> Result:
     a = t.attributes(node)
     names = dict(
@@ -156,7 +154,7 @@ def _batch_norm(t: Any, node: Any, about: About) -> Result:
     return t.layer("batch_norm", [t.get(node.input[0])], settings, weights, about, 1)
 
 
-@rule("LayerNormalization")
+@RULES.of("LayerNormalization")
 def _layer_norm(t: Any, node: Any, about: About) -> Result:
     a, rank = t.attributes(node), len(about["shape"])
     names = dict(zip(("gamma", "beta"), [n for n in node.input[1:] if n], strict=False))
@@ -169,7 +167,7 @@ def _layer_norm(t: Any, node: Any, about: About) -> Result:
     return t.layer("layer_norm", [t.get(node.input[0])], settings, weights, about)
 
 
-@rule("GroupNormalization", "InstanceNormalization")
+@RULES.of("GroupNormalization", "InstanceNormalization")
 def _group_norm(t: Any, node: Any, about: About) -> Result:
     x, gamma, beta = node.input
     a, channels = t.attributes(node), about["shape"][1]
@@ -184,9 +182,9 @@ def _group_norm(t: Any, node: Any, about: About) -> Result:
     weights = {"gamma": t.views[gamma], "beta": t.views[beta]}
     value, last = channels_last(t, t.get(x), about["shape"], about)
     flat = (last[0], math.prod(last[1:-1]), channels)
-    value = add(t, "reshape", [value], about, flat)
+    value = t.builder.node("reshape", [value], about, flat)
     value = t.layer("group_norm", [value], settings, weights, {**about, "shape": flat})
-    return channels_first(t, add(t, "reshape", [value], about, last), about)
+    return channels_first(t, t.builder.node("reshape", [value], about, last), about)
 
 
 def channels_last(
@@ -195,16 +193,16 @@ def channels_last(
     """Add a permutation that moves axis 1 to the end; return its value and shape."""
     axes = [0, *range(2, len(shape)), 1]
     new = tuple(shape[a] for a in axes)
-    return add(t, "permute", [x], about, new, axes=axes), new
+    return t.builder.node("permute", [x], about, new, axes=axes), new
 
 
 def channels_first(t: Any, x: Operand, about: About) -> Operand:
     """Add a permutation that moves the last axis to position 1."""
     rank = len(about["shape"])
-    return add(t, "permute", [x], about, axes=[0, rank - 1, *range(1, rank - 1)])
+    return t.builder.node("permute", [x], about, axes=[0, rank - 1, *range(1, rank - 1)])
 
 
-@rule("MaxPool", "AveragePool")
+@RULES.of("MaxPool", "AveragePool")
 def _pool(t: Any, node: Any, about: About) -> Result:
     a, shape = t.attributes(node), t.shape(node.input[0])
     kernel = list(a["kernel_shape"])
@@ -224,62 +222,32 @@ def _pool(t: Any, node: Any, about: About) -> Result:
         if largest or plain_mean:
             layer = "max_pool_first" if largest else "avg_pool"
             return t.layer(layer, [x], settings, {}, about, 1)
-    if not largest and inside and not symmetric:
-        plain_mean = True
-    value, last = channels_last(t, x, shape, about)
+    value, _ = channels_last(t, x, shape, about)
     windows = {"size": kernel, "stride": list(strides), "dilation": list(dilations), "pads": pads}
     if largest:
-        return channels_first(t, _over_windows(t, value, last, windows, "max", about), about)
-    result = _over_windows(t, value, last, windows, "mean", about)
-    if not plain_mean:
-        # The mean of windows over ones is the share of each window that is inside the image.
-        part = t.builder.add("slice", [value], _first(last), **{**about, "shape": (*last[:-1], 1)})
-        ones = add(
-            t, "+", [1, add(t, "*", [0, part], about, (*last[:-1], 1))], about, (*last[:-1], 1)
-        )
-        share = _over_windows(t, ones, (*last[:-1], 1), windows, "mean", about)
-        result = add(t, "/", [result, share], about, t.builder.shape_of(result))
+        return channels_first(t, t.builder.over_windows(value, windows, "max", about), about)
+    if plain_mean:
+        result = t.builder.over_windows(value, windows, "mean", about)
+    else:
+        result = t.builder.mean_inside(value, windows, about)
     return channels_first(t, result, about)
 
 
-def _first(shape: Sequence[int]) -> dict[str, int]:
-    return {"axis": len(shape) - 1, "start": 0, "stop": 1, "step": 1, "length": shape[-1]}
-
-
-def _over_windows(
-    t: Any, x: Operand, shape: Sequence[int], windows: Mapping[str, Any], op: str, about: About
-) -> Operand:
-    """Add the mean or maximum over the windows of an image whose channels are the last axis."""
-    kernel = windows["size"]
-    rank = len(kernel)
-    counts = [
-        (shape[1 + n] + sum(windows["pads"][n]) - (kernel[n] - 1) * windows["dilation"][n] - 1)
-        // windows["stride"][n]
-        + 1
-        for n in range(rank)
-    ]
-    own = (shape[0], *counts, *kernel, shape[-1])
-    attributes = {**windows, "axes": list(range(1, 1 + rank)), "lowest": op == "max"}
-    value = add(t, "windows", [x], about, own, **attributes)
-    axes = list(range(1 + rank, 1 + 2 * rank))
-    return add(t, op, [value], about, (shape[0], *counts, shape[-1]), axis=axes, keepdims=False)
-
-
-@rule("GlobalAveragePool", "GlobalMaxPool")
+@RULES.of("GlobalAveragePool", "GlobalMaxPool")
 def _global_pool(t: Any, node: Any, about: About) -> Result:
     axes = list(range(2, len(about["shape"])))
     op = "mean" if node.op_type == "GlobalAveragePool" else "max"
-    return add(t, op, [t.get(node.input[0])], about, axis=axes, keepdims=True)
+    return t.builder.node(op, [t.get(node.input[0])], about, axis=axes, keepdims=True)
 
 
-@rule("LRN")
+@RULES.of("LRN")
 def _response_norm(t: Any, node: Any, about: About) -> Result:
     a, shape = t.attributes(node), t.shape(node.input[0])
     size = a["size"]
     low = (size - 1) // 2
     value, last = channels_last(t, t.get(node.input[0]), shape, about)
     axis = len(last) - 1
-    square = add(t, "*", [value, value], about, last)
+    square = t.builder.node("*", [value, value], about, last)
     windows: dict[str, Any] = {
         "size": [size],
         "stride": [1],
@@ -288,15 +256,15 @@ def _response_norm(t: Any, node: Any, about: About) -> Result:
         "axes": [axis],
         "lowest": False,
     }
-    cut = add(t, "windows", [square], about, (*last, size), **windows)
-    total = add(t, "sum", [cut], about, last, axis=[axis + 1], keepdims=False)
-    scaled = add(t, "*", [plain(a.get("alpha", 1e-4)) / size, total], about, last)
-    below = add(t, "+", [plain(a.get("bias", 1.0)), scaled], about, last)
-    power = add(t, "**", [below, plain(a.get("beta", 0.75))], about, last)
-    return channels_first(t, add(t, "/", [value, power], about, last), about)
+    cut = t.builder.node("windows", [square], about, (*last, size), **windows)
+    total = t.builder.node("sum", [cut], about, last, axis=[axis + 1], keepdims=False)
+    scaled = t.builder.node("*", [plain(a.get("alpha", 1e-4)) / size, total], about, last)
+    below = t.builder.node("+", [plain(a.get("bias", 1.0)), scaled], about, last)
+    power = t.builder.node("**", [below, plain(a.get("beta", 0.75))], about, last)
+    return channels_first(t, t.builder.node("/", [value, power], about, last), about)
 
 
-@rule("Pad")
+@RULES.of("Pad")
 def _pad(t: Any, node: Any, about: About) -> Result:
     a, shape = t.attributes(node), t.shape(node.input[0])
     mode, pads, value = a.get("mode", "constant"), a.get("pads"), a.get("value", 0)
@@ -312,27 +280,10 @@ def _pad(t: Any, node: Any, about: About) -> Result:
         return None
     pairs = {axis: (pads[n], pads[n + len(axes)]) for n, axis in enumerate(axes)}
     pairs = {axis: pair for axis, pair in sorted(pairs.items()) if any(pair)}
-    x = t.get(node.input[0])
-    # A window of one entry with padding is the entry; its axis of length 1 is removed again.
-    for axis, pair in pairs.items():
-        longer = list(shape)
-        longer[axis] += sum(pair)
-        attributes: dict[str, Any] = {
-            "axes": [axis],
-            "size": [1],
-            "stride": [1],
-            "dilation": [1],
-            "pads": [list(pair)],
-            "lowest": False,
-        }
-        own = (*longer[: axis + 1], 1, *longer[axis + 1 :])
-        x = add(t, "windows", [x], about, own, **attributes)
-        shape = tuple(longer)
-        x = add(t, "reshape", [x], about, shape)
-    return x
+    return t.builder.pad(t.get(node.input[0]), pairs, about)
 
 
-@rule("Resize")
+@RULES.of("Resize")
 def _resize(t: Any, node: Any, about: About) -> Result:
     a, old, new = t.attributes(node), t.shape(node.input[0]), about["shape"]
     way = a.get("coordinate_transformation_mode", "half_pixel")
@@ -350,8 +301,8 @@ def _resize(t: Any, node: Any, about: About) -> Result:
             continue
         single = (*shape[: axis + 1], 1, *shape[axis + 1 :])
         copies = (*shape[: axis + 1], times, *shape[axis + 1 :])
-        x = add(t, "reshape", [x], about, single)
-        x = add(t, "concat", [x] * times, about, copies, axis=axis + 1)
+        x = t.builder.node("reshape", [x], about, single)
+        x = t.builder.node("concat", [x] * times, about, copies, axis=axis + 1)
         shape[axis] = m
-        x = add(t, "reshape", [x], about, shape)
+        x = t.builder.node("reshape", [x], about, shape)
     return x

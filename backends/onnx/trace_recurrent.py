@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.extend.models import Operand
 
-from .trace_rules import About, Result, add, rule
+from .trace_rules import RULES, About, Result
 
 # The gates in the order of ONNX, by the names of the shipped layers.
 GATES = {"LSTM": "iofg", "GRU": "zrn", "RNN": ""}
@@ -18,7 +18,7 @@ ACTIVATIONS = {
 STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
 
 
-@rule("LSTM", "GRU", "RNN")
+@RULES.of("LSTM", "GRU", "RNN")
 def _recurrent(t: Any, node: Any, about: About) -> Result:
     a, inputs = t.attributes(node), [*node.input, *[""] * 8][:8]
     kind, units = node.op_type, a["hidden_size"]
@@ -34,7 +34,7 @@ def _recurrent(t: Any, node: Any, about: About) -> Result:
     if kind == "GRU" and a.get("linear_before_reset"):
         layer = "gru_reset_after"
     x, (time, batch, width) = t.get(inputs[0]), t.shape(inputs[0])
-    x = add(t, "permute", [x], about, (batch, time, width), axes=[1, 0, 2])
+    x = t.builder.node("permute", [x], about, (batch, time, width), axes=[1, 0, 2])
     joined = _joined(t, node) if kind == "LSTM" or layer == "gru_reset_after" else None
     if ways == 2 and joined is not None:
         weights = _weights(layer, GATES[kind], inputs[1:4], 0, units)
@@ -42,7 +42,7 @@ def _recurrent(t: Any, node: Any, about: About) -> Result:
         weights |= {f"back_{n}": w for n, w in backward.items()}
         shape = {**about, "shape": (batch, time, 2 * units)}
         both = t.layer(f"bidirectional_{layer}", [x], {"units": units}, weights, shape)
-        turned = add(t, "permute", [both], about, (time, batch, 2 * units), axes=[1, 0, 2])
+        turned = t.builder.node("permute", [both], about, (time, batch, 2 * units), axes=[1, 0, 2])
         t.done.update(id(n) for n in joined)
         t.operands[joined[1].output[0]] = turned
         return [turned]
@@ -50,10 +50,10 @@ def _recurrent(t: Any, node: Any, about: About) -> Result:
     for way in range(ways):
         back = way == 1 or a.get("direction") == "reverse"
         weights = _weights(layer, GATES[kind], inputs[1:4], way, units)
-        ahead = add(t, "reverse", [x], about, (batch, time, width)) if back else x
+        ahead = t.builder.node("reverse", [x], about, (batch, time, width)) if back else x
         shape = {**about, "shape": (batch, time, units)}
         h = t.layer(layer, [ahead], {"units": units}, weights, shape)
-        results.append((add(t, "reverse", [h], shape) if back else h, back))
+        results.append((t.builder.node("reverse", [h], shape) if back else h, back))
     return _outputs(t, node, results, (batch, time, units), about)
 
 
@@ -121,10 +121,10 @@ def _outputs(
     if node.output[0] in t.users or node.output[0] in t.kept:
         parts = []
         for value, _ in results:
-            turned = add(t, "permute", [value], about, (time, batch, units), axes=[1, 0, 2])
-            parts.append(add(t, "reshape", [turned], about, (time, 1, batch, units)))
+            turned = t.builder.node("permute", [value], about, (time, batch, units), axes=[1, 0, 2])
+            parts.append(t.builder.node("reshape", [turned], about, (time, 1, batch, units)))
         own = (time, ways, batch, units)
-        first = parts[0] if ways == 1 else add(t, "concat", parts, about, own, axis=1)
+        first = parts[0] if ways == 1 else t.builder.node("concat", parts, about, own, axis=1)
     if len(node.output) < 2 or (node.output[1] not in t.users and node.output[1] not in t.kept):
         return [first]
     lasts = []
@@ -132,6 +132,10 @@ def _outputs(
         index = 0 if back else time - 1
         attributes = {"axis": 1, "index": index, "length": time}
         step = t.builder.add("select", [value], attributes, **{**about, "shape": (batch, units)})
-        lasts.append(add(t, "reshape", [step], about, (1, batch, units)))
-    last = lasts[0] if ways == 1 else add(t, "concat", lasts, about, (ways, batch, units), axis=0)
+        lasts.append(t.builder.node("reshape", [step], about, (1, batch, units)))
+    last = (
+        lasts[0]
+        if ways == 1
+        else t.builder.node("concat", lasts, about, (ways, batch, units), axis=0)
+    )
     return [first, last]

@@ -8,24 +8,27 @@ has no translation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from harness.extend.models import Operand
+from harness.extend.models import Operand, Rules
 
 About = Mapping[str, Any]
 Result = Operand | list[Operand] | None
 # The translation is a `trace.OnnxTranslation`, which imports this module.
 Rule = Callable[[Any, Any, About], Result]
-RULES: dict[str, Rule] = {}
+RULES: Rules[Rule] = Rules()
 
 UNARY = {
     **{n: n.lower() for n in ("Exp", "Log", "Tanh", "Sqrt", "Erf", "Sin", "Cos", "Floor", "Relu")},
     **{n: n.lower() for n in ("Sigmoid", "Softplus", "Abs", "Sign")},
     "Neg": "negative",
     "Not": "~",
+    "Softsign": "softsign",
+    "Mish": "mish",
+    "HardSwish": "hard_swish",
 }
 BINARY = {
     "Sub": "-",
@@ -54,37 +57,12 @@ REDUCTIONS = {
 ALPHA, GAMMA = 1.6732632423543772, 1.0507009873554805
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a function as the rule of operators."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
-
-
-def add(
-    t: Any,
-    op: str,
-    inputs: Sequence[Operand],
-    about: About,
-    shape: Sequence[int] | None = None,
-    kind: str | None = None,
-    **attributes: Any,
-) -> Operand:
-    """Add a node, with another shape or kind than the result of the ONNX node if given."""
-    own = {**about, **({} if shape is None else {"shape": tuple(shape)})}
-    own = {**own, **({} if kind is None else {"kind": kind})}
-    return t.builder.add(op, inputs, attributes, **own)
-
-
 def is_float(t: Any, name: str) -> bool:
     """Return whether a value holds floats."""
     return bool(t.values[name].dtype.kind == "f")
 
 
-@rule("Identity", "Dropout")
+@RULES.of("Identity", "Dropout")
 def _unchanged(t: Any, node: Any, about: About) -> Result:
     name = node.input[0]
     if name in t.views:
@@ -92,43 +70,37 @@ def _unchanged(t: Any, node: Any, about: About) -> Result:
     return t.get(name)
 
 
-@rule(*UNARY)
+@RULES.of(*UNARY)
 def _unary(t: Any, node: Any, about: About) -> Result:
-    return add(t, UNARY[node.op_type], [t.get(node.input[0])], about)
+    return t.builder.node(UNARY[node.op_type], [t.get(node.input[0])], about)
 
 
-@rule(*BINARY)
+@RULES.of(*BINARY)
 def _binary(t: Any, node: Any, about: About) -> Result:
     if node.op_type == "Div" and not is_float(t, node.input[0]):
         return None
-    return add(t, BINARY[node.op_type], [t.get(n) for n in node.input], about)
+    return t.builder.node(BINARY[node.op_type], [t.get(n) for n in node.input], about)
 
 
-@rule(*CHAINS)
+@RULES.of(*CHAINS)
 def _chain(t: Any, node: Any, about: About) -> Result:
     op = CHAINS[node.op_type]
     value, shape = t.get(node.input[0]), t.shape(node.input[0])
     for name in node.input[1:]:
         shape = np.broadcast_shapes(shape, t.shape(name))
-        value = add(t, op, [value, t.get(name)], about, shape)
-    return add(t, "/", [value, len(node.input)], about) if node.op_type == "Mean" else value
+        value = t.builder.node(op, [value, t.get(name)], about, shape)
+    return t.builder.node("/", [value, len(node.input)], about) if node.op_type == "Mean" else value
 
 
-@rule("Reciprocal", "Ceil", "Softsign", "Mish", "HardSwish", "Selu", "ThresholdedRelu")
+@RULES.of("Reciprocal", "Ceil", "Selu", "ThresholdedRelu")
 def _composed(t: Any, node: Any, about: About) -> Result:
     x, a = t.get(node.input[0]), t.attributes(node)
-    make = lambda op, *inputs, **settings: add(t, op, inputs, about, **settings)  # noqa: E731
+    make = lambda op, *inputs, **settings: t.builder.node(op, inputs, about, **settings)  # noqa: E731
     match node.op_type:
         case "Reciprocal":
             return make("/", 1, x)
         case "Ceil":
             return make("negative", make("floor", make("negative", x)))
-        case "Softsign":
-            return make("/", x, make("+", 1, make("abs", x)))
-        case "Mish":
-            return make("*", x, make("tanh", make("softplus", x)))
-        case "HardSwish":
-            return make("*", x, make("hard_sigmoid_sixth", x))
         case "Selu":
             alpha, gamma = plain(a.get("alpha", ALPHA)), plain(a.get("gamma", GAMMA))
             return make("*", gamma, make("elu", x, alpha=alpha))
@@ -141,33 +113,37 @@ def plain(number: float) -> float:
     return float(str(np.float32(number)))
 
 
-@rule("LeakyRelu", "Elu", "Celu", "PRelu", "HardSigmoid", "Clip", "Gelu")
+@RULES.of("LeakyRelu", "Elu", "Celu", "PRelu", "HardSigmoid", "Clip", "Gelu")
 def _activation(t: Any, node: Any, about: About) -> Result:
     x, a = t.get(node.input[0]), t.attributes(node)
     match node.op_type:
         case "LeakyRelu":
-            return add(t, "leaky_relu", [x], about, slope=plain(a.get("alpha", 0.01)))
+            return t.builder.node("leaky_relu", [x], about, slope=plain(a.get("alpha", 0.01)))
         case "Elu":
-            return add(t, "elu", [x], about, alpha=plain(a.get("alpha", 1.0)))
+            return t.builder.node("elu", [x], about, alpha=plain(a.get("alpha", 1.0)))
         case "Celu":
             alpha = plain(a.get("alpha", 1.0))
-            scaled = x if alpha == 1 else add(t, "/", [x, alpha], about)
-            result = add(t, "elu", [scaled], about, alpha=1.0)
-            return result if alpha == 1 else add(t, "*", [alpha, result], about)
+            scaled = x if alpha == 1 else t.builder.node("/", [x, alpha], about)
+            result = t.builder.node("elu", [scaled], about, alpha=1.0)
+            return result if alpha == 1 else t.builder.node("*", [alpha, result], about)
         case "Gelu":
-            return add(t, "gelu_tanh" if a.get("approximate") == "tanh" else "gelu", [x], about)
+            return t.builder.node(
+                "gelu_tanh" if a.get("approximate") == "tanh" else "gelu", [x], about
+            )
         case "PRelu":
-            below = add(t, "relu", [add(t, "negative", [x], about)], about)
-            scaled = add(t, "*", [t.get(node.input[1]), below], about)
-            return add(t, "-", [add(t, "relu", [x], about), scaled], about)
+            below = t.builder.node("relu", [t.builder.node("negative", [x], about)], about)
+            scaled = t.builder.node("*", [t.get(node.input[1]), below], about)
+            return t.builder.node("-", [t.builder.node("relu", [x], about), scaled], about)
         case "HardSigmoid":
             slope, start = plain(a.get("alpha", 0.2)), plain(a.get("beta", 0.5))
             if start == 0.5 and math.isclose(slope, 1 / 6, rel_tol=1e-6):
-                return add(t, "hard_sigmoid_sixth", [x], about)
+                return t.builder.node("hard_sigmoid_sixth", [x], about)
             if start == 0.5 and slope == 0.2:
-                return add(t, "hard_sigmoid_fifth", [x], about)
-            line = add(t, "+", [add(t, "*", [slope, x], about), start], about)
-            return add(t, "minimum", [add(t, "maximum", [line, 0.0], about), 1.0], about)
+                return t.builder.node("hard_sigmoid_fifth", [x], about)
+            line = t.builder.node("+", [t.builder.node("*", [slope, x], about), start], about)
+            return t.builder.node(
+                "minimum", [t.builder.node("maximum", [line, 0.0], about), 1.0], about
+            )
     return _clip(t, node, x, a, about)
 
 
@@ -179,22 +155,22 @@ def _clip(t: Any, node: Any, x: Operand, a: Mapping[str, Any], about: About) -> 
     for op, limit in limits.items():
         if limit is not None and not (isinstance(limit, float) and abs(limit) > 3e38):
             limit = plain(limit) if isinstance(limit, float) else limit
-            x = add(t, op, [x, limit], about)
+            x = t.builder.node(op, [x, limit], about)
     return x
 
 
-@rule("Softmax", "LogSoftmax")
+@RULES.of("Softmax", "LogSoftmax")
 def _softmax(t: Any, node: Any, about: About) -> Result:
     rank = len(about["shape"])
     axis = t.attributes(node).get("axis", 1 if t.opset < 13 else -1) % rank
     op = "softmax" if node.op_type == "Softmax" else "log_softmax"
     before = about["shape"][axis:]
     if t.opset >= 13 or axis == rank - 1 or math.prod(before[1:]) == 1:
-        return add(t, op, [t.get(node.input[0])], about, axis=axis)
+        return t.builder.node(op, [t.get(node.input[0])], about, axis=axis)
     # Before opset 13, all axes from this axis on are one distribution.
     flat = (*about["shape"][:axis], math.prod(before))
-    value = add(t, "reshape", [t.get(node.input[0])], about, flat)
-    return add(t, "reshape", [add(t, op, [value], about, flat, axis=axis)], about)
+    value = t.builder.node("reshape", [t.get(node.input[0])], about, flat)
+    return t.builder.node("reshape", [t.builder.node(op, [value], about, flat, axis=axis)], about)
 
 
 def axes_of(t: Any, node: Any, rank: int) -> list[int] | None:
@@ -211,7 +187,7 @@ def axes_of(t: Any, node: Any, rank: int) -> list[int] | None:
     return sorted(n % rank for n in axes) or list(range(rank))
 
 
-@rule(*REDUCTIONS)
+@RULES.of(*REDUCTIONS)
 def _reduce(t: Any, node: Any, about: About) -> Result:
     name, kind = node.input[0], node.op_type
     x, shape = t.get(name), t.shape(name)
@@ -221,18 +197,18 @@ def _reduce(t: Any, node: Any, about: About) -> Result:
     if not axes:
         return x
     if kind == "ReduceMin":
-        x = add(t, "negative", [x], about, shape)
+        x = t.builder.node("negative", [x], about, shape)
     elif kind in ("ReduceSumSquare", "ReduceL2"):
-        x = add(t, "*", [x, x], about, shape)
+        x = t.builder.node("*", [x, x], about, shape)
     elif kind == "ReduceL1":
-        x = add(t, "abs", [x], about, shape)
+        x = t.builder.node("abs", [x], about, shape)
     keep = bool(t.attributes(node).get("keepdims", 1))
-    result = add(t, REDUCTIONS[kind], [x], about, axis=axes, keepdims=keep)
+    result = t.builder.node(REDUCTIONS[kind], [x], about, axis=axes, keepdims=keep)
     last = {"ReduceMin": "negative", "ReduceL2": "sqrt"}.get(kind)
-    return result if last is None else add(t, last, [result], about)
+    return result if last is None else t.builder.node(last, [result], about)
 
 
-@rule("ReduceLogSumExp", "ArgMax")
+@RULES.of("ReduceLogSumExp", "ArgMax")
 def _along(t: Any, node: Any, about: About) -> Result:
     a, shape = t.attributes(node), t.shape(node.input[0])
     if node.op_type == "ArgMax":
@@ -245,79 +221,55 @@ def _along(t: Any, node: Any, about: About) -> Result:
         return None
     short = [n for axis, n in enumerate(shape) if axis != axes[0]]
     op = "argmax" if node.op_type == "ArgMax" else "logsumexp"
-    result = add(t, op, [t.get(node.input[0])], about, short, axis=axes[0])
-    return add(t, "reshape", [result], about) if a.get("keepdims", 1) else result
+    result = t.builder.node(op, [t.get(node.input[0])], about, short, axis=axes[0])
+    return t.builder.node("reshape", [result], about) if a.get("keepdims", 1) else result
 
 
-@rule("CumSum")
+@RULES.of("CumSum")
 def _cumsum(t: Any, node: Any, about: About) -> Result:
     axis, a = t.number(node.input[1]), t.attributes(node)
     if axis is None or a.get("exclusive") or a.get("reverse"):
         return None
     axis = int(axis.ravel()[0]) % len(about["shape"])
-    return add(t, "cumsum", [t.get(node.input[0])], about, axis=axis)
+    return t.builder.node("cumsum", [t.get(node.input[0])], about, axis=axis)
 
 
-@rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+@RULES.of("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def _reshape(t: Any, node: Any, about: About) -> Result:
     name = node.input[0]
     if name in t.views and not t.views[name][1]:
         # A rule of --map may split and join neighbouring axes of a weight by itself.
         t.views[node.output[0]] = t.views[name]
-    return add(t, "reshape", [t.get(name)], about)
+    return t.builder.node("reshape", [t.get(name)], about)
 
 
-@rule("Transpose")
+@RULES.of("Transpose")
 def _transpose(t: Any, node: Any, about: About) -> Result:
     name, rank = node.input[0], len(about["shape"])
     axes = [int(n) for n in t.attributes(node).get("perm", range(rank)[::-1])]
     if name in t.views and t.shape(name) == t.shape(t.views[name][0]) and not t.views[name][1]:
         turn = ".T" if axes == [1, 0] else f".transpose({', '.join(map(str, axes))})"
         t.views[node.output[0]] = (t.views[name][0], turn)
-    return add(t, "permute", [t.get(name)], about, axes=axes)
+    return t.builder.node("permute", [t.get(name)], about, axes=axes)
 
 
-@rule("Expand", "Tile")
+@RULES.of("Expand", "Tile")
 def _expand(t: Any, node: Any, about: About) -> Result:
     old, new = t.shape(node.input[0]), about["shape"]
     padded = (1,) * (len(new) - len(old)) + tuple(old)
     if any(n not in (1, m) for n, m in zip(padded, new, strict=True)):
         return None
-    return add(t, "broadcast", [t.get(node.input[0])], about)
+    return t.builder.node("broadcast", [t.get(node.input[0])], about)
 
 
-@rule("Concat")
+@RULES.of("Concat")
 def _concat(t: Any, node: Any, about: About) -> Result:
     axis = t.attributes(node)["axis"] % len(about["shape"])
     parts = [t.get(n) for n in node.input if t.shape(n)[axis]]
-    return parts[0] if len(parts) == 1 else add(t, "concat", parts, about, axis=axis)
+    return parts[0] if len(parts) == 1 else t.builder.node("concat", parts, about, axis=axis)
 
 
-def cut(
-    t: Any,
-    value: Operand,
-    shape: Sequence[int],
-    axis: int,
-    bounds: tuple[int, int, int],
-    about: About,
-) -> Operand:
-    """Add a slice of one axis of a value of this shape."""
-    start, stop, step = bounds
-    if bounds == (0, shape[axis], 1):
-        return value
-    new = list(shape)
-    new[axis] = len(range(start, stop, step))
-    attributes: dict[str, Any] = {
-        "axis": axis,
-        "start": start,
-        "stop": stop,
-        "step": step,
-        "length": shape[axis],
-    }
-    return add(t, "slice", [value], about, new, **attributes)
-
-
-@rule("Slice")
+@RULES.of("Slice")
 def _slice(t: Any, node: Any, about: About) -> Result:
     a, shape = t.attributes(node), t.shape(node.input[0])
     if "starts" in a:
@@ -333,14 +285,11 @@ def _slice(t: Any, node: Any, about: About) -> Result:
         if step < 1:
             return None
         bounds = slice(start, end, step).indices(shape[axis])
-        value = cut(t, value, shape, axis, (bounds[0], max(bounds[:2]), step), about)
-        new = list(shape)
-        new[axis] = len(range(*bounds))
-        shape = tuple(new)
+        value = t.builder.cut(value, axis, (bounds[0], max(bounds[:2]), step), about)
     return value
 
 
-@rule("Split")
+@RULES.of("Split")
 def _split(t: Any, node: Any, about: About) -> Result:
     shape = t.shape(node.input[0])
     axis = t.attributes(node).get("axis", 0) % len(shape)
@@ -349,41 +298,36 @@ def _split(t: Any, node: Any, about: About) -> Result:
     for name in node.output:
         length = t.shape(name)[axis]
         bounds = (start, start + length, 1)
-        pieces.append(cut(t, t.get(node.input[0]), shape, axis, bounds, about))
+        pieces.append(t.builder.cut(t.get(node.input[0]), axis, bounds, about))
         start += length
     return pieces
 
 
-@rule("Gather")
+@RULES.of("Gather")
 def _gather(t: Any, node: Any, about: About) -> Result:
     table, index = node.input
     shape = t.shape(table)
     axis = t.attributes(node).get("axis", 0) % len(shape)
     number = t.number(index)
     if number is not None and number.ndim == 0:
-        attributes: dict[str, Any] = {
-            "axis": axis,
-            "index": int(number) % shape[axis],
-            "length": shape[axis],
-        }
-        return add(t, "select", [t.get(table)], about, **attributes)
+        return t.builder.select(t.get(table), axis, int(number), about)
     if number is not None and number.ndim == 1 and len(number):
         indices = [int(n) % shape[axis] for n in number]
         if indices == list(range(indices[0], indices[0] + len(indices))):
             bounds = (indices[0], indices[0] + len(indices), 1)
-            return cut(t, t.get(table), shape, axis, bounds, about)
+            return t.builder.cut(t.get(table), axis, bounds, about)
     if axis == 0 and len(shape) == 2 and table in t.views and not t.views[table][1]:
         settings = {"rows": shape[0], "units": shape[1]}
         return t.layer("embedding", [t.get(index)], settings, {"table": (table, "")}, about)
-    return add(t, "take", [t.get(table), t.get(index)], about, axis=axis)
+    return t.builder.node("take", [t.get(table), t.get(index)], about, axis=axis)
 
 
-@rule("Where")
+@RULES.of("Where")
 def _where(t: Any, node: Any, about: About) -> Result:
-    return add(t, "where", [t.get(n) for n in node.input], about)
+    return t.builder.node("where", [t.get(n) for n in node.input], about)
 
 
-@rule("Cast")
+@RULES.of("Cast")
 def _cast(t: Any, node: Any, about: About) -> Result:
     before, after = t.values[node.input[0]].dtype, t.values[node.output[0]].dtype
     groups = {"f": "f", "b": "b"}
@@ -391,10 +335,10 @@ def _cast(t: Any, node: Any, about: About) -> Result:
         return t.get(node.input[0])
     if after.kind not in "fb":
         return None
-    return add(t, "cast", [t.get(node.input[0])], about)
+    return t.builder.node("cast", [t.get(node.input[0])], about)
 
 
-@rule("OneHot")
+@RULES.of("OneHot")
 def _one_hot(t: Any, node: Any, about: About) -> Result:
     depth, values = t.number(node.input[1]), t.arrays.get(node.input[2])
     rank = len(about["shape"])
@@ -403,9 +347,9 @@ def _one_hot(t: Any, node: Any, about: About) -> Result:
         return None
     classes = int(depth.ravel()[0])
     short = (*t.shape(node.input[0]), classes)
-    value = add(t, "one_hot", [t.get(node.input[0]), classes], about, short)
+    value = t.builder.node("one_hot", [t.get(node.input[0]), classes], about, short)
     if axis == rank - 1:
         return value
     axes = list(range(rank - 1))
     axes.insert(axis, rank - 1)
-    return add(t, "permute", [value], about, axes=axes)
+    return t.builder.node("permute", [value], about, axes=axes)

@@ -248,10 +248,13 @@ class _Translation:
         name = _base(node)
         self._evaluate(node)
         arguments = self._named_arguments(node)
-        about = self._about(node)
-        if node in self.known and isinstance(self.known[node], torch.Tensor):
-            about["values"] = self.known[node].detach().numpy()
-        self.values[node] = self._translate(name, node, arguments, about)
+        nodes = self.builder.graph["nodes"]
+        count = len(nodes)
+        self.values[node] = self._translate(name, node, arguments, self._about(node))
+        known = self.known.get(node)
+        if isinstance(known, torch.Tensor) and len(nodes) > count:
+            # The last of an operator's nodes is its result.
+            nodes[-1]["values"] = known.detach().numpy()
         if (
             name.endswith("_")
             and not name.startswith("_")
@@ -303,8 +306,6 @@ class _Translation:
         rule = RULES.get(base)
         if rule is not None:
             return rule(self, node, a, about)
-        if "values" in about:
+        if node in self.known:
             return self.builder.add("constant", [], {}, **about)
-        attributes = {"operator": str(node.target), "random": base in RANDOM}
-        inputs = [self.values[n] for n in node.all_input_nodes if isinstance(self.values[n], str)]
-        return self.builder.add("unsupported", inputs, attributes, **about)
+        return unsupported(self, node, about, random=base in RANDOM)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from harness.extend.models import Operand
 
-from .trace_rules import Arguments, TorchTranslation, length_of, rule, unsupported
+from .trace_rules import RULES, Arguments, TorchTranslation, length_of, unsupported
 
 
-@rule("embedding")
+@RULES.of("embedding")
 def _embedding(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -27,14 +28,14 @@ def _embedding(
     )
 
 
-@rule("linear")
+@RULES.of("linear")
 def _linear(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
     return _dense(t, a["input"], a["weight"], a["bias"], ".T", about)
 
 
-@rule("addmm")
+@RULES.of("addmm")
 def _addmm(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -66,19 +67,17 @@ def _are_weights(t: TorchTranslation, *operands: Operand | None) -> bool:
     return all(operand is not None and t.builder.is_weight(operand) for operand in operands)
 
 
-@rule("layer_norm")
+@RULES.of("layer_norm")
 def _layer_norm(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
-    if len(a["normalized_shape"]) != 1:
+    if len(a["normalized_shape"]) != 1 or not _are_weights(t, a["weight"], a["bias"]):
         return unsupported(t, node, about)
     weights = {"gamma": (a["weight"], ""), "beta": (a["bias"], "")}
-    if not _are_weights(t, a["weight"], a["bias"]):
-        return unsupported(t, node, about)
     return t.builder.layer("layer_norm", [a["input"]], {"epsilon": a["eps"]}, weights, about)
 
 
-@rule("rms_norm")
+@RULES.of("rms_norm")
 def _rms_norm(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -88,7 +87,7 @@ def _rms_norm(
     return t.builder.layer("rms_norm", [a["input"]], {"epsilon": a["eps"]}, weights, about)
 
 
-@rule("group_norm")
+@RULES.of("group_norm")
 def _group_norm(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -100,7 +99,7 @@ def _group_norm(
     return t.builder.layer("group_norm", [a["input"]], attributes, weights, about, channels=1)
 
 
-@rule("batch_norm")
+@RULES.of("batch_norm")
 def _batch_norm(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -120,7 +119,7 @@ def _batch_norm(
     return t.builder.layer("batch_norm", [a["input"]], attributes, weights, about, channels=1)
 
 
-@rule("dropout")
+@RULES.of("dropout")
 def _dropout(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -130,20 +129,24 @@ def _dropout(
     return t.builder.layer("dropout", [value], {"keep": round(1 - a["p"], 12)}, {}, about)
 
 
-@rule("conv1d", "conv2d")
+def _each(value: Sequence[int], rank: int) -> list[int]:
+    """Return one number for each axis of an image; torch also allows a single number."""
+    return [*value] * rank if len(value) == 1 else [*value]
+
+
+@RULES.of("conv1d", "conv2d")
 def _convolution(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
     kernel = [int(n) for n in node.args[1].meta["val"].shape]
     rank = len(kernel) - 2
-    each = lambda value: list(value) * rank if len(value) == 1 else list(value)  # noqa: E731
-    padding = a["padding"] if isinstance(a["padding"], str) else each(a["padding"])
+    padding = a["padding"] if isinstance(a["padding"], str) else _each(a["padding"], rank)
     attributes = {
         "units": kernel[0],
         "kernel": kernel[2:],
-        "stride": each(a["stride"]),
+        "stride": _each(a["stride"], rank),
         "padding": padding,
-        "dilation": each(a["dilation"]),
+        "dilation": _each(a["dilation"], rank),
         "groups": a["groups"],
         "bias": a["bias"] is not None,
     }
@@ -152,14 +155,13 @@ def _convolution(
     return t.builder.layer(f"conv{rank}d", [a["input"]], attributes, weights, about, channels=1)
 
 
-@rule("max_pool2d", "avg_pool2d")
+@RULES.of("max_pool2d", "avg_pool2d")
 def _pool(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
-    each = lambda value: list(value) * 2 if len(value) == 1 else list(value)  # noqa: E731
     name = "max_pool_first" if "max_pool" in str(node.target) else "avg_pool"
     attributes = {
-        "window": each(a["kernel_size"]),
-        "stride": each(a["stride"] or a["kernel_size"]),
-        "padding": each(a["padding"]),
+        "window": _each(a["kernel_size"], 2),
+        "stride": _each(a["stride"] or a["kernel_size"], 2),
+        "padding": _each(a["padding"], 2),
     }
     if (
         a["ceil_mode"]
@@ -172,7 +174,7 @@ def _pool(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[st
     return t.builder.layer(name, [a["self"]], attributes, {}, about, channels=1)
 
 
-@rule("adaptive_avg_pool2d", "adaptive_avg_pool1d")
+@RULES.of("adaptive_avg_pool2d", "adaptive_avg_pool1d")
 def _adaptive(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -190,26 +192,24 @@ def _adaptive(
     return t.builder.layer("avg_pool", [a["self"]], attributes, {}, about, channels=1)
 
 
-@rule("scaled_dot_product_attention")
+@RULES.of("scaled_dot_product_attention")
 def _attention(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
-    scale = a["scale"]
-    if scale is None:
-        scale = length_of(node, -1) ** -0.5
+    width = length_of(node, -1)
     attributes = {
-        "scale": scale,
+        "scale": width**-0.5 if a["scale"] is None else a["scale"],
         "causal": bool(a["is_causal"]),
         "keep": round(1 - a["dropout_p"], 12),
+        "width": width,
     }
-    attributes["width"] = length_of(node, -1)
     mask = [] if a["attn_mask"] is None else [a["attn_mask"]]
     return t.builder.add(
         "attention", [a["query"], a["key"], a["value"], *mask], attributes, **about
     )
 
 
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+@RULES.of("lstm", "gru", "rnn_tanh", "rnn_relu")
 def _recurrent(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Any:

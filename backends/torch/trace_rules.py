@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.extend.models import GraphBuilder, Operand
+from harness.extend.models import GraphBuilder, Operand, Rules
 
 Arguments = Mapping[str, Any]
 ELEMENTWISE = {
@@ -58,11 +58,9 @@ UNCHANGED = frozenset(
         "alias",
         "contiguous",
         "clone",
-        "detach_",
         "lift_fresh_copy",
         "lift_fresh",
         "_to_copy",
-        "native_dropout",
     ]
 )
 RESHAPES = frozenset(
@@ -85,27 +83,19 @@ CHECKS = frozenset(["_assert_tensor_metadata", "_assert_async", "sym_size"])
 
 
 class TorchTranslation(Protocol):
-    """The parts of the translation that rules use: the graph, the value of each torch node, and
-    whether the program is that of the training mode."""
+    """The parts of the translation that rules use: the graph, the value of each torch node, the
+    tensors of nodes that depend on no input, and whether the program is that of the training mode.
+    """
 
     training: bool
     builder: GraphBuilder
     values: dict[torch.fx.Node, Any]
+    known: dict[torch.fx.Node, torch.Tensor]
 
 
 Rule = Callable[[TorchTranslation, torch.fx.Node, Arguments, dict[str, Any]], Any]
 # The rule of each operator, by its name without overload.
-RULES: dict[str, Rule] = {}
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a function as the rule of operators."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+RULES: Rules[Rule] = Rules()
 
 
 def _axes(dims: Any, rank: int) -> list[int]:
@@ -123,7 +113,7 @@ def length_of(node: torch.fx.Node, axis: int, number: int = 0) -> int:
     return int(node.args[number].meta["val"].shape[axis])
 
 
-@rule("add", "sub", "rsub")
+@RULES.of("add", "sub", "rsub")
 def _add(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     left, right = a["self"], a["other"]
     if str(node.target).startswith("aten.rsub"):
@@ -134,14 +124,14 @@ def _add(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str
     return t.builder.add(sign, [left, right], {}, **about)
 
 
-@rule("pow")
+@RULES.of("pow")
 def _power(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
     return t.builder.add("**", [a["self"], a["exponent"]], {}, **about)
 
 
-@rule("rsqrt", "reciprocal")
+@RULES.of("rsqrt", "reciprocal")
 def _inverse(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -151,13 +141,13 @@ def _inverse(
     return t.builder.add("/", [1, below], {}, **about)
 
 
-@rule("gelu")
+@RULES.of("gelu")
 def _gelu(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     name = "gelu_tanh" if a["approximate"] == "tanh" else "gelu"
     return t.builder.add(name, [a["self"]], {}, **about)
 
 
-@rule("leaky_relu", "elu")
+@RULES.of("leaky_relu", "elu")
 def _slope(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -166,7 +156,7 @@ def _slope(
     return t.builder.add("elu", [a["self"]], {"alpha": a["alpha"]}, **about)
 
 
-@rule("clamp", "clamp_min", "clamp_max", "hardtanh")
+@RULES.of("clamp", "clamp_min", "clamp_max", "hardtanh")
 def _clamp(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -179,7 +169,7 @@ def _clamp(
     return value
 
 
-@rule("softmax", "log_softmax", "_softmax", "cumsum", "logsumexp")
+@RULES.of("softmax", "log_softmax", "_softmax", "cumsum", "logsumexp")
 def _along(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -188,7 +178,7 @@ def _along(
     return t.builder.add(name, [a["self"]], {"axis": dim % _rank(node)}, **about)
 
 
-@rule("sum", "mean", "amax", "amin", "var")
+@RULES.of("sum", "mean", "amax", "amin", "var")
 def _reduce(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -210,14 +200,14 @@ def _reduce(
     return result
 
 
-@rule("argmax")
+@RULES.of("argmax")
 def _argmax(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
     return t.builder.add("argmax", [a["self"]], {"axis": a["dim"] % _rank(node)}, **about)
 
 
-@rule("transpose", "t", "permute", "movedim", "numpy_T")
+@RULES.of("transpose", "t", "permute", "movedim", "numpy_T")
 def _permute(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -231,7 +221,7 @@ def _permute(
     return t.builder.add("permute", [a["self"]], {"axes": axes}, **about)
 
 
-@rule("expand", "expand_as", "repeat")
+@RULES.of("expand", "expand_as", "repeat")
 def _expand(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -245,13 +235,16 @@ def _expand(
     return t.builder.add("broadcast", [a["self"]], {}, **about)
 
 
-def unsupported(t: TorchTranslation, node: torch.fx.Node, about: dict[str, Any]) -> Operand:
-    """Add an operator without a translation."""
-    inputs = [t.values[n] for n in node.all_input_nodes]
-    return t.builder.add("unsupported", inputs, {"operator": str(node.target)}, **about)
+def unsupported(
+    t: TorchTranslation, node: torch.fx.Node, about: dict[str, Any], random: bool = False
+) -> Operand:
+    """Add an operator without a translation; with ``random``, it draws random numbers."""
+    inputs = [t.values[n] for n in node.all_input_nodes if isinstance(t.values[n], str)]
+    attributes = {"operator": str(node.target), "random": random}
+    return t.builder.add("unsupported", inputs, attributes, **about)
 
 
-@rule("slice")
+@RULES.of("slice")
 def _slice(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -265,64 +258,43 @@ def _slice(
             f"{about['place']}: a slice ends beyond the traced length {length}; the spec takes "
         )
         t.builder.graph["remarks"].append(f"{remark}the whole axis at every length")
-    return _cut(t, a["self"], axis, (start, stop, a["step"]), length, about)
+    return t.builder.cut(a["self"], axis, (start, stop, a["step"]), about)
 
 
-def _cut(
-    t: TorchTranslation,
-    value: Operand,
-    axis: int,
-    bounds: tuple[int, int, int],
-    length: int,
-    about: Any,
-) -> Operand:
-    if bounds == (0, length, 1):
-        return value
-    start, stop, step = bounds
-    attributes = {"axis": axis, "start": start, "stop": stop, "step": step, "length": length}
-    return t.builder.add("slice", [value], attributes, **about)
-
-
-@rule("narrow")
+@RULES.of("narrow")
 def _narrow(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
     axis = a["dim"] % _rank(node)
     bounds = (a["start"], a["start"] + a["length"], 1)
-    return _cut(t, a["self"], axis, bounds, length_of(node, axis), about)
+    return t.builder.cut(a["self"], axis, bounds, about)
 
 
-@rule("select")
+@RULES.of("select")
 def _select(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
-    axis = a["dim"] % _rank(node)
-    length = length_of(node, axis)
-    attributes = {"axis": axis, "index": a["index"] % length, "length": length}
-    return t.builder.add("select", [a["self"]], attributes, **about)
+    return t.builder.select(a["self"], a["dim"] % _rank(node), a["index"], about)
 
 
-@rule("split", "split_with_sizes", "chunk", "unbind")
+@RULES.of("split", "split_with_sizes", "chunk", "unbind")
 def _pieces(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> list[Operand]:
     axis = a["dim"] % _rank(node)
-    length = length_of(node, axis)
     pieces: list[Operand] = []
     start = 0
     for number, piece in enumerate(node.meta["val"]):
-        own = {**about, "shape": tuple(int(n) for n in piece.shape)}
         if "unbind" in str(node.target):
-            attributes = {"axis": axis, "index": number, "length": length}
-            pieces.append(t.builder.add("select", [a["self"]], attributes, **own))
+            pieces.append(t.builder.select(a["self"], axis, number, about))
             continue
         stop = start + int(piece.shape[axis])
-        pieces.append(_cut(t, a["self"], axis, (start, stop, 1), length, own))
+        pieces.append(t.builder.cut(a["self"], axis, (start, stop, 1), about))
         start = stop
     return pieces
 
 
-@rule("cat", "concat", "stack")
+@RULES.of("cat", "concat", "stack")
 def _concat(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -335,7 +307,7 @@ def _concat(
     return t.builder.add("concat", parts, {"axis": axis}, **about)
 
 
-@rule("where")
+@RULES.of("where")
 def _where(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -348,12 +320,12 @@ def _finite(value: Operand) -> Operand:
     return LOWEST if value == -math.inf else value
 
 
-@rule("masked_fill")
+@RULES.of("masked_fill")
 def _fill(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     return t.builder.add("where", [a["mask"], _finite(a["value"]), a["self"]], {}, **about)
 
 
-@rule("to", "type_as", "float", "double")
+@RULES.of("to", "type_as", "float", "double")
 def _cast(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
     source = node.args[0].meta["val"]
     same = source.dtype.is_floating_point == node.meta["val"].dtype.is_floating_point
@@ -362,7 +334,7 @@ def _cast(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[st
     return t.builder.add("cast", [a["self"]], {}, **about)
 
 
-@rule("index_select", "index")
+@RULES.of("index_select", "index")
 def _index(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
@@ -371,13 +343,13 @@ def _index(
     used = [(n, i) for n, i in enumerate(a["indices"]) if i is not None]
     if len(used) == 1:
         return t.builder.add("take", [a["self"], used[0][1]], {"axis": used[0][0]}, **about)
-    if "values" in about:
+    if node in t.known:
         return t.builder.add("constant", [], {}, **about)
     indices = [i for _, i in used]
     return t.builder.add("gather", [a["self"], *indices], {"axes": [n for n, _ in used]}, **about)
 
 
-@rule(
+@RULES.of(
     *(
         "arange",
         "zeros",
@@ -394,6 +366,6 @@ def _index(
 def _constant(
     t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
 ) -> Operand:
-    if about.get("values") is None:
+    if node not in t.known:
         return unsupported(t, node, about)
     return t.builder.add("constant", [], {}, **about)

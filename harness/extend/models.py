@@ -18,7 +18,7 @@ from harness.runtime.own_model.contract import (
     run_user_code,
     sizes_taken,
 )
-from harness.runtime.own_model.graph import GraphBuilder, Operand, TracedGraph
+from harness.runtime.own_model.graph import GraphBuilder, Operand, Rules, TracedGraph, short_pads
 from harness.runtime.own_model.recorder import Recorder
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "OwnModels",
     "Placing",
     "Recorder",
+    "Rules",
     "TracedGraph",
     "made",
     "names_taken",
@@ -38,5 +39,6 @@ __all__ = [
     "place_of",
     "reshaped",
     "run_user_code",
+    "short_pads",
     "sizes_taken",
 ]

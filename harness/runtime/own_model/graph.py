@@ -15,8 +15,8 @@ A backend's tracer translates its framework's operators to these:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 from typing_extensions import TypedDict  # before Python 3.12 pydantic accepts no other
 
@@ -63,6 +63,33 @@ class TracedGraph(TypedDict):
     weights: dict[str, list[Any]]
 
 
+# A window of one entry, and no padding.
+NO_WINDOWS: Mapping[str, Any] = {"size": [1], "stride": [1], "dilation": [1], "lowest": False}
+
+
+def short_pads(pairs: Sequence[Sequence[int]]) -> list[Any]:
+    """Return one number for each axis if the padding before and after it is the same, else the
+    pairs (before, after)."""
+    equal = all(before == after for before, after in pairs)
+    return [before for before, _ in pairs] if equal else [list(pair) for pair in pairs]
+
+
+R = TypeVar("R", bound=Callable[..., Any])
+
+
+class Rules(dict[str, R]):
+    """A tracer's rules, by the name of the framework's operator or layer."""
+
+    def of(self, *names: str) -> Callable[[R], R]:
+        """Return a decorator that makes a function the rule of these names."""
+
+        def register(function: R) -> R:
+            self.update(dict.fromkeys(names, function))
+            return function
+
+        return register
+
+
 class GraphBuilder:
     """A graph that a tracer builds node by node.
 
@@ -106,6 +133,95 @@ class GraphBuilder:
         self.graph["nodes"].append(node)
         self._nodes[name] = node
         return name
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[Operand],
+        about: Mapping[str, Any],
+        shape: Sequence[int] | None = None,
+        kind: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Add a node and return its name. ``about`` has the other arguments of :meth:`add`; a shape
+        and a kind replace those in it."""
+        own = {"shape": shape, "kind": kind}
+        return self.add(
+            op, inputs, attributes, **{**about, **{n: v for n, v in own.items() if v is not None}}
+        )
+
+    def cut(
+        self, value: Operand, axis: int, bounds: tuple[int, int, int], about: Mapping[str, Any]
+    ) -> Operand:
+        """Add a slice of one axis (start, stop, step) and return its name; return the value itself
+        for a slice of the whole axis."""
+        shape = list(self.shape_of(value))
+        length = shape[axis]
+        if bounds == (0, length, 1):
+            return value
+        start, stop, step = bounds
+        shape[axis] = len(range(*bounds))
+        cut = {"axis": axis, "start": start, "stop": stop, "step": step, "length": length}
+        return self.add("slice", [value], cut, **{**about, "shape": shape})
+
+    def select(self, value: Operand, axis: int, index: int, about: Mapping[str, Any]) -> str:
+        """Add the entry of an axis at an index, which may be negative; return its name."""
+        shape = list(self.shape_of(value))
+        length = shape.pop(axis)
+        picked = {"axis": axis, "index": index % length, "length": length}
+        return self.add("select", [value], picked, **{**about, "shape": shape})
+
+    def pad(
+        self, value: Operand, pairs: Mapping[int, Sequence[int]], about: Mapping[str, Any]
+    ) -> Operand:
+        """Add zeros before and after axes; ``pairs`` has their numbers by axis."""
+        shape = list(self.shape_of(value))
+        for axis, pair in pairs.items():
+            shape[axis] += sum(pair)
+            # A window of one entry with padding is the entry; its axis of length 1 is removed.
+            windows = {**NO_WINDOWS, "axes": [axis], "pads": [list(pair)]}
+            wide = (*shape[: axis + 1], 1, *shape[axis + 1 :])
+            value = self.node("windows", [value], about, wide, **windows)
+            value = self.node("reshape", [value], about, shape)
+        return value
+
+    def over_windows(
+        self, value: Operand, windows: Mapping[str, Any], op: str, about: Mapping[str, Any]
+    ) -> str:
+        """Add the ``mean`` or ``max`` over the windows of an image with channels last.
+
+        ``windows`` has the lists ``size``, ``stride``, ``dilation`` and ``pads`` (pairs), with an
+        entry for each axis of the image.
+        """
+        shape, rank = self.shape_of(value), len(windows["size"])
+        counts = [
+            (length + sum(pair) - (size - 1) * dilation - 1) // stride + 1
+            for length, pair, size, dilation, stride in zip(
+                shape[1 : 1 + rank],
+                *(windows[n] for n in ("pads", "size", "dilation", "stride")),
+                strict=True,
+            )
+        ]
+        own = (shape[0], *counts, *windows["size"], shape[-1])
+        places = {**windows, "axes": list(range(1, 1 + rank)), "lowest": op == "max"}
+        parts = self.add("windows", [value], places, **{**about, "shape": own})
+        axes = list(range(1 + rank, 1 + 2 * rank))
+        last = (shape[0], *counts, shape[-1])
+        return self.node(op, [parts], about, last, axis=axes, keepdims=False)
+
+    def mean_inside(
+        self, value: Operand, windows: Mapping[str, Any], about: Mapping[str, Any]
+    ) -> str:
+        """Add the mean over those entries of each window that are inside the image; see
+        :meth:`over_windows`."""
+        shape = self.shape_of(value)
+        one = (*shape[:-1], 1)
+        # The mean of windows over ones is the share of each window that is inside.
+        part = self.cut(value, len(shape) - 1, (0, 1, 1), about)
+        ones = self.node("+", [1, self.node("*", [0, part], about, one)], about, one)
+        share = self.over_windows(ones, windows, "mean", about)
+        mean = self.over_windows(value, windows, "mean", about)
+        return self.node("/", [mean, share], about, self.shape_of(mean))
 
     def layer(
         self,
