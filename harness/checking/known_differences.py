@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 
 from harness.errors import SpecError
-from harness.language.axis_attributes import flatten
+from harness.language.axis_attributes import common_value
 from harness.language.base_models import Strict
 from harness.language.document import Document, load, parse, validate
 from harness.program.ir import Program
@@ -183,8 +183,7 @@ def _find_parameters(match: Match, result: CellResult, program: Program) -> froz
 
     def fits(value: object, pattern: object) -> bool:
         # Write values like in a spec: 2, not 2.0, and one value for all axes if they are equal.
-        entries = set(flatten([value]))
-        single = entries.pop() if len(entries) == 1 else value
+        single = common_value(value)
         texts = (str(value), f"{single:g}" if isinstance(single, float) else str(single))
         return any(fnmatchcase(text, str(pattern)) for text in texts)
 

@@ -40,6 +40,13 @@ def flatten(values: Iterable[Any]) -> Iterator[Any]:
             yield value
 
 
+def common_value(value: Any) -> Any:
+    """Return the number that all entries of nested lists have: ``[[0, 0], [0, 0]]`` gives 0. Return
+    any other value unchanged."""
+    entries = list(flatten([value]))
+    return entries[0] if entries and all(e == entries[0] for e in entries) else value
+
+
 def read_axis_values(
     name: str, default: Sequence[Any], value: Any, sizes: Mapping[str, Dim], at: Place
 ) -> AxisValues:

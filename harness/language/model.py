@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.errors import ErrorList, Place, SpecError, did_you_mean, shorten, with_place
 from harness.language import schema
+from harness.language.axis_attributes import common_value
 from harness.language.checksums import known_name
 from harness.language.definitions import check_definition
 from harness.language.document import parse, validate
@@ -313,9 +314,10 @@ def fingerprint(spec: Spec) -> str:
 
 def _older_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's attributes as earlier versions of the shipped layers had them: without the
-    attributes in :data:`LATER_ATTRIBUTES` that have their defaults, and without the checksum."""
+    attributes in :data:`LATER_ATTRIBUTES` that have their defaults, with one number for all axes if
+    these have the same, and without the checksum."""
     own = {
-        name: _one_number(value)
+        name: common_value(value)
         for name, value in attributes.get("attributes", {}).items()
         if name not in LATER_ATTRIBUTES or value != LATER_ATTRIBUTES[name]
     }
@@ -324,14 +326,6 @@ def _older_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
         rest["definition"] = "dense_without_bias"
         del own["bias"]
     return {**rest, "attributes": own} if "attributes" in rest else rest
-
-
-def _one_number(value: Any) -> Any:
-    """Return the number that all entries of a list have; earlier versions had one for all axes."""
-    if isinstance(value, list | tuple) and value:
-        numbers = [_one_number(item) for item in value]
-        return numbers[0] if all(n == numbers[0] for n in numbers) else value
-    return value
 
 
 def _meaning(value: Any) -> Any:

@@ -8,14 +8,19 @@ queries from its row ``[b, t]`` and a column of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array
+from harness.errors import Place
+from harness.language.axes import size_of
+from harness.language.document import Locator
+from harness.language.expressions import parse_expression
 from harness.porting.rewriting import Calls
 from harness.porting.sizes import Dim, TracedCall
+from harness.program.dims import Dim as Size
 
 # Calls that only move entries.
 MOVES = frozenset({"reshape", "permute", "slice", "select", "broadcast"})
@@ -46,7 +51,7 @@ class AttentionLayers:
     """
 
     def __init__(self, sizes: Iterable[str]) -> None:
-        self.lengths = dict(zip(sizes, LENGTHS, strict=False))
+        self.lengths = {n: Size(length) for n, length in zip(sizes, LENGTHS, strict=False)}
 
     def __call__(
         self, calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
@@ -62,20 +67,23 @@ class AttentionLayers:
             return [call]
         if not self._merges_heads(chain, attention):
             return [call]
-        found = _layer(attention, query, key, value, call, done)
+        found = _choose_layer(attention, query, key, value, call, done)
         if found is None:
             return [call]
-        x = done[query.dense.inputs[0]]
-        layer = replace(calls.new(call, "layer", [x.name, *found[1]], x.shape), attributes=found[0])
-        same = layer.shape[:-1] == call.shape[:-1]
-        return (
-            [layer]
-            if same
-            else [layer, replace(call, op="reshape", inputs=(layer.name,), attributes={})]
-        )
+        x, (name, settings) = done[query.dense.inputs[0]], found
+        weights = _weights({"q": query, "k": key, "v": value}, call)
+        path = attention.modules[-1][0].split("@")[0] if attention.modules else ""
+        owner = {"owner": path} if path else {}
+        layer = calls.layer(call, name, [x.name], x.shape, settings, weights, **owner)
+        if layer.shape[:-1] == call.shape[:-1]:
+            return [layer]
+        return [layer, calls.new(call, "reshape", [layer.name], call.shape)]
 
-    def _length(self, dim: Dim) -> int:
-        return dim if isinstance(dim, int) else int(eval(dim, {"__builtins__": {}}, self.lengths))
+    def _length(self, length: Dim) -> int:
+        """Return a length for the chosen lengths of the free sizes."""
+        if isinstance(length, int):
+            return length
+        return size_of(parse_expression(length, Locator(Place(""))), self.lengths).constant
 
     def _shape(self, call: TracedCall) -> tuple[int, ...]:
         return tuple(self._length(n) for n in call.shape)
@@ -85,10 +93,10 @@ class AttentionLayers:
     ) -> tuple[list[TracedCall], TracedCall | None]:
         """Return the moves before a value, first to last, and the call of ``ops`` before them."""
         chain: list[TracedCall] = []
-        while isinstance(name, str) and done[name].op in MOVES:
+        while name in done and done[name].op in MOVES:
             chain.append(done[name])
             name = done[name].inputs[0]
-        source = done.get(name) if isinstance(name, str) else None
+        source = done.get(name)
         return chain[::-1], source if source is not None and source.op in ops else None
 
     def _move(self, array: Array, chain: Iterable[TracedCall]) -> Array:
@@ -152,53 +160,49 @@ def _same_input(*heads: _Heads) -> bool:
     return len({h.dense.inputs for h in heads}) == 1 and heads[1].count == heads[2].count
 
 
-def _layer(
+def _choose_layer(
     attention: TracedCall,
     query: _Heads,
     key: _Heads,
     value: _Heads,
     out: TracedCall,
     done: Mapping[str, TracedCall],
-) -> tuple[dict[str, Any], list[Any]] | None:
-    """Return the attributes of the shipped layer and its further inputs; None if there is none."""
-    scale = attention.attributes["scale"]
-    if abs(scale * query.width**0.5 - 1) > 1e-9:
+) -> tuple[str, dict[str, Any]] | None:
+    """Return the name and the settings of the shipped layer; None if there is none."""
+    if abs(attention.attributes["scale"] * query.width**0.5 - 1) > 1e-9:
         return None
-    causal, mask = attention.attributes["causal"], list(attention.inputs[3:])
-    if mask and done[mask[0]].op == "formula" and done[mask[0]].attributes["formula"] == "causal":
-        causal, mask = True, []
-    parts = {"q": query, "k": key, "v": value}
-    biased = [h.dense.attributes["settings"].get("bias", True) for h in parts.values()]
-    biased.append(out.attributes["settings"].get("bias", True))
-    settings: dict[str, Any]
-    if (
-        query.rotary is not None
-        and key.rotary is not None
-        and causal
-        and not mask
-        and not any(biased)
-    ):
-        if query.rotary.attributes != key.rotary.attributes:
+    causal = attention.attributes["causal"]
+    if mask := attention.inputs[3:]:
+        formula = done[mask[0]]
+        if formula.op != "formula" or formula.attributes["formula"] != "causal":
             return None
-        layer = "grouped_attention"
-        settings = {"groups": key.count, "each": key.repeats, **query.rotary.attributes}
-    elif query.rotary is None and key.rotary is None and key.repeats == 1 and all(biased):
-        layer = "causal_attention" if causal else "self_attention"
-        settings = {"heads": query.count, "head": query.width}
-        if mask:
-            return None
-    else:
+        causal = True
+    biased = {_has_bias(call) for call in (query.dense, key.dense, value.dense, out)}
+    turned = {
+        None if h.rotary is None else tuple(h.rotary.attributes.items()) for h in (query, key)
+    }
+    if len(biased) > 1 or len(turned) > 1:
         return None
-    weights: dict[str, list[str]] = {}
-    for letter, heads in parts.items():
-        weights[f"W_{letter}"] = _columns(heads, "W")
-        if all(biased):
-            weights[f"b_{letter}"] = _columns(heads, "b")
+    if query.rotary is None and key.repeats == 1 and True in biased:
+        name = "causal_attention" if causal else "self_attention"
+        return name, {"heads": query.count, "head": query.width}
+    if query.rotary is not None and causal and False in biased:
+        groups = {"groups": key.count, "each": key.repeats}
+        return "grouped_attention", {**groups, **query.rotary.attributes}
+    return None
+
+
+def _has_bias(dense: TracedCall) -> bool:
+    return bool(dense.attributes["settings"].get("bias", True))
+
+
+def _weights(parts: Mapping[str, _Heads], out: TracedCall) -> dict[str, list[str]]:
+    """Return the model's arrays by the names of the attention layer's parameters."""
     own = out.attributes["weights"]
-    weights |= {"W_o": own["W"]} | ({"b_o": own["b"]} if all(biased) else {})
-    owner = attention.modules[-1][0].split("@")[0] if attention.modules else ""
-    attributes = {"layer": layer, "settings": settings, "weights": weights, "channels": -1}
-    return {**attributes, **({"owner": owner} if owner else {})}, []
+    return {
+        **{f"{p}_{letter}": _columns(heads, p) for letter, heads in parts.items() for p in own},
+        **{f"{p}_o": own[p] for p in own},
+    }
 
 
 def _columns(heads: _Heads, parameter: str) -> list[str]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.convert.source.literals import unique
 from harness.errors import UsageError
-from harness.porting.sizes import Dim, TracedCall
+from harness.porting.sizes import Dim, TracedCall, minus_one
 
 # The precedence of operators; functions and names bind most strongly.
 LEVELS = {
@@ -26,6 +27,8 @@ LEVELS = {
 ATOM = 9
 # A longer expression is not written inside another expression.
 LONG = 60
+# A shorter formula is written for each of its users.
+SHORT = 20
 # A score so low that softmax gives 0 for it, as in the shipped attention layers.
 LOWEST = "-1.0e30"
 
@@ -70,22 +73,17 @@ class Equations:
             self.texts[call.name] = Expression(self.names[call.name])
             return
         text = self._express(call)
-        if name or (uses > 1 and not self._is_short(call)) or (len(text.text) > LONG and uses):
+        short = call.op in ("formula", "weight") and len(text.text) < SHORT
+        if name or (uses > 1 and not short) or (len(text.text) > LONG and uses):
             text = self.assign(text, name)
         self.texts[call.name] = text
 
     def assign(self, text: Expression, name: str = "") -> Expression:
         """Assign an expression to a name; return the name."""
-        if not name:
-            number = 1
-            while (name := "h" if number == 1 else f"h_{number}") in self.taken:
-                number += 1
+        name = name or unique("h", self.taken)
         self.taken.add(name)
         self.lines.append(f"{name} = {text.text}")
         return Expression(name)
-
-    def _is_short(self, call: TracedCall) -> bool:
-        return call.op in ("formula", "weight") and len(self._express(call).text) < 20
 
     def get(self, operand: Any) -> Expression:
         """Return the expression of an operand."""
@@ -115,18 +113,16 @@ class Equations:
             return Expression(f"-{operands[0].inside(level)}", level)
         if call.op == "~":
             return Expression(f"~{operands[0].inside(ATOM)}", level)
+
+        def side(operand: Expression, least: int) -> str:
+            # Comparisons inside & and | need brackets.
+            compared = level < LEVELS["~"] and operand.level == LEVELS["<"]
+            return f"({operand.text})" if compared else operand.inside(least)
+
         left, right = operands
         # The right operand of - and / needs brackets at the same level; ** binds to the right.
-        compare = level == LEVELS["<"]
-        first = left.inside(
-            level + 1 if call.op == "**" or compare or (level < 3 and left.level == 4) else level
-        )
-        if level < 3 and left.level == LEVELS["<"]:
-            first = f"({left.text})"
-        second = right.inside(level + 1)
-        if level < 3 and right.level == LEVELS["<"]:
-            second = f"({right.text})"
-        return Expression(f"{first} {call.op} {second}", level)
+        more = call.op == "**" or level == LEVELS["<"]
+        return Expression(f"{side(left, level + more)} {call.op} {side(right, level + 1)}", level)
 
     def shape(self, operand: Any) -> tuple[Dim, ...]:
         """Return the shape of an operand; ``()`` for a number."""
@@ -156,13 +152,9 @@ def _reduce(e: Equations, call: TracedCall) -> Expression:
 
 def _along(e: Equations, call: TracedCall) -> Expression:
     axis = call.attributes["axis"]
-    last = axis == len(call.shape) - 1 and call.op != "cumsum"
+    last = axis == len(call.shape) - 1 and call.op not in ("cumsum", "argmax")
     more = "" if last else f", axis={axis}"
     return Expression(f"{call.op}({e.get(call.inputs[0]).text}{more})")
-
-
-def _argmax(e: Equations, call: TracedCall) -> Expression:
-    return Expression(f"argmax({e.get(call.inputs[0]).text}, axis={call.attributes['axis']})")
 
 
 def _concat(e: Equations, call: TracedCall) -> Expression:
@@ -180,16 +172,12 @@ def _cut(e: Equations, call: TracedCall) -> Expression:
     a = call.attributes
     base = e.get(call.inputs[0]).inside(ATOM)
     if call.op == "select":
-        index = "-1" if a["index"] == _minus_one(a["length"]) else e.write(a["index"], "index")
+        index = "-1" if a["index"] == minus_one(a["length"]) else e.write(a["index"], "index")
     else:
         start = "" if a["start"] == 0 else e.write(a["start"], "start")
         stop = "" if a["stop"] == a["length"] else e.write(a["stop"], "stop")
         index = f"{start}:{stop}" + ("" if a["step"] == 1 else f":{a['step']}")
     return Expression(f"{base}[{', '.join([':'] * a['axis'] + [index])}]")
-
-
-def _minus_one(length: Dim) -> Dim:
-    return length - 1 if isinstance(length, int) else f"{length} - 1"
 
 
 def _cast(e: Equations, call: TracedCall) -> Expression:
@@ -201,12 +189,16 @@ def _cast(e: Equations, call: TracedCall) -> Expression:
     raise UsageError(f"{call.place}: a conversion to integers is not supported")
 
 
+def _causal(e: Equations, time: Dim) -> Expression:
+    steps = f"arange({e.write(time, 'time')})"
+    return Expression(f"{steps}[None, :] <= {steps}[:, None]", LEVELS["<="])
+
+
 def _formula(e: Equations, call: TracedCall) -> Expression:
     a = call.attributes
     rank = len(call.shape)
     if a["formula"] == "causal":
-        steps = f"arange({e.write(a['time'], 'time')})"
-        return Expression(f"{steps}[None, :] <= {steps}[:, None]", LEVELS["<="])
+        return _causal(e, a["time"])
     text = f"arange({e.write(a['length'], 'length')})"
     places = ["None"] * rank
     places[a["axis"]] = ":"
@@ -342,10 +334,9 @@ def _attention(e: Equations, call: TracedCall) -> Expression:
         product += f" / {e.write(a['width'], 'head')} ** 0.5"
     elif scale != 1:
         product += f" * {e.write(scale, 'scale')}"
-    scores = e.assign(Expression(product), e_name(e, "scores"))
+    scores = e.assign(Expression(product), unique("scores", e.taken))
     if a["causal"]:
-        steps = f"arange({e.write(call.shape[-2], 'time')})"
-        masked = f"where({steps}[None, :] <= {steps}[:, None], {scores.text}, {LOWEST})"
+        masked = f"where({_causal(e, call.shape[-2]).text}, {scores.text}, {LOWEST})"
     elif len(call.inputs) > 3:
         mask = call.inputs[3]
         text = e.get(mask)
@@ -361,15 +352,6 @@ def _attention(e: Equations, call: TracedCall) -> Expression:
     if a["keep"] != 1:
         chosen = f"{e.layer_of(call, 'dropout')}({chosen})"
     return Expression(f"{chosen} @ {value.inside(LEVELS['@'] + 1)}", LEVELS["@"])
-
-
-def e_name(e: Equations, name: str) -> str:
-    """Return a name that is not taken: ``scores``, ``scores_2``..."""
-    number, new = 1, name
-    while new in e.taken:
-        number += 1
-        new = f"{name}_{number}"
-    return new
 
 
 def _windows(e: Equations, call: TracedCall) -> Expression:
@@ -401,11 +383,10 @@ def _constant(e: Equations, call: TracedCall) -> Expression:
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("layer", "block"), _layer),
     **dict.fromkeys(("mean", "sum", "max", "var"), _reduce),
-    **dict.fromkeys(("softmax", "log_softmax", "logsumexp", "cumsum"), _along),
+    **dict.fromkeys(("softmax", "log_softmax", "logsumexp", "cumsum", "argmax"), _along),
     **dict.fromkeys(("slice", "select"), _cut),
     "concat": _concat,
     "permute": _permute,
-    "argmax": _argmax,
     "cast": _cast,
     "broadcast": _broadcast,
     "constant": _constant,

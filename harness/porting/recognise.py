@@ -65,7 +65,7 @@ def recognise_functions(
         return [call]
     source = next(iter(sources))
     points = _points(cone.values())
-    values = _evaluate(call, done, cone, {source: points})
+    values = _evaluate(call, cone, {source: points})
     for name, function in _functions().items():
         with np.errstate(all="ignore"):
             expected = function(points)
@@ -89,34 +89,29 @@ def _sources(
     ``cone`` gets the calls of the equations. The search stops at a value with several users that
     all others lead to, so it looks at the deepest source that is common.
     """
-    frontier = [i for i in call.inputs if isinstance(i, str)]
-    reached: set[str] = set(frontier)
-    while len(reached) > 1 or next(iter(reached), "") == "":
+    reached = set(call.sources)
+    while len(reached) != 1:
         if not reached or len(cone) > MOST_CALLS:
             return None
         # Open the value that was computed last; the values before it may be shared.
-        latest = max(reached, key=lambda name: list(done).index(name))
+        latest = next(name for name in reversed([*done]) if name in reached)
         opened = done[latest]
         known = opened.op in _NUMPY or opened.op in _functions()
         if not known or opened.shape != call.shape:
             return None
         cone[latest] = opened
         reached.discard(latest)
-        reached |= {i for i in opened.inputs if isinstance(i, str)}
+        reached.update(opened.sources)
     return reached
 
 
-def _evaluate(
-    call: TracedCall,
-    done: Mapping[str, TracedCall],
-    cone: Mapping[str, TracedCall],
-    values: dict[str, Array],
-) -> Array:
+def _evaluate(call: TracedCall, cone: Mapping[str, TracedCall], values: dict[str, Array]) -> Array:
+    """Return the values of a call, whose source has the values in ``values``."""
     function = _NUMPY.get(call.op) or _functions()[call.op]
     arguments: list[Any] = []
     for operand in call.inputs:
         if isinstance(operand, str) and operand not in values:
-            values[operand] = _evaluate(cone[operand], done, cone, values)
+            values[operand] = _evaluate(cone[operand], cone, values)
         arguments.append(values[operand] if isinstance(operand, str) else operand)
     with np.errstate(all="ignore"):
         return np.asarray(function(*arguments))
@@ -126,9 +121,9 @@ def recognise_layers(
     calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
 ) -> Iterable[TracedCall] | str:
     """Replace the equations of a normalisation by its layer, and positions by rows of a table."""
-    if call.op == "*" and (norm := _rms_norm(call, done)) is not None:
+    if call.op == "*" and (norm := _rms_norm(calls, call, done)) is not None:
         return [norm]
-    if call.op == "+" and (positions := _learned_positions(call, done)) is not None:
+    if call.op == "+" and (positions := _learned_positions(calls, call, done)) is not None:
         return [positions]
     if call.op == "layer" and call.attributes["layer"] == "embedding":
         index = done[call.inputs[0]]
@@ -153,39 +148,33 @@ def split_tied_bias(
         for c in done.values()
         if c.op == "layer" and c.attributes["layer"] == "embedding"
     ]
-    if weights["W"][0] not in tables or "b" not in weights:
+    if weights["W"][0] not in tables:
         return [call]
     settings = {**call.attributes["settings"], "bias": False}
-    attributes = {**call.attributes, "settings": settings, "weights": {"W": weights["W"]}}
-    head = replace(calls.new(call, "layer", call.inputs, call.shape), attributes=attributes)
+    head = calls.on(call, call.inputs, call.shape, settings=settings, weights={"W": weights["W"]})
     bias = calls.new(call, "weight", (), call.shape[-1:], name=weights["b"][0])
     return [head, bias, replace(call, op="+", inputs=(head.name, bias.name), attributes={})]
 
 
-def _rms_norm(call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:
+def _rms_norm(calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:
     """Return the layer ``rms_norm`` for ``weight * (x * (1 / sqrt(mean(x ** 2) + epsilon)))``."""
     for weight, product in (call.inputs, call.inputs[::-1]):
-        scale = done.get(weight) if isinstance(weight, str) else None
-        inner = done.get(product) if isinstance(product, str) else None
+        scale = done.get(weight)
+        inner = done.get(product)
         if scale is None or inner is None or scale.op != "weight" or len(scale.shape) != 1:
             continue
         for x, factor in (inner.inputs, inner.inputs[::-1]) if inner.op in ("*", "/") else ():
             epsilon = _root_mean_square(x, factor, inner.op, done)
             if epsilon is not None:
                 weights = {"gamma": [scale.attributes["name"], ""]}
-                attributes = {"layer": "rms_norm", "settings": {"epsilon": epsilon}}
-                return replace(
-                    call,
-                    op="layer",
-                    inputs=(x,),
-                    attributes={**attributes, "weights": weights, "channels": -1},
-                )
+                settings = {"epsilon": epsilon}
+                return calls.layer(call, "rms_norm", [x], call.shape, settings, weights)
     return None
 
 
 def _root_mean_square(x: Any, factor: Any, op: str, done: Mapping[str, TracedCall]) -> float | None:
     """Return epsilon if ``factor`` is ``1 / sqrt(mean(x ** 2, axis=-1) + epsilon)``."""
-    root = done.get(factor) if isinstance(factor, str) else None
+    root = done.get(factor)
     if root is not None and op == "*" and root.op == "/" and root.inputs[0] == 1:
         root = done.get(root.inputs[1])
     if root is None or root.op != "sqrt":
@@ -203,44 +192,47 @@ def _root_mean_square(x: Any, factor: Any, op: str, done: Mapping[str, TracedCal
     return float(total.inputs[1]) if squared else None
 
 
-def _learned_positions(call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:
+def _learned_positions(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> TracedCall | None:
     """Return the layer ``learned_positions`` for ``x + table[:time]``."""
     for x, other in (call.inputs, call.inputs[::-1]):
-        shaped = done.get(other) if isinstance(other, str) else None
+        shaped = done.get(other)
         rows = done[shaped.inputs[0]] if shaped is not None and shaped.op == "reshape" else None
         if rows is None or rows.op != "slice" or rows.attributes["start"] != 0:
             continue
         table = done[rows.inputs[0]]
         if table.op == "weight" and isinstance(x, str) and done[x].shape[1:] == rows.shape:
-            attributes = {
-                "layer": "learned_positions",
-                "settings": {"context": table.shape[0]},
-                "weights": {"table": [table.attributes["name"], ""]},
-                "channels": -1,
-            }
-            return replace(call, op="layer", inputs=(x,), attributes=attributes)
+            settings = {"context": table.shape[0]}
+            weights = {"table": [table.attributes["name"], ""]}
+            return calls.layer(call, "learned_positions", [x], call.shape, settings, weights)
     return None
+
+
+def _table(calls: Calls, call: TracedCall) -> TracedCall:
+    """Return the table of an embedding as an array of the model."""
+    table, _ = call.attributes["weights"]["table"]
+    settings = call.attributes["settings"]
+    return calls.new(call, "weight", (), (settings["rows"], settings["units"]), name=table)
 
 
 def _one_row(calls: Calls, call: TracedCall, row: int) -> list[TracedCall]:
     """Return the calls of an embedding whose index is always the same number."""
-    table, _ = call.attributes["weights"]["table"]
-    settings = call.attributes["settings"]
-    weight = calls.new(call, "weight", (), (settings["rows"], settings["units"]), name=table)
-    cut = {"axis": 0, "index": row, "length": settings["rows"]}
-    chosen = calls.new(call, "select", [weight.name], (settings["units"],), **cut)
+    weight = _table(calls, call)
+    rows, units = weight.shape
+    cut = {"axis": 0, "index": row, "length": rows}
+    chosen = calls.new(call, "select", [weight.name], (units,), **cut)
     return [weight, chosen, replace(call, op="broadcast", inputs=(chosen.name,), attributes={})]
 
 
 def _positions(calls: Calls, call: TracedCall, index: TracedCall) -> list[TracedCall]:
     """Return the rows of a table for consecutive positions, as a slice of a parameter."""
-    table, _ = call.attributes["weights"]["table"]
-    settings = call.attributes["settings"]
-    weight = calls.new(call, "weight", (), (settings["rows"], settings["units"]), name=table)
+    weight = _table(calls, call)
+    count, units = weight.shape
     start, length = index.attributes["start"], index.attributes["length"]
     stop = length if not start else f"{length} + {start}"
-    cut = {"axis": 0, "start": start, "stop": stop, "step": 1, "length": settings["rows"]}
-    rows = calls.new(call, "slice", [weight.name], (length, settings["units"]), **cut)
+    cut = {"axis": 0, "start": start, "stop": stop, "step": 1, "length": count}
+    rows = calls.new(call, "slice", [weight.name], (length, units), **cut)
     return [weight, rows, replace(call, op="reshape", inputs=(rows.name,), attributes={})]
 
 
@@ -248,7 +240,7 @@ def recognise_rotary(
     calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
 ) -> Iterable[TracedCall] | str:
     """Replace ``x * cos + rotated(x) * sin`` by the function ``rotary``."""
-    if call.op != "+" or not all(isinstance(i, str) and done[i].op == "*" for i in call.inputs):
+    if call.op != "+" or not all(i in done and done[i].op == "*" for i in call.inputs):
         return [call]
     left, right = (done[i] for i in call.inputs)
     x, cosine = _with_values(left, done)
@@ -266,7 +258,7 @@ def _with_values(
     product: TracedCall, done: Mapping[str, TracedCall]
 ) -> tuple[str | None, Array | None]:
     for one, other in (product.inputs, product.inputs[::-1]):
-        source = done.get(other) if isinstance(other, str) else None
+        source = done.get(other)
         if isinstance(one, str) and source is not None and source.values is not None:
             return one, source.values[0]
     return None, None

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import Dim, TracedCall
+from harness.porting.sizes import Dim, TracedCall, minus_one
 
 LAYERS = {
     ("lstm", False): "lstm",
@@ -51,7 +51,9 @@ class RecurrentLayers:
             outputs.append(_layer_call(calls, call, layer, number, source.name, shape))
             made.append(outputs[-1])
             if a["keep"] != 1 and number < a["layers"] - 1:
-                made.append(_dropout(calls, call, made[-1].name, shape))
+                made.append(
+                    calls.layer(call, "dropout", [made[-1].name], shape, {"keep": a["keep"]})
+                )
             source = made[-1]
         if not a["batch_first"]:
             made.append(_swapped(calls, call, source))
@@ -70,10 +72,9 @@ class RecurrentLayers:
             length, width = output.shape[1:]
             for start in range(0, int(width), int(units)):
                 # The second direction ends at the first time step.
-                index = 0 if start else -1 if isinstance(length, str) else length - 1
-                cut = {"axis": 1, "index": index, "length": length}
+                cut = {"axis": 1, "index": 0 if start else minus_one(length), "length": length}
                 last = calls.new(call, "select", [output.name], (batch, width), **cut)
-                made.append(_last_index(last))
+                made.append(last)
                 if width != units:
                     part = {"axis": 1, "start": start, "stop": start + int(units), "step": 1}
                     made.append(
@@ -84,14 +85,6 @@ class RecurrentLayers:
         if len(rows) > 1:
             made.append(replace(call, op="concat", inputs=tuple(rows), attributes={"axis": 0}))
         return made
-
-
-def _last_index(call: TracedCall) -> TracedCall:
-    """Return a ``select`` of the last index; a free size has no number for it."""
-    length = call.attributes["length"]
-    if call.attributes["index"] != -1:
-        return call
-    return replace(call, attributes={**call.attributes, "index": f"{length} - 1"})
 
 
 def _shipped_layer(call: TracedCall) -> str:
@@ -125,18 +118,12 @@ def _layer_call(
     owner = a["weights"][0].rpartition(".")[0]
     several = a["layers"] > 1
     settings: dict[str, Any] = {"units": int(shape[-1]) // (2 if a["bidirectional"] else 1)}
-    attributes = {
-        "layer": layer,
-        "settings": settings if a["bias"] else {**settings, "bias": False},
-        "weights": {},
-        "channels": -1,
-        "rules": ((".*_l0*", f"{owner}.*_l{number}*") if several else ("", owner),),
-        "owner": f"{owner}.{number}" if several else owner,
-    }
-    return replace(calls.new(call, "layer", [source], shape), attributes=attributes)
-
-
-def _dropout(calls: Calls, call: TracedCall, source: str, shape: tuple[Dim, ...]) -> TracedCall:
-    settings = {"keep": call.attributes["keep"]}
-    attributes = {"layer": "dropout", "settings": settings, "weights": {}, "channels": -1}
-    return replace(calls.new(call, "layer", [source], shape), attributes=attributes)
+    return calls.layer(
+        call,
+        layer,
+        [source],
+        shape,
+        settings if a["bias"] else {**settings, "bias": False},
+        rules=((".*_l0*", f"{owner}.*_l{number}*") if several else ("", owner),),
+        owner=f"{owner}.{number}" if several else owner,
+    )

@@ -37,6 +37,29 @@ class Calls:
             values=None,
         )
 
+    def on(
+        self, call: TracedCall, inputs: Sequence[Any], shape: Sequence[Dim], **changed: Any
+    ) -> TracedCall:
+        """Return the same call on other inputs, with some changed attributes, as a new call."""
+        return replace(
+            self.new(call, call.op, inputs, shape), attributes={**call.attributes, **changed}
+        )
+
+    def layer(
+        self,
+        like: TracedCall,
+        layer: str,
+        inputs: Sequence[Any],
+        shape: Sequence[Dim],
+        settings: Mapping[str, Any],
+        weights: Mapping[str, Sequence[str]] | None = None,
+        **more: Any,
+    ) -> TracedCall:
+        """Return a new call of a shipped layer; see
+        :meth:`harness.runtime.own_model.graph.GraphBuilder.layer`."""
+        attributes = {"layer": layer, "settings": settings, "weights": weights or {}, **more}
+        return self.new(like, "layer", inputs, shape, channels=-1, **attributes)
+
     def rewrite(
         self,
         rule: Callable[[Calls, TracedCall, Mapping[str, TracedCall]], Iterable[TracedCall] | str],
@@ -49,9 +72,7 @@ class Calls:
         done: dict[str, TracedCall] = {}
         names: dict[str, str] = {}
         for call in self.by_name.values():
-            renamed = call.with_inputs(
-                [names.get(i, i) if isinstance(i, str) else i for i in call.inputs]
-            )
+            renamed = call.with_inputs([names.get(i, i) for i in call.inputs])
             result = rule(self, renamed, done)
             if isinstance(result, str):
                 names[call.name] = result
@@ -63,11 +84,11 @@ class Calls:
         self.by_name = done
 
     def drop_unused(self) -> None:
-        """Remove calls whose value is not used, and reshapes and permutes that change nothing."""
+        """Remove calls whose value is not used, except inputs."""
         used = set(self.outputs.values())
         kept: list[TracedCall] = []
         for call in reversed(self.by_name.values()):
             if call.name in used or call.op == "input":
                 kept.append(call)
-                used.update(i for i in call.inputs if isinstance(i, str))
+                used.update(call.sources)
         self.by_name = {call.name: call for call in reversed(kept)}

@@ -74,7 +74,7 @@ def recognise_constants(
     """Replace numbers that depend on no input by a formula, if one is known."""
     inputs = []
     for name in call.inputs:
-        source = done.get(name) if isinstance(name, str) else None
+        source = done.get(name)
         number = (
             common_number(source)
             if source is not None and call.op in ELEMENTWISE | {"attention"}
@@ -132,25 +132,17 @@ def channels_last(
 ) -> Iterable[TracedCall] | str:
     """Move permutations behind elementwise calls, and let layers of images have channels last."""
     if call.op == "layer" and call.attributes["channels"] == 1 and len(call.shape) > 2:
-        rank = len(call.shape)
-        last = [0, *range(2, rank), 1]
+        last = [0, *range(2, len(call.shape)), 1]
         turned = _permuted(calls, call, call.inputs[0], last, done)
         shape = [call.shape[a] for a in last]
-        attributes = {**call.attributes, "channels": -1}
-        inner = replace(calls.new(call, "layer", [turned[-1].name], shape), attributes=attributes)
-        back = replace(
-            call,
-            op="permute",
-            inputs=(inner.name,),
-            attributes={"axes": _inverse(last)},
-            values=None,
-        )
+        inner = calls.on(call, [turned[-1].name], shape, channels=-1)
+        back = calls.new(call, "permute", [inner.name], call.shape, axes=_inverse(last))
         return [*turned, inner, back]
     if call.op == "permute":
         return _permuted(calls, call, call.inputs[0], call.attributes["axes"], done)
-    sources = [done[i] for i in call.inputs if isinstance(i, str)]
+    sources = [done[name] for name in call.sources]
     permuted = [s for s in sources if s.op == "permute" and len(s.shape) == len(call.shape)]
-    if not permuted or "values" in call.attributes:
+    if not permuted:
         return [call]
     axes = permuted[0].attributes["axes"]
     if call.op in ELEMENTWISE or (call.op == "layer" and call.attributes["layer"] == "dropout"):
@@ -159,13 +151,13 @@ def channels_last(
         )
         if not same:
             return [call]
-        return _permute_after(calls, call, done, axes, {})
+        return _permute_after(calls, call, done, axes)
     if call.op in ("mean", "sum", "max", "concat") and all(
         s.op == "permute" and s.attributes["axes"] == axes for s in sources
     ):
         axis = call.attributes["axis"]
         moved = sorted(axes[a] for a in axis) if isinstance(axis, list) else axes[axis]
-        return _permute_after(calls, call, done, axes, {"axis": moved})
+        return _permute_after(calls, call, done, axes, axis=moved)
     return [call]
 
 
@@ -174,22 +166,17 @@ def _permute_after(
     call: TracedCall,
     done: Mapping[str, TracedCall],
     axes: Sequence[int],
-    more: Mapping[str, Any],
+    **changed: Any,
 ) -> list[TracedCall]:
-    inputs = [
-        done[i].inputs[0] if isinstance(i, str) and done[i].op == "permute" else i
-        for i in call.inputs
-    ]
-    before = _inverse(axes)
-    attributes = {**call.attributes, **more}
-    shape = [call.shape[a] for a in before]
-    inner = replace(calls.new(call, call.op, inputs, shape), attributes=attributes)
-    return [
-        inner,
-        replace(
-            call, op="permute", inputs=(inner.name,), attributes={"axes": list(axes)}, values=None
-        ),
-    ]
+    """Return a call on the values before a permutation, and the permutation of its result."""
+    inputs = _before(call, done, "permute")
+    inner = calls.on(call, inputs, [call.shape[a] for a in _inverse(axes)], **changed)
+    return [inner, calls.new(call, "permute", [inner.name], call.shape, axes=list(axes))]
+
+
+def _before(call: TracedCall, done: Mapping[str, TracedCall], op: str) -> list[Any]:
+    """Return a call's inputs, with the source of an ``op`` call in place of this call."""
+    return [done[i].inputs[0] if i in done and done[i].op == op else i for i in call.inputs]
 
 
 def _permuted(
@@ -214,7 +201,7 @@ def move_reshapes(
     calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
 ) -> Iterable[TracedCall] | str:
     """Join reshapes, and move them behind layers that work on the last axis only."""
-    source = done.get(call.inputs[0]) if call.inputs and isinstance(call.inputs[0], str) else None
+    source = done.get(call.inputs[0]) if call.inputs else None
     if source is not None and (patches := _merged_image(call, source, done)) is not None:
         return [patches]
     if call.op == "reshape" and source is not None:
@@ -239,25 +226,14 @@ def move_reshapes(
     if works_on_last and (axis := _last_axis(inner.shape, source.shape[-1])) is not None:
         if axis < len(inner.shape) - 1:
             shape = (*inner.shape[:axis], source.shape[-1])
-            made.append(replace(calls.new(source, "reshape", [inner.name], shape), values=None))
+            made.append(calls.new(source, "reshape", [inner.name], shape))
             inner = made[0]
-        moved = replace(
-            calls.new(
-                call, call.op, [inner.name, *call.inputs[1:]], [*inner.shape[:-1], call.shape[-1]]
-            ),
-            attributes=call.attributes,
-        )
+        moved = calls.on(call, [inner.name, *call.inputs[1:]], [*inner.shape[:-1], call.shape[-1]])
     elif call.op in UNARY or (call.op == "layer" and call.attributes["layer"] == "dropout"):
-        moved = replace(
-            calls.new(call, call.op, [inner.name], inner.shape), attributes=call.attributes
-        )
+        moved = calls.on(call, [inner.name], inner.shape)
     else:
         return [call]
-    return [
-        *made,
-        moved,
-        replace(call, op="reshape", inputs=(moved.name,), attributes={}, values=None),
-    ]
+    return [*made, moved, calls.new(call, "reshape", [moved.name], call.shape)]
 
 
 def select_rows(
@@ -316,7 +292,7 @@ def drop_broadcasts(
     if call.op in BINARY | {"@", "attention"}:
         inputs = [
             done[i].inputs[0]
-            if isinstance(i, str) and done[i].op == "broadcast" and _is_covered(i, call, done)
+            if i in done and done[i].op == "broadcast" and _is_covered(i, call, done)
             else i
             for i in call.inputs
         ]
@@ -330,7 +306,7 @@ def _is_covered(name: str, call: TracedCall, done: Mapping[str, TracedCall]) -> 
         return True
     source, whole = done[done[name].inputs[0]].shape, call.shape
     source = (*[1] * (len(whole) - len(source)), *source)
-    others = [done[i].shape for i in call.inputs if isinstance(i, str) and i != name]
+    others = [done[i].shape for i in call.sources if i != name]
     others = [(*[1] * (len(whole) - len(shape)), *shape) for shape in others]
     repeated = [axis for axis, n in enumerate(whole) if source[axis] != n]
     return all(any(shape[axis] == whole[axis] for shape in others) for axis in repeated)

@@ -28,6 +28,11 @@ TRACES = 3
 Dim = int | str
 
 
+def minus_one(length: Dim) -> Dim:
+    """Return the last index of an axis of this length."""
+    return length - 1 if isinstance(length, int) else f"{length} - 1"
+
+
 @dataclass(frozen=True)
 class TracedCall:
     """A call of a traced model, whose lengths and numbers may be expressions of free sizes.
@@ -44,6 +49,11 @@ class TracedCall:
     modules: tuple[tuple[str, str], ...] = ()
     place: str = ""
     values: tuple[Array, ...] | None = field(default=None, compare=False)
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of the calls among the inputs; the other inputs are numbers."""
+        return [i for i in self.inputs if isinstance(i, str)]
 
     def with_inputs(self, inputs: Sequence[Any]) -> TracedCall:
         """Return the same call with other inputs."""

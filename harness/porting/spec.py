@@ -7,16 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.convert.source.literals import unique
 from harness.language.axes import FREE_SIZES
 from harness.language.builtins import BUILTINS
 from harness.porting import norms
 from harness.porting.loops import name_definitions
 from harness.porting.sizes import ModelGraph, TracedCall
-from harness.porting.structure import ModuleBlock, find_blocks, replace_calls
-from harness.porting.templates import BlockWriter, SharedDefinition, Template, Use, share
-
-# The longest line of the written YAML.
-WIDTH = 110
+from harness.porting.structure import LOCAL, ModuleBlock, find_blocks, replace_calls
+from harness.porting.templates import (
+    BlockWriter,
+    SharedDefinition,
+    SpecParts,
+    Template,
+    Use,
+    share,
+)
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,7 @@ class _Writer:
     def __init__(
         self, graph: ModelGraph, reserved: frozenset[str], layers: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        self.graph, self.reserved, self.layers = graph, reserved, layers
-        self.sources = graph.by_name
-        self.uses: dict[str, Use] = {}
-        self.templates: dict[str, Template] = {}
+        self.parts = SpecParts(graph, reserved, layers)
         self.definitions: dict[str, SharedDefinition] = {}
 
     def write(
@@ -100,17 +102,7 @@ class _Writer:
         outputs: Mapping[str, str] | None = None,
     ) -> Template:
         """Return a block's template."""
-        return BlockWriter(
-            block,
-            self.uses,
-            self.templates,
-            self.reserved,
-            self.sources,
-            self.graph.weights,
-            self.layers,
-            names,
-            outputs,
-        ).write()
+        return BlockWriter(block, self.parts, names, outputs).write()
 
     def share_blocks(self, root: ModuleBlock) -> ModuleBlock:
         """Define all inner blocks; return the root without the blocks that occur only once."""
@@ -128,37 +120,28 @@ class _Writer:
         """Define the blocks that occur twice; return the keys of the others."""
         groups: dict[str, list[Template]] = {}
         for block in blocks:
-            if block_key(block) in self.uses:
+            if block.key in self.parts.uses:
                 continue
             template = self.write(block)
             groups.setdefault(template.text, []).append(template)
         single: set[str] = set()
         for group in groups.values():
             if len({t.block.path for t in group}) == 1:
-                single.update(block_key(t.block) for t in group)
+                single.update(t.block.key for t in group)
                 continue
             shared = share(group)
             name = self._definition_name(group[0].block.kind)
             self.definitions[name] = shared
             for template, values in zip(group, shared.values, strict=True):
-                key = block_key(template.block)
-                self.uses[key] = Use(name, values)
-                self.templates[key] = template
+                key = template.block.key
+                self.parts.uses[key] = Use(name, values)
+                self.parts.templates[key] = template
         return single
 
     def _definition_name(self, kind: str) -> str:
         base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
         base = base.strip("_") or "block"
-        new, number = base, 1
-        while new in self.definitions or new in self.layers:
-            number += 1
-            new = f"{base}_{number}"
-        return new
-
-
-def block_key(block: ModuleBlock) -> str:
-    """Return the key of a block: its path and its output, as a module may be called twice."""
-    return f"{block.path}:{block.output}"
+        return unique(base, {*self.definitions, *self.parts.defaults})
 
 
 def _inner_blocks(block: ModuleBlock) -> list[ModuleBlock]:
@@ -183,11 +166,11 @@ def _splice(block: ModuleBlock, keys: set[str]) -> ModuleBlock:
         if call.op == "block":
             inner = _splice(call.attributes["block"], keys)
             own = [replace(call, attributes={"block": inner})]
-            new[call.name] = own if block_key(inner) not in keys else inner.calls
+            new[call.name] = own if inner.key not in keys else inner.calls
     result = replace_calls(block, new)
-    unique = {call.name: call for call in result.calls}
-    local = [c for c in unique.values() if c.op in ("formula", "constant", "weight")]
-    return replace(result, calls=(*local, *(c for c in unique.values() if c not in local)))
+    calls = {call.name: call for call in result.calls}
+    # Calls without inputs come first.
+    return replace(result, calls=tuple(sorted(calls.values(), key=lambda c: c.op not in LOCAL)))
 
 
 def _sections(shared: SharedDefinition) -> list[str]:

@@ -35,6 +35,11 @@ class ModuleBlock:
     inputs: tuple[str, ...]
     output: str
 
+    @property
+    def key(self) -> str:
+        """The path and the output, as a module may be called twice."""
+        return f"{self.path}:{self.output}"
+
 
 @dataclass
 class _Module:
@@ -66,8 +71,7 @@ def find_blocks(graph: ModelGraph) -> ModuleBlock:
                 parent.items.append(by_key[key])
             parent = by_key[key]
         parent.items.append(call)
-    outside = _Uses(graph)
-    return _build(root, outside, "", graph)
+    return _build(root, _Uses(graph), "")
 
 
 class _Uses:
@@ -78,9 +82,8 @@ class _Uses:
         self.outputs = set(graph.outputs.values())
         self.by_name = graph.by_name
         for call in graph.calls:
-            for name in call.inputs:
-                if isinstance(name, str):
-                    self.users.setdefault(name, set()).add(call.name)
+            for name in call.sources:
+                self.users.setdefault(name, set()).add(call.name)
 
     def results(self, names: set[str]) -> list[str]:
         """Return the calls in a set whose values are used outside of it, in order."""
@@ -94,24 +97,22 @@ class _Uses:
         """Return whether a call outside of a set depends on the set and feeds it."""
         reached: set[str] = set()
         for name, call in self.by_name.items():
-            if name not in names and any(
-                i in names or i in reached for i in call.inputs if isinstance(i, str)
-            ):
+            if name not in names and any(i in names or i in reached for i in call.sources):
                 reached.add(name)
         return any(i in reached for n in names for i in self.by_name[n].inputs)
 
 
-def _build(module: _Module, uses: _Uses, path: str, graph: ModelGraph) -> ModuleBlock:
+def _build(module: _Module, uses: _Uses, path: str) -> ModuleBlock:
     """Return the block of a module, whose inner repeated modules are blocks too."""
     counts: Counter[str] = Counter()
     _count_kinds(module, counts)
     calls: list[TracedCall] = []
-    _collect(module, counts, uses, graph, calls)
+    _collect(module, counts, uses, calls)
     return _close(path, module.kind, calls, uses)
 
 
 def _count_kinds(module: _Module, counts: Counter[str]) -> None:
-    """Count the inner modules by class, without modules inside of a counted module."""
+    """Count the inner modules by class, at every depth."""
     for item in module.items:
         if isinstance(item, _Module):
             counts[item.kind] += 1
@@ -122,14 +123,13 @@ def _collect(
     module: _Module,
     counts: Mapping[str, int],
     uses: _Uses,
-    graph: ModelGraph,
     into: list[TracedCall],
 ) -> None:
     for item in module.items:
         if isinstance(item, TracedCall):
             into.append(item)
         elif counts[item.kind] > 1 and item.kind not in CONTAINERS and _is_block(item, uses):
-            block = _build(item, uses, item.key.split("@")[0], graph)
+            block = _build(item, uses, item.key.split("@")[0])
             output = uses.by_name[block.output]
             into.append(
                 replace(
@@ -141,7 +141,7 @@ def _collect(
                 )
             )
         else:
-            _collect(item, counts, uses, graph, into)
+            _collect(item, counts, uses, into)
 
 
 def _is_block(module: _Module, uses: _Uses) -> bool:
@@ -165,8 +165,8 @@ def _close(path: str, kind: str, calls: Sequence[TracedCall], uses: _Uses) -> Mo
     inputs: dict[str, None] = {}
     local: dict[str, TracedCall] = {}
     for call in calls:
-        for name in call.inputs:
-            if isinstance(name, str) and name not in inside:
+        for name in call.sources:
+            if name not in inside:
                 source = uses.by_name[name]
                 if source.op in LOCAL:
                     local[name] = source

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from keyword import iskeyword
 from typing import Any
 
+from harness.convert.source.literals import unique
 from harness.errors import UsageError
+from harness.language.axis_attributes import common_value
 from harness.porting import norms
 from harness.porting.equations import Equations
-from harness.porting.sizes import TracedCall
+from harness.porting.sizes import ModelGraph, TracedCall
 from harness.porting.structure import ModuleBlock
 
 MARK = re.compile("\x01(\\d+)\x02")
@@ -47,7 +51,8 @@ class Template:
         numbers: The value and the hint (e.g. ``units``) of each mark.
         inputs: The name of each input -> its axes.
         layers: The name of each layer -> its entry.
-        parameters: The name of each array of the block itself -> its entry.
+        parameters: The name of each trained array of the block itself -> its entry.
+        constants: The name of each other array of the block itself -> its entry.
         equations: The lines of the equations.
         rules: The parts of ``--map`` rules: a parameter inside the block, and the model's array.
         features: The length of the first input's last axis, and its name in ``features_name``.
@@ -107,32 +112,48 @@ class Use:
     values: tuple[tuple[str, Any], ...]
 
 
+@dataclass
+class SpecParts:
+    """The parts of a spec that its blocks share.
+
+    Attributes:
+        graph: The graph of the whole model.
+        reserved: The names of functions and sizes of the language.
+        defaults: The default attributes of each layer, by its name.
+        uses: The definition of each block that was written, by the block's key.
+        templates: The template of each block that was written, by the block's key.
+    """
+
+    graph: ModelGraph
+    reserved: frozenset[str]
+    defaults: Mapping[str, Mapping[str, Any]]
+    uses: dict[str, Use] = field(default_factory=dict)
+    templates: dict[str, Template] = field(default_factory=dict)
+
+    @cached_property
+    def sources(self) -> dict[str, TracedCall]:
+        """The calls of the whole model by name."""
+        return self.graph.by_name
+
+
 class BlockWriter:
     """Writes one block as a template.
 
     Args:
         block: The block.
-        uses: The definition of each inner block, by the block's path and output.
-        reserved: The names of functions and sizes of the language.
-        names: The names of the block's inputs; if empty, inputs are named ``x``, ``mask``...
-        shared: The first use of each weight: layer name and parameter (only the whole model).
+        parts: The parts that all blocks of the spec share.
+        names: The names of the block's inputs; None for ``x``, ``mask``...
+        outputs: The names of the outputs, by the value's name; None for ``y``.
     """
 
     def __init__(
         self,
         block: ModuleBlock,
-        uses: Mapping[str, Use],
-        inner: Mapping[str, Template],
-        reserved: frozenset[str],
-        sources: Mapping[str, TracedCall],
-        weights: Mapping[str, tuple[tuple[int, ...], bool]],
-        defaults: Mapping[str, Mapping[str, Any]],
+        parts: SpecParts,
         names: Mapping[str, str] | None = None,
         outputs: Mapping[str, str] | None = None,
     ) -> None:
-        self.defaults = defaults
-        self.block, self.uses, self.inner, self.reserved = block, uses, inner, reserved
-        self.sources, self.weights = sources, weights
+        self.block, self.parts = block, parts
         self.template = Template(block)
         self.taken: set[str] = set()
         self.layer_names: dict[tuple[str, str], str] = {}
@@ -142,7 +163,7 @@ class BlockWriter:
 
     def write(self) -> Template:
         """Return the template of the block."""
-        calls = _join_repeats(self.block.calls, self.uses, set(self.outputs))
+        calls = _join_repeats(self.block.calls, self.parts.uses, set(self.outputs))
         for call in calls:
             if call.op in ("layer", "block"):
                 self._layer_name(call, "")
@@ -151,22 +172,16 @@ class BlockWriter:
             if call.op == "weight":
                 names[call.name] = self._parameter(call)
         equations = Equations(self.template.number, names, self._layer_name)
-        equations.taken = {*names.values(), *self.layer_names.values(), *self.reserved, "y"}
+        equations.taken = {*names.values(), *self.layer_names.values(), *self.parts.reserved, "y"}
         equations.calls = {
-            n: self.sources[n] for n in (*self.block.inputs, *names) if n in self.sources
+            n: self.parts.sources[n]
+            for n in (*self.block.inputs, *names)
+            if n in self.parts.sources
         }
-        count = {c.name: 0 for c in calls}
+        count = Counter(name for call in calls for name in call.sources)
         for call in calls:
-            for name in call.inputs:
-                if isinstance(name, str):
-                    count[name] = count.get(name, 0) + 1
-        for call in calls:
-            if call.op == "weight" or call.op == "input":
-                equations.add(call, count[call.name])
-            elif call.name in self.outputs:
-                equations.add(call, count[call.name] + 1, self.outputs[call.name])
-            else:
-                equations.add(call, count[call.name])
+            output = "" if call.op in ("weight", "input") else self.outputs.get(call.name, "")
+            equations.add(call, count[call.name] + bool(output), output)
         self.template.equations = equations.lines
         return self.template
 
@@ -175,17 +190,14 @@ class BlockWriter:
         for name in names:
             if (new := self._valid(name)) not in self.taken:
                 break
-        number, base = 1, new
-        while new in self.taken:
-            number += 1
-            new = f"{base}_{number}"
+        new = unique(new, self.taken)
         self.taken.add(new)
         return new
 
     def _valid(self, name: str) -> str:
         name = re.sub(r"\W", "_", name)
         name = name if not name[:1].isdigit() else f"part_{name}"
-        return f"{name}_layer" if name in self.reserved or iskeyword(name) else name
+        return f"{name}_layer" if name in self.parts.reserved or iskeyword(name) else name
 
     def _name_inputs(self) -> dict[str, str]:
         if self.given_names is not None:
@@ -193,7 +205,7 @@ class BlockWriter:
             return dict(self.given_names)
         names: dict[str, str] = {}
         for number, name in enumerate(self.block.inputs):
-            source = self.sources[name]
+            source = self.parts.sources[name]
             own = self._unique("mask" if source.kind == "boolean" else "x")
             if number == 0 and len(source.shape) in AXES:
                 self.template.features = source.shape[-1]
@@ -225,7 +237,7 @@ class BlockWriter:
         owner, _, leaf = relative.rpartition(".")
         own = self._unique(owner.rpartition(".")[2] if owner and leaf == "weight" else leaf)
         shape = ", ".join(self.template.number(n, "length") for n in call.shape)
-        if self.weights[name][1]:
+        if self.parts.graph.weights[name][1]:
             self.template.parameters[own] = f"{{shape: [{shape}], init: {{normal: {{std: 0.02}}}}}}"
         else:
             self.template.constants[own] = f"{{shape: [{shape}]}}"
@@ -307,8 +319,8 @@ class BlockWriter:
             settings = {"rows": settings["units"]}
         if settings.pop(norms.SETTING, False):
             layer = norms.NAME
-        usual = {n: _plain(v) for n, v in self.defaults.get(layer, {}).items()}
-        settings = {n: _plain(v) for n, v in settings.items()}
+        usual = {n: common_value(v) for n, v in self.parts.defaults.get(layer, {}).items()}
+        settings = {n: common_value(v) for n, v in settings.items()}
         settings = {n: v for n, v in settings.items() if n not in usual or usual[n] != v}
         shown = [f"{n}: {self.template.number(v, n)}" for n, v in settings.items()]
         entry = ", ".join([f"layer: {layer}", *shown, *([f"shares: {tied}"] if tied else [])])
@@ -322,7 +334,7 @@ class BlockWriter:
 
     def _declare_block(self, call: TracedCall, name: str) -> None:
         blocks: Sequence[ModuleBlock] = call.attributes.get("blocks") or (call.attributes["block"],)
-        use = self.uses[_key(blocks[0])]
+        use = self.parts.uses[blocks[0].key]
         values = [f"{n}: {self.template.number(v, n)}" for n, v in use.values]
         repeat = (
             [f"repeat: {self.template.number(len(blocks), 'repeat')}"] if len(blocks) > 1 else []
@@ -332,7 +344,7 @@ class BlockWriter:
         )
         for number, block in enumerate(blocks):
             prefix = f"{name}.{number}" if len(blocks) > 1 else name
-            inner = self.inner[_key(block)]
+            inner = self.parts.templates[block.key]
             self.template.rules += [(f"{prefix}.{ours}", theirs) for ours, theirs in inner.rules]
 
 
@@ -344,33 +356,14 @@ def _suffixes(path: str) -> list[str]:
     return [name for name in names if not name[:1].isdigit()]
 
 
-def _plain(value: Any) -> Any:
-    """Return one number for nested lists of equal numbers, e.g. padding on all sides."""
-    flat = list(_flatten(value))
-    return flat[0] if flat and all(v == flat[0] for v in flat) else value
-
-
-def _flatten(value: Any) -> Iterator[Any]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _flatten(item)
-    else:
-        yield value
-
-
-def _key(block: ModuleBlock) -> str:
-    return f"{block.path}:{block.output}"
-
-
 def _join_repeats(
     calls: Sequence[TracedCall], uses: Mapping[str, Use], outputs: set[str]
 ) -> list[TracedCall]:
     """Join equal blocks in a row to one call; its attribute ``blocks`` has all blocks."""
     users: dict[str, list[TracedCall]] = {}
     for call in calls:
-        for name in call.inputs:
-            if isinstance(name, str):
-                users.setdefault(name, []).append(call)
+        for name in call.sources:
+            users.setdefault(name, []).append(call)
     joined: list[TracedCall] = []
     skip: set[str] = set()
     for call in calls:
@@ -388,22 +381,19 @@ def _join_repeats(
                 or following.inputs[1:] != call.inputs[1:]
             ):
                 break
-            if uses[_key(following.attributes["block"])] != uses[_key(blocks[0])]:
+            if uses[following.attributes["block"].key] != uses[blocks[0].key]:
                 break
             blocks.append(following.attributes["block"])
             last = following
             skip.add(following.name)
         attributes = {"block": blocks[0], "blocks": blocks}
         joined.append(
-            TracedCall(
-                last.name,
-                "block",
-                call.inputs,
-                attributes,
-                last.shape,
-                last.kind,
-                call.modules,
-                call.place,
+            replace(
+                last,
+                inputs=call.inputs,
+                attributes=attributes,
+                modules=call.modules,
+                place=call.place,
             )
         )
     return joined
@@ -455,18 +445,10 @@ def share(templates: Sequence[Template]) -> SharedDefinition:
         else:
             key = (hint, *values)
             if key not in names:
-                names[key] = _free(hint, attributes)
+                names[key] = unique(hint, attributes)
                 is_size = hint in SIZES and all(isinstance(v, int) for v in values)
                 attributes[names[key]] = "size" if is_size else write_number(value)
                 columns[names[key]] = values
             texts.append(names[key])
     rows = [tuple((n, column[k]) for n, column in columns.items()) for k in range(len(templates))]
     return SharedDefinition(first, tuple(texts), attributes, tuple(rows))
-
-
-def _free(name: str, taken: Mapping[str, str]) -> str:
-    new, number = name, 1
-    while new in taken:
-        number += 1
-        new = f"{name}_{number}"
-    return new
