@@ -16,6 +16,15 @@ import jax.numpy as jnp
 from harness.extend import UsageError
 from harness.extend.models import ModelFile, made, names_taken, parameters_of
 
+from .flax_calls import (
+    CALL,
+    Around,
+    linen_calls,
+    nnx_calls,
+    nnx_names,
+    subclasses,
+    wrapped_methods,
+)
 from .jaxprs import MODULE
 
 # Arguments of a module's call that choose its mode, and their values in evaluation.
@@ -110,29 +119,39 @@ def _takes(call: Any) -> tuple[str, ...] | None:
     return names if names is None else tuple(n for n in names if n not in MODES)
 
 
-def _scope(path: str, kind: str, counts: dict[str, int]) -> Any:
-    """Return a named scope that stands for a call of a module."""
-    counts[path] = number = counts.get(path, -1) + 1
-    return jax.named_scope(f"{MODULE}{path}{f'@{number}' if number else ''}|{kind}")
+def _scoped(model: FlaxModel, batch_norm: Any, name_of: Callable[[Any], str]) -> Around:
+    """Return a function that runs calls of inner modules in named scopes, which stand for them.
+
+    Args:
+        model: The model, which gets the momentum of each batch norm.
+        batch_norm: The class of batch norms.
+        name_of: Returns the path of a module; empty for the outermost.
+    """
+    counts: dict[str, int] = {}
+
+    def run(module: Any, call: Callable[..., Any], args: Any, keywords: Any) -> Any:
+        path = name_of(module)
+        if isinstance(module, batch_norm):
+            model.momentum[path] = module.momentum
+        if not path:
+            return call(*args, **keywords)
+        counts[path] = number = counts.get(path, -1) + 1
+        scope = f"{MODULE}{path}{f'@{number}' if number else ''}|{type(module).__name__}"
+        with jax.named_scope(scope):
+            return call(*args, **keywords)
+
+    return run
 
 
 def _open_linen(linen: Any, module: Any, tree: Any) -> FlaxModel:
     modes = _modes(module.__call__)
 
+    def name_of(inner: Any) -> str:
+        return ".".join(("params", *inner.path)) if inner.path else ""
+
     def run(variables: Any, *arguments: Any, **keywords: Any) -> Any:
-        counts: dict[str, int] = {}
-
-        def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            own = context.module
-            if context.method_name != "__call__" or not own.path:
-                return call(*args, **kwargs)
-            path = ".".join(("params", *own.path))
-            if isinstance(own, linen.BatchNorm):
-                model.momentum[path] = own.momentum
-            with _scope(path, type(own).__name__, counts):
-                return call(*args, **kwargs)
-
-        with carries_in_session_dtype(), linen.intercept_methods(intercept):
+        scopes = linen_calls(linen, _scoped(model, linen.BatchNorm, name_of))
+        with carries_in_session_dtype(), scopes:
             return module.apply(variables, *arguments, **{**modes, **keywords})
 
     label = f"flax.linen module {type(module).__name__}"
@@ -147,8 +166,7 @@ def carries_in_session_dtype() -> Iterator[None]:
     """Let recurrent cells of Flax start in the session's dtype; they start in float32 also if all
     parameters are float64."""
     loaded = [sys.modules[n] for n in ("flax.linen", "flax.nnx") if n in sys.modules]
-    cells = [cell for flax in loaded for cell in _subclasses(flax.RNNCellBase)]
-    originals = {c: vars(c)["initialize_carry"] for c in cells if "initialize_carry" in vars(c)}
+    cells = [cell for flax in loaded for cell in subclasses(flax.RNNCellBase)]
 
     def cast(method: Any) -> Any:
         @wraps(method)
@@ -156,25 +174,17 @@ def carries_in_session_dtype() -> Iterator[None]:
             first = method(self, *arguments, **keywords)
             # A cell with a dtype of its own computes in this dtype.
             own = getattr(self, "dtype", None) is not None
-            return first if own else jax.tree.map(_in_session_dtype, first)
+            return first if own else jax.tree.map(in_session_dtype, first)
 
         return start
 
-    try:
-        for cell, method in originals.items():
-            cell.initialize_carry = cast(method)
+    own_starts = [cell for cell in cells if "initialize_carry" in vars(cell)]
+    with wrapped_methods(own_starts, "initialize_carry", cast):
         yield
-    finally:
-        for cell, method in originals.items():
-            cell.initialize_carry = method
 
 
-def _subclasses(kind: Any) -> list[Any]:
-    own = kind.__subclasses__()
-    return [*own, *(inner for one in own for inner in _subclasses(one))]
-
-
-def _in_session_dtype(array: Any) -> Any:
+def in_session_dtype(array: Any) -> Any:
+    """Return an array with floats in the session's dtype."""
     floats = jnp.issubdtype(array.dtype, jnp.floating)
     return array.astype(jnp.result_type(float)) if floats else array
 
@@ -191,44 +201,13 @@ def _open_nnx(nnx: Any, module: Any) -> FlaxModel:
         noise, state = jax.tree.map(lambda a: a, (random, nnx.merge_state(weights, rest)))
         nnx.replace_by_pure_dict(state, arrays)
         own = nnx.merge(graph, noise, state)
-        with carries_in_session_dtype(), _named_calls(nnx, own, model):
+        names = nnx_names(nnx, own)
+        kinds = {type(inner) for _, inner in nnx.iter_modules(own)}
+        called = [kind for kind in kinds if CALL in dir(kind)]
+        around = _scoped(model, nnx.BatchNorm, lambda inner: names.get(id(inner), ""))
+        with carries_in_session_dtype(), nnx_calls(called, around):
             return own(*arguments, **{**modes, **keywords})
 
     label = f"flax.nnx module {type(module).__name__}"
     model = FlaxModel(label, run, tree, _takes(module.__call__), trained.__contains__)
     return model
-
-
-@contextmanager
-def _named_calls(nnx: Any, module: Any, model: FlaxModel) -> Iterator[None]:
-    """Enter a named scope in each call of an inner module."""
-    paths: dict[int, str] = {}
-    counts: dict[str, int] = {}
-    for path, inner in nnx.iter_modules(module):
-        paths[id(inner)] = name = ".".join(map(str, path))
-        if isinstance(inner, nnx.BatchNorm):
-            model.momentum[name] = inner.momentum
-    kinds = {type(inner) for _, inner in nnx.iter_modules(module)}
-    originals = {kind: kind.__call__ for kind in kinds if "__call__" in dir(kind)}
-    own = {kind for kind in originals if "__call__" in vars(kind)}
-
-    def named(call: Any) -> Any:
-        def run(self: Any, *arguments: Any, **keywords: Any) -> Any:
-            path = paths.get(id(self))
-            if not path:
-                return call(self, *arguments, **keywords)
-            with _scope(path, type(self).__name__, counts):
-                return call(self, *arguments, **keywords)
-
-        return run
-
-    try:
-        for kind, call in originals.items():
-            kind.__call__ = named(call)
-        yield
-    finally:
-        for kind, call in originals.items():
-            if kind in own:
-                kind.__call__ = call
-            else:
-                del kind.__call__

@@ -29,7 +29,7 @@ from harness.extend.models import (
 )
 
 from .flax_calls import recorded_calls
-from .flax_models import FlaxModel, carries_in_session_dtype, open_flax
+from .flax_models import FlaxModel, carries_in_session_dtype, in_session_dtype, open_flax
 
 
 class JaxModels(OwnModels):
@@ -54,19 +54,10 @@ class JaxModels(OwnModels):
         target: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        expected: Mapping[str, ModelArray],
-    ) -> OwnModel:
-        return self._open(file, target, parameters, sizes, expected)
-
-    def _open(
-        self,
-        file: ModelFile,
-        target: Any,
-        parameters: Any,
-        sizes: Mapping[str, int],
         expected: Mapping[str, ModelArray] | None,
     ) -> JaxModel:
-        """Make the model. If ``expected`` is None, its parameters must be in the user's file."""
+        """See :meth:`OwnModels.open`. If ``expected`` is None, the parameters must be in the user's
+        file."""
         if not file.name:
             raise UsageError(
                 f"{file} is not a Python file: jax needs FILE.py:NAME, where NAME is a function of "
@@ -77,10 +68,9 @@ class JaxModels(OwnModels):
             key = jax.random.PRNGKey(0)
             with carries_in_session_dtype():
                 tree = made(file, file.parameters, parameters, sizes, key=key, rng=key)
-        if tree is None and expected is not None and hasattr(target, "apply"):
-            flax = None  # the spec's names are the names of the variables
-        else:
-            flax = open_flax(file, target, tree, sizes)
+        # Without a tree, the spec's names are the names of the variables.
+        is_named = tree is None and expected is not None and hasattr(target, "apply")
+        flax = None if is_named else open_flax(file, target, tree, sizes)
         if flax is not None:
             return JaxModel(flax.function, flax.tree, self.backend, flax)
         function = getattr(target, "apply", target)
@@ -93,21 +83,21 @@ class JaxModels(OwnModels):
                 f"{file} needs its parameters: write {file}:PARAMETERS, where PARAMETERS is a tree "
                 "of arrays, or a function of a key that returns it"
             )
-        if tree is None:
-            parts = [name for name in expected or () if "[" in name or "(" in name]
+        if tree is None and expected is not None:
+            parts = [name for name in expected if "[" in name or "(" in name]
             if parts:
                 raise UsageError(
                     f"--map: {parts[0]} is part of an array whose shape is unknown: name the "
                     f"parameters too, as in {file}:PARAMETERS"
                 )
-            tree = _nested_dict({n: np.zeros(entry.shape) for n, entry in (expected or {}).items()})
+            tree = _nested_dict({n: np.zeros(entry.shape) for n, entry in expected.items()})
         return JaxModel(function, tree, self.backend)
 
     def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
         from .trace_model import trace
 
         self.backend.use("cpu", "float64")
-        model = self._open(file, target, parameters, {}, None)
+        model = self.open(file, target, parameters, {}, None)
         return run_user_code(file, "cannot be traced", lambda: trace(model, inputs, file))
 
 
@@ -137,12 +127,9 @@ class JaxModel(OwnModel):
             (lambda name: True) if flax is None else flax.is_trained
         )
         target, self.form = jax.tree_util.tree_flatten_with_path(tree)
-        self.leaves = {_dotted_name(path): self._leaf(leaf) for path, leaf in target}
-
-    def _leaf(self, leaf: Any) -> Any:
-        array = jnp.asarray(leaf)
-        floats = jnp.issubdtype(array.dtype, jnp.floating)
-        return array.astype(jnp.result_type(float)) if floats else array
+        self.leaves = {
+            _dotted_name(path): in_session_dtype(jnp.asarray(leaf)) for path, leaf in target
+        }
 
     def entries(self) -> Mapping[str, ModelArray]:
         return {
