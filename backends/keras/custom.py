@@ -12,7 +12,6 @@ from harness.extend.program import (
     Dim,
     Node,
     free_values,
-    index_names,
     inline_calls,
     is_constant,
     local_of,
@@ -158,7 +157,7 @@ def custom(
         attributes,
         {local: program.shape(port) for local, port in own.items()},
         frozenset(own.keys() - frozen.keys()),
-        frozenset(local for local, port in own.items() if port.name in index_names(program)),
+        frozenset(n for n, port in frozen.items() if program.type_of(port).kind == "index"),
     )
 
 

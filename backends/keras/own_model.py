@@ -55,7 +55,7 @@ class KerasOwnModels(OwnModels):
         parameters: Any,
         sizes: Mapping[str, int],
         expected: Mapping[str, ModelArray],
-    ) -> OwnModel:
+    ) -> KerasModel:
         self.keras.utils.set_random_seed(0)
         if self._is_factory(target):
             # Layers without a name have the same names in each call of the user's function.
@@ -78,12 +78,10 @@ class KerasOwnModels(OwnModels):
 
     def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
         model = self.open(file, target, parameters, {}, {})
-        assert isinstance(model, KerasModel)
         return declarations(model.model)
 
     def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
         model = self.open(file, target, parameters, {}, {})
-        assert isinstance(model, KerasModel)
         tensors = model.tensors(inputs)
         return trace_model(model.model, self.keras, model.label, model.variables, tensors)
 
@@ -138,7 +136,7 @@ class KerasModel(OwnModel):
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
     def to_array(self, value: Any) -> Array | None:
-        if not self.backend.keras.ops.is_tensor(value):
+        if not self.ops.is_tensor(value):
             return None
         try:
             return np.array(self.ops.convert_to_numpy(value))

@@ -144,17 +144,21 @@ class OnnxModel(OwnModel):
         del proto.graph.output[:]
         proto.graph.output.extend(self.onnx.ValueInfoProto(name=name) for name in names)
         session = self._make_session(proto)
-        feed: dict[str, Array] = {}
-
-        def called(*arguments: Array, **keywords: Array) -> None:
-            feed.update(self._make_feed(arguments, keywords))
-
-        placing.call(called, dict(given))
+        feed = self._place(given, placing)
         values = {**feed, **dict(zip(names, session.run(names, feed), strict=True))}
         for node in nodes:
             inputs = [values[name] for name in node.input if name in values]
             call = recorder.start(_node_name(node), inputs)
             recorder.finish(call, [values[name] for name in node.output if name])
+
+    def _place(self, given: Arrays, placing: Placing) -> dict[str, Array]:
+        """Return the arrays of a call by the graph's names."""
+
+        def feed(*arguments: Array, **keywords: Array) -> dict[str, Array]:
+            return self._make_feed(arguments, keywords)
+
+        placed: dict[str, Array] = placing.call(feed, given)
+        return placed
 
     def _make_feed(
         self, arguments: Sequence[Array], keywords: Mapping[str, Array]
@@ -166,12 +170,7 @@ class OnnxModel(OwnModel):
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
         names = [port.name for port in self.session.get_outputs()]
-
-        def called(*arguments: Array, **keywords: Array) -> list[Array]:
-            made: list[Array] = self.session.run(names, self._make_feed(arguments, keywords))
-            return made
-
-        returned = placing.call(called, dict(given))
+        returned: list[Array] = self.session.run(names, self._place(given, placing))
         try:
             results = naming(dict(zip(map(clean, names), returned, strict=True)))
         except UsageError:

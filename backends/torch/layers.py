@@ -146,12 +146,10 @@ def convolution(layer: ClaimableCall) -> Native | None:
     padding = options.pop("padding")
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        x, pads = values["x"], padding
-        if pads == "same":
-            pads = [same(*axis) for axis in zip(x.shape[1:-1], *framing, strict=True)]
+        x = values["x"]
+        pads = _pads(x, padding, *framing)
         even = all(before == after for before, after in pads)
-        if not even:
-            x = torch.nn.functional.pad(x, [0, 0, *(n for pair in reversed(pads) for n in pair)])
+        x = x if even else _pad(x, pads, 0.0)
         before = [pair[0] if even else 0 for pair in pads]
         weight, bias = packed["weight"], packed.get("bias")
         y = function(x.movedim(-1, 1), weight, bias, padding=before, **options).movedim(1, -1)
@@ -180,7 +178,21 @@ def convolution_options(layer: ClaimableCall) -> dict[str, Any]:
     return options | {"groups": int(given.get("groups", 1))}
 
 
-def same(length: int, size: int, stride: int, dilation: int) -> tuple[int, int]:
+def _pads(x: Tensor, padding: Any, *framing: Sequence[int]) -> Sequence[tuple[int, int]]:
+    """Return the padding before and after each axis of an image. ``framing`` are the sizes, the
+    strides and optionally the dilations of the windows, which determine the padding ``"same"``."""
+    if padding != "same":
+        return padding
+    return [_same(*axis) for axis in zip(x.shape[1:-1], *framing, strict=True)]
+
+
+def _pad(x: Tensor, pads: Sequence[tuple[int, int]], value: float) -> Tensor:
+    """Pad the axes of an image; the first axis and the last axis stay unchanged."""
+    sides = [0, 0, *(n for pair in reversed(pads) for n in pair)]
+    return torch.nn.functional.pad(x, sides, value=value)
+
+
+def _same(length: int, size: int, stride: int, dilation: int = 1) -> tuple[int, int]:
     """Return the padding before and after an axis for which there is one window per ``stride``
     entries (the padding ``"same"``). ``length`` is the length of the axis, and ``size`` that of a
     window."""
@@ -206,14 +218,10 @@ def pool(layer: ClaimableCall) -> Native | None:
     lowest = 0.0 if name == "avg_pool2d" else -torch.inf
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        x, pads = values["x"], padding
-        if pads == "same":
-            lengths = x.shape[1:-1]
-            pads = [same(*axis, 1) for axis in zip(lengths, window, stride, strict=True)]
-        if not fits:
-            sides = [0, 0, *(n for pair in reversed(pads) for n in pair)]
-            x, pads = torch.nn.functional.pad(x, sides, value=lowest), [(0, 0), (0, 0)]
-        before = [pair[0] for pair in pads]
+        x = values["x"]
+        pads = _pads(x, padding, window, stride)
+        x = x if fits else _pad(x, pads, lowest)
+        before = [pair[0] if fits else 0 for pair in pads]
         return [function(x.movedim(-1, 1), window, stride, before, **options).movedim(1, -1)]
 
     return Native(f"torch.nn.functional.{name}", run, Packing({}))

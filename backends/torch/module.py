@@ -47,36 +47,39 @@ OWN = re.compile(r"initial_state|forward_\d+")
 ModuleWriter = Callable[[ClaimableCall], str | None]
 
 
-def _linear(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-    rows, units = shapes["W"]
-    return f"nn.Linear({rows}, {units}{'' if 'b' in shapes else ', bias=False'}"
+def _bias(layer: ClaimableCall) -> str:
+    return "" if "b" in layer.shapes else ", bias=False"
 
 
-def _embedding(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-    rows, units = shapes["table"]
+def _linear(layer: ClaimableCall) -> str:
+    rows, units = layer.shapes["W"]
+    return f"nn.Linear({rows}, {units}{_bias(layer)}"
+
+
+def _embedding(layer: ClaimableCall) -> str:
+    rows, units = layer.shapes["table"]
     return f"nn.Embedding({rows}, {units}"
 
 
-def _layer_norm(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-    return f"nn.LayerNorm({shapes['gamma'][0]}, eps={attributes['epsilon']!r}"
+def _layer_norm(layer: ClaimableCall) -> str:
+    return f"nn.LayerNorm({layer.shapes['gamma'][0]}, eps={layer.attributes['epsilon']!r}"
 
 
-def _rms_norm(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-    return f"nn.RMSNorm({shapes['gamma'][0]}, eps={attributes['epsilon']!r}"
+def _rms_norm(layer: ClaimableCall) -> str:
+    return f"nn.RMSNorm({layer.shapes['gamma'][0]}, eps={layer.attributes['epsilon']!r}"
 
 
-def _rnn(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-    rows, units = shapes["W"]
-    bias = "" if "b" in shapes else ", bias=False"
-    kind = "" if attributes["activation"] == "tanh" else ', nonlinearity="relu"'
-    return f"nn.RNN({rows}, {units}{kind}{bias}, batch_first=True"
+def _rnn(layer: ClaimableCall) -> str:
+    rows, units = layer.shapes["W"]
+    kind = "" if layer.attributes["activation"] == "tanh" else ', nonlinearity="relu"'
+    return f"nn.RNN({rows}, {units}{kind}{_bias(layer)}, batch_first=True"
 
 
-def _gated(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
-    def write_module(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-        rows, units = shapes["W_i" if name == "LSTM" else "W_z"]
-        both = ", bidirectional=True" if any(n.startswith("back_") for n in shapes) else ""
-        both += "" if attributes["bias"] else ", bias=False"
+def _gated(name: str) -> ModuleWriter:
+    def write_module(layer: ClaimableCall) -> str:
+        rows, units = layer.shapes["W_i" if name == "LSTM" else "W_z"]
+        both = ", bidirectional=True" if any(n.startswith("back_") for n in layer.shapes) else ""
+        both += "" if layer.attributes["bias"] else ", bias=False"
         return f"nn.{name}({rows}, {units}{both}, batch_first=True"
 
     return write_module
@@ -103,30 +106,26 @@ def _convolution(layer: ClaimableCall) -> str | None:
     for option in ("stride", "padding", "dilation", "groups"):
         if values[option] != ("0" if option == "padding" else "1"):
             text += f", {option}={values[option]}"
-    return text + ("" if "b" in layer.shapes else ", bias=False")
+    return text + _bias(layer)
 
 
 def _per_axis(values: Sequence[int]) -> str:
     return str(values[0] if len(set(values)) == 1 else tuple(values))
 
 
-def _plain(write: Callable[[Mapping[str, Any], Mapping[str, Any]], str]) -> ModuleWriter:
-    return lambda layer: write(layer.shapes, layer.attributes)
-
-
 # Name of a definition -> a function that writes its torch.nn module. batch_norm is missing, because
 # torch updates its statistics with the unbiased variance.
 MODULES: Mapping[str, ModuleWriter] = {
-    "embedding": _plain(_embedding),
-    "dense": _plain(_linear),
-    "layer_norm": _plain(_layer_norm),
-    "rms_norm": _plain(_rms_norm),
-    "simple_rnn": _plain(_rnn),
-    "simple_rnn_two_biases": _plain(_rnn),
-    "simple_rnn_without_bias": _plain(_rnn),
+    "embedding": _embedding,
+    "dense": _linear,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "simple_rnn": _rnn,
+    "simple_rnn_two_biases": _rnn,
+    "simple_rnn_without_bias": _rnn,
     **dict.fromkeys(CONVOLUTIONS, _convolution),
-    **dict.fromkeys(("lstm", "bidirectional_lstm"), _plain(_gated("LSTM"))),
-    **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _plain(_gated("GRU"))),
+    **dict.fromkeys(("lstm", "bidirectional_lstm"), _gated("LSTM")),
+    **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _gated("GRU")),
 }
 
 

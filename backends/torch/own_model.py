@@ -124,10 +124,14 @@ class TorchModel(OwnModel):
                 self.tensors[name].copy_(torch.from_numpy(np.array(array)))
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
+        returned = self._call(given, placing, training)
+        return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
+
+    def _call(self, given: Arrays, placing: Placing, training: bool = False) -> Any:
+        """Run a forward pass without gradients, and return what the module returns."""
         self.module.train(training)
         with torch.no_grad(), _default_dtype(self.dtype):
-            returned = placing.call(self.module, self._tensors(given))
-        return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
+            return placing.call(self.module, self._tensors(given))
 
     def modules_with(self, name: str) -> Collection[str]:
         tensor = self.tensors[name]
@@ -143,7 +147,6 @@ class TorchModel(OwnModel):
         return self.backend.numpy(value.detach().clone()) if is_dense else None
 
     def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> None:
-        self.module.train(False)
         under_way: list[Any] = []
 
         def start(name: str, arguments: Any, keywords: Any) -> None:
@@ -161,17 +164,15 @@ class TorchModel(OwnModel):
         fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with torch.no_grad(), _default_dtype(self.dtype):
-                placing.call(self.module, self._tensors(given))
+            self._call(given, placing)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
             for hook in hooks:
                 hook.remove()
 
     def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
-        self.module.train(False)
-        with torch.no_grad(), _default_dtype(self.dtype), _NarrowOperations() as found:
-            placing.call(self.module, self._tensors(given))
+        with _NarrowOperations() as found:
+            self._call(given, placing)
         return list(found.places)
 
     def _tensors(self, given: Arrays) -> dict[str, torch.Tensor]:

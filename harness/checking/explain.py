@@ -27,7 +27,14 @@ from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
-from harness.program.signature import call_key, is_constant, noise_ports, owner_of, variable_ports
+from harness.program.signature import (
+    call_key,
+    is_constant,
+    is_listed,
+    noise_ports,
+    owner_of,
+    variable_ports,
+)
 
 if TYPE_CHECKING:
     from harness.worker.launch import Launch
@@ -286,7 +293,7 @@ def _list_parameters(program: Program) -> list[str]:
 
 
 def _format_init(program: Program, port: Port) -> str:
-    if "value" in (port.init or {}):
+    if is_listed(port):
         return "given in the spec"
     bound = program.type_of(port).bound
     if bound is not None:

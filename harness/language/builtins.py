@@ -16,7 +16,7 @@ from harness.language.axis_functions import (
     read_truth,
 )
 from harness.language.operators import where
-from harness.language.scope import LanguageValues, Scope, names_in
+from harness.language.scope import Binding, LanguageValues, Scope, names_in
 from harness.language.tree import Call, Expr, List, Name, Number
 from harness.program.dims import ONE, Dim, Shape, product, shape_text
 from harness.program.windows import WindowedAxis, misfit_text, windowed_axes
@@ -121,7 +121,7 @@ def _read_padding(
     """Return two tuples: how many entries to add before each axis, and how many after it. They come
     from the keywords ``padding`` and ``after`` of a call."""
     count, argument = len(attributes["axes"]), keywords.get("padding", Number(0, place=expr.place))
-    bound = scope.names.get(argument.id) if isinstance(argument, Name) else None
+    bound = _bound_value(argument, scope)
     if not (bound == SAME or (isinstance(bound, tuple) and not is_dims(bound))):
         before = _read_per_axis(argument, "padding", 0, count, scope)
         if "after" not in keywords:
@@ -169,13 +169,18 @@ def _check_count(name: str, found: int, count: int, place: Place) -> None:
         )
 
 
+def _bound_value(argument: Expr, scope: Scope) -> Binding | None:
+    """Return the value of a name, e.g. of an attribute; None for other expressions."""
+    return scope.names.get(argument.id) if isinstance(argument, Name) else None
+
+
 def _read_per_axis(
     argument: Expr, name: str, minimum: int, count: int, scope: Scope
 ) -> tuple[Dim, ...]:
     """Return one dimension for each of ``count`` axes. ``argument`` is a list, or a single value
     for all axes. ``name`` is the keyword, e.g. ``stride``; each number must be at least
     ``minimum``."""
-    bound = scope.names.get(argument.id) if isinstance(argument, Name) else None
+    bound = _bound_value(argument, scope)
     if is_dims(bound):
         scope.used.update(names_in(argument))
         _check_count(name, len(bound), count, argument.place)
@@ -435,15 +440,12 @@ def _repeat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     shape = evaluator.type_of(value).shape
     axis = read_axis(keywords["axis"], len(shape), scope)
     times = _read_size(keywords["times"], "times", 1, scope)
-    copies = value
-    if shape[axis] != ONE:
-        copies = evaluator.emit("expand_dims", value, place=expr.place, axis=axis + 1)
-    outer = shape[:axis] if shape[axis] == ONE else shape[: axis + 1]
-    whole = (*outer, times, *shape[axis + 1 :])
-    copies = evaluator.emit("broadcast_to", copies, place=expr.place, shape=whole)
-    if shape[axis] == ONE:
-        return copies
     merged = (*shape[:axis], shape[axis] * times, *shape[axis + 1 :])
+    if shape[axis] == ONE:
+        return evaluator.emit("broadcast_to", value, place=expr.place, shape=merged)
+    copies = evaluator.emit("expand_dims", value, place=expr.place, axis=axis + 1)
+    whole = (*shape[: axis + 1], times, *shape[axis + 1 :])
+    copies = evaluator.emit("broadcast_to", copies, place=expr.place, shape=whole)
     return evaluator.emit("reshape", copies, place=expr.place, shape=merged)
 
 

@@ -11,7 +11,7 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.language.initializers import Law, check_values, draw, generator
 from harness.language.schema import initial_state_value
 from harness.program.ir import Port, Program
-from harness.program.signature import is_constant
+from harness.program.signature import is_constant, is_listed
 
 
 def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
@@ -57,7 +57,7 @@ def constant_array(program: Program, port: Port, seed: int) -> Array:
 
 def listed_constants(program: Program) -> dict[str, Array]:
     """Return the constants whose entries the spec lists, by name."""
-    listed = (port for port in program.statistics if "value" in (port.init or {}))
+    listed = filter(is_listed, program.statistics)
     return {port.name: constant_array(program, port, 0) for port in listed}
 
 

@@ -118,16 +118,18 @@ class LayerCall:
 
 
 def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) -> None:
-    """Create the parameters and statistics of a layer at its first call. At later calls, check that
-    their shapes fit. ``places`` maps value numbers to positions in the spec, and is extended."""
+    """Create the parameters, statistics and constants of a layer at its first call. At later calls,
+    check that their shapes fit. ``places`` maps value numbers to positions in the spec, and is
+    extended."""
     instance = call.instance
+    parameters = instance.declared_parameters
     for name, known in instance.layer.parameters.items():
-        if name not in instance.declared_parameters:
+        if name not in parameters:
             call.scope.used.update(find_size_names(known.shape))
             call.scope.names[name] = Missing()
         call.scope.used.update(filter(None, [known.when]))
     sections: tuple[tuple[str, Mapping[str, schema.Parameter], dict[str, Port]], ...] = (
-        ("parameters", instance.declared_parameters, instance.parameters),
+        ("parameters", parameters, instance.parameters),
         ("statistics", instance.layer.statistics, instance.statistics),
     )
     for section, declared, ports in sections:

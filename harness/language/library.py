@@ -297,20 +297,23 @@ class Library:
         Raises:
             SpecError: a definition is wrong, or a folder has a definition of this name too.
         """
+        forms = content(model, Model).definitions
+        if not forms:
+            return self
         local: dict[tuple[str, str], Definition] = {}
         library = replace(self, local=local, _read={}, _names={}, replaced={}, unusual={})
         library.checksums, library.reading = {}, []
         errors = ErrorList()
-        for number, form in enumerate(content(model, Model).definitions):
+        for number, form in enumerate(forms):
             definition = Definition(model.document.part(("definitions", number)), form, model.path)
             with errors.part():
                 library._add_local(local, definition)
         errors.end()
-        return library if local else self
+        return library
 
     def _add_local(self, local: dict[tuple[str, str], Definition], definition: Definition) -> None:
         (name, place), kind = definition.name, definition.kind
-        others = [other.name[1] for key, other in local.items() if key == (kind, name)]
+        others = [local[kind, name].name[1]] if (kind, name) in local else []
         others += [other for _, other in self._find_all_declarations(kind).get(name, ())]
         if others:
             message = f"{kind} {name!r} is also declared at {others[0]}: rename one of the two"

@@ -146,8 +146,8 @@ def _index_range(
     if bound is None:
         number = scope.size(side)
         return number, number, value
-    low, floats = evaluator.computed_indices.get(value, (Dim(), -1))
-    return low, bound - 1, floats if floats >= 0 else evaluator.to_floats(value)
+    low, floats = evaluator.computed_indices.get(value) or (Dim(), evaluator.to_floats(value))
+    return low, bound - 1, floats
 
 
 def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> int:

@@ -18,7 +18,13 @@ from harness.language.initializers import generator
 from harness.language.noise import draw_noise
 from harness.oracle.time_limit import check_time
 from harness.program.ir import Port, Program
-from harness.program.signature import is_constant, length_ports, noise_ports, result_ports
+from harness.program.signature import (
+    is_constant,
+    is_listed,
+    length_ports,
+    noise_ports,
+    result_ports,
+)
 from harness.runtime.answers import Arguments
 from harness.text.vocabulary import one_hot
 
@@ -51,8 +57,7 @@ def _statistic(program: Program, port: Port, seed: int) -> Array:
     if not is_constant(port):
         return parameter(program, port, seed)
     entries = constant_array(program, port, seed)
-    given = port.init is not None and "value" in port.init
-    return entries if given or entries.dtype.kind == "i" else single(entries)
+    return entries if is_listed(port) or entries.dtype.kind == "i" else single(entries)
 
 
 def parameter(program: Program, port: Port, seed: int) -> Array:

@@ -141,6 +141,11 @@ def is_constant(port: Port) -> bool:
     return "constant" in (port.init or {})
 
 
+def is_listed(port: Port) -> bool:
+    """Return whether a port is a constant whose entries the spec states."""
+    return "value" in (port.init or {})
+
+
 def index_names(program: Program) -> set[str]:
     """Return the names of a program's constants whose entries are indices."""
     return {port.name for port in program.statistics if program.type_of(port).kind == "index"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from constant_model import NAMES, with_constants
-from export_round_trip import NEEDS, assert_round_trip, torch_module
+from export_round_trip import NEEDS, assert_round_trip, import_module, torch_module
 from format_cases import Case, written
 from sampling import sampled
 
@@ -38,10 +37,7 @@ def test_jax_does_not_differentiate_them(tmp_path: Path) -> None:
     path, case = tmp_path / "model.npz", Case.of(with_constants(), "float32")
     with Worker(launch("jax")) as worker:
         written(worker, case, path)
-    found = spec_from_file_location("constant_functions", path.with_suffix(".py"))
-    assert found is not None
-    assert found.loader is not None
-    found.loader.exec_module(module := module_from_spec(found))
+    module = import_module(path, "constant_functions")
     params, constants = module.load(path)
     assert constants["own"].keys() == {"rates", "places", "shift"}
     assert params["own"].keys() == {"bias_table"}

@@ -64,9 +64,7 @@ KINDS = {"function": "functions", "layer": "layers", "loss": "losses", "optimize
 
 
 def load(text: str) -> Spec:
-    return Spec(
-        library := Library(overrides={("model", "own_parts"): text}), library.model("own_parts")
-    )
+    return load_spec("own_parts", overrides={("model", "own_parts"): text})
 
 
 def as_files(folder: Path) -> Path:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.checking.explain import ModelExplanation
-from harness.language.library import Library
-from harness.language.model import Spec, fingerprint
+from harness.language.model import Spec, fingerprint, load_spec
 
 MODEL = """\
 model: two_layers
@@ -30,8 +29,7 @@ loss: mean(squared_error(logits, target)) + 0.01 * mean(hidden ** 2)
 
 
 def load(text: str) -> Spec:
-    library = Library(overrides={("model", "two_layers"): text})
-    return Spec(library, library.model("two_layers"))
+    return load_spec("two_layers", overrides={("model", "two_layers"): text})
 
 
 def test_only_the_declared_names_are_outputs_and_the_others_keep_their_names() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from harness.language.library import Library
-from harness.language.model import Spec
+from harness.language.model import Spec, load_spec
 
 CONSTANTS = """\
 model: consts
@@ -82,5 +81,4 @@ NAMES = [
 
 def with_constants(text: str = CONSTANTS) -> Spec:
     """Load the model, or a changed text of it."""
-    library = Library(overrides={("model", "consts"): text})
-    return Spec(library, library.model("consts"))
+    return load_spec("consts", overrides={("model", "consts"): text})

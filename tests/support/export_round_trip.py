@@ -40,6 +40,11 @@ def torch_module(spec: Spec, path: Path, name: str) -> Any:
     """Import the Python module of a model that is written to ``path`` in float64."""
     with Worker(launch("torch")) as worker:
         written(worker, Case.of(spec, "float64"), path)
+    return import_module(path, name)
+
+
+def import_module(path: Path, name: str) -> Any:
+    """Import the Python module beside an exported file."""
     found = spec_from_file_location(name, path.with_suffix(".py"))
     assert found is not None
     assert found.loader is not None

@@ -10,7 +10,7 @@ import numpy as np
 from harness.checking.first_difference import join_names
 from harness.checking.own_model.checks import ModelContext
 from harness.checking.own_model.guesses import Hint
-from harness.checking.own_model.modules import Event, ModuleComparison, ModuleMatch
+from harness.checking.own_model.modules import Event, ModuleComparison
 from harness.checking.own_model.spec_values import SpecValues
 from harness.errors import several
 from harness.program.signature import call_key
@@ -76,7 +76,7 @@ def describe(comparison: ModuleComparison) -> Hint:
     count = f"({several(comparison.compared, 'module')} compared)"
     events = comparison.events
     at = next((n for n, event in enumerate(events) if event.status == "wrong"), None)
-    uncalled = _describe_uncalled(comparison, comparison.match)
+    uncalled = _describe_uncalled(comparison)
     if at is None:
         last = _last_right(events)
         right = f"Every compared module is right, so the fault is after {last}" if last else ""
@@ -145,7 +145,8 @@ def _last_right(events: Sequence[Event]) -> str:
     return ""
 
 
-def _describe_uncalled(comparison: ModuleComparison, match: ModuleMatch) -> str:
+def _describe_uncalled(comparison: ModuleComparison) -> str:
+    match = comparison.match
     names = [
         f"{modules} (spec: {layer})"
         for layer, modules in match.uncalled.items()

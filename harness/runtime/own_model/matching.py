@@ -16,7 +16,7 @@ from harness.errors import MOST_ERRORS, UsageError, did_you_mean, shorten
 from harness.output.shell import quoted
 from harness.program.dims import bind
 from harness.program.ir import Node, Program
-from harness.program.signature import call_key, is_constant, local_of, owner_of
+from harness.program.signature import call_key, is_constant, is_listed, local_of, owner_of
 from harness.runtime.native import Layout, Native
 from harness.runtime.own_model.contract import ModelArray, OwnModel
 from harness.runtime.own_model.renames import (
@@ -314,6 +314,10 @@ class Placement:
             [view.of(np.asarray(read(view.key))).reshape(self.shape) for view in self.views]
         )
 
+    def total(self, read: Callable[[str], Any]) -> Array:
+        """Return the spec's array: the sum of its parts in the arrays that ``read`` returns."""
+        return np.asarray(self.parts(read).sum(0))
+
     def __str__(self) -> str:
         return " + ".join(map(str, self.views))
 
@@ -357,16 +361,11 @@ class ModelWeights:
 
     def values(self, model: OwnModel) -> ArrayDict:
         """Return the model's current values of the spec's parameters."""
-        return self.layout.unpack(
-            {n: np.asarray(place.parts(model.read).sum(0)) for n, place in self.places.items()}
-        )
+        return self.layout.unpack({n: p.total(model.read) for n, p in self.places.items()})
 
     def moved(self, model: OwnModel) -> ArrayDict:
-        """Return the model's current statistics as ``statistics.NAME``, with the spec's names."""
-        return {
-            f"statistics.{name}": np.asarray(place.parts(model.read).sum(0))
-            for name, place in self.statistics.items()
-        }
+        """Return the model's current values of the spec's statistics."""
+        return {name: place.total(model.read) for name, place in self.statistics.items()}
 
     def keys(self) -> dict[str, list[str]]:
         """Return the model's arrays that hold each array, by the spec's name."""
@@ -394,7 +393,7 @@ def find_weights(sides: Sides) -> ModelWeights:
     moving = {port.name: sides.program.shape(port) for port in sides.program.statistics}
     constants = {port.name for port in sides.program.statistics if is_constant(port)}
     # The model can compute a constant that the spec lists.
-    optional = {p.name for p in sides.program.statistics if "value" in (p.init or {})}
+    optional = {port.name for port in sides.program.statistics if is_listed(port)}
     optional.update(sides.layout.frozen)
     touched = set[str]()
     for name, shape in {**sides.shapes, **moving}.items():
@@ -471,17 +470,18 @@ def _find_wrong_rules(sides: Sides) -> dict[str, str]:
             continue
         used.add(rule)
         try:
-            is_wrong = len(rule.ours) == len(name.split(".")) and not views_of(
-                text, sides.entries, sizes
-            )
-            lacking = [t for t in PLUS.split(text) if view_of(t, sides.entries, sizes) is None]
+            views = views_of(text, sides.entries, sizes)
+        except UsageError as error:
+            message = str(error)
+        else:
+            if views is not None or len(rule.ours) != len(name.split(".")):
+                continue
+            lacking = (t for t in PLUS.split(text) if view_of(t, sides.entries, sizes) is None)
             message = f"--map {name}={text}: the model has no " + "; no ".join(
                 f"{t!r}{hint(t, sides.entries)}" for t in lacking
             )
-        except UsageError as error:
-            is_wrong, message = True, str(error)
-        if is_wrong:  # a rule for many blocks is reported once
-            errors[name] = reported.setdefault(rule, message)
+        # A rule for many blocks is reported once.
+        errors[name] = reported.setdefault(rule, message)
     # A rule for a layer without weights, e.g. pool=maxpool, only matches modules.
     used.update(rule for call in sides.program.calls if (rule := _own_rule(call, sides)))
     for rule in sides.rules:

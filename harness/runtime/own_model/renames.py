@@ -108,7 +108,7 @@ def _stars(pattern: str, part: str) -> list[str] | None:
             return None
         matches.append(part[start + len(text) : end])
         end = start
-    # found[0] is the text after the last match, which is empty.
+    # matches[0] is the text after the last match, which is empty.
     return [part[len(first) : end], *matches[:0:-1]]
 
 

@@ -285,10 +285,10 @@ class OwnModelService:
 
     def read_weights(self) -> ReadWeights:
         """Return the values of the attached model's weights, by the spec's names."""
-        parameters = self.weights.values(self.model)
-        moved = self.weights.moved(self.model)
-        statistics = {name.removeprefix("statistics."): a for name, a in moved.items()}
-        return {"parameters": parameters, "statistics": statistics}
+        return {
+            "parameters": self.weights.values(self.model),
+            "statistics": self.weights.moved(self.model),
+        }
 
     def _load(self, file: ModelFile) -> None:
         if self._file != file:
@@ -350,7 +350,8 @@ class OwnModelService:
         results = self._run_user_code(
             lambda: self.model.run(arguments, self.placing, naming, training)
         )
-        statistics = self.weights.moved(self.model) if training else {}
+        moved = self.weights.moved(self.model) if training else {}
+        statistics = {f"statistics.{name}": array for name, array in moved.items()}
         return self._check_dtypes({**results, **statistics})
 
     def modules(self, inputs: Arrays, state: Arrays) -> RecordedModules:
