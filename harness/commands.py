@@ -155,8 +155,9 @@ def check_request_of(given: Mapping[str, Any]) -> Any:
     for invalid options."""
     from harness.environments.columns import complete_options
     from harness.given.check_request import check_request
+    from harness.porting.check import trace_model
 
-    return check_request(complete_options(given))
+    return check_request(trace_model(complete_options(given), partial(tell, error=True)))
 
 
 def _bench(options: BenchOptions) -> int:

@@ -23,6 +23,7 @@ from harness.given.check_request import check_request
 from harness.output.notebook import Tint, TintedText, frame, html_table
 from harness.output.printing import one_line, shown, silent
 from harness.output.table import text_of
+from harness.porting.check import trace_model
 from harness.report.run_reports import RunReports
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING
@@ -141,7 +142,8 @@ def check(
     """
     values = arguments.of(CheckOptions, {"specs": specs, "backends": backends, **options})
     with silent(), RunReports(make_options(CheckOptions, values)) as reported:
-        request = check_request({**values, "records": reported.results})
+        options_ = trace_model({**values, "records": reported.results}, lambda _: None)
+        request = check_request(options_)
         with Engine(request) as engine:
             report = CheckReport.of(engine.run(), request)
         reported.code = report.exit_code

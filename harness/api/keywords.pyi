@@ -47,6 +47,7 @@ class CheckKeywords(CellKeywords, total=False):
     maps: Names | Mapping[str, str]
     takes: Names
     returns: Names
+    traced_inputs: Names | Mapping[str, str]
     html: str | PathLike[str] | None
     markdown: str | PathLike[str] | None
     junit: str | PathLike[str] | None

@@ -269,6 +269,8 @@ def _write_reproducers(
         return lines
     for result in report.results:
         cell = result.cell
+        if engine.is_own_model(cell.backend):  # a reproducer would have the program, not the model
+            continue
         differing = [f.check for f in result.findings if f.verdict == "differ"]
         check = find_first_check(result.findings)
         if check is not None:

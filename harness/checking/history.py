@@ -30,6 +30,7 @@ from typing import Any
 
 from harness.checking.known_differences import Differences
 from harness.checking.options import DECIDING, CheckOptions
+from harness.checking.own_model.against import model_label
 from harness.checking.request import Request, case_sizes, describe_arrays
 from harness.command.declared import options_of
 from harness.errors import UsageError, several
@@ -424,13 +425,17 @@ def rerun_command(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> 
     head = head or Head.model_construct(environment={})
     request = head.request or RequestRecord()
     model = request.against
-    # A user's own model is named e.g. ``torch@model.Gru``; its backend is the part before @.
-    backend = backend_of(cell.backend) if model else cell.backend
     spec, environment = head.sources.get(cell.spec, cell.spec), head.environment
+    # A user's own model is named e.g. ``torch@model.Gru``; its backend is the part before @.
+    # If its spec is traced, other backends have other labels, such as ``torch@2.6``.
+    own = model and (not model.inputs or cell.backend.endswith(f"@{model_label(model.model)}"))
+    backend = backend_of(cell.backend) if own else cell.backend
     words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
     words += _format_options(paths=[cell.path], device=cell.device)
     words += [word for option in (*head.files.items(), *head.limits.items()) for word in option]
     mapped = {"maps": model.map, "takes": model.takes, "returns": model.returns} if model else {}
+    if model and model.inputs:  # the trace has the rules
+        mapped = {"traced_inputs": model.inputs}
     variables = [f"{backend}:{n}={v}" for n, v in environment.get(cell.backend, {}).items()]
     words += _format_options(**mapped, folders=head.folders, environment=variables)
     shown_request = request.model_copy(update={"checks": checks}) if checks else request

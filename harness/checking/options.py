@@ -128,6 +128,8 @@ class RunOptions(CellOptions):
 class CheckOptions(RunOptions):
     """Compare backends with the oracle. Default: all installed backends, on all of Lesson 6.
 
+    In place of SPEC, you can name a model of your own, such as net.py:Net or net.onnx.
+
     Lesson 6 is twelve small character models of a fast.ai notebook, which ship as lesson6/NAME
 
     The exit code is 0 if all cells agree or have only known differences, 1 if a cell differs, 2 for
@@ -174,6 +176,12 @@ class CheckOptions(RunOptions):
         (),
         "Return values of your model, in order: names of outputs, and state.NAME.",
         metavar="NAME",
+    )
+    traced_inputs: tuple[str, ...] = option(
+        (),
+        "Input of a model of your own in place of SPEC, as in 'harness port'.",
+        word="--input",
+        metavar="NAME=LENGTHS",
     )
     reproducers: Path | None = option(
         None, "Write reproducers to this folder.", section=KEEP, kind="folder", python=None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from harness.command.declared import check_ranges
 from harness.command.ranges import MEMORY, SIZES
 from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
 from harness.language.axes import FREE_SIZES, select_known_sizes
+from harness.language.library import Library
 from harness.language.model import Spec
 from harness.oracle.case import Case
 from harness.oracle.user_arrays import UserArrays
@@ -50,12 +51,23 @@ QUICK: Mapping[str, Any] = {
 class Request(RunOptions):
     """The settings of a ``harness check`` command, as made from the options of the command line or
     of Python: the specs, backends and checks, and the user's arrays (``given``) or model
-    (``against``)."""
+    (``against``).
+
+    ``texts`` maps the name of a traced spec to its YAML. Backends check such a spec too, besides
+    the user's model. Without ``texts``, a request with ``against`` checks only the model.
+    """
 
     handler: str | None = None
     service: str = SERVICE
     given: UserArrays | None = None
     against: Against | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def library(self) -> Library:
+        """The definitions of the request: traced specs, folders, and shipped specs."""
+        overrides = {("model", name): text for name, text in self.texts.items()}
+        return Library(tuple(self.folders), overrides)
 
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:

@@ -246,7 +246,7 @@ HOST = "harness.checking.run:NodeCells"
 
 class ClusterMachines:
     """The nodes of a cluster. They run the cells of a request with the option ``--on``, in place of
-    :class:`ThisMachine`."""
+    :class:`ThisMachine`, which then runs only a user's own model."""
 
     def __init__(self, runner: CellRunner) -> None:
         """Connect to the cluster. The connection ends when the runner is closed.
@@ -267,6 +267,7 @@ class ClusterMachines:
         """Return the recorded results that are still valid, and texts that say why other cells run
         again. Each machine of the cluster examines the recorded results that it computed."""
         ended = records.cells
+        plan = [cell for cell in plan if cell in self._tasks]  # without the user's own model
         reused: dict[Cell, CellResult] = {}
         reasons: list[str] = []
         machines: set[str] = set()
@@ -303,8 +304,11 @@ class ClusterMachines:
     def run(self, remaining: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
         """Run the cells in ``remaining`` on the nodes of the cluster. On each node, one process
         runs all cells of a backend. After the event ``enough`` is set, no further cell starts."""
-        queue = Queue(remaining, lambda cell: cell.backend)
         runner, request = self._runner, self._runner.request
+        own = [cell for cell in remaining if runner.is_own_model(cell.backend)]
+        if own:
+            ThisMachine(runner).run(own, run_one, enough)
+        queue = Queue([cell for cell in remaining if cell not in own], lambda cell: cell.backend)
         share, on_card = len(runner.backends) > 1, request.device != "cpu"
 
         def slots(node: ClusterNode) -> int:

@@ -132,16 +132,12 @@ class CellRunner:
     ) -> None:
         self.request = request
         self.events = events or CheckEvents()
-        if request.against is None:
-            columns = choose(request.backends, request.pythons)
-        else:  # the backend of a user's own model is named e.g. ``torch@model.Gru``
-            column = request.against.column
-            columns = Columns((column,), {column: request.pythons.get(column, sys.executable)})
+        columns = _choose_columns(request)
         self.backends, self.lacking = columns.names, columns.lacking
         check_request(request, (*self.backends, *self.lacking))
         request = replace(request, checks=resolve_checks(request), pythons=columns.pythons)
         self.request = request
-        self.specs = ModelCollection(Library(tuple(request.folders)))
+        self.specs = ModelCollection(request.library)
         self.sources: dict[str, str] = {}
         own: dict[str, tuple[str, ...]] = {}
         for name in dict.fromkeys(request.specs or lesson6()):
@@ -151,10 +147,8 @@ class CellRunner:
         self.applied = [] if alone else describe_missing_sizes(request.sizes, own)
         if request.given is not None and self.specs.names != (request.given.spec,):
             raise UsageError(f"the given arrays are for {request.given.spec}: check only this spec")
-        # Known differences are faults of framework layers, so they do not apply to a user's own
-        # model.
-        own_model = request.against is not None
-        self.differences = Differences() if own_model else known_differences(request.folders)
+        only_own_model = all(map(self.is_own_model, self.backends))
+        self.differences = Differences() if only_own_model else known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
         self._lock = threading.Lock()
@@ -206,9 +200,19 @@ class CellRunner:
             Cell(spec, backend, request.device, dtype, path)
             for backend in self.backends
             for spec in self.specs.names
-            for dtype in request.dtypes
-            for path in request.paths
+            for dtype, path in self._variants(backend)
         ]
+
+    def _variants(self, backend: str) -> list[tuple[str, str]]:
+        """Return the combinations of dtype and path in which a backend runs."""
+        request, own = self.request, self.request.against
+        if own is not None and self.is_own_model(backend):
+            return own.variants(request.dtypes)
+        return [(dtype, path) for dtype in request.dtypes for path in request.paths]
+
+    def is_own_model(self, backend: str) -> bool:
+        """Return whether a backend of the request is the user's own model."""
+        return self.request.against is not None and backend == self.request.against.column
 
     def add_cell(self, cell: Cell, source: str) -> Self:
         """Add a cell's backend and spec to this runner; ``source`` is the spec's name or file.
@@ -232,6 +236,7 @@ class CellRunner:
         cells."""
         names = map(cell_name, self.whole_plan())
         axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
+        own = self.request.against
         return Head(
             harness=version("backend-comparison-harness"),
             started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -247,7 +252,8 @@ class CellRunner:
                 name: source
                 for name, source in self.sources.items()
                 if not self.specs.library.has("model", source)
-            },
+            }
+            | {name: own.target for name in self.request.texts if own is not None},
             files=self._files(),
             limits=self._limits(),
             plan=RunPlan.of(axes, self.request.shard),
@@ -262,7 +268,8 @@ class CellRunner:
         record file."""
         spec = self.specs[name]
         model, all_sizes = spec.model, {}
-        if self.request.against is None:  # a user's own model decides which sizes it can have
+        # A user's own model decides which sizes it can have.
+        if not all(map(self.is_own_model, self.backends)):
             sizes, batch, time_ = case_sizes(spec, self.request, own=False)
             all_sizes = {**model.sizes, **sizes, "batch": batch, "time": time_}
         layers = {name: use.layer for name, use in model.layers.items()}
@@ -280,7 +287,7 @@ class CellRunner:
     def _files(self) -> dict[str, str]:
         arrays, own = self.request.given, self.request.against
         files = {option: str(path) for option, path in (arrays.files if arrays else {}).items()}
-        return files if own is None else {"--against": own.target, **files}
+        return files if own is None or self.request.texts else {"--against": own.target, **files}
 
     def _limits(self) -> dict[str, str]:
         """Return the time and memory limits that the user set: command-line options -> values."""
@@ -345,6 +352,9 @@ class CellRunner:
         are patterns of check names; if they are empty, the request's patterns apply."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
         patience = TimeLimit(request.timeout, self.stopping)
+        own_model = request.against if self.is_own_model(cell.backend) else None
+        # Known differences are faults of framework layers, so they do not apply to a user's model.
+        differences = Differences() if own_model else self.differences
 
         def tell(finding: Finding) -> None:
             with self._lock:
@@ -354,8 +364,8 @@ class CellRunner:
         finding = None
         with with_time_limit(patience):
             try:
-                if request.against is not None:
-                    subject = UsersModel(request.against)
+                if own_model is not None:
+                    subject = UsersModel(own_model)
                     self._check_names(subject, cell, spec, worker)
                 small, own = self.case(spec, own=False), self.case(spec, own=True)
             except OracleFault as fault:
@@ -366,7 +376,7 @@ class CellRunner:
                 finding = harness_fault(error)
             else:
                 self._report_start(cell, worker)
-                run = CellRun(cell, small, own, worker, self.differences, subject, request.timeout)
+                run = CellRun(cell, small, own, worker, differences, subject, request.timeout)
                 run = replace(run, checks=checks or request.checks, thorough=request.thorough)
                 result = run.run(tell)
         if finding is not None:
@@ -400,15 +410,28 @@ class CellRunner:
         request = self.request
         # The functions that handle the worker's calls.
         service = {"handler": request.handler, "service": request.service}
+        own_model = self.is_own_model(backend)
         return Launch(
             backend,
             python=request.pythons.get(backend, sys.executable),
             environment=request.environment.get(backend, {}),
             memory_limit=request.memory_limit,
-            **{**service, **(request.against.service if request.against else {})},
+            **{**service, **(request.against.service if own_model and request.against else {})},
             deterministic=request.deterministic,
             start_timeout=request.start_timeout or usual_start_timeout(),
         )
+
+
+def _choose_columns(request: Request) -> Columns:
+    """Return the columns of a request. The column of a user's own model, such as
+    ``torch@model.Gru``, is the first one."""
+    own, pythons = request.against, dict(request.pythons)
+    if own is None:
+        return choose(request.backends, pythons)
+    python = pythons.pop(own.column, sys.executable)
+    others = choose(request.backends, pythons) if request.texts else Columns(())
+    names = (own.column, *others.names)
+    return Columns(names, {**others.pythons, own.column: python}, others.lacking)
 
 
 def _list_changed_attributes(library: Library, use: LayerUse) -> dict[str, str]:

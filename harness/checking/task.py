@@ -32,6 +32,7 @@ OF_A_CELL = frozenset({"specs", "backends", "paths", "device"})
 # The options of a cell and their JSON types.
 OPTIONS = {
     **{one.name: one.json_type for one in options_of(CellOptions) if one.name not in OF_A_CELL},
+    "texts": "dict[str, str]",
     "handler": "str",
     "service": "str",
 }
@@ -237,6 +238,7 @@ class Workers:
 
 def tasks(runner: CellRunner) -> list[Task]:
     """Make a :class:`Task` for each cell of a request, e.g. to send the cells to other machines.
+    Cells of a user's own model, which run on this machine, are left out.
 
     Raises:
         UsageError: the request has arrays, which a task cannot contain.
@@ -261,7 +263,9 @@ def tasks(runner: CellRunner) -> list[Task]:
         for spec, source in runner.sources.items()
     }
     return [
-        Task(cell, sources[cell.spec], options_by_backend[cell.backend]) for cell in runner.cells()
+        Task(cell, sources[cell.spec], options_by_backend[cell.backend])
+        for cell in runner.cells()
+        if not runner.is_own_model(cell.backend)
     ]
 
 

@@ -33,6 +33,7 @@ def check_request(options: Mapping[str, Any]) -> Request:
         specs,
         options.get("folders", ()),
         options.get("sizes", {}),
+        options.get("texts", {}),
         parameters=options.get("weights"),
         **sources,
     )
@@ -81,6 +82,8 @@ def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
                 option = "map" if name == "maps" else name
                 raise UsageError(f"--{option} needs --against, which names your own model")
         return request
+    if request.texts:
+        return _add_own_model(request, options)
     for name, why in REFUSED_OPTIONS.items():
         if options.get(name) or getattr(request, name, None):
             raise UsageError(f"--{name} cannot be used with --against: {why}")
@@ -111,6 +114,23 @@ def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
         pythons=_select_framework(request.pythons, framework, own_model.column),
         environment=_select_framework(request.environment, framework, own_model.column),
         against=own_model,
+    )
+
+
+def _add_own_model(request: Request, options: Mapping[str, Any]) -> Request:
+    """Return a request that checks a traced spec on backends, and the user's model against it."""
+    own_model = parse_against(options["against"], (), options["maps"], preferred=request.backends)
+    framework = backend_of(own_model.column)
+
+    def by_column(by_backend: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {n: v for n, v in by_backend.items() if n in (request.backends or by_backend)}
+        return kept | _select_framework(by_backend, framework, own_model.column)
+
+    return replace(
+        request,
+        pythons=by_column(request.pythons),
+        environment=by_column(request.environment),
+        against=replace(own_model, inputs=tuple(options["traced_inputs"])),
     )
 
 

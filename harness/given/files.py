@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.arrays import ArrayDict, Arrays
@@ -86,10 +87,12 @@ def gather_for(
     specs: Sequence[str],
     folders: Sequence[str | Path],
     sizes: Mapping[str, int],
+    texts: Mapping[str, str] = MappingProxyType({}),
     **sources: Any,
 ) -> UserArrays | None:
     """Read a user's arrays for a request that must have exactly one spec. Return None if the user
     gave no arrays. ``sources`` are the arrays and files, with the argument names of :func:`gather`.
+    ``texts`` has the YAML of traced specs by name.
 
     Raises:
         UsageError: the request does not have exactly one spec.
@@ -100,7 +103,8 @@ def gather_for(
     if len(specs) != 1:
         found_text = f"found {', '.join(map(str, specs))}" if specs else "found none"
         raise UsageError(f"weights and inputs need exactly one spec: name one; {found_text}")
-    return gather(load_spec(specs[0], folders), sizes, **sources)
+    overrides = {("model", name): text for name, text in texts.items()}
+    return gather(load_spec(specs[0], folders, overrides), sizes, **sources)
 
 
 def read_inputs(path: str | Path) -> ArrayDict:

@@ -402,7 +402,7 @@ class ModelCollection:
         spec = Spec(self.library, definition)
         text = _Text.of(definition)
         first = self._texts.setdefault(spec.name, text)
-        if not same_file(first.path, text.path):
+        if first is not text and not same_file(first.path, text.path):
             raise name_clash("model", spec.name, text.place, first.place)
         if spec.library is not self.library:
             self._local_notes += notes(spec.library)

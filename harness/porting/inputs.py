@@ -63,6 +63,10 @@ class InputDeclaration:
             return rng.integers(0, self.below, shape)
         return rng.standard_normal(shape)
 
+    def __str__(self) -> str:
+        lengths = ",".join(map(str, self.lengths))
+        return f"{self.name}={lengths}" + ("" if self.below is None else f":{self.below}")
+
     def entry(self) -> str:
         """Return the declaration in the spec language."""
         shape = f"shape: [{', '.join(map(str, self.lengths))}]"

@@ -57,7 +57,7 @@ def write_folder(source: Path, folder: Path) -> list[str]:
 
 def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: PortRequest) -> str:
     """Return the text of the README: what was ported, the proof, and how to repeat it."""
-    inputs = " ".join(f"--input {_declaration(d)}" for d in declarations)
+    inputs = " ".join(f"--input {d}" for d in declarations)
     name, model = ported.name, shlex.quote(options.model)
     lines = [
         MARK,
@@ -123,8 +123,3 @@ def _differing_defaults(ported: Ported) -> list[str]:
     title = "## Defaults that differ"
     about = "The written code has the model's values. A port by hand must set these:"
     return ["", title, "", about, "", *lines] if lines else []
-
-
-def _declaration(declared: InputDeclaration) -> str:
-    lengths = ",".join(map(str, declared.lengths))
-    return f"{declared.name}={lengths}" + ("" if declared.below is None else f":{declared.below}")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.checking.own_model.against import Against, parse_against
-from harness.checking.own_model.run import FORMS
+from harness.checking.own_model.process import ModelProcess
 from harness.checking.report import describe_problems
 from harness.checking.run import Engine
 from harness.convert import weights
@@ -19,7 +18,7 @@ from harness.convert.request import Export
 from harness.convert.run import Exporting, export
 from harness.convert.weights import Weights
 from harness.environments.columns import complete_options
-from harness.errors import CouldNotRun, UsageError, check_known
+from harness.errors import UsageError, check_known
 from harness.given.check_request import check_request
 from harness.language.library import Library, content
 from harness.language.model import Spec, fingerprint, load_spec
@@ -37,43 +36,13 @@ from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
 from harness.runtime.own_model.graph import TracedGraph
 from harness.runtime.plugins import available
-from harness.worker.launch import Launch
-from harness.worker.remote import Remote, WorkerFault
-from harness.worker.worker import Worker
 
 # A function that shows the current stage.
 Tell = Callable[[str], None]
 
 
-class ModelProcess:
+class PortProcess(ModelProcess):
     """The process in which the user's model is traced and its weights are read."""
-
-    def __init__(self, against: Against, python: str | None, timeout: float) -> None:
-        backend = backend_of(against.column)
-        self.against = against
-        launch = Launch(backend, python=python or sys.executable, **against.service)
-        self.worker = Worker(launch)
-        self.remote = Remote(self.worker, timeout, forms=FORMS)
-
-    def __enter__(self) -> ModelProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.worker.close()
-
-    def call(self, verb: str, **arguments: Any) -> Any:
-        """Return the answer of a call about the model.
-
-        Raises:
-            UsageError: the user's model or options are wrong.
-            CouldNotRun: the process failed.
-        """
-        try:
-            return self.remote.call(verb, **arguments)
-        except WorkerFault as fault:
-            if (message := fault.users_error) is not None:
-                raise UsageError(message) from None
-            raise CouldNotRun(f"{self.against}: {fault.outcome.cause}") from None
 
     def trace(
         self, inputs: Sequence[str]
@@ -153,20 +122,17 @@ def port(options: PortRequest, tell: Tell) -> Ported:
     for backend in options.checked:
         check_known("backend", backend_of(backend), available())
     check_folder(options.output, options.force)
-    library = Library(())
-    name = spec_name(options.name or against.name or against.path.stem, library)
     with (
         tempfile.TemporaryDirectory() as temporary,
-        ModelProcess(against, options.python, options.timeout) as process,
+        PortProcess(against, options.python, options.timeout) as process,
     ):
         folder = Path(temporary)
         tell(f"tracing {against}")
-        graph, traced, declarations = process.trace(options.inputs)
-        label, remarks = traced["label"], traced["remarks"]
-        spec = _write_spec(graph, name, label, declarations, against, library)
+        traced = trace_spec(process, options.inputs, options.name)
+        name, spec = traced.name, traced.spec
         path = folder / f"{name}.yaml"
         path.write_text(spec.text, encoding="utf-8")
-        rules = [f"{ours} = {theirs}" for ours, theirs in spec.rules]
+        rules = traced.rules
         (folder / f"{name}.map").write_text("\n".join(rules) + "\n", encoding="utf-8")
         weights.save(
             folder / f"{name}.safetensors", process.read_weights(load_spec(str(path)), rules)
@@ -181,25 +147,49 @@ def port(options: PortRequest, tell: Tell) -> Ported:
             for n, e in exports.items()
             if not e.agreement.agrees
         ]
-        ported = Ported(name, spec, label, compared, checked, exports, [*problems, *more], remarks)
+        problems += more
+        shown = traced.label, compared, checked, exports, problems, traced.remarks
+        ported = Ported(name, spec, *shown)
         if ported.proved or options.force:
-            (folder / README).write_text(describe(ported, declarations, options), encoding="utf-8")
+            readme = describe(ported, traced.declarations, options)
+            (folder / README).write_text(readme, encoding="utf-8")
             return replace(ported, written=write_folder(folder, options.output))
     return ported
 
 
-def _write_spec(
-    graph: ModelGraph,
-    name: str,
-    label: str,
-    declarations: Sequence[InputDeclaration],
-    against: Against,
-    library: Library,
-) -> PortedSpec:
+@dataclass(frozen=True)
+class TracedSpec:
+    """The spec of a traced model. ``label`` describes the model; ``remarks`` are sentences about
+    parts of the model that the spec does not have."""
+
+    name: str
+    spec: PortedSpec
+    label: str
+    remarks: Sequence[str]
+    declarations: Sequence[InputDeclaration]
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules of ``--map`` for the model."""
+        return [f"{ours} = {theirs}" for ours, theirs in self.spec.rules]
+
+
+def trace_spec(process: PortProcess, inputs: Sequence[str], name: str | None = None) -> TracedSpec:
+    """Trace a model and write its spec. ``inputs`` are the values of ``--input``.
+
+    Raises:
+        UsageError: the inputs are unknown, or the model cannot be ported.
+    """
+    against, library = process.against, Library(())
+    name = spec_name(name or against.name or against.path.stem, library)
+    graph, traced, declarations = process.trace(inputs)
+    label = traced["label"]
     about = {"summary": f"{label} of {against}.", "source": f"Ported from {against}."}
     entries = {d.name: d.entry() for d in declarations}
     layers = {n: library_layer(library, n).attributes for n in library.names("layer")}
-    return write_spec(simplify(graph), name, entries, about, library.names("function"), layers)
+    functions = library.names("function")
+    spec = write_spec(simplify(graph), name, entries, about, functions, layers)
+    return TracedSpec(name, spec, label, traced["remarks"], declarations)
 
 
 def library_layer(library: Library, name: str) -> Layer:

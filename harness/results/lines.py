@@ -62,13 +62,14 @@ class RecordLine(Sparse):
 
 class OwnModelRecord(Sparse):
     """A user's own model that is compared with a spec (``--against``), as the options of the run
-    name it."""
+    name it. ``inputs`` has the values of ``--input`` if the spec is the trace of the model."""
 
     model: str
     sha256: str
     map: Several[str] = ()
     takes: Several[str] = ()
     returns: Several[str] = ()
+    inputs: Several[str] = ()
 
 
 class GivenNumbers(Sparse):

@@ -10,6 +10,7 @@ Path = Literal["native", "equations", "derived"]
 PATHS: tuple[str, ...] = get_args(Path)
 Dtype = Literal["float64", "float32", "bfloat16", "float16"]
 KNOWN_DTYPES: tuple[str, ...] = get_args(Dtype)
+WIDE: tuple[str, ...] = ("float32", "float64")
 # Paths whose gradient the harness derives from the program, even if the framework has autograd.
 DERIVED_PATHS = ("derived", "compiled")
 # Paths on which claimed calls run the framework's own layers.

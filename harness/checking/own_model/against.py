@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.checking.options import DTYPES
 from harness.errors import UsageError, check_known, shorten
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_pieces
 from harness.results.lines import OwnModelRecord
@@ -31,6 +32,7 @@ FORM = (
 WEIGHTS = {".pt", ".pth", ".safetensors", ".h5", ".npz", ".ckpt", ".bin"}
 SERVICE = "harness.runtime.own_model.service:handler"
 HANDLER = "harness.runtime.own_model.service:of_format"
+MEMBER = re.compile(r"(.+\.py):([^:/]*)(?::([^:/]*))?")
 OTHERS = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -41,7 +43,8 @@ class Against:
     ``column`` is the model's name in records, e.g. ``torch@model.Gru``: the framework and the
     model. ``is_format`` is true if a file format such as ``onnx`` runs the model, not a backend.
     ``maps``, ``takes`` and ``returns`` are the values of the options with these names.
-    ``checksum`` is the checksum of the file.
+    ``checksum`` is the checksum of the file. ``inputs`` has the values of ``--input`` if the spec
+    is the trace of the model.
     """
 
     path: Path
@@ -53,6 +56,7 @@ class Against:
     maps: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     returns: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return ":".join(filter(None, (displayed(self.path.name), self.name, self.parameters)))
@@ -72,6 +76,13 @@ class Against:
         path = str(self.path.absolute())
         return {"path": path, "name": self.name, "parameters": self.parameters}
 
+    def variants(self, dtypes: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the combinations of dtype and path in which the model runs. ``dtypes`` are the
+        dtypes of the request."""
+        # The arrays in a model file have one dtype, usually float32.
+        asked = dtypes if self.name or tuple(dtypes) != DTYPES else ("float32",)
+        return [(dtype, "native") for dtype in asked]
+
     def record(self) -> OwnModelRecord:
         """Return the model's entry in a record file."""
         return OwnModelRecord(
@@ -80,6 +91,7 @@ class Against:
             map=tuple(self.maps),
             takes=tuple(self.takes),
             returns=tuple(self.returns),
+            inputs=tuple(self.inputs),
         )
 
 
@@ -89,8 +101,10 @@ def parse_against(
     maps: Sequence[str] = (),
     takes: Sequence[str] = (),
     returns: Sequence[str] = (),
+    preferred: Sequence[str] = (),
 ) -> Against:
-    """Parse a value of ``--against``; ``backends`` are the values of ``--backend``.
+    """Parse a value of ``--against``; ``backends`` are the values of ``--backend``. If the file
+    imports several frameworks, the framework in ``preferred`` runs the model.
 
     Raises:
         UsageError: the file does not exist or has no model, or the framework of the model is
@@ -103,22 +117,28 @@ def parse_against(
             f"only one framework can run {displayed(target)}; found --backend {', '.join(backends)}"
         )
     if path.suffix == PYTHON:
-        framework = backends[0] if backends else _find_framework(path)
+        framework = backends[0] if backends else _find_framework(path, preferred)
     else:
         framework = backends[0] if backends else path.suffix.removeprefix(".")
     if framework not in available(FORMATS_GROUP) or backend_of(framework) in available():
         check_known("backend", backend_of(framework), available())
     is_format = backend_of(framework) not in available()
-    label = OTHERS.sub("_", ".".join(filter(None, (path.stem, name))))
-    column = f"{backend_of(framework)}@{label}"
+    column = f"{backend_of(framework)}@{model_label(target)}"
     chosen = tuple(takes), tuple(returns)
     return Against(path, name, parameters, column, is_format, checksum, _read_rules(maps), *chosen)
+
+
+def model_label(target: str) -> str:
+    """Return the label of a model's column in reports, e.g. ``model.Gru`` for ``model.py:Gru``."""
+    match = MEMBER.fullmatch(target)
+    path, name = (match[1], match[2]) if match else (target, "")
+    return OTHERS.sub("_", ".".join(filter(None, (Path(path).stem, name))))
 
 
 def _split_target(target: str) -> tuple[Path, str, str]:
     """Split ``FILE.py:NAME[:PARAMETERS]`` into its parts. If the file has a different suffix,
     return its path and two empty texts."""
-    match = re.fullmatch(r"(.+\.py):([^:/]*)(?::([^:/]*))?", target)
+    match = MEMBER.fullmatch(target)
     if match is not None:
         names = [n for n in match.groups()[1:] if n is not None]
         if not all(n.isidentifier() for n in names):
@@ -137,6 +157,13 @@ def _split_target(target: str) -> tuple[Path, str, str]:
     return path, "", ""
 
 
+def names_model(text: str) -> bool:
+    """Return whether a text names a user's model, such as ``net.py:Net`` or ``net.onnx``."""
+    suffix = Path(text).suffix.removeprefix(".")
+    is_python = f".{suffix}" == PYTHON or MEMBER.fullmatch(text) is not None
+    return is_python or suffix in {*available(), *available(FORMATS_GROUP)}
+
+
 def _compute_checksum(path: Path) -> str:
     digest = hashlib.sha256()
     try:
@@ -147,7 +174,7 @@ def _compute_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _find_framework(path: Path) -> str:
+def _find_framework(path: Path, preferred: Sequence[str]) -> str:
     """Return the installed backend that a Python file imports. The file is parsed, not executed."""
     backends = available()
     try:
@@ -170,6 +197,8 @@ def _find_framework(path: Path) -> str:
     frameworks = sorted(modules & backends.keys())
     # Files that use another framework often import numpy as well.
     frameworks = [name for name in frameworks if name != "numpy"] or frameworks
+    if len(frameworks) > 1:
+        frameworks = [name for name in frameworks if name in preferred] or frameworks
     if len(frameworks) != 1:
         problem = (
             f"imports {' and '.join(frameworks)}"

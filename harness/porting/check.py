@@ -1,0 +1,55 @@
+"""Trace a user's model that ``harness check`` names in place of a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.checking.own_model.against import names_model, parse_against
+from harness.errors import UsageError
+from harness.porting.run import PortProcess, trace_spec
+from harness.runtime.labels import backend_of
+
+REFUSED = {"against": "against", "maps": "map", "takes": "takes", "returns": "returns"}
+
+
+def trace_model(options: Mapping[str, Any], tell: Callable[[str], None]) -> Mapping[str, Any]:
+    """Replace a model in the options of ``harness check`` by its traced spec.
+
+    The result has the spec's YAML in ``texts``, and checks the model against the spec. Options
+    without a model are returned unchanged. ``tell`` shows a line of text.
+
+    Raises:
+        UsageError: an option cannot be used with a model, or the model cannot be traced.
+        CouldNotRun: the process of the model failed.
+    """
+    specs = tuple(map(str, options.get("specs", ())))
+    model = next(filter(names_model, specs), None)
+    if model is None:
+        if options.get("traced_inputs"):
+            raise UsageError("--input needs a model in place of SPEC, such as net.py:Net")
+        return options
+    if len(specs) > 1:
+        raise UsageError(f"{model} must be the only SPEC, found {', '.join(specs)}")
+    for name, option in REFUSED.items():
+        if options.get(name):
+            raise UsageError(
+                f"--{option} cannot be used with {model}, whose spec is its trace: write a spec "
+                "with 'harness port', and name the spec"
+            )
+    against = parse_against(model, preferred=options.get("backends", ()))
+    framework = backend_of(against.column)
+    python, environment = (options.get(n, {}).get(framework) for n in ("pythons", "environment"))
+    with PortProcess(against, python, options["timeout"], environment) as process:
+        tell(f"tracing {against}")
+        traced = trace_spec(process, options.get("traced_inputs", ()))
+    for remark in traced.remarks:
+        tell(remark)
+    return {
+        **options,
+        "specs": (traced.name,),
+        "texts": {traced.name: traced.spec.text},
+        "against": model,
+        "maps": traced.rules,
+        "traced_inputs": tuple(map(str, traced.declarations)),
+    }
