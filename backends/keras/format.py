@@ -57,7 +57,7 @@ from .archive import (
 )
 from .backend import harness_environment
 from .primitives_export import WORDS
-from .source import SCRIPT
+from .source import DIFFERENTIATED, PLAIN, SCRIPT
 
 NOTES = "harness.json"
 SHARED = re.compile(r'("shared_object_id": )(\d+)\b')
@@ -133,21 +133,26 @@ class KerasFormat(Format):
 
     def _fill(self, built: Any, exported: Exported) -> None:
         given = {**exported.parameters, **exported.statistics}
-        for instance in dict.fromkeys(owner_of(name) for name in given):
-            own = {local_of(n): a for n, a in given.items() if owner_of(n) == instance}
-            if instance not in built.layers:
-                raise UsageError(
-                    f"{exported.spec} cannot become a Keras model: no output depends on {instance}"
-                    ", and a Keras model has only layers that an output needs; make an output of "
-                    f"{instance} with an equation (such as kept = 1 * weights), or export to "
-                    "torch, jax or onnx"
-                )
-            native = built.natives.get(instance)
-            packed = {**own, **native.packing.pack(own)} if native else own
+        unused = [o for o in dict.fromkeys(map(owner_of, given)) if o not in built.layers]
+        if unused:
+            raise UsageError(
+                f"{exported.spec} cannot become a Keras model: no output depends on {unused[0]}"
+                ", and a Keras model has only layers that an output needs; make an output of "
+                f"{unused[0]} with an equation (such as kept = 1 * weights), or export to "
+                "torch, jax or onnx"
+            )
+        for instance, packed in self._pack(built, given):
             for variable in built.layers[instance].weights:
                 # Skip the random seed of a recurrent layer, which is never used.
                 if variable.name in packed:
                     variable.assign(packed[variable.name])
+
+    def _pack(self, built: Any, arrays: Arrays) -> Iterator[tuple[str, dict[str, Array]]]:
+        """Yield each layer of the spec, and its arrays by the names of Keras' variables."""
+        for instance in dict.fromkeys(map(owner_of, arrays)):
+            own = {local_of(n): a for n, a in arrays.items() if owner_of(n) == instance}
+            native = built.natives.get(instance)
+            yield instance, {**own, **native.packing.pack(own)} if native else own
 
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
         module = path.with_suffix(".py")
@@ -155,7 +160,18 @@ class KerasFormat(Format):
         if module.is_file():
             text = vetted(module.read_text(encoding="utf-8"), WORDS, module.name)
         layers = tuple(self.models.claimed(self.backend, exported.inference))
-        return Script(text, SCRIPT.format(weights=literals.text(path.name)), layers=layers)
+        weights = literals.text(path.name)
+        if self.engine != "tensorflow":
+            return Script(text, SCRIPT.format(weights=weights, **PLAIN), layers=layers)
+        built = self.models.build(self.backend, exported.inference, exported.dtype)
+        packed = {
+            f"{built.layers[instance].name}/{name}": array
+            for instance, own in self._pack(built, gradients)
+            for name, array in own.items()
+            if name in {v.name for v in built.layers[instance].trainable_weights}
+        }
+        source = SCRIPT.format(weights=weights, **DIFFERENTIATED)
+        return Script(f"{text}import tensorflow as tf\n", source, packed, layers)
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
         with _open(path) as parts:

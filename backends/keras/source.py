@@ -307,18 +307,37 @@ def _list(texts: Sequence[str]) -> str:
     return f"[{', '.join(texts)}]"
 
 
-# The script that runs a model (see :class:`harness.extend.Script`). It computes no gradients,
-# because their code depends on the engine.
+# The script that runs a model (see :class:`harness.extend.Script`). It computes gradients on
+# TensorFlow only, because their code depends on the engine.
 SCRIPT = '''def run(inputs, state, cotangents):
-    """Outputs and the new state by name."""
+    """{about} by name."""
     model = keras.models.load_model(FOLDER / {weights}, compile=False)
     given = {{**inputs, **{{f"state.{{name}}": array for name, array in state.items()}}}}
     arrays = {{t.name: np.asarray(given[t.name], t.dtype) for t in model.inputs}}
-    results = model(arrays if len(arrays) > 1 else next(iter(arrays.values())))
-    return {{
-        name if name.startswith("state.") else f"output.{{name}}": np.array(
-            keras.ops.convert_to_numpy(value)
-        )
+    {tape}results = model(arrays if len(arrays) > 1 else next(iter(arrays.values())))
+    found = {{
+        name if name.startswith("state.") else f"output.{{name}}": value
         for name, value in results.items()
-    }}
+    }}{gradients}
+    return {{name: np.array(keras.ops.convert_to_numpy(value)) for name, value in found.items()}}
 '''
+PLAIN = {"about": "Outputs and the new state", "tape": "", "gradients": ""}
+DIFFERENTIATED = {
+    "about": "Outputs, the new state, and the gradients along cotangents, all",
+    "tape": "with tf.GradientTape(persistent=True) as tape:\n        ",
+    "gradients": """
+    variables = {
+        f"gradient.{layer.name}/{variable.name}": variable.value
+        for layer in model.layers
+        for variable in layer.trainable_variables
+    }
+    directions = {name: tf.cast(c, found[name].dtype) for name, c in cotangents.items()}
+    if cotangents:
+        along = [found[name] for name in directions]
+        gradients = tape.gradient(along, variables, output_gradients=list(directions.values()))
+        found |= {
+            name: tf.convert_to_tensor(gradient)
+            for name, gradient in gradients.items()
+            if gradient is not None
+        }""",
+}

@@ -9,8 +9,9 @@ from pathlib import Path
 from harness.command.declared import build
 from harness.command.options import interpreter_of
 from harness.command.outcome import CommandResult
+from harness.convert.agreement import Agreement
 from harness.convert.request import Export, ExportOptions, Import, ImportOptions
-from harness.convert.run import Agreement, Exporting, export, import_
+from harness.convert.run import Exporting, export, import_
 from harness.files.user_file import displayed
 from harness.output.printing import console
 from harness.output.progress import Progress

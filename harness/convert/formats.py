@@ -310,6 +310,10 @@ class FormatService:
         wrong, from :meth:`Format.doubt`."""
         return self.format.doubt(dtype)
 
+    def runs_alone(self) -> bool:
+        """Return whether the format has scripts (:meth:`Format.script`)."""
+        return type(self.format).script is not Format.script
+
     def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> Scripted:
         """Return the result of :meth:`Format.script` as a dictionary, e.g. ``{"module": ...,
         "source": ...}``."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.arrays import ArrayDict, Arrays
+from harness.arrays import Arrays
 from harness.convert import formats, weights
+from harness.convert.agreement import Agreement, Batch, agreement, draw_batches
 from harness.convert.archive import FLOATS
 from harness.convert.request import Export, Import
+from harness.convert.standalone import compare_alone
 from harness.convert.weights import Weights, WeightsError
 from harness.errors import CouldNotRun, UsageError
 from harness.files import kinds
@@ -22,67 +25,13 @@ from harness.files.kinds import FileKind
 from harness.files.lock import hold_lock
 from harness.files.user_file import MAX_WEIGHTS, FileFault, check_regular, displayed
 from harness.language.model import Spec, fingerprint, load_spec
-from harness.oracle.case import Case
-from harness.oracle.tolerance import Deviation, digits, worst
 from harness.program.serial import encode
-from harness.program.signature import index_names, nearest_sizes, without_noise
+from harness.program.signature import index_names
+from harness.runtime import plugins
+from harness.worker import exchange
 from harness.worker.answers import Forms
 from harness.worker.remote import WorkerFault, call_or_raise
 from harness.worker.worker import Worker
-
-# Comparison of an exported model's outputs with the oracle.
-
-# A function that runs the model: (inputs, state) -> outputs and new state by name.
-Run = Callable[[ArrayDict, ArrayDict], Arrays]
-# Batch and length of each run; if the model does not allow these sizes, the nearest allowed sizes
-# are used. Two sizes are tried, because a file may be correct for only one size.
-SIZES = ((3, 7), (2, 1))
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """The comparison of an exported model's outputs with the oracle's outputs.
-
-    ``worst`` is the output with the largest error. ``comparisons`` is the number of compared
-    outputs. An output is not compared if it is not finite, or consists of rounding error only.
-    """
-
-    comparisons: int
-    worst: Deviation
-
-    @property
-    def agrees(self) -> bool:
-        """True if there is at least one comparison and all outputs agree."""
-        return self.comparisons > 0 and self.worst.agrees
-
-    @property
-    def digits(self) -> float:
-        """The number of decimal digits to which the output with the largest error agrees, at most
-        16."""
-        return digits(self.worst.error)
-
-
-def agreement(spec: Spec, weights_: Weights, dtype: str, run: Run, seed: int) -> Agreement:
-    """Run the exported model with its framework (by ``run``) on random inputs and state. Compare
-    all outputs and the new state with the oracle, and return the comparison.
-
-    The inputs have several batch sizes and lengths.
-
-    Raises:
-        UsageError: the model allows no batch and length near these sizes.
-    """
-    program = spec.program("training", **weights_.sizes)
-    sizes = [nearest_sizes(program, batch, time) for batch, time in SIZES]
-    case = Case(spec, weights_.sizes, *sizes[0], seed)
-    trained = {"parameters": dict(weights_.parameters), "statistics": dict(weights_.statistics)}
-    deviations: list[Deviation] = []
-    for batch, time in sizes:
-        arrays = replace(case.batch_of(batch, time), **trained)
-        expected = case.forward("inference", arrays, (batch, time)).only("output.", "state.")
-        results = run(without_noise(case.training, arrays.inputs), arrays.state)
-        deviations += expected.deviations(results, dtype)
-    comparable = [deviation for deviation in deviations if not deviation.void]
-    return Agreement(len(comparable), worst(comparable or deviations))
 
 
 class FormatFault(CouldNotRun):
@@ -94,8 +43,9 @@ class Exporting:
     """The result of an export. ``versions`` has the versions of the libraries that wrote and ran
     the files, by name.
 
-    If the outputs differ from the oracle's outputs, ``files`` is empty, and ``doubt`` is the
-    format's text about the dtype (:meth:`Format.doubt`).
+    If the outputs or gradients differ from the oracle's, ``files`` is empty, and ``doubt`` is the
+    format's text about the dtype (:meth:`Format.doubt`). ``gradients`` is None if no gradients were
+    compared.
     """
 
     spec: str
@@ -104,6 +54,12 @@ class Exporting:
     files: Sequence[Path]
     versions: Mapping[str, str]
     doubt: str = ""
+    gradients: Agreement | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """True if everything that was compared agrees."""
+        return self.agreement.agrees and (self.gradients is None or self.gradients.agrees)
 
 
 # A function that receives the name of each call to a format's process.
@@ -128,8 +84,8 @@ class Caller:
         tell: Tell = ignore_call,
     ) -> None:
         self.name, self.timeout, self.tell = name, timeout, tell
-        python, environment = python or sys.executable, environment or {}
-        self.worker = Worker(formats.launch(name, python=python, environment=environment))
+        self.python, environment = python or sys.executable, environment or {}
+        self.worker = Worker(formats.launch(name, python=self.python, environment=environment))
 
     def __enter__(self) -> Caller:
         return self
@@ -164,10 +120,13 @@ class Caller:
 FORMS = Forms(formats.FormatService)
 
 
-def export(request: Export, tell: Tell = ignore_call) -> Exporting:
+def export(request: Export, tell: Tell = ignore_call, batches: Sequence[Batch] = ()) -> Exporting:
     """Write the files of a model, and run the exported model with its framework. Keep the files if
     the model's outputs agree with the oracle's. ``tell`` is called with the name of each call to
     the format.
+
+    With ``batches`` (of :func:`draw_batches`), exported source code runs in a process of its own
+    without the harness, and its gradients are compared too.
 
     Raises:
         HarnessError: the spec, the weights or the target is wrong, or the format is unknown.
@@ -191,15 +150,57 @@ def export(request: Export, tell: Tell = ignore_call) -> Exporting:
             targets = [path.parent / relative_output(folder, file, request) for file in files]
             _refuse_export(targets, request.force)
 
-            def outputs(inputs: Arrays, state: Arrays) -> Any:
-                return caller.call("outputs", path=str(new), inputs=inputs, state=state)
-
-            compared = agreement(spec, weights_, exported.dtype, outputs, request.seed)
-            if compared.agrees:
+            if batches and caller.call("runs_alone"):
+                compared, gradients = _compare_alone(caller, exported, new, batches)
+            else:
+                batches = batches or draw_batches(spec, weights_, request.seed)
+                compared, gradients = _compare_outputs(caller, exported, new, batches), None
+            versions = caller.versions
+            result = Exporting(spec.name, exported.dtype, compared, [], versions, "", gradients)
+            if result.agrees:
                 _move_files(files, targets)
-        kept_files = targets if compared.agrees else []
-        doubt = "" if compared.agrees else caller.call("doubt", dtype=exported.dtype)
-        return Exporting(spec.name, exported.dtype, compared, kept_files, caller.versions, doubt)
+                return replace(result, files=targets)
+        return replace(result, doubt=caller.call("doubt", dtype=exported.dtype))
+
+
+def _compare_outputs(
+    caller: Caller, exported: formats.Exported, path: Path, batches: Sequence[Batch]
+) -> Agreement:
+    """Run an export in the format's process, and compare its outputs with the oracle's."""
+
+    def outputs(inputs: Arrays, state: Arrays) -> Any:
+        return caller.call("outputs", path=str(path), inputs=inputs, state=state)
+
+    return agreement(batches, exported.dtype, outputs)
+
+
+def _compare_alone(
+    caller: Caller, exported: formats.Exported, path: Path, batches: Sequence[Batch]
+) -> tuple[Agreement, Agreement | None]:
+    """Run an export in a process of its own, and compare its outputs and gradients."""
+    payload = exported.payload()
+
+    def write_script(gradients: Arrays) -> formats.Script:
+        arguments = {"exported": payload, "path": str(path), "gradients": gradients}
+        return formats.Script(**caller.call("script", **arguments))
+
+    run = run_alone(caller.name, caller.python, caller.timeout)
+    compared = compare_alone(write_script, exported, batches, path.parent, run)
+    return compared.outputs, compared.gradients
+
+
+def run_alone(name: str, python: str | None, timeout: float) -> Callable[[Path], str]:
+    """Return a function that runs a Python file with the framework ``name``, and returns what the
+    file printed."""
+    python = shutil.which(python or sys.executable) or sys.executable
+    variables = plugins.environment(name) if name in plugins.available() else {}
+
+    def run(file: Path) -> str:
+        command = [python, "-P", str(file)]
+        ended = exchange.run(command, {**variables, **os.environ}, timeout, None)
+        return f"{ended.printed} {ended.cause}".strip()
+
+    return run
 
 
 def exported_of(spec: Spec, weights_: Weights) -> formats.Exported:

@@ -37,6 +37,9 @@ def _data(request: PortRequest, ported: Ported) -> dict[str, Any]:
         "against": {r.cell.dtype: result_digits(r) for r in ported.against},
         "backends": {f"{r.cell.backend} {r.cell.dtype}": result_digits(r) for r in ported.backends},
         "exports": {n: round(e.agreement.digits, 1) for n, e in ported.exports.items()},
+        "gradients": {
+            n: round(e.gradients.digits, 1) for n, e in ported.exports.items() if e.gradients
+        },
         "remarks": list(ported.remarks),
         "problems": list(ported.problems),
     }

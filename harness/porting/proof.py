@@ -56,9 +56,10 @@ class Ported:
             f"{r.cell.backend}, {r.cell.dtype}: {_proof(r)}"
             for r in (*self.against, *self.backends)
         ]
-        for name, exported in self.exports.items():
-            digits = f"{exported.agreement.digits:.1f} digits"
-            lines.append(f"code for {name}, {exported.dtype}: outputs agree to {digits}")
+        lines += [
+            f"code for {name}, {exported.dtype}: {_export_proof(exported)}"
+            for name, exported in self.exports.items()
+        ]
         return lines
 
 
@@ -69,6 +70,22 @@ def _proof(result: CellResult) -> str:
     text = f"{result.verdict}{f' to {shown} digits' if agrees else ''}"
     left = f"; not compared: {', '.join(result.not_compared)}" if result.not_compared else ""
     return f"{text}, {several(count, 'comparison')}{left}"
+
+
+def _export_proof(exported: Exporting) -> str:
+    text = f"outputs agree to {exported.agreement.digits:.1f} digits"
+    if exported.gradients is None:
+        return f"{text}; no gradients"
+    count = several(exported.gradients.comparisons, "weight")
+    return f"{text}, gradients of {count} to {exported.gradients.digits:.1f}"
+
+
+def export_problem(format_: str, exported: Exporting) -> str:
+    """Return a line if exported code differs from the spec; otherwise an empty text."""
+    pairs = {"outputs": exported.agreement, "gradients": exported.gradients}
+    wrong = [f"{n} differ: {a.worst}" for n, a in pairs.items() if a and not a.agrees]
+    doubt = f" ({exported.doubt})" if exported.doubt else ""
+    return f"code for {format_}: {'; '.join(wrong)}{doubt}" if wrong else ""
 
 
 def result_digits(result: CellResult) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from harness.checking.own_model.process import ModelProcess
 from harness.checking.report import describe_problems
 from harness.checking.run import Engine
 from harness.convert import weights
+from harness.convert.agreement import draw_batches
 from harness.convert.request import Export
 from harness.convert.run import Exporting, export
 from harness.convert.weights import Weights
@@ -26,7 +28,7 @@ from harness.language.schema import Layer
 from harness.porting.inputs import FORM, InputDeclaration, free_sizes
 from harness.porting.options import PortRequest
 from harness.porting.passes import simplify
-from harness.porting.proof import Ported
+from harness.porting.proof import Ported, export_problem
 from harness.porting.readme import README, check_folder, describe, write_folder
 from harness.porting.sizes import TRACES, ModelGraph, combine, lengths_of
 from harness.porting.spec import PortedSpec, write_spec
@@ -141,13 +143,9 @@ def port(options: PortRequest, tell: Tell) -> Ported:
         compared, problems = _check_against(path, options, against, rules)
         tell("checking the spec on the backends")
         checked, more = _check_backends(path, options)
-        exports = {f: _export(path, f, tell, options.timeout) for f in options.formats}
-        more += [
-            f"{n}: {e.doubt or 'the exported code differs from the spec'}"
-            for n, e in exports.items()
-            if not e.agreement.agrees
-        ]
+        exports = _write_exports(path, options, tell)
         problems += more
+        problems += [line for f, e in exports.items() if (line := export_problem(f, e))]
         shown = traced.label, compared, checked, exports, problems, traced.remarks
         ported = Ported(name, spec, *shown)
         if ported.proved or options.force:
@@ -230,17 +228,27 @@ def _run(given: Mapping[str, Any]) -> tuple[list[CellResult], list[str]]:
     return list(report.results), problems
 
 
-def _export(path: Path, format_: str, tell: Tell, timeout: float) -> Exporting:
-    tell(f"writing code for {format_}, and comparing it with the spec")
-    return export(
-        Export(
+def _write_exports(path: Path, options: PortRequest, tell: Tell) -> dict[str, Exporting]:
+    """Write code of each format, and compare it with the spec. All formats share the batches. Two
+    formats are written at a time, because most of the time is the start of frameworks."""
+    if not options.formats:
+        return {}
+    tell(f"writing code for {', '.join(options.formats)}, and comparing it with the spec")
+    stored = path.with_suffix(".safetensors")
+    batches = draw_batches(load_spec(str(path)), weights.load(stored), 0, gradients=True)
+
+    def write(format_: str) -> Exporting:
+        request = Export(
             spec=str(path),
-            weights=path.with_suffix(".safetensors"),
+            weights=stored,
             format_=format_,
             output=path.parent,
-            timeout=timeout,
+            timeout=options.timeout,
         )
-    )
+        return export(request, batches=batches)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(options.formats, pool.map(write, options.formats), strict=True))
 
 
 def spec_name(text: str, library: Library) -> str:

@@ -121,10 +121,10 @@ class ProgramEnd:
 
 
 def run(
-    command: Sequence[str], environment: Mapping[str, str], timeout: float, memory: int
+    command: Sequence[str], environment: Mapping[str, str], timeout: float, memory: int | None
 ) -> ProgramEnd:
     """Run a program until it ends, or until it exceeds its time (``timeout``, in seconds) or its
-    memory (``memory``, the resident bytes of the program and its descendants).
+    memory (``memory``, the resident bytes of the program and its descendants; None is no limit).
 
     All processes that the program has started end with it. They also end if this process ends.
 
@@ -143,7 +143,7 @@ def run(
     return ProgramEnd(None if cause else code, printed, cause)
 
 
-def _wait(process: Process, timeout: float, memory: int) -> None:
+def _wait(process: Process, timeout: float, memory: int | None) -> None:
     deadline = time.monotonic() + timeout
     while not process.has_ended(min(TICK, max(0.0, deadline - time.monotonic()))):
         if time.monotonic() >= deadline:

@@ -12,9 +12,10 @@ from small_models import sized
 from wording import Wording
 
 from harness.convert import run
+from harness.convert.agreement import Agreement, agreement, draw_batches
 from harness.convert.console import _text, _verdict
 from harness.convert.request import Export
-from harness.convert.run import Agreement, Exporting, agreement
+from harness.convert.run import Exporting
 from harness.convert.weights import Weights
 from harness.language.model import load_spec
 from harness.oracle.tolerance import Deviation
@@ -36,18 +37,17 @@ def test_agreement_is_by_several_batches_and_sees_one_wrong_number(tmp_path: Pat
         return results
 
     answers = oracle_of(given)
-    assert agreement(spec, given, "float64", right, 0).agrees
+    batches = draw_batches(spec, given, 0)
+    assert agreement(batches, "float64", right).agrees
     assert found == [(3, 7), (2, 1)]
-    refused = agreement(spec, given, "float64", wrong, 0)
+    refused = agreement(batches, "float64", wrong)
     assert (refused.agrees, refused.worst.name) == (False, "state.c")
-    fewer = agreement(spec, given, "float64", lambda i, s: {}, 0)
+    fewer = agreement(batches, "float64", lambda i, s: {})
     assert "nothing was returned" in str(fewer.worst)
     narrow = agreement(
-        spec,
-        given,
+        batches,
         "float64",
         lambda i, s: {n: a.astype("f4") for n, a in answers(i, s).items()},
-        0,
     )
     assert "expected dtype float64, found float32" in str(narrow.worst)
 
@@ -114,5 +114,5 @@ def test_an_export_is_run_at_sizes_that_the_model_can_have() -> None:
         found.append(inputs["x"].shape)
         return {"output.y": inputs["x"][:, 1:] + 1 - inputs["x"][:, :-1]}
 
-    assert agreement(spec, given, "float64", right, 0).agrees
+    assert agreement(draw_batches(spec, given, 0), "float64", right).agrees
     assert found == [(3, 5, 3), (2, 2, 3)]

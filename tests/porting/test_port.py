@@ -30,6 +30,7 @@ def test_mlp_is_ported_with_proof_and_code(tmp_path: Path) -> None:
     ported = port(tmp_path, "Mlp", "--input", "x=batch,6", "--to", "torch")
     assert ported["proved"] is True
     assert ported["against"]["float64"] > 13  # type: ignore[index]
+    assert ported["gradients"]["torch"] > 5  # type: ignore[index]
     spec = spec_of(tmp_path, "mlp_port")
     assert spec["layers"] == {
         "up": {"layer": "dense", "units": 8},
