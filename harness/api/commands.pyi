@@ -29,6 +29,7 @@ def explain(
     backends: Names = ...,
     pythons: Mapping[str, str | PathLike[str]] | None = ...,
     environment: Mapping[str, Mapping[str, str]] | None = ...,
+    html: str | PathLike[str] | None = ...,
 ) -> CommandResult: ...
 def export(
     spec: str | PathLike[str] | Spec,

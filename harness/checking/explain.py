@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from math import prod
 from pathlib import Path
@@ -20,6 +20,9 @@ from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import complete_options
 from harness.errors import UsageError, did_you_mean, shorten
+from harness.files import kinds
+from harness.files.atomic import write_whole
+from harness.files.user_file import FileFault, displayed, why
 from harness.language.library import FOLDERS, Library
 from harness.language.model import Spec, load_spec, notes_on
 from harness.output.printing import tell
@@ -124,6 +127,11 @@ class ModelExplanation:
         """The sizes by name, including batch and time."""
         return {**self.program.sizes, **self.free}
 
+    @cached_property
+    def paths(self) -> dict[str, dict[str, str] | str]:
+        """The code that runs each layer, by backend; a text says why it is unknown."""
+        return {launch.backend: _find_paths(self.spec, launch) for launch in self.launches}
+
     def text(self) -> str:
         """Return the text that ``harness explain`` prints for the model."""
         from harness.output.templates import filled  # Jinja2 is slow to import
@@ -143,7 +151,7 @@ class ModelExplanation:
             parameters=_list_parameters(program),
             listing=_list_program(program),
             counts=_count_operations(self),
-            paths={launch.backend: _find_paths(self.spec, launch) for launch in self.launches},
+            paths=self.paths,
         )
         return text.rstrip("\n")
 
@@ -178,9 +186,25 @@ class ModelExplanation:
                     title.replace(" ", "_"): asdict(count)
                     for title, count in _count_operations(self).items()
                 },
-                "paths": {launch.backend: _find_paths(spec, launch) for launch in self.launches},
+                "paths": self.paths,
             }
         ]
+
+    def page(self) -> str:
+        """Return the HTML page that draws the model."""
+        from harness.checking.model_page import model_page  # Jinja2 is slow to import
+
+        program = self.program
+        trained = sum(prod(program.shape(port)) for port in program.parameters)
+        ports = {
+            title: [f"{port.name} {_format_type(program, port)}" for port in group]
+            for title, group in _group_ports(program).items()
+        }
+        facts = [
+            f"{trained:,} trained parameters",
+            *(f"{n} {size}" for n, size in self.sizes.items()),
+        ]
+        return model_page(self.spec, program, ports, self.paths, facts, self.text())
 
 
 def run_explain(options: ExplainOptions) -> CommandResult:
@@ -205,10 +229,35 @@ def run_explain(options: ExplainOptions) -> CommandResult:
             )
             for name in arguments["backends"]
         ]
+    if options.html is not None:
+        _check_page(options.html)
     explanation = explain(
         options.spec, options.folders, options.sizes, launches, partial(tell, error=True)
     )
+    if options.html is not None:
+        _write_page(options.html, explanation)
     return CommandResult(explanation.data, "" if options.as_json else explanation.text())
+
+
+def _check_page(path: Path) -> None:
+    """Raise :class:`UsageError` if the page cannot be written to ``path``."""
+    try:
+        kinds.check_place(path, kinds.DRAWING)
+    except FileFault as fault:
+        raise UsageError(f"cannot write {fault}") from None
+
+
+def _write_page(path: Path, explanation: ModelExplanation | Definitions) -> None:
+    if isinstance(explanation, Definitions):
+        raise UsageError(
+            f"--html draws models, not definitions such as {explanation.name} "
+            f"({', '.join(explanation.kinds)}): name a model, or omit --html"
+        )
+    try:
+        write_whole(path, explanation.page().encode("utf-8", "replace"))
+    except OSError as error:
+        raise UsageError(f"cannot write {displayed(path)}: {why(error)}") from None
+    tell(f"the page is in {displayed(path)}", error=True)
 
 
 def explain(

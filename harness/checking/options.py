@@ -253,6 +253,9 @@ class ExplainOptions:
     )
     pythons: Mapping[str, str] = shared.pythons()
     environment: Mapping[str, Mapping[str, str]] = shared.environment()
+    html: Path | None = option(
+        None, "Draw the model on an HTML page, and write it to this file.", section=KEEP
+    )
     as_json: bool = shared.as_json()
 
 

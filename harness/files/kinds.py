@@ -43,6 +43,8 @@ EXPORTED = b"written by backend-comparison-harness export"
 RAN = b"written by backend-comparison-harness run"
 # The tag in the head of a report page.
 REPORTED = b'<meta name="generator" content="' + PROJECT + b'">'
+# The same tag of a page that draws a model.
+DRAWN = REPORTED.replace(b'">', b' explain">')
 # The first line of the text of an issue.
 ISSUED = b"<!-- written by backend-comparison-harness check -->\n"
 # The number of bytes that identify a file; the first line of a record file is not longer.
@@ -305,6 +307,9 @@ ARRAYS = FileKind("the arrays of a reproducer", _is_arrays)
 PAGE = FileKind(
     "a page of 'harness report'", _start_matcher(b"<!doctype html>", REPORTED), (".html", ".htm")
 )
+DRAWING = FileKind(
+    "a page of 'harness explain'", _start_matcher(b"<!doctype html>", DRAWN), (".html", ".htm")
+)
 MARKDOWN = FileKind(
     "Markdown of 'harness report'", _start_matcher(b"<!-- " + PROJECT + b" report -->"), (".md",)
 )
@@ -319,5 +324,5 @@ ARRAYS_OF_RUN = FileKind(
     lambda path, head: head.startswith(b"PK") and read_tail(path, len(RAN)) == RAN,
     (".npz",),
 )
-REPORTS = (PAGE, MARKDOWN, JUNIT, ISSUE)
+REPORTS = (PAGE, MARKDOWN, JUNIT, ISSUE, DRAWING)
 KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, RESULTS, *REPORTS)

@@ -13,13 +13,14 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from harness.checking.pairs import FEW
 from harness.oracle.tolerance import Deviation
 from harness.output.html import escaped
 from harness.output.printing import visible
+from harness.output.templates import html_templates, page_style
 from harness.report import cells, speeds, svg_pictures
 from harness.report.cells import MatrixEntry, error_share
 from harness.report.environment import (
@@ -235,7 +236,7 @@ def page(
     }
     template, style, script = _load_templates()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    css = style.render(paths=len(tables), dtypes=len(dtypes))
+    css = page_style() + style.render(paths=len(tables), dtypes=len(dtypes))
     return template.render(
         **context, css=Markup(css), js=Markup(script), script_hash=f"sha256-{digest}"
     )
@@ -257,13 +258,7 @@ def prepare_page() -> None:
 def _load_templates() -> tuple[Template, Template, str]:
     """Return the Jinja template of the page, the template of its style sheet, and the text of its
     script."""
-    templates = Environment(
-        loader=PackageLoader("harness.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        # Untrusted strings may contain invisible control characters; make them visible.
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
+    templates = html_templates("harness.report", "templates")
     # The page must not break an option at its hyphens.
     templates.filters["options"] = lambda text: Markup(
         re.sub(r"(--[a-z-]+)", r'<span class="option">\1</span>', escaped(text))

@@ -49,6 +49,7 @@ def make(folder: Path) -> dict[FileKind, Path]:
         np.savez(file, **{"inputs/x": np.ones(2), "expected/output.y": np.ones(2)})
     made[kinds.PROGRAM].write_text(json.dumps(PROGRAM))
     made[kinds.PAGE].write_bytes(b"<!doctype html>\n<html>" + kinds.REPORTED)
+    made[kinds.DRAWING].write_bytes(b"<!doctype html>\n<html>" + kinds.DRAWN)
     made[kinds.MARKDOWN].write_text("<!-- backend-comparison-harness report -->\n## a run\n")
     made[kinds.JUNIT].write_text(
         '<?xml version="1.0"?>\n<testsuites name="backend-comparison-harness" />'
