@@ -47,7 +47,8 @@ class Launch:
     - ``service`` (``module:function``) names a function that gets the loaded backend and returns
       the function that answers calls. If ``handler`` is set, it is used instead: it names a
       function that gets only the backend's name.
-    - ``cores`` is the number of processor cores that the worker may use; None for all.
+    - ``cores`` is the number of processor cores that the worker may use; None for all, with one
+      thread in numerical libraries.
     - ``deterministic`` makes the backend return the same bits in every call, on any device.
     - ``start_timeout`` is in seconds.
     """
@@ -78,8 +79,11 @@ class Launch:
 
     def variables(self) -> dict[str, str]:
         """Return all environment variables with which the process starts."""
-        # Output is unbuffered, so that the log has all of it even after a crash.
+        # Workers run beside each other, and their products are small: more threads would wait for
+        # each other. The user's own settings win. Output is unbuffered, so that the log has all of
+        # it even after a crash.
         return {
+            **(thread_settings(1) if self.cores is None else {}),
             **os.environ,
             "PYTHONFAULTHANDLER": "1",
             "PYTHONUNBUFFERED": "1",

@@ -172,3 +172,16 @@ def test_every_command_says_so_within_the_time_of_one_start(
     assert "Traceback" not in done.stderr
     # On a busy machine the second is over before Python itself has started.
     assert starts(installed) <= 1
+
+
+def test_a_worker_has_one_thread_unless_the_user_sets_another_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert Launch("torch").variables()["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in Launch("torch", cores=4).variables()
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    environment = {"MKL_NUM_THREADS": "2"}
+    variables = Launch("torch", environment=environment).variables()
+    assert [variables[f"{n}_NUM_THREADS"] for n in ("OMP", "MKL", "OPENBLAS")] == ["3", "2", "1"]
