@@ -102,6 +102,11 @@ def test_a_mistake_is_told(tmp_path: Path, mistake: str) -> None:
     assert words in str(caught.value)
 
 
+def test_a_file_that_imports_flax_and_jax_has_a_model_of_flax(tmp_path: Path) -> None:
+    file = model_file(tmp_path, "import flax, jax, numpy\n")
+    assert parse_against(f"{file}:f").column.startswith("flax@")
+
+
 @pytest.mark.parametrize(("rule", "words"), [("none.map", ""), ("bad.map", "UTF-8")])
 def test_a_file_of_rules_that_cannot_be_read_is_told(
     tmp_path: Path, rule: str, words: str, wording: Wording

@@ -195,10 +195,11 @@ def _find_framework(path: Path, preferred: Sequence[str]) -> str:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             modules.add(node.module.partition(".")[0])
     frameworks = sorted(modules & backends.keys())
-    # Files that use another framework often import numpy as well.
+    # Files that use another framework often import numpy as well, and files of flax import jax.
     frameworks = [name for name in frameworks if name != "numpy"] or frameworks
     if len(frameworks) > 1:
         frameworks = [name for name in frameworks if name in preferred] or frameworks
+    frameworks = [name for name in frameworks if name != "jax" or "flax" not in frameworks]
     if len(frameworks) != 1:
         problem = (
             f"imports {' and '.join(frameworks)}"
