@@ -121,7 +121,8 @@ class JaxTranslation:
                 return match
         if value.number is not None:
             return node("constant")
-        attributes = {"operator": value.op, "random": value.op.startswith(("random", "threefry"))}
+        draws = value.op.startswith(("random", "threefry"))
+        attributes = {"operator": value.op, "reason": "random numbers" if draws else ""}
         return node("unsupported", *value.inputs, **attributes)
 
     def alone(self, value: Value) -> bool:

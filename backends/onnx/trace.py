@@ -153,7 +153,8 @@ class OnnxTranslation:
     def unsupported(self, node: Any, about: Mapping[str, Any]) -> Operand:
         """Add a node for an operator without a rule."""
         name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        attributes = {"operator": name, "random": node.op_type.startswith("Random")}
+        draws = node.op_type.startswith("Random")
+        attributes = {"operator": name, "reason": "random numbers" if draws else ""}
         inputs = [self.get(n) for n in node.input if n and self.values.get(n) is not None]
         return self.builder.add("unsupported", inputs, attributes, **about)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from harness.extend import Arrays
 from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, names_taken
@@ -30,7 +30,7 @@ from .trace_rules import (
     RESHAPES,
     RULES,
     UNCHANGED,
-    Arguments,
+    OperatorArguments,
     unsupported,
 )
 
@@ -66,8 +66,6 @@ def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> Tr
     tensors = {n: torch.from_numpy(np.array(a)) for n, a in arrays.items()}
     dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
     tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
-    frozen = [n for n, p in module.named_parameters() if not p.requires_grad]
-    remarks = [f"the model does not train {', '.join(frozen)}"] if frozen else []
     before = module.training
     try:
         training = _export(module.train(), tensors)
@@ -77,6 +75,8 @@ def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> Tr
     same = _operators(training) == _operators(inference)
     exported = training if same else inference
     graph = _Translation(module, exported, file, tensors, training=same).run()
+    frozen = _frozen_in_layers(module, graph)
+    remarks = [f"the model does not train {', '.join(frozen)}"] if frozen else []
     if not same:
         remarks.append(
             "in training mode the model has other operators, e.g. random numbers; the spec has "
@@ -84,6 +84,14 @@ def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> Tr
         )
     graph["remarks"] = list(dict.fromkeys([*remarks, *graph["remarks"]]))
     return graph
+
+
+def _frozen_in_layers(module: torch.nn.Module, graph: TracedGraph) -> list[str]:
+    """Return the parameters that the module does not train, but layers of the spec have."""
+    frozen = {n for n, p in module.named_parameters() if not p.requires_grad}
+    held = [node["attributes"].get("weights", {}) for node in graph["nodes"]]
+    names = [n for w in held for n in (w if isinstance(w, list) else [n for n, _ in w.values()])]
+    return [n for n in dict.fromkeys(names) if n in frozen]
 
 
 def _export(
@@ -107,6 +115,17 @@ def _operators(exported: torch.export.ExportedProgram) -> list[str]:
 def _base(node: torch.fx.Node) -> str:
     """Return an operator's name without namespace and overload, e.g. ``add_``."""
     return str(node.target).removeprefix("aten.").split(".")[0]
+
+
+def _refusal(node: torch.fx.Node) -> str:
+    """Return why no rule can translate a node's value, or an empty text."""
+    value = node.meta.get("val")
+    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return "a Python number from the data, as of .item()"
+    leaves = [v for v in tree_leaves(value) if isinstance(v, torch.Tensor)]
+    if any(not isinstance(n, int) for v in leaves for n in v.shape):
+        return "a shape that depends on the data"
+    return "complex numbers" if any(v.is_complex() for v in leaves) else ""
 
 
 def _counts_batches(node: torch.fx.Node) -> bool:
@@ -135,12 +154,17 @@ class _Translation:
         }
         self.builder = GraphBuilder(
             f"torch.nn.Module {type(module).__name__}",
-            {n: (tuple(t.shape), n in trained) for n, t in self._first_names().items()},
+            {
+                n: (tuple(t.shape), n in trained and t.requires_grad)
+                for n, t in self._first_names().items()
+            },
         )
         # What each node of torch's graph stands for: operands, or a list of operands.
         self.values: dict[torch.fx.Node, Any] = {}
         # The tensors of nodes that depend on no input of the user.
         self.known: dict[torch.fx.Node, torch.Tensor] = {}
+        # Nodes without a translation, and the nodes that use their values.
+        self.refused: set[torch.fx.Node] = set()
 
     def _first_names(self) -> dict[str, torch.Tensor]:
         return {self.names[id(t)]: t for t in self.tensors.values() if id(t) in self.names}
@@ -213,7 +237,7 @@ class _Translation:
         shape: tuple[int, ...] = ()
         kind = "float"
         if isinstance(value, torch.Tensor):
-            shape = tuple(int(n) for n in value.shape)
+            shape = tuple(n if isinstance(n, int) else 0 for n in value.shape)
             floats = value.dtype.is_floating_point
             kind = "float" if floats else "boolean" if value.dtype == torch.bool else "index"
         stack = node.meta.get("nn_module_stack") or {}
@@ -238,6 +262,15 @@ class _Translation:
         return f"{Path(found[0][0]).name}:{found[0][1]}" if found else ""
 
     def _call(self, node: torch.fx.Node) -> None:
+        reason = _refusal(node)
+        if source := next((n for n in node.all_input_nodes if n in self.refused), None):
+            self.refused.add(node)
+            self.values[node] = self.values[source]
+            return
+        if reason:
+            self.refused.add(node)
+            self.values[node] = unsupported(self, node, self._about(node), reason)
+            return
         if node.target is operator.getitem:
             source, index = node.args
             self.values[node] = self.values[source][index]
@@ -251,6 +284,8 @@ class _Translation:
         nodes = self.builder.graph["nodes"]
         count = len(nodes)
         self.values[node] = self._translate(name, node, arguments, self._about(node))
+        if node not in self.known and (ignored := arguments.ignored(node)):
+            self.values[node] = unsupported(self, node, self._about(node), ignored)
         known = self.known.get(node)
         if isinstance(known, torch.Tensor) and len(nodes) > count:
             # The last of an operator's nodes is its result.
@@ -274,7 +309,7 @@ class _Translation:
         with torch.no_grad():
             self.known[node] = node.target(*get(node.args), **get(node.kwargs))
 
-    def _named_arguments(self, node: torch.fx.Node) -> dict[str, Any]:
+    def _named_arguments(self, node: torch.fx.Node) -> OperatorArguments:
         """Return the arguments of an operator by its schema's names, nodes as operands."""
         schema = node.target._schema.arguments
         values: dict[str, Any] = {}
@@ -286,10 +321,10 @@ class _Translation:
             else:
                 value = argument.default_value
             values[argument.name] = torch.fx.node.map_arg(value, lambda n: self.values[n])
-        return values
+        return OperatorArguments(values)
 
     def _translate(
-        self, name: str, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+        self, name: str, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
     ) -> Any:
         base = name.removesuffix("_") if not name.startswith("__") else name
         if base in UNCHANGED:
@@ -297,7 +332,8 @@ class _Translation:
         if base in CHECKS:
             return None
         if base in RESHAPES:
-            return self.builder.add("reshape", [a["self"]], {}, **about)
+            a.read.update(a)  # the result's shape shows all arguments
+            return self.builder.reshape(a["self"], about)
         if base in ELEMENTWISE:
             return self.builder.add(ELEMENTWISE[base], [a["self"]], {}, **about)
         if base in BINARY and a.get("rounding_mode") is None:
@@ -308,4 +344,4 @@ class _Translation:
             return rule(self, node, a, about)
         if node in self.known:
             return self.builder.add("constant", [], {}, **about)
-        return unsupported(self, node, about, random=base in RANDOM)
+        return unsupported(self, node, about, "random numbers" if base in RANDOM else "")

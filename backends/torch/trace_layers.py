@@ -9,35 +9,40 @@ import torch
 
 from harness.extend.models import Operand
 
-from .trace_rules import RULES, Arguments, TorchTranslation, length_of, unsupported
+from .trace_rules import RULES, OperatorArguments, TorchTranslation, length_of, unsupported
 
 
 @RULES.of("embedding")
 def _embedding(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     if not t.builder.is_weight(a["weight"]):
         return t.builder.add("take", [a["weight"], a["indices"]], {"axis": 0}, **about)
-    if a["padding_idx"] >= 0:
-        name, row = t.builder.weight_name(a["weight"]), a["padding_idx"]
-        t.builder.graph["remarks"].append(f"the model does not train row {row} of {name}")
     rows, units = (int(n) for n in node.args[0].meta["val"].shape)
     attributes = {"rows": rows, "units": units}
-    return t.builder.layer(
-        "embedding", [a["indices"]], attributes, {"table": (a["weight"], "")}, about
-    )
+    weights = {"table": (a["weight"], "")}
+    result = t.builder.layer("embedding", [a["indices"]], attributes, weights, about)
+    if a["padding_idx"] < 0:
+        return result
+    # The row of the padding gets no gradient.
+    shape = about["shape"][:-1]
+    condition = {"shape": shape, "kind": "boolean"}
+    padding = t.builder.node("==", [a["indices"], a["padding_idx"]], about, **condition)
+    padding = t.builder.node("reshape", [padding], about, (*shape, 1), "boolean")
+    constant = t.builder.node("stop_gradient", [result], about)
+    return t.builder.node("where", [padding, constant, result], about)
 
 
 @RULES.of("linear")
 def _linear(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     return _dense(t, a["input"], a["weight"], a["bias"], ".T", about)
 
 
 @RULES.of("addmm")
 def _addmm(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     return _dense(t, a["mat1"], a["mat2"], a["self"], "", about)
 
@@ -69,7 +74,7 @@ def _are_weights(t: TorchTranslation, *operands: Operand | None) -> bool:
 
 @RULES.of("layer_norm")
 def _layer_norm(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     if len(a["normalized_shape"]) != 1 or not _are_weights(t, a["weight"], a["bias"]):
         return unsupported(t, node, about)
@@ -79,7 +84,7 @@ def _layer_norm(
 
 @RULES.of("rms_norm")
 def _rms_norm(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     if a["eps"] is None or not _are_weights(t, a["weight"]):
         return unsupported(t, node, about)
@@ -89,7 +94,7 @@ def _rms_norm(
 
 @RULES.of("group_norm")
 def _group_norm(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     if not _are_weights(t, a["weight"], a["bias"]):
         return unsupported(t, node, about)
@@ -101,7 +106,7 @@ def _group_norm(
 
 @RULES.of("batch_norm")
 def _batch_norm(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     weights = {
         "gamma": (a["weight"], ""),
@@ -121,7 +126,7 @@ def _batch_norm(
 
 @RULES.of("dropout")
 def _dropout(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     value: Operand = a["input"] if "input" in a else a["self"]
     if a["p"] == 0 or (t.training and not a["train"]):
@@ -136,7 +141,7 @@ def _each(value: Sequence[int], rank: int) -> list[int]:
 
 @RULES.of("conv1d", "conv2d")
 def _convolution(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     kernel = [int(n) for n in node.args[1].meta["val"].shape]
     rank = len(kernel) - 2
@@ -156,7 +161,9 @@ def _convolution(
 
 
 @RULES.of("max_pool2d", "avg_pool2d")
-def _pool(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _pool(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
     name = "max_pool_first" if "max_pool" in str(node.target) else "avg_pool"
     attributes = {
         "window": _each(a["kernel_size"], 2),
@@ -176,7 +183,7 @@ def _pool(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[st
 
 @RULES.of("adaptive_avg_pool2d", "adaptive_avg_pool1d")
 def _adaptive(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     shape = [int(n) for n in node.args[0].meta["val"].shape]
     size = list(a["output_size"])
@@ -194,7 +201,7 @@ def _adaptive(
 
 @RULES.of("scaled_dot_product_attention")
 def _attention(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     width = length_of(node, -1)
     attributes = {
@@ -211,7 +218,7 @@ def _attention(
 
 @RULES.of("lstm", "gru", "rnn_tanh", "rnn_relu")
 def _recurrent(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Any:
     attributes = {
         "cell": str(node.target).removeprefix("aten.").split(".")[0],

@@ -13,10 +13,9 @@ import torch
 
 from harness.extend.models import GraphBuilder, Operand, Rules
 
-Arguments = Mapping[str, Any]
 ELEMENTWISE = {
     **{name: name for name in ("exp", "log", "tanh", "sqrt", "erf", "sin", "cos", "floor")},
-    **{name: name for name in ("relu", "sigmoid", "silu", "softplus", "abs", "sign")},
+    **{name: name for name in ("relu", "sigmoid", "silu", "abs", "sign")},
     "hardsigmoid": "hard_sigmoid_sixth",
     "hardswish": "hard_swish",
     "relu6": "relu6",
@@ -80,6 +79,41 @@ RANDOM = frozenset(
     ["bernoulli", "bernoulli_", "rand", "randn", "rand_like", "randn_like", "normal", "normal_"]
 )
 CHECKS = frozenset(["_assert_tensor_metadata", "_assert_async", "sym_size"])
+# OperatorArguments that change where or how an operator computes, but not what.
+MEMORY = frozenset(
+    [
+        *("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "copy"),
+        *("generator", "implicit", "sparse", "half_to_float", "cudnn_enable"),
+    ]
+)
+
+
+class OperatorArguments(dict[str, Any]):
+    """The arguments of an operator by name; it notes the names that a rule reads."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def ignored(self, node: torch.fx.Node) -> str:
+        """Return the arguments that no rule has read although they are not the default, e.g.
+        ``beta=2``. The result's shape shows required arguments, so a rule need not read these."""
+        unread = [
+            f"{argument.name}={self[argument.name]}"
+            for argument in node.target._schema.arguments
+            if argument.has_default_value()
+            and argument.name not in self.read | MEMORY
+            and self[argument.name] != argument.default_value
+        ]
+        return f"with {', '.join(unread)}" if unread else ""
 
 
 class TorchTranslation(Protocol):
@@ -93,7 +127,7 @@ class TorchTranslation(Protocol):
     known: dict[torch.fx.Node, torch.Tensor]
 
 
-Rule = Callable[[TorchTranslation, torch.fx.Node, Arguments, dict[str, Any]], Any]
+Rule = Callable[[TorchTranslation, torch.fx.Node, OperatorArguments, dict[str, Any]], Any]
 # The rule of each operator, by its name without overload.
 RULES: Rules[Rule] = Rules()
 
@@ -114,7 +148,9 @@ def length_of(node: torch.fx.Node, axis: int, number: int = 0) -> int:
 
 
 @RULES.of("add", "sub", "rsub")
-def _add(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _add(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
     left, right = a["self"], a["other"]
     if str(node.target).startswith("aten.rsub"):
         left, right = right, left
@@ -126,14 +162,14 @@ def _add(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str
 
 @RULES.of("pow")
 def _power(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     return t.builder.add("**", [a["self"], a["exponent"]], {}, **about)
 
 
 @RULES.of("rsqrt", "reciprocal")
 def _inverse(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     below = a["self"]
     if "rsqrt" in str(node.target):
@@ -142,23 +178,46 @@ def _inverse(
 
 
 @RULES.of("gelu")
-def _gelu(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _gelu(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
     name = "gelu_tanh" if a["approximate"] == "tanh" else "gelu"
     return t.builder.add(name, [a["self"]], {}, **about)
 
 
 @RULES.of("leaky_relu", "elu")
 def _slope(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     if "leaky" in str(node.target):
         return t.builder.add("leaky_relu", [a["self"]], {"slope": a["negative_slope"]}, **about)
     return t.builder.add("elu", [a["self"]], {"alpha": a["alpha"]}, **about)
 
 
+@RULES.of("softplus")
+def _softplus(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    beta, value = a["beta"], a["self"]
+    if beta == 1:
+        return t.builder.add("softplus", [value], {}, **about)
+    scaled = t.builder.add("*", [value, beta], {}, **about)
+    return t.builder.add("/", [t.builder.add("softplus", [scaled], {}, **about), beta], {}, **about)
+
+
+@RULES.of("max", "min")
+def _extreme(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    if "other" not in a:
+        return unsupported(t, node, about)
+    name = "maximum" if str(node.target).startswith("aten.max") else "minimum"
+    return t.builder.add(name, [a["self"], a["other"]], {}, **about)
+
+
 @RULES.of("clamp", "clamp_min", "clamp_max", "hardtanh")
 def _clamp(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     value = a["self"]
     low, high = a.get("min", a.get("min_val")), a.get("max", a.get("max_val"))
@@ -171,16 +230,23 @@ def _clamp(
 
 @RULES.of("softmax", "log_softmax", "_softmax", "cumsum", "logsumexp")
 def _along(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     name = str(node.target).removeprefix("aten.").lstrip("_").split(".")[0]
-    dim = a["dim"][0] if isinstance(a["dim"], list) else a["dim"]
-    return t.builder.add(name, [a["self"]], {"axis": dim % _rank(node)}, **about)
+    dims = a["dim"] if isinstance(a["dim"], list) else [a["dim"]]
+    if len(dims) != 1:
+        return unsupported(t, node, about)
+    axis = dims[0] % _rank(node)
+    if not a.get("keepdim"):
+        return t.builder.add(name, [a["self"]], {"axis": axis}, **about)
+    shape = [n for place, n in enumerate(about["shape"]) if place != axis]
+    reduced = t.builder.node(name, [a["self"]], about, shape, axis=axis)
+    return t.builder.add("reshape", [reduced], {}, **about)
 
 
 @RULES.of("sum", "mean", "amax", "amin", "var")
 def _reduce(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     name = str(node.target).removeprefix("aten.").split(".")[0]
     axes = _axes(a.get("dim"), _rank(node))
@@ -202,14 +268,14 @@ def _reduce(
 
 @RULES.of("argmax")
 def _argmax(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     return t.builder.add("argmax", [a["self"]], {"axis": a["dim"] % _rank(node)}, **about)
 
 
 @RULES.of("transpose", "t", "permute", "movedim", "numpy_T")
 def _permute(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     rank = _rank(node)
     axes = list(range(rank))
@@ -223,7 +289,7 @@ def _permute(
 
 @RULES.of("expand", "expand_as", "repeat")
 def _expand(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     if "repeats" in a and any(
         n != 1 and length != 1
@@ -236,17 +302,20 @@ def _expand(
 
 
 def unsupported(
-    t: TorchTranslation, node: torch.fx.Node, about: dict[str, Any], random: bool = False
+    t: TorchTranslation,
+    node: torch.fx.Node,
+    about: dict[str, Any],
+    reason: str = "",
 ) -> Operand:
-    """Add an operator without a translation; with ``random``, it draws random numbers."""
+    """Add an operator without a translation; ``reason`` says why it has none."""
     inputs = [t.values[n] for n in node.all_input_nodes if isinstance(t.values[n], str)]
-    attributes = {"operator": str(node.target), "random": random}
+    attributes = {"operator": str(node.target), "reason": reason}
     return t.builder.add("unsupported", inputs, attributes, **about)
 
 
 @RULES.of("slice")
 def _slice(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     axis = a["dim"] % _rank(node)
     length = length_of(node, axis)
@@ -263,7 +332,7 @@ def _slice(
 
 @RULES.of("narrow")
 def _narrow(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     axis = a["dim"] % _rank(node)
     bounds = (a["start"], a["start"] + a["length"], 1)
@@ -272,14 +341,14 @@ def _narrow(
 
 @RULES.of("select")
 def _select(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     return t.builder.select(a["self"], a["dim"] % _rank(node), a["index"], about)
 
 
 @RULES.of("split", "split_with_sizes", "chunk", "unbind")
 def _pieces(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> list[Operand]:
     axis = a["dim"] % _rank(node)
     pieces: list[Operand] = []
@@ -296,7 +365,7 @@ def _pieces(
 
 @RULES.of("cat", "concat", "stack")
 def _concat(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     rank = len(about["shape"])
     axis = a["dim"] % rank
@@ -309,7 +378,7 @@ def _concat(
 
 @RULES.of("where")
 def _where(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     inputs = [a["condition"], _finite(a["self"]), _finite(a["other"])]
     return t.builder.add("where", inputs, {}, **about)
@@ -321,12 +390,16 @@ def _finite(value: Operand) -> Operand:
 
 
 @RULES.of("masked_fill")
-def _fill(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _fill(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
     return t.builder.add("where", [a["mask"], _finite(a["value"]), a["self"]], {}, **about)
 
 
 @RULES.of("to", "type_as", "float", "double")
-def _cast(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]) -> Operand:
+def _cast(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
     source = node.args[0].meta["val"]
     same = source.dtype.is_floating_point == node.meta["val"].dtype.is_floating_point
     if same and (source.dtype == torch.bool) == (node.meta["val"].dtype == torch.bool):
@@ -336,7 +409,7 @@ def _cast(t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[st
 
 @RULES.of("index_select", "index")
 def _index(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     if "dim" in a:
         return t.builder.add("take", [a["self"], a["index"]], {"axis": a["dim"]}, **about)
@@ -364,7 +437,7 @@ def _index(
     *("full_like", "scalar_tensor", "triu", "linspace", "empty", "new_full", "diff", "eye"),
 )
 def _constant(
-    t: TorchTranslation, node: torch.fx.Node, a: Arguments, about: dict[str, Any]
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     if node not in t.known:
         return unsupported(t, node, about)

@@ -8,7 +8,7 @@ queries from its row ``[b, t]`` and a column of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,30 @@ from harness.program.dims import Dim as Size
 MOVES = frozenset({"reshape", "permute", "slice", "select", "broadcast"})
 # Lengths of free sizes while positions are followed; they differ from most lengths of models.
 LENGTHS = (3, 7, 5, 11)
+
+
+def fold_scales(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
+    """Let an attention scale its scores if the model scales the queries before it."""
+    if call.op != "attention":
+        return [call]
+    moves: list[TracedCall] = []
+    product = done[call.inputs[0]]
+    while product.op in MOVES:
+        moves.append(product)
+        product = done[product.inputs[0]]
+    numbers = [i for i in product.inputs if isinstance(i, float)]
+    if product.op != "*" or len(numbers) != 1:
+        return [call]
+    made: list[TracedCall] = []
+    source = product.sources[0]
+    for move in reversed(moves):
+        made.append(calls.on(move, [source], move.shape))
+        source = made[-1].name
+    scale = call.attributes["scale"] * numbers[0]
+    attributes = {**call.attributes, "scale": scale}
+    return [*made, replace(call, inputs=(source, *call.inputs[1:]), attributes=attributes)]
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,11 @@ class Equations:
     def add(self, call: TracedCall, uses: int, name: str = "") -> None:
         """Add a call. It is written inside its only user, unless the expression would be long."""
         self.calls[call.name] = call
-        if call.name in self.names and not name:
+        if call.name in self.names and not name and call.op != "constant":
             self.texts[call.name] = Expression(self.names[call.name])
             return
         text = self._express(call)
-        short = call.op in ("formula", "weight") and len(text.text) < SHORT
+        short = call.op in ("formula", "weight", "constant") and len(text.text) < SHORT
         if name or (uses > 1 and not short) or (len(text.text) > LONG and uses):
             text = self.assign(text, name)
         self.texts[call.name] = text
@@ -176,6 +176,8 @@ def _cut(e: Equations, call: TracedCall) -> Expression:
     else:
         start = "" if a["start"] == 0 else e.write(a["start"], "start")
         stop = "" if a["stop"] == a["length"] else e.write(a["stop"], "stop")
+        if not start and not stop and a["step"] == 1:
+            return e.get(call.inputs[0])
         index = f"{start}:{stop}" + ("" if a["step"] == 1 else f":{a['step']}")
     return Expression(f"{base}[{', '.join([':'] * a['axis'] + [index])}]")
 
@@ -212,8 +214,10 @@ def _formula(e: Equations, call: TracedCall) -> Expression:
 
 
 def _reshape(e: Equations, call: TracedCall) -> Expression:
-    text, shape = e.get(call.inputs[0]), list(e.shape(call.inputs[0]))
-    return Expression(reshape_text(text.text, shape, list(call.shape), e.write, call.place))
+    source, shape = e.get(call.inputs[0]), list(e.shape(call.inputs[0]))
+    # Axes of length 1 are written as an index.
+    text = source.inside(ATOM) if 1 in [*shape, *call.shape] else source.text
+    return Expression(reshape_text(text, shape, list(call.shape), e.write, call.place))
 
 
 def reshape_text(text: str, old: list[Dim], new: list[Dim], write: Write, place: str) -> str:
@@ -369,15 +373,21 @@ def _windows(e: Equations, call: TracedCall) -> Expression:
     return Expression(f"windows({', '.join([e.get(call.inputs[0]).text, *arguments])})")
 
 
+def _index(e: Equations, call: TracedCall) -> Expression:
+    below = e.write(call.attributes["below"], "rows")
+    return Expression(f"index({e.get(call.inputs[0]).text}, {below})")
+
+
 def _weight(e: Equations, call: TracedCall) -> Expression:
     return Expression(e.names[call.name])
 
 
 def _constant(e: Equations, call: TracedCall) -> Expression:
-    raise UsageError(
-        f"{call.place}: an array of constants without a formula is not supported: register it as a "
-        "buffer of the module"
-    )
+    name = e.names.get(call.name)
+    if name is None:
+        raise UsageError(f"{call.place}: an array of constants inside a loop is not supported")
+    # Conditions are stored as the indices 0 and 1.
+    return Expression(f"{name} == 1", LEVELS["=="]) if call.kind == "boolean" else Expression(name)
 
 
 RULES: Mapping[str, Rule] = {
@@ -393,6 +403,7 @@ RULES: Mapping[str, Rule] = {
     "formula": _formula,
     "reshape": _reshape,
     "attention": _attention,
+    "index": _index,
     "weight": _weight,
     "windows": _windows,
 }

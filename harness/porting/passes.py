@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.porting.attention import AttentionLayers
+from harness.porting.attention import AttentionLayers, fold_scales
+from harness.porting.integers import write_integers_as_floats
 from harness.porting.loops import expand_loops
 from harness.porting.recognise import (
     recognise_functions,
@@ -26,6 +27,7 @@ from harness.porting.sizes import ModelGraph
 PASSES = (
     select_rows,
     recognise_constants,
+    write_integers_as_floats,
     recognise_rotary,
     recognise_functions,
     recognise_layers,
@@ -37,6 +39,7 @@ PASSES = (
     # Permutations may be neighbours only now.
     channels_last,
     drop_broadcasts,
+    fold_scales,
 )
 
 

@@ -125,13 +125,29 @@ def recognise_layers(
         return [norm]
     if call.op == "+" and (positions := _learned_positions(calls, call, done)) is not None:
         return [positions]
-    if call.op == "layer" and call.attributes["layer"] == "embedding":
-        index = done[call.inputs[0]]
-        if index.op == "formula" and index.attributes["formula"] == "arange":
-            return _positions(calls, call, index)
+    if (rows := _rows(calls, call, done)) is not None:
+        table, index = rows
+        before = done[index.inputs[0]] if index.op == "broadcast" else index
+        if before.op == "formula" and before.attributes["formula"] == "arange":
+            return _positions(calls, call, table, before)
         if (row := common_number(index)) is not None:
-            return _one_row(calls, call, int(row))
+            return _one_row(calls, call, table, int(row))
     return [call]
+
+
+def _rows(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> tuple[TracedCall, TracedCall] | None:
+    """Return the model's array and the index of a call that takes rows of the array, or None."""
+    if call.op == "layer" and call.attributes["layer"] == "embedding":
+        name, _ = call.attributes["weights"]["table"]
+        settings = call.attributes["settings"]
+        shape = (settings["rows"], settings["units"])
+        return calls.new(call, "weight", (), shape, name=name), done[call.inputs[0]]
+    if call.op == "take" and call.attributes["axis"] == 0:
+        table, index = (done[i] for i in call.inputs)
+        return (table, index) if table.op == "weight" and len(table.shape) == 2 else None
+    return None
 
 
 def split_tied_bias(
@@ -198,42 +214,43 @@ def _learned_positions(
     """Return the layer ``learned_positions`` for ``x + table[:time]``."""
     for x, other in (call.inputs, call.inputs[::-1]):
         shaped = done.get(other)
+        if shaped is not None and shaped.op == "broadcast":
+            shaped = done[shaped.inputs[0]]
         rows = done[shaped.inputs[0]] if shaped is not None and shaped.op == "reshape" else None
         if rows is None or rows.op != "slice" or rows.attributes["start"] != 0:
             continue
         table = done[rows.inputs[0]]
-        if table.op == "weight" and isinstance(x, str) and done[x].shape[1:] == rows.shape:
+        trained = table.op == "weight" and calls.weights[table.attributes["name"]][1]
+        if trained and isinstance(x, str) and done[x].shape[1:] == rows.shape:
             settings = {"context": table.shape[0]}
             weights = {"table": [table.attributes["name"], ""]}
             return calls.layer(call, "learned_positions", [x], call.shape, settings, weights)
     return None
 
 
-def _table(calls: Calls, call: TracedCall) -> TracedCall:
-    """Return the table of an embedding as an array of the model."""
-    table, _ = call.attributes["weights"]["table"]
-    settings = call.attributes["settings"]
-    return calls.new(call, "weight", (), (settings["rows"], settings["units"]), name=table)
-
-
-def _one_row(calls: Calls, call: TracedCall, row: int) -> list[TracedCall]:
+def _one_row(calls: Calls, call: TracedCall, weight: TracedCall, row: int) -> list[TracedCall]:
     """Return the calls of an embedding whose index is always the same number."""
-    weight = _table(calls, call)
     rows, units = weight.shape
     cut = {"axis": 0, "index": row, "length": rows}
     chosen = calls.new(call, "select", [weight.name], (units,), **cut)
     return [weight, chosen, replace(call, op="broadcast", inputs=(chosen.name,), attributes={})]
 
 
-def _positions(calls: Calls, call: TracedCall, index: TracedCall) -> list[TracedCall]:
+def _positions(
+    calls: Calls, call: TracedCall, weight: TracedCall, index: TracedCall
+) -> list[TracedCall]:
     """Return the rows of a table for consecutive positions, as a slice of a parameter."""
-    weight = _table(calls, call)
     count, units = weight.shape
     start, length = index.attributes["start"], index.attributes["length"]
     stop = length if not start else f"{length} + {start}"
     cut = {"axis": 0, "start": start, "stop": stop, "step": 1, "length": count}
     rows = calls.new(call, "slice", [weight.name], (length, units), **cut)
-    return [weight, rows, replace(call, op="reshape", inputs=(rows.name,), attributes={})]
+    shape = (*[1] * (len(call.shape) - 2), length, units)
+    if shape == call.shape:
+        return [weight, rows, replace(call, op="reshape", inputs=(rows.name,), attributes={})]
+    shaped = calls.new(call, "reshape", [rows.name], shape)
+    whole = replace(call, op="broadcast", inputs=(shaped.name,), attributes={})
+    return [weight, rows, shaped, whole]
 
 
 def recognise_rotary(

@@ -10,11 +10,15 @@ from harness.porting.sizes import Dim, ModelGraph, TracedCall
 
 
 class Calls:
-    """The calls of a graph during a rewrite, in order."""
+    """The calls of a graph during a rewrite, in order.
+
+    ``weights`` holds the shape of each of the model's arrays, and whether it is trained.
+    """
 
     def __init__(self, graph: ModelGraph) -> None:
         self.by_name = graph.by_name
         self.outputs = dict(graph.outputs)
+        self.weights = graph.weights
         self.count = 0
 
     def new(

@@ -102,7 +102,7 @@ def refuse_unsupported(graph: ModelGraph) -> None:
         return
     lines = dict.fromkeys(
         f"{call.place}: {call.attributes['operator']} has no rule"
-        + (" (random numbers)" if call.attributes.get("random") else "")
+        + (f" ({reason})" if (reason := call.attributes.get("reason")) else "")
         for call in unsupported
     )
     known = len(graph.calls) - len(unsupported)

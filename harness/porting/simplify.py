@@ -82,14 +82,29 @@ def recognise_constants(
         )
         inputs.append(name if number is None else number)
     call = call.with_inputs(inputs)
+    if call.op == "+" and 0 in inputs and done[call.sources[0]].shape == call.shape:
+        return call.sources[0]
     if call.values is None or call.op in ("weight", "input"):
-        if call.op == "attention" and len(inputs) == 4 and inputs[3] is True:
+        if call.op == "attention" and len(inputs) == 4 and not isinstance(inputs[3], str):
             return [call.with_inputs(inputs[:3])]
         if call.op == "&" and True in [i for i in inputs if isinstance(i, bool)]:
             return str(next(i for i in inputs if not isinstance(i, bool)))
+        if call.op == "where" and isinstance(inputs[0], bool):
+            chosen = done.get(inputs[1 if inputs[0] else 2])
+            if chosen is not None and chosen.shape == call.shape:
+                return chosen.name
+            if chosen is not None:
+                return [replace(call, op="broadcast", inputs=(chosen.name,), attributes={})]
         return [call]
     if (formula := _formula(call)) is not None:
-        return [replace(call, op="formula", inputs=(), attributes=formula)]
+        shape = [
+            n if n == 1 or a == formula.get("axis", a) else 1 for a, n in enumerate(call.shape)
+        ]
+        made = [replace(call, op="formula", inputs=(), attributes=formula, shape=tuple(shape))]
+        if tuple(shape) != call.shape:
+            made[0] = replace(made[0], name=calls.new(call, "", (), ()).name)
+            made.append(replace(call, op="broadcast", inputs=(made[0].name,), attributes={}))
+        return made
     return [call]
 
 
@@ -109,16 +124,16 @@ def _formula(call: TracedCall) -> dict[str, Any] | None:
     first = call.values[0]
     if first.ndim >= 2 and call.kind == "boolean" and all(_is_causal(v) for v in call.values):
         return {"formula": "causal", "time": call.shape[-1]}
-    long = [axis for axis, n in enumerate(call.shape) if n != 1]
-    if call.kind == "index" and len(long) == 1:
-        offset = int(first.ravel()[0])
-        if all((v.ravel() == np.arange(v.size) + offset).all() for v in call.values):
-            return {
-                "formula": "arange",
-                "axis": long[0],
-                "start": offset,
-                "length": call.shape[long[0]],
-            }
+    for axis, length in enumerate(call.shape if call.kind == "index" and first.size else ()):
+        if length == 1:
+            continue
+        start = int(first.ravel()[0])
+        steps = [start + np.arange(v.shape[axis]) for v in call.values]
+        if all(
+            (np.moveaxis(v, axis, -1) == row).all()
+            for v, row in zip(call.values, steps, strict=True)
+        ):
+            return {"formula": "arange", "axis": axis, "start": start, "length": length}
     return None
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from keyword import iskeyword
 from typing import Any
 
 from harness.convert.source.literals import unique
+from harness.errors import UsageError
 from harness.language.axes import FREE_SIZES
 from harness.language.builtins import BUILTINS
 from harness.porting import norms
@@ -60,6 +62,7 @@ def write_spec(
         layers: The default attributes of each shipped layer. No definition may have its name.
     """
     reserved = frozenset({*BUILTINS, *functions, *graph.sizes, "time", "batch"})
+    _check_outputs([*graph.outputs], [*inputs], reserved)
     calls, loops = name_definitions(graph.calls, layers)
     graph = replace(graph, calls=calls)
     if norms.uses_sample_variance(calls):
@@ -84,6 +87,27 @@ def write_spec(
     used = frozenset({*layers_used, *(c.op for c in graph.calls)})
     rules = tuple(compress(whole.rules))
     return PortedSpec("\n".join(lines) + "\n", rules, names_of_definitions, used)
+
+
+def _check_outputs(outputs: Sequence[str], inputs: Sequence[str], reserved: frozenset[str]) -> None:
+    """Check that the names of the outputs can be names in a spec."""
+    reasons = {
+        name: "an input's name"
+        if name in inputs
+        else "a name of the language"
+        if name in reserved
+        else "no name"
+        for name in outputs
+        if name in reserved | {*inputs}
+        or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)
+        or iskeyword(name)
+    }
+    if reasons:
+        listed = ", ".join(f"{name!r} ({reason})" for name, reason in reasons.items())
+        raise UsageError(
+            f"a spec cannot have outputs with these names: {listed}. Let the model return them "
+            "under other keys"
+        )
 
 
 class _Writer:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from harness.porting.sizes import ModelGraph, TracedCall
 
+# The path and the class of each module around a call, outermost first.
+Modules = tuple[tuple[str, str], ...]
 # Containers are never a definition: their children are read as if the container were not there.
 CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 # Calls without inputs, which each block that uses them contains.
@@ -59,6 +62,7 @@ class _Module:
 
 def find_blocks(graph: ModelGraph) -> ModuleBlock:
     """Return the whole model as a block that contains the blocks of repeated modules."""
+    graph = _move_shared_calls(graph)
     root = _Module("", "")
     by_key: dict[str, _Module] = {"": root}
     for call in graph.calls:
@@ -72,6 +76,36 @@ def find_blocks(graph: ModelGraph) -> ModuleBlock:
             parent = by_key[key]
         parent.items.append(call)
     return _build(root, _Uses(graph), "")
+
+
+def _move_shared_calls(graph: ModelGraph) -> ModelGraph:
+    """Move calls that depend on no input out of a module if other modules use them too, such as the
+    relative positions that the first block of T5 computes for all blocks."""
+    inputs: set[str] = set()
+    for call in graph.calls:
+        if call.op == "input" or not inputs.isdisjoint(call.sources):
+            inputs.add(call.name)
+    around: dict[str, Modules] = dict.fromkeys(graph.outputs.values(), ())
+    moved: list[TracedCall] = []
+    others: list[TracedCall] = []
+    # The values that moved calls use.
+    before: set[str] = set()
+    for call in reversed(graph.calls):
+        modules = call.modules
+        if call.name not in inputs and call.op not in LOCAL and call.name in around:
+            modules = _common_start(modules, around[call.name])
+        for name in call.sources:
+            around[name] = _common_start(modules, around.get(name, modules))
+        is_moved = modules != call.modules or call.name in before
+        (moved if is_moved else others).append(replace(call, modules=modules))
+        before.update(call.sources if is_moved else ())
+    return replace(graph, calls=(*reversed(moved), *reversed(others)))
+
+
+def _common_start(one: Modules, other: Modules) -> Modules:
+    """Return the modules at the start of both lists."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return tuple(first for first, _ in same)
 
 
 class _Uses:
@@ -186,7 +220,7 @@ def _inner_names(calls: Sequence[TracedCall]) -> set[str]:
     for call in calls:
         if call.op == "block":
             inner: ModuleBlock = call.attributes["block"]
-            names |= {c.name for c in inner.calls} | _inner_names(inner.calls)
+            names |= {c.name for c in inner.calls if c.op not in LOCAL} | _inner_names(inner.calls)
     return names
 
 

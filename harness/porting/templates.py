@@ -6,6 +6,7 @@ definition, and the numbers that differ between them become its attributes.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -23,6 +24,8 @@ from harness.porting.equations import Equations
 from harness.porting.sizes import ModelGraph, TracedCall
 from harness.porting.structure import ModuleBlock
 
+# The most entries of an array of constants that a spec declares with its entries.
+MOST_ENTRIES = 256
 MARK = re.compile("\x01(\\d+)\x02")
 # The axes of a block's first input, by its number of axes.
 AXES = {
@@ -171,6 +174,8 @@ class BlockWriter:
         for call in calls:
             if call.op == "weight":
                 names[call.name] = self._parameter(call)
+            elif call.op == "constant":
+                names[call.name] = self._constant(call)
         equations = Equations(self.template.number, names, self._layer_name)
         equations.taken = {*names.values(), *self.layer_names.values(), *self.parts.reserved, "y"}
         equations.calls = {
@@ -243,6 +248,28 @@ class BlockWriter:
             self.template.constants[own] = f"{{shape: [{shape}]}}"
         prefix = "" if self.block.path else "own."
         self.template.rules.append((f"{prefix}{own}", name))
+        return own
+
+    def _constant(self, call: TracedCall) -> str:
+        """Return the name of an array of constants, which the spec declares with its entries.
+
+        Raises:
+            UsageError: the array is large, or depends on a free size.
+        """
+        first, *others = call.values or ()
+        fixed = all(isinstance(n, int) for n in call.shape)
+        if not fixed or first.size > MOST_ENTRIES or any((v != first).any() for v in others):
+            shape = ", ".join(map(str, call.shape))
+            raise UsageError(
+                f"{call.place}: an array [{shape}] of constants without a formula is not supported "
+                f"if it has more than {MOST_ENTRIES} entries or depends on a free size: register "
+                "it as a buffer of the module"
+            )
+        own = self._unique("constant")
+        index = "" if call.kind == "float" else f", index: {int(first.max()) + 1}"
+        entries = json.dumps(first.astype(int if index else float).tolist())
+        value = re.sub(r"[^][, ]+", lambda match: write_number(float(match[0])), entries)
+        self.template.constants[own] = f"{{shape: {[*first.shape]}{index}, value: {value}}}"
         return own
 
     def _layer_name(self, call: TracedCall, kind: str) -> str:

@@ -164,6 +164,15 @@ class GraphBuilder:
         cut = {"axis": axis, "start": start, "stop": stop, "step": step, "length": length}
         return self.add("slice", [value], cut, **{**about, "shape": shape})
 
+    def reshape(self, value: Operand, about: Mapping[str, Any]) -> Operand:
+        """Add a reshape and return its name; if reshapes lead back to a value, return the value."""
+        source = value
+        while isinstance(source, str) and self._nodes[source]["op"] == "reshape":
+            source = self._nodes[source]["inputs"][0]
+            if list(about["shape"]) == self._nodes[str(source)]["shape"]:
+                return source
+        return self.add("reshape", [value], {}, **about)
+
     def select(self, value: Operand, axis: int, index: int, about: Mapping[str, Any]) -> str:
         """Add the entry of an axis at an index, which may be negative; return its name."""
         shape = list(self.shape_of(value))
@@ -232,7 +241,8 @@ class GraphBuilder:
         about: Mapping[str, Any],
         channels: int = -1,
     ) -> str:
-        """Add a call of a shipped layer and return its name.
+        """Add a call of a shipped layer and return its name; if its weights are computed, an
+        unsupported operator.
 
         Args:
             layer: The name of the layer's definition.
@@ -243,6 +253,9 @@ class GraphBuilder:
             about: The other arguments of :meth:`add`.
             channels: The axis of the channels, which is the last axis in the spec language.
         """
+        if not all(self.is_weight(w) for w, _ in weights.values()):
+            refused = {"operator": layer, "reason": "its weights are computed"}
+            return self.add("unsupported", inputs, refused, **about)
         named = {n: [self.weight_name(w), turn] for n, (w, turn) in weights.items()}
         more = {"layer": layer, "settings": dict(attributes), "weights": named}
         return self.add("layer", inputs, {**more, "channels": channels}, **about)

@@ -12,7 +12,10 @@ INPUTS = {
     "bert": ["input_ids=batch,time:86"],
     "distilbert": ["input_ids=batch,time:86"],
     "vit": ["pixel_values=batch,3,16,16"],
-    "t5": ["input_ids=batch,time:86"],
+    "t5_encoder": ["input_ids=batch,time:86"],
+    "t5": ["input_ids=batch,time:86", "decoder_input_ids=batch,steps:86"],
+    "whisper": ["input_features=batch,8,32", "decoder_input_ids=batch,time:86"],
+    "mamba": ["input_ids=batch,8:86"],
     "mixtral": ["input_ids=batch,time:86"],
 }
 
@@ -52,11 +55,31 @@ def vit():
     return transformers.ViTForImageClassification(config)
 
 
+def t5_config():
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    return transformers.T5Config(vocab_size=86, use_cache=False, **sizes)
+
+
+def t5_encoder():
+    return transformers.T5EncoderModel(t5_config())
+
+
 def t5():
-    config = transformers.T5Config(
-        vocab_size=86, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, use_cache=False
-    )
-    return transformers.T5EncoderModel(config)
+    return transformers.T5ForConditionalGeneration(t5_config())
+
+
+def whisper():
+    sizes = {"d_model": 32, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "num_mel_bins": 8}
+    sizes |= {"encoder_layers": 2, "decoder_layers": 2, "max_source_positions": 16}
+    sizes |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "use_cache": False}
+    tokens = {"pad_token_id": 0, "decoder_start_token_id": 1, "bos_token_id": 1, "eos_token_id": 2}
+    config = transformers.WhisperConfig(vocab_size=86, max_target_positions=64, **sizes, **tokens)
+    return transformers.WhisperForConditionalGeneration(config)
+
+
+def mamba():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "use_cache": False}
+    return transformers.MambaForCausalLM(transformers.MambaConfig(vocab_size=86, **sizes))
 
 
 def mixtral():

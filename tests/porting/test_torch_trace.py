@@ -1,0 +1,147 @@
+"""Specs of small torch functions: rules of operators, constants, relative positions, refusals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch")
+
+from harness.backends.torch.trace import trace_module  # noqa: E402
+from harness.errors import UsageError  # noqa: E402
+from harness.language.library import Library  # noqa: E402
+from harness.porting.inputs import InputDeclaration, free_sizes  # noqa: E402
+from harness.porting.passes import simplify  # noqa: E402
+from harness.porting.run import library_layer, refuse_unsupported  # noqa: E402
+from harness.porting.sizes import TRACES, combine, lengths_of  # noqa: E402
+from harness.porting.spec import write_spec  # noqa: E402
+
+LIBRARY = Library(())
+LAYERS = {n: library_layer(LIBRARY, n).attributes for n in LIBRARY.names("layer")}
+FUNCTIONS = LIBRARY.names("function")
+functional = torch.nn.functional
+
+
+class Inner(torch.nn.Module):
+    """Calls a function with the output of a dense layer and the module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function, self.l = function, torch.nn.Linear(6, 6)
+        self.table = torch.nn.Embedding(9, 6)
+
+    def forward(self, x: Any) -> Any:
+        return self.function(self.l(x), self)
+
+
+def spec_of(module: Any, declared: str = "x=batch,6") -> dict[str, Any]:
+    """Return the spec of a module; raise :class:`UsageError` if it cannot be ported."""
+    declaration = InputDeclaration.of(declared)
+    sizes = lengths_of(free_sizes([declaration]))
+    arrays = [declaration.array({n: v[k] for n, v in sizes.items()}) for k in range(TRACES)]
+    file = SimpleNamespace(path=Path(__file__))
+    graphs = [trace_module(module, {declaration.name: a}, file) for a in arrays]
+    graph = combine(graphs, sizes)
+    refuse_unsupported(graph)
+    entries = {declaration.name: declaration.entry()}
+    about = {"summary": "A test.", "source": "A test."}
+    text = write_spec(simplify(graph), "net", entries, about, FUNCTIONS, LAYERS).text
+    return dict(yaml.safe_load(text))
+
+
+def bias_of_t5(x: Any, module: Any) -> Any:
+    """Add rows of a table that depend on the distance of two steps, as T5 does."""
+    steps = torch.arange(x.shape[1])
+    distance = steps[None, :] - steps[:, None]
+    far = (torch.log(distance.abs().float() / 2) * 3).to(torch.long)
+    bucket = torch.where(distance.abs() < 2, distance.abs(), far.clamp(max=4))
+    return x @ module.table((distance > 0) * 4 + bucket).sum(1).T
+
+
+@pytest.mark.parametrize(
+    ("function", "equations"),
+    [
+        (lambda x, _: functional.softplus(x, beta=2), "y = softplus(l(x) * 2) / 2"),
+        (lambda x, _: torch.logsumexp(x, 1, keepdim=True), "y = logsumexp(l(x), axis=1)[:, None]"),
+        (lambda x, _: torch.min(x, torch.exp(x)), "h = l(x)\ny = minimum(h, exp(h))"),
+        (lambda x, _: x * torch.tensor([1.0, 2.5, 3, 4, 5, 6]), "y = l(x) * constant"),
+        (
+            lambda x, _: torch.where(torch.tensor([True, False] * 3), x, 0),
+            "y = where(constant == 1, l(x), 0)",
+        ),
+    ],
+)
+def test_arguments_and_constants_are_in_the_equations(
+    function: Callable[..., Any], equations: str
+) -> None:
+    spec = spec_of(Inner(function))
+    assert spec["equations"].strip() == equations
+    values = [entry["value"] for entry in spec.get("constants", {}).values()]
+    assert values in ([], [[1, 2.5, 3, 4, 5, 6]], [[1, 0] * 3])
+
+
+def test_integers_without_a_formula_are_computed_in_floats() -> None:
+    equations = spec_of(Inner(bias_of_t5), "x=batch,time,6")["equations"]
+    assert "astype(arange(time)) - astype(arange(time)[:, None])" in equations
+    assert re.search(r"table\(index\(astype\(h_?\d* > 0\) \* 4 \+ h_\d, 9\)\)", equations)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x, _: functional.softplus(x, threshold=3), "threshold=3"),
+        (lambda x, _: torch.logsumexp(x, (0, 1)), "aten.logsumexp"),
+        (lambda x, _: x * x.sum().item(), "aten.item"),
+        (lambda x, _: torch.fft.fft(x).abs(), "complex"),
+        (lambda x, _: x[x.sum(1) > 0], "data"),
+        (lambda x, _: functional.linear(x, torch.ones(300, 6)).sum(1), "[300, 6]"),
+        (lambda x, _: functional.conv1d(x[:, None], torch.ones(1, 1, 3)), "conv1d"),
+        (lambda x, _: {"my-output": x, "time": x, "x": x}, "'my-output'"),
+    ],
+)
+def test_refusals_name_the_reason(function: Callable[..., Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(reason)):
+        spec_of(Inner(function))
+
+
+class Attention(torch.nn.Module):
+    """Attention that scales its queries, and whose scores may get a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (torch.nn.Linear(6, 6, bias=False) for _ in range(4))
+
+    def forward(self, x: Any, bias: Any) -> Any:
+        parts = (self.q(x) * 3**-0.5, self.k(x), self.v(x))
+        q, k, v = (a.unflatten(-1, (2, 3)).transpose(1, 2) for a in parts)
+        y = functional.scaled_dot_product_attention(q, k, v, bias, scale=1.0)
+        return x + self.o(y.transpose(1, 2).flatten(2))
+
+
+class Shared(torch.nn.Module):
+    """Two attentions; the first one computes positions that both use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(9, 6)
+        self.blocks = torch.nn.ModuleList(Attention() for _ in range(2))
+
+    def forward(self, x: Any) -> Any:
+        bias = (self.table.weight @ self.table.weight.T)[:5, :5]
+        for block in self.blocks:
+            x = block(x, bias)
+        return x
+
+
+def test_scales_are_folded_and_shared_values_are_inputs_of_blocks() -> None:
+    spec = spec_of(Shared(), "x=batch,5,6")
+    assert spec["layers"]["blocks"] == {"layer": "attention", "repeat": 2}
+    (definition,) = spec["definitions"]
+    assert [*definition["inputs"]] == ["x", "x_2"]
+    assert "/ 3 ** 0.5" in definition["equations"]
