@@ -12,6 +12,7 @@
 #   make newest  the same with the newest ones; PARTS="torch lint" runs only these
 #   make fuzz    10,000 damaged files, drawn anew, and Ctrl-C at each fiftieth of a second
 #   make ports   port models of other libraries, which takes hours, and write docs/ports.md
+#   make gallery   a site of the ported models in build/gallery: picture, spec, code and proof of each
 #   make docs    the pages as a site in build/site, in an environment of its own; a broken link fails
 #   make constraints   write the versions of the environment to tests/constraints.txt
 # CHECK="--size hidden=64" and BENCH="--batch 64" give them options. VENV=DIR puts the environment
@@ -30,7 +31,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 test test-pages test-all test-quick fuzz: export PYTHONDONTWRITEBYTECODE :=
 test test-all: export HARNESS_FLAX := $(abspath $(VENV))-flax/bin/python
 
-.PHONY: check bench report check-gpu bench-gpu test test-pages test-all test-quick lint types install lowest newest fuzz ports docs constraints clean
+.PHONY: check bench report check-gpu bench-gpu test test-pages test-all test-quick lint types install lowest newest fuzz ports gallery docs constraints clean
 
 check: install
 	$(BIN)/harness check $(CHECK)
@@ -86,6 +87,10 @@ fuzz: install
 
 ports: install $(VENV)-ports/installed
 	$(BIN)/python tests/benchmarks/ports.py --python $(abspath $(VENV))-ports/bin/python
+
+# Of the models that are in build/ports.
+gallery: install
+	$(BIN)/python docs/gallery/make.py --backend torch --backend jax --backend keras
 
 $(VENV)-ports/installed: pyproject.toml | $(VENV)/installed
 	$(PYTHON) -m venv $(VENV)-ports

@@ -29,6 +29,7 @@ CHAPTERS = {
     ),
     "Guides": (
         "port",
+        "ports",
         "models",
         "differences",
         "report",

@@ -5,8 +5,8 @@
 
 ``ports/LIBRARY_models.py`` has the models of a library. ``--python`` names the interpreter of an
 environment with the harness and all libraries: torch, torchvision, timm, transformers, flax, keras
-and skl2onnx. ``ports/records/`` keeps the last result of each model. Not a test: a port takes
-minutes.
+and skl2onnx. ``ports/records/`` keeps the last result of each model, and ``build/ports/`` the
+ported files, for ``make gallery``. Not a test: a port takes minutes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -26,8 +26,10 @@ from typing import Any
 import click
 import yaml
 
+ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).with_suffix("")
-PAGE = Path(__file__).parents[2] / "docs" / "ports.md"
+PORTS = Path("build", "ports")  # in ROOT
+PAGE = ROOT / "docs" / "ports.md"
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "flax", "keras", "onnx")
 FORMATS = ("torch", "jax", "keras", "onnx")
 KEPT = ("proved", "against", "backends", "exports", "lines", "definitions", "remarks", "problems")
@@ -35,7 +37,7 @@ INTRODUCTION = """\
 # Ported models
 
 `make ports` ports models of other libraries in small sizes ([how to port](port.md)), and writes
-this page.
+this page. Then `make gallery` builds a site with the picture, spec, code and proof of each model.
 
 - *Digits*: agreement of outputs and gradients with the original model, in float64 and float32.
 - *Equations*: functions in the equations of the spec; all else is layers.
@@ -76,36 +78,39 @@ def _record(name: str) -> Path:
 
 def port(name: str, python: str) -> dict[str, Any]:
     """Port a model; return the digits, lines and definitions, or the refusal."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            *(str(Path(sys.executable).with_name("harness")), "port", target(name, python, folder)),
-            *(part for text in MODELS[name] for part in ("--input", text)),
-            *(part for format_ in FORMATS for part in ("--to", format_)),
-            *("-o", f"{folder}/port", "--python", python, "--json", "--force"),
-            *("--check-on", "numpy,torch,jax,keras", "--timeout", "900"),
-        ]
-        start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds = {"seconds": round(time.perf_counter() - start)}
-        if done.returncode > 1:
-            lines = done.stderr.splitlines()
-            return {"refused": [line for line in lines if ": " in line] or lines, **seconds}
-        found = json.loads(done.stdout)
-        (spec,) = Path(folder, "port").glob("*.yaml")
-        calls = functions(yaml.safe_load(spec.read_text(encoding="utf-8")))
-        return {**{key: found[key] for key in KEPT}, "functions": calls, **seconds}
+    shutil.rmtree(ROOT / PORTS / name, ignore_errors=True)
+    (ROOT / PORTS).mkdir(parents=True, exist_ok=True)
+    command = [
+        *(str(Path(sys.executable).with_name("harness")), "port", target(name, python)),
+        *(part for text in MODELS[name] for part in ("--input", text)),
+        *(part for format_ in FORMATS for part in ("--to", format_)),
+        *("-o", str(PORTS / name), "--python", python, "--json", "--force"),
+        *("--check-on", "numpy,torch,jax,keras", "--timeout", "900"),
+    ]
+    start = time.perf_counter()
+    # In ROOT, so that the README of a port names no folder of this machine.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    seconds = {"seconds": round(time.perf_counter() - start)}
+    if done.returncode > 1:
+        lines = done.stderr.splitlines()
+        return {"refused": [line for line in lines if ": " in line] or lines, **seconds}
+    found = json.loads(done.stdout)
+    (spec,) = (ROOT / PORTS / name).glob("*.yaml")
+    calls = functions(yaml.safe_load(spec.read_text(encoding="utf-8")))
+    return {**{key: found[key] for key in KEPT}, "functions": calls, **seconds}
 
 
-def target(name: str, python: str, folder: str) -> str:
-    """Return the argument of ``harness port`` for a model; write the file of an ONNX model."""
+def target(name: str, python: str) -> str:
+    """Return the argument of ``harness port`` for a model, a path in ROOT; write the file of an
+    ONNX model."""
     library, _, model = name.partition(".")
     models = FOLDER / f"{library}_models.py"
     if library == "onnx":
-        path = f"{folder}/{model}.onnx"
-        subprocess.run([python, str(models), model, path], check=True)
-        return path
+        path = PORTS / f"{model}.onnx"
+        subprocess.run([python, str(models), model, str(ROOT / path)], check=True)
+        return str(path)
     variables = f"{model}_variables"  # of a function or a module without weights of its own
-    return f"{models}:{model}" + (
+    return f"{models.relative_to(ROOT)}:{model}" + (
         f":{variables}" if f"def {variables}(" in models.read_text() else ""
     )
 
