@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from harness.extend.models import (
     sizes_taken,
 )
 
+from .model_noise import with_noise
 from .trace import default_inputs, trace_module
 
 STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -126,6 +127,9 @@ class TorchModel(OwnModel):
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
         returned = self._call(given, placing, training)
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
+
+    def with_noise(self, noise: Sequence[Array]) -> AbstractContextManager[None]:
+        return with_noise(noise)
 
     def _call(self, given: Arrays, placing: Placing, training: bool = False) -> Any:
         """Run a forward pass without gradients, and return what the module returns."""

@@ -64,7 +64,7 @@ class Ported:
 
 
 def _proof(result: CellResult) -> str:
-    count = sum(f.compared for f in result.findings)
+    count = sum(f.comparisons for f in result.findings)
     shown = result_digits(result)
     agrees = shown is not None and result.verdict in PASSING
     text = f"{result.verdict}{f' to {shown} digits' if agrees else ''}"

@@ -93,6 +93,58 @@ def test_noise_that_a_model_draws_itself_is_named_as_not_compared(
     assert list(wrong.not_compared) == left
 
 
+DROPPED = """\
+model: dropped
+summary: Dropout before and after a product.
+source: A test.
+inputs: {x: {shape: [batch, 2, time, 4]}}
+layers: {first: {layer: dropout, keep: 0.7}, second: {layer: dropout, keep: 0.9}}
+parameters: {w: {shape: [4, 5], init: glorot_uniform}}
+equations: |
+  z = second(first(softmax(x @ permute_dims(x, axes=[0, 1, 3, 2]) / 2)) @ x @ w)
+"""
+DROPPING = """\
+import torch
+from torch import nn
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(4, 5))
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x):
+        p = 0.3 if self.training else 0.0
+        return self.drop(nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=p) @ self.w)
+"""
+
+
+def test_dropout_of_a_torch_model_uses_the_noise_of_the_spec(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    spec = model_file(tmp_path, DROPPED, "dropped.yaml")
+    planted = {
+        "right.py": DROPPING,
+        "rate.py": DROPPING.replace("Dropout(0.1)", "Dropout(0.2)"),
+        "attention.py": DROPPING.replace("0.3 if", "0.2 if"),
+        "other.py": DROPPING.replace(
+            "return self", "x = x + 0 * torch.randn(4)\n        return self"
+        ),
+    }
+    results = {}
+    for name, source in planted.items():
+        file = model_file(tmp_path, source, name)
+        target = f"{file}:Dropping"
+        results[name] = checked(torch_service, spec, target, "float64", maps=("own.w=w",))
+    assert (results["right.py"].verdict, list(results["right.py"].not_compared)) == ("agree", [])
+    assert "outputs" in {f.check for f in results["right.py"].findings}
+    for name in ("rate.py", "attention.py"):
+        assert (results[name].verdict, results[name].location) == ("differ", TRAINING)
+    left = ["noise not accepted (first.kept, second.kept)", "training mode"]
+    assert list(results["other.py"].not_compared) == left
+
+
 def test_noise_by_takes_in_another_order(torch_service: OwnModelService, tmp_path: Path) -> None:
     source = VARIANCE.replace("forward(self, x, unit, drop_kept)", "forward(self, drop_kept, e, x)")
     source = source.replace("sampled(x, unit, POWER)", "sampled(x, e, POWER)")

@@ -67,11 +67,19 @@ class ModelContext:
         inputs = material.inputs if noisy else {**material.inputs, **means}
         return replace(material, inputs=inputs, state=state)
 
-    @property
+    @cached_property
     def rejected_noise(self) -> list[str]:
-        """The names of the spec's noise inputs that the model does not accept."""
+        """The names of the spec's noise inputs that the model does not accept, unless they can
+        replace the model's own random numbers in a training pass."""
         names = (port.name for port in noise_ports(self.case.training))
-        return [name for name in names if f"input.{name}" not in self.takes]
+        rejected = [name for name in names if f"input.{name}" not in self.takes]
+        if rejected:
+            material = self.case.material
+            self.remote.load(material)
+            arguments = {"inputs": material.inputs, "state": material.state}
+            trial = self.remote.outcome("forward", phase="training", **arguments)
+            rejected = [] if trial.ok else rejected
+        return rejected
 
     @property
     def has_training(self) -> bool:

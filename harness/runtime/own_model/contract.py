@@ -8,7 +8,8 @@ import re
 import sys
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -218,6 +219,10 @@ class ModelArray:
     trained: bool = True
 
 
+class NoiseMisfit(UsageError):
+    """Error: the spec's noise cannot replace the random numbers of a user's model."""
+
+
 class OwnModel(ABC):
     """A model that a user has written or trained, in the dtype and on the device of the session.
 
@@ -285,6 +290,19 @@ class OwnModel(ABC):
     def shaped(self, name: str, tensor: Any, wanted: tuple[int, ...]) -> Any:
         """Return a result in the spec's shape; raise :class:`UsageError` if that is impossible."""
         return reshaped(name, tensor, wanted, lambda t, shape: t.reshape(shape))
+
+    def with_noise(self, noise: Sequence[Array]) -> AbstractContextManager[None]:
+        """Return a context in which the model uses ``noise`` instead of its own random numbers.
+
+        Args:
+            noise: The spec's noise that the model does not accept as an argument, in the order in
+                which the spec uses it. Noise of dropout is 1 for a value that is kept, and else 0.
+
+        Raises:
+            NoiseMisfit: the model draws other random numbers, or the framework cannot replace
+                them. The context may raise it too.
+        """
+        raise NoiseMisfit("the framework cannot replace the random numbers of a model")
 
     def gradients(
         self, given: Arrays, placing: Placing, naming: Naming, cotangents: Arrays, training: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -347,9 +348,10 @@ class OwnModelService:
         arguments, shapes = self._call_arguments(inputs, state)
         naming = self._make_naming(shapes)
         training = phase == "training"
-        results = self._run_user_code(
-            lambda: self.model.run(arguments, self.placing, naming, training)
-        )
+        with self._replace_noise(inputs, training):
+            results = self._run_user_code(
+                lambda: self.model.run(arguments, self.placing, naming, training)
+            )
         moved = self.weights.moved(self.model) if training else {}
         statistics = {f"statistics.{name}": array for name, array in moved.items()}
         return self._check_dtypes({**results, **statistics})
@@ -391,15 +393,22 @@ class OwnModelService:
         """Return ``results``, and ``gradients`` of their inner product with ``cotangents``."""
         arguments, shapes = self._call_arguments(inputs, state)
         naming, training = self._make_naming(shapes), phase == "training"
-        results, gradients = self._run_user_code(
-            lambda: self.model.gradients(arguments, self.placing, naming, cotangents, training)
-        )
+        with self._replace_noise(inputs, training):
+            results, gradients = self._run_user_code(
+                lambda: self.model.gradients(arguments, self.placing, naming, cotangents, training)
+            )
         noise = {f"input.{name}" for name in self.noise}
         crossing = {n: a for n, a in gradients.items() if n in arguments and n not in noise}
         return {
             "results": self._check_dtypes(results),
             "gradients": self.weights.take(gradients) | crossing,
         }
+
+    def _replace_noise(self, inputs: Arrays, training: bool) -> AbstractContextManager[None]:
+        """Return a context in which the model uses the spec's noise that it does not accept."""
+        taken = self.placing.names
+        own = [inputs[name] for name in _order_of_use(self.training, self.noise, taken)]
+        return self.model.with_noise(own) if own and training else nullcontext()
 
     def _run_user_code(self, work: Callable[[], Any]) -> Any:
         assert self._file is not None
@@ -450,6 +459,16 @@ class OwnModelService:
                 f"{name.removeprefix('output.')} is {dtype_name} in the model, expected "
                 f"{self.dtype}: compute in the dtype of the weights and inputs{other}"
             )
+
+
+def _order_of_use(
+    program: Program, noise: Collection[str], taken: Collection[str]
+) -> Iterator[str]:
+    """Yield the noise that is not in ``taken``, in the order in which the program uses it."""
+    names = {p.value: p.name for p in program.inputs if p.name in noise}
+    for value in dict.fromkeys(value for node in program.nodes for value in node.inputs):
+        if value in names and f"input.{names[value]}" not in taken:
+            yield names[value]
 
 
 def _expected_arrays(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:

@@ -1,0 +1,99 @@
+"""Dropout of a user's torch model with given random numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from harness.extend import Array
+from harness.extend.models import NoiseMisfit
+
+ATTENTION = torch.nn.functional.scaled_dot_product_attention
+
+
+@contextmanager
+def with_noise(noise: Sequence[Array]) -> Iterator[None]:
+    """Replace the random numbers of dropout in the block by ``noise``: one array per call, in the
+    order of the calls. An entry is 1 if dropout keeps the value, and 0 otherwise.
+
+    Raises:
+        NoiseMisfit: the calls do not fit the arrays, or the model draws other random numbers.
+    """
+    given, before = _GivenNoise(list(noise)), torch.get_rng_state()
+    functions: dict[str, Any] = {
+        "dropout": given.drop,
+        "scaled_dot_product_attention": given.attend,
+    }
+    with patch.multiple(torch.nn.functional, **functions):
+        yield
+    if given.left or not torch.equal(before, torch.get_rng_state()):
+        raise NoiseMisfit("the model draws other random numbers than the spec")
+
+
+@dataclass(frozen=True)
+class _GivenNoise:
+    left: list[Array]
+
+    def drop(self, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+        if not training or p == 0:
+            return x
+        kept = x * self._take(x) / (1 - p)
+        return x.copy_(kept) if inplace else kept
+
+    def attend(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        attn_mask: Any = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **options: Any,
+    ) -> Any:
+        if dropout_p == 0:
+            return ATTENTION(query, key, value, attn_mask, 0.0, is_causal, **options)
+        if options.get("enable_gqa"):
+            key, value = (
+                t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value)
+            )
+        scores = query @ key.mT * (options.get("scale") or 1 / math.sqrt(query.shape[-1]))
+        if is_causal:
+            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros(()).to(scores).masked_fill(~attn_mask, -math.inf)
+        if attn_mask is not None:
+            scores = scores + attn_mask
+        return self.drop(scores.softmax(-1), dropout_p) @ value
+
+    def _take(self, like: Any) -> Any:
+        """Return the next array, in the shape of a tensor."""
+        if not self.left:
+            raise NoiseMisfit("the model draws more random numbers than the spec")
+        array, shape = np.array(self.left.pop(0)), tuple(like.shape)
+        if len({*shape}) == len(shape) and sorted(shape) == sorted(array.shape):
+            array = array.transpose([array.shape.index(length) for length in shape])
+        if not _is_merged(array.shape, shape):
+            raise NoiseMisfit(
+                f"the model draws random numbers of shape {list(shape)}, the spec of shape "
+                f"{list(array.shape)}"
+            )
+        return torch.from_numpy(array.copy()).reshape(shape).to(like)
+
+
+def _is_merged(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Return whether one shape is the other with merged neighbouring axes, e.g. batch and heads."""
+    long, short = sorted((list(first), list(second)), key=len, reverse=True)
+    for length in short:
+        product = 1
+        while long and product < length:
+            product *= long.pop(0)
+        if product != length:
+            return False
+    return all(length == 1 for length in long)
