@@ -1,7 +1,7 @@
 """Play the tutorials, the README and the page of own models: they print what they show.
 
-They run as a user runs them: the wheel, installed with the README's extras in an environment that
-had nothing. Left out are commands that need hours: they stand in blocks without a prompt.
+They run as a user runs them: the wheel, installed with the extras of the page in an environment
+that had nothing. Left out are commands that need hours: they stand in blocks without a prompt.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from places import DOCS, ROOT, SUPPORT
 pytestmark = pytest.mark.pages
 BLOCK = re.compile(r"(?:^`(\S+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ (.*?)(?:   # exit code (\d))?\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
-README = ROOT / "README.md"
+README, TUTORIAL = ROOT / "README.md", DOCS / "tutorial.md"
 EXTRAS = re.compile(r'^pip install "\.(\[[\w,]+\])"', re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that was made as the README says, of the wheel."""
+    """The programs of an environment that was made as the tutorial says, of the wheel."""
     need("torch")
-    folder = tmp_path_factory.mktemp("installed")
-    (extras,) = EXTRAS.findall(README.read_text(encoding="utf-8"))
+    return installed(TUTORIAL, tmp_path_factory.mktemp("installed"))
+
+
+def installed(page: Path, folder: Path) -> Path:
+    """Install the wheel and the extras that a page names; return the folder of the programs."""
+    (extras,) = EXTRAS.findall(page.read_text(encoding="utf-8"))
     return wheels.install(wheels.build(folder), extras, folder / "venv")
 
 
@@ -101,7 +105,7 @@ def play(page: Path, folder: Path, binaries: Path) -> int:
 def test_the_tutorial_runs(tmp_path: Path, binaries: Path) -> None:
     (tmp_path / "my_backends").mkdir()
     shutil.copy(SUPPORT / "plugin_example/harness_columns.py", tmp_path / "my_backends")
-    assert play(DOCS / "tutorial.md", tmp_path, binaries) > 15
+    assert play(TUTORIAL, tmp_path, binaries) > 15
     assert {"report.html", "upgrade.html", "my_gru.py"} <= {p.name for p in tmp_path.iterdir()}
 
 
@@ -112,9 +116,15 @@ def test_the_tutorial_of_the_language_runs(tmp_path: Path, binaries: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_readme_runs(tmp_path: Path, binaries: Path) -> None:
-    assert play(README, tmp_path, binaries) == 2
+def test_the_readme_runs(tmp_path: Path) -> None:
+    need("torch", "jax", "keras", "tensorflow")
+    programs = installed(README, tmp_path)
+    assert play(README, tmp_path, programs) == 4
     assert {"report.html", "report.md"} <= {p.name for p in tmp_path.iterdir()}
+    # The other command of the page: it draws what the first command ported.
+    explain = [programs / "harness", "explain", "port/net.yaml", "--html", "net.html"]
+    subprocess.run(explain, cwd=tmp_path, env=wheels.variables(programs), check=True)
+    assert "gru_reset_after" in (tmp_path / "net.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
