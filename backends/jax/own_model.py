@@ -93,6 +93,9 @@ class JaxModels(OwnModels):
             tree = _nested_dict({n: np.zeros(entry.shape) for n, entry in expected.items()})
         return JaxModel(function, tree, self.backend)
 
+    def paths(self) -> Mapping[str, str]:
+        return {"native": "", "compiled": ""}
+
     def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
         from .trace_model import trace
 
@@ -146,6 +149,12 @@ class JaxModel(OwnModel):
     def put(self, arrays: Arrays) -> None:
         for name, array in arrays.items():
             self.leaves[name] = jnp.asarray(np.array(array), self.leaves[name].dtype)
+
+    def on_path(self, path: str, dtype: str) -> OwnModel:
+        if path == "compiled":
+            self.function = jax.jit(self.function)
+            self.label += " (jax.jit)"
+        return self
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
         returned = placing.call(self.function, self._tensors(given), self.tree(self.leaves))

@@ -43,6 +43,14 @@ class JaxEngine(Jax):
         """Return JAX's precision settings; :class:`Keras` adds whether results are reproducible."""
         return platforms.settings(self.jax)
 
+    def jit_lacks(self) -> str:
+        """Return what :meth:`jit` needs but is not installed; empty if it can run."""
+        return ""
+
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that XLA compiles, as in a model with ``jit_compile=True``."""
+        return self.jax.jit(function)
+
     def compile_part(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Compile a function with ``jax.jit``. Inside another compiled function, no compiler
         options are passed, because JAX rejects them there."""

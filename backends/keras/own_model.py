@@ -3,7 +3,7 @@ returns a model."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise, takewhile
 from typing import Any
 from unittest.mock import patch
@@ -76,6 +76,9 @@ class KerasOwnModels(OwnModels):
             )
         return KerasModel(model, self.backend)
 
+    def paths(self) -> Mapping[str, str]:
+        return {"native": "", "compiled": self.backend.engine.jit_lacks()}
+
     def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
         model = self.open(file, target, parameters, {}, {})
         return declarations(model.model)
@@ -110,6 +113,7 @@ class KerasModel(OwnModel):
         self.symbolic = bool(inputs)
         self.takes = tuple(t.name for t in inputs) if inputs else names_taken(model.call)
         self.variables = _named_variables(model, backend.keras.layers.Bidirectional)
+        self.jit: Callable[[Any], Any] | None = None  # compiles the calls on the path compiled
 
     def entries(self) -> Mapping[str, ModelArray]:
         return {n: ModelArray(tuple(v.shape), bool(v.trainable)) for n, v in self.variables.items()}
@@ -131,9 +135,32 @@ class KerasModel(OwnModel):
     def shaped(self, name: str, tensor: Any, expected: tuple[int, ...]) -> Any:
         return reshaped(name, tensor, expected, self.ops.reshape)
 
+    def on_path(self, path: str, dtype: str) -> OwnModel:
+        if path == "compiled":
+            self.jit = self.backend.engine.jit
+            self.label += " (jit_compile)"
+        return self
+
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
-        returned = placing.call(self._wrap_call(self.model, training), self.tensors(given))
+        if self.jit is None:
+            returned = placing.call(self._wrap_call(self.model, training), self.tensors(given))
+        else:
+            returned = self._run_compiled(self.jit, given, placing, training)
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
+
+    def _run_compiled(
+        self, jit: Callable[[Any], Any], given: Arrays, placing: Placing, training: bool
+    ) -> Any:
+        def function(weights: Any, fixed: Any, tensors: Tensors) -> Any:
+            call = self._wrap_call(self.model.stateless_call, training, weights, fixed)
+            return placing.call(call, tensors)
+
+        trained, fixed = self.model.trainable_variables, self.model.non_trainable_variables
+        weights = [[v.value for v in each] for each in (trained, fixed)]
+        returned, moved = jit(function)(*weights, self.tensors(given))
+        for variable, value in zip(fixed, moved, strict=True):
+            variable.assign(value)
+        return returned
 
     def to_array(self, value: Any) -> Array | None:
         if not self.ops.is_tensor(value):
@@ -210,7 +237,7 @@ class KerasModel(OwnModel):
         variables = {n: v.value for n, v in trained.items()} | floats
         constants = {n: t for n, t in tensors.items() if n not in floats}
         constants |= {f"along.{n}": t for n, t in directions.items()}
-        run = self.backend.value_and_gradient(function)
+        run = self.backend.value_and_gradient(self.jit(function) if self.jit else function)
         results, target = run(variables, constants)
         numpy = self.backend.numpy
         kept = {n: numpy(t) for n, t in results.items() if n != "scalar"}

@@ -137,6 +137,14 @@ class TensorFlowEngine:
         would take longer than a few calls, and traced code rounds differently."""
         return function
 
+    def jit_lacks(self) -> str:
+        """Return what :meth:`jit` needs but is not installed; empty if it can run."""
+        return ""
+
+    def jit(self, function: F) -> F:
+        """Return a function that XLA compiles, as in a model with ``jit_compile=True``."""
+        return cast(F, self.tf.function(function, jit_compile=True, autograph=False))
+
     def compile_part(self, function: Function) -> Function:
         """Return a version of the function that becomes a traced ``tf.function`` after many calls.
         It is used for functions of many small operations, e.g. an optimizer update, which run

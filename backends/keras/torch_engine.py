@@ -49,6 +49,18 @@ class TorchEngine(Torch):
 
     compile_part = Torch.compile
 
+    def jit_lacks(self) -> str:
+        """Return what :meth:`jit` needs but is not installed; empty if it can run."""
+        from ..torch.own_paths import missing_parts
+
+        return missing_parts()["compiled"]
+
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that torch compiles, as in a model with ``jit_compile=True``."""
+        from ..torch.own_paths import compiled
+
+        return compiled(function)
+
     def unrolls(self, count: int) -> bool:
         """Return whether a loop of ``count`` steps is unrolled: always, because all loops over time
         run step by step."""

@@ -50,6 +50,9 @@ class OnnxModels(OwnModels):
     ) -> OwnModel:
         return OnnxModel(file.path)
 
+    def paths(self) -> Mapping[str, str]:
+        return {"native": "", "unoptimised": ""}
+
     def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
         return OnnxModel(file.path).declared
 
@@ -83,6 +86,7 @@ class OnnxModel(OwnModel):
         producer = shorten(self.proto.producer_name or "an unknown producer")
         self.label = f"ONNX graph of {producer}"
         self._session: Any = None
+        self.optimises = True
         # The graph's names of inputs and outputs, by the names that a spec can have.
         self.inputs = {clean(port.name): port for port in self.session.get_inputs()}
         self.takes = tuple(self.inputs)
@@ -101,6 +105,9 @@ class OnnxModel(OwnModel):
     def _make_session(self, proto: Any) -> Any:
         options = self.runtime.SessionOptions()
         options.log_severity_level = 4
+        if not self.optimises:
+            levels = self.runtime.GraphOptimizationLevel
+            options.graph_optimization_level = levels.ORT_DISABLE_ALL
         try:
             return self.runtime.InferenceSession(
                 proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -108,6 +115,12 @@ class OnnxModel(OwnModel):
         # onnxruntime's exceptions have no common base class.
         except Exception as error:
             raise UsageError(f"onnxruntime does not run it: {shorten(str(error), 300)}") from None
+
+    def on_path(self, path: str, dtype: str) -> OwnModel:
+        if path == "unoptimised":
+            self.optimises, self._session = False, None
+            self.label += " (graph optimisation off)"
+        return self
 
     def entries(self) -> Mapping[str, ModelArray]:
         kinds = (self.onnx.TensorProto.FLOAT, self.onnx.TensorProto.DOUBLE)

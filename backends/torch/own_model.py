@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.extend import Array, ArrayDict, Arrays, UsageError
 from harness.extend.models import (
+    ExportedModel,
     ModelArray,
     ModelFile,
     Naming,
+    NoiseMisfit,
     OwnModel,
     OwnModels,
     Placing,
@@ -30,6 +33,7 @@ from harness.extend.models import (
 )
 
 from .model_noise import with_noise
+from .own_paths import WAYS, compiled, export_to_onnx, missing_parts, with_autocast
 from .trace import default_inputs, trace_module
 
 STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -87,6 +91,9 @@ class TorchModels(OwnModels):
             )
         return module.to(self.backend.device, dtype), dtype
 
+    def paths(self) -> Mapping[str, str]:
+        return missing_parts()
+
     def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
         module, _ = self._module(file, target, {})
         return default_inputs(module)
@@ -108,6 +115,9 @@ class TorchModel(OwnModel):
     def __init__(self, module: torch.nn.Module, dtype: torch.dtype, backend: Any) -> None:
         self.module, self.dtype, self.backend = module, dtype, backend
         self.label = f"torch.nn.Module {type(module).__name__}"
+        # What runs in place of the module, e.g. the compiled module.
+        self.function: Callable[..., Any] = module
+        self.path = "native"
         self.takes = names_taken(module.forward)
         # A parameter that several modules share is listed only under its first name.
         self.trained = dict(module.named_parameters())
@@ -129,13 +139,31 @@ class TorchModel(OwnModel):
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
     def with_noise(self, noise: Sequence[Array]) -> AbstractContextManager[None]:
+        if self.path == "compiled":
+            raise NoiseMisfit("torch.compile cannot use the spec's random numbers")
         return with_noise(noise)
 
     def _call(self, given: Arrays, placing: Placing, training: bool = False) -> Any:
         """Run a forward pass without gradients, and return what the module returns."""
         self.module.train(training)
         with torch.no_grad(), _default_dtype(self.dtype):
-            return placing.call(self.module, self._tensors(given))
+            return placing.call(self.function, self._tensors(given))
+
+    def on_path(self, path: str, dtype: str) -> OwnModel:
+        if path == "onnx":
+            return ExportedModel(self, "onnx", self._export)
+        if path == "compiled":
+            self.function = compiled(self.module)
+        elif path == "autocast":
+            self.function = with_autocast(self.module, self.backend.device, dtype)
+        if path != "native":
+            self.label += f" ({WAYS[path]})"
+        self.path = path
+        return self
+
+    def _export(self, path: Path, given: Arrays, placing: Placing) -> None:
+        self.module.eval()
+        export_to_onnx(self.module, path, self._tensors(given), placing)
 
     def modules_with(self, name: str) -> Collection[str]:
         tensor = self.tensors[name]
@@ -191,7 +219,7 @@ class TorchModel(OwnModel):
         leaves = {n: p.requires_grad_() for n, p in self.trained.items()}
         leaves |= {n: t.requires_grad_() for n, t in tensors.items() if t.is_floating_point()}
         with torch.enable_grad(), _default_dtype(self.dtype), _differentiable(training):
-            results = naming(placing.call(self.module, tensors))
+            results = naming(placing.call(self.function, tensors))
             directions = self._tensors({n: cotangents[n] for n in results})
             scalar = sum((results[n] * directions[n]).sum() for n in results)
             target = self.backend.gradients_of(scalar, leaves)

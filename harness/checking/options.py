@@ -40,7 +40,7 @@ class CellOptions:
     paths: tuple[str, ...] = option(
         ("native",),
         "Paths: native (framework layers), equations (framework gradients), derived (harness "
-        "gradients), or all.",
+        "gradients), or all. A model of your own has other paths (docs/own-model.md).",
         word="--path",
         kind="path",
         shown=True,

@@ -173,7 +173,8 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
         ("dtype", request.dtypes, KNOWN_DTYPES),
         ("path", request.paths, PATHS),
     ):
-        if not values:
+        # If only the model of a traced spec runs, no path of backends is selected.
+        if not values and not (kind == "path" and request.texts):
             raise UsageError(f"no {kind} is selected (known: {', '.join(allowed)})")
         for value in values:
             check_known(kind, value, allowed)

@@ -145,6 +145,8 @@ class CellRunner:
             self.sources.setdefault(spec.name, name)
             own[spec.name] = tuple(spec.model.sizes)
         self.applied = [] if alone else describe_missing_sizes(request.sizes, own)
+        for path, reason in (request.against.lacking if request.against else {}).items():
+            self.applied.append(f"{request.against} does not run on the path {path}: {reason}")
         if request.given is not None and self.specs.names != (request.given.spec,):
             raise UsageError(f"the given arrays are for {request.given.spec}: check only this spec")
         only_own_model = all(map(self.is_own_model, self.backends))

@@ -19,10 +19,12 @@ from harness.runtime.own_model.contract import (
     run_user_code,
     sizes_taken,
 )
+from harness.runtime.own_model.exported import ExportedModel
 from harness.runtime.own_model.graph import GraphBuilder, Operand, Rules, TracedGraph, short_pads
 from harness.runtime.own_model.recorder import Recorder
 
 __all__ = [
+    "ExportedModel",
     "GraphBuilder",
     "ModelArray",
     "ModelFile",

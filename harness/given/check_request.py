@@ -7,14 +7,15 @@ from dataclasses import fields, replace
 from typing import Any
 
 from harness.checking.options import DTYPES
-from harness.checking.own_model.against import parse_against
+from harness.checking.own_model.against import Against, parse_against
 from harness.checking.own_model.checks import CHECKS
+from harness.checking.own_model.process import ModelProcess
 from harness.checking.request import QUICK, Request, choose_checks
 from harness.errors import UsageError, unknown
 from harness.given.files import gather_for
 from harness.language.library import Library
 from harness.runtime.labels import backend_of
-from harness.runtime.paths import PATHS
+from harness.runtime.paths import KNOWN_DTYPES, OWN_PATHS, PATHS
 
 FIELDS = {each.name for each in fields(Request)} - {"against"}
 
@@ -38,6 +39,8 @@ def check_request(options: Mapping[str, Any]) -> Request:
         **sources,
     )
     fields_given = {**options, "given": given_arrays, **({"specs": specs} if specs else {})}
+    if options.get("against") is not None and not options.get("texts"):
+        fields_given.pop("paths", None)  # the model has paths of its own
     if "paths" in options:
         fields_given["paths"] = _check_paths(options["paths"])
     if options.get("quick"):
@@ -83,12 +86,10 @@ def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
                 raise UsageError(f"--{option} needs --against, which names your own model")
         return request
     if request.texts:
-        return _add_own_model(request, options)
+        return _add_own_model(request, options["against"])
     for name, why in REFUSED_OPTIONS.items():
         if options.get(name) or getattr(request, name, None):
             raise UsageError(f"--{name} cannot be used with --against: {why}")
-    if tuple(request.paths) != ("native",):
-        raise UsageError("--path cannot be used with --against: your own model has only one path")
     if len(request.specs) != 1:
         spec_names = ", ".join(request.specs) or "none"
         raise UsageError(
@@ -105,8 +106,15 @@ def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
         *(options.get(name, ()) for name in MODEL_OPTIONS),
     )
     framework = backend_of(own_model.column)
+    paths = tuple(options.get("paths", own_model.paths))
+    if paths != own_model.paths:
+        python, variables = request.pythons.get(framework), request.environment.get(framework)
+        with ModelProcess(own_model, python, request.timeout, variables) as process:
+            own_model = process.choose_paths(paths)
     # The arrays in a model file have one dtype, usually float32.
     single_dtype = not own_model.name and tuple(request.dtypes) == DTYPES
+    if tuple(request.dtypes) != DTYPES:
+        _check_dtypes(own_model, request.dtypes)
     return replace(
         request,
         dtypes=("float32",) if single_dtype else request.dtypes,
@@ -117,9 +125,19 @@ def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
     )
 
 
-def _add_own_model(request: Request, options: Mapping[str, Any]) -> Request:
+def _check_dtypes(own_model: Against, dtypes: Sequence[str]) -> None:
+    """Raise :class:`UsageError` if no path of a user's model has one of the dtypes."""
+    for dtype in dtypes:
+        able = [path for path, allowed in OWN_PATHS.items() if dtype in allowed]
+        if not {*able} & {*own_model.paths} and dtype in KNOWN_DTYPES:
+            raise UsageError(
+                f"--dtype {dtype}: your own model runs in {dtype} only with --path "
+                f"{' or '.join(able)}; found --path {','.join(own_model.paths)}"
+            )
+
+
+def _add_own_model(request: Request, own_model: Against) -> Request:
     """Return a request that checks a traced spec on backends, and the user's model against it."""
-    own_model = parse_against(options["against"], (), options["maps"], preferred=request.backends)
     framework = backend_of(own_model.column)
 
     def by_column(by_backend: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +148,7 @@ def _add_own_model(request: Request, options: Mapping[str, Any]) -> Request:
         request,
         pythons=by_column(request.pythons),
         environment=by_column(request.environment),
-        against=replace(own_model, inputs=tuple(options["traced_inputs"])),
+        against=own_model,
     )
 
 

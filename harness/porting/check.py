@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from harness.checking.own_model.against import names_model, parse_against
 from harness.errors import UsageError
 from harness.porting.run import PortProcess, trace_spec
 from harness.runtime.labels import backend_of
+from harness.runtime.paths import PATHS
 
 REFUSED = {"against": "against", "maps": "map", "takes": "takes", "returns": "returns"}
 
@@ -42,6 +44,8 @@ def trace_model(options: Mapping[str, Any], tell: Callable[[str], None]) -> Mapp
     python, environment = (options.get(n, {}).get(framework) for n in ("pythons", "environment"))
     with PortProcess(against, python, options["timeout"], environment) as process:
         tell(f"tracing {against}")
+        paths = options.get("paths", against.paths)
+        against = process.choose_paths(paths, PATHS)
         traced = trace_spec(process, options.get("traced_inputs", ()))
     for remark in traced.remarks:
         tell(remark)
@@ -49,7 +53,8 @@ def trace_model(options: Mapping[str, Any], tell: Callable[[str], None]) -> Mapp
         **options,
         "specs": (traced.name,),
         "texts": {traced.name: traced.spec.text},
-        "against": model,
-        "maps": traced.rules,
-        "traced_inputs": tuple(map(str, traced.declarations)),
+        "paths": [path for path in paths if path in (*PATHS, "all")],
+        "against": replace(
+            against, maps=tuple(traced.rules), inputs=tuple(map(str, traced.declarations))
+        ),
     }

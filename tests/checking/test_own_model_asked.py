@@ -128,7 +128,7 @@ def asked(tmp_path: Path, request: Request, **more: Any) -> Request:
     [
         (Request(), {}, "against ... SPEC"),
         (Request(specs=("mlp", "gpt")), {}, ""),
-        (Request(specs=("mlp",), paths=("equations",)), {}, "--path"),
+        (Request(specs=("mlp",), dtypes=("bfloat16",)), {}, "bfloat16 ... --path autocast"),
         (Request(specs=("mlp",), on="ray"), {}, "--on"),
         (Request(specs=("mlp",)), {"reproducers": Path("x")}, "--reproducers"),
         (Request(specs=("mlp",)), {"quick": True}, "--quick"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from wording import Wording
 
 from harness.checking.history import rerun_command
 from harness.checking.options import DTYPES
+from harness.checking.own_model.against import parse_against
 from harness.checking.runner import CellRunner
 from harness.checking.task import Task, tasks
 from harness.commands import cli
@@ -103,9 +105,12 @@ def runner(tmp_path: Path) -> CellRunner:
             "backends": ("numpy", torch, "torch"),
             "pythons": {torch: "/p", "torch": "/q"},
             "dtypes": DTYPES,
-            "against": f"{tmp_path}/net.py:Net",
-            "maps": ["up.W = up.weight.T"],
-            "traced_inputs": ("x=batch,6",),
+            "against": replace(
+                parse_against(f"{tmp_path}/net.py:Net", preferred=["torch"]),
+                maps=("up.W = up.weight.T",),
+                inputs=("x=batch,6",),
+                paths=("native", "autocast"),
+            ),
         }
     )
     return CellRunner(request)

@@ -94,13 +94,15 @@ def model_file(folder: Path, source: str, name: str = "model.py") -> Path:
 def checked(
     service: OwnModelService, spec: str | Path, target: str | Against, dtype: str, **more: Any
 ) -> CellResult:
-    """Check one cell; ``more`` has ``sizes``, ``checks`` and arguments of :func:`against`."""
+    """Check one cell; ``more`` has ``sizes``, ``checks``, ``path`` and arguments of
+    :func:`parse_against`."""
     sizes, checks = more.pop("sizes", {}), more.pop("checks", ("*",))
+    path = more.pop("path", "native")
     own = target if isinstance(target, Against) else parse_against(target, (service.name,), **more)
     loaded = load_spec(str(spec), ())
     request = Request(specs=(loaded.name,), sizes=sizes, against=own)
     cases = [make_case(loaded, request, own=each) for each in (False, True)]
-    cell = Cell(loaded.name, own.column, "cpu", dtype, "native")
+    cell = Cell(loaded.name, own.column, "cpu", dtype, path)
     worker: Any = LocalWorker(service)
     run = CellRun(cell, *cases, worker, Differences(), UsersModel(own), checks=checks)
     return run.run()

@@ -7,8 +7,8 @@ import ast
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_byte
 from harness.results.lines import OwnModelRecord
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
+from harness.runtime.paths import OWN_PATHS
 from harness.runtime.plugins import available
 
 PYTHON = ".py"
@@ -43,7 +44,9 @@ class Against:
     ``column`` is the model's name in records, e.g. ``torch@model.Gru``: the framework and the
     model. ``is_format`` is true if a file format such as ``onnx`` runs the model, not a backend.
     ``maps``, ``takes`` and ``returns`` are the values of the options with these names.
-    ``checksum`` is the checksum of the file. ``inputs`` has the values of ``--input`` if the spec
+    ``checksum`` is the checksum of the file. ``paths`` are the paths on which the model runs (see
+    :data:`.paths.OWN_PATHS`), and ``lacking`` maps a path that cannot run here to the reason.
+    ``inputs`` has the values of ``--input`` if the spec
     is the trace of the model.
     """
 
@@ -57,6 +60,8 @@ class Against:
     takes: tuple[str, ...] = ()
     returns: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ("native",)
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return ":".join(filter(None, (displayed(self.path.name), self.name, self.parameters)))
@@ -81,7 +86,11 @@ class Against:
         dtypes of the request."""
         # The arrays in a model file have one dtype, usually float32.
         asked = dtypes if self.name or tuple(dtypes) != DTYPES else ("float32",)
-        return [(dtype, "native") for dtype in asked]
+        return [
+            (dtype, path)
+            for path in self.paths
+            for dtype in [d for d in asked if d in OWN_PATHS[path]] or OWN_PATHS[path][:1]
+        ]
 
     def record(self) -> OwnModelRecord:
         """Return the model's entry in a record file."""

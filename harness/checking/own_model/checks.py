@@ -48,6 +48,7 @@ class ModelContext:
     case: Case
     remote: Remote
     dtype: str
+    path: str = "native"
     takes: tuple[str, ...] = ()
     differentiates: bool = True
     trains: bool = False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from harness.checking.own_model.against import Against
 from harness.checking.own_model.run import FORMS
-from harness.errors import CouldNotRun, UsageError
+from harness.errors import CouldNotRun, UsageError, unknown
 from harness.runtime.labels import backend_of
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault
@@ -42,6 +43,25 @@ class ModelProcess:
 
     def __exit__(self, *_: object) -> None:
         self.worker.close()
+
+    def choose_paths(self, names: Sequence[str], others: Sequence[str] = ()) -> Against:
+        """Return the model with the chosen paths; ``all`` stands for each path that can run here.
+        Names in ``others`` are paths of backends, which the model may lack.
+
+        Raises:
+            UsageError: a path is unknown, or it cannot run here.
+            CouldNotRun: the process failed.
+        """
+        offered: Mapping[str, str] = self.call("paths")
+        for name in names:
+            if name not in (*offered, *others, "all"):
+                raise unknown("path", name, tuple(dict.fromkeys((*offered, *others, "all"))))
+            if reason := offered.get(name, ""):
+                raise UsageError(f"{self.against} cannot run on the path {name}: {reason}")
+        every = "all" in names
+        lacking = {name: why for name, why in offered.items() if every and why}
+        paths = [n for n in offered if n not in lacking and (every or n in names)]
+        return replace(self.against, paths=tuple(paths), lacking=lacking)
 
     def call(self, verb: str, **arguments: Any) -> Any:
         """Return the answer of a call about the model.

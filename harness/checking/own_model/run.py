@@ -4,13 +4,14 @@ differs from the spec."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from harness.arrays import Array, Arrays
+from harness.checking.checks import FINDINGS, NOT_NARROW
 from harness.checking.checks.extremes import corner_material
 from harness.checking.first_difference import DECISIVE, join_names
 from harness.checking.own_model.against import Against
@@ -35,6 +36,7 @@ from harness.results.cell import Cell, CellResult
 from harness.results.findings import AGREEING, Finding
 from harness.runtime.answers import Arguments, AttachedModel
 from harness.runtime.own_model.service import OwnModelService
+from harness.runtime.precision import host_dtype, narrow
 from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault, missing_requirement
 from harness.worker.worker import Worker
@@ -374,8 +376,15 @@ class UsersModel:
         remote = Remote(run.worker, run.timeout, spent, FORMS)
         with self._catch_user_errors():
             context = self._attach(run, remote, result)
-        checks = {n: partial(self._run_check, CHECKS[n], context) for n in CHECKS if n in names}
-        return OpenedSubject(checks, partial(_explain, context), not_compared=context.not_compared)
+        left_out = NOT_NARROW if narrow(run.cell.dtype) else ()
+        checks = {
+            n: partial(self._run_check, CHECKS[n], context)
+            for n in CHECKS
+            if n in names and n not in left_out
+        }
+        return OpenedSubject(
+            checks, partial(self._explain, run, context), not_compared=context.not_compared
+        )
 
     def check_names(
         self, worker: Worker, timeout: float, cell: Cell, small: Programs, own: Programs
@@ -411,6 +420,7 @@ class UsersModel:
             case,
             remote,
             cell.dtype,
+            cell.path,
             takes=tuple(attached["takes"]),
             differentiates=attached["differentiates"],
             trains=attached["trains"],
@@ -433,12 +443,43 @@ class UsersModel:
             maps=list(self.against.maps),
             takes=list(self.against.takes),
             returns=list(self.against.returns),
+            execution=cell.path,
         )
         return attached, programs
 
     def _run_check(self, check: ModelCheck, context: ModelContext) -> Iterator[Finding]:
-        with self._catch_user_errors():
+        # If the model runs, but not on this path, the cell fails, and the other cells go on.
+        with self._catch_user_errors() if context.path == "native" else nullcontext():
             yield from check(context)
+
+    def _explain(self, run: CellRun, context: ModelContext, result: CellResult) -> None:
+        findings: Sequence[Finding] = result.findings
+        try:
+            with within_limits():
+                if context.path != "native":
+                    context, findings = self._run_native(run, context, findings)
+                if all(f.verdict in AGREEING for f in findings):
+                    checks = ", ".join(dict.fromkeys(f.check for f in findings))
+                    result.location = (
+                        f"On the path native, the model agrees ({checks}), so the path "
+                        f"{run.cell.path} changes the results"
+                    )
+                    return
+                hint = locate(context, findings)
+            result.location, result.wrong_layers = hint.text, hint.layers
+            result.wrong_attribute = hint.attribute
+        except OracleFault as fault:
+            result.location = f"the first difference could not be located: {fault}"
+
+    def _run_native(
+        self, run: CellRun, context: ModelContext, findings: Sequence[Finding]
+    ) -> tuple[ModelContext, list[Finding]]:
+        """Run the checks that differ on the path native; return the context and the findings."""
+        cell = replace(run.cell, path="native", dtype=host_dtype(run.cell.dtype))
+        native = self._attach(replace(run, cell=cell), context.remote, CellResult(cell))
+        wrong = [FINDINGS[f.check] for f in findings if f.verdict == "differ"]
+        names = dict.fromkeys(name for name in wrong if name in CHECKS)
+        return native, [finding.judge() for name in names for finding in CHECKS[name](native)]
 
     @contextmanager
     def _catch_user_errors(self) -> Iterator[None]:
@@ -455,13 +496,3 @@ class UsersModel:
                 raise
             about = "" if message.startswith(str(self.against)) else f"{self.against}: "
             raise CannotCheck(f"{about}{message}") from None
-
-
-def _explain(context: ModelContext, result: CellResult) -> None:
-    try:
-        with within_limits():
-            hint = locate(context, result.findings)
-        result.location, result.wrong_layers = hint.text, hint.layers
-        result.wrong_attribute = hint.attribute
-    except OracleFault as fault:
-        result.location = f"the first difference could not be located: {fault}"

@@ -287,6 +287,11 @@ class OwnModel(ABC):
             training: Whether to run the model in its training mode.
         """
 
+    def on_path(self, path: str, dtype: str) -> OwnModel:
+        """Return the model as it runs on a path that :meth:`OwnModels.paths` has. ``dtype`` is the
+        dtype of matrix products on the path ``autocast``. By default, return the model itself."""
+        return self
+
     def shaped(self, name: str, tensor: Any, wanted: tuple[int, ...]) -> Any:
         """Return a result in the spec's shape; raise :class:`UsageError` if that is impossible."""
         return reshaped(name, tensor, wanted, lambda t, shape: t.reshape(shape))
@@ -357,6 +362,11 @@ class OwnModels(ABC):
         Raises:
             UsageError: the framework cannot run this kind of model.
         """
+
+    def paths(self) -> Mapping[str, str]:
+        """Return the paths on which models run, such as ``compiled``: name -> the reason why the
+        path cannot run here, or an empty text. See :data:`harness.runtime.paths.OWN_PATHS`."""
+        return {"native": ""}
 
     def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
         """Return declarations of the model's inputs, e.g. ``{"ids": "batch,time:86"}``.

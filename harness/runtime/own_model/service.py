@@ -23,7 +23,6 @@ from harness.program.signature import (
     noise_ports,
     result_ports,
 )
-from harness.runtime import plugins
 from harness.runtime.answers import (
     AttachedModel,
     DescribedModel,
@@ -34,7 +33,6 @@ from harness.runtime.answers import (
 )
 from harness.runtime.backend import Backend
 from harness.runtime.claimed_calls import claims
-from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.own_model.contract import (
     ModelArray,
     ModelFile,
@@ -44,10 +42,13 @@ from harness.runtime.own_model.contract import (
     Placing,
     run_user_code,
 )
+from harness.runtime.own_model.exported import load_format
 from harness.runtime.own_model.graph import TracedGraph
 from harness.runtime.own_model.matching import ModelWeights, Sides, find_weights
 from harness.runtime.own_model.recorder import Recorder
 from harness.runtime.own_model.renames import PLUS, Rename, read_rules, renamed
+from harness.runtime.paths import OWN_PATHS
+from harness.runtime.precision import host_dtype
 
 STATE, NOISE = "state", "noise"
 
@@ -263,7 +264,12 @@ class OwnModelService:
 
     def dtypes(self) -> Sequence[str]:
         """Return the dtypes in which users' models can run."""
-        return self.opener.dtypes
+        narrow = OWN_PATHS["autocast"] if "autocast" in self.opener.paths() else ()
+        return (*self.opener.dtypes, *narrow)
+
+    def paths(self) -> dict[str, str]:
+        """Return the paths of users' models; see :meth:`OwnModels.paths`."""
+        return dict(self.opener.paths())
 
     def describe(
         self, path: str, name: str, parameters: str, sizes: Mapping[str, int]
@@ -308,18 +314,21 @@ class OwnModelService:
         maps: Sequence[str] = (),
         takes: Sequence[str] = (),
         returns: Sequence[str] = (),
+        execution: str = "native",
     ) -> AttachedModel:
-        """Make the model and find the spec's weights in it; describe the model and the weights."""
+        """Make the model and find the spec's weights in it; describe the model and the weights.
+        ``execution`` is the path on which the model runs."""
         file = ModelFile(Path(path), name, parameters)
         self._load(file)
         if isinstance(self.served, Backend):
-            self.served.use(device, dtype)
-        self.dtype = dtype
+            self.served.use(device, host_dtype(dtype))
+        self.dtype = host_dtype(dtype)
         self.training, self.inference = decode(training), decode(inference)
         self.rules = rules = read_rules(maps)
         sizes = self.training.sizes
         expected = _expected_arrays(self.training, rules)
-        self.model: OwnModel = self.opener.open(file, *self._loaded, sizes, expected)
+        model = self.opener.open(file, *self._loaded, sizes, expected)
+        self.model: OwnModel = model.on_path(execution, dtype)
         backend = self.served if isinstance(self.served, Backend) else None
         natives = {} if backend is None else claims(backend, self.training, "training")
         entries = self.model.entries()
@@ -487,7 +496,4 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
 
 def of_format(name: str) -> OwnModelService:
     """Return the service that answers calls to the process of a format."""
-    kind = plugins.PluginKind(
-        "format", FORMATS_GROUP, plugins.UnknownBackend, plugins.BrokenBackend
-    )
-    return OwnModelService(name, kind.load(name, "harness_format"))
+    return OwnModelService(name, load_format(name))
