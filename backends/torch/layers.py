@@ -8,6 +8,7 @@ so autograd computes gradients of these tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -341,7 +342,9 @@ def _group_norm(layer: ClaimableCall) -> Native:
     return Native("torch.group_norm", run, Packing(pieces))
 
 
-def _batch_norm(layer: ClaimableCall) -> Native:
+def _batch_norm(layer: ClaimableCall, correction: int = 0) -> Native:
+    """Return torch's batch norm. ``correction`` is 1 if the moving variance follows the sample
+    variance."""
     epsilon, momentum = layer.attributes["epsilon"], layer.attributes["momentum"]
     training = layer.phase == "training"
 
@@ -356,8 +359,8 @@ def _batch_norm(layer: ClaimableCall) -> Native:
             torch.backends.cudnn.enabled,
         ).reshape(x.shape)  # fmt: skip
         if training:
-            # Do not use torch's moving variance, which is computed from the unbiased variance.
-            new_variance, new_mean = torch.var_mean(rows.detach(), dim=0, correction=0)
+            # Do not use torch's own moving statistics: it writes them in place.
+            new_variance, new_mean = torch.var_mean(rows.detach(), dim=0, correction=correction)
             mean = momentum * mean + (1 - momentum) * new_mean
             variance = momentum * variance + (1 - momentum) * new_variance
         return [y, mean, variance]
@@ -394,6 +397,7 @@ CLAIMS: Mapping[str, Claim] = {
     "embedding": _embedding,
     "dense": _dense,
     "batch_norm": _batch_norm,
+    "sample_batch_norm": partial(_batch_norm, correction=1),
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,

@@ -116,12 +116,8 @@ def _batch_norm(
     }
     if a["momentum"] is None or not _are_weights(t, *(w for w, _ in weights.values())):
         return unsupported(t, node, about)
-    attributes = {
-        "epsilon": a["eps"],
-        "momentum": round(1 - a["momentum"], 12),
-        "sample_variance": True,
-    }
-    return t.builder.layer("batch_norm", [a["input"]], attributes, weights, about, channels=1)
+    own = {"epsilon": a["eps"], "momentum": round(1 - a["momentum"], 12)}
+    return t.builder.layer("sample_batch_norm", [a["input"]], own, weights, about, channels=1)
 
 
 @RULES.of("dropout")
@@ -187,11 +183,11 @@ def _adaptive(
 ) -> Operand:
     shape = [int(n) for n in node.args[0].meta["val"].shape]
     size = list(a["output_size"])
-    if size == shape[2:]:
-        return a["self"]
     if set(size) == {1}:
         attributes = {"axis": list(range(2, len(shape))), "keepdims": True}
         return t.builder.add("mean", [a["self"]], attributes, **about)
+    if size == shape[2:]:
+        return a["self"]
     if len(size) == 1 or any(n % m for n, m in zip(shape[2:], size, strict=True)):
         return unsupported(t, node, about)
     window = [n // m for n, m in zip(shape[2:], size, strict=True)]

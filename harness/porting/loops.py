@@ -9,10 +9,10 @@ from typing import Any
 
 from harness.language.builtins import BUILTINS
 from harness.porting.cells import recognise_cell, rule_end
+from harness.porting.definitions import write_number
 from harness.porting.equations import Equations
 from harness.porting.rewriting import Calls
 from harness.porting.sizes import TracedCall
-from harness.porting.templates import write_number
 
 # The name of a new state, until its name is known to be free.
 NEXT = "_next"

@@ -21,6 +21,7 @@ from harness.porting.simplify import (
     move_reshapes,
     recognise_constants,
     select_rows,
+    share_concatenations,
 )
 from harness.porting.sizes import ModelGraph
 
@@ -40,6 +41,7 @@ PASSES = (
     channels_last,
     drop_broadcasts,
     fold_scales,
+    share_concatenations,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,8 @@ class Calls:
         self.outputs = dict(graph.outputs)
         self.weights = graph.weights
         self.count = 0
+        # How often the value of each call that was rewritten is used.
+        self.uses: Counter[str] = Counter()
 
     def new(
         self,
@@ -75,15 +78,16 @@ class Calls:
         """
         done: dict[str, TracedCall] = {}
         names: dict[str, str] = {}
+        sources = [name for call in self.by_name.values() for name in call.sources]
+        uses = Counter([*sources, *self.outputs.values()])
+        self.uses.clear()
         for call in self.by_name.values():
             renamed = call.with_inputs([names.get(i, i) for i in call.inputs])
             result = rule(self, renamed, done)
-            if isinstance(result, str):
-                names[call.name] = result
-                continue
-            made = list(result)
+            made = [] if isinstance(result, str) else list(result)
             done.update((new.name, new) for new in made)
-            names[call.name] = made[-1].name
+            names[call.name] = result if isinstance(result, str) else made[-1].name
+            self.uses[names[call.name]] += uses[call.name]
         self.outputs = {n: names.get(v, v) for n, v in self.outputs.items()}
         self.by_name = done
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.porting.rewriting import Calls
 from harness.porting.sizes import Dim, TracedCall
+from harness.porting.structure import LOCAL
 
 # Functions of one array whose results do not depend on the array's shape.
 UNARY = frozenset(
@@ -64,6 +65,8 @@ BINARY = frozenset(
     ]
 )
 ELEMENTWISE = UNARY | BINARY
+# Functions of an array along some of its axes.
+REDUCTIONS = frozenset(["mean", "sum", "max"])
 # Layers that work on the last axis only, whatever the axes before it.
 LAST_AXIS = frozenset(["dense", "layer_norm", "rms_norm"])
 
@@ -154,6 +157,8 @@ def channels_last(
         back = calls.new(call, "permute", [inner.name], call.shape, axes=_inverse(last))
         return [*turned, inner, back]
     if call.op == "permute":
+        if (patches := _merged_image(call, done)) is not None:
+            return [patches]
         return _permuted(calls, call, call.inputs[0], call.attributes["axes"], done)
     sources = [done[name] for name in call.sources]
     permuted = [s for s in sources if s.op == "permute" and len(s.shape) == len(call.shape)]
@@ -161,13 +166,17 @@ def channels_last(
         return [call]
     axes = permuted[0].attributes["axes"]
     if call.op in ELEMENTWISE or (call.op == "layer" and call.attributes["layer"] == "dropout"):
-        same = all(
-            (s.op == "permute" and s.attributes["axes"] == axes) or not s.shape for s in sources
-        )
-        if not same:
+        others = {
+            s.name: _turned_vector(calls, s, axes, done)
+            for s in sources
+            if s.shape and not (s.op == "permute" and s.attributes["axes"] == axes)
+        }
+        vectors = {name: vector for name, vector in others.items() if vector is not None}
+        if len(vectors) < len(others):
             return [call]
-        return _permute_after(calls, call, done, axes)
-    if call.op in ("mean", "sum", "max", "concat") and all(
+        own = call.with_inputs([vectors[i].name if i in vectors else i for i in call.inputs])
+        return [*vectors.values(), *_permute_after(calls, own, done, axes)]
+    if call.op in REDUCTIONS | {"concat"} and all(
         s.op == "permute" and s.attributes["axes"] == axes for s in sources
     ):
         axis = call.attributes["axis"]
@@ -189,6 +198,23 @@ def _permute_after(
     return [inner, calls.new(call, "permute", [inner.name], call.shape, axes=list(axes))]
 
 
+def _turned_vector(
+    calls: Calls, source: TracedCall, axes: Sequence[int], done: Mapping[str, TracedCall]
+) -> TracedCall | None:
+    """Return a weight with at most one long axis in the form that broadcasts with the values before
+    a permutation; None for other values."""
+    origin = source
+    while origin.op == "reshape":
+        origin = done[origin.inputs[0]]
+    if origin.op != "weight" or len(_long(source.shape)) > 1:
+        return None
+    whole = (*[1] * (len(axes) - len(source.shape)), *source.shape)
+    shape = [whole[a] for a in _inverse(axes)]
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return calls.new(source, "reshape", [source.name], shape)
+
+
 def _before(call: TracedCall, done: Mapping[str, TracedCall], op: str) -> list[Any]:
     """Return a call's inputs, with the source of an ``op`` call in place of this call."""
     return [done[i].inputs[0] if i in done and done[i].op == op else i for i in call.inputs]
@@ -205,7 +231,9 @@ def _permuted(
         before = done[before.inputs[0]]
     if list(axes) == list(range(len(axes))):
         return [before]
-    return [calls.new(call, "permute", [before.name], shape, axes=list(axes))]
+    # An image is permuted outside of all modules, so that the first block is like the others.
+    like = before if before.op == "input" and len(shape) > 3 else call
+    return [calls.new(like, "permute", [before.name], shape, axes=list(axes))]
 
 
 def _inverse(axes: Sequence[int]) -> list[int]:
@@ -217,8 +245,6 @@ def move_reshapes(
 ) -> Iterable[TracedCall] | str:
     """Join reshapes, and move them behind layers that work on the last axis only."""
     source = done.get(call.inputs[0]) if call.inputs else None
-    if source is not None and (patches := _merged_image(call, source, done)) is not None:
-        return [patches]
     if call.op == "reshape" and source is not None:
         while source.op == "reshape":
             source = done[source.inputs[0]]
@@ -232,11 +258,17 @@ def move_reshapes(
             source = done[source.inputs[0]] if order == sorted(order) else source
         if source.shape == call.shape:
             return source.name
+        if source.op in REDUCTIONS and source.attributes["keepdims"]:
+            axes = source.attributes["axis"]
+            if [n for a, n in enumerate(source.shape) if a not in axes] == list(call.shape):
+                return [calls.on(source, source.inputs, call.shape, keepdims=False)]
         return [call.with_inputs([source.name])]
     if source is None or source.op != "reshape":
         return [call]
     inner = done[source.inputs[0]]
     works_on_last = call.op == "layer" and call.attributes["layer"] in LAST_AXIS
+    if calls.uses[source.name] > 1:
+        return [call]
     made: list[TracedCall] = []
     if works_on_last and (axis := _last_axis(inner.shape, source.shape[-1])) is not None:
         if axis < len(inner.shape) - 1:
@@ -270,12 +302,44 @@ def select_rows(
     return [replace(call, op="reshape", inputs=(row.name,), attributes={})]
 
 
-def _merged_image(
-    call: TracedCall, source: TracedCall, done: Mapping[str, TracedCall]
-) -> TracedCall | None:
+def share_concatenations(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
+    """Compute a concatenation outside of a module that gets all parts from outside, and from an
+    earlier concatenation that has its first parts, as in DenseNet."""
+    if call.op != "concat" or any(done[i].op in LOCAL for i in call.sources):
+        return [call]
+    if len(call.inputs) == 1:
+        return str(call.inputs[0])
+    modules = call.modules
+    while modules and all(done[i].modules[: len(modules)] != modules for i in call.sources):
+        modules = modules[:-1]
+    parts, whole = _parts(call, done), call.inputs
+    for other in done.values():
+        own = _parts(other, done)
+        if other.op == "concat" and other.attributes == call.attributes and len(own) > 1:
+            if parts == own:
+                return other.name
+            if parts[: len(own)] == own:
+                whole = (other.name, *parts[len(own) :])
+    return [replace(call, inputs=whole, modules=modules)]
+
+
+def _parts(call: TracedCall, done: Mapping[str, TracedCall]) -> list[Any]:
+    """Return the parts of a concatenation, with the parts of inner concatenations."""
+    parts: list[Any] = []
+    for name in call.inputs if call.op == "concat" else ():
+        inner = done[name]
+        same = inner.op == "concat" and inner.attributes == call.attributes
+        parts += _parts(inner, done) if same else [name]
+    return parts
+
+
+def _merged_image(call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:
     """Return one merge of rows and columns for a sequence of patches, which torch makes by moving
     the channels twice."""
-    if call.op != "permute" or list(call.attributes["axes"]) != [0, 2, 1] or source.op != "reshape":
+    source = done[call.inputs[0]]
+    if list(call.attributes["axes"]) != [0, 2, 1] or source.op != "reshape":
         return None
     moved = done[source.inputs[0]]
     if moved.op != "permute" or list(moved.attributes["axes"]) != [0, 3, 1, 2]:

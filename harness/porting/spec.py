@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from keyword import iskeyword
@@ -12,18 +13,11 @@ from harness.convert.source.literals import unique
 from harness.errors import UsageError
 from harness.language.axes import FREE_SIZES
 from harness.language.builtins import BUILTINS
-from harness.porting import norms
+from harness.porting.definitions import SharedDefinition, Template, share
 from harness.porting.loops import name_definitions
 from harness.porting.sizes import ModelGraph, TracedCall
 from harness.porting.structure import LOCAL, ModuleBlock, find_blocks, replace_calls
-from harness.porting.templates import (
-    BlockWriter,
-    SharedDefinition,
-    SpecParts,
-    Template,
-    Use,
-    share,
-)
+from harness.porting.templates import BlockWriter, SpecParts, Use
 
 
 @dataclass(frozen=True)
@@ -65,11 +59,13 @@ def write_spec(
     _check_outputs([*graph.outputs], [*inputs], reserved)
     calls, loops = name_definitions(graph.calls, layers)
     graph = replace(graph, calls=calls)
-    if norms.uses_sample_variance(calls):
-        loops = {norms.NAME: norms.LINES, **loops}
-        layers = {**layers, norms.NAME: norms.DEFAULTS}
-    writer = _Writer(graph, reserved, {**{name: {} for name in loops}, **layers})
-    root = writer.share_blocks(find_blocks(graph))
+    layers = {**{name: {} for name in loops}, **layers}
+    writer = _Writer(graph, reserved, layers)
+    blocks = find_blocks(graph)
+    root = writer.share_blocks(blocks)
+    if once := writer.used_once(root):
+        writer = _Writer(graph, reserved, layers)
+        root = writer.share_blocks(_splice(blocks, once))
     names = {c.name: str(c.attributes["name"]) for c in graph.calls if c.op == "input"}
     outputs = {value: output for output, value in graph.outputs.items()}
     whole = writer.write(root, names, outputs)
@@ -140,6 +136,17 @@ class _Writer:
             # Blocks around a block that was spliced have another height now.
             height = 1 if single else height + 1
 
+    def used_once(self, root: ModuleBlock) -> set[str]:
+        """Return the keys of the blocks whose definition has a single use, in one definition."""
+        places = [root, *(shared.template.block for shared in self.definitions.values())]
+        used = Counter(
+            self.parts.uses[call.attributes["block"].key].definition
+            for place in places
+            for call in place.calls
+            if call.op == "block"
+        )
+        return {key for key, use in self.parts.uses.items() if used[use.definition] == 1}
+
     def _define(self, blocks: Sequence[ModuleBlock]) -> set[str]:
         """Define the blocks that occur twice; return the keys of the others."""
         groups: dict[str, list[Template]] = {}
@@ -163,9 +170,16 @@ class _Writer:
         return single
 
     def _definition_name(self, kind: str) -> str:
-        base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
+        base = snake_case(kind)
         base = base.strip("_") or "block"
         return unique(base, {*self.definitions, *self.parts.defaults})
+
+
+def snake_case(name: str) -> str:
+    """Return the name of a class with underscores: ``GPT2Block`` gives ``gpt2_block``, and
+    ``ConvNeXtBlock`` gives ``convnext_block``."""
+    starts = r"(?<=[a-z0-9])(?=[A-Z](?:[a-z]{2}|[A-Z](?![a-z])|$))|(?<=[A-Z])(?=[A-Z][a-z])"
+    return re.sub(starts, "_", name).lower()
 
 
 def _inner_blocks(block: ModuleBlock) -> list[ModuleBlock]:

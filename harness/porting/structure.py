@@ -65,17 +65,22 @@ def find_blocks(graph: ModelGraph) -> ModuleBlock:
     graph = _move_shared_calls(graph)
     root = _Module("", "")
     by_key: dict[str, _Module] = {"": root}
+    outputs = {*graph.outputs.values()}
     for call in graph.calls:
-        if call.op in LOCAL and call.name not in graph.outputs.values():
+        if call.op in LOCAL and call.name not in outputs:
             continue
         parent = root
-        for key, kind in call.modules:
+        # An image is permuted outside of all modules, so that the last block is like the others.
+        inside = call.op != "permute" or call.name not in outputs or len(call.shape) < 4
+        for key, kind in call.modules if inside else ():
             if key not in by_key:
                 by_key[key] = _Module(key, kind)
                 parent.items.append(by_key[key])
             parent = by_key[key]
         parent.items.append(call)
-    return _build(root, _Uses(graph), "")
+    counts: Counter[str] = Counter()
+    _count_kinds(root, counts)
+    return _build(root, counts, _Uses(graph), "")
 
 
 def _move_shared_calls(graph: ModelGraph) -> ModelGraph:
@@ -136,10 +141,8 @@ class _Uses:
         return any(i in reached for n in names for i in self.by_name[n].inputs)
 
 
-def _build(module: _Module, uses: _Uses, path: str) -> ModuleBlock:
+def _build(module: _Module, counts: Mapping[str, int], uses: _Uses, path: str) -> ModuleBlock:
     """Return the block of a module, whose inner repeated modules are blocks too."""
-    counts: Counter[str] = Counter()
-    _count_kinds(module, counts)
     calls: list[TracedCall] = []
     _collect(module, counts, uses, calls)
     return _close(path, module.kind, calls, uses)
@@ -163,7 +166,7 @@ def _collect(
         if isinstance(item, TracedCall):
             into.append(item)
         elif counts[item.kind] > 1 and item.kind not in CONTAINERS and _is_block(item, uses):
-            block = _build(item, uses, item.key.split("@")[0])
+            block = _build(item, counts, uses, item.key.split("@")[0])
             output = uses.by_name[block.output]
             into.append(
                 replace(

@@ -1,13 +1,8 @@
-"""Templates of definitions: blocks that differ only in numbers share one definition.
-
-A block is written with a mark in place of each number. Blocks with the same text are one
-definition, and the numbers that differ between them become its attributes.
-"""
+"""Write a block of a traced model as a template: its inputs, layers, parameters and equations."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,14 +14,13 @@ from typing import Any
 from harness.convert.source.literals import unique
 from harness.errors import UsageError
 from harness.language.axis_attributes import common_value
-from harness.porting import norms
+from harness.porting.definitions import Template, write_number
 from harness.porting.equations import Equations
 from harness.porting.sizes import ModelGraph, TracedCall
 from harness.porting.structure import ModuleBlock
 
 # The most entries of an array of constants that a spec declares with its entries.
 MOST_ENTRIES = 256
-MARK = re.compile("\x01(\\d+)\x02")
 # The axes of a block's first input, by its number of axes.
 AXES = {
     2: ("batch", "features"),
@@ -37,6 +31,7 @@ AXES = {
 GENERIC = {
     "layer_norm": "norm",
     "batch_norm": "norm",
+    "sample_batch_norm": "norm",
     "rms_norm": "norm",
     "conv2d": "conv",
     "conv1d": "conv",
@@ -45,74 +40,12 @@ GENERIC = {
 }
 
 
-@dataclass
-class Template:
-    """A block's text, with marks for its numbers.
-
-    Attributes:
-        block: The block.
-        numbers: The value and the hint (e.g. ``units``) of each mark.
-        inputs: The name of each input -> its axes.
-        layers: The name of each layer -> its entry.
-        parameters: The name of each trained array of the block itself -> its entry.
-        constants: The name of each other array of the block itself -> its entry.
-        equations: The lines of the equations.
-        rules: The parts of ``--map`` rules: a parameter inside the block, and the model's array.
-        features: The length of the first input's last axis, and its name in ``features_name``.
-    """
-
-    block: ModuleBlock
-    numbers: list[tuple[Any, str]] = field(default_factory=list)
-    inputs: dict[str, str] = field(default_factory=dict)
-    layers: dict[str, str] = field(default_factory=dict)
-    parameters: dict[str, str] = field(default_factory=dict)
-    constants: dict[str, str] = field(default_factory=dict)
-    equations: list[str] = field(default_factory=list)
-    rules: list[tuple[str, str]] = field(default_factory=list)
-    features: Any = None
-    features_name: str = ""
-
-    def number(self, value: Any, hint: str) -> str:
-        """Return a mark for a number; texts such as ``time`` stay as they are."""
-        if isinstance(value, str):
-            return value
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        if isinstance(value, list):
-            return f"[{', '.join(self.number(v, hint) for v in value)}]"
-        self.numbers.append((value, hint))
-        return f"\x01{len(self.numbers) - 1}\x02"
-
-    @property
-    def text(self) -> str:
-        """The complete text with marks, without numbers that an attribute could replace."""
-        parts = [self.block.kind]
-        parts += [
-            f"{n}: {v}"
-            for group in (self.inputs, self.layers, self.parameters, self.constants)
-            for n, v in group.items()
-        ]
-        return MARK.sub("#", "\n".join([*parts, *self.equations]))
-
-
-def write_number(value: Any) -> str:
-    """Return a number as the spec language writes it; raise :class:`UsageError` for infinity."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"the model has the number {value}, which a spec cannot have")
-    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
-        return str(int(value))
-    if isinstance(value, float):
-        text = repr(value)
-        return re.sub(r"^(-?\d+)e", r"\1.0e", text).replace("e-0", "e-")
-    return str(value)
-
-
 @dataclass(frozen=True)
 class Use:
-    """The definition of a block, and the values of its attributes."""
+    """The definition of a block, and the name, value and default or None of its attributes."""
 
     definition: str
-    values: tuple[tuple[str, Any], ...]
+    values: tuple[tuple[str, Any, Any], ...]
 
 
 @dataclass
@@ -160,6 +93,7 @@ class BlockWriter:
         self.template = Template(block)
         self.taken: set[str] = set()
         self.layer_names: dict[tuple[str, str], str] = {}
+        self.block_names: set[str] = set()
         self.tables: dict[str, str] = {}
         self.given_names, self.outputs = names, outputs or {block.output: "y"}
         self.taken.update(self.outputs.values())
@@ -190,10 +124,17 @@ class BlockWriter:
         self.template.equations = equations.lines
         return self.template
 
-    def _unique(self, *names: str) -> str:
-        """Return the first of some names that is free; else the last one with a number."""
+    def _unique(self, *names: str, block: bool = False) -> str:
+        """Return the first of some names that is free; else the last one with a number.
+
+        Exported files write ``block.conv`` as ``block_conv``, so the name of a block is not the
+        start of another name.
+        """
         for name in names:
-            if (new := self._valid(name)) not in self.taken:
+            new = self._valid(name)
+            inside = any(new.startswith(f"{other}_") for other in self.block_names)
+            around = block and any(other.startswith(f"{new}_") for other in self.taken)
+            if new not in self.taken and not inside and not around:
                 break
         new = unique(new, self.taken)
         self.taken.add(new)
@@ -230,7 +171,7 @@ class BlockWriter:
         for place, length in enumerate(source.shape):
             if isinstance(length, str):
                 axes.append(length)
-            elif number == 0 and usual and length != 1:
+            elif number == 0 and usual:
                 axes.append(usual[place])
             else:
                 axes.append(self.template.number(length, "length"))
@@ -280,8 +221,11 @@ class BlockWriter:
         if kind or not key[0]:
             key = (call.name, key[1])
         if key not in self.layer_names:
-            self.layer_names[key] = self._unique(*self._proposed_names(call, kind))
-            self._declare(call, kind, self.layer_names[key])
+            is_block = call.op == "block"
+            name = self._unique(*self._proposed_names(call, kind), block=is_block)
+            self.layer_names[key] = name
+            self.block_names.update([name] * is_block)
+            self._declare(call, kind, name)
         return self.layer_names[key]
 
     def _owner(self, call: TracedCall) -> str:
@@ -304,7 +248,7 @@ class BlockWriter:
         if call.op == "block":
             blocks: Sequence[ModuleBlock] = call.attributes.get("blocks", ())
             path = call.attributes["block"].path
-            if len(blocks) > 1 and path.rpartition(".")[2].isdigit():
+            if len(blocks) > 1 and path.rpartition(".")[2] == "0":
                 path = path.rpartition(".")[0]
             return _suffixes(self._relative(path)) or [GENERIC.get(layer, layer)]
         owner = "" if kind else self._owner(call)
@@ -344,13 +288,12 @@ class BlockWriter:
         elif layer.startswith("dense") and weights["W"][0] in self.tables:
             layer, tied = "unembedding", self.tables[weights["W"][0]]
             settings = {"rows": settings["units"]}
-        if settings.pop(norms.SETTING, False):
-            layer = norms.NAME
-        usual = {n: common_value(v) for n, v in self.parts.defaults.get(layer, {}).items()}
-        settings = {n: common_value(v) for n, v in settings.items()}
-        settings = {n: v for n, v in settings.items() if n not in usual or usual[n] != v}
-        shown = [f"{n}: {self.template.number(v, n)}" for n, v in settings.items()]
-        entry = ", ".join([f"layer: {layer}", *shown, *([f"shares: {tied}"] if tied else [])])
+        usual = self.parts.defaults.get(layer, {})
+        shown = [
+            self.template.setting(n, common_value(v), common_value(usual.get(n)))
+            for n, v in settings.items()
+        ]
+        entry = "".join([f"layer: {layer}", *shown, *([f", shares: {tied}"] if tied else [])])
         self.template.layers[name] = f"{{{entry}}}"
         if not tied:
             self.template.rules += [
@@ -362,12 +305,11 @@ class BlockWriter:
     def _declare_block(self, call: TracedCall, name: str) -> None:
         blocks: Sequence[ModuleBlock] = call.attributes.get("blocks") or (call.attributes["block"],)
         use = self.parts.uses[blocks[0].key]
-        values = [f"{n}: {self.template.number(v, n)}" for n, v in use.values]
-        repeat = (
-            [f"repeat: {self.template.number(len(blocks), 'repeat')}"] if len(blocks) > 1 else []
-        )
+        values = [self.template.setting(n, v, usual) for n, v, usual in use.values]
+        count = self.template.number(len(blocks), "repeat")
+        repeat = [f", repeat: {count}"] if len(blocks) > 1 else []
         self.template.layers[name] = (
-            f"{{{', '.join([f'layer: {use.definition}', *repeat, *values])}}}"
+            f"{{{''.join([f'layer: {use.definition}', *repeat, *values])}}}"
         )
         for number, block in enumerate(blocks):
             prefix = f"{name}.{number}" if len(blocks) > 1 else name
@@ -424,58 +366,3 @@ def _join_repeats(
             )
         )
     return joined
-
-
-@dataclass(frozen=True)
-class SharedDefinition:
-    """The common definition of blocks with the same text.
-
-    Attributes:
-        template: The template of the first block.
-        texts: The text that replaces each mark.
-        attributes: The default of each attribute: a number, or ``size``.
-        values: The attributes' values, for each block.
-    """
-
-    template: Template
-    texts: tuple[str, ...]
-    attributes: Mapping[str, str]
-    values: tuple[tuple[tuple[str, Any], ...], ...]
-
-    def fill(self, text: str) -> str:
-        """Return a text of the template with the marks replaced."""
-        return MARK.sub(lambda match: self.texts[int(match[1])], text)
-
-
-# Attributes that count something, which every use sets.
-SIZES = frozenset({"units", "rows", "size", "length", "kernel", "window", "heads"})
-
-
-def share(templates: Sequence[Template]) -> SharedDefinition:
-    """Return the common definition of templates with the same text.
-
-    A number that differs becomes the name of the first input's last axis, if it is always that
-    length; otherwise it becomes an attribute. Attributes with equal values are one attribute.
-    """
-    first = templates[0]
-    names: dict[tuple[Any, ...], str] = {}
-    attributes: dict[str, str] = {}
-    columns: dict[str, tuple[Any, ...]] = {}
-    texts: list[str] = []
-    features = tuple(t.features for t in templates)
-    for place, (value, hint) in enumerate(first.numbers):
-        values = tuple(t.numbers[place][0] for t in templates)
-        if all(v == value for v in values):
-            texts.append(write_number(value))
-        elif values == features and first.features_name:
-            texts.append(first.features_name)
-        else:
-            key = (hint, *values)
-            if key not in names:
-                names[key] = unique(hint, attributes)
-                is_size = hint in SIZES and all(isinstance(v, int) for v in values)
-                attributes[names[key]] = "size" if is_size else write_number(value)
-                columns[names[key]] = values
-            texts.append(names[key])
-    rows = [tuple((n, column[k]) for n, column in columns.items()) for k in range(len(templates))]
-    return SharedDefinition(first, tuple(texts), attributes, tuple(rows))

@@ -31,6 +31,8 @@ FOLDER = Path(__file__).with_suffix("")
 PORTS = Path("build", "ports")  # in ROOT
 PAGE = ROOT / "docs" / "ports.md"
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "flax", "keras", "onnx")
+# Files of models that import torch only through their library.
+OF_TORCH = ("torchvision", "timm", "transformers")
 FORMATS = ("torch", "jax", "keras", "onnx")
 KEPT = ("proved", "against", "backends", "exports", "lines", "definitions", "remarks", "problems")
 INTRODUCTION = """\
@@ -85,6 +87,7 @@ def port(name: str, python: str) -> dict[str, Any]:
         *(part for text in MODELS[name] for part in ("--input", text)),
         *(part for format_ in FORMATS for part in ("--to", format_)),
         *("-o", str(PORTS / name), "--python", python, "--json", "--force"),
+        *(("--backend", "torch") if name.partition(".")[0] in OF_TORCH else ()),
         *("--check-on", "numpy,torch,jax,keras", "--timeout", "900"),
     ]
     start = time.perf_counter()

@@ -35,4 +35,9 @@ def layers(torch: Any, keras: Any) -> list[Recipe]:
                 "inference",
             ),
         ]
+    for numbers in ({"epsilon": 1e-5, "momentum": 0.9}, {"epsilon": 0.125, "momentum": 0.75}):
+        for phase in ("training", "inference"):
+            kernel = torch.sample_batch_norm(phase == "training", **numbers)
+            source = "torch.nn.functional.batch_norm"
+            made.append(Recipe("layer", "sample_batch_norm", source, kernel, numbers, phase))
     return made

@@ -141,6 +141,16 @@ def batch_norm_inference(epsilon: float) -> Kernel:
     return kernel
 
 
+def sample_batch_norm(training: bool, epsilon: float, momentum: float) -> Kernel:
+    def kernel(v: Tensors) -> Tensors:
+        after = {n: v[n].detach().clone() for n in ("moving_mean", "moving_variance")}
+        scale = (v["gamma"], v["beta"], training, 1 - momentum, epsilon)
+        y = F.batch_norm(v["x"].transpose(1, 2), *after.values(), *scale)
+        return {"y": y.transpose(1, 2), **{f"after.{n}": a for n, a in after.items()}}
+
+    return kernel
+
+
 def layer_norm(epsilon: float) -> Kernel:
     return lambda v: {"y": F.layer_norm(v["x"], v["gamma"].shape, v["gamma"], v["beta"], epsilon)}
 

@@ -1,0 +1,168 @@
+"""The structure of ported specs: definitions, names and layouts. No framework is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.language.library import Library
+from harness.porting.passes import simplify
+from harness.porting.run import library_layer
+from harness.porting.sizes import combine
+from harness.porting.spec import snake_case, write_spec
+from harness.runtime.own_model.graph import GraphBuilder
+
+LIBRARY = Library(())
+LAYERS = {n: library_layer(LIBRARY, n).attributes for n in ("conv2d", "dense", "layer_norm")}
+Modules = Sequence[tuple[str, str]]
+
+
+class Net:
+    """A net of images with channels on axis 1, as a tracer of torch builds it."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, tuple[Sequence[int], bool]] = {}
+        self.builder = GraphBuilder("net", self.arrays)
+
+    def add(
+        self, op: str, inputs: Sequence[Any], shape: Sequence[int], at: Modules = (), **own: Any
+    ) -> str:
+        return self.builder.add(op, inputs, own, shape=shape, modules=at)
+
+    def image(self, channels: int, length: int) -> str:
+        return self.add("input", [], (2, channels, length, length), name="x")
+
+    def weight(self, name: str, *shape: int) -> str:
+        self.builder.graph["weights"][name] = [list(shape), True]
+        return self.add("weight", [], shape, name=name)
+
+    def conv(self, x: str, path: str, units: int, at: Modules, **settings: Any) -> str:
+        batch, channels, length, _ = self.builder.shape_of(x)
+        own = {"stride": 1, "kernel": 1, "groups": 1, "bias": False, **settings}
+        weight = self.weight(
+            f"{path}.weight", units, channels // own["groups"], *[own["kernel"]] * 2
+        )
+        shape = (batch, units, *[length // own["stride"]] * 2)
+        about = {"shape": shape, "modules": [*at, (f"{path}@0", "Conv2d")]}
+        settings = {"units": units, **own}
+        return self.builder.layer("conv2d", [x], settings, {"W": (weight, ".T")}, about, channels=1)
+
+    def spec(self, output: str) -> dict[str, Any]:
+        self.builder.graph["outputs"] = [["y", output]]
+        graph = simplify(combine([self.builder.graph], {}))
+        text = write_spec(graph, "net", {"x": "{shape: [2, 3, 4, 4]}"}, {}, (), LAYERS).text
+        return dict(yaml.safe_load(text))
+
+
+def block(net: Net, x: str, path: str, units: int, **settings: Any) -> str:
+    at = [(f"{path}@0", "Block")]
+    h = net.conv(x, f"{path}.one", units, at, **settings)
+    h = net.add("relu", [h], net.builder.shape_of(h), at)
+    return net.conv(h, f"{path}.two", units, at)
+
+
+def test_numbers_that_differ_from_the_usual_value_become_attributes() -> None:
+    net = Net()
+    x = block(net, net.image(3, 8), "a", 4)
+    x = block(net, x, "b", 8, stride=2, groups=1)
+    spec = net.spec(block(net, x, "c", 8))
+    assert spec["layers"] == {
+        "a": {"layer": "block", "units": 4},
+        "b": {"layer": "block", "units": 8, "stride": 2},
+        "c": {"layer": "block", "units": 8},
+    }
+    (definition,) = spec["definitions"]
+    assert definition["attributes"] == {"units": "size", "stride": 1}
+    assert definition["layers"]["two"] == {
+        "layer": "conv2d",
+        "units": "units",
+        "kernel": 1,
+        "bias": False,
+    }
+
+
+def test_the_groups_of_a_depthwise_convolution_are_its_units() -> None:
+    net = Net()
+    x = net.conv(net.image(3, 4), "up", 4, ())
+    x = net.conv(block(net, x, "a", 4, groups=4), "more", 8, ())
+    (definition,) = net.spec(block(net, x, "b", 8, groups=8))["definitions"]
+    assert definition["layers"]["one"]["groups"] == definition["layers"]["one"]["units"]
+
+
+def test_the_name_of_a_block_is_not_the_start_of_another_name() -> None:
+    net = Net()
+    x = block(net, net.conv(net.image(3, 4), "one", 4, ()), "first.a", 4)
+    x = block(net, net.add("relu", [x], (2, 4, 4, 4)), "second.b", 4)
+    # Exported files write both the layer a.one and a layer a_one as a_one.
+    layers = net.spec(net.conv(x, "third.a.one", 4, ()))["layers"]
+    assert list(layers) == ["one", "a", "b", "third_a_one"]
+
+
+def test_equal_blocks_after_a_different_one_are_named_by_the_first() -> None:
+    net = Net()
+    x = block(net, net.image(3, 4), "stage.0", 3, bias=True)
+    x = block(net, block(net, x, "stage.1", 3), "stage.2", 3)
+    x = block(net, x, "stage.3", 3, bias=True)
+    spec = net.spec(x)
+    assert spec["layers"]["stage_1"] == {"layer": "block_2", "repeat": 2}
+
+
+def test_concatenations_grow_outside_of_the_modules_that_get_all_parts() -> None:
+    net = Net()
+    parts = [net.image(3, 4)]
+    for number in range(3):
+        path = f"dense.{number}"
+        at = [(f"{path}@0", "Layer")]
+        joined = net.add("concat", parts, (2, 3 + 2 * number, 4, 4), at, axis=1)
+        x = net.add("relu", [joined], net.builder.shape_of(joined), at)
+        parts = [*parts, net.conv(net.conv(x, f"{path}.one", 2, at), f"{path}.two", 2, at)]
+    spec = net.spec(net.add("concat", parts, (2, 9, 4, 4), axis=1))
+    (definition,) = spec["definitions"]
+    assert definition["inputs"] == {"x": ["batch", "rows", "columns", "channels"]}
+    assert spec["equations"].count("concat([") == 3
+    assert {entry["layer"] for entry in spec["layers"].values()} == {"layer"}
+
+
+def test_a_scale_of_channels_needs_no_permutation() -> None:
+    net = Net()
+    x = net.image(3, 4)
+    scale = net.add("reshape", [net.weight("gamma", 3)], (1, 3, 1, 1))
+    scaled = net.add("*", [net.conv(x, "conv", 3, ()), scale], (2, 3, 4, 4))
+    spec = net.spec(net.conv(net.add("+", [scaled, x], (2, 3, 4, 4)), "out", 3, ()))
+    assert "conv(permute_dims(x, axes=[0, 2, 3, 1])) * gamma" in spec["equations"]
+
+
+def test_patches_with_a_residual_are_merged_once() -> None:
+    net = Net()
+    patches = net.add("reshape", [net.conv(net.image(3, 4), "patch", 6, ())], (2, 6, 16))
+    rows = net.add("permute", [patches], (2, 16, 6), axes=[0, 2, 1])
+    weights = {n: (net.weight(f"norm.{n}", 6), "") for n in ("gamma", "beta")}
+    norm = net.builder.layer("layer_norm", [rows], {}, weights, {"shape": (2, 16, 6)})
+    spec = net.spec(net.add("+", [norm, rows], (2, 16, 6)))
+    assert spec["equations"].count("merge(") == 1
+    assert spec["equations"].count("permute_dims(") == 1
+
+
+def test_a_mean_of_an_image_keeps_no_axes_if_they_are_removed() -> None:
+    net = Net()
+    mean = net.add("mean", [net.image(3, 4)], (2, 3, 1, 1), axis=[2, 3], keepdims=True)
+    assert net.spec(net.add("reshape", [mean], (2, 3)))["equations"] == "y = mean(x, axis=[2, 3])\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GPT2Block", "gpt2_block"),
+        ("ConvNeXtBlock", "convnext_block"),
+        ("ViTLayer", "vit_layer"),
+        ("MBConv", "mb_conv"),
+        ("BlockA", "block_a"),
+        ("LayerFF", "layer_ff"),
+        ("LSTM", "lstm"),
+    ],
+)
+def test_the_name_of_a_class_becomes_words(name: str, expected: str) -> None:
+    assert snake_case(name) == expected
