@@ -17,6 +17,7 @@ from harness.checking.history import describe_missing_records, records_of
 from harness.checking.pairs import Pairs, read_pairs
 from harness.checking.request import Request, sort_slowest_first
 from harness.checking.runner import CellRunner, CheckEvents, Report
+from harness.checking.shared_cases import SharedCases
 from harness.checking.task import Task, Workers, tasks
 from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost, Queue, spread
 from harness.oracle.threads import one_thread
@@ -37,13 +38,24 @@ class Engine(CellRunner):
     head: Head
     """The first line of the run's record file; set when the run begins."""
 
-    def __init__(self, request: Request, events: CheckEvents | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        events: CheckEvents | None = None,
+        *,
+        cases: SharedCases | None = None,
+    ) -> None:
         """Create the workers, and choose where cells run: on this machine or on a cluster.
+
+        Args:
+            request: The request.
+            events: The receiver of progress.
+            cases: The test cases of an earlier request with the same specs and sizes.
 
         Raises:
             ClusterError: the request is for a cluster, but no cluster answers.
         """
-        super().__init__(request, events)
+        super().__init__(request, events, cases=cases)
         self._machines = ClusterMachines(self) if request.on else ThisMachine(self)
 
     def run(self, arguments: Sequence[str] = ()) -> Report:

@@ -128,7 +128,12 @@ class CellRunner:
     """
 
     def __init__(
-        self, request: Request, events: CheckEvents | None = None, *, alone: bool = False
+        self,
+        request: Request,
+        events: CheckEvents | None = None,
+        *,
+        alone: bool = False,
+        cases: SharedCases | None = None,
     ) -> None:
         self.request = request
         self.events = events or CheckEvents()
@@ -152,7 +157,7 @@ class CellRunner:
         only_own_model = all(map(self.is_own_model, self.backends))
         self.differences = Differences() if only_own_model else known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
-        self.cases = SharedCases(request)
+        self.cases = cases or SharedCases(request)
         self._lock = threading.Lock()
         self._specs_with_checked_names: set[str] = set()
         self.stopping = threading.Event()

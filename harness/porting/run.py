@@ -14,6 +14,7 @@ from harness.checking.own_model.against import Against, parse_against
 from harness.checking.own_model.process import ModelProcess
 from harness.checking.report import describe_problems
 from harness.checking.run import Engine
+from harness.checking.shared_cases import SharedCases
 from harness.convert import weights
 from harness.convert.agreement import draw_batches
 from harness.convert.request import Export
@@ -31,7 +32,7 @@ from harness.porting.passes import simplify
 from harness.porting.proof import Ported, export_problem
 from harness.porting.readme import README, check_folder, describe, write_folder
 from harness.porting.sizes import TRACES, ModelGraph, combine, lengths_of
-from harness.porting.spec import PortedSpec, write_spec
+from harness.porting.spec import PortedSpec, snake_case, write_spec
 from harness.program.serial import encode
 from harness.results.cell import CellResult
 from harness.runtime.hookspecs import FORMATS_GROUP
@@ -140,9 +141,10 @@ def port(options: PortRequest, tell: Tell) -> Ported:
             folder / f"{name}.safetensors", process.read_weights(load_spec(str(path)), rules)
         )
         tell("comparing outputs and gradients of the spec and the model")
-        compared, problems = _check_against(path, options, against, rules)
+        cases = _shared_cases(path, name)
+        compared, problems = _check_against(path, options, against, rules, cases)
         tell("checking the spec on the backends")
-        checked, more = _check_backends(path, options)
+        checked, more = _check_backends(path, options, cases)
         exports = _write_exports(path, options, tell)
         problems += more
         problems += [line for f, e in exports.items() if (line := export_problem(f, e))]
@@ -195,8 +197,19 @@ def library_layer(library: Library, name: str) -> Layer:
     return content(library.find("layer", name), Layer)
 
 
+def _shared_cases(path: Path, name: str) -> SharedCases:
+    """Return the test cases that all comparisons of a spec share, so that the oracle runs once."""
+    cases = SharedCases(check_request(complete_options({"specs": (str(path),)})))
+    cases.plan([name])  # never done, so that the cases outlive the first comparison
+    return cases
+
+
 def _check_against(
-    path: Path, options: PortRequest, against: Against, rules: Sequence[str]
+    path: Path,
+    options: PortRequest,
+    against: Against,
+    rules: Sequence[str],
+    cases: SharedCases,
 ) -> tuple[list[CellResult], list[str]]:
     """Compare the spec with the model. Return the results, and a line for each problem."""
     framework = backend_of(against.column)
@@ -209,20 +222,31 @@ def _check_against(
             "backends": () if against.is_format else (framework,),
             "pythons": {framework: options.python} if options.python else {},
             "timeout": options.timeout,
-        }
+        },
+        cases,
     )
 
 
-def _check_backends(path: Path, options: PortRequest) -> tuple[list[CellResult], list[str]]:
-    """Check the spec on the backends. Return the results, and a line for each problem."""
-    given = {"specs": (str(path),), "quick": True, "timeout": options.timeout}
+def _check_backends(
+    path: Path, options: PortRequest, cases: SharedCases
+) -> tuple[list[CellResult], list[str]]:
+    """Check the spec on the backends, in training and inference. Return the results, and a line for
+    each problem."""
+    given: dict[str, Any] = {"specs": (str(path),), "quick": True, "timeout": options.timeout}
+    given["checks"] = ("values", "inference")
     if options.checked:
         given["backends"] = options.checked
-    return _run(given)
+    results, problems = _run(given, cases)
+    if any(f.verdict == "not-applicable" for r in results for f in r.findings):
+        # E.g. a batch norm of few values increases rounding errors so much that float32 has no
+        # correct digits.
+        more, found = _run({**given, "dtypes": ("float64",)}, cases)
+        return [*results, *more], [*problems, *found]
+    return results, problems
 
 
-def _run(given: Mapping[str, Any]) -> tuple[list[CellResult], list[str]]:
-    with Engine(check_request(complete_options(given))) as engine:
+def _run(given: Mapping[str, Any], cases: SharedCases) -> tuple[list[CellResult], list[str]]:
+    with Engine(check_request(complete_options(given)), cases=cases) as engine:
         report = engine.run()
     problems = [] if report.exit_code == 0 else list(describe_problems(report))
     return list(report.results), problems
@@ -253,7 +277,6 @@ def _write_exports(path: Path, options: PortRequest, tell: Tell) -> dict[str, Ex
 
 def spec_name(text: str, library: Library) -> str:
     """Return a name for a spec that no shipped spec has: ``GPT2`` becomes ``gpt2``."""
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()
-    name = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_")[:50]
+    name = re.sub(r"\W", "_", snake_case(text), flags=re.ASCII).strip("_")[:50]
     name = name if name[:1].isalpha() else f"model_{name}".rstrip("_")
     return f"{name}_port" if name in library.names("model") else name
