@@ -33,6 +33,8 @@ CALLS = {
 UNCHANGED = frozenset({"copy", "copy_p", "optimization_barrier", "sharding_constraint", "name"})
 # Constants with more entries are not evaluated.
 MOST_ENTRIES = 1 << 22
+# A scan over more layers is not unrolled.
+MOST_STEPS = 128
 
 Modules = tuple[tuple[str, str], ...]
 
@@ -163,6 +165,10 @@ class JaxprReader:
             inner = getattr(jaxpr, "jaxpr", jaxpr)
             function = inner.debug_info.func_name if "custom" in name else function
             return self.read(inner, consts, arguments, modules, place, function)
+        if name == "scan" and is_over_weights(params, arguments):
+            steps = jax.make_jaxpr(unrolled(params))(*(var.aval for var in eqn.invars))
+            consts = [constant(c) for c in steps.consts]
+            return self.read(steps.jaxpr, consts, arguments, modules, place, function)
         if name == "select_n" and (chosen := arguments[0].uniform()) is not None:
             return [arguments[1 + int(chosen)]]
         numbers = evaluate(eqn.primitive, params, [a.number for a in arguments])
@@ -195,6 +201,41 @@ class JaxprReader:
             return [_broadcast(arguments[0], shapes[0], params["broadcast_dimensions"], value)]
         name = "reshape" if name in ("squeeze", "expand_dims") else name
         return [value(name, arguments, shape, result) for result, shape in enumerate(shapes)]
+
+
+def is_over_weights(params: dict[str, Any], arguments: Sequence[Value]) -> bool:
+    """Return whether a scan is a stack of layers: all its sequences are made of weights."""
+    sequences = arguments[params["num_consts"] + params["num_carry"] :]
+    made_of = [v for v in needed(sequences) if not v.inputs and v.number is None]
+    return (
+        bool(made_of)
+        and all(v.op == "weight" for v in made_of)
+        and int(params["length"]) <= MOST_STEPS
+    )
+
+
+def unrolled(params: dict[str, Any]) -> Callable[..., list[Any]]:
+    """Return a function with the steps of a scan one after another, each in a module."""
+    first = params["num_consts"] + params["num_carry"]
+    step = core.jaxpr_as_fun(params["jaxpr"])
+    kind = params["jaxpr"].jaxpr.debug_info.func_name or "step"
+
+    def run(*arguments: Any) -> list[Any]:
+        constants, states = (
+            arguments[: params["num_consts"]],
+            arguments[params["num_consts"] : first],
+        )
+        order = range(int(params["length"]))
+        outputs: dict[int, list[Any]] = {}
+        for number in reversed(order) if params["reverse"] else order:
+            rows = [jax.lax.index_in_dim(a, number, keepdims=False) for a in arguments[first:]]
+            with jax.named_scope(f"{MODULE}{kind}.{number}|{kind}"):
+                results = step(*constants, *states, *rows)
+            states, outputs[number] = results[: len(states)], results[len(states) :]
+        columns = zip(*(outputs[number] for number in order), strict=True)
+        return [*states, *map(jax.numpy.stack, columns)]
+
+    return run
 
 
 def number_of(value: Value, shape: Sequence[int]) -> Array | None:

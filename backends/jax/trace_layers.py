@@ -117,7 +117,7 @@ def dense_of(
     return None
 
 
-def dense_layer(t: JaxTranslation, product: Value, bias: Value | None) -> NodePlan | None:
+def dense_layer(t: JaxTranslation, product: Value, bias: WeightView | None) -> NodePlan | None:
     c = contraction(t, product)
     found = None if c is None else dense_of(t, c)
     if found is None:
@@ -125,7 +125,9 @@ def dense_layer(t: JaxTranslation, product: Value, bias: Value | None) -> NodePl
     x, view, axes, count, lengths = found
     before = x.shape[: len(x.shape) - count]
     units = math.prod(lengths)
-    weights = {"W": (view.weight, view.rule(axes))} | ({} if bias is None else {"b": (bias, "")})
+    weights = {"W": (view.weight, view.rule(axes))}
+    if bias is not None:
+        weights["b"] = (bias.weight, bias.rule(range(len(lengths))))
     return RecognisedLayer(
         "dense",
         x,
@@ -136,12 +138,14 @@ def dense_layer(t: JaxTranslation, product: Value, bias: Value | None) -> NodePl
     ).match(t)
 
 
-def _bias(value: Value, shape: Sequence[int]) -> Value | None:
-    """Return the weight that is added to the last axes of a value of this shape."""
-    weight = peeled(value)
-    if weight.op == "reshape":
-        weight = weight.inputs[0]
-    return weight if weight.op == "weight" and weight.shape == tuple(shape) else None
+def _bias(value: Value, shape: Sequence[int]) -> WeightView | None:
+    """Return the weight, or the part of it, that is added to the last axes of a value."""
+    value = peeled(value)
+    for part in (value, *value.inputs[: value.op == "reshape"]):
+        view = weight_view(part)
+        if view is not None and part.shape == tuple(shape):
+            return view
+    return None
 
 
 @rule("add")
@@ -150,8 +154,8 @@ def _layer_with_bias(t: JaxTranslation, v: Value) -> NodePlan | None:
         if not t.alone(product) or product.shape != v.shape:
             continue
         if product.op == "conv_general_dilated":
-            bias = patterns.vector(other, v.shape[-1])
-            if bias is not None and (match := _convolution(t, product, bias)) is not None:
+            vector = patterns.vector(other, v.shape[-1])
+            if vector is not None and (match := _convolution(t, product, vector)) is not None:
                 return match
         c = contraction(t, product)
         found = None if c is None else dense_of(t, c)

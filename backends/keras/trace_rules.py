@@ -247,23 +247,15 @@ def _pool(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     pads = pads_of(layer, shape[1:-1], kernel)
     if layer.data_format != "channels_last" or pads is None:
         return None
-    largest = "Max" in type(layer).__name__
-    padded = any(n for pair in pads for n in pair)
-    square = len(kernel) == 2 and len(set(kernel)) == len(set(layer.strides)) == 1
-    same = all(pair == [pads[0][0]] * 2 for pair in pads)
-    if square and same and (largest or not padded):
-        settings = {"window": kernel, "stride": list(layer.strides), "padding": short_pads(pads)}
-        return t.layer("max_pool_first" if largest else "avg_pool", inputs, settings, {}, about)
     windows = {
         "size": kernel,
         "stride": list(layer.strides),
         "dilation": [1] * len(kernel),
         "pads": pads,
     }
-    if largest or not padded:
-        return t.builder.over_windows(inputs[0], windows, "max" if largest else "mean", about)
+    op = "max" if "Max" in type(layer).__name__ else "mean"
     # Keras does not count padding.
-    return t.builder.mean_inside(inputs[0], windows, about)
+    return t.builder.pool(inputs[0], windows, op, about)
 
 
 @RULES.of("ZeroPadding1D", "ZeroPadding2D")

@@ -209,28 +209,12 @@ def _pool(t: Any, node: Any, about: About) -> Result:
     strides, dilations = a.get("strides", [1] * len(kernel)), a.get("dilations", [1] * len(kernel))
     if len([n for n in node.output if n]) > 1:
         return None
-    x = t.get(node.input[0])
     pads = pads_of(t, a, shape[2:], kernel, bool(a.get("ceil_mode")))
-    padded = any(n for pair in pads for n in pair)
-    largest = node.op_type == "MaxPool"
-    square = all(len(set(map(str, each))) == 1 for each in (kernel, strides, short_pads(pads)))
-    symmetric = all(low == high for low, high in pads)
-    inside = bool(a.get("count_include_pad")) and not a.get("ceil_mode")
-    plain_mean = not largest and (not padded or inside)
-    if len(kernel) == 2 and square and symmetric and set(dilations) == {1}:
-        settings = {"window": kernel, "stride": list(strides), "padding": [p for p, _ in pads]}
-        if largest or plain_mean:
-            layer = "max_pool_first" if largest else "avg_pool"
-            return t.layer(layer, [x], settings, {}, about, 1)
-    value, _ = channels_last(t, x, shape, about)
+    op = "max" if node.op_type == "MaxPool" else "mean"
+    counted = bool(a.get("count_include_pad")) and not a.get("ceil_mode")
+    value, _ = channels_last(t, t.get(node.input[0]), shape, about)
     windows = {"size": kernel, "stride": list(strides), "dilation": list(dilations), "pads": pads}
-    if largest:
-        return channels_first(t, t.builder.over_windows(value, windows, "max", about), about)
-    if plain_mean:
-        result = t.builder.over_windows(value, windows, "mean", about)
-    else:
-        result = t.builder.mean_inside(value, windows, about)
-    return channels_first(t, result, about)
+    return channels_first(t, t.builder.pool(value, windows, op, about, counted), about)
 
 
 @RULES.of("GlobalAveragePool", "GlobalMaxPool")

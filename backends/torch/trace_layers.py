@@ -161,7 +161,7 @@ def _pool(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     name = "max_pool_first" if "max_pool" in str(node.target) else "avg_pool"
-    attributes = {
+    attributes: dict[str, Any] = {
         "window": _each(a["kernel_size"], 2),
         "stride": _each(a["stride"] or a["kernel_size"], 2),
         "padding": _each(a["padding"], 2),
@@ -173,7 +173,7 @@ def _pool(
     ):
         return unsupported(t, node, about)
     if name == "avg_pool" and not a["count_include_pad"] and any(attributes["padding"]):
-        return unsupported(t, node, about)
+        attributes["count_padding"] = False
     return t.builder.layer(name, [a["self"]], attributes, {}, about, channels=1)
 
 

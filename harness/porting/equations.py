@@ -275,7 +275,8 @@ def _match_axes(
         while True:
             if before and after and _product(before) == _product(after):
                 break
-            if (not before or _size(before) <= _size(after)) and i < len(old):
+            shorter = not before or (bool(after) and _size(before) <= _size(after))
+            if shorter and i < len(old):
                 before.append(old[i])
                 i += 1
             elif j < len(new):

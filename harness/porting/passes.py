@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.porting.attention import AttentionLayers, fold_scales
+from harness.porting.attention_equations import (
+    drop_shifts,
+    move_unit_axes,
+    recognise_attention,
+)
 from harness.porting.integers import write_integers_as_floats
 from harness.porting.loops import expand_loops
+from harness.porting.padding import join_padding
 from harness.porting.recognise import (
     recognise_functions,
     recognise_layers,
@@ -14,6 +20,7 @@ from harness.porting.recognise import (
     split_tied_bias,
 )
 from harness.porting.recurrent import RecurrentLayers
+from harness.porting.repeats import find_repeats
 from harness.porting.rewriting import Calls
 from harness.porting.simplify import (
     channels_last,
@@ -26,6 +33,8 @@ from harness.porting.simplify import (
 from harness.porting.sizes import ModelGraph
 
 PASSES = (
+    join_padding,
+    drop_shifts,
     select_rows,
     recognise_constants,
     write_integers_as_floats,
@@ -40,6 +49,11 @@ PASSES = (
     # Permutations may be neighbours only now.
     channels_last,
     drop_broadcasts,
+    move_unit_axes,
+    move_reshapes,
+    recognise_attention,
+    # The keys of an attention are permuted again.
+    channels_last,
     fold_scales,
     share_concatenations,
 )
@@ -53,4 +67,5 @@ def simplify(graph: ModelGraph) -> ModelGraph:
     for rule in rules:
         calls.rewrite(rule)
         calls.drop_unused()
-    return replace(graph, calls=tuple(calls.by_name.values()), outputs=calls.outputs)
+    graph = replace(graph, calls=tuple(calls.by_name.values()), outputs=calls.outputs)
+    return find_repeats(graph)

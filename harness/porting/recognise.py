@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -34,6 +34,7 @@ def _functions() -> dict[str, Callable[[Array], Array]]:
         "silu": lambda x: x * expit(x),
         "softplus": lambda x: np.logaddexp(x, 0),
         "relu": lambda x: np.maximum(x, 0),
+        "relu6": lambda x: np.clip(x, 0, 6),
         "hard_sigmoid_sixth": lambda x: np.clip(x / 6 + 0.5, 0, 1),
         "erf": erf,
         "sigmoid": expit,
@@ -59,18 +60,15 @@ def recognise_functions(
     """Replace the equations of a function such as ``gelu_tanh`` by its name."""
     if call.op not in _NUMPY or not call.inputs:
         return [call]
-    cone: dict[str, TracedCall] = {call.name: call}
-    sources = _sources(call, done, cone)
-    if sources is None or len(cone) < 2:
-        return [call]
-    source = next(iter(sources))
-    points = _points(cone.values())
-    values = _evaluate(call, cone, {source: points})
-    for name, function in _functions().items():
-        with np.errstate(all="ignore"):
-            expected = function(points)
-        if name != call.op and np.allclose(values, expected, rtol=CLOSE, atol=TINY, equal_nan=True):
-            return [replace(call, op=name, inputs=(source,), attributes={})]
+    for source, cone in _cones(call, done):
+        points = _points(cone.values())
+        values = _evaluate(call, cone, {source: points})
+        for name, function in _functions().items():
+            with np.errstate(all="ignore"):
+                expected = function(points)
+            same = np.allclose(values, expected, rtol=CLOSE, atol=TINY, equal_nan=True)
+            if name != call.op and same:
+                return [replace(call, op=name, inputs=(source,), attributes={})]
     return [call]
 
 
@@ -81,28 +79,27 @@ def _points(calls: Iterable[TracedCall]) -> Array:
     return np.unique([*POINTS, *near])
 
 
-def _sources(
-    call: TracedCall, done: Mapping[str, TracedCall], cone: dict[str, TracedCall]
-) -> set[str] | None:
-    """Return the only value that elementwise equations depend on; None if there are several.
-
-    ``cone`` gets the calls of the equations. The search stops at a value with several users that
-    all others lead to, so it looks at the deepest source that is common.
-    """
+def _cones(
+    call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterator[tuple[str, dict[str, TracedCall]]]:
+    """Yield each value that is the only one on which elementwise equations depend, and the calls of
+    the equations."""
+    cone = {call.name: call}
     reached = set(call.sources)
-    while len(reached) != 1:
-        if not reached or len(cone) > MOST_CALLS:
-            return None
-        # Open the value that was computed last; the values before it may be shared.
-        latest = next(name for name in reversed([*done]) if name in reached)
+    while reached and len(cone) <= MOST_CALLS:
+        latest = next(iter(reached))
+        if len(reached) > 1:
+            # Open the value that was computed last; the values before it may be shared.
+            latest = max(reached, key=list(done).index)
+        elif len(cone) > 1:
+            yield latest, cone
         opened = done[latest]
         known = opened.op in _NUMPY or opened.op in _functions()
         if not known or opened.shape != call.shape:
-            return None
+            return
         cone[latest] = opened
         reached.discard(latest)
-        reached.update(opened.sources)
-    return reached
+        reached |= set(opened.sources)
 
 
 def _evaluate(call: TracedCall, cone: Mapping[str, TracedCall], values: dict[str, Array]) -> Array:

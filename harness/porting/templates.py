@@ -181,6 +181,9 @@ class BlockWriter:
         name = str(call.attributes["name"])
         relative = name.removeprefix(f"{self.block.path}.") if self.block.path else name
         owner, _, leaf = relative.rpartition(".")
+        if self.block.path and relative == name:
+            # Equal blocks have equal names for weights that are not named after their block.
+            leaf = "weight"
         own = self._unique(owner.rpartition(".")[2] if owner and leaf == "weight" else leaf)
         shape = ", ".join(self.template.number(n, "length") for n in call.shape)
         if self.parts.graph.weights[name][1]:

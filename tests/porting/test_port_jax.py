@@ -68,6 +68,34 @@ def test_operators_without_a_rule_are_named_with_their_line(tmp_path: Path) -> N
     assert "models_jax.py:29: while" in refused["error"]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_scan_over_stacked_weights_is_a_row_of_layers(reverse: bool) -> None:
+    jax = pytest.importorskip("jax")
+    from harness.backends.jax.jaxprs import JaxprReader, Value, unrolled
+
+    def layers(weights: Any, x: Any) -> Any:
+        def layer(h: Any, row: Any) -> Any:
+            h = jax.numpy.tanh(h @ row)
+            return h, h.sum()
+
+        return jax.lax.scan(layer, x, weights, reverse=reverse)
+
+    weights, x = jax.numpy.arange(48.0).reshape(3, 4, 4) / 48, jax.numpy.ones((2, 4))
+    jaxpr = jax.make_jaxpr(layers)(weights, x).jaxpr
+    (scan,) = jaxpr.eqns
+    for one, other in zip(unrolled(scan.params)(x, weights), layers(weights, x), strict=True):
+        assert abs(one - other).max() < 1e-6
+    reader = JaxprReader(lambda source: "")
+    arguments = [
+        Value(op, (), {"name": op}, v.aval.shape, v.aval.dtype)
+        for op, v in zip(("weight", "input"), jaxpr.invars, strict=True)
+    ]
+    reader.read(jaxpr, [], arguments)
+    order = range(3)[::-1] if reverse else range(3)
+    products = [v.modules for v in reader.values if v.op == "dot_general"]
+    assert products == [((f"layer.{n}", "layer"),) for n in order]
+
+
 @needs_flax
 def test_linen_images_are_layers(tmp_path: Path) -> None:
     ported = port(tmp_path, "models_flax.py:cnn:cnn_variables", "x=batch,12,12,3")

@@ -194,43 +194,57 @@ class GraphBuilder:
             value = self.node("reshape", [value], about, shape)
         return value
 
-    def over_windows(
-        self, value: Operand, windows: Mapping[str, Any], op: str, about: Mapping[str, Any]
+    def pool(
+        self,
+        value: Operand,
+        windows: Mapping[str, Any],
+        op: str,
+        about: Mapping[str, Any],
+        counted: bool = False,
     ) -> str:
         """Add the ``mean`` or ``max`` over the windows of an image with channels last.
 
         ``windows`` has the lists ``size``, ``stride``, ``dilation`` and ``pads`` (pairs), with an
-        entry for each axis of the image.
+        entry for each axis of the image. A mean includes padding only if ``counted``.
         """
-        shape, rank = self.shape_of(value), len(windows["size"])
+        shape = self.shape_of(value)
         counts = [
             (length + sum(pair) - (size - 1) * dilation - 1) // stride + 1
             for length, pair, size, dilation, stride in zip(
-                shape[1 : 1 + rank],
+                shape[1:-1],
                 *(windows[n] for n in ("pads", "size", "dilation", "stride")),
                 strict=True,
             )
         ]
-        own = (shape[0], *counts, *windows["size"], shape[-1])
+        about = {**about, "shape": (shape[0], *counts, shape[-1])}
+        counted = counted or not any(n for pair in windows["pads"] for n in pair)
+        if len(counts) == 2 and set(windows["dilation"]) == {1}:
+            settings = {"window": windows["size"], "stride": windows["stride"]}
+            settings["padding"] = short_pads(windows["pads"])
+            if op == "mean" and not counted:
+                settings["count_padding"] = False
+            return self.layer(
+                "max_pool_first" if op == "max" else "avg_pool", [value], settings, {}, about
+            )
+        if op == "max" or counted:
+            return self._over_windows(value, windows, op, about)
+        # The mean of windows over ones is the share of each window that is inside.
+        one = {**about, "shape": (*shape[:-1], 1)}
+        part = self.cut(value, len(shape) - 1, (0, 1, 1), one)
+        ones = self.node("+", [1, self.node("*", [0, part], one)], one)
+        share = self._over_windows(ones, windows, op, {**about, "shape": (*about["shape"][:-1], 1)})
+        return self.node("/", [self._over_windows(value, windows, op, about), share], about)
+
+    def _over_windows(
+        self, value: Operand, windows: Mapping[str, Any], op: str, about: Mapping[str, Any]
+    ) -> str:
+        """Add a reduction of windows; the shape in ``about`` is the result's."""
+        shape, rank = about["shape"], len(windows["size"])
         places = {**windows, "axes": list(range(1, 1 + rank)), "lowest": op == "max"}
+        own = (*shape[:-1], *windows["size"], shape[-1])
         parts = self.add("windows", [value], places, **{**about, "shape": own})
         axes = list(range(1 + rank, 1 + 2 * rank))
-        last = (shape[0], *counts, shape[-1])
-        return self.node(op, [parts], about, last, axis=axes, keepdims=False)
-
-    def mean_inside(
-        self, value: Operand, windows: Mapping[str, Any], about: Mapping[str, Any]
-    ) -> str:
-        """Add the mean over those entries of each window that are inside the image; see
-        :meth:`over_windows`."""
-        shape = self.shape_of(value)
-        one = (*shape[:-1], 1)
-        # The mean of windows over ones is the share of each window that is inside.
-        part = self.cut(value, len(shape) - 1, (0, 1, 1), about)
-        ones = self.node("+", [1, self.node("*", [0, part], about, one)], about, one)
-        share = self.over_windows(ones, windows, "mean", about)
-        mean = self.over_windows(value, windows, "mean", about)
-        return self.node("/", [mean, share], about, self.shape_of(mean))
+        return self.node(op, [parts], about, axis=axes, keepdims=False)
 
     def layer(
         self,

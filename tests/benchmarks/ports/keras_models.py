@@ -10,11 +10,11 @@ INPUTS = {"resnet50": [], "mobilenet_v2": [], "lstm_classifier": []}
 
 
 def resnet50():
-    return keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
+    return keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10)
 
 
 def mobilenet_v2():
-    return keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=10)
+    return keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3), classes=10)
 
 
 def lstm_classifier():

@@ -1,0 +1,139 @@
+"""Rewrites of traced graphs, without a framework: the equations of a spec, from a graph by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.language.library import Library
+from harness.porting.passes import simplify
+from harness.porting.run import library_layer
+from harness.porting.sizes import combine
+from harness.porting.spec import write_spec
+from harness.runtime.own_model.graph import GraphBuilder
+
+LIBRARY = Library(())
+
+
+class Graph:
+    """A traced graph that is built call by call; values have channels last."""
+
+    def __init__(self, *shape: int, **weights: tuple[int, ...]) -> None:
+        self.builder = GraphBuilder("model", {n: (s, True) for n, s in weights.items()})
+        self.weights = weights
+        self.x = self.add("input", [], shape, name="x")
+
+    def add(self, op: str, inputs: Any, shape: tuple[int, ...], **attributes: Any) -> str:
+        about = {"shape": shape, "kind": "float", "modules": (), "place": "", "values": None}
+        return str(self.builder.add(op, inputs, attributes, **about))
+
+    def weight(self, name: str) -> str:
+        return self.add("weight", [], self.weights[name], name=name)
+
+    def about(self, *shape: int) -> dict[str, Any]:
+        return {"shape": shape, "kind": "float", "modules": (), "place": ""}
+
+    def dense(self, x: str, weight: str, shape: tuple[int, ...]) -> str:
+        weights = {"W": (self.weight(weight), "")}
+        if bias := f"{weight}_b" in self.weights:
+            weights["b"] = (self.weight(f"{weight}_b"), "")
+        settings = {"units": shape[-1], "bias": bias}
+        return str(self.builder.layer("dense", [x], settings, weights, self.about(*shape)))
+
+    def spec(self, result: str) -> dict[str, Any]:
+        """Return the spec of the graph with this result."""
+        self.builder.graph["outputs"] = [["y", result]]
+        graph = simplify(combine([self.builder.graph], {}))
+        layers = {n: library_layer(LIBRARY, n).attributes for n in LIBRARY.names("layer")}
+        text = write_spec(graph, "model", {"x": "[1]"}, {}, LIBRARY.names("function"), layers).text
+        return dict(yaml.safe_load(text))
+
+
+def convolution(g: Graph, x: str, shape: tuple[int, ...], **settings: Any) -> str:
+    given = {"units": shape[-1], "kernel": 3, "padding": 0, "bias": False, **settings}
+    weights = {"W": (g.weight("w"), "")}
+    return str(g.builder.layer("conv2d", [x], given, weights, g.about(*shape)))
+
+
+def test_zeros_around_an_image_are_the_padding_of_a_convolution() -> None:
+    g = Graph(2, 5, 6, 3, w=(3, 3, 3, 4))
+    padded = g.builder.pad(g.x, {1: (1, 2), 2: (0, 1)}, g.about())
+    spec = g.spec(convolution(g, str(padded), (2, 8, 7, 4), padding=1))
+    (layer,) = spec["layers"].values()
+    assert layer["padding"] == [[2, 3], [1, 2]]
+    assert "windows" not in spec["equations"]
+
+
+@pytest.mark.parametrize(("function", "joined"), [("relu", True), ("tanh", False)])
+def test_zeros_are_the_padding_of_a_maximum_of_values_at_least_zero(
+    function: str, joined: bool
+) -> None:
+    g = Graph(2, 5, 6, 3)
+    x = g.add(function, [g.x], (2, 5, 6, 3))
+    padded = str(g.builder.pad(x, {1: (1, 1), 2: (1, 1)}, g.about()))
+    windows = {"size": [3, 3], "stride": [2, 2], "dilation": [1, 1], "pads": [[0, 0], [0, 0]]}
+    spec = g.spec(g.builder.pool(padded, windows, "max", g.about()))
+    (layer,) = spec["layers"].values()
+    assert (layer.get("padding") == 1) is joined
+    assert ("windows" in spec["equations"]) is not joined
+
+
+def test_a_mean_without_padding_is_a_pool() -> None:
+    g = Graph(2, 5, 6, 3)
+    windows = {"size": [3, 2], "stride": [2, 2], "dilation": [1, 1], "pads": [[1, 1], [0, 1]]}
+    spec = g.spec(g.builder.pool(g.x, windows, "mean", g.about()))
+    expected = {"window": [3, 2], "padding": [[1, 1], [0, 1]], "count_padding": False}
+    (layer,) = spec["layers"].values()
+    assert layer == {"layer": "avg_pool", **expected}
+
+
+def test_a_limited_relu_is_recognised() -> None:
+    g = Graph(2, 6)
+    spec = g.spec(g.add("minimum", [g.add("relu", [g.x], (2, 6)), 6.0], (2, 6)))
+    assert spec["equations"].strip() == "y = relu6(x)"
+
+
+def test_attention_with_a_shift_and_axes_of_length_1() -> None:
+    square = dict.fromkeys(("q", "k", "v", "o"), (8, 8))
+    g = Graph(2, 5, 8, **square, **{f"{n}_b": (8,) for n in square})
+    heads = {
+        n: g.add("reshape", [g.dense(g.x, n, (2, 5, 8))], (2, 5, 2, 4)) for n in ("q", "k", "v")
+    }
+    query = g.add("permute", [heads["q"]], (2, 2, 5, 4), axes=[0, 2, 1, 3])
+    key = g.add("permute", [heads["k"]], (2, 2, 4, 5), axes=[0, 2, 3, 1])
+    value = g.add("permute", [heads["v"]], (2, 2, 5, 4), axes=[0, 2, 1, 3])
+    scores = g.add("@", [query, key], (2, 2, 5, 5))
+    scores = g.add("reshape", [scores], (2, 2, 5, 1, 5))
+    scores = g.add("permute", [scores], (1, 2, 2, 5, 5), axes=[3, 0, 1, 2, 4])
+    scores = g.add("*", [scores, 0.5], (1, 2, 2, 5, 5))
+    largest = g.add("max", [scores], (1, 2, 2, 5, 1), axis=[4], keepdims=True)
+    shifted = g.add("-", [scores, largest], (1, 2, 2, 5, 5))
+    chosen = g.add("softmax", [shifted], (1, 2, 2, 5, 5), axis=4)
+    chosen = g.add("reshape", [chosen], (2, 2, 5, 5))
+    mixed = g.add("@", [chosen, value], (2, 2, 5, 4))
+    mixed = g.add("permute", [mixed], (2, 5, 2, 4), axes=[0, 2, 1, 3])
+    spec = g.spec(g.dense(g.add("reshape", [mixed], (2, 5, 8)), "o", (2, 5, 8)))
+    (layer,) = spec["layers"].values()
+    assert layer == {"layer": "self_attention", "heads": 2, "head": 4}
+
+
+def test_repeated_parts_of_a_graph_without_modules_are_definitions() -> None:
+    sizes = {"a": 6, "b": 6, "c": 7, "d": 7}
+    g = Graph(2, 5, 4, **{f"{n}_{way}": (4, 4) for n in sizes for way in ("up", "down")})
+    h = g.x
+    for name, width in sizes.items():
+        inner = g.add("relu", [g.dense(h, f"{name}_up", (2, 5, width))], (2, 5, width))
+        h = g.add("+", [h, g.dense(inner, f"{name}_down", (2, 5, 4))], (2, 5, 4))
+    spec = g.spec(h)
+    (definition,) = spec["definitions"]
+    assert [entry["units"] for entry in definition["layers"].values()] == ["units", 4]
+    uses = [(entry["repeat"], entry["units"]) for entry in spec["layers"].values()]
+    assert uses == [(2, 6), (2, 7)]
+
+
+def test_an_axis_of_length_1_at_the_front_is_no_part_of_a_reshape() -> None:
+    g = Graph(1, 3, 4, 5)
+    spec = g.spec(g.add("reshape", [g.x], (1, 60)))
+    assert spec["equations"].strip() == "y = merge(x, axes=[1, 2, 3])"
