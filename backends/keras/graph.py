@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from harness.extend import Native, Program, Tensors
 from harness.extend.executor import VARIABLES, Claimed, Line, Session, Values, WholeModel
 from harness.extend.program import (
@@ -89,13 +91,19 @@ def eager(
     return run
 
 
-def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
+def symbolic(
+    native: KerasLayer,
+    is_zero: Callable[[Any], bool],
+    cast: Any,
+    join: Callable[[Any], Any],
+) -> Claimed:
     """Return a function that prepares a call of the layer for the interpreter. The call gets Keras'
     symbolic tensors, while a ``keras.Model`` is built.
 
     ``is_zero`` says whether an initial state is constant zero. If all initial states are zero,
     Keras creates them. ``cast`` converts results to float32; it is None unless the layer has a
-    mixed dtype policy.
+    mixed dtype policy. ``join`` makes a constant a symbolic tensor: Keras would call the layer at
+    once for a constant, with the layer's current variables.
     """
 
     def claimed(node: Node) -> Line:
@@ -106,9 +114,8 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
             states, extra_arguments = _states(given), native.extra_arguments
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
             free |= extra_arguments(given) if extra_arguments is not None else {}
-            made = _cast_results(
-                _as_list(native.layer(*_source(native.layer, given), **free)), cast
-            )
+            sources = map(join, _source(native.layer, given))
+            made = _cast_results(_as_list(native.layer(*sources, **free)), cast)
             # New statistics are not tensors of the graph: Keras updates them as a side effect.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 
@@ -210,7 +217,18 @@ class KerasModels(WholeModel):
         env = self._inputs(program, set(free_values(Block((), nodes, tuple(ends)))), sizes)
         inputs = dict(env)
         cast = self.keras.ops.cast if self.session.products else None
-        layers = {key: symbolic(native, is_zero, cast) for key, native in self.natives.items()}
+        ops = self.keras.ops
+
+        def join(value: Any) -> Any:
+            if isinstance(value, keras_tensor) or not inputs:
+                return value
+            nothing = ops.take(next(iter(inputs.values())), np.zeros(0, "int32"), axis=0)
+            zero = ops.sum(ops.cast(nothing, "float32"))
+            dtype = self.keras.backend.standardize_dtype(value.dtype)
+            return ops.add(ops.cast(zero, dtype), value)
+
+        natives = self.natives.items()
+        layers = {key: symbolic(native, is_zero, cast, join) for key, native in natives}
         env[VARIABLES] = {}
         self.session.interpreter(sizes, self.session.claimed(phase) | layers).run(nodes, env)
         rest = tuple(node for node in program.nodes if not done.issuperset(node.outputs))

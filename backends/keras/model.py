@@ -162,7 +162,9 @@ class Assembly:
             return
         elif node.op == "softmax":
             (source,) = node.inputs
-            name = self._name(self.program.names.get(node.output, f"value_{node.output}"))
+            named = self.program.names.get(node.output, f"value_{node.output}")
+            # Keras allows no slash, which separates a layer and its value.
+            name = self._name(named.replace("/", "."))
             layer = self.keras.layers.Softmax(name=name)
             self.tensors[node.output] = layer(self.tensors[source])
         elif self._is_plain(node):

@@ -28,9 +28,11 @@ layers:
   exact: {layer: dense, units: heads * head, activation: gelu}
   near: {layer: dense, units: heads * head, activation: gelu_tanh}
   swish: {layer: dense, units: heads * head, activation: silu}
+  place: {layer: embedding, rows: 9, units: heads * head}
 equations: |
   attended = shared(every(attend(centred(x))))
-  y = grouped(swish(near(exact(scaled(among(attended, x[..., 0] > 0.5))))))
+  mixed = grouped(swish(near(exact(scaled(among(attended, x[..., 0] > 0.5))))))
+  y = mixed + place(index(astype(arange(time)), 9))
 targets:
   target: {shape: [batch, time, heads * head]}
 loss: mean(squared_error(y, target))
