@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from harness.extend import Array, ArrayDict, Arrays, UsageError
 from harness.extend.models import (
@@ -136,7 +137,7 @@ class TorchModel(OwnModel):
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
         returned = self._call(given, placing, training)
-        return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
+        return {n: self.backend.numpy(t) for n, t in naming(self._widened(returned)).items()}
 
     def with_noise(self, noise: Sequence[Array]) -> AbstractContextManager[None]:
         if self.path == "compiled":
@@ -164,6 +165,14 @@ class TorchModel(OwnModel):
     def _export(self, path: Path, given: Arrays, placing: Placing) -> None:
         self.module.eval()
         export_to_onnx(self.module, path, self._tensors(given), placing)
+
+    def _widened(self, returned: Any) -> Any:
+        """Return what the module returns, with float32 in the session's dtype: a module may compute
+        its last layers in float32."""
+        return tree_map(
+            lambda t: t.to(self.dtype) if getattr(t, "dtype", None) == torch.float32 else t,
+            returned,
+        )
 
     def modules_with(self, name: str) -> Collection[str]:
         tensor = self.tensors[name]
@@ -219,7 +228,7 @@ class TorchModel(OwnModel):
         leaves = {n: p.requires_grad_() for n, p in self.trained.items()}
         leaves |= {n: t.requires_grad_() for n, t in tensors.items() if t.is_floating_point()}
         with torch.enable_grad(), _default_dtype(self.dtype), _differentiable(training):
-            results = naming(placing.call(self.function, tensors))
+            results = naming(self._widened(placing.call(self.function, tensors)))
             directions = self._tensors({n: cotangents[n] for n in results})
             scalar = sum((results[n] * directions[n]).sum() for n in results)
             target = self.backend.gradients_of(scalar, leaves)

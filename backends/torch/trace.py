@@ -273,7 +273,9 @@ class _Translation:
             return
         if node.target is operator.getitem:
             source, index = node.args
-            self.values[node] = self.values[source][index]
+            value = self.values[source]
+            # An operator without a rule has one value for all of its results.
+            self.values[node] = value if isinstance(value, str) else value[index]
             return
         if not isinstance(node.target, torch._ops.OpOverload):
             self.values[node] = unsupported(self, node, self._about(node))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.defaults.catalogue import catalogue, frameworks, select_entries
 from harness.errors import UsageError
 from harness.files.user_file import displayed
 from harness.output.markdown import escaped
-from harness.porting.inputs import InputDeclaration, free_sizes
+from harness.porting.inputs import InputDeclaration
 from harness.porting.options import PortRequest
 from harness.porting.proof import Ported
-from harness.porting.sizes import lengths_of
 
 README = "README.md"
 # The first line of the README, by which a later port recognises a folder that it may replace.
@@ -55,8 +54,14 @@ def write_folder(source: Path, folder: Path) -> list[str]:
     return [README, *names]
 
 
-def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: PortRequest) -> str:
-    """Return the text of the README: what was ported, the proof, and how to repeat it."""
+def describe(
+    ported: Ported,
+    declarations: Sequence[InputDeclaration],
+    sizes: Mapping[str, tuple[int, ...]],
+    options: PortRequest,
+) -> str:
+    """Return the text of the README: what was ported, the proof, and how to repeat it. ``sizes``
+    has the length of each free size in each trace."""
     inputs = " ".join(f"--input {d}" for d in declarations)
     name, model = ported.name, shlex.quote(options.model)
     lines = [
@@ -75,7 +80,7 @@ def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: 
         "model or a backend includes the gradients of all weights.",
         "",
         *(f"- {line}" for line in ported.proof_lines()),
-        *_longest(declarations),
+        *_longest(sizes),
     ]
     lines += _differing_defaults(ported)
     if ported.remarks:
@@ -97,9 +102,8 @@ def describe(ported: Ported, declarations: Sequence[InputDeclaration], options: 
     return "\n".join(lines)
 
 
-def _longest(declarations: Sequence[InputDeclaration]) -> list[str]:
+def _longest(sizes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return a sentence on the largest lengths in the traces, if there are free sizes."""
-    sizes = lengths_of(free_sizes(declarations))
     if not sizes:
         return []
     listed = ", ".join(f"{name} {max(lengths)}" for name, lengths in sizes.items())

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.checking.own_model.against import Against, parse_against
 from harness.checking.own_model.process import ModelProcess
 from harness.checking.report import describe_problems
@@ -23,6 +25,7 @@ from harness.convert.weights import Weights
 from harness.environments.columns import complete_options
 from harness.errors import UsageError, check_known
 from harness.given.check_request import check_request
+from harness.language.initial_values import listed_constants
 from harness.language.library import Library, content
 from harness.language.model import Spec, fingerprint, load_spec
 from harness.language.schema import Layer
@@ -31,7 +34,7 @@ from harness.porting.options import PortRequest
 from harness.porting.passes import simplify
 from harness.porting.proof import Ported, export_problem
 from harness.porting.readme import README, check_folder, describe, write_folder
-from harness.porting.sizes import TRACES, ModelGraph, combine, lengths_of
+from harness.porting.sizes import ModelGraph, trace_at_sizes
 from harness.porting.spec import PortedSpec, snake_case, write_spec
 from harness.program.serial import encode
 from harness.results.cell import CellResult
@@ -62,15 +65,15 @@ class PortProcess(ModelProcess):
         if not inputs:
             raise UsageError(f"{self.against}: its inputs are unknown: {FORM}")
         declarations = [InputDeclaration.of(text) for text in inputs]
-        sizes = lengths_of(free_sizes(declarations))
-        graphs: list[TracedGraph] = []
-        for number in range(TRACES if sizes else 1):
-            lengths = {name: values[number] for name, values in sizes.items()}
+
+        def trace(lengths: Mapping[str, int]) -> TracedGraph:
             arrays = {d.name: d.array(lengths) for d in declarations}
-            graphs.append(self.call("trace", **place, inputs=arrays))
-        graph = combine(graphs, sizes)
+            traced: TracedGraph = self.call("trace", **place, inputs=arrays)
+            return traced
+
+        graph, first = trace_at_sizes(trace, free_sizes(declarations))
         refuse_unsupported(graph)
-        return graph, graphs[0], declarations
+        return graph, first, declarations
 
     def read_weights(self, spec: Spec, rules: Sequence[str]) -> Weights:
         """Return the values of the model's weights, by the spec's names."""
@@ -85,12 +88,16 @@ class PortProcess(ModelProcess):
             maps=list(rules),
         )
         arrays = self.call("read_weights")
+        listed = {
+            name: array.astype(np.float32) if array.dtype.kind == "f" else array
+            for name, array in listed_constants(training).items()
+        }
         return Weights(
             spec.name,
             fingerprint(spec),
             dict(training.sizes),
             arrays["parameters"],
-            arrays["statistics"],
+            {**listed, **arrays["statistics"]},
             (),
             {"ported": str(self.against)},
         )
@@ -151,7 +158,7 @@ def port(options: PortRequest, tell: Tell) -> Ported:
         shown = traced.label, compared, checked, exports, problems, traced.remarks
         ported = Ported(name, spec, *shown)
         if ported.proved or options.force:
-            readme = describe(ported, traced.declarations, options)
+            readme = describe(ported, traced.declarations, traced.sizes, options)
             (folder / README).write_text(readme, encoding="utf-8")
             return replace(ported, written=write_folder(folder, options.output))
     return ported
@@ -160,13 +167,15 @@ def port(options: PortRequest, tell: Tell) -> Ported:
 @dataclass(frozen=True)
 class TracedSpec:
     """The spec of a traced model. ``label`` describes the model; ``remarks`` are sentences about
-    parts of the model that the spec does not have."""
+    parts of the model that the spec does not have. ``sizes`` has the length of each free size in
+    each trace."""
 
     name: str
     spec: PortedSpec
     label: str
     remarks: Sequence[str]
     declarations: Sequence[InputDeclaration]
+    sizes: Mapping[str, tuple[int, ...]]
 
     @property
     def rules(self) -> list[str]:
@@ -189,7 +198,7 @@ def trace_spec(process: PortProcess, inputs: Sequence[str], name: str | None = N
     layers = {n: library_layer(library, n).attributes for n in library.names("layer")}
     functions = library.names("function")
     spec = write_spec(simplify(graph), name, entries, about, functions, layers)
-    return TracedSpec(name, spec, label, traced["remarks"], declarations)
+    return TracedSpec(name, spec, label, traced["remarks"], declarations, graph.sizes)
 
 
 def library_layer(library: Library, name: str) -> Layer:

@@ -7,7 +7,7 @@ length that differs is expressed by the free sizes, e.g. ``2 * time + 1``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 from typing import Any
@@ -21,8 +21,13 @@ from harness.runtime.own_model.graph import TracedGraph, TracedNode
 # Lengths that no model uses otherwise, so that the traces differ only through the free sizes. The
 # first is below 64, because many models have a table of positions of that length.
 LENGTHS = (11, 7, 5, 13, 17, 19, 23, 29)
+# The longest length at which a model is traced because it compares positions with a number.
+LONGEST = 600
 # The number of traces. Two would show that a length varies; three prove the formula.
 TRACES = 3
+
+# Larger numbers stand for no limit.
+UNLIMITED = 1 << 30
 
 # A length or number: a constant, or an expression of free sizes.
 Dim = int | str
@@ -82,16 +87,76 @@ class ModelGraph:
         return {call.name: call for call in self.calls}
 
 
-def lengths_of(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return the length of each free size in each trace: numbers that all differ."""
+def lengths_of(names: Sequence[str], above: int = 0) -> dict[str, tuple[int, ...]]:
+    """Return the length of each free size in each trace: numbers that all differ. The last length
+    of each size but ``batch`` is above a number, if the number is not 0."""
     count = len(LENGTHS)
-    return {
-        name: tuple(
+    sizes = {
+        name: [
             LENGTHS[(2 * number + trace * 3) % count] + 20 * (number // 4)
             for trace in range(TRACES)
-        )
+        ]
         for number, name in enumerate(names)
     }
+    for number, name in enumerate(n for n in names if above and n != "batch"):
+        sizes[name][-1] = above + 3 + 2 * number
+    return {name: tuple(lengths) for name, lengths in sizes.items()}
+
+
+def position_limits(graph: TracedGraph, sizes: Mapping[str, tuple[int, ...]]) -> dict[int, str]:
+    """Return numbers with which a model compares positions, such as the length of a window, and
+    their places. At lengths below such a number, a comparison has no effect. Smaller numbers than
+    the longest length in ``sizes`` are left out."""
+    longest = max((max(lengths) for lengths in sizes.values()), default=0)
+    numbers: dict[int, str] = {}
+    for node in graph["nodes"]:
+        values = node["values"]
+        if values is None or node["kind"] == "float" or node["op"] in ("input", "weight"):
+            continue
+        entries = np.asarray(values)
+        one = node["op"] == "constant" and entries.size and (entries == entries.flat[0]).all()
+        found = [*node["inputs"], *([int(entries.flat[0])] if one else [])]
+        for number in found:
+            if isinstance(number, int | float) and longest < abs(number) < UNLIMITED:
+                numbers.setdefault(int(abs(number)), node["place"])
+    return numbers
+
+
+def trace_at_sizes(
+    trace: Callable[[Mapping[str, int]], TracedGraph], names: Sequence[str]
+) -> tuple[ModelGraph, TracedGraph]:
+    """Return the graph of a model with free sizes, and its first trace.
+
+    Args:
+        trace: Traces the model at a length of each free size.
+        names: The free sizes.
+
+    Raises:
+        UsageError: the calls of the traces differ, as for a Python loop over a free size.
+    """
+    sizes = lengths_of(names)
+
+    def trace_number(number: int, sizes: Mapping[str, tuple[int, ...]]) -> TracedGraph:
+        return trace({name: lengths[number] for name, lengths in sizes.items()})
+
+    first = trace_number(0, sizes)
+    limits = position_limits(first, sizes)
+    above = max((n for n in limits if n <= LONGEST), default=0)
+    numbers = range(1, TRACES if names else 1)
+    if above and names:
+        longer = lengths_of(names, above)
+        try:
+            graph = combine([first, *(trace_number(n, longer) for n in numbers)], longer)
+        except UsageError:
+            above = 0  # the model does not run at this length, or runs otherwise
+    if not above:
+        graph = combine([first, *(trace_number(n, sizes) for n in numbers)], sizes)
+    first["remarks"] += [
+        f"{place}: the model compares positions with {number}; longer inputs are not proved"
+        for number, place in limits.items()
+        if names and number > above
+    ]
+    return graph, first
 
 
 def combine(graphs: Sequence[TracedGraph], sizes: Mapping[str, tuple[int, ...]]) -> ModelGraph:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 torch = pytest.importorskip("torch")
 
+from harness.backends.torch.own_model import TorchModel  # noqa: E402
 from harness.backends.torch.trace import trace_module  # noqa: E402
 from harness.errors import UsageError  # noqa: E402
 from harness.language.library import Library  # noqa: E402
 from harness.porting.inputs import InputDeclaration, free_sizes  # noqa: E402
 from harness.porting.passes import simplify  # noqa: E402
 from harness.porting.run import library_layer, refuse_unsupported  # noqa: E402
-from harness.porting.sizes import TRACES, combine, lengths_of  # noqa: E402
+from harness.porting.sizes import trace_at_sizes  # noqa: E402
 from harness.porting.spec import write_spec  # noqa: E402
 
 LIBRARY = Library(())
@@ -43,11 +45,12 @@ class Inner(torch.nn.Module):
 def spec_of(module: Any, declared: str = "x=batch,6") -> dict[str, Any]:
     """Return the spec of a module; raise :class:`UsageError` if it cannot be ported."""
     declaration = InputDeclaration.of(declared)
-    sizes = lengths_of(free_sizes([declaration]))
-    arrays = [declaration.array({n: v[k] for n, v in sizes.items()}) for k in range(TRACES)]
     file = SimpleNamespace(path=Path(__file__))
-    graphs = [trace_module(module, {declaration.name: a}, file) for a in arrays]
-    graph = combine(graphs, sizes)
+
+    def trace(lengths: Mapping[str, int]) -> Any:
+        return trace_module(module, {declaration.name: declaration.array(lengths)}, file)
+
+    graph, _ = trace_at_sizes(trace, free_sizes([declaration]))
     refuse_unsupported(graph)
     entries = {declaration.name: declaration.entry()}
     about = {"summary": "A test.", "source": "A test."}
@@ -92,12 +95,24 @@ def test_integers_without_a_formula_are_computed_in_floats() -> None:
     assert re.search(r"table\(index\(astype\(h_?\d* > 0\) \* 4 \+ h_\d, 9\)\)", equations)
 
 
+def local_attention(x: Any, _: Any) -> Any:
+    steps = torch.arange(x.shape[1])
+    near = (steps[:, None] >= steps) & (steps[:, None] - steps < 40)
+    return functional.scaled_dot_product_attention(x, x, x, near)
+
+
+def test_a_window_that_is_longer_than_the_first_traces_is_in_the_spec() -> None:
+    equations = spec_of(Inner(local_attention), "x=batch,time,6")["equations"]
+    assert "< 40" in equations
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
         (lambda x, _: functional.softplus(x, threshold=3), "threshold=3"),
         (lambda x, _: torch.logsumexp(x, (0, 1)), "aten.logsumexp"),
         (lambda x, _: x * x.sum().item(), "aten.item"),
+        (lambda x, _: torch.topk(x, 2)[0].reshape(-1), "aten.topk"),
         (lambda x, _: torch.fft.fft(x).abs(), "complex"),
         (lambda x, _: x[x.sum(1) > 0], "data"),
         (lambda x, _: functional.linear(x, torch.ones(300, 6)).sum(1), "[300, 6]"),
@@ -108,6 +123,15 @@ def test_integers_without_a_formula_are_computed_in_floats() -> None:
 def test_refusals_name_the_reason(function: Callable[..., Any], reason: str) -> None:
     with pytest.raises(UsageError, match=re.escape(reason)):
         spec_of(Inner(function))
+
+
+def test_results_in_float32_get_the_dtype_of_the_comparison() -> None:
+    backend = SimpleNamespace(device="cpu", numpy=lambda t: t.detach().numpy())
+    module = Inner(lambda x, _: {"y": x.float()}).double()
+    placing = SimpleNamespace(call=lambda module, tensors: module(**tensors))
+    given = {"x": np.ones((2, 6))}
+    results = TorchModel(module, torch.float64, backend).run(given, placing, dict, training=False)
+    assert results["y"].dtype == np.float64
 
 
 class Attention(torch.nn.Module):

@@ -292,10 +292,9 @@ class OwnModelService:
 
     def read_weights(self) -> ReadWeights:
         """Return the values of the attached model's weights, by the spec's names."""
-        return {
-            "parameters": self.weights.values(self.model),
-            "statistics": self.weights.moved(self.model),
-        }
+        fixed = {n: p.total(self.model.read) for n, p in self.weights.constants.items()}
+        statistics = {**self.weights.moved(self.model), **fixed}
+        return {"parameters": self.weights.values(self.model), "statistics": statistics}
 
     def _load(self, file: ModelFile) -> None:
         if self._file != file:
