@@ -96,6 +96,11 @@ class JaxModels(OwnModels):
     def paths(self) -> Mapping[str, str]:
         return {"native": "", "compiled": ""}
 
+    def operators(self) -> Collection[str]:
+        from .trace_model import operators
+
+        return operators()
+
     def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
         from .trace_model import trace
 

@@ -17,7 +17,12 @@ from harness.extend.models import GraphBuilder, ModelFile, TracedGraph
 # The first rule that translates a value wins: layers come before operators.
 from . import trace_layers, trace_loops, trace_products, trace_rules  # noqa: F401
 from .jaxprs import JaxprReader, Value, constant, user_line
-from .trace import JaxTranslation
+from .trace import RULES, JaxTranslation
+
+
+def operators() -> set[str]:
+    """Return the names of the primitives that have a rule, e.g. ``dot_general``."""
+    return {*RULES} - {"*"}
 
 
 def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:

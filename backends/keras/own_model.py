@@ -27,7 +27,7 @@ from harness.extend.models import (
 )
 
 from .layers import WAYS
-from .trace import declarations, trace_model
+from .trace import declarations, operators, trace_model
 
 # Functions of TensorFlow whose constants have float32 precision only.
 NARROW = frozenset(["leaky_relu", "gelu"])
@@ -78,6 +78,9 @@ class KerasOwnModels(OwnModels):
 
     def paths(self) -> Mapping[str, str]:
         return {"native": "", "compiled": self.backend.engine.jit_lacks()}
+
+    def operators(self) -> Collection[str]:
+        return operators()
 
     def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
         model = self.open(file, target, parameters, {}, {})

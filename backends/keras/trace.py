@@ -52,6 +52,11 @@ def _below(model: Any, tensor: Any) -> int:
     return 2
 
 
+def operators() -> list[str]:
+    """Return the names of the layers and operations that have a rule, e.g. ``ops.Add``."""
+    return [*RULES, *(f"ops.{name}" for name in OPERATIONS)]
+
+
 def trace_model(
     model: Any, keras: Any, label: str, variables: Mapping[str, Any], arrays: Mapping[str, Any]
 ) -> TracedGraph:

@@ -26,6 +26,7 @@ from harness.extend.models import (
 from .external import check_one_file
 from .prepare import clean, declarations, prepare
 from .trace import trace_graph
+from .trace_rules import RULES
 
 FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64"}
 TYPES: Mapping[str, str] = {
@@ -52,6 +53,9 @@ class OnnxModels(OwnModels):
 
     def paths(self) -> Mapping[str, str]:
         return {"native": "", "unoptimised": ""}
+
+    def operators(self) -> Collection[str]:
+        return RULES
 
     def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
         return OnnxModel(file.path).declared

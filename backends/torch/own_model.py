@@ -35,7 +35,7 @@ from harness.extend.models import (
 
 from .model_noise import with_noise
 from .own_paths import WAYS, compiled, export_to_onnx, missing_parts, with_autocast
-from .trace import default_inputs, trace_module
+from .trace import default_inputs, operators, trace_module
 
 STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
@@ -94,6 +94,9 @@ class TorchModels(OwnModels):
 
     def paths(self) -> Mapping[str, str]:
         return missing_parts()
+
+    def operators(self) -> Collection[str]:
+        return operators()
 
     def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
         module, _ = self._module(file, target, {})

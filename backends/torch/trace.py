@@ -35,6 +35,12 @@ from .trace_rules import (
 )
 
 
+def operators() -> list[str]:
+    """Return the names of the operators that have a rule, e.g. ``aten.add``."""
+    names = {*UNCHANGED, *CHECKS, *RESHAPES, *ELEMENTWISE, *BINARY, *RULES}
+    return [f"aten.{name}" for name in names if not name.startswith("__")]
+
+
 def default_inputs(module: torch.nn.Module) -> dict[str, str]:
     """Return declarations of the inputs of a module with a ``config``, as in transformers."""
     config = getattr(module, "config", None)

@@ -90,7 +90,7 @@ def merge(
     output: str | PathLike[str],
 ) -> CommandResult: ...
 def port(
-    model: str | PathLike[str],
+    model: str | PathLike[str] = ...,
     *,
     inputs: Names | Mapping[str, str] = ...,
     formats: Names = ...,
@@ -101,6 +101,7 @@ def port(
     python: str | PathLike[str] | None = ...,
     timeout: float = ...,
     force: bool = ...,
+    operators: bool = ...,
 ) -> CommandResult: ...
 def reduce(
     folder: str | PathLike[str],

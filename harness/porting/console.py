@@ -6,8 +6,10 @@ from typing import Any
 
 from harness.command.declared import build
 from harness.command.outcome import CommandResult
+from harness.errors import UsageError, several
 from harness.output.printing import console
 from harness.output.progress import Progress
+from harness.porting.operators import list_operators
 from harness.porting.options import PortOptions, PortRequest
 from harness.porting.proof import Ported, result_digits
 from harness.porting.run import port
@@ -17,13 +19,25 @@ def run_port(options: PortOptions) -> CommandResult:
     """Run the command ``harness port``. The exit code is 1 if a comparison differs.
 
     Raises:
-        UsageError: the model cannot be ported.
+        UsageError: the model is missing or cannot be ported.
         CouldNotRun: a process failed.
     """
+    if options.operators:
+        return _list_operators(options)
+    if not options.model:
+        raise UsageError("name a model, such as net.py:Net; --operators lists what can be ported")
     request = build(PortRequest, vars(options))
     with Progress(console(error=True), "porting") as bar:
         ported = port(request, bar.step)
     return CommandResult(_data(request, ported), _text(request, ported), 0 if ported.proved else 1)
+
+
+def _list_operators(options: PortOptions) -> CommandResult:
+    with Progress(console(error=True), "operators") as bar:
+        choice = options.backend, options.python, options.timeout
+        found = list_operators(*choice, bar.step)
+    lines = [f"{n}, {several(len(o), 'operator')}: {', '.join(o)}" for n, o in found.items()]
+    return CommandResult({"operators": found}, "\n".join(lines))
 
 
 def _data(request: PortRequest, ported: Ported) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.command import shared
-from harness.command.declared import KEEP, option
+from harness.command.declared import KEEP, PRINT, option
 from harness.command.ranges import CALL_SECONDS
 
 
@@ -15,7 +15,7 @@ class PortRequest:
     """The options of a port."""
 
     model: str = option(
-        MISSING, "Model: FILE.py:NAME, or a file with a whole model.", word="model", kind="file"
+        "", "Model: FILE.py:NAME, or a file with a whole model.", word="model", kind="file"
     )
     inputs: tuple[str, ...] = option(
         (),
@@ -61,4 +61,7 @@ class PortOptions(PortRequest):
     --force), 2 for wrong usage or a model that cannot be ported, and 3 if a check could not run.
     """
 
+    operators: bool = option(
+        False, "List the operators that have a rule, by framework.", section=PRINT
+    )
     as_json: bool = shared.as_json()

@@ -368,6 +368,10 @@ class OwnModels(ABC):
         path cannot run here, or an empty text. See :data:`harness.runtime.paths.OWN_PATHS`."""
         return {"native": ""}
 
+    def operators(self) -> Collection[str]:
+        """Return the framework's names of the operators that :meth:`trace` translates."""
+        return ()
+
     def default_inputs(self, file: ModelFile, target: Any, parameters: Any) -> dict[str, str]:
         """Return declarations of the model's inputs, e.g. ``{"ids": "batch,time:86"}``.
 

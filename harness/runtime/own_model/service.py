@@ -271,23 +271,25 @@ class OwnModelService:
         """Return the paths of users' models; see :meth:`OwnModels.paths`."""
         return dict(self.opener.paths())
 
+    def operators(self) -> list[str]:
+        """Return the operators that can be ported; see :meth:`OwnModels.operators`."""
+        return list(self.opener.operators())
+
     def describe(
         self, path: str, name: str, parameters: str, sizes: Mapping[str, int]
     ) -> DescribedModel:
         """Return the names of the ``sizes`` for which the model accepts any number."""
-        self._load(ModelFile(Path(path), name, parameters))
+        self._load(path, name, parameters)
         return {"sizes": list(self.opener.sizes(*self._loaded, sizes))}
 
     def default_inputs(self, path: str, name: str, parameters: str) -> dict[str, str]:
         """Return declarations of the model's inputs; see :meth:`OwnModels.default_inputs`."""
-        file = ModelFile(Path(path), name, parameters)
-        self._load(file)
+        file = self._load(path, name, parameters)
         return self.opener.default_inputs(file, *self._loaded)
 
     def trace(self, path: str, name: str, parameters: str, inputs: Arrays) -> TracedGraph:
         """Return the graph of the model's forward pass; see :meth:`OwnModels.trace`."""
-        file = ModelFile(Path(path), name, parameters)
-        self._load(file)
+        file = self._load(path, name, parameters)
         return self.opener.trace(file, *self._loaded, inputs)
 
     def read_weights(self) -> ReadWeights:
@@ -296,10 +298,12 @@ class OwnModelService:
         statistics = {**self.weights.moved(self.model), **fixed}
         return {"parameters": self.weights.values(self.model), "statistics": statistics}
 
-    def _load(self, file: ModelFile) -> None:
+    def _load(self, path: str, name: str, parameters: str) -> ModelFile:
+        file = ModelFile(Path(path), name, parameters)
         if self._file != file:
             self._loaded = file.load() if file.name else (None, None)
             self._file = file
+        return file
 
     def attach(
         self,
@@ -317,21 +321,18 @@ class OwnModelService:
     ) -> AttachedModel:
         """Make the model and find the spec's weights in it; describe the model and the weights.
         ``execution`` is the path on which the model runs."""
-        file = ModelFile(Path(path), name, parameters)
-        self._load(file)
+        file = self._load(path, name, parameters)
         if isinstance(self.served, Backend):
             self.served.use(device, host_dtype(dtype))
         self.dtype = host_dtype(dtype)
         self.training, self.inference = decode(training), decode(inference)
         self.rules = rules = read_rules(maps)
-        sizes = self.training.sizes
         expected = _expected_arrays(self.training, rules)
-        model = self.opener.open(file, *self._loaded, sizes, expected)
+        model = self.opener.open(file, *self._loaded, self.training.sizes, expected)
         self.model: OwnModel = model.on_path(execution, dtype)
         backend = self.served if isinstance(self.served, Backend) else None
         natives = {} if backend is None else claims(backend, self.training, "training")
-        entries = self.model.entries()
-        sides = Sides(self.training, natives, entries, rules, self.model.spelled)
+        sides = Sides(self.training, natives, self.model.entries(), rules, self.model.spelled)
         self.weights: ModelWeights = find_weights(sides)
         self.noise = tuple(port.name for port in noise_ports(self.training))
         self.placing: Placing = placing(self.inference, self.model.takes, takes, self.noise)

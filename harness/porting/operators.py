@@ -1,0 +1,57 @@
+"""The operators of each framework that have a rule, for ``harness port --operators``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from harness.checking.own_model.against import HANDLER, SERVICE
+from harness.checking.own_model.run import FORMS
+from harness.environments.columns import choose
+from harness.errors import CouldNotRun, check_known
+from harness.runtime.hookspecs import FORMATS_GROUP
+from harness.runtime.plugins import available
+from harness.worker.launch import Launch
+from harness.worker.remote import Remote, WorkerFault
+from harness.worker.worker import Worker
+
+
+def list_operators(
+    backend: str | None, python: str | None, timeout: float, tell: Callable[[str], None]
+) -> dict[str, list[str]]:
+    """Return the operators that can be ported, by framework. ``backend`` limits the frameworks to
+    this one. ``tell`` shows the framework whose rules are read.
+
+    Raises:
+        UsageError: the backend is unknown.
+        CouldNotRun: a process failed.
+    """
+    found = {}
+    for name in [backend] if backend else _frameworks():
+        tell(f"reading the rules of {name}")
+        if operators := _operators_of(name, python, timeout):
+            found[name] = operators
+    return found
+
+
+def _frameworks() -> Sequence[str]:
+    """Return the installed backends, one of each family, and the formats that no backend runs."""
+    backends = choose(()).names
+    families = {name.partition("-")[0]: None for name in backends}
+    return list(dict.fromkeys([*families, *sorted({*available(FORMATS_GROUP)} - {*available()})]))
+
+
+def _operators_of(name: str, python: str | None, timeout: float) -> list[str]:
+    is_backend = name in available()
+    if not is_backend:
+        check_known("backend", name, (*available(), *available(FORMATS_GROUP)))
+    runs = Launch(name, service=SERVICE) if is_backend else Launch(name, handler=HANDLER)
+    worker = Worker(runs if python is None else replace(runs, python=python))
+    try:
+        return sorted(Remote(worker, timeout, forms=FORMS).call("operators"))
+    except WorkerFault as fault:
+        if fault.users_error is not None:  # the backend cannot run models of users
+            return []
+        raise CouldNotRun(f"{name}: {fault.outcome.cause}") from None
+    finally:
+        worker.close()
