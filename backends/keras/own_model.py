@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise, takewhile
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -123,6 +124,17 @@ class KerasModel(OwnModel):
 
     def read(self, name: str) -> Array:
         return self.backend.numpy(self.variables[name].value)
+
+    def read_file(self, path: Path) -> ArrayDict:
+        before = {name: np.array(self.read(name)) for name in self.variables}
+        try:
+            self.model.load_weights(path)
+        # Keras may raise any exception for a file of another model.
+        except Exception as error:
+            raise UsageError(f"Keras cannot load {path.name}: {shorten(str(error), 300)}") from None
+        values = {name: np.array(self.read(name)) for name in self.variables}
+        self.put(before)
+        return values
 
     def put(self, arrays: Arrays) -> None:
         for name, array in arrays.items():

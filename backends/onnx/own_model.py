@@ -137,6 +137,10 @@ class OnnxModel(OwnModel):
     def read(self, name: str) -> Array:
         return np.array(self.onnx.numpy_helper.to_array(self.initializers[name]))
 
+    def read_file(self, path: Path) -> ArrayDict:
+        other = OnnxModel(path)
+        return {name: other.read(name) for name in other.entries()}
+
     def put(self, arrays: Arrays) -> None:
         # A copy that is not set follows its original, as in the file.
         copies = {c: arrays[n] for n, names in self.copies.items() if n in arrays for c in names}

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from harness.extend import Array, ArrayDict, Arrays, UsageError
+from harness.extend.formats import archive, bytes_of, reading
 from harness.extend.models import (
     ExportedModel,
     ModelArray,
@@ -33,6 +34,7 @@ from harness.extend.models import (
     sizes_taken,
 )
 
+from .archive import tensors
 from .model_noise import with_noise
 from .own_paths import WAYS, compiled, export_to_onnx, missing_parts, with_autocast
 from .trace import default_inputs, operators, trace_module
@@ -132,6 +134,12 @@ class TorchModel(OwnModel):
 
     def read(self, name: str) -> Array:
         return self.backend.numpy(self.tensors[name])
+
+    def read_file(self, path: Path) -> ArrayDict:
+        hint = "write one with torch.save(model.state_dict(), FILE)"
+        size = bytes_of({n: tuple(t.shape) for n, t in self.tensors.items()})
+        with reading(path, "a state_dict", hint), archive(path, "a state_dict") as parts:
+            return {n: declared.load() for n, declared in tensors(parts, size).items()}
 
     def put(self, arrays: Arrays) -> None:
         with torch.no_grad():

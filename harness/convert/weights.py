@@ -437,9 +437,10 @@ def is_plain(path: str | Path) -> bool:
     return head[8:10] in STARTS and head[8:] != OPENING
 
 
-def load_plain(path: str | Path, integers: Container[str] = ()) -> ArrayDict:
+def load_plain(path: str | Path, integers: Container[str] | None = ()) -> ArrayDict:
     """Read a safetensors file that was not written by the harness. Return a dictionary from name to
-    array. Arrays with names in ``integers`` hold integers; all others are float32 or float64.
+    array. Arrays with names in ``integers`` hold integers; all others are float32 or float64. With
+    None, arrays may have any dtype of numpy.
 
     Raises:
         WeightsError: the file cannot be read, is damaged, or has other content.
@@ -461,7 +462,8 @@ def load_plain(path: str | Path, integers: Container[str] = ()) -> ArrayDict:
     except MALFORMED as error:
         raise WeightsError(f"{name!r} contains no weights: {shorten(reason_of(error))}") from None
     for tensor, array in arrays.items():
-        if str(array.dtype) not in (INTEGERS if tensor in integers else FLOATS):
+        allowed = INTEGERS if integers and tensor in integers else FLOATS
+        if integers is not None and str(array.dtype) not in allowed:
             raise _wrong_dtype(name, tensor, str(array.dtype))
     return arrays
 

@@ -29,6 +29,22 @@ class PortRequest:
     )
     output: Path = shared.output("Folder to write. Default: port.", default=Path("port"))
     name: str | None = option(None, "Name of the spec. Default: the name of the model's class.")
+    weights: Path | None = option(
+        None,
+        "File with the values of the model's weights, by the model's names: .safetensors, .npz, "
+        ".pt, .keras or .onnx. Default: the model's own values.",
+    )
+    large: str | None = option(
+        None,
+        "Model to port, if MODEL is a small one of the same form for the proof: FILE.py:NAME.",
+        kind="file",
+    )
+    large_inputs: tuple[str, ...] = option(
+        (),
+        "Input of the large model, if its lengths differ from --input.",
+        word="--large-input",
+        metavar="NAME=LENGTHS",
+    )
     backend: str | None = option(
         None,
         "Framework of the model. Default: the framework that its file imports.",
@@ -55,7 +71,7 @@ class PortOptions(PortRequest):
 
     The command traces the model, writes a spec, its weights and the map of names, and compares the
     outputs and all gradients of the spec and the model. With --to, it also writes code for other
-    frameworks and compares its outputs with the spec.
+    frameworks and compares its outputs and gradients with the spec.
 
     The exit code is 0 if everything agrees, 1 if something differs (then nothing is written without
     --force), 2 for wrong usage or a model that cannot be ported, and 3 if a check could not run.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.convert.agreement import Agreement
 from harness.convert.run import Exporting
 from harness.errors import several
 from harness.oracle.tolerance import digits
@@ -12,6 +13,17 @@ from harness.porting.spec import PortedSpec
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING
 from harness.runtime.labels import backend_of
+
+# The tensors that each check of a model compares.
+ITEMS = {
+    "inference": "outputs",
+    "cotangent-gradients": "gradients of all weights",
+    "outputs": "outputs in training mode",
+    "statistics": "moving statistics after a pass in training mode",
+    "shapes": "outputs at other sizes",
+    "saturation": "outputs at large values",
+    "corners": "outputs where an activation has its corner",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,7 @@ class Ported:
         problems: A line for each comparison that does not agree.
         remarks: Sentences about parts of the model that the spec does not have.
         written: The names of the written files.
+        batch: The comparison of one batch with the model at its own size and with its real weights.
     """
 
     name: str
@@ -39,6 +52,7 @@ class Ported:
     problems: Sequence[str]
     remarks: Sequence[str] = ()
     written: Sequence[str] = ()
+    batch: Agreement | None = None
 
     @property
     def framework(self) -> str:
@@ -56,11 +70,38 @@ class Ported:
             f"{r.cell.backend}, {r.cell.dtype}: {_proof(r)}"
             for r in (*self.against, *self.backends)
         ]
+        if self.batch is not None:
+            lines.append(
+                f"real weights, float32: one batch agrees to {self.batch.digits:.1f} digits"
+            )
         lines += [
             f"code for {name}, {exported.dtype}: {_export_proof(exported)}"
             for name, exported in self.exports.items()
         ]
         return lines
+
+    def proof_rows(self) -> Iterator[tuple[str, str, str, str, str]]:
+        """Yield a row for each item that was compared: what was compared with the spec, the dtype,
+        the tensors, their number, and the digits of agreement."""
+        for result in self.against:
+            for finding in result.findings:
+                if finding.worst is not None and finding.check in ITEMS:
+                    count = finding.comparisons - finding.held
+                    shown = f"{digits(finding.worst.error):.1f}"
+                    label = f"the model {result.cell.backend.partition('@')[2]}"
+                    yield label, result.cell.dtype, ITEMS[finding.check], str(count), shown
+        for result in self.backends:
+            count = sum(f.comparisons for f in result.findings)
+            shown = str(result_digits(result) or "")
+            yield result.cell.backend, result.cell.dtype, "all checks", str(count), shown
+        pairs = [("the model with its real weights", "float32", "outputs of one batch", self.batch)]
+        for name, exported in self.exports.items():
+            about = f"code for {name}", exported.dtype
+            pairs.append((*about, "outputs", exported.agreement))
+            pairs.append((*about, "gradients of all weights", exported.gradients))
+        for label, dtype, what, agreement in pairs:
+            if agreement is not None:
+                yield label, dtype, what, str(agreement.comparisons), f"{agreement.digits:.1f}"
 
 
 def _proof(result: CellResult) -> str:

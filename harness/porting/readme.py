@@ -11,12 +11,15 @@ from pathlib import Path
 from harness.defaults.catalogue import catalogue, frameworks, select_entries
 from harness.errors import UsageError
 from harness.files.user_file import displayed
-from harness.output.markdown import escaped
+from harness.output.markdown import escaped, table
 from harness.porting.inputs import InputDeclaration
 from harness.porting.options import PortRequest
 from harness.porting.proof import Ported
+from harness.results.cell import not_compared
 
 README = "README.md"
+# The columns of the table of comparisons.
+PROOF = ("compared with the spec", "dtype", "tensors", "number", "digits")
 # The first line of the README, by which a later port recognises a folder that it may replace.
 MARK = "<!-- written by backend-comparison-harness port -->"
 
@@ -62,13 +65,14 @@ def describe(
 ) -> str:
     """Return the text of the README: what was ported, the proof, and how to repeat it. ``sizes``
     has the length of each free size in each trace."""
-    inputs = " ".join(f"--input {d}" for d in declarations)
+    inputs = _inputs(declarations, options)
     name, model = ported.name, shlex.quote(options.model)
+    real = shlex.quote(options.large or options.model)
     lines = [
         MARK,
         f"# {escaped(name)}",
         "",
-        f"A port of {escaped(ported.label)} ({escaped(options.model)}).",
+        f"A port of {escaped(ported.label)} ({escaped(options.large or options.model)}).",
         "",
         f"- `{name}.yaml` is the spec, `{name}.safetensors` its weights.",
         f"- `{name}.map` has the name of each weight in the original model.",
@@ -76,10 +80,12 @@ def describe(
         "",
         "## Proof",
         "",
-        "Each line is one comparison with the spec, computed in float64. A comparison with the "
-        "model or a backend includes the gradients of all weights.",
+        "Each line compares tensors with the spec, computed in float64. The code in the files ran "
+        "without the harness.",
         "",
-        *(f"- {line}" for line in ported.proof_lines()),
+        table(PROOF, list(ported.proof_rows())),
+        "",
+        *(f"Not compared: {escaped(text)}." for text in not_compared(ported.against)),
         *_longest(sizes),
     ]
     lines += _differing_defaults(ported)
@@ -94,7 +100,7 @@ def describe(
         "",
         "```console",
         f"$ harness port {model} {inputs}".rstrip(),
-        f"$ harness check {shlex.quote(str(options.output / name))}.yaml --against {model} "
+        f"$ harness check {shlex.quote(str(options.output / name))}.yaml --against {real} "
         f"--map {shlex.quote(str(options.output / name))}.map",
         "```",
         "",
@@ -127,3 +133,12 @@ def _differing_defaults(ported: Ported) -> list[str]:
     title = "## Defaults that differ"
     about = "The written code has the model's values. A port by hand must set these:"
     return ["", title, "", about, "", *lines] if lines else []
+
+
+def _inputs(declarations: Sequence[InputDeclaration], options: PortRequest) -> str:
+    """Return the options that declare the inputs and the weights of a port."""
+    words = [f"--input {d}" for d in (options.inputs if options.large else declarations)]
+    words += [f"--large {shlex.quote(options.large)}"] if options.large else []
+    words += [f"--large-input {text}" for text in options.large_inputs]
+    words += [f"--weights {shlex.quote(str(options.weights))}"] if options.weights else []
+    return " ".join(words)

@@ -18,18 +18,19 @@ from harness.checking.report import describe_problems
 from harness.checking.run import Engine
 from harness.checking.shared_cases import SharedCases
 from harness.convert import weights
-from harness.convert.agreement import draw_batches
+from harness.convert.agreement import Agreement, Batch, draw_batches
 from harness.convert.request import Export
 from harness.convert.run import Exporting, export
 from harness.convert.weights import Weights
 from harness.environments.columns import complete_options
-from harness.errors import UsageError, check_known
+from harness.errors import UsageError, check_known, shorten
 from harness.given.check_request import check_request
 from harness.language.initial_values import listed_constants
 from harness.language.library import Library, content
 from harness.language.model import Spec, fingerprint, load_spec
 from harness.language.schema import Layer
 from harness.porting.inputs import FORM, InputDeclaration, free_sizes
+from harness.porting.large import LoadedWeights, check_form, compare_batch, load_weights
 from harness.porting.options import PortRequest
 from harness.porting.passes import simplify
 from harness.porting.proof import Ported, export_problem
@@ -75,19 +76,21 @@ class PortProcess(ModelProcess):
         refuse_unsupported(graph)
         return graph, first, declarations
 
-    def read_weights(self, spec: Spec, rules: Sequence[str]) -> Weights:
-        """Return the values of the model's weights, by the spec's names."""
-        training, inference = spec.program("training"), spec.program("inference")
+    def attach(self, spec: Spec, rules: Sequence[str]) -> None:
+        """Open the model with float32 weights that have the spec's names."""
         self.call(
             "attach",
             **self.against.place(),
-            training=encode(training),
-            inference=encode(inference),
+            training=encode(spec.program("training")),
+            inference=encode(spec.program("inference")),
             dtype="float32",
             device="cpu",
             maps=list(rules),
         )
-        arrays = self.call("read_weights")
+
+    def read_weights(self, spec: Spec) -> Weights:
+        """Return the values of the attached model's weights, by the spec's names."""
+        arrays, training = self.call("read_weights"), spec.program("training")
         listed = {
             name: array.astype(np.float32) if array.dtype.kind == "f" else array
             for name, array in listed_constants(training).items()
@@ -136,32 +139,95 @@ def port(options: PortRequest, tell: Tell) -> Ported:
         tempfile.TemporaryDirectory() as temporary,
         PortProcess(against, options.python, options.timeout) as process,
     ):
-        folder = Path(temporary)
+        folder = Path(temporary, "port")
         tell(f"tracing {against}")
         traced = trace_spec(process, options.inputs, options.name)
-        name, spec = traced.name, traced.spec
-        path = folder / f"{name}.yaml"
-        path.write_text(spec.text, encoding="utf-8")
-        rules = traced.rules
-        (folder / f"{name}.map").write_text("\n".join(rules) + "\n", encoding="utf-8")
-        weights.save(
-            folder / f"{name}.safetensors", process.read_weights(load_spec(str(path)), rules)
-        )
+        if options.large is None:
+            path, real = _write_spec(traced, folder), traced
+            written = _write_weights(process, traced, path, options)
+        else:
+            path = _write_spec(traced, Path(temporary, "small"))
+            process.attach(load_spec(str(path)), traced.rules)
+            weights.save(
+                path.with_suffix(".safetensors"), process.read_weights(load_spec(str(path)))
+            )
+            real, written = _write_large(traced, folder, options, tell)
         tell("comparing outputs and gradients of the spec and the model")
-        cases = _shared_cases(path, name)
-        compared, problems = _check_against(path, options, against, rules, cases)
+        cases = _shared_cases(path, traced.name)
+        compared, problems = _check_against(path, options, against, traced.rules, cases)
         tell("checking the spec on the backends")
         checked, more = _check_backends(path, options, cases)
-        exports = _write_exports(path, options, tell)
-        problems += more
+        exports = _write_exports(folder / f"{real.name}.yaml", written.batches, options, tell)
+        problems += [*more, *written.problems]
         problems += [line for f, e in exports.items() if (line := export_problem(f, e))]
-        shown = traced.label, compared, checked, exports, problems, traced.remarks
-        ported = Ported(name, spec, *shown)
+        shown = real.label, compared, checked, exports, problems, real.remarks
+        ported = Ported(real.name, real.spec, *shown, batch=written.agreement)
         if ported.proved or options.force:
-            readme = describe(ported, traced.declarations, traced.sizes, options)
+            readme = describe(ported, real.declarations, real.sizes, options)
             (folder / README).write_text(readme, encoding="utf-8")
             return replace(ported, written=write_folder(folder, options.output))
     return ported
+
+
+def _write_spec(traced: TracedSpec, folder: Path) -> Path:
+    """Write a spec and its map of names into a new folder; return the path of the spec."""
+    folder.mkdir()
+    path = folder / f"{traced.name}.yaml"
+    path.write_text(traced.spec.text, encoding="utf-8")
+    path.with_suffix(".map").write_text("\n".join(traced.rules) + "\n", encoding="utf-8")
+    return path
+
+
+@dataclass(frozen=True)
+class WrittenWeights:
+    """The weights of a port: batches at their sizes, the comparison of one batch with the model
+    (None without ``--weights`` and ``--large``), and a line for each problem."""
+
+    batches: Sequence[Batch]
+    agreement: Agreement | None
+    problems: Sequence[str]
+
+
+def _write_weights(
+    process: PortProcess, traced: TracedSpec, path: Path, options: PortRequest
+) -> WrittenWeights:
+    """Write the weights of a model, or of the file ``--weights``. With ``--weights`` or
+    ``--large``, compare one batch of the spec and the model."""
+    spec = load_spec(str(path))
+    process.attach(spec, traced.rules)
+    loaded = load_weights(process, options.weights) if options.weights else LoadedWeights()
+    stored = process.read_weights(spec)
+    weights.save(path.with_suffix(".safetensors"), stored)
+    compares = bool(options.weights or options.large)
+    if not (compares or options.formats):
+        return WrittenWeights((), None, ())
+    batches = draw_batches(spec, stored, 0, gradients=bool(options.formats))
+    if not compares:
+        return WrittenWeights(batches, None, ())
+    if loaded.before:
+        process.call("put_arrays", arrays=loaded.before)
+    compared = compare_batch(process, batches[0])
+    problems = [] if compared.agrees else [f"{process.against}, one batch: {compared.worst}"]
+    if loaded.differing:
+        names = shorten(", ".join(loaded.differing), 300)
+        problems.append(f"{options.weights}: {names} differ from the values in {process.against}")
+    return WrittenWeights(batches, compared, problems)
+
+
+def _write_large(
+    small: TracedSpec, folder: Path, options: PortRequest, tell: Tell
+) -> tuple[TracedSpec, WrittenWeights]:
+    """Trace the large model, and write its spec and weights.
+
+    Raises:
+        UsageError: its equations differ from those of the small model.
+    """
+    against = parse_against(str(options.large), [options.backend] if options.backend else [])
+    with PortProcess(against, options.python, options.timeout) as process:
+        tell(f"tracing {against}")
+        large = trace_spec(process, options.large_inputs or options.inputs, small.name)
+        check_form(small.spec, large.spec)
+        return large, _write_weights(process, large, _write_spec(large, folder), options)
 
 
 @dataclass(frozen=True)
@@ -261,14 +327,15 @@ def _run(given: Mapping[str, Any], cases: SharedCases) -> tuple[list[CellResult]
     return list(report.results), problems
 
 
-def _write_exports(path: Path, options: PortRequest, tell: Tell) -> dict[str, Exporting]:
-    """Write code of each format, and compare it with the spec. All formats share the batches. Two
-    formats are written at a time, because most of the time is the start of frameworks."""
+def _write_exports(
+    path: Path, batches: Sequence[Batch], options: PortRequest, tell: Tell
+) -> dict[str, Exporting]:
+    """Write code of each format, and compare it with the spec. Two formats are written at a time,
+    because most of the time is the start of frameworks."""
     if not options.formats:
         return {}
     tell(f"writing code for {', '.join(options.formats)}, and comparing it with the spec")
     stored = path.with_suffix(".safetensors")
-    batches = draw_batches(load_spec(str(path)), weights.load(stored), 0, gradients=True)
 
     def write(format_: str) -> Exporting:
         request = Export(

@@ -135,6 +135,14 @@ def noise_ports(program: Program) -> tuple[Port, ...]:
     return tuple(port for port in program.inputs if "noise" in (port.init or {}))
 
 
+def noise_in_order(program: Program) -> list[str]:
+    """Return the names of the inputs that are random noise, in the order in which the program uses
+    them."""
+    names = {port.value: port.name for port in noise_ports(program)}
+    used = (value for node in program.nodes for value in node.inputs)
+    return [names[value] for value in dict.fromkeys(used) if value in names]
+
+
 def is_constant(port: Port) -> bool:
     """Return whether a port in ``program.statistics`` is a constant, which training does not
     change, and not a moving statistic."""

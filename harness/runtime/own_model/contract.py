@@ -272,6 +272,17 @@ class OwnModel(ABC):
     def read(self, name: str) -> Any:
         """Return a copy of an array of the model, or a tensor that the caller may overwrite."""
 
+    def read_file(self, path: Path) -> ArrayDict:
+        """Return the arrays in a file of weights, by the model's names.
+
+        Args:
+            path: A file in the framework's own format; not ``.safetensors`` or ``.npz``.
+
+        Raises:
+            UsageError: the framework has no such format, or the file is damaged.
+        """
+        raise UsageError(f"{path.name}: allowed are .safetensors and .npz")
+
     @abstractmethod
     def put(self, arrays: Arrays) -> None:
         """Set arrays of the model to new values, by the model's own names."""

@@ -11,7 +11,7 @@ spec's sizes: ``[rank:rank + states]``. ``THEIRS`` may also be a sum of such arr
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -20,6 +20,8 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError, did_you_mean, shorten
+from harness.program.ir import Program
+from harness.runtime.own_model.contract import ModelArray
 
 SUFFIX = re.compile(
     r"(?P<index>\[[^\[\]]*\])?(?P<turn>\.T|\.transpose\(\s*\d{1,2}(?:\s*,\s*\d{1,2})*\s*\))?$"
@@ -255,3 +257,13 @@ def hint(text: str, keys: Collection[str]) -> str:
     """Return the end of a message: a similar name, and a list of all names."""
     listed = shorten(", ".join(keys), 200) or "none"
     return f"{did_you_mean(SUFFIX.sub('', text), keys)} (the model has: {listed})"
+
+
+def expected_arrays(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
+    """Return the program's arrays by the names that rules give them, as the model has them."""
+    arrays = {}
+    for port in (*program.parameters, *program.statistics):
+        for text in PLUS.split(renamed(port.name, rules)[0]):
+            turned, shape = text.endswith(".T"), program.shape(port)
+            arrays[text.removesuffix(".T")] = ModelArray(shape[::-1] if turned else shape)
+    return arrays

@@ -20,6 +20,7 @@ from harness.program.signature import (
     call_key,
     check_batch,
     local_of,
+    noise_in_order,
     noise_ports,
     result_ports,
 )
@@ -34,7 +35,6 @@ from harness.runtime.answers import (
 from harness.runtime.backend import Backend
 from harness.runtime.claimed_calls import claims
 from harness.runtime.own_model.contract import (
-    ModelArray,
     ModelFile,
     Naming,
     OwnModel,
@@ -46,7 +46,7 @@ from harness.runtime.own_model.exported import load_format
 from harness.runtime.own_model.graph import TracedGraph
 from harness.runtime.own_model.matching import ModelWeights, Sides, find_weights
 from harness.runtime.own_model.recorder import Recorder
-from harness.runtime.own_model.renames import PLUS, Rename, read_rules, renamed
+from harness.runtime.own_model.renames import expected_arrays, read_rules, renamed
 from harness.runtime.paths import OWN_PATHS
 from harness.runtime.precision import host_dtype
 
@@ -298,6 +298,19 @@ class OwnModelService:
         statistics = {**self.weights.moved(self.model), **fixed}
         return {"parameters": self.weights.values(self.model), "statistics": statistics}
 
+    def read_arrays(self) -> Tensors:
+        """Return the float arrays of the attached model, by the model's own names."""
+        arrays = {name: np.asarray(self.model.read(name)) for name in self.model.entries()}
+        return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+
+    def read_file(self, path: str) -> Tensors:
+        """Return the arrays in a file of weights; see :meth:`OwnModel.read_file`."""
+        return dict(self.model.read_file(Path(path)))
+
+    def put_arrays(self, arrays: Arrays) -> None:
+        """Set arrays of the attached model, by the model's own names."""
+        self.model.put(arrays)
+
     def _load(self, path: str, name: str, parameters: str) -> ModelFile:
         file = ModelFile(Path(path), name, parameters)
         if self._file != file:
@@ -327,7 +340,7 @@ class OwnModelService:
         self.dtype = host_dtype(dtype)
         self.training, self.inference = decode(training), decode(inference)
         self.rules = rules = read_rules(maps)
-        expected = _expected_arrays(self.training, rules)
+        expected = expected_arrays(self.training, rules)
         model = self.opener.open(file, *self._loaded, self.training.sizes, expected)
         self.model: OwnModel = model.on_path(execution, dtype)
         backend = self.served if isinstance(self.served, Backend) else None
@@ -415,9 +428,9 @@ class OwnModelService:
 
     def _replace_noise(self, inputs: Arrays, training: bool) -> AbstractContextManager[None]:
         """Return a context in which the model uses the spec's noise that it does not accept."""
-        taken = self.placing.names
-        own = [inputs[name] for name in _order_of_use(self.training, self.noise, taken)]
-        return self.model.with_noise(own) if own and training else nullcontext()
+        names = noise_in_order(self.training) if training else ()
+        own = [inputs[name] for name in names if f"input.{name}" not in self.placing.names]
+        return self.model.with_noise(own) if own else nullcontext()
 
     def _run_user_code(self, work: Callable[[], Any]) -> Any:
         assert self._file is not None
@@ -430,7 +443,7 @@ class OwnModelService:
         program = self.inference
         own = {port.name: inputs[port.name] for port in program.inputs}
         bound = check_batch(program, {"input": own, "state": state})
-        noise = {name: inputs[name] for name in self.noise}
+        noise = {name: inputs[name] for name in self.noise if name in inputs}
         every: ArrayDict = {f"input.{n}": np.asarray(a) for n, a in {**own, **noise}.items()}
         every |= {f"state.{n}": np.asarray(a) for n, a in state.items()}
         sizes = {**program.sizes, **bound}
@@ -468,25 +481,6 @@ class OwnModelService:
                 f"{name.removeprefix('output.')} is {dtype_name} in the model, expected "
                 f"{self.dtype}: compute in the dtype of the weights and inputs{other}"
             )
-
-
-def _order_of_use(
-    program: Program, noise: Collection[str], taken: Collection[str]
-) -> Iterator[str]:
-    """Yield the noise that is not in ``taken``, in the order in which the program uses it."""
-    names = {p.value: p.name for p in program.inputs if p.name in noise}
-    for value in dict.fromkeys(value for node in program.nodes for value in node.inputs):
-        if value in names and f"input.{names[value]}" not in taken:
-            yield names[value]
-
-
-def _expected_arrays(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
-    arrays = {}
-    for port in (*program.parameters, *program.statistics):
-        for text in PLUS.split(renamed(port.name, rules)[0]):
-            turned, shape = text.endswith(".T"), program.shape(port)
-            arrays[text.removesuffix(".T")] = ModelArray(shape[::-1] if turned else shape)
-    return arrays
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
