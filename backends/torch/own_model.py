@@ -247,8 +247,13 @@ class TorchModel(OwnModel):
         return arrays, {n: self.backend.numpy(t) for n, t in target.items()}
 
 
+# Operators whose derivative is a float32 number, also in float64: 1/6 (harness defaults).
+NARROW_DERIVATIVES = frozenset({"hardsigmoid", "hardsigmoid_"})
+
+
 class _NarrowOperations(TorchDispatchMode):
-    """The places of the operations that return floats narrower than float64."""
+    """The places of the operations that return floats narrower than float64, or have such
+    derivatives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +261,8 @@ class _NarrowOperations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         returned = func(*args, **(kwargs or {}))
-        if getattr(returned, "dtype", None) in (torch.float32, torch.bfloat16, torch.float16):
+        narrow = getattr(returned, "dtype", None) in (torch.float32, torch.bfloat16, torch.float16)
+        if narrow or func.overloadpacket.__name__ in NARROW_DERIVATIVES:
             stack = traceback.extract_stack()
             place = place_of((frame.filename, frame.lineno or 0) for frame in stack)
             self.places[place or str(func)] = None

@@ -55,8 +55,9 @@ def write_spec(
         functions: The names of the shipped functions, which no layer may have.
         layers: The default attributes of each shipped layer. No definition may have its name.
     """
-    reserved = frozenset({*BUILTINS, *functions, *graph.sizes, "time", "batch"})
-    _check_outputs([*graph.outputs], [*inputs], reserved)
+    own = frozenset({*BUILTINS, *graph.sizes, "time", "batch"})
+    _check_outputs([*graph.outputs], [*inputs], own)
+    reserved = own | {*functions}
     calls, loops = name_definitions(graph.calls, layers)
     graph = replace(graph, calls=calls)
     layers = {**{name: {} for name in loops}, **layers}

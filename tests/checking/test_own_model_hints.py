@@ -31,6 +31,7 @@ equations: |
 """
 DENSE = "{layer: dense, units: features}"
 CUT = TWO_LAYERS.format(DENSE, 4, "logits = out(minimum(relu(first(x)), 6))")
+GATE = "logits = out(hard_sigmoid_sixth(first(x)))"
 CUTS = """\
 import torch
 from torch import nn
@@ -70,6 +71,10 @@ class NarrowWhole(Whole):
 class Slightly(Cut):
     def forward(self, x):
         return super().forward(x) * (1 + 1e-7)
+
+
+class Gate(Cut):
+    act = nn.Hardsigmoid()
 """
 
 
@@ -106,6 +111,16 @@ def test_a_model_that_computes_in_float32_agrees_to_its_precision(
     line = CUTS.split("class Narrow")[0].count("\n") + 3
     excuses = {f.excuse for f in result.findings if f.verdict == "float32-precision"}
     wording(excuses, f"model.py:{line}")
+
+
+def test_the_derivative_of_a_hard_sigmoid_in_torch_has_the_precision_of_float32(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    spec = model_file(tmp_path, TWO_LAYERS.format(DENSE, 4, GATE), "gate.yaml")
+    file = model_file(tmp_path, CUTS)
+    result = checked(torch_service, spec, f"{file}:Gate", "float64")
+    assert result.verdict == "float32-precision"
+    assert {f.check for f in result.findings if f.excuse} == {"cotangent-gradients"}
 
 
 @pytest.mark.parametrize("name", ["NarrowWhole", "Slightly"])
