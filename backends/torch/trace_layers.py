@@ -207,9 +207,23 @@ def _attention(
         "width": width,
     }
     mask = [] if a["attn_mask"] is None else [a["attn_mask"]]
-    return t.builder.add(
-        "attention", [a["query"], a["key"], a["value"], *mask], attributes, **about
-    )
+    key, value = a["key"], a["value"]
+    if a["enable_gqa"]:
+        heads = length_of(node, -3)
+        key, value = (_repeat_heads(t, operand, heads, about) for operand in (key, value))
+    return t.builder.add("attention", [a["query"], key, value, *mask], attributes, **about)
+
+
+def _repeat_heads(
+    t: TorchTranslation, value: Operand, heads: int, about: dict[str, Any]
+) -> Operand:
+    """Add the repetition of the heads ``[batch, groups, time, width]`` of keys or values, which
+    several heads of queries share."""
+    batch, groups, time, width = t.builder.shape_of(value)
+    apart = t.builder.node("reshape", [value], about, (batch, groups, 1, time, width))
+    shape = (batch, groups, heads // groups, time, width)
+    repeated = t.builder.node("broadcast", [apart], about, shape)
+    return t.builder.node("reshape", [repeated], about, (batch, heads, time, width))
 
 
 @RULES.of("lstm", "gru", "rnn_tanh", "rnn_relu")

@@ -59,7 +59,6 @@ UNCHANGED = frozenset(
         "clone",
         "lift_fresh_copy",
         "lift_fresh",
-        "_to_copy",
     ]
 )
 RESHAPES = frozenset(
@@ -396,7 +395,7 @@ def _fill(
     return t.builder.add("where", [a["mask"], _finite(a["value"]), a["self"]], {}, **about)
 
 
-@RULES.of("to", "type_as", "float", "double")
+@RULES.of("to", "type_as", "float", "double", "_to_copy")
 def _cast(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:

@@ -65,6 +65,8 @@ BINARY = frozenset(
     ]
 )
 ELEMENTWISE = UNARY | BINARY
+# The number that leaves the other operand unchanged.
+NEUTRAL: Mapping[str, Any] = {"+": 0, "*": 1, "&": True, "|": False}
 # Functions of an array along some of its axes.
 REDUCTIONS = frozenset(["mean", "sum", "max"])
 # Layers that work on the last axis only, whatever the axes before it.
@@ -85,19 +87,16 @@ def recognise_constants(
         )
         inputs.append(name if number is None else number)
     call = call.with_inputs(inputs)
-    if call.op == "+" and 0 in inputs and done[call.sources[0]].shape == call.shape:
-        return call.sources[0]
+    if (same := _unchanged_operand(call, done)) is not None:
+        return _with_shape(call, same)
     if call.values is None or call.op in ("weight", "input"):
-        if call.op == "attention" and len(inputs) == 4 and not isinstance(inputs[3], str):
+        # A condition that is always true, or the same number for all scores.
+        constant = len(inputs) == 4 and not isinstance(inputs[3], str)
+        if call.op == "attention" and constant and inputs[3] is not False:
             return [call.with_inputs(inputs[:3])]
-        if call.op == "&" and True in [i for i in inputs if isinstance(i, bool)]:
-            return str(next(i for i in inputs if not isinstance(i, bool)))
         if call.op == "where" and isinstance(inputs[0], bool):
             chosen = done.get(inputs[1 if inputs[0] else 2])
-            if chosen is not None and chosen.shape == call.shape:
-                return chosen.name
-            if chosen is not None:
-                return [replace(call, op="broadcast", inputs=(chosen.name,), attributes={})]
+            return [call] if chosen is None else _with_shape(call, chosen)
         return [call]
     if (formula := _formula(call)) is not None:
         shape = [
@@ -109,6 +108,23 @@ def recognise_constants(
             made.append(replace(call, op="broadcast", inputs=(made[0].name,), attributes={}))
         return made
     return [call]
+
+
+def _unchanged_operand(call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:
+    """Return the operand that is the value of a call, e.g. ``x`` for ``x + 0``; None if there is
+    none."""
+    numbers = [i for i in call.inputs if not isinstance(i, str)]
+    if call.op not in NEUTRAL or len(numbers) != 1 or numbers[0] != NEUTRAL[call.op]:
+        return None
+    operand = done[call.sources[0]]
+    return operand if operand.kind == call.kind else None
+
+
+def _with_shape(call: TracedCall, value: TracedCall) -> list[TracedCall] | str:
+    """Return a value with the shape of a call, for :meth:`Calls.rewrite`."""
+    if value.shape == call.shape:
+        return value.name
+    return [replace(call, op="broadcast", inputs=(value.name,), attributes={})]
 
 
 def common_number(call: TracedCall) -> Any:

@@ -97,13 +97,15 @@ def test_integers_without_a_formula_are_computed_in_floats() -> None:
 
 def local_attention(x: Any, _: Any) -> Any:
     steps = torch.arange(x.shape[1])
-    near = (steps[:, None] >= steps) & (steps[:, None] - steps < 40)
+    every = torch.ones(len(x), 1, 1, dtype=torch.bool)
+    near = every & (steps[:, None] >= steps) & (steps[:, None] - steps < 40)
     return functional.scaled_dot_product_attention(x, x, x, near)
 
 
 def test_a_window_that_is_longer_than_the_first_traces_is_in_the_spec() -> None:
     equations = spec_of(Inner(local_attention), "x=batch,time,6")["equations"]
     assert "< 40" in equations
+    assert "true" not in equations
 
 
 @pytest.mark.parametrize(
@@ -146,6 +148,25 @@ class Attention(torch.nn.Module):
         q, k, v = (a.unflatten(-1, (2, 3)).transpose(1, 2) for a in parts)
         y = functional.scaled_dot_product_attention(q, k, v, bias, scale=1.0)
         return x + self.o(y.transpose(1, 2).flatten(2))
+
+
+class Grouped(Attention):
+    """Attention in which two heads of queries share keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k, self.v = (torch.nn.Linear(6, 3, bias=False) for _ in range(2))
+
+    def forward(self, x: Any) -> Any:
+        parts = (self.q(x), self.k(x), self.v(x))
+        q, k, v = (a.unflatten(-1, (-1, 3)).transpose(1, 2) for a in parts)
+        y = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return self.o(y.transpose(1, 2).flatten(2))
+
+
+def test_heads_that_queries_share_are_repeated() -> None:
+    equations = spec_of(Grouped(), "x=batch,time,6")["equations"]
+    assert equations.count("repeat(") == 2
 
 
 class Shared(torch.nn.Module):
