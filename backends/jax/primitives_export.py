@@ -110,7 +110,8 @@ TEMPLATES: Mapping[str, Template] = {
     "expand_dims": "jnp.expand_dims(%0, {axis})",
     "squeeze": "jnp.squeeze(%0, {axis})",
     "flip": "jnp.flip(%0, {axis})",
-    "clip": "jnp.clip(%0, {low}, {high})",
+    # The derivative of jnp.clip at both limits is 1/2, but that of the spec is 0.
+    "clip": "jnp.where(%0 <= {low}, {low}, jnp.where(%0 >= {high}, {high}, %0))",
     "one_hot": "jax.nn.one_hot(%0, {classes}, dtype={like}.dtype)",
     "tensordot": "jnp.tensordot(%0, %1, {axes})",
     "concat": "jnp.concatenate([%0], {axis})",

@@ -289,7 +289,10 @@ def _idioms(ops: Any) -> Table:
     ``relu``. Softmax is left out, because Keras has a layer for it."""
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
-        "clip": lambda x, low, high: ops.clip(x, low, high),
+        # The derivative of ops.clip at both limits is 1, but that of the spec is 0.
+        "clip": lambda x, low, high: ops.where(
+            ops.logical_and(x > low, x < high), x, ops.stop_gradient(ops.clip(x, low, high))
+        ),
         "select": lambda x, axis, index: x[(slice(None),) * axis + (index,)],
     }
 

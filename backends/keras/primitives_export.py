@@ -17,7 +17,9 @@ CALLS = {
     **{n: f"ops.{n}({{0}}, axis={{axis}}, keepdims={{keepdims}})" for n in ("sum", "max", "mean")},
     **{n: f"ops.{n}({{0}}, axis={{axis}})" for n in ("expand_dims", "squeeze", "flip")},
     **{n: f"ops.{n}({{0}}, axis=-1)" for n in ("softmax", "log_softmax", "argsort")},
-    "clip": "ops.clip({0}, {low}, {high})",
+    # The derivative of ops.clip at both limits is 1, but that of the spec is 0.
+    "clip": "ops.where(ops.logical_and({0} > {low}, {0} < {high}), {0}, "
+    "ops.stop_gradient(ops.clip({0}, {low}, {high})))",
     "where": "ops.where({0}, {1}, {2})",
     "astype": "ops.cast({0}, self.compute_dtype)",
     "permute_dims": "ops.transpose({0}, {axes})",

@@ -104,7 +104,8 @@ TEMPLATES: Mapping[str, Template] = {
     "expand_dims": "^0.unsqueeze({axis})",
     "squeeze": "^0.squeeze({axis})",
     "flip": "^0.flip({axis})",
-    "clip": "torch.clamp(%0, {low}, {high})",
+    # Its derivative at both limits is 0; that of torch.clamp is 1.
+    "clip": "nn.functional.hardtanh(%0, {low}, {high})",
     "one_hot": "nn.functional.one_hot(%0, {classes}).to({like}.dtype)",
     "tensordot": "torch.tensordot(%0, %1, dims={axes})",
     "concat": "torch.cat([%0], {axis})",
