@@ -140,7 +140,8 @@ def _named_scope(program: Program, node: Node) -> Scope | None:
     if name is None:
         return None
     path, slash, _ = name.rpartition("/")
-    return tuple(path.split(".")) if slash else ()
+    # The path of a second call ends in ``#2``. The box of the first call shows it too.
+    return tuple(part.partition("#")[0] for part in path.split(".")) if slash else ()
 
 
 class _Drawing:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from places import SUPPORT
 from report_pages import HOSTILE, Tags
 from wording import Wording
 
@@ -84,6 +85,17 @@ def test_values_without_a_name_belong_to_their_definition(tmp_path: Path) -> Non
     ]
     assert drawn[2].repeated == ("0", "1", "2")
     assert drawn[3].outputs == ("y [batch, 4]",)
+
+
+def test_a_definition_that_is_called_twice_is_one_box() -> None:
+    spec = load_spec(str(SUPPORT / "odd_specs/nested.yaml"), [SUPPORT / "odd_specs"])
+    both = by_name(draw_boxes(spec, spec.program(), {}))["both"]
+    assert [(box.name, box.title) for box in both.inner] == [
+        ("first", "small_block"),
+        ("again", "small_block"),
+    ]
+    layers = [box.name for box in both.inner[1].inner if box.name]
+    assert layers == ["mix", "scale", "up", "down", "mix#2", "scale#2", "up#2", "down#2"]
 
 
 @pytest.mark.parametrize("name", ["bert", "resnet", "seq2seq_attention", "vae"])
