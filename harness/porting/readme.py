@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,21 +41,32 @@ def check_folder(folder: Path, force: bool) -> None:
 
 
 def write_folder(source: Path, folder: Path) -> list[str]:
-    """Move all files to a folder; return their names. The README is the last file.
+    """Copy all files to a folder; return their names.
+
+    A new folder gets its name when it is complete, so an interrupted port leaves no folder. In the
+    folder of an earlier port, each file is replaced when all new files are written.
 
     Raises:
         UsageError: the folder cannot be written.
     """
-    names = sorted(path.name for path in source.iterdir() if path.name != README)
+    names = [README, *sorted(path.name for path in source.iterdir() if path.name != README)]
+    target = folder.resolve()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in [*names, README]:
-            part = folder / f".{name}.part"
-            shutil.copyfile(source / name, part)
-            os.replace(part, folder / name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # On the same file system, so that the folder can be renamed.
+        with tempfile.TemporaryDirectory(prefix=".port.", dir=target.parent) as temporary:
+            complete = Path(temporary, "port")
+            complete.mkdir()
+            for name in names:
+                shutil.copyfile(source / name, complete / name)
+            if (target / README).exists():
+                for name in names:
+                    os.replace(complete / name, target / name)
+            else:
+                os.rename(complete, target)
     except OSError as error:
         raise UsageError(f"cannot write {displayed(folder)}: {error.strerror}") from None
-    return [README, *names]
+    return names
 
 
 def describe(
