@@ -42,6 +42,7 @@ INTRODUCTION = """\
 this page. Then `make gallery` builds a site with the picture, spec, code and proof of each model.
 
 - *Digits*: agreement of outputs and gradients with the original model, in float64 and float32.
+  Models that compute a part in float32 agree to float32's digits in both.
 - *Equations*: functions in the equations of the spec; all else is layers.
 - *Code*: the formats in which the outputs of the exported code agree with the spec.
 """
@@ -122,7 +123,8 @@ def functions(spec: Mapping[str, Any]) -> dict[str, int]:
     """Return the number of calls of each function in the equations of a spec."""
     count: Counter[str] = Counter()
     for part in (spec, *spec.get("definitions", ())):
-        called = re.findall(r"\b([a-z]\w*)\(", str(part.get("equations", "")))
+        text = f"{part.get('equations')} {part.get('scan', {}).get('step')}"
+        called = re.findall(r"\b([a-z]\w*)\(", text)
         count.update(
             called_name for called_name in called if called_name not in part.get("layers", {})
         )
