@@ -99,6 +99,7 @@ def port(
     weights: str | PathLike[str] | None = ...,
     large: str | PathLike[str] | None = ...,
     large_inputs: Names | Mapping[str, str] = ...,
+    loss: str | None = ...,
     backend: str | None = ...,
     checked: Names = ...,
     python: str | PathLike[str] | None = ...,

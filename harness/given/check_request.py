@@ -8,8 +8,8 @@ from typing import Any
 
 from harness.checking.options import DTYPES
 from harness.checking.own_model.against import Against, parse_against
-from harness.checking.own_model.checks import CHECKS
 from harness.checking.own_model.process import ModelProcess
+from harness.checking.own_model.training import CHECKS
 from harness.checking.request import QUICK, Request, choose_checks
 from harness.errors import UsageError, unknown
 from harness.given.files import gather_for

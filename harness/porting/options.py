@@ -45,6 +45,10 @@ class PortRequest:
         word="--large-input",
         metavar="NAME=LENGTHS",
     )
+    loss: str | None = option(
+        None,
+        "Loss of the spec, such as sparse_cross_entropy. Three steps of SGD and Adam are compared.",
+    )
     backend: str | None = option(
         None,
         "Framework of the model. Default: the framework that its file imports.",

@@ -20,6 +20,8 @@ ITEMS = {
     "cotangent-gradients": "gradients of all weights",
     "outputs": "outputs in training mode",
     "statistics": "moving statistics after a pass in training mode",
+    "training-sgd": "weights after each of three steps of SGD",
+    "training": "weights after each of three steps of Adam",
     "shapes": "outputs at other sizes",
     "saturation": "outputs at large values",
     "corners": "outputs where an activation has its corner",

@@ -152,5 +152,6 @@ def _inputs(declarations: Sequence[InputDeclaration], options: PortRequest) -> s
     words = [f"--input {d}" for d in (options.inputs if options.large else declarations)]
     words += [f"--large {shlex.quote(options.large)}"] if options.large else []
     words += [f"--large-input {text}" for text in options.large_inputs]
+    words += [f"--loss {options.loss}"] if options.loss else []
     words += [f"--weights {shlex.quote(str(options.weights))}"] if options.weights else []
     return " ".join(words)

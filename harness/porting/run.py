@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.checking.own_model.against import Against, parse_against
+from harness.checking.own_model.checks import CHECKS as OTHER_CHECKS
 from harness.checking.own_model.process import ModelProcess
 from harness.checking.report import describe_problems
 from harness.checking.run import Engine
@@ -31,6 +32,7 @@ from harness.language.model import Spec, fingerprint, load_spec
 from harness.language.schema import Layer
 from harness.porting.inputs import FORM, InputDeclaration, free_sizes
 from harness.porting.large import LoadedWeights, check_form, compare_batch, load_weights
+from harness.porting.loss import add_loss
 from harness.porting.options import PortRequest
 from harness.porting.passes import simplify
 from harness.porting.proof import Ported, export_problem
@@ -141,7 +143,7 @@ def port(options: PortRequest, tell: Tell) -> Ported:
     ):
         folder = Path(temporary, "port")
         tell(f"tracing {against}")
-        traced = trace_spec(process, options.inputs, options.name)
+        traced = _trace(process, options.inputs, options.name, options.loss, Path(temporary))
         if options.large is None:
             path, real = _write_spec(traced, folder), traced
             written = _write_weights(process, traced, path, options)
@@ -167,6 +169,18 @@ def port(options: PortRequest, tell: Tell) -> Ported:
             (folder / README).write_text(readme, encoding="utf-8")
             return replace(ported, written=write_folder(folder, options.output))
     return ported
+
+
+def _trace(
+    process: PortProcess,
+    inputs: Sequence[str],
+    name: str | None,
+    loss: str | None,
+    folder: Path,
+) -> TracedSpec:
+    """Trace a model, and add the loss of ``--loss`` to its spec."""
+    traced = trace_spec(process, inputs, name)
+    return replace(traced, spec=add_loss(traced.spec, loss, folder)) if loss else traced
 
 
 def _write_spec(traced: TracedSpec, folder: Path) -> Path:
@@ -225,7 +239,8 @@ def _write_large(
     against = parse_against(str(options.large), [options.backend] if options.backend else [])
     with PortProcess(against, options.python, options.timeout) as process:
         tell(f"tracing {against}")
-        large = trace_spec(process, options.large_inputs or options.inputs, small.name)
+        inputs = options.large_inputs or options.inputs
+        large = _trace(process, inputs, small.name, options.loss, folder.parent)
         check_form(small.spec, large.spec)
         return large, _write_weights(process, large, _write_spec(large, folder), options)
 
@@ -296,6 +311,7 @@ def _check_against(
             # A file format names its program by its suffix.
             "backends": () if against.is_format else (framework,),
             "pythons": {framework: options.python} if options.python else {},
+            "checks": (*OTHER_CHECKS, *(["training*"] if options.loss else [])),
             "timeout": options.timeout,
         },
         cases,

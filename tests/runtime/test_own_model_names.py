@@ -14,8 +14,8 @@ from wording import Wording
 from harness.errors import UsageError
 from harness.language.model import load_spec
 from harness.runtime.own_model.contract import ModelFile, Placing, made, names_taken, reshaped
+from harness.runtime.own_model.names import Results, placing
 from harness.runtime.own_model.renames import Rename, fits, renamed, split_sum, view_of, views_of
-from harness.runtime.own_model.service import Results, placing
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,15 @@ class ModelContext:
             return False
         return self.trains or not program.new_statistics
 
+    @property
+    def takes_steps(self) -> bool:
+        """True if optimizer steps can be compared: the model has gradients and no state, and takes
+        the spec's noise in its training mode."""
+        program = self.case.training
+        if not self.differentiates or self.rejected_noise or program.state:
+            return False
+        return self.trains or not program.new_statistics
+
     def not_compared(self) -> list[str]:
         """List the parts of the spec that no check compares because the model does not accept or
         return them, e.g. ``training mode``."""

@@ -11,12 +11,11 @@ from functools import partial
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.checking.checks import FINDINGS, NOT_NARROW
+from harness.checking.checks import FINDINGS
 from harness.checking.checks.extremes import corner_material
 from harness.checking.first_difference import DECISIVE, join_names
 from harness.checking.own_model.against import Against
 from harness.checking.own_model.checks import (
-    CHECKS,
     ModelCheck,
     ModelContext,
     compare_gradients,
@@ -25,6 +24,7 @@ from harness.checking.own_model.checks import (
 )
 from harness.checking.own_model.first_module import find_first_module, find_random_module
 from harness.checking.own_model.guesses import Hint, Programs, guesses
+from harness.checking.own_model.training import CHECKS, left_out
 from harness.checking.run_cell import CannotCheck, CellRun, OpenedSubject
 from harness.errors import shorten
 from harness.oracle.case import Case
@@ -36,7 +36,7 @@ from harness.results.cell import Cell, CellResult
 from harness.results.findings import AGREEING, Finding
 from harness.runtime.answers import Arguments, AttachedModel
 from harness.runtime.own_model.service import OwnModelService
-from harness.runtime.precision import host_dtype, narrow
+from harness.runtime.precision import host_dtype
 from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault, missing_requirement
 from harness.worker.worker import Worker
@@ -376,12 +376,8 @@ class UsersModel:
         remote = Remote(run.worker, run.timeout, spent, FORMS)
         with self._catch_user_errors():
             context = self._attach(run, remote, result)
-        left_out = NOT_NARROW if narrow(run.cell.dtype) else ()
-        checks = {
-            n: partial(self._run_check, CHECKS[n], context)
-            for n in CHECKS
-            if n in names and n not in left_out
-        }
+        chosen = {*names} - left_out(run.checks, run.cell.dtype)
+        checks = {n: partial(self._run_check, CHECKS[n], context) for n in CHECKS if n in chosen}
         return OpenedSubject(
             checks, partial(self._explain, run, context), not_compared=context.not_compared
         )
