@@ -17,7 +17,7 @@ from harness.arrays import Array
 from harness.errors import HarnessError
 from harness.language.initializers import generator
 from harness.oracle import oracle
-from harness.oracle.case import Case
+from harness.oracle.case import HUGE, Case
 from harness.oracle.time_limit import within_limits
 from harness.oracle.tolerance import K, scales
 from harness.program.ir import Program, needed_nodes
@@ -26,6 +26,8 @@ from harness.program.signature import ONE_BY_ONE, by_kind, crossing_ports, varia
 STEP = 1e-30
 # Largest allowed relative gap. Measured gaps are about 1e-15 for all models and definitions.
 ALLOWED = 1e-12
+# The number of directions in a model with more than HUGE numbers, whose passes take long.
+DIRECTIONS = 16
 
 
 def complex_step_gap(case: Case) -> float:
@@ -56,7 +58,8 @@ def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
     nodes = needed_nodes(program.nodes, [loss_value])
     gaps: list[float] = []
     ports = variable_ports(program)
-    for names in _variable_groups(list(ports)):
+    most = DIRECTIONS if case.entries > HUGE else ONE_BY_ONE
+    for names in _variable_groups(list(ports), most):
         directions = {
             n: generator(case.seed, f"direction {n}").normal(size=values[ports[n].value].shape)
             for n in names
@@ -88,9 +91,9 @@ def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
     return worst
 
 
-def _variable_groups(names: Sequence[str]) -> list[list[str]]:
-    """Divide the variables (parameters, inputs, states) into groups; the variables of a group share
-    a direction.
+def _variable_groups(names: Sequence[str], most: int) -> list[list[str]]:
+    """Divide the variables (parameters, inputs, states) into at most ``most`` groups; the variables
+    of a group share a direction.
 
     If there are few variables, each is a group. If there are many, a group has the same variable
     (e.g. ``W``) of all blocks. Each group costs a pass through the whole model. With a group for
@@ -98,10 +101,10 @@ def _variable_groups(names: Sequence[str]) -> list[list[str]]:
     visible in the sum over its group, because the gradients of the same variable have similar sizes
     in all blocks.
     """
-    if len(names) <= ONE_BY_ONE:
+    if len(names) <= most:
         return [[name] for name in names]
     similar = by_kind(names)
-    return [[*chain(*similar[start::ONE_BY_ONE])] for start in range(min(ONE_BY_ONE, len(similar)))]
+    return [[*chain(*similar[start::most])] for start in range(min(most, len(similar)))]
 
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
