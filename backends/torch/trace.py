@@ -292,7 +292,8 @@ class _Translation:
         nodes = self.builder.graph["nodes"]
         count = len(nodes)
         self.values[node] = self._translate(name, node, arguments, self._about(node))
-        if node not in self.known and (ignored := arguments.ignored(node)):
+        refused = len(nodes) > count and nodes[-1]["op"] == "unsupported"
+        if node not in self.known and not refused and (ignored := arguments.ignored(node)):
             self.values[node] = unsupported(self, node, self._about(node), ignored)
         known = self.known.get(node)
         if isinstance(known, torch.Tensor) and len(nodes) > count:

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.convert.source.literals import unique
 from harness.errors import UsageError
+from harness.porting.simplify import ELEMENTWISE
 from harness.porting.sizes import Dim, TracedCall, minus_one
 
 # The precedence of operators; functions and names bind most strongly.
@@ -65,6 +66,7 @@ class Equations:
     texts: dict[str, Expression] = field(default_factory=dict)
     calls: dict[str, TracedCall] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    ranks: dict[Any, int] = field(default_factory=dict)
 
     def add(self, call: TracedCall, uses: int, name: str = "") -> None:
         """Add a call. It is written inside its only user, unless the expression would be long."""
@@ -73,6 +75,7 @@ class Equations:
             self.texts[call.name] = Expression(self.names[call.name])
             return
         text = self._express(call)
+        self.ranks[call.name] = self._rank(call)
         short = call.op in ("formula", "weight", "constant") and len(text.text) < SHORT
         if name or (uses > 1 and not short) or (len(text.text) > LONG and uses):
             text = self.assign(text, name)
@@ -95,6 +98,25 @@ class Equations:
         return Expression(
             text, ATOM if not text.startswith("-") and " " not in text else LEVELS["+"]
         )
+
+    def whole(self, operand: Any) -> Expression:
+        """Return the expression of an operand with all of its axes, also those of length 1 at its
+        start, which formulas leave out because operators add them."""
+        missing = len(self.shape(operand)) - self.ranks.get(operand, len(self.shape(operand)))
+        expression = self.get(operand)
+        if missing <= 0:
+            return expression
+        return Expression(f"{expression.inside(ATOM)}[{', '.join(['None'] * missing)}]")
+
+    def _rank(self, call: TracedCall) -> int:
+        """Return the number of axes of a call's expression; see :meth:`whole`."""
+        if call.op == "formula":
+            causal = call.attributes["formula"] == "causal"
+            return 2 if causal else len(call.shape) - int(call.attributes["axis"])
+        if call.op not in ELEMENTWISE:
+            return len(call.shape)
+        ranks = [self.ranks.get(i, len(self.shape(i))) for i in call.sources]
+        return max(ranks, default=len(call.shape))
 
     def _express(self, call: TracedCall) -> Expression:
         rule = RULES.get(call.op)
@@ -133,13 +155,13 @@ Rule = Callable[[Equations, TracedCall], Expression]
 
 
 def _layer(e: Equations, call: TracedCall) -> Expression:
-    arguments = ", ".join(e.get(i).text for i in call.inputs)
+    arguments = ", ".join(e.whole(i).text for i in call.inputs)
     return Expression(f"{e.layer_of(call, '')}({arguments})")
 
 
 def _reduce(e: Equations, call: TracedCall) -> Expression:
     axis = call.attributes["axis"]
-    arguments = [e.get(call.inputs[0]).text]
+    arguments = [e.whole(call.inputs[0]).text]
     if len(axis) < len(e.shape(call.inputs[0])) or call.attributes["keepdims"]:
         rank = len(e.shape(call.inputs[0]))
         arguments.append(
@@ -154,30 +176,30 @@ def _along(e: Equations, call: TracedCall) -> Expression:
     axis = call.attributes["axis"]
     last = axis == len(call.shape) - 1 and call.op not in ("cumsum", "argmax")
     more = "" if last else f", axis={axis}"
-    return Expression(f"{call.op}({e.get(call.inputs[0]).text}{more})")
+    return Expression(f"{call.op}({e.whole(call.inputs[0]).text}{more})")
 
 
 def _concat(e: Equations, call: TracedCall) -> Expression:
     axis = call.attributes["axis"]
     axis = -1 if axis == len(call.shape) - 1 else axis
-    return Expression(f"concat([{', '.join(e.get(i).text for i in call.inputs)}], axis={axis})")
+    return Expression(f"concat([{', '.join(e.whole(i).text for i in call.inputs)}], axis={axis})")
 
 
 def _permute(e: Equations, call: TracedCall) -> Expression:
     axes = ", ".join(map(str, call.attributes["axes"]))
-    return Expression(f"permute_dims({e.get(call.inputs[0]).text}, axes=[{axes}])")
+    return Expression(f"permute_dims({e.whole(call.inputs[0]).text}, axes=[{axes}])")
 
 
 def _cut(e: Equations, call: TracedCall) -> Expression:
     a = call.attributes
-    base = e.get(call.inputs[0]).inside(ATOM)
+    base = e.whole(call.inputs[0]).inside(ATOM)
     if call.op == "select":
         index = "-1" if a["index"] == minus_one(a["length"]) else e.write(a["index"], "index")
     else:
         start = "" if a["start"] == 0 else e.write(a["start"], "start")
         stop = "" if a["stop"] == a["length"] else e.write(a["stop"], "stop")
         if not start and not stop and a["step"] == 1:
-            return e.get(call.inputs[0])
+            return e.whole(call.inputs[0])
         index = f"{start}:{stop}" + ("" if a["step"] == 1 else f":{a['step']}")
     return Expression(f"{base}[{', '.join([':'] * a['axis'] + [index])}]")
 
@@ -214,7 +236,7 @@ def _formula(e: Equations, call: TracedCall) -> Expression:
 
 
 def _reshape(e: Equations, call: TracedCall) -> Expression:
-    source, shape = e.get(call.inputs[0]), list(e.shape(call.inputs[0]))
+    source, shape = e.whole(call.inputs[0]), list(e.shape(call.inputs[0]))
     # Axes of length 1 are written as an index.
     text = source.inside(ATOM) if 1 in [*shape, *call.shape] else source.text
     return Expression(reshape_text(text, shape, list(call.shape), e.write, call.place))

@@ -18,6 +18,7 @@ from harness.backends.torch.own_model import TorchModel  # noqa: E402
 from harness.backends.torch.trace import trace_module  # noqa: E402
 from harness.errors import UsageError  # noqa: E402
 from harness.language.library import Library  # noqa: E402
+from harness.language.model import load_spec  # noqa: E402
 from harness.porting.inputs import InputDeclaration, free_sizes  # noqa: E402
 from harness.porting.passes import simplify  # noqa: E402
 from harness.porting.run import library_layer, refuse_unsupported  # noqa: E402
@@ -44,6 +45,10 @@ class Inner(torch.nn.Module):
 
 def spec_of(module: Any, declared: str = "x=batch,6") -> dict[str, Any]:
     """Return the spec of a module; raise :class:`UsageError` if it cannot be ported."""
+    return dict(yaml.safe_load(text_of(module, declared)))
+
+
+def text_of(module: Any, declared: str) -> str:
     declaration = InputDeclaration.of(declared)
     file = SimpleNamespace(path=Path(__file__))
 
@@ -54,8 +59,7 @@ def spec_of(module: Any, declared: str = "x=batch,6") -> dict[str, Any]:
     refuse_unsupported(graph)
     entries = {declaration.name: declaration.entry()}
     about = {"summary": "A test.", "source": "A test."}
-    text = write_spec(simplify(graph), "net", entries, about, FUNCTIONS, LAYERS).text
-    return dict(yaml.safe_load(text))
+    return write_spec(simplify(graph), "net", entries, about, FUNCTIONS, LAYERS).text
 
 
 def bias_of_t5(x: Any, module: Any) -> Any:
@@ -182,6 +186,23 @@ class Shared(torch.nn.Module):
         for block in self.blocks:
             x = block(x, bias)
         return x
+
+
+class Windowed(Shared):
+    """Two attentions with the same window."""
+
+    def forward(self, x: Any) -> Any:
+        steps = torch.arange(x.shape[1])
+        mask = ((steps[:, None] >= steps) & (steps[:, None] - steps < 3))[None, None]
+        for block in self.blocks:
+            x = block(x, mask)
+        return x
+
+
+def test_a_mask_that_blocks_share_has_all_of_its_axes(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(text_of(Windowed(), "x=batch,time,6"), encoding="utf-8")
+    assert load_spec(str(path)).program().parameters
 
 
 def test_scales_are_folded_and_shared_values_are_inputs_of_blocks() -> None:
