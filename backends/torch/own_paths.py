@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
+from harness.extend import UsageError
 from harness.extend.models import Placing
 
 from .compiled import COMPILERS, has_compiler
@@ -60,10 +61,19 @@ def export_to_onnx(
     module: torch.nn.Module, path: Path, tensors: Mapping[str, torch.Tensor], placing: Placing
 ) -> None:
     """Write a module as an ONNX file, with inputs of the shapes of these tensors. torch's exporter
-    of torch.export needs onnxscript; without it, the exporter of TorchScript runs."""
+    of torch.export needs onnxscript; without it, the exporter of TorchScript runs.
+
+    Raises:
+        UsageError: torch cannot export the module.
+    """
+
+    modern = find_spec("onnxscript") is not None
 
     def export(*arguments: Any, **keywords: Any) -> None:
         bound = inspect.signature(module.forward).bind(*arguments, **keywords)
+        # torch's exporter reads this setting, which raises an error if it differs from the settings
+        # of convolutions and recurrent layers (see :mod:`.cuda`).
+        torch.backends.cudnn.allow_tf32 = False
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -72,8 +82,18 @@ def export_to_onnx(
                 path,
                 kwargs=bound.kwargs or None,
                 input_names=list(bound.arguments),
-                dynamo=find_spec("onnxscript") is not None,
+                dynamo=modern,
                 verbose=False,
             )
 
-    placing.call(export, tensors)
+    try:
+        placing.call(export, tensors)
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        line = str(cause).strip().partition("\n")[0]
+        hint = "; torch's newer exporter needs onnxscript: pip install onnxscript"
+        raise UsageError(
+            f"torch.onnx.export raised {type(cause).__name__}: {line}{'' if modern else hint}"
+        ) from None

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from users_models import checked, model_file
 
+from harness.checking.own_model.checks import ModelContext
+from harness.checking.request import Request, make_case
 from harness.cli import cli
+from harness.language.model import load_spec
 from harness.results.cell import CellResult
 from harness.runtime.own_model.service import OwnModelService
+from harness.worker.remote import WorkerFault
+from harness.worker.worker import Outcome
 
 CODE = """\
 model: code
@@ -174,3 +180,15 @@ def test_the_verdict_line_json_and_records_say_what_was_not_compared(tmp_path: P
     page = CliRunner().invoke(cli, ["report", str(records), "-o", str(tmp_path / "page.html")])
     assert page.exit_code == 0, page.output
     assert f"not compared: {words}" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_process_that_ended_leaves_the_noise_not_compared(tmp_path: Path) -> None:
+    class Ended:
+        def load(self, material: object) -> None:
+            raise WorkerFault("load", Outcome("timeout"))
+
+    spec = load_spec(str(model_file(tmp_path, CODE, "code.yaml")))
+    remote: Any = Ended()
+    case = make_case(spec, Request(), own=False)
+    context = ModelContext(case, remote, "float32", takes=("input.x",))
+    assert "sample.unit" in context.not_compared()[0]

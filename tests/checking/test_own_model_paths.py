@@ -136,6 +136,19 @@ def test_a_path_that_fails_does_not_end_the_run(
     assert "no export" in result.findings[0].detail
 
 
+def test_an_export_that_lacks_an_operator_names_the_other_exporter(
+    torch_service: OwnModelService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.backends.torch.own_paths.find_spec", lambda name: None)
+    spec = model_file(tmp_path, SPEC, "line.yaml")
+    file = model_file(tmp_path, NET.replace("y = torch.tanh", "y = x.diff().sum() + torch.tanh"))
+    check = partial(checked, torch_service, spec, f"{file}:Net", "float32", checks=("inference",))
+    result = check(path="onnx")
+    assert result.verdict == "error"
+    assert "aten::diff" in result.findings[0].detail
+    assert "onnxscript" in result.findings[0].detail
+
+
 class Stub(ModelProcess):
     """A process that offers these paths."""
 

@@ -8,6 +8,7 @@ set to their mean in inference, and are random in training.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -76,10 +77,11 @@ class ModelContext:
         rejected = [name for name in names if f"input.{name}" not in self.takes]
         if rejected:
             material = self.case.material
-            self.remote.load(material)
             arguments = {"inputs": material.inputs, "state": material.state}
-            trial = self.remote.outcome("forward", phase="training", **arguments)
-            rejected = [] if trial.ok else rejected
+            with suppress(WorkerFault):  # e.g. the process ended in an earlier check
+                self.remote.load(material)
+                trial = self.remote.outcome("forward", phase="training", **arguments)
+                rejected = [] if trial.ok else rejected
         return rejected
 
     @property
