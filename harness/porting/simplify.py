@@ -99,9 +99,9 @@ def recognise_constants(
             return [call] if chosen is None else _with_shape(call, chosen)
         return [call]
     if (formula := _formula(call)) is not None:
-        shape = [
-            n if n == 1 or a == formula.get("axis", a) else 1 for a, n in enumerate(call.shape)
-        ]
+        last = [len(call.shape) - 2, len(call.shape) - 1]
+        kept = [formula["axis"]] if "axis" in formula else last
+        shape = [n if axis in kept else 1 for axis, n in enumerate(call.shape)]
         made = [replace(call, op="formula", inputs=(), attributes=formula, shape=tuple(shape))]
         if tuple(shape) != call.shape:
             made[0] = replace(made[0], name=calls.new(call, "", (), ()).name)
@@ -383,25 +383,26 @@ def _long(shape: Sequence[Dim]) -> list[Dim]:
 def drop_broadcasts(
     calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
 ) -> Iterable[TracedCall] | str:
-    """Remove a broadcast before a call that broadcasts by itself."""
-    if call.op in BINARY | {"@", "attention"}:
-        inputs = [
-            done[i].inputs[0]
-            if i in done and done[i].op == "broadcast" and _is_covered(i, call, done)
-            else i
-            for i in call.inputs
-        ]
-        return [call.with_inputs(inputs)]
-    return [call]
+    """Move a broadcast behind a call that broadcasts by itself, or remove it."""
+    if call.op not in ELEMENTWISE | {"@", "attention"}:
+        return [call]
+    inputs = []
+    for name in call.inputs:
+        while name in done and done[name].op == "broadcast":
+            name = done[name].inputs[0]
+        inputs.append(name)
+    call = call.with_inputs(inputs)
+    if call.op not in ELEMENTWISE or not call.sources:
+        return [call]
+    shape = _common_shape([done[name].shape for name in call.sources])
+    if shape == call.shape:
+        return [call]
+    inner = calls.on(call, inputs, shape)
+    return [inner, replace(call, op="broadcast", inputs=(inner.name,), attributes={})]
 
 
-def _is_covered(name: str, call: TracedCall, done: Mapping[str, TracedCall]) -> bool:
-    """Return whether the other operands have the axes that a broadcast operand repeats."""
-    if call.op not in BINARY:
-        return True
-    source, whole = done[done[name].inputs[0]].shape, call.shape
-    source = (*[1] * (len(whole) - len(source)), *source)
-    others = [done[i].shape for i in call.sources if i != name]
-    others = [(*[1] * (len(whole) - len(shape)), *shape) for shape in others]
-    repeated = [axis for axis, n in enumerate(whole) if source[axis] != n]
-    return all(any(shape[axis] == whole[axis] for shape in others) for axis in repeated)
+def _common_shape(shapes: Sequence[Sequence[Dim]]) -> tuple[Dim, ...]:
+    """Return the shape of an elementwise call of values with these shapes."""
+    rank = max(map(len, shapes))
+    columns = zip(*((*[1] * (rank - len(shape)), *shape) for shape in shapes), strict=True)
+    return tuple(next((n for n in column if n != 1), 1) for column in columns)
