@@ -11,9 +11,12 @@ from wording import Wording
 from harness.checking.runner import Report
 from harness.errors import UsageError
 from harness.language.model import load_spec
+from harness.runtime.native import Native
 from harness.runtime.own_model.contract import ModelArray
 from harness.runtime.own_model.matching import Sides, find_weights
+from harness.runtime.own_model.renames import read_rules
 from harness.runtime.own_model.service import OwnModelService
+from harness.runtime.packing import Packing, Part
 from harness.runtime.plugins import load
 
 HEAD = "summary: One of a test.\nsource: A test.\n"
@@ -363,6 +366,24 @@ def test_a_kernel_with_its_channels_first_is_told_by_its_axes(
     with pytest.raises(UsageError) as caught:
         find_weights(Sides(program, {}, entries, (), {}))
     wording.line(caught.value, f"--map {rule}")
+
+
+def test_a_layer_with_rules_does_not_take_the_tensors_of_a_layer_with_its_name(
+    tmp_path: Path,
+) -> None:
+    """A module has its own ``norm``, and an inner module has one too."""
+    norms = "{norm: {layer: layer_norm}, norm_2: {layer: layer_norm}}"
+    text = f"model: norms\n{HEAD}inputs: {{x: {{shape: [batch, 5]}}}}\nlayers: {norms}\n"
+    path = model_file(tmp_path, f"{text}equations: |\n  y = norm_2(norm(x))\n", "norms.yaml")
+    program = load_spec(str(path)).program("inference")
+    owners = {"norm": "inner.norm", "norm_2": "norm"}
+    ours = {"gamma": "weight", "beta": "bias"}
+    rules = {f"{o}.{n}": f"{t}.{ours[n]}" for o, t in owners.items() for n in ours}
+    entries = {name: ModelArray((5,), True) for name in rules.values()}
+    packing = Packing({theirs: Part(name) for name, theirs in ours.items()})
+    natives = {name: Native("", lambda _, __: (), packing) for name in owners}
+    read = read_rules(f"{name} = {theirs}" for name, theirs in rules.items())
+    assert find_weights(Sides(program, natives, entries, read, {})).described() == rules
 
 
 def test_layers_of_both_directions_are_known_by_their_own_name() -> None:

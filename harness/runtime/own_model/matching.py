@@ -15,7 +15,7 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import MOST_ERRORS, UsageError, did_you_mean, shorten
 from harness.output.shell import quoted
 from harness.program.dims import bind
-from harness.program.ir import Node, Program
+from harness.program.ir import Program
 from harness.program.signature import call_key, is_constant, is_listed, local_of, owner_of
 from harness.runtime.native import Layout, Native
 from harness.runtime.own_model.contract import ModelArray, OwnModel
@@ -61,8 +61,13 @@ class Sides:
 
     def _has_pieces(self, owner: str, native: Native) -> bool:
         """Return whether the model has the packed tensors of the framework's own layer."""
-        pieces = [n for n in native.packing.pieces if n not in native.packing.frozen]
-        return bool(pieces) and all(self.views(f"{owner}.{n}") for n in pieces)
+        pieces = [f"{owner}.{n}" for n in native.packing.pieces if n not in native.packing.frozen]
+        owned = [p.name for p in self.program.parameters if owner_of(p.name) == owner]
+        # If rules name only ``norm.gamma``, the model's ``norm.weight`` is in a different layer.
+        ruled = any(renamed(name, self.rules)[1] for name in owned)
+        return bool(pieces) and all(
+            self.views(n) and (renamed(n, self.rules)[1] or not ruled) for n in pieces
+        )
 
     def views(self, name: str) -> tuple[ArrayPart, ...]:
         """Return the model's parts whose sum is an array of the spec or a layer's tensor; empty if
@@ -483,7 +488,8 @@ def _find_wrong_rules(sides: Sides) -> dict[str, str]:
         # A rule for many blocks is reported once.
         errors[name] = reported.setdefault(rule, message)
     # A rule for a layer without weights, e.g. pool=maxpool, only matches modules.
-    used.update(rule for call in sides.program.calls if (rule := _own_rule(call, sides)))
+    keys = map(call_key, sides.program.calls)
+    used.update(rule for key in keys if (rule := renamed(key, sides.rules)[1]))
     for rule in sides.rules:
         if rule not in used:
             ours = ".".join(rule.ours)
@@ -492,8 +498,3 @@ def _find_wrong_rules(sides: Sides) -> dict[str, str]:
                 f"{did_you_mean(ours, known)} (it has: {shorten(', '.join(known), 200)})"
             )
     return errors
-
-
-def _own_rule(call: Node, sides: Sides) -> Rename | None:
-    """Return the rule for the layer of a call, if any."""
-    return renamed(call_key(call), sides.rules)[1]
