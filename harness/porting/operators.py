@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from harness.checking.own_model.against import HANDLER, SERVICE
 from harness.checking.own_model.run import FORMS
+from harness.command.options import NEXT_NAME, interpreters
 from harness.environments.columns import choose
 from harness.errors import CouldNotRun, check_known
 from harness.runtime.hookspecs import FORMATS_GROUP
@@ -27,9 +28,11 @@ def list_operators(
         CouldNotRun: a process failed.
     """
     found = {}
-    for name in [backend] if backend else _frameworks():
+    names = [backend] if backend else _frameworks()
+    pythons = interpreters(NEXT_NAME.split(python) if python else (), lambda: names)
+    for name in names:
         tell(f"reading the rules of {name}")
-        if operators := _operators_of(name, python, timeout):
+        if operators := _operators_of(name, pythons.get(name), timeout):
             found[name] = operators
     return found
 

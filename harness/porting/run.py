@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from harness.checking.own_model.process import ModelProcess
 from harness.checking.report import describe_problems
 from harness.checking.run import Engine
 from harness.checking.shared_cases import SharedCases
+from harness.command.options import interpreter_of
 from harness.convert import weights
 from harness.convert.agreement import Agreement, Batch, draw_batches
 from harness.convert.request import Export
@@ -137,6 +139,9 @@ def port(options: PortRequest, tell: Tell) -> Ported:
     for backend in options.checked:
         check_known("backend", backend_of(backend), available())
     check_folder(options.output, options.force)
+    if options.python:
+        python = interpreter_of(options.python, backend_of(against.column), sys.executable)
+        options = replace(options, python=python)
     with (
         tempfile.TemporaryDirectory() as temporary,
         PortProcess(against, options.python, options.timeout) as process,

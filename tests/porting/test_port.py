@@ -106,6 +106,12 @@ def test_operators_without_a_rule_are_named_with_their_line(tmp_path: Path) -> N
     assert not (tmp_path / "port").exists()
 
 
+def test_an_interpreter_may_name_the_framework_of_the_model(tmp_path: Path) -> None:
+    options = ("--input", "x=batch,6", "--python")
+    assert "'/no/python'" in str(port(tmp_path, "Mlp", *options, "torch=/no/python", code=3))
+    assert "'jax'" in str(port(tmp_path, "Mlp", *options, "jax=/no/python", code=2))
+
+
 @pytest.mark.parametrize(
     "text", ["x", "x=", "x=batch,-1", "x=batch:a", "1=batch", "x=batch:0", "x=batch:", "x=if,2"]
 )
