@@ -61,7 +61,7 @@ class PortProcess(ModelProcess):
         """Return the model's graph with free sizes, its first trace, and its inputs.
 
         Raises:
-            UsageError: the inputs are unknown, or an operator is not supported.
+            UsageError: the inputs are unknown, or :func:`trace_at_sizes` refuses the model.
         """
         place = self.against.place()
         if not inputs:
@@ -77,7 +77,6 @@ class PortProcess(ModelProcess):
             return traced
 
         graph, first = trace_at_sizes(trace, free_sizes(declarations))
-        refuse_unsupported(graph)
         return graph, first, declarations
 
     def attach(self, spec: Spec, rules: Sequence[str]) -> None:
@@ -108,22 +107,6 @@ class PortProcess(ModelProcess):
             (),
             {"ported": str(self.against)},
         )
-
-
-def refuse_unsupported(graph: ModelGraph) -> None:
-    """Raise :class:`UsageError` for operators without a translation, all of them at once."""
-    unsupported = [call for call in graph.calls if call.op == "unsupported" and call.values is None]
-    if not unsupported:
-        return
-    lines = dict.fromkeys(
-        f"{call.place}: {call.attributes['operator']} has no rule"
-        + (f" ({reason})" if (reason := call.attributes.get("reason")) else "")
-        for call in unsupported
-    )
-    known = len(graph.calls) - len(unsupported)
-    raise UsageError(
-        "\n".join(lines) + f"\n{known} of {len(graph.calls)} operators of the model have a rule"
-    )
 
 
 def port(options: PortRequest, tell: Tell) -> Ported:

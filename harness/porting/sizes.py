@@ -132,7 +132,7 @@ def trace_at_sizes(
         names: The free sizes.
 
     Raises:
-        UsageError: the calls of the traces differ, as for a Python loop over a free size.
+        UsageError: as in :func:`combine`.
     """
     sizes = lengths_of(names)
 
@@ -163,35 +163,72 @@ def combine(graphs: Sequence[TracedGraph], sizes: Mapping[str, tuple[int, ...]])
     """Return one graph with free sizes for a model's traces.
 
     Raises:
-        UsageError: the calls of the traces differ, as for a Python loop over a free size.
+        UsageError: the calls of the traces differ, as for a Python loop over a free size, a length
+            has no formula, or operators have no rule. The message has all of these problems.
     """
     first = graphs[0]
-    for other in graphs[1:]:
-        for one, two in zip(first["nodes"], other["nodes"], strict=False):
-            if one["op"] != two["op"] or (
-                one["inputs"] != two["inputs"] and _names(one) != _names(two)
-            ):
-                raise UsageError(_differs(one, sizes))
-        if len(first["nodes"]) != len(other["nodes"]):
-            raise UsageError(_differs(first["nodes"][-1], sizes))
+    calls: list[TracedCall] = []
     solver = Solver(sizes)
-    calls = tuple(
-        _combine_nodes(nodes, solver) for nodes in zip(*(g["nodes"] for g in graphs), strict=True)
-    )
+    problems = _different_calls(graphs, sizes)
+    for nodes in [] if problems else zip(*(g["nodes"] for g in graphs), strict=True):
+        try:
+            calls += [] if _unsupported(nodes[0]) else [_combine_nodes(nodes, solver)]
+        except UsageError as error:
+            problems.append(f"{_place(nodes[0])}{error}: {_advice(sizes)}")
+            break  # later lengths follow from this one
+    if problems := [*problems, *_unsupported_operators(first["nodes"])]:
+        raise UsageError("\n".join(problems))
     weights = {n: (tuple(shape), trained) for n, (shape, trained) in first["weights"].items()}
-    return ModelGraph(calls, dict(first["outputs"]), weights, sizes)
+    return ModelGraph(tuple(calls), dict(first["outputs"]), weights, sizes)
+
+
+def _different_calls(
+    graphs: Sequence[TracedGraph], sizes: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """Return a sentence on the first call that differs between the traces, if any."""
+    first = graphs[0]["nodes"]
+    for other in (graph["nodes"] for graph in graphs[1:]):
+        different = (
+            one
+            for one, two in zip(first, other, strict=False)
+            if one["op"] != two["op"]
+            or (one["inputs"] != two["inputs"] and _names(one) != _names(two))
+        )
+        node = next(different, None if len(first) == len(other) else first[-1])
+        if node is not None:
+            about = f"the calls of the model depend on the size of {' or '.join(sizes)}, as in a "
+            return [f"{_place(node)}{about}Python loop over it: {_advice(sizes)}"]
+    return []
+
+
+def _unsupported(node: TracedNode) -> bool:
+    return node["op"] == "unsupported" and node["values"] is None
+
+
+def _unsupported_operators(nodes: Sequence[TracedNode]) -> list[str]:
+    """Return a sentence for each operator without a rule, and the number of the others."""
+    unsupported = [node for node in nodes if _unsupported(node)]
+    lines = dict.fromkeys(
+        f"{_place(node)}{node['attributes']['operator']} has no rule"
+        + (f" ({reason})" if (reason := node["attributes"].get("reason")) else "")
+        for node in unsupported
+    )
+    known = len(nodes) - len(unsupported)
+    count = f"{known} of {len(nodes)} operators of the model have a rule"
+    return [*lines, count] if lines else []
 
 
 def _names(node: TracedNode) -> list[Any]:
     return [i if isinstance(i, str) else None for i in node["inputs"]]
 
 
-def _differs(node: TracedNode, sizes: Mapping[str, tuple[int, ...]]) -> str:
-    place = f"{node['place']}: " if node["place"] else ""
-    return (
-        f"{place}the calls of the model depend on the size of {' or '.join(sizes)}, as in a Python "
-        "loop over it: give this size as a number in --input"
-    )
+def _place(node: TracedNode) -> str:
+    return f"{node['place']}: " if node["place"] else ""
+
+
+def _advice(sizes: Mapping[str, tuple[int, ...]]) -> str:
+    names = [name for name in sizes if name != "batch"] or ["batch"]
+    return f"give {' and '.join(names)} as numbers, as in --input x=batch,3,32,32"
 
 
 def _combine_nodes(nodes: Sequence[TracedNode], solver: Solver) -> TracedCall:

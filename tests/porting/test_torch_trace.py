@@ -21,7 +21,7 @@ from harness.language.library import Library  # noqa: E402
 from harness.language.model import load_spec  # noqa: E402
 from harness.porting.inputs import InputDeclaration, free_sizes  # noqa: E402
 from harness.porting.passes import simplify  # noqa: E402
-from harness.porting.run import library_layer, refuse_unsupported  # noqa: E402
+from harness.porting.run import library_layer  # noqa: E402
 from harness.porting.sizes import trace_at_sizes  # noqa: E402
 from harness.porting.spec import write_spec  # noqa: E402
 
@@ -56,7 +56,6 @@ def text_of(module: Any, declared: str) -> str:
         return trace_module(module, {declaration.name: declaration.array(lengths)}, file)
 
     graph, _ = trace_at_sizes(trace, free_sizes([declaration]))
-    refuse_unsupported(graph)
     entries = {declaration.name: declaration.entry()}
     about = {"summary": "A test.", "source": "A test."}
     return write_spec(simplify(graph), "net", entries, about, FUNCTIONS, LAYERS).text
@@ -129,6 +128,24 @@ def test_a_window_that_is_longer_than_the_first_traces_is_in_the_spec() -> None:
 def test_refusals_name_the_reason(function: Callable[..., Any], reason: str) -> None:
     with pytest.raises(UsageError, match=re.escape(reason)):
         spec_of(Inner(function))
+
+
+class Halving(torch.nn.Module):
+    """Halves a free size, and calls two operators without a rule."""
+
+    def forward(self, x: Any) -> Any:
+        x = functional.max_pool2d(x, 2)
+        return torch.cummax(x, 1).values + torch.histc(x, 4).sum()
+
+
+def test_all_problems_are_in_one_message() -> None:
+    with pytest.raises(UsageError) as refused:
+        spec_of(Halving(), "x=batch,time,6")
+    line = Halving.forward.__code__.co_firstlineno + 1
+    halved, *operators, _ = str(refused.value).splitlines()
+    assert halved.startswith(f"{Path(__file__).name}:{line}: ")
+    assert "give time as numbers" in halved
+    assert [o.split(":")[1] for o in operators] == [f"{line + 1}", f"{line + 1}"]
 
 
 def test_results_in_float32_get_the_dtype_of_the_comparison() -> None:
