@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from users_models import checked, model_file
 
+from harness.checking.own_model.against import parse_against
+from harness.language.model import load_spec
+from harness.program.serial import encode
 from harness.runtime.own_model.service import OwnModelService
 
 SPEC = """\
@@ -62,3 +65,17 @@ def test_buffers_get_the_constants(
     # torch's BatchNorm updates its variance with that of a sample; the mean is the same.
     wrong = [d.name for d in found["statistics"].deviations if not d.agrees]
     assert wrong == ["statistics.norm.moving_variance"] or verdict == "differ"
+
+
+def test_weights_of_a_model_include_its_constants(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    spec = load_spec(str(model_file(tmp_path, SPEC, "turned.yaml")))
+    place = parse_against(f"{model_file(tmp_path, NET)}:Net", []).place()
+    training, inference = (encode(spec.program(mode)) for mode in ("training", "inference"))
+    torch_service.attach(
+        **place, training=training, inference=inference, dtype="float32", device="cpu", maps=RULES
+    )
+    read = torch_service.read_weights()["statistics"]
+    assert {*read} == {"own.freq", "own.order", "norm.moving_mean", "norm.moving_variance"}
+    assert read["own.order"].tolist() == [0, 1, 2]
