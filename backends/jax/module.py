@@ -147,7 +147,8 @@ class Writer:
             for (role, _), name in zip(values, arguments, strict=True)
         ]
         lines = bracketed(0, f"def {self.functions[id(method)]}(", ["params", *signature], "):")
-        lines += [*document.docstring([document.form_title(form), "", shapes], 1), *e.lines]
+        title = document.form_title(program, form)
+        lines += [*document.docstring([title, "", shapes], 1), *e.lines]
         return [*lines, f"    return {result_text(e, codes)}"]
 
     @property

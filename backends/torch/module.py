@@ -209,7 +209,7 @@ class Writer:
 
     def _form(self, form: LayerForm) -> list[str]:
         lines = [f"class {self.classes[form.name]}(nn.Module):"]
-        lines += [*document.docstring([document.form_title(form)], 1), ""]
+        lines += [*document.docstring([document.form_title(self.exported.inference, form)], 1), ""]
         lines += [
             "    def __init__(self, dtype: torch.dtype) -> None:",
             "        super().__init__()",

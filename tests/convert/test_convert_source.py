@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from exporting import SYSTEMS, case_of, exported
 
 from harness.convert.source import literals
+from harness.convert.source.document import form_title
 from harness.convert.source.emitter import (
     COMPARISON,
     PRODUCT,
@@ -27,6 +29,7 @@ from harness.convert.source.emitter import (
     statement,
 )
 from harness.convert.source.idioms import Idioms
+from harness.convert.source.layers import LayerForm
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Type
@@ -52,6 +55,21 @@ def test_every_file_is_formatted_and_without_complaints(framework: str, tmp_path
             [RUFF or "", *command, str(tmp_path)], capture_output=True, text=True, check=False
         )
         assert run.returncode == 0, run.stdout
+
+
+def test_titles_of_layers_have_the_attributes_of_each_axis() -> None:
+    three, size = Dim.of(3), Dim.of("half")
+    given = {
+        "kernel": (size, three),
+        "padding": ((three, three), (Dim(), three)),
+        "stride": (three,) * 2,
+    }
+    form = LayerForm(
+        "Conv", "conv2d", {"units": size, **given, "activation": "relu"}, {}, frozenset()
+    )
+    program = exported(case_of(SYSTEMS[0], 256), "float64").inference
+    title = form_title(replace(program, sizes={"half": 4}), form)
+    assert title == "Layer conv2d: kernel [4, 3], padding [3, [0, 3]], stride 3, activation relu."
 
 
 # Idioms, and what only looks like one.

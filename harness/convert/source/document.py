@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from harness.convert.source.emitter import INDENT, LINE
 from harness.convert.source.layers import LayerForm, SourceModel
 from harness.convert.source.literals import name_text, prose, text, text_lines
+from harness.language.axis_attributes import common_value
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Port, Program
 
@@ -38,12 +40,22 @@ def signature(model: SourceModel) -> list[str]:
     return lines
 
 
-def form_title(form: LayerForm) -> str:
+def form_title(program: Program, form: LayerForm) -> str:
     """Return the first line of the docstring of a layer's class: its name and its attributes, e.g.
-    ``Layer gru: activation relu, gate hard_sigmoid.``"""
+    ``Layer conv2d: kernel [3, 1], padding 1, activation relu.``"""
     items = form.attributes.items()
-    parts = [f"{name_text(n)} {name_text(str(v))}" for n, v in items if not isinstance(v, Dim)]
+    parts = [f"{name_text(n)} {_value(program, v)}" for n, v in items if not isinstance(v, Dim)]
     return f"Layer {name_text(form.definition)}{': ' if parts else ''}{', '.join(parts)}."
+
+
+def _value(program: Program, value: Any) -> str:
+    """Return the value of an attribute as in the spec: one number if all axes have the same."""
+    value = common_value(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(_value(program, item) for item in value)}]"
+    if isinstance(value, Dim):
+        return str(value.substitute({name: Dim(size) for name, size in program.sizes.items()}))
+    return name_text(str(value))
 
 
 def shapes(program: Program, named_shapes: Sequence[tuple[str, Shape]]) -> str:
