@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
+import traceback
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
-from harness.extend import Arrays
+from harness.extend import Arrays, UsageError
 from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, names_taken
 
 from . import trace_layers  # noqa: F401 (registers the rules of layers)
@@ -33,6 +35,8 @@ from .trace_rules import (
     OperatorArguments,
     unsupported,
 )
+
+ASSIGNMENT = "an assignment to part of a tensor: write torch.where or torch.cat"
 
 
 def operators() -> list[str]:
@@ -67,6 +71,7 @@ def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> Tr
         file: The user's file; its lines are the places of operators.
 
     Raises:
+        UsageError: control flow depends on the value of a tensor.
         torch's own exceptions: the module cannot be exported with these arrays.
     """
     tensors = {n: torch.from_numpy(np.array(a)) for n, a in arrays.items()}
@@ -103,9 +108,18 @@ def _frozen_in_layers(module: torch.nn.Module, graph: TracedGraph) -> list[str]:
 def _export(
     module: torch.nn.Module, tensors: dict[str, torch.Tensor]
 ) -> torch.export.ExportedProgram:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.export.export(module, (), tensors, strict=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(module, (), tensors, strict=False)
+    except GuardOnDataDependentSymNode as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [f for f in frames if not f.filename.startswith(str(Path(torch.__file__).parent))]
+        place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}: '{ours[-1].line}'"
+        raise UsageError(
+            f"{place} depends on the value of a tensor: write torch.where, or make the value an "
+            "attribute of the module"
+        ) from None
 
 
 def _operators(exported: torch.export.ExportedProgram) -> list[str]:
@@ -132,6 +146,15 @@ def _refusal(node: torch.fx.Node) -> str:
     if any(not isinstance(n, int) for v in leaves for n in v.shape):
         return "a shape that depends on the data"
     return "complex numbers" if any(v.is_complex() for v in leaves) else ""
+
+
+def _memory(node: torch.fx.Node) -> tuple[Any, Any]:
+    """Return the storage of a node's tensor, and the place of its entries in the storage."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return None, None
+    layout = tuple(value.shape), value.stride(), value.storage_offset()
+    return value.untyped_storage()._cdata, layout
 
 
 def _counts_batches(node: torch.fx.Node) -> bool:
@@ -291,6 +314,10 @@ class _Translation:
         arguments = self._named_arguments(node)
         nodes = self.builder.graph["nodes"]
         count = len(nodes)
+        aliases = self._aliases(node)
+        if node not in self.known and (name == "index_put_" or not all(aliases.values())):
+            self.values[node] = unsupported(self, node, self._about(node), ASSIGNMENT)
+            return
         self.values[node] = self._translate(name, node, arguments, self._about(node))
         refused = len(nodes) > count and nodes[-1]["op"] == "unsupported"
         if node not in self.known and not refused and (ignored := arguments.ignored(node)):
@@ -299,14 +326,22 @@ class _Translation:
         if isinstance(known, torch.Tensor) and len(nodes) > count:
             # The last of an operator's nodes is its result.
             nodes[-1]["values"] = known.detach().numpy()
-        if (
-            name.endswith("_")
-            and not name.startswith("_")
-            and isinstance(node.args[0], torch.fx.Node)
-        ):
-            # The operator has overwritten its first argument.
-            self.values[node.args[0]] = self.values[node]
-            self.known.pop(node.args[0], None)
+        for alias in [alias for alias, same in aliases.items() if same]:
+            # The operator has overwritten this tensor.
+            self.values[alias] = self.values[node]
+            self.known.pop(alias, None)
+
+    def _aliases(self, node: torch.fx.Node) -> dict[torch.fx.Node, bool]:
+        """Return the tensors that an in-place operator overwrites, and that later nodes use, and
+        whether each has the entries of its first argument in the same order."""
+        name = _base(node)
+        target = node.args[0] if node.args else None
+        if not name.endswith("_") or name.startswith("_") or not isinstance(target, torch.fx.Node):
+            return {}
+        memory, layout = _memory(target)
+        later = lambda n: any(user not in self.values and user is not node for user in n.users)  # noqa: E731
+        others = {n: _memory(n) for n in self.values if later(n)}
+        return {n: own[1] == layout for n, own in others.items() if own[0] == memory}
 
     def _evaluate(self, node: torch.fx.Node) -> None:
         """Compute a node that depends on no input, e.g. a mask made of ``arange``."""

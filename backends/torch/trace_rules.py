@@ -82,7 +82,8 @@ CHECKS = frozenset(["_assert_tensor_metadata", "_assert_async", "sym_size"])
 MEMORY = frozenset(
     [
         *("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "copy"),
-        *("generator", "implicit", "sparse", "half_to_float", "cudnn_enable"),
+        *("generator", "implicit", "sparse", "half_to_float"),
+        *("cudnn_enable", "cudnn_enabled"),
     ]
 )
 

@@ -120,6 +120,9 @@ def test_a_window_that_is_longer_than_the_first_traces_is_in_the_spec() -> None:
         (lambda x, _: torch.topk(x, 2)[0].reshape(-1), "aten.topk"),
         (lambda x, _: torch.fft.fft(x).abs(), "complex"),
         (lambda x, _: x[x.sum(1) > 0], "data"),
+        (lambda x, _: x if x.sum() > 0 else -x, "value of a tensor"),
+        (lambda x, _: [torch.relu_(x[:, 0]), x][1], "part of a tensor"),
+        (lambda x, _: x.index_put_([torch.arange(2)], x[:2] * 2), "part of a tensor"),
         (lambda x, _: functional.linear(x, torch.ones(300, 6)).sum(1), "[300, 6]"),
         (lambda x, _: functional.conv1d(x[:, None], torch.ones(1, 1, 3)), "conv1d"),
         (lambda x, _: {"my-output": x, "time": x, "x": x}, "'my-output'"),
@@ -128,6 +131,13 @@ def test_a_window_that_is_longer_than_the_first_traces_is_in_the_spec() -> None:
 def test_refusals_name_the_reason(function: Callable[..., Any], reason: str) -> None:
     with pytest.raises(UsageError, match=re.escape(reason)):
         spec_of(Inner(function))
+
+
+def test_cudnn_changes_no_spec() -> None:
+    norm = torch.nn.GroupNorm(2, 6)
+    with torch.backends.cudnn.flags(enabled=False):
+        spec = spec_of(norm, "input=batch,6")
+    assert [entry["layer"] for entry in spec["layers"].values()] == ["group_norm"]
 
 
 class Halving(torch.nn.Module):
@@ -146,6 +156,19 @@ def test_all_problems_are_in_one_message() -> None:
     assert halved.startswith(f"{Path(__file__).name}:{line}: ")
     assert "give time as numbers" in halved
     assert [o.split(":")[1] for o in operators] == [f"{line + 1}", f"{line + 1}"]
+
+
+def test_aliases_of_an_overwritten_tensor_have_its_new_value() -> None:
+    def function(x: Any, _: Any) -> Any:
+        new = x.contiguous().mul_(2).add_(1)
+        mask = torch.ones(6, dtype=torch.bool)
+        mask[1:3] = False
+        return torch.where(mask, new + x, 0)
+
+    spec = spec_of(Inner(function))
+    assert spec["equations"].splitlines()[0] == "h = l(x) * 2 + 1"
+    assert "h + h" in spec["equations"]
+    assert spec["constants"]["constant"]["value"] == [1, 0, 0, 1, 1, 1]
 
 
 def test_results_in_float32_get_the_dtype_of_the_comparison() -> None:
