@@ -60,16 +60,16 @@ def test_every_file_is_formatted_and_without_complaints(framework: str, tmp_path
 def test_titles_of_layers_have_the_attributes_of_each_axis() -> None:
     three, size = Dim.of(3), Dim.of("half")
     given = {
+        "units": size,
         "kernel": (size, three),
         "padding": ((three, three), (Dim(), three)),
-        "stride": (three,) * 2,
+        "stride": (three, three),
+        "groups": 2.0,
     }
-    form = LayerForm(
-        "Conv", "conv2d", {"units": size, **given, "activation": "relu"}, {}, frozenset()
-    )
     program = exported(case_of(SYSTEMS[0], 256), "float64").inference
+    form = LayerForm("Conv", "conv2d", given, {}, frozenset())
     title = form_title(replace(program, sizes={"half": 4}), form)
-    assert title == "Layer conv2d: kernel [4, 3], padding [3, [0, 3]], stride 3, activation relu."
+    assert title == "Layer conv2d: kernel [4, 3], padding [3, [0, 3]], stride 3, groups 2."
 
 
 # Idioms, and what only looks like one.

@@ -55,7 +55,7 @@ def _value(program: Program, value: Any) -> str:
         return f"[{', '.join(_value(program, item) for item in value)}]"
     if isinstance(value, Dim):
         return str(value.substitute({name: Dim(size) for name, size in program.sizes.items()}))
-    return name_text(str(value))
+    return name_text(str(value).removesuffix(".0"))
 
 
 def shapes(program: Program, named_shapes: Sequence[tuple[str, Shape]]) -> str:
