@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from harness.defaults.catalogue import catalogue, frameworks, select_entries
+from harness.command.declared import options_of
+from harness.defaults.catalogue import DefaultEntry, catalogue
 from harness.errors import UsageError
 from harness.files.user_file import displayed
 from harness.output.markdown import escaped, table
+from harness.output.shell import command_line
 from harness.porting.inputs import InputDeclaration
 from harness.porting.options import PortRequest
 from harness.porting.proof import Ported
@@ -23,6 +25,10 @@ README = "README.md"
 PROOF = ("compared with the spec", "dtype", "tensors", "number", "digits")
 # The first line of the README, by which a later port recognises a folder that it may replace.
 MARK = "<!-- written by backend-comparison-harness port -->"
+# Defaults of calls that no spec of a model has: a softmax without an axis, assignments, optimizers.
+NOT_IN_MODELS = {"softmax-axis", "repeated-index-add", "repeated-rows-adam", "absent-rows-adam"}
+# The library whose layers people use with a target framework that has none of its own.
+LIBRARIES = {"jax": "flax", "onnx": "ONNX"}
 
 
 def check_folder(folder: Path, force: bool) -> None:
@@ -77,9 +83,8 @@ def describe(
 ) -> str:
     """Return the text of the README: what was ported, the proof, and how to repeat it. ``sizes``
     has the length of each free size in each trace."""
-    inputs = _inputs(declarations, options)
-    name, model = ported.name, shlex.quote(options.model)
-    real = shlex.quote(options.large or options.model)
+    name, path = ported.name, options.output / ported.name
+    check = ["harness", "check", f"{path}.yaml", "--against", options.large or options.model]
     lines = [
         MARK,
         f"# {escaped(name)}",
@@ -111,9 +116,8 @@ def describe(
         "## Repeat",
         "",
         "```console",
-        f"$ harness port {model} {inputs}".rstrip(),
-        f"$ harness check {shlex.quote(str(options.output / name))}.yaml --against {real} "
-        f"--map {shlex.quote(str(options.output / name))}.map",
+        f"$ {_command(declarations, options)}",
+        f"$ {command_line([*check, '--map', f'{path}.map'])}",
         "```",
         "",
     ]
@@ -130,28 +134,48 @@ def _longest(sizes: Mapping[str, tuple[int, ...]]) -> list[str]:
 
 def _differing_defaults(ported: Ported) -> list[str]:
     """Return the section on defaults of the target frameworks that differ from the model's."""
-    source, known = ported.framework, frameworks(catalogue())
-    lines: list[str] = []
-    for target in ported.exports:
-        if {source, target} <= {*known} and source != target:
-            entries = select_entries(None, (source, target)).values()
-            lines += [
-                f"- {escaped(entry.parts)} {source}: {escaped(entry.frameworks[source].does)}; "
-                f"{target}: {escaped(entry.frameworks[target].does)}. In {target}, set "
-                f"{escaped(entry.frameworks[target].set)}."
-                for entry in entries
-                if ported.spec.used & {*entry.layers}
-            ]
+    pairs = [(ported.framework, target) for target in ported.exports if target != ported.framework]
+    texts = [
+        text
+        for source, target in pairs
+        for name, entry in catalogue().items()
+        if name not in NOT_IN_MODELS
+        if {*entry.layers} & ported.spec.used and (text := _difference(entry, source, target))
+    ]
     title = "## Defaults that differ"
     about = "The written code has the model's values. A port by hand must set these:"
+    lines = [f"- {escaped(text)}" for text in texts]
     return ["", title, "", about, "", *lines] if lines else []
 
 
-def _inputs(declarations: Sequence[InputDeclaration], options: PortRequest) -> str:
-    """Return the options that declare the inputs and the weights of a port."""
-    words = [f"--input {d}" for d in (options.inputs if options.large else declarations)]
-    words += [f"--large {shlex.quote(options.large)}"] if options.large else []
-    words += [f"--large-input {text}" for text in options.large_inputs]
-    words += [f"--loss {options.loss}"] if options.loss else []
-    words += [f"--weights {shlex.quote(str(options.weights))}"] if options.weights else []
-    return " ".join(words)
+def _difference(entry: DefaultEntry, source: str, target: str) -> str:
+    """Return sentences on a default that a port by hand must set, or an empty text. The port has
+    the weights of the model, and the model does not use what is an error in its framework."""
+    facts = entry.frameworks
+    if source not in facts or "initial_values" in entry.layers or facts[source].measured == "error":
+        return ""
+    start = f"{entry.parts} {source}: {facts[source].does}"
+    if target not in facts:
+        return (
+            f"{start}. {entry.elsewhere}"
+            if LIBRARIES.get(target, target) in entry.elsewhere
+            else ""
+        )
+    if not entry.differs((source, target)):
+        return ""
+    # The setting leads to what the catalogue recommends: often the target's own default.
+    change = "" if facts[target].set == "nothing" else f" In {target}, set {facts[target].set}."
+    return f"{start}; {target}: {facts[target].does}.{change}"
+
+
+def _command(declarations: Sequence[InputDeclaration], options: PortRequest) -> str:
+    """Return the command that repeats a port; inputs from the model's config are written out."""
+    inputs = options.inputs or (() if options.large else tuple(map(str, declarations)))
+    given, words = replace(options, inputs=inputs), ["harness", "port"]
+    for option in options_of(PortRequest):
+        value, word = getattr(given, option.name), str(option.word)
+        values = value if isinstance(value, tuple) else (value,)
+        for one in values if value != option.default else ():
+            words += [word] if word.startswith("-") else []
+            words += [] if one is True else [str(one)]
+    return command_line(words)

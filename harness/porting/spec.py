@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from keyword import iskeyword
 from typing import Any
 
@@ -28,7 +29,8 @@ class PortedSpec:
         text: The spec as YAML.
         rules: The rules of ``--map``: the spec's parameter, and the model's array.
         definitions: The name of each definition in the spec.
-        used: The names of the shipped layers, functions and operators in the spec.
+        used: The names of the shipped layers, functions and operators in the spec. A layer such as
+            ``gru_reset_after`` also has the parts of its name, e.g. ``gru``.
     """
 
     text: str
@@ -81,9 +83,15 @@ def write_spec(
     lines += _definitions(writer.definitions, loops)
     names_of_definitions = (*loops, *writer.definitions)
     layers_used = {str(c.attributes["layer"]) for c in graph.calls if c.op == "layer"}
-    used = frozenset({*layers_used, *(c.op for c in graph.calls)})
+    variants = {part for layer in layers_used for part in _name_parts(layer)}
+    used = frozenset({*variants, *(c.op for c in graph.calls)})
     rules = tuple(compress(whole.rules))
     return PortedSpec("\n".join(lines) + "\n", rules, names_of_definitions, used)
+
+
+def _name_parts(name: str) -> set[str]:
+    words = name.split("_")
+    return {"_".join(words[a:b]) for a, b in combinations(range(len(words) + 1), 2)}
 
 
 def _check_outputs(outputs: Sequence[str], inputs: Sequence[str], reserved: frozenset[str]) -> None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from harness.defaults.catalogue import catalogue
 from harness.errors import UsageError
-from harness.porting.readme import MARK, README, check_folder, write_folder
+from harness.porting.inputs import InputDeclaration
+from harness.porting.options import PortRequest
+from harness.porting.proof import Ported
+from harness.porting.readme import MARK, NOT_IN_MODELS, README, check_folder, describe, write_folder
+from harness.porting.spec import PortedSpec
 
 
 @pytest.fixture
@@ -65,3 +72,43 @@ def test_a_place_that_cannot_be_written_is_told(source: Path, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file"):
         write_folder(source, tmp_path / "file" / "port")
+
+
+def readme_of(options: PortRequest, *used: str) -> str:
+    """Return the README of a port of a torch model that uses these layers."""
+    cell = SimpleNamespace(backend="torch@net.Net", dtype="float64")
+    against: Any = [SimpleNamespace(cell=cell, findings=[], not_compared=())]
+    export = SimpleNamespace(dtype="float32", agreement=None, gradients=None)
+    exports: Any = dict.fromkeys(options.formats, export)
+    spec = PortedSpec("", (), (), frozenset(used))
+    ported = Ported("net", spec, "torch.nn.Module Net", against, [], exports, [])
+    return describe(ported, [InputDeclaration.of("x=batch,6")], {}, options)
+
+
+def test_the_command_is_repeated_as_it_was_run() -> None:
+    options = PortRequest(
+        "my net.py:Net",
+        formats=("jax", "keras"),
+        output=Path("out"),
+        checked=("numpy",),
+        force=True,
+    )
+    line = next(row for row in readme_of(options).splitlines() if row.startswith("$ harness port"))
+    assert line == (
+        "$ harness port 'my net.py:Net' --input x=batch,6 --to jax --to keras --output out "
+        "--check-on numpy --force"
+    )
+    large = PortRequest("net.py:Net", large="net.py:Large")
+    assert "$ harness port net.py:Net --large net.py:Large\n" in readme_of(large)
+
+
+def test_defaults_that_differ_are_those_a_port_must_set() -> None:
+    to_jax, to_keras = (PortRequest("net.py:Net", formats=(name,)) for name in ("jax", "keras"))
+    assert "Defaults" not in readme_of(to_jax, "embedding", "softmax", "log_softmax")
+    recurrent = readme_of(to_jax, "bidirectional_gru_reset_after", "gru")
+    assert "reset gate either before or after" in recurrent
+    assert "flax has a separate kernel for each gate" in recurrent
+    assert "swap" not in recurrent
+    assert "torch: r, z, n; keras: z, r, n" in readme_of(to_keras, "gru")
+    assert "1e-3" in readme_of(to_keras, "batch_norm")
+    assert {*catalogue()} >= NOT_IN_MODELS
