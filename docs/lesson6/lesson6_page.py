@@ -96,10 +96,7 @@ def _overview(systems: Mapping[str, Entry]) -> str:
         "has the last epoch's training loss, then the held-out loss after this epoch:",
         "",
     ]
-    lines += _table(systems, _alike(systems, backends), _losses, epochs=True)
-    lines += ["", "This table shows the training speed in thousands of characters per second:", ""]
-    speeds = {backend: backend for backend in backends}
-    lines += _table(systems, speeds, lambda run: f"{_rate(run['epochs']) / 1000:,.1f}")
+    lines += _table(systems, _alike(systems, backends), _losses)
     temperatures = dict.fromkeys(f"{e['written']['temperature']}" for e in systems.values())
     pictures = PICTURES.format(temperatures=" or ".join(temperatures))
     return "\n".join([*lines, "", *_beside_bench(systems), *_memory(systems), "", pictures])
@@ -119,16 +116,14 @@ def _table(
     systems: Mapping[str, Entry],
     columns: Mapping[str, str],
     cell: Callable[[Entry], str],
-    *,
-    epochs: bool = False,
 ) -> Iterator[str]:
     """Yield a row for each system; ``columns`` maps headings to backends."""
-    yield f"| {' | '.join(['system', *['epochs'] * epochs, *columns])} |"
-    yield "|---|" + "---:|" * (len(columns) + epochs)
+    yield f"| {' | '.join(['system', 'epochs', *columns])} |"
+    yield "|---|" + "---:|" * (len(columns) + 1)
     for system, entry in systems.items():
         runs = [entry["trained"][backend] for backend in columns.values()]
-        count = [str(len(runs[0]["epochs"]))] * epochs
-        yield f"| {' | '.join([f'[{system}](#{system})', *count, *map(cell, runs)])} |"
+        count = str(len(runs[0]["epochs"]))
+        yield f"| {' | '.join([f'[{system}](#{system})', count, *map(cell, runs)])} |"
 
 
 def _losses(run: Entry) -> str:
@@ -164,12 +159,6 @@ def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
             "From the second to the last epoch, the memory of a worker grew by a median of "
             f"{median(grown.values()):.1f} MiB, and by at most {grown[most]:.1f} MiB ({most})."
         )
-
-
-def _rate(epochs: list[Entry]) -> float:
-    """Return the median speed of the epochs, without the first epoch (which includes compilation)
-    if there are others."""
-    return median(e["characters_per_second"] for e in epochs[1:] or epochs)
 
 
 def _system(system: str, entry: Entry, story: str, picture: str) -> str:

@@ -199,24 +199,21 @@ def _passing(verdicts: Counter[str]) -> str:
 
 
 def _exports() -> list[str]:
-    """A row for each model: the digits of its outputs in float32 and float64, by format."""
+    """A row for each format: the range of digits in float32 and float64; then what is wrong."""
     record = json.loads(EXPORTS.read_text())
-    formats = list(dict.fromkeys(key.split()[1] for key in record))
-    lines = ["| model | " + " | ".join(formats) + " |", "|---|" + "---|" * len(formats)]
-    for model in MODELS:
-        keys = [[f"{model} {f} {dtype}" for dtype in ("float32", "float64")] for f in formats]
-        found = [
-            ", ".join(_exported(record[key]) for key in of_one if key in record) or "not run"
-            for of_one in keys
-        ]
-        lines.append(f"| `{model}` | " + " | ".join(found) + " |")
-    return lines
-
-
-def _exported(one: Mapping[str, Any]) -> str:
-    if "fault" in one:
-        return "refused"
-    return f"{one['digits']}" if one["agrees"] and one["returned"] else "**differs**"
+    right = {
+        key: one["agrees"] and one["returned"] for key, one in record.items() if "digits" in one
+    }
+    lines = ["| format | float32 | float64 |", "|---|---|---|"]
+    for format_ in dict.fromkeys(key.split()[1] for key in record):
+        ranges = []
+        for dtype in ("float32", "float64"):
+            keys = [key for key in right if key.endswith(f" {format_} {dtype}") and right[key]]
+            digits = [record[key]["digits"] for key in keys]
+            ranges.append(f"{min(digits)} to {max(digits)}" if digits else "")
+        lines.append(f"| {format_} | {' | '.join(ranges)} |")
+    wrong = [key for key in record if not right.get(key)]
+    return [*lines, *(f"- {key}: {record[key].get('fault', 'differs')}" for key in wrong)]
 
 
 if __name__ == "__main__":

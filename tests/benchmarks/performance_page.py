@@ -54,12 +54,8 @@ def render(record: Record) -> str:
     models = [c for c in usual if c.of_models]
     lesson6 = [c for c in usual if not c.of_models]
     parts = [_head(record, usual) + _untimed(usual), _targets(record), _ratios(lesson6)]
-    for table, own in (
-        (_derived, [c for c in everything if c.path == "derived"]),
-        (_loop, [c for c in everything if c.backend == "python"]),
-    ):
-        if own:
-            parts.append(table(own))
+    if derived := [c for c in everything if c.path == "derived"]:
+        parts.append(_derived(derived))
     parts.append(NOTES.read_text())
     if models:
         parts += ["## Models\n\n" + _models(), _ratios(models), MODEL_NOTES.read_text()]
@@ -275,23 +271,6 @@ def _derived(own: Sequence[Cell]) -> str:
         holds = f"{least}: {'holds' if round(cell.layers_ratio, 2) >= least else 'missed'}"
         best = f"{cell.ratio:.2f} ({cell.best})" if cell.measured else "no speed"
         lines.append(f"| {cell} | {cell.layers_ratio:.2f} | {best} | {holds} |")
-    return "\n".join([*lines, ""])
-
-
-def _loop(own: Sequence[Cell]) -> str:
-    lines = [
-        "### The notebook's loop",
-        "",
-        "This table compares numpy with the notebook's Python loop over single characters.",
-        "",
-        "| cell | ratio | numpy, thousand/s | loop, thousand/s |",
-        "|---|---:|---:|---:|",
-    ]
-    for cell in own:
-        name = str(cell).replace(" on python,", " on numpy,")
-        sides = [cell.pair[side] for side in ("ours", "native")]
-        speeds = [thousands(side) if cell.measured else "" for side in sides]
-        lines.append(f"| {name} | {cell.ratio:.2f} | {speeds[0]} | {speeds[1]} |")
     return "\n".join([*lines, ""])
 
 

@@ -44,7 +44,8 @@ this page. Then `make gallery` builds a site with the picture, spec, code and pr
 - *Digits*: agreement of outputs and gradients with the original model, in float64 and float32.
   Models that compute a part in float32 agree to float32's digits in both.
 - *Equations*: functions in the equations of the spec; all else is layers.
-- *Code*: the formats in which the outputs of the exported code agree with the spec.
+- *Code*: the formats in which the exported code agrees with the spec; `all` are torch, jax, keras
+  and onnx.
 """
 
 
@@ -156,8 +157,9 @@ def row(name: str, record: Mapping[str, Any]) -> str:
     digits = " / ".join(str(record["against"].get(d, "-")) for d in ("float64", "float32"))
     proved = digits if record["proved"] else f"**not proved** ({digits})"
     wrong = {line.partition(":")[0] for line in record["problems"]}
-    code = ", ".join(format_ for format_ in record["exports"] if format_ not in wrong)
-    calls = ", ".join(f"{n} {count}" for n, count in record["functions"].items())
+    right = tuple(format_ for format_ in record["exports"] if format_ not in wrong)
+    code = "all" if right == FORMATS else ", ".join(right)
+    calls = ", ".join(record["functions"])
     definitions = ", ".join(record["definitions"])
     cells = (name, proved, record["lines"], definitions, calls, code, record["seconds"])
     return f"| {' | '.join(map(str, cells))} |"
