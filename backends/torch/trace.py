@@ -23,11 +23,18 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 from harness.extend import Arrays, UsageError
 from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, names_taken
 
-from . import trace_layers  # noqa: F401 (registers the rules of layers)
+from . import (  # noqa: F401 (they register rules)
+    trace_einsum,
+    trace_images,
+    trace_layers,
+    trace_moves,
+)
+from .decompose import decompose
 from .trace_rules import (
     BINARY,
     CHECKS,
     ELEMENTWISE,
+    LIKE,
     RANDOM,
     RESHAPES,
     RULES,
@@ -39,10 +46,15 @@ from .trace_rules import (
 ASSIGNMENT = "an assignment to part of a tensor: write torch.where or torch.cat"
 
 
+def operator_names() -> set[str]:
+    """Return the names of the operators that have a rule, without namespace and overload."""
+    return {*UNCHANGED, *CHECKS, *RESHAPES, *ELEMENTWISE, *BINARY, *RULES}
+
+
 def operators() -> list[str]:
     """Return the names of the operators that have a rule, e.g. ``aten.add``."""
-    names = {*UNCHANGED, *CHECKS, *RESHAPES, *ELEMENTWISE, *BINARY, *RULES}
-    return [f"aten.{name}" for name in names if not name.startswith("__")]
+    names = [name for name in operator_names() if not name.startswith("__")]
+    return [name if "." in name else f"aten.{name}" for name in names]
 
 
 def default_inputs(module: torch.nn.Module) -> dict[str, str]:
@@ -111,7 +123,8 @@ def _export(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(module, (), tensors, strict=False)
+            exported = torch.export.export(module, (), tensors, strict=False)
+            decompose(exported.graph, _lacks_rule)
     except GuardOnDataDependentSymNode as error:
         frames = traceback.extract_tb(error.__traceback__)
         ours = [f for f in frames if not f.filename.startswith(str(Path(torch.__file__).parent))]
@@ -120,6 +133,15 @@ def _export(
             f"{place} depends on the value of a tensor: write torch.where, or make the value an "
             "attribute of the module"
         ) from None
+    return exported
+
+
+def _lacks_rule(node: torch.fx.Node) -> bool:
+    """Return whether only a decomposition can translate an operator."""
+    name = _base(node)
+    # A decomposition of an operator in place would hide that it changes its argument.
+    refused = name in RANDOM or name.endswith("_") or _refusal(node)
+    return not refused and name not in operator_names()
 
 
 def _operators(exported: torch.export.ExportedProgram) -> list[str]:
@@ -133,8 +155,10 @@ def _operators(exported: torch.export.ExportedProgram) -> list[str]:
 
 
 def _base(node: torch.fx.Node) -> str:
-    """Return an operator's name without namespace and overload, e.g. ``add_``."""
-    return str(node.target).removeprefix("aten.").split(".")[0]
+    """Return an operator's name without namespace and overload, e.g. ``add_``; an operator of
+    another namespace keeps it."""
+    name = str(node.target)
+    return name.split(".")[1] if name.startswith("aten.") else name.rpartition(".")[0]
 
 
 def _refusal(node: torch.fx.Node) -> str:
@@ -345,11 +369,14 @@ class _Translation:
 
     def _evaluate(self, node: torch.fx.Node) -> None:
         """Compute a node that depends on no input, e.g. a mask made of ``arange``."""
-        nodes = node.all_input_nodes
-        name = str(node.target)
-        if any(n not in self.known for n in nodes) or any(r in name for r in ("bernoulli", "rand")):
+        name = _base(node)
+        known = self.known
+        if name in LIKE:  # only the shape and the dtype of the argument count
+            like = node.args[0].meta["val"]
+            known = {**known, node.args[0]: torch.empty(like.shape, dtype=like.dtype)}
+        if any(n not in known for n in node.all_input_nodes) or name in RANDOM or "rand" in name:
             return
-        get = lambda argument: torch.fx.node.map_arg(argument, lambda n: self.known[n])  # noqa: E731
+        get = lambda argument: torch.fx.node.map_arg(argument, lambda n: known[n])  # noqa: E731
         with torch.no_grad():
             self.known[node] = node.target(*get(node.args), **get(node.kwargs))
 

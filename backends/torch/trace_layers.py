@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,10 +77,53 @@ def _are_weights(t: TorchTranslation, *operands: Operand | None) -> bool:
 def _layer_norm(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    if len(a["normalized_shape"]) != 1 or not _are_weights(t, a["weight"], a["bias"]):
-        return unsupported(t, node, about)
-    weights = {"gamma": (a["weight"], ""), "beta": (a["bias"], "")}
-    return t.builder.layer("layer_norm", [a["input"]], {"epsilon": a["eps"]}, weights, about)
+    if len(a["normalized_shape"]) == 1 and _are_weights(t, a["weight"], a["bias"]):
+        weights = {"gamma": (a["weight"], ""), "beta": (a["bias"], "")}
+        return t.builder.layer("layer_norm", [a["input"]], {"epsilon": a["eps"]}, weights, about)
+    axes = list(range(-len(a["normalized_shape"]), 0))
+    return _normalize(t, a["input"], axes, a["eps"], (a["weight"], a["bias"]), about)
+
+
+def _normalize(
+    t: TorchTranslation,
+    value: Operand,
+    axes: list[int],
+    epsilon: float,
+    weights: Sequence[Operand | None],
+    about: dict[str, Any],
+) -> Operand:
+    """Add a norm that no shipped layer has, e.g. without weights, or over several axes. ``weights``
+    are the factor and the summand, if any."""
+    rank = len(about["shape"])
+    axes = [n % rank for n in axes]
+    own: dict[str, Any] = {"axis": axes, "keepdims": True}
+    one = tuple(1 if n in axes else length for n, length in enumerate(about["shape"]))
+    mean = t.builder.node("mean", [value], about, one, **own)
+    centered = t.builder.add("-", [value, mean], {}, **about)
+    variance = t.builder.node("var", [value], about, one, **own)
+    variance = t.builder.node("+", [variance, epsilon], about, one)
+    deviation = t.builder.node("sqrt", [variance], about, one)
+    result = t.builder.add("/", [centered, deviation], {}, **about)
+    for op, weight in zip("*+", weights, strict=True):
+        if weight is not None:
+            result = t.builder.add(op, [result, weight], {}, **about)
+    return result
+
+
+@RULES.of("instance_norm")
+def _instance_norm(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    if not a["use_input_stats"] or a["running_mean"] is not None:
+        return unsupported(t, node, about, "with statistics of earlier batches")
+    a.read.update(("momentum", "running_var"))
+    axes = list(range(2, len(about["shape"])))
+    shape = (about["shape"][1], *[1] * len(axes))
+    weights = [
+        None if weight is None else t.builder.node("reshape", [weight], about, shape)
+        for weight in (a["weight"], a["bias"])
+    ]
+    return _normalize(t, a["input"], axes, a["eps"], weights, about)
 
 
 @RULES.of("rms_norm")
@@ -151,9 +195,45 @@ def _convolution(
         "groups": a["groups"],
         "bias": a["bias"] is not None,
     }
-    turn = f".transpose({', '.join(map(str, [*range(2, rank + 2), 1, 0]))})"
+    axes = [*range(2, rank + 2), 1, 0]
+    if not _are_weights(t, a["weight"]):
+        return _computed_convolution(t, node, a, attributes, axes, about)
+    turn = f".transpose({', '.join(map(str, axes))})"
     weights = {"W": (a["weight"], turn)} | ({} if a["bias"] is None else {"b": (a["bias"], "")})
     return t.builder.layer(f"conv{rank}d", [a["input"]], attributes, weights, about, channels=1)
+
+
+def _computed_convolution(
+    t: TorchTranslation,
+    node: torch.fx.Node,
+    a: OperatorArguments,
+    options: dict[str, Any],
+    axes: list[int],
+    about: dict[str, Any],
+) -> Operand:
+    """Add a convolution whose kernel is computed, e.g. by weight norm, as a product of windows and
+    the kernel. ``axes`` are the kernel's axes in the order of the spec language."""
+    if isinstance(options["padding"], str) or options["groups"] != 1:
+        return unsupported(t, node, about, "its kernel is computed")
+    batch, units, *counts = about["shape"]
+    channels, size = length_of(node, 1), options["kernel"]
+    last = [0, *range(2, len(about["shape"])), 1]
+    shape = [int(n) for n in node.args[0].meta["val"].shape]
+    value = t.builder.node("permute", [a["input"]], about, [shape[n] for n in last], axes=last)
+    windows = {"axes": list(range(1, 1 + len(size))), "size": size, "lowest": False}
+    windows |= {"stride": options["stride"], "dilation": options["dilation"]}
+    windows["pads"] = [[n, n] for n in options["padding"]]
+    parts = t.builder.node("windows", [value], about, (batch, *counts, *size, channels), **windows)
+    entries = math.prod(size) * channels
+    parts = t.builder.node("reshape", [parts], about, (batch, *counts, entries))
+    kernel = t.builder.node("permute", [a["weight"]], about, (*size, channels, units), axes=axes)
+    kernel = t.builder.node("reshape", [kernel], about, (entries, units))
+    wide = (batch, *counts, units)
+    result = t.builder.node("@", [parts, kernel], about, wide)
+    if a["bias"] is not None:
+        result = t.builder.node("+", [result, a["bias"]], about, wide)
+    first = [0, len(wide) - 1, *range(1, len(wide) - 1)]
+    return t.builder.add("permute", [result], {"axes": first}, **about)
 
 
 @RULES.of("max_pool2d", "avg_pool2d")

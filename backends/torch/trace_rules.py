@@ -49,8 +49,6 @@ BINARY = {
     "minimum": "minimum",
 }
 LOWEST = -1.0e30
-# torch's end of a slice without an end is the largest integer.
-ENDLESS = 1 << 62
 # These operators return their first argument: they change memory or dtype, or only check it.
 UNCHANGED = frozenset(
     [
@@ -76,6 +74,10 @@ RESHAPES = frozenset(
 )
 RANDOM = frozenset(
     ["bernoulli", "bernoulli_", "rand", "randn", "rand_like", "randn_like", "normal", "normal_"]
+)
+# These operators read only the shape and the dtype of their first argument.
+LIKE = frozenset(
+    ["ones_like", "zeros_like", "full_like", "empty_like", "new_ones", "new_zeros", "new_full"]
 )
 CHECKS = frozenset(["_assert_tensor_metadata", "_assert_async", "sym_size"])
 # OperatorArguments that change where or how an operator computes, but not what.
@@ -132,13 +134,15 @@ Rule = Callable[[TorchTranslation, torch.fx.Node, OperatorArguments, dict[str, A
 RULES: Rules[Rule] = Rules()
 
 
-def _axes(dims: Any, rank: int) -> list[int]:
+def axes_of(dims: Any, rank: int) -> list[int]:
+    """Return the axes of torch's argument ``dim`` in order; all axes for None or an empty list."""
     listed = list(range(rank)) if dims is None or dims == [] else dims
     listed = [listed] if isinstance(listed, int) else listed
     return sorted(d % rank for d in listed)
 
 
-def _rank(node: torch.fx.Node, number: int = 0) -> int:
+def rank_of(node: torch.fx.Node, number: int = 0) -> int:
+    """Return the number of axes of an argument of a node."""
     return len(node.args[number].meta["val"].shape)
 
 
@@ -191,7 +195,10 @@ def _slope(
 ) -> Operand:
     if "leaky" in str(node.target):
         return t.builder.add("leaky_relu", [a["self"]], {"slope": a["negative_slope"]}, **about)
-    return t.builder.add("elu", [a["self"]], {"alpha": a["alpha"]}, **about)
+    if a["input_scale"] != 1:
+        return unsupported(t, node, about, f"input_scale={a['input_scale']}")
+    result = t.builder.add("elu", [a["self"]], {"alpha": a["alpha"]}, **about)
+    return result if a["scale"] == 1 else t.builder.add("*", [result, a["scale"]], {}, **about)
 
 
 @RULES.of("softplus")
@@ -208,11 +215,37 @@ def _softplus(
 @RULES.of("max", "min")
 def _extreme(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
-) -> Operand:
-    if "other" not in a:
+) -> Any:
+    is_max = str(node.target).startswith("aten.max")
+    if "other" in a:
+        name = "maximum" if is_max else "minimum"
+        return t.builder.add(name, [a["self"], a["other"]], {}, **about)
+    if "dim" not in a:
         return unsupported(t, node, about)
-    name = "maximum" if str(node.target).startswith("aten.max") else "minimum"
-    return t.builder.add(name, [a["self"], a["other"]], {}, **about)
+    # The results are the extreme entries and their indices.
+    shape, axis = [int(n) for n in node.args[0].meta["val"].shape], a["dim"] % rank_of(node)
+    about["shape"], about["kind"] = tuple(int(n) for n in node.meta["val"][0].shape), "float"
+    own = {"axis": [axis], "keepdims": a["keepdim"]}
+    result, greatest = _extremum(t, a["self"], own, is_max, tuple(shape), about)
+    shape.pop(axis)
+    indices = t.builder.node("argmax", [greatest], about, shape, "index", axis=axis)
+    return [result, t.builder.reshape(indices, {**about, "kind": "index"})]
+
+
+def _extremum(
+    t: TorchTranslation,
+    value: Operand,
+    attributes: dict[str, Any],
+    is_max: bool,
+    shape: tuple[int, ...],
+    about: dict[str, Any],
+) -> tuple[Operand, Operand]:
+    """Return the maximum or minimum, and the value (of this shape) whose maximum it is."""
+    if is_max:
+        return t.builder.add("max", [value], attributes, **about), value
+    negative = t.builder.node("negative", [value], about, shape)
+    greatest = t.builder.add("max", [negative], attributes, **about)
+    return t.builder.add("negative", [greatest], {}, **about), negative
 
 
 @RULES.of("clamp", "clamp_min", "clamp_max", "hardtanh")
@@ -236,7 +269,7 @@ def _along(
     dims = a["dim"] if isinstance(a["dim"], list) else [a["dim"]]
     if len(dims) != 1:
         return unsupported(t, node, about)
-    axis = dims[0] % _rank(node)
+    axis = dims[0] % rank_of(node)
     if not a.get("keepdim"):
         return t.builder.add(name, [a["self"]], {"axis": axis}, **about)
     shape = [n for place, n in enumerate(about["shape"]) if place != axis]
@@ -244,61 +277,54 @@ def _along(
     return t.builder.add("reshape", [reduced], {}, **about)
 
 
-@RULES.of("sum", "mean", "amax", "amin", "var")
+@RULES.of("sum", "mean", "amax", "amin", "var", "std")
 def _reduce(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     name = str(node.target).removeprefix("aten.").split(".")[0]
-    axes = _axes(a.get("dim"), _rank(node))
+    axes = axes_of(a.get("dim"), rank_of(node))
     attributes = {"axis": axes, "keepdims": bool(a.get("keepdim", False))}
-    value = a["self"]
-    if name == "amin":
-        negative = {**about, "shape": tuple(node.args[0].meta["val"].shape)}
-        value = t.builder.add("negative", [value], {}, **negative)
-        return t.builder.add(
-            "negative", [t.builder.add("max", [value], attributes, **about)], {}, **about
-        )
-    result = t.builder.add({"amax": "max"}.get(name, name), [value], attributes, **about)
+    if name in ("amax", "amin"):
+        shape = tuple(node.args[0].meta["val"].shape)
+        return _extremum(t, a["self"], attributes, name == "amax", shape, about)[0]
+    result = t.builder.add(name.replace("std", "var"), [a["self"]], attributes, **about)
+    if name not in ("var", "std"):
+        return result
     correction = a.get("correction", 1 if a.get("unbiased", True) else 0)
-    if name == "var" and (correction is None or correction):
+    if correction is None or correction:
         count = math.prod(length_of(node, axis) for axis in axes)
         result = t.builder.add("*", [result, count / (count - (correction or 1))], {}, **about)
-    return result
+    return result if name == "var" else t.builder.add("sqrt", [result], {}, **about)
 
 
-@RULES.of("argmax")
+@RULES.of("argmax", "argmin")
 def _argmax(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    return t.builder.add("argmax", [a["self"]], {"axis": a["dim"] % _rank(node)}, **about)
+    value, source = a["self"], node.args[0].meta["val"]
+    if a["dim"] is None:
+        return unsupported(t, node, about, "of all entries")
+    if "argmin" in str(node.target):
+        value = t.builder.node("negative", [value], about, tuple(source.shape), "float")
+    return t.builder.add("argmax", [value], {"axis": a["dim"] % source.ndim}, **about)
 
 
-@RULES.of("transpose", "t", "permute", "movedim", "numpy_T")
-def _permute(
+@RULES.of("_prelu_kernel")
+def _prelu(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    rank = _rank(node)
-    axes = list(range(rank))
-    if "dims" in a:
-        axes = [d % rank for d in a["dims"]]
-    else:
-        one, other = (a["dim0"] % rank, a["dim1"] % rank) if "dim0" in a else (0, rank - 1)
-        axes[one], axes[other] = axes[other], axes[one]
-    return t.builder.add("permute", [a["self"]], {"axes": axes}, **about)
+    is_positive = t.builder.node(">", [a["self"], 0], about, kind="boolean")
+    scaled = t.builder.add("*", [a["weight"], a["self"]], {}, **about)
+    return t.builder.add("where", [is_positive, a["self"], scaled], {}, **about)
 
 
-@RULES.of("expand", "expand_as", "repeat")
-def _expand(
+@RULES.of("prims.expm1", "prims.log1p")
+def _near_zero(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    if "repeats" in a and any(
-        n != 1 and length != 1
-        for n, length in zip(
-            reversed(a["repeats"]), reversed(node.args[0].meta["val"].shape), strict=False
-        )
-    ):
-        return unsupported(t, node, about)
-    return t.builder.add("broadcast", [a["self"]], {}, **about)
+    if "log1p" in str(node.target):
+        return t.builder.add("log", [t.builder.add("+", [a["self"], 1], {}, **about)], {}, **about)
+    return t.builder.add("-", [t.builder.add("exp", [a["self"]], {}, **about), 1], {}, **about)
 
 
 def unsupported(
@@ -311,69 +337,6 @@ def unsupported(
     inputs = [t.values[n] for n in node.all_input_nodes if isinstance(t.values[n], str)]
     attributes = {"operator": str(node.target), "reason": reason}
     return t.builder.add("unsupported", inputs, attributes, **about)
-
-
-@RULES.of("slice")
-def _slice(
-    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
-) -> Operand:
-    axis = a["dim"] % _rank(node)
-    length = length_of(node, axis)
-    start = min(max((a["start"] or 0) + (length if (a["start"] or 0) < 0 else 0), 0), length)
-    end = length if a["end"] is None else a["end"]
-    stop = min(max(end + (length if end < 0 else 0), 0), length)
-    if length < end < ENDLESS or (a["start"] or 0) < -length:
-        remark = (
-            f"{about['place']}: a slice ends beyond the traced length {length}; the spec takes "
-        )
-        t.builder.graph["remarks"].append(f"{remark}the whole axis at every length")
-    return t.builder.cut(a["self"], axis, (start, stop, a["step"]), about)
-
-
-@RULES.of("narrow")
-def _narrow(
-    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
-) -> Operand:
-    axis = a["dim"] % _rank(node)
-    bounds = (a["start"], a["start"] + a["length"], 1)
-    return t.builder.cut(a["self"], axis, bounds, about)
-
-
-@RULES.of("select")
-def _select(
-    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
-) -> Operand:
-    return t.builder.select(a["self"], a["dim"] % _rank(node), a["index"], about)
-
-
-@RULES.of("split", "split_with_sizes", "chunk", "unbind")
-def _pieces(
-    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
-) -> list[Operand]:
-    axis = a["dim"] % _rank(node)
-    pieces: list[Operand] = []
-    start = 0
-    for number, piece in enumerate(node.meta["val"]):
-        if "unbind" in str(node.target):
-            pieces.append(t.builder.select(a["self"], axis, number, about))
-            continue
-        stop = start + int(piece.shape[axis])
-        pieces.append(t.builder.cut(a["self"], axis, (start, stop, 1), about))
-        start = stop
-    return pieces
-
-
-@RULES.of("cat", "concat", "stack")
-def _concat(
-    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
-) -> Operand:
-    rank = len(about["shape"])
-    axis = a["dim"] % rank
-    parts = list(a["tensors"])
-    if "stack" in str(node.target):
-        one = {**about, "shape": tuple(1 if n == axis else d for n, d in enumerate(about["shape"]))}
-        parts = [t.builder.add("reshape", [part], {}, **one) for part in parts]
-    return t.builder.add("concat", parts, {"axis": axis}, **about)
 
 
 @RULES.of("where")
@@ -407,34 +370,16 @@ def _cast(
     return t.builder.add("cast", [a["self"]], {}, **about)
 
 
-@RULES.of("index_select", "index")
-def _index(
-    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
-) -> Operand:
-    if "dim" in a:
-        return t.builder.add("take", [a["self"], a["index"]], {"axis": a["dim"]}, **about)
-    used = [(n, i) for n, i in enumerate(a["indices"]) if i is not None]
-    if len(used) == 1:
-        return t.builder.add("take", [a["self"], used[0][1]], {"axis": used[0][0]}, **about)
-    if node in t.known:
-        return t.builder.add("constant", [], {}, **about)
-    indices = [i for _, i in used]
-    return t.builder.add("gather", [a["self"], *indices], {"axes": [n for n, _ in used]}, **about)
-
-
 @RULES.of(
     *(
         "arange",
         "zeros",
         "ones",
         "full",
-        "new_ones",
-        "new_zeros",
-        "zeros_like",
-        "ones_like",
         "tril",
     ),
-    *("full_like", "scalar_tensor", "triu", "linspace", "empty", "new_full", "diff", "eye"),
+    *("scalar_tensor", "triu", "linspace", "empty", "diff", "eye"),
+    *LIKE,
 )
 def _constant(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]

@@ -196,8 +196,10 @@ def _cut(e: Equations, call: TracedCall) -> Expression:
     if call.op == "select":
         index = "-1" if a["index"] == minus_one(a["length"]) else e.write(a["index"], "index")
     else:
-        start = "" if a["start"] == 0 else e.write(a["start"], "start")
-        stop = "" if a["stop"] == a["length"] else e.write(a["stop"], "stop")
+        reverse = a["step"] < 0
+        first, last = (minus_one(a["length"]), -1) if reverse else (0, a["length"])
+        start = "" if a["start"] == first else e.write(a["start"], "start")
+        stop = "" if a["stop"] == last else e.write(a["stop"], "stop")
         if not start and not stop and a["step"] == 1:
             return e.whole(call.inputs[0])
         index = f"{start}:{stop}" + ("" if a["step"] == 1 else f":{a['step']}")
@@ -230,9 +232,9 @@ def _formula(e: Equations, call: TracedCall) -> Expression:
         places = places[1:]
     if len(places) > 1:
         text += f"[{', '.join(places)}]"
-    if a["start"]:
-        return Expression(f"{text} + {a['start']}", LEVELS["+"])
-    return Expression(text)
+    if a["start"] < 0:
+        return Expression(f"astype({text}) - {-a['start']}", LEVELS["-"])
+    return Expression(f"{text} + {a['start']}", LEVELS["+"]) if a["start"] else Expression(text)
 
 
 def _reshape(e: Equations, call: TracedCall) -> Expression:

@@ -102,6 +102,8 @@ def recognise_constants(
         last = [len(call.shape) - 2, len(call.shape) - 1]
         kept = [formula["axis"]] if "axis" in formula else last
         shape = [n if axis in kept else 1 for axis, n in enumerate(call.shape)]
+        # The spec language has no negative integers.
+        call = replace(call, kind="float") if formula.get("start", 0) < 0 else call
         made = [replace(call, op="formula", inputs=(), attributes=formula, shape=tuple(shape))]
         if tuple(shape) != call.shape:
             made[0] = replace(made[0], name=calls.new(call, "", (), ()).name)
@@ -134,7 +136,8 @@ def common_number(call: TracedCall) -> Any:
     first = call.values[0].ravel()[0]
     if call.op == "weight" or any((v != first).any() for v in call.values):
         return None
-    return first.item()
+    # A float32 stands for the shortest decimal number that rounds to it, e.g. 0.3.
+    return float(str(first)) if first.dtype == np.float32 else first.item()
 
 
 def _formula(call: TracedCall) -> dict[str, Any] | None:

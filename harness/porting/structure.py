@@ -145,7 +145,19 @@ def _build(module: _Module, counts: Mapping[str, int], uses: _Uses, path: str) -
     """Return the block of a module, whose inner repeated modules are blocks too."""
     calls: list[TracedCall] = []
     _collect(module, counts, uses, calls)
-    return _close(path, module.kind, calls, uses)
+    return _close(path, module.kind, _in_order(calls, uses), uses)
+
+
+def _in_order(calls: list[TracedCall], uses: _Uses) -> list[TracedCall]:
+    """Return calls in an order in which each value is computed before its use. Calls of a module
+    stay together if possible; but a module may start with its weights, before its input exists."""
+    names, before = {call.name for call in calls}, set[str]()
+    for call in calls:
+        if not before.issuperset(names.intersection(call.sources)):
+            places = {name: place for place, name in enumerate(uses.by_name)}
+            return sorted(calls, key=lambda call: places[call.name])
+        before.add(call.name)
+    return calls
 
 
 def _count_kinds(module: _Module, counts: Counter[str]) -> None:

@@ -1,6 +1,7 @@
 """Torch modules that the tests port."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -137,3 +138,25 @@ class Counting(nn.Module):
 
     def forward(self, x):
         return torch.histc(self.out(x), 4)
+
+
+class Everyday(nn.Module):
+    """Operators that modules often have, and that no layer of torch stands for."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = nn.utils.parametrizations.weight_norm(nn.Conv1d(6, 8, 3, dilation=2))
+        self.slope, self.norm = nn.PReLU(), nn.GroupNorm(2, 8)
+        self.each, self.plain = nn.InstanceNorm1d(8, affine=True), nn.LayerNorm(8, bias=False)
+        self.around = nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect")
+        self.temperature = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        h = self.norm(self.slope(self.inside(F.pad(x.transpose(1, 2), (4, 0)))))
+        h = self.plain(self.each(h).transpose(1, 2))
+        q, k = F.normalize(h, dim=-1), F.normalize(F.selu(h), dim=-1)
+        scores = torch.einsum("bid,bjd->bij", q, k) * self.temperature.exp()
+        mixed = torch.einsum("bij,bjhd->bihd", scores, h.unflatten(-1, (2, 4))).flatten(2)
+        image = F.interpolate(self.around(mixed[:, None]), scale_factor=2)
+        image = F.interpolate(image, size=(7, 5), mode="bilinear", align_corners=True)
+        return torch.addcmul(image, image, F.logsigmoid(image), value=0.5).amin(1)

@@ -92,6 +92,37 @@ def test_arguments_and_constants_are_in_the_equations(
     assert values in ([], [[1, 2.5, 3, 4, 5, 6]], [[1, 0] * 3])
 
 
+@pytest.mark.parametrize(
+    ("function", "declared", "equations"),
+    [
+        (lambda x, _: functional.glu(x), "x=batch,6", "h = l(x)\ny = h[:, :3] * sigmoid(h[:, 3:])"),
+        (
+            lambda x, _: torch.lerp(x, x * x, 0.3),
+            "x=batch,6",
+            "h = l(x)\ny = 0.3 * (h * h - h) + h",
+        ),
+        (
+            lambda x, m: torch.einsum("btd,d->bt", x, m.l.bias),
+            "x=batch,time,6",
+            "y = sum(l(x) * bias[None, None], axis=-1)",
+        ),
+        (
+            lambda x, _: torch.einsum("...id,...jd->...ij", x, x),
+            "x=batch,time,6",
+            "h = l(x)\ny = h @ permute_dims(h, axes=[0, 2, 1])",
+        ),
+        (lambda x, _: x.min(1).values, "x=batch,time,6", "y = -max(-l(x), axis=1)"),
+        (lambda x, _: x.flip(1), "x=batch,time,6", "y = l(x)[:, ::-1]"),
+        (lambda x, _: x * torch.ones_like(x) + x.std(1, keepdim=True), "x=batch,6,6", None),
+    ],
+)
+def test_operators_without_a_rule_are_decomposed(
+    function: Callable[..., Any], declared: str, equations: str | None
+) -> None:
+    found = spec_of(Inner(function), declared)["equations"].strip()
+    assert equations is None or found == equations
+
+
 def test_integers_without_a_formula_are_computed_in_floats() -> None:
     equations = spec_of(Inner(bias_of_t5), "x=batch,time,6")["equations"]
     assert "astype(arange(time)) - astype(arange(time)[:, None])" in equations
@@ -124,7 +155,11 @@ def test_a_window_that_is_longer_than_the_first_traces_is_in_the_spec() -> None:
         (lambda x, _: [torch.relu_(x[:, 0]), x][1], "part of a tensor"),
         (lambda x, _: x.index_put_([torch.arange(2)], x[:2] * 2), "part of a tensor"),
         (lambda x, _: functional.linear(x, torch.ones(300, 6)).sum(1), "[300, 6]"),
-        (lambda x, _: functional.conv1d(x[:, None], torch.ones(1, 1, 3)), "conv1d"),
+        (
+            lambda x, _: functional.conv1d(x.T[None], torch.ones(6, 1, 3), groups=6),
+            "its kernel is computed",
+        ),
+        (lambda x, _: functional.pad(x, (1, 0), value=3.0), "pads with 3.0"),
         (lambda x, _: {"my-output": x, "time": x, "x": x}, "'my-output'"),
     ],
 )

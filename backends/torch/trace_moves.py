@@ -1,0 +1,141 @@
+"""Rules that translate torch's operators that move, select or join entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from harness.extend.models import Operand
+
+from .trace_rules import (
+    RULES,
+    OperatorArguments,
+    TorchTranslation,
+    axes_of,
+    length_of,
+    rank_of,
+    unsupported,
+)
+
+# torch's end of a slice without an end is the largest integer.
+ENDLESS = 1 << 62
+
+
+@RULES.of("flip")
+def _flip(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    value = a["self"]
+    for axis in axes_of(a["dims"], rank_of(node)):
+        bounds = {"start": length_of(node, axis) - 1, "stop": -1, "step": -1}
+        value = t.builder.add(
+            "slice", [value], {"axis": axis, **bounds, "length": length_of(node, axis)}, **about
+        )
+    return value
+
+
+@RULES.of("transpose", "t", "permute", "movedim", "numpy_T")
+def _permute(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    rank = rank_of(node)
+    axes = list(range(rank))
+    if "dims" in a:
+        axes = [d % rank for d in a["dims"]]
+    else:
+        one, other = (a["dim0"] % rank, a["dim1"] % rank) if "dim0" in a else (0, rank - 1)
+        axes[one], axes[other] = axes[other], axes[one]
+    return t.builder.add("permute", [a["self"]], {"axes": axes}, **about)
+
+
+@RULES.of("expand", "expand_as", "repeat")
+def _expand(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    if "repeats" in a and any(
+        n != 1 and length != 1
+        for n, length in zip(
+            reversed(a["repeats"]), reversed(node.args[0].meta["val"].shape), strict=False
+        )
+    ):
+        return unsupported(t, node, about)
+    return t.builder.add("broadcast", [a["self"]], {}, **about)
+
+
+@RULES.of("slice")
+def _slice(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    axis = a["dim"] % rank_of(node)
+    length = length_of(node, axis)
+    start = min(max((a["start"] or 0) + (length if (a["start"] or 0) < 0 else 0), 0), length)
+    end = length if a["end"] is None else a["end"]
+    stop = min(max(end + (length if end < 0 else 0), 0), length)
+    if length < end < ENDLESS or (a["start"] or 0) < -length:
+        remark = (
+            f"{about['place']}: a slice ends beyond the traced length {length}; the spec takes "
+        )
+        t.builder.graph["remarks"].append(f"{remark}the whole axis at every length")
+    return t.builder.cut(a["self"], axis, (start, stop, a["step"]), about)
+
+
+@RULES.of("narrow")
+def _narrow(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    axis = a["dim"] % rank_of(node)
+    bounds = (a["start"], a["start"] + a["length"], 1)
+    return t.builder.cut(a["self"], axis, bounds, about)
+
+
+@RULES.of("select")
+def _select(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    return t.builder.select(a["self"], a["dim"] % rank_of(node), a["index"], about)
+
+
+@RULES.of("split", "split_with_sizes", "chunk", "unbind")
+def _pieces(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> list[Operand]:
+    axis = a["dim"] % rank_of(node)
+    pieces: list[Operand] = []
+    start = 0
+    for number, piece in enumerate(node.meta["val"]):
+        if "unbind" in str(node.target):
+            pieces.append(t.builder.select(a["self"], axis, number, about))
+            continue
+        stop = start + int(piece.shape[axis])
+        pieces.append(t.builder.cut(a["self"], axis, (start, stop, 1), about))
+        start = stop
+    return pieces
+
+
+@RULES.of("cat", "concat", "stack")
+def _concat(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    rank = len(about["shape"])
+    axis = a["dim"] % rank
+    parts = list(a["tensors"])
+    if "stack" in str(node.target):
+        one = {**about, "shape": tuple(1 if n == axis else d for n, d in enumerate(about["shape"]))}
+        parts = [t.builder.add("reshape", [part], {}, **one) for part in parts]
+    return t.builder.add("concat", parts, {"axis": axis}, **about)
+
+
+@RULES.of("index_select", "index")
+def _index(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    if "dim" in a:
+        return t.builder.add("take", [a["self"], a["index"]], {"axis": a["dim"]}, **about)
+    used = [(n, i) for n, i in enumerate(a["indices"]) if i is not None]
+    if len(used) == 1:
+        return t.builder.add("take", [a["self"], used[0][1]], {"axis": used[0][0]}, **about)
+    if node in t.known:
+        return t.builder.add("constant", [], {}, **about)
+    indices = [i for _, i in used]
+    return t.builder.add("gather", [a["self"], *indices], {"axes": [n for n, _ in used]}, **about)
