@@ -19,7 +19,7 @@ from harness.checking.own_model.process import ModelProcess
 from harness.checking.report import describe_problems
 from harness.checking.run import Engine
 from harness.checking.shared_cases import SharedCases
-from harness.command.options import interpreter_of
+from harness.command.options import NEXT_NAME, interpreter_of, interpreters
 from harness.convert import weights
 from harness.convert.agreement import Agreement, Batch, draw_batches
 from harness.convert.request import Export
@@ -116,15 +116,13 @@ def port(options: PortRequest, tell: Tell) -> Ported:
         UsageError: the model cannot be ported, or an option is wrong.
         CouldNotRun: a process failed.
     """
-    against = parse_against(options.model, [options.backend] if options.backend else [])
+    asked = options
+    against, options = _find_model(options)
     for format_ in options.formats:
         check_known("format", backend_of(format_), available(FORMATS_GROUP))
     for backend in options.checked:
         check_known("backend", backend_of(backend), available())
     check_folder(options.output, options.force)
-    if options.python:
-        python = interpreter_of(options.python, backend_of(against.column), sys.executable)
-        options = replace(options, python=python)
     with (
         tempfile.TemporaryDirectory() as temporary,
         PortProcess(against, options.python, options.timeout) as process,
@@ -153,10 +151,24 @@ def port(options: PortRequest, tell: Tell) -> Ported:
         shown = real.label, compared, checked, exports, problems, real.remarks
         ported = Ported(real.name, real.spec, *shown, batch=written.agreement)
         if ported.proved or options.force:
-            readme = describe(ported, real.declarations, real.sizes, options)
+            readme = describe(ported, real.declarations, real.sizes, asked)
             (folder / README).write_text(readme, encoding="utf-8")
             return replace(ported, written=write_folder(folder, options.output))
     return ported
+
+
+def _find_model(options: PortRequest) -> tuple[Against, PortRequest]:
+    """Return the model, and the options with its framework and its interpreter."""
+    items = NEXT_NAME.split(options.python) if options.python else ()
+    # A file of flax also imports jax: the name in --python chooses.
+    named = [*interpreters(items, tuple)]
+    chosen = [options.backend] if options.backend else []
+    against = parse_against(options.model, chosen, preferred=named)
+    if not options.python:
+        return against, options
+    framework = backend_of(against.column)
+    python = interpreter_of(options.python, framework, sys.executable)
+    return against, replace(options, python=python, backend=framework)
 
 
 def _trace(

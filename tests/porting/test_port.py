@@ -116,6 +116,10 @@ def test_an_interpreter_may_name_the_framework_of_the_model(tmp_path: Path) -> N
     options = ("--input", "x=batch,6", "--python")
     assert "'/no/python'" in str(port(tmp_path, "Mlp", *options, "torch=/no/python", code=3))
     assert "'jax'" in str(port(tmp_path, "Mlp", *options, "jax=/no/python", code=2))
+    (tmp_path / "net.py").write_text("import jax\nimport flax.linen\n")
+    for name in ("jax", "flax"):
+        words = ["port", str(tmp_path / "net.py:net"), *options, f"{name}=/no/python"]
+        assert CliRunner().invoke(cli, words).exit_code == 3
 
 
 @pytest.mark.parametrize(
