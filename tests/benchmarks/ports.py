@@ -142,8 +142,8 @@ def text_of_page() -> str:
         if records:
             text += f"\n## {library}\n"
         if ported:
-            text += "\n| model | digits | lines | definitions | equations | code | seconds |\n"
-            text += "|---|---|---:|---|---|---|---:|\n"
+            text += "\n| model | digits | lines | definitions | equations | code |\n"
+            text += "|---|---|---:|---|---|---|\n"
             text += "".join(f"{row(name, record)}\n" for name, record in ported.items())
         for name, record in records.items():
             if "refused" in record:
@@ -161,7 +161,7 @@ def row(name: str, record: Mapping[str, Any]) -> str:
     code = "all" if right == FORMATS else ", ".join(right)
     calls = ", ".join(record["functions"])
     definitions = ", ".join(record["definitions"])
-    cells = (name, proved, record["lines"], definitions, calls, code, record["seconds"])
+    cells = (name, proved, record["lines"], definitions, calls, code)
     return f"| {' | '.join(map(str, cells))} |"
 
 
