@@ -109,6 +109,6 @@ def test_defaults_that_differ_are_those_a_port_must_set() -> None:
     assert "reset gate" in recurrent
     assert "separate kernel" in recurrent
     assert "swap" not in recurrent
-    assert "keras: z, r, n" in readme_of(to_keras, "gru")
+    assert "keras: z, r" in readme_of(to_keras, "gru")
     assert "1e-3" in readme_of(to_keras, "batch_norm")
     assert {*catalogue()} >= NOT_IN_MODELS
