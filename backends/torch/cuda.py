@@ -36,6 +36,12 @@ def prepare(dtype: str, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
 
 
+def unify_tf32() -> None:
+    """Set TF32 to one value for convolutions and recurrent layers. torch's exporters read it, which
+    raises an error after :func:`prepare` has set two."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def settings() -> Mapping[str, str]:
     """Return a dictionary of the settings that :func:`prepare` has made, with the values that torch
     reports."""

@@ -15,16 +15,17 @@ from torch.utils._pytree import tree_map
 from harness.extend import UsageError
 from harness.extend.models import Placing
 
+from . import cuda
 from .compiled import COMPILERS, has_compiler
 
 WAYS = {"compiled": "torch.compile", "autocast": "torch.autocast"}
-RUNTIMES = ("onnx", "onnxruntime")
 
 
 def missing_parts() -> Mapping[str, str]:
     """Return the paths, each with the reason why it cannot run here, or an empty text."""
     compilers = " or ".join(COMPILERS)
-    missing = [name for name in RUNTIMES if find_spec(name) is None]
+    runtimes = {"onnx": find_spec("onnx"), "onnxruntime": find_spec("onnxruntime")}
+    missing = [name for name, found in runtimes.items() if found is None]
     return {
         "native": "",
         "compiled": "" if has_compiler() else f"torch.compile needs a C++ compiler ({compilers})",
@@ -71,9 +72,7 @@ def export_to_onnx(
 
     def export(*arguments: Any, **keywords: Any) -> None:
         bound = inspect.signature(module.forward).bind(*arguments, **keywords)
-        # torch's exporter reads this setting, which raises an error if it differs from the settings
-        # of convolutions and recurrent layers (see :mod:`.cuda`).
-        torch.backends.cudnn.allow_tf32 = False
+        cuda.unify_tf32()
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(

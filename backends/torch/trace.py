@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 from harness.extend import Arrays, UsageError
 from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, names_taken
 
-from . import (  # noqa: F401 (they register rules)
+from . import (  # noqa: F401 (some register rules)
+    cuda,
     trace_einsum,
     trace_images,
     trace_layers,
@@ -123,6 +124,7 @@ def _export(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            cuda.unify_tf32()
             exported = torch.export.export(module, (), tensors, strict=False)
             decompose(exported.graph, _lacks_rule)
     except GuardOnDataDependentSymNode as error:

@@ -78,6 +78,13 @@ def sizes(ctx: click.Context) -> Iterable[str]:
     return [f"{size}=" for size in size_names]
 
 
+def losses(ctx: click.Context) -> Iterable[str]:
+    """Return the names of the shipped losses."""
+    from harness.language.library import Library
+
+    return Library(()).names("loss")
+
+
 def environments(ctx: click.Context) -> Iterable[str]:
     """Return the names of the installed environments."""
     from harness.environments import cache
@@ -110,6 +117,7 @@ completers.update(
     phase=lambda ctx: ("training", "inference"),
     cluster=lambda ctx: ("ray", "ray://"),
     environment=environments,
+    loss=losses,
     schema=lambda ctx: SCHEMAS,
     want=run_results,
 )

@@ -48,6 +48,7 @@ class PortRequest:
     loss: str | None = option(
         None,
         "Loss of the spec, such as sparse_cross_entropy. Three steps of SGD and Adam are compared.",
+        kind="loss",
     )
     backend: str | None = option(
         None,

@@ -45,6 +45,7 @@ NORMS = {
     "centred": f"{NNX}LayerNorm",
     "scaled": f"{NNX}RMSNorm",
     "grouped": f"{NNX}GroupNorm",
+    "place": f"{NNX}Embed",
     **dict.fromkeys(("exact", "near", "swish"), f"{NNX}Linear"),
 }
 # By model and dtype: the layers that are Flax's.

@@ -232,7 +232,7 @@ def test_every_kind_of_value_has_something_to_offer(
             "encoding",
             "like",
         ),
-        *("batches", "times", "phase_", "inputs", "name"),
+        *("batches", "times", "phase_", "inputs", "traced_inputs", "large_inputs", "name"),
     }
     monkeypatch.chdir(folder)
     for name, command in cli.commands.items():

@@ -143,6 +143,7 @@ FAULTS = [
     ("layer", "batch_norm", "sqrt(variance + epsilon)", "(sqrt(variance) + epsilon)"),
     ("layer", "batch_norm", "+ (1 - momentum) * center", "+ momentum * center"),
     ("layer", "batch_norm", "(1 - momentum) * variance", "1.07 * (1 - momentum) * variance"),
+    ("layer", "sample_batch_norm", "count / (count - 1)", "count / count"),
     ("function", "hard_sigmoid_fifth", "0.2 * x", "x / 6"),
     ("function", "hard_sigmoid_sixth", "x / 6", "0.2 * x"),
     ("function", "relu", "where(x <= 0, 0, x)", "where(x < 0, 0.001 * x, x)"),
