@@ -48,7 +48,7 @@ class Launch:
       the function that answers calls. If ``handler`` is set, it is used instead: it names a
       function that gets only the backend's name.
     - ``cores`` is the number of processor cores that the worker may use; None for all, with one
-      thread in numerical libraries.
+      thread in numpy's products.
     - ``deterministic`` makes the backend return the same bits in every call, on any device.
     - ``start_timeout`` is in seconds.
     """
@@ -79,11 +79,12 @@ class Launch:
 
     def variables(self) -> dict[str, str]:
         """Return all environment variables with which the process starts."""
-        # Workers run beside each other, and their products are small: more threads would wait for
-        # each other. The user's own settings win. Output is unbuffered, so that the log has all of
-        # it even after a crash.
+        # Workers run beside each other, and numpy's products are small: more threads would wait for
+        # each other. The user's own setting wins. torch keeps its threads, because with one thread
+        # oneDNN#6035 crashes most gradients of resnet on CPUs without AVX-512. Output is
+        # unbuffered, so that the log has all of it even after a crash.
         return {
-            **(thread_settings(1) if self.cores is None else {}),
+            **({"OPENBLAS_NUM_THREADS": "1"} if self.cores is None else {}),
             **os.environ,
             "PYTHONFAULTHANDLER": "1",
             "PYTHONUNBUFFERED": "1",
