@@ -121,10 +121,13 @@ def write_page(folder: Path, source: Path) -> str:
         readme=f"files/{name}/{README}",
     )
     (source / f"{name}.md").write_text(text, encoding="utf-8")
-    proof = re.search(r"^## Proof$.*?^- (.*?)$", readme, re.DOTALL | re.MULTILINE)
+    # The first row of the table of comparisons.
+    proof = re.search(r"^\|[- :|]+\|\n\| (.*) \|$", readme, re.MULTILINE)
+    *compared, _, digits = proof[1].split(" | ") if proof else ("", "", "")
     lines = len(spec.read_text(encoding="utf-8").splitlines())
     doubt = "**not proved:** " if "**This port is not proved.**" in readme else ""
-    return f"| [{name}]({name}.md) | {lines} | {doubt}{proof[1] if proof else ''} |"
+    shown = f"{', '.join(compared)}: {digits} digits" if proof else ""
+    return f"| [{name}]({name}.md) | {lines} | {doubt}{shown} |"
 
 
 def show(path: str, language: str) -> str:

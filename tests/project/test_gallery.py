@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from needed import need
 from places import DOCS
 from report_pages import HOSTILE
 
 from harness.language.model import load_spec
+from harness.output.markdown import table
+from harness.porting.readme import PROOF
 
-pytestmark = [
-    pytest.mark.pages,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),
-        reason="the dependency group docs is not installed",
-    ),
-]
+need("sphinx", "myst_parser", "furo")
+pytestmark = [pytest.mark.pages, pytest.mark.slow]
 TEXT = f"""<!-- written by backend-comparison-harness port -->
 # chars
 
@@ -28,7 +24,11 @@ A port of {HOSTILE}.
 
 ## Proof
 
-- torch@chars, float64: agree to 15.2 digits
+{table(PROOF, [("the model chars.py:Net", "float64", "outputs", "3", "15.2")])}
+
+## Defaults that differ
+
+- Another list.
 """
 
 
@@ -53,9 +53,9 @@ def test_each_port_has_a_page(tmp_path: Path) -> None:
     found = build(ports, output)
     assert (found.returncode, found.stderr) == (0, "")
     index = (output / "index.html").read_text("utf-8")
-    assert index.count("agree to 15.2 digits") == 2
+    assert index.count("float64, outputs: 15.2 digits") == 2
     page = (output / "torch.gpt.html").read_text("utf-8")
-    for part in ("gpt_block", "15.2 digits", "gpt_jax.npz", "pictures/torch.gpt.html"):
+    for part in ("gpt_block", "<p>15.2</p>", "gpt_jax.npz", "pictures/torch.gpt.html"):
         assert part in page
     assert "<b>bold</b>" not in page
     assert "<img src=x" not in page

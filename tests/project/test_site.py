@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from needed import need
 from places import DOCS, ROOT
 from wording import Wording
 
 CONFIGURATION = DOCS / "site"
-pytestmark = [
-    pytest.mark.pages,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),
-        reason="the dependency group docs is not installed",
-    ),
-]
+need("sphinx", "myst_parser", "furo")
+pytestmark = [pytest.mark.pages, pytest.mark.slow]
 
 
 def build(source: Path, made: Path) -> subprocess.CompletedProcess[str]:
