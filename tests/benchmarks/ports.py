@@ -17,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,17 +91,15 @@ def port(name: str, python: str) -> dict[str, Any]:
         *(("--backend", "torch") if name.partition(".")[0] in OF_TORCH else ()),
         *("--check-on", "numpy,torch,jax,keras", "--timeout", "900"),
     ]
-    start = time.perf_counter()
     # In ROOT, so that the README of a port names no folder of this machine.
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    seconds = {"seconds": round(time.perf_counter() - start)}
     if done.returncode > 1:
         lines = done.stderr.splitlines()
-        return {"refused": [line for line in lines if ": " in line] or lines, **seconds}
+        return {"refused": [line for line in lines if ": " in line] or lines}
     found = json.loads(done.stdout)
     (spec,) = (ROOT / PORTS / name).glob("*.yaml")
     calls = functions(yaml.safe_load(spec.read_text(encoding="utf-8")))
-    return {**{key: found[key] for key in KEPT}, "functions": calls, **seconds}
+    return {**{key: found[key] for key in KEPT}, "functions": calls}
 
 
 def target(name: str, python: str) -> str:
@@ -126,9 +123,7 @@ def functions(spec: Mapping[str, Any]) -> dict[str, int]:
     for part in (spec, *spec.get("definitions", ())):
         text = f"{part.get('equations')} {part.get('scan', {}).get('step')}"
         called = re.findall(r"\b([a-z]\w*)\(", text)
-        count.update(
-            called_name for called_name in called if called_name not in part.get("layers", {})
-        )
+        count.update(name for name in called if name not in part.get("layers", {}))
     return dict(count.most_common())
 
 
