@@ -107,7 +107,7 @@ def position_limits(graph: TracedGraph, sizes: Mapping[str, tuple[int, ...]]) ->
     """Return numbers with which a model compares positions, such as the length of a window, and
     their places. At lengths below such a number, a comparison has no effect. Smaller numbers than
     the longest length in ``sizes`` are left out."""
-    longest = max((max(lengths) for lengths in sizes.values()), default=0)
+    longest = max(max(lengths) for lengths in sizes.values())
     numbers: dict[int, str] = {}
     for node in graph["nodes"]:
         values = node["values"]
@@ -140,10 +140,10 @@ def trace_at_sizes(
         return trace({name: lengths[number] for name, lengths in sizes.items()})
 
     first = trace_number(0, sizes)
-    limits = position_limits(first, sizes)
+    limits = position_limits(first, sizes) if names else {}
     above = max((n for n in limits if n <= LONGEST), default=0)
     numbers = range(1, TRACES if names else 1)
-    if above and names:
+    if above:
         longer = lengths_of(names, above)
         try:
             graph = combine([first, *(trace_number(n, longer) for n in numbers)], longer)
@@ -154,7 +154,7 @@ def trace_at_sizes(
     first["remarks"] += [
         f"{place}: the model compares positions with {number}; longer inputs are not proved"
         for number, place in limits.items()
-        if names and number > above
+        if number > above
     ]
     return graph, first
 

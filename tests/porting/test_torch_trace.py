@@ -141,6 +141,11 @@ def test_a_window_that_is_longer_than_the_first_traces_is_in_the_spec() -> None:
     assert "true" not in equations
 
 
+def test_a_model_of_fixed_lengths_may_compare_positions() -> None:
+    masked = Inner(lambda x, _: torch.where(torch.arange(6) < 4, x, 0))
+    assert "where(" in spec_of(masked, "x=2,6")["equations"]
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
