@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from harness.command.declared import options_of
 from harness.defaults.catalogue import DefaultEntry, catalogue
 from harness.errors import UsageError
+from harness.files.atomic import staging
 from harness.files.user_file import displayed
 from harness.output.markdown import escaped, table
 from harness.output.shell import command_line
@@ -60,8 +60,8 @@ def write_folder(source: Path, folder: Path) -> list[str]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # On the same file system, so that the folder can be renamed.
-        with tempfile.TemporaryDirectory(prefix=".port.", dir=target.parent) as temporary:
-            complete = Path(temporary, "port")
+        with staging(target) as temporary:
+            complete = temporary / "port"
             complete.mkdir()
             for name in names:
                 shutil.copyfile(source / name, complete / name)
