@@ -20,10 +20,9 @@ from harness.language.document import Locator
 from harness.language.expressions import parse_expression
 from harness.porting.rewriting import Calls
 from harness.porting.sizes import Dim, TracedCall
+from harness.porting.structure import MOVES
 from harness.program.dims import Dim as Size
 
-# Calls that only move entries.
-MOVES = frozenset({"reshape", "permute", "slice", "select", "broadcast"})
 # Lengths of free sizes while positions are followed; they differ from most lengths of models.
 LENGTHS = (3, 7, 5, 11)
 
@@ -34,22 +33,32 @@ def fold_scales(
     """Let an attention scale its scores if the model scales the queries before it."""
     if call.op != "attention":
         return [call]
-    moves: list[TracedCall] = []
-    product = done[call.inputs[0]]
-    while product.op in MOVES:
-        moves.append(product)
-        product = done[product.inputs[0]]
+    moves, product = _back(call.inputs[0], done, {"*"})
+    if product is None:
+        return [call]
     numbers = [i for i in product.inputs if isinstance(i, float)]
-    if product.op != "*" or len(numbers) != 1:
+    if len(numbers) != 1:
         return [call]
     made: list[TracedCall] = []
     source = product.sources[0]
-    for move in reversed(moves):
+    for move in moves:
         made.append(calls.on(move, [source], move.shape))
         source = made[-1].name
     scale = call.attributes["scale"] * numbers[0]
     attributes = {**call.attributes, "scale": scale}
     return [*made, replace(call, inputs=(source, *call.inputs[1:]), attributes=attributes)]
+
+
+def _back(
+    name: Any, done: Mapping[str, TracedCall], ops: set[str]
+) -> tuple[list[TracedCall], TracedCall | None]:
+    """Return the moves before a value, first to last, and the call of ``ops`` before them."""
+    chain: list[TracedCall] = []
+    while name in done and done[name].op in MOVES:
+        chain.append(done[name])
+        name = done[name].inputs[0]
+    source = done.get(name)
+    return chain[::-1], source if source is not None and source.op in ops else None
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class AttentionLayers:
         """Replace the dense layer after an attention by an attention layer; see :class:`Calls`."""
         if call.op != "layer" or call.attributes["layer"] != "dense":
             return [call]
-        chain, attention = self._back(call.inputs[0], done, {"attention"})
+        chain, attention = _back(call.inputs[0], done, {"attention"})
         if attention is None or attention.attributes["keep"] != 1:
             return [call]
         query, key, value = (self._heads(attention, i, done) for i in range(3))
@@ -112,17 +121,6 @@ class AttentionLayers:
     def _shape(self, call: TracedCall) -> tuple[int, ...]:
         return tuple(self._length(n) for n in call.shape)
 
-    def _back(
-        self, name: Any, done: Mapping[str, TracedCall], ops: set[str]
-    ) -> tuple[list[TracedCall], TracedCall | None]:
-        """Return the moves before a value, first to last, and the call of ``ops`` before them."""
-        chain: list[TracedCall] = []
-        while name in done and done[name].op in MOVES:
-            chain.append(done[name])
-            name = done[name].inputs[0]
-        source = done.get(name)
-        return chain[::-1], source if source is not None and source.op in ops else None
-
     def _move(self, array: Array, chain: Iterable[TracedCall]) -> Array:
         """Apply moves to an array of positions."""
         for call in chain:
@@ -144,11 +142,11 @@ class AttentionLayers:
         self, attention: TracedCall, number: int, done: Mapping[str, TracedCall]
     ) -> _Heads | None:
         """Return the dense layer of the queries (0), keys (1) or values (2)."""
-        after, rotary = self._back(attention.inputs[number], done, {"rotary", "layer"})
+        after, rotary = _back(attention.inputs[number], done, {"rotary", "layer"})
         before: list[TracedCall] = []
         dense = rotary
         if rotary is not None and rotary.op == "rotary":
-            before, dense = self._back(rotary.inputs[0], done, {"layer"})
+            before, dense = _back(rotary.inputs[0], done, {"layer"})
         else:
             rotary = None
         if dense is None or dense.attributes.get("layer") != "dense" or len(dense.shape) != 3:

@@ -13,9 +13,7 @@ from typing import Any
 from harness.porting.rewriting import Calls
 from harness.porting.simplify import BINARY, ELEMENTWISE
 from harness.porting.sizes import TracedCall
-
-# Calls that only move entries.
-MOVES = frozenset({"reshape", "permute", "broadcast", "slice", "select", "concat"})
+from harness.porting.structure import MOVES
 
 
 def write_integers_as_floats(
@@ -37,7 +35,7 @@ def write_integers_as_floats(
         return _cut(calls, replace(call, kind="float"))
     if number and call.op in ELEMENTWISE:
         call = replace(call, kind="float")
-    if call.kind == "index" and call.op in MOVES and sources[0].kind == "float":
+    if call.kind == "index" and call.op in MOVES | {"concat"} and sources[0].kind == "float":
         return [replace(call, kind="float")]
     if call.op in BINARY and (call.kind == "float" or "float" in {s.kind for s in sources}):
         return _with_casts(calls, call, done)

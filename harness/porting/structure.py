@@ -16,8 +16,10 @@ Modules = tuple[tuple[str, str], ...]
 CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 # Calls without inputs, which each block that uses them contains.
 LOCAL = frozenset({"formula", "constant", "weight"})
-# Calls that compute nothing, but only move numbers.
-SHAPES = frozenset({"reshape", "permute", "broadcast", "slice", "select", "cast", *LOCAL})
+# Calls that only move entries.
+MOVES = frozenset({"reshape", "permute", "broadcast", "slice", "select"})
+# Calls that compute nothing.
+SHAPES = MOVES | LOCAL | {"cast"}
 
 
 @dataclass(frozen=True)
