@@ -28,8 +28,9 @@ def find_repeats(graph: ModelGraph) -> ModelGraph:
     """Return the graph with a module around each repeated part, unless its modules have a
     structure: a module has two layers, or is a block."""
     layers = Counter(m for c in graph.calls if c.op == "layer" for m in c.modules)
-    blocks = [c for c in find_blocks(graph).calls if c.op == "block"]
-    if blocks or any(count > 1 for count in layers.values()):
+    if any(count > 1 for count in layers.values()):
+        return graph
+    if any(call.op == "block" for call in find_blocks(graph).calls):
         return graph
     segments = list(_segments(graph))
     around: dict[str, tuple[str, str]] = {}
