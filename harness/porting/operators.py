@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from harness.checking.own_model.against import HANDLER, SERVICE
 from harness.checking.own_model.run import FORMS
@@ -45,11 +45,9 @@ def _frameworks() -> Sequence[str]:
 
 
 def _operators_of(name: str, python: str | None, timeout: float) -> list[str]:
-    is_backend = name in available()
-    if not is_backend:
-        check_known("backend", name, (*available(), *available(FORMATS_GROUP)))
-    runs = Launch(name, service=SERVICE) if is_backend else Launch(name, handler=HANDLER)
-    worker = Worker(runs if python is None else replace(runs, python=python))
+    check_known("backend", name, (*available(), *available(FORMATS_GROUP)))
+    handler = None if name in available() else HANDLER
+    worker = Worker(Launch(name, python or sys.executable, service=SERVICE, handler=handler))
     try:
         return sorted(Remote(worker, timeout, forms=FORMS).call("operators"))
     except WorkerFault as fault:
