@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from harness.errors import UsageError, check_known
 from harness.language.library import Library, content
@@ -12,13 +11,13 @@ from harness.language.schema import Loss
 from harness.porting.spec import PortedSpec
 
 
-def add_loss(spec: PortedSpec, loss: str, folder: Path) -> PortedSpec:
+def add_loss(spec: PortedSpec, name: str, loss: str) -> PortedSpec:
     """Return a spec with a shipped loss: its mean over the first output and a new target.
 
     Args:
         spec: The spec of a model.
+        name: The name of the spec.
         loss: The name of the loss, such as ``sparse_cross_entropy``.
-        folder: A folder for a temporary file.
 
     Raises:
         UsageError: no loss has this name, the loss takes other inputs, or the spec has no output
@@ -27,10 +26,7 @@ def add_loss(spec: PortedSpec, loss: str, folder: Path) -> PortedSpec:
     library = Library(())
     check_known("loss", loss, library.names("loss"))
     inputs = content(library.find("loss", loss), Loss).inputs
-    path = folder / "without_loss.yaml"
-    path.write_text(spec.text, encoding="utf-8")
-    program = load_spec(str(path)).program("inference")
-    path.unlink()
+    program = load_spec(name, overrides={("model", name): spec.text}).program("inference")
     output = next((p for p in program.outputs if program.type_of(p).kind == "float"), None)
     if len(inputs) != 2 or output is None:
         raise UsageError(f"--loss {loss}: the loss must compare one output of floats with a target")

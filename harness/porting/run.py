@@ -129,7 +129,7 @@ def port(options: PortRequest, tell: Tell) -> Ported:
     ):
         folder = Path(temporary, "port")
         tell(f"tracing {against}")
-        traced = _trace(process, options.inputs, options.name, options.loss, Path(temporary))
+        traced = _trace(process, options.inputs, options.name, options.loss)
         if options.large is None:
             path, real = _write_spec(traced, folder), traced
             written = _write_weights(process, traced, path, options)
@@ -172,15 +172,11 @@ def _find_model(options: PortRequest) -> tuple[Against, PortRequest]:
 
 
 def _trace(
-    process: PortProcess,
-    inputs: Sequence[str],
-    name: str | None,
-    loss: str | None,
-    folder: Path,
+    process: PortProcess, inputs: Sequence[str], name: str | None, loss: str | None
 ) -> TracedSpec:
     """Trace a model, and add the loss of ``--loss`` to its spec."""
     traced = trace_spec(process, inputs, name)
-    return replace(traced, spec=add_loss(traced.spec, loss, folder)) if loss else traced
+    return replace(traced, spec=add_loss(traced.spec, traced.name, loss)) if loss else traced
 
 
 def _write_spec(traced: TracedSpec, folder: Path) -> Path:
@@ -240,7 +236,7 @@ def _write_large(
     with PortProcess(against, options.python, options.timeout) as process:
         tell(f"tracing {against}")
         inputs = options.large_inputs or options.inputs
-        large = _trace(process, inputs, small.name, options.loss, folder.parent)
+        large = _trace(process, inputs, small.name, options.loss)
         check_form(small.spec, large.spec)
         return large, _write_weights(process, large, _write_spec(large, folder), options)
 
