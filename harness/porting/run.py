@@ -135,10 +135,6 @@ def port(options: PortRequest, tell: Tell) -> Ported:
             written = _write_weights(process, traced, path, options)
         else:
             path = _write_spec(traced, Path(temporary, "small"))
-            process.attach(load_spec(str(path)), traced.rules)
-            weights.save(
-                path.with_suffix(".safetensors"), process.read_weights(load_spec(str(path)))
-            )
             real, written = _write_large(traced, folder, options, tell)
         tell("comparing outputs and gradients of the spec and the model")
         cases = _shared_cases(path, traced.name)
