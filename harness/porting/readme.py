@@ -171,11 +171,7 @@ def _difference(entry: DefaultEntry, source: str, target: str) -> str:
 def _command(declarations: Sequence[InputDeclaration], options: PortRequest) -> str:
     """Return the command that repeats a port; inputs from the model's config are written out."""
     inputs = options.inputs or (() if options.large else tuple(map(str, declarations)))
-    given, words = replace(options, inputs=inputs), ["harness", "port"]
-    for option in options_of(PortRequest):
-        value, word = getattr(given, option.name), str(option.word)
-        values = value if isinstance(value, tuple) else (value,)
-        for one in values if value != option.default else ():
-            words += [word] if word.startswith("-") else []
-            words += [] if one is True else [str(one)]
-    return command_line(words)
+    values = vars(replace(options, inputs=inputs))
+    named = [one for one in options_of(PortRequest) if one.name != "model"]
+    words = [word for one in named for word in one.words(values[one.name])]
+    return command_line(["harness", "port", options.model, *words])
