@@ -41,7 +41,7 @@ def check_request(options: Mapping[str, Any]) -> Request:
     fields_given = {**options, "given": given_arrays, **({"specs": specs} if specs else {})}
     if options.get("against") is not None and not options.get("texts"):
         fields_given.pop("paths", None)  # the model has paths of its own
-    if "paths" in options:
+    if "paths" in fields_given:
         fields_given["paths"] = _check_paths(options["paths"])
     if options.get("quick"):
         fields_given = {**QUICK, **fields_given}

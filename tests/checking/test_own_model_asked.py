@@ -12,9 +12,10 @@ from wording import Wording
 
 import harness
 from harness.checking.own_model.against import parse_against
+from harness.checking.own_model.process import ModelProcess
 from harness.checking.request import Request
 from harness.errors import UsageError
-from harness.given.check_request import apply_own_model
+from harness.given.check_request import apply_own_model, check_request
 
 
 def test_a_python_file_is_run_by_what_it_imports(tmp_path: Path) -> None:
@@ -142,6 +143,17 @@ def test_options_without_a_meaning_are_told(
     with pytest.raises(UsageError) as caught:
         asked(tmp_path, request_, **more)
     wording.line(caught.value, words)
+
+
+def test_a_path_of_the_model_is_chosen_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ModelProcess, "call", lambda _, verb: {"native": "", "autocast": ""})
+    target = f"{model_file(tmp_path, NET)}:Net"
+    options = {"specs": ("mlp",), "against": target, "paths": ("autocast",)}
+    own_model = check_request(options).against
+    assert own_model is not None
+    assert own_model.paths == ("autocast",)
 
 
 def test_the_interpreter_of_the_framework_is_that_of_the_column(tmp_path: Path) -> None:
