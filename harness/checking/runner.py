@@ -25,6 +25,7 @@ from harness.checking.history import (
     origins,
 )
 from harness.checking.known_differences import Differences, known_differences
+from harness.checking.own_model.against import Against
 from harness.checking.own_model.run import UsersModel
 from harness.checking.pairs import group_name, group_of
 from harness.checking.request import Request, case_sizes, check_request, resolve_checks
@@ -212,14 +213,19 @@ class CellRunner:
 
     def _variants(self, backend: str) -> list[tuple[str, str]]:
         """Return the combinations of dtype and path in which a backend runs."""
-        request, own = self.request, self.request.against
-        if own is not None and self.is_own_model(backend):
-            return own.variants(request.dtypes)
+        request, own_model = self.request, self._own_model(backend)
+        if own_model is not None:
+            return own_model.variants(request.dtypes)
         return [(dtype, path) for dtype in request.dtypes for path in request.paths]
+
+    def _own_model(self, backend: str) -> Against | None:
+        """Return the user's own model if a backend of the request is this model, else None."""
+        own = self.request.against
+        return own if own is not None and backend == own.column else None
 
     def is_own_model(self, backend: str) -> bool:
         """Return whether a backend of the request is the user's own model."""
-        return self.request.against is not None and backend == self.request.against.column
+        return self._own_model(backend) is not None
 
     def add_cell(self, cell: Cell, source: str) -> Self:
         """Add a cell's backend and spec to this runner; ``source`` is the spec's name or file.
@@ -359,7 +365,7 @@ class CellRunner:
         are patterns of check names; if they are empty, the request's patterns apply."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
         patience = TimeLimit(request.timeout, self.stopping)
-        own_model = request.against if self.is_own_model(cell.backend) else None
+        own_model = self._own_model(cell.backend)
         # Known differences are faults of framework layers, so they do not apply to a user's model.
         differences = Differences() if own_model else self.differences
 
@@ -417,13 +423,13 @@ class CellRunner:
         request = self.request
         # The functions that handle the worker's calls.
         service = {"handler": request.handler, "service": request.service}
-        own_model = self.is_own_model(backend)
+        own_model = self._own_model(backend)
         return Launch(
             backend,
             python=request.pythons.get(backend, sys.executable),
             environment=request.environment.get(backend, {}),
             memory_limit=request.memory_limit,
-            **{**service, **(request.against.service if own_model and request.against else {})},
+            **{**service, **(own_model.service if own_model else {})},
             deterministic=request.deterministic,
             start_timeout=request.start_timeout or usual_start_timeout(),
         )

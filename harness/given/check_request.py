@@ -111,13 +111,11 @@ def apply_own_model(request: Request, options: Mapping[str, Any]) -> Request:
         python, variables = request.pythons.get(framework), request.environment.get(framework)
         with ModelProcess(own_model, python, request.timeout, variables) as process:
             own_model = process.choose_paths(paths)
-    # The arrays in a model file have one dtype, usually float32.
-    single_dtype = not own_model.name and tuple(request.dtypes) == DTYPES
     if tuple(request.dtypes) != DTYPES:
         _check_dtypes(own_model, request.dtypes)
     return replace(
         request,
-        dtypes=("float32",) if single_dtype else request.dtypes,
+        dtypes=own_model.choose_dtypes(request.dtypes),
         backends=(own_model.column,),
         pythons=_select_framework(request.pythons, framework, own_model.column),
         environment=_select_framework(request.environment, framework, own_model.column),

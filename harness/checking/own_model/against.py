@@ -46,8 +46,7 @@ class Against:
     ``maps``, ``takes`` and ``returns`` are the values of the options with these names.
     ``checksum`` is the checksum of the file. ``paths`` are the paths on which the model runs (see
     :data:`.paths.OWN_PATHS`), and ``lacking`` maps a path that cannot run here to the reason.
-    ``inputs`` has the values of ``--input`` if the spec
-    is the trace of the model.
+    ``inputs`` has the values of ``--input`` if the spec is the trace of the model.
     """
 
     path: Path
@@ -81,15 +80,19 @@ class Against:
         path = str(self.path.absolute())
         return {"path": path, "name": self.name, "parameters": self.parameters}
 
-    def variants(self, dtypes: Sequence[str]) -> list[tuple[str, str]]:
+    def choose_dtypes(self, dtypes: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the dtypes of a request for the model. The arrays in a model file have one dtype,
+        usually float32, which replaces the default dtypes."""
+        return ("float32",) if not self.name and tuple(dtypes) == DTYPES else dtypes
+
+    def variants(self, dtypes: tuple[str, ...]) -> list[tuple[str, str]]:
         """Return the combinations of dtype and path in which the model runs. ``dtypes`` are the
         dtypes of the request."""
-        # The arrays in a model file have one dtype, usually float32.
-        asked = dtypes if self.name or tuple(dtypes) != DTYPES else ("float32",)
+        chosen = self.choose_dtypes(dtypes)
         return [
             (dtype, path)
             for path in self.paths
-            for dtype in [d for d in asked if d in OWN_PATHS[path]] or OWN_PATHS[path][:1]
+            for dtype in [d for d in chosen if d in OWN_PATHS[path]] or OWN_PATHS[path][:1]
         ]
 
     def record(self) -> OwnModelRecord:
