@@ -232,14 +232,11 @@ class OwnModelService:
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays, cotangents: Arrays
     ) -> Gradients:
         """Return ``results``, and ``gradients`` of their inner product with ``cotangents``."""
-        arguments, shapes = self._call_arguments(inputs, state)
-        naming, training = self._make_naming(shapes), phase == "training"
-        with self._replace_noise(inputs, training):
-            results, gradients = self._run_user_code(
-                lambda: self.model.gradients(arguments, self.placing, naming, cotangents, training)
-            )
+        results, gradients = self._differentiate(inputs, state, cotangents, phase == "training")
         noise = {f"input.{name}" for name in self.noise}
-        crossing = {n: a for n, a in gradients.items() if n in arguments and n not in noise}
+        crossing = {
+            n: a for n, a in gradients.items() if n in self.placing.names and n not in noise
+        }
         return {
             "results": self._check_dtypes(results),
             "gradients": self.weights.take(gradients) | crossing,
@@ -260,14 +257,22 @@ class OwnModelService:
     ) -> Tensors:
         """Make one optimizer step of the attached model, with the gradients of its results along
         ``cotangents``. Return the new weights by the spec's names."""
-        arguments, shapes = self._call_arguments(inputs, state)
-        naming = self._make_naming(shapes)
-        with self._replace_noise(inputs, True):
-            _, gradients = self._run_user_code(
-                lambda: self.model.gradients(arguments, self.placing, naming, cotangents, True)
-            )
+        _, gradients = self._differentiate(inputs, state, cotangents, True)
         self.steps.advance(self.model, gradients, learning_rate)
         return self.steps.weights(self.model, self.weights, gradients)
+
+    def _differentiate(
+        self, inputs: Arrays, state: Arrays, cotangents: Arrays, training: bool
+    ) -> tuple[ArrayDict, ArrayDict]:
+        """Run the model; return its results by the spec's names, and all gradients by the model's
+        names."""
+        arguments, shapes = self._call_arguments(inputs, state)
+        naming = self._make_naming(shapes)
+        with self._replace_noise(inputs, training):
+            found: tuple[ArrayDict, ArrayDict] = self._run_user_code(
+                lambda: self.model.gradients(arguments, self.placing, naming, cotangents, training)
+            )
+        return found
 
     def _replace_noise(self, inputs: Arrays, training: bool) -> AbstractContextManager[None]:
         """Return a context in which the model uses the spec's noise that it does not accept."""
