@@ -15,7 +15,7 @@ from harness.checking.own_model.checks import CHECKS as OTHER_CHECKS
 from harness.checking.own_model.checks import ModelCheck, ModelContext
 from harness.oracle.case import Case, step_values
 from harness.oracle.oracle import Oracle
-from harness.program.ir import Node, Port, Program
+from harness.program.ir import Port, Program, needed, reads
 from harness.program.serial import encoded
 from harness.program.signature import result_ports
 from harness.program.updates import UpdateRule
@@ -108,16 +108,15 @@ def _results(program: Program) -> set[str]:
 def _loss_program(program: Program) -> Program:
     """Return the part of a program that computes the loss from the float outputs, as inputs."""
     outputs = {p.value: p for p in program.outputs if program.type_of(p).kind == "float"}
-    wanted, nodes = {program.loss}, list[Node]()
-    for node in reversed(program.nodes):
-        if wanted & {*node.outputs} - {*outputs}:
-            nodes.append(node)
-            wanted |= {*node.inputs}
-    used = [port for port in program.inputs if port.value in wanted]
+    nodes = needed(program.nodes, [program.loss], lambda n: {*n.outputs} - {*outputs}, reads)
+    used = {program.loss, *(value for node in nodes for value in reads(node))}
     return replace(
         program,
-        nodes=tuple(reversed(nodes)),
-        inputs=(*(Port(p.name, v) for v, p in outputs.items() if v in wanted), *used),
+        nodes=nodes,
+        inputs=(
+            *(Port(p.name, v) for v, p in outputs.items() if v in used),
+            *(port for port in program.inputs if port.value in used),
+        ),
         state=(),
         statistics=(),
         parameters=(),
