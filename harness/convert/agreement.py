@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -117,8 +117,12 @@ def _run_batch(arrays: Arguments, along: Arrays, session: Session) -> Arrays:
 def agreement(batches: Sequence[Batch], dtype: str, run: Run) -> Agreement:
     """Run the exported model with its framework (by ``run``) on all batches. Compare all outputs
     and the new state with the oracle's."""
+    return compare_outputs(batches, (run(batch.inputs, batch.state) for batch in batches), dtype)
+
+
+def compare_outputs(batches: Sequence[Batch], results: Iterable[Arrays], dtype: str) -> Agreement:
+    """Compare the outputs and the new state of each batch with the oracle's."""
     deviations: list[Deviation] = []
-    for batch in batches:
-        expected = batch.expected.only("output.", "state.")
-        deviations += expected.deviations(run(batch.inputs, batch.state), dtype)
+    for batch, arrays in zip(batches, results, strict=True):
+        deviations += batch.expected.only("output.", "state.").deviations(arrays, dtype)
     return Agreement.of(deviations)

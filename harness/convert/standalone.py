@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
-from harness.convert.agreement import GRADIENT, Agreement, Batch
+from harness.convert.agreement import GRADIENT, Agreement, Batch, compare_outputs
 from harness.convert.formats import Exported, Script
 from harness.errors import CouldNotRun, shorten
-from harness.oracle.tolerance import Deviation, scales
+from harness.oracle.tolerance import scales
 from harness.oracle.yardstick import Expected
 
 FILE, GIVEN, FOUND = "run_export.py", "given.npz", "found.npz"
@@ -95,13 +95,12 @@ def compare_alone(
         raise CouldNotRun(f"the exported code failed without the harness: {last}")
     with np.load(folder / FOUND) as found:
         results = {name: found[name] for name in found.files}
-    deviations: list[Deviation] = []
-    for number, batch in enumerate(batches):
-        own = {n.partition("/")[2]: a for n, a in results.items() if n.startswith(f"{number}/")}
-        expected = batch.expected.only("output.", "state.")
-        outputs = {n: a for n, a in own.items() if not n.startswith(GRADIENT)}
-        deviations += expected.deviations(outputs, exported.dtype)
-    outcome = Agreement.of(deviations)
+    outputs: list[ArrayDict] = [{} for _ in batches]
+    for key, array in results.items():
+        number, _, name = key.partition("/")
+        if not name.startswith(GRADIENT):
+            outputs[int(number)][name] = array
+    outcome = compare_outputs(batches, outputs, exported.dtype)
     return Compared(outcome, _compare_gradients(gradients, results, exported.dtype))
 
 
