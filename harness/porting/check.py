@@ -8,7 +8,6 @@ from typing import Any
 
 from harness.checking.own_model.against import names_model, parse_against
 from harness.errors import UsageError
-from harness.porting.run import PortProcess, trace_spec
 from harness.runtime.labels import backend_of
 from harness.runtime.paths import PATHS
 
@@ -39,6 +38,8 @@ def trace_model(options: Mapping[str, Any], tell: Callable[[str], None]) -> Mapp
                 f"--{option} cannot be used with {model}, whose spec is its trace: write a spec "
                 "with 'harness port', and name the spec"
             )
+    from harness.porting.run import PortProcess, trace_spec  # slow to import, and rarely needed
+
     against = parse_against(model, preferred=options.get("backends", ()))
     framework = backend_of(against.column)
     python, environment = (options.get(n, {}).get(framework) for n in ("pythons", "environment"))
