@@ -21,8 +21,7 @@ from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import complete_options
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.files import kinds
-from harness.files.atomic import write_whole
-from harness.files.user_file import FileFault, displayed, why
+from harness.files.user_file import displayed
 from harness.language.library import FOLDERS, Library
 from harness.language.model import Spec, load_spec, notes_on
 from harness.output.printing import tell
@@ -230,7 +229,7 @@ def run_explain(options: ExplainOptions) -> CommandResult:
             for name in arguments["backends"]
         ]
     if options.html is not None:
-        _check_page(options.html)
+        kinds.check_output(options.html, kinds.DRAWING)
     explanation = explain(
         options.spec, options.folders, options.sizes, launches, partial(tell, error=True)
     )
@@ -239,24 +238,13 @@ def run_explain(options: ExplainOptions) -> CommandResult:
     return CommandResult(explanation.data, "" if options.as_json else explanation.text())
 
 
-def _check_page(path: Path) -> None:
-    """Raise :class:`UsageError` if the page cannot be written to ``path``."""
-    try:
-        kinds.check_place(path, kinds.DRAWING)
-    except FileFault as fault:
-        raise UsageError(f"cannot write {fault}") from None
-
-
 def _write_page(path: Path, explanation: ModelExplanation | Definitions) -> None:
     if isinstance(explanation, Definitions):
         raise UsageError(
             f"--html draws models, not definitions such as {explanation.name} "
             f"({', '.join(explanation.kinds)}): name a model, or omit --html"
         )
-    try:
-        write_whole(path, explanation.page().encode("utf-8", "replace"))
-    except OSError as error:
-        raise UsageError(f"cannot write {displayed(path)}: {why(error)}") from None
+    kinds.write_output(path, explanation.page().encode("utf-8", "replace"))
     tell(f"the page is in {displayed(path)}", error=True)
 
 

@@ -10,8 +10,7 @@ from harness.command.outcome import CommandResult
 from harness.comparison.options import MergeOptions
 from harness.errors import HarnessError, UsageError, several
 from harness.files import kinds
-from harness.files.atomic import write_whole
-from harness.files.user_file import FileFault, displayed, why
+from harness.files.user_file import FileFault, displayed
 from harness.output.printing import line
 from harness.results.file import read_records
 from harness.results.merging import Merged, merge_records, merge_speeds
@@ -30,16 +29,10 @@ def run_merge(options: MergeOptions) -> CommandResult:
     """
     files, output = options.files, options.output
     kind = _find_common_kind(files)
-    try:
-        kinds.check_place(output, kind)
-    except FileFault as fault:
-        raise UsageError(f"cannot write {fault}") from None
+    kinds.check_output(output, kind)
     merged = merge(files)
     _check_nothing_lost(files, output, merged)
-    try:
-        write_whole(output, merged.content)
-    except OSError as error:
-        raise UsageError(f"cannot write {displayed(output)}: {why(error)}") from None
+    kinds.write_output(output, merged.content)
 
     def draw(out: Any) -> None:
         for text in merged.lines(displayed(output)):

@@ -322,11 +322,7 @@ def _refuse(files: Sequence[Path], kind: FileKind, force: bool) -> None:
     """Raise :class:`UsageError` if one of the files cannot be written, or if it exists and
     ``force`` is false."""
     for file in files:
-        try:
-            exists = kinds.check_place(file, kind)
-        except FileFault as fault:
-            raise UsageError(f"cannot write {fault}") from None
-        if exists and not force:
+        if kinds.check_output(file, kind) and not force:
             raise UsageError(f"{displayed(file)} already exists: --force overwrites it")
 
 

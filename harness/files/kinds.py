@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import UsageError
+from harness.files.atomic import write_whole
 from harness.files.user_file import (
     MAX_PROGRAM,
     MAX_RESULTS,
@@ -29,6 +31,7 @@ from harness.files.user_file import (
     read_bytes,
     read_head,
     read_tail,
+    why,
 )
 
 PROJECT = b"backend-comparison-harness"
@@ -94,6 +97,30 @@ def check_place(path: Path, kind: FileKind) -> bool:
         reason = f"cannot write to the folder {displayed(folder)}: {_error_text(error)}"
         raise FileFault(displayed(path), reason) from None
     return exists
+
+
+def check_output(path: Path, kind: FileKind) -> bool:
+    """Check a file of an option like :func:`check_place`.
+
+    Raises:
+        UsageError: a file of this kind cannot be written to ``path``.
+    """
+    try:
+        return check_place(path, kind)
+    except FileFault as fault:
+        raise UsageError(f"cannot write {fault}") from None
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write the file of an option, atomically.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise UsageError(f"cannot write {displayed(path)}: {why(error)}") from None
 
 
 def check_kind(path: Path, kind: FileKind) -> bool:

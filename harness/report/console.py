@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from harness.command.outcome import CommandResult
 from harness.errors import UsageError
 from harness.files import kinds
-from harness.files.atomic import write_whole
-from harness.files.user_file import FileFault, displayed, why
+from harness.files.user_file import displayed
 from harness.output.printing import tell
 from harness.report.history import history
 from harness.report.inputs import Inputs, read_inputs
@@ -108,11 +107,9 @@ def check_output(output: Path, form: str) -> None:
     """Raise :class:`UsageError` if a report in the format ``form`` cannot be made, or cannot be
     written to ``output``. This is checked before a run, so that no long run is wasted."""
     try:
-        kinds.check_place(output, KINDS[form])
+        kinds.check_output(output, KINDS[form])
         if form == "html":
             prepare_page()
-    except FileFault as fault:
-        raise UsageError(f"cannot write {fault}") from None
     except ImportError as error:
         raise UsageError(
             f"cannot write {displayed(output)}: matplotlib is installed but cannot be imported "
@@ -213,7 +210,4 @@ def _write(output: Path, form: str, inputs: Inputs, against: News | None, option
         differences = _load_differences(inputs, getattr(options, "folders", ()))
         past = history(folder) if folder is not None else None
         text = page(inputs, against, past, relative_to, differences)
-    try:
-        write_whole(output, text.encode("utf-8", "replace"))
-    except OSError as error:
-        raise UsageError(f"cannot write {displayed(output)}: {why(error)}") from None
+    kinds.write_output(output, text.encode("utf-8", "replace"))
