@@ -215,12 +215,14 @@ class _Drawing:
         node = step.nodes[0]
         if node.op != "call":
             title = ", ".join(_operations(step.nodes))
-            return Box("equations", "", title, "", (), outputs, parameters, count)
+            return Box("equations", "", title, outputs=outputs, parameters=parameters, count=count)
         key = call_key(node)
         code = {backend: layers[key] for backend, layers in self.code.items() if key in layers}
         kind, title, label = (str(node.attributes[n]) for n in ("kind", "definition", "label"))
         name = label.rpartition(".")[2]
-        return Box(kind, name, title, "", (), outputs, parameters, count, code)
+        return Box(
+            kind, name, title, outputs=outputs, parameters=parameters, count=count, code=code
+        )
 
     def _draw_definition(
         self, members: Sequence[_Step], scope: Scope, outputs: tuple[str, ...]
@@ -233,8 +235,16 @@ class _Drawing:
             inner = [*inner[0].inner] or [replace(inner[0], repeated=())]
         layer = _find_layer(self.spec, scope)
         title, summary = (layer.layer, layer.summary) if layer else ("", "")
-        box = Box("definition", scope[-1], title, summary, (), outputs, (), count)
-        return replace(box, inner=tuple(inner), repeated=repeated)
+        return Box(
+            "definition",
+            scope[-1],
+            title,
+            summary,
+            outputs=outputs,
+            count=count,
+            inner=tuple(inner),
+            repeated=repeated,
+        )
 
     def _outputs(self, members: Sequence[_Step], depth: int, inside: set[int]) -> tuple[str, ...]:
         """Return the names and shapes of the values that other steps or the model's user read. A
