@@ -59,8 +59,8 @@ def test_a_wrong_rule_is_an_error(monkeypatch: pytest.MonkeyPatch, wording: Word
 def test_a_deep_model_is_proved_in_as_many_passes_as_it_has_kinds_of_parameters(
     monkeypatch: pytest.MonkeyPatch, wrong: bool, huge: bool, wording: Wording
 ) -> None:
-    """One for each parameter takes time by the square of the depth: 96 blocks took minutes. A huge
-    model, such as a ResNet, has fewer passes than kinds."""
+    """With a pass for each parameter, the time grows with the square of the depth: 96 blocks took
+    minutes. A huge model, such as a ResNet, has fewer passes than kinds of parameters."""
     passes = []
     if huge:
         monkeypatch.setattr(complex_step, "HUGE", 0)
