@@ -51,9 +51,9 @@ class TorchEngine(Torch):
 
     def jit_lacks(self) -> str:
         """Return what :meth:`jit` needs but is not installed; empty if it can run."""
-        from ..torch.own_paths import missing_parts
+        from ..torch.compiled import missing_compiler
 
-        return missing_parts()["compiled"]
+        return missing_compiler()
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that torch compiles, as in a model with ``jit_compile=True``."""

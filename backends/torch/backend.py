@@ -57,7 +57,7 @@ class Torch(Backend):
         from . import cuda
 
         self.device, self.products, self.double = "cpu", "", False
-        from .compiled import has_compiler
+        from .compiled import missing_compiler
         from .primitives import FUSED, PRIMITIVES
 
         self._table = {
@@ -65,7 +65,7 @@ class Torch(Backend):
             "arange": lambda stop: torch.arange(stop, device=self.device),
         }
         self.fused = FUSED
-        self.compiles = ("compiled", "native-compiled") if has_compiler() else ()
+        self.compiles = () if missing_compiler() else ("compiled", "native-compiled")
 
     @property
     def primitives(self) -> Table:

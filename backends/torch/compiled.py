@@ -53,9 +53,11 @@ def _short_sort(
 DECOMPOSED = {torch.ops.aten.sort.stable: _short_sort}
 
 
-def has_compiler() -> bool:
-    """Return whether a C++ compiler is installed, which ``torch.compile`` needs."""
-    return any(map(shutil.which, COMPILERS))
+def missing_compiler() -> str:
+    """Return why ``torch.compile`` cannot run here; empty if a C++ compiler is installed."""
+    if any(map(shutil.which, COMPILERS)):
+        return ""
+    return f"torch.compile needs a C++ compiler ({' or '.join(COMPILERS)})"
 
 
 def compile_plan(
@@ -207,9 +209,8 @@ def _check_compiler(device: str) -> None:
         raise UsageError(
             f"torch.compile is supported on the CPU only, not on {device}: use the path derived"
         )
-    if not has_compiler():
-        compilers = " or ".join(COMPILERS)
-        raise UsageError(f"torch.compile needs a C++ compiler ({compilers}): use the path derived")
+    if reason := missing_compiler():
+        raise UsageError(f"{reason}: use the path derived")
 
 
 def without_autograd(function: Callable[..., Any]) -> Callable[..., Any]:

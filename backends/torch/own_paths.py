@@ -16,19 +16,17 @@ from harness.extend import UsageError
 from harness.extend.models import Placing
 
 from . import cuda
-from .compiled import COMPILERS, has_compiler
+from .compiled import missing_compiler
 
 WAYS = {"compiled": "torch.compile", "autocast": "torch.autocast"}
 
 
 def missing_parts() -> Mapping[str, str]:
     """Return the paths, each with the reason why it cannot run here, or an empty text."""
-    compilers = " or ".join(COMPILERS)
-    runtimes = {"onnx": find_spec("onnx"), "onnxruntime": find_spec("onnxruntime")}
-    missing = [name for name, found in runtimes.items() if found is None]
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     return {
         "native": "",
-        "compiled": "" if has_compiler() else f"torch.compile needs a C++ compiler ({compilers})",
+        "compiled": missing_compiler(),
         "autocast": "",
         "onnx": f"pip install {' '.join(missing)}" if missing else "",
     }
