@@ -129,9 +129,7 @@ def _outputs(
         return [first]
     lasts = []
     for value, back in results:
-        index = 0 if back else time - 1
-        attributes = {"axis": 1, "index": index, "length": time}
-        step = t.builder.add("select", [value], attributes, **{**about, "shape": (batch, units)})
+        step = t.builder.select(value, 1, 0 if back else -1, about)
         lasts.append(t.builder.node("reshape", [step], about, (1, batch, units)))
     last = (
         lasts[0]

@@ -28,10 +28,7 @@ def _flip(
 ) -> Operand:
     value = a["self"]
     for axis in axes_of(a["dims"], rank_of(node)):
-        bounds = {"start": length_of(node, axis) - 1, "stop": -1, "step": -1}
-        value = t.builder.add(
-            "slice", [value], {"axis": axis, **bounds, "length": length_of(node, axis)}, **about
-        )
+        value = t.builder.cut(value, axis, (length_of(node, axis) - 1, -1, -1), about)
     return value
 
 
@@ -121,8 +118,8 @@ def _concat(
     axis = a["dim"] % rank
     parts = list(a["tensors"])
     if "stack" in str(node.target):
-        one = {**about, "shape": tuple(1 if n == axis else d for n, d in enumerate(about["shape"]))}
-        parts = [t.builder.add("reshape", [part], {}, **one) for part in parts]
+        one = [1 if n == axis else length for n, length in enumerate(about["shape"])]
+        parts = [t.builder.node("reshape", [part], about, one) for part in parts]
     return t.builder.add("concat", parts, {"axis": axis}, **about)
 
 
