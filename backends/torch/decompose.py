@@ -32,6 +32,7 @@ def _replace(graph: torch.fx.Graph, node: torch.fx.Node) -> bool:
         return False
     new: dict[torch.fx.Node, Any] = {}
     operands = iter(_inputs(node))
+    about = {n: node.meta[n] for n in ("stack_trace", "nn_module_stack") if n in node.meta}
     with graph.inserting_before(node):
         for own in inner.nodes:
             if own.op == "placeholder":
@@ -40,9 +41,6 @@ def _replace(graph: torch.fx.Graph, node: torch.fx.Node) -> bool:
                 results = tree_map(lambda n: new.get(n, n), own.args[0])
             else:
                 new[own] = graph.node_copy(own, new.__getitem__)
-                about = {
-                    n: node.meta[n] for n in ("stack_trace", "nn_module_stack") if n in node.meta
-                }
                 new[own].meta = {**about, "val": own.meta["val"]}
     if isinstance(results, torch.fx.Node):
         node.replace_all_uses_with(results)
