@@ -41,20 +41,18 @@ from .trace_rules import (
     RULES,
     UNCHANGED,
     OperatorArguments,
+    name_of,
     unsupported,
 )
 
 ASSIGNMENT = "an assignment to part of a tensor: write torch.where or torch.cat"
-
-
-def operator_names() -> set[str]:
-    """Return the names of the operators that have a rule, without namespace and overload."""
-    return {*UNCHANGED, *CHECKS, *RESHAPES, *ELEMENTWISE, *BINARY, *RULES}
+# The names of the operators that have a rule, without namespace and overload.
+OPERATORS = frozenset([*UNCHANGED, *CHECKS, *RESHAPES, *ELEMENTWISE, *BINARY, *RULES])
 
 
 def operators() -> list[str]:
     """Return the names of the operators that have a rule, e.g. ``aten.add``."""
-    names = [name for name in operator_names() if not name.startswith("__")]
+    names = [name for name in OPERATORS if not name.startswith("__")]
     return [name if "." in name else f"aten.{name}" for name in names]
 
 
@@ -140,10 +138,10 @@ def _export(
 
 def _lacks_rule(node: torch.fx.Node) -> bool:
     """Return whether only a decomposition can translate an operator."""
-    name = _base(node)
+    name = name_of(node)
     # A decomposition of an operator in place would hide that it changes its argument.
-    refused = name in RANDOM or name.endswith("_") or _refusal(node)
-    return not refused and name not in operator_names()
+    kept = name in OPERATORS or name in RANDOM or name.endswith("_")
+    return not kept and not _refusal(node)
 
 
 def _operators(exported: torch.export.ExportedProgram) -> list[str]:
@@ -152,15 +150,8 @@ def _operators(exported: torch.export.ExportedProgram) -> list[str]:
     return [
         str(n.target)
         for n in nodes
-        if _base(n) not in UNCHANGED | CHECKS and not _counts_batches(n)
+        if name_of(n) not in UNCHANGED | CHECKS and not _counts_batches(n)
     ]
-
-
-def _base(node: torch.fx.Node) -> str:
-    """Return an operator's name without namespace and overload, e.g. ``add_``; an operator of
-    another namespace keeps it."""
-    name = str(node.target)
-    return name.split(".")[1] if name.startswith("aten.") else name.rpartition(".")[0]
 
 
 def _refusal(node: torch.fx.Node) -> str:
@@ -218,7 +209,7 @@ class _Translation:
         self.values: dict[torch.fx.Node, Any] = {}
         # The tensors of nodes that depend on no input of the user.
         self.known: dict[torch.fx.Node, torch.Tensor] = {}
-        # Nodes without a translation, and the nodes that use their values.
+        # Nodes whose values no rule can translate, and the nodes that use these values.
         self.refused: set[torch.fx.Node] = set()
 
     def _first_names(self) -> dict[str, torch.Tensor]:
@@ -317,12 +308,11 @@ class _Translation:
         return f"{Path(found[0][0]).name}:{found[0][1]}" if found else ""
 
     def _call(self, node: torch.fx.Node) -> None:
-        reason = _refusal(node)
         if source := next((n for n in node.all_input_nodes if n in self.refused), None):
             self.refused.add(node)
             self.values[node] = self.values[source]
             return
-        if reason:
+        if reason := _refusal(node):
             self.refused.add(node)
             self.values[node] = unsupported(self, node, self._about(node), reason)
             return
@@ -335,7 +325,7 @@ class _Translation:
         if not isinstance(node.target, torch._ops.OpOverload):
             self.values[node] = unsupported(self, node, self._about(node))
             return
-        name = _base(node)
+        name = name_of(node)
         self._evaluate(node)
         arguments = self._named_arguments(node)
         nodes = self.builder.graph["nodes"]
@@ -360,7 +350,7 @@ class _Translation:
     def _aliases(self, node: torch.fx.Node) -> dict[torch.fx.Node, bool]:
         """Return the tensors that an in-place operator overwrites, and that later nodes use, and
         whether each has the entries of its first argument in the same order."""
-        name = _base(node)
+        name = name_of(node)
         target = node.args[0] if node.args else None
         if not name.endswith("_") or name.startswith("_") or not isinstance(target, torch.fx.Node):
             return {}
@@ -371,7 +361,7 @@ class _Translation:
 
     def _evaluate(self, node: torch.fx.Node) -> None:
         """Compute a node that depends on no input, e.g. a mask made of ``arange``."""
-        name = _base(node)
+        name = name_of(node)
         known = self.known
         if name in LIKE:  # only the shape and the dtype of the argument count
             like = node.args[0].meta["val"]

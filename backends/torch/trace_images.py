@@ -8,7 +8,7 @@ import torch
 
 from harness.extend.models import Operand
 
-from .trace_rules import RULES, OperatorArguments, TorchTranslation, length_of, unsupported
+from .trace_rules import RULES, OperatorArguments, TorchTranslation, length_of, name_of, unsupported
 
 
 @RULES.of("constant_pad_nd")
@@ -31,7 +31,7 @@ def _pad(
 def _resize(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    name = str(node.target).removeprefix("aten.").split(".")[0]
+    name = name_of(node)
     value, (batch, channels, tall, wide) = a["input" if "input" in a else "self"], about["shape"]
     factors = a.get("scale_factors") or [a.get("scales_h"), a.get("scales_w")]
     for axis, factor, length in ((2, factors[0], tall), (3, factors[1], wide)):

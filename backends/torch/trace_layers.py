@@ -10,7 +10,7 @@ import torch
 
 from harness.extend.models import Operand
 
-from .trace_rules import RULES, OperatorArguments, TorchTranslation, length_of, unsupported
+from .trace_rules import RULES, OperatorArguments, TorchTranslation, length_of, name_of, unsupported
 
 
 @RULES.of("embedding")
@@ -63,7 +63,7 @@ def _dense(
         return t.builder.layer("dense", [value], attributes, weights, about)
     if turn:
         shape = tuple(reversed(t.builder.shape_of(weight)))
-        weight = t.builder.add("permute", [weight], {"axes": [1, 0]}, **{**about, "shape": shape})
+        weight = t.builder.node("permute", [weight], about, shape, axes=[1, 0])
     product = t.builder.add("@", [value, weight], {}, **about)
     return product if bias is None else t.builder.add("+", [product, bias], {}, **about)
 
@@ -220,9 +220,14 @@ def _computed_convolution(
     last = [0, *range(2, len(about["shape"])), 1]
     shape = [int(n) for n in node.args[0].meta["val"].shape]
     value = t.builder.node("permute", [a["input"]], about, [shape[n] for n in last], axes=last)
-    windows = {"axes": list(range(1, 1 + len(size))), "size": size, "lowest": False}
-    windows |= {"stride": options["stride"], "dilation": options["dilation"]}
-    windows["pads"] = [[n, n] for n in options["padding"]]
+    windows = {
+        "axes": list(range(1, 1 + len(size))),
+        "size": size,
+        "lowest": False,
+        "stride": options["stride"],
+        "dilation": options["dilation"],
+        "pads": [[n, n] for n in options["padding"]],
+    }
     parts = t.builder.node("windows", [value], about, (batch, *counts, *size, channels), **windows)
     entries = math.prod(size) * channels
     parts = t.builder.node("reshape", [parts], about, (batch, *counts, entries))
@@ -311,7 +316,7 @@ def _recurrent(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Any:
     attributes = {
-        "cell": str(node.target).removeprefix("aten.").split(".")[0],
+        "cell": name_of(node),
         "layers": a["num_layers"],
         "bias": a["has_biases"],
         "bidirectional": a["bidirectional"],

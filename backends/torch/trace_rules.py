@@ -49,7 +49,7 @@ BINARY = {
     "minimum": "minimum",
 }
 LOWEST = -1.0e30
-# These operators return their first argument: they change memory or dtype, or only check it.
+# These operators return the entries of their first argument.
 UNCHANGED = frozenset(
     [
         "alias",
@@ -80,7 +80,7 @@ LIKE = frozenset(
     ["ones_like", "zeros_like", "full_like", "empty_like", "new_ones", "new_zeros", "new_full"]
 )
 CHECKS = frozenset(["_assert_tensor_metadata", "_assert_async", "sym_size"])
-# OperatorArguments that change where or how an operator computes, but not what.
+# Arguments that change where or how an operator computes, but not what.
 MEMORY = frozenset(
     [
         *("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "copy"),
@@ -139,6 +139,13 @@ def axes_of(dims: Any, rank: int) -> list[int]:
     listed = list(range(rank)) if dims is None or dims == [] else dims
     listed = [listed] if isinstance(listed, int) else listed
     return sorted(d % rank for d in listed)
+
+
+def name_of(node: torch.fx.Node) -> str:
+    """Return an operator's name without namespace and overload, e.g. ``add_``; an operator of
+    another namespace keeps it."""
+    name = str(node.target)
+    return name.split(".")[1] if name.startswith("aten.") else name.rpartition(".")[0]
 
 
 def rank_of(node: torch.fx.Node, number: int = 0) -> int:
@@ -265,7 +272,7 @@ def _clamp(
 def _along(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    name = str(node.target).removeprefix("aten.").lstrip("_").split(".")[0]
+    name = name_of(node).lstrip("_")
     dims = a["dim"] if isinstance(a["dim"], list) else [a["dim"]]
     if len(dims) != 1:
         return unsupported(t, node, about)
@@ -281,7 +288,7 @@ def _along(
 def _reduce(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    name = str(node.target).removeprefix("aten.").split(".")[0]
+    name = name_of(node)
     axes = axes_of(a.get("dim"), rank_of(node))
     attributes = {"axis": axes, "keepdims": bool(a.get("keepdim", False))}
     if name in ("amax", "amin"):
@@ -371,13 +378,7 @@ def _cast(
 
 
 @RULES.of(
-    *(
-        "arange",
-        "zeros",
-        "ones",
-        "full",
-        "tril",
-    ),
+    *("arange", "zeros", "ones", "full", "tril"),
     *("scalar_tensor", "triu", "linspace", "empty", "diff", "eye"),
     *LIKE,
 )
