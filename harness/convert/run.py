@@ -136,7 +136,8 @@ def export(request: Export, tell: Tell = ignore_call, batches: Sequence[Batch] =
     weights_ = weights.load(request.weights)
     _check(weights_, spec, request.weights)
     exported = exported_of(spec, weights_)
-    if request.output is not None and not request.output.is_dir():  # before a framework starts
+    # Before a framework starts. A name that is too long is no folder; Path.is_dir would raise.
+    if request.output is not None and not os.path.isdir(request.output):
         _refuse_export([request.output], request.force)
     with Caller(request.format_, request.python, request.timeout, tell=tell) as caller:
         path = _target(request, spec, caller.call("suffix"))
@@ -277,7 +278,7 @@ def _check(weights_: Weights, spec: Spec, file: Path) -> None:
 def _target(request: Export, spec: Spec, suffix: str) -> Path:
     if request.output is not None and request.output.suffix == suffix:
         return request.output
-    if request.output is not None and not request.output.is_dir():
+    if request.output is not None and not os.path.isdir(request.output):
         raise UsageError(
             f"a file of format {request.format_!r} must end in {suffix}, found {request.output}"
         )
