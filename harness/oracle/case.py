@@ -60,9 +60,9 @@ def with_loss(program: Program) -> Program:
 
 
 # Memory and time for each number of a model (see `entries_of`): the additional peak memory of the
-# oracle, and a lower limit of the seconds to draw and run the model on any machine. Measured: 60 to
-# 100 bytes, and 1.6e-8 seconds on the fastest machine.
-BYTES = 64
+# oracle, and a lower limit of the seconds to draw and run the model on any machine. Measured: 5 to
+# 32 bytes, and 1.6e-8 seconds on the fastest machine.
+BYTES = 32
 SECONDS = 1e-8
 # A model with more numbers than this is measured with fewer orders of summation.
 LARGE = 100_000

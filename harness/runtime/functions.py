@@ -221,7 +221,7 @@ class Functions:
         against = list(variable_ports(program).values())
         return self._cached(
             (phase, mode, "derivative"),
-            lambda: differentiate(program, outputs, against, results.values()),
+            lambda: differentiate(program, outputs, against, results.values(), recomputes=True),
         )
 
     def walk(

@@ -16,7 +16,7 @@ import numpy as np
 from harness.errors import blame
 from harness.program.dims import Attributes, Dim
 from harness.program.fused import loose_maxima
-from harness.program.ir import Node
+from harness.program.ir import Node, reads
 from harness.program.signature import call_key
 
 Table = Mapping[str, Callable[..., Any]]
@@ -70,6 +70,7 @@ class Interpreter:
     - ``watch`` is called with every value that a node computes.
     - ``anew`` makes each run create its constants again, because a compiler's trace cannot use the
       constants of another trace. Otherwise they are created once.
+    - ``deletes`` makes each run delete a value after its last use, to save memory.
     """
 
     table: Table
@@ -80,6 +81,7 @@ class Interpreter:
     claimed: Mapping[str, Claimed] = field(default_factory=dict)
     watch: Watch | None = None
     anew: bool = False
+    deletes: bool = False
     _time: int | None = None
     _loose: set[int] = field(default_factory=set, init=False)
 
@@ -93,8 +95,12 @@ class Interpreter:
         caller reads; None means all values."""
         nodes = tuple(nodes)
         if ends is not None:
+            ends = frozenset(ends)
             self._loosen(nodes, ends)
-        return PreparedNodes([entry for node in nodes for entry in self._lines(node)], self)
+        entries = [entry for node in nodes for entry in self._lines(node)]
+        if ends is not None and self.deletes:
+            entries = _with_deletions(entries, ends)
+        return PreparedNodes(entries, self)
 
     def _loosen(self, nodes: Sequence[Node], ends: Iterable[int]) -> None:
         if LOOSE in self.table and self.watch is None:
@@ -217,6 +223,31 @@ class PreparedNodes:
         blame(error, call_text(node.op, inputs, self._interpreter.attributes(node)))
 
 
+def _with_deletions(
+    entries: Sequence[tuple[Line, Node]], ends: frozenset[int]
+) -> list[tuple[Line, Node]]:
+    """Return prepared nodes that delete each computed value after its last use, except the values
+    ``ends``."""
+    computed = {output for _, node in entries for output in node.outputs}
+    used_later, result = set(ends), list[tuple[Line, Node]]()
+    for line, node in reversed(entries):
+        dead = tuple(computed.intersection((*node.outputs, *reads(node))) - used_later)
+        used_later.update(dead)
+        result.append((_deleting(line, dead) if dead else line, node))
+    return result[::-1]
+
+
+def _deleting(line: Line, dead: Sequence[int]) -> Line:
+    """Return a prepared node that also deletes the values ``dead``."""
+
+    def run(values: Values) -> None:
+        line(values)
+        for value in dead:
+            del values[value]
+
+    return run
+
+
 def _operation(node: Node, function: Callable[..., Any], attributes: Attributes) -> Line:
     """Return a function that calls a primitive on the values of a run, and stores the result. There
     are faster versions for one and two inputs."""
@@ -323,7 +354,7 @@ class NodeCache:
     """A cache of prepared nodes (operations of a program at fixed sizes).
 
     The key identifies the nodes and the sizes. Each run creates its constants again, because a
-    compiler may trace the run.
+    compiler may trace the run, and deletes each value after its last use.
     """
 
     def __init__(self) -> None:
@@ -345,7 +376,9 @@ class NodeCache:
             if len(self._prepared) == MOST_CACHED:
                 self._prepared.clear()
             interpreter, nodes = prepare()
-            self._prepared[key] = replace(interpreter, anew=True).prepared(nodes, ends)
+            self._prepared[key] = replace(interpreter, anew=True, deletes=True).prepared(
+                nodes, ends
+            )
         return self._prepared[key]
 
 

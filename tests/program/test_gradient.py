@@ -11,6 +11,7 @@ from golden.tiny import Tiny, draw, draw_cotangents, environment, evaluate, proj
 from gradient_check import FREE, Run, central, complex_step, model_run, run_of, worst
 
 from harness.language.library import Library
+from harness.oracle.oracle import run
 from harness.program.autodiff import rules
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.autodiff.reverse import hoist
@@ -283,6 +284,22 @@ def test_a_loop_that_reads_the_state_of_the_loop_around_it_stays_inside() -> Non
     builder.scan(builder.end([outer, rows[1]], last), [start], [sequence])
     (loop,) = hoist(builder.nodes)
     assert [node.op for node in loop.block.nodes] == ["scan"]
+
+
+def test_the_backward_pass_recomputes_the_windows_of_an_image() -> None:
+    case = tiny("layer", "conv2d")
+    given, against = draw(case, 3), list(case.against.values())
+    seeds, found = draw_cotangents(case, 3), []
+    for recomputes in (False, True):
+        derived = differentiate(case.program, case.outputs, against, recomputes=recomputes)
+        nodes = derived.program.nodes
+        assert [node.op for node in nodes].count("windows") == 1 + recomputes
+        env = environment(case, given)
+        env |= {seed.value: seeds[seed.name] for seed in derived.seeds}
+        result = run(nodes, env, case.sizes)
+        found.append([result[port.value] for port in derived.gradients])
+    for kept, recomputed in zip(*found, strict=True):
+        assert np.array_equal(kept, recomputed)
 
 
 def test_the_backward_loop_stacks_nothing_twice() -> None:

@@ -111,6 +111,18 @@ def test_a_watch_sees_a_reversed_loop_backwards_and_is_past_it_afterwards() -> N
     assert shown[-1][1] is None
 
 
+@pytest.mark.parametrize("name", ["lstm", "conv2d"])
+def test_a_run_deletes_each_value_after_its_last_use(name: str) -> None:
+    case = tiny("layer", name)
+    kept, inputs = run(case)[0], environment(case, draw(case, 3))
+    ends = [port.value for port in case.outputs]
+    interpreter = Interpreter(TABLE, case.sizes, "float64", np.float64, deletes=True)
+    values = interpreter.prepared(case.program.nodes, ends).run(dict(inputs))
+    assert {*values} - {*inputs} == {*ends}
+    for end in ends:
+        assert np.array_equal(values[end], kept[end])
+
+
 def test_a_backends_own_loop_is_handed_the_direction() -> None:
     case = tiny("layer", "simple_rnn")
     calls: list[tuple[int, int, bool]] = []

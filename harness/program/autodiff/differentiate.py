@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.program.autodiff.reverse import Reverse, active_values, hoist
+from harness.program.autodiff.reverse import MOVES, Reverse, active_values, hoist
 from harness.program.autodiff.rules import RULES
 from harness.program.builder import Builder
 from harness.program.ir import Port, Program, inline_calls, needed_nodes
@@ -31,6 +31,7 @@ def differentiate(
     against: Sequence[Port],
     keep: Iterable[int] = (),
     fused: Iterable[str] = (),
+    recomputes: bool = False,
 ) -> Derivative:
     """Return the program extended by a backward pass: it computes the gradients of the values
     ``against``, given the cotangents of ``outputs`` (the gradients that flow into them).
@@ -38,13 +39,15 @@ def differentiate(
     If no output depends on a value in ``against``, the gradient of this value is all zeros. The
     result has only the nodes on which the outputs, the gradients or the values in ``keep`` depend.
     ``keep`` has value numbers (indices of values in the program). ``fused`` names the fused
-    operations, e.g. ``relu_gradient``, that the backward pass may use.
+    operations, e.g. ``relu_gradient``, that the backward pass may use. With ``recomputes``, the
+    backward pass computes windows and views of values again, to save memory.
     """
     builder = Builder(dict(program.types), dict(program.names))
     results = [*(port.value for port in outputs), *keep]
     forward = list(hoist(needed_nodes(inline_calls(program.nodes), results)))
     live = active_values(forward, {p.value for p in against})
-    reverse = Reverse(builder, forward, live, RULES, frozenset(fused))
+    recomputed = MOVES if recomputes else frozenset[str]()
+    reverse = Reverse(builder, forward, live, RULES, frozenset(fused), recomputed)
     seeds = []
     for port in outputs:
         seed = builder.value(builder.types[port.value], f"cotangent of {port.name}")

@@ -119,6 +119,9 @@ Rule = Callable[["Reverse", Node, int], None]
 
 # Views of a value, which the backward loop recomputes instead of reading a stack of them.
 VIEWS = frozenset({"slice", "permute_dims", "expand_dims", "squeeze"})
+# Operations that only move or repeat entries. Windows of an image are several times larger than the
+# image, so recomputing them saves most of the memory of a convolutional network.
+MOVES = VIEWS | {"windows", "reshape", "broadcast_to"}
 
 
 @dataclass
@@ -130,6 +133,7 @@ class Reverse:
       need a gradient.
     - ``rules`` maps an operation to its derivative rule, and ``fused`` names the fused operations
       that the backward pass may use.
+    - ``recomputed`` names the operations whose results the backward pass computes again.
     - ``cotangents`` maps a value to the sum of its cotangents so far. ``pieces`` maps a value to
       the cotangents of slices of this value.
     """
@@ -139,8 +143,13 @@ class Reverse:
     live: set[int]
     rules: Mapping[str, Rule]
     fused: frozenset[str] = frozenset()
+    recomputed: frozenset[str] = frozenset()
     cotangents: dict[int, int] = field(default_factory=dict)
     pieces: dict[int, list[SliceCotangent]] = field(default_factory=dict)
+    copies: dict[int, int] = field(default_factory=dict)  # forward value -> the recomputed value
+
+    def __post_init__(self) -> None:
+        self.makers = {output: node for node in self.forward for output in node.outputs}
 
     def offers(self, op: str) -> bool:
         """Return whether the backward pass may use the fused operation ``op``, e.g.
@@ -161,13 +170,30 @@ class Reverse:
 
     def read(self, value: int) -> int:
         """Return the number under which the backward pass can read ``value`` of the forward pass.
-        Inside a loop, the result is the number of a slice: the forward loop stacks ``value`` over
-        all steps, and the backward loop reads one step of this stack."""
+        Results of ``recomputed`` operations are computed again."""
+        moves: list[Node] = []
+        while value not in self.copies and (move := self._recomputable(value)) is not None:
+            moves.append(move)
+            value = move.inputs[0]
+        value = self.copies[value] if value in self.copies else self._kept(value)
+        for move in reversed(moves):
+            value = self.copies[move.output] = self.emit(move.op, value, **move.attributes)
+        return value
+
+    def _recomputable(self, value: int) -> Node | None:
+        """Return the node that computes ``value``, if its operation is ``recomputed``."""
+        node = self.makers.get(value)
+        return node if node is not None and node.op in self.recomputed else None
+
+    def _kept(self, value: int) -> int:
+        """Return the number of a value that the forward pass keeps. Inside a loop, the result is
+        the number of a slice: the forward loop stacks ``value`` over all steps, and the backward
+        loop reads one step of this stack."""
         return value
 
     def is_computed_by(self, value: int, op: str) -> bool:
         """Return whether a forward node with the operation ``op`` computes ``value``."""
-        return any(node.op == op and value in node.outputs for node in self.forward)
+        return value in self.makers and self.makers[value].op == op
 
     def add(self, value: int, cotangent: int) -> None:
         """Add ``cotangent`` to the cotangent of ``value``. If the forward pass broadcast the value,
@@ -250,42 +276,22 @@ class _ScanReverse(Reverse):
     loop."""
 
     def __init__(self, outer: Reverse, node: Node) -> None:
-        super().__init__(outer.builder, [], outer.live, outer.rules, outer.fused)
+        forward = [*node.block.nodes]
+        super().__init__(outer.builder, forward, outer.live, outer.rules, outer.fused, VIEWS)
         self.node, self.body = node, node.block
         self.count: int = node.carries
         self.local = set(self.body.inputs).union(*(n.outputs for n in self.body.nodes))
-        self.makers = {o: n for n in self.body.nodes for o in n.outputs}
         self.slices: dict[int, int] = {}  # forward value -> its slice in the backward body
-        self.views: dict[int, int] = {}  # forward value -> the same view in the backward body
         self.products: list[tuple[int, int, int]] = []  # weight, left forward value, cotangent
         self.sums: list[tuple[int, int]] = []  # outer value, cotangent of one step
 
-    def read(self, value: int) -> int:
-        moves: list[Node] = []
-        while value not in self.views and (move := self._view(value)) is not None:
-            moves.append(move)
-            value = move.inputs[0]
-        if value in self.views:
-            value = self.views[value]
-        elif value in self.local:
-            value = self._slice(value)
-        for move in reversed(moves):
-            value = self.views[move.output] = self.emit(move.op, value, **move.attributes)
-        return value
+    def _kept(self, value: int) -> int:
+        return self._slice(value) if value in self.local else value
 
     def _slice(self, value: int) -> int:
         if value not in self.slices:
             self.slices[value] = self.builder.value(self.builder.types[value])
         return self.slices[value]
-
-    def is_computed_by(self, value: int, op: str) -> bool:
-        return value in self.makers and self.makers[value].op == op
-
-    def _view(self, value: int) -> Node | None:
-        """Return the node of the loop's body that computes ``value``, if this node only selects or
-        rearranges entries (e.g. ``slice``); otherwise None."""
-        node = self.makers.get(value)
-        return node if node is not None and node.op in VIEWS else None
 
     def add(self, value: int, cotangent: int) -> None:
         if value in self.local:
