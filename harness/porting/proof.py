@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from harness.convert.agreement import Agreement
 from harness.convert.run import Exporting
 from harness.errors import several
-from harness.oracle.tolerance import digits
+from harness.oracle.tolerance import Deviation, digits
 from harness.porting.spec import PortedSpec
 from harness.results.cell import CellResult
-from harness.results.findings import PASSING
+from harness.results.findings import PASSING, Finding
 from harness.runtime.labels import backend_of
 
 # The tensors that each check of a model compares.
@@ -87,9 +87,10 @@ class Ported:
         the tensors, their number, and the digits of agreement."""
         for result in self.against:
             for finding in result.findings:
-                if finding.worst is not None and finding.check in ITEMS:
+                worst = _worst_telling(finding)
+                if worst is not None and finding.check in ITEMS:
                     count = finding.comparisons - finding.held
-                    shown = f"{digits(finding.worst.error):.1f}"
+                    shown = f"{digits(worst.error):.1f}"
                     label = f"the model {result.cell.backend.partition('@')[2]}"
                     yield label, result.cell.dtype, ITEMS[finding.check], str(count), shown
         for result in self.backends:
@@ -132,5 +133,12 @@ def export_problem(format_: str, exported: Exporting) -> str:
 
 
 def result_digits(result: CellResult) -> float | None:
-    """Return the digits in which the worst tensor agrees, or None if nothing was compared."""
-    return None if result.error is None else round(digits(result.error), 1)
+    """Return the digits in which the worst tensor agrees. Ignore tensors that are mostly rounding
+    errors. Return None if there are no other tensors."""
+    errors = [worst.error for f in result.findings if (worst := _worst_telling(f)) is not None]
+    return round(digits(max(errors)), 1) if errors else None
+
+
+def _worst_telling(finding: Finding) -> Deviation | None:
+    worst = finding.worst
+    return worst if worst is not None and (worst.telling or not worst.agrees) else None

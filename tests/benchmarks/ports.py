@@ -40,8 +40,9 @@ INTRODUCTION = """\
 `make ports` ports models of other libraries in small sizes ([how to port](port.md)), and writes
 this page. Then `make gallery` builds a site with the picture, spec, code and proof of each model.
 
-- *Digits*: agreement of outputs and gradients with the original model, in float64 and float32.
-  Models that compute a part in float32 agree to float32's digits in both.
+- *Digits*: agreement of outputs and gradients with the original model, in float64 and float32,
+  without tensors that are mostly rounding errors. Models that compute a part in float32 agree to
+  float32's digits in both.
 - *Equations*: functions in the equations of the spec; all else is layers.
 - *Code*: the formats in which the exported code agrees with the spec; `all` are torch, jax, keras
   and onnx.
@@ -149,7 +150,7 @@ def text_of_page() -> str:
 
 def row(name: str, record: Mapping[str, Any]) -> str:
     """Return the row of a ported model."""
-    digits = " / ".join(str(record["against"].get(d, "-")) for d in ("float64", "float32"))
+    digits = " / ".join(str(record["against"].get(d) or "-") for d in ("float64", "float32"))
     proved = digits if record["proved"] else f"**not proved** ({digits})"
     wrong = {line.partition(":")[0] for line in record["problems"]}
     right = tuple(format_ for format_ in record["exports"] if format_ not in wrong)

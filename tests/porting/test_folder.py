@@ -12,11 +12,14 @@ import pytest
 
 from harness.defaults.catalogue import catalogue
 from harness.errors import UsageError
+from harness.oracle.tolerance import Deviation
 from harness.porting.inputs import InputDeclaration
 from harness.porting.options import PortRequest
-from harness.porting.proof import Ported
+from harness.porting.proof import Ported, result_digits
 from harness.porting.readme import MARK, NOT_IN_MODELS, README, check_folder, describe, write_folder
 from harness.porting.spec import PortedSpec
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Finding
 
 
 @pytest.fixture
@@ -84,6 +87,23 @@ def readme_of(options: PortRequest, *used: str) -> str:
     spec = PortedSpec("", (), (), frozenset(used))
     ported = Ported("net", spec, "torch.nn.Module Net", against, [], exports, [])
     return describe(ported, [InputDeclaration.of("x=batch,6")], {}, options)
+
+
+def test_digits_leave_out_tensors_that_are_mostly_rounding_errors() -> None:
+    def result(*findings: Finding) -> CellResult:
+        found = CellResult(Cell("net", "torch@net.Net", "cpu", "float64", "native"))
+        found.findings.extend(findings)
+        return found
+
+    right = Finding("inference", [Deviation("output.y", 1e-14, 1e-14, 1e-12)])
+    huge = [Deviation("output.y", 1e-3, 1e-3, 1e-2, telling=False)]
+    saturated = result(right, Finding("saturation", huge))
+    assert result_digits(saturated) == 14.0
+    assert result_digits(result(Finding("saturation", huge))) is None
+    wrong = Finding("saturation", [Deviation("output.y", 1e-1, 1e-3, 1e-2, telling=False)])
+    assert result_digits(result(right, wrong)) == 1.0
+    ported = Ported("net", PortedSpec("", (), (), frozenset()), "Net", [saturated], [], {}, [])
+    assert [row[-1] for row in ported.proof_rows()] == ["14.0"]
 
 
 def test_the_command_is_repeated_as_it_was_run() -> None:
