@@ -8,7 +8,7 @@ and ``stop_gradient`` drops the imaginary part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -199,7 +199,8 @@ def _overlap_add(x: Array, axes: tuple[int, ...], **each: tuple[int, ...]) -> Ar
     for axis, places in zip(axes, _places(**{**each, "length": counts}), strict=True):
         rows = np.moveaxis(x, (axis, axes[-1] + 1), (0, 1))
         padded = np.zeros((lengths[axis], *rows.shape[2:]), x.dtype)
-        np.add.at(padded, places, rows)
+        for entry in range(rows.shape[1]):  # the windows' entries with one number do not overlap
+            padded[places[:, entry]] += rows[:, entry]
         start = each["padding"][axes.index(axis)]
         unpadded = padded[start : start + each["length"][axes.index(axis)]]
         x = np.moveaxis(unpadded, 0, axis)
@@ -289,19 +290,22 @@ def run(
     sizes: Mapping[str, int],
     dtype: str = "float64",
     watch: Watch | None = None,
+    ends: Iterable[int] | None = None,
 ) -> dict[int, Array]:
-    """Run nodes with numpy. Return a dictionary from value number to array, with all outputs of the
-    nodes.
+    """Run nodes with numpy. Return a dictionary from value number to array. It has the values
+    ``ends``, or all outputs of the nodes if ``ends`` is None.
 
     ``known_values`` has the inputs and parameters, also by value number. ``dtype`` is float64,
     float32 (for the yardstick) or complex128. ``watch`` is called with each computed value; if it
     returns a value, this value replaces the computed one.
     """
     kind = np.dtype(dtype).type
-    interpreter = Interpreter(TABLE, sizes, dtype, lambda value: kind(value), watch=watch)
+    interpreter = Interpreter(
+        TABLE, sizes, dtype, lambda value: kind(value), watch=watch, deletes=True
+    )
     # Ignore warnings: some checks cause overflows in exp, or feed NaN, on purpose.
     with np.errstate(all="ignore"):
-        return interpreter.run(nodes, dict(known_values))
+        return interpreter.prepared(nodes, ends).run(dict(known_values))
 
 
 class Oracle(Backend):

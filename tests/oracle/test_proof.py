@@ -66,9 +66,9 @@ def test_a_deep_model_is_proved_in_as_many_passes_as_it_has_kinds_of_parameters(
         monkeypatch.setattr(complex_step, "HUGE", 0)
         monkeypatch.setattr(complex_step, "DIRECTIONS", 3)
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **choices: Any) -> Any:
         passes.append(arguments)
-        return run(*arguments)
+        return run(*arguments, **choices)
 
     run = oracle.run
     if wrong:
