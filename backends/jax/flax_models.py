@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from harness.extend import UsageError
-from harness.extend.models import ModelFile, made, names_taken, parameters_of
+from harness.extend.models import ModelFile, made, names_taken, parameters_of, whole_numbers
 
 from .flax_calls import (
     CALL,
@@ -44,6 +44,7 @@ class FlaxModel:
         tree: The tree of arrays.
         takes: The names of the inputs; None if they cannot be determined.
         is_trained: Returns whether an array is trained, by its name.
+        config: The whole numbers of the module's fields and of its field ``config``.
         momentum: The momentum of each batch norm, by its path; filled by the function's call.
     """
 
@@ -52,6 +53,7 @@ class FlaxModel:
     tree: Any
     takes: tuple[str, ...] | None
     is_trained: Callable[[str], bool]
+    config: Mapping[str, int] = field(default_factory=dict)
     momentum: dict[str, float] = field(default_factory=dict)
 
 
@@ -156,9 +158,18 @@ def _open_linen(linen: Any, module: Any, tree: Any) -> FlaxModel:
 
     label = f"flax.linen module {type(module).__name__}"
     model = FlaxModel(
-        label, run, tree, _takes(module.__call__), lambda name: name.startswith("params.")
+        label,
+        run,
+        tree,
+        _takes(module.__call__),
+        lambda name: name.startswith("params."),
+        _config(module),
     )
     return model
+
+
+def _config(module: Any) -> dict[str, int]:
+    return whole_numbers(module) | whole_numbers(getattr(module, "config", None))
 
 
 @contextmanager
@@ -209,5 +220,6 @@ def _open_nnx(nnx: Any, module: Any) -> FlaxModel:
             return own(*arguments, **{**modes, **keywords})
 
     label = f"flax.nnx module {type(module).__name__}"
-    model = FlaxModel(label, run, tree, _takes(module.__call__), trained.__contains__)
+    takes, config = _takes(module.__call__), _config(module)
+    model = FlaxModel(label, run, tree, takes, trained.__contains__, config)
     return model

@@ -62,7 +62,9 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
     ]
     consts = [constant(c) for c in closed.consts]
     results = reader.read(closed.jaxpr, consts, arguments)
-    momentum = model.flax.momentum if model.flax is not None else {}
+    flax = model.flax
+    momentum = flax.momentum if flax is not None else {}
+    builder.graph["config"] = dict(flax.config) if flax is not None else {}
     translation = JaxTranslation(builder, [*results, *arguments[len(model.leaves) :]], momentum)
     translation.emit(reader.values)
     operands = [str(translation.operands[r]) for r in results]

@@ -21,7 +21,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from harness.extend import Arrays, UsageError
-from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, names_taken
+from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, names_taken, whole_numbers
 
 from . import (  # noqa: F401 (some register rules)
     cuda,
@@ -104,6 +104,7 @@ def trace_module(module: torch.nn.Module, arrays: Arrays, file: ModelFile) -> Tr
             "in training mode the model has other operators, e.g. random numbers; the spec has "
             "those of evaluation mode"
         )
+    graph["config"] = whole_numbers(getattr(module, "config", None))
     graph["remarks"] = list(dict.fromkeys([*remarks, *graph["remarks"]]))
     return graph
 

@@ -20,7 +20,14 @@ from harness.runtime.own_model.contract import (
     sizes_taken,
 )
 from harness.runtime.own_model.exported import ExportedModel
-from harness.runtime.own_model.graph import GraphBuilder, Operand, Rules, TracedGraph, short_pads
+from harness.runtime.own_model.graph import (
+    GraphBuilder,
+    Operand,
+    Rules,
+    TracedGraph,
+    short_pads,
+    whole_numbers,
+)
 from harness.runtime.own_model.recorder import Recorder
 
 __all__ = [
@@ -45,4 +52,5 @@ __all__ = [
     "run_user_code",
     "short_pads",
     "sizes_taken",
+    "whole_numbers",
 ]

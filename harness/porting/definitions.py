@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,11 +117,16 @@ class SharedDefinition:
 SIZES = frozenset({"units", "rows", "size", "length", "kernel", "window", "heads"})
 
 
-def share(templates: Sequence[Template]) -> SharedDefinition:
+def share(
+    templates: Sequence[Template], name_size: Callable[[Any, str], str | None] | None = None
+) -> SharedDefinition:
     """Return the common definition of templates with the same text.
 
-    A number that differs becomes the name of the first input's last axis, if it is always that
-    length; otherwise it becomes an attribute. Attributes with equal values are one attribute.
+    Units become the name of the first input's last axis, if they are always that length. Other
+    numbers that differ become attributes. Attributes with equal values are one attribute.
+
+    ``name_size`` returns the name of a number that does not differ, from its value and hint, or
+    None if it has no name.
     """
     first = templates[0]
     names: dict[tuple[Any, ...], str] = {}
@@ -131,10 +136,12 @@ def share(templates: Sequence[Template]) -> SharedDefinition:
     features = tuple(t.features for t in templates)
     for place, (value, hint, usual) in enumerate(first.numbers):
         values = tuple(t.numbers[place][0] for t in templates)
-        if all(v == value for v in values):
-            texts.append(write_number(value))
-        elif values == features and first.features_name:
+        is_same = all(v == value for v in values)
+        if values == features and first.features_name and (hint == "units" or not is_same):
             texts.append(first.features_name)
+        elif is_same:
+            name = name_size(value, hint) if name_size else None
+            texts.append(name or write_number(value))
         else:
             # The groups of a depthwise convolution are its units.
             key = ("units" if hint == "groups" else hint, *values)

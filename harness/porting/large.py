@@ -15,7 +15,7 @@ from harness.convert import weights
 from harness.convert.agreement import Agreement, Batch, agreement
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.files.user_file import displayed
-from harness.porting.spec import PortedSpec
+from harness.porting.spec import PortedSpec, size_lines
 
 # Numbers of a spec that may differ between a small and a large model.
 NUMBER = re.compile(r"(?<![\w.])\d+(\.\d+)?(e[+-]?\d+)?(?![\w.])")
@@ -31,8 +31,8 @@ def check_form(small: PortedSpec, large: PortedSpec) -> None:
     Raises:
         UsageError: something else differs, e.g. the number of stages.
     """
-    texts = [" ".join(ABOUT.sub("", spec.text).split()) for spec in (small, large)]
-    first, second = (NUMBER.sub("#", text) for text in texts)
+    texts = [ABOUT.sub("", _without_size_names(spec)) for spec in (small, large)]
+    first, second = (NUMBER.sub("#", " ".join(text.split())) for text in texts)
     if first == second:
         return
     pairs = zip(first, second, strict=False)
@@ -43,6 +43,16 @@ def check_form(small: PortedSpec, large: PortedSpec) -> None:
         f"does not cover the large one: '{shown[0]}' (small), '{shown[1]}' (large; # is a number): "
         "give the small model the same layers, and at least two blocks where the large one repeats"
     )
+
+
+def _without_size_names(spec: PortedSpec) -> str:
+    """Return a spec's text with numbers in place of named sizes and of units like the input,
+    because the same number may have a name in one of two models only."""
+    numbers = {**spec.sizes, "units: features": "units: 0", "units: channels": "units: 0"}
+    declared = size_lines(spec.sizes)
+    words = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in numbers))
+    text = "".join(line for line in spec.text.splitlines(True) if line.strip() not in declared)
+    return words.sub(lambda word: str(numbers[word[0]]), text)
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,14 @@ class ModelGraph:
         outputs: The names of the calls that the model returns, by output name.
         weights: The shape of each of the model's arrays, and whether it is trained.
         sizes: The free sizes, each with its length in every trace.
+        config: The whole numbers of the model's configuration.
     """
 
     calls: tuple[TracedCall, ...]
     outputs: Mapping[str, str]
     weights: Mapping[str, tuple[tuple[int, ...], bool]]
     sizes: Mapping[str, tuple[int, ...]]
+    config: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def by_name(self) -> dict[str, TracedCall]:
@@ -179,7 +181,7 @@ def combine(graphs: Sequence[TracedGraph], sizes: Mapping[str, tuple[int, ...]])
     if problems := [*problems, *_unsupported_operators(first["nodes"])]:
         raise UsageError("\n".join(problems))
     weights = {n: (tuple(shape), trained) for n, (shape, trained) in first["weights"].items()}
-    return ModelGraph(tuple(calls), dict(first["outputs"]), weights, sizes)
+    return ModelGraph(tuple(calls), dict(first["outputs"]), weights, sizes, first["config"])
 
 
 def _different_calls(

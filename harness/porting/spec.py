@@ -16,9 +16,13 @@ from harness.language.axes import FREE_SIZES
 from harness.language.builtins import BUILTINS
 from harness.porting.definitions import SharedDefinition, Template, share
 from harness.porting.loops import name_definitions
+from harness.porting.size_names import SizeNames
 from harness.porting.sizes import ModelGraph, TracedCall
 from harness.porting.structure import LOCAL, ModuleBlock, find_blocks, replace_calls
 from harness.porting.templates import BlockWriter, SpecParts, Use
+
+# The number of different integers in an input's declaration.
+BELOW = r"(?<=index: )\d+"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class PortedSpec:
         text: The spec as YAML.
         rules: The rules of ``--map``: the spec's parameter, and the model's array.
         definitions: The name of each definition in the spec.
+        sizes: The named sizes.
         used: The names of the shipped layers, functions and operators in the spec. A layer such as
             ``gru_reset_after`` also has the parts of its name, e.g. ``gru``.
     """
@@ -36,6 +41,7 @@ class PortedSpec:
     text: str
     rules: tuple[tuple[str, str], ...]
     definitions: tuple[str, ...]
+    sizes: Mapping[str, int]
     used: frozenset[str]
 
 
@@ -72,21 +78,33 @@ def write_spec(
     names = {c.name: str(c.attributes["name"]) for c in graph.calls if c.op == "input"}
     outputs = {value: output for output, value in graph.outputs.items()}
     whole = writer.write(root, names, outputs)
-    shared = share([whole])
+    own_names = (whole.inputs, whole.layers, whole.parameters, whole.constants, graph.outputs)
+    words = re.findall(r"\w+", "\n".join(whole.equations))
+    size_names = SizeNames(graph.config, reserved.union(inputs, words, *own_names))
+    shared = share([whole], size_names.find)
     lines = [f"model: {name}", *(f"{n}: {_quoted(t)}" for n, t in about.items()), "inputs:"]
-    lines += [f"  {n}: {declared}" for n, declared in inputs.items()]
+    lines += [
+        f"  {n}: {re.sub(BELOW, lambda m: size_names.find(int(m[0]), 'rows') or m[0], declared)}"
+        for n, declared in inputs.items()
+    ]
+    sections = _sections(shared)
     named = {n: lengths[0] for n, lengths in graph.sizes.items() if n not in FREE_SIZES}
-    if named:
-        lines.append(f"sizes: {{{', '.join(f'{n}: {length}' for n, length in named.items())}}}")
-    lines += _sections(shared)
-    lines += [f"outputs: [{', '.join(graph.outputs)}]"]
+    named |= size_names.used
+    lines += size_lines(named)
+    lines += [*sections, f"outputs: [{', '.join(graph.outputs)}]"]
     lines += _definitions(writer.definitions, loops)
     names_of_definitions = (*loops, *writer.definitions)
     layers_used = {str(c.attributes["layer"]) for c in graph.calls if c.op == "layer"}
     variants = {part for layer in layers_used for part in _name_parts(layer)}
     used = frozenset({*variants, *(c.op for c in graph.calls)})
     rules = tuple(compress(whole.rules))
-    return PortedSpec("\n".join(lines) + "\n", rules, names_of_definitions, used)
+    return PortedSpec("\n".join(lines) + "\n", rules, names_of_definitions, named, used)
+
+
+def size_lines(sizes: Mapping[str, int]) -> list[str]:
+    """Return the line of a spec that declares its sizes, if there are any."""
+    listed = ", ".join(f"{name}: {length}" for name, length in sizes.items())
+    return [f"sizes: {{{listed}}}"] if sizes else []
 
 
 def _name_parts(name: str) -> set[str]:

@@ -84,7 +84,7 @@ def readme_of(options: PortRequest, *used: str) -> str:
     against: Any = [SimpleNamespace(cell=cell, findings=[], not_compared=())]
     export = SimpleNamespace(dtype="float32", agreement=None, gradients=None)
     exports: Any = dict.fromkeys(options.formats, export)
-    spec = PortedSpec("", (), (), frozenset(used))
+    spec = PortedSpec("", (), (), {}, frozenset(used))
     ported = Ported("net", spec, "torch.nn.Module Net", against, [], exports, [])
     return describe(ported, [InputDeclaration.of("x=batch,6")], {}, options)
 

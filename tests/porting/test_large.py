@@ -25,8 +25,8 @@ equations: |
 """
 
 
-def spec(text: str) -> PortedSpec:
-    return PortedSpec(text, (), (), frozenset())
+def spec(text: str, **sizes: int) -> PortedSpec:
+    return PortedSpec(text, (), (), sizes, frozenset())
 
 
 class Process:
@@ -54,6 +54,15 @@ def test_a_large_model_may_differ_from_the_small_one_in_numbers_only() -> None:
         check_form(
             spec(SMALL), spec(SMALL.replace("  blocks", "  n: {layer: layer_norm}\n  blocks"))
         )
+
+
+def test_named_sizes_count_as_numbers_in_the_form() -> None:
+    named = SMALL.replace("layers:", "sizes: {vocab: 40, depth: 3}\nlayers:", 1)
+    named = named.replace("rows: 40", "rows: vocab").replace("repeat: 3", "repeat: depth")
+    sizes = {"vocab": 40, "depth": 3}
+    check_form(spec(SMALL), spec(named.replace("units: 32", "units: features"), **sizes))
+    with pytest.raises(UsageError, match="blocks"):
+        check_form(spec(SMALL), spec(named.replace("blocks:", "parts:"), **sizes))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])

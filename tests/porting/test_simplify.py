@@ -128,7 +128,7 @@ def test_repeated_parts_of_a_graph_without_modules_are_definitions() -> None:
         h = g.add("+", [h, g.dense(inner, f"{name}_down", (2, 5, 4))], (2, 5, 4))
     spec = g.spec(h)
     (definition,) = spec["definitions"]
-    assert [entry["units"] for entry in definition["layers"].values()] == ["units", 4]
+    assert [entry["units"] for entry in definition["layers"].values()] == ["units", "features"]
     uses = [(entry["repeat"], entry["units"]) for entry in spec["layers"].values()]
     assert uses == [(2, 6), (2, 7)]
 

@@ -166,3 +166,21 @@ def test_a_mean_of_an_image_keeps_no_axes_if_they_are_removed() -> None:
 )
 def test_the_name_of_a_class_becomes_words(name: str, expected: str) -> None:
     assert snake_case(name) == expected
+
+
+def test_numbers_of_the_config_are_named_sizes() -> None:
+    net = Net()
+    # Two entries are 7, so the name is unknown. A layer has the name `width`.
+    config = {"hidden_size": 4, "n_channels": 7, "inner_dim": 7, "width": 6, "num_labels": 8}
+    net.builder.graph["config"] = config
+    x = net.image(3, 8)
+    for path, units in (("a", 4), ("b", 7), ("width", 6), ("d", 8)):
+        x = net.conv(x, path, units, ())
+    spec = net.spec(x)
+    assert spec["sizes"] == {"hidden_size": 4, "num_labels": 8}
+    assert [layer["units"] for layer in spec["layers"].values()] == [
+        "hidden_size",
+        7,
+        6,
+        "num_labels",
+    ]

@@ -54,6 +54,7 @@ class TracedGraph(TypedDict):
     ``label`` describes the model, e.g. ``torch.nn.Module Net``. ``remarks`` are sentences about
     parts of the model that the graph does not have. ``outputs`` holds the name and the
     node of each result. ``weights`` holds the shape of each array, and whether it is trained.
+    ``config`` holds the whole numbers of the model's configuration.
     """
 
     label: str
@@ -61,10 +62,17 @@ class TracedGraph(TypedDict):
     nodes: list[TracedNode]
     outputs: list[list[str]]
     weights: dict[str, list[Any]]
+    config: dict[str, int]
 
 
 # A window of one entry, and no padding.
 NO_WINDOWS: Mapping[str, Any] = {"size": [1], "stride": [1], "dilation": [1], "lowest": False}
+
+
+def whole_numbers(config: Any) -> dict[str, int]:
+    """Return the whole numbers from 2 in a mapping or in the attributes of an object, by name."""
+    entries = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
+    return {str(n): v for n, v in entries.items() if type(v) is int and v > 1}
 
 
 def short_pads(pairs: Sequence[Sequence[int]]) -> list[Any]:
@@ -102,7 +110,9 @@ class GraphBuilder:
         arrays: dict[str, list[Any]] = {
             name: [[int(n) for n in shape], trained] for name, (shape, trained) in weights.items()
         }
-        self.graph = TracedGraph(label=label, remarks=[], nodes=[], outputs=[], weights=arrays)
+        self.graph = TracedGraph(
+            label=label, remarks=[], nodes=[], outputs=[], weights=arrays, config={}
+        )
         self._nodes: dict[str, TracedNode] = {}
 
     def add(
