@@ -337,7 +337,8 @@ def page() -> str:
     lines += [*definitions("functions"), "", "## Layers", ""]
     lines += [
         "Each use of a layer must set the attributes without a default. `heads` is the number of\n"
-        "attention heads, `head` their width, and `wide` the width of the hidden layer.",
+        "attention heads, `head` their width, `wide` the width of the hidden layer, and `keep`\n"
+        "is 1 minus the dropout rate.",
         "",
     ]
     lines += [*definitions("layers"), "", "## Losses and metrics", ""]

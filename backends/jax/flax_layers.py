@@ -292,10 +292,13 @@ def _simple_rnn(layer: ClaimableCall, dtype: str) -> Native:
 
 
 def _attention(layer: ClaimableCall, dtype: str) -> Native | None:
-    if dtype == "float64":  # its softmax is in float32
+    biased = {f"b_{n}" in layer.shapes for n in "qkvo"}
+    # Its softmax is in float32; it draws its own noise; and it has all biases or none.
+    if dtype == "float64" or layer.attributes["keep"] != 1 or len(biased) > 1:
         return None
     (features, width), heads = layer.shapes["W_q"], layer.attributes["heads"]
     sizes = {"num_heads": heads, "in_features": features, "qkv_features": width}
+    sizes["in_kv_features"] = layer.shapes["W_k"][0]
 
     def call(module: Module, values: Tensors) -> Sequence[Any]:
         x, mask = values["x"], None
@@ -303,14 +306,16 @@ def _attention(layer: ClaimableCall, dtype: str) -> Native | None:
             mask = nnx.make_causal_mask(jnp.ones(x.shape[:2]), dtype=jnp.bool_)
         elif layer.definition == "masked_attention":
             mask = values["mask"][:, None, None, :]
-        return [module(x, mask=mask)]
+        return [module(x, values.get("memory", x), mask=mask)]
 
-    pieces: dict[str, Piece] = {"out.kernel": Part("W_o"), "out.bias": Part("b_o")}
-    for name in ("query", "key", "value"):
-        pieces |= {f"{name}.kernel": Part(f"W_{name[0]}"), f"{name}.bias": Part(f"b_{name[0]}")}
+    parts = ("query", "key", "value", "out")
+    pieces: dict[str, Piece] = {f"{name}.kernel": Part(f"W_{name[0]}") for name in parts}
+    if True in biased:
+        pieces |= {f"{name}.bias": Part(f"b_{name[0]}") for name in parts}
+    options = {**sizes, "use_bias": True in biased, "decode": False, "keep_rngs": False}
     return module(
         dtype,
-        lambda own: nnx.MultiHeadAttention(**sizes, decode=False, keep_rngs=False, **own),
+        lambda own: nnx.MultiHeadAttention(**options, **own),
         pieces,
         call,
     )
@@ -324,7 +329,9 @@ CLAIMS: Mapping[str, Claim] = {
     "batch_norm": _batch_norm,
     "lstm": if_activation_known(_with_one_bias(_lstm)),
     "bidirectional_lstm": if_activation_known(_with_one_bias(_bidirectional_lstm)),
-    **dict.fromkeys(("causal_attention", "self_attention", "masked_attention"), _attention),
+    **dict.fromkeys(
+        ("causal_attention", "self_attention", "cross_attention", "masked_attention"), _attention
+    ),
     "dense": if_activation_known(_dense),
     **dict.fromkeys(("simple_rnn", "simple_rnn_without_bias"), if_activation_known(_simple_rnn)),
     **IMAGES,

@@ -3,6 +3,7 @@ convolutions, pools, and optax's losses."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,75 +28,73 @@ def _mask(values: Tensors) -> Mapping[str, Any]:
     return {"mask": values["mask"][:, None, None, :]}
 
 
-def _packed_attention(mask_arguments: MaskArguments) -> Callable[[ClaimableCall], Native]:
-    """Return a function that makes the native attention of a layer. A single matmul computes
-    queries, keys and values.
-
-    ``mask_arguments`` returns the arguments with which JAX's attention gets the mask of a call.
-    """
-
-    def claim(layer: ClaimableCall) -> Native:
-        heads = layer.attributes["heads"]
-
-        def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-            x = values["x"]
-            # Convert to the dtype of products, because adding the bias may widen the dtype.
-            three = (x @ packed["W_qkv"] + packed["b_qkv"]).astype(x.dtype)
-            # [batch, time, 3 * heads * head] -> three of [batch, time, heads, head]
-            split = three.reshape(*x.shape[:2], 3, heads, -1)
-            parts = (split[:, :, number] for number in range(3))
-            y = jax.nn.dot_product_attention(*parts, **mask_arguments(values))
-            return [y.reshape(*x.shape[:2], -1) @ packed["W_o"] + packed["b_o"]]
-
-        pieces: dict[str, Piece] = {
-            "W_qkv": Join(tuple(Part(f"W_{name}") for name in "qkv"), 1),
-            "b_qkv": Join(tuple(Part(f"b_{name}") for name in "qkv"), 0),
-            "W_o": Part("W_o"),
-            "b_o": Part("b_o"),
-        }
-        return Native(LABEL, run, Packing(pieces))
-
-    return claim
-
-
-def _rotate(x: Array, cos: Array, sin: Array) -> Array:
+def _rotate(x: Array, half: int, base: float) -> Array:
     """Rotate x [batch, time, heads, 2 * half] as in a rotary position embedding: entry i of the
-    first half and entry i of the second half are a pair, rotated by an angle. ``cos`` and ``sin``
-    [time, 1, half] are those of the angles."""
+    first half and entry i of the second half are a pair."""
+    # The angles are always in float32, even if products have a narrower dtype.
+    places, pairs = (jnp.arange(n, dtype=jnp.float32) for n in (x.shape[1], half))
+    turn = places[:, None, None] * base ** (-pairs / half)
+    cos, sin = jnp.cos(turn).astype(x.dtype), jnp.sin(turn).astype(x.dtype)
     a, b = jnp.split(x, 2, -1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
-def _grouped_attention(layer: ClaimableCall) -> Native:
-    """Return the native layer for grouped attention, i.e. with fewer keys and values than queries.
-    It calls JAX's attention, which repeats the keys and values itself."""
-    groups, each, half, base = (layer.attributes[n] for n in ("groups", "each", "half", "base"))
+def _projections(
+    layer: ClaimableCall,
+) -> tuple[Callable[[Tensors, Tensors], list[Array]], dict[str, Piece]]:
+    """Return a function that computes queries, keys and values [batch, time, heads * head], and the
+    pieces of its weights. A single matmul computes all that depend on the same input."""
+    two = "memory" in layer.node.attributes["roles"]
+    sources = (("x", "q"), ("memory", "kv")) if two else (("x", "qkv"),)
+    biased = [n for n in "qkv" if f"b_{n}" in layer.shapes]
+    pieces: dict[str, Piece] = {f"b_{n}": Part(f"b_{n}") for n in biased}
+    for _, letters in sources:
+        pieces[f"W_{letters}"] = Join(tuple(Part(f"W_{n}") for n in letters), 1)
+
+    def project(values: Tensors, packed: Tensors) -> list[Array]:
+        made: dict[str, Array] = {}
+        for source, letters in sources:
+            ends = itertools.accumulate(layer.shapes[f"W_{n}"][1] for n in letters[:-1])
+            parts = jnp.split(values[source] @ packed[f"W_{letters}"], [*ends], -1)
+            made |= dict(zip(letters, parts, strict=True))
+        # Convert to the dtype of products, because adding the bias may widen the dtype.
+        return [
+            (y + packed[b]).astype(y.dtype) if (b := f"b_{n}") in packed else y
+            for n, y in made.items()
+        ]
+
+    return project, pieces
+
+
+def _attention(layer: ClaimableCall) -> Native | None:
+    """Return JAX's attention as a native layer; None with noise, which this attention cannot
+    take."""
+    given = layer.attributes
+    if given["keep"] != 1:
+        return None
+    rotary = (given["half"], given["base"]) if layer.definition == "grouped_attention" else None
+    head = 2 * rotary[0] if rotary else given["head"]
+    project, pieces = _projections(layer)
+    pieces |= {name: Part(name) for name in ("W_o", "b_o") if name in layer.shapes}
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        x = values["x"]
-        # The angles are always in float32, even if products have a narrower dtype.
-        places, pairs = (jnp.arange(n, dtype=jnp.float32) for n in (x.shape[1], half))
-        turn = places[:, None, None] * base ** (-pairs / half)
-        cos, sin = jnp.cos(turn).astype(x.dtype), jnp.sin(turn).astype(x.dtype)
-        three = (x @ packed["qkv"]).reshape(*x.shape[:2], -1, 2 * half)
-        q, k, v = jnp.split(three, (groups * each, groups * (each + 1)), 2)
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-        y = jax.nn.dot_product_attention(q, k, v, **_CAUSAL)
-        return [y.reshape(*x.shape[:2], -1) @ packed["o"]]
+        # [batch, time, heads * head] -> [batch, time, heads, head]
+        q, k, v = (y.reshape(*y.shape[:2], -1, head) for y in project(values, packed))
+        if rotary:
+            q, k = _rotate(q, *rotary), _rotate(k, *rotary)
+        y = jax.nn.dot_product_attention(q, k, v, **MASKS[layer.definition](values))
+        y = y.reshape(*y.shape[:2], -1) @ packed["W_o"]
+        return [y + packed["b_o"] if "b_o" in packed else y]
 
-    pieces: dict[str, Piece] = {
-        "qkv": Join(tuple(Part(f"W_{name}") for name in "qkv"), 1),
-        "o": Part("W_o"),
-    }
     return Native(LABEL, run, Packing(pieces))
 
 
-ATTENTION: Mapping[str, Callable[[ClaimableCall], Native]] = {
-    "causal_attention": _packed_attention(lambda _: _CAUSAL),
-    "self_attention": _packed_attention(lambda _: {}),
-    "masked_attention": _packed_attention(_mask),
-    "grouped_attention": _grouped_attention,
+MASKS: Mapping[str, MaskArguments] = {
+    **dict.fromkeys(("causal_attention", "grouped_attention"), lambda _: _CAUSAL),
+    **dict.fromkeys(("self_attention", "cross_attention"), lambda _: {}),
+    "masked_attention": _mask,
 }
+ATTENTION = dict.fromkeys(MASKS, _attention)
 
 
 # Convolutions and pools, each of which is one operation of XLA. If several entries are the maximum,
@@ -185,7 +184,7 @@ IMAGES = {**dict.fromkeys(AXES, _convolution), **POOLS}
 
 # The choice between layers and losses, and optax's losses.
 
-BIASES = ("b", "b_qkv", "b_o")
+BIASES = ("b", "b_q", "b_k", "b_v", "b_o")
 # The spec's loss -> optax's loss, and the roles of its arguments, in order.
 LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
     "cross_entropy": (optax.softmax_cross_entropy, ("logits", "target")),

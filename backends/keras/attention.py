@@ -24,27 +24,33 @@ PARTS: Mapping[str, tuple[str, str]] = {
 ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
     "causal_attention": lambda ops, values: {"use_causal_mask": True},
     "self_attention": lambda ops, values: {},
+    "cross_attention": lambda ops, values: {},
     "masked_attention": lambda ops, values: {"attention_mask": ops.expand_dims(values["mask"], 1)},
 }
 
 
-def arguments(layer: ClaimableCall) -> dict[str, Any]:
+def arguments(layer: ClaimableCall) -> dict[str, Any] | None:
     """Return the arguments with which the constructor of ``keras.layers.MultiHeadAttention`` makes
-    a layer equal to the spec's layer."""
-    return {"num_heads": layer.attributes["heads"], "key_dim": layer.attributes["head"]}
+    a layer equal to the spec's layer. Return None if the layer has noise, as Keras draws its own,
+    or only some of the biases."""
+    given, biased = layer.attributes, {f"b_{letter}" in layer.shapes for letter in "qkvo"}
+    if given["keep"] != 1 or len(biased) > 1:
+        return None
+    return {"num_heads": given["heads"], "key_dim": given["head"], "use_bias": True in biased}
 
 
 def packing(layer: ClaimableCall) -> Packing:
     """Return how Keras' variables correspond to the spec's parameters. In Keras, heads are a
     separate axis, except in the output bias."""
     heads = (layer.attributes["heads"], layer.attributes["head"])
-    features, _ = layer.shapes["W_q"]
     pieces: dict[str, Piece] = {}
     for part, (_, letter) in PARTS.items():
+        before, after = layer.shapes[f"W_{letter}"]
         last = letter == "o"
-        kernel = (*heads, features) if last else (features, *heads)
+        kernel = (*heads, after) if last else (before, *heads)
         pieces[f"{part}.kernel"] = Part(f"W_{letter}", shape=kernel)
-        pieces[f"{part}.bias"] = Part(f"b_{letter}", shape=(features,) if last else heads)
+        if f"b_{letter}" in layer.shapes:
+            pieces[f"{part}.bias"] = Part(f"b_{letter}", shape=(after,) if last else heads)
     return Packing(pieces)
 
 

@@ -239,9 +239,10 @@ class Keras(Backend):
         dtype = self.keras.config.dtype_policy().compute_dtype
         if self.engine.without_attention(layer.definition, dtype, self._card is None):
             return None
-        if not self._is_exact(attention.KIND, {}):
+        arguments = attention.arguments(layer)
+        if arguments is None or not self._is_exact(attention.KIND, {}):
             return None
-        made, cast = self._make_layer(attention.KIND, layer, attention.arguments(layer))
+        made, cast = self._make_layer(attention.KIND, layer, arguments)
         extra_arguments = partial(attention.ATTENTION[layer.definition], self.keras.ops)
         run = eager(made, layer.phase == "training", cast, extra_arguments)
         packing = attention.packing(layer)

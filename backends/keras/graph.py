@@ -43,7 +43,9 @@ def _source(layer: Any, values: Tensors) -> list[Any]:
     """Return the positional arguments of a call of a Keras layer. Self-attention gets the same
     tensor twice, because Keras' attention takes a query and a value."""
     source = values["indices"] if "indices" in values else values["x"]
-    return [source, source] if type(layer).__name__ == ATTENTION else [source]
+    if type(layer).__name__ == ATTENTION:
+        return [source, values.get("memory", source)]
+    return [source]
 
 
 def mask_of(values: Tensors) -> Mapping[str, Any]:

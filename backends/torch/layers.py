@@ -22,56 +22,46 @@ Tensor = Any
 
 # Attention: torch's fused attention, with linear projections before and after it.
 
-# A function that computes attention from queries, keys and values, each [batch, heads, time, head],
-# and from all inputs of the layer. Its result has the same shape.
-Middle = Callable[[Tensor, Tensor, Tensor, Tensors], Tensor]
 LABEL = "torch.nn.functional.scaled_dot_product_attention"
-_attend = torch.nn.functional.scaled_dot_product_attention
+# torch's attention draws its own dropout, so with given noise torch's softmax runs.
+NOISY_LABEL = "torch.nn.functional.linear, torch.softmax"
+# A function of queries, keys and values, each [batch, heads, time, head], of all inputs of the
+# layer, and of ``keep``. It returns the attention in the shape of the queries.
+Middle = Callable[[Tensor, Tensor, Tensor, Tensors, float], Tensor]
 
 
-def _causal(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
-    return _attend(q, k, v, is_causal=True)
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    values: Tensors,
+    keep: float,
+    mask: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Compute attention with the noise ``kept`` in ``values``, if there is any."""
+    kept = values.get("kept")
+    if kept is None:
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return attend(q, k, v, attn_mask=mask, is_causal=causal)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return (scores.softmax(-1) * (kept.reshape(scores.shape) / keep)) @ v
 
 
-def _full(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
-    return _attend(q, k, v)
-
-
-def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
+def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors, keep: float) -> Tensor:
     """Compute attention of queries ``q``, keys ``k`` and values ``v`` with a padding mask. If all
-    steps of a row are masked, torch returns NaN, but the spec defines the mean of the row's values,
-    so this function returns the mean."""
+    steps of a row are masked, torch's fused attention returns NaN, but the spec defines the mean of
+    the row's values, so this function returns the mean."""
     mask = values["mask"][:, None, None, :]
+    if "kept" in values:
+        return _attend(q, k, v, values, keep, mask)
     some = mask.any(-1, keepdim=True)
-    chosen = _attend(q, k, v, attn_mask=mask | ~some)
+    chosen = _attend(q, k, v, values, keep, mask | ~some)
     return torch.where(some, chosen, v.mean(-2, keepdim=True))
-
-
-def _packed_attention(middle: Middle) -> Callable[[ClaimableCall], Native]:
-    """Return a function that makes the native attention of a layer. As in
-    ``torch.nn.MultiheadAttention``, a single matmul computes queries, keys and values. The function
-    ``middle`` computes the attention from them."""
-
-    def claim(layer: ClaimableCall) -> Native:
-        heads = layer.attributes["heads"]
-        linear = torch.nn.functional.linear
-
-        def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-            three = linear(values["x"], packed["in_proj_weight"], packed["in_proj_bias"])
-            # [batch, time, 3 * heads * head] -> three of [batch, heads, time, head]
-            q, k, v = three.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-            y = middle(q, k, v, values).transpose(1, 2).flatten(2)
-            return [linear(y, packed["out_proj.weight"], packed["out_proj.bias"])]
-
-        pieces: dict[str, Piece] = {
-            "in_proj_weight": Join(tuple(Part(f"W_{name}", True) for name in "qkv"), 0),
-            "in_proj_bias": Join(tuple(Part(f"b_{name}") for name in "qkv"), 0),
-            "out_proj.weight": Part("W_o", transpose=True),
-            "out_proj.bias": Part("b_o"),
-        }
-        return Native(LABEL, run, Packing(pieces))
-
-    return claim
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -82,37 +72,82 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
-def _grouped_attention(layer: ClaimableCall) -> Native:
-    groups, each, half, base = (layer.attributes[n] for n in ("groups", "each", "half", "base"))
-    linear = torch.nn.functional.linear
+def _rotary(half: int, base: float) -> Middle:
+    """Return causal attention with rotary positions, whose keys and values may have fewer heads."""
 
-    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        x = values["x"]
-        places = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
-        pairs = torch.arange(half, dtype=x.dtype, device=x.device)
+    def middle(q: Tensor, k: Tensor, v: Tensor, values: Tensors, keep: float) -> Tensor:
+        places, pairs = (
+            torch.arange(n, dtype=values["x"].dtype, device=q.device) for n in (q.shape[2], half)
+        )
         turn = places[:, None] * base ** (-pairs / half)
         cos, sin = turn.cos(), turn.sin()
-        shares = (groups * each, groups, groups)
-        three = linear(x, packed["qkv"]).unflatten(-1, (sum(shares), 2 * half)).transpose(1, 2)
-        q, k, v = three.split(shares, 1)
         # Repeat the keys and values of a group for each of its queries.
+        each = q.shape[1] // k.shape[1]
         k, v = (t.repeat_interleave(each, 1) for t in (_rotate(k, cos, sin), v))
-        y = _attend(_rotate(q, cos, sin), k, v, is_causal=True)
-        return [linear(y.transpose(1, 2).flatten(2), packed["o"])]
+        return _attend(_rotate(q, cos, sin), k, v, values, keep, causal=True)
 
-    pieces: dict[str, Piece] = {
-        "qkv": Join(tuple(Part(f"W_{name}", True) for name in "qkv"), 0),
-        "o": Part("W_o", transpose=True),
-    }
-    return Native(LABEL, run, Packing(pieces))
+    return middle
 
 
-ATTENTION: Mapping[str, Callable[[ClaimableCall], Native]] = {
-    "causal_attention": _packed_attention(_causal),
-    "self_attention": _packed_attention(_full),
-    "masked_attention": _packed_attention(_masked),
-    "grouped_attention": _grouped_attention,
+def _projections(
+    layer: ClaimableCall,
+) -> tuple[Callable[[Tensors, Tensors], list[Tensor]], dict[str, Piece]]:
+    """Return a function that computes queries, keys and values [batch, time, heads * head], and the
+    pieces of its weights. As in ``torch.nn.MultiheadAttention``, a single matmul computes all that
+    depend on the same input."""
+    two = "memory" in layer.node.attributes["roles"]
+    sources = (("x", "q", "q"), ("memory", "kv", "kv")) if two else (("x", "in", "qkv"),)
+    biased = [n for n in "qkv" if f"b_{n}" in layer.shapes]
+    pieces: dict[str, Piece] = {}
+    for _, name, letters in sources:
+        pieces[f"{name}_proj_weight"] = Join(tuple(Part(f"W_{n}", True) for n in letters), 0)
+        if all(n in biased for n in letters):
+            pieces[f"{name}_proj_bias"] = Join(tuple(Part(f"b_{n}") for n in letters), 0)
+        else:
+            pieces |= {f"b_{n}": Part(f"b_{n}") for n in letters if n in biased}
+
+    def project(values: Tensors, packed: Tensors) -> list[Tensor]:
+        made: dict[str, Tensor] = {}
+        for source, name, letters in sources:
+            weight, bias = packed[f"{name}_proj_weight"], packed.get(f"{name}_proj_bias")
+            y = torch.nn.functional.linear(values[source], weight, bias)
+            parts = y.split([layer.shapes[f"W_{n}"][1] for n in letters], -1)
+            made |= dict(zip(letters, parts, strict=True))
+        return [y + packed[b] if (b := f"b_{n}") in packed else y for n, y in made.items()]
+
+    return project, pieces
+
+
+def _attention(layer: ClaimableCall) -> Native:
+    """Return torch's attention as a native layer."""
+    given = layer.attributes
+    if layer.definition == "grouped_attention":
+        head, middle = 2 * given["half"], _rotary(given["half"], given["base"])
+    else:
+        head, middle = given["head"], MIDDLES[layer.definition]
+    project, pieces = _projections(layer)
+    pieces["out_proj.weight"] = Part("W_o", transpose=True)
+    if "b_o" in layer.shapes:
+        pieces["out_proj.bias"] = Part("b_o")
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        # [batch, time, heads * head] -> [batch, heads, time, head]
+        q, k, v = (y.unflatten(-1, (-1, head)).transpose(1, 2) for y in project(values, packed))
+        y = middle(q, k, v, values, given["keep"]).transpose(1, 2).flatten(2)
+        weight, bias = packed["out_proj.weight"], packed.get("out_proj.bias")
+        return [torch.nn.functional.linear(y, weight, bias)]
+
+    noisy = "kept" in layer.node.attributes["roles"]
+    return Native(NOISY_LABEL if noisy else LABEL, run, Packing(pieces))
+
+
+MIDDLES: Mapping[str, Middle] = {
+    "causal_attention": partial(_attend, causal=True),
+    "self_attention": _attend,
+    "cross_attention": _attend,
+    "masked_attention": _masked,
 }
+ATTENTION = dict.fromkeys((*MIDDLES, "grouped_attention"), _attention)
 
 
 # Convolutions and pools. torch puts channels after the batch. A transposed view of a channels-last

@@ -15,7 +15,7 @@ from harness.language.axis_attributes import flatten, is_dims
 from harness.language.constants import read_constant
 from harness.language.document import Document
 from harness.language.library import Definition, Library, content
-from harness.language.noise import mean_of, read_noise_distribution
+from harness.language.noise import is_random, mean_of, read_noise_distribution
 from harness.language.parameter_distributions import (
     DistributionAttributes,
     Initial,
@@ -180,27 +180,28 @@ def _make_constant(
 
 def make_noise(
     call: LayerCall, builder: Builder, places: dict[int, Place], phase: Phase
-) -> list[int]:
-    """Create the noise of a call, and bind its name in the call's scope. In training, the noise
-    becomes new inputs of the program, whose value numbers are returned. In inference, it is the
-    mean of its distribution.
+) -> dict[str, int]:
+    """Create the noise of a call, and bind its name in the call's scope. In training, noise becomes
+    new inputs of the program, whose value numbers are returned by name. In inference, or if all
+    draws are equal, it is the mean of its distribution.
 
     Raises:
         SpecError: a distribution or a shape is wrong.
     """
-    instance, document, new_inputs = call.instance, call.instance.definition.document, []
+    instance, document = call.instance, call.instance.definition.document
+    new_inputs: dict[str, int] = {}
     prefix = instance.name + (f".{instance.calls}" if instance.calls > 1 else "")
     for name, declared in instance.layer.noise.items():
         at = document.place_of(("noise", name, "law"))
         law = read_noise_distribution(declared, instance.attributes, call.scope.used, at)
         shape = call.dims("noise", name, declared.shape)
-        if phase == "inference":
+        if phase == "inference" or not is_random(law):
             call.means[name] = mean_of(law)
             value = builder.filled(call.means[name], shape)
         else:
             value = builder.value(Type(shape), f"{prefix}.{name}")
             instance.noise.append(Port(f"{prefix}.{name}", value, law))
-            new_inputs.append(value)
+            new_inputs[name] = value
         places[value] = call.place
         call.scope.names[name] = BoundValue(value)
     return new_inputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -42,23 +42,23 @@ from harness.program.ir import Meaning, Node, Phase, Type, needed_nodes
 # Attributes of call nodes. Backends need them to run their own layers, and exports to write layers.
 
 
-def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
-    """Return a dictionary with the attributes of the program's node for a layer call. ``noise`` is
-    True if the node has noise among its inputs."""
+def layer_info(library: Library, call: LayerCall, noise: Iterable[str]) -> dict[str, Any]:
+    """Return a dictionary with the attributes of the program's node for a layer call. ``noise`` has
+    the names of the noise among the node's inputs."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {
         **_common_info(call),
         "meaning": meaning(library, "layer", spec.layer, call.instance.attributes),
         "roles": (
-            *(*spec.inputs, *spec.state, *(spec.noise if noise else ())),
+            *(*spec.inputs, *spec.state, *noise),
             *(*call.instance.parameters, *spec.statistics, *spec.constants),
         ),
         "results": (output, *spec.state, *spec.statistics),
     }
 
 
-def pseudo_layer_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
+def pseudo_layer_info(call: LayerCall, holder: Meaning, noise: Iterable[str]) -> dict[str, Any]:
     """Return the attributes of the program's node for the call of a pseudo-layer.
 
     A pseudo-layer computes nothing. It returns the parameters and noise that a model itself
@@ -71,7 +71,7 @@ def pseudo_layer_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str
         "meaning": pseudo_layer_meaning(holder),
         "roles": (
             *(spec.inputs if spec.noise else ()),
-            *(spec.noise if noise else ()),
+            *noise,
             *(*call.instance.parameters, *spec.constants),
         ),
         "results": (*call.instance.parameters, *spec.constants, *spec.noise),
@@ -279,8 +279,9 @@ class LayerEvaluator(Evaluator):
         inputs = [call.values[n] for n in spec.inputs] if spec.noise else []
         values = [*parameters.values(), *(call.scope.value(n) for n in spec.noise)]
         results = list(map(self._copy, values))  # results must be new values
-        info = pseudo_layer_info(call, holder, bool(noise))
-        results_of_call = self.append_call([*inputs, *noise, *parameters.values()], results, info)
+        info = pseudo_layer_info(call, holder, noise)
+        taken = [*inputs, *noise.values(), *parameters.values()]
+        results_of_call = self.append_call(taken, results, info)
         call.scope.names.update(zip(names, map(BoundValue, results_of_call), strict=True))
         self.places.update(dict.fromkeys(results_of_call, call.place))
 
@@ -318,7 +319,7 @@ class LayerEvaluator(Evaluator):
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)
-        inputs = [*(values[n] for n in (*spec.inputs, *spec.state)), *noise]
+        inputs = [*(values[n] for n in (*spec.inputs, *spec.state)), *noise.values()]
         inputs += [
             inner.value(n) for n in (*instance.parameters, *spec.statistics, *spec.constants)
         ]
@@ -328,7 +329,7 @@ class LayerEvaluator(Evaluator):
             else self._run_equations(call)
         )
         self._check_all_used(call)
-        info = layer_info(self.library, call, bool(noise))
+        info = layer_info(self.library, call, noise)
         results = self.append_call(inputs, [output, *finals], info)
         results = results[: 1 + len(spec.state)]
         self.places.update(dict.fromkeys(results, call.place))

@@ -112,6 +112,11 @@ def mean_of(law: Mapping[str, Any]) -> float:
             return float(arguments["keep"])
 
 
+def is_random(law: Mapping[str, Any]) -> bool:
+    """Return False if all draws of the noise distribution ``law`` are equal."""
+    return bool(law["noise"] != "bernoulli" or law["arguments"]["keep"] < 1)
+
+
 def draw_noise(
     law: Mapping[str, Any], shape: tuple[int, ...], name: str, seed: int, step: int
 ) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from harness.language.axes import size_of
 from harness.language.document import Locator
 from harness.language.expressions import parse_expression
 from harness.porting.rewriting import Calls
+from harness.porting.simplify import channels_last
 from harness.porting.sizes import Dim, TracedCall
-from harness.porting.structure import MOVES
+from harness.porting.structure import MOVES, common_start
 from harness.program.dims import Dim as Size
 
 # Lengths of free sizes while positions are followed; they differ from most lengths of models.
@@ -89,28 +91,45 @@ class AttentionLayers:
     def __call__(
         self, calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
     ) -> Iterable[TracedCall] | str:
-        """Replace the dense layer after an attention by an attention layer; see :class:`Calls`."""
+        """Replace the dense layer after an attention by an attention layer; see :class:`Calls`.
+        Move permutations behind later calls, because such a layer may end with one."""
+        return self._recognise(calls, call, done) or channels_last(calls, call, done)
+
+    def _recognise(
+        self, calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+    ) -> list[TracedCall]:
+        """Return the calls of an attention layer that ends with a dense layer; none if there is no
+        such layer."""
         if call.op != "layer" or call.attributes["layer"] != "dense":
-            return [call]
+            return []
         chain, attention = _back(call.inputs[0], done, {"attention"})
-        if attention is None or attention.attributes["keep"] != 1:
-            return [call]
+        if attention is None:
+            return []
+        # A second use needs the same dropout.
+        if attention.attributes["keep"] != 1 and any(
+            calls.uses[c.name] > 1 for c in (attention, *chain)
+        ):
+            return []
         query, key, value = (self._heads(attention, i, done) for i in range(3))
-        if query is None or key is None or value is None or not _same_input(query, key, value):
-            return [call]
-        if not self._merges_heads(chain, attention):
-            return [call]
-        found = _choose_layer(attention, query, key, value, call, done)
+        order = self._merged_order(chain, attention)
+        if query is None or key is None or value is None or order is None:
+            return []
+        found = _choose_layer(attention, {"q": query, "k": key, "v": value}, call, done)
         if found is None:
-            return [call]
-        x, (name, settings) = done[query.dense.inputs[0]], found
+            return []
+        name, inputs, settings = found
         weights = _weights({"q": query, "k": key, "v": value}, call)
-        path = attention.modules[-1][0].split("@")[0] if attention.modules else ""
-        owner = {"owner": path} if path else {}
-        layer = calls.layer(call, name, [x.name], x.shape, settings, weights, **owner)
-        if layer.shape[:-1] == call.shape[:-1]:
-            return [layer]
-        return [layer, calls.new(call, "reshape", [layer.name], call.shape)]
+        modules = [tuple(weight.split(".")[:-1]) for weight, _ in weights.values()]
+        common: tuple[str, ...] = reduce(common_start, modules)
+        owner = {"owner": ".".join(common)} if common else {}
+        shape = done[inputs[0]].shape
+        made = [calls.layer(call, name, inputs, shape, settings, weights, **owner)]
+        if order != [0, 1, 2]:
+            shape = tuple(shape[axis] for axis in order)
+            made.append(calls.new(call, "permute", [made[0].name], shape, axes=order))
+        if shape[:-1] != call.shape[:-1]:
+            made.append(calls.new(call, "reshape", [made[-1].name], call.shape))
+        return made
 
     def _length(self, length: Dim) -> int:
         """Return a length for the chosen lengths of the free sizes."""
@@ -167,31 +186,41 @@ class AttentionLayers:
             return None
         return _Heads(dense, rotary, int(columns[0]), heads // repeats, width, repeats)
 
-    def _merges_heads(self, chain: Iterable[TracedCall], attention: TracedCall) -> bool:
-        """Return whether moves turn ``[batch, heads, time, width]`` into rows ``[batch, time]``."""
+    def _merged_order(self, chain: Iterable[TracedCall], attention: TracedCall) -> list[int] | None:
+        """Return the order of the axes ``[batch, time, heads * width]`` to which moves turn
+        ``[batch, heads, time, width]``; None if they do not."""
         shape = self._shape(attention)
         if len(shape) != 4:
-            return False
+            return None
         positions = np.arange(np.prod(shape)).reshape(shape)
         merged = positions.transpose(0, 2, 1, 3).reshape(shape[0], shape[2], -1)
         moved = self._move(positions, chain)
-        return moved.shape == merged.shape and bool((moved == merged).all())
-
-
-def _same_input(*heads: _Heads) -> bool:
-    return len({h.dense.inputs for h in heads}) == 1 and heads[1].count == heads[2].count
+        orders = ([0, 1, 2], [1, 0, 2])
+        return next((o for o in orders if np.array_equal(moved, merged.transpose(o))), None)
 
 
 def _choose_layer(
     attention: TracedCall,
-    query: _Heads,
-    key: _Heads,
-    value: _Heads,
+    heads: Mapping[str, _Heads],
     out: TracedCall,
     done: Mapping[str, TracedCall],
-) -> tuple[str, dict[str, Any]] | None:
-    """Return the name and the settings of the shipped layer; None if there is none."""
-    if abs(attention.attributes["scale"] * query.width**0.5 - 1) > 1e-9:
+) -> tuple[str, list[str], dict[str, Any]] | None:
+    """Return the name, the inputs and the settings of the shipped layer; None if there is none.
+
+    ``heads`` has those of the queries ``q``, the keys ``k`` and the values ``v``.
+    """
+    query, key, value = heads["q"], heads["k"], heads["v"]
+    (x,), (memory,) = query.dense.inputs, key.dense.inputs
+    rotary = {
+        None if h.rotary is None else tuple(h.rotary.attributes.items()) for h in (query, key)
+    }
+    if (
+        abs(attention.attributes["scale"] * query.width**0.5 - 1) > 1e-9
+        or value.dense.inputs != key.dense.inputs
+        or (key.count, key.width) != (value.count, value.width)
+        or out.shape[-1] != done[x].shape[-1]
+        or len(rotary) > 1
+    ):
         return None
     causal = attention.attributes["causal"]
     if mask := attention.inputs[3:]:
@@ -199,19 +228,20 @@ def _choose_layer(
         if formula.op != "formula" or formula.attributes["formula"] != "causal":
             return None
         causal = True
-    biased = {_has_bias(call) for call in (query.dense, key.dense, value.dense, out)}
-    turned = {
-        None if h.rotary is None else tuple(h.rotary.attributes.items()) for h in (query, key)
-    }
-    if len(biased) > 1 or len(turned) > 1:
+    settings = {"keep": attention.attributes["keep"], "bias_o": _has_bias(out)}
+    settings |= {f"bias_{letter}": _has_bias(h.dense) for letter, h in heads.items()}
+    if query.rotary is not None:
+        groups = {"groups": key.count, "each": key.repeats, **query.rotary.attributes}
+        named = "grouped_attention" if causal and x == memory else None
+        return (named, [x], {**groups, **settings}) if named else None
+    if key.repeats > 1 or (causal and x != memory):
         return None
-    if query.rotary is None and key.repeats == 1 and True in biased:
-        name = "causal_attention" if causal else "self_attention"
-        return name, {"heads": query.count, "head": query.width}
-    if query.rotary is not None and causal and False in biased:
-        groups = {"groups": key.count, "each": key.repeats}
-        return "grouped_attention", {**groups, **query.rotary.attributes}
-    return None
+    name = "causal_attention" if causal else "self_attention" if x == memory else "cross_attention"
+    return (
+        name,
+        list(dict.fromkeys([x, memory])),
+        {"heads": query.count, "head": query.width, **settings},
+    )
 
 
 def _has_bias(dense: TracedCall) -> bool:
@@ -222,7 +252,11 @@ def _weights(parts: Mapping[str, _Heads], out: TracedCall) -> dict[str, list[str
     """Return the model's arrays by the names of the attention layer's parameters."""
     own = out.attributes["weights"]
     return {
-        **{f"{p}_{letter}": _columns(heads, p) for letter, heads in parts.items() for p in own},
+        **{
+            f"{p}_{letter}": _columns(heads, p)
+            for letter, heads in parts.items()
+            for p in heads.dense.attributes["weights"]
+        },
         **{f"{p}_o": own[p] for p in own},
     }
 

@@ -54,10 +54,14 @@ def move_unit_axes(
 def recognise_attention(
     calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
 ) -> Iterable[TracedCall] | str:
-    """Replace ``softmax(q @ k.T * scale) @ v``, perhaps with a mask, by ``attention``."""
+    """Replace ``softmax(q @ k.T * scale) @ v``, perhaps with a mask and dropout, by
+    ``attention``."""
     if call.op != "@" or not all(isinstance(i, str) for i in call.inputs):
         return [call]
     chosen, value = (done[i] for i in call.inputs)
+    keep = 1.0
+    if chosen.op == "layer" and chosen.attributes["layer"] == "dropout":
+        keep, chosen = chosen.attributes["settings"]["keep"], done[chosen.inputs[0]]
     if chosen.op != "softmax" or chosen.attributes["axis"] != len(chosen.shape) - 1:
         return [call]
     scores, mask = _without_mask(done[chosen.inputs[0]], done)
@@ -73,7 +77,7 @@ def recognise_attention(
     attributes = {
         "scale": scale,
         "causal": False,
-        "keep": 1.0,
+        "keep": keep,
         "width": query.shape[-1],
     }
     inputs = (query.name, turned.name, value.name, *mask)

@@ -195,6 +195,8 @@ def channels_last(
             return [call]
         own = call.with_inputs([vectors[i].name if i in vectors else i for i in call.inputs])
         return [*vectors.values(), *_permute_after(calls, own, done, axes)]
+    if call.op == "layer" and call.attributes["layer"] in LAST_AXIS and axes[-1] == len(axes) - 1:
+        return _permute_after(calls, call, done, axes)
     if call.op in REDUCTIONS | {"concat"} and all(
         s.op == "permute" and s.attributes["axes"] == axes for s in sources
     ):
@@ -299,7 +301,10 @@ def move_reshapes(
         moved = calls.on(call, [inner.name], inner.shape)
     else:
         return [call]
-    return [*made, moved, calls.new(call, "reshape", [moved.name], call.shape)]
+    made.append(moved)
+    if moved.shape != call.shape:
+        made.append(calls.new(call, "reshape", [moved.name], call.shape))
+    return made
 
 
 def select_rows(

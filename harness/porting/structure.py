@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.porting.sizes import ModelGraph, TracedCall
 
+T = TypeVar("T")
 # The path and the class of each module around a call, outermost first.
 Modules = tuple[tuple[str, str], ...]
 # Containers are never a definition: their children are read as if the container were not there.
@@ -100,17 +101,17 @@ def _move_shared_calls(graph: ModelGraph) -> ModelGraph:
     for call in reversed(graph.calls):
         modules = call.modules
         if call.name not in inputs and call.op not in LOCAL and call.name in around:
-            modules = _common_start(modules, around[call.name])
+            modules = common_start(modules, around[call.name])
         for name in call.sources:
-            around[name] = _common_start(modules, around.get(name, modules))
+            around[name] = common_start(modules, around.get(name, modules))
         is_moved = modules != call.modules or call.name in before
         (moved if is_moved else others).append(replace(call, modules=modules))
         before.update(call.sources if is_moved else ())
     return replace(graph, calls=(*reversed(moved), *reversed(others)))
 
 
-def _common_start(one: Modules, other: Modules) -> Modules:
-    """Return the modules at the start of both lists."""
+def common_start(one: Sequence[T], other: Sequence[T]) -> tuple[T, ...]:
+    """Return the entries at the start of both lists, such as modules around two calls."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return tuple(first for first, _ in same)
 

@@ -218,7 +218,9 @@ class BlockWriter:
 
     def _layer_name(self, call: TracedCall, kind: str) -> str:
         """Return the name of the layer that a call uses; declare the layer at its first use."""
-        key = (self._owner(call), kind or str(call.attributes.get("layer", "block")))
+        weights = () if kind else call.attributes.get("weights", {}).values()
+        owner = " ".join(map("".join, weights)) or self._owner(call)
+        key = (owner, kind or str(call.attributes.get("layer", "block")))
         if call.attributes.get("layer") == "embedding":
             self.tables.setdefault(call.attributes["weights"]["table"][0], "")
         if kind or not key[0]:

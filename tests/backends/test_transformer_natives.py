@@ -25,20 +25,31 @@ layers:
   every: {layer: self_attention, heads: heads, head: head}
   among: {layer: masked_attention, heads: heads, head: head}
   shared: {layer: grouped_attention, groups: heads, each: head, half: half}
+  across: {layer: cross_attention, heads: heads, head: head}
+  bare: {layer: cross_attention, heads: heads, head: head, NO_BIASES}
+  keyless: {layer: self_attention, heads: heads, head: head, bias_k: false}
+  gappy: {layer: masked_attention, heads: heads, head: head, keep: 0.75, bias_o: false}
+  lossy: {layer: causal_attention, heads: heads, head: head, keep: 0.75}
+  turned: {layer: grouped_attention, groups: heads, each: head, half: half, keep: 0.75, SOME}
   exact: {layer: dense, units: heads * head, activation: gelu}
   near: {layer: dense, units: heads * head, activation: gelu_tanh}
   swish: {layer: dense, units: heads * head, activation: silu}
   place: {layer: embedding, rows: 9, units: heads * head}
 equations: |
-  attended = shared(every(attend(centred(x))))
+  first = across(every(attend(centred(x))), x[:, :, 2:])
+  second = bare(keyless(gappy(shared(x), x[..., 1] > 0)), first)
+  attended = turned(lossy(second))
   mixed = grouped(swish(near(exact(scaled(among(attended, x[..., 0] > 0.5))))))
   y = mixed + place(index(astype(arange(time)), 9))
 targets:
   target: {shape: [batch, time, heads * head]}
 loss: mean(squared_error(y, target))
 optimizer: {optimizer: sgd, learning_rate: 0.1}
-"""
-ATTENTION = ("attend", "every", "among", "shared")
+""".replace("NO_BIASES", ", ".join(f"bias_{n}: false" for n in "qkvo"))
+MODEL = MODEL.replace("SOME", "bias_q: true, bias_v: true")
+PLAIN = ("attend", "every", "among", "across", "bare")  # with all biases or none
+UNEVEN = ("shared", "keyless")
+NOISY = ("gappy", "lossy", "turned")
 TORCH, KERAS = "torch.nn.functional.", "keras.layers."
 # By backend and dtype: what runs of its own, and the rest runs its equations.
 OWN = {
@@ -46,18 +57,19 @@ OWN = {
         "centred": f"{TORCH}layer_norm",
         "scaled": f"{TORCH}rms_norm",
         "grouped": "torch.group_norm",
-        **dict.fromkeys(ATTENTION, f"{TORCH}scaled_dot_product_attention"),
+        **dict.fromkeys((*PLAIN, *UNEVEN), f"{TORCH}scaled_dot_product_attention"),
+        **dict.fromkeys(NOISY, f"{TORCH}linear, torch.softmax"),
         "exact": f"{TORCH}linear, {TORCH}gelu",
         "near": f"{TORCH}linear, {TORCH}gelu",
         "swish": f"{TORCH}linear, {TORCH}silu",
     },
-    ("jax", "float32"): dict.fromkeys(ATTENTION, "jax.nn.dot_product_attention"),
+    ("jax", "float32"): dict.fromkeys((*PLAIN, *UNEVEN), "jax.nn.dot_product_attention"),
     # A CPU has no such products.
     ("jax", "float16"): {},
     # Its softmax is float32's.
     ("jax", "float64"): {},
     ("keras", "float32"): {
-        **dict.fromkeys(("attend", "every", "among"), f"{KERAS}MultiHeadAttention"),
+        **dict.fromkeys(PLAIN, f"{KERAS}MultiHeadAttention"),
         "centred": f"{KERAS}LayerNormalization",
         "scaled": f"{KERAS}RMSNormalization",
         "grouped": f"{KERAS}GroupNormalization",
@@ -66,7 +78,7 @@ OWN = {
     },
     # Of a row that is masked whole its scores keep their derivative.
     ("keras-torch", "float32"): {
-        **dict.fromkeys(("attend", "every"), f"{KERAS}MultiHeadAttention"),
+        **dict.fromkeys((n for n in PLAIN if n != "among"), f"{KERAS}MultiHeadAttention"),
         "centred": f"{KERAS}LayerNormalization",
         "scaled": f"{KERAS}RMSNormalization",
         "grouped": f"{KERAS}GroupNormalization",
@@ -74,7 +86,7 @@ OWN = {
         "swish": f"{KERAS}Dense",
     },
     ("keras-jax", "float32"): {
-        **dict.fromkeys(("attend", "every", "among"), f"{KERAS}MultiHeadAttention"),
+        **dict.fromkeys(PLAIN, f"{KERAS}MultiHeadAttention"),
         "centred": f"{KERAS}LayerNormalization",
         "scaled": f"{KERAS}RMSNormalization",
         "grouped": f"{KERAS}GroupNormalization",

@@ -21,20 +21,34 @@ def _part(v: Tensors, name: str) -> Tensors:
     return {n.removeprefix(f"{name}."): t for n, t in v.items() if n.startswith(f"{name}.")}
 
 
-def attention(torch: Any) -> Kernel:
-    """torch's function for what is between the products."""
+def attention(torch: Any, keep: float = 1, causal: bool = False) -> Kernel:
+    """torch's function for what is between the products; with noise, its softmax and dropout."""
     F = torch.nn.functional
 
     def kernel(v: Tensors) -> Tensors:
         def by_head(stem: str) -> Any:
-            flat = F.linear(v["x"], v[f"W_{stem}"].T, v[f"b_{stem}"])
+            source = v["x"] if stem == "q" else v.get("memory", v["x"])
+            flat = F.linear(source, v[f"W_{stem}"].T, v.get(f"b_{stem}"))
             return flat.unflatten(-1, (HEADS, -1)).transpose(1, 2)
 
         mask = v["mask"][:, None, None, :] if "mask" in v else None
-        found = F.scaled_dot_product_attention(*map(by_head, "qkv"), attn_mask=mask)
-        return {"y": F.linear(found.transpose(1, 2).flatten(2), v["W_o"].T, v["b_o"])}
+        if causal:
+            mask = torch.ones(v["x"].shape[1], v["x"].shape[1]).tril().bool()
+        parts = [by_head(stem) for stem in "qkv"]
+        if "kept" in v:
+            found = dropped(torch, *parts, mask, v["kept"] / keep)
+        else:
+            found = F.scaled_dot_product_attention(*parts, attn_mask=mask)
+        return {"y": F.linear(found.transpose(1, 2).flatten(2), v["W_o"].T, v.get("b_o"))}
 
     return kernel
+
+
+def dropped(torch: Any, q: Any, k: Any, v: Any, mask: Any, factors: Any) -> Any:
+    """Attention with the factors of its dropout, for torch's own draws none from outside."""
+    scores = torch.einsum("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
+    scores = scores if mask is None else scores.masked_fill(~mask, -1e30)
+    return torch.einsum("bhqk,bhkd->bhqd", scores.softmax(-1) * factors, v)
 
 
 def _packed(torch: Any, v: Tensors, prefix: str) -> dict[str, Any]:
@@ -236,21 +250,30 @@ def graph(t: Any, activation: Callable[[Any], Any]) -> Kernel:
     return kernel
 
 
-def grouped_attention(t: Any, base: float) -> Kernel:
+def grouped_attention(t: Any, base: float, keep: float = 1) -> Kernel:
     """Rotary, by torch's own with fewer keys than queries."""
     f = t.nn.functional
 
     def kernel(v: Tensors, groups: int = 2) -> Tensors:
         width = v["W_k"].shape[1] // groups
         queries, keys, values = (
-            (v["x"] @ v[name]).unflatten(-1, (-1, width)).transpose(1, 2)
-            for name in ("W_q", "W_k", "W_v")
+            f.linear(v["x"], v[f"W_{n}"].T, v.get(f"b_{n}"))
+            .unflatten(-1, (-1, width))
+            .transpose(1, 2)
+            for n in "qkv"
         )
         queries, keys = (_turned(t, x, base) for x in (queries, keys))
-        found = f.scaled_dot_product_attention(
-            queries, keys, values, is_causal=True, enable_gqa=True
-        )
-        return {"y": found.transpose(1, 2).flatten(2) @ v["W_o"]}
+        if "kept" in v:
+            keys, values = (
+                x.repeat_interleave(queries.shape[1] // groups, 1) for x in (keys, values)
+            )
+            mask = t.ones(v["x"].shape[1], v["x"].shape[1]).tril().bool()
+            found = dropped(t, queries, keys, values, mask, v["kept"].flatten(1, 2) / keep)
+        else:
+            found = f.scaled_dot_product_attention(
+                queries, keys, values, is_causal=True, enable_gqa=True
+            )
+        return {"y": f.linear(found.transpose(1, 2).flatten(2), v["W_o"].T, v.get("b_o"))}
 
     return kernel
 

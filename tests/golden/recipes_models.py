@@ -21,6 +21,8 @@ from golden.model_kernels import (
 )
 from golden.recipe import Recipe
 
+BIASES = ("bias_q", "bias_k", "bias_v", "bias_o")
+
 
 def encoders() -> list[Recipe]:
     """Each by what torch has of it; a scan in two ways."""
@@ -42,6 +44,12 @@ def encoders() -> list[Recipe]:
         Recipe("layer", "selective_scan", "torch.Tensor.cumsum", summed(torch)),
         Recipe("layer", "selective_scan", "torch.exp", scanned(torch)),
     ]
+    softmax, bare = "torch.nn.functional.softmax", dict.fromkeys(BIASES, False)
+    for name in ("causal_attention", "self_attention", "cross_attention", "masked_attention"):
+        later, given = name == "causal_attention", masked if name == "masked_attention" else {}
+        kernel, own = attention(torch, 0.75, later), {"keep": 0.75, **bare}
+        made.append(Recipe("layer", name, softmax, kernel, own, given=given))
+    made.append(Recipe("layer", "cross_attention", function, attention(torch)))
     for epsilon in (1e-6, 0.125):
         kernel, one = mamba(torch, scanned(torch), epsilon), {"epsilon": epsilon}
         made.append(Recipe("layer", "mamba_block", f"{module}functional.conv1d", kernel, one))
@@ -99,4 +107,6 @@ def models(torch: Any) -> list[Recipe]:
         source = "torch.nn.functional.scaled_dot_product_attention"
         kernel = grouped_attention(t, base)
         made.append(Recipe("layer", "grouped_attention", source, kernel, {"base": base}))
+    kernel, own = grouped_attention(t, 10000.0, 0.75), {"keep": 0.75, **dict.fromkeys(BIASES, True)}
+    made.append(Recipe("layer", "grouped_attention", "torch.nn.functional.softmax", kernel, own))
     return made

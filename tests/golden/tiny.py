@@ -30,7 +30,8 @@ SIZES |= {"heads": 2, "head": 3, "wide": 5, "context": 7, "groups": 2, "each": 3
 # What is normalised over two numbers is 1 and -1, whatever they were.
 WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
 WIDE += ("llama_block",)
-WIDE += ("self_attention", "masked_attention", "vit_block", "bert_block", "mamba_block")
+WIDE += ("self_attention", "cross_attention", "masked_attention")
+WIDE += ("vit_block", "bert_block", "mamba_block")
 OWN = {name: {"features": 6} for name in WIDE}
 IMAGES = ("conv1d", "conv2d", "conv2d_transpose", "max_pool", "avg_pool")
 IMAGES += ("unet_convs", "basic_block", "basic_block_down")

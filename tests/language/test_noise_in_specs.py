@@ -130,6 +130,17 @@ def test_every_call_and_every_link_has_noise_of_its_own() -> None:
     assert drawn["drops.0.kept"].tolist() != drawn["drops.1.kept"].tolist()
 
 
+def test_noise_whose_draws_are_all_equal_is_not_drawn() -> None:
+    text = MODEL.replace("{layer: dropout, keep: 0.75}", "{layer: dropout, keep: 1}")
+    spec = model(text.replace("units: units}", "units: units, keep_cell: 1}", 1))
+    names = [port.name for port in noise_ports(spec.program("training"))]
+    assert names == ["jitter", "drops.0.kept", "drops.1.kept", "rnn.state_stays"]
+    x, given = np.ones((2, 5, 3)), {n: np.ones_like(a) for n, a in _noise(spec).items()}
+    made = harness.run(spec, "oracle", inputs={"x": x, **given}, want=("outputs",))
+    # The state stays the initial one, and dropout does not change zeros.
+    np.testing.assert_array_equal(made.outputs["h"], 0)
+
+
 def test_inference_takes_no_noise_and_has_its_mean() -> None:
     spec = model()
     assert [port.name for port in spec.program("inference").inputs] == ["x"]

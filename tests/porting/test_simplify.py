@@ -119,6 +119,64 @@ def test_attention_with_a_shift_and_axes_of_length_1() -> None:
     assert layer == {"layer": "self_attention", "heads": 2, "head": 4}
 
 
+def attend(
+    g: Graph, queries: str, memory: str, names: str, time_first: bool = False, twice: bool = False
+) -> str:
+    """Attention with dropout, written as equations; weights ``names`` of q, k, v and o."""
+    lengths = {"q": 5, "k": 3 if memory != queries else 5, "v": 3 if memory != queries else 5}
+    q, k, v = (
+        g.add(
+            "permute",
+            [g.add("reshape", [g.dense(x, n, (2, lengths[p], 8))], (2, lengths[p], 2, 4))],
+            (2, 2, 4, lengths[p]) if p == "k" else (2, 2, lengths[p], 4),
+            axes=[0, 2, 3, 1] if p == "k" else [0, 2, 1, 3],
+        )
+        for p, n, x in zip("qkv", names, (queries, memory, memory), strict=False)
+    )
+    shape = (2, 2, 5, lengths["k"])
+    scores = g.add("*", [g.add("@", [q, k], shape), 0.5], shape)
+    chosen = g.add("softmax", [scores], shape, axis=3)
+    chosen = str(g.builder.layer("dropout", [chosen], {"keep": 0.75}, {}, g.about(*shape)))
+    mixed = g.add("@", [chosen, v], (2, 2, 5, 4))
+    order, shape = ([2, 0, 1, 3], (5, 2, 2, 4)) if time_first else ([0, 2, 1, 3], (2, 5, 2, 4))
+    rows = g.add("reshape", [g.add("permute", [mixed], shape, axes=order)], (*shape[:2], 8))
+    made = g.dense(rows, names[3], (*shape[:2], 8))
+    made = g.add("permute", [made], (2, 5, 8), axes=[1, 0, 2]) if time_first else made
+    return (
+        g.add("+", [made, g.add("mean", [mixed], (), axis=[0, 1, 2, 3], keepdims=False)], (2, 5, 8))
+        if twice
+        else made
+    )
+
+
+@pytest.mark.parametrize("time_first", [False, True])
+def test_attention_with_dropout_and_some_biases_is_a_layer(time_first: bool) -> None:
+    square = dict.fromkeys("qkvoabcd", (8, 8))
+    g = Graph(2, 5, 8, **square, q_b=(8,), v_b=(8,))
+    memory = g.add("slice", [g.x], (2, 3, 8), axis=1, start=0, stop=3, step=1, length=5)
+    h = attend(g, g.x, g.x, "qkvo", time_first)
+    spec = g.spec(attend(g, h, memory, "abcd", time_first))
+    own, across = spec["layers"].values()
+    given = {"heads": 2, "head": 4, "keep": 0.75, "bias_k": False, "bias_o": False}
+    assert own == {"layer": "self_attention", **given}
+    assert across == {"layer": "cross_attention", **given, "bias_q": False, "bias_v": False}
+    inner, outer = spec["layers"]
+    assert spec["equations"].strip() == f"y = {outer}({inner}(x), x[:, :3])"
+
+
+def test_attention_whose_dropout_has_a_second_use_stays_equations() -> None:
+    g = Graph(2, 5, 8, **dict.fromkeys("qkvo", (8, 8)))
+    layers = g.spec(attend(g, g.x, g.x, "qkvo", twice=True))["layers"]
+    assert sorted(entry["layer"] for entry in layers.values()) == [*["dense"] * 4, "dropout"]
+
+
+def test_two_weights_of_one_module_are_two_layers() -> None:
+    g = Graph(2, 5, **{"inner.a": (5, 5), "inner.b": (5, 5)})
+    h = g.dense(g.add("tanh", [g.dense(g.x, "inner.a", (2, 5))], (2, 5)), "inner.b", (2, 5))
+    spec = g.spec(g.dense(h, "inner.a", (2, 5)))
+    assert spec["equations"].strip() == "y = inner(inner_2(tanh(inner(x))))"
+
+
 def test_repeated_parts_of_a_graph_without_modules_are_definitions() -> None:
     sizes = {"a": 6, "b": 6, "c": 7, "d": 7}
     g = Graph(2, 5, 4, **{f"{n}_{way}": (4, 4) for n in sizes for way in ("up", "down")})
