@@ -47,8 +47,8 @@ class Launch:
     - ``service`` (``module:function``) names a function that gets the loaded backend and returns
       the function that answers calls. If ``handler`` is set, it is used instead: it names a
       function that gets only the backend's name.
-    - ``cores`` is the number of processor cores that the worker may use; None for all, with one
-      thread in numpy's products.
+    - ``cores`` is the number of processor cores that the worker may use. None means all, beside
+      other workers: then numpy's products have one thread, and idle threads of OpenMP do not spin.
     - ``deterministic`` makes the backend return the same bits in every call, on any device.
     - ``start_timeout`` is in seconds.
     """
@@ -80,11 +80,13 @@ class Launch:
     def variables(self) -> dict[str, str]:
         """Return all environment variables with which the process starts."""
         # Workers run beside each other, and numpy's products are small: more threads would wait for
-        # each other. The user's own setting wins. torch keeps its threads, because with one thread
-        # oneDNN#6035 crashes most gradients of resnet on CPUs without AVX-512. Output is
-        # unbuffered, so that the log has all of it even after a crash.
+        # each other. torch keeps its threads, because with one thread oneDNN#6035 crashes most
+        # gradients of resnet on CPUs without AVX-512, but an idle thread must not use a core. The
+        # user's own settings win. Output is unbuffered, so that the log has all of it even after a
+        # crash.
+        beside = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         return {
-            **({"OPENBLAS_NUM_THREADS": "1"} if self.cores is None else {}),
+            **(beside if self.cores is None else {}),
             **os.environ,
             "PYTHONFAULTHANDLER": "1",
             "PYTHONUNBUFFERED": "1",

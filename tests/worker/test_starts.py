@@ -184,3 +184,9 @@ def test_numpy_has_one_thread_unless_the_user_sets_another_number(
     assert Launch("numpy", environment={name: "2"}).variables()[name] == "2"
     monkeypatch.setenv(name, "3")
     assert Launch("numpy").variables()[name] == "3"
+
+
+def test_threads_do_not_spin_beside_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert Launch("torch").variables()["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "OMP_WAIT_POLICY" not in Launch("torch", cores=2).variables()
